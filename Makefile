@@ -1,0 +1,90 @@
+# Everything that is done with Sluice is one target here. `make` alone lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# Python 3.13, whatever `python3` is; uv from PATH, else a private copy under .cache/.
+PYTHON := $(shell for p in python3.13 python3 python; do \
+  command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
+  && { command -v $$p; exit; }; done; uv python find --no-project 3.13 2>/dev/null)
+UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
+RUN := .venv/bin/python
+WORKERS ?= auto
+
+.PHONY: help
+help: ## list the targets
+	@echo 'Sluice: collects access events at one HTTP endpoint and delivers them to Treasure Data.'
+	@echo
+	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sort | awk -F ':.* ## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: .venv/installed ## run the whole pipeline on recorded browser requests and reconcile
+	@$(RUN) -m local.demo
+
+.PHONY: up
+up: .venv/installed ## keep the local stack running and print its addresses
+	@$(RUN) -m local.up
+
+.PHONY: test
+test: .venv/installed .venv-emulator/installed ## run all tests
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+.PHONY: lint
+lint: .venv/installed ## check style, types and the template
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/cfn-lint template.yaml
+	@AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .venv/bin/sam validate --lint
+
+.PHONY: format
+format: .venv/installed ## rewrite the code in the project's style
+	@.venv/bin/ruff check --fix-only .
+	@.venv/bin/ruff format .
+
+.PHONY: bench
+bench: .venv/installed ## measure the handlers side by side with simpler ones
+	@$(RUN) -m benchmarks
+
+ARCH ?= arm64
+.PHONY: build
+build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) or x86_64
+	@$(RUN) -m ops.build --arch $(ARCH)
+
+.PHONY: lock
+lock: $(UV) ## resolve all dependencies anew and write the hashed requirement files
+	@$(RUN) -m ops.lock
+
+.PHONY: clean
+clean: ## remove environments, caches and builds
+	rm -rf .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The environments.
+
+.cache/uv/bin/uv: requirements/uv.txt
+	@test -n "$(PYTHON)" || { $(no_python); }
+	@echo 'setting up: uv' && rm -rf .cache/uv
+	@$(PYTHON) -m venv .cache/uv 2>/dev/null || { \
+	  echo 'Neither uv nor a complete Python 3.13 was found: `python3.13 -m venv` fails.'; \
+	  echo 'Install uv (https://docs.astral.sh/uv/), or the venv module (Debian, Ubuntu: apt install python3.13-venv).'; exit 1; }
+	@.cache/uv/bin/python -m pip install -q --require-hashes -r requirements/uv.txt
+
+define no_python
+echo 'Python 3.13 was not found. Install it (Debian, Ubuntu: apt install python3.13 python3.13-venv;'; \
+echo 'macOS: brew install python@3.13; or anywhere: uv python install 3.13) and run make again.'; exit 1
+endef
+
+define environment
+@test -n "$(PYTHON)" || { $(no_python); }
+@echo 'setting up: $(1) from $(2)'
+@test -x $(1)/bin/python || $(UV) venv -q --no-project --python "$(PYTHON)" $(1)
+@$(UV) pip sync -q --require-hashes --python $(1)/bin/python $(2)
+@touch $(1)/installed
+endef
+
+.venv/installed: requirements/dev.txt | $(UV)
+	$(call environment,.venv,requirements/dev.txt)
+
+.venv-emulator/installed: requirements/emulator.txt | $(UV)
+	$(call environment,.venv-emulator,requirements/emulator.txt)

@@ -1,0 +1,130 @@
+"""What one Kinesis record carries: the rows of one HTTP request for one account, ready for Treasure Data.
+
+MessagePack `[1, account, key_id, received_at, request_id, attempt, [[table, row_count, rows], …]]`, where `rows` is
+the rows' MessagePack maps one after another: the reader concatenates and compresses them without decoding a row.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgpack
+
+from shared import names
+
+VERSION = 1
+MAX_ENVELOPE_BYTES = 700 * 1024
+"""An envelope in base64 must fit a message of the overflow queue (1 MiB)."""
+FIRST_BYTE = 0x97
+"""A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
+
+_OVERHEAD = 512  # more than what an envelope's other members and one table's name and count can take
+
+
+class EnvelopeError(ValueError):
+    """The bytes are no envelope of this version; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows of one table.
+
+    Attributes:
+        table: the table's name.
+        count: how many rows.
+        rows: their MessagePack maps, one after another.
+    """
+
+    table: str
+    count: int
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The rows of one request.
+
+    Attributes:
+        account: whose rows they are.
+        key_id: the id of the write key that brought them; empty where there was none.
+        received_at: UNIX milliseconds.
+        request_id: names this envelope: no two envelopes have the same.
+        attempt: 0 for the first put on the stream, 1 for one that may repeat it.
+        tables: the rows by table.
+    """
+
+    account: str
+    key_id: str
+    received_at: int
+    request_id: str
+    attempt: int
+    tables: tuple[TableRows, ...]
+
+    @property
+    def row_count(self) -> int:
+        """How many rows it carries."""
+        return sum(table.count for table in self.tables)
+
+    def encode(self) -> bytes:
+        """Return the bytes that go on the stream."""
+        tables = [(table.table, table.count, table.rows) for table in self.tables]
+        members = (self.account, self.key_id, self.received_at, self.request_id, self.attempt, tables)
+        data: bytes = msgpack.packb((VERSION, *members))
+        return data
+
+
+def decode(data: bytes) -> Envelope:
+    """Return the envelope that `encode` made these bytes of.
+
+    Raises:
+        EnvelopeError: other bytes.
+    """
+    try:
+        value: Any = msgpack.unpackb(data, use_list=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise EnvelopeError(f"not MessagePack: {error}") from None
+    if not isinstance(value, tuple) or not value:
+        raise EnvelopeError("not an envelope")
+    if value[0] != VERSION:
+        raise EnvelopeError(f"version {value[0]!r} is not known")
+    match value[1:]:
+        case (str(account), str(key_id), int(received_at), str(request_id), int(attempt), tuple(tables)):
+            if names.is_account(account) and tables:
+                rows = tuple(_table(table) for table in tables)
+                return Envelope(account, key_id, received_at, request_id, attempt, rows)
+    raise EnvelopeError("not an envelope")
+
+
+def divide(
+    rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
+) -> Iterator[Envelope]:
+    """Yield the rows of one request, as `(table, row)`, in envelopes of at most MAX_ENVELOPE_BYTES.
+
+    Rows keep their order. From the second envelope on, `#1`, `#2` … is added to the request's id.
+    """
+    envelope = Envelope(account, key_id, received_at, request_id, 0, ())
+    room = MAX_ENVELOPE_BYTES - _OVERHEAD
+    number, size = 0, 0
+    tables: dict[str, list[bytes]] = {}
+    for table, row in rows:
+        cost = len(row) + (0 if table in tables else len(table) + 16)
+        if tables and size + cost > room:
+            yield replace(envelope, tables=_joined(tables))
+            number, size, tables = number + 1, 0, {}
+            envelope = replace(envelope, request_id=f"{request_id}#{number}")
+            cost = len(row) + len(table) + 16
+        tables.setdefault(table, []).append(row)
+        size += cost
+    if tables:
+        yield replace(envelope, tables=_joined(tables))
+
+
+def _joined(tables: dict[str, list[bytes]]) -> tuple[TableRows, ...]:
+    return tuple(TableRows(table, len(rows), b"".join(rows)) for table, rows in tables.items())
+
+
+def _table(item: object) -> TableRows:
+    match item:
+        case (str(table), int(count), bytes(rows)) if names.is_table(table) and count > 0 and rows:
+            return TableRows(table, count, rows)
+    raise EnvelopeError("illegal table")

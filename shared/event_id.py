@@ -1,0 +1,26 @@
+"""Ids for events whose sender gave none."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+
+_VERSION_7 = 7 << 76
+_VERSION_8 = 8 << 76
+_VARIANT = 2 << 62
+_LOW_62 = (1 << 62) - 1
+_LOW_12 = (1 << 12) - 1
+
+
+def new_event_id(now_ms: int, entropy: Callable[[int], bytes]) -> str:
+    """Return a UUIDv7 (RFC 9562): `now_ms` in UNIX milliseconds, then 74 bits from `entropy(10)`."""
+    chance = int.from_bytes(entropy(10), "big")
+    value = (now_ms & ((1 << 48) - 1)) << 80 | _VERSION_7 | ((chance >> 62) & _LOW_12) << 64 | _VARIANT
+    return str(uuid.UUID(int=value | chance & _LOW_62))
+
+
+def derived_event_id(shard: str, sequence_number: str, index: int) -> str:
+    """Return a UUIDv8 made of where the event stands on the stream, so that it is the same at each reading."""
+    digest = hashlib.sha256(f"{shard}/{sequence_number}/{index}".encode()).digest()
+    value = int.from_bytes(digest[:16], "big")
+    value = value & ~(0xF << 76) & ~(3 << 62) | _VERSION_8 | _VARIANT
+    return str(uuid.UUID(int=value))

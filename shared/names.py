@@ -1,0 +1,30 @@
+"""What accounts, key ids, databases and tables may be called.
+
+Databases and tables follow Treasure Data's rule: 3 to 128 of `a-z`, `0-9` and `_`.
+"""
+
+import re
+
+_ACCOUNT = re.compile(r"[a-z0-9_]{3,64}")
+_KEY_ID = re.compile(r"[a-z0-9]{1,16}(-[0-9]{1,4})?")
+_TD_NAME = re.compile(r"[a-z0-9_]{3,128}")
+
+
+def is_account(name: str) -> bool:
+    """Tell whether `name` may be an account's name."""
+    return _ACCOUNT.fullmatch(name) is not None
+
+
+def is_key_id(name: str) -> bool:
+    """Tell whether `name` may be a key id: a secret's id, then optionally `-` and a serial number."""
+    return _KEY_ID.fullmatch(name) is not None
+
+
+def is_database(name: str) -> bool:
+    """Tell whether Treasure Data takes `name` as a database's name."""
+    return _TD_NAME.fullmatch(name) is not None
+
+
+def is_table(name: str) -> bool:
+    """Tell whether Treasure Data takes `name` as a table's name."""
+    return _TD_NAME.fullmatch(name) is not None

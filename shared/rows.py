@@ -1,0 +1,238 @@
+"""From an event, as a client sent it, to a row, as it will stand in Treasure Data.
+
+A row is a flat map. Its first columns are ours: `time` (UNIX seconds, which Treasure Data partitions by), `event_id`
+and `received_at` (UNIX milliseconds). Every other member of the event becomes a column by the rules below; nothing
+that a client can send raises anything but `Rejected`.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgpack
+
+from shared import json_codec, names
+
+MAX_ROW_BYTES = 256 * 1024
+"""A row's size as MessagePack."""
+MAX_COLUMNS = 512
+"""Columns of a row, ours included: Treasure Data's limit for a streamed record."""
+MAX_COLUMN_NAME = 128
+MAX_EVENT_ID = 128
+EARLIEST_TIME = 946_684_800
+"""2000-01-01 UTC in UNIX seconds. What is said to have happened earlier is a wrong clock."""
+MAX_SECONDS_AHEAD = 3 * 86_400
+"""How far behind an event's time its arrival may lie."""
+
+_LEGAL_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
+_ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
+_TAKEN_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
+_NOT_COLUMNS = {"table", "time", "event_id"}
+_INT64 = range(-(2**63), 2**63)
+
+# A count since 1970 of this size and more is not of seconds but of a finer unit (1e11 seconds are the year 5138).
+_FINER_UNITS = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
+
+
+class Rejected(Exception):  # noqa: N818 -- a verdict on one event, not a failure
+    """This event cannot become a row. `code` is stable, `message` is for a person."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the receiving side knows of all events of a request.
+
+    Attributes:
+        received_at: UNIX milliseconds.
+        columns: added to each row whose event does not bring a column of that name.
+    """
+
+    received_at: int
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def table_of(event: Mapping[str, Any], default: object = None) -> str:
+    """Return the table that the event names, else `default`.
+
+    Raises:
+        Rejected: `missing_table`, `invalid_table`.
+    """
+    table = event.get("table", default)
+    if table is None:
+        raise Rejected("missing_table", "name the table in the event's member `table`")
+    if not isinstance(table, str) or not names.is_table(table):
+        raise Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+    return table
+
+
+def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
+    """Return the event as a row: one MessagePack map.
+
+    Args:
+        event: what the client sent, of JSON's types.
+        arrival: when it arrived, and the columns that the receiving side adds.
+        new_id: makes the `event_id` where the client gave none that can be used.
+
+    Raises:
+        Rejected: `not_an_object`, `too_many_columns`, `too_deep`, `event_too_large`.
+    """
+    if not isinstance(event, dict):
+        raise Rejected("not_an_object", "an event is a JSON object")
+    _refuse_many(len(event) - len(_NOT_COLUMNS))
+    time, odd_time = event_time(event.get("time"), arrival.received_at // 1000)
+    event_id = _event_id(event.get("event_id"))
+    row: dict[str, Any] = {"time": time, "event_id": event_id or new_id(), "received_at": arrival.received_at}
+    row |= odd_time
+    for name, value in event.items():
+        if name not in _NOT_COLUMNS:
+            row[_free(column_name(name), row)] = _column_value(value)
+    if event_id is None and event.get("event_id") is not None:
+        row[_free("event_id", row)] = _column_value(event["event_id"])
+    for name, value in arrival.columns.items():
+        row.setdefault(name, value)
+    _refuse_many(len(row))
+    data = _pack(row)
+    if len(data) > MAX_ROW_BYTES:
+        raise Rejected("event_too_large", f"the event takes {len(data)} bytes; {MAX_ROW_BYTES} are allowed")
+    return data
+
+
+def event_time(value: object, received_at: int) -> tuple[int, dict[str, Any]]:
+    """Return when the event happened, in UNIX seconds, and the columns that tell of an odd stamp.
+
+    Seconds, milliseconds, microseconds and nanoseconds since 1970 are told apart by size; ISO 8601 text without an
+    offset is UTC. What cannot be read, lies before 2000 or more than three days after `received_at` (UNIX seconds)
+    counts as having happened on arrival. Unless the stamp was whole seconds within range, the columns are `time_raw`,
+    the stamp as it was sent, and `time_rule`: `fraction`, `milliseconds`, `microseconds`, `nanoseconds`, `text`,
+    `out_of_range` or `unreadable`.
+    """
+    if value is None:
+        return received_at, {}
+    seconds, rule = _read_time(value)
+    if seconds is None:
+        seconds, rule = received_at, "unreadable"
+    elif not EARLIEST_TIME <= seconds <= received_at + MAX_SECONDS_AHEAD:
+        seconds, rule = received_at, "out_of_range"
+    return seconds, {"time_raw": _column_value(value), "time_rule": rule} if rule else {}
+
+
+@lru_cache(maxsize=4096)
+def column_name(name: str) -> str:
+    """Return the name by which Treasure Data knows a column.
+
+    Lower case; what is not of `a-z`, `0-9`, `_` becomes `_`; a leading digit gets `_` before it; nothing becomes `_`;
+    at most 128 characters; `v`, which Treasure Data keeps for itself, becomes `_v`.
+    """
+    if not _LEGAL_COLUMN.fullmatch(name):
+        name = _ILLEGAL_CHARACTER.sub("_", name.lower())
+        if not name or name[0].isdigit():
+            name = "_" + name
+    name = name[:MAX_COLUMN_NAME]
+    return _TAKEN_BY_TD.get(name, name)
+
+
+def _free(name: str, row: Mapping[str, Any]) -> str:
+    """Return `name`, else the first of `name_2`, `name_3` … that the row does not have."""
+    free, number = name, 2
+    while free in row:
+        free = f"{name[: MAX_COLUMN_NAME - 4]}_{number}"
+        number += 1
+    return free
+
+
+def _column_value(value: Any) -> Any:
+    """Return what MessagePack and Treasure Data can both hold."""
+    match value:
+        case str() | bool() | None:
+            return value
+        case int():
+            return value if value in _INT64 else _digits(value)
+        case float():
+            return value if math.isfinite(value) else None
+    try:
+        return json_codec.dump(value)
+    except json_codec.TooDeepError as error:
+        raise Rejected("too_deep", f"a value is {error}") from None
+
+
+def _digits(value: int) -> str:
+    return str(value)  # at most 4,000 digits: json_codec reads longer ones as text
+
+
+def _event_id(value: object) -> str | None:
+    match value:
+        case bool() | None:
+            return None
+        case int() if value in _INT64:
+            return str(value)
+        case str() if 0 < len(value) <= MAX_EVENT_ID:
+            return json_codec.without_surrogates(value)
+    return None
+
+
+def _read_time(value: object) -> tuple[int | None, str]:
+    """Return UNIX seconds, None where it cannot be read, and the rule by which it was read."""
+    match value:
+        case bool():
+            return None, ""
+        case int():
+            return _scale(value)
+        case float() if math.isfinite(value):
+            seconds, rule = _scale(value)
+            return seconds, rule or ("" if value.is_integer() else "fraction")
+        case str() if _NUMBER.fullmatch(value):
+            return _read_time(float(value) if "." in value else int(value))
+        case str():
+            return _read_date(value)
+    return None, ""
+
+
+def _scale(count: float) -> tuple[int, str]:
+    for size, per_second in _FINER_UNITS:
+        if count >= size:
+            name = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}[
+                per_second
+            ]
+            return int(count // per_second), name
+    return math.floor(count), ""
+
+
+def _read_date(text: str) -> tuple[int | None, str]:
+    try:
+        date = datetime.fromisoformat(text)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return math.floor(date.timestamp()), "text"
+    except (ValueError, OverflowError):
+        return None, ""
+
+
+def _refuse_many(columns: int) -> None:
+    if columns > MAX_COLUMNS:
+        raise Rejected(
+            "too_many_columns",
+            f"a row has at most {MAX_COLUMNS} columns, time, event_id and received_at included",
+        )
+
+
+def _pack(row: dict[str, Any]) -> bytes:
+    try:
+        data: bytes = msgpack.packb(row)
+    except UnicodeEncodeError:  # a lone surrogate, in a value: column names are ASCII
+        data = msgpack.packb(
+            {
+                name: json_codec.without_surrogates(value) if isinstance(value, str) else value
+                for name, value in row.items()
+            }
+        )
+    return data

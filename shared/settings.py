@@ -1,0 +1,131 @@
+"""Every setting of the functions, read from the environment once per sandbox.
+
+A field's metadata holds the variable's name and what it means; docs/configuration.md and template.yaml are compared
+with them by tests.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Self
+
+
+class SettingsError(Exception):
+    """Settings are missing or cannot be read; the message names each one."""
+
+
+def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str], Any] = str) -> Any:
+    return field(default=default, metadata={"name": name, "doc": doc, "parse": parse})
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(origin.strip() for origin in text.split(",") if origin.strip())
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+class _Settings:
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Return the settings that the environment holds; an empty variable counts as absent.
+
+        Raises:
+            SettingsError: a required one is missing, or one cannot be read.
+        """
+        values, faults = {}, []
+        for setting in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
+            text = environment.get(setting.metadata["name"], "")
+            if text:
+                try:
+                    values[setting.name] = setting.metadata["parse"](text)
+                except ValueError as error:
+                    faults.append(f"{setting.metadata['name']}: {error}")
+            elif setting.default is MISSING:
+                faults.append(f"{setting.metadata['name']} is not set")
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings(_Settings):
+    """What the ingest needs to know."""
+
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that takes the envelopes")
+    overflow_queue_url: str = _setting(
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream does not take"
+    )
+    write_key_secret: str = _setting(
+        "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, JSON by id"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "ALLOWED_ORIGINS",
+        "Origins whose pages may read answers, separated by commas; `*` is any, without credentials",
+        ("*",),
+        _origins,
+    )
+    partition_buckets: int = _setting(
+        "PARTITION_BUCKETS", "Partition keys over which one account's visitors spread", 16, int
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings(_Settings):
+    """What the worker, the redrive and the drainer need to know."""
+
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    overflow_queue_url: str = _setting(
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not take"
+    )
+    ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
+    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket that holds what is set aside")
+    redis_url_secret: str = _setting(
+        "REDIS_URL_SECRET", "Secrets Manager secret with the `redis://` or `rediss://` URL"
+    )
+    td_api_key_secret: str = _setting(
+        "TD_API_KEY_SECRET", "Secrets Manager secret with Treasure Data's API key, plain text"
+    )
+    td_import_endpoint: str = _setting(
+        "TD_IMPORT_ENDPOINT",
+        "Treasure Data's import endpoint of your region",
+        "https://api-import.treasuredata.com",
+    )
+    td_api_endpoint: str = _setting(
+        "TD_API_ENDPOINT", "Treasure Data's API endpoint of your region", "https://api.treasuredata.com"
+    )
+    retention_hours: int = _setting(
+        "RETENTION_HOURS", "The stream's retention; what is held for half of it is set aside", 168, int
+    )
+    park_after_seconds: int = _setting(
+        "PARK_AFTER_SECONDS",
+        "How long one database is tried while others succeed before its rows are parked",
+        20,
+        int,
+    )
+    parked_max_days: int = _setting(
+        "PARKED_MAX_DAYS", "Days after which parked rows become dead letters", 14, int
+    )
+    td_memory_minutes: int = _setting(
+        "TD_MEMORY_MINUTES", "How long Treasure Data remembers a unique_id", 60, int
+    )
+    td_query_delay_minutes: int = _setting(
+        "TD_QUERY_DELAY_MINUTES", "How long after an import a query is sure to find its rows", 10, int
+    )
+    unaskable_doubt: str = _setting(
+        "UNASKABLE_DOUBT",
+        "What becomes of rows in doubt where the API key may not query: `send` them and report, or `keep` them for a person",
+        "send",
+        _one_of("send", "keep"),
+    )
+    upload_threads: int = _setting("UPLOAD_THREADS", "Uploads under way at once", 16, int)
+    uploads_per_database: int = _setting("UPLOADS_PER_DATABASE", "Of these, for one database", 4, int)
+    chunk_max_rows: int = _setting("CHUNK_MAX_ROWS", "Rows of one import request", 50_000, int)
+    chunk_max_bytes: int = _setting(
+        "CHUNK_MAX_BYTES", "Bytes of one import request before compression", 16 << 20, int
+    )

@@ -1,0 +1,74 @@
+"""Write keys: the public credential in a page or app, verified without asking anyone.
+
+`<account>.<key id>.<mac>`. The key id is the id of the secret that signs it, optionally followed by `-` and a serial
+number, so that one account can be given a new key under the same secret. The mac is HMAC-SHA256 over
+`account.key id`, truncated to 128 bits, base64url without padding.
+"""
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared import names
+
+_MAC_BYTES = 16
+_MAX_LENGTH = 64 + 1 + 21 + 1 + 22
+
+
+class InvalidKeyError(ValueError):
+    """The key was not signed by a secret that is valid now. The message never repeats the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteKey:
+    """What a verified key says."""
+
+    account: str
+    key_id: str
+
+
+def secret_id(key_id: str) -> str:
+    """Return the id of the secret that signs keys of this id."""
+    return key_id.partition("-")[0]
+
+
+def sign(account: str, key_id: str, secret: str) -> str:
+    """Return the write key of an account.
+
+    Raises:
+        ValueError: the account or the key id is not a legal name.
+    """
+    if not names.is_account(account):
+        raise ValueError(f"{account!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+    if not names.is_key_id(key_id):
+        raise ValueError(
+            f"{key_id!r} cannot be a key id: 1 to 16 of a-z and 0-9, optionally - and up to four digits"
+        )
+    return f"{account}.{key_id}.{_mac(account, key_id, secret)}"
+
+
+def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
+    """Return what the key says, in a time that does not depend on how much of its mac is right.
+
+    Args:
+        key: what the client sent.
+        secrets: the secrets that are valid now, by id.
+
+    Raises:
+        InvalidKeyError: it was not signed by one of them.
+    """
+    account, key_id, mac = [*key.split("."), "", "", ""][:3] if len(key) <= _MAX_LENGTH else ("", "", "")
+    secret = secrets.get(secret_id(key_id))
+    if key.count(".") != 2 or not names.is_account(account) or not names.is_key_id(key_id):
+        raise InvalidKeyError("this is not a write key: <account>.<key id>.<mac>")
+    if secret is None:
+        raise InvalidKeyError("the secret that signed this write key is no longer valid, or never was")
+    if not hmac.compare_digest(_mac(account, key_id, secret).encode(), mac.encode(errors="replace")):
+        raise InvalidKeyError("this write key's signature is wrong")
+    return WriteKey(account, key_id)
+
+
+def _mac(account: str, key_id: str, secret: str) -> str:
+    digest = hmac.digest(secret.encode(), f"{account}.{key_id}".encode(), "sha256")
+    return urlsafe_b64encode(digest[:_MAC_BYTES]).rstrip(b"=").decode()
