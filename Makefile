@@ -47,6 +47,10 @@ format: .venv/installed ## rewrite the code in the project's style
 bench: .venv/installed ## measure the handlers side by side with simpler ones
 	@$(RUN) -m benchmarks
 
+.PHONY: docs
+docs: .venv/installed ## write the tables in docs/ that follow from the code
+	@$(RUN) -m tests.support.docs_tables
+
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) or x86_64
@@ -54,7 +58,10 @@ build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) 
 
 .PHONY: lock
 lock: $(UV) ## resolve all dependencies anew and write the hashed requirement files
-	@$(RUN) -m ops.lock
+	@for name in requirements/dev requirements/emulator requirements/uv; do $(call compile,$$name) || exit; done
+	@for name in ingest/requirements worker/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
+
+compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header $(1).in -o $(1).txt
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
@@ -88,3 +95,11 @@ endef
 
 .venv-emulator/installed: requirements/emulator.txt | $(UV)
 	$(call environment,.venv-emulator,requirements/emulator.txt)
+
+# What `sam build` calls, once per function of template.yaml, with the folder to fill in ARTIFACTS_DIR.
+
+.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction
+build-IngestFunction: | $(UV)
+	@$(PYTHON) -m ops.package ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+build-WorkerFunction build-RedriveFunction build-DrainFunction: | $(UV)
+	@$(PYTHON) -m ops.package worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

@@ -1,0 +1,1 @@
+"""The `sluice` command and what builds and measures the project."""

@@ -1,0 +1,56 @@
+"""The tables in docs/ that follow from the code: `make docs` writes them, a test compares them.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from shared.settings import IngestSettings, WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+_MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
+
+
+def settings_table(settings: type) -> str:
+    """Return a Markdown table of a settings class."""
+    rows = []
+    for setting in fields(settings):
+        default = "required" if setting.default is MISSING else f"`{_text(setting.default)}`"
+        rows.append((f"`{setting.metadata['name']}`", default, setting.metadata["doc"]))
+    return _table(("variable", "default", "meaning"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings: IngestSettings": lambda: settings_table(IngestSettings),
+    "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
+}
+
+
+def rendered(page: str) -> str:
+    """Return the page with each marked table as the code has it now."""
+    return _MARKED.sub(
+        lambda mark: f"<!-- {mark['name']} -->\n\n{TABLES[mark['name']]()}\n<!-- end -->\n", page
+    )
+
+
+def pages() -> list[Path]:
+    """Return the pages that hold a marked table."""
+    return [path for path in sorted((ROOT / "docs").glob("*.md")) if _MARKED.search(path.read_text())]
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    for path in pages():
+        path.write_text(rendered(path.read_text()))
