@@ -1,0 +1,1 @@
+"""The whole pipeline on one machine: gateway, event source, Treasure Data stand-in, and what they stand on."""

@@ -1,0 +1,127 @@
+"""One process of the local stack, seen from the process that starts it."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_LOG_LINES = 12
+
+
+class PartError(Exception):
+    """A part did not become ready, or ended by itself. The message says which, why, and how its log ends."""
+
+
+class Part:
+    """A Python module that runs as a process of its own and reports through a `local.lifeline.Lifeline`."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> None:
+        """Start it.
+
+        Args:
+            name: what people call it.
+            arguments: the module, as for `python -m`, and its arguments.
+            environment: all of its environment variables.
+            folder: where its log, `<name>.log`, goes.
+        """
+        self.name = name
+        self.log = folder / f"{name}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 -- our own modules
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(environment),
+                cwd=Path(__file__).parents[1],
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def ready(self, seconds: float) -> dict[str, Any]:
+        """Wait until it is ready, and return what it says of itself.
+
+        Raises:
+            PartError: it ended, or is not ready after that many seconds.
+        """
+        line = self._line(time.monotonic() + seconds)
+        if not line.endswith(b"\n"):
+            state = (
+                f"ended {self._ending(1)} before it was ready"
+                if self._ended(1)
+                else f"is not ready after {seconds:g} s"
+            )
+            raise PartError(f"{self.name} {state}{self._last_words()}")
+        facts: dict[str, Any] = json.loads(line)
+        return facts
+
+    def check(self) -> None:
+        """Return when it still runs.
+
+        Raises:
+            PartError: it ended.
+        """
+        if self._ended(0):
+            raise PartError(f"{self.name} ended {self._ending(0)}{self._last_words()}")
+
+    def stop(self) -> None:
+        """Ask it to end. `wait` for it afterwards."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        """Return when it has ended; after that many seconds it is killed."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def tail(self, lines: int = _LOG_LINES) -> list[str]:
+        """Return the last lines of its log."""
+        return self.log.read_text(errors="replace").splitlines()[-lines:]
+
+    def _line(self, deadline: float) -> bytes:
+        line, out = b"", self._process.stdout
+        if out is None:
+            return line
+        with selectors.DefaultSelector() as selector:
+            selector.register(out, selectors.EVENT_READ)
+            while not line.endswith(b"\n") and selector.select(max(0.0, deadline - time.monotonic())):
+                piece = os.read(out.fileno(), 65536)
+                if not piece:
+                    break
+                line += piece
+        return line
+
+    def _ended(self, seconds: float) -> bool:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _ending(self, seconds: float) -> str:
+        status = self._process.wait(seconds)
+        return f"with status {status}" if status >= 0 else f"by signal {-status}"
+
+    def _last_words(self) -> str:
+        lines = self.tail()
+        return (
+            "; its log ends:\n" + "\n".join(f"  {line}" for line in lines) if lines else "; its log is empty"
+        )
