@@ -1,0 +1,56 @@
+"""The template as it stands, and as the SAM transform turns it into CloudFormation, without AWS."""
+
+import copy
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from samcli.yamlhelper import yaml_parse
+from samtranslator.translator.transform import transform
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = ("IngestFunction", "WorkerFunction", "RedriveFunction", "DrainFunction")
+
+
+class _NoManagedPolicies:
+    """Stands in for the loader that asks IAM; no role of ours has a managed policy."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+@cache
+def template() -> dict[str, Any]:
+    """Return template.yaml; short forms such as `!Ref X` come as `{"Ref": "X"}`."""
+    return _plain(yaml_parse((ROOT / "template.yaml").read_text()))
+
+
+@cache
+def transformed() -> dict[str, Any]:
+    """Return the CloudFormation that AWS would make of the packaged template."""
+    packaged = copy.deepcopy(template())
+    for resource in packaged["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = "s3://bucket/key"
+    with patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # it wants a region, whatever it is
+        return _plain(transform(packaged, {}, _NoManagedPolicies()))
+
+
+def resources(kind: str) -> dict[str, Any]:
+    """Return the transformed resources of a CloudFormation type by logical id."""
+    return {name: found for name, found in transformed()["Resources"].items() if found["Type"] == kind}
+
+
+def properties(name: str) -> dict[str, Any]:
+    """Return the properties of a transformed resource."""
+    return transformed()["Resources"][name]["Properties"]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(member) for member in value]
+    return value

@@ -1,0 +1,136 @@
+"""The template sets what the functions read, and asks for no more than that."""
+
+import re
+import tomllib
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from shared.settings import IngestSettings, WorkerSettings
+from tests.support.sam import FUNCTIONS, ROOT, properties, template
+
+# Read by Powertools, and by nothing of ours.
+COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
+# How the worker cuts and spreads its uploads: set in code, changed together with it.
+INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
+READS = {
+    "IngestFunction": IngestSettings,
+    "WorkerFunction": WorkerSettings,
+    "RedriveFunction": WorkerSettings,
+    "DrainFunction": WorkerSettings,
+}
+
+
+def _settings(function: str) -> dict[str, Any]:
+    return {setting.metadata["name"]: setting.default for setting in fields(READS[function])}
+
+
+def _variables(function: str) -> dict[str, Any]:
+    return dict(properties(function)["Environment"]["Variables"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_given_the_settings_that_it_reads(function: str) -> None:
+    """Its variables are the settings that it declares, less what is set in code alone."""
+    assert COMMON | (_settings(function).keys() - INNER) == _variables(function).keys()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
+    """A setting with a default is set by the parameter of its name, whose default is the same."""
+    for name, default in _settings(function).items():
+        if default is MISSING or name in INNER:
+            continue
+        parameter = name.title().replace("_", "")
+        text = ",".join(default) if isinstance(default, tuple) else str(default)
+        assert {"Ref": parameter} == _variables(function)[name]
+        assert text == str(template()["Parameters"][parameter]["Default"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_names_itself(function: str) -> None:
+    """Logs and metrics say which function they are of."""
+    assert function.removesuffix("Function").lower() == _variables(function)["POWERTOOLS_SERVICE_NAME"]
+    assert "Sluice" == _variables(function)["POWERTOOLS_METRICS_NAMESPACE"]
+    assert {"Ref": "Stage"} == _variables(function)["STAGE"]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_run_on_the_processor_that_they_are_built_for(function: str) -> None:
+    """Python 3.13, on arm64 unless the parameter says otherwise, packed by the Makefile."""
+    assert "python3.13" == properties(function)["Runtime"]
+    assert [{"Ref": "Architecture"}] == properties(function)["Architectures"]
+    assert "arm64" == template()["Parameters"]["Architecture"]["Default"]
+    assert "makefile" == template()["Resources"][function]["Metadata"]["BuildMethod"]
+
+
+def test_every_parameter_is_explained_and_can_be_left_alone() -> None:
+    """Each has a description, a default and, where values can be wrong, a constraint."""
+    for name, parameter in template()["Parameters"].items():
+        assert parameter.keys() >= {"Type", "Description", "Default"}, name
+        assert parameter.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}, name
+
+
+def test_every_parameter_is_used_and_grouped() -> None:
+    """No parameter is without effect, and the console shows each in its group."""
+    text = (ROOT / "template.yaml").read_text()
+    groups = template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    unused = [
+        name for name in template()["Parameters"] if not re.search(rf"!Ref {name}\b|\$\{{{name}\}}", text)
+    ]
+
+    assert [] == unused
+    assert list(template()["Parameters"]) == [name for group in groups for name in group["Parameters"]]
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ("*", True),
+        ("https://www.example.com", True),
+        ("https://a.example, http://localhost:8080", True),
+        ("https://a.example/", False),
+        ("a.example", False),
+        ("*,https://a.example", False),
+        ("", False),
+    ],
+)
+def test_origins_are_checked_before_anything_is_deployed(origins: str, allowed: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Allowed are `*` alone, or exact origins without a path."""
+    pattern = template()["Parameters"]["AllowedOrigins"]["AllowedPattern"]
+
+    assert allowed == bool(re.fullmatch(pattern, origins))
+
+
+def _stages() -> dict[str, dict[str, Any]]:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    return {
+        name: section["deploy"]["parameters"] for name, section in config.items() if isinstance(section, dict)
+    }
+
+
+def test_plain_sam_deploy_brings_up_dev() -> None:
+    """The default is the stage dev."""
+    assert _stages()["dev"] == _stages()["default"]
+
+
+@pytest.mark.parametrize("stage", ["dev", "stg", "prod"])
+def test_stages_share_nothing(stage: str) -> None:
+    """Each stage is a stack of its own, told which stage it is by parameters that exist."""
+    deploy = _stages()[stage]
+    chosen = dict(pair.split("=") for pair in deploy["parameter_overrides"].split())
+
+    assert f"sluice-{stage}" == deploy["stack_name"]
+    assert stage == chosen["Stage"]
+    assert {} == {
+        name: value
+        for name, value in chosen.items()
+        if value not in template()["Parameters"].get(name, {}).get("AllowedValues", ())
+    }
+    assert "CAPABILITY_IAM" == deploy["capabilities"]
+
+
+def test_outputs_are_explained() -> None:
+    """Each output has a description."""
+    assert [] == [name for name, output in template()["Outputs"].items() if not output.get("Description")]
