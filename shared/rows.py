@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 
@@ -39,10 +39,16 @@ _INT64 = range(-(2**63), 2**63)
 _FINER_UNITS = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
 
 
+Code = Literal[
+    "not_an_object", "missing_table", "invalid_table", "too_many_columns", "too_deep", "event_too_large"
+]
+"""Why an event cannot become a row."""
+
+
 class Rejected(Exception):  # noqa: N818 -- a verdict on one event, not a failure
     """This event cannot become a row. `code` is stable, `message` is for a person."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -61,13 +67,17 @@ class Arrival:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def table_of(event: Mapping[str, Any], default: object = None) -> str:
-    """Return the table that the event names, else `default`.
+def table_of(event: object, default: object = None) -> str:
+    """Return the table that the event's member `table` names, else `default`; null names none.
 
     Raises:
-        Rejected: `missing_table`, `invalid_table`.
+        Rejected: `not_an_object`, `missing_table`, `invalid_table`.
     """
-    table = event.get("table", default)
+    if not isinstance(event, Mapping):
+        raise Rejected("not_an_object", "an event is a JSON object")
+    table = event.get("table")
+    if table is None:
+        table = default
     if table is None:
         raise Rejected("missing_table", "name the table in the event's member `table`")
     if not isinstance(table, str) or not names.is_table(table):
@@ -93,11 +103,13 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     event_id = _event_id(event.get("event_id"))
     row: dict[str, Any] = {"time": time, "event_id": event_id or new_id(), "received_at": arrival.received_at}
     row |= odd_time
+    numbers: dict[str, int] = {}
     for name, value in event.items():
         if name not in _NOT_COLUMNS:
-            row[_free(column_name(name), row)] = _column_value(value)
+            column = column_name(name)
+            row[_free(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
-        row[_free("event_id", row)] = _column_value(event["event_id"])
+        row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
     for name, value in arrival.columns.items():
         row.setdefault(name, value)
     _refuse_many(len(row))
@@ -126,13 +138,17 @@ def event_time(value: object, received_at: int) -> tuple[int, dict[str, Any]]:
     return seconds, {"time_raw": _column_value(value), "time_rule": rule} if rule else {}
 
 
-@lru_cache(maxsize=4096)
 def column_name(name: str) -> str:
     """Return the name by which Treasure Data knows a column.
 
-    Lower case; what is not of `a-z`, `0-9`, `_` becomes `_`; a leading digit gets `_` before it; nothing becomes `_`;
-    at most 128 characters; `v`, which Treasure Data keeps for itself, becomes `_v`.
+    The first 128 characters count. Lower case; what is not of `a-z`, `0-9`, `_` becomes `_`; a leading digit gets `_`
+    before it; nothing becomes `_`; at most 128 characters; `v`, which Treasure Data keeps for itself, becomes `_v`.
     """
+    return _column_name(name[:MAX_COLUMN_NAME])
+
+
+@lru_cache(maxsize=4096)  # of short names only, so that nobody can fill the memory
+def _column_name(name: str) -> str:
     if not _LEGAL_COLUMN.fullmatch(name):
         name = _ILLEGAL_CHARACTER.sub("_", name.lower())
         if not name or name[0].isdigit():
@@ -141,12 +157,17 @@ def column_name(name: str) -> str:
     return _TAKEN_BY_TD.get(name, name)
 
 
-def _free(name: str, row: Mapping[str, Any]) -> str:
-    """Return `name`, else the first of `name_2`, `name_3` … that the row does not have."""
-    free, number = name, 2
-    while free in row:
-        free = f"{name[: MAX_COLUMN_NAME - 4]}_{number}"
+def _free(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
+    """Return the first of `name_2`, `name_3` … that the row does not have.
+
+    `numbers` remembers where to go on for the next one of that name: hundreds of names that become the same take no
+    longer than others.
+    """
+    stem = name[: MAX_COLUMN_NAME - 4]
+    number = numbers.get(stem, 2)
+    while (free := f"{stem}_{number}") in row:
         number += 1
+    numbers[stem] = number + 1
     return free
 
 

@@ -20,6 +20,10 @@ class InvalidKeyError(ValueError):
     """The key was not signed by a secret that is valid now. The message never repeats the key."""
 
 
+class UnknownSecretError(InvalidKeyError):
+    """The secret that signed the key is not among those that are valid now."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteKey:
     """What a verified key says."""
@@ -56,6 +60,7 @@ def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
         secrets: the secrets that are valid now, by id.
 
     Raises:
+        UnknownSecretError: it names a secret that is not among them.
         InvalidKeyError: it was not signed by one of them.
     """
     account, key_id, mac = [*key.split("."), "", "", ""][:3] if len(key) <= _MAX_LENGTH else ("", "", "")
@@ -63,7 +68,7 @@ def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
     if key.count(".") != 2 or not names.is_account(account) or not names.is_key_id(key_id):
         raise InvalidKeyError("this is not a write key: <account>.<key id>.<mac>")
     if secret is None:
-        raise InvalidKeyError("the secret that signed this write key is no longer valid, or never was")
+        raise UnknownSecretError("the secret that signed this write key is no longer valid, or never was")
     if not hmac.compare_digest(_mac(account, key_id, secret).encode(), mac.encode(errors="replace")):
         raise InvalidKeyError("this write key's signature is wrong")
     return WriteKey(account, key_id)
