@@ -1,0 +1,1 @@
+"""The ingest function: an HTTP request becomes envelopes on the stream."""

@@ -1,0 +1,159 @@
+"""The ingest's door: matches the route, lets a dialect answer, and adds what every answer has.
+
+`handler` is made when the module is first asked for it, which Lambda's runtime does during INIT.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import botocore.session
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.metrics import Metrics
+from botocore.config import Config
+
+from ingest import events_api, keyring, overflow, pixel, stream
+from ingest.cors import Cors
+from ingest.intake import Intake
+from ingest.keyring import Keyring
+from ingest.overflow import Overflow
+from ingest.refusal import ANSWERS, AnyCode, Refused
+from ingest.request import Request
+from ingest.response import Response, json_response, refusal_response
+from ingest.stream import Stream
+from ingest.telemetry import CloudWatch, Telemetry
+from shared.clock import Clock, SystemClock
+from shared.settings import IngestSettings
+
+
+class Route(NamedTuple):
+    """Who answers what."""
+
+    method: str
+    path: str
+    answer: Callable[[Request, Intake], Response]
+
+
+def _health(_request: Request, _intake: Intake) -> Response:
+    return json_response(200, {"status": "ok"}, {"cache-control": "no-store"})
+
+
+def _robots(_request: Request, _intake: Intake) -> Response:
+    headers = {"content-type": "text/plain; charset=utf-8", "cache-control": "public, max-age=86400"}
+    return Response(200, headers, "User-agent: *\nDisallow: /\n")
+
+
+ROUTES = (
+    Route("GET", "/pixel.gif", pixel.answer),
+    Route("HEAD", "/pixel.gif", pixel.answer_head),
+    Route("POST", "/v1/events", events_api.answer),
+    Route("GET", "/health", _health),
+    Route("HEAD", "/health", _health),
+    Route("GET", "/robots.txt", _robots),
+    Route("HEAD", "/robots.txt", _robots),
+)
+"""OPTIONS is answered on every path."""
+
+
+class Ingest:
+    """The Lambda handler.
+
+    Args:
+        settings: of this stack.
+        keys: verifies write keys.
+        puts: makes envelopes durable.
+        clock: says when a request arrived.
+        entropy: returns that many random bytes; ids are made of them.
+        telemetry: learns of every request.
+    """
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        keys: Keyring,
+        puts: Stream,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        telemetry: Telemetry,
+    ) -> None:
+        self._cors = Cors(settings.allowed_origins)
+        self._intake = Intake(
+            keys, puts, settings.partition_buckets, clock=clock, entropy=entropy, telemetry=telemetry
+        )
+        self._telemetry = telemetry
+        self._methods: dict[str, dict[str, Route]] = {}
+        for route in ROUTES:
+            self._methods.setdefault(route.path, {})[route.method] = route
+
+    def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
+        """Answer one request; the event and the result are of payload format 2.0."""
+        request = None
+        try:
+            request = Request.from_event(event)
+            response = self._answer(request)
+        except Refused as refused:
+            response = refusal_response(refused)
+        except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
+            self._telemetry.fail("a request met a fault of the ingest", error)
+            response = refusal_response(Refused("internal_error"))
+        if response.error is not None:
+            self._report(response.error, request)
+        self._telemetry.flush()
+        return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
+
+    def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return self._cors.preflight(request)
+        methods = self._methods.get(request.path)
+        if methods is None:
+            raise Refused("not_found")
+        route = methods.get(request.method)
+        if route is None:
+            raise Refused("method_not_allowed", allow=", ".join([*methods, "OPTIONS"]))
+        return route.answer(request, self._intake)
+
+    def _report(self, code: AnyCode, request: Request | None) -> None:
+        failed = ANSWERS[code].status >= 500
+        self._telemetry.count("RequestsFailed" if failed else "RequestsRefused")
+        path = (
+            request.path if request and request.path in self._methods else "other"
+        )  # a path may tell of a person
+        tell = self._telemetry.warn if failed else self._telemetry.note
+        tell("refused", code, path=path, request=request.id if request else "")
+
+
+def build(environment: Mapping[str, str]) -> Ingest:
+    """Return the handler of a sandbox: its clients are made and its secrets are read once.
+
+    Raises:
+        SettingsError: settings are missing.
+    """
+    settings = IngestSettings.from_environment(environment)
+    clock = SystemClock()
+    metrics = Metrics()
+    metrics.set_default_dimensions(stage=environment.get("STAGE", "none"))
+    telemetry = CloudWatch(Logger(), metrics, clock)
+    session = botocore.session.get_session()
+    region = environment.get("AWS_REGION")
+
+    def client(service: str, config: Mapping[str, Any]) -> Any:
+        return session.create_client(service, region_name=region, config=Config(**config))
+
+    queue = Overflow(partial(client, "sqs", overflow.CLIENT_CONFIG), settings.overflow_queue_url, telemetry)
+    kinesis = client("kinesis", stream.CLIENT_CONFIG)
+    keys = Keyring(
+        client("secretsmanager", keyring.CLIENT_CONFIG), settings.write_key_secret, clock, telemetry
+    )
+    keys.refresh()
+    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=telemetry)
+
+
+def __getattr__(name: str) -> Ingest:
+    """Make `handler` when it is first asked for."""
+    if name != "handler":
+        raise AttributeError(name)
+    globals()[name] = handler = build(os.environ)
+    return handler

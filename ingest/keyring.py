@@ -1,0 +1,100 @@
+"""The signing secrets of the write keys, as Secrets Manager holds them: JSON, `{"<secret id>": "<secret>"}`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ingest.telemetry import Telemetry
+from shared import json_codec, write_key
+from shared.clock import Clock
+from shared.write_key import WriteKey
+
+CLIENT_CONFIG: Mapping[str, Any] = {
+    "connect_timeout": 1,
+    "read_timeout": 1,
+    "retries": {"mode": "standard", "total_max_attempts": 1},
+    "parameter_validation": False,
+}
+"""How botocore's client is made; a failed reading is repeated by a later request."""
+FRESH_SECONDS = 300
+"""How long secrets are used before they are read again: how soon a secret that was taken away is forgotten."""
+PAUSE_SECONDS = 10
+"""How long after one attempt to read the secrets the next one may follow, so that a failing Secrets Manager, or keys
+with invented secret ids, slow down few requests."""
+PAUSE_WITHOUT_SECRETS_SECONDS = 1
+"""The same, while there are none at all and every request is refused."""
+
+
+class KeysUnavailableError(Exception):
+    """There are no secrets to verify a key with."""
+
+
+class Keyring:
+    """Verifies write keys.
+
+    Secrets that cannot be read anew serve on for as long as that lasts: revocation and rotation wait, visitors do not.
+
+    Args:
+        client: a boto3-shaped Secrets Manager client.
+        secret: the secret's name or ARN.
+        clock: tells how old the secrets are.
+        telemetry: learns of failures.
+    """
+
+    def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
+        self._client = client
+        self._secret = secret
+        self._clock = clock
+        self._telemetry = telemetry
+        self._secrets: Mapping[str, str] = {}
+        self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+
+    def verify(self, key: str) -> WriteKey:
+        """Return what a write key says.
+
+        Raises:
+            InvalidKeyError: it is not signed by a secret that is valid now.
+            KeysUnavailableError: there are no secrets.
+        """
+        if not self._is_within(self._read_at, FRESH_SECONDS):
+            self.refresh()
+        if not self._secrets:
+            raise KeysUnavailableError
+        try:
+            return write_key.verify(key, self._secrets)
+        except write_key.UnknownSecretError:  # perhaps signed by a secret that was added just now
+            if not self.refresh():
+                raise
+            return write_key.verify(key, self._secrets)
+
+    def refresh(self) -> bool:
+        """Read the secrets, unless that was tried just now; return whether they were read."""
+        pause = PAUSE_SECONDS if self._secrets else PAUSE_WITHOUT_SECRETS_SECONDS
+        if self._is_within(self._tried_at, pause):
+            return False
+        self._tried_at = self._clock.now()
+        try:
+            answer = self._client.get_secret_value(SecretId=self._secret)
+            self._secrets = _secrets(answer["SecretString"])
+        except (BotoCoreError, ClientError, KeyError, ValueError) as error:
+            self._telemetry.count("KeyringFailures")
+            self._telemetry.fail("the signing secrets cannot be read", error)
+            return False
+        self._read_at = self._clock.now()
+        return True
+
+    def _is_within(self, since: float, seconds: float) -> bool:
+        return 0 <= self._clock.now() - since < seconds  # clocks can be set back
+
+
+def _secrets(text: str) -> Mapping[str, str]:
+    """Return the secrets by id; an empty one, under which anybody could sign, counts as none."""
+    value = json_codec.parse(text.encode())
+    if not isinstance(value, dict):
+        raise ValueError("the secret is not a JSON object")  # noqa: TRY004 -- a value, not a type, of ours
+    secrets = {secret_id: secret for secret_id, secret in value.items() if isinstance(secret, str) and secret}
+    if not secrets:
+        raise ValueError("the secret holds no signing secret")
+    return secrets

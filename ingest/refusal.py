@@ -1,0 +1,84 @@
+"""Every code with which the ingest refuses a request or rejects an event, and the HTTP answer that goes with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from shared import rows
+
+RequestCode = Literal[
+    "invalid_json",
+    "not_events",
+    "no_events",
+    "unreadable_body",
+    "unsupported_encoding",
+    "missing_key",
+    "invalid_key",
+    "not_found",
+    "method_not_allowed",
+    "body_too_large",
+    "too_many_events",
+    "internal_error",
+    "keys_unavailable",
+    "stream_unavailable",
+]
+EventCode = rows.Code | Literal["stream_unavailable"]
+AnyCode = RequestCode | EventCode
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a code is answered.
+
+    Attributes:
+        status: the HTTP status where the code decides on the whole request.
+        meaning: what is wrong, for a person.
+        retry_after: after how many seconds the same request may succeed; None where it never will.
+    """
+
+    status: int
+    meaning: str
+    retry_after: int | None = None
+
+
+ANSWERS: Mapping[AnyCode, Answer] = {
+    # of a request
+    "invalid_json": Answer(400, "the body is not one JSON document in UTF-8"),
+    "not_events": Answer(400, "the body is neither an event nor an array of events"),
+    "no_events": Answer(400, "the body holds no event"),
+    "unreadable_body": Answer(400, "the body is not whole gzip, or not whole base64"),
+    "unsupported_encoding": Answer(400, "content-encoding may be gzip or absent"),
+    "missing_key": Answer(401, "the request brings no write key"),
+    "invalid_key": Answer(401, "the write key is not signed by a secret that is valid now"),
+    "not_found": Answer(404, "nothing is served on this path"),
+    "method_not_allowed": Answer(405, "this path is served for the methods in `allow`"),
+    "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB inflated"),
+    "too_many_events": Answer(413, "the body holds more than 500 events"),
+    "internal_error": Answer(500, "a fault of the ingest itself; never expected", 5),
+    "keys_unavailable": Answer(503, "the signing secrets cannot be read just now", 5),
+    "stream_unavailable": Answer(503, "neither the stream nor the overflow queue took the events", 5),
+    # of an event
+    "not_an_object": Answer(400, "the event is not a JSON object"),
+    "missing_table": Answer(400, "neither the event nor the request names a table"),
+    "invalid_table": Answer(400, "the table's name is not 3 to 128 of `a-z`, `0-9` and `_`"),
+    "too_many_columns": Answer(400, "the row would have more than 512 columns"),
+    "too_deep": Answer(400, "a value is nested deeper than 254 levels"),
+    "event_too_large": Answer(413, "the row would take more than 256 KiB"),
+}
+"""Codes are stable: clients may depend on them. `stream_unavailable` is a request's or an event's."""
+
+
+class Refused(Exception):  # noqa: N818 -- an answer, not a failure
+    """The request is refused as a whole.
+
+    Attributes:
+        code: one of ANSWERS.
+        message: for a person; what the code means where nothing more precise is known.
+        allow: the methods of the path, where the method was wrong.
+    """
+
+    def __init__(self, code: RequestCode, message: str = "", allow: str = "") -> None:
+        super().__init__(code)
+        self.code: AnyCode = code
+        self.message = message or ANSWERS[code].meaning
+        self.allow = allow

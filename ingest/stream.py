@@ -1,0 +1,185 @@
+"""Puts envelopes on the Kinesis stream, or makes them durable elsewhere.
+
+What the stream surely did not take is put again, by this code and never by botocore, for a bounded time. A put whose
+outcome is not known is never repeated here: its envelope could stand on the stream twice. Either, in the end, goes to
+the overflow queue.
+
+| answer | fate | what follows |
+|---|---|---|
+| a sequence number | ACKNOWLEDGED | |
+| throttled, as a whole or one entry of PutRecords; no connection was made | BUSY | put again, then the queue |
+| any other 4xx | REFUSED | the queue |
+| 5xx, InternalFailure, time-out, connection lost, an answer that is none, … | DOUBTFUL | the queue |
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+)
+from botocore.parsers import ResponseParserError
+
+from ingest.overflow import Overflow
+from ingest.telemetry import Telemetry
+from shared.clock import Clock
+from shared.envelope import Envelope
+
+CLIENT_CONFIG: Mapping[str, Any] = {
+    "connect_timeout": 1,
+    "read_timeout": 1.5,
+    "tcp_keepalive": True,
+    "retries": {"mode": "standard", "total_max_attempts": 1},
+    "parameter_validation": False,
+}
+"""How botocore's client is made: no retries of its own, and no wait that a visitor would notice."""
+PATIENCE_SECONDS = 1.0
+"""How long a put that is surely refused is repeated. A request's worst case, 1 s of patience, one last attempt (2.5 s),
+the queue's two (4 s) and a reading of the secrets (2 s), stays below the function's time-out of 10 s."""
+MAX_PER_PUT = 7
+"""Envelopes of one PutRecords: at their largest they stay below 5 MiB, though Kinesis takes 10 MiB by now."""
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.4
+_MAX_ATTEMPTS = 20  # a clock that is set back must not make it endless
+_BUSY_CODES = {
+    "ProvisionedThroughputExceededException",
+    "LimitExceededException",
+    "KMSThrottlingException",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+}
+_NO_CONNECTION = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
+
+
+class Fate(Enum):
+    """What became of a put."""
+
+    ACKNOWLEDGED = auto()
+    BUSY = auto()
+    REFUSED = auto()
+    DOUBTFUL = auto()
+
+
+class Stream:
+    """Makes envelopes durable.
+
+    Args:
+        client: a boto3-shaped Kinesis client that repeats nothing by itself: see CLIENT_CONFIG.
+        name: the stream's name.
+        overflow: takes what the stream does not.
+        clock: measures patience.
+        entropy: returns that many random bytes; waits are spread by them.
+        telemetry: learns of refusals and doubts.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        overflow: Overflow,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        telemetry: Telemetry,
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._overflow = overflow
+        self._clock = clock
+        self._entropy = entropy
+        self._telemetry = telemetry
+
+    def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
+        """Return for each envelope whether it is durable, on the stream or in the queue.
+
+        Once the queue has failed, the rest is not tried: each attempt may take seconds.
+        """
+        durable = [True] * len(envelopes)
+        queue_works = True
+        for index in sorted(self._put_on_stream(envelopes, partition_key)):
+            queue_works = queue_works and self._overflow.send(envelopes[index], partition_key)
+            durable[index] = queue_works
+        if not queue_works:
+            self._telemetry.count("EnvelopesUntaken", durable.count(False))
+        return durable
+
+    def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[int]:
+        """Return the indices of those that are not acknowledged."""
+        entries = [{"Data": envelope.encode(), "PartitionKey": partition_key} for envelope in envelopes]
+        deadline = self._clock.now() + PATIENCE_SECONDS
+        waiting = list(range(len(entries)))
+        others: list[int] = []
+        for attempt in range(_MAX_ATTEMPTS):
+            busy: list[int] = []
+            for start in range(0, len(waiting), MAX_PER_PUT):
+                batch = waiting[start : start + MAX_PER_PUT]
+                late = self._clock.now() >= deadline
+                fates = [Fate.REFUSED] * len(batch) if late else self._call([entries[i] for i in batch])
+                for index, fate in zip(batch, fates, strict=True):
+                    if fate is Fate.BUSY:
+                        busy.append(index)
+                    elif fate is not Fate.ACKNOWLEDGED:
+                        others.append(index)
+            waiting = busy
+            if not busy:
+                break
+            pause = self._pause(attempt)
+            if self._clock.now() + pause >= deadline:
+                break
+            self._clock.sleep(pause)
+        return others + waiting
+
+    def _call(self, entries: Sequence[Mapping[str, Any]]) -> list[Fate]:
+        """Put the entries in one call and return the fate of each."""
+        try:
+            if len(entries) == 1:
+                results = [self._client.put_record(StreamName=self._name, **entries[0])]
+            else:
+                results = self._client.put_records(StreamName=self._name, Records=entries).get("Records", [])
+            fates = [_fate(result) for result in results]
+            if len(fates) != len(entries):
+                fates = [Fate.DOUBTFUL] * len(entries)
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            fates = [_fate_of_error(error)] * len(entries)
+            self._telemetry.warn("the stream did not acknowledge a put", _name(error), fate=fates[0].name)
+        if refused := fates.count(Fate.BUSY) + fates.count(Fate.REFUSED):
+            self._telemetry.count("StreamRefusals", refused)
+        if doubtful := fates.count(Fate.DOUBTFUL):
+            self._telemetry.count("StreamDoubts", doubtful)
+        return fates
+
+    def _pause(self, attempt: int) -> float:
+        """Return full jitter: anything from nothing to the longest wait of this attempt, in seconds."""
+        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * (1 << attempt))
+        return longest * (int.from_bytes(self._entropy(4)) / 2**32)
+
+
+def _fate(result: Mapping[str, Any]) -> Fate:
+    """Return the fate that an acknowledgement, or an entry of PutRecords' answer, tells of."""
+    if result.get("ErrorCode") in _BUSY_CODES:
+        return Fate.BUSY
+    return Fate.ACKNOWLEDGED if result.get("SequenceNumber") else Fate.DOUBTFUL
+
+
+def _fate_of_error(error: Exception) -> Fate:
+    if isinstance(error, _NO_CONNECTION):
+        return Fate.BUSY
+    if not isinstance(error, ClientError):
+        return Fate.DOUBTFUL  # of some it is certain that nothing was sent, but the queue serves them all
+    if error.response.get("Error", {}).get("Code") in _BUSY_CODES:
+        return Fate.BUSY
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return Fate.REFUSED if 400 <= status < 500 else Fate.DOUBTFUL
+
+
+def _name(error: Exception) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__

@@ -1,0 +1,108 @@
+"""What the ingest tells its operators: metrics of each request, and a bounded number of log lines.
+
+Nothing here ever holds a key, an address, a path, a query or a body.
+"""
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any, Protocol
+
+from shared.clock import Clock
+
+METRICS: Mapping[str, str] = {
+    "EventsAccepted": "events that became durable",
+    "EventsRejected": "events that were rejected while their request was read",
+    "RequestsRefused": "requests refused as a whole, 4xx",
+    "RequestsFailed": "requests that the ingest could not serve, 5xx",
+    "StreamRefusals": "envelopes that the stream surely did not take, at each attempt",
+    "StreamDoubts": "envelopes whose put had no outcome that is known",
+    "EnvelopesOverflowed": "envelopes that the overflow queue took instead",
+    "EnvelopesUntaken": "envelopes that neither took; their events are not accepted",
+    "KeyringFailures": "attempts to read the signing secrets that failed",
+}
+"""Each counts by stage and service."""
+
+QUIET_SECONDS = 10
+"""After a line of one kind and code, further ones are only counted for this long, by each sandbox."""
+
+
+class Telemetry(Protocol):
+    """Where the parts report to."""
+
+    def count(self, metric: str, number: int = 1) -> None:
+        """Add to one of METRICS."""
+
+    def note(self, kind: str, code: str, **fields: Any) -> None:
+        """Tell of something that its sender must mend."""
+
+    def warn(self, kind: str, code: str, **fields: Any) -> None:
+        """Tell of something that an operator may have to mend."""
+
+    def fail(self, kind: str, error: BaseException) -> None:
+        """Tell of a fault of the ingest itself, by where it arose: an error's message may quote what a client sent."""
+
+    def flush(self) -> None:
+        """Write out what was counted since the last time."""
+
+
+class CloudWatch:
+    """Reports through Powertools: metrics in CloudWatch's embedded format, log lines in JSON.
+
+    Args:
+        logger: Powertools' Logger.
+        metrics: Powertools' Metrics.
+        clock: tells when a line may follow another.
+    """
+
+    def __init__(self, logger: Any, metrics: Any, clock: Clock) -> None:
+        self._logger = logger
+        self._metrics = metrics
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._spoke_at: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._lock = Lock()  # a sandbox serves one request at a time, a local gateway several
+
+    def count(self, metric: str, number: int = 1) -> None:
+        """Add to one of METRICS."""
+        with self._lock:
+            self._counts[metric] += number
+
+    def note(self, kind: str, code: str, **fields: Any) -> None:
+        """Write a line of information, unless one of this kind and code was written just now."""
+        if (suppressed := self._may_speak(kind, code)) is not None:
+            self._logger.info(kind, code=code, suppressed=suppressed, **fields)
+
+    def warn(self, kind: str, code: str, **fields: Any) -> None:
+        """Write a warning, unless one of this kind and code was written just now."""
+        if (suppressed := self._may_speak(kind, code)) is not None:
+            self._logger.warning(kind, code=code, suppressed=suppressed, **fields)
+
+    def fail(self, kind: str, error: BaseException) -> None:
+        """Write an error with its type and the places that it passed, unless one of this kind was written just now."""
+        code = type(error).__name__
+        if (suppressed := self._may_speak(kind, code)) is not None:
+            frames = traceback.extract_tb(error.__traceback__)
+            places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            self._logger.error(kind, code=code, suppressed=suppressed, places=places)
+
+    def flush(self) -> None:
+        """Write out what was counted since the last time, in one line; nothing where nothing was."""
+        with self._lock:
+            if self._counts:
+                for metric, number in self._counts.items():
+                    self._metrics.add_metric(metric, "Count", number)
+                self._counts.clear()
+                self._metrics.flush_metrics()
+
+    def _may_speak(self, kind: str, code: str) -> int | None:
+        """Return how many lines of this kind and code were left out before this one, None where it is left out too."""
+        now = self._clock.now()
+        since = self._spoke_at.get((kind, code))
+        if since is not None and 0 <= now - since < QUIET_SECONDS:
+            self._left_out[kind, code] += 1
+            return None
+        self._spoke_at[kind, code] = now
+        return self._left_out.pop((kind, code), 0)
