@@ -1,0 +1,34 @@
+"""The accounts of the local stack, their keys and the secrets that sign them.
+
+Everything here is known to everyone and worth nothing: it is fixed so that recorded requests stay valid.
+"""
+
+from shared import write_key
+from shared.accounts import Account
+
+SIGNING_SECRETS = {
+    "demo": "not a secret: it signs the keys of recorded requests",
+    "next": "not a secret either: two are valid at once while one is rotated",
+}
+
+ACCOUNTS = {
+    "shop": Account("shop"),
+    "outlet": Account("shop"),  # two accounts may share a database
+    "news": Account("media", revoked_key_ids=frozenset({"next-1"})),
+    "app": Account("field_app"),
+    "closed": Account("closed_shop", "disabled"),
+}
+
+KEYS = {
+    name: write_key.sign(account, key_id, SIGNING_SECRETS[write_key.secret_id(key_id)])
+    for name, account, key_id in (
+        ("shop", "shop", "demo"),
+        ("outlet", "outlet", "demo"),
+        ("news", "news", "next-2"),
+        ("app", "app", "next"),
+        ("disabled account", "closed", "demo"),
+        ("revoked key", "news", "next-1"),
+        ("unknown account", "nobody", "demo"),
+    )
+}
+"""Write keys by what they show; the last three are signed rightly, and it is the worker that refuses their rows."""

@@ -1,0 +1,85 @@
+"""The page of the local stack: a live site, and what becomes of its events."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from werkzeug.exceptions import NotFound
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request, Response
+
+from local.website import Website
+
+FOLDER = Path(__file__).parent / "page"
+
+
+class Page:
+    """A WSGI application: the page at `/`, the demo site at `/site/…`, what is going on at `/state.json`.
+
+    Args:
+        site: the demo site.
+        state: tells what is going on; it is given the number of the last row that the page has.
+    """
+
+    def __init__(self, site: Website, state: Callable[[int], Mapping[str, Any]]) -> None:
+        self._site = site
+        self._files = Website("", {}, FOLDER)
+        self._state = state
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        return self._answer(Request(environ))(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        if request.path == "/state.json":
+            state = self._state(request.args.get("after", 0, int))
+            return Response(
+                json.dumps(state), content_type="application/json", headers={"cache-control": "no-store"}
+            )
+        if request.path.startswith("/site/"):
+            return self._site.answer(request.path.removeprefix("/site"))
+        if request.path == "/config.js":
+            return NotFound().get_response()
+        return self._files.answer("/index.html" if request.path == "/" else request.path)
+
+
+class Server:
+    """Serves a WSGI application on a free port of the loopback interface. A context manager that ends it.
+
+    Args:
+        application: what answers.
+        port: or 0 for a free one.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], port: int = 0) -> None:
+        self._server = make_server("127.0.0.1", port, application, threaded=True, request_handler=_Silent)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="page", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """The address without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Silent(WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        """Say nothing: the page is for looking at."""

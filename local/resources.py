@@ -1,0 +1,84 @@
+"""What the functions stand on, made anew in an empty AWS on this machine."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+_CONFIG = Config(connect_timeout=2, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 2})
+
+QUEUE = {"DelaySeconds": "120", "VisibilityTimeout": "360", "MessageRetentionPeriod": "1209600"}
+LEDGER: Mapping[str, Any] = {
+    "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [
+        {"AttributeName": "pk", "AttributeType": "S"},
+        {"AttributeName": "sk", "AttributeType": "S"},
+    ],
+    "KeySchema": [
+        {"AttributeName": "pk", "KeyType": "HASH"},
+        {"AttributeName": "sk", "KeyType": "RANGE"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The names of what template.yaml makes, and where AWS is."""
+
+    endpoint: str
+    queue_url: str
+    stream: str = "sluice-local"
+    ledger_table: str = "sluice-local-ledger"
+    aside_bucket: str = "sluice-local-aside"
+    write_key_secret: str = "sluice-local-write-keys"  # noqa: S105 -- a name
+    td_api_key_secret: str = "sluice-local-td-api-key"  # noqa: S105 -- a name
+    redis_url_secret: str = "sluice-local-redis-url"  # noqa: S105 -- a name
+
+    def client(self, service: str) -> Any:
+        """Return a client of one of AWS's services; threads may share it."""
+        return client(service, self.endpoint)
+
+
+def client(service: str, endpoint: str) -> Any:
+    """Return a client of the service at that endpoint; threads may share it."""
+    return boto3.client(  # type: ignore[call-overload]  # the name is not known before
+        service,
+        region_name=REGION,
+        endpoint_url=endpoint,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=_CONFIG,
+    )
+
+
+def make(
+    endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
+) -> Resources:
+    """Make everything and return its names.
+
+    Args:
+        endpoint: where AWS is.
+        shards: of the stream.
+        signing_secrets: of write keys, by id.
+        td_api_key: Treasure Data's.
+        redis_url: of the accounts.
+
+    Raises:
+        ClientError: AWS refused one of them.
+    """
+    queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
+    made = Resources(endpoint, queue["QueueUrl"])
+    made.client("kinesis").create_stream(StreamName=made.stream, ShardCount=shards)
+    made.client("s3").create_bucket(Bucket=made.aside_bucket)
+    made.client("dynamodb").create_table(TableName=made.ledger_table, **LEDGER)
+    secrets = made.client("secretsmanager")
+    secrets.create_secret(Name=made.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
+    secrets.create_secret(Name=made.td_api_key_secret, SecretString=td_api_key)
+    secrets.create_secret(Name=made.redis_url_secret, SecretString=redis_url)
+    return made
