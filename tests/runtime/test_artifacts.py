@@ -1,0 +1,99 @@
+"""What the zips hold, how large they are, and which modules a sandbox loads from them."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.build import sizes
+from tests.support.sam import FUNCTIONS, properties
+
+pytestmark = pytest.mark.xdist_group("runtime")
+
+MIB = 1024 * 1024
+LIBRARIES = {"aws_lambda_powertools", "jmespath", "msgpack", "orjson", "typing_extensions"}
+DELIVERY = {"isal", "redis", "requests", "certifi", "charset_normalizer", "idna", "urllib3"}
+CONTENTS = {
+    "ingest": {"ingest", "shared", *LIBRARIES},
+    "worker": {"worker", "shared", *LIBRARIES, *DELIVERY},
+}
+LIMITS = {"ingest": 4 * MIB, "worker": 10 * MIB}
+# Imports the handler's module as Lambda does, and prints what it loaded from the function's folder.
+LOAD = """
+import importlib, json, sys
+folder, libraries, module = sys.argv[1:]
+sys.path[:0] = [folder, libraries]
+importlib.import_module(module)
+found = {name: getattr(loaded, "__file__", None) or "" for name, loaded in list(sys.modules.items())}
+print(json.dumps(sorted(name for name, path in found.items() if path.startswith(folder))))
+"""
+
+
+def package(function: str) -> str:
+    """Return the package of ours whose handler the function has."""
+    return str(properties(function)["Handler"]).partition(".")[0]
+
+
+def loaded(function: str, artifacts: Path, libraries: Path) -> list[str]:
+    """Return the modules that a cold start loads from the zip."""
+    module = str(properties(function)["Handler"]).rpartition(".")[0]
+    command = [sys._base_executable, "-I", "-S", "-c", LOAD]  # type: ignore[attr-defined]
+    command += [str(artifacts / function), str(libraries), module]
+    done = subprocess.run(command, env={}, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_zip_holds_what_its_function_imports(
+    function: str, artifacts: Path, runtime_libraries: Path
+) -> None:
+    """Every package in the zip is loaded by a cold start, and no other lies in it."""
+    contents = {path.name.partition(".")[0] for path in (artifacts / function).iterdir()}
+    modules = {name.partition(".")[0] for name in loaded(function, artifacts, runtime_libraries)}
+
+    assert CONTENTS[package(function)] == contents
+    assert CONTENTS[package(function)] == modules
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_cold_start_loads_no_part_of_powertools_that_is_slow(
+    function: str, artifacts: Path, runtime_libraries: Path
+) -> None:
+    """Routers, parsers and batch processors are neither loaded nor packed."""
+    modules = loaded(function, artifacts, runtime_libraries)
+
+    assert [] == [name for name in modules if name.startswith("aws_lambda_powertools.event_handler")]
+    assert not (artifacts / function / "aws_lambda_powertools" / "event_handler").exists()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_zip_is_small(function: str, artifacts: Path) -> None:
+    """Unzipped and with bytecode, the ingest is within 4 MiB and the others within 10 MiB."""
+    unzipped, zipped = sizes(artifacts / function)
+
+    assert unzipped <= LIMITS[package(function)]
+    assert zipped < unzipped
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_nothing_is_compiled_at_a_cold_start(function: str, artifacts: Path) -> None:
+    """Our modules come with bytecode beside the source, libraries as bytecode; it is not checked against times."""
+    root = artifacts / function
+    sources = list(root.rglob("*.py"))
+    bytecode = list(root.rglob("*.pyc"))
+
+    assert {package(function), "shared"} == {path.relative_to(root).parts[0] for path in sources}
+    assert [] == [path for path in sources if not Path(importlib.util.cache_from_source(path)).exists()]
+    assert {0b01} == {int.from_bytes(path.read_bytes()[4:8], "little") for path in bytecode}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_tracebacks_name_files_as_they_lie_in_lambda(function: str, artifacts: Path) -> None:
+    """The bytecode holds no path of the machine that built it."""
+    root = artifacts / function
+
+    assert [] == [path for path in root.rglob("*.pyc") if str(root).encode() in path.read_bytes()]

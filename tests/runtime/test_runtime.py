@@ -1,0 +1,244 @@
+"""The built functions in Lambda's real runtime, one sandbox each, with AWS, Redis and Treasure Data beside them."""
+
+import json
+import os
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgpack
+import pytest
+import redis
+
+from local import functions, resources, valkey
+from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
+from local.part import Part
+from local.resources import Resources
+from local.treasure_data import API_KEY, Server, TreasureData
+from shared import accounts, envelope
+from tests.support.lambda_runtime import LambdaRuntime
+from tests.support.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.xdist_group("runtime")
+
+START_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis with the accounts of the local stack."""
+    process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
+    url = f"redis://127.0.0.1:{port}/0"
+    with redis.Redis.from_url(url) as client:
+        for name, account in ACCOUNTS.items():
+            client.hset(accounts.redis_key(name), mapping=account.to_fields())
+        client.hset(accounts.SENTINEL, mapping={"at": "0", "count": str(len(ACCOUNTS))})
+    yield url
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Resources]:
+    """An AWS on this machine with what the template makes."""
+    environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    part = Part("aws", ["local.aws"], environment, tmp_path_factory.mktemp("aws"))
+    try:
+        endpoint = part.ready(START_SECONDS)["endpoint"]
+        yield resources.make(
+            endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
+        )
+    finally:
+        part.stop()
+        part.wait(10)
+
+
+@pytest.fixture
+def treasure_data() -> Iterator[TreasureData]:
+    """A Treasure Data without databases."""
+    core = TreasureData()
+    yield core
+    core.close()
+
+
+type Start = Callable[..., LambdaRuntime]
+
+
+@pytest.fixture
+def start(
+    artifacts: Path, runtime_libraries: Path, aws: Resources, treasure_data: TreasureData, tmp_path: Path
+) -> Iterator[Start]:
+    """Starts a sandbox of a built function."""
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(treasure_data.handle))
+
+        def run(
+            function: functions.Function, endpoint: str | None = None, timeout: int = 60
+        ) -> LambdaRuntime:
+            variables = functions.variables(function, aws, server.url, {})
+            runtime = LambdaRuntime(
+                artifacts / function.name,
+                function.handler,
+                environment={**variables, **functions.sandbox(function, endpoint or aws.endpoint)},
+                libraries=runtime_libraries,
+                folder=tmp_path,
+                timeout=timeout,
+            )
+            return stack.enter_context(runtime)
+
+        yield run
+
+
+def http_event(method: str, path: str, query: str = "") -> dict[str, Any]:
+    """Return a request as the HTTP API hands it over."""
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"host": "collect.example", "user-agent": "Mozilla/5.0"},
+        "requestContext": {
+            "domainName": "collect.example",
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "203.0.113.9",
+                "userAgent": "Mozilla/5.0",
+            },
+            "requestId": "JKJaXmPLvHcESHA=",
+            "routeKey": "$default",
+            "stage": "$default",
+            "timeEpoch": int(time.time() * 1000),
+        },
+        "isBase64Encoded": False,
+    }
+
+
+def an_envelope(request_id: str, page: str) -> bytes:
+    """Return an envelope with one row of the account `shop`."""
+    row = msgpack.packb({"time": int(time.time()), "event_id": request_id, "page": page})
+    (made,) = envelope.divide([("pageviews", row)], "shop", "demo", int(time.time() * 1000), request_id)
+    return made.encode()
+
+
+def on_stream(aws: Resources) -> list[bytes]:
+    """Return the data of the stream's records."""
+    kinesis = aws.client("kinesis")
+    (shard,) = kinesis.list_shards(StreamName=aws.stream)["Shards"]
+    iterator = kinesis.get_shard_iterator(
+        StreamName=aws.stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+    )["ShardIterator"]
+    return [record["Data"] for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
+
+
+def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
+    """Put records on the stream and return them as the event source mapping hands them over."""
+    kinesis = aws.client("kinesis")
+    arn = kinesis.describe_stream_summary(StreamName=aws.stream)["StreamDescriptionSummary"]["StreamARN"]
+    records = []
+    for item in data:
+        put = kinesis.put_record(StreamName=aws.stream, Data=item, PartitionKey="shop/1")
+        records.append(
+            {
+                "kinesis": {
+                    "kinesisSchemaVersion": "1.0",
+                    "partitionKey": "shop/1",
+                    "sequenceNumber": put["SequenceNumber"],
+                    "data": b64encode(item).decode(),
+                    "approximateArrivalTimestamp": time.time(),
+                },
+                "eventSource": "aws:kinesis",
+                "eventVersion": "1.0",
+                "eventID": f"{put['ShardId']}:{put['SequenceNumber']}",
+                "eventName": "aws:kinesis:record",
+                "invokeIdentityArn": "arn:aws:iam::123456789012:role/worker",
+                "awsRegion": "us-east-1",
+                "eventSourceARN": arn,
+            }
+        )
+    return {"Records": records}
+
+
+def test_a_pixel_is_answered_and_its_event_is_on_the_stream(start: Start, aws: Resources) -> None:
+    """The ingest answers 200 with the GIF, and its one envelope holds the event."""
+    query = urlencode({"k": KEYS["shop"], "t": "pageviews", "page": "/first"})
+    answer = start(functions.INGEST).invoke(http_event("GET", "/pixel.gif", query))
+
+    assert (200, True) == (answer["statusCode"], answer["isBase64Encoded"])
+    assert "image/gif" == answer["headers"]["content-type"]
+    made = envelope.decode(on_stream(aws)[-1])
+    assert ("shop", 1, "pageviews") == (made.account, made.row_count, made.tables[0].table)
+    assert "/first" == msgpack.unpackb(made.tables[0].rows)["page"]
+
+
+def test_a_refused_request_leaves_no_trace(start: Start, aws: Resources) -> None:
+    """A forged key is answered 401, and nothing is put."""
+    before = len(on_stream(aws))
+    query = urlencode({"k": "shop.demo.AAAAAAAAAAAAAAAAAAAAAA", "t": "pageviews"})
+    answer = start(functions.INGEST).invoke(http_event("GET", "/pixel.gif", query))
+
+    assert 401 == answer["statusCode"]
+    assert before == len(on_stream(aws))
+
+
+def test_records_become_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
+    """The worker delivers a batch and reports that nothing is left."""
+    event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"))
+    answer = start(functions.WORKER).invoke(event)
+
+    assert {"batchItemFailures": []} == answer
+    assert ["/one", "/two"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
+
+
+def test_after_a_time_out_the_next_invocation_delivers(
+    start: Start, aws: Resources, treasure_data: TreasureData
+) -> None:
+    """Lambda ends a worker that hangs and says so in plain text; a new process delivers the same batch, once."""
+    event = stream_event(aws, an_envelope("r-3", "/three"))
+    with TcpProxy(aws.endpoint) as proxy:
+        worker = start(functions.WORKER, endpoint=proxy.url, timeout=2)
+        proxy.hang()
+        assert "Task timed out after 2.00 seconds" == worker.invoke(event)
+        proxy.forward()
+        assert {"batchItemFailures": []} == worker.invoke(event)
+
+    assert ["/three"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
+
+
+def test_a_scheduled_redrive_with_nothing_set_aside_ends_well(start: Start) -> None:
+    """The schedule's event is answered without an error."""
+    event = {"version": "0", "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+    answer = start(functions.REDRIVE).invoke(event)
+
+    assert not isinstance(answer, dict) or "errorType" not in answer, answer
+
+
+def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resources) -> None:
+    """The drainer puts an old message's envelope on the stream, as a second attempt, and reports no failure."""
+    received_at = int(time.time() * 1000) - 600_000
+    data = envelope.decode(an_envelope("r-4", "/four"))
+    message = {
+        "messageId": "1",
+        "receiptHandle": "1",
+        "body": b64encode(data.encode()).decode(),
+        "attributes": {"SentTimestamp": str(received_at), "ApproximateReceiveCount": "1"},
+        "messageAttributes": {
+            "partition_key": {"dataType": "String", "stringValue": "shop/1"},
+            "received_at": {"dataType": "Number", "stringValue": str(received_at)},
+            "request_id": {"dataType": "String", "stringValue": "r-4"},
+        },
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:overflow",
+        "awsRegion": "us-east-1",
+    }
+    answer = start(functions.DRAIN).invoke({"Records": [message]})
+
+    assert {"batchItemFailures": []} == answer
+    put = envelope.decode(on_stream(aws)[-1])
+    assert ("r-4", 1, data.tables) == (put.request_id, put.attempt, put.tables)

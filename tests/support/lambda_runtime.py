@@ -1,0 +1,120 @@
+"""A built function in Lambda's real runtime: awslambdaric under the emulator that aws-sam-cli carries."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import samcli
+
+from tests.support.artifacts import ARCHITECTURE
+
+_EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{ARCHITECTURE}"
+_START_SECONDS = 30
+
+
+class LambdaRuntime:
+    """One sandbox of one function, as a context manager.
+
+    Args:
+        code: the folder of the built function.
+        handler: as in the template.
+        environment: the function's variables.
+        libraries: what Lambda adds to the path behind the function's code.
+        folder: where the emulator and its log go.
+        timeout: the function's time-out in seconds.
+    """
+
+    def __init__(
+        self,
+        code: Path,
+        handler: str,
+        *,
+        environment: Mapping[str, str],
+        libraries: Path,
+        folder: Path,
+        timeout: int = 30,
+    ) -> None:
+        self.log = folder / "runtime.log"
+        self._code = code
+        self._port, runtime_port = _free_ports()
+        emulator = Path(shutil.copy(_EMULATOR, folder / "emulator"))
+        emulator.chmod(0o755)
+        # No site packages: the function sees its own zip and what Lambda brings, nothing of this environment.
+        python = [sys._base_executable, "-s", "-S", "-m", "awslambdaric"]  # type: ignore[attr-defined]
+        self._command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
+        self._command += ["--runtime-api-address", f"127.0.0.1:{runtime_port}", *python, handler]
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": f"{code}:{libraries}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LAMBDA_TASK_ROOT": str(code),
+            "AWS_LAMBDA_FUNCTION_NAME": handler.partition(".")[0],
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            **environment,
+        }
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._code,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return self
+        raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # It ends the runtime's process, which it started, by itself.
+        self._process.terminate()
+        self._process.wait(10)
+
+    def invoke(self, event: Any) -> Any:
+        """Return the handler's answer, or the text that Lambda gives where there is none."""
+        answer = self.invoke_raw(event)
+        try:
+            return json.loads(answer)
+        except ValueError:
+            return answer
+
+    def invoke_raw(self, event: Any) -> str:
+        """Return what the caller of the function is given, as text."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]

@@ -1,0 +1,67 @@
+"""A connection that can be made to hang."""
+
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class TcpProxy:
+    """Hands bytes on between a free port and a server, as a context manager.
+
+    Args:
+        target: the server's URL.
+
+    Attributes:
+        url: the proxy's.
+    """
+
+    def __init__(self, target: str) -> None:
+        address = urlsplit(target)
+        self._target = (address.hostname or "", address.port or 0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._hanging = threading.Event()
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in [self._listener, *self._sockets]:
+            each.close()
+
+    def hang(self) -> None:
+        """Take connections from now on, and never answer them."""
+        self._hanging.set()
+
+    def forward(self) -> None:
+        """Serve connections from now on."""
+        self._hanging.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            self._sockets.append(client)
+            if not self._hanging.is_set():
+                server = socket.create_connection(self._target)
+                self._sockets.append(server)
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one of them is closed
+            return
