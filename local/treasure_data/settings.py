@@ -1,0 +1,36 @@
+"""What is not known of Treasure Data, or differs from place to place."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+API_KEY = "1/5f1ce05f1ce05f1ce05f1ce05f1ce05f1ce05f1c"
+"""The key that may do everything, where no others are given."""
+
+
+class Right(StrEnum):
+    """What an API key may do."""
+
+    WRITE = "write"
+    CREATE = "create"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the stand-in behaves where TD's behaviour is not known.
+
+    Attributes:
+        id_memory: seconds for which a table remembers a unique_id, from the first import that was accepted under it.
+        duplicate_status: the answer to a repeated unique_id: 200 or 409.
+        query_delay: seconds from an import until queries see its rows.
+        job_seconds: seconds that a job takes; it sees what could be queried when it was issued.
+        answer_seconds: seconds that the answer to an import takes.
+        largest_import: bytes of an import before gzip; more is answered with 413. fluent-plugin-td's limit.
+    """
+
+    id_memory: float = 3600.0
+    duplicate_status: int = 200
+    query_delay: float = 0.0
+    job_seconds: float = 0.0
+    answer_seconds: float = 0.0
+    largest_import: int = 32 * 1024 * 1024
