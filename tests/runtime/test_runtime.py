@@ -1,8 +1,6 @@
 """The built functions in Lambda's real runtime, one sandbox each, with AWS, Redis and Treasure Data beside them."""
 
-import json
 import os
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.settings import IngestSettings, WorkerSettings
+from tests.support.sam import template
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -24,7 +25,24 @@ def settings_table(settings: type) -> str:
     return _table(("variable", "default", "meaning"), rows)
 
 
+def parameters_table() -> str:
+    """Return a Markdown table of the template's parameters."""
+    rows = []
+    for name, parameter in template()["Parameters"].items():
+        default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
+        rows.append((f"`{name}`", default, _allowed(parameter), parameter["Description"]))
+    return _table(("parameter", "default", "values", "meaning"), rows)
+
+
+def outputs_table() -> str:
+    """Return a Markdown table of the template's outputs."""
+    rows = ((f"`{name}`", output["Description"]) for name, output in template()["Outputs"].items())
+    return _table(("output", "meaning"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "parameters": parameters_table,
+    "outputs": outputs_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }
@@ -40,6 +58,15 @@ def rendered(page: str) -> str:
 def pages() -> list[Path]:
     """Return the pages that hold a marked table."""
     return [path for path in sorted((ROOT / "docs").glob("*.md")) if _MARKED.search(path.read_text())]
+
+
+def _allowed(parameter: dict[str, Any]) -> str:
+    if values := parameter.get("AllowedValues"):
+        return ", ".join(f"`{value}`" for value in values)
+    least, most = parameter.get("MinValue"), parameter.get("MaxValue")
+    if least is not None:
+        return f"{least} to {most}" if most is not None else f"{least} or more"
+    return str(parameter.get("ConstraintDescription", ""))
 
 
 def _text(value: Any) -> str:
