@@ -21,6 +21,13 @@ def _origins(text: str) -> tuple[str, ...]:
     return tuple(origin.strip() for origin in text.split(",") if origin.strip())
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("at least 1")
+    return number
+
+
 def _one_of(*values: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in values:
@@ -71,7 +78,7 @@ class IngestSettings(_Settings):
         _origins,
     )
     partition_buckets: int = _setting(
-        "PARTITION_BUCKETS", "Partition keys over which one account's visitors spread", 16, int
+        "PARTITION_BUCKETS", "Partition keys over which one account's visitors spread", 16, _positive
     )
 
 

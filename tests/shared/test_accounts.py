@@ -1,0 +1,45 @@
+"""Accounts as they stand in Redis."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import accounts, names
+from shared.accounts import Account, InvalidAccountError
+
+made = st.builds(
+    Account,
+    database=st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
+    status=st.sampled_from(["active", "disabled"]),
+    revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
+)
+
+
+@given(made)
+def test_an_account_survives_redis(account: Account) -> None:
+    """Its fields describe it in full."""
+    fields = account.to_fields()
+
+    assert account == Account.from_fields(fields)
+    assert set(accounts.FIELDS) == set(fields)
+
+
+def test_only_the_database_must_be_there() -> None:
+    """An account is active and has no revoked keys unless its fields say otherwise."""
+    assert Account("events") == Account.from_fields(
+        {"database": "events", "status": None, "revoked_key_ids": None}
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"database": None}, {"database": "Events"}, {"database": "events", "status": "on"}]
+)
+def test_other_fields_describe_none(fields: dict[str, str | None]) -> None:
+    """A hash without a legal database, or with an unknown status, is refused."""
+    with pytest.raises(InvalidAccountError):
+        Account.from_fields(fields)
+
+
+def test_no_account_is_the_sentinel() -> None:
+    """The sentinel's key is one that no account can have."""
+    assert not names.is_account(accounts.SENTINEL.removeprefix(accounts.redis_key("")))

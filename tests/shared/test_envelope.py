@@ -1,0 +1,147 @@
+"""Envelopes come back as they were; other bytes are refused; a request's rows keep their order over several."""
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import envelope
+from shared.envelope import Envelope, TableRows
+
+accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
+tables = st.builds(
+    TableRows,
+    st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
+    st.integers(1, 500),
+    st.binary(min_size=1, max_size=50),
+)
+envelopes = st.builds(
+    Envelope,
+    account=accounts,
+    key_id=st.from_regex(r"([a-z0-9]{1,16}(-[0-9]{1,4})?)?", fullmatch=True),
+    received_at=st.integers(0, 2**53),
+    request_id=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    attempt=st.integers(0, 1),
+    tables=st.lists(tables, min_size=1, max_size=4).map(tuple),
+)
+ENVELOPE = Envelope("shop", "k1", 1_764_000_000_000, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
+
+
+@given(envelopes)
+def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
+    """An envelope survives the stream."""
+    data = made.encode()
+
+    assert made == envelope.decode(data)
+    assert envelope.FIRST_BYTE == data[0]
+
+
+@given(
+    st.binary(max_size=80)
+    | st.recursive(st.integers() | st.text(max_size=9), st.lists).map(repr).map(str.encode)
+)
+def test_other_bytes_are_refused(data: bytes) -> None:
+    """Whatever else stands on the stream is an EnvelopeError, and nothing but that."""
+    with pytest.raises(envelope.EnvelopeError):
+        envelope.decode(data)
+
+
+@given(envelopes, st.data())
+def test_damaged_envelopes_are_refused_or_read(made: Envelope, data: st.DataObject) -> None:
+    """A cut or changed envelope raises nothing but EnvelopeError."""
+    whole = bytearray(made.encode())
+    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+
+    for damaged in (bytes(whole), cut):
+        try:
+            envelope.decode(damaged)
+        except envelope.EnvelopeError:
+            continue
+
+
+MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]]]
+
+
+@pytest.mark.parametrize(
+    ("position", "value"),
+    [
+        (0, 2),
+        (0, "1"),
+        (1, "Shop"),
+        (1, b"shop"),
+        (2, None),
+        (3, 1.5),
+        (4, 7),
+        (5, "0"),
+        (6, []),
+        (6, None),
+        (6, [["pageviews", 0, b"\x80"]]),
+        (6, [["pageviews", 1, b""]]),
+        (6, [["pageviews", 1, "\x80"]]),
+        (6, [["Pageviews", 1, b"\x80"]]),
+        (6, [["pageviews", 1]]),
+        (6, [7]),
+    ],
+)
+def test_every_member_is_checked(position: int, value: object) -> None:
+    """An envelope with one member of another kind is refused."""
+    members = [*MEMBERS[:position], value, *MEMBERS[position + 1 :]]
+
+    with pytest.raises(envelope.EnvelopeError):
+        envelope.decode(msgpack.packb(members))
+
+
+@pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
+def test_an_envelope_has_seven_members(members: object) -> None:
+    """Not fewer, not more, and it is an array."""
+    with pytest.raises(envelope.EnvelopeError):
+        envelope.decode(msgpack.packb(members))
+
+
+def test_the_version_is_named_when_it_is_not_known() -> None:
+    """What a later version wrote is told from damage."""
+    with pytest.raises(envelope.EnvelopeError, match="version 2"):
+        envelope.decode(msgpack.packb([2, *MEMBERS[1:]]))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
+    """Draw the rows of a request: few or many, small or as large as a row may be."""
+    sizes = st.one_of(st.integers(1, 50), st.integers(1, 256 * 1024))
+    names = st.sampled_from(["pageviews", "clicks", "t" * 128])
+    drawn = draw(st.lists(st.tuples(names, sizes), max_size=12))
+    return [(name, number.to_bytes(4) + bytes(size)) for number, (name, size) in enumerate(drawn)]
+
+
+@given(requests())
+def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> None:
+    """Each envelope takes rows that followed one another, by table, and none is larger than the limit."""
+    rest = list(made)
+    for number, item in enumerate(envelope.divide(made, "a" * 64, "k" * 16, 2**53, "r1")):
+        mine, rest = rest[: item.row_count], rest[item.row_count :]
+        by_table = {name: [row for table, row in mine if table == name] for name, _ in mine}
+
+        expected = tuple(TableRows(name, len(rows), b"".join(rows)) for name, rows in by_table.items())
+        assert (expected, f"r1#{number}" if number else "r1") == (item.tables, item.request_id)
+        assert len(item.encode()) <= envelope.MAX_ENVELOPE_BYTES
+    assert [] == rest
+
+
+def test_division_fills_envelopes() -> None:
+    """A request of small rows is one envelope; a larger one takes as few as its rows allow."""
+    small = [("pageviews", b"\x80")] * 500
+    large = [("pageviews", bytes(100 * 1024))] * 14
+
+    assert [500] == [item.row_count for item in envelope.divide(small, "shop", "k1", 1, "r1")]
+    assert [6, 6, 2] == [item.row_count for item in envelope.divide(large, "shop", "k1", 1, "r1")]
+
+
+def test_no_rows_no_envelope() -> None:
+    """Nothing is put for nothing."""
+    assert [] == list(envelope.divide([], "shop", "k1", 1, "r1"))
+
+
+def test_the_largest_envelope_fits_the_queue() -> None:
+    """In base64, with its attributes, it stays below the 1 MiB of an SQS message."""
+    assert (envelope.MAX_ENVELOPE_BYTES + 2) // 3 * 4 + 1024 < 1024 * 1024

@@ -1,0 +1,147 @@
+"""JSON text becomes values and nested values become JSON text, digits kept, nothing raised on odd input."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import json_codec
+from tests.support import json_values
+
+
+def standard(text: bytes) -> object:
+    """Return what the standard library reads, without its constants, which are not JSON."""
+    return json.loads(text.decode(), parse_constant=lambda _name: int("no constant"))
+
+
+def nested(levels: int, inside: str = "1") -> bytes:
+    """Return an array in an array, so many times."""
+    return ("[" * levels + inside + "]" * levels).encode()
+
+
+@given(json_values.values)
+def test_reads_what_the_standard_library_writes(value: object) -> None:
+    """Any document of the standard library is read with the same values and types."""
+    text = json.dumps(value, allow_nan=True)
+
+    if any(word in text for word in ("NaN", "Infinity")):
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None))
+    assert repr(json.loads(text)) == repr(json_codec.parse(text.encode()))
+
+
+@given(
+    st.binary(max_size=60) | st.text(st.sampled_from('[]{}",:0123456789-+.eE \\undtrfalsNI')).map(str.encode)
+)
+def test_refuses_everything_else_in_one_way(text: bytes) -> None:
+    """Bytes are either one document, the one the standard library reads, or InvalidJsonError."""
+    try:
+        value = json_codec.parse(text)
+    except json_codec.InvalidJsonError:
+        with pytest.raises((ValueError, RecursionError)):
+            standard(text)
+        return
+
+    assert repr(standard(text)) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "digits",
+    [
+        "9223372036854775807",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "-9999999999999999999",
+        "18446744073709551615",
+        "18446744073709551616",
+        "123456789012345678901234567890",
+        "9" * 4000,
+    ],
+)
+def test_keeps_all_digits(digits: str) -> None:
+    """Integers of any size keep their digits."""
+    assert int(digits) == json_codec.parse(digits.encode())
+
+
+def test_reads_giant_integers_as_text() -> None:
+    """Beyond 4,000 digits, which Python will not convert, an integer is its digits as text."""
+    assert "9" * 4001 == json_codec.parse(b"9" * 4001)
+
+
+def test_overflowing_numbers_become_infinite() -> None:
+    """RFC 8259 allows numbers that no float can hold."""
+    assert [math.inf, -math.inf] == json_codec.parse(b"[1e999, -1e999]")
+
+
+def test_a_repeated_name_counts_with_its_last_value() -> None:
+    """As in every common parser."""
+    assert {"a": 2} == json_codec.parse(b'{"a": 1, "a": 2}')
+    assert {"a": 2, "b": 10**20} == json_codec.parse(b'{"a": 1, "a": 2, "b": 100000000000000000000}')
+
+
+def test_reads_escaped_lone_surrogates() -> None:
+    """They are JSON, though no UTF-8 can carry them."""
+    assert "\ud800" == json_codec.parse(rb'"\ud800"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b" ",
+        b"\xff",
+        b'"\xed\xa0\x80"',
+        b"NaN",
+        b"-Infinity",
+        b"[1,]",
+        b"{'a':1}",
+        b"\xef\xbb\xbf1",
+        b"1 2",
+    ],
+)
+def test_refuses_what_is_not_json(text: bytes) -> None:
+    """Text that is not one document in UTF-8 without a byte order mark is refused."""
+    with pytest.raises(json_codec.InvalidJsonError):
+        json_codec.parse(text)
+
+
+@pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
+def test_refuses_bottomless_nesting(inside: str) -> None:
+    """A document nested a million levels deep is refused, by whichever parser meets it."""
+    with pytest.raises(json_codec.InvalidJsonError):
+        json_codec.parse(nested(1_000_000, inside))
+
+
+@given(json_values.values)
+def test_written_text_reads_back(value: object) -> None:
+    """What is written is JSON of the same value, but for lone surrogates (U+FFFD) and what is not finite (null)."""
+    assert json.loads(json.dumps(plain(value))) == json.loads(json_codec.dump(value))
+
+
+def plain(value: object) -> object:
+    """Return the value with the documented replacements made."""
+    match value:
+        case str():
+            return "".join(
+                "\ufffd" if 0xD800 <= ord(character) <= 0xDFFF else character for character in value
+            )
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {plain(name): plain(item) for name, item in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("inside", [1, 10**30, "\ud800"])
+def test_writes_up_to_254_levels(inside: object) -> None:
+    """The limit is the same for ordinary and odd content."""
+    value = inside
+    for _ in range(json_codec.MAX_DEPTH):
+        value = [value]
+
+    assert json_codec.dump(value).startswith("[" * json_codec.MAX_DEPTH)
+    with pytest.raises(json_codec.TooDeepError):
+        json_codec.dump([value])

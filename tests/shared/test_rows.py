@@ -1,0 +1,384 @@
+"""Any event becomes a row by the documented rules, or is rejected with a documented code."""
+
+import math
+import re
+from typing import Any, get_args
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared import json_codec, rows
+from tests.support import json_values
+
+NOW = 1_764_000_000
+"""The time of arrival in UNIX seconds."""
+ARRIVAL = rows.Arrival(NOW * 1000 + 123)
+
+
+def row(event: object, arrival: rows.Arrival = ARRIVAL) -> dict[str, Any]:
+    """Return the event's row, decoded, its columns in order."""
+    value: dict[str, Any] = msgpack.unpackb(rows.encode(event, arrival, lambda: "new"))
+    return value
+
+
+def columns(event: object) -> dict[str, Any]:
+    """Return what the event itself brings to the row."""
+    return {
+        name: value for name, value in row(event).items() if name not in ("time", "event_id", "received_at")
+    }
+
+
+def refusal(event: object) -> str:
+    """Return the code with which the event is rejected."""
+    with pytest.raises(rows.Rejected) as caught:
+        rows.encode(event, ARRIVAL, lambda: "new")
+    return caught.value.code
+
+
+# The rules once more, written as plainly as can be.
+
+
+def expected_value(value: Any) -> Any:
+    """Return the value of a column."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list | dict):
+        return json_codec.dump(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value
+
+
+def expected_name(name: str, taken: set[str]) -> str:
+    """Return the name of a column, beside those that there are."""
+    name = re.sub("[^a-z0-9_]", "_", name[:128].lower())[:128] or "_"
+    if name[0] in "0123456789":
+        name = ("_" + name)[:128]
+    if name == "v":
+        name = "_v"
+    if name in taken:
+        name = next(free for n in range(2, 600) if (free := f"{name[:124]}_{n}") not in taken)
+    return name
+
+
+def expected_row(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of an event, `time`, and what became of an odd one, aside."""
+    event_id = event.get("event_id")
+    usable = isinstance(event_id, str) and 1 <= len(event_id) <= 128
+    usable |= isinstance(event_id, int) and not isinstance(event_id, bool) and -(2**63) <= event_id < 2**63
+    made = {
+        "event_id": expected_value(str(event_id)) if usable else "new",
+        "received_at": ARRIVAL.received_at,
+    }
+    taken = {"time", *made} | ({"time_raw", "time_rule"} if odd_time(event) else set())
+    for name, value in event.items():
+        if name not in ("table", "time", "event_id"):
+            column = expected_name(name, taken)
+            taken.add(column)
+            made[column] = expected_value(value)
+    if event_id is not None and not usable:
+        made[expected_name("event_id", taken)] = expected_value(event_id)
+    return made
+
+
+def odd_time(event: dict[str, Any]) -> bool:
+    """Tell whether the event's stamp is kept in a column."""
+    return bool(rows.event_time(event.get("time"), NOW)[1])
+
+
+@given(json_values.events)
+@example({"a!": 1, "a?": 2, "A": 3, "a_": 4, "a__2": 5})
+@example({"event_id": "", "event_id_2": 1})
+@example({"v": 1, "V": 2, "_v": 3})
+def test_any_event_becomes_the_row_that_the_rules_say(event: dict[str, Any]) -> None:
+    """Every member arrives, under a legal and unused name, with an equal value or by the documented rule."""
+    actual = row(event)
+
+    time, odd = rows.event_time(event.get("time"), NOW)
+    odd = {name: expected_value(value) for name, value in odd.items()}
+    assert repr(sorted((expected_row(event) | {"time": time} | odd).items())) == repr(sorted(actual.items()))
+    assert [] == [name for name in actual if not re.fullmatch("[a-z_][a-z0-9_]{0,127}", name)]
+
+
+@given(json_values.values | json_values.events)
+def test_nothing_but_a_documented_code_is_raised(event: object) -> None:
+    """Whatever JSON can hold is a row or is rejected with one of the codes."""
+    codes = []
+    for verdict in (rows.table_of, lambda event: rows.encode(event, ARRIVAL, lambda: "new")):
+        try:
+            verdict(event)
+        except rows.Rejected as rejected:
+            codes.append(rejected.code)
+
+    assert set() == set(codes) - set(get_args(rows.Code))
+
+
+@pytest.mark.parametrize("event", [None, True, 1, "text", [], [{}]])
+def test_an_event_is_an_object(event: object) -> None:
+    """Anything else is rejected, by both functions."""
+    assert "not_an_object" == refusal(event)
+    with pytest.raises(rows.Rejected, match="object"):
+        rows.table_of(event, "pageviews")
+
+
+def test_our_columns_come_first() -> None:
+    """A row starts with `time`, `event_id` and `received_at`."""
+    assert ["time", "event_id", "received_at", "a"] == list(row({"a": 1, "time": NOW}))
+
+
+def test_arrival_adds_what_the_event_does_not_bring() -> None:
+    """Columns of the receiving side give way to the event's own, under whatever spelling."""
+    arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1", "td_url": "seen"})
+
+    actual = row({"TD_IP": "mine"}, arrival)
+
+    assert {"td_ip": "mine", "td_url": "seen"} == {name: actual[name] for name in ("td_ip", "td_url")}
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("event", "default", "expected"),
+    [
+        ({"table": "page_views1"}, None, "page_views1"),
+        ({"table": "own"}, "default", "own"),
+        ({"table": None}, "default", "default"),
+        ({}, "default", "default"),
+        ({"table": "a" * 128}, None, "a" * 128),
+    ],
+)
+def test_the_event_names_its_table(event: dict[str, Any], default: object, expected: str) -> None:
+    """The event's own comes before the request's; null is as good as absent."""
+    assert expected == rows.table_of(event, default)
+
+
+@pytest.mark.parametrize(
+    ("event", "default", "expected"),
+    [
+        ({}, None, "missing_table"),
+        ({"table": "ab"}, "default", "invalid_table"),
+        ({"table": "a" * 129}, None, "invalid_table"),
+        ({"table": "Pageviews"}, None, "invalid_table"),
+        ({"table": "page-views"}, None, "invalid_table"),
+        ({"table": "pageviews\n"}, None, "invalid_table"),
+        ({"table": ""}, "default", "invalid_table"),
+        ({"table": 123}, None, "invalid_table"),
+        ({}, ["pageviews"], "invalid_table"),
+    ],
+)
+def test_tables_are_refused(event: dict[str, Any], default: object, expected: str) -> None:
+    """A table that is missing or that Treasure Data would not take rejects the event."""
+    with pytest.raises(rows.Rejected) as caught:
+        rows.table_of(event, default)
+
+    assert expected == caught.value.code
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("td_url", "td_url"),
+        ("Price", "price"),
+        ("pageURL", "pageurl"),
+        ("a.b-c d", "a_b_c_d"),
+        ("naïve", "na_ve"),
+        ("\ud800", "_"),
+        ("", "_"),
+        ("1st", "_1st"),
+        ("v", "_v"),
+        ("V", "_v"),
+        ("_v", "_v"),
+        ("a" * 200, "a" * 128),
+        ("1" * 128, "_" + "1" * 127),
+        ("İ" * 128, "i_" * 64),
+    ],
+)
+def test_column_names_follow_treasure_datas_rule(name: str, expected: str) -> None:
+    """Lower case, `a-z0-9_` alone, no digit first, at most 128 characters, not `v`."""
+    assert expected == rows.column_name(name)
+
+
+def test_names_that_become_the_same_are_numbered() -> None:
+    """In the order of the event, and beside names that look like numbered ones."""
+    assert {"a_": 1, "a__2": 2, "a__3": 3, "a__2_2": 4} == columns({"a_": 1, "A!": 2, "a?": 3, "a__2": 4})
+
+
+def test_reserved_columns_are_kept_under_another_name() -> None:
+    """What would overwrite `time`, `event_id` or `received_at` becomes a numbered column."""
+    assert {"time_2": 1, "event_id_2": 2, "received_at_2": 3} == columns(
+        {"Time": 1, "EVENT_ID": 2, "received_at": 3}
+    )
+
+
+def test_numbering_takes_linear_time() -> None:
+    """The second of two hundred names that become one is found as fast as the last."""
+    looked_up = []
+
+    class Watched(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            looked_up.append(name)
+            return super().__contains__(name)
+
+    numbers: dict[str, int] = {}
+    made = Watched(a=1)
+    for _ in range(200):
+        made[rows._free("a", made, numbers)] = 1
+
+    assert 200 == len(looked_up)
+
+
+def test_long_names_are_not_remembered() -> None:
+    """The cache of names cannot be filled with large ones."""
+    rows._column_name.cache_clear()
+
+    rows.column_name("x" * 100_000)
+    rows.column_name("x" * 200_000)
+
+    assert 1 == rows._column_name.cache_info().currsize
+
+
+def test_up_to_512_columns() -> None:
+    """`time`, `event_id` and `received_at` count; `table` does not."""
+    many = {f"c{n}": n for n in range(509)}
+
+    assert 512 == len(row(many | {"table": "pageviews", "time": NOW, "event_id": "e"}))
+    assert "too_many_columns" == refusal(many | {"one_more": 1})
+    assert "too_many_columns" == refusal({f"c{n}": n for n in range(100_000)})
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, True),
+        (None, None),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, "9223372036854775808"),
+        (-(2**63) - 1, "-9223372036854775809"),
+        (1e308, 1e308),
+        (math.inf, None),
+        (math.nan, None),
+        ("", ""),
+        ("\ud83d", "\ufffd"),
+        ("a\x00b", "a\x00b"),
+        ([1, "é", None], '[1,"é",null]'),
+        ({"b": {"a": math.inf}, "\udc00": 2**70}, '{"b":{"a":null},"\ufffd":1180591620717411303424}'),
+        ([], "[]"),
+    ],
+)
+def test_values_are_kept_or_changed_by_rule(value: Any, expected: Any) -> None:
+    """What MessagePack and Treasure Data hold is kept; the rest becomes text or null."""
+    assert {"a": expected} == columns({"a": value})
+
+
+def test_nesting_has_an_end() -> None:
+    """A value of more than 254 levels rejects the event."""
+    deep: object = 1
+    for _ in range(254):
+        deep = [deep]
+
+    assert "[" * 254 == columns({"a": deep})["a"][:254]
+    assert "too_deep" == refusal({"a": [deep]})
+
+
+def test_a_row_has_an_end() -> None:
+    """A row of more than 256 KiB rejects the event; one byte less is taken."""
+    room = rows.MAX_ROW_BYTES - len(rows.encode({"a": "x" * 70_000}, ARRIVAL, lambda: "new")) + 70_000
+
+    assert rows.MAX_ROW_BYTES == len(rows.encode({"a": "x" * room}, ARRIVAL, lambda: "new"))
+    assert "event_too_large" == refusal({"a": "x" * (room + 1)})
+
+
+# Ids
+
+
+@pytest.mark.parametrize(
+    ("event_id", "expected"),
+    [("e-1", "e-1"), ("x" * 128, "x" * 128), (17, "17"), (0, "0"), ("\ud800", "\ufffd"), (None, "new")],
+)
+def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
+    """Text of 1 to 128 characters and whole numbers are ids; without one, a new one is made."""
+    assert {"event_id": expected} == {"event_id": row({"event_id": event_id})["event_id"]}
+    assert {} == columns({"event_id": event_id})
+
+
+@pytest.mark.parametrize("event_id", ["", "x" * 129, True, 1.5, [], {}, 2**63])
+def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
+    """The row gets a new id, and the sender's stands in another column."""
+    actual = row({"event_id": event_id})
+
+    assert ("new", expected_value(event_id)) == (actual["event_id"], actual["event_id_2"])
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "rule"),
+    [
+        (None, NOW, None),
+        (1_700_000_000, 1_700_000_000, None),
+        ("1700000000", 1_700_000_000, None),
+        (1_700_000_000.0, 1_700_000_000, None),
+        (1_700_000_000.9, 1_700_000_000, "fraction"),
+        ("1700000000.25", 1_700_000_000, "fraction"),
+        (1_700_000_000_123, 1_700_000_000, "milliseconds"),
+        ("1700000000123", 1_700_000_000, "milliseconds"),
+        (1_700_000_000_123.5, 1_700_000_000, "milliseconds"),
+        (1_700_000_000_123_456, 1_700_000_000, "microseconds"),
+        (1_700_000_000_123_456_789, 1_700_000_000, "nanoseconds"),
+        ("2023-11-14T22:13:20Z", 1_700_000_000, "text"),
+        ("2023-11-14T22:13:20", 1_700_000_000, "text"),
+        ("2023-11-14T23:13:20.9+01:00", 1_700_000_000, "text"),
+        (NOW + 3 * 86_400, NOW + 3 * 86_400, None),
+        (NOW + 3 * 86_400 + 1, NOW, "out_of_range"),
+        (946_684_800, 946_684_800, None),
+        (946_684_799, NOW, "out_of_range"),
+        (0, NOW, "out_of_range"),
+        (-1, NOW, "out_of_range"),
+        (10**40, NOW, "out_of_range"),
+        (1e300, NOW, "out_of_range"),
+        ("1969-12-31T00:00:00Z", NOW, "out_of_range"),
+        (math.inf, NOW, "unreadable"),
+        (True, NOW, "unreadable"),
+        ("", NOW, "unreadable"),
+        ("yesterday", NOW, "unreadable"),
+        ("9999-12-31T23:59:59-14:00", NOW, "out_of_range"),
+        ("0001-01-01T00:00:00+14:00", NOW, "out_of_range"),
+        ("\ud800", NOW, "unreadable"),
+        ([1], NOW, "unreadable"),
+        ({}, NOW, "unreadable"),
+    ],
+)
+def test_time_is_read_by_rule(value: object, expected: int, rule: str | None) -> None:
+    """Units are told apart by size; what is odd is kept as it was sent, with the rule by which it was read."""
+    odd = {} if rule is None else {"time_raw": expected_value(value), "time_rule": rule}
+
+    actual = row({"time": value})
+
+    assert {"time": expected, **odd} == {name: actual[name] for name in actual if name.startswith("time")}
+
+
+@given(st.integers(rows.EARLIEST_TIME, NOW), st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]), st.data())
+def test_every_unit_tells_the_same_second(seconds: int, per_second: int, data: st.DataObject) -> None:
+    """A stamp in any unit within the range lands in the second that it means, as a number or as text."""
+    stamp = seconds * per_second + data.draw(st.integers(0, per_second - 1))
+
+    assert seconds == rows.event_time(stamp, NOW)[0]
+    assert seconds == rows.event_time(str(stamp), NOW)[0]
+
+
+@given(json_values.values)
+def test_time_is_always_within_range(value: object) -> None:
+    """Whatever is sent, a row's time lies from 2000 to three days after its arrival."""
+    assert rows.event_time(value, NOW)[0] in range(rows.EARLIEST_TIME, NOW + rows.MAX_SECONDS_AHEAD + 1)

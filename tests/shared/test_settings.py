@@ -1,0 +1,51 @@
+"""Settings are read from the environment once, and a wrong one is named."""
+
+import pytest
+
+from shared.settings import IngestSettings, SettingsError, WorkerSettings
+
+INGEST = {"STREAM_NAME": "events", "OVERFLOW_QUEUE_URL": "https://queue", "WRITE_KEY_SECRET": "keys"}
+
+
+def test_defaults() -> None:
+    """What is not required has a default; an empty variable counts as absent."""
+    expected = IngestSettings("events", "https://queue", "keys", ("*",), 16)
+
+    assert expected == IngestSettings.from_environment(
+        INGEST | {"ALLOWED_ORIGINS": "", "PARTITION_BUCKETS": ""}
+    )
+
+
+def test_lists_and_numbers() -> None:
+    """Origins are separated by commas, with or without spaces; numbers are numbers."""
+    settings = IngestSettings.from_environment(
+        INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example,", "PARTITION_BUCKETS": "4"}
+    )
+
+    assert (("https://a.example", "https://b.example"), 4) == (
+        settings.allowed_origins,
+        settings.partition_buckets,
+    )
+
+
+def test_every_fault_is_named() -> None:
+    """One message tells of all variables that are missing or cannot be read."""
+    with pytest.raises(SettingsError) as caught:
+        IngestSettings.from_environment({"STREAM_NAME": "events", "PARTITION_BUCKETS": "many"})
+
+    assert ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "PARTITION_BUCKETS"] == [
+        fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")
+    ]
+
+
+@pytest.mark.parametrize("buckets", ["0", "-1"])
+def test_there_is_at_least_one_bucket(buckets: str) -> None:
+    """No number of partition keys but a positive one makes sense."""
+    with pytest.raises(SettingsError, match="PARTITION_BUCKETS"):
+        IngestSettings.from_environment(INGEST | {"PARTITION_BUCKETS": buckets})
+
+
+def test_choices() -> None:
+    """A setting that is one of several words takes no other."""
+    with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: one of send, keep"):
+        WorkerSettings.from_environment({"UNASKABLE_DOUBT": "ask"})

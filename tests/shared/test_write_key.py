@@ -1,0 +1,89 @@
+"""Write keys are verified without asking anyone, and only those that a valid secret signed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import write_key
+from shared.write_key import InvalidKeyError, UnknownSecretError, WriteKey
+
+SECRETS = {"k1": "first secret", "k2": "second secret"}
+KEY = "shop_a.k1.NMGpAirz2uDGALPbib5ZtA"
+
+accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
+key_ids = st.from_regex(r"(k1|k2)(-[0-9]{1,4})?", fullmatch=True)
+
+
+@given(accounts, key_ids)
+def test_a_signed_key_says_its_account_and_id(account: str, key_id: str) -> None:
+    """Keys of every account, under either of two secrets, with or without a serial number."""
+    key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
+
+    assert WriteKey(account, key_id) == write_key.verify(key, SECRETS)
+
+
+def test_a_key_is_the_same_for_good() -> None:
+    """Keys stand in pages and apps: how they are signed never changes."""
+    assert KEY == write_key.sign("shop_a", "k1", "first secret")
+
+
+@given(accounts, key_ids, st.data())
+def test_a_changed_key_is_refused(account: str, key_id: str, data: st.DataObject) -> None:
+    """One other character anywhere, or one more or less, and the key is worth nothing."""
+    key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
+    place = data.draw(st.integers(0, len(key) - 1))
+    other = data.draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
+
+    for forged in (key[:place] + other + key[place + 1 :], key[:place] + key[place + 1 :], key + other):
+        with pytest.raises(InvalidKeyError):
+            write_key.verify(forged, SECRETS)
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=200))
+def test_any_text_is_refused(text: str) -> None:
+    """Whatever is sent as a key raises InvalidKeyError and nothing else."""
+    with pytest.raises(InvalidKeyError):
+        write_key.verify(text, SECRETS)
+
+
+def test_another_accounts_mac_is_refused() -> None:
+    """A key says one account, and its mac covers that."""
+    mac = write_key.sign("shop_a", "k1", SECRETS["k1"]).rpartition(".")[2]
+
+    with pytest.raises(InvalidKeyError):
+        write_key.verify(f"shop_b.k1.{mac}", SECRETS)
+
+
+def test_a_key_of_a_withdrawn_secret_is_refused() -> None:
+    """Taking a secret away ends all keys that it signed, and only those."""
+    left = {"k2": SECRETS["k2"]}
+
+    with pytest.raises(UnknownSecretError):
+        write_key.verify(KEY, left)
+    assert "shop_a" == write_key.verify(write_key.sign("shop_a", "k2", SECRETS["k2"]), left).account
+
+
+def test_messages_do_not_repeat_the_key() -> None:
+    """A refusal is logged and answered; the key is not."""
+    for key in ("shop_a.k1.forged", "shop_a.k9.forged", "shop_a.forged"):
+        with pytest.raises(InvalidKeyError) as caught:
+            write_key.verify(key, SECRETS)
+        assert "forged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("account", "key_id"),
+    [
+        ("ab", "k1"),
+        ("Shop", "k1"),
+        ("a" * 65, "k1"),
+        ("shop.a", "k1"),
+        ("shop", ""),
+        ("shop", "K1"),
+        ("shop", "k1-12345"),
+    ],
+)
+def test_illegal_names_are_not_signed(account: str, key_id: str) -> None:
+    """A key that could not be verified is not made."""
+    with pytest.raises(ValueError, match="cannot be"):
+        write_key.sign(account, key_id, "secret")
