@@ -9,6 +9,7 @@ import boto3
 from botocore.config import Config
 
 REGION = "us-east-1"
+ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 _CONFIG = Config(connect_timeout=2, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 2})
@@ -39,6 +40,16 @@ class Resources:
     write_key_secret: str = "sluice-local-write-keys"  # noqa: S105 -- a name
     td_api_key_secret: str = "sluice-local-td-api-key"  # noqa: S105 -- a name
     redis_url_secret: str = "sluice-local-redis-url"  # noqa: S105 -- a name
+
+    @property
+    def stream_arn(self) -> str:
+        """The stream's ARN."""
+        return f"arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{self.stream}"
+
+    @property
+    def queue_arn(self) -> str:
+        """The overflow queue's ARN."""
+        return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{self.queue_url.rpartition('/')[2]}"
 
     def client(self, service: str) -> Any:
         """Return a client of one of AWS's services; threads may share it."""

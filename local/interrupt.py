@@ -1,0 +1,15 @@
+"""Ends a command in order, whoever wants it ended."""
+
+import signal
+import sys
+from types import FrameType
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that context managers end what they started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
