@@ -122,33 +122,33 @@ def test_arbitrary_bytes_are_refused(body: bytes) -> None:
 
 
 GOOD = msgpack.packb(ROW)
-ONE_TOO_MANY = ROW | {f"c{number}": number for number in range(510)}
+FULL = ROW | {f"c{number}": number for number in range(510)}
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"not gzip", 400),
-        (gzip.compress(GOOD)[:-1], 400),
-        (gzip.compress(GOOD) + b"behind", 400),
-        (gzip.compress(GOOD[:-1]), 400),
-        (gzip.compress(b"\xc1"), 400),
-        (gzip.compress(b"\x81\xa1a\xa1\xff"), 400),
-        (import_body([[ROW]]), 400),
-        (import_body([ROW, 1]), 400),
-        (import_body([ROW, {"time": 1, 2: 3}]), 400),
-        (import_body([ROW, {b"time": 1}]), 400),
-        (import_body([ROW, {"event_id": "e-2"}]), 422),
-        (import_body([ROW, {"time": None}]), 422),
-        (import_body([ROW, {"time": "1700000000"}]), 422),
-        (import_body([ROW, {"time": 1.7e9}]), 422),
-        (import_body([ROW, {"time": True}]), 422),
-        (import_body([ROW, {"time": -1}]), 422),
-        (import_body([ROW, {"time": 1_700_000_000_000}]), 422),
-        (import_body([ROW, ONE_TOO_MANY | {"one": "more"}]), 422),
-    ],
-)
+WRONG = {
+    "nothing": (b"", 400),
+    "no gzip": (b"not gzip", 400),
+    "gzip cut off": (gzip.compress(GOOD)[:-1], 400),
+    "more behind the gzip": (gzip.compress(GOOD) + b"behind", 400),
+    "msgpack cut off": (gzip.compress(GOOD[:-1]), 400),
+    "no msgpack": (gzip.compress(b"\xc1"), 400),
+    "no utf-8": (gzip.compress(b"\x81\xa1a\xa1\xff"), 400),
+    "an array of rows": (import_body([[ROW]]), 400),
+    "a number among the rows": (import_body([ROW, 1]), 400),
+    "a number as a column": (import_body([ROW, {"time": 1, 2: 3}]), 400),
+    "bytes as a column": (import_body([ROW, {b"time": 1}]), 400),
+    "no time": (import_body([ROW, {"event_id": "e-2"}]), 422),
+    "time is nil": (import_body([ROW, {"time": None}]), 422),
+    "time is text": (import_body([ROW, {"time": "1700000000"}]), 422),
+    "time is a float": (import_body([ROW, {"time": 1.7e9}]), 422),
+    "time is true": (import_body([ROW, {"time": True}]), 422),
+    "time before 1970": (import_body([ROW, {"time": -1}]), 422),
+    "time in milliseconds": (import_body([ROW, {"time": 1_700_000_000_000}]), 422),
+    "too many columns": (import_body([ROW, FULL | {"one": "more"}]), 422),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), WRONG.values(), ids=WRONG)
 def test_one_wrong_row_refuses_the_whole_import(td: TreasureData, body: bytes, status: int) -> None:
     """An import is taken whole or not at all, and what was refused leaves its id free."""
     path = f"/v3/table/import_with_id/shop/views/{UNIQUE_ID}/msgpack.gz"
@@ -164,7 +164,7 @@ def test_one_wrong_row_refuses_the_whole_import(td: TreasureData, body: bytes, s
 
 def test_as_many_columns_as_td_takes(td: TreasureData) -> None:
     """A row may have 512 columns, the time among them."""
-    assert put(td, "shop.views", [ONE_TOO_MANY]).status == 200
+    assert put(td, "shop.views", [FULL]).status == 200
 
 
 def test_gzip_of_several_members(td: TreasureData) -> None:
