@@ -1,0 +1,1 @@
+"""The worker: envelopes from the stream → spans → chunks → Treasure Data."""

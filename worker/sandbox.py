@@ -1,0 +1,154 @@
+"""The effects of the delivery functions, built once per sandbox from the environment."""
+
+import os
+import random
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import boto3
+import redis
+import requests
+from botocore.config import Config
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+from requests.adapters import HTTPAdapter
+
+from shared.clock import SystemClock
+from shared.settings import WorkerSettings
+from worker.accounts import Directory
+from worker.aside import Aside
+from worker.breaker import Breakers
+from worker.execution import Means, Rules
+from worker.executor import Threads
+from worker.journal import PowertoolsJournal
+from worker.ledger import Ledger
+from worker.secret import Secret
+from worker.shard import Shards
+from worker.span import Cut
+from worker.treasure_data import TreasureData
+from worker.upload import Limits, Uploader
+from worker.worker import Worker
+
+
+class Sandbox:
+    """Everything that a delivery function stands on; each part is made at its first use.
+
+    Args:
+        environment: where the settings stand.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.settings = WorkerSettings.from_environment(environment)
+        self.clock = SystemClock()
+        self.journal = PowertoolsJournal(environment.get("STAGE", "dev"))
+        self._aws = boto3.Session()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger. Its client may repeat a write: the ledger knows its own."""
+        client = self.client("dynamodb", attempts=3, read_seconds=2)
+        return Ledger(client, self.settings.ledger_table, self.clock, os.urandom, self.journal)
+
+    @cached_property
+    def shards(self) -> Shards:
+        """The stream, for reading."""
+        return Shards(self.client("kinesis"), self.settings.stream_name, self.clock)
+
+    @cached_property
+    def directory(self) -> Directory:
+        """The accounts."""
+        return Directory(self._redis, self.clock, self.journal)
+
+    @cached_property
+    def aside(self) -> Aside:
+        """The bucket of what is set aside."""
+        return Aside(self.client("s3", read_seconds=10), self.settings.aside_bucket)
+
+    @cached_property
+    def treasure_data(self) -> TreasureData:
+        """Treasure Data."""
+        session = requests.Session()
+        session.trust_env = False  # no proxies, no netrc: neither looked for at every request
+        adapter = HTTPAdapter(pool_maxsize=self.settings.upload_threads, max_retries=0)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        return TreasureData(
+            session,
+            self.settings.td_import_endpoint,
+            self.settings.td_api_endpoint,
+            Secret(self.client("secretsmanager"), self.settings.td_api_key_secret, self.clock),
+            self.clock,
+        )
+
+    @cached_property
+    def breakers(self) -> Breakers:
+        """What is known of databases."""
+        return Breakers(self.ledger, self.clock, self.journal)
+
+    @cached_property
+    def means(self) -> Means:
+        """What plans are carried out with."""
+        held_at_most = self.settings.retention_hours * 3600 / 2
+        uploader = Uploader(
+            treasure_data=self.treasure_data,
+            directory=self.directory,
+            breakers=self.breakers,
+            clock=self.clock,
+            chance=random.random,
+            limits=Limits(
+                threads=self.settings.upload_threads,
+                per_database=self.settings.uploads_per_database,
+                park_after=self.settings.park_after_seconds,
+                held_at_most=held_at_most,
+            ),
+            journal=self.journal,
+        )
+        rules = Rules(
+            cut=Cut(self.settings.chunk_max_rows, self.settings.chunk_max_bytes),
+            memory_seconds=self.settings.td_memory_minutes * 60,
+            held_at_most=held_at_most,
+        )
+        return Means(
+            ledger=self.ledger,
+            uploader=uploader,
+            aside=self.aside,
+            executors=Threads,
+            rules=rules,
+            clock=self.clock,
+            journal=self.journal,
+        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        """What carries out batches."""
+        return Worker(self.shards, self.directory, self.means)
+
+    def client(self, service: str, attempts: int = 2, read_seconds: float = 5) -> Any:
+        """Return a boto3 client that answers, or fails, within a few seconds."""
+        config = Config(
+            connect_timeout=1,
+            read_timeout=read_seconds,
+            tcp_keepalive=True,
+            max_pool_connections=self.settings.upload_threads,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+        )
+        return self._aws.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
+
+    @cached_property
+    def _redis_client(self) -> Any:
+        url = Secret(self.client("secretsmanager"), self.settings.redis_url_secret, self.clock).get()
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=0.5,
+            socket_connect_timeout=1,
+            max_connections=4,
+            decode_responses=True,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+
+    def _redis(self) -> Any:
+        return self._redis_client

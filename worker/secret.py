@@ -1,0 +1,66 @@
+"""Secrets from Secrets Manager, kept in memory."""
+
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.clock import Clock
+
+_SECONDS_BETWEEN_READS = 30.0
+
+
+class SecretUnavailableError(Exception):
+    """The secret cannot be read now; the message says why and what to do."""
+
+
+class Secret:
+    """One secret's text.
+
+    Args:
+        secrets: a boto3 client of Secrets Manager.
+        secret_id: its name or ARN.
+        clock: tells how long ago it was read.
+    """
+
+    def __init__(self, secrets: Any, secret_id: str, clock: Clock) -> None:
+        self._secrets = secrets
+        self._id = secret_id
+        self._clock = clock
+        self._text = ""
+        self._read_at = float("-inf")
+
+    def get(self) -> str:
+        """Return the text, read at the first call.
+
+        Raises:
+            SecretUnavailableError: it has no value yet, or cannot be read.
+        """
+        if not self._text:
+            self._read()
+        return self._text
+
+    def changed(self, used: str) -> bool:
+        """Tell whether the text is another one than was used; it is read anew, but not twice within 30 s."""
+        if self._text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
+            try:
+                self._read()
+            except SecretUnavailableError:
+                return False
+        return self._text != used
+
+    def _read(self) -> None:
+        self._read_at = self._clock.now()
+        try:
+            text = self._secrets.get_secret_value(SecretId=self._id)["SecretString"].strip()
+        except (ClientError, BotoCoreError, KeyError) as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            if code in ("ResourceNotFoundException", "KeyError"):
+                raise SecretUnavailableError(
+                    f"the secret {self._id} has no value yet: put one there"
+                ) from error
+            raise SecretUnavailableError(f"the secret {self._id} cannot be read: {code}") from error
+        if not text or not text.isprintable() or not text.isascii():
+            raise SecretUnavailableError(
+                f"the secret {self._id} holds no usable text: put the right value there"
+            )
+        self._text = text
