@@ -78,6 +78,22 @@ class TreasureData:
                 self._catch_up()
             return fault.response(request)
 
+    def create(self, database: str, *tables: str) -> None:
+        """Create a database and tables, those that are not there yet, whatever faults are set.
+
+        Raises:
+            Refusal: a name is illegal.
+        """
+        with self._lock:
+            now = self._catch_up()
+            log = self._warehouse.log
+            if database not in {named.name for named in log.databases()}:
+                log.create_database(database, now)
+            there = {named.name for named in log.tables(database)}
+            for table in tables:
+                if table not in there:
+                    log.create_table(database, table, now)
+
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
         """Return the accepted imports in their order: all, or those of one database or table."""
         with self._lock:

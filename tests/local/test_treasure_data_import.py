@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.treasure_data import API_KEY, Request, Settings, TreasureData
+from local.treasure_data import API_KEY, Fault, Kind, Request, Settings, TreasureData
 from tests.support.treasure_data import AUTHORIZED, START, ManualClock, call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
@@ -231,6 +231,15 @@ def test_show_table(td: TreasureData) -> None:
 
     assert (shown["database"], shown["name"], shown["count"]) == ("shop", "views", 1)
     assert shown["counter_updated_at"] == "2023-11-14T22:13:20Z"
+
+
+def test_creating_in_code(td: TreasureData) -> None:
+    """In code, databases and tables are created where they are missing, whatever faults are set."""
+    td.faults.add(Fault(kind=Kind.STATUS))
+    td.create("shop", "views", "items")
+    td.create("blog")
+
+    assert td.counts() == {"shop": {"items": 0, "orders": 0, "views": 0}, "blog": {}}
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "TD1 1/00"}, {"Authorization": API_KEY}])

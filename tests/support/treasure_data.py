@@ -40,9 +40,7 @@ def call(td: TreasureData, method: str, target: str, body: bytes = b"", **header
 def with_tables(td: TreasureData, *tables: str) -> TreasureData:
     """Create tables, named as database.table, and their databases."""
     for name in tables:
-        database, table = name.split(".")
-        call(td, "POST", f"/v3/database/create/{database}")
-        assert call(td, "POST", f"/v3/table/create/{database}/{table}/log").status == 200
+        td.create(*name.split("."))
     return td
 
 
