@@ -49,6 +49,11 @@ class Part:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def ready(self, seconds: float) -> dict[str, Any]:
         """Wait until it is ready, and return what it says of itself.
 

@@ -44,6 +44,7 @@ class Stack:
         folder: where logs and Treasure Data's rows go; emptied at the start.
         shards: of the stream.
         redrive_seconds: how often what is set aside is sent again.
+        record: where the gateway writes down each request, as one JSON object a line.
         accounts: what Redis is filled with.
         settings: variables of the functions' environment to set otherwise, by the function's logical id.
     """
@@ -54,6 +55,7 @@ class Stack:
         *,
         shards: int = 2,
         redrive_seconds: float = 30,
+        record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
         settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Stack:
         self.parts: list[Part] = []
         self._shards = shards
         self._redrive_seconds = redrive_seconds
+        self._record = record
         self._accounts = accounts
         self._settings = settings or {}
         self._made: Resources | None = None
@@ -145,10 +148,11 @@ class Stack:
             td_api_key=API_KEY,
             redis_url=redis_url,
         )
-        ingest = self._run_function(functions.INGEST, td_url)
+        recorder = ["--record", str(self._record)] if self._record else []
+        ingest = self._run_function(functions.INGEST, td_url, *recorder)
         others = [
             self._run_function(functions.WORKER, td_url),
-            self._run_function(functions.REDRIVE, td_url, str(self._redrive_seconds)),
+            self._run_function(functions.REDRIVE, td_url, "--every", str(self._redrive_seconds)),
             self._run_function(functions.DRAIN, td_url),
         ]
         gateway = ingest.ready(_READY_SECONDS)["url"]
@@ -166,7 +170,8 @@ class Stack:
         changes = self._settings.get(function.name, {})
         environment = functions.sandbox(function, self.resources.endpoint)
         environment |= functions.variables(function, self.resources, td_url, changes)
-        return self._run(function.service, ["local.sandbox", function.name, *arguments], environment)
+        made = json.dumps(asdict(self.resources))
+        return self._run(function.service, ["local.sandbox", function.name, made, *arguments], environment)
 
     def describe(self) -> dict[str, Any]:
         """Return the addresses, the resources and the processes' ids, as JSON's types."""

@@ -126,7 +126,7 @@ function renderPairs(list, pairs) {
 function renderAside(chunks) {
   if (!chunks.length) return $("aside-list").replaceChildren(element("p", "quiet", "nothing"));
   const list = element("dl");
-  for (const chunk of chunks) list.append(element("dt", "", `${chunk.kind}: ${chunk.reason}`, element("small", "", chunk.tables)), element("dd", "", number(chunk.rows)));
+  for (const chunk of chunks) list.append(element("dt", "", chunk.what, element("small", "", chunk.kind)), element("dd", "", number(chunk.rows)));
   $("aside-list").replaceChildren(list);
 }
 

@@ -1,0 +1,196 @@
+"""What is going on in the local stack, seen from outside: read from the stream, the ledger, the bucket and the queue.
+
+Nothing is asked of the functions, so that it shows too what they do not know.
+"""
+
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.request import urlopen
+
+from local.stack import Stack
+from shared.clock import SystemClock
+from worker.record import from_stream
+from worker.shard import Shards
+from worker.span import Span
+
+_READ_SECONDS = 10.0
+_ROWS_SHOWN = 60
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One shard, followed to its end.
+
+    Attributes:
+        name: its id.
+        chain: the name of its chain in the ledger.
+        records: that were put on it.
+        rows: in these.
+        position: the last sequence number that was read; empty before the first.
+        waiting: number and arrival, in UNIX milliseconds, of the records behind the last settled span.
+        settled: the last number of the chain's settled beginning.
+        spans: that are settled, from the chain's beginning to the first one that is not.
+        open: spans that are not settled.
+    """
+
+    name: str
+    chain: str
+    records: int = 0
+    rows: int = 0
+    position: str = ""
+    waiting: deque[tuple[str, int]] = field(default_factory=deque)
+    settled: str = "000"
+    spans: int = 0
+    open: int = 0
+
+
+class Observer:
+    """Looks at a running stack. Its methods may be called from many threads.
+
+    Args:
+        stack: which one.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        made = stack.resources
+        self._stack = stack
+        self._made = made
+        self._kinesis = made.client("kinesis")
+        self._dynamodb = made.client("dynamodb")
+        self._s3 = made.client("s3")
+        self._sqs = made.client("sqs")
+        self._chains = Shards(self._kinesis, made.stream, SystemClock())
+        self._shards: dict[str, _Shard] = {}
+        self._lock = threading.Lock()
+
+    def in_flight(self) -> dict[str, int]:
+        """Return what is on its way for certain: records, messages and spans."""
+        with self._lock:
+            self._follow()
+            return {
+                "records on the stream": sum(len(shard.waiting) for shard in self._shards.values()),
+                "open spans": sum(shard.open for shard in self._shards.values()),
+                "messages in the queue": self._queued(),
+            }
+
+    def state(self, after: int) -> dict[str, Any]:
+        """Return what the page shows.
+
+        Args:
+            after: number of the last row that the page has.
+        """
+        with self._lock:
+            self._follow()
+            shards = list(self._shards.values())
+        now = time.time() * 1000
+        tables = self._ask("/-/counts")
+        aside = self._aside()
+        accepted = sum(shard.rows for shard in shards)
+        delivered = sum(rows for database in tables.values() for rows in database.values())
+        set_aside = sum(chunk["rows"] for chunk in aside)
+        return {
+            "accepted": accepted,
+            "delivered": delivered,
+            "aside": set_aside,
+            "in_flight": max(0, accepted - delivered - set_aside),
+            "shards": [_shown(shard, now) for shard in shards],
+            "spans": {
+                "done": sum(shard.spans for shard in shards),
+                "open": sum(shard.open for shard in shards),
+            },
+            "aside_chunks": aside,
+            "queue": self._queued(),
+            "tables": [
+                {"database": database, "table": table, "rows": rows}
+                for database, counts in sorted(tables.items())
+                for table, rows in sorted(counts.items())
+            ],
+            "latest": self._ask(f"/-/rows?after={after}&limit={_ROWS_SHOWN}")["rows"],
+            "parts": [{"name": part.name, "running": part.running} for part in self._stack.parts],
+            "addresses": {
+                "Gateway": self._stack.addresses.gateway,
+                "Treasure Data's stand-in": self._stack.addresses.treasure_data,
+                "AWS": self._stack.addresses.aws,
+                "Valkey": self._stack.addresses.redis,
+            },
+        }
+
+    def _follow(self) -> None:
+        for listed in self._kinesis.list_shards(StreamName=self._made.stream)["Shards"]:
+            name = listed["ShardId"]
+            if name not in self._shards:
+                self._shards[name] = _Shard(name, self._chains.chain(name))
+            self._read(self._shards[name])
+            self._settle(self._shards[name])
+
+    def _read(self, shard: _Shard) -> None:
+        start = {"ShardIteratorType": "TRIM_HORIZON"}
+        if shard.position:
+            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": shard.position}
+        stream = {"StreamName": self._made.stream, "ShardId": shard.name}
+        iterator = self._kinesis.get_shard_iterator(**stream, **start)["ShardIterator"]
+        while iterator:
+            answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
+            for place, arrived_at, content in from_stream(answer["Records"], shard.name):
+                shard.records += 1
+                shard.rows += sum(block[1] for block in content[6])
+                shard.waiting.append((place, arrived_at))
+            if answer["Records"]:
+                shard.position = answer["Records"][-1]["SequenceNumber"]
+            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+
+    def _settle(self, shard: _Shard) -> None:
+        """Follow the chain from its settled beginning on."""
+        answer = self._dynamodb.query(
+            TableName=self._made.ledger_table,
+            KeyConditionExpression="pk = :pk AND sk >= :sk",
+            ExpressionAttributeValues={":pk": {"S": shard.chain}, ":sk": {"S": shard.settled}},
+            ConsistentRead=True,
+        )
+        spans = [Span.from_item(item) for item in answer["Items"]]
+        shard.open = sum(not span.done for span in spans)
+        for span in spans:
+            if not span.done:
+                break
+            shard.spans += 1
+            shard.settled = span.last
+        while shard.waiting and shard.waiting[0][0] <= shard.settled:
+            shard.waiting.popleft()
+
+    def _aside(self) -> list[dict[str, Any]]:
+        """Return what is set aside by kind and reason."""
+        rows: Counter[tuple[str, str]] = Counter()
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._made.aside_bucket):
+            for item in page.get("Contents", []):
+                _, kind, account, table, name = item["Key"].split("/")
+                rows[kind.replace("_", " "), f"{account}/{table}"] += int(name.partition("-")[0])
+        return [{"kind": kind, "what": what, "rows": count} for (kind, what), count in sorted(rows.items())]
+
+    def _queued(self) -> int:
+        names = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesDelayed",
+            "ApproximateNumberOfMessagesNotVisible",
+        )
+        answer = self._sqs.get_queue_attributes(QueueUrl=self._made.queue_url, AttributeNames=list(names))
+        return sum(int(answer["Attributes"].get(name, 0)) for name in names)
+
+    def _ask(self, target: str) -> Any:
+        with urlopen(f"{self._stack.addresses.treasure_data}{target}", timeout=_READ_SECONDS) as answer:  # noqa: S310 -- our own
+            return json.load(answer)
+
+
+def _shown(shard: _Shard, now: float) -> Mapping[str, Any]:
+    oldest = (now - shard.waiting[0][1]) / 1000 if shard.waiting else 0.0
+    return {
+        "id": shard.name,
+        "records": shard.records,
+        "rows": shard.rows,
+        "waiting": len(shard.waiting),
+        "oldest_seconds": max(0.0, oldest),
+    }

@@ -1,0 +1,157 @@
+"""How the demo tells people what it does and what came of it, on a terminal and in a log."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from local.reconciliation import Reconciliation
+from shared.accounts import Account
+
+_SHOWN = 10
+
+
+class Meter:
+    """Progress of one thing: a bar on a terminal, otherwise one line at its end. A context manager.
+
+    Args:
+        console: where to.
+        name: what is counted, behind the numbers.
+        total: how many there will be.
+    """
+
+    def __init__(self, console: Console, name: str, total: int) -> None:
+        self._console = console
+        self._name = name
+        self._total = total
+        self._count = 0
+        columns = (
+            TextColumn("{task.description:>13}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task(name, total=total)
+
+    def add(self, count: int) -> None:
+        """Add to what is done."""
+        self.set(self._count + count)
+
+    def set(self, count: int) -> None:
+        """Set what is done."""
+        self._count = count
+        self._progress.update(self._task, completed=count)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        if not self._console.is_terminal:
+            self._console.print(f"{self._count:,} of {self._total:,} {self._name}")
+
+
+def show(reconciliation: Reconciliation, accounts: Mapping[str, Account], console: Console) -> None:
+    """Print the tables: rows by database and table, then the count."""
+    console.print()
+    console.print(_places(reconciliation, accounts))
+    console.print()
+    console.print(_count(reconciliation))
+    for line in _verdict(reconciliation):
+        console.print(line)
+
+
+def _places(reconciliation: Reconciliation, accounts: Mapping[str, Account]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, title="Events and rows", title_justify="left", title_style="bold"
+    )
+    table.add_column("database")
+    table.add_column("table")
+    table.add_column("accounts", style="dim")
+    for name in ("accepted", "in TD", "set aside", "missing"):
+        table.add_column(name, justify="right")
+    before = ""
+    for place in reconciliation.places:
+        owners = [name for name, account in accounts.items() if account.database == place.database]
+        missing = reconciliation.differences.get(place, 0)
+        table.add_row(
+            place.database if place.database != before else "",
+            place.table,
+            ", ".join(owners) if place.database != before else "",
+            *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
+            _number(reconciliation.aside[place]),
+            f"[red]{missing:,}[/]" if missing else "",
+        )
+        before = place.database
+    return table
+
+
+def _count(reconciliation: Reconciliation) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=False,
+        title="Reconciliation",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column(justify="left")
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="dim")
+    accepted, rejected = reconciliation.accepted.total(), reconciliation.rejected.total()
+    refused = reconciliation.refused
+    table.add_row(
+        "requests",
+        _number(reconciliation.requests),
+        f"{reconciliation.without_events:,} without events (preflights)",
+    )
+    table.add_row("refused requests", _number(refused.total()), _codes(refused))
+    table.add_row("events received", _number(accepted + rejected), "in the other requests")
+    table.add_row("rejected", _number(rejected), _codes(reconciliation.rejected))
+    table.add_row("accepted", _number(accepted), "as the gateway answered")
+    table.add_section()
+    table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in Treasure Data's stand-in")
+    table.add_row("dead letters", _number(reconciliation.aside.total()), _codes(reconciliation.reasons))
+    waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
+    table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
+    return table
+
+
+def _verdict(reconciliation: Reconciliation) -> list[str]:
+    accepted, delivered, aside = (
+        count.total() for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.aside)
+    )
+    if reconciliation.adds_up:
+        return [
+            f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead letters {aside:,}"
+        ]
+    lines = ["[red]It does not add up.[/]", *reconciliation.faults[:_SHOWN]]
+    for place, count in reconciliation.differences.items():
+        how = "missing" if count > 0 else "too many"
+        lines.append(f"{place.database}.{place.table}: {abs(count):,} {how}")
+    for (place, event_id), count in list(reconciliation.odd_ids.items())[:_SHOWN]:
+        how = "not found" if count > 0 else "found more than once"
+        lines.append(f"{place.database}.{place.table}: event {event_id} {how}")
+    if len(reconciliation.odd_ids) > _SHOWN:
+        lines.append(f"… and {len(reconciliation.odd_ids) - _SHOWN:,} more events")
+    if not reconciliation.settled:
+        lines.append("something is still on its way")
+    return lines
+
+
+def _codes(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else "0"

@@ -1,0 +1,154 @@
+"""One function as a part of the local stack: `python -m local.sandbox FUNCTION RESOURCES`.
+
+The environment is the function's own, as in Lambda's sandbox. What calls it, and how, depends on the function.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.context import Context
+from local.event_source import EventSource, Mapping
+from local.functions import FUNCTIONS, INGEST, REDRIVE, WORKER, Function
+from local.lifeline import Lifeline
+from local.queue_source import QueueSource
+from local.resources import ACCOUNT_ID, REGION, Resources
+from shared.clock import SystemClock
+
+_log = logging.getLogger("local.sandbox")
+
+_QUEUE_REST_SECONDS = 1.0
+
+Handler = Callable[[dict[str, Any], Any], Any]
+
+
+def load(function: Function) -> Handler:
+    """Return the function's handler, imported as Lambda's runtime imports it."""
+    module, _, name = function.handler.rpartition(".")
+    handler: Handler = getattr(importlib.import_module(module), name)
+    return handler
+
+
+def serve_ingest(handler: Handler, lifeline: Lifeline, record: Path | None) -> None:
+    """Put the function behind the gateway."""
+    from local.gateway import Gateway  # noqa: PLC0415
+
+    with Gateway(handler, port=0) as gateway:
+        lifeline.ready(url=gateway.url)
+        lifeline.wait()
+
+
+def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources) -> None:
+    """Put the function behind the stream."""
+    mapping = Mapping(
+        event_source_arn=made.stream_arn,
+        starting_position="TRIM_HORIZON",
+        batch_size=5000,
+        maximum_batching_window_seconds=1,  # a deployed one waits longer: here somebody is watching
+        report_batch_item_failures=True,
+    )
+    source = EventSource(
+        made.client("kinesis"),
+        mapping,
+        handler,
+        clock=SystemClock(),
+        timeout_seconds=WORKER.timeout,
+        function_name=WORKER.name,
+        memory_limit_in_mb=WORKER.memory,
+    )
+    with source:
+        lifeline.ready()
+        lifeline.wait()
+
+
+def serve_redrive(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, seconds: float) -> None:
+    """Call the function every that many seconds."""
+
+    def call() -> None:
+        try:
+            invoke(_scheduled_event())
+        except Exception:  # noqa: BLE001 -- Lambda survives whatever a function raises
+            _log.exception("a scheduled run failed; the next one comes by itself")
+
+    lifeline.ready()
+    lifeline.wait(call, seconds)
+
+
+def serve_drain(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, made: Resources) -> None:
+    """Put the function behind the overflow queue."""
+    source = QueueSource(made.client("sqs"), made.queue_url, made.queue_arn, invoke)
+
+    def poll() -> None:
+        try:
+            while source.poll():
+                pass
+        except (BotoCoreError, ClientError):
+            _log.exception("the queue cannot be read")
+
+    lifeline.ready()
+    lifeline.wait(poll, _QUEUE_REST_SECONDS)
+
+
+def _scheduled_event() -> dict[str, Any]:
+    """Return what EventBridge's schedule sends."""
+    return {
+        "version": "0",
+        "id": str(uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT_ID,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": REGION,
+        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/sluice-local"],
+        "detail": {},
+    }
+
+
+def _invoker(function: Function, handler: Handler) -> Callable[[dict[str, Any]], Any]:
+    clock = SystemClock()
+
+    def invoke(event: dict[str, Any]) -> Any:
+        context = Context(
+            function_name=function.name,
+            deadline=clock.now() + function.timeout,
+            now=clock.now,
+            memory_limit_in_mb=function.memory,
+        )
+        return handler(event, context)
+
+    return invoke
+
+
+def main() -> None:
+    """Run the function until the starter ends."""
+    lifeline = Lifeline()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("function", choices=FUNCTIONS)
+    parser.add_argument("made", type=json.loads, help="the resources")
+    parser.add_argument("--record", type=Path, help="write down the gateway's requests here")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two scheduled runs")
+    options = parser.parse_args()
+    function, made = FUNCTIONS[options.function], Resources(**options.made)
+    handler = load(function)
+    if function is INGEST:
+        serve_ingest(handler, lifeline, options.record)
+    elif function is WORKER:
+        serve_worker(handler, lifeline, made)
+    elif function is REDRIVE:
+        serve_redrive(_invoker(function, handler), lifeline, options.every)
+    else:
+        serve_drain(_invoker(function, handler), lifeline, made)
+
+
+if __name__ == "__main__":
+    main()

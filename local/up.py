@@ -1,0 +1,107 @@
+"""`make up`: keeps the whole pipeline running on this machine, with a page to look at it."""
+
+import argparse
+import fcntl
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from local.accounts import KEYS
+from local.interrupt import end_in_order
+from local.observer import Observer
+from local.page_server import Page, Server
+from local.stack import PartError, Stack
+from local.website import Website
+
+HOME = Path(__file__).parents[1] / ".local"
+DESCRIPTION = HOME / "stack.json"
+"""Where the addresses of the running stack are written down, for other commands."""
+
+_BEAT_SECONDS = 0.5
+
+
+class AlreadyRunningError(Exception):
+    """Another stack runs in this folder."""
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold the folder, so that no second stack empties it.
+
+    Raises:
+        AlreadyRunningError: another process holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError(
+                f"the local stack runs already; its addresses are in {home / DESCRIPTION.name}"
+            ) from None
+        yield
+
+
+def run(home: Path, console: Console) -> None:
+    """Run the stack until a signal comes.
+
+    Raises:
+        AlreadyRunningError: it runs already.
+        PartError: a part did not start, or ended.
+    """
+    started = time.monotonic()
+    description = home / DESCRIPTION.name
+    with only_one(home), Stack(home / "stack") as stack:
+        observer = Observer(stack)
+        site = Website(stack.addresses.gateway, KEYS)
+        with Server(Page(site, observer.state)) as page:
+            stack.save(description)
+            console.print(_addresses(stack, page.url))
+            console.print(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C ends it.")
+            try:
+                while True:
+                    stack.check()
+                    time.sleep(_BEAT_SECONDS)
+            finally:
+                description.unlink()
+
+
+def _addresses(stack: Stack, page: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, address in (
+        ("Page", f"[bold]{page}[/]"),
+        ("Gateway", stack.addresses.gateway),
+        ("Treasure Data's stand-in", stack.addresses.treasure_data),
+        ("AWS (moto)", stack.addresses.aws),
+        ("Valkey", stack.addresses.redis),
+        ("Logs", str(stack.folder)),
+        (
+            "Try",
+            f'curl \'{stack.addresses.gateway}/v1/events?k={KEYS["shop"]}\' -d \'{{"table": "tries", "n": 1}}\'',
+        ),
+    ):
+        table.add_row(name, address)
+    return table
+
+
+def main() -> None:
+    """Keep the stack running."""
+    argparse.ArgumentParser(prog="make up", description=__doc__).parse_args()
+    end_in_order()
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        run(HOME, console)
+    except (AlreadyRunningError, PartError) as error:
+        console.print(f"[red]{error}[/]")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("ended")
+
+
+if __name__ == "__main__":
+    main()
