@@ -22,6 +22,10 @@ METRICS = {
     "LedgerErrors": "calls to the ledger that failed",
     "UploadRetries": "imports sent again",
     "BreakersOpened": "databases found sick",
+    "OverflowFound": "messages of the overflow queue whose envelope was on the stream",
+    "OverflowPut": "messages of the overflow queue whose envelope was put on the stream",
+    "OverflowSetAside": "messages of the overflow queue that were set aside",
+    "OverflowLeft": "messages left on the overflow queue for another look",
     "UnforeseenErrors": "errors that no rule foresaw; their batches are held",
 }
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from shared import envelope
 from shared.clock import Clock
@@ -22,7 +23,7 @@ SECONDS_BETWEEN_READS = 0.25
 _SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
 _TRIES = 4  # of one read that fails otherwise than by throttling
 _LONGEST_PAUSE = 5.0  # for so long Kinesis throttles a shard that has just answered 10 MiB
-_THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
+THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
 _HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
 _START = bytes((envelope.FIRST_BYTE, envelope.VERSION))
 
@@ -92,7 +93,7 @@ class Search:
         found: set[Identity] = set()
         try:
             shards = self._shards_of(sought)
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, ResponseParserError):
             return Findings(frozenset(), frozenset())
         scans = [_Scan(self._kinesis, self._stream_name, shard, share, found) for shard, share in shards]
         # Those that end first go first: a search that has to be cut short has decided something.
@@ -111,7 +112,7 @@ class Search:
             if scan.ended:
                 active.remove(scan)
         unread = {item.identity for scan in scans if not scan.complete for item in scan.sought}
-        asked = {item.identity for item in sought}
+        asked = {item.identity for scan in scans for item in scan.sought}
         return Findings(
             found=frozenset(found),
             absent=frozenset(asked - found - unread),
@@ -162,7 +163,7 @@ class _Scan:
             if self._iterator is None:
                 self._iterator = self._new_iterator()
             answer = self._kinesis.get_records(ShardIterator=self._iterator)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
             self._iterator = None
             self._failed(error, clock.now())
             return
@@ -205,7 +206,7 @@ class _Scan:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         self._failures += 1
         self.due = now + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code not in _THROTTLED and self._failures >= _TRIES:
+        if code not in THROTTLED and self._failures >= _TRIES:
             self.ended = True
 
 

@@ -1,0 +1,61 @@
+"""A message of the overflow queue, as Lambda hands it over: an envelope that the stream may not have taken."""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared import envelope
+from shared.envelope import Envelope, EnvelopeError
+
+UNDECODABLE = "undecodable"
+NO_PARTITION_KEY = "no_partition_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery of a message.
+
+    Attributes:
+        message_id: SQS's name for the message.
+        receipt: SQS's name for this delivery.
+        sent_at: UNIX seconds, by SQS's clock.
+        body: what was sent.
+        partition_key: with which the envelope was put, and is to be put.
+        envelope: what the body holds; None where it holds none, or cannot be put for want of a partition key.
+        fault: why there is no envelope, one word.
+    """
+
+    message_id: str
+    receipt: str
+    sent_at: float
+    body: str
+    partition_key: str
+    envelope: Envelope | None
+    fault: str = ""
+
+
+def read(record: Mapping[str, Any]) -> Message:
+    """Return the message of a record of Lambda's event, whatever its body holds."""
+    attribute = record.get("messageAttributes", {}).get("partition_key", {})
+    partition_key = attribute.get("stringValue") or ""
+    content = _decode(record["body"])
+    fault = "" if content is not None else UNDECODABLE
+    if content is not None and not 1 <= len(partition_key) <= 256:
+        content, fault = None, NO_PARTITION_KEY
+    return Message(
+        message_id=record["messageId"],
+        receipt=record["receiptHandle"],
+        sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
+        body=record["body"],
+        partition_key=partition_key,
+        envelope=content,
+        fault=fault,
+    )
+
+
+def _decode(body: str) -> Envelope | None:
+    try:
+        return envelope.decode(b64decode(body, validate=True))
+    except (ValueError, EnvelopeError):  # no base64; no envelope
+        return None
