@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingest.intake import MAX_EVENTS, Intake
-from ingest.refusal import Refused
+from ingest.refusal import ANSWERS, Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 from shared import json_codec
@@ -53,7 +53,7 @@ def read_batch(body: bytes) -> Batch:
     try:
         value = json_codec.parse(body)
     except json_codec.InvalidJsonError as error:
-        raise Refused("invalid_json") from error
+        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
     match value:
         case {"events": list(events)}:
             batch = Batch(events, value.get("table"), value.get("write_key"))

@@ -1,0 +1,240 @@
+"""The ingest as Lambda makes it, over botocore itself, against a server that fails down to the socket."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from ingest import app, stream
+from ingest.overflow import Overflow
+from ingest.stream import Stream
+from shared import envelope
+from shared.envelope import Envelope, TableRows
+from tests.support import aws_server
+from tests.support.ingest import (
+    KEY,
+    SECRETS,
+    Answer,
+    Entropy,
+    ManualClock,
+    Queue,
+    Reports,
+    gzipped,
+    http_event,
+)
+
+ENVIRONMENT = {
+    "AWS_REGION": "eu-west-1",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "POWERTOOLS_SERVICE_NAME": "ingest",
+    "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
+    "STAGE": "test",
+    "STREAM_NAME": "events",
+    "OVERFLOW_QUEUE_URL": "http://127.0.0.1/queue",
+    "WRITE_KEY_SECRET": "keys",
+}
+BAD_GATEWAY = aws_server.error(502, "BadGateway")
+
+
+@pytest.fixture
+def aws() -> Iterator[Any]:
+    """AWS on loopback."""
+    with aws_server.aws_server(SECRETS) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set the variables of a sandbox, and no others that botocore reads."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, text in ENVIRONMENT.items():
+        monkeypatch.setenv(name, text)
+    return ENVIRONMENT
+
+
+@pytest.fixture
+def handler(aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> app.Ingest:
+    """The handler that Lambda would make."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    return app.build(environment)
+
+
+def send(handler: app.Ingest, events: Any) -> Answer:
+    """Post events."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    return Answer(
+        handler(http_event("POST", "/v1/events", "", headers, gzipped(json.dumps(events).encode())), None)
+    )
+
+
+EVENT = {"table": "pageviews"}
+LARGE = [{"table": "pageviews", "a": "x" * 200_000}] * 6
+
+
+def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Ingest) -> None:
+    """The secrets are read while the sandbox starts; each request is one put."""
+    assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
+
+    assert (200, 200) == (send(handler, EVENT).status, send(handler, LARGE).status)
+    assert ["GetSecretValue", "PutRecord", "PutRecords"] == [operation for operation, _ in aws.calls]
+    assert ("events", 2) == (aws.calls[2][1]["StreamName"], len(aws.calls[2][1]["Records"]))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        aws_server.close,
+        aws_server.reset,
+        aws_server.hang,
+        aws_server.garbage,
+        aws_server.cut_short,
+        aws_server.error(500, "InternalFailure"),
+        aws_server.error(503, "ServiceUnavailable"),
+        BAD_GATEWAY,
+    ],
+    ids=["close", "reset", "hang", "garbage", "cut short", "500", "503", "502"],
+)
+@pytest.mark.parametrize(("events", "operation"), [(EVENT, "PutRecord"), (LARGE, "PutRecords")])
+def test_botocore_repeats_no_put(
+    aws: Any, handler: app.Ingest, fault: Any, events: Any, operation: str
+) -> None:
+    """What the stream may have taken is sent there once, and the queue has it."""
+    aws.faults[operation] = [fault]
+
+    answer = send(handler, events)
+
+    assert (200, []) == (answer.status, answer.json["rejected"])
+    assert (1, 1 if events is EVENT else 2) == (aws.count(operation), aws.count("SendMessage"))
+
+
+def test_a_throttled_put_is_repeated_by_us(aws: Any, handler: app.Ingest) -> None:
+    """As often as it takes, within a second."""
+    aws.faults["PutRecord"] = [aws_server.error(400, "ProvisionedThroughputExceededException")] * 2
+
+    assert 200 == send(handler, EVENT).status
+    assert (3, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
+
+
+def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Ingest) -> None:
+    """Alone."""
+    refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
+    answer = {"FailedRecordCount": 1, "Records": [{"SequenceNumber": "1", "ShardId": "s"}, refused]}
+    aws.faults["PutRecords"] = [lambda server: server.answer(200, answer)]
+
+    assert 200 == send(handler, LARGE).status
+    [(_, whole), (_, rest)] = aws.calls[1:]
+    assert whole["Records"][1]["Data"] == rest["Data"]
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler: app.Ingest) -> None:
+    """After a freeze, the first put finds its connection closed, and a new one is made."""
+    aws.faults["PutRecord"] = [aws_server.answer_and_close] * 3
+
+    assert [200] * 4 == [send(handler, EVENT).status for _ in range(4)]
+    assert (4, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
+
+
+def test_the_queue_is_asked_twice(aws: Any, handler: app.Ingest) -> None:
+    """A message that arrives twice does no harm."""
+    aws.faults["PutRecord"] = [aws_server.close] * 2
+    aws.faults["SendMessage"] = [aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
+
+    assert [200, 503] == [send(handler, EVENT).status for _ in range(2)]
+    assert 4 == aws.count("SendMessage")
+
+
+def test_no_connection_is_a_refusal(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens, nothing was sent: the put is repeated until patience ends."""
+    del environment
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        clock, reports = ManualClock(), Reports()
+        client = botocore.session.get_session().create_client(
+            "kinesis", region_name="eu-west-1", config=Config(**stream.CLIENT_CONFIG)
+        )
+        queue = Queue()
+        overflow = Overflow(lambda: queue, "", reports)
+        puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), telemetry=reports)
+        item = Envelope("shop", "k1", 1, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
+
+        assert [True] == puts.put([item], "shop/1")
+
+    assert 1 == len(queue.messages)
+    assert reports.counts["StreamRefusals"] > 3
+    assert 0 == reports.counts["StreamDoubts"]
+
+
+def test_a_sandbox_without_secrets_starts_and_recovers(
+    aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets Manager may be away while a sandbox starts."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    aws.faults["GetSecretValue"] = [BAD_GATEWAY]
+    handler = app.build(environment)
+
+    assert 503 == send(handler, EVENT).status
+    assert 1 == aws.count("GetSecretValue")
+
+
+def test_lambda_finds_the_handler(
+    aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime asks the module for `handler` once; it is made then, and stays the same."""
+    del environment
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    monkeypatch.delitem(vars(app), "handler", raising=False)
+
+    first = app.handler
+
+    assert isinstance(first, app.Ingest)
+    assert first is app.handler
+    assert 200 == send(first, EVENT).status
+    monkeypatch.delitem(vars(app), "handler")
+    with pytest.raises(AttributeError):
+        _ = app.handlr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of moto's own dependencies
+def test_the_services_take_what_is_sent(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against moto's stream, queue and secret: a record while the stream stands, a message after it is gone."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("MOTO_PORT", str(port))
+        kinesis, sqs, secrets = (
+            boto3.client(name, region_name="eu-west-1") for name in ("kinesis", "sqs", "secretsmanager")
+        )
+        kinesis.create_stream(StreamName="events", ShardCount=1)
+        url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        secrets.create_secret(Name="keys", SecretString=json.dumps(SECRETS))
+        handler = app.build(environment | {"OVERFLOW_QUEUE_URL": url})
+
+        assert [200, 200] == [send(handler, events).status for events in (EVENT, LARGE)]
+        shard = kinesis.list_shards(StreamName="events")["Shards"][0]["ShardId"]
+        iterator = kinesis.get_shard_iterator(
+            StreamName="events", ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )
+        records = kinesis.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
+        assert [1, 3, 3] == [envelope.decode(record["Data"]).row_count for record in records]
+
+        kinesis.delete_stream(StreamName="events")
+        assert 200 == send(handler, EVENT).status
+        [message] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+        assert {"partition_key", "received_at", "request_id"} == set(message["MessageAttributes"])
+    finally:
+        server.stop()

@@ -1,0 +1,326 @@
+"""The events API: many events, each with its own verdict."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared import rows, write_key
+from tests.support import json_values
+from tests.support.ingest import KEY, SECRETS, START, Site, gzipped, http_event
+
+NOW = int(START)
+EVENT = {"table": "pageviews", "td_title": "Home"}
+
+
+def key_of(account: str) -> str:
+    """Return an account's write key."""
+    return write_key.sign(account, "k1", SECRETS["k1"])
+
+
+@pytest.mark.parametrize("body", [EVENT, [EVENT], {"events": [EVENT]}], ids=["object", "array", "batch"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain;charset=UTF-8", "application/octet-stream"]
+)
+def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
+    """An object, an array, or an object with `events`, whatever the content type says: beacons send text."""
+    site = Site()
+
+    answer = site.post(body, content_type=content_type, user_agent="UA")
+
+    assert (200, {"accepted": 1, "rejected": []}) == (answer.status, answer.json)
+    row = site.row()
+    assert "7" == row.pop("event_id")[14]
+    assert {
+        "time": NOW,
+        "received_at": NOW * 1000,
+        "td_title": "Home",
+        "td_ip": "192.0.2.7",
+        "td_user_agent": "UA",
+    } == row
+
+
+def test_the_gateway_hands_text_over_as_text() -> None:
+    """A JSON body arrives unencoded, a gzip body in base64."""
+    site = Site()
+    headers = {"authorization": f"Bearer {KEY}"}
+    text = json.dumps(EVENT | {"td_title": "é"}, ensure_ascii=False)
+
+    site.send(http_event("POST", "/v1/events", "", headers) | {"body": text, "isBase64Encoded": False})
+    site.send(
+        http_event("POST", "/v1/events", "", headers | {"content-encoding": "gzip"}, gzipped(text.encode()))
+    )
+
+    assert ["é", "é"] == [row["td_title"] for _, row in site.rows()]
+
+
+def test_one_request_is_one_record() -> None:
+    """Its rows stand in one envelope, by table, in the order of the request."""
+    site = Site()
+
+    site.post([EVENT | {"n": 1}, {"table": "clicks", "n": 2}, EVENT | {"n": 3}])
+
+    [item] = site.envelopes()
+    assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.attempt)
+    assert [("pageviews", 2), ("clicks", 1)] == [(table.table, table.count) for table in item.tables]
+    assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
+
+
+def test_no_two_envelopes_are_called_the_same() -> None:
+    """The drainer and the worker tell them apart by their ids."""
+    site = Site()
+
+    for _ in range(20):
+        site.post([EVENT])
+
+    assert 20 == len({item.request_id for item in site.envelopes()})
+
+
+# Keys
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_key_comes_in_the_authorization_header(scheme: str) -> None:
+    """As a bearer token."""
+    assert 200 == Site().post([EVENT], key="", authorization=f"{scheme} {KEY}").status
+
+
+def test_the_key_comes_in_another_header_or_the_query_or_the_body() -> None:
+    """A header for clients whose authorization is taken, the query and the body for beacons."""
+    assert 200 == Site().post([EVENT], key="", x_write_key=KEY).status
+    assert 200 == Site().post([EVENT], f"k={KEY}", key="").status
+    assert 200 == Site().post({"events": [EVENT], "write_key": KEY}, key="").status
+
+
+def test_the_first_key_counts() -> None:
+    """Authorization, then x-write-key, then `k`, then the body; what follows is not looked at."""
+    keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
+    body = {"events": [EVENT], "write_key": keys["fourth"]}
+    site = Site()
+
+    site.post(body, f"k={keys['third']}", key=keys["first"], x_write_key=keys["second"])
+    site.post(body, f"k={keys['third']}", key="", x_write_key=keys["second"])
+    site.post(body, f"k={keys['third']}", key="")
+    site.post(body, key="")
+
+    assert list(keys) == [item.account for item in site.envelopes()]
+
+
+def test_a_wrong_key_is_not_made_good_by_another() -> None:
+    """The first one decides."""
+    answer = Site().post([EVENT], f"k={KEY}", key="shop.k1.forged")
+
+    assert (401, "invalid_key", "Bearer") == (answer.status, answer.code, answer.headers["www-authenticate"])
+
+
+@pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
+def test_another_authorization_is_no_key(authorization: str) -> None:
+    """Only a bearer token is looked at."""
+    assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
+
+
+def test_a_key_in_a_single_event_is_a_column() -> None:
+    """Only a batch has members of its own; an event's members are its columns."""
+    assert "missing_key" == Site().post(EVENT | {"write_key": KEY}, key="").code
+
+
+@pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
+def test_keys_in_the_body_are_text(key: Any) -> None:
+    """Anything else is no key, or not a valid one."""
+    expected = "invalid_key" if key else "missing_key"
+
+    assert expected == Site().post({"events": [EVENT], "write_key": key}, key="").code
+
+
+def test_the_key_is_verified_before_the_body_is_read() -> None:
+    """A forged key costs no inflation."""
+    assert "invalid_key" == Site().post(b"{", key="shop.k1.forged").code
+    assert "invalid_json" == Site().post(b"{", key="").code
+
+
+# Tables
+
+
+def test_the_nearest_table_counts() -> None:
+    """The event's own, else the body's, else the query's."""
+    site = Site()
+
+    site.post({"table": "body", "events": [{"table": "own"}, {}]}, "t=query")
+    site.post({"events": [{}, {"table": None}]}, "t=query")
+    site.post([{}], "t=query")
+    site.post({"a": 1}, "t=query")
+
+    assert ["own", "body", "query", "query", "query", "query"] == [table for table, _ in site.rows()]
+
+
+def test_a_batch_is_told_by_its_events() -> None:
+    """`events` that is no array is a column like any other."""
+    site = Site()
+
+    site.post({"table": "pageviews", "events": {"n": 1}})
+
+    assert '{"n":1}' == site.row()["events"]
+
+
+def test_other_members_of_a_batch_are_ignored() -> None:
+    """They are neither columns nor errors."""
+    site = Site()
+
+    assert 200 == site.post({"events": [EVENT], "sent_at": 1}).status
+    assert "sent_at" not in site.row()
+
+
+# Verdicts
+
+
+def test_a_bad_event_rejects_no_neighbour() -> None:
+    """Each event has its own verdict, by its index."""
+    site = Site()
+    many = {f"c{n}": n for n in range(600)}
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    events = [
+        EVENT,
+        5,
+        {"a": 1},
+        {"table": "No!"},
+        EVENT | many,
+        EVENT | {"a": deep},
+        EVENT | {"a": "x" * 300_000},
+        EVENT,
+    ]
+
+    answer = site.post(events)
+
+    assert (200, 2) == (answer.status, answer.json["accepted"])
+    assert [
+        (1, "not_an_object"),
+        (2, "missing_table"),
+        (3, "invalid_table"),
+        (4, "too_many_columns"),
+        (5, "too_deep"),
+        (6, "event_too_large"),
+    ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert 2 == len(site.rows())
+    assert {"EventsAccepted": 2, "EventsRejected": 6} == site.reports.counts
+
+
+def test_nothing_accepted_is_a_bad_request() -> None:
+    """With the verdicts as its body; nothing is put."""
+    site = Site()
+
+    answer = site.post([{}, 1])
+
+    assert (400, None, 0) == (answer.status, answer.code, answer.json["accepted"])
+    assert ["missing_table", "not_an_object"] == [item["code"] for item in answer.json["rejected"]]
+    assert ([], {"EventsRejected": 2}) == (site.kinesis.calls, dict(site.reports.counts))
+
+
+@pytest.mark.parametrize("body", [1, "text", None, True])
+def test_a_body_holds_events(body: Any) -> None:
+    """A JSON value that is neither object nor array is none."""
+    answer = Site().post(body)
+
+    assert (400, "not_events", "not_events") == (answer.status, answer.code, answer.json["error"]["code"])
+
+
+@pytest.mark.parametrize("body", [[], {"events": []}])
+def test_an_empty_batch_is_refused(body: Any) -> None:
+    """Who sends nothing has a fault that should be seen."""
+    assert "no_events" == Site().post(body).code
+
+
+def test_up_to_500_events() -> None:
+    """One more refuses the request as a whole."""
+    site = Site()
+
+    assert (200, 500) == ((answer := site.post([EVENT] * 500)).status, answer.json["accepted"])
+    assert (413, "too_many_events") == ((answer := site.post([EVENT] * 501)).status, answer.code)
+    assert 500 == len(site.rows())
+
+
+def test_a_large_request_becomes_several_envelopes() -> None:
+    """All of them in one put, none larger than the queue can take, every row in its order."""
+    site = Site()
+
+    answer = site.post(gzipped(json.dumps([EVENT | {"n": n, "a": "x" * 9_000} for n in range(500)]).encode()))
+
+    assert 500 == answer.json["accepted"]
+    assert ["put_records"] == [operation for operation, _ in site.kinesis.calls]
+    assert list(range(500)) == [row["n"] for _, row in site.rows()]
+    assert 7 == len({item.request_id for item in site.envelopes()})
+
+
+# What is added
+
+
+def test_the_events_own_columns_come_first() -> None:
+    """A server that forwards others' events says whose they are."""
+    site = Site()
+
+    site.post([EVENT | {"td_ip": "198.51.100.1", "td_user_agent": "theirs"}], user_agent="server")
+
+    assert ("198.51.100.1", "theirs") == (site.row()["td_ip"], site.row()["td_user_agent"])
+
+
+def test_one_visitor_stays_in_order() -> None:
+    """The partition key is the account's, and the same for the same client id, else for the same address."""
+    site = Site(partition_buckets=1000)
+
+    for event in (
+        EVENT | {"td_client_id": "c1"},
+        EVENT | {"td_client_id": "c2"},
+        EVENT,
+        EVENT | {"td_client_id": 7},
+    ):
+        site.post([event])
+        site.post([event])
+
+    keys = [record["PartitionKey"] for record in site.records()]
+    assert keys[::2] == keys[1::2]
+    assert [True] * 8 == [key.startswith("shop/") for key in keys]
+    assert (3, keys[4]) == (len(set(keys)), keys[6])
+
+
+def test_an_account_spreads_over_its_buckets() -> None:
+    """As many partition keys as the setting says, and each about as often."""
+    site = Site(partition_buckets=4)
+
+    for visitor in range(200):
+        site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
+
+    keys = [record["PartitionKey"] for record in site.records()]
+    assert {f"shop/{bucket}" for bucket in range(4)} == set(keys)
+    assert min(keys.count(key) for key in set(keys)) > 25
+
+
+# Everything at once
+
+
+@settings(max_examples=150)
+@given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
+def test_any_events_are_rows_or_rejected(events: list[Any]) -> None:
+    """Whatever JSON can hold: each event stands on the stream as the rules say, or is rejected for itself."""
+    site = Site()
+    body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
+    sent = json.loads(body)
+
+    answer = site.post(body, "t=events")
+
+    expected, rejected = [], []
+    arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7"})
+    for index, event in enumerate(sent):
+        try:
+            table = rows.table_of(event, "events")
+            expected.append((table, len(rows.encode(event, arrival, lambda: "x" * 36))))
+        except rows.Rejected as verdict:
+            rejected.append((index, verdict.code))
+    assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert len(expected) == answer.json["accepted"]
+    assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
+    assert sum(size for _, size in expected) == sum(
+        len(t.rows) for item in site.envelopes() for t in item.tables
+    )

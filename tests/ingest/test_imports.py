@@ -1,0 +1,39 @@
+"""What importing the ingest brings with it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, sys
+import ingest.app
+print(json.dumps([name for name in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def modules() -> set[str]:
+    """Import the door in a fresh process without a setting, and return what was loaded."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_the_workers_packages_are_not_loaded(modules: set[str]) -> None:
+    """Neither Redis nor requests nor the worker itself: they are not in the function's zip, nor boto3's high level."""
+    assert set() == modules & {"redis", "requests", "isal", "worker", "ops", "local", "boto3", "s3transfer"}
+
+
+def test_only_what_is_used_of_powertools_is_loaded(modules: set[str]) -> None:
+    """Its other parts cost more than the whole handler."""
+    costly = ("aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.parser", "aws_xray_sdk")
+
+    assert [] == [name for name in modules if name.startswith(costly)]

@@ -1,0 +1,164 @@
+"""The signing secrets: cached, refreshed, and kept while they cannot be read."""
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectTimeoutError
+
+from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS, KeysUnavailableError
+from shared import write_key
+from shared.write_key import InvalidKeyError, UnknownSecretError
+from tests.support.aws_errors import client_error
+from tests.support.ingest import KEY, SECRETS, Site
+
+FAILURES = [
+    client_error("AccessDeniedException", "GetSecretValue"),
+    client_error("InternalServiceError", "GetSecretValue", status=500),
+    ConnectTimeoutError(endpoint_url="https://secrets.invalid"),
+    {},
+    {"SecretString": "not JSON"},
+    {"SecretString": "[]"},
+    {"SecretString": "{}"},
+    {"SecretString": '{"k1": ""}'},
+    {"SecretString": '{"k1": 7}'},
+]
+
+
+def key_under(secret_id: str, secret: str) -> str:
+    """Return a key that a secret signs."""
+    return write_key.sign("shop", secret_id, secret)
+
+
+def reads(site: Site) -> int:
+    """Return how often the secrets were asked for."""
+    return len(site.secrets.calls)
+
+
+def test_secrets_are_read_once_in_five_minutes() -> None:
+    """Thousands of requests ask Secrets Manager once."""
+    site = Site()
+
+    for _ in range(3):
+        site.clock.time += FRESH_SECONDS / 3 - 1
+        assert "shop" == site.keyring.verify(KEY).account
+    assert 1 == reads(site)
+
+    site.clock.time += FRESH_SECONDS
+    site.keyring.verify(KEY)
+    assert 2 == reads(site)
+
+
+def test_a_secret_that_was_taken_away_is_forgotten() -> None:
+    """Within five minutes, its keys are worth nothing."""
+    site = Site()
+    site.keyring.verify(KEY)
+    site.secret.text = json.dumps({"k2": SECRETS["k2"]})
+
+    site.clock.time += FRESH_SECONDS
+
+    with pytest.raises(UnknownSecretError):
+        site.keyring.verify(KEY)
+
+
+def test_a_new_secrets_keys_work_at_once() -> None:
+    """A key that names an unknown secret makes the secrets be read again."""
+    site = Site()
+    site.keyring.verify(KEY)
+    site.secret.text = json.dumps(SECRETS | {"k3": "third secret"})
+    site.clock.time += PAUSE_SECONDS
+
+    assert "k3" == site.keyring.verify(key_under("k3", "third secret")).key_id
+    assert 2 == reads(site)
+
+
+def test_invented_secrets_cost_little() -> None:
+    """However many keys name unknown secrets, the secrets are read once in ten seconds."""
+    site = Site()
+    for number in range(100):
+        with pytest.raises(InvalidKeyError):
+            site.keyring.verify(key_under(f"x{number}", "anything"))
+    assert 1 == reads(site)
+
+    site.clock.time += PAUSE_SECONDS
+    for number in range(100):
+        with pytest.raises(InvalidKeyError):
+            site.keyring.verify(key_under(f"x{number}", "anything"))
+    assert 2 == reads(site)
+
+
+def test_other_wrong_keys_cost_nothing() -> None:
+    """A wrong signature under a known secret, or no key at all, asks nobody."""
+    site = Site()
+    site.keyring.verify(KEY)
+    site.clock.time += PAUSE_SECONDS
+
+    for key in (f"{KEY[:-2]}xx", "no key", "shop.k1"):
+        with pytest.raises(InvalidKeyError):
+            site.keyring.verify(key)
+
+    assert 1 == reads(site)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+def test_secrets_serve_on_while_they_cannot_be_read(failure: Any) -> None:
+    """For as long as that lasts; every ten seconds one request tries again."""
+    site = Site()
+    site.keyring.verify(KEY)
+    site.secrets.faults, site.secrets.sticky = [failure], True
+
+    for second in range(1, 61):
+        site.clock.time += FRESH_SECONDS if second == 1 else 1
+        assert "shop" == site.keyring.verify(KEY).account
+    assert 1 + 60 // PAUSE_SECONDS == reads(site)
+    assert 60 // PAUSE_SECONDS == site.reports.counts["KeyringFailures"]
+
+    site.secrets.faults = []
+    site.secret.text = json.dumps({"k2": SECRETS["k2"]})
+    site.clock.time += PAUSE_SECONDS
+    with pytest.raises(UnknownSecretError):
+        site.keyring.verify(KEY)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+def test_without_secrets_requests_are_to_come_again(failure: Any) -> None:
+    """A sandbox that never read them answers 503, tries once a second, and serves as soon as it has them."""
+    site = Site()
+    site.secrets.faults, site.secrets.sticky = [failure], True
+
+    for _ in range(5):
+        answer = site.post([{"table": "pageviews"}])
+        assert (503, "keys_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
+    assert (1, 5) == (reads(site), site.reports.counts["RequestsFailed"])
+    with pytest.raises(KeysUnavailableError):
+        site.keyring.verify(KEY)
+
+    site.secrets.faults = []
+    site.clock.time += 1
+    assert 200 == site.post([{"table": "pageviews"}]).status
+
+
+def test_an_empty_secret_signs_nothing() -> None:
+    """Anybody could sign under it; the others beside it still serve."""
+    site = Site()
+    site.secret.text = json.dumps({"k0": "", "k1": SECRETS["k1"]})
+
+    with pytest.raises(UnknownSecretError):
+        site.keyring.verify(key_under("k0", ""))
+    assert "shop" == site.keyring.verify(KEY).account
+
+
+def test_a_clock_that_is_set_back_stops_nothing() -> None:
+    """Secrets read in what is now the future are read again, and not only when that time comes."""
+    site = Site()
+    site.keyring.verify(KEY)
+    site.secret.text = json.dumps({"k2": SECRETS["k2"]})
+
+    site.clock.time -= 86_400
+
+    with pytest.raises(UnknownSecretError):
+        site.keyring.verify(KEY)
+    site.clock.time += 1
+    with pytest.raises(UnknownSecretError):
+        site.keyring.verify(KEY)
+    assert 2 == reads(site)

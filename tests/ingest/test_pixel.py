@@ -1,0 +1,201 @@
+"""The pixel: one event in an image's query string."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import pixel
+from shared import write_key
+from tests.support.ingest import KEY, SECRETS, START, Site, http_event, named
+
+NOW = int(START)
+
+
+def test_parameters_become_columns() -> None:
+    """`k` is the key and `t` the table; everything else is the event."""
+    site = Site()
+
+    answer = site.pixel(
+        "td_title=T%20%26+%C3%A9&price=12.50&flag=", user_agent="UA", referer="https://a.example/p"
+    )
+
+    assert 200 == answer.status
+    [(table, row)] = site.rows()
+    event_id = row.pop("event_id")
+    assert "7" == event_id[14]
+    assert (
+        "pageviews",
+        {
+            "time": NOW,
+            "received_at": NOW * 1000,
+            "td_title": "T & é",
+            "price": "12.50",
+            "flag": "",
+            "td_url": "https://a.example/p",
+            "td_ip": "192.0.2.7",
+            "td_user_agent": "UA",
+        },
+    ) == (table, row)
+
+
+def test_the_answer_is_an_image_that_nobody_keeps() -> None:
+    """43 bytes of GIF, base64 for the gateway, never cached, also within pages that isolate themselves."""
+    answer = Site().pixel("")
+
+    assert (43, b"GIF89a\x01\x00\x01\x00", b";") == (len(answer.body), answer.body[:10], answer.body[-1:])
+    assert "image/gif" == answer.headers["content-type"]
+    assert "no-store" in answer.headers["cache-control"]
+    assert "cross-origin" == answer.headers["cross-origin-resource-policy"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("", 401, "missing_key"),
+        ("k=&t=pageviews", 401, "missing_key"),
+        ("k=shop.k1.forged&t=pageviews", 401, "invalid_key"),
+        (f"k={KEY}", 400, "missing_table"),
+        (f"k={KEY}&t=", 400, "missing_table"),
+        (f"k={KEY}&t=Page-Views", 400, "invalid_table"),
+        (f"k={KEY}&t=pageviews&table=x", 400, "invalid_table"),
+        (f"k={KEY}&t=pageviews" + "".join(f"&c{n}" for n in range(600)), 400, "too_many_columns"),
+        (f"k={KEY}&t=pageviews&a={'x' * 300_000}", 413, "event_too_large"),
+    ],
+)
+def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str) -> None:
+    """The body is the image all the same, so that no page shows a broken one."""
+    site = Site()
+
+    answer = site.get("/pixel.gif", query)
+
+    assert (status, code, pixel.GIF) == (answer.status, answer.code, answer.body)
+    assert "no-store" in answer.headers["cache-control"]
+    assert ([], 1) == (site.rows(), site.reports.counts["RequestsRefused"])
+
+
+def test_an_outage_shows_too() -> None:
+    """503 and when to come again, with the image."""
+    site = Site()
+    site.secret.text = "{}"
+
+    answer = site.pixel("")
+
+    assert (503, "keys_unavailable", "5", pixel.GIF) == (
+        answer.status,
+        answer.code,
+        answer.headers["retry-after"],
+        answer.body,
+    )
+
+
+def test_a_repeated_parameter_becomes_a_list() -> None:
+    """And, as every nested value, JSON text."""
+    site = Site()
+
+    site.pixel("tag=a&x=1&tag=b&tag=%22")
+
+    assert ('["a","b","\\""]', "1") == (site.row()["tag"], site.row()["x"])
+
+
+def test_time_and_id_are_the_senders() -> None:
+    """As in any event."""
+    site = Site()
+
+    site.pixel("time=1700000000&event_id=e-1")
+
+    assert (1_700_000_000, "e-1") == (site.row()["time"], site.row()["event_id"])
+
+
+def test_table_is_a_name_for_the_table_here_too() -> None:
+    """An event's own table comes before the request's."""
+    site = Site()
+
+    site.pixel("table=clicks")
+
+    assert ["clicks"] == [table for table, _ in site.rows()]
+
+
+def test_the_first_key_and_table_count() -> None:
+    """Further ones are ignored: neither ever becomes a column."""
+    site = Site()
+
+    site.pixel("k=other&t=clicks")
+
+    assert ("pageviews", set()) == (site.rows()[0][0], {"k", "t"} & set(site.row()))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"), [("", "https://a.example/"), ("td_url=mine", "mine"), ("td_url=", "")]
+)
+def test_the_page_is_the_images_referrer(query: str, expected: str) -> None:
+    """What the sender says of the page comes first."""
+    site = Site()
+
+    site.pixel(query, referer="https://a.example/")
+
+    assert expected == site.row()["td_url"]
+
+
+def test_what_is_not_known_is_no_column() -> None:
+    """Without the headers, there is neither a page nor a user agent."""
+    site = Site()
+
+    site.pixel("")
+
+    assert {"time", "event_id", "received_at", "td_ip"} == set(site.row())
+
+
+def test_a_head_request_is_no_view() -> None:
+    """It is answered as GET would be, without the image, and nothing is put."""
+    site = Site()
+
+    answer = site.send(http_event("HEAD", "/pixel.gif", f"k={KEY}&t=pageviews"))
+
+    assert (200, b"", "image/gif") == (answer.status, answer.body, answer.headers["content-type"])
+    assert [] == site.kinesis.calls
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8).filter(lambda name: name not in ("k", "t")), st.text(max_size=20), max_size=6
+    )
+)
+def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
+    """Any names and values make a row that holds each value."""
+    site = Site()
+    query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters.items())
+
+    answer = site.get("/pixel.gif", f"k={KEY}&t=pageviews&{query}")
+
+    table = parameters.get("table")
+    if answer.status == 200:
+        kept = [value for name, value in parameters.items() if name not in ("table", "time")]
+        assert [] == [value for value in kept if value not in site.row().values()]
+    else:
+        assert (400, "invalid_table") == (answer.status, answer.code)
+        assert table is not None
+
+
+def test_any_valid_secret_signs() -> None:
+    """Two secrets are valid at once, and the row's envelope tells by which key it came."""
+    site = Site()
+
+    for key_id in ("k1", "k1-2", "k2"):
+        key = write_key.sign("shop", key_id, SECRETS[write_key.secret_id(key_id)])
+        assert 200 == site.get("/pixel.gif", f"k={key}&t=pageviews").status
+
+    assert [("shop", "k1"), ("shop", "k1-2"), ("shop", "k2")] == [
+        (e.account, e.key_id) for e in site.envelopes()
+    ]
+
+
+def test_list_values_are_text() -> None:
+    """A row's JSON text reads back as the list that was sent."""
+    site = Site()
+
+    site.send(http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a=%ff&a=%F0%9F%98%80", named({})))
+
+    assert ["\ufffd", "😀"] == json.loads(site.row()["a"])

@@ -1,0 +1,227 @@
+"""How API Gateway's payload 2.0 is read."""
+
+import base64
+import gzip
+import tracemalloc
+import zlib
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import request
+from ingest.refusal import Refused
+from ingest.request import Request
+from tests.support.ingest import gzipped, http_event
+
+texts = st.text(max_size=20)
+
+
+def body_of(body: bytes | str | None, encoding: str = "") -> bytes:
+    """Return the body that the ingest sees: bytes are sent in base64, text as it is."""
+    event = http_event("POST", "/v1/events", "", {"content-encoding": encoding} if encoding else {})
+    event |= {"body": base64.b64encode(body).decode() if isinstance(body, bytes) else body}
+    return Request.from_event(event | {"isBase64Encoded": isinstance(body, bytes)}).body()
+
+
+def refusal(body: bytes | str, encoding: str = "") -> str:
+    """Return the code with which a body is refused."""
+    with pytest.raises(Refused) as caught:
+        body_of(body, encoding)
+    return caught.value.code
+
+
+# Query strings
+
+
+@given(st.lists(st.tuples(texts, texts)), st.sampled_from([quote, quote_plus]))
+def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: Any) -> None:
+    """Any names and values, repeated ones too, percent-encoded, with `+` or `%20` for a space."""
+    query = "&".join(f"{encode(name, safe='')}={encode(value, safe='')}" for name, value in parameters)
+
+    assert tuple(parameters) == request.parse_query(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ()),
+        ("&&", ()),
+        ("a", (("a", ""),)),
+        ("a=", (("a", ""),)),
+        ("=1", (("", "1"),)),
+        ("a=1&a=2&b=3", (("a", "1"), ("a", "2"), ("b", "3"))),
+        ("a=b=c", (("a", "b=c"),)),
+        ("a=1;b=2", (("a", "1;b=2"),)),
+        ("a=x+y%20z%2B", (("a", "x y z+"),)),
+        ("a=%E3%81%82", (("a", "あ"),)),
+        ("a=あ", (("a", "あ"),)),
+        ("a=%ff%E3%81", (("a", "\ufffd\ufffd"),)),
+        ("a=%ED%A0%80", (("a", "\ufffd\ufffd\ufffd"),)),
+        ("a=%", (("a", "%"),)),
+        ("a=%zz%2", (("a", "%zz%2"),)),
+        ("a=%00", (("a", "\x00"),)),
+        ("page=http://a.example/?b=1", (("page", "http://a.example/?b=1"),)),
+    ],
+)
+def test_odd_query_strings_are_read_leniently(query: str, expected: tuple[tuple[str, str], ...]) -> None:
+    """Nothing in a query string is an error; what is not UTF-8 becomes U+FFFD."""
+    assert expected == request.parse_query(query)
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=40))
+def test_no_query_string_is_an_error(query: str) -> None:
+    """Any text is read as some parameters."""
+    assert all(len(pair) == 2 for pair in request.parse_query(query))
+
+
+def test_the_raw_query_string_is_read() -> None:
+    """The gateway's own parameters, which join repeated ones with commas, are not looked at."""
+    event = http_event("GET", "/pixel.gif", "a=1,2&a=3") | {"queryStringParameters": {"a": "1,2,3"}}
+
+    assert (("a", "1,2"), ("a", "3")) == Request.from_event(event).query
+
+
+def test_the_first_value_that_is_not_empty_counts() -> None:
+    """For parameters of which only one makes sense."""
+    event = http_event("GET", "/pixel.gif", "k=&k=one&k=two&t=")
+
+    assert ("one", None, None) == tuple(Request.from_event(event).parameter(name) for name in "ktx")
+
+
+def test_a_bare_event_is_enough() -> None:
+    """What the gateway leaves out where there is nothing may be missing."""
+    event = {"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}
+
+    assert Request("GET", "/", (), {}, "", "", None, is_base64=False) == Request.from_event(event)
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "GZIP", "x-gzip", " gzip "])
+def test_gzip_is_known_by_its_bytes(encoding: str) -> None:
+    """A gzip file is inflated, whether or not a header tells of it: beacons cannot set one."""
+    assert b"[{}]" == body_of(gzipped(b"[{}]"), encoding)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "expected"),
+    [
+        (None, "", b""),
+        ("", "gzip", b""),
+        ("[{}]", "", b"[{}]"),
+        ("あ", "", "あ".encode()),
+        (b"\xff\x00", "identity", b"\xff\x00"),
+    ],
+)
+def test_other_bodies_are_taken_as_they_are(body: bytes | str | None, encoding: str, expected: bytes) -> None:
+    """As text or in base64, whatever they hold, or none at all."""
+    assert expected == body_of(body, encoding)
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "gzip,identity", "x"])
+def test_other_encodings_are_refused(encoding: str) -> None:
+    """Only gzip is inflated."""
+    assert "unsupported_encoding" == refusal(b"[{}]", encoding)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
+def test_members_are_joined(contents: list[bytes]) -> None:
+    """A gzip file may have several members (RFC 1952, 2.2)."""
+    assert b"".join(contents) == request.inflate(b"".join(gzipped(content) for content in contents))
+
+
+def test_a_thousand_members_are_joined() -> None:
+    """They may lie anywhere in the pieces in which the file is read."""
+    assert b"x" * 5000 == request.inflate(gzipped(b"x") * 5000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzipped(b"[{}]")[:-1],
+        gzipped(b"[{}]")[:-8],
+        gzipped(b"[{}]") + b"rest",
+        gzipped(b"[{}]") + bytes(8),
+        gzipped(b"[{}]") + gzipped(b"[{}]")[:5],
+        gzipped(b"[{}]")[:-5] + b"\x00" + gzipped(b"[{}]")[-4:],
+        gzipped(b"[{}]")[:-1] + b"\x01",
+        b"\x1f\x8b",
+        b"\x1f\x8b\x08" + bytes(20),
+    ],
+)
+def test_broken_gzip_is_refused(data: bytes) -> None:
+    """Cut off, followed by something else, or with a wrong checksum: it is not what was sent."""
+    assert "unreadable_body" == refusal(data)
+
+
+@pytest.mark.parametrize("body", [b"[{}]", zlib.compress(b"[{}]")])
+def test_what_claims_to_be_gzip_must_be(body: bytes) -> None:
+    """A header that promises gzip is believed."""
+    assert "unreadable_body" == refusal(body, "gzip")
+
+
+@pytest.mark.parametrize("body", ["not base64!", "YQ", "YQ==YQ==", "あ"])
+def test_broken_base64_is_refused(body: str) -> None:
+    """The gateway never writes it, but others can call the function."""
+    event = http_event("POST", "/v1/events") | {"body": body, "isBase64Encoded": True}
+
+    with pytest.raises(Refused) as caught:
+        Request.from_event(event).body()
+    assert "unreadable_body" == caught.value.code
+
+
+def test_text_that_utf8_cannot_carry_is_refused() -> None:
+    """A lone surrogate in the event stands for no bytes."""
+    assert "unreadable_body" == refusal('"\ud800"')
+
+
+@pytest.mark.parametrize("kind", [bytes, bytes.decode])
+def test_up_to_one_mebibyte_as_sent(kind: Any) -> None:
+    """As text or in base64."""
+    assert request.MAX_RAW_BYTES == len(body_of(kind(b"x" * request.MAX_RAW_BYTES)))
+    assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 1)))
+    assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 3)))
+
+
+def test_bytes_count_not_characters() -> None:
+    """Text of fewer characters than the limit has bytes, may be more bytes."""
+    assert "body_too_large" == refusal("あ" * (request.MAX_RAW_BYTES // 3 + 1))
+
+
+def test_up_to_five_mebibytes_inflated() -> None:
+    """Over all members."""
+    half = gzipped(b" " * (request.MAX_INFLATED_BYTES // 2))
+
+    assert request.MAX_INFLATED_BYTES == len(body_of(half + half))
+    assert "body_too_large" == refusal(half + half + gzipped(b" "))
+
+
+def test_a_gzip_bomb_is_inflated_no_further_than_the_limit() -> None:
+    """Of a file that holds a gigabyte, little more is ever in memory than the limit."""
+    member = gzip.compress(bytes(200 * 1024 * 1024), 9)
+    bomb = member * 5
+
+    tracemalloc.start()
+    code = refusal(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert "body_too_large" == code
+    assert peak < 4 * request.MAX_INFLATED_BYTES
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"]))
+def test_no_body_is_an_exception(data: bytes, prefix: bytes) -> None:
+    """Any bytes are read or refused."""
+    try:
+        body_of(prefix + data)
+    except Refused as refused:
+        codes = {refused.code}
+    else:
+        codes = set()
+
+    assert codes <= {"unreadable_body", "body_too_large"}

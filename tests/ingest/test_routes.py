@@ -1,0 +1,202 @@
+"""The door: which paths and methods there are, and what every answer has."""
+
+from typing import Any
+
+import pytest
+
+from ingest import app, cors
+from tests.support.ingest import ORIGIN, Answer, Site, http_event
+
+
+def ask(method: str, path: str, origins: tuple[str, ...] = ("*",), **headers: str) -> Answer:
+    """Send a request without a query and a body."""
+    sent = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Site(origins).send(http_event(method, path, "", sent))
+
+
+def test_health_puts_nothing_and_asks_for_no_key() -> None:
+    """It tells that the function runs, and depends on nothing."""
+    site = Site()
+
+    answer = site.get("/health")
+
+    assert (200, {"status": "ok"}, "no-store") == (
+        answer.status,
+        answer.json,
+        answer.headers["cache-control"],
+    )
+    assert ([], [], []) == (site.kinesis.calls, site.secrets.calls, site.sqs.calls)
+
+
+def test_robots_are_sent_away() -> None:
+    """Nothing here is worth a crawler's visit."""
+    answer = ask("GET", "/robots.txt")
+
+    assert (200, b"User-agent: *\nDisallow: /\n") == (answer.status, answer.body)
+    assert "text/plain; charset=utf-8" == answer.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "", "/pixel", "/pixel.gif/", "/v1/events/", "//v1/events", "/V1/events", "/é"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_other_paths_are_not_found(method: str, path: str) -> None:
+    """Paths are matched exactly."""
+    answer = ask(method, path)
+
+    assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/pixel.gif", "GET, HEAD, OPTIONS"),
+        ("GET", "/v1/events", "POST, OPTIONS"),
+        ("HEAD", "/v1/events", "POST, OPTIONS"),
+        ("PUT", "/v1/events", "POST, OPTIONS"),
+        ("DELETE", "/health", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/robots.txt", "GET, HEAD, OPTIONS"),
+        ("get", "/health", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_other_methods_are_not_allowed(method: str, path: str, allowed: str) -> None:
+    """The answer names those that are (RFC 9110, 15.5.6)."""
+    answer = ask(method, path)
+
+    assert (405, "method_not_allowed", allowed) == (answer.status, answer.code, answer.headers["allow"])
+
+
+def test_every_route_is_served() -> None:
+    """No line of the table leads nowhere."""
+    for route in app.ROUTES:
+        assert ask(route.method, route.path).code in (None, "missing_key", "invalid_json")
+
+
+# CORS
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/pixel.gif", "/nowhere", "*"])
+def test_any_page_may_ask_before_it_sends(path: str) -> None:
+    """A preflight is answered on every path, and is good for a day."""
+    answer = ask("OPTIONS", path, origin=ORIGIN, access_control_request_method="POST")
+
+    assert (204, b"") == (answer.status, answer.body)
+    assert {
+        "allow": "GET, HEAD, OPTIONS, POST",
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "GET, HEAD, POST",
+        "access-control-allow-headers": "authorization, content-encoding, content-type, x-write-key",
+        "access-control-max-age": "86400",
+        "access-control-expose-headers": "retry-after, x-sluice-error",
+    } == answer.headers
+
+
+def test_exact_origins_may_bring_credentials() -> None:
+    """An allowed origin is echoed, and caches are told that the answer depends on it."""
+    for method, path in (
+        ("OPTIONS", "/v1/events"),
+        ("POST", "/v1/events"),
+        ("GET", "/nowhere"),
+        ("GET", "/health"),
+    ):
+        headers = ask(method, path, ("https://other.example", ORIGIN), origin=ORIGIN).headers
+
+        assert (ORIGIN, "true", "origin") == (
+            headers["access-control-allow-origin"],
+            headers["access-control-allow-credentials"],
+            headers["vary"],
+        )
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://www.shop.example.evil.example",
+        "https://evil.example?https://www.shop.example",
+        "https://xwww.shop.example",
+        "https://wwwxshop.example",
+        "http://www.shop.example",
+        "https://www.shop.example:444",
+        "https://www.shop.example/",
+        "https://WWW.shop.example",
+        "https://www.shop.example\n",
+        " https://www.shop.example",
+        "null",
+        "*",
+        "",
+        "https://www.shop.example, https://evil.example",
+    ],
+)
+def test_only_exact_origins_are_allowed(origin: str) -> None:
+    """Nothing that merely resembles an allowed origin is one."""
+    for method in ("OPTIONS", "POST"):
+        headers = ask(method, "/v1/events", (ORIGIN,), origin=origin).headers
+
+        assert {"vary": "origin"} == {
+            name: text
+            for name, text in headers.items()
+            if name.startswith("access-control") or name == "vary"
+        }
+
+
+def test_any_origin_never_brings_credentials() -> None:
+    """`*` beside exact origins is still any, and any excludes credentials."""
+    headers = ask("POST", "/v1/events", (ORIGIN, "*"), origin=ORIGIN).headers
+
+    assert "*" == headers["access-control-allow-origin"]
+    assert "access-control-allow-credentials" not in headers
+
+
+def test_a_foreign_pages_events_are_taken() -> None:
+    """CORS decides who may read an answer, the key who may send: beacons and pixels of any page arrive anyway."""
+    site = Site((ORIGIN,))
+
+    answer = site.post({"table": "pageviews"}, origin="https://elsewhere.example")
+
+    assert (200, 1) == (answer.status, len(site.rows()))
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_every_header_that_carries_something_may_be_sent() -> None:
+    """Pages may use each way to bring a key, and may compress."""
+    assert {"authorization", "x-write-key", "content-encoding", "content-type"} <= set(
+        cors.ALLOWED_HEADERS.split(", ")
+    )
+
+
+# The last resort
+
+
+def test_a_fault_of_the_ingest_is_answered_and_told() -> None:
+    """A bug never reaches the gateway, but is counted and logged as what it is."""
+    site = Site((ORIGIN,))
+    site.kinesis.faults = [RuntimeError("a fault")]
+
+    answer = site.pixel("", origin=ORIGIN)
+
+    assert (500, "internal_error", ORIGIN) == (
+        answer.status,
+        answer.code,
+        answer.headers["access-control-allow-origin"],
+    )
+    assert {"RequestsFailed": 1} == site.reports.counts
+    assert ("a request met a fault of the ingest", "RuntimeError") in site.reports.lines
+
+
+@pytest.mark.parametrize("event", [{}, {"Records": []}, {"requestContext": {}}, {"requestContext": None}])
+def test_what_is_no_request_is_answered_too(event: dict[str, Any]) -> None:
+    """An event of another kind, sent by hand, is a fault that is answered."""
+    assert (500, "internal_error") == ((answer := Site().send(event)).status, answer.code)
+
+
+def test_each_request_writes_its_counts_once() -> None:
+    """Metrics leave the sandbox before it can be frozen."""
+    site = Site()
+
+    site.pixel("")
+    site.get("/nowhere")
+    site.post([])
+
+    assert 3 == site.reports.flushes
+    assert {"EventsAccepted": 1, "RequestsRefused": 2} == site.reports.counts
+    assert [("refused", "not_found"), ("refused", "no_events")] == site.reports.lines

@@ -1,0 +1,388 @@
+"""What becomes of an envelope that the stream takes, refuses, or may have taken."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest import stream
+from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
+from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
+from tests.support.aws_errors import client_error
+from tests.support.ingest import QUEUE_URL, Site, gzipped
+
+URL = "https://kinesis.invalid"
+BUSY = [
+    client_error("ProvisionedThroughputExceededException", "PutRecord"),
+    client_error("LimitExceededException", "PutRecord"),
+    client_error("KMSThrottlingException", "PutRecord"),
+    client_error("ThrottlingException", "PutRecord"),
+    client_error("Throttling", "PutRecord", status=503),
+    ConnectTimeoutError(endpoint_url=URL),
+    EndpointConnectionError(endpoint_url=URL),
+]
+REFUSED = [
+    client_error("ResourceNotFoundException", "PutRecord"),
+    client_error("AccessDeniedException", "PutRecord"),
+    client_error("ExpiredTokenException", "PutRecord", status=403),
+    client_error("ValidationException", "PutRecord"),
+]
+DOUBTFUL = [
+    client_error("InternalFailure", "PutRecord", status=500),
+    client_error("ServiceUnavailable", "PutRecord", status=503),
+    ReadTimeoutError(endpoint_url=URL),
+    ConnectionClosedError(endpoint_url=URL),
+    SSLError(endpoint_url=URL, error="broken"),
+    HTTPClientError(error="anything"),
+    ResponseParserError("not JSON"),
+    NoCredentialsError(),
+    {},
+    {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
+]
+QUEUE_DOWN = client_error("InternalFailure", "SendMessage", status=500)
+
+
+def envelopes(count: int, size: int = 10) -> list[Envelope]:
+    """Return so many envelopes of one row."""
+    return [
+        Envelope("shop", "k1", 1, f"r{number}", 0, (TableRows("pageviews", 1, bytes(size)),))
+        for number in range(count)
+    ]
+
+
+def ids(items: list[Envelope]) -> list[str]:
+    """Return the envelopes' ids."""
+    return [item.request_id for item in items]
+
+
+def entries(*codes: str | None) -> dict[str, Any]:
+    """Return an answer of PutRecords: None is an acknowledgement, everything else an error's code."""
+    results = [{"ErrorCode": code} if code else {"SequenceNumber": "1", "ShardId": "s"} for code in codes]
+    return {"FailedRecordCount": sum(code is not None for code in codes), "Records": results}
+
+
+def put_sizes(site: Site) -> list[int]:
+    """Return how many envelopes each call to the stream held."""
+    return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
+
+
+# One envelope
+
+
+def test_an_acknowledged_envelope_is_durable() -> None:
+    """One call, and nothing else."""
+    site = Site()
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
+    assert [("shop/3", envelopes(1)[0].encode())] == [(r["PartitionKey"], r["Data"]) for r in site.records()]
+    assert ([], {}) == (site.queue.messages, site.reports.counts)
+
+
+@pytest.mark.parametrize("fault", BUSY, ids=repr)
+def test_what_was_surely_refused_is_put_again(fault: Exception) -> None:
+    """Until the stream takes it; it stands there once."""
+    site = Site()
+    site.kinesis.faults = [fault, fault]
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert (3, ["r0"], []) == (len(site.kinesis.calls), ids(site.envelopes()), site.queue.messages)
+    assert {"StreamRefusals": 2} == site.reports.counts
+
+
+@pytest.mark.parametrize("fault", BUSY, ids=repr)
+def test_patience_has_an_end(fault: Exception) -> None:
+    """Within a second, with pauses that grow and are spread by chance, the envelope goes to the queue."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [fault], True
+    started = site.clock.now()
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert ["r0"] == ids(site.queued())
+    assert 0.5 <= site.clock.now() - started <= PATIENCE_SECONDS
+    assert len(site.kinesis.calls) in range(4, 15)
+
+
+@pytest.mark.parametrize("fault", [*REFUSED, *DOUBTFUL], ids=repr)
+def test_what_may_stand_on_the_stream_is_never_put_again(fault: Any) -> None:
+    """Nor what the stream will never take: it goes to the queue at once."""
+    site = Site()
+    site.kinesis.faults = [fault]
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert (1, ["r0"]) == (len(site.kinesis.calls), ids(site.queued()))
+    expected = "StreamRefusals" if fault in REFUSED else "StreamDoubts"
+    assert {expected: 1, "EnvelopesOverflowed": 1} == site.reports.counts
+
+
+def test_a_refusal_may_end_in_doubt() -> None:
+    """Only what is surely refused is repeated, however often before."""
+    site = Site()
+    site.kinesis.faults = [BUSY[0], BUSY[0], DOUBTFUL[2]]
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert (3, ["r0"]) == (len(site.kinesis.calls), ids(site.queued()))
+
+
+def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
+    """The envelope in base64 and, without decoding it, by which key it must be put and what to look for."""
+    site = Site()
+    site.kinesis.faults = [DOUBTFUL[0]]
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [
+        {
+            "QueueUrl": QUEUE_URL,
+            "MessageBody": base64.b64encode(envelopes(1)[0].encode()).decode(),
+            "MessageAttributes": {
+                "partition_key": {"DataType": "String", "StringValue": "shop/3"},
+                "received_at": {"DataType": "Number", "StringValue": "1"},
+                "request_id": {"DataType": "String", "StringValue": "r0"},
+            },
+        }
+    ] == site.queue.messages
+
+
+@pytest.mark.parametrize(
+    "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
+)
+def test_what_neither_takes_is_not_durable(fault: Any) -> None:
+    """Without an acknowledgement of either, nothing is promised."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.sqs.faults = [fault]
+
+    assert [False] == site.stream.put(envelopes(1), "shop/3")
+    assert 1 == site.reports.counts["EnvelopesUntaken"]
+
+
+def test_the_queues_client_is_made_when_it_is_needed() -> None:
+    """Most sandboxes never need it, and each makes one at most."""
+    made = []
+    site = Site()
+    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.reports)
+    site.stream._overflow = overflow
+
+    site.stream.put(envelopes(1), "shop/3")
+    assert [] == made
+
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.stream.put(envelopes(1), "shop/3")
+    site.stream.put(envelopes(1), "shop/3")
+    assert ([1], 2) == (made, len(site.queue.messages))
+
+
+def test_a_queue_whose_client_cannot_be_made_takes_nothing() -> None:
+    """A missing region or credential is a failure like any other."""
+
+    def fail() -> Any:
+        raise NoCredentialsError
+
+    site = Site()
+    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.reports)
+    site.kinesis.faults = [DOUBTFUL[0]]
+
+    assert [False] == site.stream.put(envelopes(1), "shop/3")
+
+
+# Several envelopes
+
+
+def test_only_the_refused_entries_are_put_again() -> None:
+    """In a call of their own; the others are acknowledged already."""
+    site = Site()
+    site.kinesis.faults = [entries(None, "ProvisionedThroughputExceededException", None), None]
+
+    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
+    assert (["put_records", "put_record"], ["r1"]) == (
+        [operation for operation, _ in site.kinesis.calls],
+        ids(site.envelopes()),
+    )
+    assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.reports.counts)
+
+
+@pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
+def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
+    """While a refused one beside it is put again."""
+    site = Site()
+    site.kinesis.faults = [entries(code, "ProvisionedThroughputExceededException", None), None]
+
+    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
+    assert (["r1"], ["r0"]) == (ids(site.envelopes()), ids(site.queued()))
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
+def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
+    """In their order."""
+    site = Site()
+    site.kinesis.faults = [fault]
+
+    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
+    assert (1, ["r0", "r1", "r2"]) == (len(site.kinesis.calls), ids(site.queued()))
+    assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.reports.counts
+
+
+def test_an_answer_of_another_length_is_a_doubt() -> None:
+    """What belongs to what cannot be told."""
+    site = Site()
+    site.kinesis.faults = [entries(None, None)]
+
+    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
+    assert ["r0", "r1", "r2"] == ids(site.queued())
+
+
+def test_a_call_stays_below_the_limits() -> None:
+    """At most seven envelopes, which at their largest are below 5 MiB."""
+    site = Site()
+
+    assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
+    assert [7, 7, 2] == put_sizes(site)
+    assert MAX_PER_PUT * (MAX_ENVELOPE_BYTES + 256) < 5 * 1024 * 1024
+
+
+def test_a_hanging_stream_costs_one_call() -> None:
+    """Once patience is used up, what has not been tried goes to the queue untried."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL[2]], True, 1.5
+
+    assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
+    assert (1, 16) == (len(site.kinesis.calls), len(site.queue.messages))
+
+
+def test_a_failing_queue_costs_one_call() -> None:
+    """It is not asked for every further envelope of the request; what it took before stays durable."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.sqs.faults = [None, None, QUEUE_DOWN]
+
+    assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
+    assert (3, 3) == (len(site.sqs.calls), site.reports.counts["EnvelopesUntaken"])
+
+
+def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
+    """Attempts are bounded too."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [BUSY[0]], True, -1.0
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert len(site.kinesis.calls) <= 20
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> list[Any]:
+    """Draw what the stream does at each call; entries that a call does not have are ignored."""
+    code = st.sampled_from([None, "ProvisionedThroughputExceededException", "InternalFailure"])
+    answer = st.lists(code, min_size=MAX_PER_PUT, max_size=MAX_PER_PUT)
+    return draw(st.lists(answer | st.sampled_from([None, *BUSY, *REFUSED, *DOUBTFUL[:-2]]), max_size=8))
+
+
+class Partial:
+    """A Kinesis client that follows a schedule, and keeps what it acknowledged and what it may have taken."""
+
+    def __init__(self, schedule: list[Any]) -> None:
+        self.schedule = list(schedule)
+        self.acknowledged: list[bytes] = []
+        self.doubtful: list[bytes] = []
+
+    def put_record(self, *, StreamName: str, **entry: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's names
+        """Put one."""
+        [result] = self.put_records(StreamName=StreamName, Records=[entry])["Records"]
+        if result.get("ErrorCode"):
+            raise client_error(
+                result["ErrorCode"], "PutRecord", status=400 if "Exc" in result["ErrorCode"] else 500
+            )
+        return dict(result)
+
+    def put_records(self, *, StreamName: str, Records: list[Any]) -> dict[str, Any]:  # noqa: ARG002, N803
+        """Put several."""
+        step = self.schedule.pop(0) if self.schedule else None
+        if isinstance(step, Exception):
+            if step in DOUBTFUL:
+                self.doubtful += [entry["Data"] for entry in Records]
+            raise step
+        codes = (step or [None] * MAX_PER_PUT)[: len(Records)]
+        self.acknowledged += [e["Data"] for e, code in zip(Records, codes, strict=True) if code is None]
+        self.doubtful += [
+            e["Data"] for e, code in zip(Records, codes, strict=True) if code == "InternalFailure"
+        ]
+        return entries(*codes)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 10), schedules(), st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
+def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
+    """Whatever the two do: each envelope that is called durable stands in exactly one of them, the others in none.
+
+    And none is put on the stream after it may have been taken there.
+    """
+    site = Site()
+    partial = Partial(schedule)
+    site.stream._client = partial
+    site.sqs.faults = queue
+    made = envelopes(count)
+
+    durable = site.stream.put(made, "shop/3")
+
+    stands = [*partial.acknowledged, *(item.encode() for item in site.queued())]
+    assert sorted(item.encode() for item, yes in zip(made, durable, strict=True) if yes) == sorted(stands)
+    assert set() == set(partial.acknowledged) & set(partial.doubtful)
+    assert len(partial.doubtful) == len(set(partial.doubtful))
+
+
+# The answers
+
+
+def test_events_in_the_queue_are_accepted() -> None:
+    """They are durable: a visitor sees no outage of the stream."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [EndpointConnectionError(endpoint_url=URL)], True
+
+    assert (200, 200) == (site.pixel("").status, site.post([{"table": "pageviews"}]).status)
+    assert 2 == len(site.queue.messages)
+
+
+def test_what_neither_took_is_to_be_sent_again() -> None:
+    """503, with when; nothing of the request was accepted."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.sqs.faults, site.sqs.sticky = [QUEUE_DOWN], True
+
+    for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
+        assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
+    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.reports.counts
+
+
+def test_a_request_may_be_taken_in_part() -> None:
+    """The events of the envelopes that neither took are rejected one by one, among the others in their order."""
+    site = Site()
+    events: list[Any] = [{"table": "pageviews", "a": "x" * 200_000} for _ in range(9)]
+    events.insert(4, "no event")
+    site.kinesis.faults = [entries(None, "InternalFailure", None)]
+    site.sqs.faults = [QUEUE_DOWN]
+
+    answer = site.post(gzipped(json.dumps(events).encode()))
+
+    assert (200, 6) == (answer.status, answer.json["accepted"])
+    assert [
+        (3, "stream_unavailable"),
+        (4, "not_an_object"),
+        (5, "stream_unavailable"),
+        (6, "stream_unavailable"),
+    ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert {"EventsAccepted": 6, "EventsRejected": 4} == {
+        name: number for name, number in site.reports.counts.items() if name.startswith("Events")
+    }

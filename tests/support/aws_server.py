@@ -1,0 +1,126 @@
+"""A server on loopback that speaks as Kinesis, SQS and Secrets Manager do, and fails as told, down to the socket."""
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Fault = Callable[["_Handler"], None]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+
+    def do_POST(self) -> None:
+        """Read the call, write it down, and answer or fail."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        operation = self.headers["x-amz-target"].rpartition(".")[2]
+        self.server.calls.append((operation, json.loads(body)))
+        faults = self.server.faults.get(operation, [])
+        fault = faults.pop(0) if faults else None
+        if fault is None:
+            self.answer(200, self.server.answers[operation](json.loads(body)))
+        else:
+            fault(self)
+
+    def answer(self, status: int, value: Any, promised: int = 0) -> None:
+        """Answer with JSON, or with bytes as they are; promise that many bytes more than are sent."""
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/x-amz-json-1.1")
+        self.send_header("content-length", str(len(data) + promised))
+        self.end_headers()
+        self.wfile.write(data)
+        self.close_connection = promised > 0
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.released = threading.Event()
+        self.calls: list[tuple[str, Any]] = []
+        self.faults: dict[str, list[Fault | None]] = {}
+        self.answers: dict[str, Callable[[Any], Any]] = {
+            "GetSecretValue": lambda _call: {"SecretString": json.dumps(secrets)},
+            "PutRecord": lambda _call: {"SequenceNumber": "1", "ShardId": "shardId-000000000000"},
+            "PutRecords": lambda call: {
+                "Records": [{"SequenceNumber": "1", "ShardId": "s"}] * len(call["Records"])
+            },
+            "SendMessage": lambda _call: {"MessageId": "1"},
+        }
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def count(self, operation: str) -> int:
+        """Return how often an operation was called."""
+        return [name for name, _ in self.calls].count(operation)
+
+    def handle_error(self, *_arguments: Any) -> None:
+        """Say nothing of clients that went away."""
+
+
+@contextmanager
+def aws_server(secrets: Mapping[str, str]) -> Iterator[_Server]:
+    """Serve until the block ends; connections that hang are let go then."""
+    server = _Server(secrets)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def error(status: int, code: str) -> Fault:
+    """Refuse as AWS does."""
+    return lambda handler: handler.answer(status, {"__type": code, "message": "Rate exceeded"})
+
+
+def garbage(handler: _Handler) -> None:
+    """Answer 200 with what is no acknowledgement."""
+    handler.answer(200, b"<html>welcome</html>")
+
+
+def cut_short(handler: _Handler) -> None:
+    """Break off within the answer."""
+    handler.answer(200, b'{"SequenceNumber": "1', promised=100)
+
+
+def close(handler: _Handler) -> None:
+    """Close the connection after the request has arrived."""
+    handler.close_connection = True
+
+
+def reset(handler: _Handler) -> None:
+    """Reset the connection after the request has arrived."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def hang(handler: _Handler) -> None:
+    """Say nothing for as long as the server lives."""
+    handler.server.released.wait()
+    handler.close_connection = True
+
+
+def answer_and_close(handler: _Handler) -> None:
+    """Acknowledge, and close the connection without having said so: what a client finds after a freeze."""
+    handler.answer(200, {"SequenceNumber": "1", "ShardId": "s"})
+    handler.close_connection = True

@@ -1,0 +1,319 @@
+"""An ingest of in-memory parts, and the events that API Gateway would hand to it."""
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgpack
+
+from ingest import telemetry
+from ingest.app import Ingest
+from ingest.keyring import Keyring
+from ingest.overflow import Overflow
+from ingest.stream import Stream
+from local.kinesis_memory import MemoryKinesis
+from shared import envelope, write_key
+from shared.envelope import Envelope
+from shared.settings import IngestSettings
+
+START = 1_764_000_000.0
+"""When the manual clock starts, in UNIX seconds."""
+STREAM = "events"
+QUEUE_URL = "https://queue.invalid/overflow"
+SECRETS = {"k1": "first secret", "k2": "second secret"}
+KEY = write_key.sign("shop", "k1", SECRETS["k1"])
+ORIGIN = "https://www.shop.example"
+
+
+class ManualClock:
+    """Time that passes only when somebody waits or a test says so."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> float:
+        """Return UNIX seconds."""
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """Let that time pass."""
+        self.time += seconds
+
+
+class Entropy:
+    """Bytes that are never the same twice, and the same in each run."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, size: int) -> bytes:
+        """Return so many bytes."""
+        self._count += 1
+        return (self._count * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:]
+
+
+class Faults:
+    """A client of which the next calls can be made to fail.
+
+    Attributes:
+        calls: each call's operation and arguments.
+        faults: what happens to the next calls, in turn: an exception is raised, anything else is the answer, None
+            lets the call through. The last one stays if `sticky`.
+        sticky: the last fault stays for all calls.
+        seconds: how long each call takes.
+    """
+
+    def __init__(self, client: Any, clock: ManualClock) -> None:
+        self._client = client
+        self._clock = clock
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.faults: list[Any] = []
+        self.sticky = False
+        self.seconds = 0.0
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return one of the client's calls."""
+
+        def call(**arguments: Any) -> Any:
+            self.calls.append((operation, arguments))
+            self._clock.time += self.seconds
+            fault = None
+            if self.faults:
+                fault = self.faults[0] if self.sticky and len(self.faults) == 1 else self.faults.pop(0)
+            if isinstance(fault, Exception):
+                raise fault
+            return getattr(self._client, operation)(**arguments) if fault is None else fault
+
+        return call
+
+
+class Queue:
+    """An SQS client that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+
+    def send_message(self, **message: Any) -> dict[str, str]:
+        """Keep a message."""
+        self.messages.append(message)
+        return {"MessageId": str(len(self.messages))}
+
+
+class Secrets:
+    """A Secrets Manager client that holds one secret."""
+
+    def __init__(self) -> None:
+        self.text = json.dumps(SECRETS)
+
+    def get_secret_value(self, **_arguments: Any) -> dict[str, str]:
+        """Return the secret."""
+        return {"SecretString": self.text}
+
+
+class Reports:
+    """Telemetry that remembers.
+
+    Attributes:
+        counts: by metric.
+        lines: what would have been logged.
+        flushes: how often counts were written out.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: list[tuple[str, str]] = []
+        self.flushes = 0
+
+    def count(self, metric: str, number: int = 1) -> None:
+        """Add to a metric, a documented one."""
+        assert metric in telemetry.METRICS
+        self.counts[metric] += number
+
+    def note(self, kind: str, code: str, **_fields: Any) -> None:
+        """Remember the line."""
+        self.lines.append((kind, code))
+
+    warn = note
+
+    def fail(self, kind: str, error: BaseException) -> None:
+        """Remember the line."""
+        self.lines.append((kind, type(error).__name__))
+
+    def flush(self) -> None:
+        """Count."""
+        self.flushes += 1
+
+
+class Answer:
+    """What the function returned.
+
+    Attributes:
+        status: the HTTP status.
+        headers: as they are.
+        body: bytes.
+    """
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        assert set(payload) == {"statusCode", "headers", "body", "isBase64Encoded"}
+        assert all(
+            name == name.lower() and isinstance(text, str) for name, text in payload["headers"].items()
+        )
+        self.status: int = payload["statusCode"]
+        self.headers: dict[str, str] = payload["headers"]
+        text: str = payload["body"]
+        self.body = base64.b64decode(text, validate=True) if payload["isBase64Encoded"] else text.encode()
+
+    @property
+    def json(self) -> Any:
+        """The body's value."""
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The code that decided on the request."""
+        return self.headers.get("x-sluice-error")
+
+
+class Site:
+    """An ingest and everything around it.
+
+    Attributes:
+        clock: passes by hand.
+        kinesis: the stream; can fail.
+        sqs: the overflow queue; can fail.
+        secrets: Secrets Manager; can fail.
+        reports: what the ingest told.
+        handler: the Lambda handler.
+    """
+
+    def __init__(self, allowed_origins: tuple[str, ...] = ("*",), partition_buckets: int = 16) -> None:
+        self.clock = ManualClock()
+        memory = MemoryKinesis(self.clock.now)
+        memory.create_stream(StreamName=STREAM, ShardCount=1)
+        self._memory = memory
+        self.kinesis = Faults(memory, self.clock)
+        self.queue = Queue()
+        self.sqs = Faults(self.queue, self.clock)
+        self.secret = Secrets()
+        self.secrets = Faults(self.secret, self.clock)
+        self.reports = Reports()
+        entropy = Entropy()
+        overflow = Overflow(lambda: self.sqs, QUEUE_URL, self.reports)
+        self.stream = Stream(
+            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.reports
+        )
+        self.keyring = Keyring(self.secrets, "keys", self.clock, self.reports)
+        self.handler = Ingest(
+            IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets),
+            self.keyring,
+            self.stream,
+            clock=self.clock,
+            entropy=entropy,
+            telemetry=self.reports,
+        )
+
+    def send(self, event: Mapping[str, Any]) -> Answer:
+        """Hand an event to the handler."""
+        return Answer(self.handler(event, None))
+
+    def get(self, path: str, query: str = "", **headers: str) -> Answer:
+        """Send a GET request; a header's name is written with `_` for `-`."""
+        return self.send(http_event("GET", path, query, named(headers)))
+
+    def pixel(self, query: str, **headers: str) -> Answer:
+        """Ask for the pixel with a valid key and a table."""
+        return self.get("/pixel.gif", f"k={KEY}&t=pageviews&{query}", **headers)
+
+    def post(self, body: Any, query: str = "", **headers: str) -> Answer:
+        """Send a body, JSON unless it is bytes, to the events API with a valid key, unless a header `key` says else."""
+        key = headers.pop("key", KEY)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = named(headers) | ({"authorization": f"Bearer {key}"} if key else {})
+        return self.send(http_event("POST", "/v1/events", query, sent, data))
+
+    def envelopes(self) -> list[Envelope]:
+        """Return what stands on the stream."""
+        return [envelope.decode(record["Data"]) for record in self.records()]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the stream's records."""
+        iterator = self._memory.get_shard_iterator(
+            StreamName=STREAM, ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records: list[dict[str, Any]] = self._memory.get_records(ShardIterator=iterator)["Records"]
+        return records
+
+    def queued(self) -> list[Envelope]:
+        """Return what waits in the overflow queue."""
+        return [envelope.decode(base64.b64decode(message["MessageBody"])) for message in self.queue.messages]
+
+    def rows(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the rows on the stream with their tables."""
+        return [row for item in self.envelopes() for row in rows_of(item)]
+
+    def row(self) -> dict[str, Any]:
+        """Return the only row on the stream."""
+        [(_, row)] = self.rows()
+        return row
+
+
+def rows_of(item: Envelope) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield an envelope's rows with their tables."""
+    for table in item.tables:
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(table.rows)
+        found = list(unpacker)
+        assert len(found) == table.count
+        yield from ((table.table, row) for row in found)
+
+
+def named(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers whose names are written as Python's."""
+    return {name.replace("_", "-"): text for name, text in headers.items()}
+
+
+def http_event(
+    method: str,
+    path: str,
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> dict[str, Any]:
+    """Return the payload 2.0 event of a request from 192.0.2.7; a body is written in base64, as binary ones are."""
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"host": "collect.example", **(headers or {})},
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "api-id",
+            "domainName": "collect.example",
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.7",
+                "userAgent": (headers or {}).get("user-agent", ""),
+            },
+            "requestId": "JKJaXmPLvHcESHA=",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "24/Nov/2025:16:00:00 +0000",
+            "timeEpoch": int(START * 1000),
+        },
+        "isBase64Encoded": body is not None,
+    }
+    if body is not None:
+        event["body"] = base64.b64encode(body).decode()
+    return event
+
+
+def gzipped(text: bytes) -> bytes:
+    """Return a gzip file that is the same each time."""
+    return gzip.compress(text, mtime=0)
