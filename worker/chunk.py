@@ -39,6 +39,12 @@ class Chunk:
     sources: Sequence[Block]
     count: int
 
+    @classmethod
+    def of_payload(cls, key: str, count: int, payload: bytes) -> "Chunk":
+        """Return a chunk whose rows are at hand in one piece."""
+        blocks = [(key.split("/")[1], count, payload)]
+        return cls(key, blocks, blocks, count)
+
     @property
     def owner(self) -> str:
         """The account, or `account:key id` of a revoked key."""

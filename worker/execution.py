@@ -13,8 +13,9 @@ from worker.journal import Journal
 from worker.ledger import Ledger
 from worker.plan import UNRESOLVED
 from worker.record import Record, is_reason, sequence_number
+from worker.sender import Upload
 from worker.span import Cut, Entry, Kind, Span, State
-from worker.upload import Outcome, Upload, Uploader
+from worker.upload import Outcome, Uploader
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: for so long a send whose time was looked at can still be under way."""

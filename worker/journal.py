@@ -3,6 +3,7 @@
 METRICS is the one list of metrics; docs and dashboard follow it. Dimensions are service and stage, never an account.
 """
 
+import threading
 from collections import Counter
 from typing import Any, Protocol
 
@@ -53,12 +54,14 @@ class PowertoolsJournal:
         self._logger = Logger()
         self._stage = stage
         self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def count(self, metric: str, value: int = 1) -> None:
         """Add to one of METRICS."""
         if metric not in METRICS:
             raise KeyError(metric)
-        self._counts[metric] += value
+        with self._lock:
+            self._counts[metric] += value
 
     def note(self, message: str, **fields: Any) -> None:
         """Write a line for a person."""

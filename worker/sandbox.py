@@ -25,6 +25,7 @@ from worker.executor import Threads
 from worker.journal import PowertoolsJournal
 from worker.ledger import Ledger
 from worker.secret import Secret
+from worker.sender import Sender
 from worker.shard import Shards
 from worker.span import Cut
 from worker.treasure_data import TreasureData
@@ -92,8 +93,7 @@ class Sandbox:
         """What plans are carried out with."""
         held_at_most = self.settings.retention_hours * 3600 / 2
         uploader = Uploader(
-            treasure_data=self.treasure_data,
-            directory=self.directory,
+            sender=Sender(self.treasure_data, self.directory),
             breakers=self.breakers,
             clock=self.clock,
             chance=random.random,

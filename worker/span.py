@@ -132,15 +132,15 @@ class Span:
 
     def chunk(self, key: str) -> Entry:
         """Return what the ledger says of a chunk."""
-        chunk = self.chunks.get(key)
-        if chunk is not None:
-            return chunk
+        entry = self.chunks.get(key)
+        if entry is not None:
+            return entry
         return Entry(State.DELIVERED) if self.done else Entry(since=self.planned_at)
 
     def leaves(self, key: str) -> Iterator[str]:
         """Yield the chunks that stand for a planned one: itself, or the parts that it was split into."""
-        chunk = self.chunks.get(key)
-        if chunk is None or not chunk.split:
+        entry = self.chunks.get(key)
+        if entry is None or not entry.split:
             yield key
         else:
             yield from self.leaves(f"{key}.0")
@@ -169,7 +169,9 @@ class Span:
         """Return the span with these chunks changed; of a done span only what is aside is kept."""
         chunks = {**self.chunks, **changes}
         if done or self.done:
-            chunks = {key: chunk for key, chunk in chunks.items() if chunk.state is State.ASIDE}
+            chunks = {
+                key: entry for key, entry in chunks.items() if entry.state is State.ASIDE and not entry.split
+            }
         return replace(self, chunks=chunks, done=done or self.done)
 
     @property
@@ -200,7 +202,7 @@ class Span:
 
     def chunks_item(self) -> dict[str, Any]:
         """Return the exceptions from the plan as a value of DynamoDB."""
-        return {"M": {key: chunk.to_item() for key, chunk in self.chunks.items()}}
+        return {"M": {key: entry.to_item() for key, entry in self.chunks.items()}}
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> "Span":

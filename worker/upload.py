@@ -15,23 +15,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from shared.accounts import Account
 from shared.clock import Clock
-from worker.accounts import Directory
 from worker.breaker import Breakers
-from worker.chunk import Chunk, compress
+from worker.chunk import Chunk
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executor
 from worker.journal import Journal
+from worker.sender import UNSENT, Sender, Upload
 from worker.span import Kind, State
-from worker.treasure_data import READ_SECONDS, Answer, TreasureData, Verdict
+from worker.treasure_data import READ_SECONDS, Answer, Verdict
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 KEY_PATIENCE_SECONDS = 3.0
 """For how long a refused key is tried, until it has shown how other databases fare."""
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
-_UNSENT = Answer(Verdict.PASSING, "deadline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +52,6 @@ class Outcome:
     def aside(cls, kind: Kind, reason: str, *, sure: bool = True) -> "Outcome":
         """Return the outcome of a chunk that goes to S3."""
         return cls(State.ASIDE, kind, reason, sure=sure)
-
-
-@dataclass(slots=True, eq=False)
-class Upload:
-    """A chunk on its way.
-
-    Attributes:
-        chunk: the rows.
-        database: where they go.
-        unique_id: under which they travel.
-        oldest: UNIX milliseconds at which the oldest of them arrived.
-    """
-
-    chunk: Chunk
-    database: str
-    unique_id: str
-    oldest: int
-    body: bytes = b""
-    attempts: int = 0
-    sure: bool = True
-    failing_since: float | None = None
-    created: bool = False
-
-    def compressed(self) -> bytes:
-        """Return the request's body."""
-        if not self.body:
-            self.body = compress(self.chunk.payload())
-        return self.body
 
 
 Split = Callable[[Chunk], Sequence[Upload] | None]
@@ -132,8 +102,7 @@ class Uploader:
     """Sends chunks.
 
     Args:
-        treasure_data: where to.
-        directory: tells whether a missing database is still the account's.
+        sender: makes single attempts.
         breakers: what is known of databases.
         clock: tells the time and waits.
         chance: returns a random number below 1, for pauses.
@@ -144,16 +113,14 @@ class Uploader:
     def __init__(
         self,
         *,
-        treasure_data: TreasureData,
-        directory: Directory,
+        sender: Sender,
         breakers: Breakers,
         clock: Clock,
         chance: Callable[[], float],
         limits: Limits,
         journal: Journal,
     ) -> None:
-        self.treasure_data = treasure_data
-        self.directory = directory
+        self.sender = sender
         self.breakers = breakers
         self.clock = clock
         self.chance = chance
@@ -263,59 +230,9 @@ class _Run:
             self._u.journal.count("UploadRetries")
         upload.attempts += 1
         was_failing = lane.failing
-        self._executor.submit(lambda: (lane, upload, was_failing, self._attempt(upload, timeout)))
-
-    # The sending threads' part: effects alone.
-
-    def _attempt(self, upload: Upload, timeout: float) -> Answer:
-        answer = self._put(upload, timeout)
-        if answer.verdict is Verdict.KEY_REFUSED and self._u.treasure_data.key_changed(answer.key):
-            answer = self._put(upload, timeout)
-        if answer.verdict is Verdict.MISSING and not upload.created:
-            obstacle = self._create(upload)
-            if obstacle is not None:
-                return obstacle
-            upload.created = True
-            answer = self._put(upload, timeout)
-        if answer.verdict is Verdict.MISSING:  # made, but not there yet
-            return Answer(Verdict.PASSING, answer.reason)
-        return answer
-
-    def _put(self, upload: Upload, timeout: float) -> Answer:
-        body = upload.compressed()
-        seconds = min(timeout, self._deadline.left())
-        if seconds < LEAST_SEND_SECONDS:
-            return _UNSENT
-        answer = self._u.treasure_data.send(
-            upload.database, upload.chunk.table, upload.unique_id, body, seconds
+        self._executor.submit(
+            lambda: (lane, upload, was_failing, self._u.sender.attempt(upload, timeout, self._deadline))
         )
-        upload.sure &= answer.sure
-        return answer
-
-    def _create(self, upload: Upload) -> Answer | None:
-        """Make the table, and the database if it is the account's; return what stands in the way."""
-        database, table = upload.database, upload.chunk.table
-        if self._deadline.near:
-            return _UNSENT
-        status = self._u.treasure_data.create_table(database, table, READ_SECONDS)
-        if status == 404:
-            account = self._u.directory.resolve([upload.chunk.account]).get(upload.chunk.account)
-            if account is None:
-                return Answer(Verdict.PASSING, "account_unavailable")
-            if not isinstance(account, Account) or account.database != database:
-                return Answer(Verdict.REFUSED, "no_such_database")
-            status = self._u.treasure_data.create_database(database, READ_SECONDS)
-            if status in (200, 409):
-                status = self._u.treasure_data.create_table(database, table, READ_SECONDS)
-        if status in (200, 409):
-            return None
-        if status in (401, 403):
-            return Answer(Verdict.REFUSED, "may_not_create")
-        if 400 <= status < 500 and status not in (404, 408, 429):
-            return Answer(Verdict.REFUSED, f"create_http_{status}")
-        return Answer(Verdict.PASSING, f"create_http_{status}" if status else "create_timeout")
-
-    # The invocation's thread again.
 
     def _take(self, lane: _Lane, upload: Upload, was_failing: bool, answer: Answer) -> None:  # noqa: FBT001
         lane.under_way -= 1
@@ -357,7 +274,7 @@ class _Run:
         lane.waiting.extendleft(reversed(halves))
 
     def _failed(self, lane: _Lane, upload: Upload, answer: Answer) -> None:
-        if answer is _UNSENT:
+        if answer is UNSENT:
             lane.waiting.append(upload)
             return  # the next dispatch ends all
         now = self._u.clock.now()
@@ -409,14 +326,14 @@ class _Run:
             if self._u.breakers.others_succeeded(lane.database, since):
                 return True
             if self._probe is None:
-                self._probe = self._u.treasure_data.answers()
+                self._probe = self._u.sender.treasure_data.answers()
             return self._probe
         if self._u.breakers.others_succeeded(lane.database, since - KEY_PATIENCE_SECONDS):
             return True
         if any(other.key_refused for other in self._lanes.values() if other is not lane):
             return False
         if self._key_probe is None:
-            self._key_probe = self._u.treasure_data.knows_key()
+            self._key_probe = self._u.sender.treasure_data.knows_key()
         return self._key_probe
 
     def _decide(self, lane: _Lane, fate: _Fate, reason: str) -> None:

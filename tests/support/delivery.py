@@ -23,13 +23,16 @@ from tests.support.treasure_data import ManualClock
 from worker.accounts import Directory
 from worker.aside import Aside
 from worker.breaker import Breakers
+from worker.deadline import Deadline
 from worker.execution import Means, Rules
 from worker.journal import METRICS
 from worker.ledger import Ledger
-from worker.redrive import Redrive
+from worker.redrive import Redrive, Report, Selection
+from worker.resending import ResendRules
 from worker.secret import Secret
+from worker.sender import Sender
 from worker.shard import Shards
-from worker.span import Cut
+from worker.span import Cut, Kind
 from worker.treasure_data import TreasureData as TreasureDataClient
 from worker.upload import Limits, Uploader
 from worker.worker import Worker
@@ -124,7 +127,7 @@ class Delivery:
     """
 
     clock: ManualClock = field(default_factory=ManualClock)
-    cut: Cut = Cut(50_000, 16 << 20)
+    cut: Cut = field(default_factory=lambda: Cut(50_000, 16 << 20))
     park_after: float = 20.0
     threads: int = 16
     retention: float = 7 * 86_400.0
@@ -172,8 +175,7 @@ class Delivery:
             threads=self.threads, per_database=4, park_after=self.park_after, held_at_most=held_at_most
         )
         uploader = Uploader(
-            treasure_data=client,
-            directory=directory,
+            sender=Sender(client, directory),
             breakers=self.breakers,
             clock=clock,
             chance=lambda: 0.5,
@@ -197,9 +199,11 @@ class Delivery:
             means=self.means,
             directory=directory,
             breakers=self.breakers,
-            query_delay=self.query_delay,
-            unaskable_doubt=self.unaskable_doubt,
-            parked_max_seconds=self.parked_max_days * 86_400,
+            rules=ResendRules(
+                query_delay=self.query_delay,
+                sends_unasked=self.unaskable_doubt == "send",
+                parked_max_seconds=self.parked_max_days * 86_400,
+            ),
         )
         return self
 
@@ -234,6 +238,11 @@ class Delivery:
         answer = self.worker.run(self.event(begin, end), remaining_ms)
         failures = answer["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
+
+    def send_aside(self, *kinds: Kind) -> Report:
+        """Run the redrive, of these kinds or as by schedule."""
+        deadline = Deadline.of(self.clock, INVOCATION_MS)
+        return self.redrive.run(deadline, Selection(kinds) if kinds else None)
 
     def ids(self, database: str, table: str) -> list[str]:
         """Return the event ids in Treasure Data, in the order of their import."""

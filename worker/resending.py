@@ -1,0 +1,300 @@
+"""One set-aside chunk's way to Treasure Data: decide, touch, send, settle, delete.
+
+A chunk that Treasure Data can never have taken goes where its account's rows go today. One that it may have taken goes
+where it went before, under the id it had, for as long as Treasure Data remembers ids. Later than that Treasure Data is
+asked first, and only what it does not have is sent again, under a new id.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from shared.accounts import Account
+from worker.accounts import DISABLED, REVOKED, Directory
+from worker.aside import SetAside
+from worker.chunk import Chunk, first_row
+from worker.deadline import Deadline
+from worker.execution import Means
+from worker.record import is_reason
+from worker.sender import UNSENT, Upload
+from worker.span import Entry, Kind, Span, State
+from worker.treasure_data import READ_SECONDS, Asked, Verdict
+
+PARKED_TOO_LONG = "parked_too_long"
+LONGEST_QUERY_SECONDS = 60.0
+"""For how long the answer to a query is waited for; else it is asked again in the next run."""
+
+
+class Result(Enum):
+    """What came of one object."""
+
+    DELIVERED = "delivered"
+    GONE = "delivered before"
+    KEPT = "kept"
+    DEAD = "dead letter"
+    SICK = "its database fails"
+
+
+@dataclass(frozen=True, slots=True)
+class ResendRules:
+    """What bounds decisions about set-aside chunks.
+
+    Attributes:
+        query_delay: seconds after an import at which a query surely finds its rows.
+        sends_unasked: whether what is in doubt is sent when the key may not query, or kept.
+        parked_max_seconds: after which what is parked becomes a dead letter.
+    """
+
+    query_delay: float
+    sends_unasked: bool
+    parked_max_seconds: float
+
+
+@dataclass(slots=True)
+class Round:
+    """One run of the redrive.
+
+    Attributes:
+        deadline: after which nothing is sent.
+        sick: databases that failed in it; they are left alone.
+        aimed: databases of which chunks were met.
+        well: databases that took rows.
+        open: databases whose breaker is open, with the UNIX seconds since when.
+    """
+
+    deadline: Deadline
+    sick: set[str] = field(default_factory=set)
+    aimed: set[str] = field(default_factory=set)
+    well: set[str] = field(default_factory=set)
+    open: dict[str, float] = field(default_factory=dict)
+
+
+class Resending:
+    """One object's turn.
+
+    Args:
+        means: what it is done with.
+        directory: where accounts' rows go today.
+        rules: what bounds decisions.
+        turn: the run that it is part of.
+        chunk: as it stands in S3.
+        span: as it stands in the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        means: Means,
+        directory: Directory,
+        rules: ResendRules,
+        turn: Round,
+        chunk: SetAside,
+        span: Span,
+    ) -> None:
+        self._means = means
+        self._directory = directory
+        self._rules = rules
+        self._turn = turn
+        self._chunk = chunk
+        self._key = chunk.chunk
+        self._span = span
+
+    def carry_out(self) -> Result:
+        """Do what can be done; whoever else writes meanwhile makes it be decided anew.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+            AsideUnavailableError: S3 cannot be reached.
+        """
+        while True:
+            entry = self._span.chunk(self._key)
+            if entry.split or entry.state is State.DELIVERED:
+                return self._gone(Result.GONE)
+            if entry.state is State.PENDING:
+                return Result.KEPT  # its span is not settled: the worker will carry it out again
+            if entry.kind != self._chunk.kind:
+                return self._moved(entry)
+            decision = self._decide(entry)
+            if isinstance(decision, Result):
+                return decision
+            ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
+            if not ours:
+                continue
+            if decision.state is State.DELIVERED:
+                return self._gone(Result.DELIVERED)
+            return self._send(decision, fresh=entry.since is None)
+
+    def _now(self) -> int:
+        return round(self._means.clock.now() * 1000)
+
+    def _decide(self, entry: Entry) -> Entry | Result:
+        """Return what to write before a send, or what came of the chunk without one."""
+        if is_reason(self._chunk.table):
+            return Result.KEPT  # these are no rows
+        age = self._now() - self._chunk.set_aside_at
+        if entry.kind == Kind.PARKED and age > self._rules.parked_max_seconds * 1000:
+            return self._rename(Kind.DEAD_LETTER, PARKED_TOO_LONG)
+        if entry.since is None:
+            return self._decide_anew(entry)
+        database = self._span.destination(self._key)
+        self._turn.aimed.add(database)
+        if database in self._turn.sick:
+            return Result.SICK
+        if self._means.rules.is_doubt_old(entry.since, self._means.clock.now()):
+            return self._decide_doubt(entry, database)
+        return entry
+
+    def _decide_anew(self, entry: Entry) -> Entry | Result:
+        account = self._directory.resolve([self._chunk.account]).get(self._chunk.account)
+        if account is None:
+            return Result.KEPT
+        obstacle = self._obstacle(account)
+        if isinstance(obstacle, str):
+            if entry.kind == Kind.DEAD_LETTER:
+                return Result.KEPT
+            return self._rename(Kind.DEAD_LETTER, obstacle)
+        self._turn.aimed.add(obstacle.database)
+        if obstacle.database in self._turn.sick:
+            return Result.SICK
+        return replace(entry, database=obstacle.database, since=self._now())
+
+    def _obstacle(self, account: Account | str) -> Account | str:
+        """Return why the account's rows go nowhere; the account itself when they do."""
+        if isinstance(account, str):
+            return account
+        if account.status == "disabled":
+            return DISABLED
+        key_id = self._key.partition("/")[0].partition(":")[2]
+        return REVOKED if key_id in account.revoked_key_ids else account
+
+    def _decide_doubt(self, entry: Entry, database: str) -> Entry | Result:
+        """Ask Treasure Data, once the last send can have landed and shows."""
+        since = entry.since or 0
+        memory = self._means.rules.memory_seconds
+        if self._now() - since <= (memory + self._rules.query_delay) * 1000:
+            return Result.KEPT
+        asked = Asked.FORBIDDEN
+        row = first_row(self._chunk.payload)
+        if row is not None:
+            clock, deadline = self._means.clock, self._turn.deadline
+            patience = Deadline(clock, min(deadline.at, clock.now() + LONGEST_QUERY_SECONDS))
+            asked = self._means.uploader.sender.treasure_data.ask(database, self._chunk.table, row, patience)
+        match asked:
+            case Asked.THERE:
+                return replace(entry, state=State.DELIVERED)
+            case Asked.UNDECIDED:
+                return Result.KEPT
+            case Asked.FORBIDDEN if not self._rules.sends_unasked:
+                return Result.KEPT
+        renewed = replace(entry, generation=entry.generation + 1, since=self._now())
+        if asked is Asked.FORBIDDEN:
+            self._report_ambiguous(entry, renewed, database)
+        return renewed
+
+    def _report_ambiguous(self, entry: Entry, renewed: Entry, database: str) -> None:
+        self._means.journal.count("RowsAmbiguous", self._chunk.rows)
+        self._means.journal.note(
+            "ambiguous: sent again although Treasure Data may have it",
+            account=self._chunk.account,
+            table=self._chunk.table,
+            database=database,
+            rows=self._chunk.rows,
+            unique_id=self._span.unique_id(self._key, database, entry.generation),
+            new_unique_id=self._span.unique_id(self._key, database, renewed.generation),
+        )
+
+    def _send(self, entry: Entry, *, fresh: bool) -> Result:
+        database = self._span.destination(self._key)
+        if entry.since is None or self._means.rules.is_doubt_old(entry.since, self._means.clock.now()):
+            return Result.KEPT
+        chunk = Chunk.of_payload(self._key, self._chunk.rows, self._chunk.payload)
+        unique_id = self._span.unique_id(self._key, database, entry.generation)
+        upload = Upload(chunk, database, unique_id, oldest=self._chunk.first_seen)
+        answer = self._means.uploader.sender.attempt(upload, READ_SECONDS, self._turn.deadline)
+        free = fresh and upload.sure
+        match answer.verdict:
+            case Verdict.DELIVERED:
+                self._turn.well.add(database)
+                self._settle(delivered=True)
+                return self._gone(Result.DELIVERED)
+            case Verdict.MISMATCH:
+                return self._rename(Kind.IN_DOUBT, answer.reason)
+            case Verdict.REFUSED | Verdict.MISSING:
+                return self._rename(Kind.DEAD_LETTER, answer.reason, free=free)
+            case Verdict.TOO_LARGE:
+                return self._halve(chunk, free=free)
+        if free:
+            self._settle(delivered=False)
+        if answer is UNSENT:
+            return Result.KEPT
+        self._turn.sick.add(database)
+        return Result.SICK
+
+    def _settle(self, *, delivered: bool) -> None:
+        """Write that the chunk is delivered, or, unless someone has written since, that it is free of doubt."""
+        while True:
+            entry = self._span.chunk(self._key)
+            if entry.state is State.DELIVERED:
+                return
+            changed = replace(entry, state=State.DELIVERED) if delivered else replace(entry, since=None)
+            ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: changed}))
+            if ours or not delivered:
+                return
+
+    def _halve(self, chunk: Chunk, *, free: bool) -> Result:
+        """Let the chunk's halves stand for it; only where none of it can have been taken."""
+        halves = chunk.halves()
+        if halves is None:
+            return self._rename(Kind.DEAD_LETTER, "row_too_large", free=free)
+        if not free:
+            return Result.KEPT
+        entry = self._span.chunk(self._key)
+        changes = {self._key: replace(entry, split=True)}
+        for half in halves:
+            payload = half.payload()
+            part = replace(
+                self._chunk,
+                chunk=half.key,
+                rows=half.count,
+                payload=payload,
+                object_id=self._span.object_id(half.key),
+                unique_id=self._span.unique_id(half.key, self._chunk.database, 0),
+            )
+            self._means.aside.put(part)
+            changes[half.key] = Entry(
+                State.ASIDE, half.count, kind=entry.kind, reason=entry.reason, database=entry.database
+            )
+        ours, self._span = self._means.ledger.update(self._span.with_chunks(changes))
+        if ours:
+            self._means.aside.delete(self._chunk.name)
+        return Result.KEPT
+
+    def _rename(self, kind: Kind, reason: str, *, free: bool = False) -> Result:
+        """Set the chunk aside for another reason: the new object, then the ledger, then away with the old one."""
+        moved = replace(self._chunk.with_kind(kind, reason), set_aside_at=self._now())
+        result = Result.DEAD if kind is Kind.DEAD_LETTER else Result.KEPT
+        if (kind, reason) == (self._chunk.kind, self._chunk.reason) and not free:
+            return Result.KEPT
+        self._means.aside.put(moved)
+        entry = self._span.chunk(self._key)
+        changed = replace(entry, kind=kind, reason=reason, since=None if free else entry.since)
+        ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: changed}))
+        if not ours:
+            return Result.KEPT  # whoever wrote has decided otherwise; the next turn sees
+        if moved.name != self._chunk.name:
+            self._means.aside.delete(self._chunk.name)
+        return result if kind is not self._chunk.kind else Result.KEPT
+
+    def _moved(self, entry: Entry) -> Result:
+        """See to it that the object stands under the kind that the ledger says, and only there."""
+        kind = Kind(entry.kind)
+        moved = self._chunk.with_kind(kind, entry.reason)
+        if self._means.aside.get(moved.name) is None:
+            self._means.aside.put(moved)
+        self._means.aside.delete(self._chunk.name)
+        return Result.KEPT
+
+    def _gone(self, result: Result) -> Result:
+        """Delete the chunk's objects, whatever kinds it was set aside for: nothing of it is aside any more."""
+        for kind in Kind:
+            self._means.aside.delete(self._chunk.with_kind(kind, "").name)
+        return result
