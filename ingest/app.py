@@ -16,13 +16,13 @@ from botocore.config import Config
 from ingest import events_api, keyring, overflow, pixel, stream
 from ingest.cors import Cors
 from ingest.intake import Intake
+from ingest.journal import Journal, PowertoolsJournal
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_response
 from ingest.stream import Stream
-from ingest.telemetry import CloudWatch, Telemetry
 from shared.clock import Clock, SystemClock
 from shared.settings import IngestSettings
 
@@ -65,7 +65,7 @@ class Ingest:
         puts: makes envelopes durable.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
-        telemetry: learns of every request.
+        journal: learns of every request.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Ingest:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
+        journal: Journal,
     ) -> None:
         self._cors = Cors(settings.allowed_origins)
         self._intake = Intake(
-            keys, puts, settings.partition_buckets, clock=clock, entropy=entropy, telemetry=telemetry
+            keys, puts, settings.partition_buckets, clock=clock, entropy=entropy, journal=journal
         )
-        self._telemetry = telemetry
+        self._journal = journal
         self._methods: dict[str, dict[str, Route]] = {}
         for route in ROUTES:
             self._methods.setdefault(route.path, {})[route.method] = route
@@ -96,11 +96,12 @@ class Ingest:
         except Refused as refused:
             response = refusal_response(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
-            self._telemetry.fail("a request met a fault of the ingest", error)
+            self._journal.count("UnforeseenErrors")
+            self._journal.fail("a request met a fault of the ingest", error)
             response = refusal_response(Refused("internal_error"))
         if response.error is not None:
             self._report(response.error, request)
-        self._telemetry.flush()
+        self._journal.flush()
         return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
 
     def _answer(self, request: Request) -> Response:
@@ -116,11 +117,11 @@ class Ingest:
 
     def _report(self, code: AnyCode, request: Request | None) -> None:
         failed = ANSWERS[code].status >= 500
-        self._telemetry.count("RequestsFailed" if failed else "RequestsRefused")
+        self._journal.count("RequestsFailed" if failed else "RequestsRefused")
         path = (
             request.path if request and request.path in self._methods else "other"
         )  # a path may tell of a person
-        tell = self._telemetry.warn if failed else self._telemetry.note
+        tell = self._journal.warn if failed else self._journal.note
         tell("refused", code, path=path, request=request.id if request else "")
 
 
@@ -134,21 +135,19 @@ def build(environment: Mapping[str, str]) -> Ingest:
     clock = SystemClock()
     metrics = Metrics()
     metrics.set_default_dimensions(stage=environment.get("STAGE", "none"))
-    telemetry = CloudWatch(Logger(), metrics, clock)
+    journal = PowertoolsJournal(Logger(), metrics, clock)
     session = botocore.session.get_session()
     region = environment.get("AWS_REGION")
 
     def client(service: str, config: Mapping[str, Any]) -> Any:
         return session.create_client(service, region_name=region, config=Config(**config))
 
-    queue = Overflow(partial(client, "sqs", overflow.CLIENT_CONFIG), settings.overflow_queue_url, telemetry)
+    queue = Overflow(partial(client, "sqs", overflow.CLIENT_CONFIG), settings.overflow_queue_url, journal)
     kinesis = client("kinesis", stream.CLIENT_CONFIG)
-    keys = Keyring(
-        client("secretsmanager", keyring.CLIENT_CONFIG), settings.write_key_secret, clock, telemetry
-    )
+    keys = Keyring(client("secretsmanager", keyring.CLIENT_CONFIG), settings.write_key_secret, clock, journal)
     keys.refresh()
-    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, telemetry=telemetry)
-    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, journal=journal)
+    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, journal=journal)
 
 
 def __getattr__(name: str) -> Ingest:

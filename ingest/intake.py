@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
+from ingest.journal import Journal
 from ingest.keyring import Keyring, KeysUnavailableError
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
-from ingest.telemetry import Telemetry
 from shared import envelope, rows
 from shared.clock import Clock
 from shared.event_id import new_event_id
@@ -56,7 +56,7 @@ class Intake:
         partition_buckets: partition keys over which an account's visitors spread.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
-        telemetry: learns how many events were accepted and rejected.
+        journal: learns how many events were accepted and rejected.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Intake:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
+        journal: Journal,
     ) -> None:
         self._keyring = keyring
         self._stream = stream
         self._partition_buckets = partition_buckets
         self._clock = clock
         self._entropy = entropy
-        self._telemetry = telemetry
+        self._journal = journal
 
     def verify(self, key: object) -> WriteKey:
         """Return what a write key says; None and what is empty are no key.
@@ -136,9 +136,9 @@ class Intake:
             rejected.sort(key=lambda rejection: rejection.index)
         accepted = len(taken) - len(untaken)
         if accepted:
-            self._telemetry.count("EventsAccepted", accepted)
+            self._journal.count("EventsAccepted", accepted)
         if rejected:
-            self._telemetry.count("EventsRejected", len(rejected))
+            self._journal.count("EventsRejected", len(rejected))
         return Verdict(accepted, rejected)
 
     def _put(

@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.telemetry import Telemetry
+from ingest.journal import Journal
 from shared import json_codec, write_key
 from shared.clock import Clock
 from shared.write_key import WriteKey
@@ -39,14 +39,14 @@ class Keyring:
         client: a boto3-shaped Secrets Manager client.
         secret: the secret's name or ARN.
         clock: tells how old the secrets are.
-        telemetry: learns of failures.
+        journal: learns of failures.
     """
 
-    def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, client: Any, secret: str, clock: Clock, journal: Journal) -> None:
         self._client = client
         self._secret = secret
         self._clock = clock
-        self._telemetry = telemetry
+        self._journal = journal
         self._secrets: Mapping[str, str] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
@@ -79,8 +79,8 @@ class Keyring:
             answer = self._client.get_secret_value(SecretId=self._secret)
             self._secrets = _secrets(answer["SecretString"])
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
-            self._telemetry.count("KeyringFailures")
-            self._telemetry.fail("the signing secrets cannot be read", error)
+            self._journal.count("KeyringFailures")
+            self._journal.fail("the signing secrets cannot be read", error)
             return False
         self._read_at = self._clock.now()
         return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.telemetry import Telemetry
+from ingest.journal import Journal
 from shared.envelope import Envelope
 
 CLIENT_CONFIG: Mapping[str, Any] = {
@@ -30,14 +30,14 @@ class Overflow:
         make_client: makes a boto3-shaped SQS client; called when the first envelope comes, because most sandboxes
             never need one.
         queue_url: the queue.
-        telemetry: learns of each envelope.
+        journal: learns of each envelope.
     """
 
-    def __init__(self, make_client: Callable[[], Any], queue_url: str, telemetry: Telemetry) -> None:
+    def __init__(self, make_client: Callable[[], Any], queue_url: str, journal: Journal) -> None:
         self._make_client = make_client
         self._client: Any = None
         self._queue_url = queue_url
-        self._telemetry = telemetry
+        self._journal = journal
 
     def send(self, envelope: Envelope, partition_key: str) -> bool:
         """Return whether the queue has acknowledged the envelope."""
@@ -53,9 +53,9 @@ class Overflow:
                 },
             )
         except (BotoCoreError, ClientError) as error:
-            self._telemetry.fail("the overflow queue did not take an envelope", error)
+            self._journal.fail("the overflow queue did not take an envelope", error)
             return False
         if "MessageId" not in answer:
             return False
-        self._telemetry.count("EnvelopesOverflowed")
+        self._journal.count("EnvelopesOverflowed")
         return True

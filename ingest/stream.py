@@ -25,8 +25,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from ingest.journal import Journal
 from ingest.overflow import Overflow
-from ingest.telemetry import Telemetry
 from shared.clock import Clock
 from shared.envelope import Envelope
 
@@ -78,7 +78,7 @@ class Stream:
         overflow: takes what the stream does not.
         clock: measures patience.
         entropy: returns that many random bytes; waits are spread by them.
-        telemetry: learns of refusals and doubts.
+        journal: learns of refusals and doubts.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Stream:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
+        journal: Journal,
     ) -> None:
         self._client = client
         self._name = name
         self._overflow = overflow
         self._clock = clock
         self._entropy = entropy
-        self._telemetry = telemetry
+        self._journal = journal
 
     def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
         """Return for each envelope whether it is durable, on the stream or in the queue.
@@ -109,7 +109,7 @@ class Stream:
             queue_works = queue_works and self._overflow.send(envelopes[index], partition_key)
             durable[index] = queue_works
         if not queue_works:
-            self._telemetry.count("EnvelopesUntaken", durable.count(False))
+            self._journal.count("EnvelopesUntaken", durable.count(False))
         return durable
 
     def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[int]:
@@ -150,11 +150,11 @@ class Stream:
                 fates = [Fate.DOUBTFUL] * len(entries)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             fates = [_fate_of_error(error)] * len(entries)
-            self._telemetry.warn("the stream did not acknowledge a put", _name(error), fate=fates[0].name)
+            self._journal.warn("the stream did not acknowledge a put", _name(error), fate=fates[0].name)
         if refused := fates.count(Fate.BUSY) + fates.count(Fate.REFUSED):
-            self._telemetry.count("StreamRefusals", refused)
+            self._journal.count("StreamRefusals", refused)
         if doubtful := fates.count(Fate.DOUBTFUL):
-            self._telemetry.count("StreamDoubts", doubtful)
+            self._journal.count("StreamDoubts", doubtful)
         return fates
 
     def _pause(self, attempt: int) -> float:

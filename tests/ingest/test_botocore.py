@@ -167,7 +167,7 @@ def test_no_connection_is_a_refusal(environment: dict[str, str], monkeypatch: py
         )
         queue = Queue()
         overflow = Overflow(lambda: queue, "", reports)
-        puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), telemetry=reports)
+        puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), journal=reports)
         item = Envelope("shop", "k1", 1, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
 
         assert [True] == puts.put([item], "shop/1")

@@ -179,7 +179,7 @@ def test_a_fault_of_the_ingest_is_answered_and_told() -> None:
         answer.code,
         answer.headers["access-control-allow-origin"],
     )
-    assert {"RequestsFailed": 1} == site.reports.counts
+    assert {"RequestsFailed": 1, "UnforeseenErrors": 1} == site.reports.counts
     assert ("a request met a fault of the ingest", "RuntimeError") in site.reports.lines
 
 

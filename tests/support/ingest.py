@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from ingest import telemetry
+from ingest import journal
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -114,7 +114,7 @@ class Secrets:
 
 
 class Reports:
-    """Telemetry that remembers.
+    """Journal that remembers.
 
     Attributes:
         counts: by metric.
@@ -129,7 +129,7 @@ class Reports:
 
     def count(self, metric: str, number: int = 1) -> None:
         """Add to a metric, a documented one."""
-        assert metric in telemetry.METRICS
+        assert metric in journal.METRICS
         self.counts[metric] += number
 
     def note(self, kind: str, code: str, **_fields: Any) -> None:
@@ -204,7 +204,7 @@ class Site:
         entropy = Entropy()
         overflow = Overflow(lambda: self.sqs, QUEUE_URL, self.reports)
         self.stream = Stream(
-            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.reports
+            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, journal=self.reports
         )
         self.keyring = Keyring(self.secrets, "keys", self.clock, self.reports)
         self.handler = Ingest(
@@ -213,7 +213,7 @@ class Site:
             self.stream,
             clock=self.clock,
             entropy=entropy,
-            telemetry=self.reports,
+            journal=self.reports,
         )
 
     def send(self, event: Mapping[str, Any]) -> Answer:

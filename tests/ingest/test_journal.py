@@ -9,7 +9,7 @@ import pytest
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from ingest.telemetry import METRICS, QUIET_SECONDS, CloudWatch
+from ingest.journal import METRICS, QUIET_SECONDS, PowertoolsJournal
 from tests.support.aws_errors import client_error
 from tests.support.ingest import KEY, ManualClock, Site, http_event
 
@@ -27,7 +27,7 @@ class Sink:
         logger = Logger(service=f"test {next(_serial)}", stream=self._log, level="INFO")
         metrics = EphemeralMetrics(namespace="Sluice", service="ingest")
         metrics.set_default_dimensions(stage="test")
-        self.telemetry = CloudWatch(logger, metrics, self.clock)
+        self.journal = PowertoolsJournal(logger, metrics, self.clock)
 
     def log(self) -> list[Any]:
         """Return the log lines."""
@@ -46,10 +46,10 @@ def sink(capsys: pytest.CaptureFixture[str]) -> Sink:
 
 def test_one_line_holds_a_requests_metrics(sink: Sink) -> None:
     """In CloudWatch's embedded format, by stage and service, zeros left out."""
-    sink.telemetry.count("EventsAccepted", 9)
-    sink.telemetry.count("EventsRejected")
-    sink.telemetry.flush()
-    sink.telemetry.flush()
+    sink.journal.count("EventsAccepted", 9)
+    sink.journal.count("EventsRejected")
+    sink.journal.flush()
+    sink.journal.flush()
 
     [line] = sink.metrics()
     [directive] = line["_aws"]["CloudWatchMetrics"]
@@ -68,8 +68,8 @@ def test_one_line_holds_a_requests_metrics(sink: Sink) -> None:
 def test_counts_start_anew_with_each_request(sink: Sink) -> None:
     """And the dimensions stay."""
     for number in (1, 2):
-        sink.telemetry.count("EventsAccepted", number)
-        sink.telemetry.flush()
+        sink.journal.count("EventsAccepted", number)
+        sink.journal.flush()
 
     assert [([1.0], "test"), ([2.0], "test")] == [
         (line["EventsAccepted"], line["stage"]) for line in sink.metrics()
@@ -79,11 +79,11 @@ def test_counts_start_anew_with_each_request(sink: Sink) -> None:
 def test_lines_of_one_kind_are_bounded(sink: Sink) -> None:
     """One in ten seconds for each kind and code; the next one tells how many were left out."""
     for _ in range(100):
-        sink.telemetry.note("refused", "invalid_key", path="/pixel.gif")
-        sink.telemetry.note("refused", "not_found", path="other")
-        sink.telemetry.warn("trouble", "Timeout")
+        sink.journal.note("refused", "invalid_key", path="/pixel.gif")
+        sink.journal.note("refused", "not_found", path="other")
+        sink.journal.warn("trouble", "Timeout")
     sink.clock.time += QUIET_SECONDS
-    sink.telemetry.note("refused", "invalid_key", path="/pixel.gif")
+    sink.journal.note("refused", "invalid_key", path="/pixel.gif")
 
     assert [
         ("INFO", "refused", "invalid_key", 0),
@@ -95,9 +95,9 @@ def test_lines_of_one_kind_are_bounded(sink: Sink) -> None:
 
 def test_a_clock_that_is_set_back_silences_nothing(sink: Sink) -> None:
     """A line of the future does not stand in the way."""
-    sink.telemetry.note("refused", "not_found")
+    sink.journal.note("refused", "not_found")
     sink.clock.time -= 86_400
-    sink.telemetry.note("refused", "not_found")
+    sink.journal.note("refused", "not_found")
 
     assert 2 == len(sink.log())
 
@@ -107,11 +107,11 @@ def test_a_fault_is_told_by_its_place(sink: Sink) -> None:
     try:
         {}["203.0.113.9"]  # type: ignore[index]  # raises KeyError, whose message is the key
     except KeyError as error:
-        sink.telemetry.fail("a request met a fault of the ingest", error)
+        sink.journal.fail("a request met a fault of the ingest", error)
 
     [line] = sink.log()
     assert ("ERROR", "KeyError") == (line["level"], line["code"])
-    assert "test_telemetry.py" in line["places"][-1]
+    assert "test_journal.py" in line["places"][-1]
     assert "203.0.113.9" not in json.dumps(line)
 
 
@@ -121,7 +121,7 @@ def test_nothing_personal_is_written(sink: Sink) -> None:
     handler = site.handler
     secret = "PERSONAL"
     for part in (handler, handler._intake, site.stream, site.stream._overflow, site.keyring):
-        part._telemetry = sink.telemetry  # type: ignore[attr-defined]  # they all have it
+        part._journal = sink.journal  # type: ignore[attr-defined]  # they all have it
     headers = {
         "user-agent": secret,
         "referer": f"https://{secret}.example",

@@ -1,6 +1,6 @@
 """What the ingest tells its operators: metrics of each request, and a bounded number of log lines.
 
-Nothing here ever holds a key, an address, a path, a query or a body.
+Nothing here ever holds a key, an address, a query, a header or a body.
 """
 
 import traceback
@@ -21,6 +21,7 @@ METRICS: Mapping[str, str] = {
     "EnvelopesOverflowed": "envelopes that the overflow queue took instead",
     "EnvelopesUntaken": "envelopes that neither took; their events are not accepted",
     "KeyringFailures": "attempts to read the signing secrets that failed",
+    "UnforeseenErrors": "errors that no rule foresaw; their requests are answered 500",
 }
 """Each counts by stage and service."""
 
@@ -28,7 +29,7 @@ QUIET_SECONDS = 10
 """After a line of one kind and code, further ones are only counted for this long, by each sandbox."""
 
 
-class Telemetry(Protocol):
+class Journal(Protocol):
     """Where the parts report to."""
 
     def count(self, metric: str, number: int = 1) -> None:
@@ -47,7 +48,7 @@ class Telemetry(Protocol):
         """Write out what was counted since the last time."""
 
 
-class CloudWatch:
+class PowertoolsJournal:
     """Reports through Powertools: metrics in CloudWatch's embedded format, log lines in JSON.
 
     Args:
