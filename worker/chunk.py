@@ -149,7 +149,7 @@ def _cut(blocks: list[Block], cut: Cut) -> Iterator[list[Block]]:
     yield part
 
 
-def origin(chunk: Chunk, records: Iterable[Record]) -> list[tuple[Number, int]]:
+def origin(chunk: Chunk, records: Iterable[Record]) -> list[tuple[Number, float]]:
     """Return sequence number and arrival of the records that the chunk's rows came in."""
     wanted = {id(block) for block in chunk.sources}
     return [

@@ -12,7 +12,7 @@ from worker.executor import Executors, all_of
 from worker.journal import Journal
 from worker.ledger import Ledger
 from worker.plan import UNRESOLVED
-from worker.record import Record, is_reason, sequence_number
+from worker.record import Record, is_reason, milliseconds, sequence_number
 from worker.sender import Upload
 from worker.span import Cut, Entry, Kind, Span, State
 from worker.upload import Outcome, Uploader
@@ -172,7 +172,7 @@ class Execution:
         if database.startswith("!"):
             database = ""
         came_from = origin(chunk, self._work.records)
-        arrivals = [arrived_at for _, arrived_at in came_from]
+        arrivals = [milliseconds(arrived_at) for _, arrived_at in came_from]
         generation = self._span.chunk(key).generation
         return SetAside(
             kind=outcome.kind or Kind.DEAD_LETTER,

@@ -48,7 +48,7 @@ def plan(
     records: Sequence[Record],
     answers: Mapping[str, Account | str],
     limit: Number | None = None,
-    too_old: int = 0,
+    too_old: float = 0,
 ) -> Plan:
     """Plan the longest stretch from the first record on; nothing when the first one must wait.
 
@@ -56,7 +56,7 @@ def plan(
         records: in the stream's order.
         answers: where accounts' rows go, or why nowhere; an account without an answer ends the stretch.
         limit: sequence number before which the stretch must end.
-        too_old: UNIX milliseconds; records that arrived earlier wait for no account any longer.
+        too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
     """
     stretch = _stretch(records, answers, limit, too_old)
     while True:
@@ -83,7 +83,7 @@ def owners_of(records: Sequence[Record], databases: Mapping[str, str]) -> dict[t
 
 
 def _stretch(
-    records: Sequence[Record], answers: Mapping[str, Account | str], limit: Number | None, too_old: int
+    records: Sequence[Record], answers: Mapping[str, Account | str], limit: Number | None, too_old: float
 ) -> Sequence[Record]:
     waits = set(accounts_of(records)) - answers.keys()
     if not waits and limit is None:

@@ -208,7 +208,7 @@ class Resending:
             return Result.KEPT
         chunk = Chunk.of_payload(self._key, self._chunk.rows, self._chunk.payload)
         unique_id = self._span.unique_id(self._key, database, entry.generation)
-        upload = Upload(chunk, database, unique_id, oldest=self._chunk.first_seen)
+        upload = Upload(chunk, database, unique_id, oldest=self._chunk.first_seen / 1000)
         answer = self._means.uploader.sender.attempt(upload, READ_SECONDS, self._turn.deadline)
         free = fresh and upload.sure
         match answer.verdict:

@@ -20,7 +20,7 @@ class Upload:
         chunk: the rows.
         database: where they go.
         unique_id: under which they travel.
-        oldest: UNIX milliseconds at which the oldest of them arrived.
+        oldest: UNIX seconds at which the oldest of them arrived.
         body: the request's, once it was made.
         attempts: how often it was tried.
         sure: no attempt can have been taken by Treasure Data.
@@ -31,7 +31,7 @@ class Upload:
     chunk: Chunk
     database: str
     unique_id: str
-    oldest: int
+    oldest: float
     body: bytes = b""
     attempts: int = 0
     sure: bool = True

@@ -343,7 +343,7 @@ class _Run:
 
     def _apply(self, lane: _Lane) -> None:
         """Let the lane's fate be that of what waits in it."""
-        too_old = (self._u.clock.now() - self._u.limits.held_at_most) * 1000
+        too_old = self._u.clock.now() - self._u.limits.held_at_most
         while lane.waiting:
             upload = lane.waiting.popleft()
             if lane.fate is _Fate.PARK:

@@ -142,8 +142,7 @@ class Worker:
         self, batch: _Batch, records: Sequence[Record], chain: str, after: Number, limit: Number | None
     ) -> tuple[Span, Plan]:
         answers = self._directory.resolve(accounts_of(records))
-        too_old = round((self._clock.now() - self._rules.held_at_most) * 1000)
-        planned = plan(records, answers, limit, too_old)
+        planned = plan(records, answers, limit, self._clock.now() - self._rules.held_at_most)
         if not planned.records:
             raise HeldError("an account cannot be asked for")
         planned = self._without_repeats(batch, planned)
