@@ -1,30 +1,28 @@
-"""A stream, a queue and a clock for the tests of the drainer."""
+"""The way of envelopes that the stream does not take at once: ingest, queue, drainer, worker, Treasure Data."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from local.kinesis_memory import MemoryKinesis
+from ingest.overflow import Overflow
+from ingest.stream import Stream
+from local.kinesis_memory import HASH_KEYS, MemoryKinesis
+from local.queue_source import QueueSource
 from shared.envelope import Envelope, TableRows
+from tests.support import delivery
+from tests.support.delivery import Delivery
+from tests.support.ingest import Reports
+from tests.support.memory_sqs import MemorySQS
+from tests.support.treasure_data import START, ManualClock
+from worker.drain import Drain
+from worker.search import Search
+from worker.unplaced import Unplaced
 
-START = 1_764_000_000.0
-STREAM = "events"
-
-
-class ManualClock:
-    """Time that passes only when somebody waits."""
-
-    def __init__(self, now: float = START) -> None:
-        self.time = now
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        """Let that time pass."""
-        self.time += seconds
+STREAM = delivery.STREAM
+KEY = "shop/1"
 
 
 def refusal(code: str, operation: str) -> ClientError:
@@ -82,8 +80,147 @@ def stream(clock: ManualClock, shards: int = 1) -> MemoryKinesis:
     return kinesis
 
 
-def an_envelope(request_id: str, *, account: str = "shop", attempt: int = 0, at: float = START) -> Envelope:
-    """Return an envelope of one row."""
-    row = b"\x82\xa4time\xce\x69\x24\x6b\x00\xa8event_id" + bytes((0xA0 + len(request_id),))
-    rows = TableRows("pageviews", 1, row + request_id.encode())
-    return Envelope(account, "k1", int(at * 1000), request_id, attempt, (rows,))
+def an_envelope(
+    request_id: str, *, account: str = "shop", attempt: int = 0, at: float = START, rows: int = 1
+) -> Envelope:
+    """Return an envelope of one table, whose rows' ids are the request's and a number."""
+    packed = [
+        msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}"}) for number in range(rows)
+    ]
+    table = TableRows("pageviews", rows, b"".join(packed))
+    return Envelope(account, "k1", int(at * 1000), request_id, attempt, (table,))
+
+
+class Way:
+    """Everything from the ingest's put to Treasure Data, in memory.
+
+    Attributes:
+        delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
+        clock: passes by hand.
+        kinesis: the client of ingest and drainer; can fail.
+        sqs: the queue's client.
+        queue_url: the overflow queue.
+        retention: seconds for which the stream keeps a record.
+    """
+
+    def __init__(self, retention: float = 7 * 86_400) -> None:
+        self.delivery = Delivery(retention=retention)
+        self.delivery.map(shop="shop_db")
+        self.clock: ManualClock = self.delivery.clock
+        self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
+        self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
+        self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        self.retention = retention
+        self._landings: list[tuple[float, dict[str, Any]]] = []
+        self._stream = Stream(
+            self.kinesis,
+            STREAM,
+            Overflow(lambda: self.sqs, self.queue_url, Reports()),
+            clock=self.clock,
+            entropy=os.urandom,
+            journal=Reports(),
+        )
+
+    def collect(self, *request_ids: str, key: str = KEY, rows: int = 1) -> bool:
+        """Put one envelope each, as the ingest does; return whether all are durable."""
+        return all(
+            all(self._stream.put([an_envelope(name, at=self.clock.now(), rows=rows)], key))
+            for name in request_ids
+        )
+
+    def drainer(self) -> Drain:
+        """Return the drainer of a fresh sandbox."""
+        parts = self.delivery
+        return Drain(
+            kinesis=self.kinesis,
+            stream_name=STREAM,
+            search=Search(self.kinesis, STREAM, self.clock),
+            sqs=self.sqs,
+            queue_url=self.queue_url,
+            unplaced=Unplaced(parts.ledger, parts.aside, self.clock),
+            clock=self.clock,
+            chance=lambda: 0.5,
+            retention_seconds=self.retention,
+            journal=parts.journal,
+        )
+
+    def drain(self, remaining_ms: float = 60_000) -> int:
+        """Hand the drainer what the queue shows; return how many messages were deleted."""
+        return self._source(lambda event: self.drainer().run(event, remaining_ms)).poll()
+
+    def crash_draining(self) -> None:
+        """Let the drainer do its work, and be killed before it can say so."""
+
+        def invoke(event: dict[str, Any]) -> None:
+            self.drainer().run(event, 60_000)
+            raise InterruptedError
+
+        self._source(invoke).poll()
+
+    def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
+        arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
+        return QueueSource(self.sqs, self.queue_url, arn, invoke, batch_size=1000)
+
+    def deliver(self) -> None:
+        """Hand the worker everything on the stream, from the beginning, shard by shard."""
+        kinesis = self.delivery.kinesis
+        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
+            name = shard["ShardId"]
+            iterator = kinesis.get_shard_iterator(
+                StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            records = kinesis.get_records(ShardIterator=iterator)["Records"]
+            if records:
+                event = {"Records": [delivery.member(record, name) for record in records]}
+                assert self.delivery.worker.run(event, 60_000) == {"batchItemFailures": []}
+
+    def split(self, shard: str = delivery.SHARD) -> None:
+        """Split a shard in the middle of all hash keys."""
+        self.delivery.kinesis.split_shard(
+            StreamName=STREAM, ShardToSplit=shard, NewStartingHashKey=str(HASH_KEYS // 2)
+        )
+
+    def ids(self) -> list[str]:
+        """Return the ids of the rows in Treasure Data, sorted."""
+        return sorted(row["event_id"] for row in self.delivery.td.rows("shop_db", "pageviews"))
+
+    def waiting(self) -> int:
+        """Return how many messages the queue holds."""
+        return len(self.sqs.messages(self.queue_url))
+
+    def records(self) -> int:
+        """Return how many records were put, by the ingest or by the drainer, and taken."""
+        kinesis = self.delivery.kinesis
+        count = 0
+        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
+            iterator = kinesis.get_shard_iterator(
+                StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            count += len(kinesis.get_records(ShardIterator=iterator)["Records"])
+        return count
+
+    # What can become of a put
+
+    def landing_unheard(self, **record: Any) -> Any:
+        """A fault of put_record: it lands, and its answer is lost."""
+        self.delivery.kinesis.put_record(**record)
+        raise timeout()
+
+    def landing_late(self, seconds: float) -> Callable[..., Any]:
+        """Return a fault of put_record: the answer is lost, and the record lands so much later."""
+
+        def put_record(**record: Any) -> Any:
+            self._landings.append((self.clock.now() + seconds, record))
+            raise timeout()
+
+        return put_record
+
+    def wait(self, seconds: float = 0) -> None:
+        """Let time pass, and records land when they do."""
+        end = self.clock.now() + seconds
+        for due, record in sorted(self._landings, key=lambda landing: landing[0]):
+            if due <= end:
+                self.clock.time = max(self.clock.time, due)
+                self.delivery.kinesis.put_record(**record)
+                self._landings.remove((due, record))
+        self.clock.time = end

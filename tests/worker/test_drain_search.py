@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from local.kinesis_memory import HASH_KEYS, MemoryKinesis
 from shared.envelope import Envelope, TableRows
 from tests.support.overflow import (
-    START,
     STREAM,
-    ManualClock,
     WatchedKinesis,
     an_envelope,
     refusal,
     stream,
     timeout,
 )
+from tests.support.treasure_data import START, ManualClock
 from worker.search import Identity, Search, Sought, hash_key, identity_of
 
 IDENTITY = Identity("shop", "r1")
