@@ -88,11 +88,15 @@ class LambdaRuntime:
                 time.sleep(0.01)
             else:
                 return self
+        self._end()
         raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         # It ends the runtime's process, which it started, by itself.
         self._process.terminate()
         self._process.wait(10)

@@ -1,4 +1,8 @@
-"""An AWS emulator as a process, for `sam deploy`. It runs functions as processes of its own, without Docker."""
+"""An AWS emulator as a process, for `sam deploy`.
+
+It runs functions as processes of its own, without Docker. It enforces the policies of roles and resources, and speaks
+TLS, because ours refuse anything else.
+"""
 
 import os
 import socket
@@ -10,10 +14,12 @@ from typing import Any, Self
 
 import boto3
 
+from tests.support import certificate
 from tests.support.sam import ROOT
 
-_PROGRAM = ROOT / ".venv-emulator" / "bin" / "ministack"
+_SERVER = ROOT / ".venv-emulator" / "bin" / "hypercorn"
 _START_SECONDS = 60
+_END_SECONDS = 3
 
 
 class Ministack:
@@ -21,15 +27,18 @@ class Ministack:
 
     Attributes:
         url: its endpoint.
+        certificate: what its clients have to trust.
         environment: variables with which AWS's tools and clients speak to it.
     """
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port: int = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"https://127.0.0.1:{self._port}"
+        self.certificate, self._key = certificate.make(folder)
         self.log = folder / "ministack.log"
         self._folder = folder
+        self._clients: dict[str, Any] = {}
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -37,6 +46,7 @@ class Ministack:
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CA_BUNDLE": str(self.certificate),
             "SAM_CLI_TELEMETRY": "0",
         }
 
@@ -52,17 +62,19 @@ class Ministack:
             "GATEWAY_PORT": str(self._port),
             "BIND_HOST": "127.0.0.1",
             "LAMBDA_EXECUTOR": "local",
+            "AUTH": "true",
+            "USE_SSL": "1",
+            "MINISTACK_SSL_CERT": str(self.certificate),
+            "MINISTACK_SSL_KEY": str(self._key),
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
         }
+        # Its own command would serve on port 443 too.
+        command = [str(_SERVER), "ministack.app:app", "--workers", "0", "--bind", f"127.0.0.1:{self._port}"]
+        command += ["--certfile", str(self.certificate), "--keyfile", str(self._key), "--keep-alive", "75"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(_PROGRAM)],
-                cwd=scratch,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -72,21 +84,34 @@ class Ministack:
                 time.sleep(0.05)
             else:
                 return self
+        self._end()
         raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # It ends the functions' processes, which it started, by itself.
+        for client in self._clients.values():
+            client.close()  # the emulator would wait for their connections
+        self._end()
+
+    def _end(self) -> None:
+        # It would wait half a minute for connections of the functions' processes, which end with it.
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+        if service not in self._clients:
+            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # the name is not a literal
+                service,
+                endpoint_url=self.url,
+                verify=str(self.certificate),
+                region_name="us-east-1",
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+            )
+        return self._clients[service]

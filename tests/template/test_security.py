@@ -52,6 +52,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:ListShards",
             "kinesis:PutRecord",
         },
+        "Ledger": {"dynamodb:PutItem"},
         "AsideBucket/*": {"s3:PutObject"},
         "DrainLogs": LOG,
     },
@@ -65,7 +66,7 @@ def _listed(value: Any) -> list[Any]:
 def _named(resource: dict[str, Any]) -> str:
     """Return the logical id that an IAM resource refers to, with what follows its ARN."""
     match resource:
-        case {"Ref": name} | {"Fn::GetAtt": [name, "Arn"]} | {"Fn::If": [_, {"Ref": name}, _]}:
+        case {"Fn::GetAtt": [name, "Arn" | "Id"]} | {"Fn::If": [_, {"Fn::GetAtt": [name, "Id"]}, _]}:
             return str(name)
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text)
