@@ -136,6 +136,12 @@ class Resending:
         if entry.since is None:
             return self._decide_anew(entry)
         database = self._span.destination(self._key)
+        if database.startswith("!"):  # it was in doubt before a database was planned for it
+            account = self._directory.resolve([self._chunk.account]).get(self._chunk.account)
+            if not isinstance(account, Account):
+                return Result.KEPT
+            database = account.database
+            entry = replace(entry, database=database)
         self._turn.aimed.add(database)
         if database in self._turn.sick:
             return Result.SICK

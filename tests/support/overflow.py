@@ -85,7 +85,8 @@ def an_envelope(
 ) -> Envelope:
     """Return an envelope of one table, whose rows' ids are the request's and a number."""
     packed = [
-        msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}"}) for number in range(rows)
+        msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}", "received_at": int(at * 1000)})
+        for number in range(rows)
     ]
     table = TableRows("pageviews", rows, b"".join(packed))
     return Envelope(account, "k1", int(at * 1000), request_id, attempt, (table,))

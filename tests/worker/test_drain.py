@@ -310,14 +310,21 @@ def test_an_envelope_that_the_worker_has_claimed_is_not_set_aside(way: Way) -> N
     assert way.ids() == ["r-0"]
 
 
-def test_what_nobody_can_search_for_any_more_is_in_doubt(way: Way) -> None:
-    """When the stream no longer keeps the minutes in question, Treasure Data may have the rows."""
-    way.kinesis.faults["put_record"] = [timeout()]
+@pytest.mark.parametrize(("landed", "sent"), [("taken", 0), ("gone", 1)])
+def test_what_nobody_can_search_for_any_more_is_in_doubt_and_treasure_data_is_asked(
+    landed: str, sent: int, way: Way
+) -> None:
+    """Once the stream no longer keeps the minutes in question, Treasure Data decides what has to be sent."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if landed == "taken" else timeout()]
     way.collect("r")
+    way.deliver()
     way.wait(7 * DAY)
     assert (way.drain(), len(way.kinesis.called("put_record")), verdicts(way)) == (1, 1, {"set_aside": 1})
     [chunk] = _objects(way)
     assert (chunk.kind, chunk.reason) == (Kind.IN_DOUBT, "stream_unsearched")
+    imports = len(way.delivery.td.imports())
+    _redrive(way)
+    assert (way.ids(), len(way.delivery.td.imports()) - imports, _objects(way)) == (["r-0"], sent, [])
 
 
 def test_what_cannot_be_searched_for_half_the_retention_is_in_doubt(way: Way) -> None:
