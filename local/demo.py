@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -47,45 +47,67 @@ def look(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> No
     )
 
 
-def follow(stack: Stack, reconciliation: Reconciliation, looked: Callable[[int], None]) -> None:
-    """Look until it adds up, or nothing has changed for half a minute.
+def follow(
+    stack: Stack,
+    reconciliation: Reconciliation,
+    looked: Callable[[int], None],
+    patience: float = _PATIENCE_SECONDS,
+) -> None:
+    """Look until it adds up, or nothing changes any more.
 
     Args:
         stack: where to look.
         reconciliation: what was sent.
         looked: is told how many of the accepted events are found.
+        patience: seconds without a change after which it ends.
 
     Raises:
         PartError: a part of the stack ended.
     """
     observer = Observer(stack)
-    before, changed = reconciliation.outstanding + 1, time.monotonic()
-    while not reconciliation.adds_up and time.monotonic() - changed < _PATIENCE_SECONDS:
+    before, changed = reconciliation.outstanding, time.monotonic()
+    while True:
         stack.check()
         look(stack, observer, reconciliation)
         looked(reconciliation.accepted.total() - reconciliation.outstanding)
         if reconciliation.outstanding != before:
             before, changed = reconciliation.outstanding, time.monotonic()
-        time.sleep(0 if reconciliation.adds_up else _LOOK_SECONDS)
+        if reconciliation.adds_up or time.monotonic() - changed > patience:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
-def run(folder: Path, requests: Sequence[RecordedRequest], console: Console) -> bool:
+def run(
+    folder: Path,
+    requests: Sequence[RecordedRequest],
+    console: Console,
+    *,
+    patience: float = _PATIENCE_SECONDS,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> bool:
     """Replay the requests in a stack of its own, tell how it went, and return whether it adds up.
+
+    Args:
+        folder: the stack's.
+        requests: what to send.
+        console: where to tell.
+        patience: seconds without a change after which what is missing counts as missing.
+        settings: of the functions, as for `Stack`.
 
     Raises:
         PartError: a part of the stack did not start, or ended.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with Stack(folder) as stack:
+    with Stack(folder, settings=settings) as stack:
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s; the gateway is {stack.addresses.gateway}"
         )
         with Meter(console, "sent", len(requests)) as meter:
             reconciliation = replay(stack, requests, lambda _: meter.add(1))
         with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
-            follow(stack, reconciliation, meter.set)
-    show(reconciliation, ACCOUNTS, console)
+            follow(stack, reconciliation, meter.set, patience)
+    show(reconciliation, console)
     console.print(f"\nThe whole run took {time.monotonic() - started:.1f} s.")
     return reconciliation.adds_up
 
@@ -111,9 +133,7 @@ def main() -> None:
         console.print(f"The logs of all parts are in {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
-    console.print(
-        "[bold]make up[/] keeps the pipeline running, with a page to send events from and to watch them arrive."
-    )
+    console.print("[bold]make up[/] keeps the pipeline running, with a page to watch it.")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 _log = logging.getLogger(__name__)
 
 Handler = Callable[[dict[str, Any], Any], Any]
-Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any]], None]
-"""Is told of each request: method, target, headers as sent, body, and the event made of it."""
+Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any] | None], None]
+"""Is told of each request: method, target, headers as sent, body, and the event made of it, None where none was."""
 
 
 class Gateway:
@@ -57,7 +57,7 @@ class Gateway:
         port: int = 0,
         function_name: str = "IngestFunction",
         timeout_seconds: float = TIMEOUT_SECONDS,
-        record: Record | None = None,
+        record: Record = lambda *_: None,
     ) -> None:
         self._handler = handler
         self._function_name = function_name
@@ -112,13 +112,12 @@ class Gateway:
             body: as sent.
             source_ip: the client's address.
         """
-        if _head_size(method, target, headers) > MAX_HEAD_BYTES:
-            return _message(431, "Request Header Fields Too Large")
-        if len(body) > MAX_BODY_BYTES:
-            return _message(413, "Request Entity Too Large")
+        refusal = _refusal(method, target, headers, body)
+        if refusal is not None:
+            self._record(method, target, headers, body, None)
+            return refusal
         event = payload_event(method, target, headers, body, source_ip)
-        if self._record is not None:
-            self._record(method, target, headers, body, event)
+        self._record(method, target, headers, body, event)
         if len(json.dumps(event)) > MAX_EVENT_BYTES:
             return _message(413, "Request Too Long")
         deadline = time.time() + self._timeout_seconds
@@ -262,6 +261,17 @@ class _Exchange(BaseHTTPRequestHandler):
 
 def _message(status: int, text: str) -> tuple[int, list[tuple[str, str]], bytes]:
     return status, [("content-type", "application/json")], json.dumps({"message": text}).encode()
+
+
+def _refusal(
+    method: str, target: str, headers: list[tuple[str, str]], body: bytes
+) -> tuple[int, list[tuple[str, str]], bytes] | None:
+    """Return the answer to a request that no function gets to see, None where one does."""
+    if _head_size(method, target, headers) > MAX_HEAD_BYTES:
+        return _message(431, "Request Header Fields Too Large")
+    if len(body) > MAX_BODY_BYTES:
+        return _message(413, "Request Entity Too Large")
+    return None
 
 
 def _head_size(method: str, target: str, headers: list[tuple[str, str]]) -> int:

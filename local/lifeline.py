@@ -5,6 +5,7 @@ afterwards goes to standard error, its log. Its standard input is a pipe that no
 starter, however that ends, so no part outlives the stack.
 """
 
+import io
 import json
 import os
 import select
@@ -23,7 +24,8 @@ class Lifeline:
         self._signals, self._signalled = os.pipe()
         self._answer = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[attr-defined]  # it is the interpreter's own
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # Ctrl-C is for the starter, which ends the parts in order

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.request import urlopen
 
 from local.stack import Stack
+from shared import envelope
 from shared.clock import SystemClock
-from worker.record import from_stream
+from worker.record import START, number
 from worker.shard import Shards
 from worker.span import Span
 
@@ -32,7 +33,7 @@ class _Shard:
         records: that were put on it.
         rows: in these.
         position: the last sequence number that was read; empty before the first.
-        waiting: number and arrival, in UNIX milliseconds, of the records behind the last settled span.
+        waiting: number and arrival, in UNIX seconds, of the records behind the last settled span.
         settled: the last number of the chain's settled beginning.
         spans: that are settled, from the chain's beginning to the first one that is not.
         open: spans that are not settled.
@@ -43,8 +44,8 @@ class _Shard:
     records: int = 0
     rows: int = 0
     position: str = ""
-    waiting: deque[tuple[str, int]] = field(default_factory=deque)
-    settled: str = "000"
+    waiting: deque[tuple[str, float]] = field(default_factory=deque)
+    settled: str = START
     spans: int = 0
     open: int = 0
 
@@ -87,7 +88,7 @@ class Observer:
         with self._lock:
             self._follow()
             shards = list(self._shards.values())
-        now = time.time() * 1000
+        now = time.time()
         tables = self._ask("/-/counts")
         aside = self._aside()
         accepted = sum(shard.rows for shard in shards)
@@ -136,10 +137,11 @@ class Observer:
         iterator = self._kinesis.get_shard_iterator(**stream, **start)["ShardIterator"]
         while iterator:
             answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
-            for place, arrived_at, content in from_stream(answer["Records"], shard.name):
+            for record in answer["Records"]:
                 shard.records += 1
-                shard.rows += sum(block[1] for block in content[6])
-                shard.waiting.append((place, arrived_at))
+                shard.rows += _row_count(record["Data"])
+                arrival = record["ApproximateArrivalTimestamp"].timestamp()
+                shard.waiting.append((number(record["SequenceNumber"]), arrival))
             if answer["Records"]:
                 shard.position = answer["Records"][-1]["SequenceNumber"]
             iterator = answer.get("NextShardIterator") if answer["Records"] else None
@@ -185,8 +187,18 @@ class Observer:
             return json.load(answer)
 
 
+def _row_count(data: bytes) -> int:
+    """Return how many rows a record holds; what cannot be decoded counts as one."""
+    try:
+        if data.startswith(b"{"):
+            return len(json.loads(data)["events"])
+        return envelope.decode(data).row_count
+    except (ValueError, KeyError, TypeError):
+        return 1
+
+
 def _shown(shard: _Shard, now: float) -> Mapping[str, Any]:
-    oldest = (now - shard.waiting[0][1]) / 1000 if shard.waiting else 0.0
+    oldest = now - shard.waiting[0][1] if shard.waiting else 0.0
     return {
         "id": shard.name,
         "records": shard.records,

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from local.reconciliation import Reconciliation
-from shared.accounts import Account
 
 _SHOWN = 10
 
@@ -59,33 +58,30 @@ class Meter:
             self._console.print(f"{self._count:,} of {self._total:,} {self._name}")
 
 
-def show(reconciliation: Reconciliation, accounts: Mapping[str, Account], console: Console) -> None:
+def show(reconciliation: Reconciliation, console: Console) -> None:
     """Print the tables: rows by database and table, then the count."""
     console.print()
-    console.print(_places(reconciliation, accounts))
+    console.print(_places(reconciliation))
     console.print()
     console.print(_count(reconciliation))
     for line in _verdict(reconciliation):
         console.print(line)
 
 
-def _places(reconciliation: Reconciliation, accounts: Mapping[str, Account]) -> Table:
+def _places(reconciliation: Reconciliation) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, title="Events and rows", title_justify="left", title_style="bold"
     )
-    table.add_column("database")
-    table.add_column("table")
-    table.add_column("accounts", style="dim")
+    table.add_column("database", no_wrap=True)
+    table.add_column("table", no_wrap=True)
     for name in ("accepted", "in TD", "set aside", "missing"):
         table.add_column(name, justify="right")
     before = ""
     for place in reconciliation.places:
-        owners = [name for name, account in accounts.items() if account.database == place.database]
         missing = reconciliation.differences.get(place, 0)
         table.add_row(
             place.database if place.database != before else "",
             place.table,
-            ", ".join(owners) if place.database != before else "",
             *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
             _number(reconciliation.aside[place]),
             f"[red]{missing:,}[/]" if missing else "",

@@ -7,7 +7,11 @@ import argparse
 import importlib
 import json
 import logging
+import os
+import threading
+from base64 import b64encode
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.context import Context
 from local.event_source import EventSource, Mapping
 from local.functions import FUNCTIONS, INGEST, REDRIVE, WORKER, Function
+from local.gateway import Gateway, Record
 from local.lifeline import Lifeline
 from local.queue_source import QueueSource
 from local.resources import ACCOUNT_ID, REGION, Resources
@@ -39,11 +44,25 @@ def load(function: Function) -> Handler:
 
 def serve_ingest(handler: Handler, lifeline: Lifeline, record: Path | None) -> None:
     """Put the function behind the gateway."""
-    from local.gateway import Gateway  # noqa: PLC0415
-
-    with Gateway(handler, port=0) as gateway:
+    with ExitStack() as ended, Gateway(handler, record=_recorder(ended, record)) as gateway:
         lifeline.ready(url=gateway.url)
         lifeline.wait()
+
+
+def _recorder(ended: ExitStack, path: Path | None) -> Record:
+    """Return what writes each request down, if there is where to."""
+    if path is None:
+        return lambda *_: None
+    file = ended.enter_context(path.open("a"))
+    one_at_a_time = threading.Lock()
+
+    def record(method: str, target: str, headers: Any, body: bytes, event: Any) -> None:
+        line = {"method": method, "target": target, "headers": headers, "body": b64encode(body).decode()}
+        with one_at_a_time:
+            file.write(json.dumps(line | {"event": event}) + "\n")
+            file.flush()
+
+    return record
 
 
 def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources) -> None:
@@ -64,9 +83,9 @@ def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources) -> None:
         function_name=WORKER.name,
         memory_limit_in_mb=WORKER.memory,
     )
-    with source:
-        lifeline.ready()
-        lifeline.wait()
+    source.start()
+    lifeline.ready()
+    lifeline.wait()
 
 
 def serve_redrive(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, seconds: float) -> None:
@@ -148,6 +167,7 @@ def main() -> None:
         serve_redrive(_invoker(function, handler), lifeline, options.every)
     else:
         serve_drain(_invoker(function, handler), lifeline, made)
+    os._exit(0)  # no invocation is waited for: functions are to survive being killed at any moment
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from local.accounts import KEYS
 from local.interrupt import end_in_order
@@ -19,8 +18,8 @@ from local.stack import PartError, Stack
 from local.website import Website
 
 HOME = Path(__file__).parents[1] / ".local"
-DESCRIPTION = HOME / "stack.json"
-"""Where the addresses of the running stack are written down, for other commands."""
+DESCRIPTION = "stack.json"
+"""The file that holds the addresses of the running stack, for other commands."""
 
 _BEAT_SECONDS = 0.5
 
@@ -42,7 +41,7 @@ def only_one(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunningError(
-                f"the local stack runs already; its addresses are in {home / DESCRIPTION.name}"
+                f"the local stack runs already; its addresses are in {home / DESCRIPTION}"
             ) from None
         yield
 
@@ -55,13 +54,14 @@ def run(home: Path, console: Console) -> None:
         PartError: a part did not start, or ended.
     """
     started = time.monotonic()
-    description = home / DESCRIPTION.name
+    description = home / DESCRIPTION
     with only_one(home), Stack(home / "stack") as stack:
         observer = Observer(stack)
         site = Website(stack.addresses.gateway, KEYS)
         with Server(Page(site, observer.state)) as page:
             stack.save(description)
-            console.print(_addresses(stack, page.url))
+            for line in _addresses(stack, page.url):
+                console.print(line, markup=False)
             console.print(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C ends it.")
             try:
                 while True:
@@ -71,31 +71,38 @@ def run(home: Path, console: Console) -> None:
                 description.unlink()
 
 
-def _addresses(stack: Stack, page: str) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _addresses(stack: Stack, page: str) -> Iterator[str]:
+    """Yield a line for each address."""
+    example = (
+        f'curl \'{stack.addresses.gateway}/v1/events?k={KEYS["shop"]}\' -d \'{{"table": "tries", "n": 1}}\''
+    )
     for name, address in (
-        ("Page", f"[bold]{page}[/]"),
+        ("Page", page),
         ("Gateway", stack.addresses.gateway),
         ("Treasure Data's stand-in", stack.addresses.treasure_data),
         ("AWS (moto)", stack.addresses.aws),
         ("Valkey", stack.addresses.redis),
         ("Logs", str(stack.folder)),
-        (
-            "Try",
-            f'curl \'{stack.addresses.gateway}/v1/events?k={KEYS["shop"]}\' -d \'{{"table": "tries", "n": 1}}\'',
-        ),
+        ("Try", example),
     ):
-        table.add_row(name, address)
-    return table
+        yield f"{name:<26}{address}"
 
 
 def main() -> None:
     """Keep the stack running."""
-    argparse.ArgumentParser(prog="make up", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="make up", description=__doc__)
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=HOME,
+        metavar="FOLDER",
+        help="where to keep everything (default: .local/)",
+    )
+    options = parser.parse_args()
     end_in_order()
     console = Console(highlight=False, soft_wrap=True)
     try:
-        run(HOME, console)
+        run(options.home, console)
     except (AlreadyRunningError, PartError) as error:
         console.print(f"[red]{error}[/]")
         sys.exit(1)

@@ -2,6 +2,7 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en");
+const age = (seconds) => (seconds < 100 ? `${seconds.toFixed(1)} s` : `${number(Math.round(seconds / 60))} min`);
 const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
 function element(tag, className, ...children) {
@@ -64,6 +65,7 @@ function visit() {
 
 /* --- what becomes of it --- */
 
+const ROWS = 24;
 let after = 0;
 let first = true;
 const known = new Map();
@@ -111,7 +113,7 @@ function renderShards(shards) {
   $("shards").replaceChildren(...shards.map((shard) => {
     const fill = element("i");
     fill.style.width = `${(100 * shard.waiting) / most}%`;
-    const waits = shard.waiting ? `${number(shard.waiting)} waiting, ${shard.oldest_seconds.toFixed(1)} s` : "nothing waits";
+    const waits = shard.waiting ? `${number(shard.waiting)} waiting, ${age(shard.oldest_seconds)}` : "nothing waits";
     return element("div", "shard",
       element("p", "", `shard ${Number(shard.id.split("-")[1])}`, element("span", shard.waiting ? "" : "quiet", waits)),
       element("div", "bar", fill),
@@ -153,14 +155,14 @@ function renderTables(tables) {
 function renderRows(rows) {
   if (!rows.length) return;
   $("rows").querySelector(".empty")?.remove();
-  const shown = rows.slice(0, 30).reverse();
+  const shown = rows.slice(0, ROWS).reverse();
   for (const row of shown) {
     const item = rowItem(row);
     $("rows").prepend(item);
     if (!first) flash(item);
   }
   after = Math.max(after, ...rows.map((row) => row.number));
-  while ($("rows").children.length > 30) $("rows").lastChild.remove();
+  while ($("rows").children.length > ROWS) $("rows").lastChild.remove();
 }
 
 const PLUMBING = new Set(["time", "event_id", "received_at", "td_client_id", "td_ip", "td_user_agent"]);

@@ -1,0 +1,358 @@
+"""Makes events/ anew: `python -m local.record`, a real browser on the demo site, through the local stack.
+
+Chromium finds the sites and the gateway under names of their own, so that origins, referrers and preflights are those
+of real pages. What it sends is kept as it came to the gateway, with the payload 2.0 events that the gateway made of
+it and the Kinesis events that hold what the ingest made of those.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+
+from local import recording
+from local.accounts import KEYS
+from local.event_source import Mapping as SourceMapping
+from local.event_source.record import EventForm
+from local.page_server import Server
+from local.recording import EVENTS, RecordedRequest
+from local.stack import PartError, Stack
+from local.website import Website
+
+GATEWAY = "collect.example"
+SITES = ("kettle.example", "daily.example", "notes.example", "mistakes.example")
+VISITORS: tuple[Mapping[str, Any], ...] = (
+    {"locale": "en-US", "viewport": {"width": 1280, "height": 800}},
+    {"locale": "ja-JP", "viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Tokyo"},
+    {"locale": "de-DE", "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+)
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_QUIET_SECONDS = 0.25
+_PATIENCE_SECONDS = 10.0
+
+HTTP_EVENTS: Mapping[str, tuple[str, str]] = {
+    "pixel": ("open shop", "GET"),
+    "pixel-from-script": ("open product", "GET"),
+    "preflight": ("cart", "OPTIONS"),
+    "event": ("cart", "POST"),
+    "events": ("buy", "POST"),
+    "key-in-body": ("like", "POST"),
+    "events-gzip": ("sync", "POST"),
+    "beacon": ("leave shop", "POST"),
+}
+"""Which recorded request stands for what: file name, and the step and method of the first that fits."""
+
+
+class NoBrowserError(Exception):
+    """There is no Chromium to record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A request, and the payload 2.0 event that the gateway made of it; None where it refused the request itself."""
+
+    request: RecordedRequest
+    event: Mapping[str, Any] | None
+
+
+class Tape:
+    """What the gateway writes down, read step by step.
+
+    Args:
+        path: of the gateway's file: one JSON object a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.recorded: list[Recorded] = []
+        self._path = path
+        self._position = 0
+
+    def settle(self, step: str, least: int) -> None:
+        """Wait until at least `least` requests have come and no more are coming; all are of this step.
+
+        Raises:
+            TimeoutError: they do not come.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        new: list[str] = []
+        heard = time.monotonic()
+        while len(new) < least or time.monotonic() - heard < _QUIET_SECONDS:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{step}: {len(new)} of {least} requests came")
+            lines = self._lines()
+            if lines:
+                new += lines
+                heard = time.monotonic()
+            time.sleep(0.02)
+        self.recorded += [_recorded(step, json.loads(line)) for line in new]
+
+    def _lines(self) -> list[str]:
+        if not self._path.exists():
+            return []
+        with self._path.open() as file:
+            file.seek(self._position)
+            text = file.read()
+        whole = text[: text.rfind("\n") + 1]
+        self._position += len(whole.encode())
+        return whole.splitlines()
+
+
+def find_browser() -> str:
+    """Return the path of a Chromium.
+
+    Raises:
+        NoBrowserError: there is none on PATH.
+    """
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        raise NoBrowserError(
+            f"none of {', '.join(_BROWSERS)} is on PATH; install one (Debian: apt install chromium)"
+        )
+    return found
+
+
+class Driver:
+    """A browser's visits to the sites.
+
+    Args:
+        browser: Chromium, which finds the sites by name.
+        tape: what comes to the gateway.
+        chance: decides what visitors do.
+    """
+
+    def __init__(self, browser: Browser, tape: Tape, chance: random.Random) -> None:
+        self._browser = browser
+        self._tape = tape
+        self._chance = chance
+
+    def visit(self, visitor: Mapping[str, Any]) -> None:
+        """Visit one of the sites as people do."""
+        with self._page(visitor) as page:
+            self._chance.choice((self._shop, self._shop, self._article, self._app))(page)
+
+    def every_site(self) -> None:
+        """Visit each site once, whatever chance says."""
+        for visit in (self._shop, self._article, self._app):
+            with self._page(VISITORS[0]) as page:
+                visit(page)
+
+    def make_mistakes(self) -> None:
+        """Do each thing of mistakes.js once."""
+        with self._page(VISITORS[0]) as page:
+            page.goto("http://mistakes.example/mistakes.html")
+            for name in page.evaluate("Object.keys(mistakes)"):
+                page.evaluate("async (name) => { await mistakes[name](); }", name)
+                self._tape.settle(f"mistake: {name}", 1)
+
+    @contextmanager
+    def _page(self, visitor: Mapping[str, Any]) -> Iterator[Page]:
+        context = self._browser.new_context(**visitor)
+        yield context.new_page()
+        context.close()
+
+    def _shop(self, page: Page) -> None:
+        self._do("open shop", 1, lambda: page.goto("http://kettle.example/shop.html"))
+        if self._chance.random() < 0.5:
+            page.fill("input[name=q]", self._chance.choice(("tea & cups", "鉄瓶", "größe 12", "100% wool?")))
+            self._do("search", 1, lambda: page.click("text=Search"))
+        product = page.locator("ul.cards a").nth(self._chance.randrange(4))
+        self._do("open product", 2, product.click)  # the shop's beacon, the product's pixel
+        self._do("cart", 2, lambda: page.click("#cart"))  # the preflight comes first
+        if self._chance.random() < 0.7:
+            self._do("buy", 1, lambda: page.click("#buy"))
+        self._do("back to shop", 1, lambda: page.click("nav a"))
+        self._do("leave shop", 1, lambda: page.goto("about:blank"))
+
+    def _article(self, page: Page) -> None:
+        self._do("open article", 1, lambda: page.goto("http://daily.example/article.html"))
+        for _ in range(self._chance.randrange(1, 5)):
+            page.mouse.wheel(0, 400)
+            page.wait_for_timeout(60)
+        if self._chance.random() < 0.6:
+            self._do("like", 1, lambda: page.click("#like"))
+        self._do("leave article", 1, lambda: page.goto("about:blank"))
+
+    def _app(self, page: Page) -> None:
+        page.goto("http://notes.example/app.html")
+        for _ in range(self._chance.randrange(2, 40)):
+            page.click("#note")
+        self._do("sync", 1, lambda: page.click("#sync"))
+
+    def _do(self, step: str, requests: int, action: Callable[[], object]) -> None:
+        action()
+        self._tape.settle(step, requests)
+
+
+def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
+    """Write a recording and the events to a folder.
+
+    Args:
+        folder: events/, as a rule.
+        visits: how many, beside one to each site and all mistakes.
+        say: is told how it goes.
+
+    Raises:
+        NoBrowserError: there is no Chromium.
+        PartError: the local stack did not start.
+        TimeoutError: the browser did not send what it was to send.
+    """
+    executable = find_browser()
+    with tempfile.TemporaryDirectory() as scratch:
+        tape = Tape(Path(scratch, "gateway.jsonl"))
+        with (
+            Stack(Path(scratch, "stack"), record=Path(scratch, "gateway.jsonl")) as stack,
+            Server(Website(f"http://{GATEWAY}", KEYS)) as site,
+            sync_playwright() as playwright,
+        ):
+            browser = playwright.chromium.launch(
+                executable_path=executable, args=[*_ARGUMENTS, _names(stack.addresses.gateway, site.url)]
+            )
+            driver = Driver(browser, tape, random.Random(1))  # noqa: S311 -- the same visits each time
+            driver.every_site()
+            for number in range(visits):
+                driver.visit(VISITORS[number % len(VISITORS)])
+                say(f"visit {number + 1} of {visits}")
+            visited = _positions(stack)
+            driver.make_mistakes()
+            mistaken = _positions(stack)
+            _produce_otherwise(stack)
+            browser.close()
+            kinesis = {
+                "visits": _kinesis_events(stack, {}, 12),
+                "mistakes": _kinesis_events(stack, visited, 50),
+                "other-producers": _kinesis_events(stack, mistaken, 50),
+            }
+    folder.mkdir(parents=True, exist_ok=True)
+    recording.write((recorded.request for recorded in tape.recorded), folder / recording.REQUESTS.name)
+    _write_events(folder / "http", http_events(tape.recorded))
+    _write_events(folder / "kinesis", kinesis)
+    say(f"{len(tape.recorded)} requests recorded")
+
+
+def http_events(recorded: Sequence[Recorded]) -> dict[str, Mapping[str, Any]]:
+    """Return the payload 2.0 events to keep, by file name: one of each kind, and one of each mistake."""
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for item in recorded:
+        if item.event is None:
+            continue
+        request = item.request
+        for name, place in HTTP_EVENTS.items():
+            if place == (request.step, request.method):
+                chosen.setdefault(name, item.event)
+        kind, _, mistake = request.step.partition(": ")
+        if kind == "mistake" and request.method != "OPTIONS":
+            chosen[f"mistake-{mistake.lower().replace(' ', '-')}"] = item.event
+    return chosen
+
+
+def _recorded(step: str, document: Mapping[str, Any]) -> Recorded:
+    headers = tuple((name, value) for name, value in document["headers"])
+    body = b64decode(document["body"])
+    request = RecordedRequest(step, document["method"], document["target"], headers, body)
+    return Recorded(request, document["event"])
+
+
+def _names(gateway: str, site: str) -> str:
+    """Return Chromium's argument that lets it find the sites and the gateway by name."""
+    addresses = dict.fromkeys(SITES, site) | {GATEWAY: gateway}
+    rules = [f"MAP {name}:80 {address.removeprefix('http://')}" for name, address in addresses.items()]
+    return f"--host-resolver-rules={', '.join(rules)}"
+
+
+def _positions(stack: Stack) -> dict[str, str]:
+    """Return the last sequence number of each shard that has records."""
+    return {shard: records[-1]["SequenceNumber"] for shard, records in _read(stack, {}).items() if records}
+
+
+def _read(stack: Stack, after: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return the records behind those sequence numbers, by shard."""
+    kinesis, stream = stack.resources.client("kinesis"), stack.resources.stream
+    found = {}
+    for shard in kinesis.list_shards(StreamName=stream)["Shards"]:
+        name = shard["ShardId"]
+        start = (
+            {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after[name]}
+            if name in after
+            else {"ShardIteratorType": "TRIM_HORIZON"}
+        )
+        iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=name, **start)["ShardIterator"]
+        found[name] = kinesis.get_records(ShardIterator=iterator, Limit=10_000)["Records"]
+    return found
+
+
+def _kinesis_events(stack: Stack, after: Mapping[str, str], most: int) -> Mapping[str, Any]:
+    """Return the event with the records behind those sequence numbers, of the shard that has most of them."""
+    shard, records = max(_read(stack, after).items(), key=lambda item: len(item[1]))
+    arn = stack.resources.stream_arn
+    form = EventForm(SourceMapping(event_source_arn=arn, starting_position="TRIM_HORIZON"), shard)
+    return form.event([form.record(item) for item in records[:most]])
+
+
+def _produce_otherwise(stack: Stack) -> None:
+    """Put records on the stream that the ingest has not made."""
+    kinesis, stream = stack.resources.client("kinesis"), stack.resources.stream
+    batch = {
+        "account": "app",
+        "events": [{"table": "imports", "line": n, "amount": n * 1.5} for n in range(3)],
+    }
+    mixed = {
+        "account": "app",
+        "events": [{"table": "imports", "time": "2026-01-31T09:00:00+09:00"}, {"line": 7}],
+    }
+    for data in (
+        json.dumps(batch).encode(),
+        json.dumps(mixed).encode(),
+        b"neither an envelope nor JSON",
+        b"\x97\x01 an envelope that was cut off",
+        b'{"account": "app", "events": "none"}',
+    ):
+        kinesis.put_record(StreamName=stream, Data=data, PartitionKey="app/0")
+
+
+def _write_events(folder: Path, events: Mapping[str, Mapping[str, Any]]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, event in events.items():
+        (folder / f"{name}.json").write_text(json.dumps(event, indent=2, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Make the recording anew."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.record", description="Records a browser on the demo site."
+    )
+    parser.add_argument("--visits", type=int, default=40, help="how many visits (default: %(default)s)")
+    parser.add_argument(
+        "--to", type=Path, default=EVENTS, metavar="FOLDER", help="where to write (default: events/)"
+    )
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    try:
+        record(options.to, options.visits, console.print)
+    except (NoBrowserError, PartError, TimeoutError) as error:
+        console.print(f"[red]{error}[/]")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
