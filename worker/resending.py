@@ -133,7 +133,8 @@ class Resending:
         age = self._now() - self._chunk.set_aside_at
         if entry.kind == Kind.PARKED and age > self._rules.parked_max_seconds * 1000:
             return self._rename(Kind.DEAD_LETTER, PARKED_TOO_LONG)
-        if entry.since is None:
+        since = entry.since
+        if since is None:
             return self._decide_anew(entry)
         database = self._span.destination(self._key)
         if database.startswith("!"):  # it was in doubt before a database was planned for it
@@ -145,7 +146,7 @@ class Resending:
         self._turn.aimed.add(database)
         if database in self._turn.sick:
             return Result.SICK
-        if self._means.rules.is_doubt_old(entry.since, self._means.clock.now()):
+        if self._means.rules.is_doubt_old(since, self._means.clock.now()):
             return self._decide_doubt(entry, database)
         return entry
 
