@@ -28,11 +28,12 @@ from shared.settings import IngestSettings
 
 
 class Route(NamedTuple):
-    """Who answers what."""
+    """Who answers what, and how a refusal looks there."""
 
     method: str
     path: str
     answer: Callable[[Request, Intake], Response]
+    refuse: Callable[[Refused], Response] = refusal_response
 
 
 def _health(_request: Request, _intake: Intake) -> Response:
@@ -45,7 +46,7 @@ def _robots(_request: Request, _intake: Intake) -> Response:
 
 
 ROUTES = (
-    Route("GET", "/pixel.gif", pixel.answer),
+    Route("GET", "/pixel.gif", pixel.answer, pixel.refuse),
     Route("HEAD", "/pixel.gif", pixel.answer_head),
     Route("POST", "/v1/events", events_api.answer),
     Route("GET", "/health", _health),
@@ -90,30 +91,37 @@ class Ingest:
     def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
         """Answer one request; the event and the result are of payload format 2.0."""
         request = None
+        refuse: Callable[[Refused], Response] = refusal_response
         try:
             request = Request.from_event(event)
-            response = self._answer(request)
+            if request.method == "OPTIONS":
+                response = self._cors.preflight(request, self._allowed(request.path))
+            else:
+                route = self._route(request)
+                refuse = route.refuse
+                response = route.answer(request, self._intake)
         except Refused as refused:
-            response = refusal_response(refused)
+            response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
             self._journal.count("UnforeseenErrors")
             self._journal.fail("a request met a fault of the ingest", error)
-            response = refusal_response(Refused("internal_error"))
+            response = refuse(Refused("internal_error"))
         if response.error is not None:
             self._report(response.error, request)
         self._journal.flush()
         return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
 
-    def _answer(self, request: Request) -> Response:
-        if request.method == "OPTIONS":
-            return self._cors.preflight(request)
+    def _route(self, request: Request) -> Route:
         methods = self._methods.get(request.path)
         if methods is None:
             raise Refused("not_found")
         route = methods.get(request.method)
         if route is None:
-            raise Refused("method_not_allowed", allow=", ".join([*methods, "OPTIONS"]))
-        return route.answer(request, self._intake)
+            raise Refused("method_not_allowed", allow=self._allowed(request.path))
+        return route
+
+    def _allowed(self, path: str) -> str:
+        return ", ".join([*self._methods.get(path, ()), "OPTIONS"])
 
     def _report(self, code: AnyCode, request: Request | None) -> None:
         failed = ANSWERS[code].status >= 500

@@ -40,9 +40,9 @@ class Cors:
             "vary": "origin",
         }
 
-    def preflight(self, request: Request) -> Response:
-        """Return the answer to OPTIONS on any path; a foreign origin's page learns nothing from it."""
-        headers = {"allow": "GET, HEAD, OPTIONS, POST"}
+    def preflight(self, request: Request, allow: str) -> Response:
+        """Return the answer to OPTIONS on any path, whose methods are `allow`; a foreign page gets no permission."""
+        headers = {"allow": allow}
         origin = request.headers.get("origin")
         if self._any or origin in self._allowed:
             headers |= {

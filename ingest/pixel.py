@@ -28,17 +28,17 @@ _NOT_MEMBERS = {"k", "t"}
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the event in and answer with the image, whatever became of it."""
-    try:
-        key = intake.verify(request.parameter("k"))
-        # The page that shows an image is the image's referrer.
-        page = request.headers.get("referer")
-        verdict = intake.take(
-            request, key, [_event(request.query)], request.parameter("t"), {"td_url": page} if page else None
-        )
-    except Refused as refused:
-        return _image(refused.code)
-    return _image(verdict.rejected[0].code if verdict.rejected else None)
+    """Take the event in and answer with the image, also where the event is rejected."""
+    key = intake.verify(request.parameter("k"))
+    page = request.headers.get("referer")  # the page that shows an image is the image's referrer
+    columns = {"td_url": page} if page else None
+    verdict = intake.take(request, key, [_event(request.query)], request.parameter("t"), columns)
+    return _image(verdict.rejected[0].code) if verdict.rejected else Response(200, _HEADERS, GIF)
+
+
+def refuse(refused: Refused) -> Response:
+    """Answer with the image all the same: no page shows a broken one."""
+    return _image(refused.code)
 
 
 def answer_head(_request: Request, _intake: Intake) -> Response:
@@ -61,7 +61,5 @@ def _event(query: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:
     return event
 
 
-def _image(code: AnyCode | None) -> Response:
-    if code is None:
-        return Response(200, _HEADERS, GIF)
+def _image(code: AnyCode) -> Response:
     return Response(ANSWERS[code].status, {**refusal_headers(code), **_HEADERS}, GIF, code)

@@ -91,6 +91,16 @@ def test_an_outage_shows_too() -> None:
     )
 
 
+def test_even_a_fault_of_the_ingest_is_answered_with_the_image() -> None:
+    """Whatever happens, no page shows a broken one."""
+    site = Site()
+    site.kinesis.faults = [RuntimeError("a fault")]
+
+    answer = site.pixel("")
+
+    assert (500, "internal_error", pixel.GIF) == (answer.status, answer.code, answer.body)
+
+
 def test_a_repeated_parameter_becomes_a_list() -> None:
     """And, as every nested value, JSON text."""
     site = Site()

@@ -40,6 +40,6 @@ from shared import names
         (names.is_table, "٣٣٣", False),
     ],
 )
-def test_names(legal: Callable[[str], bool], name: str, expected: bool) -> None:  # noqa: FBT001 -- a table's column
+def test_names(legal: Callable[[str], bool], name: str, expected: bool) -> None:
     """Lower case ASCII letters, digits and `_`, within the length of its kind."""
     assert expected == legal(name)

@@ -1,0 +1,203 @@
+"""Bad input, each kind with its documented answer, and nothing lost of its neighbours."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared import write_key
+from tests.support.ingest import KEY, START, Answer, Site, gzipped
+
+GOOD = {"table": "pageviews", "page": "home"}
+GOOD_TEXT = json.dumps(GOOD)
+FORGED = [
+    "shop",
+    "shop.k1",
+    "shop.k1.",
+    "shop.k1.AAAAAAAAAAAAAAAAAAAAAA",
+    f"{KEY}x",
+    KEY[:-1],
+    KEY.upper(),
+    KEY.replace("shop", "shop2"),
+    KEY.replace("k1", "k2"),
+    KEY.replace("k1", "k1-1"),
+    write_key.sign("shop", "k1", "another secret"),
+    write_key.sign("shop", "k9", "first secret"),
+    f"{KEY} {KEY}",
+    f"{KEY},{KEY}",
+    "." * 1000,
+    "x" * 9000,
+    "\x00",
+    "é.k1.x",
+    "\ud800.k1.x",
+]
+"""Keys that nobody signed, other accounts' among them."""
+NOT_JSON = [
+    b"",
+    b" ",
+    b"{",
+    b'{"events": [{"table": "pageviews"}',
+    b"[{}] x",
+    b"{'table': 'pageviews'}",
+    b"[NaN]",
+    b"\x00",
+    b"\xff\xfe[\x00]\x00",
+    b'[{"table": "pageviews", "a": "\xff"}]',
+    b'[{"table": "pageviews", "a": "\xed\xa0\x80"}]',
+    b"\xef\xbb\xbf[]",
+    b"k=key&t=pageviews",
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'[{"a":1e}]',
+    b'["\\x"]',
+    b'["\n"]',
+]
+"""Bodies that are no JSON document in UTF-8."""
+
+
+def verdicts(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
+    """Return the status, how many events were accepted, and the others' indices and codes."""
+    return (
+        answer.status,
+        answer.json["accepted"],
+        [(item["index"], item["code"]) for item in answer.json["rejected"]],
+    )
+
+
+def refused(site: Site, answer: Answer, status: int, code: str) -> None:
+    """Check that the request was refused as a whole, and that nothing of it was put."""
+    assert (status, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
+    assert ([], []) == (site.kinesis.calls, site.sqs.calls)
+
+
+# Keys
+
+
+def test_no_key() -> None:
+    """401, `missing_key`."""
+    refused(site := Site(), site.post([GOOD], key=""), 401, "missing_key")
+
+
+@pytest.mark.parametrize("key", FORGED, ids=range(len(FORGED)))
+def test_forged_keys(key: str) -> None:
+    """401, `invalid_key`, wherever it is sent."""
+    refused(site := Site(), site.post([GOOD], key=key), 401, "invalid_key")
+    refused(site := Site(), site.post([GOOD], key="", x_write_key=key), 401, "invalid_key")
+    refused(site := Site(), site.post({"events": [GOOD], "write_key": key}, key=""), 401, "invalid_key")
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:20]))
+def test_what_is_not_json(body: bytes) -> None:
+    """400, `invalid_json`, with the place where reading ended."""
+    refused(site := Site(), answer := site.post(body), 400, "invalid_json")
+    assert answer.json["error"]["message"].startswith("the body is not one JSON document in UTF-8: ")
+
+
+def test_a_gzip_bomb() -> None:
+    """413, `body_too_large`, however small it was sent."""
+    refused(site := Site(), site.post(gzipped(b" " * 50_000_000)), 413, "body_too_large")
+
+
+def test_a_large_body() -> None:
+    """413, `body_too_large`."""
+    refused(site := Site(), site.post(b"[" + b" " * 1024 * 1024 + b"]"), 413, "body_too_large")
+
+
+def test_501_events() -> None:
+    """413, `too_many_events`: nothing is taken of what was not wholly read."""
+    refused(site := Site(), site.post([GOOD] * 501), 413, "too_many_events")
+
+
+# Events among others
+
+BAD_EVENTS: list[tuple[str, str]] = [
+    ("null", "not_an_object"),
+    ("[]", "not_an_object"),
+    ('"text"', "not_an_object"),
+    ("1e999", "not_an_object"),
+    ("{}", "missing_table"),
+    ('{"table": null}', "missing_table"),
+    ('{"table": "Page Views"}', "invalid_table"),
+    ('{"table": "../../etc"}', "invalid_table"),
+    ('{"table": "pg"}', "invalid_table"),
+    ('{"table": ""}', "invalid_table"),
+    ('{"table": 7}', "invalid_table"),
+    ('{"table": ["pageviews"]}', "invalid_table"),
+    ('{"table": "pageviews", "table": "NO"}', "invalid_table"),
+    ('{"table": "pageviews", "a": ' + "[" * 300 + "]" * 300 + "}", "too_deep"),
+    ('{"table": "pageviews", "a": ' + '{"a":' * 300 + "1" + "}" * 300 + "}", "too_deep"),
+    ('{"table": "pageviews", "a": ' + "[" * 300 + "1" * 30 + "]" * 300 + "}", "too_deep"),
+    ('{"table": "pageviews", "a": "' + "x" * 262_144 + '"}', "event_too_large"),
+    ('{"table": "pageviews", ' + ", ".join(f'"c{n}": 1' for n in range(510)) + "}", "too_many_columns"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), BAD_EVENTS, ids=[f"{code} {text[:30]}" for text, code in BAD_EVENTS]
+)
+def test_a_bad_event_alone_is_rejected(text: str, code: str) -> None:
+    """Those before it and behind it are accepted, and stand on the stream in their order."""
+    site = Site()
+
+    answer = site.post(
+        f'[{{"table": "pageviews", "n": 1}}, {text}, {{"table": "pageviews", "n": 2}}]'.encode()
+    )
+
+    assert (200, 2, [(1, code)]) == verdicts(answer)
+    assert [1, 2] == [row["n"] for _, row in site.rows()]
+
+
+ODD_EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ('"a": 1e999', {"a": None}),
+    ('"a": -1e999, "b": [1e999]', {"a": None, "b": "[null]"}),
+    ('"a": 1, "a": 2', {"a": 2}),
+    ('"a": 1, "A": 2', {"a": 1, "a_2": 2}),
+    ('"a": 123456789012345678901234567890', {"a": "123456789012345678901234567890"}),
+    ('"a": -9223372036854775809', {"a": "-9223372036854775809"}),
+    ('"a": "\\ud800"', {"a": "\ufffd"}),
+    ('"\\udfff": "\\ud83d\\ude00"', {"_": "😀"}),
+    ('"a": "\\u0000"', {"a": "\x00"}),
+    ('"v": 1', {"_v": 1}),
+    ('"": 1', {"_": 1}),
+    ('"1a": 1', {"_1a": 1}),
+    ('"a b": 1, "a-b": 2', {"a_b": 1, "a_b_2": 2}),
+    ('"TIME": 1, "received_at": 2, "Event_Id": 3', {"time_2": 1, "received_at_2": 2, "event_id_2": 3}),
+    (
+        '"time": 1700000000123',
+        {"time": 1_700_000_000, "time_raw": 1_700_000_000_123, "time_rule": "milliseconds"},
+    ),
+    ('"time": -1', {"time": int(START), "time_raw": -1, "time_rule": "out_of_range"}),
+    ('"time": "soon"', {"time": int(START), "time_raw": "soon", "time_rule": "unreadable"}),
+    ('"time": 1e999', {"time": int(START), "time_raw": None, "time_rule": "unreadable"}),
+    ('"event_id": {"a": 1}', {"event_id_2": '{"a":1}'}),
+    ('"__proto__": 1, "constructor": 2', {"__proto__": 1, "constructor": 2}),
+    ('"a": {"b": [1, {"c": null}]}', {"a": '{"b":[1,{"c":null}]}'}),
+    ('"a": "=1+1", "b": "\'; DROP TABLE x"', {"a": "=1+1", "b": "'; DROP TABLE x"}),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), ODD_EVENTS, ids=[text for text, _ in ODD_EVENTS])
+def test_an_odd_event_is_kept_by_rule(text: str, expected: dict[str, Any]) -> None:
+    """It is accepted, its values equal or changed as documented, and its neighbours untouched."""
+    site = Site()
+
+    answer = site.post(f'[{GOOD_TEXT}, {{"table": "pageviews", {text}}}, {GOOD_TEXT}]'.encode())
+
+    assert (200, 3, []) == verdicts(answer)
+    before, (_, row), after = site.rows()
+    assert expected == {name: row[name] for name in row if name in expected}
+    assert {"time", "event_id", "received_at", "td_ip", *expected} == set(row)
+    assert [("pageviews", "home")] * 2 == [(table, neighbour["page"]) for table, neighbour in (before, after)]
+
+
+def test_a_body_of_bad_events_only() -> None:
+    """400 with all verdicts, and nothing is put."""
+    site = Site()
+
+    answer = site.post(f"[{', '.join(text for text, _ in BAD_EVENTS)}]".encode())
+
+    assert (400, 0, [(index, code) for index, (_, code) in enumerate(BAD_EVENTS)]) == verdicts(answer)
+    assert [] == site.kinesis.calls

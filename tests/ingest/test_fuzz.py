@@ -1,0 +1,142 @@
+"""Any request that API Gateway could hand over gets a documented answer; what is accepted stands on the stream."""
+
+import base64
+import json
+from typing import Any
+from urllib.parse import quote
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.refusal import ANSWERS
+from tests.support import json_values
+from tests.support.ingest import KEY, Answer, Site, gzipped, http_event
+
+
+def mostly[T](usual: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    """Draw the usual in four of five cases, so that the deeper parts are reached."""
+    return st.integers(0, 4).flatmap(lambda number: usual if number else other)
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=30)
+KEYS = mostly(st.just(KEY), st.sampled_from(["", "shop.k1.forged", "x"]))
+
+routes = mostly(
+    st.sampled_from([("GET", "/pixel.gif"), ("POST", "/v1/events"), ("POST", "/v1/events")]),
+    st.tuples(
+        st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "", "é"]),
+        st.sampled_from(["/pixel.gif", "/v1/events", "/health", "/robots.txt", "/"]) | TEXTS,
+    ),
+)
+
+names = st.sampled_from(["k", "t", "table", "time", "event_id", "a"]) | TEXTS
+quoted = st.lists(st.tuples(names, KEYS | TEXTS), max_size=6).map(
+    lambda parameters: "&".join(
+        "=".join(quote(text, errors="replace") for text in pair) for pair in parameters
+    )
+)
+raw = st.binary(max_size=40).map(lambda data: data.decode("latin-1"))
+escaped = st.binary(max_size=30).map(lambda data: "".join(f"%{byte:02x}" for byte in data))
+queries = mostly(
+    st.one_of(quoted, raw, escaped, TEXTS).map(f"k={KEY}&t=pageviews&{{}}".format),
+    st.one_of(quoted, raw, escaped, TEXTS),
+)
+
+headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "authorization": mostly(KEYS.map("Bearer {}".format), KEYS | TEXTS),
+        "x-write-key": KEYS | TEXTS,
+        "content-encoding": mostly(
+            st.sampled_from(["gzip", "identity"]), st.sampled_from(["br", "x"]) | TEXTS
+        ),
+        "content-type": st.sampled_from(["application/json", "text/plain", "x"]) | TEXTS,
+        "origin": st.sampled_from(["https://www.shop.example", "null"]) | TEXTS,
+        "referer": TEXTS,
+        "user-agent": TEXTS,
+        "x-other": TEXTS,
+    },
+)
+
+events = mostly(json_values.events, json_values.values)
+batches = st.fixed_dictionaries(
+    {"events": st.lists(events, max_size=4)},
+    optional={
+        "table": mostly(st.just("pageviews"), json_values.values),
+        "write_key": mostly(KEYS, json_values.values),
+    },
+)
+documents = mostly(
+    st.one_of(json_values.events, st.lists(events, max_size=4), batches), json_values.values
+).map(lambda value: json.dumps(value).replace("NaN", "null").replace("Infinity", "1e999").encode())
+contents = mostly(documents, st.binary(max_size=60) | documents.map(lambda text: text[: len(text) // 2]))
+bodies = mostly(
+    contents | contents.map(gzipped),
+    st.one_of(
+        st.tuples(contents.map(gzipped), st.binary(max_size=9)).map(b"".join),
+        st.tuples(contents.map(gzipped), st.integers(0, 60)).map(lambda cut: cut[0][: cut[1]]),
+    ),
+)
+
+
+@st.composite
+def http_events(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a payload 2.0 event; what is in it need not make sense."""
+    method, path = draw(routes)
+    event = http_event(method, path, draw(queries), draw(headers))
+    event["isBase64Encoded"] = draw(mostly(st.just(True), st.just(False)))
+    body = draw(bodies)
+    if event["isBase64Encoded"]:
+        event["body"] = draw(mostly(st.just(base64.b64encode(body).decode()), TEXTS))
+    else:
+        event["body"] = body.decode("utf-8", draw(st.sampled_from(["replace", "surrogateescape"])))
+    absent = st.sampled_from(["rawQueryString", "headers", "body", "isBase64Encoded"])
+    for name in draw(mostly(st.just([]), st.lists(absent))):
+        event.pop(name, None)
+    return event
+
+
+def documented(answer: Answer, method: str, path: str) -> None:
+    """Check the answer's shape; docs/openapi.yaml's is checked elsewhere."""
+    assert answer.status in {200, 204, 400, 401, 404, 405, 413}
+    if answer.code is not None:
+        assert ANSWERS[answer.code].status == answer.status  # type: ignore[index]  # any other code is a KeyError
+    if path == "/pixel.gif" and method == "GET":
+        assert 43 == len(answer.body)
+    elif answer.code is not None:
+        assert {"code", "message"} == set(answer.json["error"])
+    elif path == "/v1/events" and method == "POST":
+        assert {"accepted", "rejected"} == set(answer.json)
+        assert (200 if answer.json["accepted"] else 400) == answer.status
+    for text in answer.headers.values():
+        assert text.isascii()
+        assert text.isprintable()
+
+
+@settings(max_examples=400, deadline=None)
+@given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
+def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: tuple[str, ...]) -> None:
+    """Never an exception, never a 5xx; as many rows stand on the stream as events were accepted."""
+    site = Site(origins)
+
+    answer = site.send(event)
+
+    documented(answer, event["requestContext"]["http"]["method"], event["rawPath"])
+    assert 0 == site.reports.counts["UnforeseenErrors"]
+    assert site.reports.counts["EventsAccepted"] == len(site.rows())
+    json.dumps(site.handler(event, None)).encode()
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents, st.booleans())
+def test_every_document_with_a_valid_key_is_read(document: bytes, zipped: bool) -> None:
+    """Whatever JSON it holds: verdicts on its events, or what is wrong with it as a whole."""
+    site = Site()
+
+    answer = site.post(gzipped(document) if zipped else document, "t=pageviews")
+
+    documented(answer, "POST", "/v1/events")
+    if answer.code is None:
+        assert answer.json["accepted"] == len(site.rows())
+    else:
+        assert answer.code in {"invalid_json", "not_events", "no_events"}

@@ -1,0 +1,195 @@
+"""docs/openapi.yaml is a valid document, and says what the ingest does, no more and no less."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, settings
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from schemathesis import checks
+
+from ingest import app, intake
+from ingest.refusal import ANSWERS, EventCode
+from shared import json_codec
+from tests.support.ingest import KEY, Answer, Site, http_event
+from tests.support.wsgi import wsgi
+
+PATH = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text())
+COMPONENTS = DOCUMENT["components"]
+OPERATIONS = [
+    (method.upper(), path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+
+
+def resolved(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reference refers to."""
+    while "$ref" in value:
+        _, _, kind, name = value["$ref"].split("/")
+        value = COMPONENTS[kind][name]
+    return value
+
+
+def valid(value: Any, schema: dict[str, Any]) -> bool:
+    """Tell whether a value is as a schema says."""
+    whole = {**schema, "components": COMPONENTS}
+    return Draft202012Validator(whole).is_valid(value)
+
+
+def described(answer: Answer, method: str, path: str) -> None:
+    """Check status, headers and body against the document."""
+    responses = DOCUMENT["paths"][path][method.lower()]["responses"]
+    response = resolved(responses[str(answer.status)])
+    for name, reference in response.get("headers", {}).items():
+        header = resolved(reference)
+        assert name in answer.headers or not header.get("required")
+        assert name not in answer.headers or valid(answer.headers[name], header["schema"])
+    [(kind, content)] = response["content"].items()
+    assert kind == answer.headers["content-type"].partition(";")[0]
+    if kind == "application/json":
+        assert valid(json.loads(answer.body), content["schema"])
+
+
+def test_the_document_is_valid() -> None:
+    """As OpenAPI 3.1."""
+    validate(DOCUMENT)
+
+
+def test_it_names_every_route() -> None:
+    """And no other."""
+    assert {(route.method, route.path) for route in app.ROUTES} == {
+        (method, path) for method, path, _ in OPERATIONS
+    }
+
+
+def test_it_names_every_code() -> None:
+    """Of requests and of events."""
+    assert set(ANSWERS) == set(COMPONENTS["schemas"]["Code"]["enum"])
+    events = {code for part in get_args(EventCode) for code in get_args(part) or (part,)}
+    assert events == set(COMPONENTS["schemas"]["EventCode"]["enum"])
+
+
+def test_codes_stand_beside_their_status() -> None:
+    """Where a response names codes, they are those of its status; each code stands somewhere."""
+    named = set()
+    for _, _, operation in OPERATIONS:
+        for status, response in operation["responses"].items():
+            codes = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", response["description"])) & set(ANSWERS)
+            assert {status} >= {str(ANSWERS[code].status) for code in codes}
+            named |= codes
+
+    per_event = {
+        "not_an_object",
+        "too_deep",
+    }  # the pixel cannot earn them, and the events API answers them inside
+    assert set(ANSWERS) - {"not_found", "method_not_allowed"} - per_event == named
+
+
+def test_it_names_the_limits() -> None:
+    """As the code has them."""
+    schemas = COMPONENTS["schemas"]
+    limits = {schemas["Batch"]["properties"]["events"]["maxItems"], schemas["Body"]["anyOf"][1]["maxItems"]}
+
+    assert {intake.MAX_EVENTS} == limits
+    assert "254 levels" in ANSWERS["too_deep"].meaning
+    assert 254 == json_codec.MAX_DEPTH
+
+
+@pytest.mark.parametrize("name", ["batch", "array", "event"])
+def test_examples_of_requests_are_accepted(name: str) -> None:
+    """In full."""
+    example = COMPONENTS["examples"][name]["value"]
+
+    answer = Site().post(example)
+
+    assert (200, []) == (answer.status, answer.json["rejected"])
+    assert valid(example, COMPONENTS["schemas"]["Body"])
+    described(answer, "POST", "/v1/events")
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"), [("verdict", "Verdict"), ("nothing", "NothingAccepted"), ("refusal", "Refusal")]
+)
+def test_examples_of_answers_are_as_described(name: str, schema: str) -> None:
+    """Each is one that the schema allows."""
+    assert valid(COMPONENTS["examples"][name]["value"], COMPONENTS["schemas"][schema])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"table": "pageviews"}],
+        [{"table": "pageviews"}, 1],
+        [1],
+        [],
+        1,
+        [{"table": "pageviews"}] * 501,
+        b"{",
+        b"\x1f\x8b",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("key", [KEY, "", "shop.k1.forged"], ids=["valid", "none", "forged"])
+def test_answers_of_the_events_api_are_as_described(body: Any, key: str) -> None:
+    """Status, headers and body."""
+    described(Site().post(body, key=key), "POST", "/v1/events")
+
+
+@pytest.mark.parametrize(
+    "query", ["", "k=forged", f"k={KEY}", f"k={KEY}&t=pageviews", f"k={KEY}&t=p&a={'x' * 300_000}"]
+)
+def test_answers_of_the_pixel_are_as_described(query: str) -> None:
+    """Status, headers and body."""
+    described(Site().get("/pixel.gif", query), "GET", "/pixel.gif")
+
+
+def test_answers_in_an_outage_are_as_described() -> None:
+    """Of the pixel and of the events API."""
+    site = Site()
+    site.secret.text = ""
+
+    described(site.pixel(""), "GET", "/pixel.gif")
+    described(site.post([{}]), "POST", "/v1/events")
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [RuntimeError()], True
+    described(site.pixel(""), "GET", "/pixel.gif")
+    described(site.post([{"table": "pageviews"}]), "POST", "/v1/events")
+
+
+@pytest.mark.parametrize("path", ["/health", "/robots.txt"])
+def test_other_answers_are_as_described(path: str) -> None:
+    """Status, headers and body."""
+    described(Site().send(http_event("GET", path)), "GET", path)
+
+
+# The document's own requests, and what it does not allow, by the hundred.
+
+schema = schemathesis.openapi.from_path(PATH)
+schema.app = wsgi(Site().handler)
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.unsupported_method,
+    checks.allow_header_conformance,
+]
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_anything_that_is_sent_is_answered_as_described(case: schemathesis.Case) -> None:
+    """Requests that fit the document and requests that do not, with the key that they brought and with a valid one."""
+    for headers in ({}, {"x-write-key": KEY}):
+        response = case.call(headers=headers, base_url="http://collect.example")
+        case.validate_response(response, checks=CHECKS)
+    case.query = {**(case.query or {}), "k": KEY, "t": "pageviews"}
+    case.validate_response(case.call(base_url="http://collect.example"), checks=CHECKS)
