@@ -17,6 +17,7 @@ METRICS = {
     "RowsDeadLettered": "rows set aside because they were refused",
     "RowsAmbiguous": "rows sent again without knowing whether Treasure Data has them: they may be doubled",
     "RowsRedriven": "rows that were set aside and are delivered now",
+    "RowsMissing": "planned rows that the stream no longer held when they were to be sent",
     "Holds": "batches that end before their last record, to be delivered again from there",
     "KeyRefused": "imports that Treasure Data refused because of our API key",
     "AccountsStale": "accounts answered from memory because Redis failed",

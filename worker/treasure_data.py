@@ -200,15 +200,26 @@ class TreasureData:
         if status != 200 or job is None:
             return Asked.UNDECIDED
         state = self._finish(str(job), deadline)
-        if state == "error":  # perhaps for want of the table
-            status, _, _ = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
-            return Asked.NOT_THERE if status == 404 else Asked.UNDECIDED
+        if state == "error":
+            return Asked.NOT_THERE if self._lacks_columns(database, table) else Asked.UNDECIDED
         if state != "success":
             return Asked.UNDECIDED
         status, _, content = self._api("GET", f"/v3/job/result/{_quoted(str(job))}?format=json")
         if status != 200:
             return Asked.UNDECIDED
         return Asked.THERE if content.strip() else Asked.NOT_THERE
+
+    def _lacks_columns(self, database: str, table: str) -> bool:
+        """Tell whether a query failed because the table is missing, or never had a row of ours."""
+        status, _, content = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
+        if status == 404:
+            return True
+        schema = (_json(content) or {}).get("schema")
+        try:
+            columns = {column[0] for column in json.loads(schema)} if isinstance(schema, str) else None
+        except (ValueError, TypeError, IndexError):
+            columns = None
+        return status == 200 and columns is not None and not columns.issuperset(("event_id", "received_at"))
 
     def _finish(self, job: str, deadline: Deadline) -> str:
         while not deadline.near:

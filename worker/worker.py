@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.accounts import Directory
 from worker.aside import AsideUnavailableError
-from worker.chunk import chunks, group
+from worker.chunk import Groups, chunks, group
 from worker.deadline import Deadline
 from worker.execution import Execution, HeldError, Means, Work
 from worker.executor import all_of
@@ -192,6 +192,7 @@ class Worker:
             raise HeldError("the time is up")
         records = self._claimed(batch, self._records_of(batch, span))
         groups = group(records, owners_of(records, span.databases))
+        self._compare(span, groups)
         while not span.done:
             pending = [chunk.key for chunk in chunks(groups, span)]
             cleared = {key for key in pending if span.chunk(key).since is None}
@@ -201,6 +202,13 @@ class Worker:
             if ours:
                 self._execute(batch, span, Work(records, groups), fresh=cleared)
                 return
+
+    def _compare(self, span: Span, groups: Groups) -> None:
+        """Tell of rows that were planned and are no longer on the shard: the retention has ended for them."""
+        missing = sum(span.counts.values()) - sum(block[1] for blocks in groups.values() for block in blocks)
+        if missing:
+            self._journal.count("RowsMissing", missing)
+            self._journal.note("rows that were planned are not on the shard", chain=span.chain, rows=missing)
 
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
         if batch.records[0][0] <= span.first and span.last <= batch.records[-1][0]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import msgpack
 import requests
+from botocore.exceptions import ConnectionClosedError
 
 from local.kinesis_memory import MemoryKinesis
 from local.treasure_data import API_KEY, InProcess, TreasureData
@@ -87,6 +88,72 @@ class InTurn:
         return self._jobs.popleft()() if self._jobs else None
 
 
+class KilledError(BaseException):
+    """The function was killed."""
+
+
+class Meddled:
+    """A client whose calls can be watched, prevented, or made to fail after they took effect.
+
+    Attributes:
+        calls: names of the calls made, in order.
+        before: by call, what happens before it.
+        after: by call, what happens after it took effect; it is handed the result.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.calls: list[str] = []
+        self.before: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        self.after: dict[str, Callable[[dict[str, Any]], Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.client, name)
+        if not callable(call):
+            return call
+
+        def meddled(*args: Any, **request: Any) -> Any:
+            self.calls.append(name)
+            if name in self.before:
+                self.before[name](request)
+            result = call(*args, **request)
+            if name in self.after:
+                self.after[name](request)
+            return result
+
+        return meddled
+
+
+def once(
+    act: Callable[[], Any], when: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Callable[..., None]:
+    """Return a hook that acts at the first call that `when` is true of."""
+    done: list[bool] = []
+
+    def hook(request: dict[str, Any]) -> None:
+        if not done and when(request):
+            done.append(True)
+            act()
+
+    return hook
+
+
+def kill() -> None:
+    """Kill the function."""
+    raise KilledError
+
+
+def lose_answer() -> None:
+    """Let a client lose the answer to a call."""
+    raise ConnectionClosedError(endpoint_url="http://aws")
+
+
+def is_settling(request: dict[str, Any]) -> bool:
+    """Tell whether an update of the ledger settles a span."""
+    values = request.get("ExpressionAttributeValues", {})
+    return bool(values.get(":state") == {"S": "done"})
+
+
 class StaticSecrets:
     """Secrets Manager with fixed values."""
 
@@ -138,9 +205,9 @@ class Delivery:
 
     def __post_init__(self) -> None:
         """Make the services."""
-        self.kinesis = MemoryKinesis(self.clock.now)
+        self.kinesis: Any = Meddled(MemoryKinesis(self.clock.now))
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-        self.dynamodb: Any = MemoryDynamoDB()
+        self.dynamodb: Any = Meddled(MemoryDynamoDB())
         self.dynamodb.create_table(
             TableName=TABLE,
             KeySchema=[
@@ -148,7 +215,7 @@ class Delivery:
                 {"AttributeName": "sk", "KeyType": "RANGE"},
             ],
         )
-        self.s3: Any = MemoryS3(self.clock.now)
+        self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)
         self.redis: Any = MemoryRedis()
         self.redis.hset(accounts.SENTINEL, mapping={"at": "now", "count": "0"})

@@ -1,0 +1,286 @@
+"""Each step of the delivery protocol, in the situation that it is there for."""
+
+from typing import Any
+
+import pytest
+
+from local.treasure_data import Action, Fault, Kind
+from tests.support.delivery import (
+    TABLE,
+    Delivery,
+    envelope,
+    is_settling,
+    kill,
+    lose_answer,
+    once,
+    row,
+)
+from tests.support.delivery import KilledError as Killed
+from worker.span import Kind as AsideKind
+from worker.span import Span, State
+
+CHUNK = "shop/views/0"
+
+
+def delivery(events: int = 1, **changes: Any) -> Delivery:
+    """Return a delivery with one account and that many records."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db")
+    made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(events)))
+    return made
+
+
+def span(made: Delivery) -> Span:
+    """Return the first span."""
+    return next(Span.from_item(item) for item in made.dynamodb.client.items(TABLE) if "first" in item)
+
+
+def fault(made: Delivery, **members: Any) -> None:
+    """Set a fault of imports."""
+    made.td.faults.add(Fault(action=Action.IMPORT, **members))
+
+
+def other_sandbox(made: Delivery) -> Delivery:
+    """Return the same delivery with another sandbox's worker, whose calls no hook sees."""
+    other = Delivery.__new__(Delivery)
+    other.__dict__.update(made.__dict__)
+    other.dynamodb, other.s3, other.kinesis = made.dynamodb.client, made.s3.client, made.kinesis.client
+    return other.start()
+
+
+def test_a_chain_s_end_has_one_successor() -> None:
+    """Of two invocations that both found nothing planned, one plans; the other works on what that one left."""
+    made = delivery(2)
+
+    def run_other(_: Any = None) -> None:
+        assert other_sandbox(made).deliver(0, 1) is None
+
+    made.dynamodb.before = {"put_item": once(run_other)}
+    assert made.deliver(0, 2) is None
+    assert made.ids("shop_db", "views") == ["e0", "e1"]
+
+
+def test_the_plan_comes_before_the_upload() -> None:
+    """What was sent by an invocation that was killed before it settled is sent again under the same id alone."""
+    made = delivery(3)
+    made.dynamodb.before = {"update_item": once(kill, is_settling)}
+    with pytest.raises(Killed):
+        made.deliver(0, 2)
+    made.start()
+    assert made.deliver(1, 3) is None
+    assert made.ids("shop_db", "views") == ["e0", "e1", "e2"]
+    assert made.td.duplicates == 1
+
+
+def test_nothing_is_sent_if_the_plan_s_answer_is_lost_for_good() -> None:
+    """A plan that may or may not stand in the ledger is not carried out; whoever meets it does that."""
+    made = delivery()
+    made.dynamodb.after = {"put_item": lambda _: lose_answer()}
+    assert made.deliver() is not None
+    assert made.td.imports() == []
+    made.dynamodb.after = {}
+    assert made.deliver() is None
+    assert made.ids("shop_db", "views") == ["e0"]
+
+
+def test_a_write_that_the_client_repeats_is_known_as_our_own() -> None:
+    """A plan whose answer was lost, and that the client then wrote again, is ours: no touch, and doubt can be cleared."""
+    made = delivery()
+    client = made.dynamodb.client
+    made.dynamodb.before = {"put_item": once(lambda: None)}
+    original = client.put_item
+
+    def twice(**request: Any) -> Any:
+        original(**request)
+        return original(**request)
+
+    client.put_item = twice
+    made.start()
+    assert made.deliver() is None
+    assert made.dynamodb.calls == ["create_table", "query", "put_item", "update_item"]
+
+
+def test_a_settlement_that_the_client_repeats_is_known_as_our_own() -> None:
+    """A settlement written twice by the client is one."""
+    made = delivery()
+    client = made.dynamodb.client
+    original = client.update_item
+
+    def twice(**request: Any) -> Any:
+        original(**request)
+        return original(**request)
+
+    client.update_item = twice
+    assert made.deliver() is None
+    assert (span(made).done, span(made).version) == (True, 2)
+
+
+def test_a_touch_keeps_the_doubt_from_being_cleared() -> None:
+    """An invocation whose sends were all refused clears no doubt that another one has brought about meanwhile."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=429, retry_after=1000, count=1)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+
+    def run_other() -> None:
+        fault(made, kind=Kind.CLOSE, lands=0, count=1)  # taken, the answer lost
+        other = other_sandbox(made)
+        other.dynamodb = made.dynamodb
+        made.dynamodb.before = {"update_item": once(kill, settles)}
+        with pytest.raises(Killed):
+            other.start().deliver()
+
+    def settles(request: dict[str, Any]) -> bool:
+        return request["ExpressionAttributeValues"][":version"]["N"] == "2"
+
+    made.dynamodb.before = {"update_item": once(run_other)}
+    assert made.deliver() is not None
+    made.dynamodb.before = {}
+    assert made.ids("shop_db", "views") == ["e0"]
+    assert span(made).chunk(CHUNK).since is not None
+    made.clock.sleep(3 * 3600)
+    made.start()
+    assert made.deliver() is None
+    assert made.send_aside().delivered == 1
+    assert made.ids("shop_db", "views") == ["e0"]
+
+
+def test_s3_comes_before_the_ledger() -> None:
+    """A chunk is aside in the ledger only once its object is there."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=422)
+    made.s3.before = {"put_object": once(kill)}
+    with pytest.raises(Killed):
+        made.deliver()
+    assert span(made).chunk(CHUNK).state is State.PENDING
+    made.start()
+    assert made.deliver() is None
+    assert span(made).chunk(CHUNK).state is State.ASIDE
+    assert len(made.objects()) == 1
+
+
+def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
+    """Return a delivery whose chunk was set aside in doubt 46 minutes after its only send."""
+    made = delivery(**changes)
+    with_table(made)
+    fault(made, kind=Kind.CLOSE, lands=0 if taken else None, count=1)
+    made.dynamodb.before = {"get_item": once(kill)}  # the breaker's, after the first failure
+    with pytest.raises(Killed):
+        made.deliver()
+    made.clock.sleep(46 * 60)
+    made.start()
+    assert made.deliver() is None
+    assert len(made.objects()) == 1
+    return made
+
+
+def with_table(made: Delivery, database: str = "shop_db") -> None:
+    """Let the table be there before."""
+    made.means.uploader.sender.treasure_data.create_database(database, 1)
+    made.means.uploader.sender.treasure_data.create_table(database, "views", 1)
+
+
+def test_doubt_ends_sending_under_the_same_id() -> None:
+    """Rows that Treasure Data may have had for longer than it remembers ids are not sent, but set aside in doubt."""
+    made = in_doubt(taken=True)
+    assert [name.split("/")[1] for name in made.objects()] == ["in_doubt"]
+    assert made.journal.counts["RowsInDoubt"] == 1
+    assert len(made.td.imports()) == 1
+
+
+def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
+    """Before a last send under the old id can have landed and shows, the redrive leaves the chunk alone."""
+    made = in_doubt(taken=True)
+    made.clock.sleep(23 * 60)  # 69 minutes after the send
+    report = made.send_aside()
+    assert (report.delivered, report.kept, len(made.objects())) == (0, 1, 1)
+    made.clock.sleep(2 * 60)
+    assert made.send_aside().delivered == 1
+    assert made.objects() == []
+    assert made.ids("shop_db", "views") == ["e0"]
+
+
+def test_what_treasure_data_does_not_have_is_sent_under_a_new_id() -> None:
+    """Where the query finds nothing the chunk is sent, under another id than before."""
+    made = in_doubt(taken=False)
+    before = span(made).unique_id(CHUNK, "shop_db", 0)
+    made.clock.sleep(25 * 60)
+    assert made.send_aside().delivered == 1
+    assert made.ids("shop_db", "views") == ["e0"]
+    assert before not in [one.unique_id for one in made.td.imports()]
+    assert made.objects() == []
+
+
+def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
+    """After an answer that does not exclude that the rows were taken, the chunk's doubt stands."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=500)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    assert made.deliver() is not None
+    assert span(made).chunk(CHUNK).since is not None
+
+
+def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
+    """After answers that all exclude that the rows were taken, the chunk is free of doubt, and goes where the plan says."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=429)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    assert made.deliver() is not None
+    assert span(made).chunk(CHUNK).since is None
+    made.td.faults.clear()
+    made.clock.sleep(4 * 3600)
+    made.start()
+    assert made.deliver() is None
+    assert made.ids("shop_db", "views") == ["e0"]
+
+
+def test_doubt_that_began_before_is_not_cleared() -> None:
+    """An invocation that met a chunk in doubt cannot clear it, whatever its own sends were answered."""
+    made = delivery()
+    with_table(made)
+    fault(made, kind=Kind.CLOSE, count=1)
+    made.dynamodb.before = {"get_item": once(kill)}
+    with pytest.raises(Killed):
+        made.deliver()
+    since = span(made).chunk(CHUNK).since
+    fault(made, kind=Kind.STATUS, status=429)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    made.clock.sleep(60)
+    made.start()
+    assert made.deliver() is not None
+    assert span(made).chunk(CHUNK).since == since
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+def test_every_send_looks_at_the_deadline(threads: int) -> None:
+    """Once the time is up no further chunk is sent, not even by a thread that has it, and it is free of doubt."""
+    made = Delivery(threads=threads)
+    made.map(shop="shop_db", blog="blog_db")
+    made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
+    with_table(made)
+    with_table(made, "blog_db")
+    fault(made, kind=Kind.SLOW, seconds=7.4)
+    assert made.deliver(remaining_ms=10_000) is not None
+    assert len(made.td.imports()) == 1
+    assert span(made).chunk("blog/views/0").since is None
+    made.td.faults.clear()
+    assert made.deliver() is None
+    assert (made.ids("shop_db", "views"), made.ids("blog_db", "views")) == (["e1"], ["e2"])
+
+
+def test_two_invocations_settle_one_span_together() -> None:
+    """Of what overlapping invocations write about a span, delivered beats aside and aside beats pending."""
+    made = Delivery()
+    made.map(shop="shop_db", blog="blog_db")
+    made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
+    made.td.faults.add(Fault(kind=Kind.STATUS, database="blog_db", action=Action.IMPORT, status=422, count=1))
+
+    def run_other() -> None:
+        assert other_sandbox(made).deliver() is None
+
+    made.dynamodb.before = {"update_item": once(run_other)}
+    assert made.deliver() is None
+    assert made.ids("blog_db", "views") == ["e2"]
+    assert span(made).done
+    assert span(made).chunks == {}
+    made.send_aside(AsideKind.DEAD_LETTER)  # deletes what is left in the bucket
+    assert made.objects() == []

@@ -1,0 +1,227 @@
+"""Decoding of records."""
+
+import json
+from base64 import b64encode
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import envelope as envelopes
+from shared.event_id import derived_event_id
+from tests.support.delivery import envelope, row
+from worker import record
+from worker.record import NOBODY, decode, from_event, from_stream, number, packed, sequence_number
+
+SHARD = "shardId-000000000003"
+PLACE = (SHARD, number("77"), 1_700_000_000.5)
+
+
+def kinesis_event(*records: tuple[str, bytes], shard: str = SHARD) -> dict[str, Any]:
+    """Return a Lambda event with records given by sequence number and data."""
+    return {
+        "Records": [
+            {
+                "eventID": f"{shard}:{digits}",
+                "kinesis": {
+                    "sequenceNumber": digits,
+                    "data": b64encode(data).decode(),
+                    "approximateArrivalTimestamp": 1_700_000_000.123,
+                },
+            }
+            for digits, data in records
+        ]
+    }
+
+
+@given(st.lists(st.integers(0, 10**60), min_size=2, unique=True))
+def test_numbers_sort_as_they_count(numbers: list[int]) -> None:
+    """Sequence numbers as text sort like the numbers, however many digits they have."""
+    assert sorted(numbers) == [int(sequence_number(one)) for one in sorted(number(str(n)) for n in numbers)]
+
+
+def test_start_sorts_before_all() -> None:
+    """A chain's start sorts before every sequence number."""
+    assert record.START < number("0")
+
+
+def test_envelope_keeps_its_blocks() -> None:
+    """An envelope's rows are handed on as they are, undecoded."""
+    data = envelope(
+        "shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}, key_id="k7", request_id="q"
+    )
+    expected = (
+        envelopes.VERSION,
+        "shop",
+        "k7",
+        1_700_000_000_000,
+        "q",
+        0,
+        (
+            ("views", 2, msgpack.packb(row("e1")) + msgpack.packb(row("e2"))),
+            ("clicks", 1, msgpack.packb(row("e3"))),
+        ),
+    )
+    assert decode(data, *PLACE) == expected
+
+
+def test_event_and_stream_give_the_same_records() -> None:
+    """What Lambda delivers and what GetRecords returns of the same records is the same."""
+    data = [
+        envelope("shop", {"views": [row("e1")]}),
+        b"junk",
+        b'{"account":"shop","events":[{"table":"views"}]}',
+    ]
+    from_lambda = from_event(kinesis_event(*((str(n), one) for n, one in enumerate(data, 100))))
+    stamp = datetime.fromtimestamp(1_700_000_000.123, UTC)
+    answer = [
+        {"SequenceNumber": str(n), "Data": one, "ApproximateArrivalTimestamp": stamp}
+        for n, one in enumerate(data, 100)
+    ]
+    assert from_stream(answer, SHARD) == from_lambda[SHARD]
+
+
+def test_disorder_and_repeats_are_mended() -> None:
+    """Records come out in the shard's order, each once."""
+    event = kinesis_event(("10", b"b"), ("9", b"a"), ("10", b"b"))
+    assert [one[0] for one in from_event(event)[SHARD]] == [number("9"), number("10")]
+
+
+def test_shards_are_told_apart() -> None:
+    """Records of two shards in one event are kept apart."""
+    event = kinesis_event(("1", b"a"))
+    event["Records"] += kinesis_event(("2", b"b"), shard="shardId-000000000009")["Records"]
+    assert {shard: len(records) for shard, records in from_event(event).items()} == {
+        SHARD: 1,
+        "shardId-000000000009": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"garbage",
+        b"\x97",
+        b"\x97\x01",
+        envelope("shop", {"views": [row("e")]})[:-1],
+        envelope("shop", {"views": [row("e")]}) + b"\x00",
+        msgpack.packb([2, "shop", "k", 1, "r", 0, [["views", 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, []]),
+        msgpack.packb([1, "Shop!", "k", 1, "r", 0, [["views", 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["Views!", 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", 0, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", 1, b""]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", 1, "text"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", 1]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", True, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, 5]),
+        msgpack.packb([1, "shop", None, 1, "r", 0, [["views", 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", None, [["views", 1, b"\x80"]]]),
+        msgpack.packb([1, ["shop"], "k", 1, "r", 0, [["views", 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [[["views"], 1, b"\x80"]]]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [[f"table_{n}", 1, b"\x80"] for n in range(501)]]),
+        b"{",
+        b"{}",
+        b'{"account":"shop"}',
+        b'{"account":"shop","events":[]}',
+        b'{"account":"shop","events":{}}',
+        b'{"account":7,"events":[{}]}',
+        b'{"account":"No!","events":[{}]}',
+        b'{"account":"shop","events":[' + b",".join(b'{"table":"t%04d"}' % n for n in range(501)) + b"]}",
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_what_cannot_be_decoded_keeps_its_bytes(data: bytes) -> None:
+    """A record that is neither an envelope nor JSON of our form is one original under the reason `undecodable`."""
+    content = decode(data, *PLACE)
+    assert content[1] == NOBODY
+    assert content[6] == (("-undecodable", 1, packed(data)),)
+    assert msgpack.unpackb(content[6][0][2]) == data
+
+
+def test_json_form_derives_what_its_rows_lack() -> None:
+    """Id and time of a row in JSON form come from shard, sequence number and arrival, not from clock or chance."""
+    data = orjson.dumps(
+        {"account": "shop", "events": [{"table": "views", "a": 1}, {"table": "views", "event_id": "x"}]}
+    )
+    blocks = decode(data, *PLACE)[6]
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(blocks[0][2])
+    rows = list(unpacker)
+    assert rows == [
+        {
+            "time": 1_700_000_000,
+            "event_id": derived_event_id(SHARD, "77", 0),
+            "received_at": 1_700_000_000_500,
+            "a": 1,
+        },
+        {"time": 1_700_000_000, "event_id": "x", "received_at": 1_700_000_000_500},
+    ]
+
+
+def test_bad_event_leaves_its_neighbours() -> None:
+    """One bad event in JSON form becomes an original of its own under its code; the others become rows."""
+    data = b'{"account":"shop","events":[{"table":"views"},{"table":"No!"},[1],{"table":"views"}]}'
+    blocks = decode(data, *PLACE)[6]
+    assert [(table, count) for table, count, _ in blocks] == [
+        ("views", 2),
+        ("-invalid_table", 1),
+        ("-not_an_object", 1),
+    ]
+    assert msgpack.unpackb(blocks[1][2]) == b'{"table":"No!"}'
+
+
+@given(st.binary(max_size=200))
+def test_nothing_raises(data: bytes) -> None:
+    """Whatever stands on the stream is decoded to something, the same each time, and none of it is lost."""
+    first = decode(data, *PLACE)
+    assert decode(data, *PLACE) == first
+    assert len(first) == 7
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_odd_events_in_json_form(event: Any) -> None:
+    """Any JSON value as an event gives a row or an original."""
+    data = json.dumps({"account": "shop", "events": [event]}).encode()
+    assert sum(count for _, count, _ in decode(data, *PLACE)[6]) == 1
+
+
+def members(*legal: Any) -> st.SearchStrategy[Any]:
+    """Return values that are mostly legal."""
+    return (
+        st.sampled_from(legal) | st.none() | st.text(max_size=3) | st.binary(max_size=3) | st.integers(-2, 2)
+    )
+
+
+blocks = st.lists(
+    st.tuples(members("views"), members(1, 7), members(b"\x80")) | st.tuples(members("views")), max_size=3
+)
+
+
+@given(
+    st.tuples(members(1), members("shop"), members("k1"), members(1), members("r"), members(0), blocks)
+    | st.lists(members(1), max_size=8)
+)
+def test_the_fast_check_agrees_with_the_contract(value: Any) -> None:
+    """What the worker takes for an envelope is what the contract's own decoder takes for one."""
+    data = msgpack.packb(value)
+    try:
+        envelopes.decode(data)
+        is_envelope = True
+    except envelopes.EnvelopeError:
+        is_envelope = False
+    assert (decode(data, *PLACE)[1] != NOBODY) == is_envelope
