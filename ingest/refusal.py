@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from shared import rows
 
@@ -24,6 +24,7 @@ RequestCode = Literal[
 ]
 EventCode = rows.Code | Literal["stream_unavailable"]
 AnyCode = RequestCode | EventCode
+EVENT_CODES: tuple[EventCode, ...] = (*get_args(rows.Code), "stream_unavailable")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import schemathesis
@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from schemathesis import checks
 
-from ingest import app, intake
-from ingest.refusal import ANSWERS, EventCode
-from shared import json_codec
+from ingest import app, intake, request
+from ingest.refusal import ANSWERS, EVENT_CODES
+from shared import json_codec, rows
 from tests.support.ingest import KEY, Answer, Site, http_event
 from tests.support.wsgi import wsgi
 
@@ -72,8 +72,7 @@ def test_it_names_every_route() -> None:
 def test_it_names_every_code() -> None:
     """Of requests and of events."""
     assert set(ANSWERS) == set(COMPONENTS["schemas"]["Code"]["enum"])
-    events = {code for part in get_args(EventCode) for code in get_args(part) or (part,)}
-    assert events == set(COMPONENTS["schemas"]["EventCode"]["enum"])
+    assert set(EVENT_CODES) == set(COMPONENTS["schemas"]["EventCode"]["enum"])
 
 
 def test_codes_stand_beside_their_status() -> None:
@@ -193,3 +192,40 @@ def test_anything_that_is_sent_is_answered_as_described(case: schemathesis.Case)
         case.validate_response(response, checks=CHECKS)
     case.query = {**(case.query or {}), "k": KEY, "t": "pageviews"}
     case.validate_response(case.call(base_url="http://collect.example"), checks=CHECKS)
+
+
+# The page beside the document.
+
+PAGE = (PATH.parent / "http.md").read_text()
+
+
+def test_the_pages_answers_are_as_described() -> None:
+    """Every JSON answer that docs/http.md shows is one that the document allows."""
+    shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+    assert 3 == len(shown)
+    for answer in shown:
+        assert 1 == sum(valid(answer, COMPONENTS["schemas"][name]) for name in ("Verdict", "Refusal"))
+
+
+def test_the_pages_requests_are_answered_as_it_says() -> None:
+    """Every body that docs/http.md sends with curl is taken, with the verdicts that it shows."""
+    bodies = re.findall(r"-d '([^']*)'", PAGE)
+
+    answers = [Site().post(body.encode()).json for body in bodies]
+
+    assert [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)][1:] == answers
+
+
+def test_the_page_names_every_limit() -> None:
+    """As the code has them."""
+    table = PAGE.partition("## Limits")[2].partition("## Codes")[0]
+
+    assert {
+        rows.MAX_ROW_BYTES // 1024,
+        rows.MAX_COLUMNS,
+        json_codec.MAX_DEPTH,
+        intake.MAX_EVENTS,
+        request.MAX_RAW_BYTES // 1024**2,
+        request.MAX_INFLATED_BYTES // 1024**2,
+    } == {int(number) for number in re.findall(r"\| (\d+)(?: KiB| MiB| levels)? \|", table)}

@@ -4,11 +4,14 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import ingest.journal
+import worker.journal
+from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
 from tests.support.sam import template
 
@@ -40,9 +43,24 @@ def outputs_table() -> str:
     return _table(("output", "meaning"), rows)
 
 
+def codes_table(codes: Iterable[AnyCode]) -> str:
+    """Return a Markdown table of codes of the HTTP interface."""
+    rows = ((f"`{code}`", str(ANSWERS[code].status), ANSWERS[code].meaning) for code in codes)
+    return _table(("code", "status", "meaning"), rows)
+
+
+def metrics_table(metrics: Mapping[str, str]) -> str:
+    """Return a Markdown table of a function's metrics."""
+    return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in metrics.items()))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameters_table,
     "outputs": outputs_table,
+    "codes: request": lambda: codes_table(get_args(RequestCode)),
+    "codes: event": lambda: codes_table(EVENT_CODES),
+    "metrics: ingest": lambda: metrics_table(ingest.journal.METRICS),
+    "metrics: worker": lambda: metrics_table(worker.journal.METRICS),
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }
