@@ -1,0 +1,44 @@
+/* Builds dist/ from src/ and measures it: `node build.js`. Exits with 1 where a script is too large. */
+
+import { createHash } from 'node:crypto';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { gzipSync } from 'node:zlib';
+import { buildSync } from 'esbuild';
+import { minify } from 'terser';
+
+const here = new URL('.', import.meta.url).pathname;
+const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
+
+/* Bytes after gzip -9; undefined where nobody waits for it in a page. */
+const SCRIPTS = [
+  { file: 'sluice.js', entry: 'full.js', format: 'iife', limit: 4000 },
+  { file: 'sluice.core.js', entry: 'core.js', format: 'iife', limit: 2500 },
+  { file: 'sluice.mjs', entry: 'module.js', format: 'esm' },
+];
+
+rmSync(`${here}dist`, { recursive: true, force: true });
+mkdirSync(`${here}dist`);
+
+const files = {};
+for (const { file, entry, format, limit } of SCRIPTS) {
+  const bundle = buildSync({
+    entryPoints: [`${here}src/${entry}`],
+    bundle: true,
+    format,
+    target: 'es2018',
+    define: { VERSION: JSON.stringify(`sluice ${version}`), FULL: String(entry != 'core.js') },
+    write: false,
+  }).outputFiles[0].text;
+  const { code } = await minify(bundle, { ecma: 2018, module: format == 'esm', compress: { passes: 4 } });
+  const content = Buffer.from(`${code}\n`);
+  writeFileSync(`${here}dist/${file}`, content);
+  const gzip = gzipSync(content, { level: 9 }).length;
+  const integrity = `sha384-${createHash('sha384').update(content).digest('base64')}`;
+  files[file] = { path: `${version}/${file}`, bytes: content.length, gzip, integrity };
+  const verdict = limit === undefined ? '' : `, ${limit} allowed`;
+  console.log(`${file.padEnd(15)} ${content.length} bytes, ${gzip} after gzip -9${verdict}`);
+  if (gzip > limit) process.exitCode = 1;
+}
+
+copyFileSync(`${here}src/sluice.d.ts`, `${here}dist/sluice.d.ts`);
+writeFileSync(`${here}dist/manifest.json`, `${JSON.stringify({ version, files }, null, 2)}\n`);

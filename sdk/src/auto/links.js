@@ -1,0 +1,22 @@
+import { notice } from '../events.js';
+import { on } from '../safe.js';
+
+const FILES = /\.(7z|apk|avi|csv|dmg|docx?|epub|exe|gz|iso|m4[av]|mov|mp[34]|msi|odt|pdf|pkg|pptx?|rar|tar|txt|wav|wmv|xlsx?|zip)$/i;
+
+/** @param {MouseEvent} event */
+const look = ({ target }) => {
+  const link = /** @type {Element} */ (target).closest('a[href]');
+  if (link instanceof HTMLAnchorElement && /^http/.test(link.protocol)) {
+    const name =
+      link.hasAttribute('download') || FILES.test(link.pathname)
+        ? 'download'
+        : link.host != location.host && 'outbound';
+    if (name) notice(name, { href: link.href, text: link.innerText });
+  }
+};
+
+/** Records clicks on links that lead to files or elsewhere. */
+export const links = () => {
+  on(document, 'click', look);
+  on(document, 'auxclick', look);
+};

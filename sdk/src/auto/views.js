@@ -1,0 +1,30 @@
+import { address } from '../columns.js';
+import { page } from '../events.js';
+import { guard, on } from '../safe.js';
+import { moved } from './leaving.js';
+
+/** Records a view for the page, for each address that its scripts change to, and for each return to it. */
+export const views = () => {
+  let here = address();
+
+  const look = guard(() => {
+    const last = here;
+    here = address();
+    if (here != last) {
+      moved();
+      setTimeout(guard(() => page({ td_referrer: last }))); // scripts set the title after the address
+    }
+  });
+
+  for (const name of /** @type {const} */ (['pushState', 'replaceState'])) {
+    const original = history[name];
+    history[name] = function () {
+      original.apply(this, /** @type {any} */ (arguments));
+      look();
+    };
+  }
+  on(window, 'popstate', look);
+  on(window, 'pageshow', (/** @type {PageTransitionEvent} */ event) => event.persisted && page());
+  if (document.prerendering) on(document, 'prerenderingchange', () => page());
+  else page();
+};

@@ -1,0 +1,127 @@
+import { keyOf } from './settings.js';
+import { keys, read, remove, write } from './storage.js';
+import { uuid } from './uuid.js';
+
+/** How many events a batch holds. */
+const MAX_EVENTS = 10;
+/** How many characters: at three bytes each they stay below the 64 KiB that a browser sends for a page that is left. */
+export const MAX_CHARACTERS = 20000;
+/** How large an event may be: Sluice takes less. */
+const MAX_EVENT_CHARACTERS = 262144;
+/** How many characters of all batches are kept; the oldest go first. */
+const MAX_KEPT = 500000;
+/** How long a batch takes events. */
+export const GATHER_MS = 1000;
+/** How long a batch is its page's own; then any page may send it. */
+const HEAD_START_MS = 5000;
+
+/**
+ * Batches of this page that were never sent.
+ *
+ * @type {Record<string, boolean>}
+ */
+const fresh = {};
+
+/** The key of the batch that takes events, these as JSON, joined by commas, and how many they are. */
+let open = '';
+let events = '';
+let count = 0;
+/** How many events were given up and not yet told of. */
+let dropped = 0;
+
+/**
+ * Returns the name under which the server knows a batch; it starts with when it was made.
+ *
+ * @param {string} key
+ */
+export const batchId = (key) => key.slice(keyOf('b.').length);
+
+/** @param {string} key */
+const age = (key) => Date.now() - parseInt(batchId(key), 36);
+
+/**
+ * Tells whether no page can have sent it.
+ *
+ * @param {string} key
+ */
+export const isOwn = (key) => fresh[key] && age(key) < HEAD_START_MS;
+
+/**
+ * Returns from when any page may send a batch, when it was sent and not answered (both UNIX ms, or 0), and its
+ * events as JSON, joined by commas; these are undefined where there is no batch.
+ *
+ * @param {string} key
+ * @returns {[due: number, doubt: number, events: string]}
+ */
+export const load = (key) => {
+  const [due, doubt, text] = (read(key) || '').split('\n'); // JSON has none
+  return [+due, +doubt, text];
+};
+
+/**
+ * Stores a batch that is not fresh any more.
+ *
+ * @param {string} key
+ * @param {number} wait ms.
+ * @param {number} doubt
+ * @param {string} text
+ */
+export const store = (key, wait, doubt, text) => {
+  fresh[key] = key == open;
+  write(key, [Date.now() + wait, doubt, text].join('\n'), fresh[key]);
+};
+
+/** Returns the keys of all pages' batches but the open one, the oldest first. */
+export const closed = () => keys(keyOf('b.')).filter((key) => key != open);
+
+/** Lets the open batch take no more events. */
+export const close = () => {
+  open = '';
+};
+
+/**
+ * Counts what is given up.
+ *
+ * @param {number} number
+ */
+export const drop = (number) => {
+  dropped += number;
+};
+
+/** Makes room: the oldest batches go. */
+const trim = () => {
+  let kept = 0;
+  for (const key of closed().reverse()) {
+    const text = load(key)[2];
+    kept += text.length;
+    if (kept > MAX_KEPT) {
+      remove(key);
+      drop(JSON.parse(`[${text}]`).length);
+    }
+  }
+};
+
+/**
+ * Puts an event into the open batch, or into a new one where it does not fit.
+ *
+ * @param {Record<string, unknown>} event
+ * @returns {boolean} Whether the batch is full.
+ */
+export const add = (event) => {
+  const text = JSON.stringify(dropped ? { ...event, sluice_dropped: dropped } : event);
+  dropped = 0;
+  if (text.length > MAX_EVENT_CHARACTERS) {
+    drop(1);
+    return false;
+  }
+  if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {
+    events += ',' + text;
+  } else {
+    trim();
+    open = keyOf('b.') + Date.now().toString(36) + '-' + uuid();
+    count = 0;
+    events = text;
+  }
+  store(open, HEAD_START_MS, 0, events);
+  return ++count >= MAX_EVENTS;
+};

@@ -1,0 +1,5 @@
+import { commands } from './commands.js';
+import { install } from './install.js';
+import { guard } from './safe.js';
+
+guard(() => install(commands()))();

@@ -1,0 +1,171 @@
+import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, store } from './batches.js';
+import { isGranted } from './permission.js';
+import { keyOf, settings } from './settings.js';
+import { inMemory, read, remove, write } from './storage.js';
+
+const HOUR_MS = 3600000;
+/** How long a request may take. */
+const PATIENCE_MS = 10000;
+/** How long a batch belongs to the page that sends it. */
+const LEASE_MS = 15000;
+/** How long a store may take to show in other pages what one has written. */
+const SPREAD_MS = 100;
+/** How long a beacon has to arrive, before another page repeats it. */
+const BEACON_MS = 3000;
+const LONGEST_PAUSE_MS = 300000;
+
+let underway = '';
+let failures = 0;
+/** @type {number | undefined} */
+let gathering;
+/** @type {number | undefined} */
+let retrying;
+
+/**
+ * Returns how many ms lie ahead. An hour and more means that the clock was set back.
+ *
+ * @param {unknown} time UNIX ms.
+ */
+const ahead = (time) => {
+  const wait = Number(time) - Date.now();
+  return wait > 0 && wait < HOUR_MS ? wait : 0;
+};
+
+const pause = () => ahead(read(keyOf('pause')));
+/** @param {string} key */
+const lease = (key) => ahead(load(key)[0]);
+const url = () => settings.endpoint + '/v1/events';
+
+/**
+ * @param {string} key
+ * @param {string} events
+ * @param {unknown} own Whether the server cannot have it.
+ */
+const body = (key, events, own) =>
+  `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}",${
+    own ? '' : '"repeat":true,'
+  }"events":[${events}]}`;
+
+/**
+ * Takes over a batch that any page may send.
+ *
+ * @param {string} key
+ * @returns {Promise<boolean>} False where another page was faster.
+ */
+const claim = async (key) => {
+  const [, doubt, events] = load(key);
+  if (!events || lease(key)) return false;
+  store(key, LEASE_MS + Math.random(), doubt, events); // the fraction tells whose it is
+  const text = read(key);
+  await new Promise((done) => setTimeout(done, SPREAD_MS));
+  return read(key) == text;
+};
+
+/**
+ * Sends one batch.
+ *
+ * @param {string} key
+ * @returns {Promise<boolean>} Whether the next one may be sent.
+ */
+const send = async (key) => {
+  const own = isOwn(key);
+  if (!own) {
+    let won;
+    try {
+      won = await navigator.locks.request(key, { ifAvailable: true }, (lock) => !!lock && claim(key));
+    } catch (error) {
+      won = await claim(key);
+    }
+    if (!won) return false;
+  }
+  let [, doubt, events] = load(key);
+  let wait = 0;
+  // Past an hour the server remembers no batch: one that a page had sent when it was left counts as delivered.
+  let done = !!doubt && Date.now() - doubt > HOUR_MS;
+  if (!done) {
+    const text = body(key, events, own);
+    store(key, LEASE_MS, doubt || Date.now(), events);
+    try {
+      const controller = new AbortController();
+      setTimeout(() => controller.abort(), PATIENCE_MS);
+      const answer = await fetch(url(), {
+        method: 'POST',
+        body: text,
+        keepalive: text.length < MAX_CHARACTERS,
+        signal: controller.signal,
+      });
+      write(keyOf('heard'), 1);
+      wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
+      if (/^2|400|413/.test('' + answer.status)) {
+        const { error, rejected = [] } = await answer.json();
+        if (error) drop(JSON.parse(`[${events}]`).length);
+        drop(rejected.length);
+        if (error || rejected[0]) console.warn('sluice', error || rejected);
+        done = true;
+      }
+    } catch (error) {
+      // Where no answer was ever readable, the server may have taken them all and not allow this page to know.
+      if (!read(keyOf('heard'))) doubt = doubt || Date.now();
+    }
+  }
+  if (done || !isGranted()) {
+    failures = 0;
+    remove(key);
+    return true;
+  }
+  wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
+  write(keyOf('pause'), Date.now() + wait);
+  store(key, wait, doubt, events);
+  return false;
+};
+
+/** Sends what may be sent now, one batch after another. */
+export const pump = async () => {
+  if (underway) return;
+  clearTimeout(retrying);
+  try {
+    while (!pause() && navigator.onLine !== false && isGranted()) {
+      underway = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
+      if (!underway || !(await send(underway))) break;
+    }
+  } catch (error) {}
+  underway = '';
+  const waits = closed().map(lease);
+  if (waits.length) {
+    retrying = setTimeout(pump, Math.max(pause(), Math.min(...waits)) + 1000 * (1 + Math.random()));
+  }
+};
+
+/** Sends what was gathered. */
+export const flush = () => {
+  clearTimeout(gathering);
+  gathering = 0;
+  close();
+  return pump();
+};
+
+/**
+ * Keeps an event until it is delivered.
+ *
+ * @param {Record<string, unknown>} event
+ */
+export const enqueue = (event) => {
+  if (add(event)) flush();
+  else gathering = gathering || setTimeout(flush, GATHER_MS);
+};
+
+/** Hands the browser what only this page has, as the page may be gone in a moment. */
+export const leave = () => {
+  close();
+  for (const key of closed()) {
+    const own = isOwn(key);
+    const [, doubt, events] = load(key);
+    if (
+      key != underway &&
+      inMemory().includes(key) &&
+      navigator.sendBeacon(url(), body(key, events, own))
+    ) {
+      store(key, BEACON_MS, doubt || Date.now(), events);
+    }
+  }
+};
