@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def package(function: str) -> str:
     return str(properties(function)["Handler"]).partition(".")[0]
 
 
+@cache
 def loaded(function: str, artifacts: Path, libraries: Path) -> list[str]:
     """Return the modules that a cold start loads from the zip."""
     module = str(properties(function)["Handler"]).rpartition(".")[0]

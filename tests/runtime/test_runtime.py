@@ -1,25 +1,27 @@
 """The built functions in Lambda's real runtime, one sandbox each, with AWS, Redis and Treasure Data beside them."""
 
+import json
 import os
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import msgpack
 import pytest
 import redis
+import requests
 
 from local import functions, resources, valkey
-from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
+from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.part import Part
 from local.resources import Resources
 from local.treasure_data import API_KEY, Server, TreasureData
 from shared import accounts, envelope
 from tests.support.lambda_runtime import LambdaRuntime
+from tests.support.sam import ROOT
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.xdist_group("runtime")
@@ -42,18 +44,24 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Resources]:
-    """An AWS on this machine with what the template makes."""
+def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an AWS on this machine."""
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     part = Part("aws", ["local.aws"], environment, tmp_path_factory.mktemp("aws"))
     try:
-        endpoint = part.ready(START_SECONDS)["endpoint"]
-        yield resources.make(
-            endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
-        )
+        yield part.ready(START_SECONDS)["endpoint"]
     finally:
         part.stop()
         part.wait(10)
+
+
+@pytest.fixture
+def aws(aws_endpoint: str, redis_url: str) -> Resources:
+    """That AWS, with what the template makes and nothing else in it."""
+    requests.post(f"{aws_endpoint}/moto-api/reset", timeout=30).raise_for_status()
+    return resources.make(
+        aws_endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
+    )
 
 
 @pytest.fixture
@@ -92,30 +100,15 @@ def start(
         yield run
 
 
-def http_event(method: str, path: str, query: str = "") -> dict[str, Any]:
-    """Return a request as the HTTP API hands it over."""
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": "collect.example", "user-agent": "Mozilla/5.0"},
-        "requestContext": {
-            "domainName": "collect.example",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.9",
-                "userAgent": "Mozilla/5.0",
-            },
-            "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": "$default",
-            "stage": "$default",
-            "timeEpoch": int(time.time() * 1000),
-        },
-        "isBase64Encoded": False,
-    }
+def recorded(folder: str) -> dict[str, Any]:
+    """Return recorded events by their files' names."""
+    return {path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / folder).glob("*.json")}
+
+
+def aside(aws: Resources) -> list[str]:
+    """Return the names of what is set aside."""
+    listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket)
+    return [found["Key"] for found in listed.get("Contents", ())]
 
 
 def an_envelope(request_id: str, page: str) -> bytes:
@@ -164,25 +157,30 @@ def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
 
 
 def test_a_pixel_is_answered_and_its_event_is_on_the_stream(start: Start, aws: Resources) -> None:
-    """The ingest answers 200 with the GIF, and its one envelope holds the event."""
-    query = urlencode({"k": KEYS["shop"], "t": "pageviews", "page": "/first"})
-    answer = start(functions.INGEST).invoke(http_event("GET", "/pixel.gif", query))
+    """The ingest answers a browser's recorded request with the GIF, and its one envelope holds the event."""
+    answer = start(functions.INGEST).invoke(recorded("http")["pixel"])
 
     assert (200, True) == (answer["statusCode"], answer["isBase64Encoded"])
     assert "image/gif" == answer["headers"]["content-type"]
-    made = envelope.decode(on_stream(aws)[-1])
+    made = envelope.decode(*on_stream(aws))
     assert ("shop", 1, "pageviews") == (made.account, made.row_count, made.tables[0].table)
-    assert "/first" == msgpack.unpackb(made.tables[0].rows)["page"]
+    assert "autumn tea" == msgpack.unpackb(made.tables[0].rows)["campaign"]
 
 
-def test_a_refused_request_leaves_no_trace(start: Start, aws: Resources) -> None:
-    """A forged key is answered 401, and nothing is put."""
-    before = len(on_stream(aws))
-    query = urlencode({"k": "shop.demo.AAAAAAAAAAAAAAAAAAAAAA", "t": "pageviews"})
-    answer = start(functions.INGEST).invoke(http_event("GET", "/pixel.gif", query))
+def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> None:
+    """Every recorded request is answered, none with a fault, and what is called accepted is on the stream."""
+    ingest = start(functions.INGEST)
+    answers = {name: ingest.invoke(event) for name, event in recorded("http").items()}
+    accepted = 0
+    for name, answer in answers.items():
+        assert answer["statusCode"] < 500, name
+        assert name.startswith("mistake-") or answer["statusCode"] < 300, name
+        if answer["headers"].get("content-type") == "image/gif":
+            accepted += answer["statusCode"] == 200
+        elif answer.get("body"):
+            accepted += json.loads(answer["body"]).get("accepted", 0)
 
-    assert 401 == answer["statusCode"]
-    assert before == len(on_stream(aws))
+    assert accepted == sum(envelope.decode(data).row_count for data in on_stream(aws))
 
 
 def test_records_become_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
@@ -194,15 +192,35 @@ def test_records_become_rows(start: Start, aws: Resources, treasure_data: Treasu
     assert ["/one", "/two"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
 
 
+def test_a_recorded_batch_becomes_rows(start: Start, treasure_data: TreasureData) -> None:
+    """The worker delivers the recorded visits, each row once."""
+    event = recorded("kinesis")["visits"]
+    data = [b64decode(record["kinesis"]["data"]) for record in event["Records"]]
+
+    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(event)
+    delivered = sum(rows for tables in treasure_data.counts().values() for rows in tables.values())
+    assert sum(envelope.decode(item).row_count for item in data) == delivered
+
+
+@pytest.mark.parametrize("name", ["mistakes", "other-producers"])
+def test_a_recorded_batch_with_poison_leaves_nothing_behind(
+    name: str, start: Start, aws: Resources, treasure_data: TreasureData
+) -> None:
+    """What cannot be delivered is set aside, the rest is delivered, and the shard moves on."""
+    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(recorded("kinesis")[name])
+    assert treasure_data.counts()
+    assert {"dead_letter"} == {key.split("/")[1] for key in aside(aws)}
+
+
 def test_after_a_time_out_the_next_invocation_delivers(
     start: Start, aws: Resources, treasure_data: TreasureData
 ) -> None:
     """Lambda ends a worker that hangs and says so in plain text; a new process delivers the same batch, once."""
     event = stream_event(aws, an_envelope("r-3", "/three"))
     with TcpProxy(aws.endpoint) as proxy:
-        worker = start(functions.WORKER, endpoint=proxy.url, timeout=2)
+        worker = start(functions.WORKER, endpoint=proxy.url, timeout=5)
         proxy.hang()
-        assert "Task timed out after 2.00 seconds" == worker.invoke(event)
+        assert "Task timed out after 5.00 seconds" == worker.invoke(event)
         proxy.forward()
         assert {"batchItemFailures": []} == worker.invoke(event)
 
