@@ -96,7 +96,7 @@ def test_every_parameter_is_used_and_grouped() -> None:
         ("", False),
     ],
 )
-def test_origins_are_checked_before_anything_is_deployed(origins: str, allowed: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_origins_are_checked_before_anything_is_deployed(origins: str, allowed: bool) -> None:
     """Allowed are `*` alone, or exact origins without a path."""
     pattern = template()["Parameters"]["AllowedOrigins"]["AllowedPattern"]
 
