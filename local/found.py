@@ -42,8 +42,8 @@ def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator
             header, _, payload = data.partition(b"\n")
             chunk = json.loads(header)
             ids = _event_ids(payload)
-            reason = f"{chunk['kind'].replace('_', ' ')}: {chunk['reason']}"
-            yield Found(place_of(chunk["account"], chunk["table"], accounts), ids, reason)
+            place = place_of(chunk["account"], chunk["table"], accounts)
+            yield Found(place, ids, chunk["kind"], chunk["reason"])
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:

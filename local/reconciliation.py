@@ -13,6 +13,7 @@ from local.sender import Sent
 from shared.accounts import Account
 
 NOWHERE = "(no account)"
+DEAD_LETTER = "dead_letter"
 
 
 class Place(NamedTuple):
@@ -29,11 +30,13 @@ class Found:
     Attributes:
         place: their database, or their account's, and their table.
         event_ids: of each row.
-        reason: why they are set aside; empty in Treasure Data.
+        kind: as what they are set aside, in the ledger's word; empty in Treasure Data.
+        reason: why they are set aside.
     """
 
     place: Place
     event_ids: tuple[str, ...]
+    kind: str = ""
     reason: str = ""
 
 
@@ -50,8 +53,8 @@ class Reconciliation:
         accepted: events that were accepted, by place.
         delivered: rows in Treasure Data, by place.
         aside: rows that are set aside, by place.
-        reasons: the same rows by reason.
-        in_flight: what is on its way for certain, by where it is; counts of records, messages and spans.
+        dead_letters: of these, the rows for good, by reason.
+        in_flight: what will change yet, by what it is: records, messages, spans, and rows that are aside for a while.
     """
 
     requests: int = 0
@@ -62,7 +65,7 @@ class Reconciliation:
     accepted: Counter[Place] = field(default_factory=Counter)
     delivered: Counter[Place] = field(default_factory=Counter)
     aside: Counter[Place] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
     in_flight: dict[str, int] = field(default_factory=dict)
     _accepted_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
     _found_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
@@ -88,15 +91,18 @@ class Reconciliation:
         self, delivered: Iterable[Found], aside: Iterable[Found], in_flight: Mapping[str, int]
     ) -> None:
         """Set what was found, in place of what was found before."""
-        self.delivered, self.aside, self.reasons = Counter(), Counter(), Counter()
+        self.delivered, self.aside, self.dead_letters = Counter(), Counter(), Counter()
         self._found_ids = Counter()
-        self.in_flight = dict(in_flight)
+        flight = Counter(in_flight)
         for rows, counts in ((delivered, self.delivered), (aside, self.aside)):
             for found in rows:
                 counts[found.place] += len(found.event_ids)
                 self._found_ids.update((found.place, event_id) for event_id in found.event_ids)
-                if found.reason:
-                    self.reasons[found.reason] += len(found.event_ids)
+                if found.kind == DEAD_LETTER:
+                    self.dead_letters[found.reason] += len(found.event_ids)
+                elif found.kind:
+                    flight[f"rows {found.kind}"] += len(found.event_ids)
+        self.in_flight = dict(flight)
 
     @property
     def places(self) -> list[Place]:

@@ -47,7 +47,8 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_QUIET_SECONDS = 0.25
+_SHARD = "shardId-000000000000"
+_QUIET_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 
 HTTP_EVENTS: Mapping[str, tuple[str, str]] = {
@@ -87,8 +88,13 @@ class Tape:
         self._path = path
         self._position = 0
 
-    def settle(self, step: str, least: int) -> None:
-        """Wait until at least `least` requests have come and no more are coming; all are of this step.
+    def settle(self, step: str, least: int, quiet: float = _QUIET_SECONDS) -> None:
+        """Wait until the requests of a step have come.
+
+        Args:
+            step: what the browser is doing.
+            least: how many there are at least.
+            quiet: for how many seconds none more must come.
 
         Raises:
             TimeoutError: they do not come.
@@ -96,7 +102,7 @@ class Tape:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         new: list[str] = []
         heard = time.monotonic()
-        while len(new) < least or time.monotonic() - heard < _QUIET_SECONDS:
+        while len(new) < least or time.monotonic() - heard < quiet:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{step}: {len(new)} of {least} requests came")
             lines = self._lines()
@@ -162,7 +168,7 @@ class Driver:
             page.goto("http://mistakes.example/mistakes.html")
             for name in page.evaluate("Object.keys(mistakes)"):
                 page.evaluate("async (name) => { await mistakes[name](); }", name)
-                self._tape.settle(f"mistake: {name}", 1)
+                self._tape.settle(f"mistake: {name}", 1, quiet=0)  # each has been answered
 
     @contextmanager
     def _page(self, visitor: Mapping[str, Any]) -> Iterator[Page]:
@@ -220,7 +226,7 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tape = Tape(Path(scratch, "gateway.jsonl"))
         with (
-            Stack(Path(scratch, "stack"), record=Path(scratch, "gateway.jsonl")) as stack,
+            Stack(Path(scratch, "stack"), shards=1, record=Path(scratch, "gateway.jsonl")) as stack,
             Server(Website(f"http://{GATEWAY}", KEYS)) as site,
             sync_playwright() as playwright,
         ):
@@ -232,16 +238,14 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
             for number in range(visits):
                 driver.visit(VISITORS[number % len(VISITORS)])
                 say(f"visit {number + 1} of {visits}")
-            visited = _positions(stack)
+            kinesis = {"visits": _kinesis_event(stack, "", 16)}
+            last = _last(stack)
             driver.make_mistakes()
-            mistaken = _positions(stack)
+            kinesis["mistakes"] = _kinesis_event(stack, last, 50)
+            last = _last(stack)
             _produce_otherwise(stack)
+            kinesis["other-producers"] = _kinesis_event(stack, last, 50)
             browser.close()
-            kinesis = {
-                "visits": _kinesis_events(stack, {}, 12),
-                "mistakes": _kinesis_events(stack, visited, 50),
-                "other-producers": _kinesis_events(stack, mistaken, 50),
-            }
     folder.mkdir(parents=True, exist_ok=True)
     recording.write((recorded.request for recorded in tape.recorded), folder / recording.REQUESTS.name)
     _write_events(folder / "http", http_events(tape.recorded))
@@ -279,33 +283,27 @@ def _names(gateway: str, site: str) -> str:
     return f"--host-resolver-rules={', '.join(rules)}"
 
 
-def _positions(stack: Stack) -> dict[str, str]:
-    """Return the last sequence number of each shard that has records."""
-    return {shard: records[-1]["SequenceNumber"] for shard, records in _read(stack, {}).items() if records}
+def _last(stack: Stack) -> str:
+    """Return the sequence number of the stream's last record."""
+    return str(_read(stack, "")[-1]["SequenceNumber"])
 
 
-def _read(stack: Stack, after: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Return the records behind those sequence numbers, by shard."""
-    kinesis, stream = stack.resources.client("kinesis"), stack.resources.stream
-    found = {}
-    for shard in kinesis.list_shards(StreamName=stream)["Shards"]:
-        name = shard["ShardId"]
-        start = (
-            {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after[name]}
-            if name in after
-            else {"ShardIteratorType": "TRIM_HORIZON"}
-        )
-        iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=name, **start)["ShardIterator"]
-        found[name] = kinesis.get_records(ShardIterator=iterator, Limit=10_000)["Records"]
-    return found
+def _read(stack: Stack, after: str) -> list[Any]:
+    """Return the records behind a sequence number; all where it is empty."""
+    kinesis = stack.resources.client("kinesis")
+    start = {"ShardIteratorType": "TRIM_HORIZON"}
+    if after:
+        start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
+    iterator = kinesis.get_shard_iterator(StreamName=stack.resources.stream, ShardId=_SHARD, **start)
+    records: list[Any] = kinesis.get_records(ShardIterator=iterator["ShardIterator"], Limit=10_000)["Records"]
+    return records
 
 
-def _kinesis_events(stack: Stack, after: Mapping[str, str], most: int) -> Mapping[str, Any]:
-    """Return the event with the records behind those sequence numbers, of the shard that has most of them."""
-    shard, records = max(_read(stack, after).items(), key=lambda item: len(item[1]))
-    arn = stack.resources.stream_arn
-    form = EventForm(SourceMapping(event_source_arn=arn, starting_position="TRIM_HORIZON"), shard)
-    return form.event([form.record(item) for item in records[:most]])
+def _kinesis_event(stack: Stack, after: str, most: int) -> Mapping[str, Any]:
+    """Return the event with the records behind a sequence number, at most so many."""
+    mapping = SourceMapping(event_source_arn=stack.resources.stream_arn, starting_position="TRIM_HORIZON")
+    form = EventForm(mapping, _SHARD)
+    return form.event([form.record(item) for item in _read(stack, after)[:most]])
 
 
 def _produce_otherwise(stack: Stack) -> None:

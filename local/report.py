@@ -115,19 +115,21 @@ def _count(reconciliation: Reconciliation) -> Table:
     table.add_row("accepted", _number(accepted), "as the gateway answered")
     table.add_section()
     table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in Treasure Data's stand-in")
-    table.add_row("dead letters", _number(reconciliation.aside.total()), _codes(reconciliation.reasons))
+    dead_letters = reconciliation.dead_letters
+    table.add_row("dead letters", _number(dead_letters.total()), _codes(dead_letters))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
     table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
     return table
 
 
 def _verdict(reconciliation: Reconciliation) -> list[str]:
-    accepted, delivered, aside = (
-        count.total() for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.aside)
+    accepted, delivered, dead = (
+        count.total()
+        for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.dead_letters)
     )
     if reconciliation.adds_up:
         return [
-            f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead letters {aside:,}"
+            f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead letters {dead:,}"
         ]
     lines = ["[red]It does not add up.[/]", *reconciliation.faults[:_SHOWN]]
     for place, count in reconciliation.differences.items():

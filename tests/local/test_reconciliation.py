@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from local.exchange import OddAnswerError, SentEvent, Verdict, verdict
-from local.recording import RecordedRequest
 from local.reconciliation import NOWHERE, Found, Place, Reconciliation
+from local.recording import RecordedRequest
 from local.sender import Sent
 from shared.accounts import Account
 
@@ -86,12 +86,14 @@ def test_it_adds_up_when_each_event_is_one_row() -> None:
     count.count_sent(answered(SentEvent("shop", "orders", "a"), SentEvent("outlet", "orders", "b")), ACCOUNTS)
     count.count_sent(answered(SentEvent("nobody", "orders", "c"), rejected={"invalid_table": 1}), ACCOUNTS)
     count.count_found(
-        [Found(ORDERS, ("a", "b"))], [Found(Place(NOWHERE, "orders"), ("c",), "dead letter: x")], SETTLED
+        [Found(ORDERS, ("a", "b"))],
+        [Found(Place(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
+        SETTLED,
     )
 
     assert count.adds_up
     assert count.differences == {}
-    assert count.reasons == {"dead letter: x": 1}
+    assert count.dead_letters == {"unknown": 1}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,17 @@ def test_nothing_adds_up_while_something_is_on_its_way(in_flight: Mapping[str, i
     count = Reconciliation()
     count.count_found([], [], in_flight)
 
+    assert not count.adds_up
+
+
+def test_nothing_adds_up_while_rows_are_set_aside_for_a_while() -> None:
+    """Parked rows are found, but not settled: only dead letters stay where they are."""
+    count = Reconciliation()
+    count.count_sent(answered(SentEvent("shop", "orders", "a")), ACCOUNTS)
+    count.count_found([], [Found(ORDERS, ("a",), "parked", "td_503")], SETTLED)
+
+    assert count.differences == {}
+    assert count.in_flight == {"records": 0, "rows parked": 1}
     assert not count.adds_up
 
 

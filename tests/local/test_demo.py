@@ -1,0 +1,102 @@
+"""`make demo`: recorded requests, replayed and reconciled."""
+
+import copy
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from rich.console import Console
+
+from local import demo, recording
+from local.accounts import KEYS
+from local.observer import Observer
+from local.recording import RecordedRequest
+from local.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.xdist_group("stack")
+
+
+def orders(table: str, *event_ids: str) -> RecordedRequest:
+    """Return a request with one event per id."""
+    events = [{"table": table, "event_id": event_id, "time": 1_764_000_000} for event_id in event_ids]
+    headers = (("Host", "collect.example"), ("x-write-key", KEYS["shop"]))
+    return RecordedRequest("orders", "POST", "/v1/events", headers, json.dumps(events).encode())
+
+
+def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
+    """Every accepted event becomes one row or one dead letter; one that Treasure Data loses afterwards is named."""
+    with Stack(tmp_path / "stack") as stack:
+        requests = [*recording.read(), orders("lost", "a"), orders("lost", "b")]
+        count = demo.replay(stack, requests, lambda _: None)
+        demo.follow(stack, count, lambda _: None)
+        reconciled = copy.deepcopy(count)
+        lose = {"database": "shop", "table": "lost", "begin": 1_764_000_000, "end": 1_764_000_001}
+        urlopen(
+            Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST")
+        ).close()
+        demo.look(stack, Observer(stack), count)
+
+    assert reconciled.adds_up
+    assert reconciled.delivered.total() > 400
+    assert set(reconciled.dead_letters) == {"unknown_account", "disabled_account", "revoked_key"}
+    assert {"missing_key", "invalid_key", "invalid_json"} <= set(reconciled.refused)
+    assert {"invalid_table", "missing_table", "event_too_large", "not_an_object"} <= set(reconciled.rejected)
+    assert not count.adds_up
+    assert {event_id for _, event_id in count.odd_ids} == {"a", "b"}
+
+
+def test_a_worker_that_does_not_deliver_fails_the_demo(tmp_path: Path) -> None:
+    """When rows do not arrive the demo says what is missing, and does not call it right."""
+    out = io.StringIO()
+    nowhere = {"TD_IMPORT_ENDPOINT": "http://127.0.0.1:9", "TD_API_ENDPOINT": "http://127.0.0.1:9"}
+
+    adds_up = demo.run(
+        tmp_path / "stack",
+        [orders("stuck", "a", "b")],
+        Console(file=out, width=200),
+        patience=1.5,
+        settings={"WorkerFunction": nowhere},
+    )
+
+    assert not adds_up
+    assert "It does not add up." in out.getvalue()
+    assert "shop.stuck: 2 missing" in out.getvalue()
+    assert "shop.stuck: event a not found" in out.getvalue()
+
+
+def test_the_command_ends_with_the_verdict(tmp_path: Path) -> None:
+    """`make demo` ends with status 0 when it adds up, without a terminal too."""
+    recording.write([orders("few", "a", "b"), orders("few", "c")], tmp_path / "few.jsonl")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "local.demo", "--requests", str(tmp_path / "few.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accepted 3 = delivered 3 + dead letters 0" in done.stdout
+
+
+def test_the_command_says_what_it_cannot_read(tmp_path: Path) -> None:
+    """A broken recording is one line that says where it breaks, and status 1."""
+    (tmp_path / "broken.jsonl").write_text('{"step": "x"}\n')
+
+    done = subprocess.run(
+        [sys.executable, "-m", "local.demo", "--requests", str(tmp_path / "broken.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "broken.jsonl, line 1" in done.stdout

@@ -1,0 +1,171 @@
+"""What is recorded in events/."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import record, recording
+from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
+from ops import accounts
+from shared import write_key
+from tests.support.delivery import Delivery
+from tests.support.ingest import Site
+from worker.aside import decode
+
+HTTP = recording.EVENTS / "http"
+KINESIS = recording.EVENTS / "kinesis"
+
+ANSWERS: Mapping[str, tuple[int, str | None]] = {
+    "beacon": (200, None),
+    "event": (200, None),
+    "events": (200, None),
+    "events-gzip": (200, None),
+    "key-in-body": (200, None),
+    "mistake-broken-gzip": (400, "unreadable_body"),
+    "mistake-broken-json": (400, "invalid_json"),
+    "mistake-broken-utf-8": (200, None),
+    "mistake-disabled-account": (200, None),
+    "mistake-empty-body": (400, "invalid_json"),
+    "mistake-event-too-large": (200, None),
+    "mistake-foreign-secret": (401, "invalid_key"),
+    "mistake-forged-key": (401, "invalid_key"),
+    "mistake-illegal-table": (200, None),
+    "mistake-inflates-too-far": (413, "body_too_large"),
+    "mistake-no-key": (401, "missing_key"),
+    "mistake-no-object": (200, None),
+    "mistake-no-table": (200, None),
+    "mistake-odd-columns": (200, None),
+    "mistake-odd-numbers": (200, None),
+    "mistake-pixel-with-a-forged-key": (401, "invalid_key"),
+    "mistake-pixel-without-key": (401, "missing_key"),
+    "mistake-pixel-without-table": (400, "missing_table"),
+    "mistake-repeated-parameter": (200, None),
+    "mistake-revoked-key": (200, None),
+    "mistake-time-in-milliseconds": (200, None),
+    "mistake-time-in-the-future": (200, None),
+    "mistake-too-deep": (400, None),
+    "mistake-too-many-columns": (200, None),
+    "mistake-too-many-events": (413, "too_many_events"),
+    "mistake-unknown-account": (200, None),
+    "mistake-unknown-path": (404, "not_found"),
+    "mistake-wrong-method": (405, "method_not_allowed"),
+    "pixel": (200, None),
+    "pixel-from-script": (200, None),
+    "preflight": (204, None),
+}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return an event."""
+    event: dict[str, Any] = json.loads(path.read_text())
+    return event
+
+
+def delivered(name: str) -> Delivery:
+    """Return what is around a worker that was handed a recorded event, and took all of it."""
+    delivery = Delivery()
+    event = load(KINESIS / f"{name}.json")
+    delivery.clock.seconds = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
+    accounts.apply(delivery.redis, ACCOUNTS, 0)
+    assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
+    return delivery
+
+
+def rows(delivery: Delivery) -> Mapping[str, int]:
+    """Return the rows in Treasure Data by database and table."""
+    return {
+        f"{database}.{table}": count
+        for database, tables in delivery.td.counts().items()
+        for table, count in tables.items()
+    }
+
+
+def reasons(delivery: Delivery) -> Counter[str]:
+    """Return the rows that are set aside by reason."""
+    found: Counter[str] = Counter()
+    for name in delivery.objects():
+        chunk = decode(delivery.s3.get_object(Bucket="aside", Key=name)["Body"].read())
+        found[chunk.reason] += chunk.rows
+    return found
+
+
+def test_every_http_event_has_its_answer() -> None:
+    """No event is there whose answer is not told here."""
+    assert {path.stem for path in HTTP.iterdir()} == set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_http_events_are_answered_as_documented(name: str) -> None:
+    """The ingest answers a recorded event with the status and the code of its kind."""
+    event = load(HTTP / f"{name}.json")
+    site = Site()
+    site.secret.text = json.dumps(SIGNING_SECRETS)
+    site.clock.time = event["requestContext"]["timeEpoch"] / 1000
+
+    answer = site.send(event)
+
+    assert (answer.status, answer.code) == ANSWERS[name]
+
+
+def test_visits_become_rows() -> None:
+    """The recorded envelopes of visits are delivered, each row to its database."""
+    delivery = delivered("visits")
+
+    assert {database.partition(".")[0] for database in rows(delivery)} == {"shop", "media", "field_app"}
+    assert reasons(delivery) == {}
+
+
+def test_mistakes_become_rows_or_dead_letters() -> None:
+    """Of the recorded mistakes, those of accounts that may not send are dead letters; the others are rows."""
+    delivery = delivered("mistakes")
+
+    assert set(rows(delivery)) == {"shop.mistakes"}
+    assert reasons(delivery) == {"unknown_account": 2, "disabled_account": 1, "revoked_key": 1}
+
+
+def test_other_producers_are_understood_or_set_aside() -> None:
+    """Records in JSON form become rows as far as they can; what cannot be read is set aside, and halts nothing."""
+    delivery = delivered("other-producers")
+
+    assert rows(delivery) == {"field_app.imports": 4}
+    assert reasons(delivery) == {"undecodable": 3, "missing_table": 1}
+
+
+def test_recorded_keys_are_valid() -> None:
+    """The recording's keys are signed by the fixed secrets."""
+    keys = {request.header("x-write-key") for request in recording.read()} & set(KEYS.values())
+
+    assert keys
+    assert {write_key.verify(key, SIGNING_SECRETS).account for key in keys} <= {*ACCOUNTS, "nobody"}
+
+
+def test_a_recording_reads_back(tmp_path: Path) -> None:
+    """Requests are the same after they were written and read."""
+    requests = recording.read()
+    recording.write(requests, tmp_path / "again.jsonl")
+
+    assert recording.read(tmp_path / "again.jsonl") == requests
+
+
+@pytest.mark.xdist_group("stack")
+def test_a_browser_can_be_recorded(tmp_path: Path) -> None:
+    """Chromium's visits and mistakes give the same kinds of events as are recorded."""
+    try:
+        record.find_browser()
+    except record.NoBrowserError:
+        if "CI" in os.environ:
+            raise
+        pytest.skip("no Chromium")
+
+    record.record(tmp_path, 0, lambda _: None)
+
+    assert {path.stem for path in (tmp_path / "http").iterdir()} == set(ANSWERS)
+    assert {request.step for request in recording.read(tmp_path / "requests.jsonl")} >= {
+        request.step for request in recording.read() if request.step.startswith("mistake")
+    }
+    assert len(load(tmp_path / "kinesis" / "other-producers.json")["Records"]) == 5
