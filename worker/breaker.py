@@ -80,11 +80,11 @@ class Breakers:
         health.last_success = self._clock.now()
         health.failing_since = None
 
-    def failed(self, database: str) -> float:
-        """Note that an import failed; return since when, UNIX seconds, all of them have failed here."""
+    def failed(self, database: str, began: float) -> float:
+        """Note that an import, which began at `began`, failed; return since when all have failed here (UNIX seconds)."""
         health, now = self._of(database), self._clock.now()
         if health.failing_since is None or now - health.last_failure > REMEMBERED_SECONDS:
-            health.failing_since = now
+            health.failing_since = began
         health.last_failure = now
         return health.failing_since
 

@@ -23,8 +23,9 @@ class Upload:
         oldest: UNIX seconds at which the oldest of them arrived.
         body: the request's, once it was made.
         attempts: how often it was tried.
+        began: UNIX seconds of the last attempt.
         sure: no attempt can have been taken by Treasure Data.
-        failing_since: UNIX seconds of its first failure.
+        failing_since: UNIX seconds of the first attempt that failed.
         created: its table was missing, and was made.
     """
 
@@ -34,6 +35,7 @@ class Upload:
     oldest: float
     body: bytes = b""
     attempts: int = 0
+    began: float = 0.0
     sure: bool = True
     failing_since: float | None = None
     created: bool = False

@@ -229,6 +229,7 @@ class _Run:
         if upload.attempts:
             self._u.journal.count("UploadRetries")
         upload.attempts += 1
+        upload.began = self._u.clock.now()
         was_failing = lane.failing
         self._executor.submit(
             lambda: (lane, upload, was_failing, self._u.sender.attempt(upload, timeout, self._deadline))
@@ -278,9 +279,9 @@ class _Run:
             lane.waiting.append(upload)
             return  # the next dispatch ends all
         now = self._u.clock.now()
-        since = lane.failing_since = self._u.breakers.failed(lane.database)
+        since = lane.failing_since = self._u.breakers.failed(lane.database, upload.began)
         if upload.failing_since is None:
-            upload.failing_since = now
+            upload.failing_since = upload.began
         # The same chunk once more, so that the others stay free of doubt; then another one: the fault may be the chunk's.
         (lane.waiting.appendleft if upload.attempts % 2 else lane.waiting.append)(upload)
         lane.failing, lane.limit = True, 1

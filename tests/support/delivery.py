@@ -202,6 +202,7 @@ class Delivery:
     query_delay: float = 600.0
     unaskable_doubt: str = "send"
     parked_max_days: float = 14.0
+    executors: Callable[[], Any] = InTurn
 
     def __post_init__(self) -> None:
         """Make the services."""
@@ -223,6 +224,7 @@ class Delivery:
         self.td = TreasureData(clock=self.clock, settings=settings)
         self.secrets = StaticSecrets(td=API_KEY)
         self.entropy = itertools.count(1)
+        self.read: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> "Delivery":
@@ -255,7 +257,7 @@ class Delivery:
             ledger=ledger,
             uploader=uploader,
             aside=self.aside,
-            executors=InTurn,
+            executors=self.executors,
             rules=Rules(cut=self.cut, memory_seconds=self.memory, held_at_most=held_at_most),
             clock=clock,
             journal=journal,
@@ -287,12 +289,17 @@ class Delivery:
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return everything on the shard, as GetRecords does."""
-        iterator = self.kinesis.get_shard_iterator(
-            StreamName=STREAM, ShardId=SHARD, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records: list[dict[str, Any]] = self.kinesis.get_records(ShardIterator=iterator)["Records"]
-        return records
+        """Return everything that was ever put on the shard, as GetRecords does."""
+        start: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if self.read:
+            last = self.read[-1]["SequenceNumber"]
+            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}
+        client = self.kinesis.client
+        iterator = client.get_shard_iterator(StreamName=STREAM, ShardId=SHARD, **start)["ShardIterator"]
+        while (answer := client.get_records(ShardIterator=iterator))["Records"]:
+            self.read += answer["Records"]
+            iterator = answer["NextShardIterator"]
+        return self.read
 
     def event(self, begin: int = 0, end: int | None = None) -> dict[str, Any]:
         """Return Lambda's event with the shard's records from one position to another."""

@@ -1,0 +1,411 @@
+"""No database waits for another, in virtual time."""
+
+from typing import Any
+
+import pytest
+
+from local.treasure_data import Action, Fault, Kind
+from local.treasure_data.settings import Settings
+from tests.support.delivery import TABLE, Delivery, KilledError, envelope, is_settling, kill, once, row
+from tests.support.virtual_time import SideBySide, VirtualClock
+from worker.deadline import Deadline
+from worker.sender import Upload
+from worker.span import Cut, Span
+from worker.treasure_data import Answer
+
+SICK = "sick_db"
+READ_SECONDS = 10.0
+
+
+def delivery(accounts: int = 10, **changes: Any) -> Delivery:
+    """Return a delivery whose sends take 0.2 s; the account `sick` goes to sick_db, `acct_n` to db_n."""
+    clock = VirtualClock()
+    made = Delivery(clock=clock, executors=lambda: SideBySide(clock), **changes)
+    made.td.settings = Settings(answer_seconds=0.2, query_delay=600)
+    made.map(sick=SICK, **{f"acct_{n}": f"db_{n}" for n in range(accounts)})
+    client = made.means.uploader.sender.treasure_data
+    for name in [SICK, *(f"db_{n}" for n in range(accounts))]:
+        client.create_database(name, 1)
+        client.create_table(name, "views", 1)
+    return made
+
+
+def fault(made: Delivery, kind: Kind, database: str | None = SICK, **members: Any) -> None:
+    """Set a fault of imports."""
+    made.td.faults.add(Fault(kind=kind, action=Action.IMPORT, database=database, **members))
+
+
+def silence(made: Delivery) -> None:
+    """Let Treasure Data's status endpoint fail."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=503))
+
+
+def put_round(made: Delivery, number: int, accounts: int = 10, *, sick: bool = True) -> int:
+    """Put one record of each account; return how many."""
+    names = [f"acct_{n}" for n in range(accounts)] + (["sick"] if sick else [])
+    made.put(*(envelope(name, {"views": [row(f"{name}-{number}")]}) for name in names))
+    return len(names)
+
+
+def kinds(made: Delivery) -> list[str]:
+    """Return the kinds of the objects that are set aside."""
+    return [name.split("/")[1] for name in made.objects()]
+
+
+BROKEN = [
+    (Kind.STATUS, {"status": 500}),
+    (Kind.STATUS, {"status": 429, "retry_after": 3600}),
+    (Kind.STATUS, {"status": 403}),
+    (Kind.HANG, {}),
+    (Kind.RESET, {}),
+    (Kind.REFUSE, {}),
+    (Kind.UNREACHABLE, {}),
+    (Kind.CLOSE, {}),
+    (Kind.NOT_JSON, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "members"), BROKEN)
+def test_a_sick_database_is_parked_within_bounds(kind: Kind, members: dict[str, Any]) -> None:
+    """However one database fails, the others' rows arrive at once, and its own are parked within its patience."""
+    made = delivery()
+    fault(made, kind, **members)
+    put_round(made, 0)
+    began = made.clock.now()
+    assert made.deliver() is None
+    assert made.clock.now() - began < 20 + 1
+    assert all(taken.at - began < 1 for taken in made.td.imports() if taken.database != SICK)
+    assert sum(len(taken.rows) for taken in made.td.imports() if taken.database != SICK) == 10
+    assert kinds(made) == ["parked"]
+
+
+@pytest.mark.parametrize(("kind", "members"), BROKEN)
+def test_a_batch_of_the_sick_alone_is_parked_too(kind: Kind, members: dict[str, Any]) -> None:
+    """A batch that holds only the sick database is parked within the same bounds, since Treasure Data is there."""
+    made = delivery()
+    fault(made, kind, **members)
+    put_round(made, 0, accounts=0)
+    began = made.clock.now()
+    assert made.deliver() is None
+    assert made.clock.now() - began < 20 + 1
+    assert kinds(made) == ["parked"]
+
+
+def test_an_open_breaker_parks_at_once_and_untried() -> None:
+    """After the breaker has opened, the database's rows are parked without a send, and so without doubt."""
+    made = delivery()
+    fault(made, Kind.HANG)
+    count = put_round(made, 0)
+    made.deliver()
+    put_round(made, 1)
+    began = made.clock.now()
+    calls = made.td.imports()
+    assert made.deliver(count) is None
+    assert made.clock.now() - began < 1
+    assert len(made.td.imports()) == len(calls) + 10
+    assert kinds(made) == ["parked", "parked"]
+    spans = [Span.from_item(item) for item in made.dynamodb.client.items(TABLE) if "first" in item]
+    assert sorted(span.chunk("sick/views/0").since is None for span in spans) == [False, True]
+
+
+def test_sandboxes_tell_each_other() -> None:
+    """A sandbox that knows nothing parks after the first failure when another one has opened the breaker."""
+    made = delivery()
+    fault(made, Kind.STATUS, status=500)
+    count = put_round(made, 0)
+    made.deliver()
+    put_round(made, 1)
+    made.start()
+    began = made.clock.now()
+    assert made.deliver(count) is None
+    assert made.clock.now() - began < 1
+    assert made.journal.counts["BreakersOpened"] == 0
+
+
+def test_the_ordinary_path_reads_no_breaker() -> None:
+    """While no database fails, breakers cost nothing."""
+    made = delivery()
+    put_round(made, 0)
+    made.dynamodb.calls.clear()
+    made.deliver()
+    assert made.dynamodb.calls == ["query", "put_item", "update_item"]
+
+
+def test_redrive_closes_the_breaker() -> None:
+    """Once the database takes rows again, the redrive delivers what is parked, in doubt or not, and closes the breaker."""
+    made = delivery()
+    fault(made, Kind.STATUS, status=500)
+    count = put_round(made, 0)
+    made.deliver()
+    put_round(made, 1)
+    made.deliver(count)
+    assert made.send_aside().delivered == 0
+    made.td.faults.clear()
+    made.clock.sleep(300)
+    assert made.send_aside().delivered == 2
+    assert made.objects() == []
+    made.clock.sleep(60)
+    put_round(made, 2)
+    assert made.deliver(2 * count) is None
+    assert sorted(made.ids(SICK, "views")) == ["sick-0", "sick-1", "sick-2"]
+    assert made.td.duplicates == 0
+
+
+def test_silence_of_all_holds() -> None:
+    """When Treasure Data is silent altogether, everything is held and nothing is parked."""
+    made = delivery()
+    fault(made, Kind.STATUS, database=None, status=503)
+    silence(made)
+    put_round(made, 0)
+    began = made.clock.now()
+    assert made.deliver() is not None
+    assert made.clock.now() - began < 20 + 1
+    assert made.objects() == []
+    made.td.faults.clear()
+    assert made.deliver() is None
+    assert sum(len(taken.rows) for taken in made.td.imports()) == 11
+
+
+def test_a_long_silence_costs_little_time() -> None:
+    """While the silence goes on, a warm sandbox tries each database once and holds at once."""
+    made = delivery()
+    fault(made, Kind.STATUS, database=None, status=503)
+    silence(made)
+    put_round(made, 0)
+    made.deliver()
+    made.clock.sleep(30)
+    began = made.clock.now()
+    assert made.deliver() is not None
+    assert made.clock.now() - began < 2
+
+
+def test_silence_for_half_the_retention_parks() -> None:
+    """What was held for half the retention is parked although Treasure Data is silent, so that nothing ends with it."""
+    made = delivery(retention=48 * 3600.0)
+    fault(made, Kind.STATUS, database=None, status=503)
+    silence(made)
+    put_round(made, 0)
+    assert made.deliver() is not None
+    event = made.event()
+    made.clock.sleep(24 * 3600 + 60)
+    made.start()
+    answer = made.worker.run(event, 120_000)
+    assert answer == {"batchItemFailures": []}
+    assert set(kinds(made)) == {"in_doubt"}
+
+
+def test_a_wrong_key_holds() -> None:
+    """A key that Treasure Data does not know is an operator's fault: everything is held, and it is counted."""
+    made = delivery()
+    made.secrets.values["td"] = "1/0000"
+    made.start()
+    put_round(made, 0)
+    began = made.clock.now()
+    assert made.deliver() is not None
+    assert made.clock.now() - began < 10
+    assert made.objects() == []
+    assert made.journal.counts["KeyRefused"] > 0
+
+
+def test_a_key_that_may_write_nowhere_holds() -> None:
+    """A key that is refused by all databases of a batch parks none of them."""
+    made = delivery()
+    fault(made, Kind.STATUS, database=None, status=403)
+    put_round(made, 0)
+    assert made.deliver() is not None
+    assert made.objects() == []
+
+
+def test_a_new_key_is_found_without_a_restart() -> None:
+    """After a rotation the new key is read as soon as the old one is refused."""
+    made = delivery()
+    key = made.secrets.values["td"]
+    made.secrets.values["td"] = "1/0000"
+    made.start()
+    put_round(made, 0, accounts=2, sick=False)
+    assert made.deliver() is not None
+    made.secrets.values["td"] = key
+    made.clock.sleep(60)
+    assert made.deliver() is None
+    assert made.ids("db_0", "views") == ["acct_0-0"]
+
+
+def test_a_key_without_a_value_holds() -> None:
+    """While nobody has put a key into the secret, everything is held."""
+    made = delivery()
+    made.secrets.values["td"] = " "
+    made.start()
+    put_round(made, 0)
+    assert made.deliver() is not None
+    assert made.objects() == []
+
+
+def test_one_chunk_that_always_fails_is_parked_alone() -> None:
+    """A chunk that its database never takes is parked without its neighbours, and opens no breaker."""
+    made = delivery()
+    made.means.uploader.sender.treasure_data.create_table("db_0", "odd", 1)
+    fault(made, Kind.STATUS, database="db_0", table="odd", status=500)
+    tables = {f"table_{n:03d}": [row(f"e{n}")] for n in range(300)}
+    made.put(envelope("acct_0", {"odd": [row("bad")], **tables}))
+    assert made.deliver() is None
+    assert [name.split("/")[1:4] for name in made.objects()] == [["parked", "acct_0", "odd"]]
+    assert len(made.td.imports("db_0")) == 300
+    assert made.journal.counts["BreakersOpened"] == 0
+
+
+def test_many_hanging_databases_leave_threads_to_the_others() -> None:
+    """Even when more databases hang than there are threads, the others' rows arrive within one time-out."""
+    made = delivery(accounts=30, threads=8)
+    for n in range(15):
+        fault(made, Kind.HANG, database=f"db_{n}")
+    put_round(made, 0, accounts=30, sick=False)
+    began = made.clock.now()
+    assert made.deliver() is None
+    well = [taken for taken in made.td.imports() if int(taken.database[3:]) >= 15]
+    assert len(well) == 15
+    assert max(taken.at for taken in well) - began < 2 * READ_SECONDS + 2
+
+
+def test_a_well_database_gets_more_than_one_lane() -> None:
+    """Once a database has answered well, several of its chunks are sent at once, but no more than the limit."""
+    made = delivery(accounts=1)
+    made.put(envelope("acct_0", {f"table_{n:03d}": [row(f"e{n}")] for n in range(41)}))
+    made.td.settings = Settings(answer_seconds=1)
+    client = made.means.uploader.sender.treasure_data
+    for n in range(41):
+        client.create_table("db_0", f"table_{n:03d}", 1)
+    began = made.clock.now()
+    made.deliver()
+    assert made.clock.now() - began == pytest.approx(1 + 40 / 4, abs=0.1)
+
+
+def test_retry_after_is_honoured() -> None:
+    """A database that asks for a pause is left alone for it."""
+    made = delivery()
+    fault(made, Kind.STATUS, status=429, retry_after=7, count=1)
+    put_round(made, 0)
+    began = made.clock.now()
+    assert made.deliver() is None
+    assert made.td.imports(SICK)[0].at - began >= 7
+    assert made.journal.counts["UploadRetries"] == 1
+
+
+def test_the_worker_outlives_a_killed_redrive() -> None:
+    """A redrive killed between two steps leaves a chunk that the next one finishes, once."""
+    for call in ("get_object", "get_item", "delete_object"):
+        made = delivery()
+        fault(made, Kind.STATUS, status=429, retry_after=100)
+        put_round(made, 0)
+        assert made.deliver() is None
+        made.td.faults.clear()
+        client = made.s3 if "object" in call else made.dynamodb
+        client.before = {call: once(kill)}
+        with pytest.raises(KilledError):
+            made.send_aside()
+        client.before = {}
+        made.start()
+        made.send_aside()
+        assert made.ids(SICK, "views") == ["sick-0"]
+        assert made.objects() == []
+
+
+def test_p99_of_the_others() -> None:
+    """With one database hanging for an hour, the others' p99 is at most 1.5 times that of a run without the fault."""
+
+    def p99(*, sick: bool) -> float:
+        made = delivery()
+        start = made.clock.now()
+        if sick:
+            fault(made, Kind.HANG, end=start + 3600)
+        waited: list[float] = []
+        sender = made.means.uploader.sender
+        attempt = sender.attempt
+
+        def timed(upload: Upload, timeout: float, deadline: Deadline) -> Answer:
+            answer = attempt(upload, timeout, deadline)
+            waited.append(made.clock.now() - put_at) if upload.database != SICK else None
+            return answer
+
+        sender.attempt = timed  # type: ignore[method-assign]  # measured, not changed
+        delivered = 0
+        for number in range(240):
+            put_at = start + number * 15
+            made.clock.sleep(max(0.0, put_at - made.clock.now()))
+            # every third batch holds the sick database among others, every third one it alone
+            put = delivered + put_round(made, number, 0 if number % 3 == 2 else 10, sick=number % 3 > 0)
+            assert made.deliver(delivered, put) is None
+            delivered = put
+        waited.sort()
+        assert len(waited) == 1600
+        return waited[int(len(waited) * 0.99)]
+
+    assert p99(sick=True) <= 1.5 * p99(sick=False)
+
+
+def test_span_of_413_is_halved() -> None:
+    """An import that is too large is halved until it fits; all rows arrive once, in order, under their own ids."""
+    made = delivery(accounts=1, cut=Cut(1000, 16 << 20))
+    made.td.settings = Settings(largest_import=900)
+    rows = [row(f"e{n:02d}", text="x" * 20) for n in range(50)]
+    made.put(envelope("acct_0", {"views": rows}))
+    assert made.deliver() is None
+    assert sorted(made.ids("db_0", "views")) == [one["event_id"] for one in rows]
+    ids = [taken.unique_id for taken in made.td.imports("db_0")]
+    assert len(set(ids)) == len(ids) > 4
+    made.start()
+    assert made.deliver() is None
+    assert len(made.td.imports("db_0")) == len(ids)
+
+
+def test_a_row_that_is_too_large_is_a_dead_letter() -> None:
+    """A single row that Treasure Data finds too large is set aside; its neighbours arrive."""
+    made = delivery(accounts=1)
+    made.td.settings = Settings(largest_import=900)
+    made.put(envelope("acct_0", {"views": [row("e1"), row("big", text="x" * 2000), row("e2")]}))
+    assert made.deliver() is None
+    assert sorted(made.ids("db_0", "views")) == ["e1", "e2"]
+    assert kinds(made) == ["dead_letter"]
+    assert [one.reason for one in map(made.aside.get, made.objects()) if one] == ["row_too_large"]
+
+
+def test_halves_are_noted_before_they_are_sent() -> None:
+    """Killed after the halves were noted, the next invocation sends the same halves under the same ids."""
+    made = delivery(accounts=1)
+    made.td.settings = Settings(largest_import=70)
+    made.put(envelope("acct_0", {"views": [row("e1"), row("e2")]}))
+    made.dynamodb.before = {"update_item": once(kill, is_settling)}
+    with pytest.raises(KilledError):
+        made.deliver()
+    assert sorted(made.ids("db_0", "views")) == ["e1", "e2"]
+    made.start()
+    made.td.settings = Settings()
+    assert made.deliver() is None
+    assert sorted(made.ids("db_0", "views")) == ["e1", "e2"]
+    assert made.td.duplicates == 2
+
+
+def test_doubt_forbids_halving() -> None:
+    """A chunk that may have been taken whole is not halved: it is set aside in doubt, and Treasure Data asked first."""
+    made = delivery(accounts=1)
+    fault(made, Kind.CLOSE, database="db_0", lands=0, count=1)
+    fault(made, Kind.STATUS, database="db_0", status=413)
+    made.put(envelope("acct_0", {"views": [row("e1"), row("e2")]}))
+    assert made.deliver() is None
+    assert kinds(made) == ["in_doubt"]
+    made.clock.sleep(3 * 3600)
+    assert made.send_aside().delivered == 2
+    assert made.ids("db_0", "views") == ["e1", "e2"]
+
+
+def test_redrive_halves_too() -> None:
+    """A parked chunk that has become too large for Treasure Data is halved in the bucket and delivered."""
+    made = delivery()
+    fault(made, Kind.STATUS, status=429, retry_after=100)
+    made.put(envelope("sick", {"views": [row("e1"), row("e2"), row("e3")]}))
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.td.settings = Settings(largest_import=70)
+    for _ in range(4):
+        made.send_aside()
+    assert sorted(made.ids(SICK, "views")) == ["e1", "e2", "e3"]
+    assert made.objects() == []
