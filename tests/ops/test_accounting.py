@@ -1,0 +1,428 @@
+"""received = delivered + set aside + in flight, from ledger, S3, stream and queue."""
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from local.treasure_data.fault import Action, Fault
+from local.treasure_data.fault import Kind as FaultKind
+from ops.accounting import Accounting, Balance, Rows, Unread
+from shared import accounts
+from shared.accounts import Account
+from tests.support import delivery as support
+from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, Meddled, envelope, row
+from tests.support.memory_sqs import MemorySQS
+from tests.support.overflow import WatchedKinesis, Way, refusal, timeout
+from worker.span import Kind
+
+SHOP = ("shop", "pageviews")
+
+
+def accounting(delivery: Delivery, kinesis: Any = None, sqs: Any = None, queue_url: str = "") -> Accounting:
+    """Return the accounting of a delivery; with an empty queue if none is given."""
+    if sqs is None:
+        sqs = MemorySQS(delivery.clock.now)
+        queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+    return Accounting(
+        dynamodb=delivery.dynamodb,
+        table=TABLE,
+        kinesis=kinesis or delivery.kinesis,
+        stream_name=STREAM,
+        aside=delivery.aside,
+        sqs=sqs,
+        queue_url=queue_url,
+        clock=delivery.clock,
+    )
+
+
+def take(delivery: Delivery, **options: Any) -> Balance:
+    """Return the balance."""
+    return accounting(delivery).take(**options)
+
+
+def put(delivery: Delivery, account: str = "shop", rows: int = 1, table: str = "pageviews") -> None:
+    """Put an envelope on the stream."""
+    number = len(delivery.records())
+    delivery.put(
+        envelope(account, {table: [row(f"e{number}-{i}") for i in range(rows)]}, request_id=f"r{number}")
+    )
+
+
+def fail(delivery: Delivery, database: str, **fault: Any) -> None:
+    """Let imports into a database fail."""
+    delivery.td.faults.add(Fault(database=database, action=Action.IMPORT, **fault))  # type: ignore[attr-defined]  # the default source
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    """Return a delivery whose account shop goes to shop_db."""
+    made = Delivery()
+    made.map(shop="shop_db", blog="blog_db", ill="ill_db")
+    return made
+
+
+def test_nothing_is_nothing(delivery: Delivery) -> None:
+    """An empty ledger and an empty stream add up to nothing."""
+    assert take(delivery) == Balance({}, Unread())
+
+
+def test_counts_what_is_delivered_per_account_and_table(delivery: Delivery) -> None:
+    """Rows that Treasure Data took are delivered."""
+    put(delivery, rows=3)
+    put(delivery, rows=2)
+    put(delivery, "blog", table="visits")
+    delivery.deliver()
+    balance = take(delivery)
+    assert balance.tables == {
+        SHOP: Rows(received=5, delivered=5),
+        ("blog", "visits"): Rows(received=1, delivered=1),
+    }
+    assert (balance.adds_up, balance.spans, balance.open_spans) == (True, 1, 0)
+    assert delivery.td.counts() == {"shop_db": {"pageviews": 5}, "blog_db": {"visits": 1}}
+
+
+def test_counts_what_is_unread_in_records(delivery: Delivery) -> None:
+    """Records behind the last span are counted on the stream, with the age of the oldest."""
+    for _ in range(5):
+        put(delivery, rows=7)
+        delivery.clock.sleep(10)
+    delivery.deliver(0, 2)
+    balance = take(delivery)
+    assert (balance.total.received, balance.unread) == (14, Unread(on_stream=3, behind_seconds=30))
+
+
+def test_counts_what_is_refused_as_dead_letters(delivery: Delivery) -> None:
+    """Rows that Treasure Data refuses, and rows of accounts that nobody knows, are set aside."""
+    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=422)
+    put(delivery, "ill", rows=2)
+    put(delivery, "nobody", rows=3)
+    delivery.put(b"garbage")
+    delivery.deliver()
+    balance = take(delivery)
+    assert balance.tables == {
+        ("ill", "pageviews"): Rows(received=2, aside=Counter({Kind.DEAD_LETTER: 2})),
+        ("nobody", "pageviews"): Rows(received=3, aside=Counter({Kind.DEAD_LETTER: 3})),
+        ("-", "-undecodable"): Rows(received=1, aside=Counter({Kind.DEAD_LETTER: 1})),
+    }
+    assert balance.adds_up
+
+
+def test_counts_parked_rows_until_they_are_redriven(delivery: Delivery) -> None:
+    """A sick database's rows are parked; once they are redriven, they are delivered."""
+    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=500, end=delivery.clock.now() + 1000)
+    put(delivery, "ill", rows=2)
+    put(delivery)
+    delivery.deliver()
+    assert take(delivery).tables["ill", "pageviews"] == Rows(received=2, aside=Counter({Kind.PARKED: 2}))
+    delivery.clock.sleep(5000)
+    delivery.send_aside()
+    assert take(delivery).tables["ill", "pageviews"] == Rows(received=2, delivered=2)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_counts_what_is_in_flight(status: int, delivery: Delivery) -> None:
+    """Rows of an open span that are not settled are in flight, whether Treasure Data may have them or not."""
+    delivery.td.faults.add(Fault(kind=FaultKind.STATUS, status=status))  # type: ignore[attr-defined]  # the default source
+    put(delivery, rows=4)
+    put(delivery)
+    assert delivery.deliver() is not None
+    balance = take(delivery)
+    assert (balance.tables[SHOP], balance.open_spans) == (Rows(received=5, in_flight=5), 1)
+    assert balance.adds_up
+
+
+def test_counts_chunks_that_were_split_by_their_parts(delivery: Delivery) -> None:
+    """A chunk that was too large is counted once, as its halves."""
+    delivery.td.settings = replace(delivery.td.settings, largest_import=300)
+    delivery.put(
+        envelope("shop", {"pageviews": [row(f"e{i}", text="x" * (100 if i else 400)) for i in range(5)]})
+    )
+    delivery.deliver()
+    rows = take(delivery).tables[SHOP]
+    assert rows == Rows(received=5, delivered=4, aside=Counter({Kind.DEAD_LETTER: 1}))
+
+
+def test_counts_set_aside_chunks_that_were_split_by_their_parts(delivery: Delivery) -> None:
+    """Halves that the redrive has made of a parked chunk stand for it."""
+    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=429, end=delivery.clock.now() + 1000)
+    put(delivery, "ill", rows=4)
+    put(delivery)
+    delivery.deliver()
+    delivery.clock.sleep(5000)
+    delivery.td.settings = replace(delivery.td.settings, largest_import=180)
+    delivery.send_aside()
+    balance = take(delivery)
+    assert (len(delivery.objects()), balance.adds_up) == (2, True)
+    assert balance.tables["ill", "pageviews"] == Rows(received=4, aside=Counter({Kind.PARKED: 4}))
+
+
+def test_counts_rows_of_a_revoked_key_under_their_account(delivery: Delivery) -> None:
+    """Where they came by a revoked key matters to the ledger, not to the balance."""
+    revoking = Account("shop_db", revoked_key_ids=frozenset({"k1"}))
+    delivery.redis.hset(accounts.redis_key("shop"), mapping=revoking.to_fields())
+    put(delivery, rows=2)
+    delivery.deliver()
+    assert take(delivery).tables == {SHOP: Rows(received=2, aside=Counter({Kind.DEAD_LETTER: 2}))}
+
+
+def test_counts_spans_that_fill_holes(delivery: Delivery) -> None:
+    """A replay that ran ahead of the event source leaves a hole, whose spans count like all others."""
+    for _ in range(4):
+        put(delivery)
+    delivery.deliver(2, 4)
+    delivery.deliver(0, 4)
+    balance = take(delivery)
+    assert (balance.tables[SHOP], balance.spans) == (Rows(received=4, delivered=4), 2)
+
+
+def test_narrows_to_a_span_of_time(delivery: Delivery) -> None:
+    """Only what was planned within it counts."""
+    begin = delivery.clock.now()
+    for index in range(3):
+        put(delivery, rows=1 + index)
+        delivery.deliver(index)
+        delivery.clock.sleep(100)
+    assert [
+        take(delivery, **limits).total.received
+        for limits in (
+            {},
+            {"since": begin + 50},
+            {"until": begin + 150},
+            {"since": begin + 50, "until": begin + 150},
+        )
+    ] == [6, 5, 3, 2]
+
+
+def test_tells_when_s3_lacks_what_the_ledger_calls_set_aside(delivery: Delivery) -> None:
+    """An object that somebody deleted shows."""
+    put(delivery, "nobody", rows=3)
+    delivery.deliver()
+    [name] = delivery.objects()
+    delivery.s3.delete_object(Bucket=BUCKET, Key=name)
+    balance = take(delivery)
+    assert (balance.adds_up, balance.total.unbacked) == (False, 3)
+
+
+def test_looks_again_when_a_redrive_is_just_at_work(delivery: Delivery) -> None:
+    """A chunk that is delivered between the looks at ledger and S3 is no loss."""
+    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=500, end=delivery.clock.now() + 1000)
+    put(delivery, "ill", rows=2)
+    put(delivery)
+    delivery.deliver()
+    delivery.clock.sleep(5000)
+    listed = delivery.aside.listed
+
+    def redriving(kind: Kind) -> Iterator[Any]:
+        delivery.aside.listed = listed  # type: ignore[method-assign]  # only the first look meets the redrive
+        delivery.send_aside()
+        return listed(kind)
+
+    delivery.aside.listed = redriving  # type: ignore[assignment, method-assign]  # see above
+    balance = take(delivery)
+    assert (balance.adds_up, balance.total) == (True, Rows(received=3, delivered=3))
+
+
+def test_what_is_planned_meanwhile_counts_as_unread(delivery: Delivery) -> None:
+    """Spans that are appended after the first look are left out, and their records are counted."""
+    for _ in range(5):
+        put(delivery)
+    delivery.deliver(0, 2)
+    scan = delivery.dynamodb.scan
+
+    class Meanwhile:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(delivery.dynamodb, name)
+
+        def scan(self, **request: Any) -> Any:
+            delivery.deliver(2, 4)
+            return scan(**request)
+
+    watched = accounting(delivery)
+    watched._dynamodb = Meanwhile()
+    balance = watched.take()
+    assert (balance.total, balance.unread.on_stream) == (Rows(received=2, delivered=2), 3)
+
+
+def test_counting_records_ends_when_the_time_is_up(delivery: Delivery) -> None:
+    """A long backlog is counted as far as the time allows, and said to be incomplete."""
+    for _ in range(30):
+        put(delivery)
+        delivery.clock.sleep(1)
+    kinesis = WatchedKinesis(delivery.kinesis, delivery.clock, page=1)
+    unread = accounting(delivery, kinesis).take(seconds=2.0).unread
+    assert (unread.on_stream, unread.is_complete) == (8, False)
+
+
+def test_waits_while_kinesis_throttles(delivery: Delivery) -> None:
+    """Throttled reads are repeated; other refusals are raised."""
+    put(delivery)
+    kinesis = WatchedKinesis(delivery.kinesis, delivery.clock)
+    kinesis.faults["get_records"] = [refusal("ProvisionedThroughputExceededException", "GetRecords")] * 3
+    assert accounting(delivery, kinesis).take().unread.on_stream == 1
+    kinesis.faults["get_records"] = [refusal("AccessDeniedException", "GetRecords")]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        accounting(delivery, kinesis).take()
+
+
+def test_counts_every_shard(delivery: Delivery) -> None:
+    """Parents and children of a reshard are counted, read or not."""
+    put(delivery)
+    delivery.deliver()
+    put(delivery)
+    delivery.kinesis.split_shard(
+        StreamName=STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(2**127)
+    )
+    for key in ("a", "b", "c", "d"):
+        delivery.kinesis.put_record(StreamName=STREAM, Data=b"{}", PartitionKey=key)
+    balance = take(delivery)
+    assert (balance.total.received, balance.unread.on_stream) == (1, 5)
+
+
+def test_counts_the_overflow_queue_and_what_was_set_aside_from_it() -> None:
+    """Envelopes in the queue are unread; those that were held there for too long are set aside."""
+    way = Way()
+    way.kinesis.faults["put_record"] = [timeout()] * 2
+    way.collect("held", rows=3)
+    way.wait(3.5 * 86_400)
+    way.kinesis.faults["put_record"] = [timeout()]
+    way.drain()
+    way.kinesis.faults["put_record"] = [timeout()]
+    way.collect("queued")
+    balance = accounting(way.delivery, sqs=way.sqs, queue_url=way.queue_url).take()
+    assert (balance.tables, balance.unread.in_queue) == (
+        {SHOP: Rows(received=3, aside=Counter({Kind.PARKED: 3}))},
+        1,
+    )
+
+
+_ACCOUNTS = ("shop", "blog", "ill", "ill", "refused", "nobody", "-")
+
+
+@example(
+    sizes=[("shop", 2), ("refused", 1), ("ill", 3), ("nobody", 1), ("-", 1), ("shop", 3), ("blog", 1)],
+    turns=[(5, False, False, 0), (1, True, False, 0)],
+)
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.sampled_from(_ACCOUNTS), st.integers(1, 3)), min_size=3, max_size=12),
+    turns=st.lists(
+        st.tuples(st.integers(1, 6), st.booleans(), st.booleans(), st.sampled_from([0, 100, 3000])),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_adds_up_whatever_becomes_of_rows(
+    sizes: list[tuple[str, int]], turns: list[tuple[int, bool, bool, float]]
+) -> None:
+    """For any mix of fates, the balance is what Treasure Data, S3 and the stream hold."""
+    delivery = Delivery()
+    delivery.map(shop="shop_db", blog="shop_db", ill="ill_db", refused="refused_db")
+    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=500, end=delivery.clock.now() + 2000)
+    fail(delivery, "refused_db", kind=FaultKind.STATUS, status=400)
+    for index, (account, rows) in enumerate(sizes):
+        if account == "-":
+            delivery.put(b"garbage")
+        else:
+            put(delivery, account, rows, f"table_{index % 2}")
+    numbers = [record["SequenceNumber"] for record in delivery.records()]
+    done = 0
+    for batch, outage, redrive, pause in turns:
+        if outage:
+            now = delivery.clock.now()
+            delivery.td.faults.add(Fault(kind=FaultKind.STATUS, begin=now, end=now + 150))  # type: ignore[attr-defined]  # the default source
+        if redrive:
+            delivery.send_aside()
+        if done < len(sizes):
+            held = delivery.start().deliver(done, done + batch)
+            done = min(done + batch, len(sizes)) if held is None else numbers.index(held)
+        delivery.clock.sleep(pause)
+    balance = take(delivery)
+    total = balance.total
+    in_s3 = Counter({kind: sum(listed.rows for listed in delivery.aside.listed(kind)) for kind in Kind})
+    in_td = sum(count for tables in delivery.td.counts().values() for count in tables.values())
+    planned = len(sizes) - balance.unread.on_stream
+    received = sum(1 if account == "-" else rows for account, rows in sizes[:planned])
+    assert balance.adds_up
+    assert (total.received, total.delivered, total.aside) == (received, in_td, in_s3)
+    assert (total.in_flight > 0) == (balance.open_spans > 0)
+
+
+@mock_aws
+def test_counts_the_same_on_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With boto3's clients before an emulator of AWS, the balance is what the stand-in and S3 hold."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    delivery = Delivery()
+    delivery.map(shop="shop_db", refused="refused_db")
+    kinesis: Any = boto3.client("kinesis")
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    dynamodb: Any = boto3.client("dynamodb")
+    dynamodb.create_table(
+        TableName=TABLE,
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    s3: Any = boto3.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    sqs: Any = boto3.client("sqs")
+    queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+    sqs.send_message(QueueUrl=queue_url, MessageBody="x")
+    delivery.kinesis, delivery.dynamodb, delivery.s3 = Meddled(kinesis), Meddled(dynamodb), Meddled(s3)
+    delivery.start()
+    fail(delivery, "refused_db", kind=FaultKind.STATUS, status=400)
+    put(delivery, rows=2)
+    put(delivery, "refused", rows=3)
+    delivery.deliver()
+    put(delivery)
+    balance = accounting(delivery, sqs=sqs, queue_url=queue_url).take()
+    assert balance.tables == {
+        SHOP: Rows(received=2, delivered=2),
+        ("refused", "pageviews"): Rows(received=3, aside=Counter({Kind.DEAD_LETTER: 3})),
+    }
+    assert (balance.adds_up, balance.unread.on_stream, balance.unread.in_queue) == (True, 1, 1)
+    assert delivery.td.counts()["shop_db"] == {"pageviews": 2}
+    assert len(list(delivery.aside.listed(Kind.DEAD_LETTER))) == 1
+
+
+def test_memory_does_not_grow_with_the_ledger(delivery: Delivery) -> None:
+    """Spans are read page by page and forgotten: no more than a page is held."""
+    span_item = None
+    put(delivery)
+    delivery.deliver()
+    for item in delivery.dynamodb.items(TABLE):
+        if "g" in item:
+            span_item = item
+    assert span_item is not None
+
+    class Endless:
+        def __init__(self, pages: int) -> None:
+            self.left = count(pages, -1)
+
+        def query(self, **request: Any) -> Any:
+            return delivery.dynamodb.query(**request)
+
+        def scan(self, **_request: Any) -> Any:
+            page = {"Items": [span_item] * 100}
+            return page | ({"LastEvaluatedKey": {}} if next(self.left) else {})
+
+    peaks = []
+    for pages in (2, 200):
+        watched = accounting(delivery)
+        watched._dynamodb = Endless(pages)
+        tracemalloc.start()
+        assert watched.take().total.received == 100 * (pages + 1)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 2
