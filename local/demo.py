@@ -124,13 +124,13 @@ def main() -> None:
     try:
         adds_up = run(folder, read(options.requests) * options.times, console)
     except (PartError, RecordingError) as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         adds_up = False
     except KeyboardInterrupt:
         console.print("interrupted")
         sys.exit(130)
     if not adds_up:
-        console.print(f"The logs of all parts are in {folder}")
+        console.print(f"The logs of all parts are in {folder}", soft_wrap=True)
         sys.exit(1)
     shutil.rmtree(folder)
     console.print("[bold]make up[/] keeps the pipeline running, with a page to watch it.")

@@ -348,7 +348,7 @@ def main() -> None:
     try:
         record(options.to, options.visits, console.print)
     except (NoBrowserError, PartError, TimeoutError) as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         sys.exit(1)
 
 

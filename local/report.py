@@ -65,7 +65,7 @@ def show(reconciliation: Reconciliation, console: Console) -> None:
     console.print()
     console.print(_count(reconciliation))
     for line in _verdict(reconciliation):
-        console.print(line)
+        console.print(line, soft_wrap=True)
 
 
 def _places(reconciliation: Reconciliation) -> Table:

@@ -54,6 +54,7 @@ def run(home: Path, console: Console) -> None:
         PartError: a part did not start, or ended.
     """
     started = time.monotonic()
+    console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
     with only_one(home), Stack(home / "stack") as stack:
         observer = Observer(stack)
@@ -104,7 +105,7 @@ def main() -> None:
     try:
         run(options.home, console)
     except (AlreadyRunningError, PartError) as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("ended")
