@@ -23,7 +23,7 @@ from tests.support import delivery as support
 from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, Meddled, envelope, row
 from tests.support.memory_sqs import MemorySQS
 from tests.support.overflow import WatchedKinesis, Way, refusal, timeout
-from worker.span import Kind
+from worker.span import Cut, Entry, Kind, Span, State
 
 SHOP = ("shop", "pageviews")
 
@@ -164,6 +164,22 @@ def test_counts_set_aside_chunks_that_were_split_by_their_parts(delivery: Delive
     balance = take(delivery)
     assert (len(delivery.objects()), balance.adds_up) == (2, True)
     assert balance.tables["ill", "pageviews"] == Rows(received=4, aside=Counter({Kind.PARKED: 4}))
+
+
+def test_counts_parts_of_split_chunks_in_an_open_span(delivery: Delivery) -> None:
+    """Of a split chunk only the parts count, each by what became of it."""
+    chunks = {
+        "shop/pageviews/0": Entry(State.ASIDE, rows=7, kind=Kind.PARKED, split=True),
+        "shop/pageviews/0.0": Entry(State.DELIVERED, rows=3),
+        "shop/pageviews/0.1": Entry(State.PENDING, rows=4, split=True),
+        "shop/pageviews/0.1.0": Entry(State.PENDING, rows=2),
+        "shop/pageviews/0.1.1": Entry(State.ASIDE, rows=2, kind=Kind.IN_DOUBT),
+    }
+    counts, cut = {"shop/pageviews": 12}, Cut(7, 1000)
+    span = Span("other#s", "000", "001", "002", 0, {"shop": "shop_db"}, cut, counts, chunks=chunks)
+    delivery.dynamodb.put_item(TableName=TABLE, Item=span.to_item())
+    rows = take(delivery).tables[SHOP]
+    assert rows == Rows(12, delivered=3, aside=Counter({Kind.IN_DOUBT: 2}), in_flight=7, unbacked=2)
 
 
 def test_counts_rows_of_a_revoked_key_under_their_account(delivery: Delivery) -> None:
