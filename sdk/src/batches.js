@@ -47,8 +47,11 @@ const age = (key) => Date.now() - parseInt(batchId(key), 36);
 export const isOwn = (key) => fresh[key] && age(key) < HEAD_START_MS;
 
 /**
- * Returns from when any page may send a batch, when it was sent and not answered (both UNIX ms, or 0), and its
- * events as JSON, joined by commas; these are undefined where there is no batch.
+ * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
+ * joined by commas; these are undefined where there is no batch.
+ *
+ * The server has it surely not: 0; hardly, because a request failed: -1; likely, because a page was left with a
+ * request under way: when that was sent (UNIX ms).
  *
  * @param {string} key
  * @returns {[due: number, doubt: number, events: string]}

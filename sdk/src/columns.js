@@ -20,4 +20,17 @@ export const pageColumns = () => ({
     td_viewport: innerWidth + 'x' + innerHeight,
     td_platform: navigator.platform,
   }))(),
+  ...(FULL && guard(marketing)()),
 });
+
+/** Says what the page's author and its campaigns say. */
+const marketing = () => {
+  /** @type {Record<string, string | undefined>} */
+  const columns = {};
+  new URLSearchParams(location.search).forEach((value, name) => {
+    if (name.startsWith('utm_')) columns[name] = value;
+  });
+  const meta = document.querySelector('meta[name=description]');
+  if (meta) columns.td_description = /** @type {HTMLMetaElement} */ (meta).content;
+  return columns;
+};

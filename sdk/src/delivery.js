@@ -11,7 +11,7 @@ const LEASE_MS = 15000;
 /** How long a store may take to show in other pages what one has written. */
 const SPREAD_MS = 100;
 /** How long a beacon has to arrive, before another page repeats it. */
-const BEACON_MS = 3000;
+const BEACON_MS = 5000;
 const LONGEST_PAUSE_MS = 300000;
 
 let underway = '';
@@ -34,16 +34,16 @@ const ahead = (time) => {
 const pause = () => ahead(read(keyOf('pause')));
 /** @param {string} key */
 const lease = (key) => ahead(load(key)[0]);
-const url = () => settings.endpoint + '/v1/events';
+const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
 
 /**
  * @param {string} key
  * @param {string} events
- * @param {unknown} own Whether the server cannot have it.
+ * @param {number} doubt
  */
-const body = (key, events, own) =>
+const body = (key, events, doubt) =>
   `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}",${
-    own ? '' : '"repeat":true,'
+    doubt ? '"repeat":true,' : ''
   }"events":[${events}]}`;
 
 /**
@@ -68,8 +68,7 @@ const claim = async (key) => {
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
-  const own = isOwn(key);
-  if (!own) {
+  if (!isOwn(key)) {
     let won;
     try {
       won = await navigator.locks.request(key, { ifAvailable: true }, (lock) => !!lock && claim(key));
@@ -81,9 +80,9 @@ const send = async (key) => {
   let [, doubt, events] = load(key);
   let wait = 0;
   // Past an hour the server remembers no batch: one that a page had sent when it was left counts as delivered.
-  let done = !!doubt && Date.now() - doubt > HOUR_MS;
+  let done = doubt > 0 && Date.now() - doubt > HOUR_MS;
   if (!done) {
-    const text = body(key, events, own);
+    const text = body(key, events, doubt);
     store(key, LEASE_MS, doubt || Date.now(), events);
     try {
       const controller = new AbortController();
@@ -102,10 +101,10 @@ const send = async (key) => {
         drop(rejected.length);
         if (error || rejected[0]) console.warn('sluice', error || rejected);
         done = true;
-      }
+      } else if (answer.status != 503) doubt = doubt || -1;
     } catch (error) {
-      // Where no answer was ever readable, the server may have taken them all and not allow this page to know.
-      if (!read(keyOf('heard'))) doubt = doubt || Date.now();
+      // Where no answer was ever readable, the server may take them all and not allow this page to know.
+      doubt = doubt || (read(keyOf('heard')) ? -1 : Date.now());
     }
   }
   if (done || !isGranted()) {
@@ -158,12 +157,11 @@ export const enqueue = (event) => {
 export const leave = () => {
   close();
   for (const key of closed()) {
-    const own = isOwn(key);
     const [, doubt, events] = load(key);
     if (
       key != underway &&
       inMemory().includes(key) &&
-      navigator.sendBeacon(url(), body(key, events, own))
+      navigator.sendBeacon(url(), body(key, events, doubt))
     ) {
       store(key, BEACON_MS, doubt || Date.now(), events);
     }

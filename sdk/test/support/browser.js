@@ -1,0 +1,36 @@
+/* Real browsers, found where Debian installs them. */
+
+import { existsSync } from 'node:fs';
+import puppeteer from 'puppeteer-core';
+
+const BROWSERS = {
+  chrome: {
+    paths: [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'],
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+    ],
+  },
+  firefox: { paths: [process.env.FIREFOX, '/usr/bin/firefox-esr', '/usr/bin/firefox'], args: [] },
+};
+
+/** Returns where the browser is; undefined where it is not installed. */
+export const pathOf = (name) => BROWSERS[name].paths.find((path) => path && existsSync(path));
+
+export const launch = (name = 'chrome') =>
+  puppeteer.launch({ browser: name, executablePath: pathOf(name), args: BROWSERS[name].args, headless: true });
+
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Returns what `look` returns as soon as `good` likes it, and what it returned last where that takes too long. */
+export const until = async (look, good, ms = 10000) => {
+  const end = Date.now() + ms;
+  for (;;) {
+    const found = await look();
+    if (good(found) || Date.now() > end) return found;
+    await sleep(50);
+  }
+};

@@ -1,0 +1,229 @@
+/* Visits in trouble. Each makes numbered events in real pages and returns how many; the same numbers, pauses and
+   pages whatever the tracker. */
+
+import { sleep } from './browser.js';
+
+const DAY_MS = 86_400_000;
+
+/** Returns numbers in [0, 1), the same for the same seed (mulberry32). */
+const chance = (seed) => () => {
+  seed = (seed + 0x6d2b79f5) | 0;
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+};
+
+/** One browser of one visitor. */
+export class Visitor {
+  constructor(context, site, collector, tracker, seed, options = {}) {
+    Object.assign(this, { context, site, collector, tracker, options });
+    this.random = chance(seed);
+    this.made = 0;
+    this.faults = [];
+  }
+
+  async tab(prepare) {
+    const tab = await this.context.newPage();
+    tab.on('pageerror', (error) => this.faults.push(error.message));
+    if (prepare) await tab.evaluateOnNewDocument(...[prepare].flat());
+    return tab;
+  }
+
+  url(page) {
+    return this.site.url(this.tracker, page, { options: this.options });
+  }
+
+  async open(page = 'home', tab = undefined) {
+    tab ??= await this.tab();
+    await tab.goto(this.url(page), { waitUntil: 'load' });
+    return tab;
+  }
+
+  numbers(most = 4) {
+    return Array.from({ length: 1 + Math.floor(this.random() * most) }, () => ++this.made);
+  }
+
+  /** Makes some events. */
+  send(tab, most) {
+    return tab.evaluate((numbers) => numbers.forEach((n) => send(n)), this.numbers(most));
+  }
+
+  /** Makes some events and is gone before anything can happen. */
+  async sendAndGo(tab, page) {
+    await Promise.all([
+      tab.waitForNavigation({ waitUntil: 'load' }),
+      tab.evaluate(
+        (numbers, next) => {
+          numbers.forEach((n) => send(n));
+          location.href = next;
+        },
+        this.numbers(),
+        this.url(page),
+      ),
+    ]);
+  }
+
+  pause() {
+    return sleep(this.random() * 300);
+  }
+}
+
+/** How events are lost, and what is done about it in the end, if anything can be. */
+export const TROUBLE = {
+  'no trouble': async (visitor) => {
+    const tab = await visitor.open();
+    for (const page of ['list', 'item', 'cart']) {
+      await visitor.send(tab);
+      await visitor.pause();
+      await visitor.send(tab);
+      await sleep(1200);
+      await visitor.open(page, tab);
+    }
+  },
+
+  'gone at once after an event': async (visitor) => {
+    const tab = await visitor.open();
+    for (const page of ['list', 'item', 'cart', 'paid']) {
+      await visitor.sendAndGo(tab, page);
+      await visitor.pause();
+    }
+  },
+
+  'tab closed after an event': async (visitor) => {
+    for (let round = 0; round < 3; round += 1) {
+      const tab = await visitor.open();
+      await visitor.send(tab);
+      await tab.close();
+    }
+    await visitor.open();
+  },
+
+  'offline for a while': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.send(tab);
+    await tab.setOfflineMode(true);
+    for (let round = 0; round < 3; round += 1) {
+      await visitor.send(tab);
+      await sleep(1000);
+    }
+    await tab.setOfflineMode(false);
+  },
+
+  'server answers 503, then recovers': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.collector.fault('unavailable');
+    for (const page of ['list', 'item']) {
+      await visitor.send(tab);
+      await sleep(1200);
+      await visitor.sendAndGo(tab, page);
+    }
+    await visitor.collector.fault('none');
+  },
+
+  'gateway answers 500 without CORS, then recovers': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.collector.fault('broken');
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.sendAndGo(tab, 'list');
+    await visitor.collector.fault('none');
+  },
+
+  'server hangs, then recovers': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.collector.fault('hanging');
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.collector.fault('none');
+  },
+
+  'answers are lost': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.collector.fault('deaf');
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.sendAndGo(tab, 'list');
+    await visitor.collector.fault('none');
+  },
+
+  'slow network, and gone before the answer': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.collector.fault('slow');
+    for (const page of ['list', 'item']) {
+      await visitor.send(tab);
+      await sleep(1200);
+      await visitor.sendAndGo(tab, page);
+    }
+    await visitor.collector.fault('none');
+  },
+
+  'two tabs, one closed, while the server answers 503': async (visitor) => {
+    const [one, other] = [await visitor.open('home'), await visitor.open('list')];
+    await visitor.collector.fault('unavailable');
+    for (let round = 0; round < 2; round += 1) {
+      await visitor.send(one);
+      await visitor.send(other);
+      await sleep(1200);
+    }
+    await visitor.send(one);
+    await one.close();
+    await visitor.collector.fault('none');
+    await Promise.all([visitor.open('item'), visitor.open('cart')]);
+  },
+
+  'storage full, server answers 503': async (visitor) => {
+    const tab = await visitor.open();
+    await tab.evaluate(() => {
+      for (let size = 1 << 20; size >= 1; size >>= 1) {
+        try {
+          for (let n = 0; ; n += 1) localStorage.setItem(`page-${size}-${n}`, 'x'.repeat(size));
+        } catch (full) {}
+      }
+    });
+    await visitor.collector.fault('unavailable');
+    await visitor.send(tab);
+    await sleep(1200);
+    await visitor.send(tab);
+    await visitor.collector.fault('none');
+  },
+
+  'clock ten days ahead, then put right': async (visitor) => {
+    const ahead = await visitor.tab([
+      (ms) => {
+        const now = Date.now;
+        Date.now = () => now() + ms;
+      },
+      10 * DAY_MS,
+    ]);
+    await visitor.open('home', ahead);
+    await visitor.send(ahead);
+    await sleep(1200);
+    await visitor.collector.fault('unavailable');
+    await visitor.send(ahead);
+    await sleep(1200);
+    await visitor.collector.fault('none');
+    await ahead.close();
+    await visitor.send(await visitor.open('list'));
+  },
+};
+
+/** Returns what became of the events. */
+export const outcome = async (visitor) => {
+  const { collector, made } = visitor;
+  const copies = new Map();
+  for (const { n } of await collector.events()) if (n) copies.set(+n, (copies.get(+n) || 0) + 1);
+  const requests = await collector.requests();
+  return {
+    made,
+    delivered: copies.size,
+    lost: made - copies.size,
+    doubled: [...copies.values()].reduce((sum, count) => sum + count - 1, 0),
+    requests: requests.length,
+    bytes: requests.reduce((sum, request) => sum + request.bytes, 0),
+    preflights: requests.filter(({ method }) => method == 'OPTIONS').length,
+  };
+};
