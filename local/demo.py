@@ -103,6 +103,7 @@ def run(
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s; the gateway is {stack.addresses.gateway}"
         )
+        console.print(f"Sending {len(requests):,} requests as a browser made them …")
         with Meter(console, "sent", len(requests)) as meter:
             reconciliation = replay(stack, requests, lambda _: meter.add(1))
         with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
@@ -122,18 +123,20 @@ def main() -> None:
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     try:
-        adds_up = run(folder, read(options.requests) * options.times, console)
+        status = 0 if run(folder, read(options.requests) * options.times, console) else 1
     except (PartError, RecordingError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
-        adds_up = False
+        status = 1
     except KeyboardInterrupt:
         console.print("interrupted")
-        sys.exit(130)
-    if not adds_up:
+        status = 130
+    if status == 1 and any(folder.iterdir()):
         console.print(f"The logs of all parts are in {folder}", soft_wrap=True)
-        sys.exit(1)
-    shutil.rmtree(folder)
-    console.print("[bold]make up[/] keeps the pipeline running, with a page to watch it.")
+    else:
+        shutil.rmtree(folder)
+    if status == 0:
+        console.print("[bold]make up[/] keeps the pipeline running, with a page to watch it.")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class QueueSource:
     def poll(self) -> int:
         """Hand on what is there now, and return how many messages were deleted.
 
-        What the function reports as failed, or all when it raises, stays and comes back after the queue's time-out.
+        What the function reports as failed stays and comes back after the queue's time-out; so does all when it
+        raises or reports what is not in the batch.
 
         Raises:
             ClientError: as SQS has it.
@@ -53,6 +54,8 @@ class QueueSource:
             result = self._invoke({"Records": [self._record(message) for message in messages]}) or {}
             failures = result.get("batchItemFailures") or []
             failed = {failure["itemIdentifier"] for failure in failures}
+            if failed - {message["MessageId"] for message in messages}:
+                failed = {message["MessageId"] for message in messages}
         except Exception:  # noqa: BLE001 -- whatever a function raises, its messages come back
             _log.exception("%d messages are to be sent again", len(messages))
             return 0

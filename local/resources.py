@@ -1,20 +1,27 @@
 """What the functions stand on, made anew in an empty AWS on this machine."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-import boto3
 from botocore.config import Config
+from botocore.session import Session
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
-_CONFIG = Config(connect_timeout=2, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 2})
+_CONFIG = Config(
+    connect_timeout=2,
+    read_timeout=30,
+    retries={"mode": "standard", "total_max_attempts": 2},
+    proxies={},  # none is asked for this machine
+)
 
-QUEUE = {"DelaySeconds": "120", "VisibilityTimeout": "360", "MessageRetentionPeriod": "1209600"}
+QUEUE = {"DelaySeconds": "120", "VisibilityTimeout": "1800", "MessageRetentionPeriod": "1209600"}
 LEDGER: Mapping[str, Any] = {
     "BillingMode": "PAY_PER_REQUEST",
     "AttributeDefinitions": [
@@ -58,13 +65,25 @@ class Resources:
 
 def client(service: str, endpoint: str) -> Any:
     """Return a client of the service at that endpoint; threads may share it."""
-    return boto3.client(  # type: ignore[call-overload]  # the name is not known before
+    return _session().create_client(
         service,
         region_name=REGION,
         endpoint_url=endpoint,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         config=_CONFIG,
+    )
+
+
+@cache
+def _session() -> Session:
+    """Return a session that knows nothing of this machine's profiles."""
+    return Session(
+        {
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
     )
 
 
