@@ -28,7 +28,7 @@ class Function:
 INGEST = Function("IngestFunction", "ingest.app.handler", "ingest", 10, 512)
 WORKER = Function("WorkerFunction", "worker.app.handler", "worker", 120, 1024)
 REDRIVE = Function("RedriveFunction", "worker.redrive.handler", "redrive", 240, 512)
-DRAIN = Function("DrainFunction", "worker.drain.handler", "drain", 60, 512)
+DRAIN = Function("DrainFunction", "worker.drain.handler", "drain", 300, 512)
 FUNCTIONS = {function.name: function for function in (INGEST, WORKER, REDRIVE, DRAIN)}
 
 

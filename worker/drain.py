@@ -35,8 +35,9 @@ LATEST_LANDING_SECONDS = 120
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 """SQS forgets a message after this time."""
 
-_MARGIN_SECONDS = 60  # by which the clocks of ingest, stream and queue may differ
-_LONGEST_REQUEST_SECONDS = 15 * 60  # Lambda's limit: no put precedes its message by more
+_MARGIN_SECONDS = 15  # by which the clocks of stream and queue may differ
+_REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
+_LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
 _SEARCH_SHARE = 0.6  # of the time, the rest is for puts
 _PUT_TRIES = 5
@@ -81,7 +82,8 @@ class _Waiting:
     def sought(self) -> Sought:
         """What to look for; by the clocks of queue and stream, whatever the ingest's said."""
         sent_at = self.sent_at
-        began = min(sent_at, max(self.envelope.received_at / 1000, sent_at - _LONGEST_REQUEST_SECONDS))
+        began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
+        began = max(began, sent_at - _LONGEST_INVOCATION_SECONDS)
         return Sought(
             self.identity,
             self.partition_key,

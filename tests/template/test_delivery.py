@@ -27,12 +27,13 @@ def test_the_mapping_of_the_stream_never_gives_up() -> None:
 
 
 def test_the_mapping_of_the_queue_reports_each_message() -> None:
-    """The drainer takes few messages at once and says which of them it could not handle."""
+    """The drainer takes many messages at once, for one search, and says which of them it could not handle."""
     mapping = properties("DrainFunctionQueue")
     expected = {
         "EventSourceArn": {"Fn::GetAtt": ["OverflowQueue", "Arn"]},
         "FunctionName": {"Ref": "DrainFunction"},
-        "BatchSize": 10,
+        "BatchSize": 1000,
+        "MaximumBatchingWindowInSeconds": 5,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ScalingConfig": {"MaximumConcurrency": 2},
     }
