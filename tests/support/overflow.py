@@ -93,7 +93,7 @@ def an_envelope(
 
 
 class Way:
-    """Everything from the ingest's put to Treasure Data, in memory.
+    """Everything from the ingest's put to Treasure Data, in memory unless clients of stream and queue are given.
 
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
@@ -104,12 +104,16 @@ class Way:
         retention: seconds for which the stream keeps a record.
     """
 
-    def __init__(self, retention: float = 7 * 86_400) -> None:
+    def __init__(self, retention: float = 7 * 86_400, kinesis: Any = None, sqs: Any = None) -> None:
         self.delivery = Delivery(retention=retention)
+        if kinesis is not None:
+            kinesis.create_stream(StreamName=STREAM, ShardCount=3)
+            self.delivery.kinesis.client = kinesis
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
         self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
-        self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
+        self.sqs: Any = sqs or MemorySQS(self.clock.now, visibility_seconds=360)
+        self._batch_size = 1000 if sqs is None else 10
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.retention = retention
         self._landings: list[tuple[float, dict[str, Any]]] = []
@@ -160,7 +164,7 @@ class Way:
 
     def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
-        return QueueSource(self.sqs, self.queue_url, arn, invoke, batch_size=1000)
+        return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)
 
     def deliver(self) -> None:
         """Hand the worker everything on the stream, from the beginning, shard by shard."""

@@ -2,12 +2,15 @@
 
 import base64
 from collections import Counter
+from time import time
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moto import mock_aws
 
 from tests.support.delivery import BUCKET
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, timeout
@@ -449,6 +452,23 @@ def test_the_handler_is_built_from_the_environment(monkeypatch: pytest.MonkeyPat
     drain._drain.cache_clear()
     assert isinstance(made, Drain)
     assert made._kinesis.meta.config.retries["total_max_attempts"] == 1
+
+
+@mock_aws
+def test_drains_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With boto3's clients before an emulator of AWS, one envelope is found, one is put, one is buried."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    way = Way(kinesis=boto3.client("kinesis"), sqs=boto3.client("sqs"))
+    way.clock.time = time()
+    way.kinesis.faults["put_record"] = [way.landing_unheard, timeout()]
+    way.collect("landed", "gone")
+    _send(way, "this is no envelope")
+    way.wait(130)
+    assert (way.drain(), verdicts(way)) == (3, {"found": 1, "put": 1, "set_aside": 1})
+    way.deliver()
+    assert way.ids() == ["gone-0", "landed-0"]
 
 
 class _Adversary:
