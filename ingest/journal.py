@@ -17,7 +17,7 @@ METRICS: Mapping[str, str] = {
     "RequestsRefused": "requests refused as a whole, 4xx",
     "RequestsFailed": "requests that the ingest could not serve, 5xx",
     "StreamRefusals": "envelopes that the stream surely did not take, at each attempt",
-    "StreamDoubts": "envelopes whose put had no outcome that is known",
+    "StreamDoubts": "envelopes of which it is not known whether the stream has them",
     "EnvelopesOverflowed": "envelopes that the overflow queue took instead",
     "EnvelopesUntaken": "envelopes that neither took; their events are not accepted",
     "KeyringFailures": "attempts to read the signing secrets that failed",

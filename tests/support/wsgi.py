@@ -1,31 +1,34 @@
-"""The ingest as a WSGI application, so that tools which speak HTTP can be pointed at it without a socket."""
+"""A handler behind the gateway as a WSGI application, so that tools which speak HTTP can be pointed at it in process."""
 
-import base64
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
-from tests.support.ingest import http_event
+from local.http_api import Request, answer_of, event_of
+from tests.support.ingest import START
 
 Application = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def wsgi(handler: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]) -> Application:
-    """Return an application that asks the handler, as the gateway does."""
+    """Return an application that asks the handler as the gateway does.
+
+    Raises:
+        RefusedError: by the application, where the gateway would not ask the handler.
+    """
 
     def application(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        headers = {
-            name.removeprefix("HTTP_").replace("_", "-").lower(): text
+        target = quote(environ["PATH_INFO"].encode("latin-1")) + f"?{environ.get('QUERY_STRING', '')}"
+        headers = tuple(
+            (name.removeprefix("HTTP_").replace("_", "-"), text)
             for name, text in environ.items()
             if name.startswith("HTTP_") or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and text)
-        }
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        body = environ["wsgi.input"].read(length) if length else None
-        answer = handler(http_event(method, path, environ.get("QUERY_STRING", ""), headers, body), None)
-        status = answer["statusCode"]
-        content = base64.b64decode(answer["body"]) if answer["isBase64Encoded"] else answer["body"].encode()
-        start_response(f"{status} {HTTPStatus(status).phrase}", list(answer["headers"].items()))
-        return [] if method == "HEAD" else [content]
+        )
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        request = Request(environ["REQUEST_METHOD"], target, headers, body, "192.0.2.7")
+        answer = answer_of(handler(event_of(request, request_id="JKJaXmPLvHcESHA=", now=START), None))
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
+        return [] if request.method == "HEAD" else [answer.body]
 
     return application
