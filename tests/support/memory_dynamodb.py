@@ -4,7 +4,6 @@ Reads are consistent. Pages end after `page_items` items, far earlier than Dynam
 to ask for the next page is found out.
 """
 
-import copy
 import marshal
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -304,8 +303,17 @@ class _Refusals:
 def _copy(item: Item) -> Item:
     try:
         return cast("Item", marshal.loads(marshal.dumps(item)))
-    except ValueError:  # a subclass of str or dict
-        return copy.deepcopy(item)
+    except ValueError:  # a subclass of str somewhere
+        return {str(name): cast("Value", _plain(value)) for name, value in item.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a deep copy without subclasses of str."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(member) for name, member in value.items()}
+    return [_plain(member) for member in value] if isinstance(value, list) else value
 
 
 def _check(

@@ -11,7 +11,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = ("IngestFunction", "WorkerFunction", "RedriveFunction", "DrainFunction")
+FUNCTIONS = ("IngestFunction", "WorkerFunction", "RedriveFunction", "DrainFunction", "AdminFunction")
 
 
 class _NoManagedPolicies:

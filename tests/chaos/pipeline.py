@@ -1,0 +1,351 @@
+"""The pipeline over one world: functions, what invokes them, clients and operators."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from local.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
+from local.event_source.record import EventForm, Record
+from tests.chaos.audit import Audit
+from tests.chaos.functions import Functions
+from tests.chaos.platform import Function
+from tests.chaos.schedule import Act, Schedule
+from tests.chaos.traffic import Sent
+from tests.chaos.trouble import Kind
+from tests.chaos.world import BUCKET, STREAM, World
+
+REDRIVE_EVERY = 300.0
+_POLL_EVERY = 30.0
+_STEP = 171.0  # never just when the redrive is invoked
+_AUDITS = 5
+
+
+class Pipeline:
+    """Runs a world.
+
+    Args:
+        world: the services.
+        functions: builds the handlers.
+
+    Attributes:
+        accepted: by event, when the answer that calls it accepted was given, UNIX seconds.
+        sent: by event, its request.
+        statuses: how requests were answered; 0 for those that were not.
+        audit: takes balances meanwhile.
+        lost_batches: records that the event source gave up, which it never must.
+    """
+
+    def __init__(self, world: World, functions: Functions) -> None:
+        schedule = world.schedule
+        self.world = world
+        self.schedule: Schedule = schedule
+        self.accepted: dict[int, float] = {}
+        self.sent: dict[int, Sent] = {}
+        self.statuses: list[int] = []
+        self.lost_batches = 0
+        self._simulation = world.simulation
+        self._trouble = world.trouble
+        self._chance = random.Random(f"{schedule.seed}/pipeline")
+        effects, seed = world.effects, schedule.seed
+        self.ingest = Function(effects, "I", functions.ingest, 10, seed)
+        self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
+        self.redrive = Function(effects, "R", functions.redrive, 240, seed)
+        self.drain = Function(effects, "D", functions.drain, 60, seed)
+        self.functions = (self.ingest, self.worker, self.redrive, self.drain)
+        self._builders = functions
+        self._standstill_until = 0.0
+        self._draining = 0
+        self._redriving = True
+        summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        self._mapping = Mapping(
+            event_source_arn=summary["StreamARN"],
+            starting_position="TRIM_HORIZON",
+            batch_size=schedule.setup.batch_size,
+            maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
+            report_batch_item_failures=True,
+        )
+        self._poller = StreamPoller(
+            world.stream,
+            self._mapping,
+            children_wait=schedule.setup.children_wait,
+            borders=self._border,
+            on_failure=self._gave_up,
+            new_id=lambda: "request",
+        )
+        self._next_tick = float("inf")
+        self.audit = Audit(world)
+        world.stream.landed = self._record_landed
+        world.queue.landed = self._message_landed
+
+    # Running
+
+    def run(self) -> None:
+        """Send and do everything, until all has healed and come to rest, and then days later again."""
+        for sent in self.schedule.sent:
+            for number, _ in sent.events:
+                self.sent[number] = sent
+            self._simulation.at(sent.at, lambda sent=sent: self._send(sent))  # type: ignore[misc]  # mypy takes no default
+        for act in self.schedule.acts:
+            self._simulation.at(act.at, lambda act=act: self._act(act))  # type: ignore[misc]  # as above
+        for _ in range(_AUDITS):
+            moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
+            self._simulation.at(moment, self.audit.look)
+        self._tick_at(self._simulation.now)
+        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+        self._simulation.run(self.schedule.end)
+        self.heal()
+        self.rest(hours=72)
+        for _ in range(2):
+            self._redriving = False
+            self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
+            self._redriving = True
+            self._redrive_by_timer()
+            self._replay_everything()
+            self.rest(hours=24)
+
+    def heal(self) -> None:
+        """End all trouble."""
+        self._trouble.heal()
+        self.world.apply_accounts()
+        self._standstill_until = 0.0
+        self._simulation.note("everything heals")
+        self._tick_at(self._simulation.now)
+
+    def rest(self, hours: float) -> bool:
+        """Run until nothing is left to be done; tell whether that was within so many hours."""
+        until = self._simulation.now + hours * 3600
+        while not self.at_rest:
+            if self._simulation.now >= until:
+                return False
+            self._simulation.run(self._simulation.now + _STEP)
+        return True
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every record is settled, the queue empty, nothing parked or in doubt, and nothing runs."""
+        return (
+            not any(function.running for function in self.functions)
+            and not self.backlog()
+            and not self.world.queue.messages(self.world.queue_url)
+            and not any("/dead_letter/" not in name for name in self.world.bucket.objects(BUCKET))
+        )
+
+    def backlog(self) -> list[str]:
+        """Return the shards that have records which are not settled."""
+        settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
+        return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
+
+    # Clients
+
+    def _send(self, sent: Sent) -> None:
+        if sent.dialect == "stream":
+            self.world.stream.put_record(
+                StreamName=STREAM, Data=sent.record(), PartitionKey=f"{sent.account}/{sent.visitor}"
+            )
+            self._accept(number for number, _ in sent.events)
+            return
+
+        def answered(outcome: Outcome) -> None:
+            if isinstance(outcome, Returned):
+                self.statuses.append(outcome.value["statusCode"])
+                self._accept(sent.accepted(outcome.value))
+            else:
+                self.statuses.append(0)
+
+        self.ingest.invoke(sent.payload(self.world.key(sent.account)), answered)
+
+    def _accept(self, numbers: Any) -> None:
+        for number in numbers:
+            self.accepted[number] = self._simulation.now
+
+    # The event source mapping
+
+    def _record_landed(self) -> None:
+        self._tick_at(self._simulation.now + self._chance.random())
+
+    def _tick_at(self, when: float) -> None:
+        when = max(when, self._standstill_until, self._simulation.now)
+        if when < self._next_tick:
+            self._next_tick = when
+            self._simulation.at(when, lambda: self._tick(when))
+
+    def _tick(self, when: float) -> None:
+        if when != self._next_tick:
+            return
+        self._next_tick = float("inf")
+        now = self._simulation.now
+        while invocation := self._poller.poll(now):
+            self._invoke_worker(invocation)
+        self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
+
+    def _invoke_worker(self, invocation: Invocation) -> None:
+        def done(outcome: Outcome) -> None:
+            self._poller.complete(invocation, outcome, self._simulation.now)
+            self._tick_at(self._simulation.now)
+
+        self.worker.invoke(invocation.event, done)
+
+    def _border(self, records: Sequence[Record]) -> int:
+        if chances := self._trouble.strike(Kind.BORDERS):
+            return chances.randint(1, len(records))
+        return len(records)
+
+    def _gave_up(self, failure: Any) -> None:
+        self.lost_batches += 1
+        self._simulation.note(f"the event source gave up {len(failure.records)} records: {failure.condition}")
+
+    # The overflow queue's mapping
+
+    def _message_landed(self) -> None:
+        self._simulation.at(self._simulation.now + self._chance.random(), self._drain)
+
+    def _drain(self) -> None:
+        if self._simulation.now < self._standstill_until:
+            self._simulation.at(self._standstill_until, self._drain)
+            return
+        if self._draining >= 2:
+            self._simulation.at(self._simulation.now + 5, self._drain)
+            return
+        queue, url = self.world.queue, self.world.queue_url
+        answer = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=self._chance.randint(1, 10))
+        messages = answer.get("Messages", [])
+        if not messages:
+            return
+        if self._trouble.strike(Kind.SQS_TWICE):
+            for message in messages:
+                queue.change_message_visibility(
+                    QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+            self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
+
+        def done(outcome: Outcome) -> None:
+            self._draining -= 1
+            failed = {message["messageId"] for message in event["Records"]}
+            if isinstance(outcome, Returned):
+                value = outcome.value or {}
+                failed = {item["itemIdentifier"] for item in value.get("batchItemFailures") or []}
+            for message in messages:
+                if message["MessageId"] not in failed:
+                    queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            # what failed shows again after its visibility time-out, or when the drainer says
+            self._simulation.at(self._simulation.now + 1, self._drain)
+            self._simulation.at(self._simulation.now + 125, self._drain)
+            self._simulation.at(self._simulation.now + 361, self._drain)
+
+        event = {"Records": [_sqs_record(message) for message in messages]}
+        self._draining += 1
+        self.drain.invoke(event, done)
+
+    # The redrive's timer
+
+    def _redrive_by_timer(self) -> None:
+        if not self._redriving:
+            return
+        if self._simulation.now >= self._standstill_until:
+            self.redrive.invoke({}, lambda _outcome: None)
+        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+
+    # Operators
+
+    def _act(self, act: Act) -> None:
+        if self._simulation.now > self.schedule.end:
+            return
+        self._trouble.count(act.kind)
+        match act.kind:
+            case Kind.REDRIVE:
+                self.redrive.invoke({}, lambda _outcome: None)
+            case Kind.REMAP:
+                self.world.remap(*act.arguments)
+            case Kind.LIMITS:
+                self._builders.cut = act.arguments
+                for function in self.functions:
+                    function.deploy()
+            case Kind.RESHARD:
+                self._reshard(*act.arguments)
+            case Kind.REPLAY:
+                self._replay(*act.arguments)
+            case Kind.STANDSTILL:
+                self._stand_still(*act.arguments)
+
+    def _stand_still(self, seconds: float) -> None:
+        self._standstill_until = self._simulation.now + seconds
+        for function in self.functions:
+            for process in list(function.running):
+                self._simulation.kill(process)
+        self._next_tick = float("inf")
+        self._tick_at(self._standstill_until)
+
+    def _reshard(self, how: str, where: float) -> None:
+        stream = self.world.stream
+        shards = [
+            shard
+            for shard in stream.list_shards(StreamName=STREAM)["Shards"]
+            if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
+        ]
+        shards.sort(key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        place = int(where * len(shards))
+        if how == "merge" and len(shards) > 1:
+            place = min(place, len(shards) - 2)
+            one, other = shards[place : place + 2]
+            stream.merge_shards(
+                StreamName=STREAM, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
+            )
+        else:
+            keys = shards[place]["HashKeyRange"]
+            middle = (int(keys["StartingHashKey"]) + int(keys["EndingHashKey"])) // 2
+            stream.split_shard(
+                StreamName=STREAM, ShardToSplit=shards[place]["ShardId"], NewStartingHashKey=str(middle)
+            )
+        self._tick_at(self._simulation.now + 10)
+
+    def _records(self, shard: str) -> list[Record]:
+        stream, form = self.world.stream, EventForm(self._mapping, shard)
+        iterator = stream.get_shard_iterator(
+            StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        found: list[Record] = []
+        while iterator:
+            answer = stream.get_records(ShardIterator=iterator)
+            found += [form.record(record) for record in answer["Records"]]
+            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+        return found
+
+    def _shards(self) -> list[str]:
+        return [shard["ShardId"] for shard in self.world.stream.list_shards(StreamName=STREAM)["Shards"]]
+
+    def _replay(self, where: float, start: float, count: int) -> None:
+        shards = self._shards()
+        shard = shards[int(where * len(shards))]
+        records = self._records(shard)
+        first = int(start * len(records))
+        if records:
+            self._replay_batch(shard, records[first : first + count])
+
+    def _replay_batch(self, shard: str, records: list[Record]) -> None:
+        self.worker.invoke(EventForm(self._mapping, shard).event(records), lambda _outcome: None)
+
+    def _replay_everything(self) -> None:
+        for shard in self._shards():
+            records = self._records(shard)
+            while records:
+                count = self._chance.choice((1, 5, 40, 300))
+                self._replay_batch(shard, records[:count])
+                records = records[count:]
+
+
+def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as the queue's event source mapping hands it on."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {
+            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:overflow",
+        "awsRegion": "us-east-1",
+    }

@@ -1,0 +1,263 @@
+"""Simulated time, and processes whose every effect is a point where others may run, time may pass, or they may die.
+
+A process is one invocation of a function: a main greenlet and those that its executor started. Only one greenlet runs
+at a time, and it gives way only in `delay` and while it waits for a future, so a run depends on nothing but its seed.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Self
+
+from greenlet import getcurrent, greenlet
+
+_FOREVER = float("inf")
+
+
+class Killed(BaseException):
+    """The process is dead: whatever tries an effect in it meets this, in `finally` blocks too."""
+
+
+class Task:
+    """One greenlet of a process."""
+
+    __slots__ = ("ended", "greenlet", "process", "waits")
+
+    def __init__(self, process: "Process") -> None:
+        self.process = process
+        self.greenlet: greenlet | None = None
+        self.ended = False
+        self.waits = 0  # counts its waits, so that a wake-up meant for an earlier one is told apart
+
+
+class Process:
+    """One invocation.
+
+    Attributes:
+        name: names it in the trace.
+        dead: it performs no effect any more.
+        frozen: its sandbox is not running; its greenlets go on when it thaws.
+        overruns: nobody ends it at its time-out.
+        born: when it began, simulated UNIX seconds.
+    """
+
+    def __init__(self, simulation: "Simulation", name: str) -> None:
+        self.name = name
+        self.simulation = simulation
+        self.dead = False
+        self.frozen = False
+        self.overruns = False
+        self.born = simulation.now
+        self.tasks: list[Task] = []
+        self.stalled: list[tuple[Task, int]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its greenlets is left."""
+        return not self.tasks
+
+
+class Simulation:
+    """The clock, what is due, and what runs.
+
+    Args:
+        start: simulated UNIX seconds at the beginning.
+        traced: keep every line of the trace; without it only a checksum of it.
+    """
+
+    def __init__(self, start: float, *, traced: bool = False) -> None:
+        self.now = start
+        self.steps = 0
+        self.checksum = 0
+        self.trace: list[str] | None = [] if traced else None
+        self.current: Task | None = None
+        self._start = start
+        self._until = _FOREVER
+        self._serial = 0
+        self._due: list[tuple[float, int, Any, int]] = []
+        self._hub = getcurrent()
+
+    def note(self, line: str) -> None:
+        """Write a line to the trace."""
+        name = self.current.process.name if self.current is not None else "-"
+        line = f"{self.now - self._start:11.3f} {name:>5} {line}"
+        self.checksum = zlib.crc32(line.encode(), self.checksum)
+        if self.trace is not None:
+            self.trace.append(line)
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call something at a time, outside all processes."""
+        self._push(max(when, self.now), call, 0)
+
+    def spawn(
+        self, process: Process, call: Callable[[], Any], ended: Callable[[Any, BaseException | None], None]
+    ) -> Task:
+        """Begin a greenlet of a process; `ended` is told what it returned or raised, Killed included."""
+        task = Task(process)
+
+        def run() -> None:
+            value: Any = None
+            error: BaseException | None = Killed() if process.dead else None
+            try:
+                if error is None:
+                    value = call()
+            except BaseException as caught:  # noqa: BLE001 -- whoever waits for it is told
+                error = caught
+            task.ended = True
+            process.tasks.remove(task)
+            ended(value, error)
+
+        task.greenlet = greenlet(run, self._hub)
+        process.tasks.append(task)
+        self._push(self.now, task, task.waits)
+        return task
+
+    def delay(self, seconds: float) -> None:
+        """Let time pass for the running greenlet, and others run.
+
+        Raises:
+            Killed: its process is dead.
+        """
+        task = self.current
+        if task is None:
+            raise RuntimeError("an effect outside all processes")
+        if task.process.dead:
+            raise Killed
+        self.steps += 1
+        when = self.now + seconds
+        if when < self._until and (not self._due or when < self._due[0][0]):
+            self.now = when
+            return
+        task.waits += 1
+        self._push(when, task, task.waits)
+        self._hub.switch()
+        if task.process.dead:
+            raise Killed
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Let others run until somebody wakes the running greenlet, or the time is over.
+
+        Raises:
+            Killed: its process is dead.
+        """
+        task = self.current
+        if task is None:
+            raise RuntimeError("waiting outside all processes")
+        if task.process.dead:
+            raise Killed
+        task.waits += 1
+        if timeout is not None:
+            self._push(self.now + timeout, task, task.waits)
+        self._hub.switch()
+        if task.process.dead:
+            raise Killed
+
+    def wake(self, task: Task) -> None:
+        """Let a greenlet that waits go on."""
+        self._push(self.now, task, task.waits)
+
+    def kill(self, process: Process) -> None:
+        """End a process: none of its greenlets performs another effect."""
+        if process.dead:
+            return
+        process.dead = True
+        self.at(self.now, lambda: self._reap(process))
+
+    def thaw(self, process: Process) -> None:
+        """Let the greenlets of a frozen process go on."""
+        process.frozen = False
+        stalled, process.stalled = process.stalled, []
+        for task, waits in stalled:
+            self._push(self.now, task, waits)
+
+    def run(self, until: float = _FOREVER) -> None:
+        """Do what is due, until a time, or until nothing is."""
+        self._until = until
+        while self._due:
+            when = self._due[0][0]
+            if when > until:
+                break
+            _, _, item, waits = heappop(self._due)
+            self.now = max(self.now, when)
+            if not isinstance(item, Task):
+                item()
+            elif not item.ended and item.waits == waits:
+                self._resume(item, waits)
+        if until < _FOREVER:
+            self.now = max(self.now, until)
+
+    def _resume(self, task: Task, waits: int) -> None:
+        if task.process.frozen and not task.process.dead:
+            task.process.stalled.append((task, waits))
+            return
+        self.current = task
+        if task.greenlet is not None:
+            task.greenlet.switch()
+        self.current = None
+
+    def _reap(self, process: Process) -> None:
+        for task in list(process.tasks):
+            self.current = task
+            # A greenlet that has not begun ends without running, so it is let run: it meets Killed at once.
+            if task.greenlet is not None:
+                task.greenlet.switch()
+            self.current = None
+        process.stalled.clear()
+
+    def _push(self, when: float, item: Any, waits: int) -> None:
+        self._serial += 1
+        heappush(self._due, (when, self._serial, item, waits))
+
+
+class Greenlets:
+    """Threads of a process as greenlets, in the shape of the worker's executor; none outlives the context.
+
+    Args:
+        simulation: runs them.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._running = 0
+        self._results: deque[tuple[Any, BaseException | None]] = deque()
+        self._waiter: Task | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        while self._running:
+            self._await(None)
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Start the job in a greenlet of the running process."""
+        task = self._simulation.current
+        if task is None:
+            raise RuntimeError("an executor outside all processes")
+        self._running += 1
+        self._simulation.spawn(task.process, job, self._ended)
+
+    def wait(self, seconds: float) -> Any | None:
+        """Return what the next finished job returned, or None after that many seconds; raise what it raised."""
+        if not self._results:
+            self._await(max(0.0, seconds))
+        if not self._results:
+            return None
+        value, error = self._results.popleft()
+        if error is not None:
+            raise error
+        return value
+
+    def _await(self, seconds: float | None) -> None:
+        self._waiter = self._simulation.current
+        try:
+            self._simulation.wait(seconds)
+        finally:
+            self._waiter = None
+
+    def _ended(self, value: Any, error: BaseException | None) -> None:
+        self._running -= 1
+        self._results.append((value, error))
+        if self._waiter is not None:
+            self._simulation.wake(self._waiter)

@@ -1,0 +1,130 @@
+"""What clients send: requests with numbered events, so that each event can be found again wherever it has gone."""
+
+import json
+import random
+from base64 import b64encode
+from dataclasses import dataclass
+from gzip import compress
+from typing import Any
+from urllib.parse import urlencode
+
+SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
+TABLES = ("pageviews", "clicks", "orders")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request.
+
+    Attributes:
+        at: when, UNIX seconds.
+        account: whose key it bears.
+        visitor: decides the partition key.
+        dialect: `events`, `pixel`, or `stream`, a record that another producer puts there in JSON form.
+        events: number and table of each event.
+        weight: bytes of filling in each event.
+    """
+
+    at: float
+    account: str
+    visitor: str
+    dialect: str
+    events: tuple[tuple[int, str], ...]
+    weight: int = 0
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return the events as a client sends them."""
+        filling = {"filling": "x" * self.weight} if self.weight else {}
+        return [
+            {"table": table, "n": number, "td_client_id": self.visitor, **filling}
+            for number, table in self.events
+        ]
+
+    def payload(self, key: str) -> dict[str, Any]:
+        """Return what the HTTP API hands the ingest."""
+        if self.dialect == "pixel":
+            ((number, table),) = self.events
+            query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
+            return _payload("GET", "/pixel.gif", query, {})
+        body = json.dumps({"events": self.documents()}).encode()
+        headers = {"content-type": "application/json", "x-write-key": key}
+        if self.weight:
+            headers["content-encoding"] = "gzip"
+            body = compress(body, 1, mtime=0)
+        return _payload("POST", "/v1/events", "", headers) | {
+            "body": b64encode(body).decode(),
+            "isBase64Encoded": True,
+        }
+
+    def record(self) -> bytes:
+        """Return the record that another producer puts on the stream."""
+        return json.dumps({"account": self.account, "events": self.documents()}).encode()
+
+    def accepted(self, answer: Any) -> tuple[int, ...]:
+        """Return the numbers of the events that an answer calls accepted."""
+        numbers = tuple(number for number, _ in self.events)
+        if not isinstance(answer, dict) or answer.get("statusCode") != 200:
+            return ()
+        if self.dialect == "pixel":
+            return () if "x-sluice-error" in answer["headers"] else numbers
+        document = json.loads(answer["body"])
+        rejected = {rejection["index"] for rejection in document["rejected"]}
+        taken = tuple(number for index, number in enumerate(numbers) if index not in rejected)
+        if len(taken) != document["accepted"]:
+            raise AssertionError(f"the answer contradicts itself: {document}")
+        return taken
+
+
+def generate(
+    chance: random.Random,
+    events: int,
+    accounts: list[str],
+    times: tuple[float, float],
+    weights: tuple[int, ...],
+) -> list[Sent]:
+    """Return requests in bursts and alone, in the order of their times.
+
+    Args:
+        chance: decides.
+        events: how many in all.
+        accounts: whose.
+        times: the first and the last second.
+        weights: bytes of filling of large requests, one of these.
+    """
+    begin, end = times
+    sent: list[Sent] = []
+    shares = [1 / (1 + index) for index in range(len(accounts))]  # some accounts are busy, some quiet
+    number = 0
+    while number < events:
+        burst = chance.uniform(begin, end)
+        for _ in range(chance.choice((1, 1, 3, 10, 30))):
+            count = min(chance.choice((1, 1, 1, 2, 3, 8, 20)), events - number)
+            if not count:
+                break
+            dialect = chance.choices(("events", "pixel", "stream"), (10, 2, 1))[0]
+            if dialect == "pixel":
+                count = 1
+            account = chance.choices(accounts, shares)[0]
+            tables = TABLES if chance.random() < 0.3 else (chance.choice(TABLES),)
+            numbered = tuple((number + index, chance.choice(tables)) for index in range(count))
+            number += count
+            weight = chance.choice(weights) if count > 4 else 0
+            at = min(end, burst + chance.expovariate(0.2))
+            visitor = f"v{chance.randrange(40)}"
+            sent.append(Sent(at, account, visitor, dialect, numbered, weight if dialect == "events" else 0))
+    return sorted(sent, key=lambda one: (one.at, one.events))
+
+
+def _payload(method: str, path: str, query: str, headers: dict[str, str]) -> dict[str, Any]:
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"host": "sluice.invalid", "user-agent": "chaos", **headers},
+        "requestContext": {
+            "http": {"method": method, "path": path, "sourceIp": "192.0.2.1", "protocol": "HTTP/1.1"},
+            "stage": "$default",
+        },
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,179 @@
+"""What became of every event: the promises, checked against Treasure Data and S3."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgpack
+
+from tests.chaos.audit import Audit
+from tests.chaos.pipeline import Pipeline
+from tests.chaos.trouble import Kind
+from tests.chaos.world import BUCKET
+from worker import aside
+
+# Reasons for which rows may be dead letters in the end, and the trouble without which they may not.
+_CAUSES: dict[str, tuple[Kind, ...]] = {
+    "http_422": (Kind.TD_REJECTS_TABLE,),
+    "row_too_large": (Kind.TD_TOO_LARGE,),
+    "may_not_create": (Kind.TD_FORBIDDEN_DATABASE, Kind.TD_UNAUTHORIZED),
+    "no_such_database": (Kind.REMAP,),
+}
+_MAY_BE_RAISED = ("LedgerUnavailableError", "AsideUnavailableError")
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a schedule came to.
+
+    Attributes:
+        events: how many were sent.
+        accepted: how many were called accepted.
+        delivered: how many rows stand in Treasure Data.
+        aside: how many rows are dead letters.
+        lost: events that were accepted and are nowhere.
+        doubled: events of which there is more than one row.
+        misrouted: events in a database that was never their account's.
+        both: events that are in Treasure Data and dead letters too, or dead letters twice.
+        misjudged: events set aside for a reason that nothing explains.
+        miscounted: where the balance that operators see is not what the stand-in and S3 hold.
+        ambiguous: rows that were reported as perhaps doubled.
+        stuck: what has not come to rest.
+        largest_delay: seconds from acceptance to Treasure Data.
+        strikes: trouble that really occurred, by kind.
+    """
+
+    events: int = 0
+    accepted: int = 0
+    delivered: int = 0
+    aside: int = 0
+    lost: list[int] = field(default_factory=list)
+    doubled: list[int] = field(default_factory=list)
+    misrouted: list[int] = field(default_factory=list)
+    both: list[int] = field(default_factory=list)
+    misjudged: list[int] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
+    ambiguous: int = 0
+    stuck: list[str] = field(default_factory=list)
+    largest_delay: float = 0.0
+    strikes: Counter[Kind] = field(default_factory=Counter)
+    checksum: int = 0
+    steps: int = 0
+
+    @property
+    def violations(self) -> Counter[str]:
+        """How often each promise was broken."""
+        broken = {
+            "lost": len(self.lost),
+            "doubled": len(self.doubled),
+            "misrouted": len(self.misrouted),
+            "both": len(self.both),
+            "misjudged": len(self.misjudged),
+            "miscounted": len(self.miscounted),
+            "stuck": len(self.stuck),
+        }
+        return Counter({name: count for name, count in broken.items() if count})
+
+
+def judge(pipeline: Pipeline) -> Verdict:
+    """Return what became of a pipeline's events once it has run."""
+    world = pipeline.world
+    verdict = Verdict(
+        events=pipeline.schedule.events,
+        accepted=len(pipeline.accepted),
+        ambiguous=world.counts["RowsAmbiguous"],
+        strikes=world.trouble.strikes,
+        checksum=world.simulation.checksum,
+        steps=world.simulation.steps,
+    )
+    places = _delivered(pipeline, verdict)
+    reasons = _aside(pipeline, verdict)
+    may_double = not pipeline.schedule.setup.may_query and verdict.ambiguous > 0
+    for number, sent in pipeline.sent.items():
+        found, reason = places.get(number, []), reasons.get(number)
+        if number in pipeline.accepted and not found and reason is None:
+            verdict.lost.append(number)
+        if len(found) > 1 and not may_double:
+            verdict.doubled.append(number)
+        if set(found) - world.mapped[sent.account]:
+            verdict.misrouted.append(number)
+        if not reason:
+            continue
+        if found:
+            verdict.both.append(number)
+        if not any(verdict.strikes[kind] for kind in _CAUSES.get(reason, ())):
+            verdict.misjudged.append(number)
+    _rest(pipeline, verdict)
+    verdict.miscounted += pipeline.audit.faults
+    if not verdict.stuck and not may_double:
+        verdict.miscounted += _compare(pipeline, places, reasons)
+    return verdict
+
+
+def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str]) -> list[str]:
+    """Return where the balance differs from what is in Treasure Data and S3, by account and table."""
+    held: dict[tuple[str, str], Counter[str]] = {}
+    for number, sent in pipeline.sent.items():
+        table = next(name for one, name in sent.events if one == number)
+        counts = held.setdefault((sent.account, table), Counter())
+        counts["delivered"] += len(places.get(number, ()))
+        counts["dead letters"] += number in reasons
+    told = {
+        place: Counter({"delivered": rows.delivered, "dead letters": rows.aside.total()})
+        for place, rows in Audit(pipeline.world).balance().tables.items()
+    }
+    return [
+        f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"
+        for place, counts in held.items()
+        if +counts != +told.get(place, Counter())
+    ]
+
+
+def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
+    """Return by event the databases that it stands in, once for each row."""
+    places: dict[int, list[str]] = {}
+    for taken in pipeline.world.td.imports():
+        for row in taken.rows:
+            number = int(row["n"])
+            places.setdefault(number, []).append(taken.database)
+            verdict.delivered += 1
+            if number in pipeline.accepted:
+                delay = taken.at - pipeline.accepted[number]
+                verdict.largest_delay = max(verdict.largest_delay, delay)
+    return places
+
+
+def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
+    """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
+    reasons: dict[int, str] = {}
+    for name, stored in pipeline.world.bucket.objects(BUCKET).items():
+        chunk = aside.decode(stored.body)
+        if "/dead_letter/" not in name:
+            reasons |= {int(str(row["n"])): "" for row in _rows(chunk.payload)}
+            continue
+        rows = _rows(chunk.payload)
+        verdict.aside += len(rows)
+        for row in rows:
+            number = int(str(row["n"]))
+            if reasons.get(number):
+                verdict.both.append(number)
+            reasons[number] = chunk.reason
+    return reasons
+
+
+def _rows(payload: bytes) -> list[dict[str, object]]:
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
+    unpacker.feed(payload)
+    return list(unpacker)
+
+
+def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
+    world = pipeline.world
+    verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
+    verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
+    verdict.stuck += [name for name in world.bucket.objects(BUCKET) if "/dead_letter/" not in name]
+    for function in pipeline.functions:
+        # the redrive may raise where it cannot go on: its next run does
+        unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()
+        verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+    if pipeline.lost_batches:
+        verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

@@ -1,0 +1,226 @@
+"""The services as they are for one schedule, and what stands around them that only the harness knows."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from local.kinesis_memory import MemoryKinesis
+from local.treasure_data import API_KEY, InProcess, Right, TreasureData
+from local.treasure_data import Settings as TdSettings
+from shared import write_key
+from shared.accounts import Account
+from tests.chaos import clients
+from tests.chaos.effects import Effects
+from tests.chaos.schedule import START, Schedule
+from tests.chaos.simulation import Simulation
+from tests.chaos.traffic import SECRETS
+from tests.chaos.trouble import Kind, Trouble
+from tests.support.memory_dynamodb import MemoryDynamoDB
+from tests.support.memory_redis import MemoryRedis
+from tests.support.memory_s3 import MemoryS3
+from tests.support.memory_sqs import MemorySQS
+from worker import register
+
+STREAM = "sluice"
+TABLE = "ledger"
+BUCKET = "aside"
+TD_MEMORY_SECONDS = 3600.0
+TD_QUERY_DELAY_SECONDS = 600.0
+TD_KEY_SECRET = "td-api-key"
+WRITE_KEY_SECRET = "write-keys"
+
+
+class _Kinesis(MemoryKinesis):
+    """Kinesis that tells when something has landed."""
+
+    landed: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.last: dict[str, int] = {}
+
+    def put_record(self, **request: Any) -> dict[str, Any]:
+        answer = super().put_record(**request)
+        self.last[answer["ShardId"]] = int(answer["SequenceNumber"])
+        self.landed()
+        return answer
+
+    def put_records(self, **request: Any) -> dict[str, Any]:
+        answer = super().put_records(**request)
+        for entry in answer["Records"]:
+            self.last[entry["ShardId"]] = int(entry["SequenceNumber"])
+        self.landed()
+        return answer
+
+
+class _SQS(MemorySQS):
+    """SQS that tells when something was sent."""
+
+    landed: Callable[[], None] = staticmethod(lambda: None)
+
+    def send_message(self, **request: Any) -> dict[str, str]:
+        answer = super().send_message(**request)
+        self.landed()
+        return answer
+
+
+class _TrueClock:
+    """The time itself; to sleep is to let the running process wait."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def now(self) -> float:
+        return self._simulation.now
+
+    def sleep(self, seconds: float) -> None:
+        self._simulation.delay(seconds)
+
+
+class _Secrets:
+    """Secrets Manager, whose troubles are not tried here: the functions hold secrets in memory."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
+        return {"SecretString": self._texts[SecretId]}
+
+
+class World:
+    """Services, their clients under trouble, and the accounts' file.
+
+    Args:
+        schedule: what is to happen.
+        traced: keep the whole trace.
+
+    Attributes:
+        mapped: by account, every database that it was ever mapped to.
+        counts: what all sandboxes counted in metrics.
+    """
+
+    def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
+        setup, seed = schedule.setup, schedule.seed
+        self.schedule = schedule
+        self.simulation = simulation = Simulation(START, traced=traced)
+        self.trouble = Trouble(simulation, list(schedule.windows), seed)
+        self.effects = Effects(simulation, self.trouble, seed)
+        self.clock = _TrueClock(simulation)
+        self.counts: Counter[str] = Counter()
+        self._sandboxes = 0
+
+        self.stream = _Kinesis(self.clock.now, seed=seed)
+        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
+        self.stream.increase_stream_retention_period(
+            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
+        )
+        self.queue = _SQS(self.clock.now, visibility_seconds=360)
+        self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
+        self.table = MemoryDynamoDB()
+        self.table.create_table(
+            TableName=TABLE,
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+        )
+        self.bucket = MemoryS3(self.clock.now)
+        self.bucket.create_bucket(Bucket=BUCKET)
+        self.redis_server = MemoryRedis()
+        self.td = TreasureData(
+            clock=self.clock,
+            settings=TdSettings(
+                id_memory=TD_MEMORY_SECONDS,
+                duplicate_status=setup.duplicate_status,
+                query_delay=TD_QUERY_DELAY_SECONDS,
+                job_seconds=setup.job_seconds,
+            ),
+            keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
+            faults=clients.TdTroubles(self.effects),
+        )
+        self.accounts = {name: Account(database) for name, database in setup.databases}
+        self.mapped: defaultdict[str, set[str]] = defaultdict(set)
+        self.apply_accounts()
+
+        self.kinesis = clients.Kinesis(self.stream, self.effects)
+        self.sqs = clients.SQS(self.queue, self.effects)
+        self.dynamodb = clients.DynamoDB(self.table, self.effects)
+        self.s3 = clients.S3(self.bucket, self.effects)
+        self.redis = clients.Redis(self.redis_server, self.effects)
+        self.secrets = _Secrets({TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: _json(SECRETS)})
+        self.session = requests.Session()
+        self.session.trust_env = False
+        door = clients.TreasureDataDoor(self.td.handle, self.effects)
+        self.session.mount("https://", InProcess(door, self.clock))
+        self._set_tables_up()
+        self._set_windows_up()
+
+    def apply_accounts(self) -> None:
+        """Write the accounts' file to Redis, as an operator does."""
+        for name, account in self.accounts.items():
+            self.mapped[name].add(account.database)
+        register.apply(self.redis_server, self.accounts, self.simulation.now)
+
+    def remap(self, account: str, database: str) -> None:
+        """Map an account to another database."""
+        self.accounts[account] = Account(database)
+        if not self.trouble.active(Kind.REDIS_EMPTY):
+            self.apply_accounts()
+
+    def key(self, account: str) -> str:
+        """Return a write key of an account."""
+        return write_key.sign(account, "k1", SECRETS["k1"])
+
+    def entropy(self) -> Callable[[int], bytes]:
+        """Return a new source of chance, that of one sandbox."""
+        self._sandboxes += 1
+        return random.Random(f"{self.schedule.seed}/sandbox/{self._sandboxes}").randbytes
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Add to a metric of any function."""
+        self.counts[metric] += value
+
+    def _set_tables_up(self) -> None:
+        from local.treasure_data import Request
+        from tests.chaos.traffic import TABLES
+
+        if not self.schedule.setup.tables_exist:
+            self.trouble.count(Kind.TD_TABLE_MISSING)
+            return
+        headers = {"Authorization": f"TD1 {API_KEY}"}
+        for database in sorted({account.database for account in self.accounts.values()}):
+            paths = [f"database/create/{database}", *(f"table/create/{database}/{t}/log" for t in TABLES)]
+            for path in paths:
+                # before anything goes wrong
+                self.td._api.answer(Request("POST", f"/v3/{path}", headers), self.td.settings, START)
+
+    def _set_windows_up(self) -> None:
+        """Let those windows begin and end that change something for as long as they last."""
+        for window in self.schedule.windows:
+            if window.kind is Kind.REDIS_EMPTY:
+                self.simulation.at(window.begin, self._empty_redis)
+                self.simulation.at(window.end, self.apply_accounts)
+            elif window.kind is Kind.TD_TOO_LARGE:
+                self.simulation.at(window.begin, lambda: self._limit_imports(600))
+                self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+
+    def _empty_redis(self) -> None:
+        if self.trouble.active(Kind.REDIS_EMPTY):
+            self.trouble.count(Kind.REDIS_EMPTY)
+            self.redis_server.flushall()
+
+    def _limit_imports(self, most: int) -> None:
+        from dataclasses import replace
+
+        if most < 1024 and self.trouble.active(Kind.TD_TOO_LARGE):
+            self.trouble.count(Kind.TD_TOO_LARGE)
+        self.td.settings = replace(self.td.settings, largest_import=most)
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)
