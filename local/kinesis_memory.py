@@ -138,8 +138,6 @@ class MemoryKinesis:
         """The error classes of boto3's client."""
         return _exceptions()
 
-    # Streams and shards
-
     def create_stream(
         self,
         *,
@@ -274,8 +272,6 @@ class MemoryKinesis:
         stream.route()
         return {}
 
-    # Puts
-
     def put_record(
         self,
         *,
@@ -329,8 +325,6 @@ class MemoryKinesis:
             raise _refusal(operation, "InvalidArgumentException", "Records size exceeds 10 MiB limit")
         answers = [self._append(stream, *entry) for entry in entries]
         return {"FailedRecordCount": 0, "Records": answers, "EncryptionType": "NONE"}
-
-    # Reads
 
     def get_shard_iterator(
         self,
@@ -429,8 +423,6 @@ class MemoryKinesis:
                 if shard_id in child.parents
             ]
         return answer
-
-    # Inside
 
     def _stream(self, operation: str, name: str | None, arn: str | None) -> tuple[str, _Stream]:
         name = name or (arn or "").rpartition("/")[2]

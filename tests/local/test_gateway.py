@@ -1,17 +1,20 @@
-"""The gateway makes of HTTP what API Gateway's HTTP API makes of it."""
+"""The gateway serves a handler over real sockets."""
 
-import gzip
 import http.client
 import json
+import logging
+import socket
 import threading
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from local.gateway import MAX_BODY_BYTES, MAX_HEAD_BYTES, Gateway, answer_of, payload_event
+from local.gateway import Gateway
+from local.http_api import MAX_BODY_BYTES, MAX_HEAD_BYTES
+
+Serve = Callable[..., http.client.HTTPConnection]
 
 
 def echo(event: dict[str, Any], _context: Any) -> dict[str, Any]:
@@ -19,15 +22,13 @@ def echo(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": json.dumps(event)}
 
 
-@pytest.fixture(name="serve")
-def fixture_serve() -> Iterator[Callable[..., http.client.HTTPConnection]]:
+@pytest.fixture
+def serve() -> Iterator[Serve]:
     """Start gateways that end with the test; each call returns a connection to a new one."""
 
     def serve(handler: Any, **options: Any) -> http.client.HTTPConnection:
-        gateway = Gateway(handler, **options)
-        gateway.start()
+        gateway = ending.enter_context(Gateway(handler, **options))
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
-        ending.callback(gateway.stop)
         ending.callback(connection.close)
         return connection
 
@@ -35,155 +36,312 @@ def fixture_serve() -> Iterator[Callable[..., http.client.HTTPConnection]]:
         yield serve
 
 
-def test_the_query_arrives_as_it_was_sent(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """The query string is not decoded, rawPath is; repeated parameters are joined by commas."""
-    connection = serve(echo)
-    connection.request("GET", "/a%20b/pixel.gif?k=%FFx&t=1&t=2&e=")
-    event = json.loads(connection.getresponse().read())
-
-    assert (
-        "/a b/pixel.gif",
-        "k=%FFx&t=1&t=2&e=",
-        {"k": "\ufffdx", "t": "1,2", "e": ""},
-    ) == (event["rawPath"], event["rawQueryString"], event["queryStringParameters"])
+def ask(connection: http.client.HTTPConnection, *arguments: Any, **options: Any) -> tuple[int, Any]:
+    """Return status and JSON body of an answer."""
+    connection.request(*arguments, **options)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
 
 
-def test_headers_are_lower_case_and_cookies_a_list(
-    serve: Callable[..., http.client.HTTPConnection],
-) -> None:
-    """Header names arrive in lower case, repeated headers joined by commas, cookies apart."""
-    connection = serve(echo)
-    connection.putrequest("GET", "/")
-    for name, value in (("X-One", "a"), ("x-one", "b"), ("Cookie", "p=1; q=2")):
-        connection.putheader(name, value)
-    connection.endheaders()
-    event = json.loads(connection.getresponse().read())
+def exchange(connection: http.client.HTTPConnection, request: bytes) -> bytes:
+    """Return what a gateway says to raw bytes until it hangs up."""
+    with socket.create_connection((connection.host, connection.port), timeout=10) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(65_536):
+            answer += part
+        return answer
 
-    assert ("a,b", ["p=1", "q=2"], False) == (
-        event["headers"]["x-one"],
-        event["cookies"],
-        "cookie" in event["headers"],
+
+def test_a_request_reaches_the_handler(serve: Serve) -> None:
+    """Path, query, headers, body and the client's address arrive in an event of format 2.0."""
+    _, event = ask(
+        serve(echo), "POST", "/a%20b?k=%FFx&t=1&t=2", body=b"{}", headers={"Content-Type": "application/json"}
     )
 
-
-@pytest.mark.parametrize(
-    ("kind", "encoding", "body", "is_base64"),
-    [
-        ("application/json", None, b'{"a": "\xc3\xa9"}', False),
-        ("text/plain;charset=UTF-8", None, b"beacon", False),
-        ("application/x-www-form-urlencoded", None, b"a=1", True),
-        ("application/vnd.treasuredata.v1+json", None, b"{}", True),
-        ("application/json", "gzip", gzip.compress(b"{}"), True),
-        ("text/plain", None, b"\xff\xfe", True),
-    ],
-)
-def test_bodies_that_are_not_text_come_in_base64(
-    kind: str, encoding: str | None, body: bytes, is_base64: bool
-) -> None:
-    """Text types arrive as text, all others and what is compressed in base64; nothing is altered."""
-    headers = [("Content-Type", kind)] + ([("Content-Encoding", encoding)] if encoding else [])
-    event = payload_event("POST", "/v1/events", headers, body, "127.0.0.1")
-    arrived = b64decode(event["body"]) if event["isBase64Encoded"] else event["body"].encode()
-
-    assert (is_base64, body) == (event["isBase64Encoded"], arrived)
+    assert (event["rawPath"], event["rawQueryString"], event["body"]) == ("/a b", "k=%FFx&t=1&t=2", "{}")
+    assert event["headers"]["content-type"] == "application/json"
+    assert event["requestContext"]["http"]["sourceIp"] == "127.0.0.1"
+    assert event["requestContext"]["domainName"] == "127.0.0.1"
 
 
-def test_a_connection_serves_many_requests(serve: Callable[..., http.client.HTTPConnection]) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
+def test_every_method_is_passed_on(serve: Serve, method: str) -> None:
+    """The gateway leaves methods, OPTIONS too, to the function."""
+    _, event = ask(serve(echo), method, "/")
+
+    assert event["requestContext"]["http"]["method"] == method
+
+
+def test_a_head_request_has_no_body(serve: Serve) -> None:
+    """HEAD is passed on; its answer tells the length of a body that is not sent, and the connection goes on."""
+    connection = serve(lambda _event, _context: {"statusCode": 200, "body": "four"})
+    connection.request("HEAD", "/")
+    head = connection.getresponse()
+    body = head.read()
+    connection.request("GET", "/")
+
+    assert (head.status, head.headers["Content-Length"], body) == (200, "4", b"")
+    assert connection.getresponse().read() == b"four"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_answers_without_a_body_end_at_their_head(serve: Serve, status: int) -> None:
+    """A 204 and a 304 carry no body, and the connection goes on."""
+    connection = serve(lambda _event, _context: {"statusCode": status, "body": "not to be sent"})
+    statuses = []
+    for _ in range(2):
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        statuses.append((answer.status, answer.read()))
+
+    assert statuses == [(status, b"")] * 2
+
+
+def test_a_connection_serves_many_requests(serve: Serve) -> None:
     """Connections are kept open."""
     connection = serve(echo)
     ports = set()
     for _ in range(3):
-        connection.request("POST", "/", body=b"{}")
-        connection.getresponse().read()
+        ask(connection, "POST", "/", body=b"{}")
         ports.add(connection.sock.getsockname()[1])
 
-    assert 1 == len(ports)
+    assert len(ports) == 1
 
 
-def test_long_heads_are_refused(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """More than 10,240 bytes of request line and headers never reach the function."""
+def test_a_client_may_close(serve: Serve) -> None:
+    """`Connection: close` and HTTP/1.0 end the connection after the answer."""
+    connection = serve(echo)
+
+    answers = [
+        exchange(connection, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+        exchange(connection, b"GET / HTTP/1.0\r\n\r\n"),
+    ]
+
+    assert [b"\r\nConnection: close\r\n" in answer for answer in answers] == [True, True]
+
+
+def test_answers_have_the_gateways_headers(serve: Serve) -> None:
+    """An answer has a date, the request's id, the function's cookies one by one, and no server's name."""
+    connection = serve(lambda _event, _context: {"statusCode": 200, "cookies": ["a=1", "b=2"], "body": "x"})
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    answer.read()
+
+    assert answer.headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert len(answer.headers["Apigw-Requestid"]) == 16
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Date"].endswith(" GMT")
+    assert "Server" not in answer.headers
+
+
+def test_the_id_is_that_of_the_event(serve: Serve) -> None:
+    """The header `Apigw-Requestid` and the event tell one id."""
+    connection = serve(echo)
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+
+    assert json.loads(answer.read())["requestContext"]["requestId"] == answer.headers["Apigw-Requestid"]
+
+
+def test_a_chunked_body_arrives_whole(serve: Serve) -> None:
+    """A body without a length is read by its chunks, extensions and trailers included."""
+    request = (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b'5;x=y\r\n{"a":\r\n2\r\n1}\r\n0\r\nTrailer: t\r\n\r\n'
+    )
+
+    event = json.loads(exchange(serve(echo), request).partition(b"\r\n\r\n")[2])
+
+    assert event["body"] == '{"a":1}'
+    assert (event["headers"]["content-length"], "transfer-encoding" in event["headers"]) == ("7", False)
+
+
+def test_a_client_that_expects_to_be_asked_is(serve: Serve) -> None:
+    """`Expect: 100-continue` is answered before the body is read."""
+    connection = serve(echo)
+    with socket.create_connection((connection.host, connection.port), timeout=10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        asked = client.recv(1000)
+        client.sendall(b"{}")
+        answer = client.recv(65_536)
+
+    assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        (b"GET /?" + b"q" * MAX_HEAD_BYTES + b" HTTP/1.1", b"", 414),
+        (b"GET /?" + b"q" * 70_000 + b" HTTP/1.1", b"", 414),
+        (b"GET / HTTP/1.1", b"X: " + b"v" * MAX_HEAD_BYTES + b"\r\n", 431),
+        (b"GET / HTTP/1.1", b"X: " + b"v" * 70_000 + b"\r\n", 431),
+        (b"GET / HTTP/1.1", b"X: v\r\n" * 200, 431),
+        (b"GET / HTTP/1.1", b"no colon here\r\nHost: a\r\n", 400),
+        (b"GET /percent%25done HTTP/1.1", b"", 400),
+        (b"GET / HTTP/2.0", b"", 400),
+        (b"GET /", b"", 400),
+        (b"nonsense", b"", 400),
+        (b"POST / HTTP/1.1", b"Content-Length: many\r\n", 400),
+        (b"POST / HTTP/1.1", b"Content-Length: -1\r\n", 400),
+        (b"POST / HTTP/1.1", b"Transfer-Encoding: chunked\r\n\r\nnot hex\r\n", 400),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_json(
+    serve: Serve, request_line: bytes, headers: bytes, status: int
+) -> None:
+    """A request beyond the limits, or none at all, never reaches the function and gets a message in JSON."""
     seen: list[Any] = []
     connection = serve(lambda event, _context: seen.append(event))
-    connection.request("GET", "/?" + "a" * MAX_HEAD_BYTES)
 
-    assert (431, []) == (connection.getresponse().status, seen)
+    answer = exchange(connection, request_line + b"\r\n" + headers + b"\r\n")
 
-
-@pytest.mark.parametrize("size", [MAX_BODY_BYTES, MAX_BODY_BYTES + 1])
-def test_large_bodies_are_refused(size: int) -> None:
-    """10 MB is the gateway's limit, 6 MB that of Lambda's event; either answers 413."""
-    gateway = Gateway(lambda _event, _context: {"statusCode": 200})
-    status, _, _ = gateway.answer("POST", "/", [], b"a" * size, "127.0.0.1")
-    gateway._server.server_close()
-
-    assert 413 == status
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/json" in head
+    assert list(json.loads(body)) == ["message"]
+    assert seen == []
 
 
-def test_a_chunked_body_arrives_whole(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """A body without a length is read as well."""
+def test_bodies_beyond_ten_megabytes_are_refused(serve: Serve) -> None:
+    """A client that sends more than 10 MB, with or without a length, hears 413 after it has sent it."""
     connection = serve(echo)
-    connection.request("POST", "/", body=iter([b'{"a":', b"1}"]), headers={"content-type": "text/plain"})
+    large = b"x" * (MAX_BODY_BYTES + 1)
 
-    assert '{"a":1}' == json.loads(connection.getresponse().read())["body"]
+    answers = [
+        ask(connection, "POST", "/", body=large),
+        ask(connection, "POST", "/", body=iter([large])),
+        ask(connection, "POST", "/", body=large * 2),
+    ]
+
+    assert answers == [(413, {"message": "Request Entity Too Large"})] * 3
 
 
+@pytest.mark.parametrize(
+    "handler", [lambda _event, _context: 1 / 0, lambda _event, _context: {"statusCode": object()}]
+)
 def test_a_failing_function_is_an_internal_error(
-    serve: Callable[..., http.client.HTTPConnection],
+    serve: Serve, handler: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception answers 500 and API Gateway's message."""
-    connection = serve(lambda _event, _context: 1 / 0)
-    connection.request("GET", "/")
-    answer = connection.getresponse()
+    """An exception, or a result that JSON cannot hold, is a 500 with API Gateway's message, and is logged."""
+    with caplog.at_level(logging.ERROR, "local.gateway"):
+        answer = ask(serve(handler), "GET", "/")
 
-    assert (500, {"message": "Internal Server Error"}) == (answer.status, json.loads(answer.read()))
+    assert answer == (500, {"message": "Internal Server Error"})
+    assert "the function failed" in caplog.text
 
 
-def test_a_late_function_is_not_waited_for(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """After the time-out the answer is 503."""
+def test_a_result_beyond_six_megabytes_is_an_internal_error(serve: Serve) -> None:
+    """Lambda refuses results of more than 6 MB."""
+    connection = serve(lambda _event, _context: {"statusCode": 200, "body": "x" * 6_300_000})
+
+    assert ask(connection, "GET", "/") == (500, {"message": "Internal Server Error"})
+
+
+def test_a_late_function_is_not_waited_for(serve: Serve) -> None:
+    """After the gateway's time-out the answer is 503, after the function's own it is 500."""
     never = threading.Event()
-    connection = serve(lambda _event, _context: never.wait(10), timeout_seconds=0.05)
-    connection.request("GET", "/")
-    status = connection.getresponse().status
+    gateway_first = serve(lambda _event, _context: never.wait(10), timeout_seconds=0.05)
+    function_first = serve(lambda _event, _context: never.wait(10), function_timeout_seconds=0.05)
+
+    answers = [ask(gateway_first, "GET", "/"), ask(function_first, "GET", "/")]
     never.set()
 
-    assert 503 == status
+    assert answers == [(503, {"message": "Service Unavailable"}), (500, {"message": "Internal Server Error"})]
 
 
-def test_results_become_answers() -> None:
-    """Cookies become headers of their own, base64 is decoded, and what has no status is a 200 in JSON."""
-    result = {"statusCode": 202, "cookies": ["a=1", "b=2"], "body": b64encode(b"\x00\xff").decode()}
+def test_a_sandbox_serves_one_request_at_a_time(serve: Serve) -> None:
+    """With one sandbox a second request waits for the first, and is 503 when that takes too long."""
+    running, release = threading.Event(), threading.Event()
+    busy = 0
 
-    assert (
-        (
-            202,
-            [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("content-type", "text/plain; charset=utf-8")],
-            b"\x00\xff",
-        ),
-        (200, [("content-type", "application/json")], b'{"ok": true}'),
-    ) == (answer_of(result | {"isBase64Encoded": True}), answer_of({"ok": True}))
+    def handler(_event: Any, _context: Any) -> int:
+        nonlocal busy
+        busy += 1
+        running.set()
+        release.wait(10)
+        return busy
+
+    first = serve(handler, sandboxes=1, timeout_seconds=10)
+    first.request("GET", "/")
+    assert running.wait(10)
+    second = http.client.HTTPConnection(first.host, first.port, timeout=10)
+    second.request("GET", "/")
+    release.set()
+
+    answers = [json.loads(connection.getresponse().read()) for connection in (first, second)]
+    second.close()
+    assert answers == [1, 2]
 
 
-def test_a_head_request_has_no_body(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """HEAD is passed on, and its answer is sent without the body."""
-    connection = serve(echo)
-    connection.request("HEAD", "/")
-    answer = connection.getresponse()
+def test_no_sandbox_in_time_is_unavailable(serve: Serve) -> None:
+    """A request that gets no sandbox within the gateway's time-out is a 503."""
+    release = threading.Event()
+    connection = serve(lambda _event, _context: release.wait(10), sandboxes=1, timeout_seconds=0.05)
 
-    assert (200, b"") == (answer.status, answer.read())
+    answers = [ask(connection, "GET", "/")[0] for _ in range(2)]
+    release.set()
+
+    assert answers == [503, 503]
 
 
-def test_requests_can_be_recorded(serve: Callable[..., http.client.HTTPConnection]) -> None:
-    """The record hook sees each request as it was sent, and the event made of it."""
+def test_the_context_is_the_functions(serve: Serve) -> None:
+    """The handler's context tells the function's name, memory and remaining time."""
+
+    def handler(_event: Any, context: Any) -> list[Any]:
+        remaining = context.get_remaining_time_in_millis()
+        return [context.function_name, context.memory_limit_in_mb, 9000 < remaining <= 10_000]
+
+    connection = serve(handler, function_name="Ingest", memory_limit_in_mb=1769, function_timeout_seconds=10)
+
+    assert ask(connection, "GET", "/") == (200, ["Ingest", 1769, True])
+
+
+def test_requests_can_be_recorded(serve: Serve) -> None:
+    """The record hook sees each request as it was sent and the event made of it, refused requests too."""
     seen: list[Any] = []
     connection = serve(echo, record=lambda *request: seen.append(request))
-    connection.request("POST", "/v1/events?t=x", body=b"{}", headers={"X-Write-Key": "k"})
-    connection.getresponse().read()
-    method, target, headers, body, event = seen[0]
+    _, event = ask(connection, "POST", "/v1/events?t=x", body=b"{}", headers={"X-Write-Key": "k"})
+    ask(connection, "GET", "/%zz")
 
-    assert ("POST", "/v1/events?t=x", True, b"{}", "/v1/events") == (
-        method,
-        target,
-        ("X-Write-Key", "k") in headers,
-        body,
-        event["rawPath"],
-    )
+    (method, target, headers, body, recorded), refused = seen
+    assert (method, target, body) == ("POST", "/v1/events?t=x", b"{}")
+    assert ("X-Write-Key", "k") in headers
+    assert recorded == event
+    assert (refused[1], refused[4]) == ("/%zz", None)
+
+
+def test_a_handler_cannot_change_what_was_recorded(serve: Serve) -> None:
+    """The handler gets an event of its own, as in Lambda, where it travels as JSON."""
+    seen: list[Any] = []
+    connection = serve(lambda event, _context: event.clear(), record=lambda *request: seen.append(request[4]))
+
+    ask(connection, "GET", "/kept")
+
+    assert seen[0]["rawPath"] == "/kept"
+
+
+def test_stopping_ends_connections(serve: Serve) -> None:
+    """After a stop open connections are closed and the port is free; to stop twice does no harm."""
+    gateway = Gateway(echo)
+    gateway.start()
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    ask(connection, "GET", "/")
+
+    gateway.stop()
+    gateway.stop()
+
+    connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") if connection.sock else None
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        http.client.HTTPResponse(connection.sock).begin()
+    connection.close()
+    again = serve(echo, port=gateway.port)
+    assert ask(again, "GET", "/")[0] == 200
+
+
+def test_an_address_has_no_slash_at_its_end() -> None:
+    """The URL tells host and port."""
+    with Gateway(echo) as gateway:
+        assert gateway.url == f"http://127.0.0.1:{gateway.port}"

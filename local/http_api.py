@@ -1,0 +1,274 @@
+"""What API Gateway's HTTP API makes of a request and of a function's result: payload format 2.0, its rules and limits.
+
+Where AWS's documentation is silent, this follows what was captured from live APIs: paths are decoded twice and cut at
+a question mark that the first decoding uncovers; repeated headers are joined by a comma alone; only `text/*` and JSON,
+XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not; a Lambda that takes too
+long is a 503. Not captured, and so a guess: that a request line beyond the limit is 414 while headers are 431, and that
+text which is not UTF-8, and whatever has a content encoding, travels in base64.
+"""
+
+import json
+import re
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+MAX_HEAD_BYTES = 10_240
+"""Request line and header values together; AWS does not count the headers' names."""
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+"""A request's body, as sent."""
+
+MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+"""Lambda's limit of an event, and of a result, as JSON text."""
+
+_TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+class RefusedError(Exception):
+    """The gateway answers by itself, and no function sees the request.
+
+    Attributes:
+        status: of the answer.
+        message: goes into its JSON body.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status} {message}")
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request as it was sent.
+
+    Attributes:
+        target: the request line's second word; bytes beyond ASCII are characters of Latin-1.
+        headers: in their order and spelling, repeated ones too.
+        body: without a transfer coding, with its content coding.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    source_ip: str = "127.0.0.1"
+    protocol: str = "HTTP/1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to the client; the body's length and the connection are the server's concern."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def message(status: int, text: str) -> Answer:
+    """Return an answer of the gateway itself."""
+    body = json.dumps({"message": text}, separators=(",", ":")).encode()
+    return Answer(status, (("Content-Type", "application/json"),), body)
+
+
+def new_request_id() -> str:
+    """Return an id as the gateway makes them: 16 characters, the last one `=`."""
+    return b64encode(secrets.token_bytes(11), altchars=b"-_").decode()
+
+
+def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]:
+    """Return the event that a request to the `$default` route becomes.
+
+    Args:
+        request: what was sent.
+        request_id: of the gateway.
+        now: UNIX seconds.
+
+    Raises:
+        RefusedError: a limit is passed (413, 414, 431) or the path cannot be read (400).
+    """
+    _check_size(request)
+    target = quote(request.target.encode("latin-1"), safe=_PRINTABLE)
+    path, _, query = _origin_form(target).partition("?")
+    raw_path = _raw_path(path)
+    headers = _joined(request.headers)
+    cookies = [part.strip() for part in headers.pop("cookie", "").split(";") if part.strip()]
+    host = headers.get("host", "localhost").partition(":")[0]
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": raw_path,
+        "rawQueryString": query,
+        "cookies": cookies,
+        "headers": headers | _added_headers(request, headers, now),
+        "queryStringParameters": _parameters(query),
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "local",
+            "domainName": host,
+            "domainPrefix": host.partition(".")[0],
+            "http": {
+                "method": request.method,
+                "path": raw_path,
+                "protocol": request.protocol,
+                "sourceIp": request.source_ip,
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": request_id,
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "timeEpoch": int(now * 1000),
+        },
+        "isBase64Encoded": False,
+    }
+    for optional in ("cookies", "queryStringParameters"):
+        if not event[optional]:
+            del event[optional]
+    if request.body:
+        event["body"], event["isBase64Encoded"] = _body(request.body, headers)
+    if (
+        len(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+        > MAX_PAYLOAD_BYTES
+    ):
+        raise RefusedError(413, "Request Entity Too Large")
+    return event
+
+
+def answer_of(result: Any) -> Answer:
+    """Return the answer that a function's result becomes; a result that has the wrong form is a 500.
+
+    Args:
+        result: a value of JSON.
+    """
+    if not isinstance(result, Mapping) or "statusCode" not in result:
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        return Answer(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))
+    try:
+        status = _status(result["statusCode"])
+        headers = [(name, _header_value(value)) for name, value in (result.get("headers") or {}).items()]
+        cookies = [("Set-Cookie", _header_value(cookie)) for cookie in result.get("cookies") or ()]
+        body = _result_body(result.get("body"), result.get("isBase64Encoded"))
+    except (AttributeError, TypeError, ValueError):
+        return message(500, "Internal Server Error")
+    kept = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+    if not any(name.lower() == "content-type" for name, _ in kept):
+        kept.append(("Content-Type", "text/plain; charset=utf-8"))
+    return Answer(status, (*kept, *cookies), body)
+
+
+def _check_size(request: Request) -> None:
+    line = len(f"{request.method} {request.target} {request.protocol}")
+    if line > MAX_HEAD_BYTES:
+        raise RefusedError(414, "URI Too Long")
+    if line + sum(len(value) for _, value in request.headers) > MAX_HEAD_BYTES:
+        raise RefusedError(431, "Request Header Fields Too Large")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise RefusedError(413, "Request Entity Too Large")
+
+
+def _origin_form(target: str) -> str:
+    if re.match("https?://", target, re.IGNORECASE):
+        _, slash, rest = target.partition("://")[2].partition("/")
+        target = slash + rest or "/"
+    if not target.startswith("/"):
+        raise RefusedError(400, "Bad Request")
+    return target
+
+
+def _raw_path(path: str) -> str:
+    return _decoded(_decoded(path).partition("?")[0])
+
+
+def _decoded(path: str) -> str:
+    if _BROKEN_ESCAPE.search(path):
+        raise RefusedError(400, "Bad Request")
+    return unquote(path, errors="replace")
+
+
+def _joined(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for spelt, value in headers:
+        name = spelt.lower()
+        if name not in _HOP_BY_HOP:
+            glue = ";" if name == "cookie" else ","
+            joined[name] = f"{joined[name]}{glue}{value}" if name in joined else value
+    return dict(sorted(joined.items()))
+
+
+def _added_headers(request: Request, headers: Mapping[str, str], now: float) -> dict[str, str]:
+    forwarded = headers.get("x-forwarded-for")
+    added = {
+        "content-length": str(len(request.body)),
+        "x-amzn-trace-id": headers.get("x-amzn-trace-id") or f"Root=1-{int(now):08x}-{secrets.token_hex(12)}",
+        "x-forwarded-for": f"{forwarded}, {request.source_ip}" if forwarded else request.source_ip,
+        "x-forwarded-port": "443",
+        "x-forwarded-proto": "https",
+    }
+    empty = not request.body and any(name.lower() == "content-length" for name, _ in request.headers)
+    if empty and "content-type" not in headers:
+        added["content-type"] = "text/plain; charset=utf-8"
+    return added
+
+
+def _parameters(query: str) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="replace"):
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+def _body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_text = media_type.startswith("text/") or media_type in _TEXT_TYPES
+    if is_text and "content-encoding" not in headers:
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            pass
+    return b64encode(body).decode(), True
+
+
+def _status(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    status = int(value)
+    if not 200 <= status <= 599:
+        raise ValueError(value)
+    return status
+
+
+def _header_value(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if not isinstance(value, str) or re.search("[\r\n\0]", value):
+        raise TypeError(value)
+    return value
+
+
+def _result_body(body: Any, is_base64: Any) -> bytes:
+    if body is None:
+        return b""
+    if not isinstance(body, str):
+        raise TypeError(body)
+    return b64decode(body, validate=True) if is_base64 else body.encode("utf-8", "replace")
