@@ -126,9 +126,8 @@ class Ingest:
     def _report(self, code: AnyCode, request: Request | None) -> None:
         failed = ANSWERS[code].status >= 500
         self._journal.count("RequestsFailed" if failed else "RequestsRefused")
-        path = (
-            request.path if request and request.path in self._methods else "other"
-        )  # a path may tell of a person
+        known = request is not None and request.path in self._methods  # any other path may tell of a person
+        path = request.path if request is not None and known else "other"
         tell = self._journal.warn if failed else self._journal.note
         tell("refused", code, path=path, request=request.id if request else "")
 
