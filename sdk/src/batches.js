@@ -16,9 +16,9 @@ export const GATHER_MS = 1000;
 const HEAD_START_MS = 5000;
 
 /**
- * Batches of this page that were never sent.
+ * The texts of this page's batches that it has not sent: while they are its own, no script of the page can clear them.
  *
- * @type {Record<string, boolean>}
+ * @type {Record<string, string>}
  */
 const fresh = {};
 
@@ -36,15 +36,15 @@ let dropped = 0;
  */
 export const batchId = (key) => key.slice(keyOf('b.').length);
 
-/** @param {string} key */
-const age = (key) => Date.now() - parseInt(batchId(key), 36);
+/** Returns how many ms ago a batch was made, by a clock that may have been set back. @param {string} key */
+const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
 
 /**
  * Tells whether no page can have sent it.
  *
  * @param {string} key
  */
-export const isOwn = (key) => fresh[key] && age(key) < HEAD_START_MS;
+export const isOwn = (key) => !!fresh[key] && age(key) < HEAD_START_MS;
 
 /**
  * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
@@ -57,12 +57,12 @@ export const isOwn = (key) => fresh[key] && age(key) < HEAD_START_MS;
  * @returns {[due: number, doubt: number, events: string]}
  */
 export const load = (key) => {
-  const [due, doubt, text] = (read(key) || '').split('\n'); // JSON has none
+  const [due, doubt, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
   return [+due, +doubt, text];
 };
 
 /**
- * Stores a batch that is not fresh any more.
+ * Stores a batch. Unless it is the open one, it is then any page's.
  *
  * @param {string} key
  * @param {number} wait ms.
@@ -70,12 +70,16 @@ export const load = (key) => {
  * @param {string} text
  */
 export const store = (key, wait, doubt, text) => {
-  fresh[key] = key == open;
-  write(key, [Date.now() + wait, doubt, text].join('\n'), fresh[key]);
+  const batch = [Date.now() + wait, doubt, text].join('\n');
+  fresh[key] = key == open ? batch : '';
+  write(key, batch);
 };
 
 /** Returns the keys of all pages' batches but the open one, the oldest first. */
-export const closed = () => keys(keyOf('b.')).filter((key) => key != open);
+export const closed = () =>
+  [...new Set([...Object.keys(fresh).filter(isOwn), ...keys()])]
+    .filter((key) => key != open && key.startsWith(keyOf('b.')))
+    .sort();
 
 /** Lets the open batch take no more events. */
 export const close = () => {

@@ -1,17 +1,15 @@
 import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, store } from './batches.js';
 import { isGranted } from './permission.js';
 import { keyOf, settings } from './settings.js';
-import { inMemory, read, remove, write } from './storage.js';
+import { isVolatile, read, remove, write } from './storage.js';
 
 const HOUR_MS = 3600000;
 /** How long a request may take. */
 const PATIENCE_MS = 10000;
-/** How long a batch belongs to the page that sends it. */
+/** How long nobody repeats a request: what was sent must have arrived by then, or it counts twice. */
 const LEASE_MS = 15000;
-/** How long a store may take to show in other pages what one has written. */
-const SPREAD_MS = 100;
-/** How long a beacon has to arrive, before another page repeats it. */
-const BEACON_MS = 5000;
+/** Twice as long as it may take until a page sees what another one has stored. */
+const SPREAD_MS = 250;
 const LONGEST_PAUSE_MS = 300000;
 
 let underway = '';
@@ -159,11 +157,12 @@ export const leave = () => {
   for (const key of closed()) {
     const [, doubt, events] = load(key);
     if (
+      isGranted() &&
       key != underway &&
-      inMemory().includes(key) &&
+      (isOwn(key) || isVolatile(key)) &&
       navigator.sendBeacon(url(), body(key, events, doubt))
     ) {
-      store(key, BEACON_MS, doubt || Date.now(), events);
+      store(key, LEASE_MS, doubt || Date.now(), events);
     }
   }
 };

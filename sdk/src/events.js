@@ -36,7 +36,7 @@ export const release = () => {
   events.forEach(collect);
   if (!granted) {
     forget();
-    keys(keyOf('')).forEach(remove);
+    keys().forEach((key) => key.startsWith(keyOf('')) && remove(key));
   }
 };
 

@@ -6,10 +6,11 @@ import { guard } from './safe.js';
  * @param {import('./sluice').Commands} commands
  */
 export const install = (commands) => {
-  const queue = window.sluice && window.sluice.q;
-  if (typeof window.sluice == 'function' && !queue) return; // the script is there twice
-  window.sluice = guard((/** @type {keyof typeof commands} */ name, /** @type {any[]} */ ...rest) =>
+  const { q = [], version } = window.sluice || {};
+  if (version) return; // the script is there twice
+  const run = guard((/** @type {keyof typeof commands} */ name, /** @type {any[]} */ ...rest) =>
     /** @type {any} */ (commands[name])(...rest),
   );
-  for (const args of queue || []) window.sluice(...args);
+  window.sluice = Object.assign(run, { version: VERSION });
+  for (const args of q) run(.../** @type {[any]} */ (args));
 };

@@ -1,7 +1,7 @@
 import { guard } from './safe.js';
 
 /**
- * Texts that the browser does not store for us, and those that the page itself must not be able to clear.
+ * What the browser does not store for us lives as long as the page.
  *
  * @type {Record<string, string>}
  */
@@ -13,14 +13,14 @@ export const read = guard((/** @type {string} */ key) => memory[key] || localSto
 /**
  * @param {string} key
  * @param {string | number} text
- * @param {boolean} [keep] In memory too.
  */
-export const write = (key, text, keep) => {
-  memory[key] = '' + text;
+export const write = (key, text) => {
   try {
-    localStorage.setItem(key, memory[key]);
-    if (!keep) delete memory[key];
-  } catch (error) {}
+    localStorage.setItem(key, '' + text);
+    delete memory[key];
+  } catch (error) {
+    memory[key] = '' + text; // an older text may stay stored: reading prefers this one
+  }
 };
 
 export const remove = guard((/** @type {string} */ key) => {
@@ -29,13 +29,11 @@ export const remove = guard((/** @type {string} */ key) => {
 });
 
 /**
- * Returns the keys with that prefix in order.
+ * Tells whether a text will be gone with the page.
  *
- * @param {string} prefix
+ * @param {string} key
  */
-export const keys = (prefix) =>
-  [...new Set([...inMemory(), ...(guard(() => Object.keys(localStorage))() || [])])]
-    .filter((key) => key.startsWith(prefix))
-    .sort();
+export const isVolatile = (key) => key in memory;
 
-export const inMemory = () => Object.keys(memory);
+/** Returns all keys; a key may be there twice. */
+export const keys = () => Object.keys(memory).concat(guard(() => Object.keys(localStorage))() || []);

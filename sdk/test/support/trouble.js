@@ -2,16 +2,9 @@
    pages whatever the tracker. */
 
 import { sleep } from './browser.js';
+import { chance } from './chance.js';
 
 const DAY_MS = 86_400_000;
-
-/** Returns numbers in [0, 1), the same for the same seed (mulberry32). */
-const chance = (seed) => () => {
-  seed = (seed + 0x6d2b79f5) | 0;
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-};
 
 /** One browser of one visitor. */
 export class Visitor {

@@ -1,0 +1,107 @@
+/* The built script in thousands of seeded visits full of trouble: what can be delivered arrives, and only once. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chance } from './support/chance.js';
+import { Browser } from './support/model.js';
+
+const VISITS = Number(process.env.SLUICE_VISITS || 300);
+const FIRST = Number(process.env.SLUICE_SEED || 1);
+const MINUTE = 60_000;
+
+const FATES = ['take', 'lose answer', 'lose request', 503, 500, 429, 401, { status: 200, body: 'no JSON' }, { status: 503, unreadable: true }];
+
+/** Plays one visit of less than an hour; what a server remembers for an hour, it remembers. */
+const visit = async (seed, { locks, script }) => {
+  const random = chance(seed);
+  const pick = (values) => values[Math.floor(random() * values.length)];
+  const browser = new Browser({ random, locks, script });
+  const { clock, server } = browser;
+  // A clock that jumps makes waiting pointless: then only a network without delay keeps a request before its repetition.
+  const jumps = random() < 0.5;
+  server.latency = () => random() * (jumps ? 50 : pick([50, 500, 4000]));
+  let made = 0;
+  const doubtful = new Set(); // made by pages that had nowhere to keep them
+  const pages = [];
+
+  const actions = {
+    open: () => {
+      if (pages.length < 3) pages.push(browser.open());
+    },
+    track: () => {
+      const page = pick(pages);
+      for (let count = Math.ceil(random() * 6); page && count > 0; count -= 1) page.sluice('track', 'visits', { n: (made += 1) });
+    },
+    flush: () => void pick(pages)?.sluice('flush'),
+    leave: () => {
+      if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].leave();
+    },
+    kill: () => {
+      if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].kill();
+    },
+    hide: () => pick(pages)?.hide(),
+    trouble: () => {
+      const fate = pick(FATES);
+      server.decide = () => fate;
+    },
+    flicker: () => {
+      server.decide = () => pick(FATES);
+    },
+    recovery: () => {
+      server.decide = () => 'take';
+    },
+    online: () => browser.setOnline(!browser.online),
+    beacons: () => {
+      const works = random() < 0.7;
+      browser.beacon = () => works;
+    },
+    clear: () => {
+      // A page's script may clear what we store; what was gathered in the last second survives even that.
+    },
+    clock: async () => {
+      await clock.advance(100); // the jump comes after all pages have seen what was stored
+      if (jumps) clock.skew += (random() - 0.5) * 10 * MINUTE;
+    },
+    wait: () => clock.advance(random() * 1500),
+    rest: () => clock.advance(random() * MINUTE),
+  };
+  const names = Object.keys(actions);
+  const log = [];
+  for (let step = 0; step < 60 && clock.now < 1_800_000_000_000 + 40 * MINUTE; step += 1) {
+    const name = random() < 0.4 ? pick(['track', 'wait']) : pick(names);
+    log.push(name);
+    if (process.env.SLUICE_TRACE) server.requests.push({ at: clock.now, fate: name, body: `skew ${clock.skew} "n":${made}` });
+    await actions[name]();
+  }
+  server.decide = () => 'take';
+  server.latency = () => 20;
+  browser.setOnline(true);
+  browser.beacon = () => true;
+  await clock.advance(100); // what a page wrote in its last moment shows a little later
+  browser.open();
+  await clock.advance(40 * MINUTE);
+  const copies = server.copies();
+  browser.close();
+  const lost = [];
+  for (let n = 1; n <= made; n += 1) if (!copies.has(n)) lost.push(n);
+  const doubled = [...copies].filter(([, count]) => count > 1).map(([n]) => n);
+  if (process.env.SLUICE_TRACE) for (const r of server.requests) console.log(r.at - 1.8e12, r.beacon ? 'beacon' : 'fetch', r.fate, r.body.slice(13, 21) + r.body.slice(55, 58), /"repeat"/.test(r.body) ? 'repeat' : '', r.body.match(/"n":\d+/g).join(' '));
+  const left = [...browser.stored.keys()].filter((key) => key.includes('.b.'));
+  return { made, lost, doubled, left, log, faults: [] };
+};
+
+for (const options of [{ locks: true }, { locks: false }, { locks: true, script: 'sluice.core.js' }]) {
+  test(`nothing is lost and nothing doubled in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
+    let made = 0;
+    for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {
+      const result = await visit(seed, options);
+      made += result.made;
+      assert.deepEqual({ seed, lost: result.lost, doubled: result.doubled, left: result.left }, { seed, lost: [], doubled: [], left: [] });
+    }
+    assert.ok(made > VISITS * 10);
+  });
+}
+if (process.env.SLUICE_TRACE) {
+  const { log, trace } = await visit(FIRST, { locks: process.env.SLUICE_TRACE != 'nolocks' });
+  console.log(log.join(' '));
+}

@@ -1,0 +1,294 @@
+/* A browser made of objects, for the real build: pages in it share storage that is as slow and as unordered as a
+   real browser's between its processes, and talk to a server that can be in any trouble. */
+
+import { readFileSync } from 'node:fs';
+import { createContext, runInContext } from 'node:vm';
+import { Clock } from './clock.js';
+
+const file = (name) => readFileSync(new URL(`../../dist/${name}`, import.meta.url), 'utf8');
+
+/** The server: takes batches once, if it is told that they are repeated within an hour. */
+export class Server {
+  constructor(clock) {
+    this.clock = clock;
+    this.requests = [];
+    this.rows = [];
+    this.taken = new Map();
+    /** Decides on a request: `take`, `lose answer`, `lose request`, a status, or an object with `status`, … */
+    this.decide = () => 'take';
+    this.latency = () => 20;
+  }
+
+  /** Returns the answer, or undefined where none comes. */
+  receive(request) {
+    const fate = this.decide(request);
+    this.requests.push({ at: this.clock.now, fate, ...request });
+    if (fate == 'lose request') return undefined;
+    if (typeof fate == 'number') return { status: fate, body: { error: { code: 'code', message: '' } } };
+    if (typeof fate == 'object') return fate;
+    const { batch_id: batch, repeat, events } = JSON.parse(request.body);
+    const before = this.taken.get(batch);
+    if (!(repeat && before && this.clock.now - before < 3600_000)) {
+      this.rows.push(...events);
+      this.taken.set(batch, this.clock.now);
+    }
+    return fate == 'lose answer' ? undefined : { status: 200, body: { accepted: events.length, rejected: [] } };
+  }
+
+  /** Returns how often each event's `n` arrived. */
+  copies() {
+    const copies = new Map();
+    for (const { n } of this.rows) copies.set(n, (copies.get(n) || 0) + 1);
+    return copies;
+  }
+}
+
+export class Browser {
+  /** @param {() => number} random */
+  constructor({ random = () => 0.5, locks = true, script = 'sluice.js' } = {}) {
+    this.clock = new Clock();
+    this.server = new Server(this.clock);
+    this.random = random;
+    this.stored = new Map();
+    this.capacity = Infinity;
+    this.pages = new Set();
+    this.held = new Set();
+    this.hasLocks = locks;
+    this.online = true;
+    this.script = file(script);
+    /** Whether a beacon is accepted by the browser. */
+    this.beacon = () => true;
+  }
+
+  open(options = {}, prepare = () => {}) {
+    const page = new Page(this, options, prepare);
+    this.pages.add(page);
+    return page;
+  }
+
+  setOnline(online) {
+    this.online = online;
+    for (const page of this.pages) page.fire(page.window, online ? 'online' : 'offline');
+  }
+
+  close() {
+    for (const page of this.pages) page.closed = true;
+  }
+}
+
+/** One page's view of what is stored: its own writes at once, others' a little later. */
+class Storage {
+  constructor(page) {
+    const { browser } = page;
+    this.page = page;
+    this.view = new Map(browser.stored);
+    this.pending = new Map();
+    this.sender = new Channel(browser);
+    this.receiver = new Channel(browser);
+    page.storage = this;
+    return new Proxy(this, {
+      ownKeys: (target) => [...target.view.keys()],
+      getOwnPropertyDescriptor: (target, key) =>
+        target.view.has(key) ? { value: target.view.get(key), enumerable: true, configurable: true } : undefined,
+      get: (target, key) => (typeof target[key] == 'function' ? target[key].bind(target) : target[key]),
+    });
+  }
+
+  getItem(key) {
+    return this.view.has(key) ? this.view.get(key) : null;
+  }
+
+  setItem(key, text) {
+    const size = [...this.view].reduce((sum, [name, value]) => sum + (name == key ? 0 : value.length), 0);
+    if (size + text.length > this.page.browser.capacity) throw new Error('QuotaExceededError');
+    this.#change(key, String(text));
+  }
+
+  removeItem(key) {
+    this.#change(key, null);
+  }
+
+  clear() {
+    for (const key of [...this.view.keys()]) this.removeItem(key);
+  }
+
+  /** Shows to all pages what this one has written, in the order in which it was. */
+  #change(key, text) {
+    const { browser } = this.page;
+    apply(this.view, key, text);
+    this.pending.set(key, (this.pending.get(key) || 0) + 1);
+    this.sender.after(() => {
+      apply(browser.stored, key, text);
+      this.pending.set(key, this.pending.get(key) - 1);
+      for (const { storage, closed } of browser.pages) {
+        if (storage != this && !closed) {
+          storage.receiver.after(() => storage.pending.get(key) || apply(storage.view, key, text));
+        }
+      }
+    });
+  }
+}
+
+/** What takes up to 40 ms each time, and keeps its order. */
+class Channel {
+  constructor({ clock, random }) {
+    Object.assign(this, { clock, random, last: 0 });
+  }
+
+  after(run) {
+    this.last = Math.max(this.last, this.clock.now + this.random() * 40);
+    this.clock.setTimeout(run, this.last - this.clock.now);
+  }
+}
+
+const apply = (map, key, text) => {
+  if (text === null) map.delete(key);
+  else map.set(key, text);
+};
+
+export class Page {
+  constructor(browser, options, prepare) {
+    this.browser = browser;
+    this.closed = false;
+    this.warnings = [];
+    const { clock, server } = browser;
+    const page = this;
+
+    const window = new EventTarget();
+    const document = new EventTarget();
+    class FakeDate extends Date {
+      static now() {
+        return Math.floor(clock.now + clock.skew);
+      }
+    }
+    Object.assign(document, {
+      title: 'A page',
+      referrer: 'https://elsewhere.example/',
+      characterSet: 'UTF-8',
+      cookie: '',
+      visibilityState: 'visible',
+      documentElement: { scrollHeight: 2000 },
+      querySelector: () => null,
+    });
+    const navigator = {
+      language: 'ja-JP',
+      platform: 'Test',
+      get onLine() {
+        return browser.online;
+      },
+      sendBeacon: (url, body) => {
+        if (!browser.beacon()) return false;
+        clock.setTimeout(() => browser.online && server.receive({ url, body, beacon: true }), server.latency());
+        return true;
+      },
+    };
+    if (browser.hasLocks) {
+      navigator.locks = {
+        request: async (name, { ifAvailable }, run) => {
+          if (!ifAvailable) throw new Error('not modelled');
+          await page.sleep(browser.random() * 5);
+          if (browser.held.has(name)) return run(null);
+          browser.held.add(name);
+          page.locks.add(name);
+          try {
+            return await run({ name });
+          } finally {
+            browser.held.delete(name);
+          }
+        },
+      };
+    }
+    this.locks = new Set();
+
+    const globals = {
+      document,
+      navigator,
+      Date: FakeDate,
+      Math: Object.create(Math, { random: { value: browser.random } }),
+      location: { href: 'https://shop.example/a?utm_source=mail#b', host: 'shop.example', pathname: '/a', search: '?utm_source=mail', protocol: 'https:' },
+      screen: { width: 1280, height: 720, colorDepth: 24 },
+      innerWidth: 1000,
+      innerHeight: 700,
+      scrollY: 0,
+      performance: { now: () => clock.now },
+      history: { pushState() {}, replaceState() {} },
+      crypto: { randomUUID: () => `00000000-0000-4000-8000-${String((browser.ids = (browser.ids || 0) + 1)).padStart(12, '0')}` },
+      localStorage: new Storage(page),
+      setTimeout: (run, ms) => clock.setTimeout(run, ms, page),
+      clearTimeout: (id) => clock.clearTimeout(id),
+      console: { warn: (...args) => page.warnings.push(args) },
+      AbortController,
+      URLSearchParams,
+      fetch: (url, init) => page.fetch(url, init),
+      addEventListener: window.addEventListener.bind(window),
+    };
+    Object.assign(window, globals);
+    this.window = window;
+    this.document = document;
+    const context = createContext(window);
+    window.window = window;
+    prepare(window, this);
+    runInContext('window.sluice = window.sluice || function () { (sluice.q = sluice.q || []).push(arguments) }', context);
+    runInContext(browser.script, context);
+    this.sluice = (...args) => window.sluice(...args);
+    if (options) this.sluice('init', { endpoint: 'https://collect.example', key: 'shop.k1.mac', ...options });
+  }
+
+  sleep(ms) {
+    return new Promise((done) => this.browser.clock.setTimeout(done, ms, this));
+  }
+
+  fetch(url, init) {
+    const { browser } = this;
+    const { clock, server } = browser;
+    return new Promise((resolve, reject) => {
+      const live = (run) => () => this.closed || run();
+      init.signal?.addEventListener('abort', live(() => reject(new Error('aborted'))));
+      if (!browser.online) {
+        clock.setTimeout(() => reject(new TypeError('Failed to fetch')), 1, this);
+        return;
+      }
+      // What was sent goes on without its page.
+      clock.setTimeout(() => {
+        const answer = server.receive({ url, body: init.body, keepalive: init.keepalive });
+        if (answer == undefined) return;
+        clock.setTimeout(
+          () => {
+            if (!browser.online || answer.unreadable) return reject(new TypeError('Failed to fetch'));
+            return resolve({
+              status: answer.status,
+              ok: answer.status >= 200 && answer.status < 300,
+              headers: { get: (name) => answer.headers?.[name] ?? null },
+              json: async () => (typeof answer.body == 'string' ? JSON.parse(answer.body) : answer.body),
+            });
+          },
+          server.latency(),
+          this,
+        );
+      }, server.latency());
+    });
+  }
+
+  fire(target, type, members = {}) {
+    if (!this.closed) target.dispatchEvent(Object.assign(new Event(type), members));
+  }
+
+  hide() {
+    this.document.visibilityState = 'hidden';
+    this.fire(this.document, 'visibilitychange');
+  }
+
+  /** The visitor goes elsewhere. */
+  leave() {
+    this.fire(this.window, 'pagehide');
+    this.hide();
+    this.kill();
+  }
+
+  /** The browser ends the page without a word. */
+  kill() {
+    this.closed = true;
+    for (const name of this.locks) this.browser.held.delete(name);
+    this.browser.pages.delete(this);
+  }
+}
