@@ -11,12 +11,12 @@ from functools import cache, partial
 from typing import Any
 
 from worker.accounts import Directory
-from worker.aside import AsideUnavailableError, Listed
+from worker.aside import AsideUnavailableError, Listed, SetAside
 from worker.breaker import Breakers
 from worker.deadline import Deadline
 from worker.execution import Means
 from worker.ledger import LedgerUnavailableError
-from worker.resending import Resending, ResendRules, Result, Round
+from worker.resending import Decision, Resending, ResendRules, Result, Round
 from worker.sandbox import Sandbox
 from worker.span import Kind
 
@@ -32,17 +32,36 @@ class Selection:
         kinds: of these kinds.
         account: only this account's.
         table: only this table's.
+        reason: only what is set aside for this reason.
+        since: only what was set aside then or later, in UNIX seconds.
+        decision: what a person has decided about rows in doubt.
     """
 
     kinds: tuple[Kind, ...] = (Kind.PARKED, Kind.IN_DOUBT)
     account: str | None = None
     table: str | None = None
+    reason: str | None = None
+    since: float | None = None
+    decision: Decision | None = None
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return what an invocation asks for: `kinds`, `account` and `table`, each optional."""
-        kinds = tuple(Kind(kind) for kind in event.get("kinds", ()))
-        return cls(kinds or (Kind.PARKED, Kind.IN_DOUBT), event.get("account"), event.get("table"))
+        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional."""
+        decision = event.get("decision")
+        return cls(
+            tuple(Kind(kind) for kind in event.get("kinds", ())) or (Kind.PARKED, Kind.IN_DOUBT),
+            event.get("account"),
+            event.get("table"),
+            event.get("reason"),
+            event.get("since"),
+            None if decision is None else Decision(decision),
+        )
+
+    def has(self, chunk: SetAside) -> bool:
+        """Tell whether a chunk, of one of the kinds, is selected by what its name does not say."""
+        if self.reason is not None and chunk.reason != self.reason:
+            return False
+        return self.since is None or chunk.set_aside_at >= self.since * 1000
 
 
 @dataclass(slots=True)
@@ -108,7 +127,7 @@ class Redrive:
             AsideUnavailableError: S3 cannot be reached.
         """
         selection = selection or Selection()
-        report, turn = Report(), Round(deadline)
+        report, turn = Report(), Round(deadline, selection.decision)
         turn.open = {breaker.database: breaker.since / 1000 for breaker in self._means.ledger.breakers()}
         for kind in selection.kinds:
             self._send_all(turn, kind, selection, report)
@@ -140,7 +159,7 @@ class Redrive:
                     if listed is None:
                         account.ended = True
                         continue
-                    executor.submit(partial(self._take_turn, turn, account, listed))
+                    executor.submit(partial(self._take_turn, turn, selection, account, listed))
                     under_way += 1
                     account.under_way += 1
                     _queue(queue, account)
@@ -153,11 +172,12 @@ class Redrive:
                     account.under_way -= 1
                     self._note(report, listed, result)
                     self._close(turn)
-                    account.ended = account.ended or result is Result.SICK
+                    if result is Result.SICK:
+                        account.ended, report.complete = True, False
                     if result is Result.DELIVERED:
                         account.limit = self._per_account
                     _queue(queue, account)
-        report.complete = report.complete and not queue
+        report.complete = report.complete and not queue and not turn.deadline.near
 
     def _close(self, turn: Round) -> None:
         for database in sorted(turn.well & turn.open.keys()):
@@ -175,19 +195,23 @@ class Redrive:
             case Result.KEPT | Result.SICK:
                 report.kept += listed.rows
 
-    def _take_turn(self, turn: Round, account: _Account, listed: Listed) -> tuple[_Account, Listed, Result]:
+    def _take_turn(
+        self, turn: Round, selection: Selection, account: _Account, listed: Listed
+    ) -> tuple[_Account, Listed, Result]:
         try:
-            return account, listed, self._resend(turn, listed)
+            return account, listed, self._resend(turn, selection, listed)
         except (LedgerUnavailableError, AsideUnavailableError) as error:
             self._means.journal.note("redrive could not go on", object=listed.name, error=str(error))
             return account, listed, Result.SICK
 
-    def _resend(self, turn: Round, listed: Listed) -> Result:
+    def _resend(self, turn: Round, selection: Selection, listed: Listed) -> Result:
         if turn.deadline.near:
             return Result.KEPT
         chunk = self._means.aside.get(listed.name)
         if chunk is None:  # someone else was here
             return Result.KEPT
+        if not selection.has(chunk):
+            return Result.PASSED
         span = self._means.ledger.get(chunk.chain, chunk.after)
         if span is None:
             self._means.journal.note("set aside, but not in the ledger", object=listed.name)

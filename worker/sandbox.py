@@ -7,12 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import boto3
-import redis
 import requests
 from botocore.config import Config
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 from requests.adapters import HTTPAdapter
 
 from shared.clock import SystemClock
@@ -24,6 +20,7 @@ from worker.execution import Means, Rules
 from worker.executor import Threads
 from worker.journal import PowertoolsJournal
 from worker.ledger import Ledger
+from worker.redis_client import connect
 from worker.secret import Secret
 from worker.sender import Sender
 from worker.shard import Shards
@@ -60,7 +57,7 @@ class Sandbox:
     @cached_property
     def directory(self) -> Directory:
         """The accounts."""
-        return Directory(self._redis, self.clock, self.journal)
+        return Directory(self.redis, self.clock, self.journal)
 
     @cached_property
     def aside(self) -> Aside:
@@ -139,16 +136,12 @@ class Sandbox:
     @cached_property
     def _redis_client(self) -> Any:
         url = Secret(self.client("secretsmanager"), self.settings.redis_url_secret, self.clock).get()
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=0.5,
-            socket_connect_timeout=1,
-            max_connections=4,
-            decode_responses=True,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        return connect(url)
 
-    def _redis(self) -> Any:
+    def redis(self) -> Any:
+        """Return the Redis client.
+
+        Raises:
+            SecretUnavailableError: nobody knows where Redis is.
+        """
         return self._redis_client

@@ -1,0 +1,332 @@
+"""What becomes of chunks that are set aside."""
+
+from typing import Any
+
+import pytest
+
+from local.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
+from local.treasure_data.settings import Settings
+from shared import accounts
+from shared.accounts import Account
+from tests.support.delivery import TABLE, Delivery, envelope, lose_answer, once, row
+from worker.span import Kind as AsideKind
+from worker.span import Span
+
+CHUNK = "shop/views/0"
+
+
+def parked(*, in_doubt: bool = False, **changes: Any) -> Delivery:
+    """Return a delivery with one parked chunk of two rows whose database takes rows again."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
+    fault = {"status": 500} if in_doubt else {"status": 429, "retry_after": 100}
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, **fault))  # type: ignore[arg-type]
+    assert made.deliver() is None
+    made.td.faults.clear()
+    assert kinds(made) == ["parked"]
+    assert (span(made).chunk(CHUNK).since is None) is not in_doubt
+    return made
+
+
+def kinds(made: Delivery) -> list[str]:
+    """Return the kinds of the objects that are set aside."""
+    return [name.split("/")[1] for name in made.objects()]
+
+
+def reasons(made: Delivery) -> list[str]:
+    """Return why objects are set aside."""
+    return [one.reason for one in map(made.aside.get, made.objects()) if one]
+
+
+def span(made: Delivery) -> Span:
+    """Return the first span."""
+    return next(Span.from_item(item) for item in made.dynamodb.client.items(TABLE) if "first" in item)
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_parked_rows_arrive_by_themselves(in_doubt: bool) -> None:
+    """Parked rows are delivered by the next redrive, and their object, entry and breaker are gone."""
+    made = parked(in_doubt=in_doubt)
+    report = made.send_aside()
+    assert (report.delivered, report.kept, report.dead, report.complete) == (2, 0, 0, True)
+    assert made.ids("shop_db", "views") == ["e1", "e2"]
+    assert made.objects() == []
+    assert span(made).chunks == {}
+    assert list(made.ledger.breakers()) == []
+    assert made.journal.counts["RowsRedriven"] == 2
+
+
+def test_free_of_doubt_goes_where_the_account_goes_today() -> None:
+    """Rows that were never taken follow their account to its new database."""
+    made = parked()
+    made.map(shop="new_db")
+    made.start()
+    assert made.send_aside().delivered == 2
+    assert made.td.counts() == {"new_db": {"views": 2}}
+
+
+def test_in_doubt_goes_where_it_went_before() -> None:
+    """Rows that may have been taken go to the database of their plan under the id they had."""
+    made = parked(in_doubt=True)
+    unique_id = span(made).unique_id(CHUNK, "shop_db", 0)
+    made.map(shop="new_db")
+    client = made.means.uploader.sender.treasure_data
+    client.create_database("shop_db", 1)  # of a remapped account no database is made
+    made.start()
+    assert made.send_aside().delivered == 2
+    assert [(one.database, one.unique_id) for one in made.td.imports()] == [("shop_db", unique_id)]
+
+
+def test_a_missing_database_that_is_no_longer_the_account_s() -> None:
+    """A database that is missing, and no longer the account's, is not made: the rows become a dead letter, free of doubt."""
+    made = parked(in_doubt=True)
+    made.map(shop="new_db")
+    made.start()
+    assert made.send_aside().dead == 2
+    assert reasons(made) == ["no_such_database"]
+
+
+def test_still_sick_is_left_for_the_next_run() -> None:
+    """While the database fails nothing changes but the time, and only one of its chunks is tried a run."""
+    made = parked()
+    made.put(*(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(9)))
+    assert made.deliver(1) is None
+    assert kinds(made) == ["parked"] * 10
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
+    handled: list[str] = []
+    sender = made.means.uploader.sender
+    attempt = sender.attempt
+    sender.attempt = lambda upload, *rest: (handled.append(upload.chunk.key), attempt(upload, *rest))[1]  # type: ignore[method-assign]
+    report = made.send_aside()
+    assert (report.delivered, len(handled)) == (0, 1)
+    assert kinds(made) == ["parked"] * 10
+    assert span(made).chunk(CHUNK).since is None
+    assert len(list(made.ledger.breakers())) == 1
+
+
+def test_accounts_do_not_wait_for_each_other() -> None:
+    """One account's sick database keeps no other account's rows in the bucket."""
+    made = Delivery()
+    names = [f"acct_{n}" for n in range(5)]
+    made.map(**{name: f"db_{name}" for name in names})
+    made.put(*(envelope(name, {f"table_{t}": [row(f"{name}{t}")] for t in range(3)}) for name in names))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="db_acct_0", status=500))
+    assert made.send_aside().delivered == 12
+    assert [name.split("/")[2] for name in made.objects()] == ["acct_0"] * 3
+    assert [breaker.database for breaker in made.ledger.breakers()] == ["db_acct_0"]
+
+
+def test_parked_for_too_long() -> None:
+    """What is parked for longer than is allowed becomes a dead letter, which a person may still send."""
+    made = parked()
+    made.clock.sleep(15 * 86_400)
+    assert made.send_aside().dead == 2
+    assert (kinds(made), reasons(made)) == (["dead_letter"], ["parked_too_long"])
+    assert span(made).chunk(CHUNK).kind == "dead_letter"
+    assert made.send_aside().delivered == 0
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
+    assert made.ids("shop_db", "views") == ["e1", "e2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (None, "unknown_account"),
+        (Account("shop_db", "disabled").to_fields(), "disabled_account"),
+        ({"database": "No!"}, "invalid_account"),
+    ],
+)
+def test_parked_rows_of_an_account_that_has_gone(fields: dict[str, str] | None, reason: str) -> None:
+    """Parked rows whose account is unknown, disabled or invalid by now become dead letters."""
+    made = parked()
+    made.redis.delete(accounts.redis_key("shop"))
+    if fields:
+        made.redis.hset(accounts.redis_key("shop"), mapping=fields)
+    made.start()
+    assert made.send_aside().dead == 2
+    assert reasons(made) == [reason]
+
+
+def test_redis_away_keeps_what_is_parked() -> None:
+    """While accounts cannot be asked for, what is free of doubt stays where it is."""
+    made = parked()
+    made.redis.flushall()
+    made.start()
+    assert made.send_aside().kept == 2
+    assert kinds(made) == ["parked"]
+
+
+def test_refused_when_redriven() -> None:
+    """Parked rows that Treasure Data then refuses become a dead letter with the new reason."""
+    made = parked()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    assert made.send_aside().dead == 2
+    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
+    assert span(made).chunk(CHUNK).since is None
+
+
+def test_dead_letters_by_hand() -> None:
+    """A person who has repaired what was wrong sends dead letters, of one account and table alone if need be."""
+    made = Delivery()
+    made.put(envelope("shop", {"views": [row("e1")], "clicks": [row("e2")]}), b"junk")
+    assert made.deliver() is None
+    made.map(shop="shop_db")
+    assert made.send_aside().delivered == 0
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
+    assert made.td.counts() == {"shop_db": {"clicks": 1, "views": 1}}
+    assert [name.split("/")[3] for name in made.objects()] == ["-undecodable"]
+
+
+def test_revoked_key_by_hand() -> None:
+    """Rows of a revoked key stay set aside until the key is no longer revoked."""
+    made = Delivery()
+    made.redis.hset(
+        accounts.redis_key("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields()
+    )
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.deliver()
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 0
+    made.map(shop="shop_db")
+    made.start()
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 1
+
+
+def unaskable(setting: str) -> Delivery:
+    """Return a delivery with a chunk in old doubt, and a key that may not query."""
+    made = parked(in_doubt=True, unaskable_doubt=setting)
+    made.td = TreasureData(
+        clock=made.clock, keys={API_KEY: frozenset({Right.WRITE, Right.CREATE})}, settings=Settings()
+    )
+    made.clock.sleep(3 * 3600)
+    return made.start()
+
+
+def test_unaskable_doubt_is_sent_and_reported() -> None:
+    """A key that may not query: the rows are sent under a new id and reported as ambiguous, with both ids."""
+    made = unaskable("send")
+    ids = [span(made).unique_id(CHUNK, "shop_db", generation) for generation in (0, 1)]
+    assert made.send_aside().delivered == 2
+    assert made.journal.counts["RowsAmbiguous"] == 2
+    (note,) = [fields for message, fields in made.journal.notes if message.startswith("ambiguous")]
+    assert (note["unique_id"], note["new_unique_id"], note["rows"]) == (*ids, 2)
+    assert [one.unique_id for one in made.td.imports()] == ids[1:]
+
+
+def test_unaskable_doubt_is_kept() -> None:
+    """By setting the rows are kept for a person instead."""
+    made = unaskable("keep")
+    assert made.send_aside().kept == 2
+    assert made.td.imports() == []
+    assert len(made.objects()) == 1
+
+
+def test_md5_mismatch_is_asked_about() -> None:
+    """When Treasure Data says that it has something else than was sent, it is asked what it has."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.td.faults.add(Fault(kind=Kind.WRONG_MD5, action=Action.IMPORT, count=2))
+    assert made.deliver() is None
+    assert (kinds(made), reasons(made)) == (["in_doubt"], ["md5_mismatch"])
+    made.clock.sleep(3 * 3600)
+    assert made.send_aside().delivered == 1
+    assert made.ids("shop_db", "views") == ["e1"]
+
+
+def test_an_object_that_lost_a_race_is_put_right() -> None:
+    """Where ledger and bucket name different kinds, the object is brought to the ledger's kind and stays one."""
+    made = parked()
+    (one,) = [made.aside.get(name) for name in made.objects()]
+    assert one is not None
+    made.aside.put(one.with_kind(AsideKind.IN_DOUBT, "too_large"))
+    assert kinds(made) == ["in_doubt", "parked"]
+    made.redis.flushall()
+    made.start()
+    made.send_aside()
+    assert kinds(made) == ["parked"]
+    made.aside.put(one.with_kind(AsideKind.IN_DOUBT, "too_large"))
+    made.aside.delete(one.name)
+    made.send_aside()
+    assert kinds(made) == ["parked"]
+
+
+def test_an_object_whose_span_is_not_settled_is_left_alone() -> None:
+    """An object that was written before its span was settled belongs to the worker."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("nobody", {"views": [row("e1")]}))
+    made.dynamodb.before = {"update_item": lambda _: lose_answer()}
+    assert made.deliver() is not None
+    made.dynamodb.before = {}
+    assert made.send_aside(AsideKind.DEAD_LETTER).kept == 1
+    assert len(made.objects()) == 1
+    assert made.deliver() is None
+    assert len(made.objects()) == 1
+
+
+def test_an_object_without_a_span_is_kept() -> None:
+    """An object that the ledger knows nothing of is never deleted."""
+    made = parked()
+    item = next(iter(made.dynamodb.client.items(TABLE)))
+    for item in list(made.dynamodb.client.items(TABLE)):
+        made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+    assert made.send_aside().kept == 2
+    assert kinds(made) == ["parked"]
+
+
+def test_whoever_writes_meanwhile_makes_it_decide_anew() -> None:
+    """Two redrives of one chunk deliver it once."""
+    made = parked(in_doubt=True)
+
+    def run_other() -> None:
+        made.send_aside()
+
+    made.dynamodb.before = {"update_item": once(run_other)}
+    made.send_aside()
+    assert made.ids("shop_db", "views") == ["e1", "e2"]
+    assert made.objects() == []
+    assert span(made).chunks == {}
+
+
+def test_troubles_of_one_object_do_not_end_the_run() -> None:
+    """When bucket or ledger fail for one account, the others still have their turn."""
+    made = Delivery()
+    made.map(aaa="aaa_db", bbb="bbb_db")
+    made.put(*(envelope(name, {"views": [row(name)]}) for name in ("aaa", "bbb")))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
+    made.deliver()
+    made.td.faults.clear()
+    made.s3.before = {"get_object": once(lose_answer)}
+    assert made.send_aside().delivered == 1
+    assert made.send_aside().delivered == 1
+
+
+def test_an_idle_breaker_is_closed() -> None:
+    """A breaker with nothing parked behind it is closed after a while, so that it parks nothing for ever."""
+    made = Delivery()
+    made.ledger.open_breaker("shop_db", "http_500")
+    made.send_aside()
+    assert len(list(made.ledger.breakers())) == 1
+    made.clock.sleep(600)
+    made.send_aside()
+    assert list(made.ledger.breakers()) == []
+
+
+def test_a_run_ends_with_its_time() -> None:
+    """A run that cannot do everything in its time says so, and the next one goes on."""
+    made = parked()
+    made.put(*(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(20)))
+    made.deliver(1)
+    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
+    report = made.send_aside()
+    assert not report.complete
+    assert 0 < report.delivered < 22
+    made.td.faults.clear()
+    made.send_aside()
+    made.send_aside()
+    assert made.objects() == []
+    assert len(made.td.imports()) == 21
