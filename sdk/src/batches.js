@@ -48,7 +48,7 @@ export const isOwn = (key) => !!fresh[key] && age(key) < HEAD_START_MS;
 
 /**
  * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
- * joined by commas; these are undefined where there is no batch.
+ * joined by commas; these are empty where there is no batch.
  *
  * The server has it surely not: 0; hardly, because a request failed: -1; likely, because a page was left with a
  * request under way: when that was sent (UNIX ms).
@@ -58,7 +58,7 @@ export const isOwn = (key) => !!fresh[key] && age(key) < HEAD_START_MS;
  */
 export const load = (key) => {
   const [due, doubt, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
-  return [+due, +doubt, text];
+  return [+due, +doubt, text || ''];
 };
 
 /**
@@ -86,13 +86,21 @@ export const close = () => {
   open = '';
 };
 
+/** @typedef {Record<string, unknown>} Columns */
+
 /**
- * Counts what is given up.
+ * Counts events that are given up, and those of which they would have told.
  *
- * @param {number} number
+ * @param {Columns[]} given
  */
-export const drop = (number) => {
-  dropped += number;
+export const drop = (given) => {
+  for (const { sluice_dropped = 0 } of given) dropped += 1 + Number(sluice_dropped);
+};
+
+/** @param {string} key */
+export const settle = (key) => {
+  fresh[key] = '';
+  remove(key);
 };
 
 /** Makes room: the oldest batches go. */
@@ -102,8 +110,8 @@ const trim = () => {
     const text = load(key)[2];
     kept += text.length;
     if (kept > MAX_KEPT) {
-      remove(key);
-      drop(JSON.parse(`[${text}]`).length);
+      settle(key);
+      drop(JSON.parse(`[${text}]`));
     }
   }
 };
@@ -111,16 +119,16 @@ const trim = () => {
 /**
  * Puts an event into the open batch, or into a new one where it does not fit.
  *
- * @param {Record<string, unknown>} event
+ * @param {Columns} event
  * @returns {boolean} Whether the batch is full.
  */
 export const add = (event) => {
   const text = JSON.stringify(dropped ? { ...event, sluice_dropped: dropped } : event);
-  dropped = 0;
   if (text.length > MAX_EVENT_CHARACTERS) {
-    drop(1);
+    drop([{}]);
     return false;
   }
+  dropped = 0;
   if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {
     events += ',' + text;
   } else {

@@ -1,5 +1,6 @@
-import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, store } from './batches.js';
+import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, settle, store } from './batches.js';
 import { isGranted } from './permission.js';
+import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { isVolatile, read, remove, write } from './storage.js';
 
@@ -52,6 +53,7 @@ const body = (key, events, doubt) =>
  */
 const claim = async (key) => {
   const [, doubt, events] = load(key);
+  if (!events) remove(key); // nothing of ours
   if (!events || lease(key)) return false;
   store(key, LEASE_MS + Math.random(), doubt, events); // the fraction tells whose it is
   const text = read(key);
@@ -91,55 +93,58 @@ const send = async (key) => {
         keepalive: text.length < MAX_CHARACTERS,
         signal: controller.signal,
       });
-      write(keyOf('heard'), 1);
+      if (isGranted()) write(keyOf('heard'), 1);
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
       if (/^2|400|413/.test('' + answer.status)) {
         const { error, rejected = [] } = await answer.json();
-        if (error) drop(JSON.parse(`[${events}]`).length);
-        drop(rejected.length);
-        if (error || rejected[0]) console.warn('sluice', error || rejected);
         done = true;
+        if (error || rejected[0]) console.warn('sluice', error || rejected);
+        const all = JSON.parse(`[${events}]`);
+        drop(answer.ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
       } else if (answer.status != 503) doubt = doubt || -1;
     } catch (error) {
       // Where no answer was ever readable, the server may take them all and not allow this page to know.
       doubt = doubt || (read(keyOf('heard')) ? -1 : Date.now());
     }
   }
-  if (done || !isGranted()) {
+  if (done) {
     failures = 0;
-    remove(key);
+    settle(key);
     return true;
   }
   wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
-  write(keyOf('pause'), Date.now() + wait);
-  store(key, wait, doubt, events);
+  if (load(key)[2]) {
+    // It was not erased meanwhile.
+    write(keyOf('pause'), Date.now() + wait);
+    store(key, wait, doubt, events);
+  }
   return false;
 };
 
 /** Sends what may be sent now, one batch after another. */
 export const pump = async () => {
   if (underway) return;
-  clearTimeout(retrying);
   try {
+    clearTimeout(retrying);
     while (!pause() && navigator.onLine !== false && isGranted()) {
       underway = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
       if (!underway || !(await send(underway))) break;
     }
+    const waits = closed().map(lease);
+    if (waits.length) {
+      retrying = setTimeout(pump, Math.max(pause(), Math.min(...waits)) + 1000 * (1 + Math.random()));
+    }
   } catch (error) {}
   underway = '';
-  const waits = closed().map(lease);
-  if (waits.length) {
-    retrying = setTimeout(pump, Math.max(pause(), Math.min(...waits)) + 1000 * (1 + Math.random()));
-  }
 };
 
 /** Sends what was gathered. */
-export const flush = () => {
+export const flush = guard(() => {
   clearTimeout(gathering);
   gathering = 0;
   close();
   return pump();
-};
+});
 
 /**
  * Keeps an event until it is delivered.

@@ -1,29 +1,456 @@
-/* How the built script delivers, in a browser made of objects: every fault, and time as fast as wanted. */
+/* How the built script delivers, in a browser made of objects, where time passes as fast as a test wants. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { chance } from './support/chance.js';
 import { Browser } from './support/model.js';
 
+const MINUTE = 60_000;
 const bodies = (browser) => browser.server.requests.map(({ body }) => JSON.parse(body));
 const numbers = (browser) => browser.server.rows.map(({ n }) => n);
+const batches = (browser) => [...browser.stored.keys()].filter((key) => key.includes('.b.'));
+
+/** Makes the events from one number to another. */
+const make = (page, first, last = first, columns = {}) => {
+  for (let n = first; n <= last; n += 1) page.sluice('track', 'visits', { n, ...columns });
+};
 
 test('events of one second are one request', async () => {
   const browser = new Browser();
-  const page = browser.open();
-  for (let n = 1; n <= 3; n += 1) page.sluice('track', 'visits', { n });
+  make(browser.open(), 1, 3);
   await browser.clock.advance(999);
   assert.equal(browser.server.requests.length, 0);
   await browser.clock.advance(100);
-  assert.equal(browser.server.requests.length, 1);
-  assert.deepEqual(numbers(browser), [1, 2, 3]);
+  assert.deepEqual(bodies(browser).map(({ events }) => events.map(({ n }) => n)), [[1, 2, 3]]);
 });
 
 test('ten events are sent at once', async () => {
   const browser = new Browser();
-  const page = browser.open();
-  for (let n = 1; n <= 23; n += 1) page.sluice('track', 'visits', { n });
+  make(browser.open(), 1, 23);
   await browser.clock.advance(500);
   assert.deepEqual(bodies(browser).map(({ events }) => events.length), [10, 10]);
   await browser.clock.advance(1000);
   assert.deepEqual(bodies(browser).map(({ events }) => events.length), [10, 10, 3]);
+});
+
+test('flush sends at once', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  page.sluice('flush');
+  await browser.clock.advance(50);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('a page that goes out of view sends at once', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  page.hide();
+  await browser.clock.advance(50);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('a request is text, is kept alive, and says of which batch it is and when it was sent', async () => {
+  const browser = new Browser();
+  make(browser.open(), 1);
+  await browser.clock.advance(1100);
+  const [{ url, body, keepalive }] = browser.server.requests;
+  const { batch_id, sent_at, write_key, events, ...rest } = JSON.parse(body);
+  assert.equal(url, 'https://collect.example/v1/events');
+  assert.equal(keepalive, true);
+  assert.match(batch_id, /^[0-9a-z]{8}-[0-9a-f-]{36}$/);
+  assert.equal(sent_at, 1_800_000_001_000);
+  assert.equal(write_key, 'shop.k1.mac');
+  assert.equal(events[0].n, 1);
+  assert.deepEqual(rest, {});
+});
+
+test('what is too large for a request that outlives its page goes in one that does not', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1, 1, { text: 'x'.repeat(30_000) });
+  make(page, 2);
+  await browser.clock.advance(1100);
+  assert.deepEqual(numbers(browser), [1, 2]);
+  assert.deepEqual(browser.server.requests.map(({ keepalive }) => keepalive), [false, true]);
+});
+
+test('all that is stored is gone once it is delivered', async () => {
+  const browser = new Browser();
+  make(browser.open(), 1, 12);
+  await browser.clock.advance(2000);
+  assert.deepEqual(batches(browser), []);
+});
+
+test('a slash at the end of the endpoint does no harm', async () => {
+  const browser = new Browser();
+  make(browser.open({ endpoint: 'https://collect.example/' }), 1);
+  await browser.clock.advance(1100);
+  assert.equal(browser.server.requests[0].url, 'https://collect.example/v1/events');
+});
+
+test('a request that failed is repeated as it was, and says so where the server may have it', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  const fates = ['take', 'lose answer', 503, 'take'];
+  browser.server.decide = () => fates.shift();
+  make(page, 1);
+  await browser.clock.advance(2000);
+  make(page, 2, 4);
+  await browser.clock.advance(MINUTE);
+  const [, ...sent] = bodies(browser);
+  assert.deepEqual(sent.map(({ repeat }) => repeat), [undefined, true, true]);
+  assert.equal(new Set(sent.map(({ batch_id }) => batch_id)).size, 1);
+  assert.equal(new Set(sent.map(({ events }) => JSON.stringify(events))).size, 1);
+  assert.deepEqual(numbers(browser), [1, 2, 3, 4]);
+});
+
+test('what was refused for sure is sent again as if it were new', async () => {
+  const browser = new Browser();
+  const fates = [503, 'take'];
+  browser.server.decide = () => fates.shift();
+  make(browser.open(), 1);
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined, undefined]);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('Retry-After is waited for, by other pages too', async () => {
+  const browser = new Browser();
+  browser.server.decide = () => ({ status: 503, headers: { 'retry-after': '120' }, body: {} });
+  const page = browser.open();
+  make(page, 1);
+  await browser.clock.advance(2000);
+  page.leave();
+  make(browser.open(), 2);
+  await browser.clock.advance(110_000);
+  assert.equal(browser.server.requests.length, 1);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(20_000);
+  assert.deepEqual(numbers(browser).sort(), [1, 2]);
+});
+
+test('pauses grow to five minutes, and differ by chance', async () => {
+  const pauses = async (seed) => {
+    const browser = new Browser({ random: chance(seed) });
+    browser.server.decide = () => 503;
+    make(browser.open(), 1);
+    await browser.clock.advance(120 * MINUTE);
+    const at = browser.server.requests.map((request) => request.at);
+    return at.slice(1).map((time, index) => time - at[index]);
+  };
+  const some = await pauses(1);
+  assert.ok(some[0] < 4000, `the first is ${some[0]} ms`);
+  assert.ok(Math.max(...some) < 5 * MINUTE + 4000, `the longest is ${Math.max(...some)} ms`);
+  assert.ok(some.length > 20 && some.length < 200, `${some.length} in two hours`);
+  assert.notDeepEqual(some, await pauses(2));
+});
+
+test('a request without an answer is given up after ten seconds and repeated', async () => {
+  const browser = new Browser();
+  const fates = ['lose request', 'take'];
+  browser.server.decide = () => fates.shift();
+  make(browser.open(), 1);
+  await browser.clock.advance(10_900);
+  assert.equal(browser.server.requests.length, 1);
+  await browser.clock.advance(5000);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('offline nothing is tried, and on return all is sent', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.setOnline(false);
+  make(page, 1, 15);
+  await browser.clock.advance(30 * MINUTE);
+  assert.equal(browser.server.requests.length, 0);
+  browser.setOnline(true);
+  await browser.clock.advance(2000);
+  assert.equal(browser.server.rows.length, 15);
+});
+
+test('a rejected event is not sent again, and its neighbours are delivered', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => ({ status: 200, body: { accepted: 1, rejected: [{ index: 1, code: 'invalid_table', message: 'no' }] } });
+  make(page, 1, 2);
+  await browser.clock.advance(2000);
+  browser.server.decide = () => 'take';
+  make(page, 3);
+  await browser.clock.advance(10 * MINUTE);
+  assert.equal(browser.server.requests.length, 2);
+  assert.equal(browser.server.rows[0].sluice_dropped, 1);
+  assert.equal(page.warnings.length, 1);
+});
+
+for (const status of [400, 413]) {
+  test(`a batch that is refused with ${status} is not sent again, and counted`, async () => {
+    const browser = new Browser();
+    const page = browser.open();
+    browser.server.decide = () => status;
+    make(page, 1, 2);
+    await browser.clock.advance(2000);
+    browser.server.decide = () => 'take';
+    make(page, 3, 4);
+    await browser.clock.advance(10 * MINUTE);
+    assert.deepEqual(browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]), [[3, 2], [4, undefined]]);
+  });
+}
+
+for (const status of [401, 403, 404, 408, 429, 500, 502]) {
+  test(`a batch that is answered ${status} is kept and sent again`, async () => {
+    const browser = new Browser();
+    const fates = [status, status, 'take'];
+    browser.server.decide = () => fates.shift();
+    make(browser.open(), 1);
+    await browser.clock.advance(MINUTE);
+    assert.deepEqual(numbers(browser), [1]);
+  });
+}
+
+test('an answer that is not ours is none', async () => {
+  const browser = new Browser();
+  const fates = [{ status: 200, body: '<h1>Welcome to our wireless network</h1>' }, 'take'];
+  browser.server.decide = () => fates.shift();
+  make(browser.open(), 1);
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('of too much the oldest is given up, and counted', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 503;
+  make(page, 1, 1000, { text: 'x'.repeat(1000) });
+  await browser.clock.advance(2000);
+  const kept = [...browser.stored].filter(([key]) => key.includes('.b.')).reduce((sum, [, text]) => sum + text.length, 0);
+  assert.ok(kept < 530_000, `${kept} characters are kept`);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(MINUTE);
+  make(page, 1001);
+  await browser.clock.advance(10 * MINUTE);
+  const rows = browser.server.rows;
+  const first = Math.min(...numbers(browser));
+  assert.deepEqual(numbers(browser).sort((a, b) => a - b), Array.from({ length: 1001 - first + 1 }, (_, index) => first + index));
+  assert.equal(rows.reduce((sum, { sluice_dropped = 0 }) => sum + sluice_dropped, 0), first - 1);
+});
+
+test('an event that no request can hold is given up alone', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  make(page, 2, 2, { text: 'x'.repeat(300_000) });
+  make(page, 3);
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]), [[1, undefined], [3, 1]]);
+});
+
+test('a page that is left hands its events to the browser, and the next page repeats them', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1, 2);
+  page.leave();
+  await browser.clock.advance(1000);
+  assert.deepEqual(numbers(browser), [1, 2]);
+  browser.open();
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined, true]);
+  assert.deepEqual(numbers(browser), [1, 2]);
+  assert.deepEqual(batches(browser), []);
+});
+
+test('what the browser does not take as a beacon is sent as a request that outlives the page', async () => {
+  const browser = new Browser();
+  browser.beacon = () => false;
+  const page = browser.open();
+  make(page, 1);
+  page.leave();
+  await browser.clock.advance(1000);
+  assert.deepEqual(browser.server.requests.map(({ beacon, keepalive }) => [beacon, keepalive]), [[undefined, true]]);
+});
+
+test('what a page could not send at all is sent by the next one', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  page.kill();
+  await browser.clock.advance(1000);
+  assert.equal(browser.server.requests.length, 0);
+  browser.open();
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined]);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('what a page had sent when it was left is repeated for an hour and then counts as delivered', async () => {
+  for (const [minutes, requests] of [[58, 2], [62, 1]]) {
+    const browser = new Browser();
+    const page = browser.open();
+    make(page, 1);
+    page.leave();
+    await browser.clock.advance(minutes * MINUTE);
+    browser.open();
+    await browser.clock.advance(MINUTE);
+    assert.equal(browser.server.requests.length, requests, `after ${minutes} minutes`);
+    assert.deepEqual(batches(browser), []);
+  }
+});
+
+test('what was never sent, or failed, is sent days later', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  await browser.clock.advance(2000);
+  browser.server.decide = () => ({ unreadable: true });
+  make(page, 2);
+  await browser.clock.advance(5 * MINUTE);
+  browser.setOnline(false);
+  browser.beacon = () => false;
+  make(page, 3);
+  page.leave();
+  await browser.clock.advance(3 * 24 * 60 * MINUTE);
+  browser.server.decide = () => 'take';
+  browser.setOnline(true);
+  browser.open();
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser).sort(), [1, 2, 3]);
+});
+
+test('a page that may read no answer at all does not send for ever', async () => {
+  const browser = new Browser();
+  browser.server.decide = () => ({ unreadable: true });
+  make(browser.open(), 1);
+  await browser.clock.advance(59 * MINUTE);
+  const [first, ...others] = bodies(browser);
+  assert.equal(first.repeat, undefined);
+  assert.ok(others.length > 3 && others.every(({ repeat }) => repeat));
+  await browser.clock.advance(30 * MINUTE);
+  const { length } = browser.server.requests;
+  await browser.clock.advance(600 * MINUTE);
+  assert.equal(browser.server.requests.length, length);
+  assert.deepEqual(batches(browser), []);
+});
+
+test('a page that clears the storage in the same breath loses nothing', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  make(page, 1);
+  page.storage.clear();
+  await browser.clock.advance(2000);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('without storage events live as long as their page, and the last of them go by beacon', async () => {
+  const browser = new Browser();
+  const page = browser.open({}, (window) => {
+    Object.defineProperty(window, 'localStorage', {
+      get() {
+        throw new Error('SecurityError');
+      },
+    });
+  });
+  browser.server.decide = () => 503;
+  make(page, 1);
+  await browser.clock.advance(10_000);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser), [1]);
+  browser.server.decide = () => 503;
+  make(page, 2);
+  await browser.clock.advance(30_000);
+  browser.server.decide = () => 'take';
+  page.leave();
+  await browser.clock.advance(1000);
+  assert.deepEqual(numbers(browser), [1, 2]);
+});
+
+test('in a full storage events live as long as their page', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 503;
+  browser.capacity = 0;
+  make(page, 1, 30);
+  await browser.clock.advance(10_000);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(MINUTE);
+  assert.equal(new Set(numbers(browser)).size, 30);
+  assert.equal(numbers(browser).length, 30);
+});
+
+test('two pages share out what a third has left, each batch to one of them', async () => {
+  for (const locks of [true, false]) {
+    const browser = new Browser({ random: chance(3), locks });
+    browser.server.decide = () => 503;
+    const page = browser.open();
+    make(page, 1, 50);
+    await browser.clock.advance(20_000);
+    page.kill();
+    await browser.clock.advance(20_000);
+    browser.server.decide = () => 'take';
+    const pages = [browser.open(), browser.open()];
+    await browser.clock.advance(5 * MINUTE);
+    assert.deepEqual(numbers(browser).sort((a, b) => a - b), Array.from({ length: 50 }, (_, index) => index + 1));
+    pages.forEach((each) => each.kill());
+  }
+});
+
+test('accounts on one site do not meet', async () => {
+  const browser = new Browser();
+  browser.server.decide = () => 503;
+  const page = browser.open({ key: 'shop.k1.mac' });
+  make(page, 1);
+  await browser.clock.advance(2000);
+  page.kill();
+  browser.server.decide = () => 'take';
+  make(browser.open({ key: 'news.k1.mac' }), 2);
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser), [2]);
+});
+
+test('what was stored under a key goes out under the next key of the account', async () => {
+  const browser = new Browser();
+  browser.server.decide = () => 401;
+  const page = browser.open({ key: 'shop.k1.old' });
+  make(page, 1);
+  await browser.clock.advance(2000);
+  page.leave();
+  browser.server.decide = () => 'take';
+  browser.open({ key: 'shop.k2.new' });
+  await browser.clock.advance(MINUTE);
+  assert.equal(bodies(browser).at(-1).write_key, 'shop.k2.new');
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('what others wrote under our names does no harm', async () => {
+  const browser = new Browser();
+  browser.stored.set('sluice.shop.b.junk', 'junk');
+  browser.stored.set('sluice.shop.b.', '1\n2');
+  browser.stored.set('sluice.shop.b.00000000-0', '0\n0\n}{');
+  browser.stored.set('sluice.shop.pause', 'never');
+  browser.server.decide = ({ body }) => {
+    try {
+      JSON.parse(body);
+      return 'take';
+    } catch (error) {
+      return 400;
+    }
+  };
+  make(browser.open(), 1);
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('a clock that was set back holds nothing up', async () => {
+  const browser = new Browser();
+  browser.clock.skew = 24 * 60 * MINUTE;
+  browser.server.decide = () => 503;
+  const page = browser.open();
+  make(page, 1);
+  await browser.clock.advance(20_000);
+  browser.clock.skew = 0;
+  browser.server.decide = () => 'take';
+  make(page, 2);
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual(numbers(browser).sort(), [1, 2]);
 });

@@ -26,7 +26,7 @@ export class Server {
     if (fate == 'lose request') return undefined;
     if (typeof fate == 'number') return { status: fate, body: { error: { code: 'code', message: '' } } };
     if (typeof fate == 'object') return fate;
-    const { batch_id: batch, repeat, events } = JSON.parse(request.body);
+    const { batch_id: batch, repeat, events } = parsed(request.body);
     const before = this.taken.get(batch);
     if (!(repeat && before && this.clock.now - before < 3600_000)) {
       this.rows.push(...events);
@@ -42,6 +42,14 @@ export class Server {
     return copies;
   }
 }
+
+const parsed = (body) => {
+  try {
+    return JSON.parse(body);
+  } catch (error) {
+    return { events: [] };
+  }
+};
 
 export class Browser {
   /** @param {() => number} random */
@@ -229,7 +237,9 @@ export class Page {
     window.window = window;
     prepare(window, this);
     runInContext('window.sluice = window.sluice || function () { (sluice.q = sluice.q || []).push(arguments) }', context);
-    runInContext(browser.script, context);
+    this.evaluate = (source) => runInContext(source, context);
+    this.run = () => runInContext(browser.script, context);
+    this.run();
     this.sluice = (...args) => window.sluice(...args);
     if (options) this.sluice('init', { endpoint: 'https://collect.example', key: 'shop.k1.mac', ...options });
   }
@@ -274,7 +284,7 @@ export class Page {
   }
 
   hide() {
-    this.document.visibilityState = 'hidden';
+    Reflect.set(this.document, 'visibilityState', 'hidden');
     this.fire(this.document, 'visibilitychange');
   }
 

@@ -1,0 +1,127 @@
+/* What the commands do, on the built script. */
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { Browser } from './support/model.js';
+
+const PAGE_COLUMNS = {
+  td_url: 'https://shop.example/a?utm_source=mail',
+  td_host: 'shop.example',
+  td_path: '/a',
+  td_title: 'A page',
+  td_referrer: 'https://elsewhere.example/',
+  td_charset: 'utf-8',
+  td_language: 'ja-jp',
+  td_color: '24-bit',
+  td_screen: '1280x720',
+  td_viewport: '1000x700',
+  td_platform: 'Test',
+};
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+
+/** Returns the rows that the commands make. */
+const rows = async (options, ...commands) => {
+  const browser = new Browser();
+  const page = browser.open(options);
+  for (const command of commands) page.sluice(...command);
+  await browser.clock.advance(2000);
+  return browser.server.rows;
+};
+
+test('an event has a time, an id, the visitor, and what Treasure Data knows of a page', async () => {
+  const [{ event_id, td_client_id, ...row }] = await rows({}, ['track', 'visits', { n: 1 }]);
+  assert.match(event_id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.match(td_client_id, /^[0-9a-f-]{36}$/);
+  assert.deepEqual(row, {
+    ...PAGE_COLUMNS,
+    td_version: `sluice ${version}`,
+    utm_source: 'mail',
+    time: 1_800_000_000,
+    n: 1,
+    table: 'visits',
+  });
+});
+
+test('page goes to its table', async () => {
+  const tables = async (options) => (await rows(options, ['page', { price: 7 }])).map(({ table, price }) => [table, price]);
+  assert.deepEqual(await tables({}), [['pageviews', 7]]);
+  assert.deepEqual(await tables({ pageTable: 'views' }), [['views', 7]]);
+});
+
+test('an event goes to the table of its name, or under its name to the table of events', async () => {
+  const found = async (options) => (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
+  assert.deepEqual(await found({}), [['signup', undefined]]);
+  assert.deepEqual(await found({ eventTable: 'events' }), [['events', 'signup']]);
+});
+
+test('set adds columns to later events, an event overrides them, and reset takes them away', async () => {
+  const found = await rows({}, ['track', 'one'], ['set', { plan: 'a', td_title: 'T' }], ['set', { b: 1 }], ['track', 'two'], ['track', 'three', { plan: 'c' }], ['reset'], ['track', 'four']);
+  assert.deepEqual(
+    found.map(({ plan, b, td_title }) => [plan, b, td_title]),
+    [[undefined, undefined, 'A page'], ['a', 1, 'T'], ['c', 1, 'T'], [undefined, undefined, 'A page']],
+  );
+});
+
+test('no column changes the table', async () => {
+  const found = await rows({}, ['track', 'one', { table: 'two' }], ['page', { table: 'three' }]);
+  assert.deepEqual(found.map(({ table }) => table), ['one', 'pageviews']);
+});
+
+test('the visitor stays the same on later pages, until reset', async () => {
+  const browser = new Browser();
+  const ids = [];
+  for (const commands of [['page'], ['page'], ['reset', 'page']]) {
+    const page = browser.open();
+    for (const command of commands) page.sluice(command);
+    await browser.clock.advance(2000);
+    ids.push(browser.server.rows.at(-1).td_client_id);
+    page.leave();
+  }
+  assert.equal(ids[0], ids[1]);
+  assert.notEqual(ids[1], ids[2]);
+});
+
+test('identify names the user on later pages too, until reset', async () => {
+  const browser = new Browser();
+  const users = [];
+  for (const commands of [[['page']], [['identify', 'u1'], ['page']], [['page']], [['reset'], ['page']], [['identify', 7], ['page']]]) {
+    const page = browser.open();
+    for (const command of commands) page.sluice(...command);
+    await browser.clock.advance(2000);
+    users.push(browser.server.rows.at(-1).user_id);
+    page.leave();
+  }
+  assert.deepEqual(users, [undefined, 'u1', 'u1', undefined, '7']);
+});
+
+test('commands wait for the script, and for init', async () => {
+  const browser = new Browser();
+  const page = browser.open(null, (window) => {
+    window.sluice = Object.assign(() => {}, { q: [['page'], ['track', 'early'], ['init', { endpoint: 'https://collect.example', key: 'shop.k1.mac' }]] });
+  });
+  page.sluice('track', 'late');
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows.map(({ table }) => table), ['pageviews', 'early', 'late']);
+});
+
+test('the second init and the second script change nothing', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  const first = page.window.sluice;
+  page.run();
+  assert.equal(page.window.sluice, first);
+  page.sluice('init', { endpoint: 'https://elsewhere.example', key: 'else.k1.mac' });
+  page.sluice('page');
+  await browser.clock.advance(2000);
+  assert.equal(browser.server.requests.length, 1);
+  assert.equal(browser.server.requests[0].url, 'https://collect.example/v1/events');
+});
+
+test('the core script has the same commands', async () => {
+  const browser = new Browser({ script: 'sluice.core.js' });
+  const page = browser.open({ auto: true });
+  for (const command of [['page'], ['identify', 'u'], ['set', { a: 1 }], ['track', 'visits'], ['reset'], ['flush']]) page.sluice(...command);
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows.map(({ table, a, user_id }) => [table, a, user_id]), [['pageviews', undefined, undefined], ['visits', 1, 'u']]);
+});

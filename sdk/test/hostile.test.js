@@ -1,0 +1,128 @@
+/* Nothing is ever thrown into the page, whatever it passes and whatever it has done to its globals. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chance } from './support/chance.js';
+import { Browser } from './support/model.js';
+
+const throwing = () => {
+  throw new Error('broken');
+};
+const circular = {};
+circular.self = circular;
+
+const ODD = [
+  undefined, null, true, false, 0, -1, NaN, Infinity, 1e21, 10n, '', 'x', 'pageviews', '\ud800', '"}\n', 'x'.repeat(50_000),
+  [], [1], ['page'], {}, { a: 1 }, circular, Symbol('s'), throwing, () => {}, new Date(NaN), new Map([[1, 2]]),
+  { toJSON: throwing }, { get a() { return throwing(); } }, new Proxy({}, { get: throwing, ownKeys: throwing }),
+  Object.create(null), { toString: throwing, valueOf: throwing },
+];
+const COMMANDS = ['init', 'page', 'track', 'set', 'identify', 'consent', 'reset', 'flush', 'constructor', '__proto__', 'nothing'];
+const OPTIONS = ['endpoint', 'key', 'auto', 'pageTable', 'eventTable', 'id', 'cookieName', 'cookieDomain', 'consent', 'gpc', 'dnt', '__proto__'];
+
+/** Every global that the script uses, and what pages may have made of them. */
+const GLOBALS = [
+  'localStorage', 'navigator', 'document', 'location', 'screen', 'history', 'performance', 'crypto', 'console', 'fetch',
+  'setTimeout', 'clearTimeout', 'AbortController', 'URLSearchParams', 'addEventListener', 'innerWidth', 'scrollY', 'Date',
+  'JSON', 'Math', 'Promise', 'Map', 'Set', 'Object', 'Array', 'Number', 'String', 'parseInt',
+];
+const BROKEN = [undefined, null, 0, '', {}, [], throwing, new Proxy({}, { get: throwing, set: throwing })];
+
+const unhandled = [];
+process.on('unhandledRejection', (error) => unhandled.push(error));
+
+const all = async (page, random) => {
+  const pick = (values) => values[Math.floor(random() * values.length)];
+  for (let round = 0; round < 8; round += 1) page.sluice?.(pick(COMMANDS), pick(ODD), pick(ODD), pick(ODD));
+  page.fire(page.window, 'popstate');
+  page.fire(page.window, 'scroll');
+  page.fire(page.document, 'click', {});
+  page.fire(page.document, 'submit', {});
+  page.fire(page.window, 'error', { message: pick(ODD) });
+  page.fire(page.window, 'unhandledrejection', { reason: pick(ODD) });
+  page.fire(page.window, 'online');
+  page.fire(page.window, 'pageshow', { persisted: true });
+  await page.browser.clock.advance(3000);
+  page.leave();
+};
+
+test('odd options and odd arguments never throw', async () => {
+  const random = chance(11);
+  const pick = (values) => values[Math.floor(random() * values.length)];
+  for (let round = 0; round < 400; round += 1) {
+    const browser = new Browser({ random });
+    let options = { endpoint: 'https://collect.example', key: 'shop.k1.mac', auto: true };
+    if (random() < 0.1) options = pick(ODD);
+    else for (let count = Math.floor(random() * 4); count > 0; count -= 1) options[pick(OPTIONS)] = pick(ODD);
+    const page = browser.open(null);
+    page.sluice('init', options);
+    await all(page, random);
+  }
+  assert.deepEqual(unhandled, []);
+});
+
+test('broken globals never throw', async () => {
+  const random = chance(12);
+  for (const name of GLOBALS) {
+    for (const value of BROKEN) {
+      for (const own of [true, false]) {
+        const browser = new Browser({ random });
+        const page = browser.open({ auto: true }, (window) => {
+          if (own) window[name] = value;
+          else Object.defineProperty(window, name, { get: throwing });
+        });
+        await all(page, random);
+      }
+    }
+  }
+  assert.deepEqual(unhandled, []);
+});
+
+test('whatever stands under our name, loading the script never throws', () => {
+  for (const value of [...BROKEN, { q: 7 }, { q: [7] }, { q: [[throwing]] }, { version: throwing }]) {
+    const page = new Browser().open();
+    page.window.sluice = value;
+    page.run();
+  }
+});
+
+test('broken members of the browser never throw', async () => {
+  const random = chance(13);
+  const members = {
+    navigator: ['language', 'platform', 'onLine', 'sendBeacon', 'locks', 'globalPrivacyControl', 'doNotTrack'],
+    document: ['title', 'referrer', 'characterSet', 'cookie', 'visibilityState', 'documentElement', 'querySelector', 'addEventListener'],
+    location: ['href', 'host', 'pathname', 'search', 'protocol'],
+    history: ['pushState', 'replaceState'],
+  };
+  for (const [object, names] of Object.entries(members)) {
+    for (const name of names) {
+      for (const value of [...BROKEN, 'getter']) {
+        const browser = new Browser({ random });
+        const page = browser.open({ auto: true }, (window) => {
+          Object.defineProperty(window[object], name, value === 'getter' ? { get: throwing } : { value, writable: true });
+        });
+        await all(page, random);
+      }
+    }
+  }
+  assert.deepEqual(unhandled, []);
+});
+
+test('a page that broke what only describes it is measured all the same', async () => {
+  for (const name of ['screen', 'innerWidth', 'crypto', 'console', 'history', 'performance', 'localStorage', 'URLSearchParams']) {
+    const browser = new Browser();
+    const page = browser.open({ auto: true }, (window) => Object.defineProperty(window, name, { get: throwing }));
+    page.sluice('track', 'visits', { n: 1 });
+    await browser.clock.advance(2000);
+    assert.ok(browser.server.rows.some(({ n }) => n == 1), name);
+  }
+});
+
+test("a page's own toJSON of arrays changes nothing of ours", async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  page.evaluate('Array.prototype.toJSON = function () { return "[]" }');
+  page.sluice('track', 'visits', { n: 1 });
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows.map(({ n }) => n), [1]);
+});
