@@ -155,6 +155,14 @@ def test_the_nearest_table_counts() -> None:
     assert ["own", "body", "query", "query", "query", "query"] == [table for table, _ in site.rows()]
 
 
+@pytest.mark.parametrize("table", ["", "No!", 7, False])
+def test_a_wrong_table_is_not_made_good_by_another(table: Any) -> None:
+    """The nearest one decides; only null is as good as none."""
+    answer = Site().post({"table": table, "events": [{}]}, "t=query")
+
+    assert ["invalid_table"] == [item["code"] for item in answer.json["rejected"]]
+
+
 def test_a_batch_is_told_by_its_events() -> None:
     """`events` that is no array is a column like any other."""
     site = Site()
