@@ -16,7 +16,7 @@ WORKERS ?= auto
 help: ## list the targets
 	@echo 'Sluice: collects access events at one HTTP endpoint and delivers them to Treasure Data.'
 	@echo
-	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sort | awk -F ':.* ## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sort | awk -F ':.* ## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: .venv/installed ## run the whole pipeline on recorded browser requests and reconcile
@@ -42,6 +42,17 @@ lint: .venv/installed ## check style, types and the template
 format: .venv/installed ## rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only .
 	@.venv/bin/ruff format .
+
+EVENTS ?= 100000
+SEEDS ?= 100
+SEED ?= 0
+.PHONY: chaos
+chaos: .venv/installed ## try the whole pipeline under seeded trouble: EVENTS=, SEEDS=, SEED=, TRACE=
+	@$(RUN) -m tests.chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
+
+.PHONY: chaos-selfcheck
+chaos-selfcheck: .venv/installed ## leave out each defence in turn, and see that chaos notices
+	@$(RUN) -m tests.chaos.selfcheck
 
 .PHONY: bench
 bench: .venv/installed ## measure the handlers side by side with simpler ones
@@ -98,8 +109,8 @@ endef
 
 # What `sam build` calls, once per function of template.yaml, with the folder to fill in ARTIFACTS_DIR.
 
-.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction
+.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction
 build-IngestFunction: | $(UV)
 	@$(PYTHON) -m ops.package ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
-build-WorkerFunction build-RedriveFunction build-DrainFunction: | $(UV)
+build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction: | $(UV)
 	@$(PYTHON) -m ops.package worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

@@ -1,8 +1,12 @@
 """Promise 6: the balance that operators see, taken while everything goes on, and when it has come to rest."""
 
+from typing import Any
+
+import msgpack
+
 from ops.accounting import Accounting, Balance
 from tests.chaos.world import BUCKET, STREAM, TABLE, World
-from worker.aside import Aside
+from worker import aside
 
 
 class _Impatient:
@@ -16,6 +20,14 @@ class _Impatient:
 
     def sleep(self, seconds: float) -> None:
         pass
+
+
+def rows_of(stored: bytes) -> list[dict[str, Any]]:
+    """Return the rows of an object of what is set aside."""
+    payload = aside.decode(stored).payload
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
+    unpacker.feed(payload)
+    return list(unpacker)
 
 
 class Audit:
@@ -40,7 +52,7 @@ class Audit:
             table=TABLE,
             kinesis=world.stream,
             stream_name=STREAM,
-            aside=Aside(world.bucket, BUCKET),
+            aside=aside.Aside(world.bucket, BUCKET),
             sqs=world.queue,
             queue_url=world.queue_url,
             clock=_Impatient(world),

@@ -284,7 +284,7 @@ class Redis:
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         self._server = server
         self._effects = effects
-        self._view = _Reachable(server, effects)
+        self._view = Reachable(server, effects)
 
     def pipeline(self, transaction: bool = True) -> MemoryPipeline:  # noqa: FBT002 -- redis-py's signature
         """Return a pipeline that is one effect when it executes."""
@@ -303,7 +303,7 @@ class Redis:
         what, trouble = f"redis {what}", self._effects.trouble
         seconds = 0.001
         if trouble.any_of(_REDIS):
-            if chances := trouble.strike(Kind.REDIS_DOWN):
+            if chances := trouble.strike(Kind.REDIS_DOWN) or trouble.strike(Kind.REDIS_LONG_OUTAGE):
                 error = redis.exceptions.ConnectionError("Connection refused.")
                 return self._effects.fail(what, error, chances.choice((0.1, 0.5)))
             if trouble.strike(Kind.REDIS_TIMEOUT):
@@ -314,7 +314,7 @@ class Redis:
         return self._effects.perform(what, action, seconds)
 
 
-class _Reachable(MemoryRedis):
+class Reachable(MemoryRedis):
     """The keys of a server that can be reached just now."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
@@ -352,7 +352,9 @@ class TdTroubles:
         """Return the fault that strikes a request."""
         trouble = self._effects.trouble
         database, importing = target.database or "", target.action is Action.IMPORT
-        if chances := trouble.strike(Kind.TD_OUTAGE) or trouble.strike(Kind.TD_LONG_OUTAGE):
+        if trouble.strike(Kind.TD_LONG_OUTAGE):
+            return Fault(kind=TdKind.REFUSE)
+        if chances := trouble.strike(Kind.TD_OUTAGE):
             return chances.choice(
                 (
                     Fault(kind=TdKind.REFUSE),

@@ -88,16 +88,30 @@ class Parts:
 
     Args:
         world: the services.
-        cut: rows and bytes by which chunks are cut.
+
+    Attributes:
+        held_share: of the retention, for which rows may be held.
+        memory_seconds: how long Treasure Data is believed to remember ids.
+        query_delay: how long it is believed to take until a query finds rows.
+        park_after: for how long a failing database is tried.
+        threads: uploads at once.
+        per_database: of these, for one database.
     """
 
-    def __init__(self, world: World, cut: tuple[int, int]) -> None:
+    held_share = 0.5
+    memory_seconds = TD_MEMORY_SECONDS
+    query_delay = TD_QUERY_DELAY_SECONDS
+    park_after = 20.0
+    threads = 16
+    per_database = 4
+
+    def __init__(self, world: World) -> None:
         self.world = world
         self.clock = SandboxClock(world.effects)
         self.entropy = world.entropy()
         self.chance = random.Random(self.entropy(8)).random
         self.journal = _Journal(world)
-        self.held_at_most = world.schedule.setup.retention_hours * 3600 / 2
+        self.held_at_most = world.schedule.setup.retention_hours * 3600 * self.held_share
         self.ledger = Ledger(world.dynamodb, TABLE, self.clock, self.entropy, self.journal)
         self.shards = Shards(world.kinesis, STREAM, self.clock)
         self.directory = Directory(lambda: world.redis, self.clock, self.journal)
@@ -110,11 +124,18 @@ class Parts:
             Secret(world.secrets, TD_KEY_SECRET, self.clock),
             self.clock,
         )
-        self.rules = Rules(cut=Cut(*cut), memory_seconds=TD_MEMORY_SECONDS, held_at_most=self.held_at_most)
-        self.resend_rules = ResendRules(
-            query_delay=TD_QUERY_DELAY_SECONDS, sends_unasked=True, parked_max_seconds=14 * 86_400.0
+        self.rules = Rules(
+            cut=Cut(*world.cut), memory_seconds=self.memory_seconds, held_at_most=self.held_at_most
         )
-        self.limits = Limits(threads=16, per_database=4, park_after=20.0, held_at_most=self.held_at_most)
+        self.resend_rules = ResendRules(
+            query_delay=self.query_delay, sends_unasked=True, parked_max_seconds=14 * 86_400.0
+        )
+        self.limits = Limits(
+            threads=self.threads,
+            per_database=self.per_database,
+            park_after=self.park_after,
+            held_at_most=self.held_at_most,
+        )
         self.means = Means(
             ledger=self.ledger,
             uploader=Uploader(
@@ -138,18 +159,14 @@ class Functions:
 
     Args:
         world: the services.
-
-    Attributes:
-        cut: rows and bytes by which chunks are cut in sandboxes built from now on.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.cut: tuple[int, int] = (world.schedule.setup.chunk_max_rows, 16 << 20)
 
     def parts(self) -> Parts:
         """Return the parts of a new sandbox."""
-        return Parts(self.world, self.cut)
+        return Parts(self.world)
 
     def worker(self, _sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""

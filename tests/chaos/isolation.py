@@ -85,7 +85,7 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
         if int(row["n"]) in pipeline.accepted
     )
     verdict = judge(pipeline)
-    world.td.close()
+    world.close()
     return Measured(_percentile(delays, 0.5), _percentile(delays, 0.99), delays[-1], verdict)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from local.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
 from local.event_source.record import EventForm, Record
-from tests.chaos.audit import Audit
+from tests.chaos.audit import Audit, rows_of
 from tests.chaos.functions import Functions
 from tests.chaos.platform import Function
 from tests.chaos.schedule import Act, Schedule
@@ -32,6 +32,8 @@ class Pipeline:
         sent: by event, its request.
         statuses: how requests were answered; 0 for those that were not.
         audit: takes balances meanwhile.
+        missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
+            the first time, before anything was replayed.
         lost_batches: records that the event source gave up, which it never must.
     """
 
@@ -52,7 +54,6 @@ class Pipeline:
         self.redrive = Function(effects, "R", functions.redrive, 240, seed)
         self.drain = Function(effects, "D", functions.drain, 60, seed)
         self.functions = (self.ingest, self.worker, self.redrive, self.drain)
-        self._builders = functions
         self._standstill_until = 0.0
         self._draining = 0
         self._redriving = True
@@ -74,6 +75,7 @@ class Pipeline:
         )
         self._next_tick = float("inf")
         self.audit = Audit(world)
+        self.missing: list[int] = []
         world.stream.landed = self._record_landed
         world.queue.landed = self._message_landed
 
@@ -95,6 +97,7 @@ class Pipeline:
         self._simulation.run(self.schedule.end)
         self.heal()
         self.rest(hours=72)
+        self.missing = self._missing()
         for _ in range(2):
             self._redriving = False
             self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
@@ -134,6 +137,13 @@ class Pipeline:
         """Return the shards that have records which are not settled."""
         settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
+
+    def _missing(self) -> list[int]:
+        """Return the events that were accepted and are neither in Treasure Data nor set aside."""
+        held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
+        for stored in self.world.bucket.objects(BUCKET).values():
+            held |= {int(row["n"]) for row in rows_of(stored.body)}
+        return [number for number in self.accepted if number not in held]
 
     # Clients
 
@@ -257,7 +267,7 @@ class Pipeline:
             case Kind.REMAP:
                 self.world.remap(*act.arguments)
             case Kind.LIMITS:
-                self._builders.cut = act.arguments
+                self.world.cut = act.arguments
                 for function in self.functions:
                     function.deploy()
             case Kind.RESHARD:

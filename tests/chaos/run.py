@@ -47,7 +47,7 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
         pipeline.run()
         return judge(pipeline)
     finally:
-        world.td.close()
+        world.close()
         if trace is not None:
             trace += world.simulation.trace or []
 

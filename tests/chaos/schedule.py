@@ -122,6 +122,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0)),
     Kind.REDIS_SLOW: (1, _LONG, (1.0,)),
     Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0)),
+    Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
     Kind.REDIS_EMPTY: (1, _LONG, (1.0,)),
     Kind.REDIS_HALF: (1, _LONG, (1.0,)),
     Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9)),
@@ -159,7 +160,13 @@ DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that a schedule can be told to have; a time-out is what others bring about."""
 
 
-_COSTLY = {Kind.TD_LONG_OUTAGE}  # seconds of computing each: mixtures seldom have it
+COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE}
+"""Schedules with these take many seconds of computing: mixtures seldom have them."""
+
+
+def with_companions(kind: Kind) -> tuple[Kind, ...]:
+    """Return a kind and those without which it would show nothing."""
+    return kind, *_COMPANIONS.get(kind, ())
 
 
 def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Schedule:
@@ -176,9 +183,9 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
         focus = DRAWN[seed // 2 % len(DRAWN)]
         count = chance.choice((2, 4, 8, 16, 30))
         mixture = [
-            kind for kind in chance.sample(DRAWN, count) if kind not in _COSTLY or chance.random() < 0.1
+            kind for kind in chance.sample(DRAWN, count) if kind not in COSTLY or chance.random() < 0.1
         ]
-        kinds = (focus, *_COMPANIONS.get(focus, ())) if seed % 2 == 0 else (focus, *mixture)
+        kinds = with_companions(focus) if seed % 2 == 0 else (focus, *mixture)
     chosen = dict.fromkeys(kinds)
     setup = _setup(chance, chosen)
     accounts = [account for account, _ in setup.databases]
@@ -240,7 +247,7 @@ def _setup(chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     if Kind.TD_OUTAGE in kinds or {Kind.TD_JOB_FAILS, Kind.STANDSTILL, Kind.UNASKABLE} & kinds.keys():
         horizon = max(horizon, 4 * HOUR)
     retention = 168
-    if Kind.TD_LONG_OUTAGE in kinds:
+    if COSTLY & kinds.keys():
         horizon, retention = 34 * HOUR, 24
     return Setup(
         shards=chance.choice((1, 2, 4)),
@@ -263,8 +270,11 @@ def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[floa
     windows = []
     for _ in range(chance.randint(1, most)):
         length = shortest * (longest / shortest) ** chance.random()
+        if kind in COSTLY:
+            length = chance.choice((shortest, longest))
         # trouble without traffic shows nothing: it begins about when something is sent
-        begin = max(START, chance.choice(anchors) - min(HOUR, length * chance.random() * 0.5))
+        anchor = min(anchors) if kind in COSTLY else chance.choice(anchors)
+        begin = max(START, anchor - min(HOUR, length * chance.random() * 0.5))
         strength = chance.choice(chances)
         windows += [
             Window(kind, begin, begin + length, strength, target) for target in _targets(chance, kind, setup)

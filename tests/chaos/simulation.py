@@ -22,12 +22,13 @@ class Killed(BaseException):
 class Task:
     """One greenlet of a process."""
 
-    __slots__ = ("ended", "greenlet", "process", "waits")
+    __slots__ = ("ended", "greenlet", "looked_at", "process", "waits")
 
     def __init__(self, process: "Process") -> None:
         self.process = process
         self.greenlet: greenlet | None = None
         self.ended = False
+        self.looked_at = float("-inf")  # when it last looked at its clock
         self.waits = 0  # counts its waits, so that a wake-up meant for an earlier one is told apart
 
 

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     TD_REFUSED = "td connection refused"
     TD_UNREACHABLE = "td unreachable"
     TD_OUTAGE = "td outage"  # silent altogether, the status endpoint too
-    TD_LONG_OUTAGE = "td outage beyond half the retention"
+    TD_LONG_OUTAGE = "td gone beyond half the retention"  # surely: its connections are refused
     TD_UNAUTHORIZED = "td key refused"  # 401 for everything
     TD_BROKEN_DATABASE = "td database broken"  # 500 of one database alone
     TD_FORBIDDEN_DATABASE = "td database forbidden"  # 403 of one database alone
@@ -38,6 +38,7 @@ class Kind(StrEnum):
     REDIS_DOWN = "redis down"
     REDIS_SLOW = "redis slow"
     REDIS_TIMEOUT = "redis times out"
+    REDIS_LONG_OUTAGE = "redis gone beyond half the retention"
     REDIS_EMPTY = "redis emptied"
     REDIS_HALF = "redis half gone"  # half of the accounts cannot be asked
     # Kinesis

@@ -3,9 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import msgpack
-
-from tests.chaos.audit import Audit
+from tests.chaos.audit import Audit, rows_of
 from tests.chaos.pipeline import Pipeline
 from tests.chaos.trouble import Kind
 from tests.chaos.world import BUCKET
@@ -30,7 +28,7 @@ class Verdict:
         accepted: how many were called accepted.
         delivered: how many rows stand in Treasure Data.
         aside: how many rows are dead letters.
-        lost: events that were accepted and are nowhere.
+        lost: events that were accepted and were nowhere, even if a replay found them again.
         doubled: events of which there is more than one row.
         misrouted: events in a database that was never their account's.
         both: events that are in Treasure Data and dead letters too, or dead letters twice.
@@ -85,12 +83,13 @@ def judge(pipeline: Pipeline) -> Verdict:
         checksum=world.simulation.checksum,
         steps=world.simulation.steps,
     )
+    verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     reasons = _aside(pipeline, verdict)
     may_double = not pipeline.schedule.setup.may_query and verdict.ambiguous > 0
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        if number in pipeline.accepted and not found and reason is None:
+        if number in pipeline.accepted and not found and reason is None and number not in verdict.lost:
             verdict.lost.append(number)
         if len(found) > 1 and not may_double:
             verdict.doubled.append(number)
@@ -146,24 +145,18 @@ def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
     """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
     reasons: dict[int, str] = {}
     for name, stored in pipeline.world.bucket.objects(BUCKET).items():
-        chunk = aside.decode(stored.body)
+        rows = rows_of(stored.body)
         if "/dead_letter/" not in name:
-            reasons |= {int(str(row["n"])): "" for row in _rows(chunk.payload)}
+            reasons |= {int(row["n"]): "" for row in rows}
             continue
-        rows = _rows(chunk.payload)
+        reason = aside.decode(stored.body).reason
         verdict.aside += len(rows)
         for row in rows:
-            number = int(str(row["n"]))
+            number = int(row["n"])
             if reasons.get(number):
                 verdict.both.append(number)
-            reasons[number] = chunk.reason
+            reasons[number] = reason
     return reasons
-
-
-def _rows(payload: bytes) -> list[dict[str, object]]:
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
-    unpacker.feed(payload)
-    return list(unpacker)
 
 
 def _rest(pipeline: Pipeline, verdict: Verdict) -> None:

@@ -100,6 +100,8 @@ class World:
     Attributes:
         mapped: by account, every database that it was ever mapped to.
         counts: what all sandboxes counted in metrics.
+        cut: rows and bytes by which sandboxes that are built from now on cut chunks.
+        on_end: called when the schedule has been judged.
     """
 
     def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
@@ -110,6 +112,8 @@ class World:
         self.effects = Effects(simulation, self.trouble, seed)
         self.clock = _TrueClock(simulation)
         self.counts: Counter[str] = Counter()
+        self.cut: tuple[int, int] = (setup.chunk_max_rows, 16 << 20)
+        self.on_end: list[Callable[[], None]] = []
         self._sandboxes = 0
 
         self.stream = _Kinesis(self.clock.now, seed=seed)
@@ -182,6 +186,12 @@ class World:
     def count(self, metric: str, value: int = 1) -> None:
         """Add to a metric of any function."""
         self.counts[metric] += value
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for call in self.on_end:
+            call()
+        self.td.close()
 
     def _set_tables_up(self) -> None:
         from local.treasure_data import Request

@@ -1,0 +1,46 @@
+"""A slice of the schedules that `make chaos` runs by the thousand."""
+
+import pytest
+
+from tests.chaos import schedule as schedules
+from tests.chaos.run import run_schedule, run_seed
+from tests.chaos.schedule import DRAWN
+from tests.chaos.trouble import Kind
+from tests.chaos.verdict import Verdict
+
+EVENTS = 150
+
+
+def _kept(verdict: Verdict) -> bool:
+    return not verdict.violations and (not verdict.ambiguous or bool(verdict.strikes[Kind.UNASKABLE]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DRAWN if kind not in schedules.COSTLY])
+def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
+    """With one kind of trouble and what it needs beside it: nothing lost, doubled, misrouted, stuck or miscounted."""
+    schedule = schedules.draw(7, EVENTS, schedules.with_companions(kind))
+    verdict = run_schedule(schedule)
+    assert _kept(verdict), verdict
+    assert verdict.accepted > 0
+
+
+@pytest.mark.parametrize("seed", range(10_001, 10_013, 2))
+def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
+    """With many kinds of trouble at once the promises hold as well."""
+    ran = run_seed(seed, EVENTS)
+    assert _kept(ran.verdict), ran.verdict
+
+
+def test_a_seed_decides_everything() -> None:
+    """The same seed gives the same trace, line by line."""
+    traces: list[list[str]] = [[], []]
+    for trace in traces:
+        run_schedule(schedules.draw(61, EVENTS), trace=trace)
+    assert len(traces[0]) > 1000
+    assert traces[0] == traces[1]
+
+
+def test_without_trouble_everything_is_delivered_at_once() -> None:
+    """Without trouble every row is in Treasure Data within seconds, and nothing is set aside."""
+    verdict = run_schedule(schedules.draw(1, EVENTS, ()))
+    assert (verdict.delivered, verdict.aside, verdict.largest_delay < 15) == (EVENTS, 0, True)
