@@ -29,7 +29,8 @@ INGEST = Function("IngestFunction", "ingest.app.handler", "ingest", 10, 512)
 WORKER = Function("WorkerFunction", "worker.app.handler", "worker", 120, 1024)
 REDRIVE = Function("RedriveFunction", "worker.redrive.handler", "redrive", 240, 512)
 DRAIN = Function("DrainFunction", "worker.drain.handler", "drain", 300, 512)
-FUNCTIONS = {function.name: function for function in (INGEST, WORKER, REDRIVE, DRAIN)}
+ADMIN = Function("AdminFunction", "worker.admin.handler", "admin", 60, 512)
+FUNCTIONS = {function.name: function for function in (INGEST, WORKER, REDRIVE, DRAIN, ADMIN)}
 
 
 def variables(function: Function, made: Resources, td_url: str, changes: Mapping[str, str]) -> dict[str, str]:

@@ -21,8 +21,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.context import Context
 from local.event_source import EventSource, Mapping
-from local.functions import FUNCTIONS, INGEST, REDRIVE, WORKER, Function
+from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.gateway import Gateway, Record
+from local.invocation_api import InvocationApi
 from local.lifeline import Lifeline
 from local.queue_source import QueueSource
 from local.resources import ACCOUNT_ID, REGION, Resources
@@ -65,7 +66,7 @@ def _recorder(ended: ExitStack, path: Path | None) -> Record:
     return record
 
 
-def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources) -> None:
+def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources, invoked_at: str) -> None:
     """Put the function behind the stream."""
     mapping = Mapping(
         event_source_arn=made.stream_arn,
@@ -84,11 +85,13 @@ def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources) -> None:
         memory_limit_in_mb=WORKER.memory,
     )
     source.start()
-    lifeline.ready()
+    lifeline.ready(invoke=invoked_at)
     lifeline.wait()
 
 
-def serve_redrive(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, seconds: float) -> None:
+def serve_redrive(
+    invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, seconds: float, invoked_at: str
+) -> None:
     """Call the function every that many seconds."""
 
     def call() -> None:
@@ -97,11 +100,13 @@ def serve_redrive(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, s
         except Exception:  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("a scheduled run failed; the next one comes by itself")
 
-    lifeline.ready()
+    lifeline.ready(invoke=invoked_at)
     lifeline.wait(call, seconds)
 
 
-def serve_drain(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, made: Resources) -> None:
+def serve_drain(
+    invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, made: Resources, invoked_at: str
+) -> None:
     """Put the function behind the overflow queue."""
     source = QueueSource(made.client("sqs"), made.queue_url, made.queue_arn, invoke)
 
@@ -112,8 +117,28 @@ def serve_drain(invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, mad
         except (BotoCoreError, ClientError):
             _log.exception("the queue cannot be read")
 
-    lifeline.ready()
+    lifeline.ready(invoke=invoked_at)
     lifeline.wait(poll, _QUEUE_REST_SECONDS)
+
+
+def serve(
+    function: Function,
+    invoke: Callable[[dict[str, Any]], Any],
+    lifeline: Lifeline,
+    made: Resources,
+    every: float,
+) -> None:
+    """Put the function behind what calls it, and behind Lambda's own API, with which people call it."""
+    api = InvocationApi(function.name, invoke).start()
+    if function is WORKER:
+        serve_worker(load(function), lifeline, made, api.url)
+    elif function is REDRIVE:
+        serve_redrive(invoke, lifeline, every, api.url)
+    elif function is DRAIN:
+        serve_drain(invoke, lifeline, made, api.url)
+    else:
+        lifeline.ready(invoke=api.url)
+        lifeline.wait()
 
 
 def _scheduled_event() -> dict[str, Any]:
@@ -161,12 +186,9 @@ def main() -> None:
     handler = load(function)
     if function is INGEST:
         serve_ingest(handler, lifeline, options.record)
-    elif function is WORKER:
-        serve_worker(handler, lifeline, made)
-    elif function is REDRIVE:
-        serve_redrive(_invoker(function, handler), lifeline, options.every)
     else:
-        serve_drain(_invoker(function, handler), lifeline, made)
+        invoke = _invoker(function, handler)
+        serve(function, invoke, lifeline, made, options.every)
     os._exit(0)  # no invocation is waited for: functions are to survive being killed at any moment
 
 

@@ -17,8 +17,8 @@ from local.functions import Function
 from local.part import Part, PartError
 from local.resources import Resources
 from local.treasure_data import API_KEY
-from ops.accounts import apply
 from shared.accounts import Account
+from worker.register import apply
 
 __all__ = ["Addresses", "PartError", "Stack"]
 
@@ -35,6 +35,8 @@ class Addresses:
     treasure_data: str
     aws: str
     redis: str
+    functions: Mapping[str, str]
+    """By logical id, where Lambda's Invoke API is; the ingest is behind the gateway alone."""
 
 
 class Stack:
@@ -154,11 +156,14 @@ class Stack:
             self._run_function(functions.WORKER, td_url),
             self._run_function(functions.REDRIVE, td_url, "--every", str(self._redrive_seconds)),
             self._run_function(functions.DRAIN, td_url),
+            self._run_function(functions.ADMIN, td_url),
         ]
         gateway = ingest.ready(_READY_SECONDS)["url"]
-        for part in others:
-            part.ready(_READY_SECONDS)
-        self._addresses = Addresses(gateway, td_url, endpoint, redis_url)
+        names = (functions.WORKER.name, functions.REDRIVE.name, functions.DRAIN.name, functions.ADMIN.name)
+        invoked = {
+            name: part.ready(_READY_SECONDS)["invoke"] for name, part in zip(names, others, strict=True)
+        }
+        self._addresses = Addresses(gateway, td_url, endpoint, redis_url, invoked)
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -179,6 +184,7 @@ class Stack:
             **asdict(self.addresses),
             "resources": asdict(self.resources),
             "pids": {part.name: part.pid for part in self.parts},
+            "folder": str(self.folder),
         }
 
     def save(self, path: Path) -> None:

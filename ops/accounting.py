@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from shared.clock import Clock
 from worker.aside import Aside
+from worker.forced import FORCED
 from worker.record import START, Number, sequence_number
 from worker.search import SECONDS_BETWEEN_READS, THROTTLED, list_shards
 from worker.shard import Shards
@@ -73,12 +74,24 @@ class Unread:
         is_complete: the stream was read to its end within the time; otherwise there are more.
         behind_seconds: how long ago the oldest of them arrived, as Kinesis tells it.
         in_queue: envelopes in the overflow queue, as SQS estimates them. Some may be on the stream as well.
+        shards: the same by shard.
     """
 
     on_stream: int = 0
     is_complete: bool = True
     behind_seconds: float = 0.0
     in_queue: int = 0
+    shards: Mapping[str, "UnreadShard"] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadShard:
+    """The part of `Unread` that stands on one shard; `end` is the last sequence number that is planned."""
+
+    end: Number = START
+    records: int = 0
+    is_complete: bool = True
+    behind_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,7 @@ class Balance:
         tables: rows by account and table. What could not become rows stands under a table that is called `-` and the
             reason, and under account `-` where no account could be read.
         unread: what the worker has not planned yet.
+        forced: rows that forced replays have sent again, which are not received anew, in the same form as `tables`.
         spans: how many spans were counted.
         open_spans: how many of them are not settled.
     """
@@ -97,6 +111,7 @@ class Balance:
     unread: Unread
     spans: int = 0
     open_spans: int = 0
+    forced: Mapping[tuple[str, str], Rows] = field(default_factory=dict)
 
     @property
     def total(self) -> Rows:
@@ -109,18 +124,20 @@ class Balance:
     @property
     def adds_up(self) -> bool:
         """Whether every table's rows add up."""
-        return all(rows.adds_up for rows in self.tables.values())
+        return all(rows.adds_up for rows in (*self.tables.values(), *self.forced.values()))
 
 
 @dataclass(slots=True)
 class _Sums:
     tables: dict[tuple[str, str], Rows] = field(default_factory=dict)
+    forced: dict[tuple[str, str], Rows] = field(default_factory=dict)
     spans: int = 0
     open_spans: int = 0
 
-    def rows(self, group: str) -> Rows:
+    def rows(self, group: str, *, forced: bool) -> Rows:
         owner, _, table = group.partition("/")
-        return self.tables.setdefault((owner.partition(":")[0], table), Rows())
+        tables = self.forced if forced else self.tables
+        return tables.setdefault((owner.partition(":")[0], table), Rows())
 
 
 class Accounting:
@@ -179,7 +196,14 @@ class Accounting:
         ends = self._ends()
         sums = self._backed(ends, since, until)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(sums.tables, unread, sums.spans, sums.open_spans)
+        return Balance(sums.tables, unread, sums.spans, sums.open_spans, sums.forced)
+
+    def unread(self, *, seconds: float = 60.0) -> Unread:
+        """Return what the worker has not planned yet; of the ledger only where each chain ends is read.
+
+        Raises: as `take`.
+        """
+        return self._unread(self._ends(), self._clock.now() + seconds)
 
     def _ends(self) -> dict[str, tuple[str, Number]]:
         """Return for each chain that is a shard's the shard and the last sequence number planned."""
@@ -209,9 +233,10 @@ class Accounting:
         for _ in range(_LOOKS):
             sums = self._sum(ends, since, until)
             objects = self._objects()
-            for place, rows in sums.tables.items():
+            for place, rows in (*sums.tables.items(), *sums.forced.items()):
                 rows.unbacked = max(0, rows.aside.total() - objects[place])
-            if not any(rows.unbacked for rows in sums.tables.values()):
+                objects[place] -= rows.aside.total()
+            if not any(rows.unbacked for rows in (*sums.tables.values(), *sums.forced.values())):
                 break
         return sums
 
@@ -251,17 +276,25 @@ class Accounting:
     # Records
 
     def _unread(self, ends: Mapping[str, tuple[str, Number]], deadline: float) -> Unread:
-        records, behind, is_complete = 0, 0.0, True
-        for shard, end in ends.values():
-            for answer in self._read(shard, end, deadline):
-                if answer is None:
-                    is_complete = False
-                    break
-                records += len(answer["Records"])
-                behind = max(behind, self._age(answer))
+        shards = {shard: self._unread_shard(shard, end, deadline) for shard, end in ends.values()}
         counts = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
         in_queue = sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS)
-        return Unread(records, is_complete, behind, in_queue)
+        return Unread(
+            sum(shard.records for shard in shards.values()),
+            all(shard.is_complete for shard in shards.values()),
+            max((shard.behind_seconds for shard in shards.values()), default=0.0),
+            in_queue,
+            shards,
+        )
+
+    def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
+        records, behind = 0, 0.0
+        for answer in self._read(shard, end, deadline):
+            if answer is None:
+                return UnreadShard(end, records, is_complete=False, behind_seconds=behind)
+            records += len(answer["Records"])
+            behind = max(behind, self._age(answer))
+        return UnreadShard(end, records, behind_seconds=behind)
 
     def _age(self, answer: Mapping[str, Any]) -> float:
         records = answer["Records"]
@@ -304,18 +337,19 @@ def _add(sums: _Sums, span: Span) -> None:
     sums.spans += 1
     sums.open_spans += not span.done
     settled: Counter[str] = Counter()
+    forced = FORCED in span.chain
     for key, entry in span.chunks.items():
         if entry.split or entry.state is State.PENDING:
             continue
         group = key.rpartition("/")[0]
-        rows = sums.rows(group)
+        rows = sums.rows(group, forced=forced)
         settled[group] += entry.rows
         if entry.state is State.ASIDE:
             rows.aside[Kind(entry.kind)] += entry.rows
         else:
             rows.delivered += entry.rows
     for group, count in span.counts.items():
-        rows = sums.rows(group)
+        rows = sums.rows(group, forced=forced)
         rows.received += count
         rest = count - settled[group]
         if span.done:

@@ -1,54 +1,168 @@
-"""How accounts get into Redis: the mapping that is applied becomes all that Redis knows."""
+"""`sluice accounts`: where accounts' rows go. The truth is a file; Redis is filled from it."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from shared import names
-from shared.accounts import FIELDS, SENTINEL, Account, redis_key
+import click
+
+from ops import accounts_file, screen
+from ops.failure import Failure
+from ops.stack import Stack, works_on_stack
+from shared.accounts import Account
 
 
-def apply(redis: Any, accounts: Mapping[str, Account], now: float) -> None:
-    """Make Redis hold exactly these accounts.
-
-    Each command concerns one key, so that it works on a cluster. The sentinel is written last: an emptied Redis,
-    which is not judged by, counts as filled only when all is there.
-
-    Args:
-        redis: a client of redis-py, `Redis` or `RedisCluster`, that decodes answers.
-        accounts: by name.
-        now: UNIX seconds.
-
-    Raises:
-        ValueError: a name is no account's.
-        redis.RedisError: Redis did not take it all; apply it again.
-    """
-    for name in accounts:
-        if not names.is_account(name):
-            raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
-    for name, account in accounts.items():
-        redis.hset(redis_key(name), mapping=account.to_fields())
-    for key in _keys(redis):
-        if key.removeprefix(redis_key("")) not in accounts:
-            redis.delete(key)
-    at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    redis.hset(SENTINEL, mapping={"at": at, "count": len(accounts)})
+@click.group("accounts")
+def group() -> None:
+    """Say where accounts' rows go. The truth is a file, and Redis is filled from it."""
 
 
-def applied(redis: Any) -> dict[str, Account]:
-    """Return the accounts that Redis holds, by name in order.
+def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
+    """Return the accounts that a stack's Redis holds, and when they were applied; None for an emptied Redis."""
+    return _read(stack.administer(do="accounts"))
+
+
+def _read(answer: Mapping[str, Any]) -> tuple[dict[str, Account], str | None]:
+    accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
+    return accounts, answer["applied_at"]
+
+
+def one(stack: Stack, name: str) -> Account:
+    """Return one account.
 
     Raises:
-        shared.accounts.InvalidAccountError: one of them is none.
-        redis.RedisError: Redis did not answer.
+        Failure: Redis does not know it.
     """
-    found = {}
-    for key in sorted(_keys(redis)):
-        fields = dict(zip(FIELDS, redis.hmget(key, FIELDS), strict=True))
-        found[key.removeprefix(redis_key(""))] = Account.from_fields(fields)
-    return found
+    accounts, applied_at = known(stack)
+    if name in accounts:
+        return accounts[name]
+    if applied_at is None:
+        raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
+    raise Failure(f"there is no account {name}: add it to accounts.yaml and apply that")
 
 
-def _keys(redis: Any) -> Iterable[str]:
-    keys: list[str] = list(redis.scan_iter(match=redis_key("*"), count=1000))
-    return [key for key in keys if key != SENTINEL]
+def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Iterator[tuple[str, str, str]]:
+    """Yield what applying changes: `+`, `-` or `~`, the account, and what of it."""
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before is None and after is not None:
+            yield "+", name, _text(after)
+        elif before is not None and after is None:
+            yield "-", name, _text(before)
+        elif before != after and before is not None and after is not None:
+            fields = zip(before.to_fields().items(), after.to_fields().values(), strict=True)
+            yield (
+                "~",
+                name,
+                ", ".join(f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b),
+            )
+
+
+def _text(account: Account) -> str:
+    parts = [account.database]
+    if account.status != "active":
+        parts.append(account.status)
+    if account.revoked_key_ids:
+        parts.append(f"revoked {','.join(sorted(account.revoked_key_ids))}")
+    return ", ".join(parts)
+
+
+@group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@works_on_stack
+@screen.dry_run_option
+@screen.yes_option
+@screen.json_option
+def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Make Redis hold exactly the accounts of FILE, and say what changes first.
+
+    It also restores a Redis that has lost its data. The worker sees a change within a minute.
+    """
+    wanted = accounts_file.read(file)
+    standing, applied_at = known(stack)
+    changes = list(differences(standing, wanted))
+    if as_json:
+        show = {
+            "changes": [{"change": sign, "account": name, "what": what} for sign, name, what in changes],
+            "restores": applied_at is None,
+            "applied": not dry_run,
+        }
+        screen.show_json(show)
+    else:
+        if applied_at is None:
+            screen.say("Redis is empty: until accounts are applied the worker holds.")
+        for sign, name, what in changes:
+            screen.say(f"{sign} {name}  {what}")
+        if not changes and applied_at is not None:
+            screen.say("Nothing changes.")
+    if dry_run or (not changes and applied_at is not None):
+        return
+    screen.confirm("Apply?", yes=yes or as_json)
+    stack.administer(do="apply", accounts={name: account.to_fields() for name, account in wanted.items()})
+    if not as_json:
+        screen.say(f"Applied: {screen.plural(len(wanted), 'account')}.")
+
+
+@group.command("list")
+@works_on_stack
+@screen.json_option
+def list_(stack: Stack, *, as_json: bool) -> None:
+    """List the accounts that Redis holds."""
+    accounts, applied_at = known(stack)
+    if as_json:
+        fields = {name: account.to_fields() for name, account in accounts.items()}
+        screen.show_json({"accounts": fields, "applied_at": applied_at})
+        return
+    if applied_at is None:
+        screen.say("Redis is empty, or was never filled: `sluice accounts apply accounts.yaml`")
+    rows = (
+        (name, account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
+        for name, account in accounts.items()
+    )
+    screen.show_table(("account", "database", "status", "revoked key ids"), rows)
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@screen.json_option
+def show(stack: Stack, account: str, *, as_json: bool) -> None:
+    """Show one account."""
+    fields = one(stack, account).to_fields()
+    if as_json:
+        screen.show_json({"account": account, **fields})
+        return
+    screen.show_table(("account", *fields), [(account, *fields.values())])
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+def disable(stack: Stack, account: str, *, dry_run: bool) -> None:
+    """Set an account's rows aside from now on."""
+    update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+def enable(stack: Stack, account: str, *, dry_run: bool) -> None:
+    """Deliver an account's rows from now on; what was set aside meanwhile goes out with `sluice redrive`."""
+    update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)
+
+
+def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
+    """Change one account, and remind of the file."""
+    changes = list(differences({name: one(stack, name)}, {name: account}))
+    if not changes:
+        screen.say("Nothing changes.")
+        return
+    screen.say(f"~ {name}  {changes[0][2]}")
+    if not dry_run:
+        stack.administer(do="change", account=name, fields=account.to_fields())
+        screen.say(
+            "The worker sees it within a minute. Write it into accounts.yaml too, or the next apply undoes it."
+        )

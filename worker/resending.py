@@ -29,9 +29,17 @@ class Result(Enum):
 
     DELIVERED = "delivered"
     GONE = "delivered before"
+    PASSED = "not selected"
     KEPT = "kept"
     DEAD = "dead letter"
     SICK = "its database fails"
+
+
+class Decision(Enum):
+    """What a person decides about rows in doubt, of which Treasure Data cannot be asked."""
+
+    SEND = "send"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Round:
 
     Attributes:
         deadline: after which nothing is sent.
+        decision: what becomes of rows in doubt, where a person says so: sent under a new id, or taken as delivered.
         sick: databases that failed in it; they are left alone.
         aimed: databases of which chunks were met.
         well: databases that took rows.
@@ -62,6 +71,7 @@ class Round:
     """
 
     deadline: Deadline
+    decision: Decision | None = None
     sick: set[str] = field(default_factory=set)
     aimed: set[str] = field(default_factory=set)
     well: set[str] = field(default_factory=set)
@@ -136,6 +146,9 @@ class Resending:
         since = entry.since
         if since is None:
             return self._decide_anew(entry)
+        decision = self._turn.decision if entry.kind == Kind.IN_DOUBT else None
+        if decision is Decision.DROP:
+            return replace(entry, state=State.DELIVERED)
         database = self._span.destination(self._key)
         if database.startswith("!"):  # it was in doubt before a database was planned for it
             account = self._directory.resolve([self._chunk.account]).get(self._chunk.account)
@@ -146,6 +159,8 @@ class Resending:
         self._turn.aimed.add(database)
         if database in self._turn.sick:
             return Result.SICK
+        if decision is Decision.SEND:
+            return replace(entry, generation=entry.generation + 1, since=self._now())
         if self._means.rules.is_doubt_old(since, self._means.clock.now()):
             return self._decide_doubt(entry, database)
         return entry

@@ -14,6 +14,7 @@ from worker.chunk import Groups, chunks, group
 from worker.deadline import Deadline
 from worker.execution import Execution, HeldError, Means, Work
 from worker.executor import all_of
+from worker.forced import Forced
 from worker.ledger import LedgerUnavailableError
 from worker.plan import Plan, accounts_of, owners_of, plan
 from worker.record import START, Number, Record, from_event, sequence_number
@@ -28,6 +29,7 @@ class _Batch:
     shard: str
     records: list[Record]
     deadline: Deadline
+    forced: Forced | None = None
     claims: dict[str, bool] = field(default_factory=dict)
 
 
@@ -55,19 +57,24 @@ class Worker:
         """Carry out one invocation; return Lambda's partial batch response.
 
         Args:
-            event: Lambda's, with records of the stream.
+            event: Lambda's, with records of the stream; with `forced` where they are to be sent again whatever the
+                ledger says.
             remaining_ms: until the invocation times out.
+
+        Raises:
+            InvalidReplayError: what is `forced` cannot be done.
         """
         deadline = Deadline.of(self._clock, remaining_ms)
+        forced = Forced.from_event(event)
         held = []
         for shard, records in from_event(event).items():
-            number = self.carry_out(shard, records, deadline)
+            number = self.carry_out(shard, records, deadline, forced)
             if number is not None:
                 held.append(number)
         return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
 
     def carry_out(
-        self, shard: str, records: list[Record], deadline: Deadline, chain: str | None = None
+        self, shard: str, records: list[Record], deadline: Deadline, forced: Forced | None = None
     ) -> Number | None:
         """Carry out records of one shard; return the lowest sequence number that is not settled.
 
@@ -75,12 +82,15 @@ class Worker:
             shard: its id.
             records: without gaps, in the shard's order.
             deadline: after which nothing is sent.
-            chain: the chain to work on; the shard's own by default.
+            forced: what is sent again, on a chain of its own; otherwise everything, on the shard's.
         """
-        batch = _Batch(shard, records, deadline)
+        batch = _Batch(shard, records if forced is None else forced.narrow(records), deadline, forced)
+        records = batch.records
         done = 0
         try:
-            root = self._shards.chain(shard) if chain is None else chain
+            root = self._shards.chain(shard)
+            if forced is not None:
+                root = forced.chain(root)
             while done < len(records):
                 last = self._advance(batch, records[done:], root)
                 while done < len(records) and records[done][0] <= last:
@@ -213,7 +223,8 @@ class Worker:
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
         if batch.records[0][0] <= span.first and span.last <= batch.records[-1][0]:
             return [record for record in batch.records if span.first <= record[0] <= span.last]
-        return self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        records = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        return records if batch.forced is None else batch.forced.narrow(records)
 
     def _execute(self, batch: _Batch, span: Span, work: Work, *, fresh: set[str] | None) -> None:
         Execution(self._means, batch.shard, span, work, fresh).carry_out(batch.deadline)

@@ -11,10 +11,10 @@ import pytest
 
 from local import record, recording
 from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
-from ops import accounts
 from shared import write_key
 from tests.support.delivery import Delivery
 from tests.support.ingest import Site
+from worker import register
 from worker.aside import decode
 
 HTTP = recording.EVENTS / "http"
@@ -71,7 +71,7 @@ def delivered(name: str) -> Delivery:
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
     delivery.clock.seconds = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
-    accounts.apply(delivery.redis, ACCOUNTS, 0)
+    register.apply(delivery.redis, ACCOUNTS, 0)
     assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
 

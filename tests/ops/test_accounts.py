@@ -1,4 +1,4 @@
-"""Accounts in Redis."""
+"""`sluice accounts` and the file that it applies."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,72 +6,145 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from local import valkey
-from ops import accounts
-from shared.accounts import SENTINEL, Account
+from local.accounts import ACCOUNTS
+from ops import accounts_file
+from ops.failure import Failure
+from shared.accounts import Account
+from tests.support.sluice import Sluice
+from worker.register import apply
 
-SHOP = Account("shop")
-NEWS = Account("media", "disabled", frozenset({"k1", "k1-2"}))
+pytestmark = pytest.mark.xdist_group("ops")
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run a Valkey and give its port."""
-    process, port = valkey.start(Path(tmp_path_factory.mktemp("valkey")))
-    yield port
-    process.terminate()
-    process.wait()
+FILE = """
+shop: {database: shop}
+news:
+  database: media
+  status: disabled
+  revoked_key_ids: [k1, k1-2]
+"""
 
 
 @pytest.fixture
-def redis(server: int) -> Iterator[Redis]:
-    """Give a client of an empty Valkey."""
-    with Redis(port=server, decode_responses=True) as client:
-        client.flushall()
+def file(tmp_path: Path) -> Path:
+    """An accounts.yaml of two accounts."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def redis(sluice: Sluice) -> Iterator[Redis]:
+    """The stack's Redis, which is afterwards as it was."""
+    with Redis.from_url(sluice.stack.addresses.redis, decode_responses=True) as client:
         yield client
+        apply(client, ACCOUNTS, 0)
 
 
-def test_what_is_applied_is_what_stands(redis: Redis) -> None:
-    """Applied accounts can be read back."""
-    accounts.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
+def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """What is added, removed and changed is said account by account."""
+    result = sluice.run(f"accounts apply --local --dry-run {file}")
 
-    assert accounts.applied(redis) == {"news": NEWS, "shop": SHOP}
-
-
-def test_what_is_no_longer_applied_goes(redis: Redis) -> None:
-    """An account that the mapping does not have leaves Redis; other keys stay."""
-    redis.set("something", "else")
-    accounts.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
-    accounts.apply(redis, {"news": SHOP}, now=0)
-
-    assert accounts.applied(redis) == {"news": SHOP}
-    assert redis.get("something") == "else"
+    assert result.output.splitlines() == [
+        "- app  field_app",
+        "- closed  closed_shop, disabled",
+        "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2",
+        "- outlet  shop",
+    ]
+    assert redis.exists("account:app")
 
 
-def test_the_sentinel_says_when_and_how_many(redis: Redis) -> None:
-    """The sentinel tells a filled Redis from an emptied one."""
-    accounts.apply(redis, {"shop": SHOP}, now=1_700_000_000)
+@pytest.mark.usefixtures("redis")
+def test_what_is_applied_is_all_that_redis_knows(sluice: Sluice, file: Path) -> None:
+    """After a yes Redis holds the file's accounts and no others; the same file again changes nothing."""
+    assert 0 == sluice.run(f"accounts apply --local {file}", answer="y\n").exit_code
 
-    assert redis.hgetall(SENTINEL) == {"at": "2023-11-14T22:13:20+00:00", "count": "1"}
-
-
-def test_the_sentinel_is_written_last() -> None:
-    """While accounts are being written, Redis does not count as filled."""
-    written: list[str] = []
-
-    class Recorder:
-        def hset(self, key: str, **_: object) -> None:
-            written.append(key)
-
-        def scan_iter(self, **_: object) -> list[str]:
-            return []
-
-    accounts.apply(Recorder(), {"shop": SHOP, "news": NEWS}, now=0)
-
-    assert written == ["account:shop", "account:news", SENTINEL]
+    assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
+    assert "Nothing changes.\n" == sluice.run(f"accounts apply --local {file}").output
 
 
-def test_an_illegal_name_is_refused_before_anything_is_written() -> None:
-    """No account can take the sentinel's place."""
-    with pytest.raises(ValueError, match="cannot be an account"):
-        accounts.apply(None, {"shop": SHOP, ".applied": NEWS}, now=0)
+def test_a_no_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """Whoever does not agree to the difference leaves Redis as it is."""
+    assert 1 == sluice.run(f"accounts apply --local {file}", answer="n\n").exit_code
+    assert redis.exists("account:app")
+
+
+def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The command sees that Redis has lost its data, says so, and fills it with the sentinel."""
+    redis.flushall()
+    assert "Redis is empty" in sluice.run("accounts list --local").output
+
+    result = sluice.run(f"accounts apply --local --yes {file}")
+
+    assert "Redis is empty: until accounts are applied the worker holds.\n+ news" in result.output
+    assert redis.exists("account:.applied")
+    assert {"database": "media", "status": "disabled", "revoked_key_ids": "k1,k1-2"} == redis.hgetall(
+        "account:news"
+    )
+
+
+def test_an_account_is_disabled_and_enabled(sluice: Sluice, redis: Redis) -> None:
+    """One account's status changes, the others stay, and a reminder names the file."""
+    said = sluice.run("accounts disable --local app").output
+    assert "status: active → disabled" in said
+    assert "accounts.yaml" in said
+    assert "disabled" == redis.hget("account:app", "status")
+
+    sluice.run("accounts enable --local app --dry-run")
+    assert "disabled" == redis.hget("account:app", "status")
+    sluice.run("accounts enable --local app")
+    assert "active" == redis.hget("account:app", "status")
+    assert "Nothing changes.\n" == sluice.run("accounts enable --local app").output
+
+
+def test_one_account_is_shown(sluice: Sluice) -> None:
+    """Its fields are shown; an account that is not there is an error that says what to do."""
+    assert "media" == sluice.json("accounts show --local news")["database"]
+    missing = sluice.run("accounts show --local nobody")
+    assert (1, "Error: there is no account nobody: add it to accounts.yaml and apply that\n") == (
+        missing.exit_code,
+        missing.stderr,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "holds no accounts"),
+        ("- shop", "holds no accounts"),
+        ("shop: media", "shop needs a database"),
+        ("shop: {database: s}", "'s' cannot be a database"),
+        ("s: {database: shop}", "'s' cannot be an account"),
+        ("shop: {database: shop, state: active}", "a field state"),
+        ("shop: {database: shop, status: off}", "status is active or disabled"),
+        ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids is a list of key ids"),
+        ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
+        ("shop: {", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    """The first fault of the file is named, and nothing is applied."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text(text)
+
+    with pytest.raises(Failure) as raised:
+        accounts_file.read(path)
+    assert fault in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_a_file_is_read(file: Path) -> None:
+    """Fields that are left out have their defaults."""
+    assert {
+        "shop": Account("shop"),
+        "news": Account("media", "disabled", frozenset({"k1", "k1-2"})),
+    } == accounts_file.read(file)
+
+
+def test_no_file_is_said_so(sluice: Sluice, tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    result = sluice.run(f"accounts apply --local {tmp_path}/none.yaml")
+
+    assert (1, f"Error: {tmp_path}/none.yaml cannot be read: No such file or directory\n") == (
+        result.exit_code,
+        result.stderr,
+    )

@@ -56,6 +56,10 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "AsideBucket/*": {"s3:PutObject"},
         "DrainLogs": LOG,
     },
+    "AdminRole": {
+        **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
+        "AdminLogs": LOG,
+    },
 }
 
 

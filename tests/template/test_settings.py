@@ -19,6 +19,7 @@ READS = {
     "WorkerFunction": WorkerSettings,
     "RedriveFunction": WorkerSettings,
     "DrainFunction": WorkerSettings,
+    "AdminFunction": WorkerSettings,
 }
 
 

@@ -1,0 +1,77 @@
+"""accounts.yaml: the truth about accounts.
+
+shop:
+  database: shop_events
+news:
+  database: media
+  status: disabled          # active, unless it says otherwise
+  revoked_key_ids: [k1-2]
+"""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ops.failure import Failure
+from shared import names
+from shared.accounts import Account, InvalidAccountError
+
+_FIELDS = {"database", "status", "revoked_key_ids"}
+
+
+def read(path: Path) -> dict[str, Account]:
+    """Return the accounts that a file holds, by name.
+
+    Raises:
+        Failure: it cannot be read, or holds something else; the message names the first fault.
+    """
+    try:
+        content = yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise Failure(f"{path} holds no accounts: write one as `shop: {{database: shop_events}}`")
+    return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
+
+
+def _name(path: Path, name: object) -> str:
+    if isinstance(name, str) and names.is_account(name):
+        return name
+    raise Failure(f"{path}: {name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+
+
+def _account(path: Path, name: str, fields: object) -> Account:
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("database"), str):
+        raise Failure(f"{path}: {name} needs a database: `{name}: {{database: …}}`")
+    unknown = sorted(str(field) for field in fields if field not in _FIELDS)
+    if unknown:
+        raise Failure(
+            f"{path}: {name} has a field {unknown[0]}, which is none of {', '.join(sorted(_FIELDS))}"
+        )
+    revoked = fields.get("revoked_key_ids") or []
+    bad = [key_id for key_id in revoked if not (isinstance(key_id, str) and names.is_key_id(key_id))]
+    if not isinstance(revoked, list) or bad:
+        raise Failure(f"{path}: {name}: revoked_key_ids is a list of key ids, such as [k1, k1-2]")
+    try:
+        return Account(fields["database"], fields.get("status", "active"), frozenset(revoked))
+    except InvalidAccountError as error:
+        raise Failure(f"{path}: {name}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 -- the base class's signature
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)

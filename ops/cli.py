@@ -1,0 +1,37 @@
+"""The `sluice` command: what people do with a stack after it is deployed."""
+
+from typing import Any
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import accounts, doctor, keys, local, record, redrive, replay, status
+from ops.failure import explained
+from worker.aside import AsideUnavailableError
+from worker.ledger import LedgerUnavailableError
+from worker.shard import ShardUnreadableError
+
+_FORESEEN = (BotoCoreError, ClientError, AsideUnavailableError, LedgerUnavailableError, ShardUnreadableError)
+
+
+class _Sluice(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _FORESEEN as error:
+            raise explained(error) from error
+
+
+@click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Look after a stack of Sluice, deployed (--stack NAME) or local (--local)."""
+
+
+main.add_command(accounts.group)
+main.add_command(keys.group)
+for module in (status, doctor, replay, redrive, record, local):
+    main.add_command(module.command)
+
+
+if __name__ == "__main__":
+    main(prog_name="sluice")

@@ -1,0 +1,343 @@
+"""`sluice doctor`: looks at a stack from the outside in and says in words what is wrong."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from uuid import uuid4
+
+import click
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import screen
+from ops.failure import UNFINISHED, Failure, explained
+from ops.keys import signing_secrets
+from ops.stack import Stack, works_on_stack
+from ops.status import Look
+from shared import write_key
+from worker.record import from_stream
+from worker.search import list_shards
+
+MARKED_TABLE = "sluice_doctor"
+"""The table that the marked event goes to."""
+
+_HTTP_SECONDS = 10
+_CLOCK_SECONDS = 30.0
+_FOUND_SECONDS = 60.0
+_MAPPING = {
+    "MaximumRetryAttempts": -1,
+    "MaximumRecordAgeInSeconds": -1,
+    "BisectBatchOnFunctionError": False,
+    "ParallelizationFactor": 1,
+    "FunctionResponseTypes": ["ReportBatchItemFailures"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: it is.
+        state: `ok`, `fault`, or `unknown` where the person has no right to look, or it does not apply.
+        said: what there is to say.
+    """
+
+    what: str
+    state: str
+    said: str
+
+
+def _ok(what: str, said: str = "") -> Finding:
+    return Finding(what, "ok", said)
+
+
+def _fault(what: str, said: str) -> Finding:
+    return Finding(what, "fault", said)
+
+
+class Doctor:
+    """Looks at a stack.
+
+    Args:
+        stack: which one.
+        account: whose key is tried, and to whose database the marked event goes; None for any active one.
+    """
+
+    def __init__(self, stack: Stack, account: str | None = None) -> None:
+        self._stack = stack
+        self._url = stack.outputs["ApiUrl"]
+        self._account = account
+        self._key = ""
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what was looked at, from the outside in."""
+        looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+            self._api,
+            self._stream,
+            self._mapping,
+            self._inside,
+            self._write_key,
+            self._ledger,
+            self._bucket,
+            self._queue,
+            self._alarms,
+        )
+        for look in looks:
+            try:
+                yield from look()
+            except (ClientError, BotoCoreError) as error:
+                yield Finding(
+                    look.__name__.lstrip("_").replace("_", " "), "unknown", explained(error).message
+                )
+            except Failure as failure:
+                yield _fault(look.__name__.lstrip("_").replace("_", " "), failure.message)
+
+    def _api(self) -> Iterator[Finding]:
+        started = time.time()
+        try:
+            answer = requests.get(f"{self._url}/health", timeout=_HTTP_SECONDS)
+        except requests.RequestException as error:
+            yield _fault(
+                "API",
+                f"{self._url} does not answer ({type(error).__name__}): is it the right region, and the network up?",
+            )
+            return
+        seconds = time.time() - started
+        if answer.status_code != 200:
+            yield _fault("API", f"{self._url}/health answers {answer.status_code}: the ingest's log says why")
+        else:
+            yield _ok("API", f"{self._url} answers in {seconds * 1000:.0f} ms")
+        if "Date" in answer.headers:
+            skew = abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time())
+            if skew > _CLOCK_SECONDS:
+                yield _fault(
+                    "clock",
+                    f"this machine's clock is {screen.lasting(skew)} off: set it, or AWS refuses its requests",
+                )
+            else:
+                yield _ok("clock")
+
+    def _stream(self) -> Iterator[Finding]:
+        kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
+        summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+        if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
+            yield _fault("stream", f"{name} is {summary['StreamStatus']}")
+        else:
+            shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
+            yield _ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
+
+    def _mapping(self) -> Iterator[Finding]:
+        if self._stack.is_local:
+            yield Finding("mapping", "unknown", "the local stack has an event source of its own")
+            return
+        found = self._stack.client("lambda").list_event_source_mappings(
+            FunctionName=self._stack.outputs["WorkerFunction"]
+        )["EventSourceMappings"]
+        if len(found) != 1:
+            yield _fault(
+                "mapping", f"{len(found)} event source mappings instead of one: `sam deploy` puts it right"
+            )
+            return
+        (mapping,) = found
+        if mapping["State"] not in ("Enabled", "Updating"):
+            yield _fault(
+                "mapping",
+                f"it is {mapping['State']}: nothing is delivered until "
+                f"`aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled`",
+            )
+            return
+        wrong = [
+            f"{name} is {mapping.get(name)}, not {value}"
+            for name, value in _MAPPING.items()
+            if mapping.get(name) != value
+        ]
+        if wrong:
+            yield _fault("mapping", f"{'; '.join(wrong)}: `sam deploy` puts it right")
+        else:
+            yield _ok("mapping", f"enabled; last: {mapping.get('LastProcessingResult', '?')}")
+
+    def _inside(self) -> Iterator[Finding]:
+        """Yield how Redis and Treasure Data look from the functions' network."""
+        answer = self._stack.administer(do="check")
+        redis = answer["redis"]
+        if "error" in redis:
+            yield _fault("Redis", redis["message"])
+        elif redis["applied_at"] is None:
+            yield _fault(
+                "Redis",
+                "it is empty: `sluice accounts apply accounts.yaml` fills it; until then the worker holds",
+            )
+        else:
+            accounts = redis["accounts"]
+            yield _ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
+            active = sorted(name for name, fields in accounts.items() if fields["status"] == "active")
+            self._account = self._account or (active[0] if active else None)
+        yield from _treasure_data(answer["treasure_data"])
+
+    def _write_key(self) -> Iterator[Finding]:
+        signing = signing_secrets(self._stack)
+        if self._account is None:
+            yield Finding("write key", "unknown", "there is no active account whose key could be tried")
+            return
+        secret_id = next(reversed(signing))
+        self._key = write_key.sign(self._account, secret_id, signing[secret_id])
+        answer = requests.post(
+            f"{self._url}/v1/events",
+            json={"events": []},
+            headers={"x-write-key": self._key},
+            timeout=_HTTP_SECONDS,
+        )
+        if answer.status_code in (401, 403):
+            code = answer.headers.get("x-sluice-error", answer.status_code)
+            yield _fault(
+                "write key",
+                f"the ingest refuses a key under {secret_id} ({code}): a new secret needs five minutes",
+            )
+        else:
+            yield _ok("write key", f"a key of {self._account} under {secret_id} is accepted")
+
+    def _ledger(self) -> Iterator[Finding]:
+        name = self._stack.outputs["LedgerTable"]
+        table = self._stack.client("dynamodb").describe_table(TableName=name)["Table"]
+        if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
+            yield _fault("ledger", f"{name} is {table['TableStatus']}")
+        else:
+            yield _ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
+
+    def _bucket(self) -> Iterator[Finding]:
+        self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["AsideBucket"])
+        yield _ok("bucket")
+
+    def _queue(self) -> Iterator[Finding]:
+        attributes = self._stack.client("sqs").get_queue_attributes(
+            QueueUrl=self._stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]
+        yield _ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
+
+    def _alarms(self) -> Iterator[Finding]:
+        if self._stack.is_local:
+            return
+        pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
+        names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
+        ours = [name for name in names if name.startswith(f"{self._stack.name}-")]
+        if ours:
+            yield _fault("alarms", f"{', '.join(ours)}: docs/operations.md says what each means")
+        else:
+            yield _ok("alarms", "none")
+
+    def send_marked(self) -> Finding:
+        """Send one event through, and look for it in the ledger."""
+        mark = f"sluice-doctor-{uuid4()}"
+        event = {"table": MARKED_TABLE, "event_id": mark}
+        try:
+            answer = requests.post(
+                f"{self._url}/v1/events",
+                json={"events": [event]},
+                headers={"x-write-key": self._key},
+                timeout=_HTTP_SECONDS,
+            )
+        except requests.RequestException as error:
+            return _fault("marked event", f"it could not be sent: {type(error).__name__}")
+        if answer.status_code != 200:
+            return _fault("marked event", f"the ingest answers {answer.status_code}: {answer.text[:200]}")
+        started = time.time()
+        while time.time() - started < _FOUND_SECONDS:
+            said = self._marked(mark, started - _CLOCK_SECONDS)
+            if said:
+                return _ok("marked event", f"{said} after {time.time() - started:.1f} s")
+            time.sleep(1)
+        return _fault(
+            "marked event",
+            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` says why",
+        )
+
+    def _marked(self, mark: str, since: float) -> str:
+        """Return what became of the marked event; empty while nothing has."""
+        kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
+        for described in list_shards(kinesis, name):
+            shard: str = described["ShardId"]
+            iterator = kinesis.get_shard_iterator(
+                StreamName=name, ShardId=shard, ShardIteratorType="AT_TIMESTAMP", Timestamp=since
+            )["ShardIterator"]
+            for read in kinesis.get_records(ShardIterator=iterator)["Records"]:
+                if mark.encode() in read["Data"]:
+                    ((number, _, _),) = from_stream([read], shard)
+                    return self._settled(shard, number)
+        return ""
+
+    def _settled(self, shard: str, number: str) -> str:
+        span = Look(self._stack).span(shard, number)
+        if span is None or not span.done:
+            return ""
+        fate = [
+            entry.kind
+            for key, entry in span.chunks.items()
+            if key.split("/")[1] == MARKED_TABLE and entry.kind
+        ]
+        return f"set aside ({fate[0]})" if fate else "delivered, by the ledger's word,"
+
+
+def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
+    if not said["answers"]:
+        yield _fault(
+            "Treasure Data",
+            "it does not answer from the functions' network: is TdApiEndpoint right, and is there a way out?",
+        )
+    elif not said["knows_key"]:
+        yield _fault(
+            "Treasure Data",
+            "it refuses our API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`",
+        )
+    else:
+        yield _ok("Treasure Data", "answers and knows our key")
+    if said.get("may_write") is False:
+        yield _fault(
+            "write right",
+            f"the API key may not write to {said['database']}: give its user the right to import",
+        )
+    elif said.get("may_write"):
+        yield _ok("write right", f"to {said['database']}")
+    if said.get("may_query") is False:
+        yield Finding(
+            "query right", "unknown", "the API key may not query: rows in doubt are decided by UnaskableDoubt"
+        )
+    elif said.get("may_query"):
+        yield _ok("query right", "rows in doubt can be asked for")
+
+
+@click.command("doctor")
+@works_on_stack
+@click.option("--account", help="Whose key to try; by default the first active account's.")
+@click.option("--no-event", is_flag=True, help=f"Do not send a marked event to the table {MARKED_TABLE}.")
+@screen.json_option
+@click.pass_context
+def command(ctx: click.Context, stack: Stack, *, account: str | None, no_event: bool, as_json: bool) -> None:
+    """Look at a stack from the outside in, and say in words what is wrong.
+
+    Where nothing is, one marked event is sent through and looked for in the ledger.
+    """
+    doctor = Doctor(stack, account)
+    found = []
+    for finding in doctor.findings():
+        found.append(finding)
+        _show(finding, as_json=as_json)
+    if not no_event and all(finding.state != "fault" for finding in found):
+        found.append(doctor.send_marked())
+        _show(found[-1], as_json=as_json)
+    faults = sum(finding.state == "fault" for finding in found)
+    if as_json:
+        screen.show_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
+    else:
+        screen.say(f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.")
+    ctx.exit(UNFINISHED if faults else 0)
+
+
+_MARKS = {"ok": "ok     ", "fault": "FAULT  ", "unknown": "?      "}
+
+
+def _show(finding: Finding, *, as_json: bool) -> None:
+    if not as_json:
+        screen.say(f"{_MARKS[finding.state]}{finding.what}{f': {finding.said}' if finding.said else ''}")

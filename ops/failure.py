@@ -1,0 +1,101 @@
+"""What went wrong, in one line that says what to do."""
+
+import click
+from botocore import exceptions
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+FAILED = 1
+"""Exit code: it was not done; standard error has one line that says what to do."""
+UNFINISHED = 3
+"""Exit code: it was done as far as possible, or looked at, and something needs attention."""
+INTERRUPTED = 130
+"""Exit code: Ctrl-C ended it."""
+
+EXIT_CODES = {
+    0: "done, or all is well",
+    FAILED: "not done; one line on standard error says why and what to do",
+    2: "the command line is wrong",
+    UNFINISHED: "`status` and `doctor` found something that needs attention; `replay` and `redrive` left something",
+    INTERRUPTED: "ended by Ctrl-C; `replay` says how to go on",
+}
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_UNKNOWN_KEY = {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+}
+_DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "NotAuthorized",
+    "AuthorizationError",
+}
+_THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
+_NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
+
+
+class Failure(click.ClickException):
+    """The command could not do what it was asked for; the message is one line that says what to do."""
+
+    exit_code = FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def explained(error: Exception) -> Failure:
+    """Return what an error of AWS's clients, or of what stands on them, means to a person."""
+    cause: BaseException = error
+    while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ClientError):
+        return Failure(_refused(cause))
+    match cause:
+        case NoCredentialsError() | PartialCredentialsError():
+            return Failure(f"no AWS credentials were found: {_NEW_CREDENTIALS}")
+        case ProfileNotFound():
+            return Failure(f"{cause}: set AWS_PROFILE to one that `aws configure list-profiles` lists")
+        case SSOError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
+            return Failure(f"your AWS session has expired: {_NEW_CREDENTIALS}")
+        case NoRegionError():
+            return Failure("which region? Give --region, or set AWS_REGION")
+        case exceptions.ConnectionError() | HTTPClientError():
+            return Failure(
+                f"{_plain(cause)}: is the network up, and does the local stack run (`sluice local`)?"
+            )
+    return Failure(f"{type(error).__name__}: {_plain(error)}")
+
+
+def _refused(error: ClientError) -> str:
+    answer = error.response.get("Error", {})
+    code, message = answer.get("Code", ""), answer.get("Message", "")
+    operation = error.operation_name
+    if code in _EXPIRED:
+        return f"your AWS credentials have expired: {_NEW_CREDENTIALS}"
+    if code in _UNKNOWN_KEY:
+        return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
+    if code in _DENIED:
+        return f"your credentials lack a right, {operation}: {message} Ask whoever gives out rights in this AWS account"
+    if code in _THROTTLED:
+        return f"AWS asks for a pause ({operation}): repeat the command in a minute"
+    if code in ("ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"):
+        return f"something of the stack is gone ({operation}: {message}): `sam deploy` makes it anew"
+    return f"AWS refused {operation}: {code}: {message}"
+
+
+def _plain(error: BaseException) -> str:
+    return str(error).rstrip(".")

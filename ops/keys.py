@@ -1,0 +1,195 @@
+"""`sluice keys`: write keys, and the secrets that sign them."""
+
+import json
+import secrets
+from dataclasses import replace
+from typing import Any
+
+import click
+from botocore.exceptions import ClientError
+
+from ops import accounts, screen
+from ops.failure import Failure
+from ops.stack import Stack, works_on_stack
+from shared import names, write_key
+
+_SECRET_BYTES = 48
+_NOTICED = "The ingest notices within five minutes."
+
+
+@click.group("keys")
+def group() -> None:
+    """Issue, verify and revoke write keys, and rotate the secrets that sign them."""
+
+
+def signing_secrets(stack: Stack) -> dict[str, str]:
+    """Return the secrets that are valid now, by id, the newest last.
+
+    Raises:
+        Failure: the stack's secret holds something else.
+    """
+    client = stack.client("secretsmanager")
+    text = client.get_secret_value(SecretId=stack.outputs["WriteKeySecret"])["SecretString"]
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found:
+        raise Failure(
+            'the secret under which write keys are signed holds no JSON such as {"k1": "…"}: put it there'
+        )
+    return found
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@click.option(
+    "--serial", type=click.IntRange(0, 9999), help="Number the key, to have another under the same secret."
+)
+@click.option(
+    "--secret", "secret_id", metavar="ID", help="Sign with this secret; by default with the newest."
+)
+@click.option("--table", default="pageviews", show_default=True, help="The table in the lines to paste.")
+@screen.json_option
+def issue(
+    stack: Stack, account: str, *, serial: int | None, secret_id: str | None, table: str, as_json: bool
+) -> None:
+    """Print a write key of ACCOUNT and lines to paste.
+
+    The same account, secret and serial number always give the same key: nothing is stored.
+    """
+    if not names.is_account(account):
+        raise Failure(f"{account!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+    signing = signing_secrets(stack)
+    secret_id = secret_id or next(reversed(signing))
+    if secret_id not in signing:
+        raise Failure(f"there is no secret {secret_id}: {', '.join(signing)} are valid")
+    key_id = secret_id if serial is None else f"{secret_id}-{serial}"
+    key = write_key.sign(account, key_id, signing[secret_id])
+    remark = _remark(stack, account, key_id)
+    lines = _lines(stack.outputs["ApiUrl"], key, table)
+    if as_json:
+        screen.show_json({"key": key, "account": account, "key_id": key_id, "remark": remark, **lines})
+        return
+    screen.say(key)
+    for name, line in lines.items():
+        screen.say(f"\n{name}\n{line}")
+    if remark:
+        click.echo(f"\n{remark}", err=True)
+
+
+def _remark(stack: Stack, account: str, key_id: str) -> str:
+    """Return what keeps rows under this key from being delivered; empty when nothing does."""
+    try:
+        found = accounts.one(stack, account)
+    except Failure as failure:
+        return f"Note: {failure.message}"
+    if found.status != "active":
+        return f"Note: the account is disabled: `sluice accounts enable {account}`"
+    if key_id in found.revoked_key_ids:
+        return f"Note: the key id {key_id} is revoked: take another with --serial"
+    return ""
+
+
+def _lines(url: str, key: str, table: str) -> dict[str, str]:
+    body = json.dumps({"events": [{"table": table, "page": "/"}]})
+    return {
+        "pixel": f'<img src="{url}/pixel.gif?k={key}&t={table}&page=home" width="1" height="1" alt="">',
+        "script": (
+            f'<script>navigator.sendBeacon("{url}/v1/events?k={key}", '
+            f'JSON.stringify({{events: [{{table: "{table}", page: location.pathname}}]}}))</script>'
+        ),
+        "curl": f"curl {url}/v1/events -H 'x-write-key: {key}' -d '{body}'",
+    }
+
+
+@group.command()
+@click.argument("key")
+@works_on_stack
+@screen.json_option
+def verify(stack: Stack, key: str, *, as_json: bool) -> None:
+    """Say what KEY is good for: its signature, its account, and whether it is revoked."""
+    try:
+        found = write_key.verify(key, signing_secrets(stack))
+    except write_key.InvalidKeyError as error:
+        raise Failure(f"refused: {error}") from error
+    account = accounts.one(stack, found.account)
+    if account.status != "active":
+        raise Failure(f"well signed, but the account {found.account} is disabled: its rows are set aside")
+    if found.key_id in account.revoked_key_ids:
+        raise Failure(f"well signed, but the key id {found.key_id} is revoked: its rows are set aside")
+    if as_json:
+        screen.show_json({"account": found.account, "key_id": found.key_id, "database": account.database})
+        return
+    screen.say(
+        f"valid: rows of {found.account}, key id {found.key_id}, go to the database {account.database}"
+    )
+
+
+@group.command()
+@click.argument("account")
+@click.argument("key_id")
+@works_on_stack
+@screen.dry_run_option
+def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
+    """Set rows aside that come by ACCOUNT's key KEY_ID from now on; issue another with --serial first."""
+    if not names.is_key_id(key_id):
+        raise Failure(f"{key_id!r} cannot be a key id: it is the middle part of a key, such as k1 or k1-2")
+    standing = accounts.one(stack, account)
+    revoked = replace(standing, revoked_key_ids=standing.revoked_key_ids | {key_id})
+    accounts.update(stack, account, revoked, dry_run=dry_run)
+
+
+@group.command()
+@works_on_stack
+@click.option(
+    "--retire", metavar="ID", help="Make the keys under this secret invalid, instead of adding a secret."
+)
+@screen.dry_run_option
+@screen.yes_option
+def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> None:
+    """Add a secret, under which new keys are signed; the old ones stay valid until they are retired."""
+    signing = signing_secrets(stack)
+    if retire is None:
+        fresh = _next_id(signing)
+        screen.say(f"Adding the secret {fresh}; {', '.join(signing)} stay valid.")
+        if not dry_run:
+            _store(stack, signing | {fresh: secrets.token_urlsafe(_SECRET_BYTES)})
+            screen.say(
+                f"{_NOTICED} Then issue new keys; once no page uses an old one: `sluice keys rotate --retire ID`"
+            )
+        return
+    if retire not in signing:
+        raise Failure(f"there is no secret {retire}: {', '.join(signing)} are valid")
+    rest = {secret_id: text for secret_id, text in signing.items() if secret_id != retire}
+    if not rest:
+        raise Failure(
+            f"{retire} is the only secret: without it no key is valid. Add another first: `sluice keys rotate`"
+        )
+    screen.say(
+        f"Retiring the secret {retire}: every key under it is refused from then on; {', '.join(rest)} stay valid."
+    )
+    if not dry_run:
+        screen.confirm("Retire it?", yes=yes)
+        _store(stack, rest)
+        screen.say(_NOTICED)
+
+
+def _next_id(signing: dict[str, str]) -> str:
+    number = len(signing) + 1
+    while f"k{number}" in signing:
+        number += 1
+    return f"k{number}"
+
+
+def _store(stack: Stack, signing: dict[str, str]) -> None:
+    client: Any = stack.client("secretsmanager")
+    try:
+        client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(signing))
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "InvalidRequestException":
+            raise Failure(
+                "the secret is about to be deleted: `aws secretsmanager restore-secret` brings it back"
+            ) from error
+        raise

@@ -1,0 +1,49 @@
+"""Times on the command line."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
+_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
+
+
+def moment(text: str, now: float) -> float:
+    """Return the UNIX seconds that a text means: ISO 8601, in UTC unless it says otherwise, or `90min`, `2h`, `3d` ago.
+
+    Raises:
+        ValueError: it means none.
+    """
+    if text == "now":
+        return now
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now - float(ago[1]) * _SECONDS[ago[2]]
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def is_relative(text: str) -> bool:
+    """Tell whether a text means another time whenever it is read."""
+    return text == "now" or _AGO.fullmatch(text) is not None
+
+
+class Moment(click.ParamType):
+    """A time, as UNIX seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the option's text."""
+        if isinstance(value, float):
+            return value
+        try:
+            return moment(value, time.time())
+        except ValueError:
+            self.fail(f"{value!r} is no time: 2026-11-24T03:00, 90min (ago), 2h, 3d", param, ctx)
+
+
+MOMENT = Moment()

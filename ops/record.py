@@ -1,0 +1,122 @@
+"""`sluice record`: real records of the stream as a file with a Kinesis event, for `sam local invoke` and for tests."""
+
+import hashlib
+import json
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import msgpack
+
+from ops import screen
+from ops.failure import Failure
+from ops.replay import PLACE
+from ops.stack import Stack, works_on_stack
+from ops.stream import EVENT_BYTES, Border, Read, Stream, member, size
+from shared import envelope
+from shared.clock import SystemClock
+from shared.envelope import Envelope, TableRows
+
+_PERSONAL = (
+    "td_ip",
+    "td_client_id",
+    "td_global_id",
+    "td_user_agent",
+    "td_referrer",
+    "td_url",
+    "user_id",
+    "email",
+)
+_SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
+
+
+@click.command("record")
+@works_on_stack
+@click.option("--shard", metavar="ID", help="The shard; by default the first.")
+@click.option(
+    "--from",
+    "start",
+    type=PLACE,
+    default=Border(),
+    help="Time or sequence number; by default the oldest record.",
+)
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many records."
+)
+@click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), required=True, help="Where to write the event."
+)
+@click.option(
+    "--scrub",
+    is_flag=True,
+    help="Replace personal data: addresses, visitors' ids, and the like; the same by the same.",
+)
+@screen.json_option
+def command(
+    stack: Stack, *, shard: str | None, start: Border, count: int, file: Path, scrub: bool, as_json: bool
+) -> None:
+    """Write records of the stream to a file, as an event for `sam local invoke` and for tests."""
+    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], SystemClock())
+    stream.check(start)
+    shard = stream.shards(shard)[0]
+    found = list(islice(chain.from_iterable(stream.read(shard, start, Border())), count))
+    if not found:
+        raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
+    event = event_of(found, shard, scrubs=scrub)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(event, indent=2) + "\n")
+    written = len(event["Records"])
+    if as_json:
+        screen.show_json({"file": str(file), "records": written, "shard": shard})
+        return
+    screen.say(
+        f"{screen.plural(written, 'record')} of {shard} in {file}: sam local invoke WorkerFunction --event {file}"
+    )
+
+
+def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
+    """Return Lambda's event with as many of the records as fit one."""
+    members: list[dict[str, Any]] = []
+    total = 0
+    for record in records:
+        total += size(record)
+        if members and total > EVENT_BYTES:
+            break
+        kept = record | {"Data": scrubbed(record["Data"])} if scrubs else record
+        members.append(member(kept, shard, _SOURCE, "us-east-1"))
+    return {"Records": members}
+
+
+def scrubbed(data: bytes) -> bytes:
+    """Return a record's data without personal data: the same value becomes the same stand-in, always.
+
+    What is no envelope cannot be looked into, and becomes as many question marks.
+    """
+    try:
+        found = envelope.decode(data)
+    except envelope.EnvelopeError:
+        return b"?" * len(data)
+    tables = tuple(TableRows(one.table, one.count, _scrub_rows(one.rows)) for one in found.tables)
+    return Envelope(
+        found.account, found.key_id, found.received_at, found.request_id, found.attempt, tables
+    ).encode()
+
+
+def _scrub_rows(rows: bytes) -> bytes:
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(rows)
+    return b"".join(
+        msgpack.packb({name: _stand_in(name, value) for name, value in row.items()}) for row in unpacker
+    )
+
+
+def _stand_in(name: str, value: Any) -> Any:
+    if name not in _PERSONAL or not isinstance(value, str) or not value:
+        return value
+    digest = hashlib.sha256(f"{name}\n{value}".encode()).digest()
+    if name == "td_ip":
+        return f"198.51.100.{digest[0]}"  # addresses for documentation, RFC 5737
+    if name in ("td_url", "td_referrer"):
+        return f"https://page.example/{digest.hex()[:12]}"
+    return f"{name}-{digest.hex()[:16]}"

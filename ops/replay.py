@@ -1,0 +1,364 @@
+"""`sluice replay`: reads a stretch of the stream again and hands it to the worker.
+
+The ledger decides what is sent: what it has as delivered is passed over, what the mapping has skipped is delivered.
+With --force rows go out again that Treasure Data has lost, once per tag.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ops import screen
+from ops.failure import INTERRUPTED, UNFINISHED
+from ops.moment import MOMENT, is_relative
+from ops.stack import Stack, works_on_stack
+from ops.stream import Border, Read, Stream, arrival, batches, member
+from shared.clock import Clock, SystemClock
+from worker.forced import Forced, InvalidReplayError
+
+PATIENCE_SECONDS = 300.0
+"""For how long a worker that holds is asked again."""
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+Invoke = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class HoldsError(Exception):
+    """The worker holds, and has done so for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What is replayed.
+
+    Attributes:
+        start: where it begins.
+        end: where it ends.
+        forced: what is sent again; None where the ledger decides.
+    """
+
+    start: Border
+    end: Border
+    forced: Forced | None = None
+
+
+@dataclass(slots=True)
+class Progressing:
+    """How far a shard's replay is.
+
+    Attributes:
+        records: settled.
+        arrived: when the last of them arrived, in UNIX seconds.
+        next: the sequence number of the first that is not settled; empty while none was read.
+    """
+
+    records: int = 0
+    arrived: float = 0.0
+    next: str = ""
+
+
+class Replay:
+    """Replays shards.
+
+    Args:
+        stream: where the records are.
+        invoke: hands an event to the worker and returns its answer.
+        clock: paces what is tried again.
+        source: the stream's ARN, for the events.
+        region: the stream's, likewise.
+    """
+
+    def __init__(
+        self, stream: Stream, invoke: Invoke, clock: Clock, *, source: str = "", region: str = ""
+    ) -> None:
+        self._stream = stream
+        self._invoke = invoke
+        self._clock = clock
+        self._source = source
+        self._region = region
+
+    def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
+        """Replay a stretch of one shard; while the worker is at one batch, the next is read.
+
+        Args:
+            shard: its id.
+            stretch: what of it.
+            settled: is told how far it is, after every answer of the worker.
+
+        Raises:
+            HoldsError: the worker holds.
+            Failure: the stretch has expired, or the worker failed.
+            ClientError: AWS refuses.
+        """
+        progress = Progressing()
+        answers = self._stream.read(shard, stretch.start, stretch.end)
+        for batch in _ahead(batches(answers)):
+            progress.next = batch[0]["SequenceNumber"]
+            settled(progress)
+            self._settle(shard, batch, stretch.forced, progress, settled)
+        return progress
+
+    def _settle(
+        self,
+        shard: str,
+        batch: list[Read],
+        forced: Forced | None,
+        progress: Progressing,
+        settled: Callable[[Progressing], None],
+    ) -> None:
+        pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
+        while batch:
+            event: dict[str, Any] = {
+                "Records": [member(record, shard, self._source, self._region) for record in batch]
+            }
+            if forced is not None:
+                event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}
+            rest = _unsettled(batch, self._invoke(event))
+            done = len(batch) - len(rest)
+            if done:
+                progress.records += done
+                progress.arrived = arrival(batch[done - 1])
+                pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
+            batch = rest
+            progress.next = batch[0]["SequenceNumber"] if batch else ""
+            settled(progress)
+            if batch and not done:
+                if self._clock.now() >= until:
+                    raise HoldsError(f"the worker has held for {screen.lasting(PATIENCE_SECONDS)}")
+                self._clock.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
+    """Return the records from the lowest that the worker reports on."""
+    failed = [int(failure["itemIdentifier"]) for failure in answer.get("batchItemFailures", ())]
+    if not failed:
+        return []
+    return [record for record in batch if int(record["SequenceNumber"]) >= min(failed)]
+
+
+def _ahead(made: Iterator[list[Read]]) -> Iterator[list[Read]]:
+    """Yield batches while the next one is made in a thread: never more than two are in memory."""
+    with ThreadPoolExecutor(1, "reading ahead") as thread:
+        coming = thread.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, made, None)
+            yield batch
+
+
+class _Place(click.ParamType):
+    name = "time|number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Border:
+        if isinstance(value, Border):
+            return value
+        if value.isdigit() and len(value) != 4:
+            return Border(number=int(value), is_fixed=True)
+        return Border(at=MOMENT.convert(value, param, ctx), is_fixed=not is_relative(value))
+
+
+PLACE = _Place()
+
+
+@click.command("replay")
+@works_on_stack
+@click.option(
+    "--from",
+    "start",
+    type=PLACE,
+    default=Border(),
+    help="Time or sequence number; by default the oldest record.",
+)
+@click.option(
+    "--to",
+    "end",
+    type=PLACE,
+    default=Border(),
+    help="Time (exclusive) or sequence number (inclusive); by default now.",
+)
+@click.option("--shard", "only", metavar="ID", help="Only this shard; needed with sequence numbers.")
+@click.option("--force", is_flag=True, help="Send again what the ledger has as delivered.")
+@click.option(
+    "--tag", help="Name a forced replay: no row is sent twice under one tag. By default made of the borders."
+)
+@click.option("--account", help="With --force: only this account's rows.")
+@click.option("--table", help="With --force: only this table's rows.")
+@screen.dry_run_option
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    start: Border,
+    end: Border,
+    only: str | None,
+    force: bool,
+    tag: str | None,
+    account: str | None,
+    table: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Read a stretch of the stream again and hand it to the worker.
+
+    The ledger decides what is sent: what it has as delivered is passed over, what was skipped is delivered. So it may be
+    run twice, beside the live worker, and over too wide a range. With --force rows go out again that Treasure Data has
+    lost, once per tag.
+    """
+    if (start.number is not None or end.number is not None) and only is None:
+        raise click.UsageError("a sequence number says nothing without its shard: give --shard")
+    if not force and (tag or account or table):
+        raise click.UsageError(
+            "--tag, --account and --table go with --force: without it the ledger decides, row by row"
+        )
+    forced = _forced(start, end, tag, account, table) if force else None
+    clock = SystemClock()
+    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], clock)
+    stream.check(start)
+    shards = stream.shards(only)
+    stretch = Stretch(start, end, forced)
+    if not as_json:
+        screen.say(_intention(stretch, shards))
+    if dry_run:
+        _count(stream, shards, stretch, as_json=as_json)
+        return
+    if forced is not None:
+        screen.confirm(
+            "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
+        )
+    replay = Replay(stream, lambda event: stack.invoke("WorkerFunction", event), clock)
+    ctx.exit(_run(replay, stack, shards, stretch, as_json=as_json))
+
+
+def _forced(start: Border, end: Border, tag: str | None, account: str | None, table: str | None) -> Forced:
+    if tag is None:
+        if not (start.is_fixed and end.is_fixed):
+            raise click.UsageError(
+                "--force needs --from and --to that mean the same whenever they are read (2026-11-24T03:00, or sequence "
+                "numbers), or a --tag: so the same command, run again, is the same replay and doubles nothing"
+            )
+        tag = hashlib.sha256(repr((start.at, start.number, end.at, end.number)).encode()).hexdigest()[:12]
+    try:
+        return Forced(tag, account, table)
+    except InvalidReplayError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _intention(stretch: Stretch, shards: list[str]) -> str:
+    what = f"{screen.plural(len(shards), 'shard')} from {_text(stretch.start, 'the oldest record')} to {_text(stretch.end, 'now')}"
+    if stretch.forced is None:
+        return f"Replaying {what}: what the ledger has as delivered is passed over."
+    of = " ".join(part for part in (stretch.forced.account, stretch.forced.table) if part)
+    return f"Sending again{f' {of}' if of else ''}: {what}, under the tag {stretch.forced.tag}."
+
+
+def _text(border: Border, otherwise: str) -> str:
+    if border.number is not None:
+        return str(border.number)
+    return otherwise if border.at is None else screen.utc(border.at)
+
+
+def _count(stream: Stream, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
+    counts = {shard: sum(map(len, stream.read(shard, stretch.start, stretch.end))) for shard in shards}
+    if as_json:
+        screen.show_json({"shards": counts, "records": sum(counts.values())})
+    else:
+        screen.show_table(("shard", "records"), list(counts.items()))
+
+
+def _run(replay: Replay, stack: Stack, shards: list[str], stretch: Stretch, *, as_json: bool) -> int:
+    done: dict[str, Progressing] = {}
+    code, why = 0, ""
+    with _progress(hidden=as_json) as show:
+        for shard in shards:
+
+            def settled(progress: Progressing, shard: str = shard) -> None:
+                done[shard] = progress
+                show(shard, done)
+
+            try:
+                done[shard] = replay.shard(shard, stretch, settled)
+            except KeyboardInterrupt:
+                code, why = INTERRUPTED, "interrupted"
+                break
+            except HoldsError as error:
+                code, why = UNFINISHED, f"{error}: `sluice status {stack.option}` says why"
+                break
+    records = sum(progress.records for progress in done.values())
+    left = _commands(stack, shards, stretch, done) if code else []
+    if as_json:
+        screen.show_json(
+            {
+                "complete": not code,
+                "records": records,
+                "shards": {shard: progress.records for shard, progress in done.items()},
+                "tag": None if stretch.forced is None else stretch.forced.tag,
+                "stopped": why,
+                "go_on": left,
+            }
+        )
+        return code
+    if not code:
+        screen.say(f"Done: {screen.plural(records, 'record')}.")
+        return code
+    click.echo(f"{why}; {screen.plural(records, 'record')} done. Go on with", err=True)
+    for line in left:
+        click.echo(f"  {line}", err=True)
+    return code
+
+
+def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: dict[str, Progressing]) -> list[str]:
+    """Return the commands that replay what is left, shard by shard."""
+    lines = []
+    for shard in shards:
+        progress = done.get(shard)
+        ended = progress is not None and not progress.next and shard != list(done)[-1]
+        if ended:
+            continue
+        start = Border(number=int(progress.next)) if progress is not None and progress.next else stretch.start
+        words = ["sluice", "replay", *stack.option.split(), "--shard", shard]
+        words += [*_option("--from", start), *_option("--to", stretch.end)]
+        if stretch.forced is not None:
+            words += ["--force", "--tag", stretch.forced.tag]
+            words += ["--account", stretch.forced.account] if stretch.forced.account else []
+            words += ["--table", stretch.forced.table] if stretch.forced.table else []
+        lines.append(shlex.join(words))
+    return lines
+
+
+def _option(name: str, border: Border) -> list[str]:
+    if border.number is None and border.at is None:
+        return []
+    return [name, str(border.number) if border.number is not None else screen.utc(border.at or 0)]
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Iterator[Callable[[str, dict[str, Progressing]], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(pulse_style="cyan"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=screen.console(stderr=True), disable=hidden, transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def show(shard: str, done: dict[str, Progressing]) -> None:
+            arrived = done[shard].arrived
+            at = f", arrived {screen.utc(arrived)}" if arrived else ""
+            records = sum(one.records for one in done.values())
+            progress.update(task, description=f"{shard}{at}", completed=records)
+
+        yield show

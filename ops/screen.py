@@ -1,0 +1,78 @@
+"""What a command shows: tables and sentences for people, or JSON for scripts."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+_WIDEST = 500  # a table is never cut: it is what people have asked for
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where people read."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a sentence."""
+    click.echo(text)
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON value."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table; numbers stand at the right."""
+    rows = [list(row) for row in rows]
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) for row in rows)
+        made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row))
+    return made
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table, as wide as it is."""
+    rows = list(rows)
+    if rows:
+        Console(highlight=False, width=_WIDEST).print(table(columns, rows), no_wrap=True, crop=False)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something changes, unless `--yes` was given; a no ends the command."""
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def utc(seconds: float) -> str:
+    """Return UNIX seconds as people read them."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lasting(seconds: float) -> str:
+    """Return a length of time in words: its two largest units."""
+    rest, parts = int(seconds), []
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+yes_option: Callable[..., Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -1,0 +1,194 @@
+"""The stack that a command works on: a deployed one, found through its outputs, or the local one."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+import click
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ops.failure import Failure
+
+_ROOT = Path(__file__).parents[1]
+_DESCRIPTION = "stack.json"
+_INVOCATION_SECONDS = 310  # longer than any of the functions may run
+_OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "AsideBucket", "WorkerFunction", "AdminFunction")
+_LOCAL_CREDENTIALS = {
+    "aws_access_key_id": "local",
+    "aws_secret_access_key": "local",
+    "region_name": "us-east-1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack.
+
+    Attributes:
+        name: its name; `local` for the local one.
+        outputs: what template.yaml puts out.
+        session: makes clients with the person's own rights.
+        endpoint: of AWS, on this machine; None for AWS itself.
+        functions: by output, the endpoint of a function on this machine.
+        folder: where the logs of the local stack are.
+    """
+
+    name: str
+    outputs: Mapping[str, str]
+    session: boto3.Session
+    endpoint: str | None = None
+    functions: Mapping[str, str] | None = None
+    folder: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the local one."""
+        return self.functions is not None
+
+    @property
+    def option(self) -> str:
+        """How to name it on a command line."""
+        if self.is_local:
+            return "--local"
+        return f"--stack {self.name} --region {self.session.region_name}"
+
+    def client(self, service: str) -> Any:
+        """Return a client of one of AWS's services."""
+        config = Config(
+            connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3}
+        )
+        return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # not a literal
+
+    def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Invoke the function that an output names and return its answer.
+
+        Raises:
+            ClientError: Lambda refuses.
+            BotoCoreError: it cannot be reached.
+            Failure: the function failed, or the stack has none of that name.
+        """
+        config = Config(
+            connect_timeout=5, read_timeout=_INVOCATION_SECONDS, retries={"total_max_attempts": 1}
+        )
+        endpoint = self.endpoint if self.functions is None else self.functions[output]
+        client: Any = self.session.client("lambda", endpoint_url=endpoint, config=config)
+        name = self.outputs[output]
+        answer = client.invoke(FunctionName=name, Payload=json.dumps(event).encode())
+        content: dict[str, Any] = json.loads(answer["Payload"].read())
+        if "FunctionError" in answer:
+            raise Failure(
+                f"{output} failed: {content.get('errorType')}: {content.get('errorMessage')}; its log says more"
+            )
+        return content
+
+    def administer(self, **event: Any) -> dict[str, Any]:
+        """Have the administration's function do something and return its answer.
+
+        Raises:
+            Failure: it says what is wrong.
+        """
+        answer = self.invoke("AdminFunction", event)
+        if "error" in answer:
+            raise Failure(_ADVICE.get(answer["error"], "{}").format(answer["message"]))
+        return answer
+
+
+_ADVICE = {
+    "redis_unreachable": "{}. The worker holds and loses nothing meanwhile; look whether Redis runs and lets this stack in",
+    "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
+}
+
+
+def home() -> Path:
+    """Return where the local stack keeps everything: `.local/` of a clone, else `.sluice/` of the person's home."""
+    if named := os.environ.get("SLUICE_HOME"):
+        return Path(named)
+    return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
+
+
+def deployed(name: str, region: str | None) -> Stack:
+    """Find a deployed stack.
+
+    Raises:
+        Failure: there is none of that name, or it is not one of Sluice's.
+        ClientError: CloudFormation refuses.
+        BotoCoreError: it cannot be reached.
+    """
+    session = boto3.Session(region_name=region or os.environ.get("AWS_REGION"))
+    cloudformation = session.client("cloudformation")
+    where = f"region {cloudformation.meta.region_name}"
+    try:
+        (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise Failure(
+            f"there is no stack {name} in {where}: `aws cloudformation list-stacks` lists those that are; "
+            "give the right name with --stack, and its --region"
+        ) from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+    missing = [output for output in _OUTPUTS if output not in outputs]
+    if missing:
+        raise Failure(
+            f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "
+            "it is not a Sluice stack, or an older one, which `sam deploy` brings up to date"
+        )
+    return Stack(name, outputs, session)
+
+
+def local() -> Stack:
+    """Find the local stack that runs on this machine.
+
+    Raises:
+        Failure: it does not run.
+    """
+    try:
+        said = json.loads((home() / _DESCRIPTION).read_text())
+    except FileNotFoundError:
+        raise Failure("the local stack does not run: start it with `sluice local`, or `make up`") from None
+    made, functions = said["resources"], said["functions"]
+    outputs = {
+        "ApiUrl": said["gateway"],
+        "StreamName": made["stream"],
+        "OverflowQueueUrl": made["queue_url"],
+        "LedgerTable": made["ledger_table"],
+        "AsideBucket": made["aside_bucket"],
+        "WriteKeySecret": made["write_key_secret"],
+        "TdApiKeySecret": made["td_api_key_secret"],
+        "RedisUrlSecret": made["redis_url_secret"],
+        "IngestFunction": "IngestFunction",
+        **{name: name for name in functions},
+    }
+    session = boto3.Session(
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 -- moto takes any
+        region_name="us-east-1",
+    )
+    return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
+
+
+def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a stack, and the stack as its first argument."""
+
+    @click.option(
+        "--local", "is_local", is_flag=True, help="The local stack, which `sluice local` keeps running."
+    )
+    @click.option(
+        "--stack", "name", envvar="SLUICE_STACK", metavar="NAME", help="The deployed stack of this name."
+    )
+    @click.option("--region", metavar="REGION", help="Its AWS region; by default that of your AWS profile.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
+        if is_local:
+            return command(local(), *args, **options)
+        if name is None:
+            raise click.UsageError("which stack? --local, or --stack NAME (or the variable SLUICE_STACK)")
+        return command(deployed(name, region), *args, **options)
+
+    return cast("Callable[..., Any]", wrapped)

@@ -1,0 +1,95 @@
+"""The `sluice` command over a running local stack."""
+
+import json
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from click.testing import CliRunner, Result
+
+from local.stack import Stack
+from local.up import DESCRIPTION
+from ops.cli import main
+from shared import write_key
+
+_PATIENCE_SECONDS = 30.0
+
+
+class Sluice:
+    """Runs the command, and speaks to the stack as the world does.
+
+    Args:
+        stack: which runs.
+        home: where its description is.
+    """
+
+    def __init__(self, stack: Stack, home: Path) -> None:
+        self.stack = stack
+        self.home = home
+        stack.save(home / DESCRIPTION)
+
+    def run(self, line: str, answer: str = "") -> Result:
+        """Run a command line, without the word `sluice`, and let a person answer what it asks."""
+        environment = {"SLUICE_HOME": str(self.home), "SLUICE_STACK": ""}
+        return CliRunner(mix_stderr=False).invoke(main, shlex.split(line), input=answer, env=environment, prog_name="sluice")
+
+    def json(self, line: str) -> Any:
+        """Run a command line with --json and return what it prints."""
+        result = self.run(f"{line} --json")
+        assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
+        return json.loads(result.stdout)
+
+    def key(self, account: str, key_id: str = "demo") -> str:
+        """Return a write key."""
+        secrets = self.stack.resources.client("secretsmanager")
+        held = secrets.get_secret_value(SecretId=self.stack.resources.write_key_secret)["SecretString"]
+        return write_key.sign(account, key_id, json.loads(held)[key_id.partition("-")[0]])
+
+    def send(self, account: str, table: str, *event_ids: str) -> None:
+        """Have the stack accept events."""
+        events = [{"table": table, "event_id": event_id} for event_id in event_ids]
+        body = json.dumps({"events": events}).encode()
+        request = Request(
+            f"{self.stack.addresses.gateway}/v1/events", body, {"x-write-key": self.key(account)}
+        )
+        with urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["accepted"] == len(events)
+
+    def td(self, path: str, document: Any = None) -> Any:
+        """Ask Treasure Data's stand-in, or tell it something."""
+        body = None if document is None else json.dumps(document).encode()
+        with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=10) as answer:
+            return json.load(answer)
+
+    def rows(self, database: str, table: str) -> list[str]:
+        """Return the event ids of a table's rows, sorted."""
+        found = self.td(f"rows?database={database}&table={table}&limit=1000")["rows"]
+        return sorted(one["row"]["event_id"] for one in found)
+
+    def lose(self, database: str, table: str) -> int:
+        """Let Treasure Data lose a table's rows; return how many."""
+        lost: int = self.td("lose", {"database": database, "table": table, "begin": 0, "end": 4_000_000_000})[
+            "lost"
+        ]
+        return lost
+
+    def settled(self) -> None:
+        """Return when everything that was accepted is planned and settled."""
+        until(self._is_settled)
+
+    def _is_settled(self) -> bool:
+        state = self.json("status --local --all")
+        return state["balance"]["unread_records"] == 0 and state["balance"]["open_spans"] == 0
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Return when it is so; half a minute is more than enough."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    beat = threading.Event()
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come about"
+        beat.wait(0.05)

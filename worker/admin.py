@@ -1,0 +1,130 @@
+"""The administration's door: what people do where they cannot reach, with the right to invoke this function.
+
+Redis stands in a private network; this function stands there too. It reads and writes accounts, and tells how Redis and
+Treasure Data look from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import redis
+
+from shared.accounts import Account, InvalidAccountError
+from shared.clock import Clock
+from worker import register
+from worker.chunk import compress
+from worker.deadline import Deadline
+from worker.sandbox import Sandbox
+from worker.secret import SecretUnavailableError
+from worker.treasure_data import Asked, TreasureData, Verdict
+
+PROBE_TABLE = "sluice_probe"
+"""A table that need not exist: what Treasure Data says of an import into it tells what the key may do."""
+
+_PROBE_SECONDS = 10.0
+_NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
+
+
+class Admin:
+    """Carries out requests.
+
+    Args:
+        connect: returns the Redis client.
+        treasure_data: Treasure Data.
+        clock: tells the time.
+    """
+
+    def __init__(self, connect: Callable[[], Any], treasure_data: TreasureData, clock: Clock) -> None:
+        self._connect = connect
+        self._treasure_data = treasure_data
+        self._clock = clock
+
+    def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        """Carry out a request.
+
+        Args:
+            event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
+                `fields`) and `check` (return how Redis and Treasure Data look).
+            deadline: for questions to Treasure Data.
+        """
+        try:
+            match event:
+                case {"do": "accounts"}:
+                    return self._accounts()
+                case {"do": "apply", "accounts": accounts}:
+                    found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
+                    register.apply(self._connect(), found, self._clock.now())
+                    return self._accounts()
+                case {"do": "change", "account": name, "fields": fields}:
+                    register.change(self._connect(), name, Account.from_fields(fields))
+                    return self._accounts()
+                case {"do": "check"}:
+                    return {"redis": self._check_redis(), "treasure_data": self._check_td(deadline)}
+        except (redis.RedisError, SecretUnavailableError) as error:
+            return _redis_failure(error)
+        except (InvalidAccountError, ValueError) as error:
+            return {"error": "invalid_account", "message": str(error)}
+        return {"error": "unknown_request", "message": "this stack is older than the command; deploy it anew"}
+
+    def _accounts(self) -> dict[str, Any]:
+        client = self._connect()
+        found = register.applied(client)
+        return {
+            "accounts": {name: account.to_fields() for name, account in found.items()},
+            "applied_at": register.applied_at(client),
+        }
+
+    def _check_redis(self) -> dict[str, Any]:
+        before = self._clock.now()
+        try:
+            answer = self._accounts()
+        except (redis.RedisError, SecretUnavailableError) as error:
+            return _redis_failure(error)
+        except InvalidAccountError as error:
+            return {"error": "invalid_account", "message": str(error)}
+        answer["seconds"] = round(self._clock.now() - before, 3)
+        return answer
+
+    def _check_td(self, deadline: Deadline) -> dict[str, Any]:
+        """Tell whether Treasure Data is there, and what our key may do; nothing is written."""
+        td = self._treasure_data
+        answers: dict[str, Any] = {"answers": td.answers(), "knows_key": td.knows_key()}
+        databases = sorted({one["database"] for one in self._databases() if one["status"] == "active"})
+        if not databases or not answers["knows_key"]:
+            return answers
+        database = databases[0]
+        probe = td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
+        patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _PROBE_SECONDS))
+        asked = td.ask(database, PROBE_TABLE, _NO_ROW, patience)
+        return answers | {
+            "database": database,
+            "may_write": None
+            if probe.verdict is Verdict.PASSING
+            else probe.verdict is not Verdict.KEY_REFUSED,
+            "may_query": None if asked is Asked.UNDECIDED else asked is not Asked.FORBIDDEN,
+        }
+
+    def _databases(self) -> list[dict[str, str]]:
+        try:
+            return list(self._accounts()["accounts"].values())
+        except (redis.RedisError, SecretUnavailableError, InvalidAccountError):
+            return []
+
+
+def _redis_failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, SecretUnavailableError):
+        return {"error": "no_redis_url", "message": str(error)}
+    return {"error": "redis_unreachable", "message": f"Redis does not answer: {error}"}
+
+
+@cache
+def _sandbox() -> Sandbox:
+    return Sandbox()
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Carry out a request of the `sluice` command."""
+    sandbox = _sandbox()
+    admin = Admin(sandbox.redis, sandbox.treasure_data, sandbox.clock)
+    return admin.run(event, Deadline.of(sandbox.clock, context.get_remaining_time_in_millis()))
