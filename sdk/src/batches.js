@@ -36,8 +36,11 @@ let dropped = 0;
  */
 export const batchId = (key) => key.slice(keyOf('b.').length);
 
-/** Returns how many ms ago a batch was made, by a clock that may have been set back. @param {string} key */
-const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
+/** Returns when a batch was made, in UNIX ms. @param {string} key */
+export const madeAt = (key) => parseInt(batchId(key), 36);
+
+/** Returns how many ms ago that was, by a clock that may have been set back. @param {string} key */
+const age = (key) => Math.abs(Date.now() - madeAt(key));
 
 /**
  * Tells whether no page can have sent it.

@@ -1,10 +1,12 @@
-import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, settle, store } from './batches.js';
+import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, madeAt, settle, store } from './batches.js';
 import { isGranted } from './permission.js';
 import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { isVolatile, read, remove, write } from './storage.js';
 
 const HOUR_MS = 3600000;
+/** How long the server surely knows a batch again: it remembers an hour, and requests take their time. */
+const MEMORY_MS = 3000000;
 /** How long a request may take. */
 const PATIENCE_MS = 10000;
 /** How long nobody repeats a request: what was sent must have arrived by then, or it counts twice. */
@@ -42,7 +44,7 @@ const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
  */
 const body = (key, events, doubt) =>
   `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}",${
-    doubt ? '"repeat":true,' : ''
+    doubt ? `"repeat":true,"made_at":${madeAt(key)},` : ''
   }"events":[${events}]}`;
 
 /**
@@ -79,8 +81,8 @@ const send = async (key) => {
   }
   let [, doubt, events] = load(key);
   let wait = 0;
-  // Past an hour the server remembers no batch: one that a page had sent when it was left counts as delivered.
-  let done = doubt > 0 && Date.now() - doubt > HOUR_MS;
+  // What a page had sent when it was left, and the server would not know again, counts as delivered.
+  let done = doubt > 0 && Date.now() - doubt > MEMORY_MS;
   if (!done) {
     const text = body(key, events, doubt);
     store(key, LEASE_MS, doubt || Date.now(), events);

@@ -1,3 +1,4 @@
+import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { read, remove, write } from './storage.js';
 import { uuid } from './uuid.js';
@@ -11,21 +12,21 @@ let user;
 
 const cookieName = () => settings.cookieName || '_td';
 
+// A frame without an origin must not even ask for cookies: calls of these two may throw.
+
+/** Returns what td-js-sdk or an earlier page has set. */
+const cookie = () => (document.cookie.match(`(?:^|; )${cookieName()}=([^;]+)`) || [])[1];
+
 /**
  * @param {string} value
  * @param {number} seconds
  */
 const setCookie = (value, seconds) => {
-  if (settings.id == 'cookie') {
-    document.cookie =
-      `${cookieName()}=${value};path=/;samesite=lax;max-age=${seconds}` +
-      (settings.cookieDomain ? ';domain=' + settings.cookieDomain : '') +
-      (location.protocol == 'https:' ? ';secure' : '');
-  }
+  document.cookie =
+    `${cookieName()}=${value};path=/;samesite=lax;max-age=${seconds}` +
+    (settings.cookieDomain ? ';domain=' + settings.cookieDomain : '') +
+    (location.protocol == 'https:' ? ';secure' : '');
 };
-
-/** Returns what td-js-sdk or an earlier page has set. */
-const cookie = () => (document.cookie.match(`(?:^|; )${cookieName()}=([^;]+)`) || [])[1];
 
 /** Remembers who uses the browser. @param {unknown} name */
 export const identify = (name) => {
@@ -35,8 +36,8 @@ export const identify = (name) => {
 /** Returns the columns that tell whose event it is. */
 export const visitor = () => {
   if (!id && settings.id != 'none') {
-    id = read(keyOf('id')) || (FULL && cookie()) || uuid();
-    if (FULL && settings.id == 'cookie') setCookie(id, TWO_YEARS_S);
+    id = read(keyOf('id')) || (FULL && guard(cookie)()) || uuid();
+    if (FULL && settings.id == 'cookie') guard(setCookie)(id, TWO_YEARS_S);
     else write(keyOf('id'), id);
   }
   if (user) write(keyOf('user'), user);
@@ -48,5 +49,5 @@ export const forget = () => {
   id = user = undefined;
   remove(keyOf('id'));
   remove(keyOf('user'));
-  if (FULL) setCookie('', 0);
+  if (FULL && settings.id == 'cookie') guard(setCookie)('', 0);
 };

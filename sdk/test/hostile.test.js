@@ -36,8 +36,8 @@ const all = async (page, random) => {
   for (let round = 0; round < 8; round += 1) page.sluice?.(pick(COMMANDS), pick(ODD), pick(ODD), pick(ODD));
   page.fire(page.window, 'popstate');
   page.fire(page.window, 'scroll');
-  page.fire(page.document, 'click', {});
-  page.fire(page.document, 'submit', {});
+  page.fire(page.window, 'click', {});
+  page.fire(page.window, 'submit', {});
   page.fire(page.window, 'error', { message: pick(ODD) });
   page.fire(page.window, 'unhandledrejection', { reason: pick(ODD) });
   page.fire(page.window, 'online');
@@ -115,6 +115,18 @@ test('a page that broke what only describes it is measured all the same', async 
     page.sluice('track', 'visits', { n: 1 });
     await browser.clock.advance(2000);
     assert.ok(browser.server.rows.some(({ n }) => n == 1), name);
+  }
+});
+
+test('a frame that may not ask for cookies is measured all the same', async () => {
+  for (const id of ['storage', 'cookie']) {
+    const browser = new Browser();
+    const page = browser.open({ id }, (window) => Object.defineProperty(window.document, 'cookie', { get: throwing, set: throwing }));
+    page.sluice('track', 'visits', { n: 1 });
+    page.sluice('track', 'visits', { n: 2 });
+    await browser.clock.advance(2000);
+    const [one, two] = browser.server.rows;
+    assert.deepEqual([one.n, two.n, one.td_client_id], [1, 2, two.td_client_id]);
   }
 });
 

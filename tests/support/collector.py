@@ -66,7 +66,6 @@ class Collector:
         self._site = Site(self._allowed_origins)
         self._site.clock.now = time.time  # type: ignore[method-assign]  # visits are real, so is their time
         self._others: list[dict[str, Any]] = []
-        self._answered: dict[str, Result] = {}
         self._requests: list[dict[str, Any]] = []
 
     def record(
@@ -121,24 +120,7 @@ class Collector:
                 return _result(204, event)
             self._others += [{"table": "other", **found} for found in other(json.loads(_body(event)))]
             return _result(200, event, _ANSWERS.get(path, "{}"))
-        return self._recognise(event) if path == "/v1/events" and method == "POST" else self._handle(event)
-
-    def _handle(self, event: Event) -> Result:
         return self._site.handler(event, None)
-
-    def _recognise(self, event: Event) -> Result:
-        """Answer a repeated batch that was taken before as it was answered then."""
-        try:
-            body = json.loads(_body(event))
-            batch, repeat = str(body["batch_id"]), body.get("repeat")
-        except (ValueError, TypeError, KeyError):
-            return self._handle(event)
-        if repeat and batch in self._answered:
-            return self._answered[batch]
-        result = self._handle(event)
-        if result["statusCode"] == 200:
-            self._answered[batch] = result
-        return result
 
     def _refuse(self, event: Event, status: int, headers: Mapping[str, str]) -> Result:
         result = _result(status, event, '{"error":{"code":"stream_unavailable","message":"a test\'s fault"}}')
@@ -158,11 +140,19 @@ class Collector:
             case "/-/requests":
                 return _result(200, text=json.dumps(self._requests))
             case "/-/events":
-                with self._lock:
-                    envelopes = [*self._site.envelopes(), *self._site.queued()]
-                rows = [{"table": table, **row} for item in envelopes for table, row in rows_of(item)]
-                return _result(200, text=json.dumps(rows + self._others))
+                return _result(200, text=json.dumps(self._events() + self._others))
         return _result(404)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return the rows that will be: the drainer puts nothing on the stream that stands there already."""
+        with self._lock:
+            envelopes, queued = self._site.envelopes(), self._site.queued()
+        known = {item.request_id for item in envelopes}
+        for item in queued:
+            if item.request_id not in known:
+                known.add(item.request_id)
+                envelopes.append(item)
+        return [{"table": table, **row} for item in envelopes for table, row in rows_of(item)]
 
 
 def _body(event: Event) -> bytes:

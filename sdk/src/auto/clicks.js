@@ -5,7 +5,7 @@ const PREFIX = 'data-sluice-';
 
 /** Records clicks on elements with `data-sluice-event`; their other `data-sluice-` attributes become columns. */
 export const clicks = () =>
-  on(document, 'click', ({ target }) => {
+  on(window, 'click', ({ target }) => {
     const element = /** @type {Element} */ (target).closest(`[${PREFIX}event]`);
     if (element) {
       const columns = Object.fromEntries(

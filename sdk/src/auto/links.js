@@ -17,6 +17,6 @@ const look = ({ target }) => {
 
 /** Records clicks on links that lead to files or elsewhere. */
 export const links = () => {
-  on(document, 'click', look);
-  on(document, 'auxclick', look);
+  on(window, 'click', look);
+  on(window, 'auxclick', look);
 };

@@ -1,0 +1,98 @@
+/* What holds in every real browser. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { launch, pathOf, sleep, until } from './browser.js';
+import { Collector } from './collector.js';
+import { Site } from './site.js';
+import { TROUBLE, Visitor, outcome } from './trouble.js';
+
+const SEED = Number(process.env.SLUICE_SEED || 7);
+
+/** Returns the batches that a browser still keeps. */
+const keptBatches = (tab) => tab.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('.b.')).length);
+
+/** Runs with a collector and a website of its own. */
+export const withSite = async (run, ...origins) => {
+  const collector = await Collector.start(...origins);
+  const site = await Site.start(collector);
+  try {
+    return await run(collector, site);
+  } finally {
+    site.stop();
+    await collector.stop();
+  }
+};
+
+export const suite = (name, more = () => {}) => {
+  const missing = !pathOf(name);
+  if (missing && process.env.CI && name == 'chrome') throw new Error('Chromium is not installed');
+
+  describe(name, { skip: missing && 'not installed', concurrency: 6 }, () => {
+    let browser;
+    before(async () => {
+      browser = await launch(name);
+    });
+    after(() => browser?.close());
+
+    /** Runs with a visitor's own browser context; what it throws into pages fails the test. */
+    const visit = (title, run, { options = {} } = {}) =>
+      test(title, { timeout: 120_000 }, () =>
+        withSite(async (collector, site) => {
+          const context = await browser.createBrowserContext();
+          try {
+            const visitor = new Visitor(context, site, collector, 'sluice', SEED, options);
+            await run(visitor, collector, site);
+            assert.deepEqual(visitor.faults, []);
+          } finally {
+            await context.close();
+          }
+        }),
+      );
+
+    for (const [trouble, play] of Object.entries(TROUBLE)) {
+      visit(`${trouble}: nothing is lost, nothing doubled`, async (visitor) => {
+        await play(visitor);
+        await until(() => outcome(visitor), ({ lost }) => lost == 0, 60_000);
+        const [tab] = await visitor.context.pages();
+        await until(() => keptBatches(tab), (count) => count == 0, 40_000);
+        const { lost, doubled, preflights } = await outcome(visitor);
+        assert.deepEqual({ lost, doubled, preflights }, { lost: 0, doubled: 0, preflights: 0 });
+        assert.equal(await keptBatches(tab), 0);
+      });
+    }
+
+    visit('in a frame without storage or cookies events arrive', async (visitor, collector, site) => {
+      site.bodies['/frames'] = `<iframe sandbox="allow-scripts" src="${visitor.url('framed')}"></iframe>`;
+      site.bodies['/sluice/framed'] = '<script>send(1)</script>';
+      const tab = await visitor.tab();
+      await tab.goto(`${site.origin}/frames`);
+      const events = await until(() => collector.events(), ({ length }) => length > 0);
+      assert.deepEqual(events.map(({ n }) => n), [1]);
+    });
+
+    visit('a module imports the same commands', async (visitor, collector, site) => {
+      site.bodies['/module'] = `<script type="module">
+        import { init, page, track } from '/sluice.mjs';
+        init({ endpoint: '${collector.url}', key: '${collector.keys.shop}' });
+        page({ n: 1 });
+        track('visits', { n: 2 });
+      </script>`;
+      const tab = await visitor.tab();
+      await tab.goto(`${site.origin}/module`);
+      const events = await until(() => collector.events(), ({ length }) => length == 2);
+      assert.deepEqual(events.map(({ table, n }) => [table, n]), [['pageviews', 1], ['visits', 2]]);
+    });
+
+    more(visit);
+  });
+};
+
+/** Returns the events with that name, or of that table, when there are so many. */
+export const named = (collector, name, count = 1) =>
+  until(
+    async () => (await collector.events()).filter(({ event, table }) => (event || table) == name),
+    ({ length }) => length >= count,
+  );
+
+export { sleep };
