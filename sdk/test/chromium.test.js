@@ -52,6 +52,7 @@ suite('chrome', (visit) => {
         <a id="mail" href="mailto:a@b.example">Mail</a>
         <button id="buy" data-sluice-event="buy" data-sluice-item-id="k7" data-sluice-price="7800">Buy <i id="icon">!</i></button>
         <form id="search" action="/find"><input name="id" value="secret"><input name="q" value="secret"></form>
+        <i id="failing" onfocus="Promise.reject(new Error('another one')); throw new Error('a mistake of the page')"></i>
         <script>document.addEventListener('click', (event) => {
           event.stopPropagation();
           event.preventDefault();
@@ -62,10 +63,7 @@ suite('chrome', (visit) => {
         const form = document.querySelector('form');
         form.addEventListener('submit', (event) => event.preventDefault());
         form.requestSubmit();
-        setTimeout(() => {
-          throw new Error('a mistake of the page');
-        });
-        Promise.reject(new Error('another one'));
+        document.querySelector('#failing').dispatchEvent(new Event('focus'));
       });
       await named(collector, 'error', 2);
       const events = (await collector.events()).filter(({ event }) => event);
