@@ -29,6 +29,11 @@ UNUSED = (
     # Powertools: routers, parsers, batch processors. Of its utilities the logger needs jmespath_utils alone.
     "aws_lambda_powertools/event_handler",
     "aws_lambda_powertools/utilities/[!j]*/",
+    # crawler-user-agents: its own tests and other languages' metadata.
+    "crawleruseragents/test_*",
+    "crawleruseragents/validate.py",
+    "crawleruseragents/package*.json",
+    "crawleruseragents/composer.json",
     # isal: the papers of the C library.
     "isal/isa-l",
     # redis: modules of Redis Stack and failover between deployments, imported where they are called.

@@ -32,11 +32,9 @@ from worker.span import Kind
     "--send",
     "decision",
     flag_value="send",
-    help="Rows in doubt: send them, though Treasure Data may have them.",
+    help="Send what is in doubt, though Treasure Data may have it.",
 )
-@click.option(
-    "--drop", "decision", flag_value="drop", help="Rows in doubt: Treasure Data has them; forget them here."
-)
+@click.option("--drop", "decision", flag_value="drop", help="Forget what is in doubt: Treasure Data has it.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -59,12 +57,17 @@ def command(
 
     Where Treasure Data cannot be asked about rows in doubt, --send or --drop decides.
     """
-    if decision is not None and set(names or ("doubt",)) != {"doubt"}:
-        raise click.UsageError(f"--{decision} decides about rows in doubt alone: give --kind doubt")
-    kinds = tuple(KINDS[name] for name in names or (("doubt",) if decision else ("parked", "doubt")))
+    if decision is not None and "dead" in names:
+        raise click.UsageError(
+            f"--{decision} decides about rows in doubt, and dead letters are not: leave --kind dead out"
+        )
+    kinds = tuple(KINDS[name] for name in names or ("parked", "doubt"))
     selected = _selected(stack, kinds, account, table, reason)
     if not as_json:
-        screen.say(f"{screen.plural(sum(selected.values()), 'row')} set aside for this.")
+        count = screen.plural(sum(selected.values()), "row")
+        screen.say(
+            f"{count} set aside." if selected else "Nothing of this is set aside: there is nothing to send."
+        )
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],

@@ -68,12 +68,12 @@ class Stream:
             raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
         return [only]
 
-    def kept_since(self) -> float:
-        """Return since when, in UNIX seconds, the stream keeps records."""
+    def trimmed_before(self) -> float:
+        """Return before which time, in UNIX seconds, records have expired; minus infinity while none has."""
         summary = self._kinesis.describe_stream_summary(StreamName=self._name)["StreamDescriptionSummary"]
         created: float = summary["StreamCreationTimestamp"].timestamp()
         oldest: float = self._clock.now() - summary["RetentionPeriodHours"] * 3600
-        return max(created, oldest)
+        return oldest if created < oldest else float("-inf")
 
     def check(self, start: Border) -> None:
         """Refuse a stretch whose beginning has expired. Where a sequence number has, `read` tells.
@@ -81,7 +81,7 @@ class Stream:
         Raises:
             Failure: it has.
         """
-        since = self.kept_since()
+        since = self.trimmed_before()
         if start.at is not None and start.at < since - _TRIMMED_MARGIN_SECONDS:
             raise Failure(
                 f"the stream keeps records since {screen.utc(since)} only, nothing from {screen.utc(start.at)}: "

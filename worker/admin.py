@@ -115,7 +115,7 @@ class Admin:
 def _redis_failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, SecretUnavailableError):
         return {"error": "no_redis_url", "message": str(error)}
-    return {"error": "redis_unreachable", "message": f"Redis does not answer: {error}"}
+    return {"error": "redis_unreachable", "message": f"Redis does not answer: {str(error).rstrip('.')}"}
 
 
 @cache

@@ -36,10 +36,10 @@ class Result(Enum):
 
 
 class Decision(Enum):
-    """What a person decides about rows in doubt, of which Treasure Data cannot be asked."""
+    """What a person decides about rows that Treasure Data may have, and cannot be asked about."""
 
-    SEND = "send"
-    DROP = "drop"
+    SEND = "send"  # under a new id, where the old one may be forgotten
+    DROP = "drop"  # they count as delivered; what Treasure Data can never have taken stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Round:
 
     Attributes:
         deadline: after which nothing is sent.
-        decision: what becomes of rows in doubt, where a person says so: sent under a new id, or taken as delivered.
+        decision: what becomes of rows in doubt, where a person has decided.
         sick: databases that failed in it; they are left alone.
         aimed: databases of which chunks were met.
         well: databases that took rows.
@@ -144,11 +144,10 @@ class Resending:
         if entry.kind == Kind.PARKED and age > self._rules.parked_max_seconds * 1000:
             return self._rename(Kind.DEAD_LETTER, PARKED_TOO_LONG)
         since = entry.since
+        if self._turn.decision is Decision.DROP:
+            return Result.KEPT if since is None else replace(entry, state=State.DELIVERED)
         if since is None:
             return self._decide_anew(entry)
-        decision = self._turn.decision if entry.kind == Kind.IN_DOUBT else None
-        if decision is Decision.DROP:
-            return replace(entry, state=State.DELIVERED)
         database = self._span.destination(self._key)
         if database.startswith("!"):  # it was in doubt before a database was planned for it
             account = self._directory.resolve([self._chunk.account]).get(self._chunk.account)
@@ -159,11 +158,11 @@ class Resending:
         self._turn.aimed.add(database)
         if database in self._turn.sick:
             return Result.SICK
-        if decision is Decision.SEND:
+        if not self._means.rules.is_doubt_old(since, self._means.clock.now()):
+            return entry
+        if self._turn.decision is Decision.SEND:
             return replace(entry, generation=entry.generation + 1, since=self._now())
-        if self._means.rules.is_doubt_old(since, self._means.clock.now()):
-            return self._decide_doubt(entry, database)
-        return entry
+        return self._decide_doubt(entry, database)
 
     def _decide_anew(self, entry: Entry) -> Entry | Result:
         account = self._directory.resolve([self._chunk.account]).get(self._chunk.account)

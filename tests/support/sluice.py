@@ -35,7 +35,9 @@ class Sluice:
     def run(self, line: str, answer: str = "") -> Result:
         """Run a command line, without the word `sluice`, and let a person answer what it asks."""
         environment = {"SLUICE_HOME": str(self.home), "SLUICE_STACK": ""}
-        return CliRunner(mix_stderr=False).invoke(main, shlex.split(line), input=answer, env=environment, prog_name="sluice")
+        return CliRunner(mix_stderr=False).invoke(
+            main, shlex.split(line), input=answer, env=environment, prog_name="sluice"
+        )
 
     def json(self, line: str) -> Any:
         """Run a command line with --json and return what it prints."""
@@ -64,6 +66,11 @@ class Sluice:
         body = None if document is None else json.dumps(document).encode()
         with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=10) as answer:
             return json.load(answer)
+
+    def heal(self) -> None:
+        """Let Treasure Data be well again."""
+        url = f"{self.stack.addresses.treasure_data}/-/faults"
+        urlopen(Request(url, method="DELETE"), timeout=10).close()
 
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""

@@ -9,6 +9,8 @@ from local.treasure_data.settings import Settings
 from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import TABLE, Delivery, envelope, lose_answer, once, row
+from worker.deadline import Deadline
+from worker.redrive import Report, Selection
 from worker.span import Kind as AsideKind
 from worker.span import Span
 
@@ -222,6 +224,51 @@ def test_unaskable_doubt_is_kept() -> None:
     assert made.send_aside().kept == 2
     assert made.td.imports() == []
     assert len(made.objects()) == 1
+
+
+def decided(made: Delivery, decision: str, **selected: Any) -> Report:
+    """Run the redrive as a person has decided."""
+    selection = Selection.from_event({"decision": decision} | selected)
+    return made.redrive.run(Deadline.of(made.clock, 120_000), selection)
+
+
+def test_a_person_sends_what_cannot_be_asked_about() -> None:
+    """It goes out under a new id, and nothing is reported as ambiguous: somebody has decided."""
+    made = unaskable("keep")
+    assert decided(made, "send").delivered == 2
+    assert [one.unique_id for one in made.td.imports()] == [span(made).unique_id(CHUNK, "shop_db", 1)]
+    assert (made.objects(), made.journal.counts["RowsAmbiguous"]) == ([], 0)
+
+
+def test_a_person_drops_what_treasure_data_has() -> None:
+    """It counts as delivered, its object is gone, and nothing is sent."""
+    made = unaskable("keep")
+    assert decided(made, "drop").delivered == 2
+    assert (made.td.imports(), made.objects(), span(made).chunks) == ([], [], {})
+
+
+def test_what_treasure_data_can_never_have_taken_is_not_dropped() -> None:
+    """Dropping leaves alone what is parked without doubt."""
+    made = parked()
+    assert decided(made, "drop").kept == 2
+    assert kinds(made) == ["parked"]
+
+
+@pytest.mark.parametrize(
+    ("selected", "delivered"),
+    [
+        ({"reason": "http_500"}, 0),
+        ({"reason": "http_429"}, 2),
+        ({"since": 1_699_999_000}, 2),
+        ({"since": 1_800_000_000}, 0),
+    ],
+)
+def test_chunks_are_selected_by_reason_and_time(selected: dict[str, Any], delivered: int) -> None:
+    """What is not selected is left alone, and not counted as kept."""
+    made = parked()
+    event = {"kinds": ["parked"]} | selected
+    report = made.redrive.run(Deadline.of(made.clock, 120_000), Selection.from_event(event))
+    assert (report.delivered, report.kept) == (delivered, 0)
 
 
 def test_md5_mismatch_is_asked_about() -> None:

@@ -1,0 +1,189 @@
+"""Status, replay, redrive, record and doctor, each through its command line over the local stack."""
+
+import json
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from shared import envelope
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+def test_status_says_in_one_line_that_all_is_well(sluice: Sluice) -> None:
+    """The verdict comes first; the reconciliation counts every row of the table."""
+    sluice.send("shop", "status_rows", "a", "b")
+    until(lambda: sluice.rows("shop", "status_rows") == ["a", "b"])
+    sluice.settled()
+    state = sluice.json("status --local --since 1h")
+    (table,) = (one for one in state["balance"]["tables"] if one["table"] == "status_rows")
+
+    assert ("healthy: 0 behind", True) == (state["verdict"], state["healthy"])
+    assert {"received": 2, "delivered": 2, "in_flight": 0, "adds_up": True}.items() <= table.items()
+    shown = sluice.run("status --local --all")
+    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert "status_rows" in shown.stdout
+
+
+def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(sluice: Sluice, tmp_path: Path) -> None:
+    """Rows of an account that nobody mapped are dead letters; once it is mapped the redrive delivers them."""
+    sluice.send("stray", "stray_rows", "a")
+    until(lambda: sluice.json("status --local")["aside"] != [])
+    state = sluice.run("status --local")
+    assert (3, "1 row refused: dead letters") == (state.exit_code, state.stdout.splitlines()[0])
+    (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("dead"))
+    assert ["dead", "stray", "unknown_account", "1"] == line
+
+    kept = sluice.run("redrive --local --kind dead")
+    assert (3, "0 rows delivered, 1 kept, 0 dead letters now.") == (
+        kept.exit_code,
+        kept.stdout.splitlines()[-2],
+    )
+
+    before = sluice.json("accounts list --local")["accounts"]
+    file = tmp_path / "accounts.yaml"
+    fields = {name: {"database": account["database"]} for name, account in before.items()}
+    file.write_text(json.dumps({**fields, "stray": {"database": "stray_db"}}))
+    sluice.run(f"accounts apply --local --yes {file}")
+    assert 0 == sluice.json("redrive --local --kind dead --reason disabled_account")["selected"]
+    assert 1 == sluice.json("redrive --local --kind dead --dry-run")["selected"]
+    done = sluice.json("redrive --local --kind dead --reason unknown_account --since 1h --account stray")
+
+    assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0} == done
+    assert ["a"] == sluice.rows("stray_db", "stray_rows")
+    assert "Nothing of this is set aside: there is nothing to send.\n" == sluice.run("redrive --local").output
+    file.write_text(json.dumps({name: _fields(account) for name, account in before.items()}))
+    sluice.run(f"accounts apply --local --yes {file}")
+
+
+def _fields(account: dict[str, str]) -> dict[str, object]:
+    revoked = [key_id for key_id in account["revoked_key_ids"].split(",") if key_id]
+    return {"database": account["database"], "status": account["status"], "revoked_key_ids": revoked}
+
+
+def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
+    """Without --force nothing is sent; with it the lost rows are there again, however often it is run."""
+    sluice.send("shop", "lost_rows", "a", "b", "c")
+    sluice.send("shop", "kept_rows", "d")
+    until(lambda: sluice.rows("shop", "kept_rows") == ["d"] and len(sluice.rows("shop", "lost_rows")) == 3)
+    assert 3 == sluice.lose("shop", "lost_rows")
+
+    assert sluice.json("replay --local")["complete"]
+    assert [] == sluice.rows("shop", "lost_rows")
+    for _ in range(2):
+        done = sluice.json("replay --local --from 1h --force --tag lost --account shop --table lost_rows")
+        assert (True, "lost") == (done["complete"], done["tag"])
+        assert ["a", "b", "c"] == sluice.rows("shop", "lost_rows")
+    assert ["d"] == sluice.rows("shop", "kept_rows")
+    forced = sluice.json("status --local --all")["balance"]["forced"]
+    assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "replay --local --from 49590338271490256608559600000",
+            "a sequence number says nothing without its shard",
+        ),
+        ("replay --local --account shop", "go with --force"),
+        ("replay --local --from 2h --force", "--force needs --from and --to that mean the same"),
+        ("replay --local --force --tag A#B", "cannot be a tag"),
+        ("replay --local --from yesterday", "'yesterday' is no time"),
+        (
+            "redrive --local --kind dead --send",
+            "--send decides about rows in doubt, and dead letters are not",
+        ),
+        ("replay", "which stack? --local, or --stack NAME"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str, said: str) -> None:
+    """It ends with 2 and says what would make sense."""
+    result = sluice.run(line)
+
+    assert 2 == result.exit_code
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "replay --local --shard shardId-7 --from 1h",
+            "Error: there is no shard shardId-7: the stream has shardId-0",
+        ),
+        (
+            "record --local -o {file} --from now",
+            "Error: shardId-000000000000 has no record there: give an earlier",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    sluice: Sluice, tmp_path: Path, line: str, said: str
+) -> None:
+    """It ends with 1, one line on standard error, and no traceback."""
+    result = sluice.run(line.format(file=tmp_path / "event.json"))
+
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.startswith(said)
+
+
+def test_a_dry_run_of_a_replay_counts(sluice: Sluice) -> None:
+    """It says how many records there are, and hands none to the worker."""
+    sluice.send("shop", "counted", "a")
+
+    assert 1 <= sluice.json("replay --local --dry-run")["records"]
+
+
+def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: Path) -> None:
+    """The event can be handed to the worker; scrubbed, the same address is the same stand-in."""
+    for event_id in ("a", "b"):
+        sluice.send("shop", "recorded", event_id)
+    shards = [one["shard"] for one in sluice.json("status --local")["shards"]]
+    found = []
+    for shard in shards:
+        result = sluice.run(
+            f"record --local --shard {shard} --count 500 --scrub -o {tmp_path}/events/{shard}.json"
+        )
+        if result.exit_code == 0:
+            found += json.loads((tmp_path / "events" / f"{shard}.json").read_text())["Records"]
+    decoded = [envelope.decode(b64decode(one["kinesis"]["data"])) for one in found]
+    rows = b"".join(table.rows for one in decoded for table in one.tables if table.table == "recorded")
+
+    assert {"aws:kinesis"} == {one["eventSource"] for one in found}
+    assert 2 == rows.count(b"event_id")
+    assert b"127.0.0.1" not in rows
+    assert 2 == rows.count(b"198.51.100.")
+
+
+def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
+    """On a healthy stack everything is well, and the marked event is found in the ledger."""
+    found = sluice.json("doctor --local --account shop")
+    faults = [one for one in found["findings"] if one["state"] == "fault"]
+
+    assert (True, []) == (found["healthy"], faults)
+    assert "marked event" == found["findings"][-1]["what"]
+    assert {
+        "API",
+        "clock",
+        "stream",
+        "Redis",
+        "Treasure Data",
+        "write right",
+        "query right",
+        "write key",
+    } <= {one["what"] for one in found["findings"]}
+
+
+def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
+    """A key that Treasure Data does not know is a fault, said with its remedy."""
+    sluice.td("faults", {"kind": "status", "status": 401, "action": "list"})
+    try:
+        result = sluice.run("doctor --local --no-event")
+    finally:
+        sluice.heal()
+
+    assert 3 == result.exit_code
+    assert "FAULT  Treasure Data: it refuses our API key" in result.stdout

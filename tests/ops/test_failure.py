@@ -1,0 +1,206 @@
+"""What goes wrong is said in one line, with what to do."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+from botocore import exceptions
+from botocore.exceptions import ClientError
+from click.testing import CliRunner, Result
+
+from local.invocation_api import InvocationApi
+from local.up import DESCRIPTION
+from ops.cli import main
+from ops.failure import Failure, explained
+from tests.support.delivery import Delivery
+from worker.admin import Admin
+from worker.aside import AsideUnavailableError
+from worker.deadline import Deadline
+
+NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
+
+ASK = "Ask whoever gives out rights in this AWS account"
+
+
+def refused(code: str, message: str = "no") -> ClientError:
+    """Return an error of AWS's."""
+    return ClientError({"Error": {"Code": code, "Message": message}}, "GetRecords")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (refused("ExpiredTokenException"), f"your AWS credentials have expired: {NEW}"),
+        (refused("UnrecognizedClientException"), f"AWS does not know your credentials: {NEW}"),
+        (
+            refused("AccessDeniedException", "User: x is not authorized to perform: kinesis:GetRecords."),
+            f"your credentials lack a right, GetRecords: User: x is not authorized to perform: kinesis:GetRecords. {ASK}",
+        ),
+        (refused("ThrottlingException"), "AWS asks for a pause (GetRecords): repeat the command in a minute"),
+        (refused("Odd", "two\nlines"), "AWS refused GetRecords: Odd: two lines"),
+        (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
+        (exceptions.NoRegionError(), "which region? Give --region, or set AWS_REGION"),
+    ],
+)
+def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
+    """The line says what to do next."""
+    assert said == explained(error).message
+
+
+def test_the_cause_of_an_error_is_what_counts() -> None:
+    """Errors of the worker's parts are explained by what AWS said."""
+    error = AsideUnavailableError("S3")
+    error.__cause__ = refused("ExpiredToken")
+
+    assert explained(error).message.startswith("your AWS credentials have expired")
+
+
+@contextmanager
+def aws(status: int, code: str, message: str) -> Iterator[str]:
+    """Serve an AWS that refuses everything, as CloudFormation does, and give its address."""
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("content-type", "text/xml")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def on_deployed(endpoint: str) -> Result:
+    """Run a command on a deployed stack."""
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    line = ["accounts", "list", "--stack", "sluice-dev", "--region", "eu-central-1"]
+    return CliRunner(mix_stderr=False).invoke(main, line, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "said"),
+    [
+        (
+            400,
+            "ValidationError",
+            "does not exist",
+            "Error: there is no stack sluice-dev in region eu-central-1: ",
+        ),
+        (403, "ExpiredToken", "expired", "Error: your AWS credentials have expired: log in again"),
+        (
+            403,
+            "AccessDenied",
+            "not authorized",
+            "Error: your credentials lack a right, DescribeStacks: not authorized",
+        ),
+    ],
+)
+def test_a_deployed_stack_that_cannot_be_found(status: int, code: str, message: str, said: str) -> None:
+    """A wrong name, expired credentials and a missing right are told apart, each in one line."""
+    with aws(status, code, message) as endpoint:
+        result = on_deployed(endpoint)
+
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.startswith(said)
+
+
+def test_an_aws_that_cannot_be_reached() -> None:
+    """No network is said so."""
+    result = on_deployed("http://127.0.0.1:9")
+
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "Could not connect" in result.stderr
+
+
+def test_a_local_stack_that_does_not_run(tmp_path: Path) -> None:
+    """Who forgot to start it is told how."""
+    result = CliRunner(mix_stderr=False).invoke(
+        main, ["status", "--local"], env={"SLUICE_HOME": str(tmp_path)}
+    )
+
+    assert (
+        "Error: the local stack does not run: start it with `sluice local`, or `make up`\n" == result.stderr
+    )
+
+
+class Gone:
+    """A Redis that nobody reaches."""
+
+    def __getattr__(self, _: str) -> Callable[..., Any]:
+        def fail(*_arguments: Any, **_options: Any) -> Any:
+            raise redis.ConnectionError("Connection refused.")
+
+        return fail
+
+
+@contextmanager
+def with_redis(folder: Path, client: Any) -> Iterator[None]:
+    """Describe a stack in a folder whose administration has that Redis."""
+    delivery = Delivery()
+    treasure_data = delivery.means.uploader.sender.treasure_data
+    admin = Admin(lambda: client, treasure_data, delivery.clock)
+    deadline = Deadline.of(delivery.clock, 60_000)
+    with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
+        names = ("stream", "queue_url", "ledger_table", "aside_bucket", "write_key_secret")
+        made = dict.fromkeys((*names, "td_api_key_secret", "redis_url_secret"), "x")
+        described = {
+            "gateway": "http://127.0.0.1:9",
+            "aws": "http://127.0.0.1:9",
+            "functions": {"AdminFunction": api.url},
+            "resources": made,
+            "folder": str(folder),
+        }
+        (folder / DESCRIPTION).write_text(json.dumps(described))
+        yield
+
+
+def test_a_redis_that_cannot_be_reached(tmp_path: Path) -> None:
+    """It is said that nothing is lost meanwhile, and where to look."""
+    with with_redis(tmp_path, Gone()):
+        result = CliRunner(mix_stderr=False).invoke(
+            main, ["accounts", "list", "--local"], env={"SLUICE_HOME": str(tmp_path)}
+        )
+
+    assert 1 == result.exit_code
+    assert result.stderr == (
+        "Error: Redis does not answer: Connection refused. The worker holds and loses nothing meanwhile; "
+        "look whether Redis runs and lets this stack in\n"
+    )
+
+
+def test_a_function_that_fails_is_said_so(tmp_path: Path) -> None:
+    """What a function raises is its error's name and message, not a traceback."""
+    with with_redis(tmp_path, None):
+        result = CliRunner(mix_stderr=False).invoke(
+            main, ["accounts", "list", "--local"], env={"SLUICE_HOME": str(tmp_path)}
+        )
+
+    assert result.stderr.startswith("Error: AdminFunction failed: AttributeError: ")
+    assert 1 == result.stderr.count("\n")
+
+
+def test_a_failure_is_one_line() -> None:
+    """Whatever lines a message had."""
+    assert "a b" == Failure("a\n b").message
