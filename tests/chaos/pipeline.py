@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from local.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
@@ -84,17 +85,23 @@ class Pipeline:
     def run(self) -> None:
         """Send and do everything, until all has healed and come to rest, and then days later again."""
         for sent in self.schedule.sent:
-            for number, _ in sent.events:
-                self.sent[number] = sent
-            self._simulation.at(sent.at, lambda sent=sent: self._send(sent))  # type: ignore[misc]  # mypy takes no default
+            self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
-            self._simulation.at(act.at, lambda act=act: self._act(act))  # type: ignore[misc]  # as above
+            self._simulation.at(act.at, partial(self.act, act))
         for _ in range(_AUDITS):
             moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
             self._simulation.at(moment, self.audit.look)
+        self.begin()
+        self._simulation.run(self.schedule.end)
+        self.finish()
+
+    def begin(self) -> None:
+        """Let the event source and the redrive's timer run."""
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
-        self._simulation.run(self.schedule.end)
+
+    def finish(self) -> None:
+        """Heal everything, let it come to rest, and replay everything, twice, days later."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -147,7 +154,10 @@ class Pipeline:
 
     # Clients
 
-    def _send(self, sent: Sent) -> None:
+    def send(self, sent: Sent) -> None:
+        """Let a client send a request now."""
+        for number, _ in sent.events:
+            self.sent[number] = sent
         if sent.dialect == "stream":
             self.world.stream.put_record(
                 StreamName=STREAM, Data=sent.record(), PartitionKey=f"{sent.account}/{sent.visitor}"
@@ -257,9 +267,8 @@ class Pipeline:
 
     # Operators
 
-    def _act(self, act: Act) -> None:
-        if self._simulation.now > self.schedule.end:
-            return
+    def act(self, act: Act) -> None:
+        """Let an operator do something now."""
         self._trouble.count(act.kind)
         match act.kind:
             case Kind.REDRIVE:

@@ -112,12 +112,17 @@ class Trouble:
 
     def __init__(self, simulation: Simulation, windows: list[Window], seed: int) -> None:
         self._simulation = simulation
+        self._seed = seed
         self._windows: dict[Kind, list[tuple[Window, random.Random]]] = {}
-        for window in windows:
-            # named by itself, so that its chances stay the same when other windows are left out
-            chances = random.Random(f"{seed}/{window.kind}/{window.begin}/{window.target}")
-            self._windows.setdefault(window.kind, []).append((window, chances))
         self.strikes: Counter[Kind] = Counter()
+        for window in windows:
+            self.add(window)
+
+    def add(self, window: Window) -> None:
+        """Let trouble strike in another window."""
+        # named by itself, so that its chances stay the same when other windows are left out
+        chances = random.Random(f"{self._seed}/{window.kind}/{window.begin}/{window.target}")
+        self._windows.setdefault(window.kind, []).append((window, chances))
 
     def heal(self) -> None:
         """End all trouble for good."""

@@ -17,7 +17,7 @@ from tests.chaos.effects import Effects
 from tests.chaos.schedule import START, Schedule
 from tests.chaos.simulation import Simulation
 from tests.chaos.traffic import SECRETS
-from tests.chaos.trouble import Kind, Trouble
+from tests.chaos.trouble import Kind, Trouble, Window
 from tests.support.memory_dynamodb import MemoryDynamoDB
 from tests.support.memory_redis import MemoryRedis
 from tests.support.memory_s3 import MemoryS3
@@ -160,7 +160,8 @@ class World:
         door = clients.TreasureDataDoor(self.td.handle, self.effects)
         self.session.mount("https://", InProcess(door, self.clock))
         self._set_tables_up()
-        self._set_windows_up()
+        for window in schedule.windows:
+            self._set_up(window)
 
     def apply_accounts(self) -> None:
         """Write the accounts' file to Redis, as an operator does."""
@@ -207,15 +208,18 @@ class World:
                 # before anything goes wrong
                 self.td._api.answer(Request("POST", f"/v3/{path}", headers), self.td.settings, START)
 
-    def _set_windows_up(self) -> None:
-        """Let those windows begin and end that change something for as long as they last."""
-        for window in self.schedule.windows:
-            if window.kind is Kind.REDIS_EMPTY:
-                self.simulation.at(window.begin, self._empty_redis)
-                self.simulation.at(window.end, self.apply_accounts)
-            elif window.kind is Kind.TD_TOO_LARGE:
-                self.simulation.at(window.begin, lambda: self._limit_imports(600))
-                self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+    def open(self, window: Window) -> None:
+        """Let trouble strike in a window, and change for its time what it changes."""
+        self.trouble.add(window)
+        self._set_up(window)
+
+    def _set_up(self, window: Window) -> None:
+        if window.kind is Kind.REDIS_EMPTY:
+            self.simulation.at(window.begin, self._empty_redis)
+            self.simulation.at(window.end, self.apply_accounts)
+        elif window.kind is Kind.TD_TOO_LARGE:
+            self.simulation.at(window.begin, lambda: self._limit_imports(600))
+            self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
 
     def _empty_redis(self) -> None:
         if self.trouble.active(Kind.REDIS_EMPTY):

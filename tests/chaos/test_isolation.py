@@ -1,0 +1,67 @@
+"""Promises 4 and 5: nobody waits for another's database, and no visitor sees an outage."""
+
+import functools
+
+import pytest
+
+from tests.chaos import isolation
+from tests.chaos import schedule as schedules
+from tests.chaos.functions import Functions
+from tests.chaos.pipeline import Pipeline
+from tests.chaos.schedule import START, Act, Schedule
+from tests.chaos.trouble import Kind, Window
+from tests.chaos.verdict import Verdict, judge
+from tests.chaos.world import World
+
+MINUTES = 30
+
+
+@functools.cache
+def _usual(*, floods: bool) -> tuple[Schedule, isolation.Measured]:
+    schedule = isolation.steady(minutes=MINUTES, every=30, floods=floods)
+    return schedule, isolation.measure(schedule)
+
+
+@pytest.mark.xdist_group("isolation")
+@pytest.mark.parametrize(
+    ("kind", "floods"),
+    [
+        (Kind.TD_HANGING_DATABASE, True),
+        (Kind.TD_BROKEN_DATABASE, False),
+        (Kind.TD_FORBIDDEN_DATABASE, True),
+    ],
+)
+def test_one_sick_database_of_fifty_delays_no_other(kind: Kind, *, floods: bool) -> None:
+    """The others' 99th percentile grows at most by half, also where whole batches are the sick one's own."""
+    schedule, usual = _usual(floods=floods)
+    measured = isolation.measure(isolation.sick(schedule, kind, minutes=20))
+    assert measured.p99 <= isolation.BOUND * usual.p99
+    assert measured.verdict.delivered == schedule.events
+    assert not measured.verdict.violations
+
+
+def _away(kind: Kind, share: float) -> tuple[list[int], Verdict]:
+    """Let a part be gone for a share of the run; return the statuses of all requests, and what became of the rows."""
+    plain = schedules.draw(5, 300, ())
+    length = plain.setup.horizon * share
+    windows = () if kind is Kind.STANDSTILL else (Window(kind, START, START + length),)
+    acts = (Act(START, kind, (length,)),) if kind is Kind.STANDSTILL else ()
+    world = World(Schedule(plain.seed, plain.setup, plain.sent, windows, acts))
+    pipeline = Pipeline(world, Functions(world))
+    pipeline.run()
+    verdict = judge(pipeline)
+    world.close()
+    return pipeline.statuses, verdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [(Kind.REDIS_DOWN, 1.0), (Kind.TD_OUTAGE, 1.0), (Kind.STANDSTILL, 1.0), (Kind.KINESIS_DOWN, 0.7)],
+    ids=["redis", "treasure data", "worker", "kinesis"],
+)
+def test_no_visitor_sees_an_outage(kind: Kind, share: float) -> None:
+    """With a part gone every request is answered 200, and all rows arrive once it is back."""
+    statuses, verdict = _away(kind, share)
+    assert set(statuses) == {200}
+    assert (verdict.accepted, verdict.delivered) == (300, 300)
+    assert not verdict.violations
