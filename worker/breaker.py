@@ -12,6 +12,8 @@ from worker.ledger import Ledger, LedgerUnavailableError
 
 BELIEVED_SECONDS = 30.0
 """For how long an open breaker is not looked up again."""
+CONSULTED_SECONDS = 5.0
+"""When one database has failed, the others that fail within this time are not looked up once more."""
 REMEMBERED_SECONDS = 300.0
 """A failure longer ago than this has nothing to do with the next one."""
 
@@ -21,7 +23,6 @@ class _Health:
     last_success: float = float("-inf")
     failing_since: float | None = None
     last_failure: float = float("-inf")
-    open_until: float | None = None  # believed open until then; looked up again afterwards
 
 
 class Breakers:
@@ -38,29 +39,24 @@ class Breakers:
         self._clock = clock
         self._journal = journal
         self._health: dict[str, _Health] = {}
+        self._open: set[str] = set()
+        self._read_at = float("-inf")
 
     def is_open(self, database: str) -> bool:
         """Tell whether the database is known to be sick; asks nobody about one that is well."""
-        health = self._health.get(database)
-        if health is None or health.open_until is None:
+        if database not in self._open:
             return False
-        return self._clock.now() < health.open_until or self.consult(database)
+        self._read(BELIEVED_SECONDS)
+        return database in self._open
 
     def consult(self, database: str) -> bool:
-        """Tell whether another sandbox has found the database sick; when nobody can say, it is not."""
-        health = self._of(database)
-        try:
-            is_open = self._ledger.breaker(database) is not None
-        except LedgerUnavailableError:
-            is_open = False
-        if health.open_until is not None and not is_open:
-            health.failing_since = None
-        health.open_until = self._clock.now() + BELIEVED_SECONDS if is_open else None
-        return is_open
+        """Tell whether any sandbox has found the database sick."""
+        self._read(CONSULTED_SECONDS)
+        return database in self._open
 
     def open(self, database: str, reason: str) -> None:
         """Tell everybody that the database is sick; if they cannot be told now, they find out."""
-        self._of(database).open_until = self._clock.now() + BELIEVED_SECONDS
+        self._open.add(database)
         self._journal.count("BreakersOpened")
         self._journal.note("breaker opened", database=database, reason=reason)
         try:
@@ -69,10 +65,27 @@ class Breakers:
             self._journal.note("breaker could not be written", database=database)
 
     def close(self, database: str) -> None:
-        """Tell everybody that the database is well again."""
-        self._of(database).open_until = None
+        """Tell everybody that the database is well again.
+
+        Raises:
+            LedgerUnavailableError: they cannot be told.
+        """
         self._ledger.close_breaker(database)
+        self._open.discard(database)
         self._journal.note("breaker closed", database=database)
+
+    def _read(self, age: float) -> None:
+        """Read all open breakers at once, unless they were read less than `age` seconds ago."""
+        if self._clock.now() - self._read_at < age:
+            return
+        try:
+            is_open = {breaker.database for breaker in self._ledger.breakers()}
+        except LedgerUnavailableError:
+            return  # what is known counts: parking is safe
+        for database in self._open - is_open:
+            self._of(database).failing_since = None
+        self._open = is_open
+        self._read_at = self._clock.now()
 
     def succeeded(self, database: str) -> None:
         """Note that an import was answered well."""

@@ -40,6 +40,11 @@ def fault(made: Delivery, **members: Any) -> None:
     made.td.faults.add(Fault(action=Action.IMPORT, **members))
 
 
+def is_of_breakers(request: dict[str, Any]) -> bool:
+    """Tell whether a query looks for open breakers."""
+    return bool(request["ExpressionAttributeValues"][":pk"] == {"S": "breakers"})
+
+
 def other_sandbox(made: Delivery) -> Delivery:
     """Return the same delivery with another sandbox's worker, whose calls no hook sees."""
     other = Delivery.__new__(Delivery)
@@ -163,7 +168,7 @@ def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
     made = delivery(**changes)
     with_table(made)
     fault(made, kind=Kind.CLOSE, lands=0 if taken else None, count=1)
-    made.dynamodb.before = {"get_item": once(kill)}  # the breaker's, after the first failure
+    made.dynamodb.before = {"query": once(kill, is_of_breakers)}  # after the first failure
     with pytest.raises(Killed):
         made.deliver()
     made.clock.sleep(46 * 60)
@@ -238,7 +243,7 @@ def test_doubt_that_began_before_is_not_cleared() -> None:
     made = delivery()
     with_table(made)
     fault(made, kind=Kind.CLOSE, count=1)
-    made.dynamodb.before = {"get_item": once(kill)}
+    made.dynamodb.before = {"query": once(kill, is_of_breakers)}
     with pytest.raises(Killed):
         made.deliver()
     since = span(made).chunk(CHUNK).since
