@@ -4,7 +4,8 @@
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,12 +14,24 @@ from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics
 from botocore.config import Config
 
-from ingest import events_api, keyring, overflow, pixel, stream
+from ingest import (
+    events_api,
+    identity,
+    js_sdk,
+    keyring,
+    mobile_sdk,
+    overflow,
+    pixel,
+    postback,
+    records_api,
+    stream,
+)
 from ingest.cors import Cors
 from ingest.intake import Intake
 from ingest.journal import Journal, PowertoolsJournal
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
+from ingest.privacy import Privacy
 from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_response
@@ -28,7 +41,10 @@ from shared.settings import IngestSettings
 
 
 class Route(NamedTuple):
-    """Who answers what, and how a refusal looks there."""
+    """Who answers what, and how a refusal looks there.
+
+    A part of the path in braces stands for anything but nothing.
+    """
 
     method: str
     path: str
@@ -45,16 +61,60 @@ def _robots(_request: Request, _intake: Intake) -> Response:
     return Response(200, headers, "User-agent: *\nDisallow: /\n")
 
 
+def _headers_only(_request: Request, _intake: Intake) -> Response:
+    """Take nothing in: who asks for headers alone has not seen the page."""
+    return Response(200, {"cache-control": "no-store"})
+
+
 ROUTES = (
     Route("GET", "/pixel.gif", pixel.answer, pixel.refuse),
     Route("HEAD", "/pixel.gif", pixel.answer_head),
+    Route("POST", "/pixel.gif", pixel.answer_ping, pixel.refuse),
     Route("POST", "/v1/events", events_api.answer),
+    Route("POST", "/{database}/{table}", records_api.answer),
+    Route("POST", "/js/v3/event/{database}/{table}", js_sdk.answer_post),
+    Route("GET", "/js/v3/event/{database}/{table}", js_sdk.answer_get),
+    Route("HEAD", "/js/v3/event/{database}/{table}", _headers_only),
+    Route("POST", "/postback/v3/event/{database}/{table}", postback.answer),
+    Route("GET", "/postback/v3/event/{database}/{table}", postback.answer),
+    Route("HEAD", "/postback/v3/event/{database}/{table}", _headers_only),
+    Route("POST", "/android/v3/event", mobile_sdk.answer),
+    Route("POST", "/ios/v3/event", mobile_sdk.answer),
+    Route("GET", "/", identity.answer_global_id),
+    Route("GET", "/js/v3/global_id", identity.answer_global_id),
+    Route("GET", "/js/v3/enable_global_id", identity.answer_global_id),
+    Route("GET", "/get_cookie_id", identity.answer_site_id),
     Route("GET", "/health", _health),
     Route("HEAD", "/health", _health),
     Route("GET", "/robots.txt", _robots),
     Route("HEAD", "/robots.txt", _robots),
 )
 """OPTIONS is answered on every path."""
+
+
+class Paths:
+    """Finds the routes of a path: first those that name it to the letter."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._open: dict[tuple[str, ...], dict[str, Route]] = {}
+        for route in routes:
+            if "{" in route.path:
+                self._open.setdefault(tuple(route.path.split("/")), {})[route.method] = route
+            else:
+                self._exact.setdefault(route.path, {})[route.method] = route
+
+    def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """Return a path's routes by method, and what stands where they have a name in braces."""
+        if path in self._exact:
+            return self._exact[path], {}
+        parts = path.split("/")
+        for names, routes in self._open.items():
+            if len(names) == len(parts):
+                pairs = list(zip(names, parts, strict=True))
+                if all(part if name[:1] == "{" else name == part for name, part in pairs):
+                    return routes, {name[1:-1]: part for name, part in pairs if name[:1] == "{"}
+        return {}, {}
 
 
 class Ingest:
@@ -81,25 +141,37 @@ class Ingest:
     ) -> None:
         self._cors = Cors(settings.allowed_origins)
         self._intake = Intake(
-            keys, puts, settings.partition_buckets, clock=clock, entropy=entropy, journal=journal
+            keys,
+            puts,
+            Privacy(settings, keys.hash_key),
+            redirect_hosts=settings.redirect_hosts,
+            partition_buckets=settings.partition_buckets,
+            clock=clock,
+            entropy=entropy,
+            journal=journal,
         )
         self._journal = journal
-        self._methods: dict[str, dict[str, Route]] = {}
-        for route in ROUTES:
-            self._methods.setdefault(route.path, {})[route.method] = route
+        self._paths = Paths(ROUTES)
 
     def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
         """Answer one request; the event and the result are of payload format 2.0."""
         request = None
+        route: Route | None = None
         refuse: Callable[[Refused], Response] = refusal_response
         try:
             request = Request.from_event(event)
+            routes, places = self._paths.find(request.path)
+            allow = ", ".join([*routes, "OPTIONS"])
+            route = routes.get(request.method)
             if request.method == "OPTIONS":
-                response = self._cors.preflight(request, self._allowed(request.path))
+                response = self._cors.preflight(request, allow)
+            elif not routes:
+                raise Refused("not_found")  # noqa: TRY301 -- one place makes answers of refusals
+            elif route is None:
+                raise Refused("method_not_allowed", allow=allow)  # noqa: TRY301 -- the same
             else:
-                route = self._route(request)
                 refuse = route.refuse
-                response = route.answer(request, self._intake)
+                response = route.answer(replace(request, places=places), self._intake)
         except Refused as refused:
             response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
@@ -107,27 +179,14 @@ class Ingest:
             self._journal.fail("a request met a fault of the ingest", error)
             response = refuse(Refused("internal_error"))
         if response.error is not None:
-            self._report(response.error, request)
+            self._report(response.error, request, route)
         self._journal.flush()
         return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
 
-    def _route(self, request: Request) -> Route:
-        methods = self._methods.get(request.path)
-        if methods is None:
-            raise Refused("not_found")
-        route = methods.get(request.method)
-        if route is None:
-            raise Refused("method_not_allowed", allow=self._allowed(request.path))
-        return route
-
-    def _allowed(self, path: str) -> str:
-        return ", ".join([*self._methods.get(path, ()), "OPTIONS"])
-
-    def _report(self, code: AnyCode, request: Request | None) -> None:
+    def _report(self, code: AnyCode, request: Request | None, route: Route | None) -> None:
         failed = ANSWERS[code].status >= 500
         self._journal.count("RequestsFailed" if failed else "RequestsRefused")
-        known = request is not None and request.path in self._methods  # any other path may tell of a person
-        path = request.path if request is not None and known else "other"
+        path = route.path if route is not None else "other"  # what was asked for may tell of a person
         tell = self._journal.warn if failed else self._journal.note
         tell("refused", code, path=path, request=request.id if request else "")
 

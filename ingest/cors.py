@@ -12,7 +12,10 @@ from ingest.response import Response
 MAX_AGE_SECONDS = 86_400
 """How long a browser may remember a preflight's answer; browsers cap it further (Chromium: two hours)."""
 ALLOWED_METHODS = "GET, HEAD, POST"
-ALLOWED_HEADERS = "authorization, content-encoding, content-type, x-write-key"
+ALLOWED_HEADERS = (
+    "accept, authorization, content-encoding, content-type, idempotency-key, user-agent, x-sluice-repeat,"
+    " x-td-fetch-api, x-td-write-key, x-write-key"
+)
 _EXPOSED_HEADERS = "retry-after, x-sluice-error"
 
 

@@ -1,28 +1,14 @@
-"""The events API: many events in one JSON body, each with its own verdict."""
+"""The events API: many events in one body, each with its own verdict."""
 
-from dataclasses import dataclass
 from typing import Any
 
+from ingest import document
+from ingest.batch import Batch
 from ingest.intake import MAX_EVENTS, Intake
-from ingest.refusal import ANSWERS, Refused
+from ingest.refusal import Refused
+from ingest.repetition import MAX_ID
 from ingest.request import Request
 from ingest.response import Response, json_response
-from shared import json_codec
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A body's events and what it says of them all.
-
-    Attributes:
-        events: of JSON's types.
-        table: where those go that name no table.
-        write_key: as the body brings it.
-    """
-
-    events: list[Any]
-    table: object = None
-    write_key: object = None
 
 
 def answer(request: Request, intake: Intake) -> Response:
@@ -32,10 +18,24 @@ def answer(request: Request, intake: Intake) -> Response:
     """
     sent_key = _bearer(request) or request.headers.get("x-write-key") or request.parameter("k")
     key = intake.verify(sent_key) if sent_key else None
-    batch = read_batch(request.body())
-    key = key or intake.verify(batch.write_key)
-    table = request.parameter("t") if batch.table is None else batch.table
-    verdict = intake.take(request, key, batch.events, table)
+    value = document.read(request)
+    events = events_of(value)
+    said = value if isinstance(value, dict) and events is value.get("events") else {}
+    key = key or intake.verify(said.get("write_key"))
+    table = said.get("table")
+    visitor = intake.privacy.visitor(request)
+    batch = Batch(
+        events,
+        request.parameter("t") if table is None else table,
+        columns=visitor.columns,
+        sent_at=said.get("sent_at"),
+        id=_batch_id(request, said),
+        is_repeat=said.get("repeat") is True or request.headers.get("x-sluice-repeat") == "true",
+        made_at=said.get("made_at"),
+    )
+    if batch.is_repeat and not batch.id:
+        raise Refused("invalid_batch_id", "a repetition names the batch that it repeats")
+    verdict = intake.take(request, key, batch, visitor)
     rejected = [
         {"index": item.index, "code": item.code, "message": item.message} for item in verdict.rejected
     ]
@@ -44,30 +44,42 @@ def answer(request: Request, intake: Intake) -> Response:
     )
 
 
-def read_batch(body: bytes) -> Batch:
+def events_of(value: Any) -> list[Any]:
     """Return the events of a body: an object whose `events` is an array, an array, or one event.
 
     Raises:
-        Refused: `invalid_json`, `not_events`, `no_events`, `too_many_events`.
+        Refused: `not_events`, `no_events`, `too_many_events`.
     """
-    try:
-        value = json_codec.parse(body)
-    except json_codec.InvalidJsonError as error:
-        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
     match value:
-        case {"events": list(events)}:
-            batch = Batch(events, value.get("table"), value.get("write_key"))
-        case list():
-            batch = Batch(value)
+        case {"events": list(events)} | list(events):
+            return counted(events)
         case dict():
-            batch = Batch([value])
-        case _:
-            raise Refused("not_events")
-    if not batch.events:
+            return [value]
+    raise Refused("not_events")
+
+
+def counted(events: list[Any]) -> list[Any]:
+    """Return events that are neither none nor too many.
+
+    Raises:
+        Refused: `no_events`, `too_many_events`.
+    """
+    if not events:
         raise Refused("no_events")
-    if len(batch.events) > MAX_EVENTS:
+    if len(events) > MAX_EVENTS:
         raise Refused("too_many_events")
-    return batch
+    return events
+
+
+def _batch_id(request: Request, said: dict[str, Any]) -> str:
+    """Return the id of a batch, which a header or the body gives; empty where none is given."""
+    header = request.headers.get("idempotency-key")
+    batch_id = said.get("batch_id") if header is None else header.strip().strip('"')
+    if batch_id is None:
+        return ""
+    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_ID:
+        raise Refused("invalid_batch_id")
+    return batch_id
 
 
 def _bearer(request: Request) -> str:

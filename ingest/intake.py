@@ -1,16 +1,19 @@
 """What all dialects have in common: a key is verified, events become rows, rows become durable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
+from ingest import client_clock, repetition
+from ingest.batch import Batch
 from ingest.journal import Journal
 from ingest.keyring import Keyring, KeysUnavailableError
+from ingest.privacy import Privacy, Visitor
 from ingest.refusal import ANSWERS, EventCode, Refused
+from ingest.repetition import Taken
 from ingest.request import Request
 from ingest.stream import Stream
-from shared import envelope, rows
+from shared import envelope, names, rows
 from shared.clock import Clock
 from shared.event_id import new_event_id
 from shared.write_key import InvalidKeyError, WriteKey
@@ -53,6 +56,8 @@ class Intake:
     Args:
         keyring: verifies write keys.
         stream: makes envelopes durable.
+        privacy: decides what is kept of visitors.
+        redirect_hosts: whither a postback may redirect.
         partition_buckets: partition keys over which an account's visitors spread.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
@@ -63,14 +68,18 @@ class Intake:
         self,
         keyring: Keyring,
         stream: Stream,
-        partition_buckets: int,
+        privacy: Privacy,
         *,
+        redirect_hosts: Sequence[str],
+        partition_buckets: int,
         clock: Clock,
         entropy: Callable[[int], bytes],
         journal: Journal,
     ) -> None:
         self._keyring = keyring
         self._stream = stream
+        self.privacy = privacy
+        self.redirect_hosts = redirect_hosts
         self._partition_buckets = partition_buckets
         self._clock = clock
         self._entropy = entropy
@@ -93,41 +102,51 @@ class Intake:
         except KeysUnavailableError:
             raise Refused("keys_unavailable") from None
 
-    def take(
-        self,
-        request: Request,
-        key: WriteKey,
-        events: Sequence[Any],
-        table: object = None,
-        columns: Mapping[str, Any] | None = None,
-    ) -> Verdict:
+    def now(self) -> float:
+        """Return UNIX seconds."""
+        return self._clock.now()
+
+    def new_id(self) -> str:
+        """Return an id that nothing else has."""
+        return new_event_id(int(self._clock.now() * 1000), self._entropy)
+
+    def take(self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None) -> Verdict:
         """Make the events durable that can become rows.
 
         Args:
             request: what brought them.
             key: whose they are.
-            events: of JSON's types.
-            table: where those go that name no table.
-            columns: are added to each row whose event does not bring them, beside `td_ip` and `td_user_agent`.
+            batch: the events.
+            visitor: whom they came from, where that is known already.
 
         Raises:
-            Refused: `stream_unavailable`: none is accepted, and the same request may succeed later.
+            Refused: `stream_unavailable`: none is accepted, and the same request may succeed later; `unwanted_bot`.
         """
+        visitor = visitor or self.privacy.visitor(request)
+        if not self.privacy.takes(visitor):
+            raise Refused("unwanted_bot")
         now = int(self._clock.now() * 1000)
-        arrival = rows.Arrival(now, _columns(request, columns))
-        taken: list[tuple[str, bytes]] = []
+        arrival = rows.Arrival(
+            now,
+            {**batch.columns, "bot": visitor.bot} if visitor.bot else batch.columns,
+            drift=client_clock.drift(batch.sent_at, now // 1000),
+            earliest=batch.earliest,
+            table_is_column=batch.is_addressed,
+            screen=self.privacy.screen(visitor),
+        )
+        taken: list[Taken] = []
         indices: list[int] = []
         rejected: list[Rejection] = []
-        for index, event in enumerate(events):
+        for index, event in enumerate(batch.events):
             try:
-                name = rows.table_of(event, table)
+                table = _addressee(event, batch)
                 row = rows.encode(event, arrival, lambda: new_event_id(now, self._entropy))
             except rows.Rejected as verdict:
                 rejected.append(Rejection(index, verdict.code, verdict.message))
             else:
-                taken.append((name, row))
+                taken.append(Taken(table, row, event))
                 indices.append(index)
-        untaken = self._put(taken, key, now, self._partition_key(key.account, events[0], request.ip))
+        untaken = self._put(taken, key, now, batch, self._partition_key(key.account, batch, request.ip))
         if untaken and len(untaken) == len(taken):
             raise Refused("stream_unavailable")
         if untaken:
@@ -142,31 +161,44 @@ class Intake:
         return Verdict(accepted, rejected)
 
     def _put(
-        self, taken: Sequence[tuple[str, bytes]], key: WriteKey, now: int, partition_key: str
+        self, taken: Sequence[Taken], key: WriteKey, now: int, batch: Batch, partition_key: str
     ) -> list[int]:
         """Return which of the rows are not durable."""
-        request_id = new_event_id(now, self._entropy)
-        envelopes = list(envelope.divide(taken, key.account, key.key_id, now, request_id))
+        if batch.id:
+            envelopes = list(repetition.envelopes(taken, batch.id, key.account, key.key_id, now))
+        else:
+            request_id = new_event_id(now, self._entropy)
+            entries = ((item.table, item.row) for item in taken)
+            envelopes = list(envelope.divide(entries, key.account, key.key_id, now, request_id))
+        if batch.is_repeat:
+            since = repetition.since(now, batch.sent_at, batch.made_at)
+            durable = self._stream.put_again(envelopes, partition_key, since)
+        else:
+            durable = self._stream.put(envelopes, partition_key)
         untaken: list[int] = []
         start = 0
-        for item, durable in zip(envelopes, self._stream.put(envelopes, partition_key), strict=True):
-            if not durable:
+        for item, is_durable in zip(envelopes, durable, strict=True):
+            if not is_durable:
                 untaken += range(start, start + item.row_count)
             start += item.row_count  # an envelope holds rows that followed one another
         return untaken
 
-    def _partition_key(self, account: str, event: object, ip: str) -> str:
-        """Return where the request stands among its account's: one visitor's events stay in order."""
+    def _partition_key(self, account: str, batch: Batch, ip: str) -> str:
+        """Return where the request stands among its account's: one visitor's events stay in order.
+
+        A request that may be repeated must stand in the same place each time, and an address may change meanwhile.
+        """
+        event = batch.events[0]
         visitor = event.get("td_client_id") if isinstance(event, dict) else None
         if not isinstance(visitor, str) or not visitor:
-            visitor = ip
+            visitor = batch.id or ip
         return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
 
 
-def _columns(request: Request, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    columns = dict(more or {})
-    if request.ip:
-        columns["td_ip"] = request.ip
-    if user_agent := request.headers.get("user-agent"):
-        columns["td_user_agent"] = user_agent
-    return columns
+def _addressee(event: object, batch: Batch) -> str:
+    """Return the table of an event."""
+    if not batch.is_addressed:
+        return rows.table_of(event, batch.table)
+    if not isinstance(batch.table, str) or not names.is_table(batch.table):
+        raise rows.Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+    return batch.table

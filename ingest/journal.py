@@ -19,6 +19,7 @@ METRICS: Mapping[str, str] = {
     "StreamRefusals": "envelopes that the stream surely did not take, at each attempt",
     "StreamDoubts": "envelopes of which it is not known whether the stream has them",
     "EnvelopesOverflowed": "envelopes that the overflow queue took instead",
+    "EnvelopesRepeated": "envelopes of requests that said they repeat one; they take the way through the queue",
     "EnvelopesUntaken": "envelopes that neither took; their events are not accepted",
     "KeyringFailures": "attempts to read the signing secrets that failed",
     "UnforeseenErrors": "errors that no rule foresaw; their requests are answered 500",

@@ -26,6 +26,10 @@ PAUSE_WITHOUT_SECRETS_SECONDS = 1
 """The same, while there are none at all and every request is refused."""
 
 
+HASH_KEY = ".hash"
+"""Under this name, which no signing secret can bear, the secret may hold the key of hashed columns."""
+
+
 class KeysUnavailableError(Exception):
     """There are no secrets to verify a key with."""
 
@@ -68,6 +72,11 @@ class Keyring:
             if not self.refresh():
                 raise
             return write_key.verify(key, self._secrets)
+
+    def hash_key(self) -> bytes | None:
+        """Return the key of hashed columns: the member HASH_KEY of the same secret; None where it has none."""
+        secret = self._secrets.get(HASH_KEY)
+        return secret.encode() if secret else None
 
     def refresh(self) -> bool:
         """Read the secrets, unless that was tried just now; return whether they were read."""

@@ -1,7 +1,8 @@
 """The overflow queue: where an envelope waits that the stream did not take, or may have taken.
 
-A message's body is the envelope in base64; its attributes are `partition_key`, `received_at` (UNIX milliseconds) and
-`request_id`. The drainer puts the envelope on the stream after it has looked there for the request's id, so a message
+A message's body is the envelope in base64; its attributes are `partition_key`, `received_at` (UNIX milliseconds),
+`request_id` and, where the request said that it repeats one, `since` (UNIX milliseconds): the first one's envelope may
+have landed on the stream from then on. The drainer puts the envelope on the stream after it has looked there for the request's id, so a message
 that is sent twice does no harm.
 """
 
@@ -39,23 +40,32 @@ class Overflow:
         self._queue_url = queue_url
         self._journal = journal
 
-    def send(self, envelope: Envelope, partition_key: str) -> bool:
-        """Return whether the queue has acknowledged the envelope."""
+    def send(self, envelope: Envelope, partition_key: str, since: int | None = None) -> bool:
+        """Return whether the queue has acknowledged the envelope.
+
+        Args:
+            envelope: is sent.
+            partition_key: with which it is to be put.
+            since: UNIX milliseconds from which on it may have landed, where an earlier request may have put it.
+        """
+        attributes = {
+            "partition_key": {"DataType": "String", "StringValue": partition_key},
+            "received_at": {"DataType": "Number", "StringValue": str(envelope.received_at)},
+            "request_id": {"DataType": "String", "StringValue": envelope.request_id},
+        }
+        if since is not None:
+            attributes["since"] = {"DataType": "Number", "StringValue": str(since)}
         try:
             self._client = self._client or self._make_client()
             answer = self._client.send_message(
                 QueueUrl=self._queue_url,
                 MessageBody=b64encode(envelope.encode()).decode(),
-                MessageAttributes={
-                    "partition_key": {"DataType": "String", "StringValue": partition_key},
-                    "received_at": {"DataType": "Number", "StringValue": str(envelope.received_at)},
-                    "request_id": {"DataType": "String", "StringValue": envelope.request_id},
-                },
+                MessageAttributes=attributes,
             )
         except (BotoCoreError, ClientError) as error:
             self._journal.fail("the overflow queue did not take an envelope", error)
             return False
         if "MessageId" not in answer:
             return False
-        self._journal.count("EnvelopesOverflowed")
+        self._journal.count("EnvelopesOverflowed" if since is None else "EnvelopesRepeated")
         return True

@@ -1,12 +1,11 @@
 """The pixel dialect: one event in the query string of an image, for pages, mails and AMP without a script.
 
 `k` is the write key and `t` the table; every other parameter is a member of the event, so `table`, `time` and
-`event_id` mean what they mean everywhere.
+`event_id` mean what they mean everywhere. The same address serves as a link's `ping`.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from ingest import document
+from ingest.batch import Batch
 from ingest.intake import Intake
 from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
@@ -18,7 +17,7 @@ GIF = (
 )
 """A transparent image of one pixel."""
 
-_HEADERS = {
+HEADERS = {
     "content-type": "image/gif",
     "cache-control": "no-store, no-cache, must-revalidate, private, max-age=0",
     "pragma": "no-cache",  # mail clients' proxies
@@ -29,11 +28,14 @@ _NOT_MEMBERS = {"k", "t"}
 
 def answer(request: Request, intake: Intake) -> Response:
     """Take the event in and answer with the image, also where the event is rejected."""
-    key = intake.verify(request.parameter("k"))
     page = request.headers.get("referer")  # the page that shows an image is the image's referrer
-    columns = {"td_url": page} if page else None
-    verdict = intake.take(request, key, [_event(request.query)], request.parameter("t"), columns)
-    return _image(verdict.rejected[0].code) if verdict.rejected else Response(200, _HEADERS, GIF)
+    return _take(request, intake, {"td_url": page} if page else {})
+
+
+def answer_ping(request: Request, intake: Intake) -> Response:
+    """Take in the event of a link that was followed, as `<a ping>` has browsers tell; what they post says nothing."""
+    headers = {"td_url": request.headers.get("ping-from"), "ping_to": request.headers.get("ping-to")}
+    return _take(request, intake, {name: text for name, text in headers.items() if text})
 
 
 def refuse(refused: Refused) -> Response:
@@ -43,23 +45,17 @@ def refuse(refused: Refused) -> Response:
 
 def answer_head(_request: Request, _intake: Intake) -> Response:
     """Answer what a GET would be answered, and take nothing in: who asks for headers has not seen the page."""
-    return Response(200, _HEADERS)
+    return Response(200, HEADERS)
 
 
-def _event(query: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:
-    """Return the parameters as an event; a repeated one holds a list."""
-    event: dict[str, Any] = {}
-    for name, value in query:
-        if name in _NOT_MEMBERS:
-            continue
-        if name not in event:
-            event[name] = value
-        elif isinstance(event[name], list):
-            event[name].append(value)
-        else:
-            event[name] = [event[name], value]
-    return event
+def _take(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
+    key = intake.verify(request.parameter("k"))
+    visitor = intake.privacy.visitor(request)
+    event = document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)
+    batch = Batch([event], request.parameter("t"), columns={**columns, **visitor.columns})
+    verdict = intake.take(request, key, batch, visitor)
+    return _image(verdict.rejected[0].code) if verdict.rejected else Response(200, HEADERS, GIF)
 
 
 def _image(code: AnyCode) -> Response:
-    return Response(ANSWERS[code].status, {**refusal_headers(code), **_HEADERS}, GIF, code)
+    return Response(ANSWERS[code].status, {**refusal_headers(code), **HEADERS}, GIF, code)

@@ -12,8 +12,13 @@ RequestCode = Literal[
     "no_events",
     "unreadable_body",
     "unsupported_encoding",
+    "invalid_batch_id",
+    "invalid_callback",
+    "invalid_redirect",
     "missing_key",
     "invalid_key",
+    "wrong_database",
+    "unwanted_bot",
     "not_found",
     "method_not_allowed",
     "body_too_large",
@@ -47,10 +52,15 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "invalid_json": Answer(400, "the body is not one JSON document in UTF-8"),
     "not_events": Answer(400, "the body is neither an event nor an array of events"),
     "no_events": Answer(400, "the body holds no event"),
-    "unreadable_body": Answer(400, "the body is not whole gzip, or not whole base64"),
-    "unsupported_encoding": Answer(400, "content-encoding may be gzip or absent"),
+    "unreadable_body": Answer(400, "the body is not whole gzip or zlib, or not whole base64"),
+    "unsupported_encoding": Answer(400, "content-encoding may be gzip, deflate or absent"),
+    "invalid_batch_id": Answer(400, "a batch's id is text of 1 to 64 characters"),
+    "invalid_callback": Answer(400, "the callback is not the name of a function"),
+    "invalid_redirect": Answer(400, "the redirect does not lead to a host that this stack allows"),
     "missing_key": Answer(401, "the request brings no write key"),
     "invalid_key": Answer(401, "the write key is not signed by a secret that is valid now"),
+    "wrong_database": Answer(403, "the path's database is not the write key's account"),
+    "unwanted_bot": Answer(403, "this stack takes no events of known bots"),
     "not_found": Answer(404, "nothing is served on this path"),
     "method_not_allowed": Answer(405, "this path is served for the methods in `allow`"),
     "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB inflated"),
@@ -78,7 +88,7 @@ class Refused(Exception):  # noqa: N818 -- an answer, not a failure
         allow: the methods of the path, where the method was wrong.
     """
 
-    def __init__(self, code: RequestCode, message: str = "", allow: str = "") -> None:
+    def __init__(self, code: AnyCode, message: str = "", allow: str = "") -> None:
         super().__init__(code)
         self.code: AnyCode = code
         self.message = message or ANSWERS[code].meaning

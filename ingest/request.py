@@ -3,10 +3,11 @@
 Reads `rawQueryString` itself: the gateway's own `queryStringParameters` joins repeated parameters with commas.
 """
 
+import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -19,6 +20,9 @@ MAX_INFLATED_BYTES = 5 * 1024 * 1024
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's sign for: gzip, and nothing else
+_ZLIB_WINDOW = 15  # what HTTP calls deflate (RFC 9110)
+_COOKIES = 50  # are looked at
+_SLASHES = re.compile("//+")
 _PIECE = 16 * 1024  # so that what follows a member is copied only this far, however many members there are
 
 
@@ -28,13 +32,15 @@ class Request:
 
     Attributes:
         method: upper case.
-        path: as the gateway gives it.
+        path: as the gateway gives it, repeated slashes as one.
         query: parameters in order, repeated ones too; what is not UTF-8 became U+FFFD.
         headers: names in lower case.
         ip: the address that the gateway saw.
         id: the gateway's name of this request.
         raw_body: None where there was none.
         is_base64: how the gateway wrote the body.
+        cookies: by name.
+        places: what stands in the path where its route has a name in braces.
     """
 
     method: str
@@ -45,6 +51,8 @@ class Request:
     id: str
     raw_body: str | None
     is_base64: bool
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
@@ -55,15 +63,17 @@ class Request:
         """
         context = event["requestContext"]
         http = context["http"]
+        cookies = (event.get("cookies") or [])[:_COOKIES]
         return cls(
             method=http["method"],
-            path=event["rawPath"],
+            path=_SLASHES.sub("/", event["rawPath"]),
             query=parse_query(event.get("rawQueryString") or ""),
             headers=event.get("headers") or {},
             ip=http.get("sourceIp") or "",
             id=context.get("requestId") or "",
             raw_body=event.get("body"),
             is_base64=bool(event.get("isBase64Encoded")),
+            cookies={name.strip(): value for name, _, value in (text.partition("=") for text in cookies)},
         )
 
     def parameter(self, name: str) -> str | None:
@@ -81,10 +91,12 @@ class Request:
         """
         data = self._sent_bytes()
         encoding = self.headers.get("content-encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip"):
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Refused("unsupported_encoding")
         if data.startswith(_GZIP_MAGIC):  # no JSON starts so, and beacons cannot set headers
             return inflate(data)
+        if data and encoding == "deflate":
+            return inflate(data, _ZLIB_WINDOW)
         if data and encoding.endswith("gzip"):
             raise Refused("unreadable_body")
         return data
@@ -112,8 +124,8 @@ def parse_query(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(parameters)
 
 
-def inflate(data: bytes) -> bytes:
-    """Return the content of a gzip file of one or more members.
+def inflate(data: bytes, window: int = _GZIP_WINDOW) -> bytes:
+    """Return the content of a gzip file of one or more members, or of zlib's form as `window` says.
 
     Time and memory are bounded by MAX_INFLATED_BYTES, whatever the file claims to hold.
 
@@ -121,14 +133,14 @@ def inflate(data: bytes) -> bytes:
         Refused: `body_too_large`, or `unreadable_body`: cut off, corrupt, or followed by something else.
     """
     content = bytearray()
-    member = zlib.decompressobj(_GZIP_WINDOW)
+    member = zlib.decompressobj(window)
     pieces = memoryview(data)
     try:
         for start in range(0, len(data), _PIECE):
             piece: bytes | memoryview = pieces[start : start + _PIECE]
             while piece:
                 if member.eof:
-                    member = zlib.decompressobj(_GZIP_WINDOW)
+                    member = zlib.decompressobj(window)
                 content += member.decompress(piece, MAX_INFLATED_BYTES + 1 - len(content))
                 if len(content) > MAX_INFLATED_BYTES:
                     raise Refused("body_too_large")

@@ -19,22 +19,25 @@ class Response:
         headers: names in lower case.
         body: text; bytes are written in base64.
         error: the code that decided on the request, where one did.
+        cookie: is set, where there is one.
     """
 
     status: int
     headers: Mapping[str, str]
     body: str | bytes = ""
     error: AnyCode | None = None
+    cookie: str = ""
 
     def to_payload(self, added: Mapping[str, str]) -> dict[str, Any]:
         """Return what the function returns, with more headers."""
         binary = isinstance(self.body, bytes)
-        return {
+        payload = {
             "statusCode": self.status,
             "headers": {**self.headers, **added},
             "body": b64encode(self.body).decode() if isinstance(self.body, bytes) else self.body,
             "isBase64Encoded": binary,
         }
+        return payload | {"cookies": [self.cookie]} if self.cookie else payload
 
 
 def json_response(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -12,7 +12,7 @@ the overflow queue.
 | 5xx, InternalFailure, time-out, connection lost, an answer that is none, … | DOUBTFUL | the queue |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -99,14 +99,31 @@ class Stream:
         self._journal = journal
 
     def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
-        """Return for each envelope whether it is durable, on the stream or in the queue.
+        """Return for each envelope whether it is durable, on the stream or in the queue."""
+        return self._send(envelopes, self._put_on_stream(envelopes, partition_key), partition_key)
+
+    def put_again(self, envelopes: Sequence[Envelope], partition_key: str, since: int) -> list[bool]:
+        """Return for each envelope whether it is durable; the stream may have each since `since` (UNIX ms).
+
+        So none is put on it before somebody has looked: they all go to the queue.
+        """
+        return self._send(envelopes, range(len(envelopes)), partition_key, since)
+
+    def _send(
+        self,
+        envelopes: Sequence[Envelope],
+        indices: Iterable[int],
+        partition_key: str,
+        since: int | None = None,
+    ) -> list[bool]:
+        """Send some of the envelopes to the queue; return for each of all whether it is durable then.
 
         Once the queue has failed, the rest is not tried: each attempt may take seconds.
         """
         durable = [True] * len(envelopes)
         queue_works = True
-        for index in sorted(self._put_on_stream(envelopes, partition_key)):
-            queue_works = queue_works and self._overflow.send(envelopes[index], partition_key)
+        for index in sorted(indices):
+            queue_works = queue_works and self._overflow.send(envelopes[index], partition_key, since)
             durable[index] = queue_works
         if not queue_works:
             self._journal.count("EnvelopesUntaken", durable.count(False))

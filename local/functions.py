@@ -51,7 +51,19 @@ def variables(function: Function, made: Resources, td_url: str, changes: Mapping
         "OVERFLOW_QUEUE_URL": made.queue_url,
     }
     if function is INGEST:
-        own = {"WRITE_KEY_SECRET": made.write_key_secret, "ALLOWED_ORIGINS": "*", "PARTITION_BUCKETS": "16"}
+        own = {
+            "WRITE_KEY_SECRET": made.write_key_secret,
+            "ALLOWED_ORIGINS": "*",
+            "PARTITION_BUCKETS": "16",
+            "HONOR_GPC": "on",
+            "HONOR_DNT": "off",
+            "VISITOR_IP": "keep",
+            "VISITOR_COOKIES": "off",
+            "DROPPED_COLUMNS": "",
+            "HASHED_COLUMNS": "",
+            "BOTS": "mark",
+            "REDIRECT_HOSTS": "",
+        }
     else:
         own = {
             "LEDGER_TABLE": made.ledger_table,

@@ -61,10 +61,18 @@ class Arrival:
     Attributes:
         received_at: UNIX milliseconds.
         columns: added to each row whose event does not bring a column of that name.
+        drift: seconds that the sender's clock is behind; they are added to each event's time.
+        earliest: UNIX seconds; what is said to have happened earlier is a wrong clock.
+        table_is_column: an event's member `table` names no table but is a column like others.
+        screen: changes a row before it is encoded: takes out columns, or changes their values.
     """
 
     received_at: int
     columns: Mapping[str, Any] = field(default_factory=dict)
+    drift: int = 0
+    earliest: int = EARLIEST_TIME
+    table_is_column: bool = False
+    screen: Callable[[dict[str, Any]], None] | None = None
 
 
 def table_of(event: object, default: object = None) -> str:
@@ -99,19 +107,23 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
     _refuse_many(len(event) - len(_NOT_COLUMNS))
-    time, odd_time = event_time(event.get("time"), arrival.received_at // 1000)
+    time, odd_time = event_time(
+        event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
+    )
     event_id = _event_id(event.get("event_id"))
     row: dict[str, Any] = {"time": time, "event_id": event_id or new_id(), "received_at": arrival.received_at}
     row |= odd_time
     numbers: dict[str, int] = {}
     for name, value in event.items():
-        if name not in _NOT_COLUMNS:
+        if name not in _NOT_COLUMNS or (arrival.table_is_column and name == "table"):
             column = column_name(name)
             row[_free(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
         row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
     for name, value in arrival.columns.items():
         row.setdefault(name, value)
+    if arrival.screen is not None:
+        arrival.screen(row)
     _refuse_many(len(row))
     data = _pack(row)
     if len(data) > MAX_ROW_BYTES:
@@ -119,23 +131,37 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     return data
 
 
-def event_time(value: object, received_at: int) -> tuple[int, dict[str, Any]]:
+def event_time(
+    value: object, received_at: int, *, drift: int = 0, earliest: int = EARLIEST_TIME
+) -> tuple[int, dict[str, Any]]:
     """Return when the event happened, in UNIX seconds, and the columns that tell of an odd stamp.
 
     Seconds, milliseconds, microseconds and nanoseconds since 1970 are told apart by size; ISO 8601 text without an
-    offset is UTC. What cannot be read, lies before 2000 or more than three days after `received_at` (UNIX seconds)
-    counts as having happened on arrival. Unless the stamp was whole seconds within range, the columns are `time_raw`,
-    the stamp as it was sent, and `time_rule`: `fraction`, `milliseconds`, `microseconds`, `nanoseconds`, `text`,
-    `out_of_range` or `unreadable`.
+    offset is UTC. `drift` seconds are added to what could be read. What cannot be read, or then lies before `earliest`
+    or more than three days after `received_at` (both UNIX seconds), counts as having happened on arrival. Unless the
+    stamp was whole seconds within range, the columns are `time_raw`, the stamp as it was sent, and `time_rule`:
+    `fraction`, `milliseconds`, `microseconds`, `nanoseconds`, `text`, `out_of_range` or `unreadable`. Where drift was
+    added, they are `time_raw` and `time_drift`, and `time_rule` where there is one.
     """
     if value is None:
         return received_at, {}
     seconds, rule = _read_time(value)
     if seconds is None:
-        seconds, rule = received_at, "unreadable"
-    elif not EARLIEST_TIME <= seconds <= received_at + MAX_SECONDS_AHEAD:
+        return received_at, {"time_raw": _column_value(value), "time_rule": "unreadable"}
+    seconds += drift
+    if not earliest <= seconds <= received_at + MAX_SECONDS_AHEAD:
         seconds, rule = received_at, "out_of_range"
-    return seconds, {"time_raw": _column_value(value), "time_rule": rule} if rule else {}
+    columns: dict[str, Any] = {"time_raw": _column_value(value)} if rule or drift else {}
+    if rule:
+        columns["time_rule"] = rule
+    if drift:
+        columns["time_drift"] = drift
+    return seconds, columns
+
+
+def read_time(value: object) -> int | None:
+    """Return the UNIX seconds that a stamp says, by the same rules; None where it cannot be read."""
+    return _read_time(value)[0]
 
 
 def column_name(name: str) -> str:

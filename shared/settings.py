@@ -4,9 +4,14 @@ A field's metadata holds the variable's name and what it means; docs/configurati
 with them by tests.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
+
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
+_KEPT_COLUMNS = ("time", "event_id", "received_at")
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?")
 
 
 class SettingsError(Exception):
@@ -19,6 +24,22 @@ def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str],
 
 def _origins(text: str) -> tuple[str, ...]:
     return tuple(origin.strip() for origin in text.split(",") if origin.strip())
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name in _KEPT_COLUMNS or not _COLUMN.fullmatch(name):
+            raise ValueError(f"{name!r} is no column that can be left out")
+    return names
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip().lower() for host in text.split(",") if host.strip())
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is no host's name")
+    return hosts
 
 
 def _positive(text: str) -> int:
@@ -79,6 +100,51 @@ class IngestSettings(_Settings):
     )
     partition_buckets: int = _setting(
         "PARTITION_BUCKETS", "Partition keys over which one account's visitors spread", 16, _positive
+    )
+    honor_gpc: str = _setting(
+        "HONOR_GPC",
+        "`on`: visitors whose browser sends Global Privacy Control (`Sec-GPC: 1`) are not identified",
+        "on",
+        _one_of("on", "off"),
+    )
+    honor_dnt: str = _setting(
+        "HONOR_DNT",
+        "`on`: the same for visitors whose browser sends `DNT: 1`",
+        "off",
+        _one_of("on", "off"),
+    )
+    visitor_ip: str = _setting(
+        "VISITOR_IP",
+        "What becomes of `td_ip`: `keep`; `truncate` to an IPv4 /24 or IPv6 /48 network; `drop`",
+        "keep",
+        _one_of("keep", "truncate", "drop"),
+    )
+    visitor_cookies: str = _setting(
+        "VISITOR_COOKIES",
+        "`on`: the id endpoints of Treasure Data's SDKs set cookies",
+        "off",
+        _one_of("on", "off"),
+    )
+    dropped_columns: tuple[str, ...] = _setting(
+        "DROPPED_COLUMNS", "Columns that no row is to have, separated by commas", (), _columns
+    )
+    hashed_columns: tuple[str, ...] = _setting(
+        "HASHED_COLUMNS",
+        "Columns whose values are replaced by a keyed hash, separated by commas",
+        (),
+        _columns,
+    )
+    bots: str = _setting(
+        "BOTS",
+        "What becomes of known bots' events: `mark` them in the column `bot`; `drop` them; `keep` them like others",
+        "mark",
+        _one_of("mark", "drop", "keep"),
+    )
+    redirect_hosts: tuple[str, ...] = _setting(
+        "REDIRECT_HOSTS",
+        "Hosts to which a postback's `td_redirect` may lead, separated by commas",
+        (),
+        _hosts,
     )
 
 

@@ -37,20 +37,40 @@ def test_robots_are_sent_away() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "", "/pixel", "/pixel.gif/", "/v1/events/", "//v1/events", "/V1/events", "/é"]
+    "path",
+    [
+        "",
+        "/pixel",
+        "/pixel.gif/",
+        "/v1/events/",
+        "/V1/events/x",
+        "/é",
+        "/shop//",
+        "/js/v3/event/shop/",
+        "/a/b/c",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_other_paths_are_not_found(method: str, path: str) -> None:
-    """Paths are matched exactly."""
+    """Paths are matched exactly, and nothing stands for no name."""
     answer = ask(method, path)
 
     assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
 
 
+@pytest.mark.parametrize("path", ["//v1/events", "/v1//events", "///v1///events"])
+def test_repeated_slashes_count_as_one(path: str) -> None:
+    """Clients join an address that ends in a slash and a path that starts with one."""
+    assert "invalid_json" == ask("POST", path).code
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", "/pixel.gif", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, OPTIONS"),
+        ("GET", "/shop/pageviews", "POST, OPTIONS"),
+        ("PUT", "/js/v3/event/shop/pageviews", "POST, GET, HEAD, OPTIONS"),
+        ("PUT", "/pixel.gif", "GET, HEAD, POST, OPTIONS"),
         ("GET", "/v1/events", "POST, OPTIONS"),
         ("HEAD", "/v1/events", "POST, OPTIONS"),
         ("PUT", "/v1/events", "POST, OPTIONS"),
@@ -69,7 +89,11 @@ def test_other_methods_are_not_allowed(method: str, path: str, allowed: str) -> 
 def test_every_route_is_served() -> None:
     """No line of the table leads nowhere."""
     for route in app.ROUTES:
-        assert ask(route.method, route.path).code in (None, "missing_key", "invalid_json")
+        assert ask(route.method, route.path).code in (
+            None,
+            "missing_key",
+            "invalid_json",
+        )
 
 
 # CORS
@@ -79,7 +103,8 @@ def test_every_route_is_served() -> None:
     ("path", "allowed"),
     [
         ("/v1/events", "POST, OPTIONS"),
-        ("/pixel.gif", "GET, HEAD, OPTIONS"),
+        ("/pixel.gif", "GET, HEAD, POST, OPTIONS"),
+        ("/shop/pageviews", "POST, OPTIONS"),
         ("/nowhere", "OPTIONS"),
         ("*", "OPTIONS"),
     ],
@@ -93,7 +118,10 @@ def test_any_page_may_ask_before_it_sends(path: str, allowed: str) -> None:
         "allow": allowed,
         "access-control-allow-origin": "*",
         "access-control-allow-methods": "GET, HEAD, POST",
-        "access-control-allow-headers": "authorization, content-encoding, content-type, x-write-key",
+        "access-control-allow-headers": (
+            "accept, authorization, content-encoding, content-type, idempotency-key, user-agent,"
+            " x-sluice-repeat, x-td-fetch-api, x-td-write-key, x-write-key"
+        ),
         "access-control-max-age": "86400",
         "access-control-expose-headers": "retry-after, x-sluice-error",
     } == answer.headers
@@ -167,9 +195,17 @@ def test_a_foreign_pages_events_are_taken() -> None:
 
 def test_every_header_that_carries_something_may_be_sent() -> None:
     """Pages may use each way to bring a key, and may compress."""
-    assert {"authorization", "x-write-key", "content-encoding", "content-type"} <= set(
-        cors.ALLOWED_HEADERS.split(", ")
-    )
+    sluice = {"authorization", "x-write-key", "content-encoding", "content-type", "idempotency-key"}
+    treasure_data = {
+        "accept",
+        "authorization",
+        "content-type",
+        "user-agent",
+        "x-td-fetch-api",
+        "x-td-write-key",
+    }
+
+    assert sluice | treasure_data <= set(cors.ALLOWED_HEADERS.split(", "))
 
 
 # The last resort

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 LIBRARIES = {"aws_lambda_powertools", "jmespath", "msgpack", "orjson", "typing_extensions"}
 DELIVERY = {"isal", "redis", "requests", "certifi", "charset_normalizer", "idna", "urllib3"}
 CONTENTS = {
-    "ingest": {"ingest", "shared", *LIBRARIES},
+    "ingest": {"ingest", "shared", "crawleruseragents", *LIBRARIES},
     "worker": {"worker", "shared", *LIBRARIES, *DELIVERY},
 }
 LIMITS = {"ingest": 4 * MIB, "worker": 10 * MIB}

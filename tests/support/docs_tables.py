@@ -23,7 +23,8 @@ def settings_table(settings: type) -> str:
     """Return a Markdown table of a settings class."""
     rows = []
     for setting in fields(settings):
-        default = "required" if setting.default is MISSING else f"`{_text(setting.default)}`"
+        text = "" if setting.default is MISSING else _text(setting.default)
+        default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
         rows.append((f"`{setting.metadata['name']}`", default, setting.metadata["doc"]))
     return _table(("variable", "default", "meaning"), rows)
 

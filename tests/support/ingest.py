@@ -154,15 +154,17 @@ class Answer:
         status: the HTTP status.
         headers: as they are.
         body: bytes.
+        cookies: that it sets.
     """
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
-        assert set(payload) == {"statusCode", "headers", "body", "isBase64Encoded"}
+        assert set(payload) - {"cookies"} == {"statusCode", "headers", "body", "isBase64Encoded"}
         assert all(
             name == name.lower() and isinstance(text, str) for name, text in payload["headers"].items()
         )
         self.status: int = payload["statusCode"]
         self.headers: dict[str, str] = payload["headers"]
+        self.cookies: list[str] = payload.get("cookies", [])
         text: str = payload["body"]
         self.body = base64.b64decode(text, validate=True) if payload["isBase64Encoded"] else text.encode()
 
@@ -190,7 +192,9 @@ class Site:
         handler: the Lambda handler.
     """
 
-    def __init__(self, allowed_origins: tuple[str, ...] = ("*",), partition_buckets: int = 16) -> None:
+    def __init__(
+        self, allowed_origins: tuple[str, ...] = ("*",), partition_buckets: int = 16, **settings: Any
+    ) -> None:
         self.clock = ManualClock()
         memory = MemoryKinesis(self.clock.now)
         memory.create_stream(StreamName=STREAM, ShardCount=1)
@@ -208,7 +212,7 @@ class Site:
         )
         self.keyring = Keyring(self.secrets, "keys", self.clock, self.reports)
         self.handler = Ingest(
-            IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets),
+            IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets, **settings),
             self.keyring,
             self.stream,
             clock=self.clock,

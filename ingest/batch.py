@@ -1,0 +1,34 @@
+"""Events that came together, and what their request says of them all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared import rows
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a dialect makes of a request.
+
+    Attributes:
+        events: of JSON's types.
+        table: where those go that name no table.
+        is_addressed: all go to `table`, and an event's member of that name is a column.
+        columns: are added to each row whose event does not bring them.
+        sent_at: when the request was sent, by the sender's clock; None where it does not say.
+        earliest: UNIX seconds before which no event counts as having happened.
+        id: under which the sender repeats the request where it got no answer; empty where it never does.
+        is_repeat: the sender says that this is a repetition.
+        made_at: when the sender gave the id, by the same clock as `sent_at`.
+    """
+
+    events: Sequence[Any]
+    table: object = None
+    is_addressed: bool = False
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    sent_at: object = None
+    earliest: int = rows.EARLIEST_TIME
+    id: str = ""
+    is_repeat: bool = False
+    made_at: object = None

@@ -1,0 +1,52 @@
+"""What a body holds, in any of the forms that clients send: JSON, a form, or nothing."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ingest.refusal import ANSWERS, Refused
+from ingest.request import Request, parse_query
+from shared import json_codec
+
+FORM = "application/x-www-form-urlencoded"
+PING = b"PING"
+"""The body of the request that a browser sends for `<a ping>`."""
+
+
+def read(request: Request) -> Any:
+    """Return the value of a body in JSON, or a form's members.
+
+    The content type alone does not make a form: tools call JSON one too unless they are told. So what starts as
+    JSON does is JSON.
+
+    Raises:
+        Refused: `invalid_json`, and what `Request.body` raises.
+    """
+    return value_of(request.body(), request.headers.get("content-type", ""))
+
+
+def value_of(body: bytes, content_type: str) -> Any:
+    """Return what a body of that type holds.
+
+    Raises:
+        Refused: `invalid_json`.
+    """
+    is_form = content_type.partition(";")[0].strip().lower() == FORM
+    if is_form and body.lstrip()[:1] not in (b"", b"{", b"["):
+        return members(parse_query(body.decode("utf-8", "replace")))
+    try:
+        return json_codec.parse(body)
+    except json_codec.InvalidJsonError as error:
+        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
+
+
+def members(parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return parameters as an event's members; a repeated one holds a list."""
+    event: dict[str, Any] = {}
+    for name, value in parameters:
+        if name not in event:
+            event[name] = value
+        elif isinstance(event[name], list):
+            event[name].append(value)
+        else:
+            event[name] = [event[name], value]
+    return event

@@ -1,0 +1,66 @@
+"""The dialect of Treasure Data's mobile SDKs before version 1: events of several tables in one body."""
+
+from typing import Any
+
+from ingest import document, td_client
+from ingest.batch import Batch
+from ingest.events_api import counted
+from ingest.intake import Intake
+from ingest.records_api import receipts
+from ingest.refusal import Refused
+from ingest.request import Request
+from ingest.response import Response, json_response
+
+_TABLES = 100  # of one body: each is put on its own
+
+
+def answer(request: Request, intake: Intake) -> Response:
+    """Take the events in and answer with a receipt for each, by database and table as they were sent.
+
+    Raises:
+        Refused: where nothing was accepted; what is said of later tables then is that they were not.
+    """
+    value = document.read(request)
+    if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
+        raise Refused("not_events")
+    counted([event for events in value.values() for event in events])
+    addresses = {name: name.partition(".") for name in value}
+    keys = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
+    if len(addresses) > _TABLES:
+        raise Refused("too_many_events")
+    visitor = intake.privacy.visitor(request)
+    answers: dict[str, Any] = {}
+    for name, (database, _, table) in addresses.items():
+        if not value[name]:
+            answers[name] = []
+            continue
+        events = [td_client.filled(_plain(event), visitor) for event in value[name]]
+        batch = Batch(events, table, is_addressed=True)
+        try:
+            verdict = intake.take(request, keys[database], batch, visitor)
+        except Refused:
+            if not any(answers.values()):
+                raise
+            error = {"name": "ServiceUnavailableError", "description": "stream_unavailable"}
+            answers[name] = [{"success": False, "error": error}] * len(events)
+        else:
+            answers[name] = receipts(len(events), verdict)
+    return json_response(200, answers)
+
+
+def _plain(event: Any) -> Any:
+    """Return the event with the SDK's own members as the names that they have today.
+
+    `#SSUT` asks for the server's time; without it, it is the SDK's.
+    """
+    if not isinstance(event, dict):
+        return event
+    plain = {name: value for name, value in event.items() if name not in ("keen", "#SSUT", "#UUID")}
+    if "#UUID" in event:
+        plain.setdefault("uuid", event["#UUID"])
+    match event:
+        case {"#SSUT": _}:
+            plain.pop("time", None)
+        case {"keen": {"timestamp": stamp}}:
+            plain.setdefault("time", stamp)
+    return plain

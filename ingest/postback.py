@@ -1,0 +1,103 @@
+"""The postback dialect: one event of a third party's server, mail or advertisement, in JSON or in the address."""
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from ingest import document, pixel, td_client
+from ingest.batch import Batch
+from ingest.events_api import counted
+from ingest.intake import Intake
+from ingest.refusal import Refused
+from ingest.request import Request
+from ingest.response import Response, json_response, refusal_headers, refusal_response
+from shared.rows import EARLIEST_TIME
+
+OLDEST_SECONDS = 7 * 86_400
+"""How long ago `td_record_time` may lie."""
+
+_NOT_MEMBERS = {*td_client.KEY_PARAMETERS, "td_format", "td_redirect"}
+_URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # stay as they are; others are encoded
+_MAX_URL = 4096
+
+
+def answer(request: Request, intake: Intake) -> Response:
+    """Take the event in; answer with `{}`, with an image, or with a redirect.
+
+    A visitor on the way to an allowed page gets there, whatever became of the event.
+
+    Raises:
+        Refused: where the answer is neither an image nor a redirect.
+    """
+    target = _redirect(request, intake)
+    try:
+        refused = _take(request, intake)
+    except Refused as refusal:
+        refused = refusal
+    if target:
+        headers = {"location": target, "cache-control": "no-store"}
+        error = refused.code if refused else None
+        return Response(302, headers | (refusal_headers(error) if error else {}), "", error)
+    if request.parameter("td_format") == "pixel":
+        return pixel.refuse(refused) if refused else Response(200, pixel.HEADERS, pixel.GIF)
+    return refusal_response(refused) if refused else json_response(200, {})
+
+
+def _take(request: Request, intake: Intake) -> Refused | None:
+    """Return why the first event was rejected, if it was."""
+    key = td_client.verify(request, intake, request.places["database"])
+    visitor = intake.privacy.visitor(request)
+    sent = _events(request)
+    is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent)
+    batch = Batch(
+        [td_client.filled(_timed(event), visitor) for event in sent],
+        request.places["table"],
+        is_addressed=True,
+        earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
+    )
+    verdict = intake.take(request, key, batch, visitor)
+    if not verdict.rejected:
+        return None
+    return Refused(verdict.rejected[0].code, verdict.rejected[0].message)
+
+
+def _events(request: Request) -> list[Any]:
+    body = request.body() if request.method == "POST" else b""
+    if body.strip() in (b"", document.PING):
+        return [document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)]
+    value = document.read(request)
+    return counted(value) if isinstance(value, list) else [value]
+
+
+def _timed(event: Any) -> Any:
+    """Return the event with its special member for the time as ours."""
+    if not isinstance(event, dict) or "td_record_time" not in event:
+        return event
+    return {name: value for name, value in event.items() if name != "td_record_time"} | {
+        "time": event["td_record_time"]
+    }
+
+
+def _redirect(request: Request, intake: Intake) -> str:
+    """Return where the visitor is to be sent, empty where nowhere.
+
+    Raises:
+        Refused: `invalid_redirect`.
+    """
+    sent = request.parameter("td_redirect")
+    if not sent:
+        return ""
+    global_id = intake.privacy.visitor(request).global_id
+    url = quote(sent.replace("td_global_id", global_id), safe=_URL_CHARACTERS)
+    try:
+        parts = urlsplit(url)
+        allowed = (
+            parts.scheme in ("https", "http")
+            and "@" not in parts.netloc
+            and parts.netloc.lower() in intake.redirect_hosts
+            and len(url) <= _MAX_URL
+        )
+    except ValueError:
+        allowed = False
+    if not allowed:
+        raise Refused("invalid_redirect")
+    return url

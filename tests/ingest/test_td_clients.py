@@ -1,0 +1,679 @@
+"""What Treasure Data's own clients send, as it was recorded from them, and what they wait for."""
+
+import json
+import zlib
+from base64 import b64encode
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from shared import write_key
+from tests.support.ingest import KEY, ORIGIN, SECRETS, START, Answer, Site, gzipped, http_event
+
+RECORD = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n": {"x": [1, None, "é"]}}
+COLUMNS = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n": '{"x":[1,null,"é"]}'}
+OWN = {"time", "event_id", "received_at"}
+V1 = "application/vnd.treasuredata.v1+json"
+CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.1.2 Safari/537.36"
+OTHER = write_key.sign("outlet", "k1", SECRETS["k1"])
+PATHS = ["/shop/pageviews", "/js/v3/event/shop/pageviews", "/postback/v3/event/shop/pageviews"]
+
+
+def send(site: Site, path: str, body: Any = None, query: str = "", **headers: str) -> Answer:
+    """Post a body, JSON unless it is bytes, with a key in the SDK's header unless there is another."""
+    sent = {"authorization": f"TD1 {KEY}"} | {name.replace("_", "-"): text for name, text in headers.items()}
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    return site.send(http_event("POST", path, query, {n: t for n, t in sent.items() if t}, data))
+
+
+def columns(site: Site) -> dict[str, Any]:
+    """Return the columns of the only row, less those that every row has."""
+    [(table, row)] = site.rows()
+    assert "pageviews" == table
+    assert set(row) >= OWN
+    return {name: value for name, value in row.items() if name not in OWN}
+
+
+# records.in: td-js-sdk 4, mobile SDKs 1
+
+
+@pytest.mark.parametrize("body", [{"events": [RECORD]}, {"records": [RECORD]}, [RECORD], RECORD], ids=repr)
+def test_records_arrive_with_their_columns_and_no_others(body: Any) -> None:
+    """The table is the path's, so a member `table` is a column; address and browser are not added unasked."""
+    site = Site()
+
+    answer = send(
+        site, "/shop/pageviews", body, "modified=1795597713217", content_type=V1, user_agent="UA", accept=V1
+    )
+
+    assert (200, {"receipts": [{"success": True}]}) == (answer.status, answer.json)
+    assert COLUMNS == columns(site)
+
+
+def test_a_single_record_may_have_any_members() -> None:
+    """`v1.single+json` is one record, whatever it is called."""
+    site = Site()
+
+    send(
+        site,
+        "/shop/pageviews",
+        {"events": [1]},
+        content_type="application/vnd.treasuredata.v1.single+json; charset=utf-8",
+    )
+
+    assert {"events": "[1]"} == columns(site)
+
+
+@pytest.mark.parametrize("kind", ["js", "mobile"])
+def test_two_types_ask_for_the_visitors_address(kind: str) -> None:
+    """The SDK's switch for it is the content type."""
+    site = Site()
+
+    send(
+        site,
+        "/shop/pageviews",
+        {"events": [RECORD]},
+        content_type=f"application/vnd.treasuredata.v1.{kind}+json",
+    )
+
+    assert COLUMNS | {"td_ip": "192.0.2.7"} == columns(site)
+
+
+def test_receipts_tell_a_mobile_sdk_what_to_forget() -> None:
+    """In the order of the events, gzip as it sends by default; bad events are forgotten, never sent again."""
+    site = Site()
+    events = [{"uuid": "1", "a": 1}, 7, {"uuid": "2"}, {f"c{n}": 1 for n in range(600)}]
+
+    answer = send(
+        site,
+        "//shop//pageviews",
+        gzipped(json.dumps({"events": events}).encode()),
+        content_type=V1,
+        content_encoding="gzip",
+        user_agent="TD-Android-SDK/1.1.0 (Pixel 7 14)",
+    )
+
+    receipts = answer.json["receipts"]
+    assert 200 == answer.status
+    assert [True, False, True, False] == [receipt["success"] for receipt in receipts]
+    assert ["InvalidPropertyValueError", "InvalidPropertyNameError"] == [
+        receipts[index]["error"]["name"] for index in (1, 3)
+    ]
+    assert ["1", "2"] == [row["uuid"] for _, row in site.rows()]
+
+
+def test_a_wrong_table_is_forgotten_too() -> None:
+    """Its receipts say so; no row is put."""
+    site = Site()
+
+    [receipt] = send(site, "/shop/No", {"events": [RECORD]}).json["receipts"]
+
+    assert (False, "InvalidCollectionNameError") == (receipt["success"], receipt["error"]["name"])
+    assert [] == site.rows()
+
+
+def test_an_outage_keeps_events_on_the_device() -> None:
+    """No receipt is given: 503."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [{}], True
+    site.sqs.faults, site.sqs.sticky = [{}], True
+
+    assert (503, "stream_unavailable") == ((answer := send(site, PATHS[0], RECORD)).status, answer.code)
+
+
+# Keys
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "", "x_td_write_key": KEY}, {"authorization": "td1  " + KEY}], ids=repr
+)
+def test_a_key_may_stand_where_treasure_datas_stands(path: str, headers: dict[str, str]) -> None:
+    """`Authorization: TD1` or `X-TD-Write-Key`."""
+    assert 200 == send(Site(), path, RECORD, **headers).status
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["api_key", "td_write_key"])
+def test_a_key_may_stand_in_the_address(path: str, name: str) -> None:
+    """Where no header can be set; there it becomes no column."""
+    site = Site()
+
+    assert 200 == send(site, path, {"a": 1}, f"{name}={KEY}", authorization="").status
+    assert {"a": 1} == columns(site)
+
+
+def test_the_authorization_comes_before_other_keys() -> None:
+    """A wrong one is not made good by a right one."""
+    answer = send(Site(), PATHS[0], RECORD, authorization="TD1 1/abcdef", x_td_write_key=KEY)
+
+    assert (401, "invalid_key") == (answer.status, answer.code)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_database_is_the_keys_account(path: str) -> None:
+    """A valid key of another account is 403, `wrong_database`, and nothing is put."""
+    site = Site()
+
+    answer = send(site, path, RECORD, authorization=f"TD1 {OTHER}")
+
+    assert (403, "wrong_database") == (answer.status, answer.code)
+    assert "the path's database is not the write key's account" == answer.json["error"]["message"]
+    assert [] == site.kinesis.calls
+
+
+# Placeholders
+
+
+def test_placeholders_are_filled_in() -> None:
+    """A value that is its column's own name is what the server knows; other values stay."""
+    site = Site()
+    names = ["td_ip", "td_ua", "td_user_agent", "td_browser", "td_browser_version", "td_os", "td_os_version"]
+
+    send(
+        site,
+        PATHS[1],
+        {name: name for name in [*names, "td_global_id", "td_title"]} | {"td_host": "td_ip"},
+        user_agent=CHROME,
+    )
+
+    assert {
+        "td_ip": "192.0.2.7",
+        "td_ua": CHROME,
+        "td_user_agent": CHROME,
+        "td_browser": "Chrome",
+        "td_browser_version": "130.0.1.2",
+        "td_os": "Windows",
+        "td_os_version": "10.0",
+        "td_global_id": None,
+        "td_title": "td_title",
+        "td_host": "td_ip",
+    } == columns(site)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_dialect_fills_placeholders_in(path: str) -> None:
+    """Also where the record is one of several."""
+    site = Site()
+
+    send(site, path, {"td_ip": "td_ip"})
+
+    assert {"td_ip": "192.0.2.7"} == columns(site)
+
+
+# td-js-sdk 1 to 3
+
+
+def test_version_3_posts_a_record() -> None:
+    """The answer is an empty object."""
+    site = Site((ORIGIN,))
+
+    answer = send(
+        site,
+        PATHS[1],
+        RECORD,
+        "modified=1795597747652&time=1700000000",
+        authorization="",
+        x_td_write_key=KEY,
+        x_td_fetch_api="true",
+        origin=ORIGIN,
+    )
+
+    assert (200, {}, ORIGIN) == (answer.status, answer.json, answer.headers["access-control-allow-origin"])
+    assert COLUMNS == columns(site)
+
+
+DATA = quote(b64encode(json.dumps({"time": 1_700_000_000, **RECORD}, ensure_ascii=False).encode()).decode())
+
+
+@pytest.mark.parametrize("data", [DATA, DATA.replace("%3D", ""), DATA.replace("%2B", "+")])
+def test_version_2_asks_for_a_script(data: str) -> None:
+    """Which calls the page's function; the record stands in the address, however carelessly it is encoded."""
+    site = Site()
+
+    answer = site.get(
+        PATHS[1],
+        f"api_key={KEY}&modified=1&data={data}&time=1700000000&callback=TreasureJSONPCallback1",
+    )
+
+    assert (200, b'/**/TreasureJSONPCallback1({"created":true})') == (answer.status, answer.body)
+    assert "application/javascript; charset=utf-8" == answer.headers["content-type"]
+    assert "nosniff" == answer.headers["x-content-type-options"]
+    assert COLUMNS == columns(site)
+    assert 1_700_000_000 == site.row()["time"]
+
+
+def test_version_2_posts_the_address_when_its_page_is_left() -> None:
+    """Without a body."""
+    site = Site()
+
+    assert 200 == send(site, PATHS[1], b"", f"api_key={KEY}&modified=1&data={DATA}", authorization="").status
+    assert COLUMNS == columns(site)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "alert(1)//",
+        "a;b",
+        "<script>",
+        "1a",
+        "a-b",
+        "a b",
+        "a%0d%0ab",
+        "%E3%81%82",
+        "a" * 129,
+        "a[0]",
+        "%00",
+        "a%0a",
+    ],
+)
+@pytest.mark.parametrize("path", [PATHS[1], "/js/v3/global_id", "/get_cookie_id", "/"])
+def test_a_callback_is_nothing_but_a_functions_name(path: str, callback: str) -> None:
+    """Else 400, and nothing is taken in."""
+    site = Site()
+
+    answer = site.get(path, f"api_key={KEY}&data={DATA}&callback={callback}")
+
+    assert (400, "invalid_callback") == (answer.status, answer.code)
+    assert [] == site.kinesis.calls
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("data=%", "invalid_json"),
+        ("data=AAAA", "invalid_json"),
+        ("", "invalid_json"),
+        ("data=" + b64encode(b"[1]").decode(), "not_events"),
+    ],
+)
+def test_data_that_is_no_record(query: str, code: str) -> None:
+    """400, with what is wrong."""
+    answer = Site().get(PATHS[1], f"api_key={KEY}&{query}")
+
+    assert (400, code) == (answer.status, answer.code)
+
+
+def test_a_rejected_record_is_the_answers_status() -> None:
+    """There is but one."""
+    site = Site()
+
+    assert "invalid_table" == send(site, "/js/v3/event/shop/No", RECORD).code
+    assert (413, "event_too_large") == (
+        (answer := send(site, PATHS[1], {"a": "x" * 300_000})).status,
+        answer.code,
+    )
+
+
+# Ids
+
+ID = "0196aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
+GLOBAL_ID_PATHS = ["/", "/js/v3/global_id", "/js/v3/enable_global_id"]
+
+
+@pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
+def test_a_global_id_is_new_each_time_and_no_cookie_is_set(path: str) -> None:
+    """As long as cookies are off, an old cookie counts for nothing."""
+    site = Site()
+    event = http_event("GET", path) | {"cookies": [f"_td_global={ID}"]}
+
+    first, second = site.send(event), site.send(event)
+
+    assert 3 == len({first.json["global_id"], second.json["global_id"], ID})
+    assert [] == first.cookies
+    assert [] == site.kinesis.calls
+
+
+@pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
+def test_a_cookie_keeps_the_global_id_where_cookies_are_on(path: str) -> None:
+    """For two years, on all sites, and for the server alone."""
+    site = Site(visitor_cookies="on")
+
+    answer = site.send(http_event("GET", path))
+    known = answer.json["global_id"]
+    again = site.send(http_event("GET", path) | {"cookies": ["a=b", f"_td_global={known}"]})
+
+    assert [
+        f"_td_global={known}; Max-Age=63072000; Path=/; Secure; HttpOnly; SameSite=None"
+    ] == answer.cookies
+    assert (known, []) == (again.json["global_id"], again.cookies)
+
+
+def test_a_known_global_id_fills_its_placeholder() -> None:
+    """In each dialect."""
+    site = Site(visitor_cookies="on")
+    event = http_event(
+        "POST", PATHS[0], "", {"authorization": f"TD1 {KEY}"}, b'{"td_global_id":"td_global_id"}'
+    )
+
+    site.send(event | {"cookies": [f"_td_global={ID}"]})
+
+    assert {"td_global_id": ID} == columns(site)
+
+
+@pytest.mark.parametrize(
+    "forged", ["x", ID + "; Domain=evil.example", ID.upper(), "", ID + "\r\nset-cookie: a=b"]
+)
+def test_a_cookie_that_is_no_id_is_not_repeated(forged: str) -> None:
+    """A new id takes its place."""
+    answer = Site(visitor_cookies="on").send(http_event("GET", "/") | {"cookies": [f"_td_global={forged}"]})
+
+    assert answer.json["global_id"] not in (forged, ID)
+    assert 1 == len(answer.cookies)
+
+
+def test_a_site_id_is_its_domains_cookie() -> None:
+    """As the SDK expects of `ssc.` and its site's name; the same id each time, kept anew."""
+    site = Site(visitor_cookies="on")
+    event = http_event(
+        "GET", "/get_cookie_id", "cookie_domain=shop.example&r=1", {"host": "ssc.shop.example:443"}
+    )
+
+    answer = site.send(event)
+    known = answer.json["td_ssc_id"]
+
+    expected = f"_td_ssc_id={known}; Domain=shop.example; Max-Age=63072000; Path=/; Secure; SameSite=Lax"
+    assert [expected] == answer.cookies
+    again = site.send(event | {"cookies": [f"_td_ssc_id={known}"]})
+    assert (known, [expected]) == (again.json["td_ssc_id"], again.cookies)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "evil.example",
+        "example",
+        "op.example",
+        "",
+        "shop.example%3B%20Path%3D/",
+        "shop.example%0d%0aa:b",
+        "x" * 300,
+    ],
+)
+def test_a_site_id_is_no_cookie_of_another_domain(domain: str) -> None:
+    """The id is answered all the same."""
+    answer = Site(visitor_cookies="on").send(
+        http_event("GET", "/get_cookie_id", f"cookie_domain={domain}", {"host": "ssc.shop.example"})
+    )
+
+    assert (200, []) == (answer.status, answer.cookies)
+    assert 36 == len(answer.json["td_ssc_id"])
+
+
+def test_ids_come_as_scripts_too() -> None:
+    """For the SDK's versions that ask by a script tag."""
+    answer = Site().get("/js/v3/global_id", "callback=cb")
+
+    assert answer.body.startswith(b'/**/cb({"global_id":"')
+
+
+# Postbacks
+
+
+@pytest.mark.parametrize("headers", [{}, {"content_type": "text/plain"}])
+def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
+    """JSON keeps its types; the answer is an empty object."""
+    site = Site()
+
+    answer = send(site, PATHS[2], {"a": 1, "b": "2"}, **headers)
+
+    assert (200, {}) == (answer.status, answer.json)
+    assert {"a": 1, "b": "2"} == columns(site)
+
+
+def test_a_postbacks_address_is_an_event_too() -> None:
+    """By GET, or by a POST without a body or with that of a ping; values are text."""
+    for method, body in (("GET", None), ("POST", b""), ("POST", b"PING")):
+        site = Site()
+
+        answer = site.send(
+            http_event(method, PATHS[2], f"td_write_key={KEY}&a=1&page_url=http://a.example/?x=1", {}, body)
+        )
+
+        assert (200, {}) == (answer.status, answer.json)
+        assert {"a": "1", "page_url": "http://a.example/?x=1"} == columns(site)
+
+
+def test_a_form_is_an_event() -> None:
+    """On the postback's route and on all others that take a body."""
+    for path in [*PATHS, "/v1/events"]:
+        site = Site()
+
+        answer = send(
+            site,
+            path,
+            b"a=1&b=x+y&b=z&td_client_id=c",
+            f"t=pageviews&k={KEY}",
+            content_type="application/x-www-form-urlencoded; charset=utf-8",
+        )
+
+        assert 200 == answer.status
+        assert {"a": "1", "b": '["x y","z"]', "td_client_id": "c"}.items() <= columns(site).items()
+
+
+def test_json_that_is_called_a_form_is_json() -> None:
+    """Curl calls it so, unless it is told otherwise."""
+    site = Site()
+
+    send(site, PATHS[2], {"a": 1}, content_type="application/x-www-form-urlencoded")
+
+    assert {"a": 1} == columns(site)
+
+
+def test_a_postbacks_pixel() -> None:
+    """Its other parameters are text columns, with the server's values where they are asked for."""
+    site = Site()
+
+    answer = site.get(
+        PATHS[2], f"td_format=pixel&td_write_key={KEY}&td_ip=td_ip&td_ua=td_ua&a=1", user_agent=CHROME
+    )
+
+    assert (200, "image/gif", 43) == (answer.status, answer.headers["content-type"], len(answer.body))
+    assert {"td_ip": "192.0.2.7", "td_ua": CHROME, "a": "1"} == columns(site)
+
+
+def test_a_refused_postback_pixel_is_an_image_too() -> None:
+    """With the code in the header."""
+    answer = Site().get(PATHS[2], "td_format=pixel&td_write_key=x")
+
+    assert (401, "invalid_key", 43) == (answer.status, answer.code, len(answer.body))
+
+
+NOW = int(START)
+WEEK = 7 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("stamp", "time", "odd"),
+    [
+        (NOW - 60, NOW - 60, {}),
+        (NOW - WEEK, NOW - WEEK, {}),
+        (NOW - WEEK - 1, NOW, {"time_raw": str(NOW - WEEK - 1), "time_rule": "out_of_range"}),
+        (NOW + 3 * 86_400, NOW + 3 * 86_400, {}),
+        (NOW + 3 * 86_400 + 1, NOW, {"time_raw": str(NOW + 3 * 86_400 + 1), "time_rule": "out_of_range"}),
+        ("soon", NOW, {"time_raw": "soon", "time_rule": "unreadable"}),
+    ],
+)
+def test_td_record_time_is_the_time(stamp: Any, time: int, odd: dict[str, Any]) -> None:
+    """Unless it is more than seven days ago or three days ahead."""
+    site = Site()
+
+    site.get(PATHS[2], f"td_write_key={KEY}&td_record_time={stamp}")
+
+    assert (time, odd) == (site.row()["time"], columns(site))
+
+
+# Redirects
+
+ALLOWED = "https://allowed.example"
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        (f"{ALLOWED}/p?a=1%26b#c", f"{ALLOWED}/p?a=1&b#c"),
+        ("http://Allowed.Example/", "http://Allowed.Example/"),
+        (f"{ALLOWED}/é%0d%0aset-cookie: a=b", f"{ALLOWED}/%C3%A9%0D%0Aset-cookie:%20a=b"),
+        (f"{ALLOWED}/?id=td_global_id", f"{ALLOWED}/?id={ID}"),
+    ],
+)
+def test_a_visitor_is_redirected_to_an_allowed_host(target: str, location: str) -> None:
+    """With its global id where the address asks for it; nothing in it can become another header."""
+    site = Site(redirect_hosts=("allowed.example",), visitor_cookies="on")
+    query = f"td_write_key={KEY}&a=1&td_redirect={quote(target, safe='%')}"
+
+    answer = site.send(http_event("GET", PATHS[2], query) | {"cookies": [f"_td_global={ID}"]})
+
+    assert (302, location, None) == (answer.status, answer.headers["location"], answer.code)
+    assert {"a": "1"} == columns(site)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "https://allowed.example.evil.example/",
+        "https://evil.example/allowed.example",
+        "https://allowed.example@evil.example/",
+        "https://evil.example\\@allowed.example/",
+        "https://user:password@allowed.example/",
+        "https://allowed.example:444/",
+        "//allowed.example/",
+        "/path",
+        "allowed.example",
+        "javascript:alert(1)//allowed.example",
+        "data:text/html,x",
+        "https:allowed.example",
+        "https:///allowed.example",
+        "https://[allowed.example",
+        " https://allowed.example",
+        "https://allowed.example/" + "x" * 5000,
+    ],
+)
+def test_nobody_is_redirected_elsewhere(target: str) -> None:
+    """400, and the event is not taken in: an open redirect would lend our name to anybody."""
+    site = Site(redirect_hosts=("allowed.example",))
+
+    answer = site.get(PATHS[2], f"td_write_key={KEY}&td_redirect={quote(target, safe='')}")
+
+    assert (400, "invalid_redirect") == (answer.status, answer.code)
+    assert "location" not in answer.headers
+    assert [] == site.kinesis.calls
+
+
+def test_without_a_setting_nobody_is_redirected() -> None:
+    """The list of hosts is empty."""
+    answer = Site().get(PATHS[2], f"td_write_key={KEY}&td_redirect={ALLOWED}/")
+
+    assert (400, "invalid_redirect") == (answer.status, answer.code)
+
+
+@pytest.mark.parametrize("key", ["x", OTHER])
+def test_a_visitor_on_the_way_gets_there_whatever_becomes_of_the_event(key: str) -> None:
+    """The header tells of the refusal."""
+    answer = Site(redirect_hosts=("allowed.example",)).get(
+        PATHS[2], f"td_write_key={key}&td_redirect={ALLOWED}/"
+    )
+
+    assert (302, f"{ALLOWED}/") == (answer.status, answer.headers["location"])
+    assert answer.code in ("invalid_key", "wrong_database")
+
+
+# Mobile SDKs 0
+
+
+@pytest.mark.parametrize("path", ["/ios/v3/event", "/android/v3/event"])
+def test_old_mobile_sdks_bring_several_tables(path: str) -> None:
+    """In zlib's form, with their own names for id and time; receipts stand by table."""
+    site = Site()
+    body = {
+        "shop.pageviews": [
+            {"a": 1, "#UUID": "u1", "keen": {"timestamp": "2025-11-20T00:00:00.000Z"}},
+            {"#UUID": "u2", "#SSUT": True, "keen": {"timestamp": "2025-11-20T00:00:00.000Z"}},
+        ],
+        "shop.clicks": [7],
+        "shop.none": [],
+    }
+
+    answer = send(
+        site,
+        path,
+        zlib.compress(json.dumps(body).encode()),
+        authorization="",
+        x_td_write_key=KEY,
+        x_td_data_type="k",
+        content_encoding="deflate",
+        content_type="application/json",
+    )
+
+    assert [{"success": True}] * 2 == answer.json["shop.pageviews"]
+    assert "InvalidPropertyValueError" == answer.json["shop.clicks"][0]["error"]["name"]
+    assert [] == answer.json["shop.none"]
+    [(_, first), (_, second)] = site.rows()
+    assert (1_763_596_800, "u1", 1) == (first["time"], first["uuid"], first["a"])
+    assert (NOW, "u2") == (second["time"], second["uuid"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"outlet.pageviews": [{}]}, 403, "wrong_database"),
+        ({"pageviews": [{}]}, 403, "wrong_database"),
+        ([], 400, "not_events"),
+        ({"shop.pageviews": {}}, 400, "not_events"),
+        ({}, 400, "no_events"),
+        ({f"shop.t{n:03}": [{}] for n in range(101)}, 413, "too_many_events"),
+    ],
+)
+def test_what_no_old_mobile_sdk_sends(body: Any, status: int, code: str) -> None:
+    """It is refused as a whole."""
+    site = Site()
+
+    answer = send(site, "/ios/v3/event", body, authorization="", x_td_write_key=KEY)
+
+    assert (status, code) == (answer.status, answer.code)
+    assert [] == site.kinesis.calls
+
+
+# HEAD and pings
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+def test_who_asks_for_headers_sends_nothing(path: str) -> None:
+    """Link checkers and mail proxies do."""
+    site = Site()
+
+    answer = site.send(http_event("HEAD", path, f"td_write_key={KEY}&data={DATA}"))
+
+    assert (200, b"", []) == (answer.status, answer.body, site.kinesis.calls)
+
+
+def test_a_links_ping_is_an_event() -> None:
+    """From the page that showed the link, to where it led."""
+    site = Site()
+
+    answer = site.send(
+        http_event(
+            "POST",
+            "/pixel.gif",
+            f"k={KEY}&t=pageviews&link=buy",
+            {
+                "content-type": "text/ping",
+                "ping-from": "https://a.example/p",
+                "ping-to": "https://b.example/",
+                "user-agent": "UA",
+            },
+            b"PING",
+        )
+    )
+
+    assert (200, 43) == (answer.status, len(answer.body))
+    assert {
+        "link": "buy",
+        "td_url": "https://a.example/p",
+        "ping_to": "https://b.example/",
+        "td_ip": "192.0.2.7",
+        "td_user_agent": "UA",
+    } == columns(site)
