@@ -36,12 +36,13 @@ UNDECODABLE = "undecodable"
 MAX_BLOCKS = 500
 """Tables that one record may have rows of, so that its span's item stays small."""
 
+_LENGTHS = [f"{length:03d}" for length in range(1000)]
 _ENVELOPE = bytes((envelope.FIRST_BYTE,))
 
 
 def number(sequence_number: str) -> Number:
     """Return the sequence number as text that sorts."""
-    return f"{len(sequence_number):03d}{sequence_number}"
+    return _LENGTHS[len(sequence_number)] + sequence_number
 
 
 def sequence_number(number: Number) -> str:
@@ -78,7 +79,7 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
     last, ordered = START, True
     for item in items:
         digits = item["sequenceNumber"]
-        this = f"{len(digits):03d}{digits}"
+        this = _LENGTHS[len(digits)] + digits
         arrived_at = item["approximateArrivalTimestamp"]
         try:
             data = a2b_base64(item["data"])
