@@ -35,6 +35,7 @@ LATEST_LANDING_SECONDS = 120
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 """SQS forgets a message after this time."""
 
+_LONGEST_MEMORY_SECONDS = 2 * 3600  # a repeated request is known for half as long
 _MARGIN_SECONDS = 15  # by which the clocks of stream and queue may differ
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
 _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
@@ -84,6 +85,9 @@ class _Waiting:
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
         began = max(began, sent_at - _LONGEST_INVOCATION_SECONDS)
+        for message in self.messages:  # a request that repeats one may find its envelope from much earlier
+            if message.since is not None:
+                began = min(began, max(message.since, message.sent_at - _LONGEST_MEMORY_SECONDS))
         return Sought(
             self.identity,
             self.partition_key,

@@ -24,6 +24,7 @@ class Message:
         partition_key: with which the envelope was put, and is to be put.
         envelope: what the body holds; None where it holds none, or cannot be put for want of a partition key.
         fault: why there is no envelope, one word.
+        since: UNIX seconds from which on the stream may have the envelope, where an earlier request may have put it.
     """
 
     message_id: str
@@ -33,12 +34,14 @@ class Message:
     partition_key: str
     envelope: Envelope | None
     fault: str = ""
+    since: float | None = None
 
 
 def read(record: Mapping[str, Any]) -> Message:
     """Return the message of a record of Lambda's event, whatever its body holds."""
-    attribute = record.get("messageAttributes", {}).get("partition_key", {})
-    partition_key = attribute.get("stringValue") or ""
+    attributes = record.get("messageAttributes", {})
+    partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
+    since = attributes.get("since", {}).get("stringValue") or ""
     content = _decode(record["body"])
     fault = "" if content is not None else UNDECODABLE
     if content is not None and not 1 <= len(partition_key) <= 256:
@@ -51,6 +54,7 @@ def read(record: Mapping[str, Any]) -> Message:
         partition_key=partition_key,
         envelope=content,
         fault=fault,
+        since=int(since) / 1000 if since.isdecimal() else None,
     )
 
 
