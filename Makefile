@@ -22,9 +22,13 @@ help: ## list the targets
 demo: .venv/installed ## run the whole pipeline on recorded browser requests and reconcile
 	@$(RUN) -m local.demo
 
+.PHONY: demo-outage
+demo-outage: .venv/installed ## live through an outage of Treasure Data and a loss of rows, in simulated time
+	@$(RUN) -m local.outage
+
 .PHONY: up
 up: .venv/installed ## keep the local stack running and print its addresses
-	@$(RUN) -m local.up
+	@$(RUN) -m ops.cli local
 
 .PHONY: test
 test: .venv/installed .venv-emulator/installed ## run all tests

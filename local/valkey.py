@@ -43,8 +43,12 @@ def find_server() -> str:
     return found
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def start(folder: Path, *, is_quiet: bool = False) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server that keeps everything in memory, and return it and its port once it accepts connections.
+
+    Args:
+        folder: where it runs.
+        is_quiet: what it logs is dropped.
 
     Raises:
         NoValkeyError: there is no binary.
@@ -66,7 +70,8 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
             "--dir",
             str(folder),
         ]
-        server = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL)  # noqa: S603 -- found above
+        log = subprocess.DEVNULL if is_quiet else None
+        server = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL, stdout=log)  # noqa: S603 -- found above
         if _accepts(server, port):
             return server, port
     raise OSError(f"{binary} did not start")
