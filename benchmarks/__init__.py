@@ -1,0 +1,1 @@
+"""The handlers measured side by side with simpler ones: `make bench`."""

@@ -1,0 +1,78 @@
+"""Kinesis, Secrets Manager and Treasure Data as one process that answers at once, so that only the caller costs.
+
+`python -m benchmarks.services` prints its port and serves until its standard input ends.
+"""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECRETS = {"k1": "a secret for benchmarks"}
+
+_ANSWERS = {
+    "PutRecord": {"ShardId": "shardId-000000000000", "SequenceNumber": "4" * 56},
+    "GetSecretValue": {"Name": "keys", "SecretString": json.dumps(SECRETS)},
+}
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Run it while the block lasts; yields its address."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.services"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
+            process.wait(10)
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+            }
+            if headers.get("expect"):
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            operation = headers.get("x-amz-target", "").rpartition(".")[2]
+            answer = json.dumps(_ANSWERS.get(operation) or _imported(body)).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                % len(answer)
+            )
+            writer.write(answer)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+def _imported(body: bytes) -> dict[str, object]:
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return {"elapsed_time": 0, "database": "d", "table": "t", "md5_hex": digest, "unique_id": digest}
+
+
+async def _main() -> None:
+    server = await asyncio.start_server(_serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        server.abort_clients()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
