@@ -1,0 +1,129 @@
+"""Clocks that are wrong, by the rules of docs/http.md."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import client_clock
+from shared import rows
+from tests.support.ingest import START, Site
+
+NOW = int(START)
+DAY = 86_400
+
+
+def sent(events: list[dict[str, Any]], **said: Any) -> list[dict[str, Any]]:
+    """Send a batch and return its rows."""
+    site = Site()
+    assert 200 == site.post({"table": "pageviews", "events": events, **said}).status
+    return [row for _, row in site.rows()]
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "drift"),
+    [
+        (None, 0),
+        (NOW, 0),
+        (NOW - 300, 0),
+        (NOW + 300, 0),
+        (NOW - 301, 301),
+        (NOW + 301, -301),
+        ((NOW - 3600) * 1000, 3600),
+        ((NOW - 3600) * 1_000_000 + 999_999, 3600),
+        (NOW - 3600.5, 3601),
+        (str(NOW - 3600), 3600),
+        ("2025-11-24T15:00:00Z", 3600),
+        (1000, NOW - 1000),
+        (0, NOW),
+        ("soon", 0),
+        (True, 0),
+        ([], 0),
+        ({"a": 1}, 0),
+        (float("inf"), 0),
+    ],
+)
+def test_only_what_no_way_through_the_network_explains_is_a_clocks_error(sent_at: object, drift: int) -> None:
+    """Five minutes to either side; unreadable stamps say nothing."""
+    assert drift == client_clock.drift(sent_at, NOW)
+
+
+@pytest.mark.parametrize(
+    ("time", "sent_at", "expected"),
+    [
+        # The clock is right, or nothing is known of it.
+        (NOW - 10, NOW - 5, {"time": NOW - 10}),
+        (NOW - 10, None, {"time": NOW - 10}),
+        # A clock an hour behind, and one a year ahead.
+        (NOW - 3610, NOW - 3600, {"time": NOW - 10, "time_raw": NOW - 3610, "time_drift": 3600}),
+        (
+            NOW + 365 * DAY - 10,
+            NOW + 365 * DAY,
+            {"time": NOW - 10, "time_raw": NOW + 365 * DAY - 10, "time_drift": -365 * DAY},
+        ),
+        # A device that has lost its clock counts from 1970.
+        (90, 100, {"time": NOW - 10, "time_raw": 90, "time_drift": NOW - 100}),
+        # Other forms keep their rule.
+        (
+            (NOW - 3610) * 1000,
+            NOW - 3600,
+            {
+                "time": NOW - 10,
+                "time_raw": (NOW - 3610) * 1000,
+                "time_rule": "milliseconds",
+                "time_drift": 3600,
+            },
+        ),
+        # What lies out of range even so happened on arrival.
+        (
+            1000,
+            NOW - 3600,
+            {"time": NOW, "time_raw": 1000, "time_rule": "out_of_range", "time_drift": 3600},
+        ),
+        ("soon", NOW - 3600, {"time": NOW, "time_raw": "soon", "time_rule": "unreadable"}),
+        # No stamp of that clock.
+        (None, NOW - 3600, {"time": NOW}),
+    ],
+)
+def test_the_rule_table(time: object, sent_at: object, expected: dict[str, Any]) -> None:
+    """Every line of the page's table, with the columns that tell of it."""
+    [row] = sent([{} if time is None else {"time": time}], sent_at=sent_at)
+
+    assert expected == {name: row[name] for name in row if name.startswith("time")}
+
+
+stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
+
+
+@given(st.lists(stamps, min_size=1, max_size=8), stamps | st.none())
+def test_order_and_distances_within_a_request_never_change(times: list[float], sent_at: float | None) -> None:
+    """Whatever the clock said: among all events that lie within range."""
+    found = [
+        (time, row["time"])
+        for time, row in zip(times, sent([{"time": time} for time in times], sent_at=sent_at), strict=True)
+        if row.get("time_rule") != "out_of_range"
+    ]
+
+    assert 1 >= len({time // 1 - moved for time, moved in found})
+
+
+@given(stamps, stamps)
+def test_a_corrected_time_is_within_the_ways_length_of_the_truth(age: float, sent_at: float) -> None:
+    """An event a given time before the sending is put that time before the arrival, give or take the way."""
+    age = abs(age - NOW) % (300 * DAY)
+
+    [row] = sent([{"time": sent_at - age}], sent_at=sent_at)
+
+    assert abs(NOW - age - row["time"]) <= client_clock.TRANSIT_SECONDS + 1
+
+
+@given(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.lists(st.none()))
+)
+def test_any_stamp_is_read_or_not(value: object) -> None:
+    """Never an exception."""
+    drift = client_clock.drift(value, NOW)
+
+    assert drift == 0 or abs(drift) > client_clock.TRANSIT_SECONDS
+    assert rows.read_time(value) is None or isinstance(rows.read_time(value), int)
