@@ -11,22 +11,23 @@ const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
 
 /* Bytes after gzip -9; undefined where nobody waits for it in a page. */
 const SCRIPTS = [
-  { file: 'sluice.js', entry: 'full.js', format: 'iife', limit: 4000 },
-  { file: 'sluice.core.js', entry: 'core.js', format: 'iife', limit: 2500 },
-  { file: 'sluice.mjs', entry: 'module.js', format: 'esm' },
+  { file: 'sluice.js', entry: 'script.js', format: 'iife', full: true, limit: 4000 },
+  { file: 'sluice.core.js', entry: 'script.js', format: 'iife', full: false, limit: 2500 },
+  { file: 'sluice.mjs', entry: 'module.js', format: 'esm', full: true },
 ];
 
 rmSync(`${here}dist`, { recursive: true, force: true });
 mkdirSync(`${here}dist`);
 
 const files = {};
-for (const { file, entry, format, limit } of SCRIPTS) {
+for (const { file, entry, format, full, limit } of SCRIPTS) {
   const bundle = buildSync({
     entryPoints: [`${here}src/${entry}`],
     bundle: true,
     format,
     target: 'es2018',
-    define: { VERSION: JSON.stringify(`sluice ${version}`), FULL: String(entry != 'core.js') },
+    define: { VERSION: JSON.stringify(`sluice ${version}`), FULL: String(full) },
+    tsconfigRaw: {},
     write: false,
   }).outputFiles[0].text;
   const { code } = await minify(bundle, { ecma: 2018, module: format == 'esm', compress: { passes: 4 } });

@@ -1,3 +1,4 @@
+import { guard } from './safe.js';
 import { keyOf } from './settings.js';
 import { keys, read, remove, write } from './storage.js';
 import { uuid } from './uuid.js';
@@ -126,8 +127,8 @@ const trim = () => {
  * @returns {boolean} Whether the batch is full.
  */
 export const add = (event) => {
-  const text = JSON.stringify(dropped ? { ...event, sluice_dropped: dropped } : event);
-  if (text.length > MAX_EVENT_CHARACTERS) {
+  const text = guard(JSON.stringify)(dropped ? { ...event, sluice_dropped: dropped } : event);
+  if (!text || text.length > MAX_EVENT_CHARACTERS) {
     drop([{}]);
     return false;
   }

@@ -1,31 +1,28 @@
-import { guard } from './safe.js';
-
-/** The page's address without the fragment. */
+/** Returns the page's address without the fragment. */
 export const address = () => location.href.split('#')[0];
 
-/** Says what Treasure Data's own SDK says of a page, under the same names. */
+/** Says which page it is, under the names of Treasure Data's own SDK. */
 export const pageColumns = () => ({
-  td_version: VERSION,
   td_url: address(),
   td_host: location.host,
   td_path: location.pathname,
   td_title: document.title,
   td_referrer: document.referrer,
-  // Pages overwrite some of these globals: better an event without them than none.
-  ...guard(() => ({
-    td_charset: document.characterSet.toLowerCase(),
-    td_language: navigator.language.toLowerCase(),
-    td_color: screen.colorDepth + '-bit',
-    td_screen: screen.width + 'x' + screen.height,
-    td_viewport: innerWidth + 'x' + innerHeight,
-    td_platform: navigator.platform,
-  }))(),
-  ...(FULL && guard(marketing)()),
+});
+
+/** Says what is the same for all events of a page, and may take the browser a while to tell. */
+export const browserColumns = () => ({
+  td_charset: document.characterSet.toLowerCase(),
+  td_language: navigator.language.toLowerCase(),
+  td_color: screen.colorDepth + '-bit',
+  td_screen: screen.width + 'x' + screen.height,
+  td_viewport: innerWidth + 'x' + innerHeight,
+  td_platform: navigator.platform,
 });
 
 /** Says what the page's author and its campaigns say. */
-const marketing = () => {
-  /** @type {Record<string, string | undefined>} */
+export const authorColumns = () => {
+  /** @type {Record<string, string>} */
   const columns = {};
   new URLSearchParams(location.search).forEach((value, name) => {
     if (name.startsWith('utm_')) columns[name] = value;

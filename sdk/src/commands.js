@@ -1,41 +1,64 @@
+import { automatic } from './auto/automatic.js';
 import { flush, leave, pump } from './delivery.js';
 import { page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
-import { guard, on } from './safe.js';
+import { guard, onLast } from './safe.js';
 import { settings } from './settings.js';
 import { forget, identify } from './visitor.js';
 
-/** @typedef {import('./sluice').Options} Options */
+let begun = false;
+
+/** Starts what can wait until the page's own work is done, and keeps what there is. */
+const begin = () => {
+  if (FULL && !begun) {
+    begun = true;
+    guard(automatic)();
+  }
+  release();
+};
+
+/** Sends all that there is. */
+const send = () => {
+  release();
+  return flush();
+};
 
 /**
- * Returns the commands.
+ * The commands; they may throw.
  *
- * @param {() => void} [automatic] Starts what events come by themselves.
- * @returns {import('./sluice').Commands}
+ * @type {import('./sluice').Commands}
  */
-export const commands = (automatic) => ({
-  init: guard((options) => {
+export const commands = {
+  init(options) {
     if (settings.key) return;
     Object.assign(settings, options);
-    if (automatic) guard(automatic)();
+    onLast(window, 'pagehide', () => {
+      begin();
+      leave();
+    });
+    onLast(document, 'visibilitychange', send);
+    onLast(window, 'pageshow', pump);
+    onLast(window, 'online', pump);
+    setTimeout(() => {
+      begin();
+      pump();
+    });
+  },
+  page,
+  track,
+  set,
+  identify(user) {
     release();
-    on(window, 'pagehide', leave);
-    on(window, 'pageshow', pump);
-    on(window, 'online', pump);
-    on(document, 'visibilitychange', flush);
-    pump();
-  }),
-  page: guard(page),
-  track: guard(track),
-  set: guard(set),
-  identify: guard(identify),
-  consent: guard((state) => {
+    identify(user);
+  },
+  consent(state) {
     decide(state == 'granted');
     release();
-  }),
-  reset: guard(() => {
+  },
+  reset() {
+    release();
     unset();
     forget();
-  }),
-  flush: guard(flush),
-});
+  },
+  flush: send,
+};

@@ -25,14 +25,14 @@ let retrying;
 /**
  * Returns how many ms lie ahead. An hour and more means that the clock was set back.
  *
- * @param {unknown} time UNIX ms.
+ * @param {number} time UNIX ms.
  */
 const ahead = (time) => {
-  const wait = Number(time) - Date.now();
+  const wait = time - Date.now();
   return wait > 0 && wait < HOUR_MS ? wait : 0;
 };
 
-const pause = () => ahead(read(keyOf('pause')));
+const pause = () => ahead(+(read(keyOf('pause')) || 0));
 /** @param {string} key */
 const lease = (key) => ahead(load(key)[0]);
 const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
@@ -73,7 +73,7 @@ const send = async (key) => {
   if (!isOwn(key)) {
     let won;
     try {
-      won = await navigator.locks.request(key, { ifAvailable: true }, (lock) => !!lock && claim(key));
+      won = await navigator.locks.request(key, { ifAvailable: true }, (lock) => lock && claim(key));
     } catch (error) {
       won = await claim(key);
     }
@@ -97,7 +97,7 @@ const send = async (key) => {
       });
       if (isGranted()) write(keyOf('heard'), 1);
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
-      if (/^2|400|413/.test('' + answer.status)) {
+      if (answer.ok || answer.status == 400 || answer.status == 413) {
         const { error, rejected = [] } = await answer.json();
         done = true;
         if (error || rejected[0]) console.warn('sluice', error || rejected);

@@ -1,12 +1,13 @@
-import { pageColumns } from './columns.js';
+import { authorColumns, browserColumns, pageColumns } from './columns.js';
 import { enqueue } from './delivery.js';
 import { isGranted } from './permission.js';
+import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { keys, remove } from './storage.js';
 import { uuid } from './uuid.js';
 import { forget, visitor } from './visitor.js';
 
-/** How many events wait for a visitor's decision, in this page's memory. */
+/** How many events wait for a visitor's decision. */
 const MAX_HELD = 100;
 
 /** @typedef {Record<string, unknown>} Columns */
@@ -17,28 +18,32 @@ const MAX_HELD = 100;
  * @type {Columns}
  */
 let common = {};
-/** @type {Columns[]} */
+/**
+ * Events that are not kept yet, because the page's own work goes first or the visitor has not decided.
+ *
+ * @type {Columns[]}
+ */
 let held = [];
+/** @type {number | undefined} */
+let waiting;
 
-/** @param {Columns} event */
-const collect = (event) => {
+/** Does with what is held as the visitor wishes. */
+export const release = guard(() => {
+  clearTimeout(waiting);
+  waiting = 0;
   const granted = isGranted();
-  if (granted) enqueue({ ...visitor(), ...event });
-  else if (granted == null) held = [...held, event].slice(-MAX_HELD);
-};
-
-/** Does with what was held as the visitor wishes. */
-export const release = () => {
-  const granted = isGranted();
-  if (granted == null) return;
-  const events = held;
-  held = [];
-  events.forEach(collect);
-  if (!granted) {
+  if (granted) {
+    const events = held;
+    held = [];
+    for (const event of events) enqueue({ ...visitor(), ...guard(browserColumns)(), ...event });
+  } else if (granted == null) {
+    held = held.slice(-MAX_HELD);
+  } else {
+    held = [];
     forget();
     keys().forEach((key) => key.startsWith(keyOf('')) && remove(key));
   }
-};
+});
 
 /** @param {Columns} columns */
 export const set = (columns) => {
@@ -53,15 +58,22 @@ export const unset = () => {
  * @param {string} table
  * @param {Columns} [columns]
  */
-const record = (table, columns) =>
-  collect({
+const record = (table, columns) => {
+  if (isGranted() === false) return;
+  held.push({
     event_id: uuid(),
     time: Math.floor(Date.now() / 1000),
+    td_version: VERSION,
     ...pageColumns(),
+    ...(FULL && guard(authorColumns)()),
     ...common,
     ...columns,
     table,
   });
+  // Timers of hidden pages are late.
+  if (document.hidden) release();
+  else waiting = waiting || setTimeout(release);
+};
 
 /** @param {Columns} [columns] */
 export const page = (columns) => record(settings.pageTable || 'pageviews', columns);

@@ -3,7 +3,7 @@ declare const VERSION: string;
 declare const FULL: boolean;
 
 interface Window {
-  sluice?: ((...args: any[]) => unknown) & { q?: Iterable<any>[]; version?: string };
+  sluice: ((...args: any[]) => unknown) & { q?: Iterable<any>[]; version?: string };
 }
 
 interface Navigator {

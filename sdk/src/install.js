@@ -8,9 +8,11 @@ import { guard } from './safe.js';
 export const install = (commands) => {
   const { q = [], version } = window.sluice || {};
   if (version) return; // the script is there twice
+  /** @type {typeof window.sluice} */
   const run = guard((/** @type {keyof typeof commands} */ name, /** @type {any[]} */ ...rest) =>
     /** @type {any} */ (commands[name])(...rest),
   );
-  window.sluice = Object.assign(run, { version: VERSION });
-  for (const args of q) run(.../** @type {[any]} */ (args));
+  run.version = VERSION;
+  window.sluice = run;
+  for (const args of q) run(...args);
 };

@@ -1,4 +1,11 @@
-import { automatic } from './auto/automatic.js';
 import { commands } from './commands.js';
+import { guard } from './safe.js';
 
-export const { init, page, track, set, identify, consent, reset, flush } = commands(automatic);
+export const init = guard(commands.init);
+export const page = guard(commands.page);
+export const track = guard(commands.track);
+export const set = guard(commands.set);
+export const identify = guard(commands.identify);
+export const consent = guard(commands.consent);
+export const reset = guard(commands.reset);
+export const flush = guard(commands.flush);

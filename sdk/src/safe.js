@@ -13,11 +13,23 @@ export const guard = (run) => (...args) => {
 };
 
 /**
- * Listens before the page's own listeners can stop an event.
+ * Listens before the page's own listeners, which may stop an event.
  *
  * @template {Event} E
  * @param {EventTarget} target
  * @param {string} type
  * @param {(event: E) => unknown} run
  */
-export const on = (target, type, run) => target.addEventListener(type, guard(/** @type {(event: Event) => unknown} */ (run)), true);
+export const on = (target, type, run) => onLast(target, type, run, true);
+
+/**
+ * Listens after those of `on`.
+ *
+ * @template {Event} E
+ * @param {EventTarget} target
+ * @param {string} type
+ * @param {(event: E) => unknown} run
+ * @param {boolean} [capture]
+ */
+export const onLast = (target, type, run, capture) =>
+  target.addEventListener(type, guard(/** @type {(event: Event) => unknown} */ (run)), capture);

@@ -36,7 +36,8 @@ const visit = async (seed, { locks, script }) => {
     leave: () => {
       if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].leave();
     },
-    kill: () => {
+    kill: async () => {
+      await clock.advance(1); // the task that made events ends before the page can
       if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].kill();
     },
     hide: () => pick(pages)?.hide(),

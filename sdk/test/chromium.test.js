@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { SLOWDOWN, measure } from './support/speed.js';
 import { named, sleep, suite } from './support/suite.js';
 import { until } from './support/browser.js';
 
@@ -160,6 +161,15 @@ suite('chrome', (visit) => {
       sluice('track', 'visits', { n: 1 });
     }, collector.url, collector.keys.shop);
     assert.equal((await named(collector, 'visits')).length, 1);
+  });
+
+  visit('a slow page hardly notices', async (visitor, collector, site) => {
+    site.bodies['/blank'] = '<h1>Blank</h1>';
+    const options = { endpoint: collector.url, key: collector.keys.shop };
+    const found = await measure(visitor.context, `${site.origin}/blank`, options);
+    console.log(`at ${SLOWDOWN} times less speed, ms: ${JSON.stringify(found)}`);
+    assert.ok(found.init.quarter < 5, `init takes ${found.init.quarter} ms`);
+    assert.ok(found.longest.quarter <= 50, `a task takes ${found.longest.quarter} ms`);
   });
 
   visit("a page has the columns that Treasure Data's own SDK sends", async (visitor, collector, site) => {

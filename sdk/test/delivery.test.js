@@ -277,6 +277,7 @@ test('what a page could not send at all is sent by the next one', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
+  await browser.clock.advance(1);
   page.kill();
   await browser.clock.advance(1000);
   assert.equal(browser.server.requests.length, 0);

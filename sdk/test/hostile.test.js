@@ -118,6 +118,14 @@ test('a page that broke what only describes it is measured all the same', async 
   }
 });
 
+test('an event that cannot be written is given up alone, and counted', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  for (const text of ['one', circular, 10n, 'two']) page.sluice('track', 'visits', { text });
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows.map(({ text, sluice_dropped }) => [text, sluice_dropped]), [['one', undefined], ['two', 2]]);
+});
+
 test('a frame that may not ask for cookies is measured all the same', async () => {
   for (const id of ['storage', 'cookie']) {
     const browser = new Browser();

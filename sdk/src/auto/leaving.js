@@ -41,5 +41,5 @@ export const leaving = () => {
   on(document, 'visibilitychange', () => (document.visibilityState == 'visible' ? begin() : report()));
   on(window, 'pagehide', report);
   on(window, 'scroll', look);
-  begin();
+  setTimeout(begin); // it asks for the layout
 };

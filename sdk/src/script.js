@@ -1,6 +1,5 @@
-import { automatic } from './auto/automatic.js';
 import { commands } from './commands.js';
 import { install } from './install.js';
 import { guard } from './safe.js';
 
-guard(() => install(commands(automatic)))();
+guard(() => install(commands))();
