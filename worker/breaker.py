@@ -16,6 +16,9 @@ CONSULTED_SECONDS = 5.0
 """When one database has failed, the others that fail within this time are not looked up once more."""
 REMEMBERED_SECONDS = 300.0
 """A failure longer ago than this has nothing to do with the next one."""
+FORGIVEN_SHARE = 0.01
+"""Of the time, what a database may keep others waiting for ever and again."""
+SLOW = "slow"
 
 
 @dataclass(slots=True)
@@ -23,6 +26,8 @@ class _Health:
     last_success: float = float("-inf")
     failing_since: float | None = None
     last_failure: float = float("-inf")
+    delay: float = 0.0  # seconds for which others have waited for it, less what was forgiven since
+    delayed_at: float = 0.0
 
 
 class Breakers:
@@ -83,7 +88,8 @@ class Breakers:
         except LedgerUnavailableError:
             return  # what is known counts: parking is safe
         for database in self._open - is_open:
-            self._of(database).failing_since = None
+            health = self._of(database)
+            health.failing_since, health.delay = None, 0.0
         self._open = is_open
         self._read_at = self._clock.now()
 
@@ -100,6 +106,14 @@ class Breakers:
             health.failing_since = began
         health.last_failure = now
         return health.failing_since
+
+    def delayed(self, database: str, seconds: float) -> float:
+        """Note that others had to wait for it; return for how long in all, less one second in a hundred since."""
+        health, now = self._of(database), self._clock.now()
+        forgiven = (now - health.delayed_at) * FORGIVEN_SHARE
+        health.delay = max(0.0, health.delay - forgiven) + seconds
+        health.delayed_at = now
+        return health.delay
 
     def is_healthy(self, database: str) -> bool:
         """Tell whether the last import that was heard of went well."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from worker.accounts import Directory
 from worker.aside import AsideUnavailableError, Listed, SetAside
-from worker.breaker import Breakers
+from worker.breaker import SLOW, Breakers
 from worker.deadline import Deadline
 from worker.execution import Means
 from worker.ledger import LedgerUnavailableError
@@ -22,6 +22,10 @@ from worker.span import Kind
 
 BREAKER_LEFT_SECONDS = 300.0
 """A breaker that is open for so long, and has nothing parked behind it, is closed."""
+QUICK_SECONDS = 2.0
+"""A database that was slow is well again when it answers within this time."""
+SLOW_SECONDS = 3600.0
+"""After this time the worker tries a slow database once more, whatever its answers take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,12 @@ class Selection:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional."""
+        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
+
+        A schedule asks for nothing: the `account` of its event is AWS's.
+        """
+        if event.get("source") == "aws.events":
+            return cls()
         decision = event.get("decision")
         return cls(
             tuple(Kind(kind) for kind in event.get("kinds", ())) or (Kind.PARKED, Kind.IN_DOUBT),
@@ -128,12 +137,14 @@ class Redrive:
         """
         selection = selection or Selection()
         report, turn = Report(), Round(deadline, selection.decision)
-        turn.open = {breaker.database: breaker.since / 1000 for breaker in self._means.ledger.breakers()}
+        turn.open = {breaker.database: breaker for breaker in self._means.ledger.breakers()}
         for kind in selection.kinds:
             self._send_all(turn, kind, selection, report)
         if report.complete and selection == Selection():
             opened_before = self._means.clock.now() - BREAKER_LEFT_SECONDS
-            turn.well |= {name for name, since in turn.open.items() if since < opened_before} - turn.aimed
+            for database, breaker in turn.open.items():
+                if breaker.since / 1000 < opened_before and database not in turn.aimed:
+                    turn.well[database] = 0.0
             self._close(turn)
         self._means.journal.note(
             "redrive",
@@ -180,7 +191,11 @@ class Redrive:
         report.complete = report.complete and not queue and not turn.deadline.near
 
     def _close(self, turn: Round) -> None:
-        for database in sorted(turn.well & turn.open.keys()):
+        for database in [name for name in turn.open if name in turn.well]:
+            breaker, took = turn.open[database], turn.well[database]
+            age = self._means.clock.now() - breaker.since / 1000
+            if breaker.reason == SLOW and took > QUICK_SECONDS and age < SLOW_SECONDS:
+                continue  # it takes rows, but as slowly as before
             del turn.open[database]
             self._breakers.close(database)
 

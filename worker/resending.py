@@ -14,6 +14,7 @@ from worker.aside import SetAside
 from worker.chunk import Chunk, first_row
 from worker.deadline import Deadline
 from worker.execution import Means
+from worker.ledger import OpenBreaker
 from worker.record import is_reason
 from worker.sender import UNSENT, Upload
 from worker.span import Entry, Kind, Span, State
@@ -66,16 +67,16 @@ class Round:
         decision: what becomes of rows in doubt, where a person has decided.
         sick: databases that failed in it; they are left alone.
         aimed: databases of which chunks were met.
-        well: databases that took rows.
-        open: databases whose breaker is open, with the UNIX seconds since when.
+        well: databases that took rows, with the seconds that the fastest answer took.
+        open: open breakers by database.
     """
 
     deadline: Deadline
     decision: Decision | None = None
     sick: set[str] = field(default_factory=set)
     aimed: set[str] = field(default_factory=set)
-    well: set[str] = field(default_factory=set)
-    open: dict[str, float] = field(default_factory=dict)
+    well: dict[str, float] = field(default_factory=dict)
+    open: dict[str, OpenBreaker] = field(default_factory=dict)
 
 
 class Resending:
@@ -230,11 +231,13 @@ class Resending:
         chunk = Chunk.of_payload(self._key, self._chunk.rows, self._chunk.payload)
         unique_id = self._span.unique_id(self._key, database, entry.generation)
         upload = Upload(chunk, database, unique_id, oldest=self._chunk.first_seen / 1000)
+        began = self._means.clock.now()
         answer = self._means.uploader.sender.attempt(upload, READ_SECONDS, self._turn.deadline)
+        took = self._means.clock.now() - began
         free = fresh and upload.sure
         match answer.verdict:
             case Verdict.DELIVERED:
-                self._turn.well.add(database)
+                self._turn.well[database] = min(took, self._turn.well.get(database, took))
                 self._settle(delivered=True)
                 return self._gone(Result.DELIVERED)
             case Verdict.MISMATCH:

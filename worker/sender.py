@@ -106,7 +106,9 @@ class Sender:
                 status = self.treasure_data.create_table(database, table, READ_SECONDS)
         if status in (200, 409):
             return None
-        if status in (401, 403):
+        if status == 401:
+            return Answer(Verdict.KEY_REFUSED, "http_401")
+        if status == 403:
             return Answer(Verdict.REFUSED, "may_not_create")
         if 400 <= status < 500 and status not in (404, 408, 429):
             return Answer(Verdict.REFUSED, f"create_http_{status}")

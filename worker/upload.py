@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from shared.clock import Clock
-from worker.breaker import Breakers
+from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executor
@@ -29,6 +29,10 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 KEY_PATIENCE_SECONDS = 3.0
 """For how long a refused key is tried, until it has shown how other databases fare."""
+USUAL_SECONDS = 1.0
+"""A database that takes no longer than this keeps nobody waiting."""
+OTHERS_SECONDS = 600.0
+"""Databases that took rows within this time are there to be kept waiting."""
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
 
 
@@ -96,6 +100,7 @@ class _Lane:
     key_refused: bool = False
     fate: _Fate | None = None
     reason: str = ""
+    ended_at: float | None = None
 
 
 class Uploader:
@@ -152,6 +157,7 @@ class _Run:
         self._outcomes: dict[str, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None
+        self._began = uploader.clock.now()
 
     def run(self, uploads: Iterable[Upload]) -> dict[str, Outcome]:
         for upload in uploads:
@@ -176,6 +182,7 @@ class _Run:
             elif self._resting or self._ready or self._ready_failing:
                 self._u.clock.sleep(pause)
             else:
+                self._charge()
                 return self._outcomes
 
     def _queue(self, lane: _Lane) -> None:
@@ -251,9 +258,35 @@ class _Run:
                 self._halve(lane, upload)
             case Verdict.KEY_REFUSED | Verdict.PASSING:
                 self._failed(lane, upload, answer)
+        if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting():
+            self._u.breakers.open(lane.database, SLOW)
+            self._decide(lane, _Fate.PARK, SLOW)
         if lane.fate is not None:
             self._apply(lane)
+        if not lane.waiting and not lane.under_way:
+            lane.ended_at = self._u.clock.now()
         self._queue(lane)
+
+    def _keeps_others_waiting(self) -> bool:
+        """Tell whether most lanes have ended, and those that have not have had the time of a failing one."""
+        if self._u.clock.now() - self._began < self._u.limits.park_after:
+            return False
+        return 2 * sum(lane.ended_at is not None for lane in self._lanes.values()) >= len(self._lanes)
+
+    def _charge(self) -> None:
+        """Note which databases others had to wait for; one that does so again and again is sick, though it answers."""
+        ends = sorted(lane.ended_at or self._began for lane in self._lanes.values())
+        usual = max(self._began + USUAL_SECONDS, ends[(len(ends) - 1) // 2])
+        for lane in self._lanes.values():
+            late = (lane.ended_at or 0.0) - usual
+            if late <= 0 or self._u.breakers.is_open(lane.database):
+                continue
+            waited = self._u.breakers.delayed(lane.database, late)
+            since = self._u.clock.now() - OTHERS_SECONDS
+            if waited >= self._u.limits.park_after and self._u.breakers.others_succeeded(
+                lane.database, since
+            ):
+                self._u.breakers.open(lane.database, SLOW)
 
     def _well(self, lane: _Lane) -> None:
         self._u.breakers.succeeded(lane.database)

@@ -253,6 +253,46 @@ def test_one_chunk_that_always_fails_is_parked_alone() -> None:
     assert made.journal.counts["BreakersOpened"] == 0
 
 
+def test_a_slow_database_is_parked_in_time() -> None:
+    """A database that answers, but slowly, keeps a batch no longer than a failing one: what is left of it is parked."""
+    made = delivery()
+    client = made.means.uploader.sender.treasure_data
+    for n in range(50):
+        client.create_table(SICK, f"table_{n:02d}", 1)
+    fault(made, Kind.SLOW, seconds=5.0)
+    made.put(
+        envelope("sick", {f"table_{n:02d}": [row(f"s{n}")] for n in range(50)}),
+        *(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(10)),
+    )
+    began = made.clock.now()
+    assert made.deliver() is None
+    assert made.clock.now() - began < 20 + 10
+    assert set(kinds(made)) == {"parked"}
+    assert [breaker.reason for breaker in made.ledger.breakers()] == ["slow"]
+    made.send_aside()
+    assert made.objects() == []
+    assert [breaker.reason for breaker in made.ledger.breakers()] == ["slow"]
+    made.td.faults.clear()
+    put_round(made, 1)
+    made.deliver(11)
+    assert kinds(made) == ["parked"]
+    made.send_aside()
+    assert list(made.ledger.breakers()) == []
+    assert len(made.td.imports(SICK)) == 51
+
+
+def test_a_slow_treasure_data_parks_nothing() -> None:
+    """When all databases are slow, or there is only one, none keeps another waiting, and nothing is parked."""
+    for accounts in (10, 0):
+        made = delivery()
+        made.td.settings = Settings(answer_seconds=8.0)
+        for number in range(6):
+            count = put_round(made, number, accounts=accounts)
+            assert made.deliver(number * count) is None
+        assert made.objects() == []
+        assert list(made.ledger.breakers()) == []
+
+
 def test_many_hanging_databases_leave_threads_to_the_others() -> None:
     """Even when more databases hang than there are threads, the others' rows arrive within one time-out."""
     made = delivery(accounts=30, threads=8)
@@ -309,14 +349,23 @@ def test_the_worker_outlives_a_killed_redrive() -> None:
         assert made.objects() == []
 
 
-def test_p99_of_the_others() -> None:
-    """With one database hanging for an hour, the others' p99 is at most 1.5 times that of a run without the fault."""
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [
+        (Kind.HANG, {}),
+        (Kind.STATUS, {"status": 500}),
+        (Kind.STATUS, {"status": 403}),
+        (Kind.SLOW, {"seconds": 8.0}),
+    ],
+)
+def test_p99_of_the_others(kind: Kind, members: dict[str, Any]) -> None:
+    """With one database broken, hanging or slow for an hour, the others' p99 is at most 1.5 times what it is without."""
 
     def p99(*, sick: bool) -> float:
         made = delivery()
         start = made.clock.now()
         if sick:
-            fault(made, Kind.HANG, end=start + 3600)
+            fault(made, kind, end=start + 3600, **members)
         waited: list[float] = []
         sender = made.means.uploader.sender
         attempt = sender.attempt
