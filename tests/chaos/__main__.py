@@ -6,6 +6,7 @@ can be written to a file. Ends with status 1 where a promise was broken, after p
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -63,6 +64,26 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
     console.print(f"{time.monotonic() - began:.0f} s")
     click.echo(report.json())
     sys.exit(bool(report.failures))
+
+
+def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
+    """Yield the runs and show how far they are: a bar on a terminal, else a line for every tenth."""
+    columns = (
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("schedules", total=total)
+        for count, ran in enumerate(runs, 1):
+            yield ran
+            failed = f", {len(report.failures)} failed" if report.failures else ""
+            progress.update(task, advance=1, description=f"schedules{failed}")
+            if not console.is_terminal and (
+                count == total or count * 10 // total > (count - 1) * 10 // total
+            ):
+                console.print(f"{count} of {total} schedules{failed}")
 
 
 def _write_trace(job: tuple[int, int], path: Path) -> None:

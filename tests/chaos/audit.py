@@ -23,8 +23,18 @@ class _Impatient:
 
 
 def rows_of(stored: bytes) -> list[dict[str, Any]]:
-    """Return the rows of an object of what is set aside."""
-    payload = aside.decode(stored).payload
+    """Return the rows of an object of what is set aside; none where it holds what could not become rows."""
+    chunk = aside.decode(stored)
+    return _unpacked(chunk.payload) if chunk.payload_form == "rows" else []
+
+
+def originals_of(stored: bytes) -> list[bytes]:
+    """Return what an object holds of what could not become rows."""
+    chunk = aside.decode(stored)
+    return _unpacked(chunk.payload) if chunk.payload_form == "original" else []
+
+
+def _unpacked(payload: bytes) -> list[Any]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
     unpacker.feed(payload)
     return list(unpacker)

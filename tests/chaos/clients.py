@@ -212,13 +212,13 @@ class Kinesis(_Client):
             if operation == "get_records":
                 errors.append(client_error("ExpiredIteratorException", name))
             return self.effects.fail(what, chances.choice(errors), chances.choice((0.02, 1.0)))
-        if trouble.strike(Kind.KINESIS_DOWN):
+        if trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
         return self.effects.perform(what, action, self._time())
 
     def _put(self, what: str, action: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
-        if chances := trouble.strike(Kind.KINESIS_DOWN):
+        if chances := trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             errors = (
                 EndpointConnectionError(endpoint_url=_URL),
                 ConnectTimeoutError(endpoint_url=_URL),

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,8 @@ class Pipeline:
         audit: takes balances meanwhile.
         missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
             the first time, before anything was replayed.
+        resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
+        garbage: undecodable records that were put on the stream.
         lost_batches: records that the event source gave up, which it never must.
     """
 
@@ -45,6 +48,7 @@ class Pipeline:
         self.accepted: dict[int, float] = {}
         self.sent: dict[int, Sent] = {}
         self.statuses: list[int] = []
+        self.garbage: list[bytes] = []
         self.lost_batches = 0
         self._simulation = world.simulation
         self._trouble = world.trouble
@@ -75,6 +79,7 @@ class Pipeline:
             new_id=lambda: "request",
         )
         self._next_tick = float("inf")
+        self.resends_dead_letters = self._chance.random() < 0.5
         self.audit = Audit(world)
         self.missing: list[int] = []
         world.stream.landed = self._record_landed
@@ -105,6 +110,8 @@ class Pipeline:
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
+        for account in self.world.accounts:
+            self.world.remap(account, status="active")
         for _ in range(2):
             self._redriving = False
             self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
@@ -112,6 +119,18 @@ class Pipeline:
             self._redrive_by_timer()
             self._replay_everything()
             self.rest(hours=24)
+        if self.resends_dead_letters:
+            self._redrive_dead_letters()
+
+    def _redrive_dead_letters(self) -> None:
+        """Send what was refused again, as an operator does when the cause is gone."""
+        for _ in range(3):
+            self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+            self._simulation.run(self._simulation.now + _STEP)
+        self._simulation.run(self._simulation.now + 2 * 3600)
+        self.rest(hours=24)
+        self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+        self._simulation.run(self._simulation.now + _STEP)
 
     def heal(self) -> None:
         """End all trouble."""
@@ -270,21 +289,43 @@ class Pipeline:
     def act(self, act: Act) -> None:
         """Let an operator do something now."""
         self._trouble.count(act.kind)
-        match act.kind:
-            case Kind.REDRIVE:
-                self.redrive.invoke({}, lambda _outcome: None)
-            case Kind.REMAP:
-                self.world.remap(*act.arguments)
-            case Kind.LIMITS:
-                self.world.cut = act.arguments
-                for function in self.functions:
-                    function.deploy()
-            case Kind.RESHARD:
-                self._reshard(*act.arguments)
-            case Kind.REPLAY:
-                self._replay(*act.arguments)
-            case Kind.STANDSTILL:
-                self._stand_still(*act.arguments)
+        {
+            Kind.REDRIVE: self._redrive_by_hand,
+            Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
+            Kind.DISABLE: lambda account, off: self.world.remap(
+                account, status="disabled" if off else "active"
+            ),
+            Kind.GARBAGE: self._put_garbage,
+            Kind.REWIND: self._rewind,
+            Kind.LIMITS: self._limit,
+            Kind.RESHARD: self._reshard,
+            Kind.REPLAY: self._replay,
+            Kind.STANDSTILL: self._stand_still,
+        }[act.kind](*act.arguments)
+
+    def _redrive_by_hand(self, kinds: Sequence[str]) -> None:
+        self.redrive.invoke({"kinds": list(kinds)}, lambda _outcome: None)
+
+    def _put_garbage(self, data: bytes) -> None:
+        self.garbage.append(data)
+        self.world.stream.put_record(StreamName=STREAM, Data=data, PartitionKey="garbage")
+
+    def _limit(self, rows: int, size: int) -> None:
+        """Let a new version be deployed, which cuts chunks otherwise."""
+        self.world.cut = (rows, size)
+        for function in self.functions:
+            function.deploy()
+
+    def _rewind(self, where: float, start: float) -> None:
+        """Let the event source read a shard again from an earlier record on."""
+        shards = self._shards()
+        poller = self._poller.pollers.get(shards[int(where * len(shards))])
+        records = self._records(poller.shard_id) if poller is not None else []
+        if poller is None or not records:
+            return
+        with suppress(ValueError):  # an invocation is under way
+            poller.rewind(records[int(start * len(records))].sequence_number)
+        self._tick_at(self._simulation.now)
 
     def _stand_still(self, seconds: float) -> None:
         self._standstill_until = self._simulation.now + seconds

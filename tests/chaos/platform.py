@@ -48,6 +48,7 @@ class Function:
         self.timeout = timeout
         self.running: set[Process] = set()
         self.invocations = 0
+        self.left_behind = 0
         self.errors: list[tuple[str, str]] = []
         self._effects = effects
         self._simulation: Simulation = effects.simulation
@@ -77,6 +78,7 @@ class Function:
         if sandbox.leftover is not None and not sandbox.leftover.idle:
             sandbox.leftover.frozen = True
         elif not process.idle:
+            self.left_behind += len(process.tasks)
             process.frozen = True
             sandbox.leftover = process
         else:

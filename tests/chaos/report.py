@@ -58,10 +58,10 @@ class Report:
             misjudged=len(verdict.misjudged),
             miscounted=len(verdict.miscounted),
             stuck=len(verdict.stuck),
-            ambiguous=0 if verdict.strikes[Kind.UNASKABLE] else verdict.ambiguous,
-            ambiguous_unaskable=verdict.ambiguous if verdict.strikes[Kind.UNASKABLE] else 0,
+            ambiguous=verdict.ambiguous,
+            unasked=verdict.unasked,
         )
-        if verdict.violations or (verdict.ambiguous and not verdict.strikes[Kind.UNASKABLE]):
+        if verdict.violations:
             self.failures.append(ran)
         for kind, strikes in verdict.strikes.items() or [(NO_TROUBLE, 0)]:
             line = self._lines.setdefault(str(kind), _Line())
@@ -120,7 +120,7 @@ class Report:
                     name: self.totals[name]
                     for name in ("both", "misjudged", "miscounted", "stuck", "ambiguous")
                 },
-                "ambiguous_unaskable": self.totals["ambiguous_unaskable"],
+                "unasked": self.totals["unasked"],
                 "failed": len(self.failures),
                 "largest_delay_seconds": round(self.largest_delay),
                 "processor_seconds": round(self.seconds),

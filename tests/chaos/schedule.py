@@ -132,6 +132,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7)),
     Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7)),
     Kind.KINESIS_DOWN: (1, _LONG, (1.0,)),
+    Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
     Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,)),
@@ -153,14 +154,24 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,)),
 }
 
-_ACTS = (Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL)
+_ACTS: dict[Kind, int] = {  # and how many at most
+    Kind.REPLAY: 12,
+    Kind.REDRIVE: 8,
+    Kind.REMAP: 6,
+    Kind.LIMITS: 5,
+    Kind.RESHARD: 4,
+    Kind.STANDSTILL: 2,
+    Kind.DISABLE: 4,
+    Kind.GARBAGE: 10,
+    Kind.REWIND: 6,
+}
 _SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
 
 DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that a schedule can be told to have; a time-out is what others bring about."""
 
 
-COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE}
+COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE, Kind.KINESIS_LONG_OUTAGE}
 """Schedules with these take many seconds of computing: mixtures seldom have them."""
 
 
@@ -219,7 +230,9 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.REMAP: (Kind.REPLAY, Kind.TD_5XX),
     Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
     Kind.BORDERS: (Kind.TD_5XX,),
-    Kind.REDRIVE: (Kind.TD_BROKEN_DATABASE,),
+    Kind.REDRIVE: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
+    Kind.REWIND: (Kind.TD_5XX, Kind.BORDERS),
+    Kind.DISABLE: (Kind.REPLAY, Kind.TD_BROKEN_DATABASE),
     Kind.SQS_DOWN: (Kind.KINESIS_THROTTLE,),
     Kind.SQS_LOST_ANSWER: (Kind.KINESIS_LOST_ANSWER,),
     Kind.SQS_TWICE: (Kind.KINESIS_LOST_ANSWER,),
@@ -294,6 +307,9 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
     return [""]
 
 
+_GARBAGE = (b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}')
+
+
 def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
     def times(most: int) -> list[float]:
         return [START + setup.horizon * chance.random() for _ in range(chance.randint(1, most))]
@@ -302,18 +318,13 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
     accounts = [account for account, _ in setup.databases]
     arguments: dict[Kind, Callable[[], tuple[Any, ...]]] = {
         Kind.REPLAY: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
-        Kind.REDRIVE: lambda: (),
+        Kind.REDRIVE: lambda: (chance.choice(((), (), ("dead_letter",), ("parked",), ("in_doubt",))),),
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, 14 * HOUR)),),
+        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
+        Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
+        Kind.REWIND: lambda: (chance.random(), chance.random()),
     }
-    most = {
-        Kind.REPLAY: 12,
-        Kind.REDRIVE: 8,
-        Kind.REMAP: 6,
-        Kind.LIMITS: 5,
-        Kind.RESHARD: 4,
-        Kind.STANDSTILL: 2,
-    }
-    return [Act(at, kind, arguments[kind]()) for at in times(most[kind])]
+    return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind])]

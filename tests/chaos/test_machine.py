@@ -23,6 +23,7 @@ _EVERYWHERE = [
     if kind
     not in {
         *(Kind.TIMEOUT, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL),
+        *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         *(Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_HANGING_DATABASE),
         *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF),
@@ -100,7 +101,11 @@ class PipelineMachine(RuleBasedStateMachine):
             st.tuples(
                 st.just(Kind.REPLAY), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 9))
             ),
-            st.just((Kind.REDRIVE, ())),
+            st.just((Kind.REDRIVE, ((),))),
+            st.just((Kind.REDRIVE, (("dead_letter",),))),
+            st.just((Kind.GARBAGE, (b"\xff",))),
+            st.tuples(st.just(Kind.REWIND), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99))),
+            st.tuples(st.just(Kind.DISABLE), st.tuples(st.sampled_from(ACCOUNTS), st.booleans())),
             st.tuples(st.just(Kind.REMAP), st.tuples(st.sampled_from(ACCOUNTS), st.sampled_from(DATABASES))),
             st.tuples(st.just(Kind.LIMITS), st.tuples(st.sampled_from([1, 3]), st.sampled_from([200, 5000]))),
             st.tuples(

@@ -50,6 +50,7 @@ class Kind(StrEnum):
     KINESIS_LATE = "kinesis put lands late"
     KINESIS_DOWN = "kinesis gone"
     KINESIS_READ = "kinesis reads fail"
+    KINESIS_LONG_OUTAGE = "kinesis gone beyond half the retention"
     RESHARD = "reshard"
     # SQS
     SQS_DOWN = "sqs gone"
@@ -78,8 +79,11 @@ class Kind(StrEnum):
     REPLAY = "replay"
     REDRIVE = "redrive by hand"
     REMAP = "remap"
+    DISABLE = "account disabled"  # for a while; its rows are dead letters
+    GARBAGE = "undecodable record"
     LIMITS = "part limits changed"
     BORDERS = "batches cut anew"
+    REWIND = "event source forgets its checkpoint"
 
 
 @dataclass(frozen=True, slots=True)

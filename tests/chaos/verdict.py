@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.chaos.audit import Audit, rows_of
+from tests.chaos.audit import Audit, originals_of, rows_of
 from tests.chaos.pipeline import Pipeline
 from tests.chaos.trouble import Kind
 from tests.chaos.world import BUCKET
@@ -15,6 +15,7 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "row_too_large": (Kind.TD_TOO_LARGE,),
     "may_not_create": (Kind.TD_FORBIDDEN_DATABASE, Kind.TD_UNAUTHORIZED),
     "no_such_database": (Kind.REMAP,),
+    "disabled_account": (Kind.DISABLE,),
 }
 _MAY_BE_RAISED = ("LedgerUnavailableError", "AsideUnavailableError")
 
@@ -34,7 +35,8 @@ class Verdict:
         both: events that are in Treasure Data and dead letters too, or dead letters twice.
         misjudged: events set aside for a reason that nothing explains.
         miscounted: where the balance that operators see is not what the stand-in and S3 hold.
-        ambiguous: rows that were reported as perhaps doubled.
+        ambiguous: rows that were reported as perhaps doubled although the key may query.
+        unasked: rows that were reported as perhaps doubled because the key may not.
         stuck: what has not come to rest.
         largest_delay: seconds from acceptance to Treasure Data.
         strikes: trouble that really occurred, by kind.
@@ -51,6 +53,7 @@ class Verdict:
     misjudged: list[int] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
     ambiguous: int = 0
+    unasked: int = 0
     stuck: list[str] = field(default_factory=list)
     largest_delay: float = 0.0
     strikes: Counter[Kind] = field(default_factory=Counter)
@@ -67,6 +70,7 @@ class Verdict:
             "both": len(self.both),
             "misjudged": len(self.misjudged),
             "miscounted": len(self.miscounted),
+            "ambiguous": self.ambiguous,
             "stuck": len(self.stuck),
         }
         return Counter({name: count for name, count in broken.items() if count})
@@ -75,10 +79,12 @@ class Verdict:
 def judge(pipeline: Pipeline) -> Verdict:
     """Return what became of a pipeline's events once it has run."""
     world = pipeline.world
+    may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(
         events=pipeline.schedule.events,
         accepted=len(pipeline.accepted),
-        ambiguous=world.counts["RowsAmbiguous"],
+        ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
+        unasked=0 if may_query else world.counts["RowsAmbiguous"],
         strikes=world.trouble.strikes,
         checksum=world.simulation.checksum,
         steps=world.simulation.steps,
@@ -86,7 +92,7 @@ def judge(pipeline: Pipeline) -> Verdict:
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     reasons = _aside(pipeline, verdict)
-    may_double = not pipeline.schedule.setup.may_query and verdict.ambiguous > 0
+    may_double = verdict.unasked > 0
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
         if number in pipeline.accepted and not found and reason is None and number not in verdict.lost:
@@ -99,6 +105,8 @@ def judge(pipeline: Pipeline) -> Verdict:
             continue
         if found:
             verdict.both.append(number)
+        if pipeline.resends_dead_letters:
+            verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
         if not any(verdict.strikes[kind] for kind in _CAUSES.get(reason, ())):
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
@@ -144,8 +152,10 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
 def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
     """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
     reasons: dict[int, str] = {}
+    garbage: Counter[bytes] = Counter()
     for name, stored in pipeline.world.bucket.objects(BUCKET).items():
         rows = rows_of(stored.body)
+        garbage.update(originals_of(stored.body))
         if "/dead_letter/" not in name:
             reasons |= {int(row["n"]): "" for row in rows}
             continue
@@ -156,12 +166,17 @@ def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
             if reasons.get(number):
                 verdict.both.append(number)
             reasons[number] = reason
+    if garbage != Counter(pipeline.garbage):
+        verdict.stuck.append(f"of undecodable records {dict(garbage)} are set aside")
     return reasons
 
 
 def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     world = pipeline.world
     verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
+    verdict.stuck += [
+        f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
+    ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
     verdict.stuck += [name for name in world.bucket.objects(BUCKET) if "/dead_letter/" not in name]
     for function in pipeline.functions:

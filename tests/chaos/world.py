@@ -3,6 +3,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -169,9 +170,9 @@ class World:
             self.mapped[name].add(account.database)
         register.apply(self.redis_server, self.accounts, self.simulation.now)
 
-    def remap(self, account: str, database: str) -> None:
-        """Map an account to another database."""
-        self.accounts[account] = Account(database)
+    def remap(self, name: str, **changes: Any) -> None:
+        """Change an account in the file, and apply it."""
+        self.accounts[name] = replace(self.accounts[name], **changes)
         if not self.trouble.active(Kind.REDIS_EMPTY):
             self.apply_accounts()
 
@@ -198,6 +199,8 @@ class World:
         from local.treasure_data import Request
         from tests.chaos.traffic import TABLES
 
+        if not self.schedule.setup.may_query:
+            self.trouble.count(Kind.UNASKABLE)
         if not self.schedule.setup.tables_exist:
             self.trouble.count(Kind.TD_TABLE_MISSING)
             return
@@ -227,8 +230,6 @@ class World:
             self.redis_server.flushall()
 
     def _limit_imports(self, most: int) -> None:
-        from dataclasses import replace
-
         if most < 1024 and self.trouble.active(Kind.TD_TOO_LARGE):
             self.trouble.count(Kind.TD_TOO_LARGE)
         self.td.settings = replace(self.td.settings, largest_import=most)
