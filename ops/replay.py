@@ -16,12 +16,14 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops import screen
-from ops.failure import INTERRUPTED, UNFINISHED
+from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
+from ops.set_aside import listed
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
 from worker.forced import Forced, InvalidReplayError
+from worker.span import Kind
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""
@@ -234,12 +236,40 @@ def command(
     if dry_run:
         _count(stream, shards, stretch, as_json=as_json)
         return
+    replay = Replay(stream, lambda event: stack.invoke("WorkerFunction", event), clock)
     if forced is not None:
         screen.confirm(
             "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
         )
-    replay = Replay(stream, lambda event: stack.invoke("WorkerFunction", event), clock)
+        # What is not delivered yet is not lost: it must come by the shard's own chain, and by that alone.
+        stretch = Stretch(start, _past(end, clock.now()), forced)
+        plain = Stretch(start, stretch.end)
+        code = _run(replay, stack, shards, plain, then=stretch, as_json=as_json)
+        if code:
+            ctx.exit(code)
+        _refuse_set_aside(stack, forced)
     ctx.exit(_run(replay, stack, shards, stretch, as_json=as_json))
+
+
+def _past(end: Border, now: float) -> Border:
+    """Return an end before which nothing can come any more."""
+    if end.number is not None or (end.at is not None and end.at <= now):
+        return end
+    return Border(at=int(now * 1000) / 1000)
+
+
+def _refuse_set_aside(stack: Stack, forced: Forced) -> None:
+    """Refuse while rows of what is sent again are set aside and will go out by themselves.
+
+    Raises:
+        Failure: some are.
+    """
+    waiting = listed(stack, (Kind.PARKED, Kind.IN_DOUBT), forced.account, forced.table)
+    if rows := sum(one.rows for one in waiting):
+        raise Failure(
+            f"{screen.plural(rows, 'row')} of this {'is' if rows == 1 else 'are'} set aside and would be doubled: "
+            f"send them first, `sluice redrive {stack.option}`, or narrow the replay with --account and --table"
+        )
 
 
 def _forced(start: Border, end: Border, tag: str | None, account: str | None, table: str | None) -> Forced:
@@ -278,7 +308,16 @@ def _count(stream: Stream, shards: list[str], stretch: Stretch, *, as_json: bool
         screen.show_table(("shard", "records"), list(counts.items()))
 
 
-def _run(replay: Replay, stack: Stack, shards: list[str], stretch: Stretch, *, as_json: bool) -> int:
+def _run(
+    replay: Replay,
+    stack: Stack,
+    shards: list[str],
+    stretch: Stretch,
+    *,
+    as_json: bool,
+    then: Stretch | None = None,
+) -> int:
+    """Replay shards and say how it went; a pass before another (`then`) says nothing unless it stops."""
     done: dict[str, Progressing] = {}
     code, why = 0, ""
     with _progress(hidden=as_json) as show:
@@ -297,7 +336,11 @@ def _run(replay: Replay, stack: Stack, shards: list[str], stretch: Stretch, *, a
                 code, why = UNFINISHED, f"{error}: `sluice status {stack.option}` says why"
                 break
     records = sum(progress.records for progress in done.values())
-    left = _commands(stack, shards, stretch, done) if code else []
+    left = []
+    if code:
+        left = _commands(stack, shards, stretch, done) if then is None else _commands(stack, shards, then, {})
+    elif then is not None:
+        return code
     if as_json:
         screen.show_json(
             {
@@ -341,7 +384,7 @@ def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: dict[str,
 def _option(name: str, border: Border) -> list[str]:
     if border.number is None and border.at is None:
         return []
-    return [name, str(border.number) if border.number is not None else screen.utc(border.at or 0)]
+    return [name, _text(border, "")]
 
 
 @contextmanager
@@ -352,12 +395,13 @@ def _progress(*, hidden: bool) -> Iterator[Callable[[str, dict[str, Progressing]
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=screen.console(stderr=True), disable=hidden, transient=True) as progress:
+    out = screen.console(stderr=True)
+    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as progress:
         task = progress.add_task("reading", total=None)
 
         def show(shard: str, done: dict[str, Progressing]) -> None:
             arrived = done[shard].arrived
-            at = f", arrived {screen.utc(arrived)}" if arrived else ""
+            at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
             records = sum(one.records for one in done.values())
             progress.update(task, description=f"{shard}{at}", completed=records)
 

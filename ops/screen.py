@@ -56,8 +56,9 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def utc(seconds: float) -> str:
-    """Return UNIX seconds as people read them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return UNIX seconds as people read them, with a fraction where there is one."""
+    precision = "seconds" if seconds == int(seconds) else "milliseconds"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def lasting(seconds: float) -> str:

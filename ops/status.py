@@ -117,7 +117,7 @@ class State:
             if self.held:
                 faults.append(self.held)
         faults += [
-            f"{breaker.database} is sick since {screen.utc(breaker.since / 1000)} ({breaker.reason})"
+            f"{breaker.database} is sick since {screen.utc(breaker.since // 1000)} ({breaker.reason})"
             for breaker in self.breakers
         ]
         kinds: Counter[str] = Counter()
@@ -315,7 +315,7 @@ def _tables(state: State) -> Iterator[tuple[str, tuple[str, ...], list[tuple[obj
     yield (
         "Sick databases",
         ("database", "since", "reason"),
-        [(one.database, screen.utc(one.since / 1000), one.reason) for one in state.breakers],
+        [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
     )
     if state.balance is not None:
         columns = (

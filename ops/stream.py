@@ -84,8 +84,8 @@ class Stream:
         since = self.trimmed_before()
         if start.at is not None and start.at < since - _TRIMMED_MARGIN_SECONDS:
             raise Failure(
-                f"the stream keeps records since {screen.utc(since)} only, nothing from {screen.utc(start.at)}: "
-                f"give --from {screen.utc(since)} or later; what is older is in Treasure Data or set aside"
+                f"the stream keeps records since {screen.utc(int(since) + 1)} only, nothing from {screen.utc(start.at)}: "
+                f"give --from {screen.utc(int(since) + 1)} or later; what is older is in Treasure Data or set aside"
             )
 
     def read(self, shard: str, start: Border, end: Border) -> Iterator[list[Read]]:
@@ -146,7 +146,7 @@ class Stream:
         if start.number is not None and int(record["SequenceNumber"]) > start.number:
             raise Failure(
                 f"the record {start.number} of {shard} has expired: the first that is kept is "
-                f"{record['SequenceNumber']}, of {screen.utc(_arrival(record))}; give that with --from"
+                f"{record['SequenceNumber']}, of {screen.utc(int(_arrival(record)))}; give that with --from"
             )
 
 

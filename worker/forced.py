@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from shared import names
-from worker.record import NOBODY, Record
+from worker.record import NOBODY, Record, is_reason
 
 _TAG_LENGTH = 64
 
@@ -67,8 +67,9 @@ class Forced:
         number, arrived_at, (version, account, key_id, received_at, request_id, attempt, blocks) = record
         if self.account is not None and account != self.account:
             blocks = ()
-        elif self.table is not None:
-            blocks = tuple(block for block in blocks if block[0] == self.table)
+        blocks = tuple(
+            block for block in blocks if not is_reason(block[0]) and self.table in (None, block[0])
+        )  # what could not become rows was never delivered
         if not blocks:
             return number, arrived_at, (version, NOBODY, "", received_at, "", 0, ())
         return number, arrived_at, (version, account, key_id, received_at, request_id, attempt, blocks)

@@ -187,3 +187,26 @@ def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
 
     assert 3 == result.exit_code
     assert "FAULT  Treasure Data: it refuses our API key" in result.stdout
+
+
+def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
+    """A forced replay refuses while rows of its account are parked; once they are delivered nothing is doubled."""
+    fault = {"kind": "status", "status": 429, "action": "import", "database": "field_app", "retry_after": 100}
+    sluice.td("faults", fault)
+    sluice.send("app", "parked_rows", "a")
+    until(lambda: any(one["kind"] == "parked" for one in sluice.json("status --local")["aside"]))
+    sluice.heal()
+
+    refused = sluice.run("replay --local --force --tag parked --account app --yes")
+    assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
+    assert "is set aside and would be doubled: send them first, `sluice redrive --local`" in refused.stderr
+
+    assert 1 == sluice.json("redrive --local")["delivered"]
+    assert sluice.json("replay --local --force --tag parked --account app --table parked_rows")["complete"]
+    # The worker may still take the database for sick, and park them; and Treasure Data had lost nothing.
+    until(
+        lambda: (
+            sluice.json("redrive --local")["kept"] == 0
+            and sluice.rows("field_app", "parked_rows") == ["a", "a"]
+        )
+    )

@@ -123,7 +123,7 @@ def test_a_stretch_that_has_expired_is_refused() -> None:
     delivery.clock.sleep(22 * 3600)
     stream = Stream(delivery.kinesis.client, STREAM, delivery.clock)
 
-    with pytest.raises(Failure, match="the stream keeps records since 2023-11-14T23:13:20Z only"):
+    with pytest.raises(Failure, match="the stream keeps records since 2023-11-14T23:13:21Z only"):
         stream.check(Border(at=START))
     with pytest.raises(
         Failure, match=f"the record {number} of {SHARD} has expired: the first that is kept is"

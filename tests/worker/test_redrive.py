@@ -271,6 +271,17 @@ def test_chunks_are_selected_by_reason_and_time(selected: dict[str, Any], delive
     assert (report.delivered, report.kept) == (delivered, 0)
 
 
+def test_a_schedule_selects_nothing_by_its_account() -> None:
+    """The account in EventBridge's event is AWS's, not one of ours: the scheduled run sends everything."""
+    event = {
+        "version": "0",
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+    }
+    assert Selection.from_event(event) == Selection()
+
+
 def test_md5_mismatch_is_asked_about() -> None:
     """When Treasure Data says that it has something else than was sent, it is asked what it has."""
     made = Delivery()
