@@ -4,12 +4,16 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import click
+
 import ingest.journal
+import ops.cli
+import ops.failure
 import worker.journal
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
@@ -55,7 +59,63 @@ def metrics_table(metrics: Mapping[str, str]) -> str:
     return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in metrics.items()))
 
 
+def commands_table() -> str:
+    """Return a Markdown table of the commands of `sluice`."""
+    return _table(("command", "does"), [(f"`{name}`", _first_line(command)) for name, command in _commands()])
+
+
+def options_table() -> str:
+    """Return a Markdown table of the options of `sluice`, each with the commands that have it."""
+    commands: dict[tuple[str, str], list[str]] = {}
+    for name, command in _commands():
+        for option in _options(command):
+            place = f"`{', '.join(option.opts)}`", option.help or ""
+            commands.setdefault(place, []).append(name.partition(" ")[2].partition(" <")[0])
+    rows = [(option, _named(names), meaning) for (option, meaning), names in commands.items()]
+    return _table(("option", "of", "meaning"), sorted(rows, key=lambda row: (row[1], row[0])))
+
+
+def _named(commands: list[str]) -> str:
+    on_stacks = sum(any(option.opts == ["--stack"] for option in _options(one)) for _, one in _commands())
+    return (
+        "every command on a stack"
+        if len(commands) == on_stacks
+        else ", ".join(f"`{name}`" for name in commands)
+    )
+
+
+def exits_table() -> str:
+    """Return a Markdown table of the exit codes of `sluice`."""
+    return _table(
+        ("code", "meaning"), [(str(code), meaning) for code, meaning in ops.failure.EXIT_CODES.items()]
+    )
+
+
+def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+        else:
+            arguments = [
+                parameter.make_metavar()
+                for parameter in command.params
+                if isinstance(parameter, click.Argument)
+            ]
+            yield " ".join((path, name, *(f"<{argument}>" for argument in arguments))), command
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+
+
+def _first_line(command: click.Command) -> str:
+    return " ".join((command.help or "").partition("\n\n")[0].split())
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands_table,
+    "options": options_table,
+    "exits": exits_table,
     "parameters": parameters_table,
     "outputs": outputs_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
