@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from zlib import crc32
 
 from ingest import client_clock, repetition
@@ -140,7 +141,9 @@ class Intake:
         for index, event in enumerate(batch.events):
             try:
                 table = _addressee(event, batch)
-                row = rows.encode(event, arrival, lambda: new_event_id(now, self._entropy))
+                row = rows.encode(
+                    event, arrival, partial(self._event_id, key.account, batch.id, index, event)
+                )
             except rows.Rejected as verdict:
                 rejected.append(Rejection(index, verdict.code, verdict.message))
             else:
@@ -159,6 +162,10 @@ class Intake:
         if rejected:
             self._journal.count("EventsRejected", len(rejected))
         return Verdict(accepted, rejected)
+
+    def _event_id(self, account: str, batch_id: str, index: int, event: object) -> str:
+        """Return the id of an event that brings none; of one that may be repeated it must be the same each time."""
+        return repetition.event_id(account, batch_id, index, event) if batch_id else self.new_id()
 
     def _put(
         self, taken: Sequence[Taken], key: WriteKey, now: int, batch: Batch, partition_key: str

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from shared import envelope, json_codec, rows
 from shared.envelope import Envelope
+from shared.event_id import derived_event_id
 
 MEMORY_SECONDS = 3600
 """A repetition is known for so long after the first request."""
@@ -52,7 +53,7 @@ def envelopes(
         return envelope.divide(rows_of_share, account, key_id, received_at, request_id)
 
     for item in taken:
-        text = f"{item.table}\n{json_codec.dump(item.event)}\n".encode(errors="replace")
+        text = f"{item.table}\n{_text(item.event)}\n".encode(errors="replace")
         if share and size + len(text) + _ADDED_BYTES > _SHARE_BYTES:
             yield from divided()
             number, share, digest, size = number + 1, [], hashlib.sha256(), 0
@@ -61,6 +62,31 @@ def envelopes(
         size += len(text) + _ADDED_BYTES
     if share:
         yield from divided()
+
+
+def event_id(account: str, batch_id: str, index: int, event: object) -> str:
+    """Return the id of an event that brings none, the same each time that it is sent under this batch id."""
+    digest = hashlib.sha256(_text(event).encode(errors="replace")).hexdigest()
+    return derived_event_id(account, f"{batch_id}/{digest}", index)
+
+
+def _text(event: object) -> str:
+    """Return what was sent, as text that is the same each time.
+
+    An event whose values are as deep as they may be is itself a level deeper than what can be written as one.
+    """
+    try:
+        return json_codec.dump(event)
+    except json_codec.TooDeepError:
+        members = event.items() if isinstance(event, dict) else ()
+        return "\n".join(f"{name}\n{_value_text(value)}" for name, value in members)
+
+
+def _value_text(value: object) -> str:
+    try:
+        return json_codec.dump(value)
+    except json_codec.TooDeepError:
+        return ""  # such an event becomes no row
 
 
 def since(received_at: int, sent_at: object, made_at: object) -> int:

@@ -18,9 +18,15 @@ def new_event_id(now_ms: int, entropy: Callable[[int], bytes]) -> str:
     return str(uuid.UUID(int=value | chance & _LOW_62))
 
 
-def derived_event_id(shard: str, sequence_number: str, index: int) -> str:
-    """Return a UUIDv8 made of where the event stands on the stream, so that it is the same at each reading."""
-    digest = hashlib.sha256(f"{shard}/{sequence_number}/{index}".encode()).digest()
+def derived_event_id(whole: str, part: str, index: int) -> str:
+    """Return a UUIDv8 made of where the event stands, so that it is the same each time that it is met there.
+
+    Args:
+        whole: a shard; or an account.
+        part: the sequence number of a record of the shard; or a request of the account.
+        index: of the event in it, from 0.
+    """
+    digest = hashlib.sha256(f"{whole}/{part}/{index}".encode(errors="replace")).digest()
     value = int.from_bytes(digest[:16], "big")
     value = value & ~(0xF << 76) & ~(3 << 62) | _VERSION_8 | _VARIANT
     return str(uuid.UUID(int=value))

@@ -1,32 +1,33 @@
-"""TLS in front of a server that speaks none, as a context manager."""
+"""HTTPS before a plain HTTP server, as a browser meets it."""
 
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support import certificate
+
 
 class TlsFront:
-    """Takes TLS connections on a free port and hands their bytes on.
+    """Takes TLS connections on a free port and hands their content to a port of this machine; a context manager.
 
     Args:
-        port: of the server behind it, on loopback.
-        certificate: path of its certificate.
-        key: path of the certificate's key.
+        port: where the plain server listens.
+        folder: for the certificate, which nobody trusts.
 
     Attributes:
-        port: where it listens.
+        port: where it listens itself.
     """
 
-    def __init__(self, port: int, certificate: Path, key: Path) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         self._target = port
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*certificate.make(folder))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
@@ -36,27 +37,29 @@ class TlsFront:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         for each in [self._listener, *self._sockets]:
             each.close()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-                client = self._context.wrap_socket(plain, server_side=True)
-            except OSError:
-                return
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                self._sockets.append(client)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):  # one of them is closed, or speaks no TLS
+            secure = self._context.wrap_socket(client, server_side=True)
             server = socket.create_connection(("127.0.0.1", self._target))
-            self._sockets += [client, server]
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+            self._sockets += [secure, server]
+            threading.Thread(target=self._copy, args=(server, secure), daemon=True).start()
+            self._copy(secure, server)
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)

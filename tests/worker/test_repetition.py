@@ -153,6 +153,31 @@ def test_what_says_how_long_ago_it_was_is_searched_for_less() -> None:
         assert 0 <= sent_at - minutes * MINUTE - search["Timestamp"] <= MINUTE
 
 
+def test_events_without_an_id_have_the_same_one_each_time() -> None:
+    """So that Treasure Data can be asked for them, and a person can tell them from others."""
+    sender = Sender([{"table": "pageviews"}, {"table": "pageviews"}, {"table": "pageviews", "a": 1}])
+    sender.send()
+    sender.send()  # and does not say so
+
+    sender.way.deliver()
+
+    assert [2, 2, 2] == list(Counter(sender.way.ids()).values())
+
+
+def test_events_as_deep_as_they_may_be_can_be_repeated() -> None:
+    """Their text is a level deeper than what a value may have."""
+    value: Any = 10**30
+    for _ in range(254):
+        value = [value]
+    sender = Sender([{"table": "pageviews", "event_id": "deep", "a": value}])
+    assert sender.send().json["accepted"] == 1
+    sender.send(repeat=True)
+    assert sender.arrived() == ["deep"]
+
+    sender.events = [{"table": "pageviews", "a": [value]}]
+    assert sender.send().json["rejected"][0]["code"] == "too_deep"
+
+
 def test_other_events_under_an_old_id_are_not_lost() -> None:
     """What is known again is the id together with the events."""
     sender = Sender()

