@@ -31,7 +31,7 @@ up: .venv/installed ## keep the local stack running and print its addresses
 	@$(RUN) -m ops.cli local
 
 .PHONY: test
-test: .venv/installed .venv-emulator/installed ## run all tests
+test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run all tests
 	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .PHONY: lint
@@ -66,6 +66,12 @@ bench: .venv/installed ## measure the handlers side by side with simpler ones
 docs: .venv/installed ## write the tables in docs/ that follow from the code
 	@$(RUN) -m tests.support.docs_tables
 
+INPUTS ?= 1000000
+SEED ?= 1
+.PHONY: fuzz
+fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## hand INPUTS random requests of a SEED to the ingest
+	@$(RUN) -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) or x86_64
@@ -80,7 +86,7 @@ compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --gen
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The environments.
 
@@ -110,6 +116,11 @@ endef
 
 .venv-emulator/installed: requirements/emulator.txt | $(UV)
 	$(call environment,.venv-emulator,requirements/emulator.txt)
+
+tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
+	@echo 'setting up: tests/clients/node_modules from tests/clients/package-lock.json'
+	@cd tests/clients && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json
 
 # What `sam build` calls, once per function of template.yaml, with the folder to fill in ARTIFACTS_DIR.
 
