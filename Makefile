@@ -72,6 +72,18 @@ SEED ?= 1
 fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## hand INPUTS random requests of a SEED to the ingest
 	@$(RUN) -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
+.PHONY: sdk
+sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes
+	@cd sdk && node build.js
+
+.PHONY: sdk-test
+sdk-test: sdk .venv/installed ## test the browser SDK, in Chromium and Firefox too
+	@cd sdk && npm run --silent types && npm run --silent test
+
+.PHONY: sdk-compare
+sdk-compare: sdk .venv/installed ## compare trackers in the same trouble and write the table in docs/sdk.md (a quarter of an hour)
+	@cd sdk && node test/compare.js --write
+
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) or x86_64
@@ -86,7 +98,7 @@ compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --gen
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The environments.
 
@@ -116,6 +128,11 @@ endef
 
 .venv-emulator/installed: requirements/emulator.txt | $(UV)
 	$(call environment,.venv-emulator,requirements/emulator.txt)
+
+sdk/node_modules/.package-lock.json: sdk/package-lock.json
+	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
+	@echo 'setting up: sdk/node_modules from sdk/package-lock.json'
+	@cd sdk && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json
 
 tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 	@command -v npm >/dev/null || { echo 'npm was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }

@@ -48,7 +48,7 @@ const age = (key) => Math.abs(Date.now() - madeAt(key));
  *
  * @param {string} key
  */
-export const isOwn = (key) => !!fresh[key] && age(key) < HEAD_START_MS;
+export const isOwn = (key) => key in fresh && age(key) < HEAD_START_MS;
 
 /**
  * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
@@ -75,7 +75,8 @@ export const load = (key) => {
  */
 export const store = (key, wait, doubt, text) => {
   const batch = [Date.now() + wait, doubt, text].join('\n');
-  fresh[key] = key == open ? batch : '';
+  delete fresh[key];
+  if (key == open) fresh[key] = batch;
   write(key, batch);
 };
 
@@ -103,7 +104,7 @@ export const drop = (given) => {
 
 /** @param {string} key */
 export const settle = (key) => {
-  fresh[key] = '';
+  delete fresh[key];
   remove(key);
 };
 

@@ -56,7 +56,7 @@ const body = (key, events, doubt) =>
 const claim = async (key) => {
   const [, doubt, events] = load(key);
   if (!events) remove(key); // nothing of ours
-  if (!events || lease(key)) return false;
+  if (!events || lease(key)) return false; // the lock may have come late
   store(key, LEASE_MS + Math.random(), doubt, events); // the fraction tells whose it is
   const text = read(key);
   await new Promise((done) => setTimeout(done, SPREAD_MS));

@@ -46,3 +46,12 @@ export interface Commands {
   /** Sends now what was gathered. */
   flush(): Promise<void> | undefined;
 }
+
+export const init: Commands['init'];
+export const page: Commands['page'];
+export const track: Commands['track'];
+export const set: Commands['set'];
+export const identify: Commands['identify'];
+export const consent: Commands['consent'];
+export const reset: Commands['reset'];
+export const flush: Commands['flush'];

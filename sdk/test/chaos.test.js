@@ -19,6 +19,7 @@ const visit = async (seed, { locks, script }) => {
   const { clock, server } = browser;
   // A clock that jumps makes waiting pointless: then only a network without delay keeps a request before its repetition.
   const jumps = random() < 0.5;
+  browser.lockDelay = () => random() * pick([5, 5, 2000]);
   server.latency = () => random() * (jumps ? 50 : pick([50, 500, 4000]));
   let made = 0;
   const doubtful = new Set(); // made by pages that had nowhere to keep them

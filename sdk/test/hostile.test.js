@@ -78,6 +78,19 @@ test('broken globals never throw', async () => {
   assert.deepEqual(unhandled, []);
 });
 
+test('globals that break while events wait never throw', async () => {
+  for (const name of GLOBALS) {
+    const browser = new Browser();
+    const page = browser.open({ auto: true });
+    page.sluice('track', 'visits', { n: 1 });
+    await browser.clock.advance(10);
+    page.window[name] = throwing;
+    await browser.clock.advance(3000);
+    page.leave();
+  }
+  assert.deepEqual(unhandled, []);
+});
+
 test('whatever stands under our name, loading the script never throws', () => {
   for (const value of [...BROKEN, { q: 7 }, { q: [7] }, { q: [[throwing]] }, { version: throwing }]) {
     const page = new Browser().open();

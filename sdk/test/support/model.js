@@ -62,6 +62,7 @@ export class Browser {
     this.pages = new Set();
     this.held = new Set();
     this.hasLocks = locks;
+    this.lockDelay = () => random() * 5;
     this.online = true;
     this.script = file(script);
     /** Whether a beacon is accepted by the browser. */
@@ -194,7 +195,7 @@ export class Page {
       navigator.locks = {
         request: async (name, { ifAvailable }, run) => {
           if (!ifAvailable) throw new Error('not modelled');
-          await page.sleep(browser.random() * 5);
+          await page.sleep(browser.lockDelay());
           if (browser.held.has(name)) return run(null);
           browser.held.add(name);
           page.locks.add(name);

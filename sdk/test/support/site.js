@@ -17,16 +17,15 @@ const bundled = (source) =>
     logLevel: 'error',
   }).outputFiles[0].text;
 
-const snippet = `window.sluice=window.sluice||function(){(sluice.q=sluice.q||[]).push(arguments)};`;
 
 /** The head of a page, by tracker: scripts as they stand in real pages. */
 const TRACKERS = {
-  sluice: (endpoint, key, options) => `<script>
-${snippet}
-sluice('init', {endpoint: '${endpoint}', key: '${key}', ...${JSON.stringify(options)}});
-const send = (n) => sluice('track', 'visits', {n});
-</script>
-<script async src="/sluice.js"></script>`,
+  sluice: (endpoint, key, options) =>
+    read('dist/snippet.html')
+      .replace('{{endpoint}}', endpoint)
+      .replace('{{key}}', key)
+      .replace('auto:true', `...${JSON.stringify(options)}`)
+      .replace(/{{sdk}}[^"]*/, '/sluice.js') + "<script>const send = (n) => sluice('track', 'visits', {n})</script>",
   'td-js-sdk': (endpoint) => `<script src="/td.js"></script>
 <script>
 const td = new Treasure({database: 'other_database', writeKey: '1/key', endpoint: '${endpoint}/'});
@@ -37,7 +36,9 @@ const send = (n) => td.trackEvent('visits', {n});
 };
 
 let cache;
-const scripts = () =>
+
+/** Returns what the website serves as scripts, by path. */
+export const scripts = () =>
   (cache ??= {
     '/sluice.js': read('dist/sluice.js'),
     '/sluice.core.js': read('dist/sluice.core.js'),
