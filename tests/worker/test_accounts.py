@@ -14,7 +14,6 @@ import redis
 from local.valkey import find_server
 from shared import accounts
 from shared.accounts import Account
-from tests.support import certificate
 from tests.support.delivery import CollectedJournal
 from tests.support.memory_redis import MemoryRedis
 from tests.support.tcp_proxy import TcpProxy
@@ -156,12 +155,11 @@ def valkey(folder: Path, *options: str) -> Iterator[int]:
 
 def test_real_server_in_cluster_mode_with_tls(tmp_path: Path) -> None:
     """One pipeline asks a server in cluster mode over TLS for accounts in many slots, as ElastiCache Serverless serves them."""
-    cert, key = certificate.make(tmp_path)
     with (
         valkey(tmp_path, "--cluster-enabled", "yes", "--requirepass", "secret") as port,
-        TlsFront(port, cert, key) as front,
+        TlsFront(port, tmp_path) as front,
     ):
-        client = connect(f"rediss://:secret@127.0.0.1:{front.port}?ssl_ca_certs={cert}")
+        client = connect(f"rediss://:secret@127.0.0.1:{front.port}?ssl_ca_certs={tmp_path}/certificate.pem")
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         for _ in range(1000):
             if "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")):
