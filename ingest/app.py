@@ -36,6 +36,7 @@ from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_response
 from ingest.stream import Stream
+from shared import names
 from shared.clock import Clock, SystemClock
 from shared.settings import IngestSettings
 
@@ -43,7 +44,7 @@ from shared.settings import IngestSettings
 class Route(NamedTuple):
     """Who answers what, and how a refusal looks there.
 
-    A part of the path in braces stands for anything but nothing.
+    In the path `{database}` stands for what Treasure Data takes as a database's name, `{table}` for anything but nothing.
     """
 
     method: str
@@ -109,12 +110,18 @@ class Paths:
         if path in self._exact:
             return self._exact[path], {}
         parts = path.split("/")
-        for names, routes in self._open.items():
-            if len(names) == len(parts):
-                pairs = list(zip(names, parts, strict=True))
-                if all(part if name[:1] == "{" else name == part for name, part in pairs):
+        for pattern, routes in self._open.items():
+            if len(pattern) == len(parts):
+                pairs = list(zip(pattern, parts, strict=True))
+                if all(_fits(name, part) for name, part in pairs):
                     return routes, {name[1:-1]: part for name, part in pairs if name[:1] == "{"}
         return {}, {}
+
+
+def _fits(name: str, part: str) -> bool:
+    if name == "{database}":
+        return names.is_database(part)
+    return bool(part) if name == "{table}" else name == part
 
 
 class Ingest:
