@@ -97,7 +97,8 @@ const send = async (key) => {
       });
       if (isGranted()) write(keyOf('heard'), 1);
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
-      if (answer.ok || answer.status == 400 || answer.status == 413) {
+      // Unreadable, unwanted or too large now is so for ever; other refusals are an operator's fault and will be mended.
+      if (answer.ok || answer.status == 400 || answer.status == 403 || answer.status == 413) {
         const { error, rejected = [] } = await answer.json();
         done = true;
         if (error || rejected[0]) console.warn('sluice', error || rejected);
