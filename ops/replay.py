@@ -244,11 +244,11 @@ def command(
         # What is not delivered yet is not lost: it must come by the shard's own chain, and by that alone.
         stretch = Stretch(start, _past(end, clock.now()), forced)
         plain = Stretch(start, stretch.end)
-        code = _run(replay, stack, shards, plain, then=stretch, as_json=as_json)
+        code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
         if code:
             ctx.exit(code)
         _refuse_set_aside(stack, forced)
-    ctx.exit(_run(replay, stack, shards, stretch, as_json=as_json))
+    ctx.exit(run(replay, stack, shards, stretch, as_json=as_json))
 
 
 def _past(end: Border, now: float) -> Border:
@@ -308,7 +308,7 @@ def _count(stream: Stream, shards: list[str], stretch: Stretch, *, as_json: bool
         screen.show_table(("shard", "records"), list(counts.items()))
 
 
-def _run(
+def run(
     replay: Replay,
     stack: Stack,
     shards: list[str],

@@ -111,6 +111,15 @@ class Stack:
         assert "FunctionError" not in answer, self.emulator.log.read_text()
         return json.loads(answer["Payload"].read())
 
+    def sluice(self, *arguments: str) -> Any:
+        """Run the `sluice` command on the stack with --json and return what it prints."""
+        command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", STACK, "--json"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
+        )
+        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
+        return json.loads(done.stdout)
+
     def aside(self) -> list[str]:
         """Return the names of the objects in the bucket."""
         listed = self.emulator.client("s3").list_objects_v2(Bucket=self.outputs["AsideBucket"])
@@ -201,3 +210,20 @@ def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
     assert name.startswith("aside/dead_letter/-/-undecodable/1-")
 
     stack.emulator.client("s3").delete_object(Bucket=stack.outputs["AsideBucket"], Key=name)
+
+
+def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
+    """Accounts, keys, status and replay find a deployed stack by its name and reach Redis through its function."""
+    file = tmp_path / "accounts.yaml"
+    file.write_text("shop: {database: shop}\nclub: {database: club}\n")
+    stack.sluice("accounts", "apply", str(file))
+    key = stack.sluice("keys", "issue", "club")["key"]
+    stack.map_account("shop")
+
+    assert {"club", "shop"} <= stack.sluice("accounts", "list")["accounts"].keys()
+    assert {"account": "club", "key_id": "k1", "database": "club"} == stack.sluice("keys", "verify", key)
+    assert stack.send_pixel("club", "visits", "/club")[0] == 200
+    assert ["/club"] == [row["page"] for row in stack.destination.rows("club", "visits")]
+    assert 1 == len(stack.sluice("status")["shards"])
+    assert stack.sluice("replay")["complete"]
+    assert ["/club"] == [row["page"] for row in stack.destination.rows("club", "visits")]

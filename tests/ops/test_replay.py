@@ -4,11 +4,13 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 
 from local.kinesis_memory import MemoryKinesis
-from ops.failure import Failure
-from ops.replay import HoldsError, Progressing, Replay, Stretch
+from ops.failure import INTERRUPTED, Failure
+from ops.replay import HoldsError, Progressing, Replay, Stretch, run
+from ops.stack import Stack
 from ops.stream import EVENT_BYTES, Border, Stream, batches, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from tests.support.treasure_data import START, ManualClock
@@ -175,3 +177,26 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
 
     assert 60_000 == records
     assert peak < 80_000_000
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands that it prints begin where the worker has settled everything, and name tag and shard."""
+    delivery = delivered("a", "b")
+    numbers = [record["SequenceNumber"] for record in delivery.records()]
+    answers = [{"batchItemFailures": [{"itemIdentifier": numbers[1]}]}]
+
+    def invoke(_: dict[str, Any]) -> dict[str, Any]:
+        if answers:
+            return answers.pop()
+        raise KeyboardInterrupt
+
+    stretch = Stretch(Border(at=START), Border(at=START + 9000), Forced("lost", table="views"))
+    stack = Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={})
+    code = run(replay(delivery, invoke), stack, [SHARD, "shardId-1"], stretch, as_json=False)
+
+    assert INTERRUPTED == code
+    assert capsys.readouterr().err.splitlines() == [
+        "interrupted; 1 record done. Go on with",
+        f"  sluice replay --local --shard {SHARD} --from {numbers[1]} --to 2023-11-15T00:43:20Z --force --tag lost --table views",
+        "  sluice replay --local --shard shardId-1 --from 2023-11-14T22:13:20Z --to 2023-11-15T00:43:20Z --force --tag lost --table views",
+    ]

@@ -1,4 +1,4 @@
-"""A connection that can be made to hang."""
+"""A connection that can be made to hang, or comes by another address."""
 
 import socket
 import threading
@@ -8,20 +8,22 @@ from urllib.parse import urlsplit
 
 
 class TcpProxy:
-    """Hands bytes on between a free port and a server, as a context manager.
+    """Hands bytes on between a port and a server, as a context manager.
 
     Args:
         target: the server's URL.
+        host: the address that it takes connections at.
+        port: the port there; 0 for a free one.
 
     Attributes:
         url: the proxy's.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, host: str = "127.0.0.1", port: int = 0) -> None:
         address = urlsplit(target)
         self._target = (address.hostname or "", address.port or 0)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((host, port))
+        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
         self._hanging = threading.Event()
         self._sockets: list[socket.socket] = []
 
