@@ -122,7 +122,7 @@ class Breakers:
 
     def others_succeeded(self, database: str, since: float) -> bool:
         """Tell whether an import to another database went well since then, UNIX seconds."""
-        return any(health.last_success >= since for name, health in self._health.items() if name != database)
+        return any(health.last_success > since for name, health in self._health.items() if name != database)
 
     def _of(self, database: str) -> _Health:
         return self._health.setdefault(database, _Health())

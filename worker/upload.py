@@ -1,8 +1,8 @@
 """Chunks to Treasure Data, side by side, so that no database waits for another.
 
 Each database has a lane. A lane sends one chunk at a time until the database has answered well, then several. A lane
-that fails rests between its tries, at no cost to the others, and lanes that fail can never take more than half of the
-threads. All decisions are made here, in the invocation's own thread; the others only send.
+that fails rests between its tries, at no cost to the others, and has its turn after them. All decisions are made here,
+in the invocation's own thread; the others only send.
 
 A lane ends in one of three ways. Its chunks are delivered or refused. Or it keeps failing although another database
 succeeds or Treasure Data is there: then what is left is parked and the breaker opened. Or Treasure Data is silent
@@ -95,7 +95,8 @@ class _Lane:
     failures: int = 0
     failing: bool = False
     failing_since: float = 0.0
-    queued: bool = False  # it stands in one of the queues, or rests
+    queued: bool = False  # it stands in one of the queues
+    rests_until: float | None = None
     consulted: bool = False
     key_refused: bool = False
     fate: _Fate | None = None
@@ -153,7 +154,6 @@ class _Run:
         self._resting: list[tuple[float, int, _Lane]] = []
         self._rests = 0
         self._under_way = 0
-        self._failing_under_way = 0
         self._outcomes: dict[str, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None
@@ -186,9 +186,17 @@ class _Run:
                 return self._outcomes
 
     def _queue(self, lane: _Lane) -> None:
-        if lane.waiting and not lane.queued and lane.fate is None and lane.under_way < lane.limit:
+        if not lane.queued and self._may_send(lane):
             lane.queued = True
             (self._ready_failing if lane.failing else self._ready).append(lane)
+
+    def _may_send(self, lane: _Lane) -> bool:
+        return (
+            bool(lane.waiting)
+            and lane.fate is None
+            and lane.rests_until is None
+            and lane.under_way < lane.limit
+        )
 
     def _dispatch(self) -> None:
         if self._deadline.near:
@@ -201,18 +209,19 @@ class _Run:
             return
         now = self._u.clock.now()
         while self._resting and self._resting[0][0] <= now:
-            lane = heapq.heappop(self._resting)[2]
-            lane.queued = False
-            self._queue(lane)
+            moment, _, lane = heapq.heappop(self._resting)
+            if moment == lane.rests_until:
+                lane.rests_until = None
+                self._queue(lane)
         while self._under_way < self._u.limits.threads:
             if self._ready:
                 lane = self._ready.popleft()
-            elif self._ready_failing and self._failing_under_way < max(1, self._u.limits.threads // 2):
+            elif self._ready_failing:
                 lane = self._ready_failing.popleft()
             else:
                 return
             lane.queued = False
-            if lane.waiting and lane.fate is None:
+            if self._may_send(lane):
                 self._send(lane, lane.waiting.popleft())
                 self._queue(lane)
 
@@ -232,20 +241,15 @@ class _Run:
             timeout = min(timeout, max(_LEAST_TIMEOUT_SECONDS, ends - self._u.clock.now()))
         lane.under_way += 1
         self._under_way += 1
-        self._failing_under_way += lane.failing
         if upload.attempts:
             self._u.journal.count("UploadRetries")
         upload.attempts += 1
         upload.began = self._u.clock.now()
-        was_failing = lane.failing
-        self._executor.submit(
-            lambda: (lane, upload, was_failing, self._u.sender.attempt(upload, timeout, self._deadline))
-        )
+        self._executor.submit(lambda: (lane, upload, self._u.sender.attempt(upload, timeout, self._deadline)))
 
-    def _take(self, lane: _Lane, upload: Upload, was_failing: bool, answer: Answer) -> None:  # noqa: FBT001
+    def _take(self, lane: _Lane, upload: Upload, answer: Answer) -> None:
         lane.under_way -= 1
         self._under_way -= 1
-        self._failing_under_way -= was_failing
         match answer.verdict:
             case Verdict.DELIVERED:
                 self._well(lane)
@@ -263,9 +267,12 @@ class _Run:
             self._decide(lane, _Fate.PARK, SLOW)
         if lane.fate is not None:
             self._apply(lane)
+        self._note_end(lane)
+        self._queue(lane)
+
+    def _note_end(self, lane: _Lane) -> None:
         if not lane.waiting and not lane.under_way:
             lane.ended_at = self._u.clock.now()
-        self._queue(lane)
 
     def _keeps_others_waiting(self) -> bool:
         """Tell whether most lanes have ended, and those that have not have had the time of a failing one."""
@@ -279,7 +286,7 @@ class _Run:
         usual = max(self._began + USUAL_SECONDS, ends[(len(ends) - 1) // 2])
         for lane in self._lanes.values():
             late = (lane.ended_at or 0.0) - usual
-            if late <= 0 or self._u.breakers.is_open(lane.database):
+            if late <= 0 or lane.fate is not None:
                 continue
             waited = self._u.breakers.delayed(lane.database, late)
             since = self._u.clock.now() - OTHERS_SECONDS
@@ -290,8 +297,8 @@ class _Run:
 
     def _well(self, lane: _Lane) -> None:
         self._u.breakers.succeeded(lane.database)
-        lane.failing = False
-        lane.failures = 0
+        lane.failing, lane.failures = False, 0
+        lane.rests_until, lane.reason = None, ""
         lane.limit = self._u.limits.per_database
 
     def _set_aside(self, upload: Upload, kind: Kind, reason: str) -> None:
@@ -350,9 +357,10 @@ class _Run:
         return max(answer.retry_after, self._u.chance() * longest)
 
     def _rest_until(self, lane: _Lane, moment: float) -> None:
-        self._rests += 1
-        lane.queued = True
-        heapq.heappush(self._resting, (moment, self._rests, lane))
+        if lane.rests_until is None or lane.rests_until < moment:
+            self._rests += 1
+            lane.rests_until = moment
+            heapq.heappush(self._resting, (moment, self._rests, lane))
 
     def _is_alone(self, lane: _Lane, since: float) -> bool:
         """Tell whether the fault is this database's: another one succeeds, or Treasure Data is there."""
@@ -388,3 +396,4 @@ class _Run:
                 self._outcomes[upload.chunk.key] = Outcome(
                     State.PENDING, reason=lane.reason, sure=upload.sure
                 )
+        self._note_end(lane)
