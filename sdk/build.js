@@ -47,5 +47,8 @@ copyFileSync(`${here}../LICENSE`, `${here}dist/LICENSE`);
 /* What pages carry; where the script lies and whose the page is, is filled in by whoever hosts it. */
 const { path, integrity } = files['sluice.js'];
 const snippet = readFileSync(`${here}src/snippet.html`, 'utf8');
-writeFileSync(`${here}dist/snippet.html`, snippet.replace('{{path}}', path).replace('{{integrity}}', integrity));
+writeFileSync(
+  `${here}dist/snippet.html`,
+  snippet.replace('{{path}}', path).replace('{{integrity}}', integrity),
+);
 writeFileSync(`${here}dist/manifest.json`, `${JSON.stringify({ version, files }, null, 2)}\n`);

@@ -1,4 +1,17 @@
-import { GATHER_MS, MAX_CHARACTERS, add, batchId, close, closed, drop, isOwn, load, madeAt, settle, store } from './batches.js';
+import {
+  GATHER_MS,
+  MAX_CHARACTERS,
+  add,
+  batchId,
+  close,
+  closed,
+  drop,
+  isOwn,
+  load,
+  madeAt,
+  settle,
+  store,
+} from './batches.js';
 import { isGranted } from './permission.js';
 import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';

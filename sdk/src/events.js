@@ -84,8 +84,7 @@ export const page = (columns) => record(settings.pageTable || 'pageviews', colum
  * @param {string} name
  * @param {Columns} [columns]
  */
-export const track = (name, columns) =>
-  settings.eventTable ? notice(name, columns) : record(name, columns);
+export const track = (name, columns) => (settings.eventTable ? notice(name, columns) : record(name, columns));
 
 /**
  * Records what the page did not ask for by name.
@@ -93,5 +92,4 @@ export const track = (name, columns) =>
  * @param {string} name
  * @param {Columns} [columns]
  */
-export const notice = (name, columns) =>
-  record(settings.eventTable || 'events', { event: name, ...columns });
+export const notice = (name, columns) => record(settings.eventTable || 'events', { event: name, ...columns });

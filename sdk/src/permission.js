@@ -18,4 +18,10 @@ const isRefused = () =>
  * @returns {boolean | undefined}
  */
 export const isGranted = () =>
-  !settings.key ? undefined : isRefused() ? false : settings.consent == 'required' ? decision : decision !== false;
+  !settings.key
+    ? undefined
+    : isRefused()
+      ? false
+      : settings.consent == 'required'
+        ? decision
+        : decision !== false;

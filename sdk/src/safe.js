@@ -6,11 +6,13 @@
  * @param {(...args: A) => R} run
  * @returns {(...args: A) => R | undefined} Returns undefined where `run` throws.
  */
-export const guard = (run) => (...args) => {
-  try {
-    return run(...args);
-  } catch (error) {}
-};
+export const guard =
+  (run) =>
+  (...args) => {
+    try {
+      return run(...args);
+    } catch (error) {}
+  };
 
 /**
  * Listens before the page's own listeners, which may stop an event.

@@ -9,7 +9,17 @@ const VISITS = Number(process.env.SLUICE_VISITS || 300);
 const FIRST = Number(process.env.SLUICE_SEED || 1);
 const MINUTE = 60_000;
 
-const FATES = ['take', 'lose answer', 'lose request', 503, 500, 429, 401, { status: 200, body: 'no JSON' }, { status: 503, unreadable: true }];
+const FATES = [
+  'take',
+  'lose answer',
+  'lose request',
+  503,
+  500,
+  429,
+  401,
+  { status: 200, body: 'no JSON' },
+  { status: 503, unreadable: true },
+];
 
 /** Plays one visit of less than an hour; what a server remembers for an hour, it remembers. */
 const visit = async (seed, { locks, script }) => {
@@ -31,7 +41,8 @@ const visit = async (seed, { locks, script }) => {
     },
     track: () => {
       const page = pick(pages);
-      for (let count = Math.ceil(random() * 6); page && count > 0; count -= 1) page.sluice('track', 'visits', { n: (made += 1) });
+      for (let count = Math.ceil(random() * 6); page && count > 0; count -= 1)
+        page.sluice('track', 'visits', { n: (made += 1) });
     },
     flush: () => void pick(pages)?.sluice('flush'),
     leave: () => {
@@ -72,7 +83,8 @@ const visit = async (seed, { locks, script }) => {
   for (let step = 0; step < 60 && clock.now < 1_800_000_000_000 + 40 * MINUTE; step += 1) {
     const name = random() < 0.4 ? pick(['track', 'wait']) : pick(names);
     log.push(name);
-    if (process.env.SLUICE_TRACE) server.requests.push({ at: clock.now, fate: name, body: `skew ${clock.skew} "n":${made}` });
+    if (process.env.SLUICE_TRACE)
+      server.requests.push({ at: clock.now, fate: name, body: `skew ${clock.skew} "n":${made}` });
     await actions[name]();
   }
   server.decide = () => 'take';
@@ -87,7 +99,16 @@ const visit = async (seed, { locks, script }) => {
   const lost = [];
   for (let n = 1; n <= made; n += 1) if (!copies.has(n)) lost.push(n);
   const doubled = [...copies].filter(([, count]) => count > 1).map(([n]) => n);
-  if (process.env.SLUICE_TRACE) for (const r of server.requests) console.log(r.at - 1.8e12, r.beacon ? 'beacon' : 'fetch', r.fate, r.body.slice(13, 21) + r.body.slice(55, 58), /"repeat"/.test(r.body) ? 'repeat' : '', r.body.match(/"n":\d+/g).join(' '));
+  if (process.env.SLUICE_TRACE)
+    for (const r of server.requests)
+      console.log(
+        r.at - 1.8e12,
+        r.beacon ? 'beacon' : 'fetch',
+        r.fate,
+        r.body.slice(13, 21) + r.body.slice(55, 58),
+        /"repeat"/.test(r.body) ? 'repeat' : '',
+        r.body.match(/"n":\d+/g).join(' '),
+      );
   const left = [...browser.stored.keys()].filter((key) => key.includes('.b.'));
   return { made, lost, doubled, left, log, faults: [] };
 };
@@ -98,7 +119,10 @@ for (const options of [{ locks: true }, { locks: false }, { locks: true, script:
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {
       const result = await visit(seed, options);
       made += result.made;
-      assert.deepEqual({ seed, lost: result.lost, doubled: result.doubled, left: result.left }, { seed, lost: [], doubled: [], left: [] });
+      assert.deepEqual(
+        { seed, lost: result.lost, doubled: result.doubled, left: result.left },
+        { seed, lost: [], doubled: [], left: [] },
+      );
     }
     assert.ok(made > VISITS * 10);
   });

@@ -44,28 +44,47 @@ test('an event has a time, an id, the visitor, and what Treasure Data knows of a
 });
 
 test('page goes to its table', async () => {
-  const tables = async (options) => (await rows(options, ['page', { price: 7 }])).map(({ table, price }) => [table, price]);
+  const tables = async (options) =>
+    (await rows(options, ['page', { price: 7 }])).map(({ table, price }) => [table, price]);
   assert.deepEqual(await tables({}), [['pageviews', 7]]);
   assert.deepEqual(await tables({ pageTable: 'views' }), [['views', 7]]);
 });
 
 test('an event goes to the table of its name, or under its name to the table of events', async () => {
-  const found = async (options) => (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
+  const found = async (options) =>
+    (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
   assert.deepEqual(await found({}), [['signup', undefined]]);
   assert.deepEqual(await found({ eventTable: 'events' }), [['events', 'signup']]);
 });
 
 test('set adds columns to later events, an event overrides them, and reset takes them away', async () => {
-  const found = await rows({}, ['track', 'one'], ['set', { plan: 'a', td_title: 'T' }], ['set', { b: 1 }], ['track', 'two'], ['track', 'three', { plan: 'c' }], ['reset'], ['track', 'four']);
+  const found = await rows(
+    {},
+    ['track', 'one'],
+    ['set', { plan: 'a', td_title: 'T' }],
+    ['set', { b: 1 }],
+    ['track', 'two'],
+    ['track', 'three', { plan: 'c' }],
+    ['reset'],
+    ['track', 'four'],
+  );
   assert.deepEqual(
     found.map(({ plan, b, td_title }) => [plan, b, td_title]),
-    [[undefined, undefined, 'A page'], ['a', 1, 'T'], ['c', 1, 'T'], [undefined, undefined, 'A page']],
+    [
+      [undefined, undefined, 'A page'],
+      ['a', 1, 'T'],
+      ['c', 1, 'T'],
+      [undefined, undefined, 'A page'],
+    ],
   );
 });
 
 test('no column changes the table', async () => {
   const found = await rows({}, ['track', 'one', { table: 'two' }], ['page', { table: 'three' }]);
-  assert.deepEqual(found.map(({ table }) => table), ['one', 'pageviews']);
+  assert.deepEqual(
+    found.map(({ table }) => table),
+    ['one', 'pageviews'],
+  );
 });
 
 test('the visitor stays the same on later pages, until reset', async () => {
@@ -85,7 +104,13 @@ test('the visitor stays the same on later pages, until reset', async () => {
 test('identify names the user on later pages too, until reset', async () => {
   const browser = new Browser();
   const users = [];
-  for (const commands of [[['page']], [['identify', 'u1'], ['page']], [['page']], [['reset'], ['page']], [['identify', 7], ['page']]]) {
+  for (const commands of [
+    [['page']],
+    [['identify', 'u1'], ['page']],
+    [['page']],
+    [['reset'], ['page']],
+    [['identify', 7], ['page']],
+  ]) {
     const page = browser.open();
     for (const command of commands) page.sluice(...command);
     await browser.clock.advance(2000);
@@ -98,11 +123,20 @@ test('identify names the user on later pages too, until reset', async () => {
 test('commands wait for the script, and for init', async () => {
   const browser = new Browser();
   const page = browser.open(null, (window) => {
-    window.sluice = Object.assign(() => {}, { q: [['page'], ['track', 'early'], ['init', { endpoint: 'https://collect.example', key: 'shop.k1.mac' }]] });
+    window.sluice = Object.assign(() => {}, {
+      q: [
+        ['page'],
+        ['track', 'early'],
+        ['init', { endpoint: 'https://collect.example', key: 'shop.k1.mac' }],
+      ],
+    });
   });
   page.sluice('track', 'late');
   await browser.clock.advance(2000);
-  assert.deepEqual(browser.server.rows.map(({ table }) => table), ['pageviews', 'early', 'late']);
+  assert.deepEqual(
+    browser.server.rows.map(({ table }) => table),
+    ['pageviews', 'early', 'late'],
+  );
 });
 
 test('the second init and the second script change nothing', async () => {
@@ -121,7 +155,21 @@ test('the second init and the second script change nothing', async () => {
 test('the core script has the same commands', async () => {
   const browser = new Browser({ script: 'sluice.core.js' });
   const page = browser.open({ auto: true });
-  for (const command of [['page'], ['identify', 'u'], ['set', { a: 1 }], ['track', 'visits'], ['reset'], ['flush']]) page.sluice(...command);
+  for (const command of [
+    ['page'],
+    ['identify', 'u'],
+    ['set', { a: 1 }],
+    ['track', 'visits'],
+    ['reset'],
+    ['flush'],
+  ])
+    page.sluice(...command);
   await browser.clock.advance(2000);
-  assert.deepEqual(browser.server.rows.map(({ table, a, user_id }) => [table, a, user_id]), [['pageviews', undefined, undefined], ['visits', 1, 'u']]);
+  assert.deepEqual(
+    browser.server.rows.map(({ table, a, user_id }) => [table, a, user_id]),
+    [
+      ['pageviews', undefined, undefined],
+      ['visits', 1, 'u'],
+    ],
+  );
 });

@@ -34,7 +34,11 @@ const play = (tracker, trouble, seed) =>
     // The trouble is over, and the visitor comes back: a last chance for each tracker.
     await sleep(2000);
     await visitor.send(await visitor.open('return'), 1);
-    await until(() => outcome(visitor), ({ lost }) => lost == 0, PATIENCE_MS);
+    await until(
+      () => outcome(visitor),
+      ({ lost }) => lost == 0,
+      PATIENCE_MS,
+    );
     await sleep(CALM_MS);
     const result = await outcome(visitor);
     await context.close();
@@ -42,7 +46,11 @@ const play = (tracker, trouble, seed) =>
   });
 
 const sum = (results) =>
-  results.reduce((total, result) => Object.fromEntries(Object.keys(result).map((name) => [name, (total[name] || 0) + result[name]])), {});
+  results.reduce(
+    (total, result) =>
+      Object.fromEntries(Object.keys(result).map((name) => [name, (total[name] || 0) + result[name]])),
+    {},
+  );
 
 const rows = [];
 const troubles = Object.keys(TROUBLE);
@@ -75,17 +83,28 @@ const table = [
     ]),
   ),
   ...Object.keys(TRACKERS).map((tracker, index) => {
-    const total = sum(rows.filter((row) => row.tracker == tracker).map(({ trouble, tracker: _, ...counts }) => counts));
-    return line([index ? '' : '**all**', TRACKERS[tracker][0], ...columns.map((name) => total[name].toLocaleString('en'))]);
+    const total = sum(
+      rows.filter((row) => row.tracker == tracker).map(({ trouble, tracker: _, ...counts }) => counts),
+    );
+    return line([
+      index ? '' : '**all**',
+      TRACKERS[tracker][0],
+      ...columns.map((name) => total[name].toLocaleString('en')),
+    ]);
   }),
   '',
-  `Script sizes after gzip -9: ${Object.values(TRACKERS).map(([name, path]) => `${name} ${size(path).toLocaleString('en')} bytes`).join(', ')}.`,
+  `Script sizes after gzip -9: ${Object.values(TRACKERS)
+    .map(([name, path]) => `${name} ${size(path).toLocaleString('en')} bytes`)
+    .join(', ')}.`,
 ].join('\n');
 
 console.log(table);
 if (process.argv.includes('--write')) {
   const text = readFileSync(docs, 'utf8');
   const marked = /(<!-- begin-comparison -->\n)[^]*(<!-- end-comparison -->)/;
-  writeFileSync(docs, text.replace(marked, (_, begin, end) => `${begin}\n${table}\n\n${end}`));
+  writeFileSync(
+    docs,
+    text.replace(marked, (_, begin, end) => `${begin}\n${table}\n\n${end}`),
+  );
 }
 process.exit();

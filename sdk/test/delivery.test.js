@@ -21,16 +21,25 @@ test('events of one second are one request', async () => {
   await browser.clock.advance(999);
   assert.equal(browser.server.requests.length, 0);
   await browser.clock.advance(100);
-  assert.deepEqual(bodies(browser).map(({ events }) => events.map(({ n }) => n)), [[1, 2, 3]]);
+  assert.deepEqual(
+    bodies(browser).map(({ events }) => events.map(({ n }) => n)),
+    [[1, 2, 3]],
+  );
 });
 
 test('ten events are sent at once', async () => {
   const browser = new Browser();
   make(browser.open(), 1, 23);
   await browser.clock.advance(500);
-  assert.deepEqual(bodies(browser).map(({ events }) => events.length), [10, 10]);
+  assert.deepEqual(
+    bodies(browser).map(({ events }) => events.length),
+    [10, 10],
+  );
   await browser.clock.advance(1000);
-  assert.deepEqual(bodies(browser).map(({ events }) => events.length), [10, 10, 3]);
+  assert.deepEqual(
+    bodies(browser).map(({ events }) => events.length),
+    [10, 10, 3],
+  );
 });
 
 test('flush sends at once', async () => {
@@ -73,7 +82,10 @@ test('what is too large for a request that outlives its page goes in one that do
   make(page, 2);
   await browser.clock.advance(1100);
   assert.deepEqual(numbers(browser), [1, 2]);
-  assert.deepEqual(browser.server.requests.map(({ keepalive }) => keepalive), [false, true]);
+  assert.deepEqual(
+    browser.server.requests.map(({ keepalive }) => keepalive),
+    [false, true],
+  );
 });
 
 test('all that is stored is gone once it is delivered', async () => {
@@ -102,7 +114,11 @@ test('a request that failed is repeated as it was, and says so where the server 
   const [, ...sent] = bodies(browser);
   assert.deepEqual(
     sent.map(({ repeat, made_at }) => [repeat, made_at]),
-    [[undefined, undefined], [true, 1_800_000_002_000], [true, 1_800_000_002_000]],
+    [
+      [undefined, undefined],
+      [true, 1_800_000_002_000],
+      [true, 1_800_000_002_000],
+    ],
   );
   assert.equal(new Set(sent.map(({ batch_id }) => batch_id)).size, 1);
   assert.equal(new Set(sent.map(({ events }) => JSON.stringify(events))).size, 1);
@@ -115,7 +131,10 @@ test('what was refused for sure is sent again as if it were new', async () => {
   browser.server.decide = () => fates.shift();
   make(browser.open(), 1);
   await browser.clock.advance(MINUTE);
-  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined, undefined]);
+  assert.deepEqual(
+    bodies(browser).map(({ repeat }) => repeat),
+    [undefined, undefined],
+  );
   assert.deepEqual(numbers(browser), [1]);
 });
 
@@ -176,7 +195,10 @@ test('offline nothing is tried, and on return all is sent', async () => {
 test('a rejected event is not sent again, and its neighbours are delivered', async () => {
   const browser = new Browser();
   const page = browser.open();
-  browser.server.decide = () => ({ status: 200, body: { accepted: 1, rejected: [{ index: 1, code: 'invalid_table', message: 'no' }] } });
+  browser.server.decide = () => ({
+    status: 200,
+    body: { accepted: 1, rejected: [{ index: 1, code: 'invalid_table', message: 'no' }] },
+  });
   make(page, 1, 2);
   await browser.clock.advance(2000);
   browser.server.decide = () => 'take';
@@ -197,7 +219,13 @@ for (const status of [400, 403, 413]) {
     browser.server.decide = () => 'take';
     make(page, 3, 4);
     await browser.clock.advance(10 * MINUTE);
-    assert.deepEqual(browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]), [[3, 2], [4, undefined]]);
+    assert.deepEqual(
+      browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]),
+      [
+        [3, 2],
+        [4, undefined],
+      ],
+    );
   });
 }
 
@@ -227,7 +255,9 @@ test('of too much the oldest is given up, and counted', async () => {
   browser.server.decide = () => 503;
   make(page, 1, 1000, { text: 'x'.repeat(1000) });
   await browser.clock.advance(2000);
-  const kept = [...browser.stored].filter(([key]) => key.includes('.b.')).reduce((sum, [, text]) => sum + text.length, 0);
+  const kept = [...browser.stored]
+    .filter(([key]) => key.includes('.b.'))
+    .reduce((sum, [, text]) => sum + text.length, 0);
   assert.ok(kept < 530_000, `${kept} characters are kept`);
   browser.server.decide = () => 'take';
   await browser.clock.advance(MINUTE);
@@ -235,8 +265,14 @@ test('of too much the oldest is given up, and counted', async () => {
   await browser.clock.advance(10 * MINUTE);
   const rows = browser.server.rows;
   const first = Math.min(...numbers(browser));
-  assert.deepEqual(numbers(browser).sort((a, b) => a - b), Array.from({ length: 1001 - first + 1 }, (_, index) => first + index));
-  assert.equal(rows.reduce((sum, { sluice_dropped = 0 }) => sum + sluice_dropped, 0), first - 1);
+  assert.deepEqual(
+    numbers(browser).sort((a, b) => a - b),
+    Array.from({ length: 1001 - first + 1 }, (_, index) => first + index),
+  );
+  assert.equal(
+    rows.reduce((sum, { sluice_dropped = 0 }) => sum + sluice_dropped, 0),
+    first - 1,
+  );
 });
 
 test('an event that no request can hold is given up alone', async () => {
@@ -246,7 +282,13 @@ test('an event that no request can hold is given up alone', async () => {
   make(page, 2, 2, { text: 'x'.repeat(300_000) });
   make(page, 3);
   await browser.clock.advance(2000);
-  assert.deepEqual(browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]), [[1, undefined], [3, 1]]);
+  assert.deepEqual(
+    browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]),
+    [
+      [1, undefined],
+      [3, 1],
+    ],
+  );
 });
 
 test('a page that is left hands its events to the browser, and the next page repeats them', async () => {
@@ -258,7 +300,10 @@ test('a page that is left hands its events to the browser, and the next page rep
   assert.deepEqual(numbers(browser), [1, 2]);
   browser.open();
   await browser.clock.advance(MINUTE);
-  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined, true]);
+  assert.deepEqual(
+    bodies(browser).map(({ repeat }) => repeat),
+    [undefined, true],
+  );
   assert.deepEqual(numbers(browser), [1, 2]);
   assert.deepEqual(batches(browser), []);
 });
@@ -270,7 +315,10 @@ test('what the browser does not take as a beacon is sent as a request that outli
   make(page, 1);
   page.leave();
   await browser.clock.advance(1000);
-  assert.deepEqual(browser.server.requests.map(({ beacon, keepalive }) => [beacon, keepalive]), [[undefined, true]]);
+  assert.deepEqual(
+    browser.server.requests.map(({ beacon, keepalive }) => [beacon, keepalive]),
+    [[undefined, true]],
+  );
 });
 
 test('what a page could not send at all is sent by the next one', async () => {
@@ -283,12 +331,18 @@ test('what a page could not send at all is sent by the next one', async () => {
   assert.equal(browser.server.requests.length, 0);
   browser.open();
   await browser.clock.advance(MINUTE);
-  assert.deepEqual(bodies(browser).map(({ repeat }) => repeat), [undefined]);
+  assert.deepEqual(
+    bodies(browser).map(({ repeat }) => repeat),
+    [undefined],
+  );
   assert.deepEqual(numbers(browser), [1]);
 });
 
 test('what a page had sent when it was left is repeated for fifty minutes and then counts as delivered', async () => {
-  for (const [minutes, requests] of [[48, 2], [52, 1]]) {
+  for (const [minutes, requests] of [
+    [48, 2],
+    [52, 1],
+  ]) {
     const browser = new Browser();
     const page = browser.open();
     make(page, 1);
@@ -394,7 +448,10 @@ test('two pages share out what a third has left, each batch to one of them', asy
     browser.server.decide = () => 'take';
     const pages = [browser.open(), browser.open()];
     await browser.clock.advance(5 * MINUTE);
-    assert.deepEqual(numbers(browser).sort((a, b) => a - b), Array.from({ length: 50 }, (_, index) => index + 1));
+    assert.deepEqual(
+      numbers(browser).sort((a, b) => a - b),
+      Array.from({ length: 50 }, (_, index) => index + 1),
+    );
     pages.forEach((each) => each.kill());
   }
 });

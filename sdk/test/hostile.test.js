@@ -12,19 +12,101 @@ const circular = {};
 circular.self = circular;
 
 const ODD = [
-  undefined, null, true, false, 0, -1, NaN, Infinity, 1e21, 10n, '', 'x', 'pageviews', '\ud800', '"}\n', 'x'.repeat(50_000),
-  [], [1], ['page'], {}, { a: 1 }, circular, Symbol('s'), throwing, () => {}, new Date(NaN), new Map([[1, 2]]),
-  { toJSON: throwing }, { get a() { return throwing(); } }, new Proxy({}, { get: throwing, ownKeys: throwing }),
-  Object.create(null), { toString: throwing, valueOf: throwing },
+  undefined,
+  null,
+  true,
+  false,
+  0,
+  -1,
+  NaN,
+  Infinity,
+  1e21,
+  10n,
+  '',
+  'x',
+  'pageviews',
+  '\ud800',
+  '"}\n',
+  'x'.repeat(50_000),
+  [],
+  [1],
+  ['page'],
+  {},
+  { a: 1 },
+  circular,
+  Symbol('s'),
+  throwing,
+  () => {},
+  new Date(NaN),
+  new Map([[1, 2]]),
+  { toJSON: throwing },
+  {
+    get a() {
+      return throwing();
+    },
+  },
+  new Proxy({}, { get: throwing, ownKeys: throwing }),
+  Object.create(null),
+  { toString: throwing, valueOf: throwing },
 ];
-const COMMANDS = ['init', 'page', 'track', 'set', 'identify', 'consent', 'reset', 'flush', 'constructor', '__proto__', 'nothing'];
-const OPTIONS = ['endpoint', 'key', 'auto', 'pageTable', 'eventTable', 'id', 'cookieName', 'cookieDomain', 'consent', 'gpc', 'dnt', '__proto__'];
+const COMMANDS = [
+  'init',
+  'page',
+  'track',
+  'set',
+  'identify',
+  'consent',
+  'reset',
+  'flush',
+  'constructor',
+  '__proto__',
+  'nothing',
+];
+const OPTIONS = [
+  'endpoint',
+  'key',
+  'auto',
+  'pageTable',
+  'eventTable',
+  'id',
+  'cookieName',
+  'cookieDomain',
+  'consent',
+  'gpc',
+  'dnt',
+  '__proto__',
+];
 
 /** Every global that the script uses, and what pages may have made of them. */
 const GLOBALS = [
-  'localStorage', 'navigator', 'document', 'location', 'screen', 'history', 'performance', 'crypto', 'console', 'fetch',
-  'setTimeout', 'clearTimeout', 'AbortController', 'URLSearchParams', 'addEventListener', 'innerWidth', 'scrollY', 'Date',
-  'JSON', 'Math', 'Promise', 'Map', 'Set', 'Object', 'Array', 'Number', 'String', 'parseInt',
+  'localStorage',
+  'navigator',
+  'document',
+  'location',
+  'screen',
+  'history',
+  'performance',
+  'crypto',
+  'console',
+  'fetch',
+  'setTimeout',
+  'clearTimeout',
+  'AbortController',
+  'URLSearchParams',
+  'addEventListener',
+  'innerWidth',
+  'scrollY',
+  'Date',
+  'JSON',
+  'Math',
+  'Promise',
+  'Map',
+  'Set',
+  'Object',
+  'Array',
+  'Number',
+  'String',
+  'parseInt',
 ];
 const BROKEN = [undefined, null, 0, '', {}, [], throwing, new Proxy({}, { get: throwing, set: throwing })];
 
@@ -102,8 +184,25 @@ test('whatever stands under our name, loading the script never throws', () => {
 test('broken members of the browser never throw', async () => {
   const random = chance(13);
   const members = {
-    navigator: ['language', 'platform', 'onLine', 'sendBeacon', 'locks', 'globalPrivacyControl', 'doNotTrack'],
-    document: ['title', 'referrer', 'characterSet', 'cookie', 'visibilityState', 'documentElement', 'querySelector', 'addEventListener'],
+    navigator: [
+      'language',
+      'platform',
+      'onLine',
+      'sendBeacon',
+      'locks',
+      'globalPrivacyControl',
+      'doNotTrack',
+    ],
+    document: [
+      'title',
+      'referrer',
+      'characterSet',
+      'cookie',
+      'visibilityState',
+      'documentElement',
+      'querySelector',
+      'addEventListener',
+    ],
     location: ['href', 'host', 'pathname', 'search', 'protocol'],
     history: ['pushState', 'replaceState'],
   };
@@ -112,7 +211,11 @@ test('broken members of the browser never throw', async () => {
       for (const value of [...BROKEN, 'getter']) {
         const browser = new Browser({ random });
         const page = browser.open({ auto: true }, (window) => {
-          Object.defineProperty(window[object], name, value === 'getter' ? { get: throwing } : { value, writable: true });
+          Object.defineProperty(
+            window[object],
+            name,
+            value === 'getter' ? { get: throwing } : { value, writable: true },
+          );
         });
         await all(page, random);
       }
@@ -122,12 +225,26 @@ test('broken members of the browser never throw', async () => {
 });
 
 test('a page that broke what only describes it is measured all the same', async () => {
-  for (const name of ['screen', 'innerWidth', 'crypto', 'console', 'history', 'performance', 'localStorage', 'URLSearchParams']) {
+  for (const name of [
+    'screen',
+    'innerWidth',
+    'crypto',
+    'console',
+    'history',
+    'performance',
+    'localStorage',
+    'URLSearchParams',
+  ]) {
     const browser = new Browser();
-    const page = browser.open({ auto: true }, (window) => Object.defineProperty(window, name, { get: throwing }));
+    const page = browser.open({ auto: true }, (window) =>
+      Object.defineProperty(window, name, { get: throwing }),
+    );
     page.sluice('track', 'visits', { n: 1 });
     await browser.clock.advance(2000);
-    assert.ok(browser.server.rows.some(({ n }) => n == 1), name);
+    assert.ok(
+      browser.server.rows.some(({ n }) => n == 1),
+      name,
+    );
   }
 });
 
@@ -136,13 +253,21 @@ test('an event that cannot be written is given up alone, and counted', async () 
   const page = browser.open();
   for (const text of ['one', circular, 10n, 'two']) page.sluice('track', 'visits', { text });
   await browser.clock.advance(2000);
-  assert.deepEqual(browser.server.rows.map(({ text, sluice_dropped }) => [text, sluice_dropped]), [['one', undefined], ['two', 2]]);
+  assert.deepEqual(
+    browser.server.rows.map(({ text, sluice_dropped }) => [text, sluice_dropped]),
+    [
+      ['one', undefined],
+      ['two', 2],
+    ],
+  );
 });
 
 test('a frame that may not ask for cookies is measured all the same', async () => {
   for (const id of ['storage', 'cookie']) {
     const browser = new Browser();
-    const page = browser.open({ id }, (window) => Object.defineProperty(window.document, 'cookie', { get: throwing, set: throwing }));
+    const page = browser.open({ id }, (window) =>
+      Object.defineProperty(window.document, 'cookie', { get: throwing, set: throwing }),
+    );
     page.sluice('track', 'visits', { n: 1 });
     page.sluice('track', 'visits', { n: 2 });
     await browser.clock.advance(2000);
@@ -157,5 +282,8 @@ test("a page's own toJSON of arrays changes nothing of ours", async () => {
   page.evaluate('Array.prototype.toJSON = function () { return "[]" }');
   page.sluice('track', 'visits', { n: 1 });
   await browser.clock.advance(2000);
-  assert.deepEqual(browser.server.rows.map(({ n }) => n), [1]);
+  assert.deepEqual(
+    browser.server.rows.map(({ n }) => n),
+    [1],
+  );
 });

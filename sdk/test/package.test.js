@@ -14,11 +14,15 @@ const types = read('src/sluice.d.ts');
 
 /** Returns the members of an interface. */
 const members = (name) =>
-  [...types.match(new RegExp(`interface ${name} {([^]*?)\n}`))[1].matchAll(/^ {2}(\w+)[?(:]/gm)].map(([, member]) => member);
+  [...types.match(new RegExp(`interface ${name} {([^]*?)\n}`))[1].matchAll(/^ {2}(\w+)[?(:]/gm)].map(
+    ([, member]) => member,
+  );
 
 /** Returns what a section's tables name in their first column. */
 const rows = (heading) =>
-  [...docs.match(new RegExp(`\n## ${heading}\n([^]*?)\n## `))[1].matchAll(/^\| `(\w+)/gm)].map(([, name]) => name);
+  [...docs.match(new RegExp(`\n## ${heading}\n([^]*?)\n## `))[1].matchAll(/^\| `(\w+)/gm)].map(
+    ([, name]) => name,
+  );
 
 const sources = readdirSync(`${folder}src`, { recursive: true })
   .filter((file) => file.endsWith('.js'))
@@ -45,28 +49,54 @@ test('every command is documented', async () => {
 
 test('every option is documented, and used', () => {
   assert.deepEqual(rows('Options'), members('Options'));
-  assert.deepEqual([...new Set([...sources.matchAll(/\bsettings\.(?!js\b)(\w+)/g)].map(([, name]) => name))].sort(), members('Options').sort());
+  assert.deepEqual(
+    [...new Set([...sources.matchAll(/\bsettings\.(?!js\b)(\w+)/g)].map(([, name]) => name))].sort(),
+    members('Options').sort(),
+  );
 });
 
 test('everything that is recorded by itself is documented', () => {
   const kinds = [...types.match(/type Automatic = (.*);/)[1].matchAll(/\w+/g)].map(([kind]) => kind);
   const [, known] = sources.match(/const KINDS = {(.*)}/);
-  assert.deepEqual(known.split(',').map((kind) => kind.split(':')[0].trim()).sort(), kinds.sort());
+  assert.deepEqual(
+    known
+      .split(',')
+      .map((kind) => kind.split(':')[0].trim())
+      .sort(),
+    kinds.sort(),
+  );
   assert.deepEqual(rows('By itself').sort(), kinds.sort());
 });
 
 test('every column of ours is documented', () => {
-  const columns = new Set([...sources.matchAll(/\b(td_[a-z]+(?:_[a-z]+)*|sluice_dropped|user_id|visible_ms|scroll_percent)\b/g)].map(([, name]) => name));
-  assert.deepEqual([...columns].filter((name) => !docs.includes(`\`${name}\``)), []);
+  const columns = new Set(
+    [
+      ...sources.matchAll(/\b(td_[a-z]+(?:_[a-z]+)*|sluice_dropped|user_id|visible_ms|scroll_percent)\b/g),
+    ].map(([, name]) => name),
+  );
+  assert.deepEqual(
+    [...columns].filter((name) => !docs.includes(`\`${name}\``)),
+    [],
+  );
 });
 
 test('the snippet in the docs is the one that is built', () => {
-  const built = read('dist/snippet.html').replace('{{endpoint}}', 'https://collect.example.com').replace('{{key}}', 'shop.k1.…');
-  assert.ok(docs.includes(built.replace('{{sdk}}', 'https://sdk.example.com').replace(/sha384-[^"]*/, 'sha384-…')));
+  const built = read('dist/snippet.html')
+    .replace('{{endpoint}}', 'https://collect.example.com')
+    .replace('{{key}}', 'shop.k1.…');
+  assert.ok(
+    docs.includes(built.replace('{{sdk}}', 'https://sdk.example.com').replace(/sha384-[^"]*/, 'sha384-…')),
+  );
 });
 
 test('the package holds the build and nothing else', () => {
-  const [{ files, version }] = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json'], { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
+  const [{ files, version }] = JSON.parse(
+    execFileSync('npm', ['pack', '--dry-run', '--json'], {
+      cwd: folder,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }),
+  );
   assert.deepEqual(files.map(({ path }) => path).sort(), [
     'README.md',
     'dist/LICENSE',

@@ -21,7 +21,12 @@ for (const [name, options, signals, measured] of [
   ['Global Privacy Control can be overlooked', { gpc: false }, { globalPrivacyControl: true }, true],
   ['Do Not Track is overlooked', {}, { doNotTrack: '1' }, true],
   ['Do Not Track is respected where that is asked for', { dnt: true }, { doNotTrack: '1' }, false],
-  ['a browser that wishes nothing is measured', { dnt: true }, { globalPrivacyControl: false, doNotTrack: '0' }, true],
+  [
+    'a browser that wishes nothing is measured',
+    { dnt: true },
+    { globalPrivacyControl: false, doNotTrack: '0' },
+    true,
+  ],
 ]) {
   test(name, async () => {
     const visit = open(options, signals, 'other=1');
@@ -65,7 +70,10 @@ test('at most a hundred events are held, the latest', async () => {
   await visit.browser.clock.advance(1);
   visit.page.sluice('consent', 'granted');
   await visit.browser.clock.advance(10_000);
-  assert.deepEqual(visit.sent(), Array.from({ length: 100 }, (_, index) => index + 31));
+  assert.deepEqual(
+    visit.sent(),
+    Array.from({ length: 100 }, (_, index) => index + 31),
+  );
 });
 
 test('consent that is denied drops what was held and erases what was stored', async () => {
@@ -102,14 +110,21 @@ const id = async (options, cookie) => {
   const visit = open(options, {}, cookie);
   visit.page.sluice('page');
   await visit.browser.clock.advance(2000);
-  return { id: visit.browser.server.rows[0].td_client_id, cookie: visit.page.document.cookie, stored: visit.browser.stored.get('sluice.shop.id') };
+  return {
+    id: visit.browser.server.rows[0].td_client_id,
+    cookie: visit.page.document.cookie,
+    stored: visit.browser.stored.get('sluice.shop.id'),
+  };
 };
 
 test('the visitor is known by storage, by a cookie, or not at all', async () => {
   const stored = await id({});
   assert.deepEqual([stored.cookie, stored.stored], ['', stored.id]);
   const cookie = await id({ id: 'cookie', cookieName: 'who', cookieDomain: 'shop.example' });
-  assert.equal(cookie.cookie, `who=${cookie.id};path=/;samesite=lax;max-age=63072000;domain=shop.example;secure`);
+  assert.equal(
+    cookie.cookie,
+    `who=${cookie.id};path=/;samesite=lax;max-age=63072000;domain=shop.example;secure`,
+  );
   assert.equal(cookie.stored, undefined);
   assert.deepEqual(await id({ id: 'none' }), { id: undefined, cookie: '', stored: undefined });
 });

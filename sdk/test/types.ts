@@ -6,7 +6,12 @@ import { init, page, track, set, identify, consent, reset, flush } from '@sluice
 const promised: typeof import('@sluice/browser') = built;
 void promised;
 
-init({ endpoint: 'https://collect.example.com', key: 'shop.k1.mac', auto: ['links', 'errors'], id: 'cookie' });
+init({
+  endpoint: 'https://collect.example.com',
+  key: 'shop.k1.mac',
+  auto: ['links', 'errors'],
+  id: 'cookie',
+});
 page();
 track('purchases', { sku: 'kettle-07', price: 7800, nested: { a: [1] } });
 set({ plan: 'a' });

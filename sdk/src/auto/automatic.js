@@ -12,6 +12,10 @@ const KINDS = { leave: leaving, page: views, links, clicks, forms, errors };
 /** Starts what the option asks for. */
 export const automatic = () => {
   for (const [name, start] of Object.entries(KINDS)) {
-    if (settings.auto === true || (settings.auto && settings.auto.includes(/** @type {keyof typeof KINDS} */ (name)))) start();
+    if (
+      settings.auto === true ||
+      (settings.auto && settings.auto.includes(/** @type {keyof typeof KINDS} */ (name)))
+    )
+      start();
   }
 };

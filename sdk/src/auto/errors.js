@@ -15,6 +15,10 @@ const report = (error, source, line) => {
 
 /** Records what the page's scripts fail with. */
 export const errors = () => {
-  on(window, 'error', (/** @type {ErrorEvent} */ event) => event.message && report(event.message, event.filename, event.lineno));
+  on(
+    window,
+    'error',
+    (/** @type {ErrorEvent} */ event) => event.message && report(event.message, event.filename, event.lineno),
+  );
   on(window, 'unhandledrejection', (/** @type {PromiseRejectionEvent} */ event) => report(event.reason));
 };

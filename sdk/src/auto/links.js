@@ -1,7 +1,8 @@
 import { notice } from '../events.js';
 import { on } from '../safe.js';
 
-const FILES = /\.(7z|apk|avi|csv|dmg|docx?|epub|exe|gz|iso|m4[av]|mov|mp[34]|msi|odt|pdf|pkg|pptx?|rar|tar|txt|wav|wmv|xlsx?|zip)$/i;
+const FILES =
+  /\.(7z|apk|avi|csv|dmg|docx?|epub|exe|gz|iso|m4[av]|mov|mp[34]|msi|odt|pdf|pkg|pptx?|rar|tar|txt|wav|wmv|xlsx?|zip)$/i;
 
 /** @param {MouseEvent} event */
 const look = ({ target }) => {

@@ -21,12 +21,17 @@ const BROWSERS = {
 export const pathOf = (name) => BROWSERS[name].paths.find((path) => path && existsSync(path));
 
 export const launch = (name = 'chrome') =>
-  puppeteer.launch({ browser: name, executablePath: pathOf(name), args: BROWSERS[name].args, headless: true });
+  puppeteer.launch({
+    browser: name,
+    executablePath: pathOf(name),
+    args: BROWSERS[name].args,
+    headless: true,
+  });
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Returns what `look` returns as soon as `good` likes it, and what it returned last where that takes too long. */
-export const until = async (look, good, ms = 10000) => {
+export const until = async (look, good, ms = 30_000) => {
   const end = Date.now() + ms;
   for (;;) {
     const found = await look();

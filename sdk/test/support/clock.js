@@ -26,7 +26,10 @@ export class Clock {
     for (;;) {
       let next;
       for (const [id, timer] of this.timers) {
-        if (timer.at <= end && (!next || timer.at < next[1].at || (timer.at == next[1].at && timer.order < next[1].order))) {
+        if (
+          timer.at <= end &&
+          (!next || timer.at < next[1].at || (timer.at == next[1].at && timer.order < next[1].order))
+        ) {
           next = [id, timer];
         }
       }

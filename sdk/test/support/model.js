@@ -32,7 +32,9 @@ export class Server {
       this.rows.push(...events);
       this.taken.set(batch, this.clock.now);
     }
-    return fate == 'lose answer' ? undefined : { status: 200, body: { accepted: events.length, rejected: [] } };
+    return fate == 'lose answer'
+      ? undefined
+      : { status: 200, body: { accepted: events.length, rejected: [] } };
   }
 
   /** Returns how often each event's `n` arrived. */
@@ -98,7 +100,9 @@ class Storage {
     return new Proxy(this, {
       ownKeys: (target) => [...target.view.keys()],
       getOwnPropertyDescriptor: (target, key) =>
-        target.view.has(key) ? { value: target.view.get(key), enumerable: true, configurable: true } : undefined,
+        target.view.has(key)
+          ? { value: target.view.get(key), enumerable: true, configurable: true }
+          : undefined,
       get: (target, key) => (typeof target[key] == 'function' ? target[key].bind(target) : target[key]),
     });
   }
@@ -187,7 +191,10 @@ export class Page {
       },
       sendBeacon: (url, body) => {
         if (!browser.beacon()) return false;
-        clock.setTimeout(() => browser.online && server.receive({ url, body, beacon: true }), server.latency());
+        clock.setTimeout(
+          () => browser.online && server.receive({ url, body, beacon: true }),
+          server.latency(),
+        );
         return true;
       },
     };
@@ -214,14 +221,23 @@ export class Page {
       navigator,
       Date: FakeDate,
       Math: Object.create(Math, { random: { value: browser.random } }),
-      location: { href: 'https://shop.example/a?utm_source=mail#b', host: 'shop.example', pathname: '/a', search: '?utm_source=mail', protocol: 'https:' },
+      location: {
+        href: 'https://shop.example/a?utm_source=mail#b',
+        host: 'shop.example',
+        pathname: '/a',
+        search: '?utm_source=mail',
+        protocol: 'https:',
+      },
       screen: { width: 1280, height: 720, colorDepth: 24 },
       innerWidth: 1000,
       innerHeight: 700,
       scrollY: 0,
       performance: { now: () => clock.now },
       history: { pushState() {}, replaceState() {} },
-      crypto: { randomUUID: () => `00000000-0000-4000-8000-${String((browser.ids = (browser.ids || 0) + 1)).padStart(12, '0')}` },
+      crypto: {
+        randomUUID: () =>
+          `00000000-0000-4000-8000-${String((browser.ids = (browser.ids || 0) + 1)).padStart(12, '0')}`,
+      },
       localStorage: new Storage(page),
       setTimeout: (run, ms) => clock.setTimeout(run, ms, page),
       clearTimeout: (id) => clock.clearTimeout(id),
@@ -237,7 +253,10 @@ export class Page {
     const context = createContext(window);
     window.window = window;
     prepare(window, this);
-    runInContext('window.sluice = window.sluice || function () { (sluice.q = sluice.q || []).push(arguments) }', context);
+    runInContext(
+      'window.sluice = window.sluice || function () { (sluice.q = sluice.q || []).push(arguments) }',
+      context,
+    );
     this.evaluate = (source) => runInContext(source, context);
     this.run = () => runInContext(browser.script, context);
     this.run();
@@ -254,7 +273,10 @@ export class Page {
     const { clock, server } = browser;
     return new Promise((resolve, reject) => {
       const live = (run) => () => this.closed || run();
-      init.signal?.addEventListener('abort', live(() => reject(new Error('aborted'))));
+      init.signal?.addEventListener(
+        'abort',
+        live(() => reject(new Error('aborted'))),
+      );
       if (!browser.online) {
         clock.setTimeout(() => reject(new TypeError('Failed to fetch')), 1, this);
         return;

@@ -17,7 +17,6 @@ const bundled = (source) =>
     logLevel: 'error',
   }).outputFiles[0].text;
 
-
 /** The head of a page, by tracker: scripts as they stand in real pages. */
 const TRACKERS = {
   sluice: (endpoint, key, options) =>
@@ -25,14 +24,17 @@ const TRACKERS = {
       .replace('{{endpoint}}', endpoint)
       .replace('{{key}}', key)
       .replace('auto:true', `...${JSON.stringify(options)}`)
-      .replace(/{{sdk}}[^"]*/, '/sluice.js') + "<script>const send = (n) => sluice('track', 'visits', {n})</script>",
+      .replace(/{{sdk}}[^"]*/, '/sluice.js') +
+    "<script>const send = (n) => sluice('track', 'visits', {n})</script>",
   'td-js-sdk': (endpoint) => `<script src="/td.js"></script>
 <script>
 const td = new Treasure({database: 'other_database', writeKey: '1/key', endpoint: '${endpoint}/'});
 const send = (n) => td.trackEvent('visits', {n});
 </script>`,
-  plausible: (endpoint) => `<script>window.__plausible = true; const endpoint = '${endpoint}';</script><script src="/plausible.js"></script>`,
-  snowplow: (endpoint) => `<script>const endpoint = '${endpoint}';</script><script src="/snowplow.js"></script>`,
+  plausible: (endpoint) =>
+    `<script>window.__plausible = true; const endpoint = '${endpoint}';</script><script src="/plausible.js"></script>`,
+  snowplow: (endpoint) =>
+    `<script>const endpoint = '${endpoint}';</script><script src="/snowplow.js"></script>`,
 };
 
 let cache;
@@ -64,8 +66,13 @@ export class Site {
       const url = new URL(request.url, 'http://localhost');
       const script = scripts()[url.pathname];
       const [, tracker] = url.pathname.split('/');
-      if (script) response.setHeader('content-type', 'text/javascript').end(script);
-      else if (TRACKERS[tracker]) {
+      if (script) {
+        // Integrity is checked across origins only where the script's host allows its reading.
+        response
+          .setHeader('content-type', 'text/javascript')
+          .setHeader('access-control-allow-origin', '*')
+          .end(script);
+      } else if (TRACKERS[tracker]) {
         const options = JSON.parse(url.searchParams.get('options') || '{}');
         const key = collector.keys[url.searchParams.get('account') || 'shop'];
         response.setHeader('content-type', 'text/html; charset=utf-8').end(`<!doctype html>
@@ -74,7 +81,9 @@ export class Site {
 ${TRACKERS[tracker](collector.url, key, options)}
 ${site.bodies[url.pathname] || `<h1>${url.pathname}</h1>`}`);
       } else if (site.bodies[url.pathname]) {
-        response.setHeader('content-type', 'text/html; charset=utf-8').end(`<!doctype html><link rel="icon" href="data:,">${site.bodies[url.pathname]}`);
+        response
+          .setHeader('content-type', 'text/html; charset=utf-8')
+          .end(`<!doctype html><link rel="icon" href="data:,">${site.bodies[url.pathname]}`);
       } else response.writeHead(404).end();
     });
     await new Promise((done) => site.server.listen(0, '127.0.0.1', done));

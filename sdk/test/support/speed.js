@@ -23,7 +23,9 @@ export const measure = async (context, url, { endpoint, key }, pages = 15) => {
     const times = await tab.evaluate(
       async (source, options) => {
         const tasks = [];
-        new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({
+        new PerformanceObserver((list) =>
+          tasks.push(...list.getEntries().map(({ duration }) => duration)),
+        ).observe({
           type: 'longtask',
         });
         const pause = () => new Promise((done) => setTimeout(done, 100));
@@ -42,7 +44,8 @@ export const measure = async (context, url, { endpoint, key }, pages = 15) => {
         await pause();
         const events = [];
         for (let round = 0; round < 10; round += 1) {
-          for (let n = 0; n < 3; n += 1) events.push(timed(() => sluice('track', 'visits', { n, text: 'a kettle of iron' })));
+          for (let n = 0; n < 3; n += 1)
+            events.push(timed(() => sluice('track', 'visits', { n, text: 'a kettle of iron' })));
           await pause();
         }
         return { load, init, events, longest: Math.max(0, ...tasks) };
@@ -57,6 +60,9 @@ export const measure = async (context, url, { endpoint, key }, pages = 15) => {
     await tab.close();
   }
   return Object.fromEntries(
-    Object.entries(found).map(([name, values]) => [name, { quarter: quantile(values, 0.25), half: quantile(values, 0.5) }]),
+    Object.entries(found).map(([name, values]) => [
+      name,
+      { quarter: quantile(values, 0.25), half: quantile(values, 0.5) },
+    ]),
   );
 };

@@ -10,7 +10,8 @@ import { TROUBLE, Visitor, outcome } from './trouble.js';
 const SEED = Number(process.env.SLUICE_SEED || 7);
 
 /** Returns the batches that a browser still keeps. */
-const keptBatches = (tab) => tab.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('.b.')).length);
+const keptBatches = (tab) =>
+  tab.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('.b.')).length);
 
 /** Runs with a collector and a website of its own. */
 export const withSite = async (run, ...origins) => {
@@ -37,7 +38,7 @@ export const suite = (name, more = () => {}) => {
 
     /** Runs with a visitor's own browser context; what it throws into pages fails the test. */
     const visit = (title, run, { options = {} } = {}) =>
-      test(title, { timeout: 120_000 }, () =>
+      test(title, { timeout: 240_000 }, () =>
         withSite(async (collector, site) => {
           const context = await browser.createBrowserContext();
           try {
@@ -53,9 +54,17 @@ export const suite = (name, more = () => {}) => {
     for (const [trouble, play] of Object.entries(TROUBLE)) {
       visit(`${trouble}: nothing is lost, nothing doubled`, async (visitor) => {
         await play(visitor);
-        await until(() => outcome(visitor), ({ lost }) => lost == 0, 60_000);
+        await until(
+          () => outcome(visitor),
+          ({ lost }) => lost == 0,
+          90_000,
+        );
         const [tab] = await visitor.context.pages();
-        await until(() => keptBatches(tab), (count) => count == 0, 40_000);
+        await until(
+          () => keptBatches(tab),
+          (count) => count == 0,
+          90_000,
+        );
         const { lost, doubled, preflights } = await outcome(visitor);
         assert.deepEqual({ lost, doubled, preflights }, { lost: 0, doubled: 0, preflights: 0 });
         assert.equal(await keptBatches(tab), 0);
@@ -67,8 +76,14 @@ export const suite = (name, more = () => {}) => {
       site.bodies['/sluice/framed'] = '<script>send(1)</script>';
       const tab = await visitor.tab();
       await tab.goto(`${site.origin}/frames`);
-      const events = await until(() => collector.events(), ({ length }) => length > 0);
-      assert.deepEqual(events.map(({ n }) => n), [1]);
+      const events = await until(
+        () => collector.events(),
+        ({ length }) => length > 0,
+      );
+      assert.deepEqual(
+        events.map(({ n }) => n),
+        [1],
+      );
     });
 
     visit('a module imports the same commands', async (visitor, collector, site) => {
@@ -80,8 +95,17 @@ export const suite = (name, more = () => {}) => {
       </script>`;
       const tab = await visitor.tab();
       await tab.goto(`${site.origin}/module`);
-      const events = await until(() => collector.events(), ({ length }) => length == 2);
-      assert.deepEqual(events.map(({ table, n }) => [table, n]), [['pageviews', 1], ['visits', 2]]);
+      const events = await until(
+        () => collector.events(),
+        ({ length }) => length == 2,
+      );
+      assert.deepEqual(
+        events.map(({ table, n }) => [table, n]),
+        [
+          ['pageviews', 1],
+          ['visits', 2],
+        ],
+      );
     });
 
     more(visit);
