@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { chance } from './support/chance.js';
 import { Browser } from './support/model.js';
 
-const VISITS = Number(process.env.SLUICE_VISITS || 300);
+const VISITS = Number(process.env.SLUICE_VISITS || 200);
 const FIRST = Number(process.env.SLUICE_SEED || 1);
 const MINUTE = 60_000;
 

@@ -173,3 +173,35 @@ test('the core script has the same commands', async () => {
     ],
   );
 });
+
+test('a page that is prerendered counts when it is shown', async () => {
+  const browser = new Browser();
+  const page = browser.open({ auto: ['page'] }, (window) => {
+    window.document.prerendering = true;
+  });
+  await browser.clock.advance(5000);
+  assert.equal(browser.server.requests.length, 0);
+  page.fire(page.document, 'prerenderingchange');
+  await browser.clock.advance(2000);
+  assert.deepEqual(
+    browser.server.rows.map(({ table }) => table),
+    ['pageviews'],
+  );
+});
+
+test('only what was asked for is recorded by itself', async () => {
+  for (const [auto, tables] of [
+    [undefined, []],
+    [[], []],
+    [['page'], ['pageviews']],
+    [['leave'], ['events']],
+    [true, ['events', 'pageviews']],
+  ]) {
+    const browser = new Browser();
+    const page = browser.open({ auto });
+    await browser.clock.advance(2000);
+    page.leave();
+    await browser.clock.advance(2000);
+    assert.deepEqual([...new Set(browser.server.rows.map(({ table }) => table))].sort(), tables);
+  }
+});
