@@ -11,6 +11,8 @@ from shared import rows
 TRANSIT_SECONDS = 300
 """No request is under way for longer than this."""
 
+_YEAR_10000 = 253_402_300_800
+
 
 def drift(sent_at: object, received_at: int) -> int:
     """Return the seconds by which the sender's clock is behind; 0 where it is right, or nothing is known of it.
@@ -20,7 +22,7 @@ def drift(sent_at: object, received_at: int) -> int:
         received_at: when it arrived, UNIX seconds.
     """
     sent = rows.read_time(sent_at)
-    if sent is None:
+    if sent is None or not 0 <= sent < _YEAR_10000:  # no clock shows such a time
         return 0
     behind = received_at - sent
     return behind if abs(behind) > TRANSIT_SECONDS else 0
