@@ -194,6 +194,38 @@ def test_silence_for_half_the_retention_parks() -> None:
     assert set(kinds(made)) == {"in_doubt"}
 
 
+def test_refusal_for_half_the_retention_parks() -> None:
+    """What was refused for half the retention is parked too, free of doubt."""
+    made = delivery(retention=48 * 3600.0)
+    fault(made, Kind.STATUS, database=None, status=429)
+    silence(made)
+    put_round(made, 0, accounts=1)
+    assert made.deliver() is not None
+    event = made.event()
+    made.clock.sleep(24 * 3600 + 60)
+    made.start()
+    assert made.worker.run(event, 120_000) == {"batchItemFailures": []}
+    assert {one.reason for one in map(made.aside.get, made.objects()) if one} == {"held_too_long"}
+    assert list(made.ledger.breakers()) == []
+
+
+def test_a_database_that_recovers_just_in_time_is_found_out() -> None:
+    """A database that keeps every batch for a while and then takes its rows has its breaker opened all the same."""
+    made = delivery()
+    begin = 0
+    for number in range(3):
+        fault(made, Kind.STATUS, status=429, retry_after=15, count=1)
+        count = put_round(made, number)
+        assert made.deliver(begin, begin + count) is None
+        begin += count
+        made.clock.sleep(10)
+    assert [breaker.reason for breaker in made.ledger.breakers()] == ["slow"]
+    put_round(made, 3)
+    began = made.clock.now()
+    assert made.deliver(begin) is None
+    assert made.clock.now() - began < 1
+
+
 def test_a_wrong_key_holds() -> None:
     """A key that Treasure Data does not know is an operator's fault: everything is held, and it is counted."""
     made = delivery()
@@ -480,6 +512,23 @@ def test_doubt_forbids_halving() -> None:
     assert kinds(made) == ["in_doubt"]
     made.clock.sleep(3 * 3600)
     assert made.send_aside().delivered == 2
+    assert made.ids("db_0", "views") == ["e1", "e2"]
+
+
+def test_doubt_of_an_earlier_invocation_forbids_halving() -> None:
+    """A chunk that an earlier invocation may have sent whole is not halved by a later one."""
+    made = delivery(accounts=1)
+    made.put(envelope("acct_0", {"views": [row("e1"), row("e2")]}))
+    made.dynamodb.before = {"update_item": once(kill)}
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+    fault(made, Kind.STATUS, database="db_0", status=413)
+    assert made.deliver() is None
+    assert kinds(made) == ["in_doubt"]
+    made.td.faults.clear()
+    made.clock.sleep(3 * 3600)
+    made.send_aside()
     assert made.ids("db_0", "views") == ["e1", "e2"]
 
 

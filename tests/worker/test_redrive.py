@@ -8,7 +8,7 @@ from local.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureDat
 from local.treasure_data.settings import Settings
 from shared import accounts
 from shared.accounts import Account
-from tests.support.delivery import TABLE, Delivery, envelope, lose_answer, once, row
+from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.deadline import Deadline
 from worker.redrive import Report, Selection
 from worker.span import Kind as AsideKind
@@ -120,6 +120,45 @@ def test_accounts_do_not_wait_for_each_other() -> None:
     assert made.send_aside().delivered == 12
     assert [name.split("/")[2] for name in made.objects()] == ["acct_0"] * 3
     assert [breaker.database for breaker in made.ledger.breakers()] == ["db_acct_0"]
+
+
+def test_accounts_of_one_sick_database_try_it_once() -> None:
+    """Accounts that share a database do not each find out that it is still sick."""
+    made = Delivery(threads=1)
+    names = [f"acct_{n}" for n in range(5)]
+    made.map(**dict.fromkeys(names, "shared_db"))
+    made.put(*(envelope(name, {f"table_{name}": [row(name)]}) for name in names))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
+    assert made.deliver() is None
+    tried: list[str] = []
+    sender = made.means.uploader.sender
+    attempt = sender.attempt
+    sender.attempt = lambda upload, *rest: (tried.append(upload.chunk.key), attempt(upload, *rest))[1]  # type: ignore[method-assign]
+    assert made.send_aside().kept == 5
+    assert len(tried) == 1
+
+
+def test_a_refused_redrive_keeps_the_doubt_of_before() -> None:
+    """A redrive whose own send was surely refused clears no doubt that began before it."""
+    made = parked(in_doubt=True)
+    since = span(made).chunk(CHUNK).since
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
+    made.send_aside()
+    assert span(made).chunk(CHUNK).since == since
+
+
+def test_what_was_never_to_be_sent_is_free_of_doubt() -> None:
+    """A dead letter by plan is free of doubt, also when the invocation that planned it was killed."""
+    made = Delivery()
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.s3.before = {"put_object": once(kill)}
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+    assert made.deliver() is None
+    made.map(shop="shop_db")
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 1
+    assert made.ids("shop_db", "views") == ["e1"]
 
 
 def test_parked_for_too_long() -> None:
