@@ -33,6 +33,6 @@ const mistakes = (() => {
     "repeated parameter": () => collect.image(`/pixel.gif?k=${SLUICE.keys.shop}&t=mistakes&tag=a&tag=b,c&tag=`),
     "query too long": () => collect.image(`/pixel.gif?k=${SLUICE.keys.shop}&t=mistakes&text=${"too+long+".repeat(1300)}`),
     "wrong method": () => collect.request("GET", "/v1/events"),
-    "unknown path": () => collect.request("GET", "/nowhere"),
+    "unknown path": () => collect.request("GET", "/v0/pixel"),
   };
 })();
