@@ -122,13 +122,14 @@ def test_accounts_do_not_wait_for_each_other() -> None:
     assert [breaker.database for breaker in made.ledger.breakers()] == ["db_acct_0"]
 
 
-def test_accounts_of_one_sick_database_try_it_once() -> None:
-    """Accounts that share a database do not each find out that it is still sick."""
-    made = Delivery(threads=1)
+@pytest.mark.parametrize("status", [429, 500])
+def test_accounts_of_one_sick_database_try_it_once(status: int) -> None:
+    """Accounts that share a database do not each find out that it is still sick, be their rows in doubt or not."""
+    made = Delivery()
     names = [f"acct_{n}" for n in range(5)]
     made.map(**dict.fromkeys(names, "shared_db"))
     made.put(*(envelope(name, {f"table_{name}": [row(name)]}) for name in names))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
     assert made.deliver() is None
     tried: list[str] = []
     sender = made.means.uploader.sender
@@ -156,6 +157,7 @@ def test_what_was_never_to_be_sent_is_free_of_doubt() -> None:
         made.deliver()
     made.start()
     assert made.deliver() is None
+    assert span(made).chunk(CHUNK).since is None
     made.map(shop="shop_db")
     assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 1
     assert made.ids("shop_db", "views") == ["e1"]
