@@ -11,7 +11,7 @@ from enum import Enum
 from shared.accounts import Account
 from worker.accounts import DISABLED, REVOKED, Directory
 from worker.aside import SetAside
-from worker.chunk import Chunk, first_row
+from worker.chunk import Chunk, compress, first_row
 from worker.deadline import Deadline
 from worker.execution import Means
 from worker.ledger import OpenBreaker
@@ -108,6 +108,7 @@ class Resending:
         self._chunk = chunk
         self._key = chunk.chunk
         self._span = span
+        self._unasked = False
 
     def carry_out(self) -> Result:
         """Do what can be done; whoever else writes meanwhile makes it be decided anew.
@@ -124,6 +125,7 @@ class Resending:
                 return Result.KEPT  # its span is not settled: the worker will carry it out again
             if entry.kind != self._chunk.kind:
                 return self._moved(entry)
+            self._unasked = False
             decision = self._decide(entry)
             if isinstance(decision, Result):
                 return decision
@@ -132,6 +134,8 @@ class Resending:
                 continue
             if decision.state is State.DELIVERED:
                 return self._gone(Result.DELIVERED)
+            if self._unasked:
+                self._report_ambiguous(entry, decision)
             return self._send(decision, fresh=entry.since is None)
 
     def _now(self) -> int:
@@ -207,12 +211,28 @@ class Resending:
                 return Result.KEPT
             case Asked.FORBIDDEN if not self._rules.sends_unasked:
                 return Result.KEPT
-        renewed = replace(entry, generation=entry.generation + 1, since=self._now())
-        if asked is Asked.FORBIDDEN:
-            self._report_ambiguous(entry, renewed, database)
-        return renewed
+            case Asked.FORBIDDEN if not self._may_write(database):
+                self._turn.sick.add(database)  # it is closed to us altogether: that may pass
+                return Result.SICK
+        self._unasked = asked is Asked.FORBIDDEN
+        return replace(entry, generation=entry.generation + 1, since=self._now())
 
-    def _report_ambiguous(self, entry: Entry, renewed: Entry, database: str) -> None:
+    def _may_write(self, database: str) -> bool:
+        """Tell whether the database takes imports, by an import of nothing."""
+        deadline = self._turn.deadline
+        if deadline.near:
+            return False
+        answer = self._means.uploader.sender.treasure_data.send(
+            database,
+            self._chunk.table,
+            self._span.unique_id(self._key, "probe", 0),
+            compress(b""),
+            min(READ_SECONDS, deadline.left()),
+        )
+        return answer.verdict in (Verdict.DELIVERED, Verdict.MISSING)
+
+    def _report_ambiguous(self, entry: Entry, renewed: Entry) -> None:
+        database = self._span.destination(self._key)
         self._means.journal.count("RowsAmbiguous", self._chunk.rows)
         self._means.journal.note(
             "ambiguous: sent again although Treasure Data may have it",

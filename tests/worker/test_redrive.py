@@ -256,7 +256,20 @@ def test_unaskable_doubt_is_sent_and_reported() -> None:
     assert made.journal.counts["RowsAmbiguous"] == 2
     (note,) = [fields for message, fields in made.journal.notes if message.startswith("ambiguous")]
     assert (note["unique_id"], note["new_unique_id"], note["rows"]) == (*ids, 2)
-    assert [one.unique_id for one in made.td.imports()] == ids[1:]
+    assert [one.unique_id for one in made.td.imports() if one.rows] == ids[1:]
+
+
+def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
+    """Where the key may neither query nor write just now, nothing is called unaskable: it is asked once that has passed."""
+    made = parked(in_doubt=True)
+    made.clock.sleep(3 * 3600)
+    made.td.faults.add(Fault(kind=Kind.STATUS, database="shop_db", status=403))
+    assert made.send_aside().kept == 2
+    assert made.journal.counts["RowsAmbiguous"] == 0
+    assert span(made).chunk(CHUNK).generation == 0
+    made.td.faults.clear()
+    assert made.send_aside().delivered == 2
+    assert made.journal.counts["RowsAmbiguous"] == 0
 
 
 def test_unaskable_doubt_is_kept() -> None:
