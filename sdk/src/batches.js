@@ -13,8 +13,8 @@ const MAX_EVENT_CHARACTERS = 262144;
 const MAX_KEPT = 500000;
 /** How long a batch takes events. */
 export const GATHER_MS = 1000;
-/** How long a batch is its page's own; then any page may send it. */
-const HEAD_START_MS = 5000;
+/** How long a batch is a sender's own: what was sent must have arrived by then, or a repetition counts twice. */
+export const LEASE_MS = 15000;
 
 /**
  * The texts of this page's batches that it has not sent: while they are its own, no script of the page can clear them.
@@ -41,14 +41,21 @@ export const batchId = (key) => key.slice(keyOf('b.').length);
 export const madeAt = (key) => parseInt(batchId(key), 36);
 
 /** Returns how many ms ago that was, by a clock that may have been set back. @param {string} key */
-const age = (key) => Math.abs(Date.now() - madeAt(key));
+export const age = (key) => Math.abs(Date.now() - madeAt(key));
 
 /**
- * Tells whether no page can have sent it.
+ * Tells whether this page made it and has not sent it.
  *
  * @param {string} key
  */
-export const isOwn = (key) => key in fresh && age(key) < HEAD_START_MS;
+export const isUnsent = (key) => key in fresh;
+
+/**
+ * Tells whether no other page can have sent it either.
+ *
+ * @param {string} key
+ */
+export const isOwn = (key) => isUnsent(key) && age(key) < LEASE_MS;
 
 /**
  * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
@@ -75,9 +82,10 @@ export const load = (key) => {
  */
 export const store = (key, wait, doubt, text) => {
   const batch = [Date.now() + wait, doubt, text].join('\n');
+  const gathering = key == open; // its events have changed
   delete fresh[key];
-  if (key == open) fresh[key] = batch;
-  write(key, batch);
+  if (gathering) fresh[key] = batch;
+  write(key, batch, gathering);
 };
 
 /** Returns the keys of all pages' batches but the open one, the oldest first. */
@@ -142,6 +150,6 @@ export const add = (event) => {
     count = 0;
     events = text;
   }
-  store(open, HEAD_START_MS, 0, events);
+  store(open, LEASE_MS, 0, events);
   return ++count >= MAX_EVENTS;
 };

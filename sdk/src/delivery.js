@@ -1,12 +1,15 @@
 import {
   GATHER_MS,
+  LEASE_MS,
   MAX_CHARACTERS,
   add,
+  age,
   batchId,
   close,
   closed,
   drop,
   isOwn,
+  isUnsent,
   load,
   madeAt,
   settle,
@@ -22,13 +25,13 @@ const HOUR_MS = 3600000;
 const MEMORY_MS = 3000000;
 /** How long a request may take. */
 const PATIENCE_MS = 10000;
-/** How long nobody repeats a request: what was sent must have arrived by then, or it counts twice. */
-const LEASE_MS = 15000;
 /** Twice as long as it may take until a page sees what another one has stored. */
 const SPREAD_MS = 250;
 const LONGEST_PAUSE_MS = 300000;
 
 let underway = '';
+/** The batch that the server told this page last not to have taken. */
+let refused = '';
 let failures = 0;
 /** @type {number | undefined} */
 let gathering;
@@ -83,6 +86,7 @@ const claim = async (key) => {
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
+  const unsent = isUnsent(key) || key == refused;
   if (!isOwn(key)) {
     let won;
     try {
@@ -93,6 +97,8 @@ const send = async (key) => {
     if (!won) return false;
   }
   let [, doubt, events] = load(key);
+  // The last that another page has stored may be lost with it: that it had sent this batch.
+  if (!unsent && age(key) < HOUR_MS) doubt = doubt || -1;
   let wait = 0;
   // What a page had sent when it was left, and the server would not know again, counts as delivered.
   let done = doubt > 0 && Date.now() - doubt > MEMORY_MS;
@@ -117,7 +123,8 @@ const send = async (key) => {
         if (error || rejected[0]) console.warn('sluice', error || rejected);
         const all = JSON.parse(`[${events}]`);
         drop(answer.ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
-      } else if (answer.status != 503) doubt = doubt || -1;
+      } else if (answer.status == 503) refused = key;
+      else doubt = doubt || -1;
     } catch (error) {
       // Where no answer was ever readable, the server may take them all and not allow this page to know.
       doubt = doubt || (read(keyOf('heard')) ? -1 : Date.now());

@@ -35,7 +35,7 @@ export const release = guard(() => {
   if (granted) {
     const events = held;
     held = [];
-    for (const event of events) enqueue({ ...visitor(), ...guard(browserColumns)(), ...event });
+    for (const event of events) enqueue({ ...visitor(), ...(FULL && guard(browserColumns)()), ...event });
   } else if (granted == null) {
     held = held.slice(-MAX_HELD);
   } else {

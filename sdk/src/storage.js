@@ -10,23 +10,25 @@ const memory = {};
 /** Returns the text; null or undefined where there is none. */
 export const read = guard((/** @type {string} */ key) => memory[key] || localStorage.getItem(key));
 
-/**
- * @param {string} key
- * @param {string | number} text
- */
-export const write = (key, text) => {
-  try {
-    localStorage.setItem(key, '' + text);
-    delete memory[key];
-  } catch (error) {
-    memory[key] = '' + text; // an older text may stay stored: reading prefers this one
-  }
-};
-
 export const remove = guard((/** @type {string} */ key) => {
   delete memory[key];
   localStorage.removeItem(key);
 });
+
+/**
+ * @param {string} key
+ * @param {string | number} text
+ * @param {boolean} [only] Where this text cannot be stored, no older one may stay.
+ */
+export const write = (key, text, only) => {
+  try {
+    localStorage.setItem(key, '' + text);
+    delete memory[key];
+  } catch (error) {
+    if (only) remove(key);
+    memory[key] = '' + text;
+  }
+};
 
 /**
  * Tells whether a text will be gone with the page.

@@ -105,11 +105,13 @@ suite('chrome', (visit) => {
       await tab.evaluate(() => history.pushState(null, '', '/sluice/second'));
       await sleep(300);
       await visitor.open('list', tab);
-      const [first, second] = await named(collector, 'leave', 2);
-      assert.deepEqual([first.td_path, second.td_path], ['/sluice/home', '/sluice/second']);
-      assert.ok(first.visible_ms >= 500 && first.visible_ms < 5000, `${first.visible_ms} ms`);
+      const leaves = await named(collector, 'leave', 2);
+      const [first, second] = ['home', 'second'].map((page) =>
+        leaves.find(({ td_path }) => td_path == `/sluice/${page}`),
+      );
+      assert.ok(first.visible_ms >= 500 && first.visible_ms < 30_000, `${first.visible_ms} ms`);
       assert.ok(first.scroll_percent > 40 && first.scroll_percent < 60, `${first.scroll_percent} %`);
-      assert.ok(second.visible_ms >= 250 && second.visible_ms < 5000, `${second.visible_ms} ms`);
+      assert.ok(second.visible_ms >= 250 && second.visible_ms < 30_000, `${second.visible_ms} ms`);
     },
     AUTO,
   );
@@ -130,13 +132,14 @@ suite('chrome', (visit) => {
         Array.from({ length: visitor.made }, (_, index) => index + 1),
       );
       const views = await named(collector, 'pageviews', 3);
-      assert.deepEqual(
-        views.map(({ td_path }) => td_path),
-        ['/sluice/home', '/sluice/list', '/sluice/home'],
-      );
+      assert.deepEqual(views.map(({ td_path }) => td_path).sort(), [
+        '/sluice/home',
+        '/sluice/home',
+        '/sluice/list',
+      ]);
       await sleep(500);
       const leaves = await named(collector, 'leave', 2);
-      assert.ok(leaves.every(({ visible_ms }) => visible_ms < 10_000));
+      assert.ok(leaves.every(({ visible_ms }) => visible_ms < 60_000));
     },
     AUTO,
   );

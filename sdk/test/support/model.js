@@ -65,6 +65,8 @@ export class Browser {
     this.held = new Set();
     this.hasLocks = locks;
     this.lockDelay = () => random() * 5;
+    /** Whether what a page stored in its last moment is lost with it. */
+    this.forgets = () => false;
     this.online = true;
     this.script = file(script);
     /** Whether a beacon is accepted by the browser. */
@@ -130,7 +132,9 @@ class Storage {
     const { browser } = this.page;
     apply(this.view, key, text);
     this.pending.set(key, (this.pending.get(key) || 0) + 1);
+    const lost = () => this.page.closed && browser.forgets();
     this.sender.after(() => {
+      if (lost()) return;
       apply(browser.stored, key, text);
       this.pending.set(key, this.pending.get(key) - 1);
       for (const { storage, closed } of browser.pages) {

@@ -112,7 +112,7 @@ export const suite = (name, more = () => {}) => {
   });
 };
 
-/** Returns the events with that name, or of that table, when there are so many. */
+/** Returns the events with that name, or of that table, when there are so many; batches may arrive in any order. */
 export const named = (collector, name, count = 1) =>
   until(
     async () => (await collector.events()).filter(({ event, table }) => (event || table) == name),
