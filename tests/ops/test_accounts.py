@@ -34,8 +34,9 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def redis(sluice: Sluice) -> Iterator[Redis]:
-    """The stack's Redis, which is afterwards as it was."""
+    """The stack's Redis, with the accounts that the stack was made with, before and afterwards."""
     with Redis.from_url(sluice.stack.addresses.redis, decode_responses=True) as client:
+        apply(client, ACCOUNTS, 0)
         yield client
         apply(client, ACCOUNTS, 0)
 

@@ -48,6 +48,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, secrets: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.released = threading.Event()
+        self.closed = threading.Semaphore(0)
         self.calls: list[tuple[str, Any]] = []
         self.faults: dict[str, list[Fault | None]] = {}
         self.answers: dict[str, Callable[[Any], Any]] = {
@@ -67,6 +68,11 @@ class _Server(ThreadingHTTPServer):
     def count(self, operation: str) -> int:
         """Return how often an operation was called."""
         return [name for name, _ in self.calls].count(operation)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection and let `closed` know."""
+        super().shutdown_request(request)
+        self.closed.release()
 
     def handle_error(self, *_arguments: Any) -> None:
         """Say nothing of clients that went away."""
