@@ -80,6 +80,10 @@ sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist 
 sdk-test: sdk .venv/installed ## test the browser SDK, in Chromium and Firefox too
 	@cd sdk && npm run --silent types && npm run --silent test
 
+.PHONY: sdk-speed
+sdk-speed: sdk .venv/installed ## measure how long the SDK keeps a slow page busy
+	@cd sdk && node test/speed.js
+
 .PHONY: sdk-compare
 sdk-compare: sdk .venv/installed ## compare trackers in the same trouble and write the table in docs/sdk.md (a quarter of an hour)
 	@cd sdk && node test/compare.js --write
