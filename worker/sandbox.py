@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 from typing import Any
 
 import boto3
@@ -28,6 +28,24 @@ from worker.span import Cut
 from worker.treasure_data import TreasureData
 from worker.upload import Limits, Uploader
 from worker.worker import Worker
+
+
+REDIS_URL_SECONDS = 600.0
+"""How long a change of the Redis URL may take to be noticed."""
+
+
+class _OnFirstUse:
+    """A client that is made when it is needed: most batches set nothing aside."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._make()
 
 
 class Sandbox:
@@ -62,7 +80,7 @@ class Sandbox:
     @cached_property
     def aside(self) -> Aside:
         """The bucket of what is set aside."""
-        return Aside(self.client("s3", read_seconds=10), self.settings.aside_bucket)
+        return Aside(_OnFirstUse(lambda: self.client("s3", read_seconds=10)), self.settings.aside_bucket)
 
     @cached_property
     def treasure_data(self) -> TreasureData:
@@ -76,7 +94,7 @@ class Sandbox:
             session,
             self.settings.td_import_endpoint,
             self.settings.td_api_endpoint,
-            Secret(self.client("secretsmanager"), self.settings.td_api_key_secret, self.clock),
+            Secret(self._secrets, self.settings.td_api_key_secret, self.clock),
             self.clock,
         )
 
@@ -134,14 +152,21 @@ class Sandbox:
         return self._aws.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
 
     @cached_property
-    def _redis_client(self) -> Any:
-        url = Secret(self.client("secretsmanager"), self.settings.redis_url_secret, self.clock).get()
-        return connect(url)
+    def _secrets(self) -> Any:
+        return self.client("secretsmanager")
+
+    @cached_property
+    def _redis_url(self) -> Secret:
+        return Secret(self._secrets, self.settings.redis_url_secret, self.clock)
 
     def redis(self) -> Any:
-        """Return the Redis client.
+        """Return the Redis client, another one when the secret names another server.
 
         Raises:
             SecretUnavailableError: nobody knows where Redis is.
         """
-        return self._redis_client
+        return self._connected(self._redis_url.get(max_age=REDIS_URL_SECONDS))
+
+    @cached_property
+    def _connected(self) -> Callable[[str], Any]:
+        return lru_cache(maxsize=1)(connect)

@@ -1,5 +1,6 @@
 """Secrets from Secrets Manager, kept in memory."""
 
+from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,14 +30,17 @@ class Secret:
         self._text = ""
         self._read_at = float("-inf")
 
-    def get(self) -> str:
-        """Return the text, read at the first call.
+    def get(self, max_age: float = float("inf")) -> str:
+        """Return the text, read at the first call, and anew when it is older than `max_age` seconds.
 
         Raises:
-            SecretUnavailableError: it has no value yet, or cannot be read.
+            SecretUnavailableError: it has no value yet, or was never read and cannot be.
         """
         if not self._text:
             self._read()
+        elif self._clock.now() - self._read_at > max_age:
+            with suppress(SecretUnavailableError):
+                self._read()
         return self._text
 
     def changed(self, used: str) -> bool:
