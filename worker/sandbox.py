@@ -29,7 +29,6 @@ from worker.treasure_data import TreasureData
 from worker.upload import Limits, Uploader
 from worker.worker import Worker
 
-
 REDIS_URL_SECONDS = 600.0
 """How long a change of the Redis URL may take to be noticed."""
 
