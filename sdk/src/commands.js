@@ -8,14 +8,13 @@ import { forget, identify } from './visitor.js';
 
 let begun = false;
 
-/** Starts what can wait until the page's own work is done, and keeps what there is. */
-const begin = () => {
+/** Starts what is recorded by itself. */
+const begin = guard(() => {
   if (FULL && !begun) {
     begun = true;
-    guard(automatic)();
+    automatic();
   }
-  release();
-};
+});
 
 /** Sends all that there is. */
 const send = () => {
@@ -34,15 +33,16 @@ export const commands = {
     Object.assign(settings, options);
     onLast(window, 'pagehide', () => {
       begin();
+      release();
       leave();
     });
     onLast(document, 'visibilitychange', send);
     onLast(window, 'pageshow', pump);
     onLast(window, 'online', pump);
-    setTimeout(() => {
-      begin();
-      pump();
-    });
+    // Each in a task of its own, so that the page's work is never held up for long.
+    setTimeout(begin);
+    setTimeout(release);
+    setTimeout(pump);
   },
   page,
   track,
