@@ -98,7 +98,8 @@ class Execution:
         outcomes, uploads = self._sort()
         if uploads:
             with self._means.executors() as executor:
-                outcomes |= self._means.uploader.upload(uploads, deadline, executor, self._split)
+                sent = self._means.uploader.upload(uploads, deadline, executor, self._split)
+            outcomes |= {key: self._unless_taken(key, outcome) for key, outcome in sent.items()}
         outcomes |= self._set_aside(outcomes)
         pending = self._settle(outcomes)
         self._report(outcomes, began)
@@ -146,6 +147,12 @@ class Execution:
         self._chunks |= {half.key: half for half in halves}
         self._fresh |= {half.key for half in halves}
         return [self._upload(half, standing.destination(half.key)) for half in halves]
+
+    def _unless_taken(self, key: str, outcome: Outcome) -> Outcome:
+        """Return a refusal as a doubt where an earlier attempt may have been taken: Treasure Data is asked first."""
+        if outcome.kind is not Kind.DEAD_LETTER or self._is_free_of_doubt(key, outcome):
+            return outcome
+        return Outcome.aside(Kind.IN_DOUBT, outcome.reason, sure=False)
 
     def _set_aside(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Write what is to be aside; return what S3 did not take as pending."""

@@ -289,3 +289,19 @@ def test_two_invocations_settle_one_span_together() -> None:
     assert span(made).chunks == {}
     made.send_aside(AsideKind.DEAD_LETTER)  # deletes what is left in the bucket
     assert made.objects() == []
+
+
+def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:
+    """Rows of which Treasure Data took an attempt whose answer was lost are no dead letters when a repetition is refused."""
+    made = delivery()
+    made.td.create("shop_db", "views")
+    fault(made, kind=Kind.STATUS, status=500, lands=0, count=1)
+    fault(made, kind=Kind.STATUS, status=422, count=1)
+
+    assert made.deliver() is None
+    assert ["e0"] == made.ids("shop_db", "views")
+    assert (0, 1) == (made.journal.counts["RowsDeadLettered"], made.journal.counts["RowsInDoubt"])
+    assert all(name.startswith("aside/in_doubt/") for name in made.objects())
+    made.clock.sleep(2 * 3600)
+    made.send_aside()
+    assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))
