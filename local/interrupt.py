@@ -6,7 +6,11 @@ from types import FrameType
 
 
 def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that context managers end what they started."""
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that context managers end what they started.
+
+    SIGINT is Ctrl-C even where a shell started the command in the background and had it ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
 
