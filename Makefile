@@ -59,8 +59,24 @@ chaos-selfcheck: .venv/installed ## leave out each defence in turn, and see that
 	@$(RUN) -m tests.chaos.selfcheck
 
 .PHONY: bench
-bench: .venv/installed ## measure the handlers side by side with simpler ones
-	@$(RUN) -m benchmarks
+bench: .venv/installed ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
+	@$(RUN) -m benchmarks $(if $(WRITE),--write)
+
+.PHONY: bench-ingest
+bench-ingest: .venv/installed ## measure the CPU that a request costs the ingest
+	@$(RUN) -m benchmarks ingest $(if $(WRITE),--write)
+
+.PHONY: bench-coldstart
+bench-coldstart: .venv/installed ## measure how the ingest starts in Lambda's runtime
+	@$(RUN) -m benchmarks coldstart $(if $(WRITE),--write)
+
+.PHONY: bench-worker
+bench-worker: .venv/installed ## measure rows per second of the worker
+	@$(RUN) -m benchmarks worker $(if $(WRITE),--write)
+
+.PHONY: bench-pipeline
+bench-pipeline: .venv/installed ## measure the local stack as a whole
+	@$(RUN) -m benchmarks pipeline $(if $(WRITE),--write)
 
 .PHONY: docs
 docs: .venv/installed ## write the tables in docs/ that follow from the code

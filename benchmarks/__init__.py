@@ -1,1 +1,1 @@
-"""The handlers measured side by side with simpler ones: `make bench`."""
+"""Measurements side by side with simpler ways of doing the same: `make bench`."""

@@ -1,61 +1,30 @@
-"""Measure, print tables, and end with one line in JSON."""
+"""Run benchmarks by name, all where none is named; each ends with one line of JSON."""
 
-import json
+import argparse
+import importlib
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.report import Report
 
-from benchmarks import ingest, worker
-
-
-def main() -> None:
-    """Run all benchmarks; a few minutes."""
-    console = Console()
-    ratios: dict[str, float] = {}
-
-    console.print("Measuring the ingest …")
-    table = Table(
-        "request", "sluice", "bare boto3 put", "td-client per event", "sluice / bare", "sluice / td-client"
-    )
-    for name, times in ingest.measure().items():
-        bare, direct = times["sluice"] / times["bare"], times["sluice"] / times["direct"]
-        table.add_row(
-            name,
-            *(f"{times[way] * 1e6:.0f} µs" for way in ("sluice", "bare", "direct")),
-            _x(bare),
-            _x(direct),
-        )
-        ratios |= {f"ingest_vs_bare ({name})": bare, f"ingest_vs_direct ({name})": direct}
-    console.print(table)
-
-    console.print("Measuring the worker …")
-    table = Table(
-        "rows", "accounts", "sluice", "floor", "decode", "td-client", "sluice / floor", "sluice / td-client"
-    )
-    per_row: dict[tuple[int, int], float] = {}
-    for rows, groups in ((1_000, 1), (20_000, 1), (20_000, 500), (200_000, 1)):
-        times = worker.measure(rows, groups)
-        floor, client = times["floor"] / times["sluice"], times["td-client"] / times["sluice"]
-        table.add_row(
-            f"{rows:,}",
-            str(groups),
-            *(f"{rows / times[way]:,.0f}/s" for way in ("sluice", "floor", "decode", "td-client")),
-            _x(floor),
-            _x(client),
-        )
-        ratios |= {
-            f"worker_vs_floor ({rows}, {groups})": floor,
-            f"worker_vs_td_client ({rows}, {groups})": client,
-        }
-        per_row[rows, groups] = times["sluice"] / rows
-    console.print(table)
-    ratios["worker_growth_rows"] = per_row[200_000, 1] / per_row[20_000, 1]
-    ratios["worker_growth_groups"] = per_row[20_000, 500] / per_row[20_000, 1]
-    print(json.dumps({name: round(ratio, 3) for name, ratio in ratios.items()}))
+BENCHMARKS = {
+    "ingest": ("boto3", "aws-lambda-powertools", "td-client", "msgpack", "orjson"),
+    "worker": ("isal", "msgpack", "td-client"),
+}
+"""Each is a module here whose `run` adds to a report; with the packages whose versions matter."""
 
 
-def _x(ratio: float) -> str:
-    return f"{ratio:.2f} ×"
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md and its charts")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    for name in options.names or BENCHMARKS:
+        report = Report(name, BENCHMARKS[name], write=options.write)
+        importlib.import_module(f"benchmarks.{name}").run(report)
+        report.finish()
 
 
 if __name__ == "__main__":

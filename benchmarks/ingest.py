@@ -20,6 +20,7 @@ import tdclient
 
 from benchmarks import services
 from benchmarks.measure import cpu_seconds
+from benchmarks.report import Report, times
 from local.http_api import Request, event_of
 from shared import write_key
 
@@ -35,6 +36,26 @@ _PAGE = {
     "price": 12.5,
     "position": 3,
 }
+
+
+def run(report: Report) -> None:
+    """Measure, and add tables and ratios."""
+    lines = []
+    for name, seconds in measure().items():
+        bare, direct = seconds["sluice"] / seconds["bare"], seconds["sluice"] / seconds["direct"]
+        each = [f"{seconds[way] * 1e6:.0f} µs" for way in ("sluice", "bare", "direct")]
+        lines.append([name, *each, times(bare), times(direct)])
+        report.ratio(f"ingest_vs_bare ({name})", bare)
+        report.ratio(f"ingest_vs_direct ({name})", direct)
+    head = (
+        "request",
+        "sluice",
+        "bare boto3 put",
+        "td-client per event",
+        "sluice / bare",
+        "sluice / td-client",
+    )
+    report.table(head, lines)
 
 
 def measure() -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ import msgpack
 from isal import isal_zlib
 
 from benchmarks.measure import cpu_seconds
+from benchmarks.report import Report, times
 from local.treasure_data import Request, Response
 from tests.support.delivery import Delivery, envelope, member, row
 
@@ -30,6 +31,33 @@ class AtOnce:
         digest = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
         answer = {"elapsed_time": 0, "database": "d", "table": "t", "md5_hex": digest, "unique_id": "0"}
         return Response(200, json.dumps(answer).encode(), {"content-type": "application/json"})
+
+
+def run(report: Report) -> None:
+    """Measure, and add tables and ratios."""
+    per_row: dict[tuple[int, int], float] = {}
+    lines = []
+    for rows, groups in ((1_000, 1), (20_000, 1), (20_000, 500), (200_000, 1)):
+        seconds = measure(rows, groups)
+        floor, client = seconds["floor"] / seconds["sluice"], seconds["td-client"] / seconds["sluice"]
+        rates = [f"{rows / seconds[way]:,.0f}/s" for way in ("sluice", "floor", "decode", "td-client")]
+        lines.append([f"{rows:,}", str(groups), *rates, times(floor), times(client)])
+        report.ratio(f"worker_vs_floor ({rows}, {groups})", floor)
+        report.ratio(f"worker_vs_td_client ({rows}, {groups})", client)
+        per_row[rows, groups] = seconds["sluice"] / rows
+    head = (
+        "rows",
+        "accounts",
+        "sluice",
+        "floor",
+        "decode",
+        "td-client",
+        "sluice / floor",
+        "sluice / td-client",
+    )
+    report.table(head, lines)
+    report.ratio("worker_growth_rows", per_row[200_000, 1] / per_row[20_000, 1])
+    report.ratio("worker_growth_groups", per_row[20_000, 500] / per_row[20_000, 1])
 
 
 def measure(rows: int, groups: int) -> dict[str, float]:

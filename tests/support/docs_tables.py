@@ -20,7 +20,7 @@ from shared.settings import IngestSettings, WorkerSettings
 from tests.support.sam import template
 
 ROOT = Path(__file__).parents[2]
-_MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
+_MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
 def settings_table(settings: type) -> str:

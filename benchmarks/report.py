@@ -1,0 +1,115 @@
+"""What a benchmark leaves behind: tables and ratios on the screen, charts, and its section of docs/performance.md.
+
+A section stands between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only when asked for
+(`make bench-NAME WRITE=1`), because figures of another machine are no news.
+"""
+
+import json
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+
+
+class Report:
+    """One benchmark's results, in the order in which they are added.
+
+    Args:
+        name: of the benchmark: `ingest` for `make bench-ingest`.
+        packages: those whose versions matter.
+        write: into docs/, rather than to .cache/bench/ alone.
+    """
+
+    def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
+        self._name = name
+        self._write = write
+        self._console = Console()
+        self._ratios: dict[str, float] = {}
+        versions = ", ".join(f"{package} {version(package)}" for package in packages)
+        self._parts = [
+            f"Measured {datetime.now(UTC):%Y-%m-%d} by `make bench-{name}` on {machine()}"
+            + (f"; {versions}." if versions else ".")
+        ]
+
+    def say(self, text: str) -> None:
+        """Add a paragraph."""
+        self._console.print(text, markup=False, highlight=False)
+        self._parts.append(text)
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Add a table; its first column is text, the others are numbers."""
+        shown = Table(*head)
+        for column in shown.columns[1:]:
+            column.justify = "right"
+        lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+        for row in rows:
+            shown.add_row(*row)
+            lines.append(list(row))
+        self._console.print(shown)
+        self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+    def chart(self, name: str, title: str, svg: str) -> None:
+        """Add a chart, as a file of that name."""
+        folder = ROOT / ("docs/charts" if self._write else ".cache/bench")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.svg"
+        path.write_text(svg)
+        self._console.print(f"chart: {path.relative_to(ROOT)}", highlight=False)
+        self._parts.append(f"![{title}](charts/{name}.svg)")
+
+    def ratio(self, name: str, value: float) -> None:
+        """Add a figure to the last line."""
+        self._ratios[name] = round(value, 3)
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """What was added, by name."""
+        return dict(self._ratios)
+
+    def finish(self) -> None:
+        """Write the section, if asked to, and end with the ratios as one line of JSON."""
+        if self._write:
+            page = ROOT / "docs" / "performance.md"
+            page.write_text(with_section(page.read_text(), self._name, "\n\n".join(self._parts)))
+        print(json.dumps(self._ratios))
+
+
+def with_section(page: str, name: str, text: str) -> str:
+    """Return the page with a benchmark's section replaced.
+
+    Raises:
+        ValueError: the page has no place for it.
+    """
+    marked = re.compile(rf"(<!-- bench-{re.escape(name)} -->\n).*?(<!-- end -->\n)", re.DOTALL)
+    written, times = marked.subn(lambda mark: f"{mark[1]}\n{text}\n\n{mark[2]}", page)
+    if times != 1:
+        raise ValueError(f"the page has {times} places for bench-{name}")
+    return written
+
+
+def machine() -> str:
+    """Return what the figures were measured on: cores, processor, system, Python."""
+    processor = platform.processor() or platform.machine()
+    cores = 0
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, text = line.partition(":")
+            cores += name.strip() == "processor"
+            if name.strip() == "model name":
+                processor = text.strip()
+    except OSError:
+        pass
+    counted = f"{cores} cores of {processor}" if cores else processor
+    return f"{counted}, {platform.system()}, Python {platform.python_version()}"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as it stands in a table."""
+    return f"{ratio:.2f} ×"

@@ -1,0 +1,56 @@
+"""How results are drawn and written down."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.chart import Axis, Bar, Group, Line, bars, lines
+from benchmarks.report import ROOT, with_section
+
+SVG = "{http://www.w3.org/2000/svg}"
+PAGE = "# Page\n\n<!-- bench-one -->\nold\n<!-- end -->\n\nbetween\n\n<!-- bench-two -->\n<!-- end -->\n"
+
+
+def test_a_section_is_replaced_and_nothing_else() -> None:
+    """What stands between one benchmark's marks becomes the text, again and again."""
+    once = with_section(PAGE, "one", r"new \1")
+
+    assert once == PAGE.replace("old\n", "\nnew \\1\n\n")
+    assert once == with_section(once, "one", r"new \1")
+
+
+def test_a_page_without_the_section_is_left_alone() -> None:
+    """Results that have no place are a mistake, not an addition."""
+    with pytest.raises(ValueError, match="0 places for bench-three"):
+        with_section(PAGE, "three", "new")
+
+
+def test_each_benchmark_has_a_place_on_the_page() -> None:
+    """The page has a section for each that can be run."""
+    from benchmarks.__main__ import BENCHMARKS
+
+    page = (ROOT / "docs" / "performance.md").read_text()
+
+    assert [] == [name for name in BENCHMARKS if f"<!-- bench-{name} -->" not in page]
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    """Within a group; labels are text, whatever they hold."""
+    drawn = ET.fromstring(
+        bars("T", [Group("A & B", [Bar("<us>", 1, "1 ms", ours=True), Bar("them", 4, "4 ms")])])
+    )
+
+    ours, theirs = [one for one in drawn.iter(f"{SVG}rect") if one.get("class") in {"ours", "other"}]
+    assert 4.0 == pytest.approx(float(theirs.attrib["width"]) / float(ours.attrib["width"]), rel=0.01)
+    assert {"A & B", "<us>", "4 ms"} < {one.text for one in drawn.iter(f"{SVG}text")}
+
+
+def test_lines_lie_where_their_values_are() -> None:
+    """On a logarithmic axis equal ratios are equal distances, on another one equal differences."""
+    line = Line("us", [(1, 0), (10, 5), (100, 10)], ours=True)
+    drawn = ET.fromstring(lines("T", Axis("rows", logarithmic=True), Axis("seconds"), [line]))
+
+    [path] = drawn.iter(f"{SVG}polyline")
+    (x1, y1), (x2, y2), (x3, y3) = (map(float, point.split(",")) for point in path.attrib["points"].split())
+    assert (x2 - x1, y2 - y1) == (pytest.approx(x3 - x2, abs=0.2), pytest.approx(y3 - y2, abs=0.2))
+    assert (x1 < x2, y1 > y2) == (True, True)
