@@ -92,6 +92,10 @@ fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## hand INPU
 sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes
 	@cd sdk && node build.js
 
+.PHONY: publish-sdk
+publish-sdk: sdk .venv/installed ## put the browser SDK into the bucket of a stack: STACK=
+	@$(RUN) -m ops.cli sdk publish --stack "$(STACK)"
+
 .PHONY: sdk-test
 sdk-test: sdk .venv/installed ## test the browser SDK, in Chromium and Firefox too
 	@cd sdk && npm run --silent types && npm run --silent test
@@ -118,7 +122,7 @@ compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --gen
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
 
 # The environments.
 

@@ -12,6 +12,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from local.website import Website
+from ops import browser_sdk
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -19,14 +20,20 @@ FOLDER = Path(__file__).parent / "page"
 class Page:
     """A WSGI application: the page at `/`, the demo site at `/site/…`, what is going on at `/state.json`.
 
+    The browser SDK lies at `/sdk/VERSION/…`, as a stack's hosting has it; any page may read it.
+
     Args:
         site: the demo site.
         state: tells what is going on; it is given the number of the last row that the page has.
+        sdk: the folder of the built SDK.
     """
 
-    def __init__(self, site: Website, state: Callable[[int], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, site: Website, state: Callable[[int], Mapping[str, Any]], sdk: Path = browser_sdk.FOLDER
+    ) -> None:
         self._site = site
         self._files = Website("", {}, FOLDER)
+        self._sdk = Website("", {}, sdk)
         self._state = state
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -41,6 +48,10 @@ class Page:
             )
         if request.path.startswith("/site/"):
             return self._site.answer(request.path.removeprefix("/site"))
+        if request.path.startswith("/sdk/"):
+            answer = self._sdk.answer(request.path.rpartition("/")[2])
+            answer.access_control_allow_origin = "*"
+            return answer
         if request.path == "/config.js":
             return NotFound().get_response()
         return self._files.answer("/index.html" if request.path == "/" else request.path)

@@ -187,8 +187,8 @@ class Stack:
             "folder": str(self.folder),
         }
 
-    def save(self, path: Path) -> None:
-        """Write `describe`'s answer to a file, whole or not at all."""
+    def save(self, path: Path, **more: str) -> None:
+        """Write `describe`'s answer, and more addresses, to a file, whole or not at all."""
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(self.describe(), indent=2) + "\n")
+        fresh.write_text(json.dumps(self.describe() | more, indent=2) + "\n")
         fresh.replace(path)

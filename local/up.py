@@ -60,7 +60,7 @@ def run(home: Path, console: Console) -> None:
         observer = Observer(stack)
         site = Website(stack.addresses.gateway, KEYS)
         with Server(Page(site, observer.state)) as page:
-            stack.save(description)
+            stack.save(description, page=page.url)
             for line in _addresses(stack, page.url):
                 console.print(line, markup=False)
             console.print(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C ends it.")

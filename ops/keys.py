@@ -8,12 +8,14 @@ from typing import Any
 import click
 from botocore.exceptions import ClientError
 
-from ops import accounts, screen
+from ops import accounts, browser_sdk, screen
+from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared import names, write_key
 
 _SECRET_BYTES = 48
+_ELSEWHERE = "https://YOUR-HOST"
 _NOTICED = "The ingest notices within five minutes."
 
 
@@ -67,14 +69,16 @@ def issue(
         raise Failure(f"there is no secret {secret_id}: {', '.join(signing)} are valid")
     key_id = secret_id if serial is None else f"{secret_id}-{serial}"
     key = write_key.sign(account, key_id, signing[secret_id])
-    remark = _remark(stack, account, key_id)
-    lines = _lines(stack.outputs["ApiUrl"], key, table)
+    script, about_script = _script(stack, key, table)
+    remark = " ".join(filter(None, (_remark(stack, account, key_id), about_script)))
+    lines = _lines(stack.outputs["ApiUrl"], key, table, script)
     if as_json:
         screen.show_json({"key": key, "account": account, "key_id": key_id, "remark": remark, **lines})
         return
     screen.say(key)
     for name, line in lines.items():
-        screen.say(f"\n{name}\n{line}")
+        if line:
+            screen.say(f"\n{name}\n{line}")
     if remark:
         click.echo(f"\n{remark}", err=True)
 
@@ -84,22 +88,38 @@ def _remark(stack: Stack, account: str, key_id: str) -> str:
     try:
         found = accounts.one(stack, account)
     except Failure as failure:
-        return f"Note: {failure.message}"
+        return f"Note: {failure.message}."
     if found.status != "active":
-        return f"Note: the account is disabled: `sluice accounts enable {account}`"
+        return f"Note: the account is disabled: `sluice accounts enable {account}`."
     if key_id in found.revoked_key_ids:
-        return f"Note: the key id {key_id} is revoked: take another with --serial"
+        return f"Note: the key id {key_id} is revoked: take another with --serial."
     return ""
 
 
-def _lines(url: str, key: str, table: str) -> dict[str, str]:
+def _script(stack: Stack, key: str, table: str) -> tuple[str, str]:
+    """Return the browser SDK's snippet for a key, and what is to be done before it works; each empty where there is none."""
+    host, remark = stack.outputs.get("SdkUrl"), ""
+    template = browser_sdk.published(host) if host and not stack.is_local else None
+    if template is None:
+        try:
+            template = Build().read(browser_sdk.SNIPPET).decode()
+        except Failure as failure:
+            return "", f"Note: no line for a script: {failure.message}."
+        if host is None:
+            remark = f"Note: this stack hosts no scripts: put the files of sdk/dist where {_ELSEWHERE} shall stand."
+        elif not stack.is_local:
+            remark = f"Note: the script is not published yet: `sluice sdk publish {stack.option}`."
+    endpoint = stack.outputs["ApiUrl"]
+    return browser_sdk.snippet(
+        template, endpoint=endpoint, key=key, host=host or _ELSEWHERE, table=table
+    ), remark
+
+
+def _lines(url: str, key: str, table: str, script: str) -> dict[str, str]:
     body = json.dumps({"events": [{"table": table, "page": "/"}]})
     return {
         "pixel": f'<img src="{url}/pixel.gif?k={key}&t={table}&page=home" width="1" height="1" alt="">',
-        "script": (
-            f'<script>navigator.sendBeacon("{url}/v1/events?k={key}", '
-            f'JSON.stringify({{events: [{{table: "{table}", page: location.pathname}}]}}))</script>'
-        ),
+        "script": script,
         "curl": f"curl {url}/v1/events -H 'x-write-key: {key}' -d '{body}'",
     }
 

@@ -165,6 +165,8 @@ def local() -> Stack:
         "IngestFunction": "IngestFunction",
         **{name: name for name in functions},
     }
+    if "page" in said:
+        outputs["SdkUrl"] = f"{said['page']}/sdk"
     session = boto3.Session(
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 -- moto takes any

@@ -1,0 +1,157 @@
+"""The browser SDK: what a page carries of it, and how it is published."""
+
+import json
+from pathlib import Path
+
+import pytest
+from werkzeug.test import Client
+
+from local.page_server import Page, Server
+from local.website import Website
+from ops import browser_sdk
+from ops.browser_sdk import Build
+from ops.failure import Failure
+from ops.sdk import FOR_EVER, SHORTLY, objects, publish
+from tests.support.deployed import deployed
+from tests.support.memory_s3 import MemoryS3
+from tests.support.sluice import Sluice
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+SNIPPET = "<script>\nsluice('init',{endpoint:'{{endpoint}}',key:'{{key}}',auto:true});\n</script>\n<script src=\"{{sdk}}/0.1.0/sluice.js\"></script>\n"
+"""As the SDK's build writes it, but shorter."""
+
+
+def built(folder: Path, script: str = "first") -> Build:
+    """Write what a build makes, and return it."""
+    files = {
+        name: {"path": f"0.1.0/{name}", "bytes": 5, "gzip": 5, "integrity": "sha384-x"}
+        for name in ("sluice.js", "sluice.mjs")
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": files}))
+    (folder / "snippet.html").write_text(SNIPPET)
+    (folder / "sluice.d.ts").write_text("export {};")
+    for name in files:
+        (folder / name).write_text(script)
+    return Build(folder)
+
+
+@pytest.fixture
+def s3() -> MemoryS3:
+    """A bucket that is empty."""
+    client = MemoryS3()
+    client.create_bucket(Bucket="scripts")
+    return client
+
+
+def test_scripts_are_published_for_ever_and_what_tells_of_them_for_minutes(
+    s3: MemoryS3, tmp_path: Path
+) -> None:
+    """Each script stands under its version and under `latest`, with a type that browsers run; the snippet comes last."""
+    put = publish(s3, "scripts", objects(built(tmp_path)))
+    served = {key: one.headers for key, one in s3.objects("scripts").items()}
+    script = "text/javascript; charset=utf-8"
+
+    assert "snippet.html" == put[-1]
+    assert {"ContentType": script, "CacheControl": FOR_EVER} == served["0.1.0/sluice.js"]
+    assert {"ContentType": script, "CacheControl": FOR_EVER} == served["0.1.0/sluice.mjs"]
+    assert {"ContentType": script, "CacheControl": SHORTLY} == served["latest/sluice.js"]
+    assert {"ContentType": "application/json", "CacheControl": SHORTLY} == served["manifest.json"]
+    assert FOR_EVER == "public, max-age=31536000, immutable"
+
+
+def test_publishing_again_puts_no_version_a_second_time(s3: MemoryS3, tmp_path: Path) -> None:
+    """What never changes is left alone."""
+    made = objects(built(tmp_path))
+    publish(s3, "scripts", made)
+
+    assert [one.key for one in made if not one.is_fixed] == publish(s3, "scripts", made)
+
+
+def test_a_version_that_is_published_is_never_overwritten(s3: MemoryS3, tmp_path: Path) -> None:
+    """Other bytes under the same version would break the integrity of pages; the version must be raised first."""
+    publish(s3, "scripts", objects(built(tmp_path)))
+
+    with pytest.raises(Failure, match=r"0\.1\.0/sluice\.js is published already and differs"):
+        publish(s3, "scripts", objects(built(tmp_path, "second")))
+    assert {b"first"} == {
+        one.body for key, one in s3.objects("scripts").items() if key.endswith((".js", ".mjs"))
+    }
+
+
+def test_a_build_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """Who has not built the SDK is told how."""
+    with pytest.raises(Failure, match="the browser SDK is not built: `make sdk`"):
+        Build(tmp_path)
+
+
+def test_the_snippet_names_endpoint_key_host_and_table() -> None:
+    """Everything that the page needs is filled in; the table of page views only where it is another."""
+    usual = browser_sdk.snippet(SNIPPET, endpoint="https://e", key="shop.k1.x", host="https://s")
+    other = browser_sdk.snippet(
+        SNIPPET, endpoint="https://e", key="shop.k1.x", host="https://s", table="visits"
+    )
+
+    assert usual.splitlines() == [
+        "<script>",
+        "sluice('init',{endpoint:'https://e',key:'shop.k1.x',auto:true});",
+        "</script>",
+        '<script src="https://s/0.1.0/sluice.js"></script>',
+    ]
+    assert "auto:true,pageTable:'visits'" in other
+
+
+def test_the_local_page_serves_the_scripts(tmp_path: Path) -> None:
+    """A script lies where hosting has it, and any page may check its integrity."""
+    built(tmp_path)
+    client = Client(Page(Website("", {}), lambda _: {}, tmp_path))
+    answer = client.get("/sdk/0.1.0/sluice.js")
+
+    assert (200, b"first") == (answer.status_code, answer.data)
+    assert "*" == answer.headers["access-control-allow-origin"]
+    assert "text/javascript; charset=utf-8" == answer.headers["content-type"]
+    assert 404 == client.get("/sdk/0.1.0/other.js").status_code
+
+
+def test_publishing_to_a_stack_and_issuing_a_key_give_the_same_snippet(
+    sluice: Sluice, tmp_path: Path
+) -> None:
+    """`sdk publish` fills the stack's bucket; then `keys issue` prints the snippet that stands there."""
+    built(tmp_path / "dist")
+    s3 = sluice.stack.resources.client("s3")
+    s3.create_bucket(Bucket="scripts")
+    hosted = tmp_path / "hosted"
+    hosted.mkdir()
+    line = ["sdk", "publish", "--folder", str(tmp_path / "dist")]
+    with (
+        Server(Website("{{endpoint}}", {}, hosted)) as host,
+        deployed(sluice.stack, SdkBucket="scripts", SdkUrl=host.url) as stack,
+    ):
+        before = json.loads(stack.run(["keys", "issue", "shop", "--json"]).stdout)
+        dry = json.loads(stack.run([*line, "--dry-run", "--json"]).stdout)
+        empty = s3.list_objects_v2(Bucket="scripts")["KeyCount"]
+        published = stack.run(line)
+        body = s3.get_object(Bucket="scripts", Key="snippet.html")["Body"].read()
+        (hosted / "snippet.html").write_bytes(body)
+        after = json.loads(stack.run(["keys", "issue", "shop", "--json"]).stdout)
+
+    assert "the script is not published yet: `sluice sdk publish --stack sluice-dev" in before["remark"] or (
+        "the browser SDK is not built" in before["remark"]
+    )
+    assert ([], 0) == (dry["put"], empty)
+    assert (0, "0.1.0/sluice.js  put") == (published.exit_code, published.stdout.splitlines()[0])
+    assert "key:'YOUR-KEY'" in published.stdout
+    assert f"key:'{after['key']}'" in after["script"]
+    assert f'src="{host.url}/0.1.0/sluice.js"' in after["script"]
+    assert "" == after["remark"]
+
+
+def test_a_stack_without_hosting_is_said_so(sluice: Sluice) -> None:
+    """There is nowhere to publish to; the local stack needs none."""
+    with deployed(sluice.stack) as stack:
+        result = stack.run(["sdk", "publish"])
+
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "hosts no SDK (it lacks the output SdkBucket)" in result.stderr
+    assert 2 == sluice.run("sdk publish --local").exit_code

@@ -1,0 +1,218 @@
+"""The local stack as AWS would show a deployed one: found by CloudFormation, called by the person's own rights.
+
+Everything that the command asks of AWS passes here, so that it is seen which rights a command needs, and any of them
+can be refused.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from click.testing import CliRunner, Result
+
+from local import resources
+from local.stack import Stack
+from ops.cli import main
+
+NAME = "sluice-dev"
+REGION = resources.REGION
+
+_SERVICE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
+_FUNCTION = re.compile(r"/2015-03-31/functions/([^/]+)/(\w+)")
+_XML = ("cloudformation", "s3")
+_MAPPING = {
+    "UUID": "0f5e1c4a",
+    "State": "Enabled",
+    "MaximumRetryAttempts": -1,
+    "MaximumRecordAgeInSeconds": -1,
+    "BisectBatchOnFunctionError": False,
+    "ParallelizationFactor": 1,
+    "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    "LastProcessingResult": "OK",
+}
+
+
+class Deployed:
+    """Runs the command on a stack that it takes for a deployed one.
+
+    Attributes:
+        calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`.
+        refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
+        url: where AWS is.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.calls: list[str] = []
+        self.refusals: dict[str, tuple[int, str]] = {}
+        self.url = url
+
+    def run(self, line: list[str], answer: str = "", stack: str = NAME) -> Result:
+        """Run a command line on the stack and let a person answer what it asks."""
+        environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "SLUICE_STACK": "",
+        }
+        arguments = [*line, "--stack", stack, "--region", REGION]
+        return CliRunner(mix_stderr=False).invoke(
+            main, arguments, input=answer, env=environment, prog_name="sluice"
+        )
+
+    @contextmanager
+    def refusing(self, what: str, status: int, code: str) -> Iterator[None]:
+        """Refuse calls for a while."""
+        self.refusals[what] = (status, code)
+        try:
+            yield
+        finally:
+            del self.refusals[what]
+
+
+@contextmanager
+def deployed(stack: Stack, **more: str) -> Iterator[Deployed]:
+    """Show a local stack as a deployed one, with more outputs than it has."""
+    made = stack.resources
+    outputs = {
+        "ApiUrl": stack.addresses.gateway,
+        "StreamName": made.stream,
+        "OverflowQueueUrl": made.queue_url,
+        "LedgerTable": made.ledger_table,
+        "AsideBucket": made.aside_bucket,
+        "WriteKeySecret": made.write_key_secret,
+        "TdApiKeySecret": made.td_api_key_secret,
+        "RedisUrlSecret": made.redis_url_secret,
+        "IngestFunction": "IngestFunction",
+        **{name: name for name in stack.addresses.functions},
+        **more,
+    }
+    cloudformation = resources.client("cloudformation", made.endpoint)
+    template = {
+        "Resources": {"Nothing": {"Type": "AWS::CloudFormation::WaitConditionHandle"}},
+        "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+    }
+    cloudformation.create_stack(StackName=NAME, TemplateBody=json.dumps(template))
+
+    class Handler(_Handler):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    shown = Deployed(f"http://127.0.0.1:{server.server_address[1]}")
+    Handler.shown, Handler.stack = shown, stack
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield shown
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        cloudformation.delete_stack(StackName=NAME)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    shown: Deployed
+    stack: Stack
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        found = _SERVICE.search(self.headers.get("authorization", ""))
+        service = found[1] if found else "?"
+        operation = f"{_PREFIXES.get(service, service)}:{self._operation(service, body)}"
+        self.shown.calls.append(operation)
+        refusal = self.shown.refusals.get(operation, self.shown.refusals.get(service))
+        if refusal is not None:
+            self._refuse(service, *refusal)
+        elif service == "lambda":
+            self._answer_for_lambda(body)
+        elif service == "logs":
+            self._answer(200, b'{"events": []}', "application/x-amz-json-1.1")
+        else:
+            self._forward(self.stack.resources.endpoint, body)
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815 -- names of the base class
+
+    def _operation(self, service: str, body: bytes) -> str:
+        target = self.headers.get("x-amz-target")
+        if target:
+            return target.rpartition(".")[2]
+        path = urlsplit(self.path).path
+        if service == "lambda":
+            if self.command == "POST":
+                return "InvokeFunction"
+            return "GetFunctionConfiguration" if "/functions/" in path else "ListEventSourceMappings"
+        if service == "s3":
+            has_key = bool(path.strip("/").partition("/")[2])
+            if not has_key:
+                return "ListBucket"
+            return {"PUT": "PutObject", "DELETE": "DeleteObject"}.get(self.command, "GetObject")
+        if "/operation/" in path:
+            return path.rpartition("/")[2]
+        return parse_qs(body.decode()).get("Action", ["?"])[0]
+
+    def _answer_for_lambda(self, body: bytes) -> None:
+        named = _FUNCTION.match(self.path)
+        if named is None:
+            self._answer(200, json.dumps({"EventSourceMappings": [_MAPPING]}).encode())
+        elif named[2] == "invocations":
+            self._forward(self.stack.addresses.functions[named[1]], body)
+        else:
+            self._answer(200, json.dumps({"LoggingConfig": {"LogGroup": "/sluice"}}).encode())
+
+    def _forward(self, endpoint: str, body: bytes) -> None:
+        connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
+        try:
+            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = connection.getresponse()
+            content = answer.read()
+            headers = {
+                name: value
+                for name, value in answer.getheaders()
+                if name.lower() not in ("connection", "transfer-encoding", "date", "server")
+            }
+        finally:
+            connection.close()
+        self.send_response(answer.status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "content-length" not in {name.lower() for name in headers}:
+            self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _refuse(self, service: str, status: int, code: str) -> None:
+        message = "it is not for you"
+        if service in _XML:
+            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            body = error if service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
+            self._answer(status, body.encode(), "text/xml")
+            return
+        self._answer(status, json.dumps({"__type": code, "message": message}).encode(), code=code)
+
+    def _answer(self, status: int, body: bytes, kind: str = "application/json", *, code: str = "") -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        if code:
+            self.send_header("x-amzn-errortype", code)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+_PREFIXES = {"monitoring": "cloudwatch"}
