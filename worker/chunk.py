@@ -111,10 +111,8 @@ def group(records: Iterable[Record], owners: Mapping[tuple[str, str], str]) -> G
 def chunks(groups: Groups, span: Span) -> Iterator[Chunk]:
     """Yield the span's chunks that are pending, cut as it was planned, split as it was noted since."""
     for (owner, table), blocks in groups.items():
-        for part, piece in enumerate(_cut(blocks, span.cut)):
-            key = f"{owner}/{table}/{part}"
-            chunk = Chunk(key, piece, piece, sum([block[1] for block in piece]))
-            yield from _pending(chunk, span)
+        for part, (piece, count) in enumerate(_cut(blocks, span.cut)):
+            yield from _pending(Chunk(f"{owner}/{table}/{part}", piece, piece, count), span)
 
 
 def _pending(chunk: Chunk, span: Span) -> Iterator[Chunk]:
@@ -129,24 +127,22 @@ def _pending(chunk: Chunk, span: Span) -> Iterator[Chunk]:
         yield chunk
 
 
-def _cut(blocks: list[Block], cut: Cut) -> Iterator[list[Block]]:
-    """Yield the blocks in parts that keep to the limits, as far as whole blocks can."""
-    if (
-        sum([block[1] for block in blocks]) <= cut.rows
-        and sum([len(block[2]) for block in blocks]) <= cut.bytes
-    ):
-        yield blocks
+def _cut(blocks: list[Block], cut: Cut) -> Iterator[tuple[list[Block], int]]:
+    """Yield the blocks in parts that keep to the limits, as far as whole blocks can, each with its number of rows."""
+    total = sum([block[1] for block in blocks])
+    if total <= cut.rows and sum([len(block[2]) for block in blocks]) <= cut.bytes:
+        yield blocks, total
         return
     part: list[Block] = []
     count = size = 0
     for block in blocks:
         if part and (count + block[1] > cut.rows or size + len(block[2]) > cut.bytes):
-            yield part
+            yield part, count
             part, count, size = [], 0, 0
         part.append(block)
         count += block[1]
         size += len(block[2])
-    yield part
+    yield part, count
 
 
 def origin(chunk: Chunk, records: Iterable[Record]) -> list[tuple[Number, float]]:

@@ -1,5 +1,6 @@
 """Batches, from Lambda's event to what Treasure Data, the bucket and the ledger hold."""
 
+import gc
 import itertools
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_redelivery_sends_nothing() -> None:
     made.start()
     assert made.deliver() is None
     assert len(made.td.imports()) == 1
+
+
+@pytest.mark.parametrize("outage", [False, True])
+def test_garbage_is_looked_for_as_before(outage: bool) -> None:
+    """No cycles are looked for while a batch is carried out, and afterwards as before, even when it was killed."""
+    made = delivery()
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    seen: list[bool] = []
+
+    def look(_: dict[str, Any]) -> None:
+        seen.append(gc.isenabled())
+        if outage:
+            kill()
+
+    made.dynamodb.before["put_item"] = look
+    before = gc.isenabled()
+    if outage:
+        with pytest.raises(Killed):
+            made.deliver()
+    else:
+        made.deliver()
+    assert seen == [False]
+    assert gc.isenabled() == before
 
 
 @settings(max_examples=60, deadline=None)
