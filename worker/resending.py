@@ -3,6 +3,9 @@
 A chunk that Treasure Data can never have taken goes where its account's rows go today. One that it may have taken goes
 where it went before, under the id it had, for as long as Treasure Data remembers ids. Later than that Treasure Data is
 asked first, and only what it does not have is sent again, under a new id.
+
+With the answer the old doubt is over, and what is sent under the new id begins a doubt of its own. The same is so where
+nobody can be asked, and rules or a person have decided that the rows are sent.
 """
 
 from dataclasses import dataclass, field, replace
@@ -136,7 +139,8 @@ class Resending:
                 return self._gone(Result.DELIVERED)
             if self._unasked:
                 self._report_ambiguous(entry, decision)
-            return self._send(decision, fresh=entry.since is None)
+            is_decided = decision.generation > entry.generation
+            return self._send(decision, fresh=entry.since is None or is_decided)
 
     def _now(self) -> int:
         return round(self._means.clock.now() * 1000)
@@ -198,24 +202,29 @@ class Resending:
         memory = self._means.rules.memory_seconds
         if self._now() - since <= (memory + self._rules.query_delay) * 1000:
             return Result.KEPT
-        asked = Asked.FORBIDDEN
-        row = first_row(self._chunk.payload)
-        if row is not None:
-            clock, deadline = self._means.clock, self._turn.deadline
-            patience = Deadline(clock, min(deadline.at, clock.now() + LONGEST_QUERY_SECONDS))
-            asked = self._means.uploader.sender.treasure_data.ask(database, self._chunk.table, row, patience)
+        asked = self._ask(database)
+        if asked is Asked.FORBIDDEN:
+            if not self._rules.sends_unasked:
+                return Result.KEPT
+            if not self._may_write(database):
+                self._turn.sick.add(database)  # it is closed to us altogether: that may pass
+                return Result.SICK
+            asked = self._ask(database)  # it may have been closed when we asked, and open when we looked
         match asked:
             case Asked.THERE:
                 return replace(entry, state=State.DELIVERED)
             case Asked.UNDECIDED:
                 return Result.KEPT
-            case Asked.FORBIDDEN if not self._rules.sends_unasked:
-                return Result.KEPT
-            case Asked.FORBIDDEN if not self._may_write(database):
-                self._turn.sick.add(database)  # it is closed to us altogether: that may pass
-                return Result.SICK
         self._unasked = asked is Asked.FORBIDDEN
         return replace(entry, generation=entry.generation + 1, since=self._now())
+
+    def _ask(self, database: str) -> Asked:
+        row = first_row(self._chunk.payload)
+        if row is None:
+            return Asked.FORBIDDEN
+        clock, deadline = self._means.clock, self._turn.deadline
+        patience = Deadline(clock, min(deadline.at, clock.now() + LONGEST_QUERY_SECONDS))
+        return self._means.uploader.sender.treasure_data.ask(database, self._chunk.table, row, patience)
 
     def _may_write(self, database: str) -> bool:
         """Tell whether the database takes imports, by an import of nothing."""
@@ -245,6 +254,7 @@ class Resending:
         )
 
     def _send(self, entry: Entry, *, fresh: bool) -> Result:
+        """Send the chunk and write what came of it; `fresh` where its doubt began with this send."""
         database = self._span.destination(self._key)
         if entry.since is None or self._means.rules.is_doubt_old(entry.since, self._means.clock.now()):
             return Result.KEPT
@@ -263,7 +273,7 @@ class Resending:
             case Verdict.MISMATCH:
                 return self._rename(Kind.IN_DOUBT, answer.reason)
             case Verdict.REFUSED | Verdict.MISSING:
-                return self._rename(Kind.DEAD_LETTER, answer.reason, free=free)
+                return self._refused(answer.reason, free=free)
             case Verdict.TOO_LARGE:
                 return self._halve(chunk, free=free)
         if free:
@@ -284,11 +294,15 @@ class Resending:
             if ours or not delivered:
                 return
 
+    def _refused(self, reason: str, *, free: bool) -> Result:
+        """Let it be a dead letter; a doubt where an earlier attempt may have been taken: Treasure Data is asked first."""
+        return self._rename(Kind.DEAD_LETTER if free else Kind.IN_DOUBT, reason, free=free)
+
     def _halve(self, chunk: Chunk, *, free: bool) -> Result:
         """Let the chunk's halves stand for it; only where none of it can have been taken."""
         halves = chunk.halves()
         if halves is None:
-            return self._rename(Kind.DEAD_LETTER, "row_too_large", free=free)
+            return self._refused("row_too_large", free=free)
         if not free:
             return Result.KEPT
         entry = self._span.chunk(self._key)

@@ -1,5 +1,6 @@
 """What becomes of chunks that are set aside."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from worker.deadline import Deadline
 from worker.redrive import Report, Selection
 from worker.span import Kind as AsideKind
 from worker.span import Span
+from worker.treasure_data import Answer
 
 CHUNK = "shop/views/0"
 
@@ -29,6 +31,13 @@ def parked(*, in_doubt: bool = False, **changes: Any) -> Delivery:
     assert kinds(made) == ["parked"]
     assert (span(made).chunk(CHUNK).since is None) is not in_doubt
     return made
+
+
+def made_tables(made: Delivery) -> None:
+    """Make the table that the chunk goes to."""
+    client = made.means.uploader.sender.treasure_data
+    client.create_database("shop_db", 1)
+    client.create_table("shop_db", "views", 1)
 
 
 def kinds(made: Delivery) -> list[str]:
@@ -81,12 +90,89 @@ def test_in_doubt_goes_where_it_went_before() -> None:
 
 
 def test_a_missing_database_that_is_no_longer_the_account_s() -> None:
-    """A database that is missing, and no longer the account's, is not made: the rows become a dead letter, free of doubt."""
+    """It is not made: once the doubt is over the rows are a dead letter, free of doubt, and go where the account goes."""
     made = parked(in_doubt=True)
     made.map(shop="new_db")
     made.start()
+    made.send_aside()
+    assert (kinds(made), reasons(made)) == (["in_doubt"], ["no_such_database"])
+    made.clock.sleep(3 * 3600)
     assert made.send_aside().dead == 2
-    assert reasons(made) == ["no_such_database"]
+    assert (kinds(made), reasons(made)) == (["dead_letter"], ["no_such_database"])
+    assert span(made).chunk(CHUNK).since is None
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
+    assert made.td.counts() == {"new_db": {"views": 2}}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_is_refused_after_a_doubt_is_asked_about(taken: bool) -> None:
+    """Rows that an earlier attempt may have brought are no dead letter, whatever a later one is answered."""
+    made = parked()
+    made_tables(made)
+    lands = 0 if taken else None
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500, count=1, lands=lands))
+    made.send_aside()
+    made.td.faults.clear()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    made.send_aside()
+    assert (kinds(made), reasons(made)) == (["in_doubt"], ["http_422"])
+    made.clock.sleep(3 * 3600)
+    report = made.send_aside()
+    assert (report.delivered, report.dead) == ((2, 0) if taken else (0, 2))
+    assert kinds(made) == ([] if taken else ["dead_letter"])
+    assert sum(len(one.rows) for one in made.td.imports()) == (2 if taken else 0)
+
+
+def test_what_is_too_large_after_a_doubt_is_halved_once_treasure_data_was_asked() -> None:
+    """A chunk in doubt is left whole; one that is surely not there goes in halves, and too large a row is a dead letter."""
+    made = parked(in_doubt=True)
+    largest = made.td.settings.largest_import
+    made.td.settings = replace(made.td.settings, largest_import=1)
+    made.send_aside()
+    assert list(span(made).chunks) == [CHUNK]
+    made.clock.sleep(3 * 3600)
+    made.send_aside()
+    assert list(span(made).chunks) == [f"{CHUNK}.0", f"{CHUNK}.1"]
+    made.send_aside()
+    assert (kinds(made), reasons(made)) == (["dead_letter"] * 2, ["row_too_large"] * 2)
+    made.td.settings = replace(made.td.settings, largest_import=largest)
+    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
+    assert sorted(made.ids("shop_db", "views")) == ["e1", "e2"]
+
+
+def test_too_large_a_row_in_doubt_is_asked_about() -> None:
+    """One row that may have been taken before is no dead letter when it is called too large."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500))
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.td.settings = replace(made.td.settings, largest_import=1)
+    made.send_aside()
+    assert (kinds(made), reasons(made)) == (["in_doubt"], ["row_too_large"])
+
+
+def test_unaskable_doubt_that_is_refused_is_a_dead_letter() -> None:
+    """Rows that are sent although nobody could be asked, and surely refused, are reported once and wait for a person."""
+    made = unaskable("send")
+    made_tables(made)
+    client = made.means.uploader.sender.treasure_data
+    send = client.send
+
+    def answered(*sent: Any) -> Answer:
+        made.td.faults.clear()
+        if len(sent[3]) > 40:
+            made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+        return send(*sent)
+
+    client.send = answered  # type: ignore[method-assign]  # an import of nothing is taken, rows are refused
+    assert made.send_aside().dead == 2
+    for _ in range(3):
+        made.clock.sleep(3 * 3600)
+        made.send_aside()
+    assert made.journal.counts["RowsAmbiguous"] == 2
+    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
 
 
 def test_still_sick_is_left_for_the_next_run() -> None:
@@ -268,6 +354,15 @@ def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
     assert made.journal.counts["RowsAmbiguous"] == 0
     assert span(made).chunk(CHUNK).generation == 0
     made.td.faults.clear()
+    assert made.send_aside().delivered == 2
+    assert made.journal.counts["RowsAmbiguous"] == 0
+
+
+def test_a_query_that_was_forbidden_for_a_moment_is_made_again() -> None:
+    """A key that may write is not believed at once to be one that may not query: it is asked twice."""
+    made = parked(in_doubt=True)
+    made.clock.sleep(3 * 3600)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
     assert made.send_aside().delivered == 2
     assert made.journal.counts["RowsAmbiguous"] == 0
 
