@@ -67,23 +67,24 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
 
 
 def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
-    """Yield the runs and show how far they are: a bar on a terminal, else a line for every tenth."""
+    """Yield the runs and show how far they are: a bar on a terminal, else a line for every tenth and every failure."""
     columns = (
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    has_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=console, disable=not has_terminal) as progress:
         task = progress.add_task("schedules", total=total)
         for count, ran in enumerate(runs, 1):
             yield ran
+            if ran.verdict.violations:
+                progress.console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
             failed = f", {len(report.failures)} failed" if report.failures else ""
             progress.update(task, advance=1, description=f"schedules{failed}")
-            if not console.is_terminal and (
-                count == total or count * 10 // total > (count - 1) * 10 // total
-            ):
-                console.print(f"{count} of {total} schedules{failed}")
+            if not has_terminal and count * 10 // total > (count - 1) * 10 // total:
+                progress.console.print(f"{count} of {total} schedules{failed}")
 
 
 def _write_trace(job: tuple[int, int], path: Path) -> None:

@@ -26,8 +26,8 @@ _S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
 _SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER})
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
-_LATEST_LANDING = 110.0
-"""Seconds after which no put lands any more: the drainer waits two minutes."""
+_LATEST_LANDING = 95.0
+"""Seconds after which no put lands any more. The drainer waits two minutes, by a clock that may be wrong by twenty seconds."""
 
 Call = Callable[[], Any]
 

@@ -1,7 +1,7 @@
 """The pipeline over one world: functions, what invokes them, clients and operators."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,9 +17,10 @@ from tests.chaos.trouble import Kind
 from tests.chaos.world import BUCKET, STREAM, World
 
 REDRIVE_EVERY = 300.0
-_POLL_EVERY = 30.0
+_POLL_EVERY = 900.0  # where nothing has landed; else at once
 _STEP = 171.0  # never just when the redrive is invoked
 _AUDITS = 5
+_REPEATED_FOR = 3000.0  # seconds for which a client repeats a request; the ingest knows it for an hour
 
 
 class Pipeline:
@@ -54,7 +55,7 @@ class Pipeline:
         self._trouble = world.trouble
         self._chance = random.Random(f"{schedule.seed}/pipeline")
         effects, seed = world.effects, schedule.seed
-        self.ingest = Function(effects, "I", functions.ingest, 10, seed)
+        self.ingest = Function(effects, "I", functions.ingest, 10, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
         self.redrive = Function(effects, "R", functions.redrive, 240, seed)
         self.drain = Function(effects, "D", functions.drain, 60, seed)
@@ -184,18 +185,31 @@ class Pipeline:
             self._accept(number for number, _ in sent.events)
             return
 
+        self._ask(sent, is_repeat=False)
+
+    def _ask(self, sent: Sent, *, is_repeat: bool) -> None:
+        """Send a request to the ingest; one that has an id is sent again until its answer is heard, for an hour."""
+        now = self._simulation.now
+
         def answered(outcome: Outcome) -> None:
+            accepted: tuple[int, ...] = ()
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
-                self._accept(sent.accepted(outcome.value))
+                accepted = sent.accepted(outcome.value)
+                self._accept(accepted)
             else:
                 self.statuses.append(0)
+            heard = accepted and not self._trouble.strike(Kind.CLIENT_DEAF)
+            again = self._simulation.now + self._chance.choice((0.5, 5.0, 60.0, 400.0))
+            if sent.dialect == "batch" and not heard and again < sent.at + _REPEATED_FOR:
+                self._simulation.at(again, partial(self._ask, sent, is_repeat=True))
 
-        self.ingest.invoke(sent.payload(self.world.key(sent.account)), answered)
+        payload = sent.payload(self.world.key(sent.account), now, is_repeat=is_repeat)
+        self.ingest.invoke(payload, answered)
 
-    def _accept(self, numbers: Any) -> None:
+    def _accept(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self.accepted[number] = self._simulation.now
+            self.accepted.setdefault(number, self._simulation.now)
 
     # The event source mapping
 
@@ -317,15 +331,17 @@ class Pipeline:
             function.deploy()
 
     def _rewind(self, where: float, start: float) -> None:
-        """Let the event source read a shard again from an earlier record on."""
+        """Let the event source read a shard again from a record on that was settled."""
         shards = self._shards()
         poller = self._poller.pollers.get(shards[int(where * len(shards))])
-        records = self._records(poller.shard_id) if poller is not None else []
-        if poller is None or not records:
+        if poller is None or poller.last_settled is None:
             return
-        with suppress(ValueError):  # an invocation is under way
-            poller.rewind(records[int(start * len(records))].sequence_number)
-        self._tick_at(self._simulation.now)
+        settled = int(poller.last_settled)
+        records = [record for record in self._records(poller.shard_id) if record.number <= settled]
+        if records:
+            with suppress(ValueError):  # an invocation is under way
+                poller.rewind(records[int(start * len(records))].sequence_number)
+            self._tick_at(self._simulation.now)
 
     def _stand_still(self, seconds: float) -> None:
         self._standstill_until = self._simulation.now + seconds

@@ -40,10 +40,18 @@ class Function:
         build: makes the handler of a new sandbox.
         timeout: seconds.
         seed: decides which sandbox serves.
+        overruns: whether an invocation may run on past its time-out, as those must survive that look at their deadline.
     """
 
     def __init__(
-        self, effects: Effects, name: str, build: Callable[[Sandbox], Handler], timeout: float, seed: int
+        self,
+        effects: Effects,
+        name: str,
+        build: Callable[[Sandbox], Handler],
+        timeout: float,
+        seed: int,
+        *,
+        overruns: bool = True,
     ) -> None:
         self.timeout = timeout
         self.running: set[Process] = set()
@@ -54,6 +62,7 @@ class Function:
         self._simulation: Simulation = effects.simulation
         self._trouble: Trouble = effects.trouble
         self._name = name
+        self._overruns = overruns
         self._build = build
         self._idle: list[Sandbox] = []
         self._chance = random.Random(f"{seed}/{name}")
@@ -66,7 +75,7 @@ class Function:
         """Begin an invocation; `done` is told how it ended for whoever waits for it, once."""
         self.invocations += 1
         process = Process(self._simulation, f"{self._name}{self.invocations}")
-        process.overruns = self._trouble.strike(Kind.OVERRUN) is not None
+        process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
         self.running.add(process)
         _Invocation(self, self._effects, process, self._sandbox(), done).begin(event)
 

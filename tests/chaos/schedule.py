@@ -145,6 +145,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.S3_ERROR: (2, _LONG, (0.2, 1.0)),
     Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5)),
     Kind.S3_LATE: (2, _LONG, (0.2, 0.5)),
+    Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8)),
     Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04)),
     Kind.ABANDON: (2, _LONG, (0.3, 0.8)),
     Kind.OVERRUN: (2, _LONG, (0.3, 0.8)),
@@ -210,11 +211,13 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     anchors = [one.at for one in sent] or [START]
     windows: list[Window] = []
     acts: list[Act] = []
+    density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        if kind in _WINDOWS:
-            windows += _windows(chance, kind, setup, anchors)
-        elif kind in _ACTS:
-            acts += _acts(chance, kind, setup)
+        for _ in range(1 if kind in COSTLY else density):
+            if kind in _WINDOWS:
+                windows += _windows(chance, kind, setup, anchors)
+            elif kind in _ACTS:
+                acts += _acts(chance, kind, setup)
     return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))
 
 
@@ -231,6 +234,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
     Kind.BORDERS: (Kind.TD_5XX,),
     Kind.REDRIVE: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
+    Kind.CLIENT_DEAF: (Kind.KINESIS_LOST_ANSWER, Kind.KILL),
     Kind.REWIND: (Kind.TD_5XX, Kind.BORDERS),
     Kind.DISABLE: (Kind.REPLAY, Kind.TD_BROKEN_DATABASE),
     Kind.SQS_DOWN: (Kind.KINESIS_THROTTLE,),
@@ -316,13 +320,15 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
 
     databases = sorted({database for _, database in setup.databases})
     accounts = [account for account, _ in setup.databases]
+    longest = 14 * HOUR if setup.retention_hours > 24 else HOUR
     arguments: dict[Kind, Callable[[], tuple[Any, ...]]] = {
         Kind.REPLAY: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
         Kind.REDRIVE: lambda: (chance.choice(((), (), ("dead_letter",), ("parked",), ("in_doubt",))),),
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
-        Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, 14 * HOUR)),),
+        # not so long that records expire: nobody could help that
+        Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),

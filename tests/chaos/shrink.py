@@ -1,5 +1,6 @@
 """Cuts a failing schedule down: fewer kinds of trouble, fewer acts, fewer requests, as long as it still fails."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,15 +10,16 @@ from tests.chaos.schedule import Schedule
 Fails = Callable[[Schedule], bool]
 
 
-def shrink(schedule: Schedule, fails: Fails, attempts: int = 150) -> Schedule:
+def shrink(schedule: Schedule, fails: Fails, *, attempts: int = 150, seconds: float = 60) -> Schedule:
     """Return a smaller schedule that fails too.
 
     Args:
         schedule: one that fails.
         fails: runs a schedule and tells.
         attempts: how many may be tried.
+        seconds: for how long.
     """
-    tries = _Tries(fails, attempts)
+    tries = _Tries(fails, attempts, time.monotonic() + seconds)
     before = None
     while before != schedule and tries.left:
         before = schedule
@@ -27,14 +29,19 @@ def shrink(schedule: Schedule, fails: Fails, attempts: int = 150) -> Schedule:
 
 
 class _Tries:
-    def __init__(self, fails: Fails, left: int) -> None:
+    def __init__(self, fails: Fails, attempts: int, until: float) -> None:
         self._fails = fails
-        self.left = left
+        self._attempts = attempts
+        self._until = until
+
+    @property
+    def left(self) -> bool:
+        return self._attempts > 0 and time.monotonic() < self._until
 
     def fails(self, schedule: Schedule) -> bool:
         if not self.left:
             return False
-        self.left -= 1
+        self._attempts -= 1
         return self._fails(schedule)
 
 

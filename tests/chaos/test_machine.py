@@ -70,7 +70,7 @@ class PipelineMachine(RuleBasedStateMachine):
     @rule(
         account=st.sampled_from(ACCOUNTS),
         tables=st.lists(st.sampled_from(TABLES), min_size=1, max_size=5),
-        dialect=st.sampled_from(["events", "events", "pixel", "stream"]),
+        dialect=st.sampled_from(["events", "batch", "pixel", "stream"]),
         visitor=st.sampled_from("abc"),
     )
     def send(self, account: str, tables: list[str], dialect: str, visitor: str) -> None:

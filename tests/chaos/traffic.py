@@ -20,7 +20,8 @@ class Sent:
         at: when, UNIX seconds.
         account: whose key it bears.
         visitor: decides the partition key.
-        dialect: `events`, `pixel`, or `stream`, a record that another producer puts there in JSON form.
+        dialect: `events`, `batch` (the same under an id, repeated until an answer is heard), `pixel`, or `stream`, a
+            record that another producer puts there in JSON form.
         events: number and table of each event.
         weight: bytes of filling in each event.
     """
@@ -40,13 +41,17 @@ class Sent:
             for number, table in self.events
         ]
 
-    def payload(self, key: str) -> dict[str, Any]:
-        """Return what the HTTP API hands the ingest."""
+    def payload(self, key: str, now: float, *, is_repeat: bool = False) -> dict[str, Any]:
+        """Return what the HTTP API hands the ingest when the request is sent now, UNIX seconds."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
             return _payload("GET", "/pixel.gif", query, {})
-        body = json.dumps({"events": self.documents()}).encode()
+        document: dict[str, Any] = {"events": self.documents()}
+        if self.dialect == "batch":
+            document |= {"batch_id": f"batch-{self.events[0][0]}", "made_at": self.at, "sent_at": now}
+            document |= {"repeat": True} if is_repeat else {}
+        body = json.dumps(document).encode()
         headers = {"content-type": "application/json", "x-write-key": key}
         if self.weight:
             headers["content-encoding"] = "gzip"
@@ -101,7 +106,7 @@ def generate(
             count = min(chance.choice((1, 1, 1, 2, 3, 8, 20)), events - number)
             if not count:
                 break
-            dialect = chance.choices(("events", "pixel", "stream"), (10, 2, 1))[0]
+            dialect = chance.choices(("events", "batch", "pixel", "stream"), (8, 3, 2, 1))[0]
             if dialect == "pixel":
                 count = 1
             account = chance.choices(accounts, shares)[0]
@@ -111,7 +116,9 @@ def generate(
             weight = chance.choice(weights) if count > 4 else 0
             at = min(end, burst + chance.expovariate(0.2))
             visitor = f"v{chance.randrange(40)}"
-            sent.append(Sent(at, account, visitor, dialect, numbered, weight if dialect == "events" else 0))
+            sent.append(
+                Sent(at, account, visitor, dialect, numbered, weight if dialect in ("events", "batch") else 0)
+            )
     return sorted(sent, key=lambda one: (one.at, one.events))
 
 

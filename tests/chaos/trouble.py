@@ -75,6 +75,8 @@ class Kind(StrEnum):
     SKEW = "clock jumps"  # a sandbox's own clock, by up to twenty seconds
     UNASKABLE = "td key may not query"
     STANDSTILL = "standstill"  # nothing runs behind the ingest, while time passes
+    # Clients
+    CLIENT_DEAF = "client does not hear the answer"  # and sends its batch again under the same id
     # Operators
     REPLAY = "replay"
     REDRIVE = "redrive by hand"

@@ -103,7 +103,7 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.misrouted.append(number)
         if not reason:
             continue
-        if found:
+        if found and not may_double:
             verdict.both.append(number)
         if pipeline.resends_dead_letters:
             verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
