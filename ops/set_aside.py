@@ -31,11 +31,19 @@ class Header:
         listed: what its name says.
         reason: why it is set aside; `?` where it was not read.
         database: where it was to go.
+        set_aside_at: UNIX milliseconds; None where it was not read.
     """
 
     listed: Listed
     reason: str = "?"
     database: str = ""
+    set_aside_at: int | None = None
+
+    def may_be(self, reason: str | None, since: float | None) -> bool:
+        """Tell whether it is set aside for that reason, since that time (UNIX seconds); true where it cannot be told."""
+        if reason is not None and self.reason not in (reason, "?"):
+            return False
+        return since is None or self.set_aside_at is None or self.set_aside_at >= since * 1000
 
 
 def aside(stack: Stack) -> Aside:
@@ -82,7 +90,9 @@ def _header(s3: Any, bucket: str, one: Listed) -> Header:
         raise AsideUnavailableError(str(error)) from error
     except BotoCoreError as error:
         raise AsideUnavailableError(str(error)) from error
-    return Header(one, str(members.get("reason", "?")), str(members.get("database", "")))
+    return Header(
+        one, str(members.get("reason", "?")), str(members.get("database", "")), members.get("set_aside_at")
+    )
 
 
 def _members(first_bytes: bytes) -> Mapping[str, Any]:

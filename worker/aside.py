@@ -5,11 +5,13 @@
 The object's id follows from the chunk, so that writing it twice leaves one object, and what is counted by kind,
 account and table stands in the name: a listing alone tells how many rows are where. An object is gzip of one line
 of JSON that says everything about the chunk, and then its rows as MessagePack maps one after another. What could not
-become rows (`payload` is `original`) stands there as MessagePack byte strings, one per record or event.
+become rows (`payload` is `original`) stands there as MessagePack byte strings, one per record or event. Where a person
+has edited the rows, the line ends with the original ones, in Base64.
 """
 
 import json
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -50,6 +52,7 @@ class SetAside:
         after: the span's place in it.
         chunk: the chunk's key in the span.
         payload: the rows.
+        original: the rows as they were before a person edited them; empty where nobody did.
     """
 
     kind: Kind
@@ -70,6 +73,7 @@ class SetAside:
     after: Number
     chunk: str
     payload: bytes
+    original: bytes = b""
 
     @property
     def name(self) -> str:
@@ -84,6 +88,8 @@ class SetAside:
         """Return the object's bytes."""
         header = asdict(self)
         payload: bytes = header.pop("payload")
+        if original := header.pop("original"):
+            header["original"] = b64encode(original).decode()
         return compress(json.dumps(header).encode() + b"\n" + payload)
 
 
@@ -104,6 +110,7 @@ def decode(data: bytes) -> SetAside:
     members: dict[str, Any] = json.loads(header)
     members["kind"] = Kind(members["kind"])
     members["sequence_numbers"] = tuple(members["sequence_numbers"])
+    members["original"] = b64decode(members.get("original", ""))
     return SetAside(**members, payload=payload)
 
 

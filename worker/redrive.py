@@ -4,16 +4,19 @@ By schedule it carries on with what is parked or in doubt, and it alone closes b
 Accounts go side by side, and an account whose database still fails has its turn again at the next run.
 """
 
+from base64 import b64decode
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from gzip import decompress
 from typing import Any
 
 from worker.accounts import Directory
 from worker.aside import AsideUnavailableError, Listed, SetAside
 from worker.breaker import SLOW, Breakers
 from worker.deadline import Deadline
+from worker.edit import EditRefusedError, Edits
 from worker.execution import Means
 from worker.ledger import LedgerUnavailableError
 from worker.resending import Decision, Resending, ResendRules, Result, Round
@@ -39,6 +42,7 @@ class Selection:
         reason: only what is set aside for this reason.
         since: only what was set aside then or later, in UNIX seconds.
         decision: what a person has decided about rows in doubt.
+        object: only the object of this name.
     """
 
     kinds: tuple[Kind, ...] = (Kind.PARKED, Kind.IN_DOUBT)
@@ -47,6 +51,13 @@ class Selection:
     reason: str | None = None
     since: float | None = None
     decision: Decision | None = None
+    object: str | None = None
+
+    @classmethod
+    def of_object(cls, name: str) -> "Selection":
+        """Return what selects one object."""
+        _, kind, account, table, _ = name.split("/")
+        return cls((Kind(kind),), account, table, object=name)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
@@ -65,6 +76,10 @@ class Selection:
             event.get("since"),
             None if decision is None else Decision(decision),
         )
+
+    def of(self, objects: Iterator[Listed]) -> Iterator[Listed]:
+        """Return those that are selected by their names."""
+        return (one for one in objects if self.object in (None, one.name))
 
     def has(self, chunk: SetAside) -> bool:
         """Tell whether a chunk, of one of the kinds, is selected by what its name does not say."""
@@ -159,7 +174,7 @@ class Redrive:
     def _send_all(self, turn: Round, kind: Kind, selection: Selection, report: Report) -> None:
         aside = self._means.aside
         names = aside.accounts(kind) if selection.account is None else [selection.account]
-        queue = deque(_Account(aside.listed(kind, name, selection.table)) for name in names)
+        queue = deque(_Account(selection.of(aside.listed(kind, name, selection.table))) for name in names)
         under_way = 0
         with self._means.executors() as executor:
             while queue or under_way:
@@ -254,8 +269,20 @@ def _sandbox() -> Sandbox:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Send what is set aside: by schedule what is parked or in doubt, else what the event selects."""
+    """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
+
+    With `edit` (`object`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced first, and it
+    alone is sent. An answer with `error`, one word, and `message` says why an edit cannot be.
+    """
     sandbox = _sandbox()
+    selection = Selection.from_event(event)
+    if edit := event.get("edit"):
+        edits = Edits(sandbox.means.aside, sandbox.means.ledger, sandbox.journal)
+        try:
+            edits.make(edit["object"], decompress(b64decode(edit["rows"])))
+        except EditRefusedError as refused:
+            return {"error": "edit_refused", "message": str(refused)}
+        selection = Selection.of_object(edit["object"])
     redrive = Redrive(
         means=sandbox.means,
         directory=sandbox.directory,
@@ -270,7 +297,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     )
     deadline = Deadline.of(sandbox.clock, context.get_remaining_time_in_millis())
     try:
-        report = redrive.run(deadline, Selection.from_event(event))
+        report = redrive.run(deadline, selection)
     finally:
         sandbox.journal.flush()
     return {

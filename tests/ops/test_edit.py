@@ -1,0 +1,178 @@
+"""`sluice redrive --edit`: dead letters' rows in an editor."""
+
+import shlex
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from gzip import decompress
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.edit import MOST_TEXT, Edited, Letter, MistakenError, edit, letters_of, read, text_of
+from ops.failure import Failure
+from tests.support.delivery import Delivery, envelope, row
+from tests.support.sluice import Sluice, until
+from worker.aside import SetAside
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+def dead(*tables: str, **columns: object) -> list[SetAside]:
+    """Return dead letters of two rows each, by table."""
+    made = Delivery()
+    made.put(
+        *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
+    )
+    made.deliver()
+    return [found for name in made.objects() if (found := made.aside.get(name))]
+
+
+def shown() -> list[Letter]:
+    """Return two dead letters as they are shown."""
+    return letters_of(dead("carts", "views"))
+
+
+def test_each_row_is_a_line_below_what_it_belongs_to() -> None:
+    """A title says account, table, reason and time; lines of a number sign are remarks."""
+    lines = [line for line in text_of(shown()).splitlines() if line][3:]
+
+    assert "# 1 of 2: nobody/carts, unknown_account, set aside 2023-11-14T22:13:20Z" == lines[0]
+    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
+    assert 6 == len(lines)
+
+
+def test_a_dead_letter_that_was_left_alone_is_not_sent() -> None:
+    """Only that of which a row was changed is, with all of its rows."""
+    letters = shown()
+    before, second, after = text_of(letters).partition("# 2 of 2")
+    (one,) = read(
+        letters, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
+    )
+    sent = msgpack.Unpacker()
+    sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
+
+    assert (letters[1].name, letters[1].name, 2) == (one.name, one.event["edit"]["object"], one.rows)
+    assert [None, "/x"] == [found.get("page") for found in sent]
+    assert [] == read(letters, text_of(letters))
+
+
+@given(st.text())
+def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
+    """Line ends of any script, quotes and number signs within a value are a value's."""
+    letters = letters_of(dead("views", text=text.encode(errors="replace").decode()))
+
+    assert [] == read(letters, text_of(letters))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('{"time"', '{"time', "line 6 is no JSON"),
+        ('{"time": 1700000000', '{"time": NaN', "line 6 is no JSON: NaN is no value"),
+        ('{"time": 1700000000', '{"time": "x"', "line 6: time is UNIX seconds, a whole number"),
+        ('{"time"', '[1]\n{"time"', "there were 4 rows and are 5"),
+        ('{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}', "7", "line 6 is no JSON obj"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:
+    """What cannot be taken says where it stands."""
+    letters = shown()
+
+    with pytest.raises(MistakenError, match=said):
+        read(letters, text_of(letters).replace(old, new, 1))
+
+
+def test_a_mistake_can_be_mended() -> None:
+    """The editor opens again with what was written; who gives up has changed nothing."""
+    letters = shown()
+    good = text_of(letters).replace('"b"', '"b", "n": 1', 1)
+    texts, opened = ["nonsense", good], []
+
+    def editor(text: str) -> str:
+        opened.append(text)
+        return texts.pop(0)
+
+    assert [letters[0].name] == [one.name for one in edit(letters, editor, lambda _: True)]
+    assert [text_of(letters), "nonsense"] == opened
+    with pytest.raises(Failure, match=r"there were 4 rows and are 1: .*; nothing was changed"):
+        edit(letters, lambda _: "nonsense", lambda _: False)
+    nothing: list[Edited] = []
+    assert nothing == edit(letters, lambda _: None, lambda _: True)
+
+
+def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
+    """The person is told to narrow it."""
+    many = dead("views", text="x" * 200_000) * 30
+
+    with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
+        letters_of(many)
+
+
+@pytest.fixture
+def refusing(sluice: Sluice) -> Iterator[None]:
+    """Treasure Data refuses what goes to `field_app`."""
+    sluice.td("faults", {"kind": "status", "status": 422, "action": "import", "database": "field_app"})
+    yield
+    sluice.heal()
+
+
+def editor(folder: Path, program: str) -> str:
+    """Write an editor that changes the text by a line of Python, and return its command."""
+    script = folder / "editor.py"
+    script.write_text(
+        "import sys, pathlib, os\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "text = path.read_text()\n"
+        f"path.write_text({program})\n"
+        "os.utime(path, (2e9, 2e9))\n"  # saved, however fast
+    )
+    return shlex.join([sys.executable, str(script)])
+
+
+@pytest.mark.usefixtures("refusing")
+def test_what_was_refused_is_edited_and_arrives(
+    sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mended row stands in Treasure Data once, beside the one that was left alone, and nothing is set aside."""
+    sluice.send("app", "edited_rows", "a", "b")
+    until(lambda: any(one["kind"] == "dead" for one in sluice.json("status --local")["aside"]))
+    line = "redrive --local --edit --account app --table edited_rows"
+    monkeypatch.setenv("VISUAL", "")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
+    still = sluice.run(f"{line} --yes")
+    sluice.heal()
+    dry = sluice.run(f"{line} --dry-run")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "text"))
+    left = sluice.run(line)
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "text[:-20]"))
+    mistaken = sluice.run(line, answer="n\n")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
+    done = sluice.run(line, answer="y\n")
+
+    assert (3, "0 rows delivered, 2 kept, 0 dead letters now.") == (
+        still.exit_code,
+        still.stdout.splitlines()[-2],
+    )
+    assert (0, "2 rows set aside.") == (dry.exit_code, dry.stdout.splitlines()[0])
+    assert (0, "Nothing was changed, and nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
+    assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
+    assert (0, "2 rows delivered, 0 kept, 0 dead letters now.") == (
+        done.exit_code,
+        done.stdout.splitlines()[-1],
+    )
+    rows = sluice.td("rows?database=field_app&table=edited_rows&limit=10")["rows"]
+    assert [("a", "yes"), ("b", None)] == sorted(
+        (one["row"]["event_id"], one["row"].get("mended")) for one in rows
+    )
+    assert not any(one["kind"] == "dead" for one in sluice.json("status --local")["aside"])
+    assert sluice.json("status --local --all")["balance"]["adds_up"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
+def test_only_a_person_edits_dead_letters(sluice: Sluice, option: str) -> None:
+    """With what makes no sense beside it, --edit is refused."""
+    assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code
