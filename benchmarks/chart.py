@@ -10,7 +10,7 @@ _WIDTH = 760
 _LABELS = 250  # the width of what stands left of the bars
 _VALUES = 110  # and of what stands right of the longest
 _BAR = 22
-_PLOT = (70, 52, 560, 300)  # left, top, width and height of what lines are drawn in
+_PLOT = (70, 68, 560, 300)  # left, top, width and height of what lines are drawn in
 _STYLE = """
     .page { fill: #ffffff; } .title { font-size: 16px; font-weight: 600; fill: #17242f; }
     .head { font-size: 13px; font-weight: 600; fill: #45566a; } .text { font-size: 13px; fill: #45566a; }
@@ -105,7 +105,7 @@ def lines(title: str, x: Axis, y: Axis, series: Sequence[Line]) -> str:
     def up(value: float) -> float:
         return top + height - _part(value, rows, y) * height
 
-    parts = [_text("head", 16, 42, y.label), _text("head", left + width, top + height + 44, x.label, "end")]
+    parts = [_text("head", 16, 50, y.label), _text("head", left + width, top + height + 44, x.label, "end")]
     for tick in rows:
         parts.append(
             f'<line class="grid" x1="{left}" x2="{left + width}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>'

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import botocore.session
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import Metrics
-from botocore.config import Config
 
 from ingest import (
+    aws_client,
     events_api,
     identity,
     js_sdk,
@@ -26,6 +25,7 @@ from ingest import (
     records_api,
     stream,
 )
+from ingest.aws_client import AwsClient, KinesisClient, SecretsManagerClient, SqsClient
 from ingest.cors import Cors
 from ingest.intake import Intake
 from ingest.journal import Journal, PowertoolsJournal
@@ -209,15 +209,20 @@ def build(environment: Mapping[str, str]) -> Ingest:
     metrics = Metrics()
     metrics.set_default_dimensions(stage=environment.get("STAGE", "none"))
     journal = PowertoolsJournal(Logger(), metrics, clock)
-    session = botocore.session.get_session()
-    region = environment.get("AWS_REGION")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
+    credentials = aws_client.credentials_of(environment)
+    authorities = aws_client.authorities_of(environment)
 
-    def client(service: str, config: Mapping[str, Any]) -> Any:
-        return session.create_client(service, region_name=region, config=Config(**config))
+    def client[Client: AwsClient](kind: type[Client], options: Mapping[str, Any]) -> Client:
+        endpoint = aws_client.endpoint_of(kind, environment, region)
+        return kind(endpoint, region, credentials, authorities=authorities, **options)
 
-    queue = Overflow(partial(client, "sqs", overflow.CLIENT_CONFIG), settings.overflow_queue_url, journal)
-    kinesis = client("kinesis", stream.CLIENT_CONFIG)
-    keys = Keyring(client("secretsmanager", keyring.CLIENT_CONFIG), settings.write_key_secret, clock, journal)
+    queue = Overflow(
+        partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, journal
+    )
+    kinesis = client(KinesisClient, stream.CLIENT_OPTIONS)
+    secrets = client(SecretsManagerClient, keyring.CLIENT_OPTIONS)
+    keys = Keyring(secrets, settings.write_key_secret, clock, journal)
     keys.refresh()
     puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, journal=journal)
     return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, journal=journal)

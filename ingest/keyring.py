@@ -10,13 +10,8 @@ from shared import json_codec, write_key
 from shared.clock import Clock
 from shared.write_key import WriteKey
 
-CLIENT_CONFIG: Mapping[str, Any] = {
-    "connect_timeout": 1,
-    "read_timeout": 1,
-    "retries": {"mode": "standard", "total_max_attempts": 1},
-    "parameter_validation": False,
-}
-"""How botocore's client is made; a failed reading is repeated by a later request."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1}
+"""How the client is made; a failed reading is repeated by a later request."""
 FRESH_SECONDS = 300
 """How long secrets are used before they are read again: how soon a secret that was taken away is forgotten."""
 PAUSE_SECONDS = 10

@@ -15,13 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest.journal import Journal
 from shared.envelope import Envelope
 
-CLIENT_CONFIG: Mapping[str, Any] = {
-    "connect_timeout": 1,
-    "read_timeout": 1,
-    "retries": {"mode": "standard", "total_max_attempts": 2},
-    "parameter_validation": False,
-}
-"""How botocore's client is made."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
+"""How the client is made: it asks twice, because there is no other place to go."""
 
 
 class Overflow:

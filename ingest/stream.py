@@ -23,21 +23,14 @@ from botocore.exceptions import (
     EndpointConnectionError,
     ProxyConnectionError,
 )
-from botocore.parsers import ResponseParserError
 
 from ingest.journal import Journal
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
 
-CLIENT_CONFIG: Mapping[str, Any] = {
-    "connect_timeout": 1,
-    "read_timeout": 1.5,
-    "tcp_keepalive": True,
-    "retries": {"mode": "standard", "total_max_attempts": 1},
-    "parameter_validation": False,
-}
-"""How botocore's client is made: no retries of its own, and no wait that a visitor would notice."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
+"""How the client is made: it repeats nothing, and no wait is so long that a visitor would notice."""
 PATIENCE_SECONDS = 1.0
 """How long a put that is surely refused is repeated. A request's worst case, 1 s of patience, one last attempt (2.5 s),
 the queue's two (4 s) and a reading of the secrets (2 s), stays below the function's time-out of 10 s."""
@@ -73,7 +66,7 @@ class Stream:
     """Makes envelopes durable.
 
     Args:
-        client: a boto3-shaped Kinesis client that repeats nothing by itself: see CLIENT_CONFIG.
+        client: a boto3-shaped Kinesis client that repeats nothing by itself: see CLIENT_OPTIONS.
         name: the stream's name.
         overflow: takes what the stream does not.
         clock: measures patience.
@@ -165,7 +158,7 @@ class Stream:
             fates = [_fate(result) for result in results]
             if len(fates) != len(entries):
                 fates = [Fate.DOUBTFUL] * len(entries)
-        except (BotoCoreError, ClientError, ResponseParserError) as error:
+        except (BotoCoreError, ClientError) as error:
             fates = [_fate_of_error(error)] * len(entries)
             self._journal.warn("the stream did not acknowledge a put", _name(error), fate=fates[0].name)
         if refused := fates.count(Fate.BUSY) + fates.count(Fate.REFUSED):

@@ -14,11 +14,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
-from botocore.parsers import ResponseParserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import stream
+from ingest.connection import UnreadableAnswerError
 from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
 from tests.support.aws_errors import client_error
@@ -47,7 +47,7 @@ DOUBTFUL = [
     ConnectionClosedError(endpoint_url=URL),
     SSLError(endpoint_url=URL, error="broken"),
     HTTPClientError(error="anything"),
-    ResponseParserError("not JSON"),
+    UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},

@@ -21,6 +21,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         operation = self.headers["x-amz-target"].rpartition(".")[2]
         self.server.calls.append((operation, json.loads(body)))
+        self.server.ports.append(self.client_address[1])
+        self.server.heads.append({name.lower(): value for name, value in self.headers.items()})
         faults = self.server.faults.get(operation, [])
         fault = faults.pop(0) if faults else None
         if fault is None:
@@ -50,6 +52,8 @@ class _Server(ThreadingHTTPServer):
         self.released = threading.Event()
         self.closed = threading.Semaphore(0)
         self.calls: list[tuple[str, Any]] = []
+        self.heads: list[dict[str, str]] = []
+        self.ports: list[int] = []
         self.faults: dict[str, list[Fault | None]] = {}
         self.answers: dict[str, Callable[[Any], Any]] = {
             "GetSecretValue": lambda _call: {"SecretString": json.dumps(secrets)},

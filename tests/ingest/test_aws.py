@@ -1,4 +1,4 @@
-"""The ingest as Lambda makes it, over botocore itself, against a server that fails down to the socket."""
+"""The ingest as Lambda makes it, with its own AWS clients, against a server that fails down to the socket."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
-import botocore.session
 import pytest
-from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from ingest import app, stream
+from ingest.aws_client import KinesisClient
 from ingest.overflow import Overflow
+from ingest.signature import Credentials
 from ingest.stream import Stream
 from shared import envelope
 from shared.envelope import Envelope, TableRows
@@ -56,7 +56,7 @@ def aws() -> Iterator[Any]:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Set the variables of a sandbox, and no others that botocore reads."""
+    """Set the variables of a sandbox, and no others that AWS's clients read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, text in ENVIRONMENT.items():
@@ -65,10 +65,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def handler(aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> app.Ingest:
+def handler(aws: Any, environment: dict[str, str]) -> app.Ingest:
     """The handler that Lambda would make."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-    return app.build(environment)
+    return app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
 
 def send(handler: app.Ingest, events: Any) -> Answer:
@@ -107,7 +106,7 @@ def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Ingest) -> None:
     ids=["close", "reset", "hang", "garbage", "cut short", "500", "503", "502"],
 )
 @pytest.mark.parametrize(("events", "operation"), [(EVENT, "PutRecord"), (LARGE, "PutRecords")])
-def test_botocore_repeats_no_put(
+def test_the_client_repeats_no_put(
     aws: Any, handler: app.Ingest, fault: Any, events: Any, operation: str
 ) -> None:
     """What the stream may have taken is sent there once, and the queue has it."""
@@ -160,15 +159,17 @@ def test_the_queue_is_asked_twice(aws: Any, handler: app.Ingest) -> None:
     assert 4 == aws.count("SendMessage")
 
 
-def test_no_connection_is_a_refusal(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_is_a_refusal() -> None:
     """Where nobody listens, nothing was sent: the put is repeated until patience ends."""
-    del environment
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         clock, reports = ManualClock(), Reports()
-        client = botocore.session.get_session().create_client(
-            "kinesis", region_name="eu-west-1", config=Config(**stream.CLIENT_CONFIG)
+        client = KinesisClient(
+            f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "eu-west-1",
+            lambda: Credentials("testing", "testing"),
+            authorities="",
+            **stream.CLIENT_OPTIONS,
         )
         queue = Queue()
         overflow = Overflow(lambda: queue, "", reports)
@@ -182,13 +183,10 @@ def test_no_connection_is_a_refusal(environment: dict[str, str], monkeypatch: py
     assert 0 == reports.counts["StreamDoubts"]
 
 
-def test_a_sandbox_without_secrets_starts_and_recovers(
-    aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: dict[str, str]) -> None:
     """Secrets Manager may be away while a sandbox starts."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
     aws.faults["GetSecretValue"] = [BAD_GATEWAY]
-    handler = app.build(environment)
+    handler = app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
     assert 503 == send(handler, EVENT).status
     assert 1 == aws.count("GetSecretValue")
@@ -219,7 +217,8 @@ def test_the_services_take_what_is_sent(environment: dict[str, str], monkeypatch
     server.start()
     try:
         host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        endpoint = f"http://{host}:{port}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         monkeypatch.setenv("MOTO_PORT", str(port))
         kinesis, sqs, secrets = (
             boto3.client(name, region_name="eu-west-1") for name in ("kinesis", "sqs", "secretsmanager")
@@ -227,7 +226,7 @@ def test_the_services_take_what_is_sent(environment: dict[str, str], monkeypatch
         kinesis.create_stream(StreamName="events", ShardCount=1)
         url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
         secrets.create_secret(Name="keys", SecretString=json.dumps(SECRETS))
-        handler = app.build(environment | {"OVERFLOW_QUEUE_URL": url})
+        handler = app.build(environment | {"OVERFLOW_QUEUE_URL": url, "AWS_ENDPOINT_URL": endpoint})
 
         assert [200, 200] == [send(handler, events).status for events in (EVENT, LARGE)]
         shard = kinesis.list_shards(StreamName="events")["Shards"][0]["ShardId"]

@@ -1,0 +1,257 @@
+"""The calls that the ingest makes to AWS, without what a general client does around each.
+
+boto3 spends most of a put's CPU on building, hooking, signing and parsing what is the same each time, and half of a cold start on
+being loaded. These clients take the same arguments and raise the same errors, and know only what the ingest needs:
+HTTPS to the region's endpoint or to one that `AWS_ENDPOINT_URL…` names, and nothing by way of a proxy. What is
+unusual, credentials that are not in the environment or endpoints of other partitions, is left to botocore, which is loaded then.
+"""
+
+import os
+import re
+import ssl
+import time
+import weakref
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import botocore
+import orjson
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from ingest.connection import Address, Answer, Connection, UnreadableAnswerError
+from ingest.signature import Credentials, Signer
+
+_COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
+_UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
+_MOST_IDLE = 10
+
+
+class AwsClient:
+    """Calls one service.
+
+    Args:
+        endpoint: its URL; nothing but a host and a port counts.
+        region: of the service.
+        credentials: returns who signs, anew for each call.
+        authorities: the file of certificates that vouch for the endpoint, where it is HTTPS.
+        connect_timeout: seconds.
+        read_timeout: seconds.
+        attempts: how often a call is tried that fails or is refused.
+        now: returns UNIX seconds.
+    """
+
+    SERVICE = ""
+    """Its name in signatures and endpoints."""
+    SETTING = ""
+    """Its name in `AWS_ENDPOINT_URL_…`."""
+    TARGET = ""
+    """What stands before an operation's name."""
+    CONTENT_TYPE = "application/x-amz-json-1.1"
+
+    def __init__(
+        self,
+        endpoint: str,
+        region: str,
+        credentials: Callable[[], Credentials],
+        *,
+        authorities: str,
+        connect_timeout: float,
+        read_timeout: float,
+        attempts: int = 1,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        url = urlsplit(endpoint)
+        host = url.hostname or ""
+        if url.scheme == "https":
+            self._address = Address(host, url.port or 443, _tls(authorities))
+        else:
+            self._address = Address(host, url.port or 80, None)
+        host = f"[{host}]" if ":" in host else host
+        if self._address.port != (443 if self._address.tls else 80):
+            host = f"{host}:{self._address.port}"
+        self._signer = Signer(self.SERVICE, region, host, self.CONTENT_TYPE)
+        self._credentials = credentials
+        self._timeouts = connect_timeout, read_timeout
+        self._attempts = attempts
+        self._now = now
+        self._idle: list[Connection] = []
+        weakref.finalize(self, _close, self._idle)
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the service answers.
+
+        Args:
+            operation: as in its API: `PutRecord`.
+            arguments: of JSON's types.
+
+        Raises:
+            ClientError: the service refused, or failed.
+            BotoCoreError: no answer came. Where it is ConnectTimeoutError or EndpointConnectionError, the call has
+                surely not arrived.
+        """
+        body = orjson.dumps(arguments)
+        for _ in range(self._attempts - 1):
+            try:
+                return self._call(operation, body)
+            except (BotoCoreError, ClientError):
+                continue
+        return self._call(operation, body)
+
+    def _call(self, operation: str, body: bytes) -> dict[str, Any]:
+        headers = self._signer.headers(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
+        if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and (trace := os.environ.get("_X_AMZN_TRACE_ID")):
+            headers["x-amzn-trace-id"] = quote(trace, safe="-=;:+&[]{}\"',")  # Lambda finds loops by it
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"POST / HTTP/1.1\r\n{lines}user-agent: sluice\r\ncontent-length: {len(body)}\r\n\r\n"
+        answer = self._exchange(head.encode() + body)
+        return self._value(answer) if answer.status == 200 else _refuse(answer, operation)
+
+    def _exchange(self, request: bytes) -> Answer:
+        connection = self._quiet_connection() or Connection(self._address, *self._timeouts)
+        try:
+            answer = connection.exchange(request)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_kept and len(self._idle) < _MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return answer
+
+    def _quiet_connection(self) -> Connection | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    def _value(self, answer: Answer) -> dict[str, Any]:
+        try:
+            value = orjson.loads(answer.body)
+        except ValueError as error:
+            raise UnreadableAnswerError(endpoint_url=self._address.url, error=error) from error
+        if not isinstance(value, dict):
+            raise UnreadableAnswerError(endpoint_url=self._address.url, error="it is not an object")
+        return value
+
+
+class KinesisClient(AwsClient):
+    """Puts records."""
+
+    SERVICE, SETTING, TARGET = "kinesis", "KINESIS", "Kinesis_20131202"
+
+    def put_record(self, **arguments: Any) -> dict[str, Any]:
+        """Put one record: `StreamName`, `Data`, `PartitionKey`."""
+        return self.call("PutRecord", _in_base64(arguments))
+
+    def put_records(self, **arguments: Any) -> dict[str, Any]:
+        """Put several: `StreamName`, `Records`."""
+        records = [_in_base64(record) for record in arguments["Records"]]
+        return self.call("PutRecords", {**arguments, "Records": records})
+
+
+class SqsClient(AwsClient):
+    """Sends messages."""
+
+    SERVICE, SETTING, TARGET = "sqs", "SQS", "AmazonSQS"
+    CONTENT_TYPE = "application/x-amz-json-1.0"
+
+    def send_message(self, **arguments: Any) -> dict[str, Any]:
+        """Send one message."""
+        return self.call("SendMessage", arguments)
+
+
+class SecretsManagerClient(AwsClient):
+    """Reads secrets."""
+
+    SERVICE, SETTING, TARGET = "secretsmanager", "SECRETS_MANAGER", "secretsmanager"
+
+    def get_secret_value(self, **arguments: Any) -> dict[str, Any]:
+        """Read one secret."""
+        return self.call("GetSecretValue", arguments)
+
+
+def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: str) -> str:
+    """Return where a service is: what the environment names, else AWS's own address of it."""
+    if environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+        for name in (f"AWS_ENDPOINT_URL_{kind.SETTING}", "AWS_ENDPOINT_URL"):
+            if environment.get(name):
+                return environment[name]
+    if _COMMON_REGION.fullmatch(region) and not any(environment.get(name) for name in _UNUSUAL):
+        return f"https://{kind.SERVICE}.{region}.amazonaws.com"
+    client = _botocore_session().create_client(kind.SERVICE, region_name=region)
+    return str(client.meta.endpoint_url)
+
+
+def credentials_of(environment: Mapping[str, str]) -> Callable[[], Credentials]:
+    """Return what returns the credentials: those of the environment, as in Lambda, else botocore's, which renews them.
+
+    A function that starts from a snapshot has a container's, for example.
+    """
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if key and secret and not environment.get("AWS_CREDENTIAL_EXPIRATION"):
+        ours = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
+        return lambda: ours
+    found = _botocore_session().get_credentials()
+
+    def current() -> Credentials:
+        if found is None:
+            raise NoCredentialsError
+        frozen = found.get_frozen_credentials()
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    return current
+
+
+def authorities_of(environment: Mapping[str, str]) -> str:
+    """Return the file of certificates that the environment names, else botocore's own."""
+    own = environment.get("AWS_CA_BUNDLE") or environment.get("REQUESTS_CA_BUNDLE")
+    return own or str(Path(botocore.__file__).with_name("cacert.pem"))
+
+
+def _botocore_session() -> Any:
+    import botocore.session  # noqa: PLC0415 -- a hundred milliseconds that most sandboxes never spend
+
+    return botocore.session.get_session()
+
+
+@cache
+def _tls(authorities: str) -> ssl.SSLContext:
+    """Return the context of all clients: the list of authorities is long, and read once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and name, as botocore does
+    context.load_verify_locations(authorities)
+    return context
+
+
+def _close(connections: list[Connection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {**arguments, "Data": b64encode(arguments["Data"]).decode()}
+
+
+def _refuse(answer: Answer, operation: str) -> Any:
+    """Raise what botocore raises for an error."""
+    try:
+        value = orjson.loads(answer.body)
+    except ValueError:
+        value = {}
+    if not isinstance(value, dict):
+        value = {}
+    code = str(value.get("__type") or answer.status).partition(":")[0].rpartition("#")[2]
+    response: Any = {
+        "Error": {"Code": code, "Message": str(value.get("message") or value.get("Message") or "")},
+        "ResponseMetadata": {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)},
+    }
+    raise ClientError(response, operation)

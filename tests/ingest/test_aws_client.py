@@ -1,0 +1,304 @@
+"""The ingest's own AWS clients are botocore's in what they send, and in what they make of the answer."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials as BotocoreCredentials
+from botocore.exceptions import ClientError, NoCredentialsError, SSLError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import aws_client
+from ingest.aws_client import AwsClient, KinesisClient, SecretsManagerClient, SqsClient
+from ingest.signature import Credentials, Signer
+from tests.support import aws_server
+from tests.support.tls_front import TlsFront
+
+REGION = "eu-west-1"
+KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "a+session/token==")
+MESSAGE = {
+    "QueueUrl": "http://127.0.0.1/queue",
+    "MessageBody": "aGVsbG8=",
+    "MessageAttributes": {"partition_key": {"DataType": "String", "StringValue": "shop/1"}},
+}
+CALLS = [
+    (
+        KinesisClient,
+        "put_record",
+        {"StreamName": "events", "Data": b"\x97\x01\xff", "PartitionKey": "shop/ü"},
+    ),
+    (
+        KinesisClient,
+        "put_records",
+        {"StreamName": "events", "Records": [{"Data": b"\x97", "PartitionKey": "a"}] * 2},
+    ),
+    (SqsClient, "send_message", MESSAGE),
+    (SecretsManagerClient, "get_secret_value", {"SecretId": "arn:aws:secretsmanager:keys"}),
+]
+SIGNED_OR_READ = ("content-type", "host", "x-amz-target", "x-amz-security-token", "x-amzn-trace-id")
+
+
+@pytest.fixture
+def aws() -> Iterator[Any]:
+    """AWS on loopback."""
+    with aws_server.aws_server({"k1": "secret"}) as server:
+        yield server
+
+
+def ours(kind: type[AwsClient], url: str, **options: Any) -> Any:
+    """Return the ingest's client of a service."""
+    waits = {"authorities": "", "connect_timeout": 5, "read_timeout": 5}
+    return kind(url, REGION, lambda: KEYS, **waits | options)
+
+
+def botocores(kind: type[AwsClient], url: str) -> Any:
+    """Return botocore's client of the same service."""
+    return botocore.session.get_session().create_client(
+        kind.SERVICE,
+        region_name=REGION,
+        endpoint_url=url,
+        aws_access_key_id=KEYS.access_key,
+        aws_secret_access_key=KEYS.secret_key,
+        aws_session_token=KEYS.token,
+        config=Config(retries={"total_max_attempts": 1, "mode": "standard"}),
+    )
+
+
+@pytest.mark.parametrize(("kind", "operation", "arguments"), CALLS, ids=[call[1] for call in CALLS])
+def test_a_call_is_botocores(
+    aws: Any,
+    kind: type[AwsClient],
+    operation: str,
+    arguments: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same operation with the same members, and the same headers, in Lambda the one against loops too."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "ingest")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=ü;Sampled=1")
+    answers = [getattr(make(kind, aws.url), operation)(**arguments) for make in (botocores, ours)]
+
+    [theirs, mine] = aws.calls
+    assert theirs == mine
+    [theirs, mine] = [{name: head.get(name) for name in SIGNED_OR_READ} for head in aws.heads]
+    assert theirs == mine
+    assert {name: value for name, value in answers[0].items() if name != "ResponseMetadata"} == answers[1]
+
+
+@given(
+    service=st.sampled_from(["kinesis", "sqs", "secretsmanager"]),
+    region=st.sampled_from(["eu-west-1", "us-gov-west-1"]),
+    target=st.from_regex(r"[A-Za-z0-9_]{1,20}\.[A-Za-z]{1,20}", fullmatch=True),
+    body=st.binary(max_size=200),
+    token=st.none() | st.from_regex(r"[A-Za-z0-9+/=]{1,40}", fullmatch=True),
+    secret=st.from_regex(r"[A-Za-z0-9+/]{1,40}", fullmatch=True),
+)
+def test_a_signature_is_botocores(
+    *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str
+) -> None:
+    """Whatever the service, the body and the credentials, at the same second."""
+    request: Any = AWSRequest(
+        "POST",
+        "http://127.0.0.1:8080/",
+        {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target},
+        body,
+    )
+    SigV4Auth(BotocoreCredentials("AKID", secret, token), service, region).add_auth(request)  # type: ignore[no-untyped-call]
+    moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    signer = Signer(service, region, "127.0.0.1:8080", "application/x-amz-json-1.1")
+    signer.headers(target, body, Credentials("AKID", "another"), moment.timestamp())
+    signer.headers(target, body, Credentials("AKID", secret, token), moment.timestamp() - 86_400)
+
+    headers = signer.headers(target, body, Credentials("AKID", secret, token), moment.timestamp())
+
+    assert request.headers["Authorization"] == headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"__type": "ProvisionedThroughputExceededException", "message": "Rate exceeded"}),
+        (400, {"__type": "com.amazonaws.kinesis#LimitExceededException", "Message": "too many"}),
+        (400, {"__type": "KMSThrottlingException:http://internal.amazon.com/", "message": "kms"}),
+        (403, {"__type": "com.amazon.coral.service#ExpiredTokenException"}),
+        (500, {}),
+        (503, b""),
+        (502, b"<html>Bad Gateway</html>"),
+        (400, [1]),
+    ],
+)
+def test_an_error_is_botocores(aws: Any, status: int, body: Any) -> None:
+    """Its code and its status, by which it is judged; of what is no error of AWS's, the status."""
+    fault: Callable[[Any], None] = lambda handler: handler.answer(status, body)  # noqa: E731 -- twice the same
+    aws.faults["PutRecord"] = [fault, fault]
+    found = []
+    for make in (ours, botocores)[: 1 if body == [1] else 2]:  # on which botocore chokes
+        with pytest.raises(ClientError) as raised:
+            make(KinesisClient, aws.url).put_record(**CALLS[0][2])
+        response = raised.value.response
+        found.append((response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]))
+
+    assert [found[0]] == list(dict.fromkeys(found))
+
+
+def test_a_connection_is_kept(aws: Any) -> None:
+    """Calls follow one another on one, also after an error that was read to its end."""
+    aws.faults["PutRecord"] = [None, aws_server.error(400, "ValidationException"), None]
+    client = ours(KinesisClient, aws.url)
+    ports = []
+    for _ in range(3):
+        with suppress(ClientError):
+            client.put_record(**CALLS[0][2])
+        ports.append(aws.ports[-1])
+
+    assert 1 == len(set(ports))
+    assert 3 == len(ports)
+
+
+def test_what_fails_is_tried_as_often_as_told(aws: Any) -> None:
+    """And no more often."""
+    aws.faults["SendMessage"] = [aws_server.close, aws_server.error(500, "InternalFailure"), None]
+    client = ours(SqsClient, aws.url, attempts=2)
+
+    with pytest.raises(ClientError):
+        client.send_message(**MESSAGE)
+    assert {"MessageId": "1"} == client.send_message(**MESSAGE)
+    assert 3 == aws.count("SendMessage")
+
+
+def test_https_is_checked(aws: Any, tmp_path: Path) -> None:
+    """Who is not vouched for is not called."""
+    port = int(aws.url.rpartition(":")[2])
+    with TlsFront(port, tmp_path) as front:
+        own = str(tmp_path / "certificate.pem")
+        url = f"https://127.0.0.1:{front.port}"
+        assert "MessageId" in ours(SqsClient, url, authorities=own).send_message(**MESSAGE)
+        stranger = ours(SqsClient, url, authorities=aws_client.authorities_of({}))
+        with pytest.raises(SSLError):
+            stranger.send_message(**MESSAGE)
+
+    assert 1 == aws.count("SendMessage")
+
+
+# Where the services are
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away every variable and file that botocore would heed."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("kind", [KinesisClient, SqsClient, SecretsManagerClient])
+def test_endpoints_are_botocores(kind: type[AwsClient]) -> None:
+    """In every region of AWS's commercial partition, and in one of each other."""
+    session: Any = botocore.session.get_session()
+    regions = [*session.get_available_regions(kind.SERVICE), "cn-north-1", "us-gov-west-1", "us-iso-east-1"]
+    clients = [session.create_client(kind.SERVICE, region_name=region) for region in regions]
+
+    assert [client.meta.endpoint_url for client in clients] == [
+        aws_client.endpoint_of(kind, {}, region) for region in regions
+    ]
+    assert len(regions) > 20
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_stricter_endpoint_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment asks of endpoints in general is not overlooked."""
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+
+    found = aws_client.endpoint_of(KinesisClient, os.environ, "us-east-1")
+
+    assert "https://kinesis-fips.us-east-1.amazonaws.com" == found
+
+
+def test_the_environment_names_an_endpoint() -> None:
+    """One for each service before one for all, unless they are to be ignored."""
+    named = {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_SECRETS_MANAGER": "http://secrets"}
+
+    assert "http://all" == aws_client.endpoint_of(KinesisClient, named, REGION)
+    assert "http://secrets" == aws_client.endpoint_of(SecretsManagerClient, named, REGION)
+    named["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "true"
+    assert "https://sqs.eu-west-1.amazonaws.com" == aws_client.endpoint_of(SqsClient, named, REGION)
+
+
+# Who signs
+
+
+def test_the_environments_credentials_sign() -> None:
+    """As Lambda gives them; no token where there is no session."""
+    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+
+    assert Credentials("a", "b", "c") == aws_client.credentials_of(given)()
+    assert Credentials("a", "b") == aws_client.credentials_of(given | {"AWS_SESSION_TOKEN": ""})()
+
+
+@pytest.mark.usefixtures("bare")
+def test_no_credentials_are_an_error_of_each_call() -> None:
+    """A sandbox starts without them."""
+    credentials = aws_client.credentials_of({})
+
+    with pytest.raises(NoCredentialsError):
+        credentials()
+
+
+class Container(BaseHTTPRequestHandler):
+    """Gives out credentials that are about to expire, the next ones each time, as after a start from a snapshot."""
+
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        """Answer with the next credentials."""
+        self.asked.append(self.headers["authorization"])
+        value = {
+            "AccessKeyId": f"key {len(self.asked)}",
+            "SecretAccessKey": "secret",
+            "Token": "token",
+            "Expiration": (datetime.now(UTC) + timedelta(minutes=1)).isoformat(),
+        }
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_containers_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for with the token that the environment holds, and again before they expire."""
+    handler = type("Handler", (Container,), {"asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/credentials"
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me in")
+            current = aws_client.credentials_of(os.environ)
+            numbers = [int(re.sub(r"\D", "", current().access_key)) for _ in range(2)]
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert numbers[0] < numbers[1]
+    assert {"let me in"} == set(handler.asked)

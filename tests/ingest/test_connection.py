@@ -1,0 +1,173 @@
+"""What a connection makes of any answer, and of none."""
+
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from threading import Thread
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
+
+from ingest.connection import Address, Answer, Connection, UnreadableAnswerError
+
+REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@contextmanager
+def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
+    """Yield a connection whose other side reads a request and sends the pieces; it closes then unless it stays."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 5)
+        other, _ = listener.accept()
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def serve() -> None:
+            other.recv(65536)
+            for piece in pieces:
+                other.sendall(piece)
+            if not stays:
+                other.close()
+
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield connection
+        finally:
+            thread.join()
+            connection.close()
+            other.close()
+
+
+def chopped(data: bytes, size: int) -> list[bytes]:
+    """Return the data in pieces."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+WHOLE = {
+    "length": b"HTTP/1.1 200 OK\r\nX-One:  a b \r\nContent-Length: 5\r\n\r\nhello",
+    "empty": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "announced": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "no reason": b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nx: y\r\n\r\n",
+}
+BODIES = {"length": b"hello", "empty": b"", "announced": b"hello", "no reason": b"", "chunks": b"hello"}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_answer_is_read_to_its_end(name: str, size: int) -> None:
+    """In whatever pieces it comes; the connection can be used again."""
+    with answering(*chopped(WHOLE[name], size)) as connection:
+        answer = connection.exchange(REQUEST)
+
+        assert BODIES[name] == answer.body
+        assert connection.is_quiet()
+
+
+def test_an_answers_head_is_read() -> None:
+    """Names in lower case, values trimmed."""
+    with answering(WHOLE["length"]) as connection:
+        assert Answer(200, {"x-one": "a b", "content-length": "5"}, b"hello") == connection.exchange(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5", b"HTTP/1.0 200 OK\r\ncontent-length: 5"],
+)
+def test_a_connection_that_will_close_is_not_kept(head: bytes) -> None:
+    """The other side says so, or speaks a version that closes by itself."""
+    with answering(head + b"\r\n\r\nhello") as connection:
+        assert b"hello" == connection.exchange(REQUEST).body
+        assert not connection.is_kept
+
+
+def test_an_answer_may_end_with_its_connection() -> None:
+    """Where it tells no length."""
+    with answering(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", stays=False) as connection:
+        assert b"hello" == connection.exchange(REQUEST).body
+        assert not connection.is_kept
+
+
+def test_what_follows_an_answer_unasked_ends_the_connection() -> None:
+    """Nobody can tell to which request it belongs."""
+    with answering(WHOLE["length"] + b"HTTP/1.1 500 Oh\r\n\r\n") as connection:
+        connection.exchange(REQUEST)
+
+        assert not connection.is_quiet()
+
+
+def test_a_closed_connection_is_noticed() -> None:
+    """Before it is used again."""
+    with answering(WHOLE["length"], stays=False) as connection:
+        connection.exchange(REQUEST)
+        connection._poll.poll(5000)
+
+        assert not connection.is_quiet()
+
+
+@pytest.mark.parametrize("end", range(0, len(WHOLE["length"]), 9))
+def test_an_answer_that_breaks_off_is_a_lost_one(end: int) -> None:
+    """Wherever it does."""
+    with (
+        answering(WHOLE["length"][:end], stays=False) as connection,
+        pytest.raises(ConnectionClosedError),
+    ):
+        connection.exchange(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: five\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfive\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000,
+    ],
+    ids=range(7),
+)
+def test_what_is_no_answer_is_unreadable(data: bytes) -> None:
+    """It tells nothing of what became of the request, and botocore's callers know its kind."""
+    with answering(data) as connection, pytest.raises(UnreadableAnswerError) as raised:
+        connection.exchange(REQUEST)
+
+    assert isinstance(raised.value, BotoCoreError)
+
+
+def test_silence_is_a_time_out() -> None:
+    """After the time that was given."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.01)
+        with pytest.raises(ReadTimeoutError):
+            connection.exchange(REQUEST)
+        connection.close()
+
+
+def test_no_connection_is_told_from_a_lost_answer() -> None:
+    """Where nobody listens, or the name is nobody's, nothing was sent."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(EndpointConnectionError):
+            Connection(Address("127.0.0.1", nobody.getsockname()[1], None), 5, 5)
+    with pytest.raises(EndpointConnectionError):
+        Connection(Address("127.0.0.256", 80, None), 5, 5)
+
+
+def test_a_connection_that_is_not_made_in_time_is_none() -> None:
+    """A listener whose queue is full takes no more."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = Address("127.0.0.1", listener.getsockname()[1], None)
+        connections = (Connection(address, 0.2, 5) for _ in range(50))
+        with ExitStack() as taken, pytest.raises(ConnectTimeoutError):
+            deque(taken.enter_context(closing(one)) for one in connections)
