@@ -51,11 +51,14 @@ export const age = (key) => Math.abs(Date.now() - madeAt(key));
 export const isUnsent = (key) => key in fresh;
 
 /**
- * Tells whether no other page can have sent it either.
+ * Tells whether no other page can have sent it either. What was once any page's stays so, wherever the clock jumps.
  *
  * @param {string} key
  */
-export const isOwn = (key) => isUnsent(key) && age(key) < LEASE_MS;
+export const isOwn = (key) => {
+  if (age(key) >= LEASE_MS) delete fresh[key];
+  return isUnsent(key);
+};
 
 /**
  * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
@@ -73,19 +76,19 @@ export const load = (key) => {
 };
 
 /**
- * Stores a batch. Unless it is the open one, it is then any page's.
+ * Stores a batch.
  *
  * @param {string} key
  * @param {number} wait ms.
  * @param {number} doubt
  * @param {string} text
+ * @param {boolean} own Whether this page has not sent it, as is so of the open one; otherwise it is then any page's.
  */
-export const store = (key, wait, doubt, text) => {
+export const store = (key, wait, doubt, text, own = key == open) => {
   const batch = [Date.now() + wait, doubt, text].join('\n');
-  const gathering = key == open; // its events have changed
   delete fresh[key];
-  if (gathering) fresh[key] = batch;
-  write(key, batch, gathering);
+  if (own) fresh[key] = batch;
+  write(key, batch, own); // of the open one, the events have changed
 };
 
 /** Returns the keys of all pages' batches but the open one, the oldest first. */

@@ -86,7 +86,8 @@ const claim = async (key) => {
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
-  const unsent = isUnsent(key) || key == refused;
+  // What could not be stored again may have been sent meanwhile by a page that has it as it was.
+  const unsent = isUnsent(key) || (key == refused && !isVolatile(key));
   if (!isOwn(key)) {
     let won;
     try {
@@ -184,13 +185,12 @@ export const leave = () => {
   close();
   for (const key of closed()) {
     const [, doubt, events] = load(key);
-    if (
-      isGranted() &&
-      key != underway &&
-      (isOwn(key) || isVolatile(key)) &&
-      navigator.sendBeacon(url(), body(key, events, doubt))
-    ) {
+    const own = isOwn(key);
+    if (isGranted() && key != underway && (own || isVolatile(key))) {
+      const text = body(key, events, doubt);
+      // First, because a browser may end the script of a page that is left at any step, and still call it again.
       store(key, LEASE_MS, doubt || Date.now(), events);
+      if (!navigator.sendBeacon(url(), text)) store(key, LEASE_MS, doubt, events, own);
     }
   }
 };

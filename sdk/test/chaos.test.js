@@ -68,6 +68,7 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
     beacons: () => {
       const works = random() < 0.7;
       browser.beacon = () => works;
+      browser.cuts = () => random() < 0.3;
     },
     clock: async () => {
       await clock.advance(100); // the jump comes after all pages have seen what was stored

@@ -321,6 +321,20 @@ test('what the browser does not take as a beacon is sent as a request that outli
   );
 });
 
+test('a page whose script is ended while it hands events to the browser sends nothing twice', async () => {
+  const browser = new Browser();
+  browser.cuts = () => true;
+  const page = browser.open();
+  make(page, 1, 2);
+  page.leave();
+  await browser.clock.advance(1000);
+  assert.deepEqual(numbers(browser), [1, 2]);
+  browser.open();
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser), [1, 2]);
+  assert.deepEqual(batches(browser), []);
+});
+
 test('what a page could not send at all is sent by the next one, as if it had been sent: who knows', async () => {
   for (const [minutes, repeat] of [
     [1, true],

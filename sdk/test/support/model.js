@@ -71,6 +71,8 @@ export class Browser {
     this.script = file(script);
     /** Whether a beacon is accepted by the browser. */
     this.beacon = () => true;
+    /** Whether the script ends with the beacon, before it knows; what other events call goes on. */
+    this.cuts = () => false;
   }
 
   open(options = {}, prepare = () => {}) {
@@ -199,6 +201,7 @@ export class Page {
           () => browser.online && server.receive({ url, body, beacon: true }),
           server.latency(),
         );
+        if (browser.cuts()) throw new Error('the script was ended');
         return true;
       },
     };
