@@ -5,7 +5,7 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import accounts, doctor, keys, local, record, redrive, replay, sdk, status
+from ops import accounts, cost, doctor, keys, local, record, redrive, replay, sdk, status
 from ops.failure import explained
 from worker.aside import AsideUnavailableError
 from worker.ledger import LedgerUnavailableError
@@ -30,7 +30,7 @@ def main() -> None:
 main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
-for module in (status, doctor, replay, redrive, record, local):
+for module in (status, doctor, replay, redrive, record, cost, local):
     main.add_command(module.command)
 
 

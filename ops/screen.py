@@ -76,4 +76,12 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def short(number: float) -> str:
+    """Return a number with three digits: `1.74 M`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.3g}"
+
+
 yes_option: Callable[..., Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

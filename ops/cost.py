@@ -1,0 +1,232 @@
+"""`sluice cost`: what a stack costs in a month, by component, and what would make it cheaper."""
+
+import math
+import re
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+
+from ops import screen
+from ops.estimate import Setup, Workload, estimate, levers, total
+from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
+from ops.rivals import LEAST_EVENTS, RIVALS, dearer
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_TEMPLATE = Setup()
+_VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
+_BAR = 40
+_LEAST_BAR = 0.1  # dollars per million at which a bar begins
+
+
+class _Count(click.ParamType):
+    """A count such as 250000, 10M or 1.5G."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a number above 0."""
+        if isinstance(value, float):
+            return value
+        written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", str(value))
+        if written is None or not float(written[1]):
+            self.fail(f"{value!r} is no count such as 250000, 10M or 1.5G", param, ctx)
+        return float(written[1]) * _UNITS[written[2].lower()]
+
+
+def lean(setup: Setup) -> Setup:
+    """Return the setup with every setting that makes it cheaper without another network."""
+    return replace(setup, stream_mode="PROVISIONED", shards=1, retention_hours=24, window=60)
+
+
+@click.command("cost")
+@click.option(
+    "--events", type=_Count(), required=True, metavar="COUNT", help="Events a month, such as 250000 or 10M."
+)
+@click.option(
+    "--events-per-request",
+    type=click.FloatRange(1, 500),
+    default=10.0,
+    show_default=True,
+    metavar="N",
+    help="How many events a request carries; a pixel is 1.",
+)
+@click.option(
+    "--region",
+    type=click.Choice(sorted(REGIONS)),
+    default=DEFAULT_REGION,
+    show_default=True,
+    help="Whose prices.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["managed", "external"]),
+    default=_TEMPLATE.network,
+    show_default=True,
+    help="The parameter Network.",
+)
+@click.option(
+    "--stream-mode",
+    type=click.Choice(["ON_DEMAND", "PROVISIONED"]),
+    default=_TEMPLATE.stream_mode,
+    show_default=True,
+    help="The parameter StreamMode.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    default=_TEMPLATE.shards,
+    show_default=True,
+    metavar="N",
+    help="The parameter ShardCount; more are counted where the load needs them.",
+)
+@click.option(
+    "--retention-hours",
+    type=click.IntRange(24, 8760),
+    default=_TEMPLATE.retention_hours,
+    show_default=True,
+    metavar="HOURS",
+    help="The parameter RetentionHours.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(0, 300),
+    default=_TEMPLATE.window,
+    show_default=True,
+    metavar="SECONDS",
+    help="The parameter BatchWindowSeconds.",
+)
+@screen.json_option
+def command(
+    *,
+    events: float,
+    events_per_request: float,
+    region: str,
+    network: str,
+    stream_mode: str,
+    shards: int,
+    retention_hours: int,
+    window: int,
+    as_json: bool,
+) -> None:
+    """Estimate what a stack costs in a month, by component, and name what would make it cheaper.
+
+    It asks nobody: prices stand in ops/prices.py with their date and sources, what events use in ops/estimate.py.
+    Free allowances, discounts and taxes are left out.
+    """
+    workload = Workload(events, events_per_request)
+    setup = Setup(
+        network=network,
+        stream_mode=stream_mode,
+        shards=shards,
+        retention_hours=retention_hours,
+        window=window,
+    )
+    told = tell(workload, setup, region)
+    if as_json:
+        screen.show_json(told)
+    else:
+        _show(told)
+
+
+def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
+    """Return everything that there is to say."""
+    prices = REGIONS[region]
+
+    def ours(events: float) -> float:
+        return total(replace(workload, events=events), setup, prices)
+
+    month = ours(workload.events)
+    return {
+        "events": workload.events,
+        "events_per_request": workload.per_request,
+        "region": region,
+        "prices_read_on": READ_ON,
+        "prices_not_confirmed": unconfirmed(region),
+        "setup": asdict(setup),
+        "components": [asdict(line) for line in estimate(workload, setup, prices)],
+        "usd": round(month, 2),
+        "usd_per_million": round(month / workload.events * 1e6, 3),
+        "levers": [asdict(lever) for lever in levers(workload, setup, prices)],
+        "usd_lean": round(total(workload, lean(setup), prices), 2),
+        "by_volume": [
+            {"events": events, "usd_per_million": round(ours(events) / events * 1e6, 3)}
+            for events in _VOLUMES
+        ],
+        "others": [
+            {
+                "name": rival.name,
+                "usd": round(rival.usd(workload.events), 2) if workload.events <= rival.most else None,
+                "dearer": [{"from_events": low, "to_events": high} for low, high in dearer(ours, rival)],
+                "published_up_to_events": rival.most,
+                "covers": rival.covers,
+                "source": rival.source,
+            }
+            for rival in RIVALS
+        ],
+    }
+
+
+def _show(told: dict[str, Any]) -> None:
+    screen.show_table(
+        ("component", "USD a month", "of it", "for"),
+        [
+            (
+                line["component"],
+                f"{line['usd']:8.2f}",
+                f"{line['usd'] / told['usd'] * 100:4.0f} %",
+                line["of"],
+            )
+            for line in told["components"]
+        ],
+    )
+    screen.say(f"\n${told['usd']:,.2f} a month, ${told['usd_per_million']:,.2f} per million events.\n")
+    _show_levers(told)
+    top = max(volume["usd_per_million"] for volume in told["by_volume"])
+    screen.say("USD per million events, by events a month:")
+    for volume in told["by_volume"]:
+        screen.say(
+            f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
+        )
+    screen.say("")
+    for other in told["others"]:
+        screen.say(_compared(other))
+    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, nothing free subtracted.")
+    if told["prices_not_confirmed"]:
+        screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
+
+
+def _show_levers(told: dict[str, Any]) -> None:
+    if not told["levers"]:
+        return
+    biggest, *others = told["levers"]
+    screen.say(f"The biggest lever: {_lever(biggest)}.")
+    for lever in others:
+        screen.say(f"             then: {_lever(lever)}.")
+    screen.say(f"All settings of these, same network and requests: ${told['usd_lean']:,.2f} a month.\n")
+
+
+def _lever(lever: dict[str, Any]) -> str:
+    return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
+
+
+def _compared(other: dict[str, Any]) -> str:
+    usd = "no published figure" if other["usd"] is None else f"${other['usd']:,.2f} a month"
+    most = other["published_up_to_events"]
+    ranges = [_range(one["from_events"], one["to_events"], most) for one in other["dearer"]]
+    said = f"Sluice is dearer {' and '.join(ranges)}" if ranges else "Sluice is cheaper throughout"
+    return f"{other['name']}: {usd}. {said} ({other['covers']}; published up to {screen.short(most)} events)."
+
+
+def _range(low: float, high: float, most: float) -> str:
+    if high >= most:
+        return "throughout" if low <= LEAST_EVENTS else f"from {screen.short(low)} events on"
+    if low <= LEAST_EVENTS:
+        return f"up to {screen.short(high)} events"
+    return f"between {screen.short(low)} and {screen.short(high)} events"
+
+
+def bar(value: float, top: float) -> str:
+    """Return a bar whose length is the logarithm of a price, from the least that is drawn to the top."""
+    longest = math.log(max(top, 2 * _LEAST_BAR) / _LEAST_BAR)
+    return "█" * max(1, round(_BAR * math.log(max(value, _LEAST_BAR) / _LEAST_BAR) / longest))

@@ -1,0 +1,336 @@
+"""What a stack costs in a month: how much of everything so many events use, at what AWS asks for it.
+
+Three kinds of numbers go in. What the template says stands in Setup. What was measured here is CPU time of whole cores,
+from docs/performance.md. What only AWS can show (how long its services take to answer) is assumed, and said to be.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ops.screen import short
+
+HOURS = 730
+SECONDS = HOURS * 3600
+"""A month."""
+
+CORE_MB = 1769
+"""Memory at which Lambda gives a function one whole core; less memory, the same part of it."""
+
+INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 250e-6, 15e-6
+"""Measured CPU seconds of a warm request and of each of its events."""
+WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 2e-6
+"""Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows."""
+ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
+"""Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
+
+PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.5
+"""Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, a run for the ledger."""
+COLD_SHARE, COLD_SECONDS = 0.002, 0.5
+"""Assumed: how many of the requests start a sandbox, and for how long that is billed."""
+PEAK = 5
+"""Assumed: the busiest hour's rate, against the month's mean."""
+REQUEST_LOG_BYTES, BATCH_LOG_BYTES = 1070, 1300
+"""Counted: Lambda's own two lines, a line of metrics, and the API's access log; 26 bytes are added to each line."""
+ANSWER_BYTES = 600
+"""Counted: headers and body of an answer."""
+LEDGER_WRITES, LEDGER_ITEM_BYTES = 4, 1000
+"""Counted: write units of a span's two writes, and what is kept of it for a year."""
+METRICS_SENT = 5
+"""Assumed: metrics that are there every hour; the others are sent when something is wrong."""
+QUEUE_POLLS = 650_000
+"""Assumed: receives by which Lambda watches the overflow queue."""
+SECRET_CALLS = 50_000
+"""Assumed: reads of secrets by sandboxes, each every few minutes."""
+EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
+"""Assumed: events of a visitor who downloads the script once; the script's size."""
+
+ON_DEMAND_SHARDS = 4
+"""Shards with which an on-demand stream begins."""
+SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
+"""What a shard takes in a second."""
+EVENT_BYTES = 4_500_000
+"""What one invocation is given at most, before base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What comes in.
+
+    Attributes:
+        events: in a month.
+        per_request: events in a request.
+    """
+
+    events: float
+    per_request: float = 1.0
+
+    @property
+    def requests(self) -> float:
+        """Requests in a month; each puts one record on the stream."""
+        return self.events / self.per_request
+
+    @property
+    def record_bytes(self) -> float:
+        """Size of a record."""
+        return ENVELOPE_BYTES + self.per_request * ROW_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the template says; a test compares the two.
+
+    Attributes:
+        network: `managed`, or `external`.
+        stream_mode: `ON_DEMAND` or `PROVISIONED`.
+        shards: of a provisioned stream, at least.
+        retention_hours: of the stream.
+        batch_size: records of an invocation of the worker, at most.
+        window: seconds for which a batch may fill.
+        ingest_mb: memory of the function.
+        worker_mb: memory of the function.
+        redrive_mb: memory of the function.
+        alarms: how many.
+        dashboards: how many.
+        secrets: how many.
+        nat_gateways: of a managed network.
+        redrive_minutes: between two runs.
+        x86: whether the functions run on x86_64.
+    """
+
+    network: str = "managed"
+    stream_mode: str = "ON_DEMAND"
+    shards: int = 1
+    retention_hours: int = 168
+    batch_size: int = 5000
+    window: int = 5
+    ingest_mb: int = 512
+    worker_mb: int = 1024
+    redrive_mb: int = 512
+    alarms: int = 20
+    dashboards: int = 1
+    secrets: int = 3
+    nat_gateways: int = 1
+    redrive_minutes: int = 5
+    x86: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one component costs.
+
+    Attributes:
+        component: its name.
+        usd: dollars a month.
+        of: what is paid for.
+    """
+
+    component: str
+    usd: float
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """A setting that would save money.
+
+    Attributes:
+        setting: what to set, or do.
+        saves: dollars a month, by itself.
+        price: what is given up.
+    """
+
+    setting: str
+    saves: float
+    price: str
+
+
+def estimate(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Line]:
+    """Return what each component costs in a month, the dearest first."""
+    return sorted(_Estimate(workload, setup, prices).lines(), key=lambda line: -line.usd)
+
+
+def total(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> float:
+    """Return what everything costs in a month."""
+    return sum(line.usd for line in _Estimate(workload, setup, prices).lines())
+
+
+def levers(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Lever]:
+    """Return what would save money, the most first; each by itself, against the setup as it is."""
+    now = total(workload, setup, prices)
+    found = [
+        Lever(name, now - total(changed_workload, changed, prices), given_up)
+        for name, changed_workload, changed, given_up in _changes(workload, setup)
+    ]
+    return sorted((lever for lever in found if lever.saves > 0.005), key=lambda lever: -lever.saves)
+
+
+def batches(workload: Workload, setup: Setup) -> float:
+    """Return how often the worker is invoked in a month: when a window ends, or a batch is full, whichever is first."""
+    shards = shard_count(workload, setup)
+    rate = workload.requests / SECONDS / shards
+    full = min(setup.batch_size, EVENT_BYTES / workload.record_bytes)
+    return shards * SECONDS * max(1 / (max(setup.window, 0.25) + 1 / rate), rate / full)
+
+
+def shard_count(workload: Workload, setup: Setup) -> int:
+    """Return how many shards there are at the busiest hour."""
+    peak = workload.requests / SECONDS * PEAK
+    needed = math.ceil(max(peak / SHARD_RECORDS, peak * workload.record_bytes / SHARD_BYTES))
+    if setup.stream_mode == "PROVISIONED":
+        return max(setup.shards, needed)
+    return max(ON_DEMAND_SHARDS, 2 * needed)  # it makes room for twice the last month's peak
+
+
+def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
+    if workload.per_request < 10:
+        batched = replace(workload, per_request=10.0)
+        yield "10 events in a request, as the browser SDK sends them", batched, setup, "pixels send one"
+    if setup.stream_mode == "ON_DEMAND":
+        yield (
+            "StreamMode=PROVISIONED ShardCount=1",
+            workload,
+            replace(setup, stream_mode="PROVISIONED"),
+            "shards are added by hand",
+        )
+    if setup.retention_hours > 24:
+        yield (
+            "RetentionHours=24",
+            workload,
+            replace(setup, retention_hours=24),
+            "what is held is set aside after 12 h",
+        )
+    if setup.window < 60:
+        yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
+    if setup.network == "managed":
+        yield (
+            "Network=external",
+            workload,
+            replace(setup, network="external"),
+            "a Redis of your own elsewhere",
+        )
+
+
+class _Estimate:
+    def __init__(self, workload: Workload, setup: Setup, prices: Mapping[str, float]) -> None:
+        self._w = workload
+        self._s = setup
+        self._p = prices
+        self._shards = shard_count(workload, setup)
+        self._batches = batches(workload, setup)
+
+    def lines(self) -> Iterator[Line]:
+        requests, p = self._w.requests, self._p
+        yield Line("API Gateway", requests / 1e6 * p["api_requests"], f"{short(requests)} requests")
+        yield self._ingest()
+        yield self._kinesis()
+        yield self._worker()
+        yield self._dynamodb()
+        yield self._redrive()
+        yield Line(
+            "SQS and drain",
+            QUEUE_POLLS / 1e6 * p["sqs_requests"],
+            "watching the overflow queue, which is empty as a rule",
+        )
+        yield Line("S3", 0.1 * p["s3_storage"] + 1 * p["s3_puts"], "what is set aside, as a rule nothing")
+        yield Line(
+            "Secrets Manager",
+            self._s.secrets * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
+            f"{self._s.secrets} secrets, {short(SECRET_CALLS)} reads",
+        )
+        yield self._logs()
+        yield Line(
+            "CloudWatch metrics, alarms",
+            METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"] + self._s.dashboards * p["dashboards"],
+            f"{METRICS_SENT} metrics, {self._s.alarms} alarms, {self._s.dashboards} dashboard",
+        )
+        visits = self._w.events / EVENTS_PER_VISIT
+        yield Line(
+            "CloudFront",
+            visits / 1e4 * p["cloudfront_requests"] + visits * SCRIPT_BYTES / 1e9 * p["cloudfront_data"],
+            f"{short(visits)} downloads of the script",
+        )
+        out = (requests * ANSWER_BYTES + self._compressed) / 1e9
+        yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of answers and imports")
+        if self._s.network == "managed":
+            yield from self._network()
+
+    @property
+    def _compressed(self) -> float:
+        return self._w.events * ROW_BYTES / COMPRESSION
+
+    def _lambda(self, invocations: float, seconds: float, megabytes: int) -> float:
+        price = self._p["lambda_x86" if self._s.x86 else "lambda_arm"]
+        return (
+            invocations / 1e6 * self._p["lambda_requests"] + invocations * seconds * megabytes / 1024 * price
+        )
+
+    def _ingest(self) -> Line:
+        cpu = INGEST_REQUEST_CPU + self._w.per_request * INGEST_EVENT_CPU
+        seconds = PUT_SECONDS + _elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
+        usd = self._lambda(self._w.requests, seconds, self._s.ingest_mb)
+        return Line("Lambda, ingest", usd, f"{seconds * 1000:.1f} ms at {self._s.ingest_mb} MB")
+
+    def _worker(self) -> Line:
+        rows = self._w.events / self._batches
+        cpu = WORKER_BATCH_CPU + rows * WORKER_ROW_CPU
+        seconds = BATCH_SECONDS + _elapsed(cpu, self._s.worker_mb)
+        usd = self._lambda(self._batches, seconds, self._s.worker_mb)
+        return Line(
+            "Lambda, worker",
+            usd,
+            f"{short(self._batches)} batches of {rows:,.0f} rows, {seconds * 1000:.0f} ms at {self._s.worker_mb} MB",
+        )
+
+    def _redrive(self) -> Line:
+        runs = HOURS * 60 / self._s.redrive_minutes
+        usd = self._lambda(runs, REDRIVE_SECONDS, self._s.redrive_mb)
+        return Line("Lambda, redrive", usd, f"{short(runs)} runs")
+
+    def _kinesis(self) -> Line:
+        p, hours = self._p, self._s.retention_hours
+        written = self._w.requests * math.ceil(self._w.record_bytes / 1024) * 1024 / 1e9
+        longer = max(0, min(hours, 168) - 24) / HOURS * written  # GB kept, all month round
+        longest = max(0, hours - 168) / HOURS * written
+        if self._s.stream_mode == "PROVISIONED":
+            units = self._w.requests * math.ceil(self._w.record_bytes / 25_600)
+            shard_hours = self._shards * HOURS
+            usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"] + longest * p["stream_long"]
+            if hours > 24:
+                usd += shard_hours * p["shard_retention"]
+            return Line("Kinesis", usd, f"{self._shards} provisioned, kept {hours} h")
+        usd = HOURS * p["stream_hours"] + written * (p["stream_in"] + p["stream_out"])
+        usd += longer * p["stream_retention"] + longest * p["stream_long"]
+        return Line("Kinesis", usd, f"on demand, {written:.2g} GB, kept {hours} h")
+
+    def _dynamodb(self) -> Line:
+        p = self._p
+        kept = self._batches * 12 * LEDGER_ITEM_BYTES / 1e9
+        usd = self._batches / 1e6 * (LEDGER_WRITES * p["writes"] + 0.5 * p["reads"])
+        usd += kept * (p["table_storage"] + p["table_backup"])
+        return Line("DynamoDB", usd, f"{short(self._batches)} spans; {kept:.2g} GB after a year")
+
+    def _logs(self) -> Line:
+        taken = (self._w.requests * REQUEST_LOG_BYTES + self._batches * BATCH_LOG_BYTES) / 1e9
+        usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month
+        return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
+
+    def _network(self) -> Iterator[Line]:
+        p, gateways = self._p, self._s.nat_gateways
+        through = (self._compressed + self._batches * 6000) / 1e9
+        hours = HOURS * gateways
+        yield Line(
+            "NAT",
+            hours * (p["nat_hours"] + p["addresses"]) + through * p["nat_data"],
+            f"{gateways} with its address, {through:.2g} GB",
+        )
+        yield Line(
+            "ElastiCache Serverless",
+            0.1 * HOURS * p["valkey_storage"] + self._batches / 1e6 * p["valkey_units"],
+            "its least, 0.1 GB",
+        )
+
+
+def _elapsed(cpu: float, megabytes: int) -> float:
+    """Return how long CPU seconds of a whole core take with a function's part of one."""
+    return cpu / min(1.0, megabytes / CORE_MB)

@@ -1,0 +1,196 @@
+"""What AWS asks, in US dollars before taxes and discounts, as seen on READ_ON; no free allowance is subtracted.
+
+AWS's pages show most figures only by script, so each says where it was seen beside the page that is the authority.
+A figure that was seen nowhere but is plausible from the region's other prices is marked as not confirmed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+READ_ON = "2026-11-25"
+DEFAULT_REGION = "us-east-1"
+
+_LAMBDA = "https://aws.amazon.com/lambda/pricing/"
+_API = "https://aws.amazon.com/api-gateway/pricing/"
+_KINESIS = "https://aws.amazon.com/kinesis/data-streams/pricing/"
+_DYNAMODB = "https://aws.amazon.com/dynamodb/pricing/on-demand/"
+_S3 = "https://aws.amazon.com/s3/pricing/"
+_SQS = "https://aws.amazon.com/sqs/pricing/"
+_SECRETS = "https://aws.amazon.com/secrets-manager/pricing/"
+_CLOUDWATCH = "https://aws.amazon.com/cloudwatch/pricing/"
+_VPC = "https://aws.amazon.com/vpc/pricing/"
+_ELASTICACHE = "https://aws.amazon.com/elasticache/pricing/"
+_CLOUDFRONT = "https://aws.amazon.com/cloudfront/pricing/"
+_EC2 = "https://aws.amazon.com/ec2/pricing/on-demand/"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one price is for.
+
+    Attributes:
+        per: the unit, with its multiple.
+        page: AWS's page that is the authority.
+    """
+
+    per: str
+    page: str
+
+
+UNITS: Mapping[str, Unit] = {
+    "api_requests": Unit("million requests of an HTTP API, of up to 512 KB", _API),
+    "lambda_requests": Unit("million invocations", _LAMBDA),
+    "lambda_arm": Unit("GB-second, arm64", _LAMBDA),
+    "lambda_x86": Unit("GB-second, x86_64", _LAMBDA),
+    "shard_hours": Unit("shard-hour, provisioned", _KINESIS),
+    "put_units": Unit("million units of 25 KB put, provisioned", _KINESIS),
+    "shard_retention": Unit("shard-hour of retention from 24 h to 7 days, provisioned", _KINESIS),
+    "stream_hours": Unit("stream-hour, on demand", _KINESIS),
+    "stream_in": Unit("GB written, on demand, each record rounded up to 1 KB", _KINESIS),
+    "stream_out": Unit("GB read, on demand", _KINESIS),
+    "stream_retention": Unit("GB-month of retention from 24 h to 7 days, on demand", _KINESIS),
+    "stream_long": Unit("GB-month of retention beyond 7 days", _KINESIS),
+    "writes": Unit("million write request units of 1 KB", _DYNAMODB),
+    "reads": Unit("million read request units of 4 KB", _DYNAMODB),
+    "table_storage": Unit("GB-month in a table", _DYNAMODB),
+    "table_backup": Unit("GB-month of point-in-time recovery", _DYNAMODB),
+    "s3_storage": Unit("GB-month, standard", _S3),
+    "s3_puts": Unit("thousand PUT and LIST requests", _S3),
+    "sqs_requests": Unit("million requests, standard queue", _SQS),
+    "secrets": Unit("secret and month", _SECRETS),
+    "secret_calls": Unit("10,000 calls", _SECRETS),
+    "logs_in": Unit("GB of log lines taken in", _CLOUDWATCH),
+    "logs_stored": Unit("GB-month of compressed log lines", _CLOUDWATCH),
+    "metrics": Unit("metric and month", _CLOUDWATCH),
+    "alarms": Unit("alarm and month", _CLOUDWATCH),
+    "dashboards": Unit("dashboard and month", _CLOUDWATCH),
+    "nat_hours": Unit("NAT gateway and hour", _VPC),
+    "nat_data": Unit("GB through a NAT gateway", _VPC),
+    "addresses": Unit("public IPv4 address and hour", _VPC),
+    "valkey_storage": Unit("GB-hour of ElastiCache Serverless for Valkey, at least 0.1 GB", _ELASTICACHE),
+    "valkey_units": Unit("million ElastiCache processing units", _ELASTICACHE),
+    "cloudfront_requests": Unit("10,000 HTTPS requests, North America and Europe", _CLOUDFRONT),
+    "cloudfront_data": Unit("GB to viewers, North America and Europe", _CLOUDFRONT),
+    "data_out": Unit("GB to the internet, first 10 TB", _EC2),
+}
+"""Each price by the name that the estimate knows it by."""
+
+US_EAST_1: Mapping[str, float] = {
+    "api_requests": 1.00,
+    "lambda_requests": 0.20,
+    "lambda_arm": 0.0000133334,
+    "lambda_x86": 0.0000166667,
+    "shard_hours": 0.015,
+    "put_units": 0.014,
+    "shard_retention": 0.020,
+    "stream_hours": 0.040,
+    "stream_in": 0.080,
+    "stream_out": 0.040,
+    "stream_retention": 0.10,
+    "stream_long": 0.023,
+    "writes": 0.625,
+    "reads": 0.125,
+    "table_storage": 0.25,
+    "table_backup": 0.20,
+    "s3_storage": 0.023,
+    "s3_puts": 0.005,
+    "sqs_requests": 0.40,
+    "secrets": 0.40,
+    "secret_calls": 0.05,
+    "logs_in": 0.50,
+    "logs_stored": 0.03,
+    "metrics": 0.30,
+    "alarms": 0.10,
+    "dashboards": 3.00,
+    "nat_hours": 0.045,
+    "nat_data": 0.045,
+    "addresses": 0.005,
+    "valkey_storage": 0.084,
+    "valkey_units": 0.0023,
+    "cloudfront_requests": 0.010,
+    "cloudfront_data": 0.085,
+    "data_out": 0.09,
+}
+
+_TOKYO = {
+    "api_requests": 1.29,
+    "shard_hours": 0.0195,
+    "put_units": 0.0215,
+    "shard_retention": 0.026,
+    "stream_hours": 0.052,
+    "stream_in": 0.104,
+    "stream_out": 0.052,
+    "stream_retention": 0.13,
+    "stream_long": 0.025,
+    "writes": 0.715,
+    "reads": 0.1425,
+    "table_storage": 0.285,
+    "table_backup": 0.228,
+    "s3_storage": 0.025,
+    "s3_puts": 0.0047,
+    "logs_in": 0.76,
+    "logs_stored": 0.033,
+    "nat_hours": 0.062,
+    "nat_data": 0.062,
+    "valkey_storage": 0.101,
+    "valkey_units": 0.0028,
+    "cloudfront_requests": 0.012,
+    "cloudfront_data": 0.114,
+    "data_out": 0.114,
+}
+
+REGIONS: Mapping[str, Mapping[str, float]] = {
+    DEFAULT_REGION: US_EAST_1,
+    "ap-northeast-1": {**US_EAST_1, **_TOKYO},
+}
+
+_SEEN = {
+    "api_requests": "AWS's whitepaper on private APIs, read 2026-11-25",
+    "lambda_requests": "the page's own examples, as quoted 2026-09-20",
+    "lambda_arm": "AWS's price list, as quoted 2026-09-11",
+    "lambda_x86": "several readers of the page, 2024 to 2026",
+    "writes": "the page, as quoted 2026-10-04",
+    "reads": "the page, as quoted 2026-10-04",
+    "table_storage": "the page, as quoted 2026-10-04",
+    "valkey_storage": "the page, as quoted 2026-07-29",
+    "valkey_units": "the page, as quoted 2026-07-29",
+    "nat_hours": "AWS's price list, effective 2026-08-01",
+    "nat_data": "AWS's price list, effective 2026-08-01",
+    "s3_puts": "AWS's price list, as quoted 2026-09-28",
+    "secrets": "several readers of the page, 2024 to 2026",
+    "secret_calls": "several readers of the page, 2024 to 2026",
+    "logs_in": "several readers of the page, 2024 to 2026",
+    "logs_stored": "several readers of the page, 2024 to 2026",
+    "metrics": "several readers of the page, 2024 to 2026",
+    "alarms": "several readers of the page, 2024 to 2026",
+    "dashboards": "several readers of the page, 2024 to 2026",
+    "sqs_requests": "several readers of the page, 2024 to 2026",
+    "s3_storage": "several readers of the page, 2024 to 2026",
+    "addresses": "several readers of the page, 2024 to 2026",
+    "cloudfront_requests": "several readers of the page, 2024 to 2026",
+    "cloudfront_data": "several readers of the page, 2024 to 2026",
+    "data_out": "several readers of the page, 2024 to 2026",
+    "shard_hours": "the page, as quoted 2026-05-05",
+    "put_units": "the page, as quoted 2026-05-05",
+    "shard_retention": "the page, as quoted 2026-05-05",
+    "stream_hours": "the page, as quoted 2026-05-05",
+    "stream_in": "the page, as quoted 2026-05-05",
+    "stream_out": "the page, as quoted 2026-05-05",
+    "stream_long": "the page, as quoted 2026-05-05",
+}
+_SEEN_IN_TOKYO = {
+    "lambda_requests": _SEEN["lambda_requests"],
+    "lambda_arm": "AWS's price list, as quoted 2026-09-11",
+    "shard_hours": "a reader of the page, 2026",
+    "nat_hours": "AWS's price list, as quoted 2026",
+}
+
+
+def seen(region: str, name: str) -> str:
+    """Return where a price was seen; empty where it is not confirmed."""
+    return (_SEEN if region == DEFAULT_REGION else _SEEN_IN_TOKYO).get(name, "")
+
+
+def unconfirmed(region: str) -> list[str]:
+    """Return the names of the region's prices that are not confirmed."""
+    return [name for name in UNITS if not seen(region, name)]
