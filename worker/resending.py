@@ -109,6 +109,7 @@ class Resending:
         self._rules = rules
         self._turn = turn
         self._chunk = chunk
+        self._met_as = chunk.kind
         self._key = chunk.chunk
         self._span = span
         self._unasked = False
@@ -132,8 +133,7 @@ class Resending:
             decision = self._decide(entry)
             if isinstance(decision, Result):
                 return decision
-            ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
-            if not ours:
+            if not self._write(decision):
                 continue
             if decision.state is State.DELIVERED:
                 return self._gone(Result.DELIVERED)
@@ -141,6 +141,23 @@ class Resending:
                 self._report_ambiguous(entry, decision)
             is_decided = decision.generation > entry.generation
             return self._send(decision, fresh=entry.since is None or is_decided)
+
+    def _write(self, decision: Entry) -> bool:
+        """Write a decision unless someone has written since; tell whether it was written.
+
+        A dead letter that is to be sent is parked again, its object before the ledger. However the send ends, the schedule
+        then sees it through; nobody would ever ask about a dead letter that Treasure Data may have taken.
+        """
+        chunk = self._chunk
+        if decision.state is State.ASIDE and decision.kind == Kind.DEAD_LETTER:
+            decision = replace(decision, kind=Kind.PARKED)
+            chunk = replace(chunk.with_kind(Kind.PARKED, chunk.reason), set_aside_at=self._now())
+            self._means.aside.put(chunk)
+        ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
+        if ours and chunk is not self._chunk:
+            self._means.aside.delete(self._chunk.name)
+            self._chunk = chunk
+        return ours
 
     def _now(self) -> int:
         return round(self._means.clock.now() * 1000)
@@ -151,7 +168,7 @@ class Resending:
             return Result.KEPT  # these are no rows
         age = self._now() - self._chunk.set_aside_at
         if entry.kind == Kind.PARKED and age > self._rules.parked_max_seconds * 1000:
-            return self._rename(Kind.DEAD_LETTER, PARKED_TOO_LONG)
+            return self._refused(PARKED_TOO_LONG, free=entry.since is None)
         since = entry.since
         if self._turn.decision is Decision.DROP:
             return Result.KEPT if since is None else replace(entry, state=State.DELIVERED)
@@ -340,7 +357,7 @@ class Resending:
             return Result.KEPT  # whoever wrote has decided otherwise; the next turn sees
         if moved.name != self._chunk.name:
             self._means.aside.delete(self._chunk.name)
-        return result if kind is not self._chunk.kind else Result.KEPT
+        return result if kind is not self._met_as else Result.KEPT
 
     def _moved(self, entry: Entry) -> Result:
         """See to it that the object stands under the kind that the ledger says, and only there."""

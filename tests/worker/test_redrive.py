@@ -261,6 +261,17 @@ def test_parked_for_too_long() -> None:
     assert made.ids("shop_db", "views") == ["e1", "e2"]
 
 
+def test_parked_for_too_long_in_doubt() -> None:
+    """What Treasure Data may have taken is no dead letter: it is asked about."""
+    made = parked(in_doubt=True)
+    made.clock.sleep(15 * 86_400)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
+    made.send_aside()
+    assert (kinds(made), reasons(made)) == (["in_doubt"], ["parked_too_long"])
+    made.td.faults.clear()
+    assert made.send_aside().delivered == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -308,6 +319,47 @@ def test_dead_letters_by_hand() -> None:
     assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
     assert made.td.counts() == {"shop_db": {"clicks": 1, "views": 1}}
     assert [name.split("/")[3] for name in made.objects()] == ["-undecodable"]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_the_schedule(taken: bool) -> None:
+    """Whether Treasure Data took it or not, the next runs find out, and it is there once in the end."""
+    made = parked()
+    made_tables(made)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
+    assert made.send_aside().dead == 2
+    lands = 0 if taken else None
+    made.td.faults.clear()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500, count=1, lands=lands))
+    assert made.send_aside(AsideKind.DEAD_LETTER).kept == 2
+    assert (kinds(made), reasons(made)) == (["parked"], ["http_422"])
+    assert made.send_aside().delivered == 2
+    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
+
+
+def test_a_dead_letter_whose_redrive_was_killed_is_seen_through_by_the_schedule() -> None:
+    """It is parked before it is sent, so that a redrive may die at any time."""
+    made = parked()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
+    assert made.send_aside().dead == 2
+    attempt = made.means.uploader.sender.attempt
+    made.means.uploader.sender.attempt = lambda *sent: (attempt(*sent), kill())[0]  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        made.send_aside(AsideKind.DEAD_LETTER)
+    made.start()
+    assert made.send_aside().delivered == 2
+    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
+
+
+def test_a_dead_letter_that_is_refused_again_stays_one() -> None:
+    """It is not counted as a new one."""
+    made = parked()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    assert made.send_aside().dead == 2
+    report = made.send_aside(AsideKind.DEAD_LETTER)
+    assert (report.kept, report.dead) == (2, 0)
+    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
+    assert made.journal.counts["RowsDeadLettered"] == 2
 
 
 def test_revoked_key_by_hand() -> None:
