@@ -14,7 +14,7 @@ from tests.chaos.platform import Function
 from tests.chaos.schedule import Act, Schedule
 from tests.chaos.traffic import Sent
 from tests.chaos.trouble import Kind
-from tests.chaos.world import BUCKET, STREAM, World
+from tests.chaos.world import BUCKET, STREAM, VISIBILITY_SECONDS, World
 
 REDRIVE_EVERY = 300.0
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
@@ -58,7 +58,7 @@ class Pipeline:
         self.ingest = Function(effects, "I", functions.ingest, 10, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
         self.redrive = Function(effects, "R", functions.redrive, 240, seed)
-        self.drain = Function(effects, "D", functions.drain, 60, seed)
+        self.drain = Function(effects, "D", functions.drain, 300, seed)
         self.functions = (self.ingest, self.worker, self.redrive, self.drain)
         self._standstill_until = 0.0
         self._draining = 0
@@ -199,9 +199,10 @@ class Pipeline:
                 self._accept(accepted)
             else:
                 self.statuses.append(0)
-            heard = accepted and not self._trouble.strike(Kind.CLIENT_DEAF)
+            if sent.dialect != "batch" or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
+                return
             again = self._simulation.now + self._chance.choice((0.5, 5.0, 60.0, 400.0))
-            if sent.dialect == "batch" and not heard and again < sent.at + _REPEATED_FOR:
+            if again < sent.at + _REPEATED_FOR:
                 self._simulation.at(again, partial(self._ask, sent, is_repeat=True))
 
         payload = sent.payload(self.world.key(sent.account), now, is_repeat=is_repeat)
@@ -260,8 +261,8 @@ class Pipeline:
             self._simulation.at(self._simulation.now + 5, self._drain)
             return
         queue, url = self.world.queue, self.world.queue_url
-        answer = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=self._chance.randint(1, 10))
-        messages = answer.get("Messages", [])
+        most = self._chance.choice((1, 10, 1000))
+        messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=most).get("Messages", [])
         if not messages:
             return
         if self._trouble.strike(Kind.SQS_TWICE):
@@ -271,23 +272,24 @@ class Pipeline:
                 )
             self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
 
-        def done(outcome: Outcome) -> None:
-            self._draining -= 1
-            failed = {message["messageId"] for message in event["Records"]}
-            if isinstance(outcome, Returned):
-                value = outcome.value or {}
-                failed = {item["itemIdentifier"] for item in value.get("batchItemFailures") or []}
-            for message in messages:
-                if message["MessageId"] not in failed:
-                    queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            # what failed shows again after its visibility time-out, or when the drainer says
-            self._simulation.at(self._simulation.now + 1, self._drain)
-            self._simulation.at(self._simulation.now + 125, self._drain)
-            self._simulation.at(self._simulation.now + 361, self._drain)
-
         event = {"Records": [_sqs_record(message) for message in messages]}
         self._draining += 1
-        self.drain.invoke(event, done)
+        self.drain.invoke(event, partial(self._drained, messages))
+
+    def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
+        """Delete the messages of an invocation that it did not return."""
+        self._draining -= 1
+        queue, url = self.world.queue, self.world.queue_url
+        failed = {message["MessageId"] for message in messages}
+        if isinstance(outcome, Returned):
+            value = outcome.value or {}
+            failed = {item["itemIdentifier"] for item in value.get("batchItemFailures") or []}
+        for message in messages:
+            if message["MessageId"] not in failed:
+                queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        # what failed shows again after its visibility time-out, or when the drainer says
+        for seconds in (1, 125, VISIBILITY_SECONDS + 1):
+            self._simulation.at(self._simulation.now + seconds, self._drain)
 
     # The redrive's timer
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from tests.chaos import schedule as schedules
@@ -65,16 +66,20 @@ def run_seeds(jobs: list[tuple[int, int]], processes: int | None = None) -> Iter
     Args:
         jobs: seed and number of events of each.
         processes: how many at once; None for as many as there are cores.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: a process was killed, by a lack of memory for example.
     """
     count = processes or len(os.sched_getaffinity(0))
     if count == 1:
         for seed, events in jobs:
             yield run_seed(seed, events)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(count, maxtasksperchild=200) as pool:
-        yield from pool.imap_unordered(_run_job, jobs)
+    with pool_of(count) as pool:
+        for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):
+            yield future.result()
 
 
-def _run_job(job: tuple[int, int]) -> Ran:
-    return run_seed(*job)
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Return processes that know nothing of this one, so that a schedule runs the same in all."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))

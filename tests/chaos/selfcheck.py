@@ -3,7 +3,6 @@
 Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
 """
 
-import multiprocessing
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.table import Table
 from tests.chaos import isolation
 from tests.chaos import schedule as schedules
 from tests.chaos.defences import ALL, WAITING, Defence, without
-from tests.chaos.run import run_schedule
+from tests.chaos.run import pool_of, run_schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,8 @@ def _run(job: tuple[str, int]) -> Noticed:
 
 @click.command(help=__doc__)
 @click.option("--only", default="", help="Only defences whose name holds this.")
-def main(only: str) -> None:
+@click.option("--processes", default=0, help="Defences at once; 0 for as many as there are cores.")
+def main(only: str, processes: int) -> None:
     """Run."""
     jobs = [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
     jobs += [("all", index) for index, one in enumerate(ALL) if only in one.name]
@@ -85,9 +85,8 @@ def main(only: str) -> None:
     for name in ("left out", "schedules", "seed", "noticed", "seconds"):
         table.add_column(name)
     progress, failed = Console(stderr=True), False
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1) as pool:
-        for noticed in pool.imap(_run, jobs):
+    with pool_of(processes or len(os.sched_getaffinity(0))) as pool:
+        for noticed in pool.map(_run, jobs):
             bad = noticed.seed is None or not noticed.sound
             failed |= bad
             verdict = noticed.broken or "NOTHING"

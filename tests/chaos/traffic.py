@@ -49,7 +49,11 @@ class Sent:
             return _payload("GET", "/pixel.gif", query, {})
         document: dict[str, Any] = {"events": self.documents()}
         if self.dialect == "batch":
-            document |= {"batch_id": f"batch-{self.events[0][0]}", "made_at": self.at, "sent_at": now}
+            first = self.events[0][0]
+            document |= {"batch_id": f"batch-{first}"}
+            document |= (
+                {"made_at": self.at, "sent_at": now} if first % 2 else {}
+            )  # some clients tell no times
             document |= {"repeat": True} if is_repeat else {}
         body = json.dumps(document).encode()
         headers = {"content-type": "application/json", "x-write-key": key}

@@ -28,6 +28,8 @@ from worker import register
 STREAM = "sluice"
 TABLE = "ledger"
 BUCKET = "aside"
+VISIBILITY_SECONDS = 1800.0
+"""The template's: for so long a message that a drainer took is hidden from others."""
 TD_MEMORY_SECONDS = 3600.0
 TD_QUERY_DELAY_SECONDS = 600.0
 TD_KEY_SECRET = "td-api-key"
@@ -122,7 +124,8 @@ class World:
         self.stream.increase_stream_retention_period(
             StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
         )
-        self.queue = _SQS(self.clock.now, visibility_seconds=360)
+        # without the template's delay: the drainer itself must leave young messages alone
+        self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
         self.table = MemoryDynamoDB()
         self.table.create_table(
