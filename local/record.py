@@ -39,7 +39,7 @@ VISITORS: tuple[Mapping[str, Any], ...] = (
     {"locale": "de-DE", "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
 )
 
-_ARGUMENTS = (
+BROWSER_ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -231,7 +231,8 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
             sync_playwright() as playwright,
         ):
             browser = playwright.chromium.launch(
-                executable_path=executable, args=[*_ARGUMENTS, _names(stack.addresses.gateway, site.url)]
+                executable_path=executable,
+                args=[*BROWSER_ARGUMENTS, _names(stack.addresses.gateway, site.url)],
             )
             driver = Driver(browser, tape, random.Random(1))  # noqa: S311 -- the same visits each time
             driver.every_site()

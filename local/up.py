@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from local.observer import Observer
 from local.page_server import Page, Server
 from local.stack import PartError, Stack
 from local.website import Website
+from ops import browser_sdk
+from ops.failure import Failure
 
 HOME = Path(__file__).parents[1] / ".local"
 DESCRIPTION = "stack.json"
@@ -58,7 +61,8 @@ def run(home: Path, console: Console) -> None:
     description = home / DESCRIPTION
     with only_one(home), Stack(home / "stack") as stack:
         observer = Observer(stack)
-        site = Website(stack.addresses.gateway, KEYS)
+        gateway = stack.addresses.gateway
+        site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
         with Server(Page(site, observer.state)) as page:
             stack.save(description, page=page.url)
             for line in _addresses(stack, page.url):
@@ -70,6 +74,21 @@ def run(home: Path, console: Console) -> None:
                     time.sleep(_BEAT_SECONDS)
             finally:
                 description.unlink()
+
+
+def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
+    """Return what a page carries of the browser SDK; where none is built, what to do about it.
+
+    Args:
+        endpoint: where events go.
+        key: the write key.
+        sdk: the folder of the built SDK.
+    """
+    try:
+        template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
+    except Failure as failure:
+        return f'<p role="alert">This page sends nothing: {escape(str(failure))}.</p>'
+    return browser_sdk.snippet(template, endpoint=endpoint, key=key, host="/sdk")
 
 
 def _addresses(stack: Stack, page: str) -> Iterator[str]:

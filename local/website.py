@@ -16,16 +16,20 @@ FOLDER = Path(__file__).parent / "site"
 class Website:
     """A WSGI application that serves the pages.
 
-    In HTML `{{endpoint}}` and the accounts' keys by name are filled in; scripts find them in `config.js`.
+    In HTML `{{endpoint}}`, `{{snippet}}` and the accounts' keys by name are filled in; scripts find endpoint and keys
+    in `config.js`.
 
     Args:
         endpoint: where the pages send their events, such as `http://127.0.0.1:8000`.
         keys: write keys by name.
         folder: where the pages lie.
+        snippet: what a page carries of the browser SDK.
     """
 
-    def __init__(self, endpoint: str, keys: Mapping[str, str], folder: Path = FOLDER) -> None:
-        self._values = {"endpoint": endpoint, **keys}
+    def __init__(
+        self, endpoint: str, keys: Mapping[str, str], folder: Path = FOLDER, *, snippet: str = ""
+    ) -> None:
+        self._values = {"endpoint": endpoint, "snippet": snippet, **keys}
         self._config = f"const SLUICE = {json.dumps({'endpoint': endpoint, 'keys': dict(keys)}, indent=1)};\n"
         self._folder = folder
 

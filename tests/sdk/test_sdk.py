@@ -1,38 +1,10 @@
 """The browser SDK's own checks, which are JavaScript: its build, its types, its tests."""
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
-SDK = Path(__file__).parents[2] / "sdk"
+from tests.support.node import SDK, in_turn, needed, run
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("node") is None and not os.environ.get("CI"), reason="Node.js is not installed"
-    ),
-    pytest.mark.xdist_group("sdk"),  # they share node_modules and the build
-]
-
-
-def run(*command: str) -> str:
-    """Return what a command prints in the SDK's folder; fail with it where the command does."""
-    done = subprocess.run(command, cwd=SDK, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"{' '.join(command)}\n{done.stdout[-20_000:]}\n{done.stderr[-5_000:]}", pytrace=False)
-    return done.stdout
-
-
-@pytest.fixture(scope="module", autouse=True)
-def build() -> str:
-    """Install what the lock names, build, and return the sizes."""
-    installed, lock = SDK / "node_modules/.package-lock.json", SDK / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        run("npm", "ci", "--no-audit", "--no-fund")
-        installed.touch()
-    return run("node", "build.js")
+pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]
 
 
 def test_the_scripts_are_small(build: str) -> None:

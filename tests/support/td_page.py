@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
 
 from ingest.request import parse_query
 from local.gateway import Gateway
-from local.record import find_browser
+from local.record import BROWSER_ARGUMENTS, find_browser
 from shared import rows
 from tests.support import npm
 from tests.support.ingest import KEY, Site
@@ -26,14 +26,6 @@ COLLECTOR = "collect.shop.example"
 SITE_COLLECTOR = "ssc.shop.example"
 """The same collector by the name that the SDK expects of the server that sets the shop's cookies."""
 
-_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--ignore-certificate-errors",  # for requests, too, that outlive their page
-)
 _HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3\xa9</title>
 <link rel="icon" href="data:,"><meta name="description" content="desc"><script src="/td.js"></script></head>
 <body><a id="lnk" class="c" href="/next" target="_blank">next</a><button id="btn" name="b">go</button></body></html>"""
@@ -230,7 +222,12 @@ def street(folder: Path) -> Iterator[Street]:
         )
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
-                executable_path=find_browser(), args=[*_ARGUMENTS, f"--host-resolver-rules={names}"]
+                executable_path=find_browser(),
+                args=[
+                    *BROWSER_ARGUMENTS,
+                    "--ignore-certificate-errors",  # for requests, too, that outlive their page
+                    f"--host-resolver-rules={names}",
+                ],
             )
             made.browser = browser
             yield made

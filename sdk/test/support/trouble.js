@@ -6,6 +6,16 @@ import { chance } from './chance.js';
 
 const DAY_MS = 86_400_000;
 
+/** Opens a tab; a busy Firefox now and then loses one while it opens it, and says so. */
+const newTab = async (context, tries = 3) => {
+  try {
+    return await context.newPage();
+  } catch (error) {
+    if (tries > 1 && /no such frame/.test(error.message)) return newTab(context, tries - 1);
+    throw error;
+  }
+};
+
 /** One browser of one visitor. */
 export class Visitor {
   constructor(context, site, collector, tracker, seed, options = {}) {
@@ -16,7 +26,7 @@ export class Visitor {
   }
 
   async tab(prepare) {
-    const tab = await this.context.newPage();
+    const tab = await newTab(this.context);
     tab.on('pageerror', (error) => this.faults.push(error.message));
     if (prepare) await tab.evaluateOnNewDocument(...[prepare].flat());
     return tab;

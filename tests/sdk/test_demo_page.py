@@ -1,0 +1,76 @@
+"""The demo page that carries the browser SDK."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page as Tab
+from playwright.sync_api import sync_playwright
+
+from local.gateway import Gateway
+from local.page_server import Page, Server
+from local.record import BROWSER_ARGUMENTS, find_browser
+from local.up import snippet
+from local.website import Website
+from tests.support.ingest import KEY, Site
+from tests.support.node import in_turn, needed
+
+pytestmark = [needed, in_turn]
+
+_SECONDS = 20.0
+
+
+@pytest.fixture
+def site() -> Site:
+    """An ingest of its own."""
+    return Site()
+
+
+@pytest.fixture
+def tab(build: str, site: Site) -> Iterator[Tab]:
+    """The demo page, open in a browser."""
+    assert "sluice.js" in build
+    with Gateway(site.handler) as gateway:
+        pages = Website(gateway.url, {}, snippet=snippet(gateway.url, KEY))
+        with Server(Page(pages, lambda _: {})) as server, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_browser(), args=list(BROWSER_ARGUMENTS))
+            tab = browser.new_page()
+            tab.goto(f"{server.url}/site/guide.html")
+            yield tab
+            browser.close()
+
+
+def told(site: Site, tab: Tab, count: int) -> list[tuple[str, Any]]:
+    """Return, as soon as there are so many rows, each one's table and the column that tells most, sorted."""
+    for _ in range(round(_SECONDS / 0.05)):
+        if len(site.rows()) >= count:
+            break
+        tab.wait_for_timeout(50)
+    telling = {"pageviews": "td_title", "events": "event", "visits_planned": "season"}
+    return sorted((table, row[telling[table]]) for table, row in site.rows())
+
+
+def test_the_page_records_a_visit(site: Site, tab: Tab) -> None:
+    """Places and how long they were in view, the map, the form and a planned visit become rows; what was typed does not."""
+    tab.click("text=The pond")
+    tab.click("text=Open the map")
+    tab.click("text=Plan a visit")
+    tab.fill("input", "someone@example.com")
+    tab.click("text=Send me")
+
+    assert [
+        ("events", "leave"),
+        ("events", "map_opened"),
+        ("events", "submit"),
+        ("pageviews", "The gate – Stone & Moss"),
+        ("pageviews", "The pond – Stone & Moss"),
+        ("visits_planned", "autumn"),
+    ] == told(site, tab, 6)
+    assert "someone@example.com" not in str(site.rows())
+
+
+def test_without_a_build_the_page_says_what_to_do(tmp_path: Path) -> None:
+    """Where `make sdk` was not run, the page sends nothing and names the command."""
+    assert re.search("This page sends nothing: .*`make sdk`", snippet("http://127.0.0.1:1", KEY, tmp_path))
