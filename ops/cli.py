@@ -6,7 +6,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import accounts, cost, doctor, keys, local, record, redrive, replay, sdk, status
-from ops.failure import explained
+from ops.failure import INTERRUPTED, explained
 from worker.aside import AsideUnavailableError
 from worker.ledger import LedgerUnavailableError
 from worker.shard import ShardUnreadableError
@@ -20,6 +20,8 @@ class _Sluice(click.Group):
             return super().invoke(ctx)
         except _FORESEEN as error:
             raise explained(error) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

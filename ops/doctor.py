@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops import screen
 from ops.failure import UNFINISHED, Failure, explained
 from ops.keys import signing_secrets
+from ops.look import Look
 from ops.stack import Stack, works_on_stack
-from ops.status import Look
 from shared import write_key
 from worker.record import from_stream
 from worker.search import list_shards

@@ -1,10 +1,9 @@
 """`sluice status`: one line that says how it is, then what it rests on."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,226 +11,17 @@ from rich.live import Live
 from rich.text import Text
 
 from ops import screen
-from ops.accounting import Accounting, Balance, Rows, Unread
+from ops.accounting import Balance, Rows
 from ops.failure import UNFINISHED
+from ops.look import Look, State
 from ops.moment import MOMENT
-from ops.notes import notes
-from ops.set_aside import NAMES, aside, headers, listed
+from ops.notes import Note
+from ops.set_aside import NAMES
 from ops.stack import Stack, works_on_stack
-from shared.clock import SystemClock
-from worker.ledger import Ledger, OpenBreaker
-from worker.shard import Shards
-from worker.span import Kind, Span
+from worker.span import Kind
 
-BEHIND_SECONDS = 60.0
-"""With records older than this a stack is behind."""
-
-_COUNT_SECONDS = 10.0
-_RATE_SECONDS = 300
-_NOTES_SECONDS = 3600
 _WATCH_SECONDS = 5.0
-
-
-class Unheard:
-    """A journal that nobody reads: the command tells people itself."""
-
-    def count(self, metric: str, value: int = 1) -> None:
-        """Forget it."""
-
-    def note(self, message: str, **fields: Any) -> None:
-        """Forget it."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardState:
-    """One shard.
-
-    Attributes:
-        shard: its id.
-        records: behind the last planned span.
-        is_complete: all of them were counted.
-        behind_seconds: age of the oldest record, or of the open span, that is not settled.
-        open_rows: planned and not settled.
-        rows_per_second: delivered in the last five minutes.
-    """
-
-    shard: str
-    records: int
-    is_complete: bool
-    behind_seconds: float
-    open_rows: int
-    rows_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How a stack is.
-
-    Attributes:
-        shards: of the stream.
-        in_queue: envelopes in the overflow queue.
-        breakers: databases that are sick.
-        aside: rows by kind, account and reason.
-        held: why the worker holds, and since when it has said so; empty when it does not.
-        balance: what was received and what became of it, where asked for.
-    """
-
-    shards: list[ShardState]
-    in_queue: int
-    breakers: list[OpenBreaker]
-    aside: Counter[tuple[str, str, str]]
-    held: str = ""
-    balance: Balance | None = None
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def behind_seconds(self) -> float:
-        """Age of the oldest record that is not settled."""
-        return max((shard.behind_seconds for shard in self.shards), default=0.0)
-
-    @property
-    def records(self) -> int:
-        """Records that are not planned."""
-        return sum(shard.records for shard in self.shards)
-
-    @property
-    def verdict(self) -> str:
-        """One line."""
-        behind = f"{self.records:,}{'' if all(shard.is_complete for shard in self.shards) else '+'} behind"
-        return "; ".join(self.faults) or f"healthy: {behind}"
-
-    @property
-    def faults(self) -> list[str]:
-        """What needs attention, the worst first."""
-        faults = []
-        if self.balance is not None and not self.balance.adds_up:
-            faults.append("the books do not add up")
-        if self.behind_seconds > BEHIND_SECONDS:
-            unsettled = self.records + sum(shard.open_rows > 0 for shard in self.shards)
-            faults.append(
-                f"behind by {screen.lasting(self.behind_seconds)}, {screen.plural(unsettled, 'record')} or more"
-            )
-            if self.held:
-                faults.append(self.held)
-        faults += [
-            f"{breaker.database} is sick since {screen.utc(breaker.since // 1000)} ({breaker.reason})"
-            for breaker in self.breakers
-        ]
-        kinds: Counter[str] = Counter()
-        for (kind, _, _), rows in self.aside.items():
-            kinds[kind] += rows
-        if kinds["doubt"]:
-            faults.append(f"{screen.plural(kinds['doubt'], 'row')} in doubt")
-        if kinds["dead"]:
-            faults.append(f"{screen.plural(kinds['dead'], 'row')} refused: dead letters")
-        return faults
-
-
-class Look:
-    """Looks at a stack.
-
-    Args:
-        stack: which one.
-    """
-
-    def __init__(self, stack: Stack) -> None:
-        clock = SystemClock()
-        self._stack = stack
-        self._kinesis, self._dynamodb = stack.client("kinesis"), stack.client("dynamodb")
-        self._stream, self._table = stack.outputs["StreamName"], stack.outputs["LedgerTable"]
-        self._shards = Shards(self._kinesis, self._stream, clock)
-        self._ledger = Ledger(self._dynamodb, self._table, clock, os.urandom, Unheard())
-        self.accounting = Accounting(
-            dynamodb=self._dynamodb,
-            table=self._table,
-            kinesis=self._kinesis,
-            stream_name=self._stream,
-            aside=aside(stack),
-            sqs=stack.client("sqs"),
-            queue_url=stack.outputs["OverflowQueueUrl"],
-            clock=clock,
-        )
-
-    def state(self, since: float | None, until: float | None, *, balanced: bool) -> State:
-        """Return how the stack is now."""
-        if balanced:
-            balance = self.accounting.take(since, until, seconds=_COUNT_SECONDS)
-            unread = balance.unread
-        else:
-            balance, unread = None, self.accounting.unread(seconds=_COUNT_SECONDS)
-        shards = [self._shard(shard, unread) for shard in unread.shards]
-        held = ""
-        if any(shard.behind_seconds > BEHIND_SECONDS or shard.open_rows for shard in shards):
-            held = self._held()
-        return State(shards, unread.in_queue, list(self._ledger.breakers()), self._aside(), held, balance)
-
-    def span(self, shard: str, number: str) -> Span | None:
-        """Return the span of a shard's chain that holds a record, if there is one."""
-        span = self._ledger.preceding(self._shards.chain(shard), number)
-        return span if span is not None and span.first <= number <= span.last else None
-
-    def _shard(self, shard: str, unread: Unread) -> ShardState:
-        counted = unread.shards[shard]
-        now, delivered, open_rows, behind = time.time(), 0, 0, counted.behind_seconds
-        for index, span in enumerate(self._latest(self._shards.chain(shard))):
-            planned_at = span.planned_at / 1000
-            if span.done and now - planned_at <= _RATE_SECONDS:
-                delivered += sum(span.counts.values()) - sum(entry.rows for entry in span.chunks.values())
-            if index == 0 and not span.done:
-                open_rows = sum(span.counts.values())
-                behind = max(behind, now - planned_at)
-            if now - planned_at > _RATE_SECONDS:
-                break
-        rate = round(delivered / _RATE_SECONDS, 2)
-        return ShardState(shard, counted.records, counted.is_complete, round(behind, 1), open_rows, rate)
-
-    def _latest(self, chain: str) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first."""
-        request: dict[str, Any] = {}
-        while True:
-            answer = self._dynamodb.query(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": chain}},
-                ScanIndexForward=False,
-                Limit=100,
-                ConsistentRead=True,
-                **request,
-            )
-            yield from map(Span.from_item, answer["Items"])
-            if "LastEvaluatedKey" not in answer:
-                return
-            request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-    def _aside(self) -> Counter[tuple[str, str, str]]:
-        rows: Counter[tuple[str, str, str]] = Counter()
-        for header in headers(self._stack, listed(self._stack, tuple(Kind))):
-            rows[NAMES[header.listed.kind], header.listed.account, header.reason] += header.listed.rows
-        return rows
-
-    def _held(self) -> str:
-        found = notes(self._stack, "WorkerFunction", "held", _NOTES_SECONDS)
-        if not found:
-            return ""
-        last = found[-1]
-        first = next(note for note in found if note.get("reason") == last.get("reason"))
-        reason = str(last.get("reason", "")).removeprefix("chunks are pending: ")
-        return f"the worker holds since {_moment(first)}: {_EXPLAINED.get(reason, reason)}"
-
-
-_EXPLAINED = {
-    "http_401": "Treasure Data refuses our key (401)",
-    "http_403": "Treasure Data refuses our key (403)",
-    "no_key": "there is no Treasure Data API key yet",
-    "an account cannot be asked for": "Redis does not say where an account's rows go",
-}
-
-
-def _moment(note: dict[str, Any]) -> str:
-    return str(note.get("timestamp", "?"))[:19].replace(" ", "T")
+_ERRORS = 10
 
 
 @click.command("status")
@@ -252,32 +42,32 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Say how the stack is: backlog, rate, what is set aside and why, sick databases.
+    """Say how the stack is: backlog, rate, what is set aside and why, open spans, sick databases, last errors.
 
     With --since or --all also the reconciliation: received = delivered + set aside + in flight. That reads the whole ledger.
     """
     look = Look(stack)
     balanced = everything or since is not None or until is not None
     if watch:
-        _watch(look, since, until, balanced=balanced)
+        _watch(look, stack.option, since, until, balanced=balanced)
         return
     state = look.state(since, until, balanced=balanced)
     if as_json:
         screen.show_json(document(state))
     else:
         screen.say(state.verdict)
-        _show(state)
+        _show(state, stack.option)
     ctx.exit(UNFINISHED if state.faults else 0)
 
 
-def _watch(look: Look, since: float | None, until: float | None, *, balanced: bool) -> None:
+def _watch(look: Look, option: str, since: float | None, until: float | None, *, balanced: bool) -> None:
     out = screen.console()
     with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
         while True:
             state = look.state(since, until, balanced=balanced)
             with out.capture() as captured:
                 out.print(state.verdict, style="bold")
-                for title, columns, rows in _tables(state):
+                for title, columns, rows in _tables(state, option):
                     if rows:
                         out.print(f"\n{title}")
                         out.print(screen.table(columns, rows))
@@ -285,14 +75,14 @@ def _watch(look: Look, since: float | None, until: float | None, *, balanced: bo
             time.sleep(_WATCH_SECONDS)
 
 
-def _show(state: State) -> None:
-    for title, columns, rows in _tables(state):
+def _show(state: State, option: str) -> None:
+    for title, columns, rows in _tables(state, option):
         if rows:
             screen.say(f"\n{title}")
             screen.show_table(columns, rows)
 
 
-def _tables(state: State) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+def _tables(state: State, option: str) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
     yield (
         f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows in open spans", "rows/s"),
@@ -317,6 +107,16 @@ def _tables(state: State) -> Iterator[tuple[str, tuple[str, ...], list[tuple[obj
         ("database", "since", "reason"),
         [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
     )
+    yield (
+        "Open spans" if state.open.is_complete else "Open spans, as far as the ledger was looked through",
+        ("shard", "since", "rows", "go on with"),
+        [
+            (one.shard, screen.utc(int(one.planned_at)), one.rows, one.command(option))
+            for one in state.open.spans
+        ],
+    )
+    yield "Last errors, of one hour", ("function", "times", "last", "what", "why"), _errors(state.notes)
+    yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.balance is not None:
         columns = (
             "account",
@@ -335,6 +135,14 @@ def _tables(state: State) -> Iterator[tuple[str, tuple[str, ...], list[tuple[obj
             columns,
             [_line(account, table, rows) for (account, table), rows in sorted(state.balance.forced.items())],
         )
+
+
+def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
+    """Return a line for each kind of trouble, the latest first."""
+    times = Counter((note.function, note.what, note.why) for note in notes)
+    last = {(note.function, note.what, note.why): note.at for note in notes}
+    latest = sorted(last, key=lambda kind: last[kind], reverse=True)[:_ERRORS]
+    return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
 
 
 def _balanced(balance: Balance) -> list[tuple[object, ...]]:
@@ -369,6 +177,12 @@ def document(state: State) -> dict[str, Any]:
             for (kind, account, reason), rows in sorted(state.aside.items())
         ],
         "held": state.held,
+        "open_spans": [asdict(one) for one in state.open.spans],
+        "errors": [
+            {"function": function, "times": times, "last": last, "what": what, "why": why}
+            for function, times, last, what, why in _errors(state.notes)
+        ],
+        "unreadable_logs": state.unreadable,
         "balance": None if state.balance is None else _balance_document(state.balance),
     }
 

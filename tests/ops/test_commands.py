@@ -1,12 +1,21 @@
 """Status, replay, redrive, record and doctor, each through its command line over the local stack."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from shared import envelope
+from tests.support.deployed import deployed
+from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -210,3 +219,54 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
             and sluice.rows("field_app", "parked_rows") == ["a", "a"]
         )
     )
+
+
+def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> None:
+    """They are counted by kind, from the functions' logs; a log that cannot be read is named."""
+    with deployed(sluice.stack) as stack:
+        held = {"level": "INFO", "timestamp": "2026-11-24 10:42:00", "message": "held", "reason": "http_401"}
+        stack.log += [json.dumps(held)] * 2
+        state = json.loads(stack.run(["status", "--json"]).stdout)
+        with stack.refusing("logs", 400, "AccessDeniedException"):
+            shown = stack.run(["status"])
+
+    worker = {
+        "function": "worker",
+        "times": 2,
+        "last": "2026-11-24T10:42:00",
+        "what": "held",
+        "why": "http_401",
+    }
+    assert worker in state["errors"]
+    assert [] == state["unreadable_logs"]
+    assert "worker: AccessDeniedException" in shown.stdout
+    assert "" == shown.stderr
+
+
+def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
+    """On a terminal the state is drawn again and again; Ctrl-C ends it with 130 and no traceback."""
+    shown, terminal = pty.openpty()
+    environment = os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm"}
+    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch"]
+    running = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE
+    )
+    os.close(terminal)
+    seen = b""
+    while b"shardId-000000000001" not in seen:
+        seen += os.read(shown, 4096)
+    running.send_signal(signal.SIGINT)
+    reader = threading.Thread(target=_drain, args=(shown,))
+    reader.start()
+    _, said = running.communicate(timeout=60)
+    reader.join()
+
+    assert (130, b"") == (running.returncode, said)
+    assert b"behind" in seen
+
+
+def _drain(terminal: int) -> None:
+    """Read what is written to a terminal until nobody writes to it any more."""
+    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):  # which is how a terminal ends
+        while shown.read(4096):
+            pass

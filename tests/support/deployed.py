@@ -44,10 +44,12 @@ class Deployed:
     Attributes:
         calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`.
         refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
+        log: lines that the functions have written; each search has an empty page first, as CloudWatch Logs may.
         url: where AWS is.
     """
 
     def __init__(self, url: str) -> None:
+        self.log: list[str] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.url = url
@@ -138,7 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif service == "lambda":
             self._answer_for_lambda(body)
         elif service == "logs":
-            self._answer(200, b'{"events": []}', "application/x-amz-json-1.1")
+            is_second = "nextToken" in json.loads(body)
+            events = {"events": [{"message": line} for line in self.shown.log]}
+            page = events if is_second else {"events": [], "nextToken": "second"}
+            self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
         else:
             self._forward(self.stack.resources.endpoint, body)
 

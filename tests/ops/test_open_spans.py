@@ -1,0 +1,145 @@
+"""Spans that were left open are found, with the command that settles them."""
+
+import shlex
+from typing import Any
+
+import pytest
+
+from ops.open_spans import LEFT_SECONDS, MOST, Found, OpenSpan, find
+from ops.replay import Replay, Stretch
+from ops.stream import Border, Stream
+from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
+from worker.forced import Forced
+from worker.record import START
+from worker.span import Cut, Entry, Span, State
+
+
+def found(made: Delivery, **options: Any) -> Found:
+    """Look a delivery's ledger through."""
+    return find(made.dynamodb.client, TABLE, made.clock, **{"seconds": 60.0} | options)
+
+
+def replay(made: Delivery, stretch: Stretch) -> None:
+    """Replay a stretch of the delivery's shard."""
+    stream = Stream(made.kinesis.client, STREAM, made.clock)
+    Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
+        SHARD, stretch, lambda _: None
+    )
+
+
+def delivered() -> Delivery:
+    """Return a delivery of three records that are in Treasure Data."""
+    made = Delivery()
+    made.map(shop="shop")
+    for event_id in ("a", "b", "c"):
+        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
+    made.deliver()
+    return made
+
+
+def broken_off(made: Delivery, forced: Forced | None, begin: int) -> None:
+    """Let a replay be killed before it has sent anything."""
+    made.s3.before.clear()
+    made.clock.sleep(1)
+    event = made.event(begin)
+    if forced is not None:
+        event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}
+    made.dynamodb.after["put_item"] = lambda _: kill()
+    with pytest.raises(KilledError):
+        made.worker.run(event, 120_000)
+    made.dynamodb.after.clear()
+    made.start()
+
+
+def test_what_a_forced_replay_left_is_settled_by_the_command_that_is_shown() -> None:
+    """The command has the tag, its narrowing and the borders of the span; then nothing is open."""
+    made = delivered()
+    made.td.lose("shop", "views", 0, 2_000_000_000)
+    broken_off(made, Forced("lost", "shop", "views"), 1)
+    made.clock.sleep(LEFT_SECONDS + 1)
+    (span,) = found(made).spans
+    numbers = [record["SequenceNumber"] for record in made.records()]
+    words = shlex.split(span.command("--stack sluice-dev --region eu-central-1"))
+
+    assert words == [
+        *("sluice", "replay", "--stack", "sluice-dev", "--region", "eu-central-1", "--shard", SHARD),
+        *("--from", numbers[1], "--to", numbers[2], "--force", "--tag", "lost"),
+        *("--account", "shop", "--table", "views"),
+    ]
+    assert (2, "lost") == (span.rows, span.tag)
+    borders = Border(number=int(span.first)), Border(number=int(span.last))
+    replay(made, Stretch(*borders, Forced(span.tag, span.account, span.table)))
+    assert ["b", "c"] == made.ids("shop", "views")
+    assert Found() == found(made)
+
+
+def test_what_a_plain_replay_left_is_settled_likewise() -> None:
+    """A hole in front of what was planned is a chain of its own, and its shard is known by it."""
+    made = Delivery()
+    made.map(shop="shop")
+    for event_id in ("a", "b"):
+        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
+    made.deliver(1)
+    broken_off(made, None, 0)
+    made.clock.sleep(LEFT_SECONDS + 1)
+    (span,) = found(made).spans
+
+    assert (SHARD, 1, "") == (span.shard, span.rows, span.tag)
+    assert f"sluice replay --local --shard {SHARD} --from {span.first} --to {span.last}" == span.command(
+        "--local"
+    )
+    replay(made, Stretch(Border(number=int(span.first)), Border(number=int(span.last))))
+    assert ["b", "a"] == made.ids("shop", "views")
+    assert () == found(made).spans
+
+
+def test_what_is_young_or_known_is_not_listed() -> None:
+    """A span that is being worked on, and the one that the shard is at, are none of those that were left."""
+    made = delivered()
+    made.put(envelope("shop", {"views": [row("d")]}, request_id="d"))
+    broken_off(made, None, 3)
+    assert () == found(made).spans
+    made.clock.sleep(LEFT_SECONDS + 1)
+    (span,) = found(made).spans
+    (item,) = (one for one in made.dynamodb.client.items(TABLE) if one.get("st") == {"S": "open"})
+
+    assert 1 == span.rows
+    assert () == found(made, beside={(item["pk"]["S"], item["sk"]["S"])}).spans
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        ("events@1700000000#shardId-1", ("shardId-1", "", "", "")),
+        ("events@1700000000#shardId-1#0007", ("shardId-1", "", "", "")),
+        ("events@1700000000#shardId-1#force#t-1/*/*", ("shardId-1", "t-1", "", "")),
+        ("events@1700000000#shardId-1#force#t:1.a/shop/*#0007#0008", ("shardId-1", "t:1.a", "shop", "")),
+        ("overflow#request", None),
+    ],
+)
+def test_a_chain_s_name_tells_shard_and_replay(
+    chain: str, expected: tuple[str, str, str, str] | None
+) -> None:
+    """Of a shard's chain, its holes and its forced replays; nothing else has a shard."""
+    settled = Entry(State.DELIVERED, rows=2)
+    span = Span(chain, START, "1", "2", 0, {}, Cut(1, 1), {"shop/views": 5}, chunks={"shop/views/0": settled})
+    made = OpenSpan.of(span)
+
+    assert expected == (None if made is None else (made.shard, made.tag, made.account, made.table))
+    assert made is None or made.rows == 3
+
+
+def test_looking_ends_with_the_time_and_with_enough() -> None:
+    """A large ledger is looked through for some seconds only, and a long list is cut."""
+    made = delivered()
+    broken_off(made, Forced("lost"), 0)
+    (item,) = (one for one in made.dynamodb.client.items(TABLE) if one.get("st") == {"S": "open"})
+    for number in range(MOST + 50):
+        made.dynamodb.client.put_item(TableName=TABLE, Item=item | {"sk": {"S": f"{number:04}"}})
+    made.clock.sleep(LEFT_SECONDS + 1)
+
+    assert MOST == len(found(made).spans)
+    for number in range(5000):
+        settled = {"pk": {"S": "events@1#s"}, "sk": {"S": f"{number:04}"}, "st": {"S": "done"}}
+        made.dynamodb.client.put_item(TableName=TABLE, Item=item | settled)
+    assert not found(made, seconds=0.0).is_complete
