@@ -178,7 +178,7 @@ class Ingest:
                 raise Refused("method_not_allowed", allow=allow)  # noqa: TRY301 -- the same
             else:
                 refuse = route.refuse
-                response = route.answer(replace(request, places=places), self._intake)
+                response = route.answer(replace(request, places=places) if places else request, self._intake)
         except Refused as refused:
             response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one

@@ -5,7 +5,7 @@ the rows' MessagePack maps one after another: the reader concatenates and compre
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -102,21 +102,21 @@ def divide(
 
     Rows keep their order. From the second envelope on, `#1`, `#2` … is added to the request's id.
     """
-    envelope = Envelope(account, key_id, received_at, request_id, 0, ())
     room = MAX_ENVELOPE_BYTES - _OVERHEAD
     number, size = 0, 0
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         cost = len(row) + (0 if table in tables else len(table) + 16)
         if tables and size + cost > room:
-            yield replace(envelope, tables=_joined(tables))
+            name = f"{request_id}#{number}" if number else request_id
+            yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
             number, size, tables = number + 1, 0, {}
-            envelope = replace(envelope, request_id=f"{request_id}#{number}")
             cost = len(row) + len(table) + 16
         tables.setdefault(table, []).append(row)
         size += cost
     if tables:
-        yield replace(envelope, tables=_joined(tables))
+        name = f"{request_id}#{number}" if number else request_id
+        yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
 
 
 def _joined(tables: dict[str, list[bytes]]) -> tuple[TableRows, ...]:
