@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared import write_key
 from tests.support.ingest import KEY, START, Answer, Site, gzipped
@@ -87,6 +89,24 @@ def test_forged_keys(key: str) -> None:
 
 
 # Bodies
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.text(max_size=8), st.text(max_size=8) | st.integers()), min_size=1, max_size=4
+    ),
+    st.booleans(),
+    st.data(),
+)
+def test_half_a_body_is_none(columns: list[dict[str, Any]], zipped: bool, data: st.DataObject) -> None:
+    """A body that ends too early, wherever, is refused as a whole, gzip or not: nobody counts what came of it."""
+    site = Site()
+    text = json.dumps({"events": [{**event, **GOOD} for event in columns]}).encode()
+    body = gzipped(text) if zipped else text
+    cut = body[: data.draw(st.integers(0, len(body) - 1), "where it ends")]
+
+    unreadable = zipped and cut.startswith(b"\x1f\x8b")
+    refused(site, site.post(cut), 400, "unreadable_body" if unreadable else "invalid_json")
 
 
 @pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:20]))

@@ -158,6 +158,37 @@ def test_a_chunked_body_arrives_whole(serve: Serve) -> None:
     assert (event["headers"]["content-length"], "transfer-encoding" in event["headers"]) == ("7", False)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n",
+    ],
+    ids=["by length", "in chunks"],
+)
+def test_half_a_body_holds_nobody_up_and_reaches_no_function(serve: Serve, head: bytes) -> None:
+    """Others are answered while a client has sent half of its body; if it goes away, the function never hears of it."""
+    bodies: list[str] = []
+    text = {"Content-Type": "text/plain"}
+
+    def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+        bodies.append(event["body"])
+        return {"statusCode": 200, "body": "{}"}
+
+    first = serve(handler)
+    with socket.create_connection((first.host, first.port), timeout=10) as client:
+        client.sendall(head + b'{"events": [')
+        during = ask(first, "POST", "/", body=b"whole", headers=text)
+        client.shutdown(socket.SHUT_WR)
+        hung_up = client.recv(1000)
+    second = http.client.HTTPConnection(first.host, first.port, timeout=10)
+    after = ask(second, "POST", "/", body=b"another", headers=text)
+    second.close()
+
+    assert ((200, {}), b"", (200, {})) == (during, hung_up, after)
+    assert ["whole", "another"] == bodies
+
+
 def test_a_client_that_expects_to_be_asked_is(serve: Serve) -> None:
     """`Expect: 100-continue` is answered before the body is read."""
     connection = serve(echo)
