@@ -1,139 +1,287 @@
-"""The worker's rows per CPU second, from Lambda's event to settled spans, against ways that do less or did it before.
+"""The worker's rows per CPU second, against ways that do less or did it before.
 
-`floor` is what cannot be saved: base64 off, bytes put one after another, the same gzip. `decode` is a worker that reads
-each row and writes it again. `td-client` is the way of the official client: JSON lines, MessagePack, gzip of level 9.
-The ledger, Redis and Treasure Data are in memory and answer at once.
+`floor` is what cannot be saved: base64 off, the rows' bytes one after another, the same gzip of the same bytes; where the
+rows' bytes are in an envelope is given to it for nothing. `decode` is a worker that reads each row and writes it again.
+`td-client` is the official client: the records hold JSON lines, and its own `import_file` turns them into what it would
+upload, into a file of its own; its upload is left out.
+
+The worker is whole: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory; what takes a chunk compresses
+it and answers at once. `with upload` sends it by HTTP to another process, whose time does not count.
 """
 
-import gzip
-import hashlib
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
+from contextlib import closing
+from io import BytesIO
 from typing import Any
 
 import msgpack
+import requests
 from isal import isal_zlib
+from requests.adapters import HTTPAdapter
+from tdclient.api import API
 
+from benchmarks import memory, services, traffic
+from benchmarks.chart import Axis, Bar, Group, Line, bars, lines
 from benchmarks.measure import cpu_seconds
 from benchmarks.report import Report, times
-from local.treasure_data import Request, Response
-from tests.support.delivery import Delivery, envelope, member, row
+from tests.support.delivery import Delivery
+from worker.deadline import Deadline
+from worker.executor import Threads
+from worker.sender import Sender, Upload
+from worker.treasure_data import DELIVERED, Answer
+from worker.treasure_data import TreasureData as Client
 
-ROUNDS = 5
-ROWS_PER_ENVELOPE = 10
+ROUNDS = 9
+SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+GROUPS = 500
+LARGE_BATCH = 200_000
+"""Rows of a batch larger than Lambda's, in which what a chunk costs whatever is in it hardly counts."""
+IDLE_MB_LIMIT = 96
 
 
-class AtOnce:
-    """Takes every import and looks at none."""
+class AtOnce(Sender):
+    """Compresses, and says that it was delivered."""
 
-    def handle(self, request: Request) -> Response:
-        """Answer as Treasure Data does."""
-        digest = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
-        answer = {"elapsed_time": 0, "database": "d", "table": "t", "md5_hex": digest, "unique_id": "0"}
-        return Response(200, json.dumps(answer).encode(), {"content-type": "application/json"})
+    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Answer:  # noqa: ARG002 -- the signature
+        """Make the request's body."""
+        upload.compressed()
+        return DELIVERED
+
+
+class Unsent(API):
+    """td-client that prepares everything and sends nothing."""
+
+    def import_data(self, *_: object, **__: object) -> float:
+        """Take no time."""
+        return 0.0
 
 
 def run(report: Report) -> None:
-    """Measure, and add tables and ratios."""
-    per_row: dict[tuple[int, int], float] = {}
-    lines = []
-    for rows, groups in ((1_000, 1), (20_000, 1), (20_000, 500), (200_000, 1)):
-        seconds = measure(rows, groups)
-        floor, client = seconds["floor"] / seconds["sluice"], seconds["td-client"] / seconds["sluice"]
-        rates = [f"{rows / seconds[way]:,.0f}/s" for way in ("sluice", "floor", "decode", "td-client")]
-        lines.append([f"{rows:,}", str(groups), *rates, times(floor), times(client)])
-        report.ratio(f"worker_vs_floor ({rows}, {groups})", floor)
-        report.ratio(f"worker_vs_td_client ({rows}, {groups})", client)
-        per_row[rows, groups] = seconds["sluice"] / rows
+    """Measure, and add tables, charts and ratios."""
+    _compare(report)
+    _grow(report)
+    _group(report)
+    peak = max(memory.peak_mb(per_envelope) for per_envelope in (1, 10))
+    report.say(
+        f"A 6 MB event raises the memory of an idle worker by {peak:.0f} MB at most, the event's JSON text and what"
+        f" Python makes of it included; {IDLE_MB_LIMIT} MB is the limit that was set."
+    )
+    report.ratio("worker_peak_mb", peak)
+
+
+def _compare(report: Report) -> None:
+    rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
+    table, groups = [], []
+    for per_envelope, count in rows_of.items():
+        seconds = _contenders(count, per_envelope)
+        rates = {name: count / taken for name, taken in seconds.items()}
+        table.append(
+            [
+                f"{per_envelope} per envelope",
+                *(
+                    f"{rates[name]:,.0f}"
+                    for name in ("worker", "floor", "decode", "td-client", "with upload")
+                ),
+                times(rates["worker"] / rates["floor"]),
+                times(rates["worker"] / rates["td-client"]),
+            ]
+        )
+        shown = [
+            Bar(name, rates[name], f"{rates[name] / 1000:,.0f} k/s", ours=name in ("worker", "with upload"))
+            for name in ("floor", "worker", "with upload", "decode", "td-client")
+        ]
+        groups.append(Group(f"rows per CPU second, {per_envelope} per envelope", shown))
+        suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
+        report.ratio(f"worker_vs_floor{suffix}", rates["worker"] / rates["floor"])
+        report.ratio(f"worker_vs_td_client{suffix}", rates["worker"] / rates["td-client"])
     head = (
-        "rows",
-        "accounts",
-        "sluice",
+        "rows per CPU second",
+        "worker",
         "floor",
         "decode",
         "td-client",
-        "sluice / floor",
-        "sluice / td-client",
+        "with upload",
+        "worker / floor",
+        "worker / td-client",
     )
-    report.table(head, lines)
-    report.ratio("worker_growth_rows", per_row[200_000, 1] / per_row[20_000, 1])
-    report.ratio("worker_growth_groups", per_row[20_000, 500] / per_row[20_000, 1])
+    report.table(head, table)
+    report.chart("worker", "Rows per second on one core", bars("Rows per second on one core", groups))
 
 
-def measure(rows: int, groups: int) -> dict[str, float]:
-    """Return the CPU seconds that each way takes for so many rows of so many accounts and tables."""
-    event = _event(rows, groups)
-    json_lines = [json.dumps(one) for one in _rows(rows)]
+def _contenders(count: int, per_envelope: int) -> dict[str, float]:
+    event = traffic.event(count, per_envelope=per_envelope)
+    blocks = _blocks(event)
+    places = [
+        (record["kinesis"]["data"], *place)
+        for record, place in zip(event["Records"], _places(event), strict=True)
+    ]
+    texts = _json_records(count, per_envelope)
 
-    def sluice() -> None:
-        held = _delivery(groups).worker.run(event, 120_000)["batchItemFailures"]
-        if held:
-            raise RuntimeError(held)
+    def worker() -> None:
+        _carry_out(delivery(), event)
 
-    def nothing() -> None:
-        _delivery(groups)
+    def setup() -> None:
+        delivery()
 
     def floor() -> None:
-        for blocks in _blocks(event).values():
-            isal_zlib.compress(b"".join(blocks), 1, 31)
+        isal_zlib.compress(b"".join([b64decode(data)[begin:end] for data, begin, end in places]), 1, 31)
 
     def decode() -> None:
-        for blocks in _blocks(event).values():
-            unpacker = msgpack.Unpacker(max_buffer_size=1 << 30)
-            unpacker.feed(b"".join(blocks))
-            isal_zlib.compress(b"".join([msgpack.packb(one) for one in unpacker]), 1, 31)
+        unpacker = msgpack.Unpacker(max_buffer_size=1 << 30)
+        unpacker.feed(b"".join(_blocks(event)))
+        isal_zlib.compress(b"".join([msgpack.packb(one) for one in unpacker]), 1, 31)
 
     def td_client() -> None:
-        gzip.compress(b"".join([msgpack.packb(json.loads(line)) for line in json_lines]), 9)
+        client = Unsent("1/" + "a" * 40)
+        with closing(client):
+            client.import_file(
+                "database_0", "pageviews", "json", BytesIO(b"".join([b64decode(text) for text in texts]))
+            )
 
-    contenders = {
-        "sluice": sluice,
-        "setup": nothing,
-        "floor": floor,
-        "decode": decode,
-        "td-client": td_client,
-    }
-    times = cpu_seconds(contenders, ROUNDS, 1)
-    setup = times.pop("setup")  # the doubles are made anew for each batch
-    return times | {"sluice": times["sluice"] - setup}
+    with services.running() as url:
 
+        def uploading() -> None:
+            _carry_out(delivery(url=url), event)
 
-def _delivery(groups: int) -> Delivery:
-    delivery = Delivery()
-    delivery.td = AtOnce()  # type: ignore[assignment]  # only `handle` is called
-    delivery.map(**{f"account_{group}": f"database_{group}" for group in range(groups)})
-    return delivery.start()
+        def upload_setup() -> None:
+            delivery(url=url)
 
-
-def _rows(count: int) -> list[dict[str, Any]]:
-    return [
-        row(
-            f"0190f1a2-7a5b-7c3d-8e4f-{number:012d}",
-            1_795_000_000 + number % 3600,
-            td_url=f"https://www.shop.example/p/{number % 977}?sort=price",
-            td_title=f"Product {number % 977}",
-            td_client_id=f"0190f1a2-7a5b-7c3d-8e4f-{number * 7919 % 10_007:012d}",
-            td_user_agent="Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0.0.0 Safari/537.36",
-            position=number % 20,
-            price=number % 100 + 0.5,
+        seconds = cpu_seconds(
+            {
+                "worker": worker,
+                "setup": setup,
+                "floor": floor,
+                "decode": decode,
+                "td-client": td_client,
+                "with upload": uploading,
+                "upload setup": upload_setup,
+            },
+            ROUNDS,
+            1,
         )
-        for number in range(count)
+    assert b"".join(blocks) == b"".join([b64decode(data)[begin:end] for data, begin, end in places])
+    seconds["worker"] -= seconds.pop("setup")
+    seconds["with upload"] -= seconds.pop("upload setup")
+    return seconds
+
+
+def _grow(report: Report) -> None:
+    table, points, per_row = [], [], {}
+    for size in SIZES:
+        seconds = _batches(size, 1)
+        per_row[size] = seconds / size
+        points.append((float(size), per_row[size] * 1e6))
+        table.append(
+            [
+                f"{size:,}",
+                f"{-(-size // traffic.EVENT_ROWS):,}",
+                f"{seconds * 1e3:,.2f} ms",
+                f"{per_row[size] * 1e6:.2f} µs",
+            ]
+        )
+    report.say(
+        "The more rows, the less each costs; more than 10,000 come in several events, one after the other:"
+    )
+    report.table(("rows", "events", "CPU", "CPU per row"), table)
+    chart = lines(
+        "CPU per row",
+        Axis("rows", logarithmic=True),
+        Axis("µs per row", logarithmic=True),
+        [Line("worker", points, ours=True)],
+    )
+    report.chart("worker-growth", "CPU per row by the number of rows", chart)
+    report.ratio("worker_growth_rows", per_row[1_000_000] / per_row[1_000])
+
+
+def _group(report: Report) -> None:
+    table = []
+    for size, name in (
+        (LARGE_BATCH, "worker_growth_groups"),
+        (traffic.EVENT_ROWS, "worker_growth_groups_6mb"),
+    ):
+        one, many = (_one_batch(size, groups) for groups in (1, GROUPS))
+        ratio = many / one
+        each = (many - one) / (GROUPS - 1)
+        table.append(
+            [f"{size:,}", f"{one * 1e3:.1f} ms", f"{many * 1e3:.1f} ms", times(ratio), f"{each * 1e6:.0f} µs"]
+        )
+        report.ratio(name, ratio)
+    report.say(
+        f"{GROUPS} accounts instead of one. A chunk costs what it costs, however few rows are in it: half of it is gzip's own"
+        f" beginning. In a batch of {LARGE_BATCH:,} rows, more than Lambda hands over at once, that hardly counts; in a 6 MB"
+        f" event {GROUPS} accounts have {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
+    )
+    report.table(("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "each further chunk"), table)
+
+
+def _batches(size: int, groups: int) -> float:
+    """Return the CPU seconds of so many rows in events as large as Lambda's, one after the other."""
+    count = min(size, traffic.EVENT_ROWS)
+    made = traffic.event(count, groups)
+    rounds = 5 if size >= 100_000 else ROUNDS
+    repeats = max(1, 2_000 // size)
+    events = [traffic.later(made, number) for number in range(size // count)]
+    works: list[Delivery] = [delivery(groups=groups) for _ in range((rounds + 1) * repeats)]
+
+    def carry_out() -> None:
+        work = works.pop()
+        for event in events:
+            _carry_out(work, event)
+
+    return cpu_seconds({"worker": carry_out}, rounds, repeats)["worker"]
+
+
+def _one_batch(size: int, groups: int) -> float:
+    event = traffic.event(size, groups)
+    rounds = 5
+    works = [delivery(groups=groups) for _ in range(rounds + 1)]
+    return cpu_seconds({"worker": lambda: _carry_out(works.pop(), event)}, rounds, 1)["worker"]
+
+
+def delivery(groups: int = 1, url: str | None = None) -> Delivery:
+    """Return a worker with accounts, over doubles in memory; chunks are taken at once, or sent to a URL."""
+    made = Delivery(executors=Threads) if url else Delivery()
+    made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
+    made.start()
+    uploader = made.means.uploader
+    client, directory = uploader.sender.treasure_data, uploader.sender.directory
+    if url is None:
+        uploader.sender = AtOnce(client, directory)
+    else:
+        session = requests.Session()
+        session.trust_env = False
+        session.mount("http://", HTTPAdapter(pool_maxsize=16, max_retries=0))
+        uploader.sender = Sender(Client(session, url, url, client._key, made.clock), directory)  # noqa: SLF001 -- the same key
+    return made
+
+
+def _carry_out(work: Delivery, event: dict[str, Any]) -> None:
+    held = work.worker.run(event, 120_000)["batchItemFailures"]
+    if held:
+        raise RuntimeError(held)
+
+
+def _blocks(event: dict[str, Any]) -> list[bytes]:
+    contents = [
+        msgpack.unpackb(b64decode(record["kinesis"]["data"]), use_list=False) for record in event["Records"]
     ]
+    return [data for content in contents for _table, _count, data in content[6]]
 
 
-def _event(count: int, groups: int) -> dict[str, Any]:
-    delivery = Delivery()
-    rows = _rows(count)
-    for start in range(0, count, ROWS_PER_ENVELOPE):
-        account = f"account_{start // ROWS_PER_ENVELOPE % groups}"
-        delivery.put(envelope(account, {"pageviews": rows[start : start + ROWS_PER_ENVELOPE]}))
-    return {"Records": [member(record) for record in delivery.records()]}
+def _places(event: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return where the rows begin and end in each envelope."""
+    places = []
+    for record, block in zip(event["Records"], _blocks(event), strict=True):
+        begin = b64decode(record["kinesis"]["data"]).index(block)
+        places.append((begin, begin + len(block)))
+    return places
 
 
-def _blocks(event: dict[str, Any]) -> dict[tuple[str, str], list[bytes]]:
-    groups: dict[tuple[str, str], list[bytes]] = {}
-    for record in event["Records"]:
-        content = msgpack.unpackb(b64decode(record["kinesis"]["data"]), use_list=False)
-        for table, _count, data in content[6]:
-            groups.setdefault((content[1], table), []).append(data)
-    return groups
+def _json_records(count: int, per_envelope: int) -> list[str]:
+    """Return the same rows as JSON lines in base64, as a worker that calls td-client would read them."""
+    source = traffic.rows()
+    return [
+        b64encode(b"".join([json.dumps(next(source)).encode() + b"\n" for _ in range(per_envelope)])).decode()
+        for _ in range(count // per_envelope)
+    ]

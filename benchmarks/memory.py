@@ -1,0 +1,56 @@
+"""How much memory an event takes beyond what an idle worker has: `python -m benchmarks.memory FILE`, a process of its own."""
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import traffic
+
+_MB = 1 << 10
+_EVENT_BYTES = 6_000_000
+_CLEAR_PEAK = "5"
+
+
+def peak_mb(per_envelope: int) -> float:
+    """Return by how many MB the memory of a worker rises, at its most, while it carries out a 6 MB event."""
+    small = traffic.event(1000, per_envelope=per_envelope)
+    count = int(1000 * _EVENT_BYTES / len(json.dumps(small))) // per_envelope * per_envelope
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "event.json")
+        path.write_text(json.dumps(traffic.event(count, per_envelope=per_envelope)))
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.memory", str(path)], check=True, capture_output=True, text=True
+        )
+    return float(done.stdout) / _MB
+
+
+def _main(path: str) -> None:
+    from benchmarks.worker import delivery  # noqa: PLC0415 -- it imports this module
+
+    work = delivery()
+    work.worker.run(traffic.event(10), 120_000)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
+    idle = _status("VmRSS")
+    text = Path(path).read_bytes()
+    event = traffic.later(json.loads(text), 1)
+    answer = work.worker.run(event, 120_000)
+    if answer["batchItemFailures"]:
+        raise RuntimeError(answer)
+    print(_status("VmHWM") - idle)
+
+
+def _status(field: str) -> int:
+    """Return a figure of this process in KB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0])
+    raise LookupError(field)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
