@@ -48,6 +48,25 @@ def outputs_table() -> str:
     return _table(("output", "meaning"), rows)
 
 
+def alarms_table() -> str:
+    """Return a Markdown table of the template's alarms."""
+    alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
+    rows = ((f"`{_alarm_name(one)}`", _alarm_advice(one)) for one in alarms)
+    return _table(("alarm `STACK-…`", "it means, and what to do"), rows)
+
+
+def _alarm_name(alarm: dict[str, Any]) -> str:
+    return str(alarm["Properties"]["AlarmName"]["Fn::Sub"]).removeprefix("${AWS::StackName}-")
+
+
+def _alarm_advice(alarm: dict[str, Any]) -> str:
+    """Return what an alarm says, without the names of the one stack that it speaks of."""
+    said = alarm["Properties"]["AlarmDescription"]
+    text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
+    text = text.replace(" --region ${AWS::Region}", "").replace("${AWS::StackName}", "STACK")
+    return re.sub(r"(`sluice [^`]*?) --stack STACK", r"\1", text)
+
+
 def codes_table(codes: Iterable[AnyCode]) -> str:
     """Return a Markdown table of codes of the HTTP interface."""
     rows = ((f"`{code}`", str(ANSWERS[code].status), ANSWERS[code].meaning) for code in codes)
@@ -118,6 +137,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exits": exits_table,
     "parameters": parameters_table,
     "outputs": outputs_table,
+    "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
     "codes: event": lambda: codes_table(EVENT_CODES),
     "metrics: ingest": lambda: metrics_table(ingest.journal.METRICS),

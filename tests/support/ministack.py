@@ -55,6 +55,7 @@ class Ministack:
         scratch.mkdir()
         environment = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
             "HOME": str(self._folder),
             "TMPDIR": str(scratch),
             "S3_DATA_DIR": str(scratch / "s3"),
@@ -70,7 +71,14 @@ class Ministack:
             "IOT_MTLS_ENABLED": "0",
         }
         # Its own command would serve on port 443 too.
-        command = [str(_SERVER), "ministack.app:app", "--workers", "0", "--bind", f"127.0.0.1:{self._port}"]
+        command = [
+            str(_SERVER),
+            "tests.support.emulator_app:app",
+            "--workers",
+            "0",
+            "--bind",
+            f"127.0.0.1:{self._port}",
+        ]
         command += ["--certfile", str(self.certificate), "--keyfile", str(self._key), "--keep-alive", "75"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,14 @@ def resources(kind: str) -> dict[str, Any]:
 def properties(name: str) -> dict[str, Any]:
     """Return the properties of a transformed resource."""
     return transformed()["Resources"][name]["Properties"]
+
+
+def run(program: str, *arguments: str) -> tuple[int, str]:
+    """Run a program of the environment in the repository; return its exit code and all that it printed."""
+    environment = os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 def _plain(value: Any) -> Any:

@@ -75,7 +75,8 @@ def test_every_request_reaches_the_ingest() -> None:
             "Target": {"Fn::Sub": "integrations/${ApiIntegration}"},
         }
     ] == [route["Properties"] for route in resources("AWS::ApiGatewayV2::Route").values()]
-    assert {"Fn::GetAtt": ["IngestFunction", "Arn"]} == properties("ApiIntegration")["IntegrationUri"]
+    assert {"Ref": "IngestFunctionAliaslive"} == properties("ApiIntegration")["IntegrationUri"]
+    assert {"Ref": "IngestFunctionAliaslive"} == properties("ApiPermission")["FunctionName"]
     assert "2.0" == properties("ApiIntegration")["PayloadFormatVersion"]
     assert "CorsConfiguration" not in properties("Api")
 
@@ -95,7 +96,9 @@ def test_the_gateway_throttles_by_parameter() -> None:
     assert {"Ref": "ThrottlingBurst"} == settings["ThrottlingBurstLimit"]
 
 
-@pytest.mark.parametrize("logical_id", ["Stream", "OverflowQueue", "Ledger", "AsideBucket", "WriteKeySecret"])
+@pytest.mark.parametrize(
+    "logical_id", ["Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "WriteKeySecret"]
+)
 def test_what_holds_data_outlives_the_stack_in_prod_only(logical_id: str) -> None:
     """In prod it is retained; in dev and stg it goes with the stack."""
     resource = transformed()["Resources"][logical_id]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, properties, resources, template, transformed
 
 LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -63,6 +64,24 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
 }
 
 
+# Policies that are there in one mode. What they are for has no smaller name than everything.
+TRACES = ("traces", "Allow", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"})
+INTERFACES = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+}
+NETWORK = ("network", "Allow", INTERFACES)
+NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
+# What is open in the strictest mode, and what opens the rest.
+PLAIN = {"Network": "external"}
+TRACED = {"Network": "external", "Tracing": "on"}
+MANAGED = {"Network": "managed"}
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -81,7 +100,7 @@ def _named(resource: dict[str, Any]) -> str:
 def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
     """Every action of every role is listed here, each on the one resource that it is for."""
     allowed: dict[str, set[str]] = {}
-    for policy in properties(role)["Policies"]:
+    for policy in Mode(PLAIN).properties(role)["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
             assert "Allow" == statement["Effect"]
             for resource in _listed(statement["Resource"]):
@@ -90,21 +109,72 @@ def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
     assert ALLOWED[role] == allowed
 
 
+def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
+    """Return policy, effect and actions of each statement of a role that names no resource."""
+    return [
+        (policy["PolicyName"], statement["Effect"], set(_listed(statement["Action"])))
+        for policy in Mode(parameters).properties(role)["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Resource"] == "*"
+    ]
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+def test_a_role_names_every_resource_unless_aws_allows_no_name(role: str) -> None:
+    """Only X-Ray and a VPC's interfaces are allowed on everything, each only in the mode that needs it."""
+    in_vpc = role in ("WorkerRole", "RedriveRole", "AdminRole")
+
+    assert [] == _on_everything(PLAIN, role)
+    assert [TRACES] == _on_everything(TRACED, role)
+    assert ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(MANAGED, role)
+
+
+def test_only_lambda_itself_touches_interfaces() -> None:
+    """What a function's code asks of EC2 is denied, though its role has to allow it to Lambda."""
+    (policy,) = (
+        found
+        for found in Mode(MANAGED).properties("WorkerRole")["Policies"]
+        if found["PolicyName"] == "network"
+    )
+    (_, deny) = policy["PolicyDocument"]["Statement"]
+
+    assert ["lambda:SourceFunctionArn"] == list(deny["Condition"]["ArnLike"])
+
+
+def test_a_deployment_moves_the_alias_of_the_ingest_and_nothing_else() -> None:
+    """CodeDeploy's role is ours, and changes one function's aliases."""
+    role = properties("DeploymentRole")
+    (policy,) = role["Policies"]
+    move, look = policy["PolicyDocument"]["Statement"]
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+
+    assert {"Service": "codedeploy.amazonaws.com"} == trust["Principal"]
+    assert ["lambda:GetAlias", "lambda:GetProvisionedConcurrencyConfig", "lambda:UpdateAlias"] == move[
+        "Action"
+    ]
+    assert [{"Fn::GetAtt": ["IngestFunction", "Arn"]}, {"Fn::Sub": "${IngestFunction.Arn}:*"}] == move[
+        "Resource"
+    ]
+    assert ("cloudwatch:DescribeAlarms", "*") == (look["Action"], look["Resource"])
+
+
 def test_no_action_is_a_wildcard() -> None:
     """No role may do whatever a service offers, and none has a managed policy."""
+    roles = {name: found for name, found in Mode(TRACED | MANAGED).resources().items() if _is_role(found)}
     actions = [
         action
-        for role in resources("AWS::IAM::Role").values()
+        for role in roles.values()
         for policy in role["Properties"]["Policies"]
         for statement in policy["PolicyDocument"]["Statement"]
         for action in _listed(statement["Action"])
     ]
     assert [] == [action for action in actions if "*" in action]
-    assert [] == [
-        name
-        for name, role in resources("AWS::IAM::Role").items()
-        if "ManagedPolicyArns" in role["Properties"]
-    ]
+    assert {*ALLOWED, "DeploymentRole"} == roles.keys()
+    assert [] == [name for name, role in roles.items() if "ManagedPolicyArns" in role["Properties"]]
+
+
+def _is_role(resource: dict[str, Any]) -> bool:
+    return bool(resource["Type"] == "AWS::IAM::Role")
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -123,32 +193,72 @@ def test_what_holds_data_is_encrypted() -> None:
     assert {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"} == properties("Stream")["StreamEncryption"]
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
     assert properties("Ledger")["SSESpecification"]["SSEEnabled"]
-    rules = properties("AsideBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}] == rules
+    for bucket in ("AsideBucket", "SdkBucket"):
+        rules = properties(bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}] == rules
 
 
 def test_these_are_all_that_hold_data() -> None:
     """A new kind of resource that holds data has to be added to the tests of encryption and retention."""
-    kinds = {"AWS::Kinesis::Stream", "AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket"}
+    kinds = {
+        "AWS::Kinesis::Stream",
+        "AWS::SQS::Queue",
+        "AWS::DynamoDB::Table",
+        "AWS::S3::Bucket",
+        "AWS::ElastiCache::ServerlessCache",  # encrypted by itself, and TLS only
+    }
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
-    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket"} == held
+    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} == held
 
 
 @pytest.mark.parametrize(
     ("policy", "actions"), [("OverflowQueuePolicy", "sqs:*"), ("AsideBucketPolicy", "s3:*")]
 )
 def test_connections_that_are_not_encrypted_are_refused(policy: str, actions: str) -> None:
-    """The only statement of a resource's policy denies plain HTTP to everybody."""
+    """A resource's policy denies plain HTTP to everybody, and allows nobody anything."""
     (statement,) = properties(policy)["PolicyDocument"]["Statement"]
 
     assert ("Deny", "*", actions) == (statement["Effect"], statement["Principal"], statement["Action"])
     assert {"Bool": {"aws:SecureTransport": "false"}} == statement["Condition"]
 
 
-def test_the_bucket_is_closed_to_the_public() -> None:
+def test_the_bucket_of_the_sdk_is_read_by_our_distribution_alone() -> None:
+    """Its policy denies plain HTTP, and allows reading to CloudFront on behalf of the stack's own distribution."""
+    deny, allow = properties("SdkBucketPolicy")["PolicyDocument"]["Statement"]
+
+    assert ("Deny", "*", "s3:*") == (deny["Effect"], deny["Principal"], deny["Action"])
+    assert {"Bool": {"aws:SecureTransport": "false"}} == deny["Condition"]
+    assert ("Allow", "s3:GetObject") == (allow["Effect"], allow["Action"])
+    assert {"Service": "cloudfront.amazonaws.com"} == allow["Principal"]
+    assert "distribution/${SdkDistribution}" in str(allow["Condition"]["StringEquals"]["aws:SourceArn"])
+
+
+def test_the_network_lets_nothing_in() -> None:
+    """Redis hears the functions alone, and nothing else of the network hears anybody."""
+    groups = resources("AWS::EC2::SecurityGroup")
+    ways_in = {name: group["Properties"].get("SecurityGroupIngress", []) for name, group in groups.items()}
+
+    assert [] == ways_in.pop("FunctionsSecurityGroup")
+    ((redis,),) = ways_in.values()
+    assert {"Fn::GetAtt": ["FunctionsSecurityGroup", "GroupId"]} == redis["SourceSecurityGroupId"]
+    assert "CidrIp" not in redis
+
+
+def test_endpoints_of_the_network_lead_to_what_is_ours() -> None:
+    """Through the network's endpoints nobody reaches another bucket or table."""
+    reached = {
+        name: [_named(resource) for resource in _listed(statement["Resource"])]
+        for name, endpoint in resources("AWS::EC2::VPCEndpoint").items()
+        for statement in endpoint["Properties"]["PolicyDocument"]["Statement"]
+    }
+    assert {"BucketEndpoint": ["AsideBucket", "AsideBucket/*"], "LedgerEndpoint": ["Ledger"]} == reached
+
+
+@pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
+def test_a_bucket_is_closed_to_the_public(name: str) -> None:
     """All four blocks are on, and access lists are off."""
-    bucket = properties("AsideBucket")
+    bucket = properties(name)
 
     assert {
         "BlockPublicAcls": True,
@@ -206,18 +316,24 @@ def test_the_access_log_holds_no_query_string() -> None:
 
 
 def test_no_secret_passes_through_the_template() -> None:
-    """Secrets are generated in place or named by ARN; none is a parameter's or a variable's value."""
+    """Secrets are generated in place or named by ARN; none is a parameter's or a variable's value.
+
+    CloudFormation itself resolves one, the managed Redis's password: into its user, and into the secret with its URL.
+    """
     assert {"TdApiKeySecretArn", "RedisUrlSecretArn"} == {
         name for name in template()["Parameters"] if "Secret" in name
     }
-    assert "resolve:" not in str(template())
-    assert ["WriteKeySecret"] == [
+    assert ["RedisUrlSecret", "RedisUser"] == sorted(
+        name for name, found in transformed()["Resources"].items() if "resolve:" in str(found)
+    )
+    assert "resolve:" not in str(template()["Outputs"])
+    assert ["WriteKeySecret", "RedisPassword"] == [
         name
         for name, secret in resources("AWS::SecretsManager::Secret").items()
         if "GenerateSecretString" in secret["Properties"]
     ]
     assert [] == [
         name
-        for name, secret in resources("AWS::SecretsManager::Secret").items()
-        if "SecretString" in secret["Properties"]
+        for name, secret in Mode(PLAIN).resources().items()
+        if secret["Type"] == "AWS::SecretsManager::Secret" and "SecretString" in secret["Properties"]
     ]

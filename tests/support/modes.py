@@ -1,0 +1,121 @@
+"""The stack that CloudFormation makes of the template for given parameters: conditions decided, nothing deployed."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.support.sam import template, transformed
+
+_ABSENT = object()
+_NAME = re.compile(r"\$\{([^}!]+)\}")
+_SECTIONS = ("Resources", "Outputs")
+
+
+class Mode:
+    """The template under one choice of parameters.
+
+    Args:
+        parameters: those that are not left at their defaults.
+    """
+
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        defaults = {name: str(found["Default"]) for name, found in template()["Parameters"].items()}
+        assert parameters.keys() <= defaults.keys()
+        self._parameters = defaults | parameters
+        self._conditions: Mapping[str, Any] = template()["Conditions"]
+
+    def template(self) -> dict[str, Any]:
+        """Return the transformed template with what this choice leaves: no parameter, condition or rule is left."""
+        made = {"AWSTemplateFormatVersion": "2010-09-09"}
+        return made | {section: self._section(transformed()[section]) for section in _SECTIONS}
+
+    def resources(self) -> dict[str, Any]:
+        """Return the resources that are made, by logical id."""
+        return self._section(transformed()["Resources"])
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the outputs, by name."""
+        return self._section(transformed()["Outputs"])
+
+    def properties(self, name: str) -> dict[str, Any]:
+        """Return a resource's properties."""
+        found: dict[str, Any] = self.resources()[name]["Properties"]
+        return found
+
+    def refusals(self) -> list[str]:
+        """Return what the rules object to."""
+        return [
+            assertion["AssertDescription"]
+            for rule in template()["Rules"].values()
+            if self._holds(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self._holds(assertion["Assert"])
+        ]
+
+    def dangling(self) -> list[str]:
+        """Return what is named by a resource or an output and is not made."""
+        made = self.template()
+        names = {name for section in _SECTIONS for name in _named(made[section])}
+        return sorted(
+            name for name in names if name not in made["Resources"] and not name.startswith("AWS::")
+        )
+
+    def _section(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: self._decided({key: value for key, value in item.items() if key != "Condition"})
+            for name, item in found.items()
+            if "Condition" not in item or self._holds({"Condition": item["Condition"]})
+        }
+
+    def _holds(self, condition: Any) -> bool:
+        match condition:
+            case {"Condition": name}:
+                return self._holds(self._conditions[name])
+            case {"Fn::Equals": [left, right]}:
+                return str(self._decided(left)) == str(self._decided(right))
+            case {"Fn::Not": [one]}:
+                return not self._holds(one)
+            case {"Fn::And": list(several)}:
+                return all(self._holds(one) for one in several)
+            case {"Fn::Or": list(several)}:
+                return any(self._holds(one) for one in several)
+        raise AssertionError(f"a condition that is not known here: {condition}")
+
+    def _decided(self, value: Any) -> Any:
+        match value:
+            case {"Fn::If": [name, then, otherwise]}:
+                return self._decided(then if self._holds({"Condition": name}) else otherwise)
+            case {"Ref": "AWS::NoValue"}:
+                return _ABSENT
+            case {"Ref": name} if name in self._parameters:
+                return self._parameters[name]
+            case {"Fn::Sub": str(text)}:
+                filled = _NAME.sub(lambda found: self._parameters.get(found[1], found[0]), text)
+                return {"Fn::Sub": filled} if _NAME.search(filled) else filled
+            case dict():
+                members = {key: self._decided(member) for key, member in value.items()}
+                return {key: member for key, member in members.items() if member is not _ABSENT}
+            case list():
+                return [found for member in value if (found := self._decided(member)) is not _ABSENT]
+        return value
+
+
+def _named(value: Any) -> Iterator[str]:
+    """Yield the names that functions and dependencies refer to."""
+    match value:
+        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
+            yield name
+        case {"Fn::Sub": [str(text), dict(own)]}:
+            yield from (found.partition(".")[0] for found in _NAME.findall(text) if found not in own)
+            yield from _named(own)
+        case {"Fn::Sub": str(text)}:
+            yield from (found.partition(".")[0] for found in _NAME.findall(text))
+        case dict():
+            for key, member in value.items():
+                if key == "DependsOn":
+                    yield from [member] if isinstance(member, str) else member
+                else:
+                    yield from _named(member)
+        case list():
+            for member in value:
+                yield from _named(member)

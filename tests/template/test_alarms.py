@@ -1,0 +1,204 @@
+"""What is watched, what each alarm tells people to do, and what the dashboard shows."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+
+import ingest.journal
+import worker.journal
+from ops import cli
+from tests.support.modes import Mode
+from tests.support.sam import FUNCTIONS, resources, template
+
+ALARMS = resources("AWS::CloudWatch::Alarm")
+# What our metrics are told apart by: which functions count, and what.
+COUNTS = {
+    "ingest": ingest.journal.METRICS,
+    **dict.fromkeys(("worker", "redrive", "drain"), worker.journal.METRICS),
+}
+OF_AWS = {
+    "AWS/Lambda": {"Errors", "Throttles", "IteratorAge", "Invocations", "Duration"},
+    "AWS/Kinesis": {"IncomingRecords", "IncomingBytes", "WriteProvisionedThroughputExceeded"},
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
+    "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
+    "AWS/DynamoDB": {"ConsumedWriteCapacityUnits"},
+}
+TOPIC = {"Ref": "AlarmTopic"}
+TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
+
+
+def _metrics(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield namespace, name and dimensions of each metric that an alarm looks at."""
+    looked = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [
+        alarm
+    ]
+    for one in looked:
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in one["Dimensions"]}
+        yield one["Namespace"], one["MetricName"], dimensions
+
+
+def _said(alarm: dict[str, Any]) -> str:
+    said = alarm["AlarmDescription"]
+    return str(said["Fn::Sub"] if isinstance(said, dict) else said)
+
+
+def test_what_can_go_wrong_is_watched() -> None:
+    """Lag, what is set aside, the overflow, Treasure Data, Redis, the ingest, limits and errors have an alarm each."""
+    names = {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()}
+
+    assert names == {
+        f"${{AWS::StackName}}-{name}"
+        for name in (
+            *("lag-warn", "lag-page", "worker-idle"),
+            *("dead-letters", "parked", "in-doubt", "rows-ambiguous", "rows-missing"),
+            *("overflow-depth", "overflow-age"),
+            *("key-refused", "redis-errors", "ledger-errors", "signing-secrets"),
+            *("ingest-5xx", "ingest-4xx", "ingest-errors"),
+            *("throttles", "stream-throttles"),
+            *("worker-errors", "other-errors", "unforeseen-errors"),
+        )
+    }
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_looks_at_metrics_that_exist(name: str) -> None:
+    """Ours are counted by the function that is named, under the stack's stage; AWS's are those of our resources."""
+    for namespace, metric, dimensions in _metrics(ALARMS[name]["Properties"]):
+        if namespace == "Sluice":
+            assert metric in COUNTS[dimensions["service"]]
+            assert {"service", "stage"} == dimensions.keys()
+            assert {"Ref": "Stage"} == dimensions["stage"]
+        else:
+            assert metric in OF_AWS[namespace]
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_the_expression_of_an_alarm_is_about_its_metrics(name: str) -> None:
+    """One value is returned; what the expression names is what the alarm reads."""
+    metrics = ALARMS[name]["Properties"].get("Metrics")
+    if metrics is None:
+        return
+    (expression,) = (one["Expression"] for one in metrics if "Expression" in one)
+    read = {one["Id"] for one in metrics if "MetricStat" in one}
+    text = re.sub(r"\$\{\w+\}", "", expression["Fn::Sub"] if isinstance(expression, dict) else expression)
+
+    assert read == {one["Id"] for one in metrics if one.get("ReturnData") is False}
+    if text != "SUM(METRICS())":
+        assert read == set(re.findall(r"\b[a-z]+\b", text))
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_says_what_to_run(name: str) -> None:
+    """Its description names a command, with the stack and the region; those of `sluice` exist."""
+    said = _said(ALARMS[name]["Properties"])
+    commands = [shlex.split(command) for command in re.findall(r"`([^`]+)`", said)]
+
+    assert commands
+    assert len(said) < 1024
+    for command in commands:
+        if command[0] == "sluice":
+            assert ["--stack", "${AWS::StackName}", "--region", "${AWS::Region}"] == command[-4:]
+            assert _is_command(cli.main, command[1:-4]), command
+
+
+def _is_command(group: click.Command, words: list[str]) -> bool:
+    if not isinstance(group, click.Group):
+        return len(words) <= len(group.params)
+    return bool(words) and words[0] in group.commands and _is_command(group.commands[words[0]], words[1:])
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_silence_is_no_alarm(name: str) -> None:
+    """A stack without traffic is well."""
+    assert "notBreaching" == ALARMS[name]["Properties"]["TreatMissingData"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "actions"),
+    [({}, None), ({"AlarmEmail": "a@example.com"}, [TOPIC]), ({"AlarmTopicArn": TOPIC_ARN}, [TOPIC_ARN])],
+)
+def test_alarms_are_told_by_mail_or_to_a_topic(parameters: dict[str, str], actions: list[Any] | None) -> None:
+    """All alarms are told when they are raised and when they are over, or none."""
+    mode = Mode(parameters)
+
+    assert ("AlarmTopic" in mode.resources()) == ("AlarmEmail" in parameters)
+    for name in ALARMS:
+        alarm = mode.properties(name)
+        assert (actions, actions) == (alarm.get("AlarmActions"), alarm.get("OKActions"))
+
+
+def test_the_topic_takes_messages_of_our_alarms_alone() -> None:
+    """CloudWatch may publish for alarms of this stack; nobody else is let in."""
+    (statement,) = Mode({"AlarmEmail": "a@example.com"}).properties("AlarmTopicPolicy")["PolicyDocument"][
+        "Statement"
+    ]
+
+    assert ("Allow", "sns:Publish") == (statement["Effect"], statement["Action"])
+    assert {"Service": "cloudwatch.amazonaws.com"} == statement["Principal"]
+    assert "alarm:${AWS::StackName}-*" in str(statement["Condition"])
+
+
+def test_lag_is_measured_against_the_retention() -> None:
+    """The alarm to get up for is raised at a quarter of the retention, well before rows are set aside."""
+    alarm = Mode({"RetentionHours": "24"}).properties("LagPageAlarm")
+
+    assert "age / (24 * 36000)" == alarm["Metrics"][0]["Expression"]  # 24 h are 24 * 36000 ms per cent
+    assert 25 == alarm["Threshold"]
+
+
+def _dashboard() -> list[dict[str, Any]]:
+    body = template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    widgets: list[dict[str, Any]] = json.loads(body)["widgets"]
+    return widgets
+
+
+def test_the_dashboard_tells_the_story_from_left_to_right() -> None:
+    """Requests, stream, delivered; below them lag, failures and cost drivers; above all of them the alarms."""
+    placed = sorted((widget["y"], widget["x"], widget["properties"]["title"]) for widget in _dashboard())
+
+    assert ["Alarms", "Requests", "Stream", "Delivered", "Lag", "Failures", "Cost"] == [
+        title.lstrip("0123456789 ").split()[0].rstrip(":") for _, _, title in placed
+    ]
+
+
+def test_widgets_do_not_overlap() -> None:
+    """Each has its place on the 24 columns."""
+    cells = [
+        (x, y)
+        for widget in _dashboard()
+        for x in range(widget["x"], widget["x"] + widget["width"])
+        for y in range(widget["y"], widget["y"] + widget["height"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def test_the_dashboard_shows_every_alarm() -> None:
+    """Its alarms are all there are."""
+    (shown,) = (widget["properties"]["alarms"] for widget in _dashboard() if widget["type"] == "alarm")
+
+    assert {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()} == {
+        arn.rpartition(":alarm:")[2] for arn in shown
+    }
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    """Ours are counted by the function that is named; AWS's are of resources of the template."""
+    named = {"Stream", "OverflowQueue.QueueName", "Ledger", "Api", *FUNCTIONS}
+    for widget in _dashboard():
+        for metric in widget["properties"].get("metrics", ()):
+            match [part for part in metric if isinstance(part, str)]:
+                case ["Sluice", name, "service", service, "stage", "${Stage}"]:
+                    assert name in COUNTS[service]
+                case [namespace, name, _, value]:
+                    assert name in OF_AWS[namespace]
+                    assert value.strip("${}") in named
+                case []:
+                    assert "expression" in metric[0]
+                case other:
+                    raise AssertionError(f"a metric that this test does not know: {other}")

@@ -1,0 +1,350 @@
+"""What is made in each mode, and how it is wired: three networks, with and without domain, SDK hosting and SnapStart."""
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.modes import Mode
+from tests.support.sam import FUNCTIONS, run, template, transformed
+
+NETWORKS = {
+    "managed": {"Network": "managed"},
+    "existing": {
+        "Network": "existing",
+        "SubnetIds": "subnet-0a1b2c3d,subnet-1a1b2c3d",
+        "SecurityGroupIds": "sg-0a1b2c3d",
+    },
+    "external": {"Network": "external"},
+}
+DOMAINS = {"domain": {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}, "no domain": {}}
+SDKS = {"sdk": {"SdkHosting": "on"}, "no sdk": {"SdkHosting": "off"}}
+SNAPSHOTS = {"snapstart": {"SnapStart": "on"}, "no snapstart": {"SnapStart": "off"}}
+MODES = {
+    ", ".join(names): NETWORKS[names[0]] | DOMAINS[names[1]] | SDKS[names[2]] | SNAPSHOTS[names[3]]
+    for names in product(NETWORKS, DOMAINS, SDKS, SNAPSHOTS)
+}
+
+IN_MANAGED = {
+    "Vpc",
+    "PrivateSubnetA",
+    "PrivateSubnetB",
+    "PublicSubnetA",
+    "InternetGateway",
+    "InternetGatewayAttachment",
+    "NatAddressA",
+    "NatGatewayA",
+    "PublicRoutes",
+    "PublicWayOut",
+    "PublicRoutesOfA",
+    "PrivateRoutesA",
+    "PrivateRoutesB",
+    "PrivateWayOutA",
+    "PrivateWayOutB",
+    "PrivateRoutesOfA",
+    "PrivateRoutesOfB",
+    "BucketEndpoint",
+    "LedgerEndpoint",
+    "FunctionsSecurityGroup",
+    "RedisSecurityGroup",
+    "Redis",
+    "RedisUser",
+    "RedisUserGroup",
+    "RedisPassword",
+}
+WITH_TWO_NAT_GATEWAYS = {"PublicSubnetB", "NatAddressB", "NatGatewayB", "PublicRoutesOfB"}
+WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
+WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
+ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_mode_makes_its_resources_and_no_others(name: str) -> None:
+    """What belongs to the network, the domain and the SDK is there with them alone; the rest always is."""
+    optional = IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE
+    chosen = MODES[name]
+    expected = transformed()["Resources"].keys() - optional
+    expected |= IN_MANAGED if chosen["Network"] == "managed" else set()
+    expected |= WITH_DOMAIN if "DomainName" in chosen else set()
+    expected |= WITH_SDK if chosen["SdkHosting"] == "on" else set()
+
+    assert expected == Mode(chosen).resources().keys()
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_in_a_mode_everything_that_is_named_is_made(name: str) -> None:
+    """No resource and no output refers to one that the mode leaves out, and no rule objects."""
+    mode = Mode(MODES[name])
+
+    assert [] == mode.dangling()
+    assert [] == mode.refusals()
+
+
+def test_every_mode_is_clean(tmp_path: Path) -> None:
+    """cfn-lint has nothing to say about what CloudFormation makes in any mode."""
+    paths = []
+    for number, chosen in enumerate(MODES.values()):
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(json.dumps(Mode(chosen).template()))
+
+    assert (0, "") == run("cfn-lint", *map(str, paths))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_needs_redis_is_in_the_vpc_and_nothing_else(network: str) -> None:
+    """Worker, redrive and administration ask Redis; ingest and drainer are in no VPC, whatever the network."""
+    mode = Mode(NETWORKS[network])
+    inside = {name for name in FUNCTIONS if "VpcConfig" in mode.properties(name)}
+
+    assert inside == (
+        set() if network == "external" else {"WorkerFunction", "RedriveFunction", "AdminFunction"}
+    )
+
+
+def test_functions_join_the_managed_network() -> None:
+    """They are in both private subnets, whose ways out are NAT and the two endpoints."""
+    mode = Mode(NETWORKS["managed"])
+
+    assert {
+        "SecurityGroupIds": [{"Fn::GetAtt": ["FunctionsSecurityGroup", "GroupId"]}],
+        "SubnetIds": [{"Ref": "PrivateSubnetA"}, {"Ref": "PrivateSubnetB"}],
+    } == mode.properties("WorkerFunction")["VpcConfig"]
+    for zone in "AB":
+        way_out = mode.properties(f"PrivateWayOut{zone}")
+        routes = mode.properties(f"PrivateRoutesOf{zone}")
+        assert {"Ref": f"PrivateRoutes{zone}"} == way_out["RouteTableId"] == routes["RouteTableId"]
+        assert {"Ref": f"PrivateSubnet{zone}"} == routes["SubnetId"]
+    for endpoint in ("BucketEndpoint", "LedgerEndpoint"):
+        assert [{"Ref": "PrivateRoutesA"}, {"Ref": "PrivateRoutesB"}] == mode.properties(endpoint)[
+            "RouteTableIds"
+        ]
+    assert {"Ref": "PublicSubnetA"} == mode.properties("NatGatewayA")["SubnetId"]
+    assert {"Ref": "InternetGateway"} == mode.properties("PublicWayOut")["GatewayId"]
+
+
+def test_functions_join_an_existing_network() -> None:
+    """They are in the subnets and security groups that are given."""
+    config = Mode(NETWORKS["existing"]).properties("WorkerFunction")["VpcConfig"]
+
+    assert {
+        "SecurityGroupIds": _split("sg-0a1b2c3d"),
+        "SubnetIds": _split("subnet-0a1b2c3d,subnet-1a1b2c3d"),
+    } == config
+
+
+@pytest.mark.parametrize(("gateways", "of_b"), [("one", "NatGatewayA"), ("two", "NatGatewayB")])
+def test_a_zone_goes_out_through_its_own_gateway_where_there_are_two(gateways: str, of_b: str) -> None:
+    """With one NAT gateway both zones use it; with two each uses its own, in its own public subnet."""
+    mode = Mode(NETWORKS["managed"] | {"NatGateways": gateways})
+
+    assert {"Ref": "NatGatewayA"} == mode.properties("PrivateWayOutA")["NatGatewayId"]
+    assert {"Ref": of_b} == mode.properties("PrivateWayOutB")["NatGatewayId"]
+    assert (WITH_TWO_NAT_GATEWAYS <= mode.resources().keys()) == (gateways == "two")
+    assert [] == mode.dangling()
+
+
+def test_zones_can_be_chosen() -> None:
+    """By default the region's first two are used; ElastiCache Serverless is not in every zone."""
+    for parameters, zone in (
+        ({}, lambda number: {"Fn::Select": [number, {"Fn::GetAZs": ""}]}),
+        (
+            {"Zones": "us-east-1b,us-east-1d"},
+            lambda number: {"Fn::Select": [number, _split("us-east-1b,us-east-1d")]},
+        ),
+    ):
+        mode = Mode(NETWORKS["managed"] | {"NatGateways": "two"} | parameters)
+        for number, letter in enumerate("AB"):
+            for kind in ("Private", "Public"):
+                assert zone(number) == mode.properties(f"{kind}Subnet{letter}")["AvailabilityZone"]
+
+
+def test_the_managed_redis_is_reached_with_its_password_over_tls() -> None:
+    """The secret that the functions read holds the URL: TLS, the only user, its password, the cache's address."""
+    mode = Mode(NETWORKS["managed"])
+    url = mode.properties("RedisUrlSecret")["SecretString"]["Fn::Sub"]
+    user = mode.properties("RedisUser")
+
+    assert url == (
+        f"rediss://{user['UserName']}:{{{{resolve:secretsmanager:${{RedisPassword}}}}}}"
+        "@${Redis.Endpoint.Address}:${Redis.Endpoint.Port}"
+    )
+    assert [{"Fn::Sub": "{{resolve:secretsmanager:${RedisPassword}}}"}] == user["AuthenticationMode"][
+        "Passwords"
+    ]
+    assert {"Ref": "RedisUserGroup"} == mode.properties("Redis")["UserGroupId"]
+    assert [{"Ref": "RedisUser"}] == mode.properties("RedisUserGroup")["UserIds"]
+
+
+@pytest.mark.parametrize("network", ["existing", "external"])
+def test_another_redis_is_named_by_a_secret(network: str) -> None:
+    """Its URL is in the secret that is given, or in an empty one, to be filled."""
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
+    given = Mode(NETWORKS[network] | {"RedisUrlSecretArn": arn})
+
+    assert "RedisUrlSecret" not in given.resources()
+    assert arn == given.properties("WorkerFunction")["Environment"]["Variables"]["REDIS_URL_SECRET"]
+    assert "SecretString" not in Mode(NETWORKS[network]).properties("RedisUrlSecret")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "objection"),
+    [
+        (
+            {"RedisUrlSecretArn": "arn:aws:secretsmanager:x:1:secret:y"},
+            "A managed network has a Redis of its own",
+        ),
+        ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing needs SubnetIds."),
+        ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing needs SecurityGroupIds."),
+        ({"DomainName": "events.example.com"}, "DomainName needs HostedZoneId"),
+        ({"SdkDomainName": "static.example.com"}, "SdkDomainName needs SdkCertificateArn."),
+        (
+            {"SdkDomainName": "static.example.com", "SdkCertificateArn": "arn", "SdkHosting": "off"},
+            "SdkDomainName needs SdkHosting on.",
+        ),
+        (
+            {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
+            "Alarms go to AlarmEmail or to AlarmTopicArn",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_once(parameters: dict[str, str], objection: str) -> None:
+    """The rules say what is wrong before anything is made."""
+    (said,) = Mode(parameters).refusals()
+
+    assert said.startswith(objection)
+
+
+def test_a_domain_is_brought_up_in_one_deploy() -> None:
+    """The certificate proves itself in the zone, the API answers under the name, and its address is told."""
+    mode = Mode(DOMAINS["domain"])
+    certificate = mode.properties("Certificate")
+
+    assert "DNS" == certificate["ValidationMethod"]
+    assert [{"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}] == certificate[
+        "DomainValidationOptions"
+    ]
+    (configuration,) = mode.properties("ApiDomain")["DomainNameConfigurations"]
+    assert ({"Ref": "Certificate"}, "TLS_1_2") == (
+        configuration["CertificateArn"],
+        configuration["SecurityPolicy"],
+    )
+    assert {
+        "ApiId": {"Ref": "Api"},
+        "DomainName": {"Ref": "ApiDomain"},
+        "Stage": {"Ref": "ApiStage"},
+    } == mode.properties("ApiMapping")
+    assert {"Fn::GetAtt": ["ApiDomain", "RegionalDomainName"]} == mode.properties("ApiRecord")["AliasTarget"][
+        "DNSName"
+    ]
+    assert "https://events.example.com" == mode.outputs()["ApiUrl"]["Value"]
+    assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
+
+
+def test_the_sdk_is_served_under_a_name_of_ours_or_cloudfronts() -> None:
+    """With a domain the distribution has its certificate and a record; the URL is told either way."""
+    certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
+    own = Mode(
+        {
+            "SdkDomainName": "static.example.com",
+            "SdkCertificateArn": certificate,
+            "HostedZoneId": "Z0123456789ABC",
+        }
+    )
+    named, unnamed = _distribution(own), _distribution(Mode({}))
+
+    assert (["static.example.com"], certificate, "TLSv1.2_2021") == (
+        named["Aliases"],
+        named["ViewerCertificate"]["AcmCertificateArn"],
+        named["ViewerCertificate"]["MinimumProtocolVersion"],
+    )
+    assert ("SdkRecord" in own.resources(), "SdkRecord" in Mode({}).resources()) == (True, False)
+    assert {"CloudFrontDefaultCertificate": "true"} == {
+        key: str(value).lower() for key, value in unnamed["ViewerCertificate"].items()
+    }
+    assert "Aliases" not in unnamed
+    assert {"SdkBucket", "SdkUrl", "SdkDistribution"} <= own.outputs().keys()
+    assert {"SdkBucket", "SdkUrl", "SdkDistribution"}.isdisjoint(Mode(SDKS["no sdk"]).outputs())
+
+
+def test_any_page_may_load_the_sdk() -> None:
+    """Its answers allow every origin, without credentials, and go over TLS; S3 is asked with a signature."""
+    mode = Mode({})
+    cors = mode.properties("SdkHeaders")["ResponseHeadersPolicyConfig"]["CorsConfig"]
+    behaviour = _distribution(mode)["DefaultCacheBehavior"]
+    (origin,) = _distribution(mode)["Origins"]
+
+    assert ({"Items": ["*"]}, False) == (
+        cors["AccessControlAllowOrigins"],
+        cors["AccessControlAllowCredentials"],
+    )
+    assert {"Ref": "SdkHeaders"} == behaviour["ResponseHeadersPolicyId"]
+    assert "redirect-to-https" == behaviour["ViewerProtocolPolicy"]
+    assert {"Fn::GetAtt": ["SdkAccess", "Id"]} == origin["OriginAccessControlId"]
+    assert {"Fn::GetAtt": ["SdkBucket", "RegionalDomainName"]} == origin["DomainName"]
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_the_ingest_starts_from_a_snapshot_if_wanted(setting: str) -> None:
+    """SnapStart applies to published versions, to which the alias leads."""
+    ingest = Mode({"SnapStart": setting}).properties("IngestFunction")
+
+    assert ingest.get("SnapStart") == ({"ApplyOn": "PublishedVersions"} if setting == "on" else None)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "function"),
+    [("IngestConcurrency", "IngestFunction"), ("WorkerConcurrency", "WorkerFunction")],
+)
+def test_concurrency_is_reserved_if_wanted(parameter: str, function: str) -> None:
+    """By default none is: a new account may have too little for it."""
+    assert "ReservedConcurrentExecutions" not in Mode({}).properties(function)
+    assert "7" == Mode({parameter: "7"}).properties(function)["ReservedConcurrentExecutions"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("dev", "AllAtOnce"), ("stg", "AllAtOnce"), ("prod", "Canary10Percent5Minutes")]
+)
+def test_a_new_ingest_is_tried_on_a_few_in_prod(stage: str, kind: str) -> None:
+    """CodeDeploy moves the alias, in prod by way of a canary, and back when an alarm is raised."""
+    mode = Mode({"Stage": stage})
+    group = mode.properties("IngestFunctionDeploymentGroup")
+    alias = mode.resources()["IngestFunctionAliaslive"]
+
+    assert {"Fn::Sub": [f"CodeDeployDefault.Lambda{kind}", {}]} == group["DeploymentConfigName"] or str(
+        group["DeploymentConfigName"]
+    ).count(kind)
+    assert [{"Name": {"Ref": "IngestErrorsAlarm"}}, {"Name": {"Ref": "Ingest5xxAlarm"}}] == group[
+        "AlarmConfiguration"
+    ]["Alarms"]
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    assert {"Fn::GetAtt": ["DeploymentRole", "Arn"]} == group["ServiceRoleArn"]
+    assert "CodeDeployLambdaAliasUpdate" in alias["UpdatePolicy"]
+
+
+@pytest.mark.parametrize(("setting", "mode"), [("on", "Active"), ("off", "PassThrough")])
+def test_functions_are_traced_if_wanted(setting: str, mode: str) -> None:
+    """X-Ray is on or off for all of them."""
+    made = Mode({"Tracing": setting})
+
+    assert {mode} == {made.properties(name)["TracingConfig"]["Mode"] for name in FUNCTIONS}
+
+
+def test_each_condition_decides_something() -> None:
+    """Every mode-dependent name of these tests stands in the template."""
+    conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
+
+    assert (IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
+        "TdApiKeySecret",
+        "RedisUrlSecret",
+    }
+
+
+def _split(text: str) -> dict[str, Any]:
+    return {"Fn::Split": [",", text]}
+
+
+def _distribution(mode: Mode) -> dict[str, Any]:
+    config: dict[str, Any] = mode.properties("SdkDistribution")["DistributionConfig"]
+    return config

@@ -1,0 +1,58 @@
+"""What the managed Redis's only user may do, tried on a Valkey with the template's access string."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from local import valkey
+from shared.accounts import Account
+from shared.clock import SystemClock
+from tests.support.delivery import CollectedJournal
+from tests.support.sam import properties
+from worker import register
+from worker.accounts import Directory
+from worker.redis_client import connect
+
+PASSWORD = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Valkey, for the template's user."""
+    user = properties("RedisUser")
+    process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
+    try:
+        with redis.Redis.from_url(f"redis://127.0.0.1:{port}") as server:
+            server.execute_command(
+                "ACL", "SETUSER", user["UserName"], f">{PASSWORD}", *user["AccessString"].split()
+            )
+        yield f"redis://{user['UserName']}:{PASSWORD}@127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_the_user_may_do_what_functions_do(url: str) -> None:
+    """Accounts are applied, changed, listed and looked up."""
+    client = connect(url)
+    with client:
+        register.apply(client, {"shop": Account("shop"), "news": Account("media")}, 0.0)
+        register.apply(client, {"shop": Account("shop")}, 0.0)
+        register.change(client, "shop", Account("store"))
+
+        assert {"shop": Account("store")} == register.applied(client)
+        assert "1970-01-01T00:00:00+00:00" == register.applied_at(client)
+        directory = Directory(lambda: client, SystemClock(), CollectedJournal())
+        assert {"shop": Account("store"), "news": "unknown_account"} == directory.resolve(["shop", "news"])
+        assert client.ping()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["GET other", "SET other 1", "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "SHUTDOWN", "EVAL x 0"],
+)
+def test_the_user_may_do_nothing_else(url: str, command: str) -> None:
+    """Other keys and whatever endangers the server are refused."""
+    with connect(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command.split())
