@@ -1,7 +1,7 @@
 """`sluice doctor`: looks at a stack from the outside in and says in words what is wrong."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -11,12 +11,16 @@ import click
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import screen
+from ops import accounts, screen
 from ops.failure import UNFINISHED, Failure, explained
 from ops.keys import signing_secrets
 from ops.look import Look
+from ops.measure import AGES, Measured, Measurement
+from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
 from shared import write_key
+from shared.clock import SystemClock
+from worker.marked import MEASURE_TABLE
 from worker.record import from_stream
 from worker.search import list_shards
 
@@ -26,6 +30,7 @@ MARKED_TABLE = "sluice_doctor"
 _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
 _FOUND_SECONDS = 60.0
+_LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
 _MAPPING = {
     "MaximumRetryAttempts": -1,
     "MaximumRecordAgeInSeconds": -1,
@@ -64,12 +69,17 @@ class Doctor:
     Args:
         stack: which one.
         account: whose key is tried, and to whose database the marked event goes; None for any active one.
+
+    Attributes:
+        account: the same, once it has looked.
+        assumed: what the worker takes for true of Treasure Data, in minutes, once it has looked.
     """
 
     def __init__(self, stack: Stack, account: str | None = None) -> None:
         self._stack = stack
         self._url = stack.outputs["ApiUrl"]
-        self._account = account
+        self.account = account
+        self.assumed: dict[str, int] = {}
         self._key = ""
 
     def findings(self) -> Iterator[Finding]:
@@ -174,16 +184,17 @@ class Doctor:
             accounts = redis["accounts"]
             yield _ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
             active = sorted(name for name, fields in accounts.items() if fields["status"] == "active")
-            self._account = self._account or (active[0] if active else None)
+            self.account = self.account or (active[0] if active else None)
         yield from _treasure_data(answer["treasure_data"])
+        self.assumed = answer.get("assumed", {})
 
     def _write_key(self) -> Iterator[Finding]:
         signing = signing_secrets(self._stack)
-        if self._account is None:
+        if self.account is None:
             yield Finding("write key", "unknown", "there is no active account whose key could be tried")
             return
         secret_id = next(reversed(signing))
-        self._key = write_key.sign(self._account, secret_id, signing[secret_id])
+        self._key = write_key.sign(self.account, secret_id, signing[secret_id])
         answer = requests.post(
             f"{self._url}/v1/events",
             json={"events": []},
@@ -197,7 +208,7 @@ class Doctor:
                 f"the ingest refuses a key under {secret_id} ({code}): a new secret needs five minutes",
             )
         else:
-            yield _ok("write key", f"a key of {self._account} under {secret_id} is accepted")
+            yield _ok("write key", f"a key of {self.account} under {secret_id} is accepted")
 
     def _ledger(self) -> Iterator[Finding]:
         name = self._stack.outputs["LedgerTable"]
@@ -312,12 +323,36 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
 @works_on_stack
 @click.option("--account", help="Whose key to try; by default the first active account's.")
 @click.option("--no-event", is_flag=True, help=f"Do not send a marked event to the table {MARKED_TABLE}.")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure how long Treasure Data remembers an id and how soon it shows rows.",
+)
+@click.option(
+    "--up-to",
+    type=LENGTH,
+    default=5400.0,
+    show_default="90min",
+    help="With --measure: the oldest id to try, which takes as long.",
+)
+@screen.yes_option
 @screen.json_option
 @click.pass_context
-def command(ctx: click.Context, stack: Stack, *, account: str | None, no_event: bool, as_json: bool) -> None:
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    account: str | None,
+    no_event: bool,
+    measure: bool,
+    up_to: float,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Look at a stack from the outside in, and say in words what is wrong.
 
-    Where nothing is, one marked event is sent through and looked for in the ledger.
+    Where nothing is, one marked event is sent through and looked for in the ledger. With --measure marked rows are written
+    to Treasure Data, after a question.
     """
     doctor = Doctor(stack, account)
     found = []
@@ -327,12 +362,67 @@ def command(ctx: click.Context, stack: Stack, *, account: str | None, no_event: 
     if not no_event and all(finding.state != "fault" for finding in found):
         found.append(doctor.send_marked())
         _show(found[-1], as_json=as_json)
+    if measure:
+        for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
+            found.append(finding)
+            _show(finding, as_json=as_json)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         screen.show_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
     else:
         screen.say(f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.")
     ctx.exit(UNFINISHED if faults else 0)
+
+
+def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[Finding]:
+    """Measure, and return what was found; of a measurement that is broken off, what is known."""
+    if doctor.account is None:
+        raise Failure(
+            "no active account is known whose database could be measured with: apply accounts first"
+        )
+    database = accounts.one(stack, doctor.account).database
+    ages = [age for age in AGES if age <= up_to]
+    screen.confirm(
+        f"This writes up to {1 + 3 * len(ages)} marked rows to {database}.{MEASURE_TABLE}, and takes {screen.lasting(up_to)} "
+        "and some minutes. Begin?",
+        yes=yes,
+    )
+    clock = SystemClock()
+    began = clock.now()
+
+    def show(text: str) -> None:
+        click.echo(f"{screen.lasting(clock.now() - began):>12}  {text}", err=True)
+
+    measurement = Measurement(stack.administer, clock, database, uuid4().hex[:12], show)
+    try:
+        measurement.run(ages)
+    except KeyboardInterrupt:
+        click.echo("broken off; so far:", err=True)
+    return measured(measurement.found, doctor.assumed)
+
+
+def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
+    """Return what a measurement means for what the worker takes for true of Treasure Data."""
+    delay, memory = assumed["query_delay_minutes"] * 60, assumed["memory_minutes"] * 60
+    hidden, remembered = screen.lasting(found.hidden), screen.lasting(found.remembered)
+    waits = f"the worker waits {screen.lasting(delay)}"
+    if found.shown is not None:
+        said = f"rows are shown after {hidden} to {screen.lasting(found.shown)}, and {waits}"
+        late = found.shown > delay
+    else:
+        said, late = f"after {hidden} a row was not shown, and {waits}", found.hidden > delay
+    state = "fault" if late else "unknown" if found.shown is None else "ok"
+    findings = [Finding("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
+    if found.forgotten is not None and found.forgotten <= memory:
+        minutes = int(found.remembered // 60)
+        advice = f"set TdMemoryMinutes to {minutes} and `sam deploy`, or rows may be doubled"
+        if minutes < _LEAST_MEMORY_MINUTES:
+            advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its least; a send that is repeated late may double rows"
+        said = f"an id of {screen.lasting(found.forgotten)} is forgotten, and the worker relies on {screen.lasting(memory)}: {advice}"
+        return [*findings, _fault("id memory", said)]
+    until = "" if found.forgotten is None else f", and forgotten at {screen.lasting(found.forgotten)}"
+    said = f"an id of {remembered} is remembered{until}; the worker relies on {screen.lasting(memory)}"
+    return [*findings, Finding("id memory", "ok" if found.remembered >= memory else "unknown", said)]
 
 
 _MARKS = {"ok": "ok     ", "fault": "FAULT  ", "unknown": "?      "}

@@ -19,11 +19,22 @@ def moment(text: str, now: float) -> float:
     """
     if text == "now":
         return now
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return now - float(ago[1]) * _SECONDS[ago[2]]
+    if _AGO.fullmatch(text):
+        return now - length(text)
     found = datetime.fromisoformat(text)
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def length(text: str) -> float:
+    """Return the seconds that a text means: `90min`, `2h`, `3d`.
+
+    Raises:
+        ValueError: it means none.
+    """
+    found = _AGO.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 def is_relative(text: str) -> bool:
@@ -46,4 +57,20 @@ class Moment(click.ParamType):
             self.fail(f"{value!r} is no time: 2026-11-24T03:00, 90min (ago), 2h, 3d", param, ctx)
 
 
+class Length(click.ParamType):
+    """A length of time, in seconds."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the option's text."""
+        if isinstance(value, float):
+            return value
+        try:
+            return length(value)
+        except ValueError:
+            self.fail(f"{value!r} is no length of time: 90min, 2h, 3d", param, ctx)
+
+
 MOMENT = Moment()
+LENGTH = Length()

@@ -15,6 +15,7 @@ from shared.clock import Clock
 from worker import register
 from worker.chunk import compress
 from worker.deadline import Deadline
+from worker.marked import MarkedRows
 from worker.sandbox import Sandbox
 from worker.secret import SecretUnavailableError
 from worker.treasure_data import Asked, TreasureData, Verdict
@@ -33,19 +34,29 @@ class Admin:
         connect: returns the Redis client.
         treasure_data: Treasure Data.
         clock: tells the time.
+        assumed: what the worker takes for true of Treasure Data: `memory_minutes` and `query_delay_minutes`.
     """
 
-    def __init__(self, connect: Callable[[], Any], treasure_data: TreasureData, clock: Clock) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        treasure_data: TreasureData,
+        clock: Clock,
+        assumed: Mapping[str, int] | None = None,
+    ) -> None:
         self._connect = connect
         self._treasure_data = treasure_data
         self._clock = clock
+        self._assumed = dict(assumed or {})
+        self._marked = MarkedRows(treasure_data, clock)
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Carry out a request.
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`) and `check` (return how Redis and Treasure Data look).
+                `fields`), `check` (return how Redis and Treasure Data look), `send_marked` (`database`, `mark`, `id`, `time`)
+                and `ask_marked` (`database`, `mark`, `time`).
             deadline: for questions to Treasure Data.
         """
         try:
@@ -60,7 +71,17 @@ class Admin:
                     register.change(self._connect(), name, Account.from_fields(fields))
                     return self._accounts()
                 case {"do": "check"}:
-                    return {"redis": self._check_redis(), "treasure_data": self._check_td(deadline)}
+                    return {
+                        "redis": self._check_redis(),
+                        "treasure_data": self._check_td(deadline),
+                        "assumed": self._assumed,
+                    }
+                case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
+                    if database not in self._active_databases():
+                        return {"error": "unknown_database", "message": f"no account's rows go to {database}"}
+                    return self._marked.send(database, mark, of_id, time)
+                case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
+                    return self._marked.ask(database, mark, time, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
         except (InvalidAccountError, ValueError) as error:
@@ -90,7 +111,7 @@ class Admin:
         """Tell whether Treasure Data is there, and what our key may do; nothing is written."""
         td = self._treasure_data
         answers: dict[str, Any] = {"answers": td.answers(), "knows_key": td.knows_key()}
-        databases = sorted({one["database"] for one in self._databases() if one["status"] == "active"})
+        databases = self._active_databases()
         if not databases or not answers["knows_key"]:
             return answers
         database = databases[0]
@@ -105,11 +126,12 @@ class Admin:
             "may_query": None if asked is Asked.UNDECIDED else asked is not Asked.FORBIDDEN,
         }
 
-    def _databases(self) -> list[dict[str, str]]:
+    def _active_databases(self) -> list[str]:
         try:
-            return list(self._accounts()["accounts"].values())
+            accounts = self._accounts()["accounts"].values()
         except (redis.RedisError, SecretUnavailableError, InvalidAccountError):
             return []
+        return sorted({one["database"] for one in accounts if one["status"] == "active"})
 
 
 def _redis_failure(error: Exception) -> dict[str, Any]:
@@ -126,5 +148,10 @@ def _sandbox() -> Sandbox:
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Carry out a request of the `sluice` command."""
     sandbox = _sandbox()
-    admin = Admin(sandbox.redis, sandbox.treasure_data, sandbox.clock)
+    settings = sandbox.settings
+    assumed = {
+        "memory_minutes": settings.td_memory_minutes,
+        "query_delay_minutes": settings.td_query_delay_minutes,
+    }
+    admin = Admin(sandbox.redis, sandbox.treasure_data, sandbox.clock, assumed)
     return admin.run(event, Deadline.of(sandbox.clock, context.get_remaining_time_in_millis()))

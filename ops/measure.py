@@ -1,0 +1,170 @@
+"""Measures what nobody documents of Treasure Data: how long it remembers an id, and how soon queries show rows.
+
+For each age one marked row is sent under an id of its own at the beginning, and when the id has that age a second row
+under the same id. Where the second row is shown, the id was forgotten. A third row, sent right behind it under a fresh
+id, tells when the second one would have to be shown.
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from ops import screen
+from ops.failure import Failure
+from shared.clock import Clock
+
+AGES = (60.0, 300.0, 600.0, 1200.0, 1800.0, 2700.0, 3600.0, 4500.0, 5400.0, 7200.0, 10_800.0)
+"""The ages of ids that are tried, in seconds."""
+MOST_DELAY = 1800.0
+"""What is not shown after so many seconds is not waited for any longer."""
+
+_FIRST_ASK = 5.0
+_LONGEST_PAUSE = 60.0
+_SURE = 60.0  # a row that is not there is asked for once more, so much later
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was found, in seconds.
+
+    Attributes:
+        hidden: after so long a row was not yet shown.
+        shown: after so long it was; None where it was not, as far as was looked.
+        kept: ages of ids that were remembered.
+        gone: ages of ids that were forgotten.
+    """
+
+    hidden: float = 0.0
+    shown: float | None = None
+    kept: set[float] = field(default_factory=set)
+    gone: set[float] = field(default_factory=set)
+
+    @property
+    def forgotten(self) -> float | None:
+        """The youngest age of an id that was forgotten; None where none was."""
+        return min(self.gone, default=None)
+
+    @property
+    def remembered(self) -> float:
+        """The oldest age of an id that was remembered, of those younger than any that was forgotten; 0 where none was."""
+        return max((age for age in self.kept if self.forgotten is None or age < self.forgotten), default=0.0)
+
+
+class Measurement:
+    """One measurement.
+
+    Args:
+        administer: has the administration's function do something.
+        clock: paces it.
+        database: where the marked rows go.
+        mark: begins the name of each of them.
+        show: is told how far it is.
+
+    Attributes:
+        found: what is known so far.
+    """
+
+    def __init__(
+        self,
+        administer: Callable[..., dict[str, Any]],
+        clock: Clock,
+        database: str,
+        mark: str,
+        show: Callable[[str], None],
+    ) -> None:
+        self._administer = administer
+        self._clock = clock
+        self._database = database
+        self._mark = mark
+        self._show = show
+        self._began = clock.now()
+        self._time = int(self._began)
+        self.found = Measured()
+        self._order = count()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._sent: dict[str, float] = {}
+
+    def run(self, ages: Sequence[float]) -> Measured:
+        """Measure with ids of these ages, in seconds, rising; without any only how soon rows are shown.
+
+        Raises:
+            Failure: Treasure Data does not take the rows, or may not be asked.
+        """
+        self._send("shown", "shown")
+        self._at(_FIRST_ASK, lambda: self._look(0.0))
+        for age in ages:
+            self._send(f"{age:.0f}-first", f"{age:.0f}")
+            self._at(age, lambda age=age: self._repeat(age))  # type: ignore[misc]  # a default binds the age
+        while self._due:
+            due, _, task = heapq.heappop(self._due)
+            self._clock.sleep(max(0.0, due - self._clock.now()))
+            task()
+        return self.found
+
+    def _at(self, seconds: float, task: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), task))
+
+    def _look(self, before: float) -> None:
+        """Look whether the first row is shown; `before`: after how many seconds it was not."""
+        age = self._clock.now() - self._sent["shown"]
+        if self._is_shown("shown"):
+            self.found.hidden, self.found.shown = before, age
+            self._show(f"rows are shown after {screen.lasting(age)}")
+        elif age < MOST_DELAY:
+            self._show(f"not shown yet after {screen.lasting(age)}")
+            self._at(min(max(_FIRST_ASK, age / 4), _LONGEST_PAUSE), lambda: self._look(age))
+        else:
+            self.found.hidden = age
+
+    def _repeat(self, age: float) -> None:
+        """Send a second row under an id that has this age, and a third one under a fresh id."""
+        if self.found.forgotten is not None:
+            return
+        self._show(f"an id of {screen.lasting(age)} is used again")
+        self._send(f"{age:.0f}-second", f"{age:.0f}")
+        self._send(f"{age:.0f}-third", f"{age:.0f}-third")
+        self._at(_FIRST_ASK, lambda: self._judge(age))
+
+    def _judge(self, age: float, *, is_last: bool = False) -> None:
+        """Look whether the second row of an age is shown, once the third one is; where it is not, once more."""
+        waited = self._clock.now() - self._sent[f"{age:.0f}-third"]
+        is_due = self._is_shown(f"{age:.0f}-third")
+        is_shown = self._is_shown(f"{age:.0f}-second") if is_due else None
+        if is_shown:
+            self.found.gone.add(age)
+            self._show(f"an id of {screen.lasting(age)} is forgotten")
+        elif is_shown is False and is_last:
+            self.found.kept.add(age)
+            self._show(f"an id of {screen.lasting(age)} is remembered")
+        elif is_shown is False:
+            self._at(_SURE, lambda: self._judge(age, is_last=True))
+        elif waited < MOST_DELAY:
+            self._at(
+                min(max(_FIRST_ASK, waited / 4), _LONGEST_PAUSE), lambda: self._judge(age, is_last=is_last)
+            )
+
+    def _send(self, name: str, of_id: str) -> None:
+        answer = self._administer(
+            do="send_marked",
+            database=self._database,
+            mark=f"{self._mark}-{name}",
+            id=f"{self._mark}-{of_id}",
+            time=self._time,
+        )
+        if not answer["taken"]:
+            raise Failure(
+                f"Treasure Data did not take a marked row ({answer['reason']}): try again when it is well"
+            )
+        self._sent[name] = self._clock.now()
+
+    def _is_shown(self, name: str) -> bool | None:
+        """Tell whether a row is shown; None where that cannot be told now."""
+        answer = self._administer(
+            do="ask_marked", database=self._database, mark=f"{self._mark}-{name}", time=self._time
+        )
+        if answer["reason"] == "the key may not query":
+            raise Failure("the API key may not query, and without that nothing can be measured")
+        shown: bool | None = answer["shown"]
+        return shown

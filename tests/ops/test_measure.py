@@ -1,0 +1,164 @@
+"""What Treasure Data remembers, and how soon it shows rows, is measured: here in simulated time."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from local.treasure_data import Action, Fault, Kind
+from local.treasure_data.settings import Settings
+from ops.doctor import measured
+from ops.failure import Failure
+from ops.measure import AGES, MOST_DELAY, Measured, Measurement
+from tests.support.delivery import Delivery
+from tests.support.sam import template
+from tests.support.sluice import Sluice
+from worker.admin import Admin
+from worker.deadline import Deadline
+from worker.marked import MEASURE_TABLE
+
+ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
+
+
+def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
+    """Return a delivery to a Treasure Data that remembers ids for so long, and shows rows so late, in seconds."""
+    made = Delivery(memory=memory, query_delay=delay)
+    made.td.settings = Settings(id_memory=memory, query_delay=delay, **settings)
+    made.map(shop="shop")
+    return made
+
+
+def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
+    """Return a measurement through a delivery's administration."""
+    client = made.means.uploader.sender.treasure_data
+    admin = Admin(lambda: made.redis, client, made.clock)
+
+    def administer(**event: Any) -> dict[str, Any]:
+        return admin.run(event, Deadline.of(made.clock, 60_000))
+
+    return Measurement(administer, made.clock, "shop", "m", (said if said is not None else []).append)
+
+
+@pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.parametrize("delay", [0.0, 90.0, 590.0])
+@pytest.mark.parametrize(
+    ("memory", "remembered", "forgotten"),
+    [(3600.0 + 60, 3600.0, 4500.0), (1000.0, 600.0, 1200.0), (50.0, 0.0, 60.0), (1e6, 5400.0, None)],
+)
+def test_memory_and_delay_are_found_between_two_ages(
+    memory: float, remembered: float, forgotten: float | None, delay: float, status: int
+) -> None:
+    """Whatever a repeated id is answered, and however late rows show: what is found lies around what is so."""
+    made = delivery(memory, delay, duplicate_status=status)
+    began = made.clock.now()
+    found = measurement(made).run([age for age in AGES if age <= 5400])
+
+    assert (remembered, forgotten) == (found.remembered, found.forgotten)
+    assert found.shown is not None
+    assert found.hidden <= delay <= found.shown <= max(delay * 1.4, 10)
+    assert made.clock.now() - began <= 5400 + delay * 2 + 200
+
+
+def test_no_more_rows_are_written_than_said() -> None:
+    """One, and three for each age; once an id is forgotten none for the older ages."""
+    made = delivery(1e6, 0)
+    measurement(made).run([60.0, 300.0])
+    assert {"shop": {MEASURE_TABLE: 1 + 2 * 2}} == made.td.counts()  # two of them were taken for others
+
+    made = delivery(10, 0)
+    measurement(made).run([60.0, 300.0, 600.0])
+    assert {"shop": {MEASURE_TABLE: 1 + 3 + 2}} == made.td.counts()
+
+
+def test_rows_that_are_never_shown_end_the_measurement() -> None:
+    """It waits for so long, and says that nothing is known."""
+    made = delivery(3600, 1e6)
+    began = made.clock.now()
+    found = measurement(made).run([60.0])
+
+    assert (None, 0.0, None) == (found.shown, found.remembered, found.forgotten)
+    assert found.hidden >= MOST_DELAY
+    assert made.clock.now() - began < 2 * MOST_DELAY + 300
+
+
+def test_a_query_that_fails_for_a_while_leads_to_no_wrong_word() -> None:
+    """What cannot be told is asked again, and is not taken for remembered."""
+    made = delivery(30, 0)
+    for _ in range(4):
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
+    found = measurement(made).run([60.0])
+
+    assert (0.0, 60.0) == (found.remembered, found.forgotten)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(kind=Kind.STATUS, action=Action.QUERY, status=403), "the API key may not query"),
+        (
+            Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503),
+            r"did not take a marked row \(http_503\)",
+        ),
+    ],
+)
+def test_what_makes_it_impossible_is_said(fault: Fault, said: str) -> None:
+    """It ends with what to do."""
+    made = delivery(3600, 0)
+    made.td.faults.add(fault)
+
+    with pytest.raises(Failure, match=said):
+        measurement(made).run([60.0])
+
+
+@pytest.mark.parametrize(
+    ("found", "states", "said"),
+    [
+        (
+            Measured(20, 30, {60, 3600}, {4500}),
+            ["ok", "ok"],
+            "an id of 1 h is remembered, and forgotten at 1 h 15 min",
+        ),
+        (Measured(20, 30, {60, 1800}, {2700}), ["ok", "fault"], "set TdMemoryMinutes to 30 and `sam deploy`"),
+        (Measured(20, 30, {60, 600}, {1200}), ["ok", "fault"], "set TdMemoryMinutes to 16, its least"),
+        (
+            Measured(20, 30, {60, 600}),
+            ["ok", "unknown"],
+            "an id of 10 min is remembered; the worker relies on 1 h",
+        ),
+        (Measured(580, 640, {3600}), ["fault", "ok"], "rows are shown after 9 min 40 s to 10 min 40 s"),
+        (Measured(700, None), ["fault", "unknown"], "raise TdQueryDelayMinutes"),
+        (Measured(5, None), ["unknown", "unknown"], "after 5 s a row was not shown"),
+        (Measured(5, 9, {7200}, {3600}), ["ok", "fault"], "an id of 1 h is forgotten"),
+    ],
+)
+def test_what_was_found_is_compared_with_what_the_worker_relies_on(
+    found: Measured, states: Sequence[str], said: str
+) -> None:
+    """A fault is what could double rows, or ask too soon; what was not looked at is unknown."""
+    findings = measured(found, ASSUMED)
+
+    assert states == [finding.state for finding in findings]
+    assert said in "\n".join(finding.said for finding in findings)
+
+
+def test_the_advice_is_one_that_the_template_takes() -> None:
+    """No less is recommended than TdMemoryMinutes may be."""
+    least = template()["Parameters"]["TdMemoryMinutes"]["MinValue"]
+
+    assert f"set TdMemoryMinutes to {least}, its least" in measured(Measured(gone={60}), ASSUMED)[1].said
+
+
+@pytest.mark.xdist_group("ops")
+def test_the_command_asks_before_it_writes(sluice: Sluice) -> None:
+    """Without a yes nothing is written; with ages of nothing it measures the delay alone."""
+    line = "doctor --local --account shop --no-event --measure --up-to 1s"
+    refused = sluice.run(line, answer="n\n")
+    written = sluice.td("rows?database=shop&table=sluice_measure&limit=10")["rows"]
+    done = sluice.json(line)
+
+    assert (1, []) == (refused.exit_code, written)
+    assert "This writes up to 1 marked rows to shop.sluice_measure" in refused.stderr
+    assert ("query delay", "ok") == tuple(done["findings"][-2][name] for name in ("what", "state"))
+    assert 1 == len(sluice.td("rows?database=shop&table=sluice_measure&limit=10")["rows"])
+    assert json.dumps(done["findings"]).count("id memory") == 1

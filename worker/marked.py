@@ -1,0 +1,82 @@
+"""Marked rows: by them it is measured how long Treasure Data remembers an id, and how soon it shows rows.
+
+They go to a table of their own and say what they are; nothing else can be written this way.
+"""
+
+import re
+from hashlib import sha256
+from typing import Any
+
+import msgpack
+
+from shared.clock import Clock
+from worker.chunk import compress
+from worker.deadline import Deadline
+from worker.treasure_data import Answer, Asked, TreasureData, Verdict
+
+MEASURE_TABLE = "sluice_measure"
+"""Where they go."""
+
+_MARK = re.compile(r"[a-z0-9-]{1,64}")
+_SECONDS = 15.0
+_ASK_SECONDS = 40.0
+
+
+class MarkedRows:
+    """Sends marked rows and asks for them.
+
+    Args:
+        treasure_data: where to.
+        clock: bounds the asking.
+    """
+
+    def __init__(self, treasure_data: TreasureData, clock: Clock) -> None:
+        self._treasure_data = treasure_data
+        self._clock = clock
+
+    def send(self, database: str, mark: str, of_id: str, time: int) -> dict[str, Any]:
+        """Import the row of a mark under the id that another mark, or the same, stands for.
+
+        Args:
+            database: an account's.
+            mark: names the row.
+            of_id: names the id.
+            time: the row's, in UNIX seconds.
+
+        Raises:
+            ValueError: a mark is none.
+        """
+        unique_id = sha256(f"sluice measures by {_checked(of_id)}".encode()).hexdigest()[:32]
+        body = compress(msgpack.packb(_row(mark, time)))
+        answer = self._import(database, unique_id, body)
+        if answer.verdict is Verdict.MISSING:
+            if self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS) == 404:
+                self._treasure_data.create_database(database, _SECONDS)
+                self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS)
+            answer = self._import(database, unique_id, body)
+        return {"taken": answer.verdict is Verdict.DELIVERED, "reason": answer.reason}
+
+    def ask(self, database: str, mark: str, time: int, deadline: Deadline) -> dict[str, Any]:
+        """Tell whether a query finds the row of a mark: `shown` is null where it cannot be told, with the reason.
+
+        Raises:
+            ValueError: the mark is none.
+        """
+        patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _ASK_SECONDS))
+        asked = self._treasure_data.ask(database, MEASURE_TABLE, _row(mark, time), patience)
+        if asked in (Asked.THERE, Asked.NOT_THERE):
+            return {"shown": asked is Asked.THERE, "reason": ""}
+        return {"shown": None, "reason": asked.value}
+
+    def _import(self, database: str, unique_id: str, body: bytes) -> Answer:
+        return self._treasure_data.send(database, MEASURE_TABLE, unique_id, body, _SECONDS)
+
+
+def _row(mark: str, time: int) -> dict[str, Any]:
+    return {"time": time, "event_id": f"sluice-measure-{_checked(mark)}", "received_at": time * 1000}
+
+
+def _checked(mark: str) -> str:
+    if not _MARK.fullmatch(mark):
+        raise ValueError(f"{mark!r} cannot be a mark")
+    return mark
