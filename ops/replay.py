@@ -15,15 +15,14 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops import screen
-from ops.failure import INTERRUPTED, UNFINISHED, Failure
+from ops import doubling, screen
+from ops.failure import INTERRUPTED, UNFINISHED
 from ops.moment import MOMENT, is_relative
-from ops.set_aside import listed
+from ops.set_aside import aside
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
 from worker.forced import Forced, InvalidReplayError
-from worker.span import Kind
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""
@@ -247,7 +246,7 @@ def command(
         code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
         if code:
             ctx.exit(code)
-        _refuse_set_aside(stack, forced)
+        doubling.refuse(aside(stack), shards, (stretch.start, stretch.end), forced, stack.option)
     ctx.exit(run(replay, stack, shards, stretch, as_json=as_json))
 
 
@@ -256,20 +255,6 @@ def _past(end: Border, now: float) -> Border:
     if end.number is not None or (end.at is not None and end.at <= now):
         return end
     return Border(at=int(now * 1000) / 1000)
-
-
-def _refuse_set_aside(stack: Stack, forced: Forced) -> None:
-    """Refuse while rows of what is sent again are set aside and will go out by themselves.
-
-    Raises:
-        Failure: some are.
-    """
-    waiting = listed(stack, (Kind.PARKED, Kind.IN_DOUBT), forced.account, forced.table)
-    if rows := sum(one.rows for one in waiting):
-        raise Failure(
-            f"{screen.plural(rows, 'row')} of this {'is' if rows == 1 else 'are'} set aside and would be doubled: "
-            f"send them first, `sluice redrive {stack.option}`, or narrow the replay with --account and --table"
-        )
 
 
 def _forced(start: Border, end: Border, tag: str | None, account: str | None, table: str | None) -> Forced:
