@@ -8,7 +8,11 @@ from benchmarks.report import Report
 
 BENCHMARKS = {
     "ingest": ("boto3", "aws-lambda-powertools", "td-client", "msgpack", "orjson"),
+    "coldstart": ("boto3", "aws-lambda-powertools"),
     "worker": ("isal", "msgpack", "td-client"),
+    "pipeline": ("ministack",),
+    "drain": ("isal", "msgpack", "requests"),
+    "cost": (),
 }
 """Each is a module here whose `run` adds to a report; with the packages whose versions matter."""
 

@@ -1,32 +1,31 @@
-"""The ingest's CPU per request, against handlers that do less or did it before.
+"""The ingest's CPU per request, beside handlers that do less, do the same in another way, or did it before."""
 
-`bare` puts the same bytes on the stream through boto3 and answers: no key, no rows, no verdict. `direct` is the earlier
-architecture: it uploads each event to Treasure Data through td-client.
-"""
-
-import gzip
 import json
-import os
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
+from statistics import median
 from typing import Any
-from unittest import mock
 
-import boto3
-import msgpack
-import tdclient
-
-from benchmarks import services
-from benchmarks.measure import cpu_seconds
+from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report, times
+from benchmarks.sandboxes import (
+    BARE,
+    DIRECT,
+    DIRECT_BY_HAND,
+    KEY,
+    RESOLVER,
+    SLUICE,
+    Contender,
+    sandboxes,
+    spent,
+)
 from local.http_api import Request, event_of
-from shared import write_key
 
-ROUNDS, REPEATS = 5, 40
+CONTENDERS = (SLUICE, BARE, RESOLVER, DIRECT, DIRECT_BY_HAND)
+ROUNDS = 9
+REPEATS = 150
 
-_PAGE = {
+_EVENT = {
     "td_url": "https://www.shop.example/kettles?sort=price",
     "td_title": "Kettles",
     "td_referrer": "https://search.example/",
@@ -36,100 +35,84 @@ _PAGE = {
     "price": 12.5,
     "position": 3,
 }
+_HEADERS = (
+    ("Host", "collect.example"),
+    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0.0.0 Safari/537.36"),
+    ("Accept", "image/avif,image/webp,*/*;q=0.8"),
+    ("Accept-Language", "en-US,en;q=0.9"),
+    ("Referer", "https://www.shop.example/kettles?sort=price"),
+    ("X-Forwarded-For", "192.0.2.7"),
+)
+
+
+def requests() -> dict[str, tuple[dict[str, Any], int]]:
+    """Return the events of API Gateway for a pixel and for ten events in JSON, and the bytes that each puts."""
+    pixel = Request(
+        "GET", f"/pixel.gif?k={KEY}&t=pageviews&page=home&position=3&campaign=autumn%20tea", _HEADERS
+    )
+    events = [
+        _EVENT | {"table": "pageviews", "time": 1_795_000_000 + n, "event_id": f"e{n}"} for n in range(10)
+    ]
+    headers = (*_HEADERS, ("Content-Type", "application/json"), ("X-Write-Key", KEY))
+    posted = Request("POST", "/v1/events", headers, json.dumps({"events": events}).encode())
+    return {"one pixel": (_event(pixel), 420), "ten events": (_event(posted), 4_200)}
 
 
 def run(report: Report) -> None:
-    """Measure, and add tables and ratios."""
-    lines = []
-    for name, seconds in measure().items():
-        bare, direct = seconds["sluice"] / seconds["bare"], seconds["sluice"] / seconds["direct"]
-        each = [f"{seconds[way] * 1e6:.0f} µs" for way in ("sluice", "bare", "direct")]
-        lines.append([name, *each, times(bare), times(direct)])
-        report.ratio(f"ingest_vs_bare ({name})", bare)
-        report.ratio(f"ingest_vs_direct ({name})", direct)
-    head = (
-        "request",
-        "sluice",
-        "bare boto3 put",
-        "td-client per event",
-        "sluice / bare",
-        "sluice / td-client",
+    """Measure, and add tables, a chart and ratios."""
+    report.say(
+        "CPU of a warm request, in Lambda's real runtime (its interface emulator and `awslambdaric`), each handler in a sandbox of"
+        f" its own: medians of {ROUNDS} rounds of {REPEATS} requests, the handlers in turn. AWS and Treasure Data are one stand-in"
+        " that answers at once over plain HTTP, so that what is counted is the handler's own."
     )
-    report.table(head, lines)
+    measured: dict[str, dict[Contender, float]] = {}
+    with sandboxes() as place, ExitStack() as running:
+        for name, (event, data_bytes) in requests().items():
+            started = {
+                contender: running.enter_context(place.running(contender, data_bytes))
+                for contender in CONTENDERS
+            }
+            measured[name] = _in_turn(started, event)
+    head = ["request", *(contender.label for contender in CONTENDERS)]
+    report.table(
+        head,
+        [
+            [name, *(f"{seconds * 1e6:.0f} µs" for seconds in each.values())]
+            for name, each in measured.items()
+        ],
+    )
+    against = {BARE: "bare", RESOLVER: "resolver", DIRECT: "direct", DIRECT_BY_HAND: "direct_by_hand"}
+    rows = []
+    for name, each in measured.items():
+        ratios = {contender: each[SLUICE] / each[contender] for contender in against}
+        rows.append([name, *(times(ratio) for ratio in ratios.values())])
+        suffix = "" if name == "one pixel" else "_ten_events"
+        for contender, ratio in ratios.items():
+            report.ratio(f"ingest_vs_{against[contender]}{suffix}", ratio)
+    report.table(["Sluice against", *(contender.label for contender in against)], rows)
+    report.chart("ingest", "CPU of one request", bars("CPU of one request", _groups(measured)))
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Return, for a pixel and for ten events in JSON, the CPU seconds of each handler."""
-    key = write_key.sign("shop", "k1", services.SECRETS["k1"])
-    headers = (
-        ("Host", "collect.example"),
-        ("User-Agent", "Mozilla/5.0"),
-        ("Content-Type", "application/json"),
-    )
-    events = [
-        _PAGE | {"table": "pageviews", "time": 1_795_000_000 + n, "event_id": f"e{n}"} for n in range(10)
+def _in_turn(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:
+    seconds: dict[Contender, list[float]] = {contender: [] for contender in started}
+    for _ in range(ROUNDS + 1):
+        for contender, sandbox in started.items():
+            seconds[contender].append(spent(sandbox, event, REPEATS))
+    return {contender: median(measured[1:]) for contender, measured in seconds.items()}
+
+
+def _groups(measured: dict[str, dict[Contender, float]]) -> Sequence[Group]:
+    return [
+        Group(
+            name,
+            [
+                Bar(contender.label, seconds, f"{seconds * 1e6:.0f} µs", contender is SLUICE)
+                for contender, seconds in each.items()
+            ],
+        )
+        for name, each in measured.items()
     ]
-    pixel = Request("GET", f"/pixel.gif?k={key}&t=pageviews&page=home&position=3", headers)
-    posted = Request(
-        "POST", "/v1/events", (*headers, ("X-Write-Key", key)), json.dumps({"events": events}).encode()
-    )
-    with (
-        services.running() as url,
-        mock.patch.dict(os.environ, _environment(url)),
-        Path(os.devnull).open("w") as nowhere,
-        redirect_stdout(nowhere),  # metrics are lines on standard output
-    ):
-        handler = _handler()
-        return {
-            "one pixel": _compare(handler, _event(pixel), [{"page": "home", "position": "3"}], url),
-            "ten events": _compare(handler, _event(posted), events, url),
-        }
 
 
 def _event(request: Request) -> dict[str, Any]:
-    return event_of(request, request_id="benchmark", now=1_795_000_000.0)
-
-
-def _environment(url: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "STREAM_NAME": "events",
-        "OVERFLOW_QUEUE_URL": f"{url}/queue",
-        "WRITE_KEY_SECRET": "keys",
-        "STAGE": "benchmark",
-        "POWERTOOLS_SERVICE_NAME": "ingest",
-        "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-    }
-
-
-def _handler() -> Callable[[Any, Any], Any]:
-    from ingest.app import build  # noqa: PLC0415 -- it is built from the environment that was just set
-
-    return build(os.environ)
-
-
-def _compare(handler: Callable[[Any, Any], Any], event: Any, events: list[Any], url: str) -> dict[str, float]:
-    stream = boto3.client("kinesis", endpoint_url=url)
-    data = b"".join(msgpack.packb(one) for one in events)
-    client = tdclient.Client(apikey="1/" + "a" * 40, endpoint=url)
-
-    def sluice() -> None:
-        answer = handler(event, None)
-        if answer["statusCode"] != 200:
-            raise RuntimeError(answer)
-
-    def bare() -> dict[str, Any]:
-        stream.put_record(StreamName="events", Data=data, PartitionKey="shop/1")
-        return {"statusCode": 200, "body": "{}"}
-
-    def direct() -> dict[str, Any]:
-        for one in events:
-            body = gzip.compress(msgpack.packb(one | {"time": 1_795_000_000}))
-            client.import_data("shop", "pageviews", "msgpack.gz", BytesIO(body), len(body))
-        return {"statusCode": 200, "body": "{}"}
-
-    return cpu_seconds({"sluice": sluice, "bare": bare, "direct": direct}, ROUNDS, REPEATS)
+    return event_of(request, request_id="JKJaXmPLvHcESHA=", now=1_795_000_000.0)

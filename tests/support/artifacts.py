@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.sam import ROOT
 
-__all__ = ["ARCHITECTURE", "artifacts", "runtime_libraries"]
+__all__ = ["ARCHITECTURE", "artifacts", "link_runtime", "runtime_libraries"]
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 
@@ -38,7 +38,11 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def runtime_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that stands for Lambda's own: what its runtime adds to the path behind the function's code."""
-    folder = tmp_path_factory.mktemp("runtime")
+    return link_runtime(tmp_path_factory.mktemp("runtime"))
+
+
+def link_runtime(folder: Path) -> Path:
+    """Fill the folder with what Lambda's runtime brings, and return it."""
     site = Path(pytest.__file__).parents[1]
     for pattern in _RUNTIME:
         (source,) = site.glob(pattern)

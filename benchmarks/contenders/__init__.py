@@ -1,0 +1,1 @@
+"""Handlers that are measured side by side. They run in sandboxes of their own, where this folder is on the path."""
