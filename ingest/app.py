@@ -118,6 +118,10 @@ class Paths:
         return {}, {}
 
 
+def _allowed(routes: Mapping[str, Route]) -> str:
+    return ", ".join([*routes, "OPTIONS"])
+
+
 def _fits(name: str, part: str) -> bool:
     if name == "{database}":
         return names.is_database(part)
@@ -168,14 +172,13 @@ class Ingest:
         try:
             request = Request.from_event(event)
             routes, places = self._paths.find(request.path)
-            allow = ", ".join([*routes, "OPTIONS"])
             route = routes.get(request.method)
             if request.method == "OPTIONS":
-                response = self._cors.preflight(request, allow)
+                response = self._cors.preflight(request, _allowed(routes))
             elif not routes:
                 raise Refused("not_found")  # noqa: TRY301 -- one place makes answers of refusals
             elif route is None:
-                raise Refused("method_not_allowed", allow=allow)  # noqa: TRY301 -- the same
+                raise Refused("method_not_allowed", allow=_allowed(routes))  # noqa: TRY301 -- the same
             else:
                 refuse = route.refuse
                 response = route.answer(replace(request, places=places) if places else request, self._intake)

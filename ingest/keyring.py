@@ -20,9 +20,10 @@ with invented secret ids, slow down few requests."""
 PAUSE_WITHOUT_SECRETS_SECONDS = 1
 """The same, while there are none at all and every request is refused."""
 
-
 HASH_KEY = ".hash"
 """Under this name, which no signing secret can bear, the secret may hold the key of hashed columns."""
+
+_MOST_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
 
 
 class KeysUnavailableError(Exception):
@@ -47,6 +48,7 @@ class Keyring:
         self._clock = clock
         self._journal = journal
         self._secrets: Mapping[str, str] = {}
+        self._verified: dict[str, WriteKey] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
 
@@ -61,6 +63,15 @@ class Keyring:
             self.refresh()
         if not self._secrets:
             raise KeysUnavailableError
+        verified = self._verified.get(key)
+        if verified is None:
+            verified = self._verify(key)
+            if len(self._verified) >= _MOST_VERIFIED:
+                self._verified.clear()
+            self._verified[key] = verified
+        return verified
+
+    def _verify(self, key: str) -> WriteKey:
         try:
             return write_key.verify(key, self._secrets)
         except write_key.UnknownSecretError:  # perhaps signed by a secret that was added just now
@@ -82,6 +93,7 @@ class Keyring:
         try:
             answer = self._client.get_secret_value(SecretId=self._secret)
             self._secrets = _secrets(answer["SecretString"])
+            self._verified = {}
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
             self._journal.count("KeyringFailures")
             self._journal.fail("the signing secrets cannot be read", error)

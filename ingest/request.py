@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 from ingest.refusal import Refused
 
@@ -63,10 +63,11 @@ class Request:
         """
         context = event["requestContext"]
         http = context["http"]
-        cookies = (event.get("cookies") or [])[:_COOKIES]
+        path = event["rawPath"]
+        cookies = (event.get("cookies") or ())[:_COOKIES]
         return cls(
             method=http["method"],
-            path=_SLASHES.sub("/", event["rawPath"]),
+            path=_SLASHES.sub("/", path) if "//" in path else path,
             query=parse_query(event.get("rawQueryString") or ""),
             headers=event.get("headers") or {},
             ip=http.get("sourceIp") or "",
@@ -116,11 +117,15 @@ class Request:
 
 def parse_query(text: str) -> tuple[tuple[str, str], ...]:
     """Return the parameters of a query string in order; one without `=` has an empty value."""
+    if "+" in text:  # nothing else stands for a space, and what is escaped has none
+        text = text.replace("+", " ")
     parameters = []
     for part in text.split("&"):
         if part:
             name, _, value = part.partition("=")
-            parameters.append((_unquoted(name), _unquoted(value)))
+            if "%" in part:
+                name, value = unquote(name), unquote(value)
+            parameters.append((name, value))
     return tuple(parameters)
 
 
@@ -150,7 +155,3 @@ def inflate(data: bytes, window: int = _GZIP_WINDOW) -> bytes:
     if not member.eof:
         raise Refused("unreadable_body")
     return bytes(content)
-
-
-def _unquoted(text: str) -> str:
-    return unquote_plus(text) if "%" in text or "+" in text else text

@@ -162,3 +162,18 @@ def test_a_clock_that_is_set_back_stops_nothing() -> None:
     with pytest.raises(UnknownSecretError):
         site.keyring.verify(KEY)
     assert 2 == reads(site)
+
+
+def test_a_key_whose_secret_was_replaced_is_refused() -> None:
+    """However often it was good before: what is remembered of keys goes with the secrets."""
+    site = Site()
+    keys = [write_key.sign("shop", f"k1-{number}", SECRETS["k1"]) for number in range(2500)]
+    for key in (*keys, keys[0]):
+        assert "shop" == site.keyring.verify(key).account
+    assert len(site.keyring._verified) <= 1000
+    site.secret.text = json.dumps({"k1": "another secret"})
+    site.clock.time += FRESH_SECONDS
+
+    for key in (keys[0], keys[-1]):
+        with pytest.raises(InvalidKeyError):
+            site.keyring.verify(key)
