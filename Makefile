@@ -59,7 +59,7 @@ chaos-selfcheck: .venv/installed ## leave out each defence in turn, and see that
 	@$(RUN) -m tests.chaos.selfcheck
 
 .PHONY: bench
-bench: .venv/installed ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
+bench: .venv/installed .venv-emulator/installed ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
 	@$(RUN) -m benchmarks $(if $(WRITE),--write)
 
 .PHONY: bench-ingest
@@ -75,8 +75,16 @@ bench-worker: .venv/installed ## measure rows per second of the worker
 	@$(RUN) -m benchmarks worker $(if $(WRITE),--write)
 
 .PHONY: bench-pipeline
-bench-pipeline: .venv/installed ## measure the local stack as a whole
+bench-pipeline: .venv/installed .venv-emulator/installed ## measure the local stack as a whole
 	@$(RUN) -m benchmarks pipeline $(if $(WRITE),--write)
+
+.PHONY: bench-drain
+bench-drain: .venv/installed ## measure how a backlog of 3.6 million events is delivered
+	@$(RUN) -m benchmarks drain $(if $(WRITE),--write)
+
+.PHONY: bench-cost
+bench-cost: .venv/installed ## count what a stack costs, with tables and a chart
+	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)
 
 .PHONY: docs
 docs: .venv/installed ## write the tables in docs/ that follow from the code

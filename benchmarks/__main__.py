@@ -10,7 +10,7 @@ BENCHMARKS = {
     "ingest": ("boto3", "aws-lambda-powertools", "td-client", "msgpack", "orjson"),
     "coldstart": ("boto3", "aws-lambda-powertools"),
     "worker": ("isal", "msgpack", "td-client"),
-    "pipeline": ("ministack",),
+    "pipeline": ("boto3", "redis", "requests"),
     "drain": ("isal", "msgpack", "requests"),
     "cost": (),
 }

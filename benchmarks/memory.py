@@ -11,7 +11,6 @@ from benchmarks import traffic
 
 _MB = 1 << 10
 _EVENT_BYTES = 6_000_000
-_CLEAR_PEAK = "5"
 
 
 def peak_mb(per_envelope: int) -> float:
@@ -27,20 +26,34 @@ def peak_mb(per_envelope: int) -> float:
     return float(done.stdout) / _MB
 
 
+def forget_peak() -> None:
+    """Let the peak of this process be counted from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_kb() -> int:
+    """Return the most memory that this process has had."""
+    return _status("VmHWM")
+
+
+def resident_kb() -> int:
+    """Return the memory that this process has now."""
+    return _status("VmRSS")
+
+
 def _main(path: str) -> None:
     from benchmarks.worker import delivery  # noqa: PLC0415 -- it imports this module
 
     work = delivery()
     work.worker.run(traffic.event(10), 120_000)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
-    idle = _status("VmRSS")
-    text = Path(path).read_bytes()
-    event = traffic.later(json.loads(text), 1)
+    forget_peak()
+    idle = resident_kb()
+    event = traffic.later(json.loads(Path(path).read_bytes()), 1)
     answer = work.worker.run(event, 120_000)
     if answer["batchItemFailures"]:
         raise RuntimeError(answer)
-    print(_status("VmHWM") - idle)
+    print(peak_kb() - idle)
 
 
 def _status(field: str) -> int:

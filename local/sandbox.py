@@ -66,13 +66,15 @@ def _recorder(ended: ExitStack, path: Path | None) -> Record:
     return record
 
 
-def serve_worker(handler: Handler, lifeline: Lifeline, made: Resources, invoked_at: str) -> None:
-    """Put the function behind the stream."""
+def serve_worker(
+    handler: Handler, lifeline: Lifeline, made: Resources, window: float, invoked_at: str
+) -> None:
+    """Put the function behind the stream, whose batches may fill for `window` seconds."""
     mapping = Mapping(
         event_source_arn=made.stream_arn,
         starting_position="TRIM_HORIZON",
         batch_size=5000,
-        maximum_batching_window_seconds=1,  # a deployed one waits longer: here somebody is watching
+        maximum_batching_window_seconds=window,
         report_batch_item_failures=True,
     )
     source = EventSource(
@@ -126,14 +128,14 @@ def serve(
     invoke: Callable[[dict[str, Any]], Any],
     lifeline: Lifeline,
     made: Resources,
-    every: float,
+    options: argparse.Namespace,
 ) -> None:
     """Put the function behind what calls it, and behind Lambda's own API, with which people call it."""
     api = InvocationApi(function.name, invoke).start()
     if function is WORKER:
-        serve_worker(load(function), lifeline, made, api.url)
+        serve_worker(load(function), lifeline, made, options.window, api.url)
     elif function is REDRIVE:
-        serve_redrive(invoke, lifeline, every, api.url)
+        serve_redrive(invoke, lifeline, options.every, api.url)
     elif function is DRAIN:
         serve_drain(invoke, lifeline, made, api.url)
     else:
@@ -181,6 +183,9 @@ def main() -> None:
     parser.add_argument("made", type=json.loads, help="the resources")
     parser.add_argument("--record", type=Path, help="write down the gateway's requests here")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two scheduled runs")
+    parser.add_argument(
+        "--window", type=float, default=1.0, help="seconds for which the worker's batches may fill"
+    )
     options = parser.parse_args()
     function, made = FUNCTIONS[options.function], Resources(**options.made)
     handler = load(function)
@@ -188,7 +193,7 @@ def main() -> None:
         serve_ingest(handler, lifeline, options.record)
     else:
         invoke = _invoker(function, handler)
-        serve(function, invoke, lifeline, made, options.every)
+        serve(function, invoke, lifeline, made, options)
     os._exit(0)  # no invocation is waited for: functions are to survive being killed at any moment
 
 

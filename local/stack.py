@@ -46,6 +46,7 @@ class Stack:
         folder: where logs and Treasure Data's rows go; emptied at the start.
         shards: of the stream.
         redrive_seconds: how often what is set aside is sent again.
+        window_seconds: for which the worker's batches may fill; a deployed worker waits longer, here somebody watches.
         record: where the gateway writes down each request, as one JSON object a line.
         accounts: what Redis is filled with.
         settings: variables of the functions' environment to set otherwise, by the function's logical id.
@@ -57,6 +58,7 @@ class Stack:
         *,
         shards: int = 2,
         redrive_seconds: float = 30,
+        window_seconds: float = 1,
         record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
         settings: Mapping[str, Mapping[str, str]] | None = None,
@@ -65,6 +67,7 @@ class Stack:
         self.parts: list[Part] = []
         self._shards = shards
         self._redrive_seconds = redrive_seconds
+        self._window_seconds = window_seconds
         self._record = record
         self._accounts = accounts
         self._settings = settings or {}
@@ -153,7 +156,7 @@ class Stack:
         recorder = ["--record", str(self._record)] if self._record else []
         ingest = self._run_function(functions.INGEST, td_url, *recorder)
         others = [
-            self._run_function(functions.WORKER, td_url),
+            self._run_function(functions.WORKER, td_url, "--window", str(self._window_seconds)),
             self._run_function(functions.REDRIVE, td_url, "--every", str(self._redrive_seconds)),
             self._run_function(functions.DRAIN, td_url),
             self._run_function(functions.ADMIN, td_url),

@@ -45,6 +45,9 @@ SECRET_CALLS = 50_000
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events of a visitor who downloads the script once; the script's size."""
 
+SECRETS: Mapping[str, int] = {"managed": 4, "external": 3}
+"""Counted: write keys, Treasure Data's key, the URL of Redis, and the password of a managed one."""
+
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream begins."""
 SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
@@ -92,7 +95,6 @@ class Setup:
         redrive_mb: memory of the function.
         alarms: how many.
         dashboards: how many.
-        secrets: how many.
         nat_gateways: of a managed network.
         redrive_minutes: between two runs.
         x86: whether the functions run on x86_64.
@@ -107,9 +109,8 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 1024
     redrive_mb: int = 512
-    alarms: int = 20
+    alarms: int = 22
     dashboards: int = 1
-    secrets: int = 3
     nat_gateways: int = 1
     redrive_minutes: int = 5
     x86: bool = False
@@ -235,8 +236,8 @@ class _Estimate:
         yield Line("S3", 0.1 * p["s3_storage"] + 1 * p["s3_puts"], "what is set aside, as a rule nothing")
         yield Line(
             "Secrets Manager",
-            self._s.secrets * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
-            f"{self._s.secrets} secrets, {short(SECRET_CALLS)} reads",
+            SECRETS[self._s.network] * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
+            f"{SECRETS[self._s.network]} secrets, {short(SECRET_CALLS)} reads",
         )
         yield self._logs()
         yield Line(
@@ -317,7 +318,7 @@ class _Estimate:
 
     def _network(self) -> Iterator[Line]:
         p, gateways = self._p, self._s.nat_gateways
-        through = (self._compressed + self._batches * 6000) / 1e9
+        through = (self._compressed + self._batches * 1000) / 1e9  # DynamoDB and S3 have ways of their own
         hours = HOURS * gateways
         yield Line(
             "NAT",

@@ -1,0 +1,134 @@
+"""What `sluice cost` says, as tables and a chart: nothing is measured here, it is counted from what the others measured."""
+
+from benchmarks.chart import Axis, Line, lines
+from benchmarks.report import Report
+from ops.cost import lean
+from ops.estimate import Setup, Workload, estimate, levers, total
+from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, UNITS, seen
+from ops.rivals import LEAST_EVENTS, RIVALS, dearer
+from ops.screen import short
+
+EVENTS = 1e7
+_VOLUMES = [10 ** (4 + step / 4) for step in range(25)]
+
+
+def run(report: Report) -> None:
+    """Count, and add tables, a chart and ratios."""
+    prices = REGIONS[DEFAULT_REGION]
+    setups = {
+        f"{network}, {name}": change(Setup(network=network))
+        for network in ("managed", "external")
+        for name, change in (("as the template is", lambda setup: setup), ("leanest", lean))
+    }
+    _components(report, setups)
+    _levers(report)
+    _others(report, setups)
+    _prices(report)
+    for network in ("external", "managed"):
+        workload = Workload(EVENTS, 10)
+        report.ratio(f"cost_usd_{network}", total(workload, Setup(network=network), prices))
+        report.ratio(f"cost_usd_{network}_lean", total(workload, lean(Setup(network=network)), prices))
+
+
+def _components(report: Report, setups: dict[str, Setup]) -> None:
+    prices = REGIONS[DEFAULT_REGION]
+    report.say(
+        "Nothing is measured by this command: it counts, as `sluice cost` does, with what the others measured, what the template"
+        " says, and what only AWS could show and is assumed ([ops/estimate.py](../ops/estimate.py) says which is which).\n\n"
+        f"US dollars a month for {EVENTS / 1e6:.0f} million events, ten to a request, in {DEFAULT_REGION}, nothing free"
+        " subtracted. Leanest is `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
+    )
+    costs = [
+        {line.component: line.usd for line in estimate(Workload(EVENTS, 10), setup, prices)}
+        for setup in setups.values()
+    ]
+    rows = [
+        [component, *(f"{cost[component]:.2f}" if component in cost else "–" for cost in costs)]
+        for component in costs[0]
+    ]
+    rows.append(["**all**", *(f"**{sum(cost.values()):.2f}**" for cost in costs)])
+    pixels = [total(Workload(EVENTS, 1), setup, prices) for setup in setups.values()]
+    rows.append(["all, one event to a request", *(f"{usd:.2f}" for usd in pixels)])
+    report.table(("component", *setups), rows)
+
+
+def _levers(report: Report) -> None:
+    found = levers(Workload(EVENTS, 1), Setup(), REGIONS[DEFAULT_REGION])
+    report.say("What would make it cheaper, each by itself, for one event to a request in a managed network:")
+    report.table(
+        ("lever", "saves a month", "but"), [[one.setting, f"${one.saves:.2f}", one.price] for one in found]
+    )
+
+
+def _others(report: Report, setups: dict[str, Setup]) -> None:
+    prices = REGIONS[DEFAULT_REGION]
+    report.say(
+        "And others, by their own published figures; where Sluice is dearer is counted for each of its setups:"
+    )
+    rows = []
+    for rival in RIVALS:
+        where = []
+        for setup in setups.values():
+
+            def ours(events: float, setup: Setup = setup) -> float:
+                return total(Workload(events, 10), setup, prices)
+
+            where.append(_ranges(dearer(ours, rival), rival.most))
+        rows.append([rival.name, f"${rival.usd(EVENTS):.2f}", *where])
+    head = ("way", f"at {EVENTS / 1e6:.0f} M", *(f"dearer: {name}" for name in setups))
+    report.table(head, rows)
+    report.say(
+        "\n".join(f"- {rival.name} covers {rival.covers}. Source: {rival.source}." for rival in RIVALS)
+    )
+    title = "Dollars per million events"
+    ours = [
+        Line(
+            f"Sluice, {name}",
+            [(events, total(Workload(events, 10), setup, prices) / events * 1e6) for events in _VOLUMES],
+            ours=True,
+        )
+        for name, setup in (
+            ("managed", setups["managed, as the template is"]),
+            ("leanest", setups["external, leanest"]),
+        )
+    ]
+    others = [
+        Line(
+            rival.name.removeprefix("an ")
+            .removesuffix(" to Treasure Data per event")
+            .removesuffix(" Edition"),
+            [(events, rival.usd(events) / events * 1e6) for events in _VOLUMES if events <= rival.most],
+        )
+        for rival in RIVALS
+    ]
+    chart = lines(
+        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*ours, *others]
+    )
+    report.chart("cost", title, chart)
+
+
+def _ranges(ranges: list[tuple[float, float]], most: float) -> str:
+    if not ranges:
+        return f"nowhere up to {short(most)}"
+    said = []
+    for low, high in ranges:
+        if high >= most:
+            said.append("everywhere" if low <= LEAST_EVENTS else f"from {short(low)}")
+        else:
+            said.append(f"up to {short(high)}" if low <= LEAST_EVENTS else f"{short(low)} to {short(high)}")
+    return ", ".join(said)
+
+
+def _prices(report: Report) -> None:
+    report.say(
+        f"Prices of {READ_ON}, in US dollars. AWS's pages show most figures by script alone, so it is said where each was seen:"
+    )
+    rows = []
+    for name, unit in UNITS.items():
+        each = [
+            f"{REGIONS[region][name]:.10g}{'' if seen(region, name) else ' (not confirmed)'}"
+            for region in sorted(REGIONS, reverse=True)
+        ]
+        where = f"{unit.per} ([page]({unit.page}); {seen(DEFAULT_REGION, name) or 'not confirmed'})"
+        rows.append([where, *each])
+    report.table(("for each (page; where it was seen)", *sorted(REGIONS, reverse=True)), rows)

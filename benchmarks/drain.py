@@ -1,0 +1,139 @@
+"""A backlog of an hour's outage, delivered by the real worker: how fast, with how much memory, in how many uploads.
+
+Included: reading the event's JSON text, decoding, the ledger's and the accounts' rules, planning, compression, and uploads
+by HTTP to another process, which looks at nothing. Not included: DynamoDB and Redis, which are in memory here, and every
+wait for another machine; what those add in Lambda is said beside it, with the limits of Kinesis.
+"""
+
+import gc
+import json
+import time
+from statistics import median
+
+from benchmarks import memory, services, traffic
+from benchmarks.chart import Bar, Group, bars
+from benchmarks.report import Report, times
+from benchmarks.worker import delivery
+from ops.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setup
+
+BACKLOG = 3_600_000
+RATE = 1_000
+"""Events, and events a second at which they piled up: an hour's."""
+ACCOUNTS = 20
+SHARD_READ_BYTES = 2 << 20
+"""What Kinesis lets all readers of a shard have in a second."""
+
+
+class Drained:
+    """What one backlog took.
+
+    Attributes:
+        rows_per_batch: of each.
+        seconds: process CPU seconds of each batch.
+        wall: seconds from the first to the last, the making of the events left out.
+        uploads: imports that were sent.
+        peak_mb: by which memory rose above that of the idle worker.
+        left_mb: of which were there still after the last batch, in the ledger in memory.
+    """
+
+    def __init__(self, rows_per_batch: int) -> None:
+        self.rows_per_batch = rows_per_batch
+        self.seconds: list[float] = []
+        self.wall = 0.0
+        self.uploads = 0
+        self.peak_mb = 0.0
+        self.left_mb = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Rows per CPU second."""
+        return self.rows_per_batch * len(self.seconds) / sum(self.seconds)
+
+
+def run(report: Report) -> None:
+    """Measure, and add a table, a chart and the ratio."""
+    worker_mb = Setup().worker_mb
+    rows, bars_shown = [], []
+    for per_envelope, per_batch, backlog in (
+        (10, traffic.EVENT_ROWS, BACKLOG),
+        (1, 5_000, BACKLOG // 10),  # a tenth of it, for time's sake
+    ):
+        drained = drain(backlog, per_envelope, per_batch)
+        batch = median(drained.seconds)
+        in_lambda = per_batch / (BATCH_SECONDS + batch * CORE_MB / worker_mb)
+        allowed = SHARD_READ_BYTES / (ROW_BYTES + ENVELOPE_BYTES / per_envelope)
+        rows.append(
+            [
+                f"{backlog:,}, {per_envelope} per envelope",
+                f"{len(drained.seconds):,} of {per_batch:,} rows",
+                f"{sum(drained.seconds):.1f} s",
+                f"{drained.wall:.1f} s",
+                f"{drained.rate:,.0f}/s",
+                times(drained.rate / RATE),
+                f"{batch * 1000:.1f} / {max(drained.seconds) * 1000:.0f} ms",
+                f"{drained.uploads:,}",
+                f"{drained.peak_mb:.0f} / {drained.left_mb:.0f} MB",
+            ]
+        )
+        name = f"{per_envelope} per envelope"
+        bars_shown += [
+            Bar(f"worker, one core, {name}", drained.rate, f"{drained.rate / 1000:,.0f} k/s", ours=True),
+            Bar(f"in Lambda, one shard, {name}", in_lambda, f"{in_lambda / 1000:,.1f} k/s", ours=True),
+            Bar(f"Kinesis allows a shard, {name}", allowed, f"{allowed / 1000:,.1f} k/s"),
+        ]
+        if per_envelope == 10:
+            report.ratio("drain_ratio", drained.rate / RATE)
+    report.table(
+        (
+            "events",
+            "batches",
+            "CPU",
+            "wall",
+            "rate by CPU",
+            f"against {RATE:,}/s",
+            "median / longest batch",
+            "uploads",
+            "memory peak / left",
+        ),
+        rows,
+    )
+    report.say(
+        f"In Lambda a batch waits for the ledger and Treasure Data too, some {BATCH_SECONDS:.2f} s of it by assumption, and"
+        f" {worker_mb} MB are {worker_mb / CORE_MB:.2f} of a core. And Kinesis hands out 2 MB a second and shard to all"
+        " readers: it is what a drain waits for, so a stream with twice the shards drains twice as fast."
+    )
+    bars_shown.append(Bar("rate at which it piled up", RATE, f"{RATE / 1000:,.1f} k/s"))
+    title = "Draining a backlog of 3.6 million events"
+    report.chart("drain", title, bars(title, [Group("events per second", bars_shown)]))
+
+
+def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
+    """Deliver a backlog in batches of the same rows, each later than the one before; return what it took."""
+    drained = Drained(per_batch)
+    made = traffic.event(per_batch, ACCOUNTS, per_envelope)
+    with services.running() as url:
+        work = delivery(ACCOUNTS, url)
+        work.worker.run(traffic.event(100, ACCOUNTS), 120_000)
+        before = work.journal.counts["RowsDelivered"]
+        gc.collect()
+        idle = memory.resident_kb()
+        peak = 0
+        for number in range(1, backlog // per_batch + 1):
+            text = json.dumps(traffic.later(made, number)).encode()
+            gc.collect()
+            memory.forget_peak()
+            began, wall = time.process_time(), time.perf_counter()
+            held = work.worker.run(json.loads(text), 120_000)["batchItemFailures"]
+            drained.seconds.append(time.process_time() - began)
+            drained.wall += time.perf_counter() - wall
+            peak = max(peak, memory.peak_kb())
+            if held:
+                raise RuntimeError(held)
+        gc.collect()
+        drained.peak_mb = (peak - idle) / 1024
+        drained.left_mb = (memory.resident_kb() - idle) / 1024
+        if work.journal.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
+            raise RuntimeError("not all rows were delivered")
+    notes = [fields["chunks"] for message, fields in work.journal.notes if message == "span"]
+    drained.uploads = sum(notes[1:])
+    return drained

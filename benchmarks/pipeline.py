@@ -1,0 +1,246 @@
+"""The local stack as a whole, on this machine: how many requests it takes, where the time goes, and when rows arrive.
+
+Its parts are processes, and share the machine's cores with what sends. AWS's services are emulated by one of them, the HTTP
+API and the event source run inside the processes of the functions: their shares are no share of a deployed stack's.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgpack
+
+from benchmarks import traffic
+from benchmarks.chart import Bar, Group, bars
+from benchmarks.report import Report
+from local.accounts import KEYS
+from local.stack import Stack
+from local.treasure_data.import_body import inflated
+
+SECONDS = 10.0
+"""How long as many requests as possible are sent."""
+SENDERS = 8
+WINDOWS = (1, 5, 15)
+RATE = 20
+"""Requests a second while rows' arrival is looked at."""
+_TICKS = 100  # a second, of /proc/*/stat
+_PATIENCE = 10.0
+
+_ROLES = {
+    "aws": "AWS emulator",
+    "ingest": "ingest and HTTP API",
+    "worker": "worker and event source",
+    "treasure-data": "Treasure Data stand-in",
+    "valkey": "Valkey",
+}
+"""What the parts are; the rest stand by."""
+
+Message = tuple[str, str, bytes, Mapping[str, str]]
+"""Method, target, body, headers."""
+
+
+def run(report: Report) -> None:
+    """Measure, and add tables, charts and ratios."""
+    with TemporaryDirectory() as folder:
+        _throughput(report, Path(folder))
+        _arrival(report, Path(folder))
+
+
+def _throughput(report: Report, folder: Path) -> None:
+    rows, groups = [], []
+    with Stack(folder / "stack") as stack:
+        for name, message, events in (("pixel", pixel(), 1), ("ten events", posted(10), 10)):
+            before, had = _cpu(stack), _rows_taken(stack)
+            began, mine = time.perf_counter(), time.process_time()
+            sent = _flood(stack.addresses.gateway, message, SECONDS)
+            seconds = time.perf_counter() - began
+            arrived = _wait_for(stack, had + sent * events) - had
+            missing = sent * events - arrived
+            until_rows = time.perf_counter() - began - (_PATIENCE if missing else 0.0)
+            spent = {part: after - before[part] for part, after in _cpu(stack).items()}
+            spent["sender"] = time.process_time() - mine
+            each = {role: spent.get(part, 0.0) / sent for part, role in _ROLES.items()}
+            each["sender"] = spent["sender"] / sent
+            each["standing by"] = (
+                sum(spent[part] for part in spent.keys() - _ROLES.keys() - {"sender"}) / sent
+            )
+            rows.append(
+                [
+                    name,
+                    f"{sent / seconds:,.0f}/s",
+                    f"{arrived / until_rows:,.0f}/s",
+                    str(missing),
+                    *(f"{each[role] * 1e6:,.0f} µs" for role in (*_ROLES.values(), "sender", "standing by")),
+                    f"{each['AWS emulator'] / sum(each.values()) * 100:.0f} %",
+                ]
+            )
+            shown = [
+                Bar(role, cost * 1e6, f"{cost * 1e6:,.0f} µs", ours=role.startswith(("ingest", "worker")))
+                for role, cost in sorted(each.items(), key=lambda one: -one[1])
+            ]
+            groups.append(Group(f"CPU per request: {name}", shown))
+            report.ratio(f"pipeline_requests_per_second ({name})", sent / seconds)
+    report.table(
+        (
+            "request",
+            "requests",
+            "rows",
+            "late",
+            *_ROLES.values(),
+            "sender",
+            "standing by",
+            "the emulator's share",
+        ),
+        rows,
+    )
+    report.say(
+        f"{SENDERS} connections sent for {SECONDS:.0f} s, each its next request when the one before was answered; rows are"
+        " counted until the last had arrived, but for the late ones, whose put the emulator answered too late, so that they"
+        " took the way through the overflow queue. CPU is that of each process, per request."
+    )
+    report.chart(
+        "pipeline",
+        "Where the time goes in the local stack",
+        bars("Where the time goes in the local stack", groups),
+    )
+
+
+def _arrival(report: Report, folder: Path) -> None:
+    rows = []
+    for window in WINDOWS:
+        with Stack(folder / f"window-{window}", window_seconds=window) as stack:
+            sent = _drip(stack.addresses.gateway, pixel(), max(20.0, 3.0 * window))
+            _wait_for(stack, sent)
+            waits = sorted(_waits(stack))
+        p50, p99 = median(waits), quantiles(waits, n=100)[98]
+        rows.append([f"{window} s", f"{len(waits):,}", f"{p50:.2f} s", f"{p99:.2f} s", f"{waits[-1]:.2f} s"])
+        report.ratio(f"pipeline_p50_seconds (window {window})", p50)
+        report.ratio(f"pipeline_p99_seconds (window {window})", p99)
+    report.say(
+        f"From the ingest's receipt of a request to Treasure Data's acceptance of its row, by `BatchWindowSeconds`, at {RATE}"
+        " requests a second:"
+    )
+    report.table(("window", "rows", "p50", "p99", "longest"), rows)
+
+
+def pixel() -> Message:
+    """Return a pixel request."""
+    return "GET", f"/pixel.gif?k={KEYS['shop']}&t=pageviews&page=home&position=3", b"", {}
+
+
+def posted(count: int) -> Message:
+    """Return a request with so many page views."""
+    source = traffic.rows()
+    events = []
+    for _ in range(count):
+        event = next(source)
+        del event["received_at"], event["event_id"]  # each request's rows are its own
+        events.append(event | {"table": "pageviews"})
+    body = json.dumps({"events": events}).encode()
+    return "POST", "/v1/events", body, {"content-type": "application/json", "x-write-key": KEYS["shop"]}
+
+
+def _flood(url: str, message: Message, seconds: float) -> int:
+    """Send as many requests as are answered; return how many."""
+    end = time.monotonic() + seconds
+    counts = [0] * SENDERS
+
+    def send(sender: int) -> None:
+        with closing(_connection(url)) as connection:
+            while time.monotonic() < end:
+                _exchange(connection, message)
+                counts[sender] += 1
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(SENDERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts)
+
+
+def _drip(url: str, message: Message, seconds: float) -> int:
+    """Send requests at an even rate; return how many."""
+    count = round(seconds * RATE)
+    begin = time.monotonic()
+    with closing(_connection(url)) as connection:
+        for number in range(count):
+            time.sleep(max(0.0, begin + number / RATE - time.monotonic()))
+            _exchange(connection, message)
+    return count
+
+
+def _connection(url: str) -> HTTPConnection:
+    parts = urlsplit(url)
+    return HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+
+
+def _exchange(connection: HTTPConnection, message: Message) -> None:
+    method, target, body, headers = message
+    connection.request(method, target, body or None, dict(headers))
+    answer = connection.getresponse()
+    answer.read()
+    if answer.status != 200:
+        raise RuntimeError(answer.status)
+
+
+def _wait_for(stack: Stack, rows: int) -> int:
+    """Return how many of so many rows have arrived, when all have, or when none has for a while.
+
+    What is missing then went to the overflow queue, which holds it back for two minutes: an answer of the emulator was
+    waited for in vain.
+    """
+    taken, since = _rows_taken(stack), time.monotonic()
+    while taken < rows and time.monotonic() - since < _PATIENCE:
+        stack.check()
+        time.sleep(0.1)
+        now = _rows_taken(stack)
+        if now > taken:
+            taken, since = now, time.monotonic()
+    return taken
+
+
+def _rows_taken(stack: Stack) -> int:
+    return int(_query(stack, "SELECT coalesce(sum(row_count), 0) FROM imports")[0][0])
+
+
+def _waits(stack: Stack) -> Iterator[float]:
+    """Yield for each row how many seconds it took from the ingest to Treasure Data."""
+    for at, body in _query(stack, "SELECT at, body FROM imports"):
+        unpacker = msgpack.Unpacker(max_buffer_size=0)
+        unpacker.feed(inflated(body, 1 << 30))
+        for row in unpacker:
+            yield at - row["received_at"] / 1000
+
+
+def _query(stack: Stack, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(f"{stack.rows_file.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def _cpu(stack: Stack) -> dict[str, float]:
+    """Return the CPU seconds of each part with the processes that it has started."""
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            parents[int(entry.name)] = int(fields[1])
+            seconds[int(entry.name)] = sum(int(field) for field in fields[11:15]) / _TICKS
+
+    def tree(pid: int) -> float:
+        return seconds.get(pid, 0.0) + sum(tree(child) for child, parent in parents.items() if parent == pid)
+
+    return {part.name: tree(part.pid) for part in stack.parts}
