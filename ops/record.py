@@ -64,8 +64,11 @@ def command(
     if not found:
         raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(event, indent=2) + "\n")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(event, indent=2) + "\n")
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}") from error
     written = len(event["Records"])
     if as_json:
         screen.show_json({"file": str(file), "records": written, "shard": shard})

@@ -44,11 +44,15 @@ class Deployed:
     Attributes:
         calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`.
         refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
+        answers: of functions, instead of their own, by the outputs that name them.
+        age: seconds by which the stream is older than it is.
         log: lines that the functions have written; each search has an empty page first, as CloudWatch Logs may.
         url: where AWS is.
     """
 
     def __init__(self, url: str) -> None:
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.age = 0.0
         self.log: list[str] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
@@ -78,6 +82,24 @@ class Deployed:
             yield
         finally:
             del self.refusals[what]
+
+    @contextmanager
+    def answering(self, function: str, answer: dict[str, Any]) -> Iterator[None]:
+        """Answer in a function's place for a while."""
+        self.answers[function] = answer
+        try:
+            yield
+        finally:
+            del self.answers[function]
+
+    @contextmanager
+    def as_old_as(self, *, days: float) -> Iterator[None]:
+        """Let the stream be older for a while."""
+        self.age = days * 86_400
+        try:
+            yield
+        finally:
+            self.age = 0.0
 
 
 @contextmanager
@@ -171,6 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         named = _FUNCTION.match(self.path)
         if named is None:
             self._answer(200, json.dumps({"EventSourceMappings": [_MAPPING]}).encode())
+        elif named[1] in self.shown.answers:
+            self._answer(200, json.dumps(self.shown.answers[named[1]]).encode())
         elif named[2] == "invocations":
             self._forward(self.stack.addresses.functions[named[1]], body)
         else:
@@ -189,6 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
             }
         finally:
             connection.close()
+        if self.shown.age and b"StreamCreationTimestamp" in content:
+            summary = json.loads(content)
+            summary["StreamDescriptionSummary"]["StreamCreationTimestamp"] -= self.shown.age
+            content = json.dumps(summary).encode()
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
         self.send_response(answer.status)
         for name, value in headers.items():
             self.send_header(name, value)

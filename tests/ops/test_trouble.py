@@ -1,0 +1,244 @@
+"""Whatever goes wrong, each command says so in one line, with what to do, and without a traceback."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from local.accounts import KEYS
+from tests.support.deployed import Deployed, deployed
+from tests.support.sluice import Sluice
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+COMMANDS = [
+    "accounts apply {file} --yes",
+    "accounts disable app",
+    "accounts enable app",
+    "accounts list",
+    "accounts show app",
+    "doctor --no-event",
+    "keys issue app",
+    "keys revoke app next-9",
+    "keys rotate --yes",
+    "keys verify {key}",
+    "record -o {out}",
+    "redrive",
+    "redrive --edit",
+    "replay",
+    "replay --force --tag t --yes",
+    "sdk publish",
+    "status",
+    "status --all",
+]
+ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") and "rotate" not in one]
+
+
+@pytest.fixture(scope="module")
+def stack(sluice: Sluice) -> Iterator[Deployed]:
+    """The local stack, taken for a deployed one."""
+    with deployed(sluice.stack, SdkBucket="nowhere", SdkUrl="http://127.0.0.1:9") as shown:
+        yield shown
+
+
+def words(line: str, folder: Path) -> list[str]:
+    """Return a command line's words, with what has to be there for it."""
+    (folder / "accounts.yaml").write_text("shop: {database: shop_events}\n")
+    made = line.format(file=folder / "accounts.yaml", key=KEYS["app"], out=folder / "event.json")
+    return made.split()
+
+
+def said(result: Result) -> str:
+    """Return the one line that a command says of what went wrong."""
+    assert 1 == result.exit_code, (result.output, result.stderr, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_stack_that_is_not_there(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """A wrong name, or the wrong region."""
+    message = said(stack.run(words(line, tmp_path), stack="sluice-dve"))
+
+    assert message.startswith("there is no stack sluice-dve in region us-east-1: `aws cloudformation list-st")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_credentials_that_have_expired(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """The person is to log in again."""
+    with stack.refusing("cloudformation", 403, "ExpiredToken"):
+        message = said(stack.run(words(line, tmp_path)))
+
+    assert message.startswith("your AWS credentials have expired: log in again")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("InvalidClientTokenId", "AWS does not know your credentials: log in again"),
+        ("AccessDenied", "your credentials lack a right, DescribeStacks: it is not for you Ask whoever"),
+    ],
+)
+def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str) -> None:
+    """Unknown ones, and such as may not look for the stack."""
+    with stack.refusing("cloudformation", 403, code):
+        assert said(stack.run(["status"])).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "service", "operation"),
+    [
+        ("accounts list", "lambda", "Invoke"),
+        ("accounts apply {file} --yes", "lambda", "Invoke"),
+        ("keys issue app", "secretsmanager", "GetSecretValue"),
+        ("keys rotate --yes", "secretsmanager", "GetSecretValue"),
+        ("record -o {out}", "kinesis", "DescribeStreamSummary"),
+        ("redrive", "s3", "ListObjectsV2"),
+        ("redrive --edit", "s3", "ListObjectsV2"),
+        ("replay", "kinesis", "DescribeStreamSummary"),
+        ("replay --force --tag t --yes", "kinesis", "DescribeStreamSummary"),
+        ("status", "kinesis", "ListShards"),
+        ("status", "dynamodb", "Query"),
+        ("status", "sqs", "GetQueueAttributes"),
+        ("status", "s3", "ListObjectsV2"),
+        ("status --all", "dynamodb", "Query"),
+    ],
+)
+def test_a_right_that_is_missing(
+    stack: Deployed, tmp_path: Path, line: str, service: str, operation: str
+) -> None:
+    """The right is named, and whom to ask."""
+    with stack.refusing(service, 403, "AccessDeniedException"):
+        message = said(stack.run(words(line, tmp_path)))
+
+    assert message.startswith(f"your credentials lack a right, {operation}: ")
+    assert message.endswith("Ask whoever gives out rights in this AWS account")
+
+
+@pytest.mark.parametrize(
+    ("line", "service", "code"),
+    [
+        ("record -o {out}", "kinesis", "ResourceNotFoundException"),
+        ("replay", "kinesis", "ResourceNotFoundException"),
+        ("status", "kinesis", "ResourceNotFoundException"),
+        ("status", "dynamodb", "ResourceNotFoundException"),
+        ("status", "sqs", "AWS.SimpleQueueService.NonExistentQueue"),
+        ("redrive", "s3", "NoSuchBucket"),
+        ("keys issue app", "secretsmanager", "ResourceNotFoundException"),
+        ("accounts list", "lambda", "ResourceNotFoundException"),
+    ],
+)
+def test_a_part_of_the_stack_that_is_gone(
+    stack: Deployed, tmp_path: Path, line: str, service: str, code: str
+) -> None:
+    """`sam deploy` makes it anew."""
+    with stack.refusing(service, 400 if service != "s3" else 404, code):
+        message = said(stack.run(words(line, tmp_path)))
+
+    assert message.startswith("something of the stack is gone (")
+    assert message.endswith("`sam deploy` makes it anew")
+
+
+def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) -> None:
+    """The SDK's bucket is none of those that are there."""
+    (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
+    for name in ("sluice.d.ts", "snippet.html"):
+        (tmp_path / name).write_text("")
+
+    message = said(stack.run(["sdk", "publish", "--folder", str(tmp_path)]))
+    assert message.startswith("something of the stack is gone (")
+
+
+@pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
+def test_a_network_that_is_down(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """It is asked whether the network is up."""
+    unreachable = Deployed("http://127.0.0.1:9")
+
+    assert "is the network up" in said(unreachable.run(words(line, tmp_path)))
+    assert stack.url != unreachable.url
+
+
+@pytest.mark.parametrize("line", ON_REDIS)
+def test_a_redis_that_cannot_be_reached(stack: Deployed, sluice: Sluice, tmp_path: Path, line: str) -> None:
+    """The worker holds and loses nothing; a key is issued all the same, with a note."""
+    secrets = sluice.stack.resources.client("secretsmanager")
+    name = sluice.stack.resources.redis_url_secret
+    working = secrets.get_secret_value(SecretId=name)["SecretString"]
+    with stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}):
+        result = stack.run(words(line, tmp_path))
+
+    expected = "Redis does not answer. The worker holds and loses nothing meanwhile; look whether Redis runs"
+    if "issue" in line:
+        assert (0, True) == (result.exit_code, f"Note: {expected}" in result.stderr)
+    else:
+        assert said(result).startswith(expected)
+    assert working == secrets.get_secret_value(SecretId=name)["SecretString"]
+
+
+def test_the_doctor_goes_on_where_it_may_not_look(stack: Deployed) -> None:
+    """What it has no right to see is unknown, and the rest is looked at."""
+    with (
+        stack.refusing("kinesis", 400, "AccessDeniedException"),
+        stack.refusing("monitoring", 400, "AccessDeniedException"),
+        stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}),
+    ):
+        result = stack.run(["doctor", "--no-event"])
+
+    assert (3, "") == (result.exit_code, result.stderr)
+    assert "?      stream: your credentials lack a right, DescribeStreamSummary" in result.stdout
+    assert "FAULT  inside: Redis does not answer" in result.stdout
+    assert "ok     ledger" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("replay --shard shardId-9", "there is no shard shardId-9: the stream has shardId-000000000000, "),
+        ("record -o {out} --from now", "shardId-000000000000 has no record there: give an earlier --from"),
+        ("record -o /proc/nothing/x.json", "/proc/nothing/x.json cannot be written: "),
+        ("accounts apply /nowhere.yaml", "/nowhere.yaml cannot be read: No such file or directory"),
+        ("accounts show nobody", "there is no account nobody: add it to accounts.yaml"),
+        ("keys verify nonsense", "refused: "),
+    ],
+)
+def test_what_cannot_be_done(
+    stack: Deployed, sluice: Sluice, tmp_path: Path, line: str, expected: str
+) -> None:
+    """Numbers that are none or have expired, shards, files and accounts that are not there."""
+    sluice.send("shop", "recorded", "a", "b", "c")
+
+    assert said(stack.run(words(line, tmp_path))).startswith(expected)
+
+
+@pytest.mark.parametrize("line", ["replay", "record -o {out}"])
+def test_a_sequence_number_that_has_expired(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """Kinesis knows it no longer."""
+    with stack.refusing("kinesis:GetShardIterator", 400, "InvalidArgumentException"):
+        message = said(
+            stack.run(words(f"{line} --shard shardId-000000000000 --from 49590338271490256608559", tmp_path))
+        )
+
+    assert message.startswith(
+        "49590338271490256608559 is no sequence number of shardId-000000000000, or has exp"
+    )
+    assert message.endswith("give a time with --from")
+
+
+def test_a_stretch_that_has_expired(stack: Deployed) -> None:
+    """The stream says since when it keeps records, and from where to begin."""
+    with stack.as_old_as(days=30):
+        message = said(stack.run(["replay", "--from", "2d"]))
+
+    assert message.startswith("the stream keeps records since ")
+    assert "give --from " in message
+
+
+def test_an_empty_bucket(stack: Deployed) -> None:
+    """Where nothing is set aside there is nothing to send, and that is no error."""
+    result = stack.run(["redrive", "--account", "nobody"])
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert "Nothing of this is set aside: there is nothing to send.\n" == result.stdout
