@@ -83,20 +83,18 @@ def _others(report: Report, setups: dict[str, Setup]) -> None:
     title = "Dollars per million events"
     ours = [
         Line(
-            f"Sluice, {name}",
+            name,
             [(events, total(Workload(events, 10), setup, prices) / events * 1e6) for events in _VOLUMES],
             ours=True,
         )
         for name, setup in (
-            ("managed", setups["managed, as the template is"]),
-            ("leanest", setups["external, leanest"]),
+            ("Sluice, managed", setups["managed, as the template is"]),
+            ("Sluice, external, lean", setups["external, leanest"]),
         )
     ]
     others = [
         Line(
-            rival.name.removeprefix("an ")
-            .removesuffix(" to Treasure Data per event")
-            .removesuffix(" Edition"),
+            rival.label,
             [(events, rival.usd(events) / events * 1e6) for events in _VOLUMES if events <= rival.most],
         )
         for rival in RIVALS

@@ -25,6 +25,8 @@ from benchmarks.report import Report
 from local.accounts import KEYS
 from local.stack import Stack
 from local.treasure_data.import_body import inflated
+from ops.estimate import Setup, Workload, total
+from ops.prices import DEFAULT_REGION, REGIONS
 
 SECONDS = 10.0
 """How long as many requests as possible are sent."""
@@ -32,6 +34,9 @@ SENDERS = 8
 WINDOWS = (1, 5, 15)
 RATE = 20
 """Requests a second while rows' arrival is looked at."""
+_MONTH = Workload(1e7, 1)
+_MODES = ("ON_DEMAND", "PROVISIONED")
+_PRICES = REGIONS[DEFAULT_REGION]
 _TICKS = 100  # a second, of /proc/*/stat
 _PATIENCE = 10.0
 
@@ -122,14 +127,19 @@ def _arrival(report: Report, folder: Path) -> None:
             _wait_for(stack, sent)
             waits = sorted(_waits(stack))
         p50, p99 = median(waits), quantiles(waits, n=100)[98]
-        rows.append([f"{window} s", f"{len(waits):,}", f"{p50:.2f} s", f"{p99:.2f} s", f"{waits[-1]:.2f} s"])
+        usd = [total(_MONTH, Setup(stream_mode=mode, window=window), _PRICES) for mode in _MODES]
+        measured = [f"{len(waits):,}", f"{p50:.2f} s", f"{p99:.2f} s", f"{waits[-1]:.2f} s"]
+        rows.append([f"{window} s", *measured, *(f"${one:.2f}" for one in usd)])
         report.ratio(f"pipeline_p50_seconds (window {window})", p50)
         report.ratio(f"pipeline_p99_seconds (window {window})", p99)
     report.say(
         f"From the ingest's receipt of a request to Treasure Data's acceptance of its row, by `BatchWindowSeconds`, at {RATE}"
-        " requests a second:"
+        " requests a second; and what a month of 10 million events, one to a request, costs with that window:"
     )
-    report.table(("window", "rows", "p50", "p99", "longest"), rows)
+    for window in (30, 60):
+        usd = [total(_MONTH, Setup(stream_mode=mode, window=window), _PRICES) for mode in _MODES]
+        rows.append([f"{window} s", *["not measured"] * 4, *(f"${one:.2f}" for one in usd)])
+    report.table(("window", "rows", "p50", "p99", "longest", *_MODES), rows)
 
 
 def pixel() -> Message:

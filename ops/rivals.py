@@ -27,6 +27,7 @@ class Rival:
 
     Attributes:
         name: its name.
+        label: its name where there is little room.
         usd: dollars a month for so many events.
         most: events a month up to which its figures are published.
         source: where they are.
@@ -34,6 +35,7 @@ class Rival:
     """
 
     name: str
+    label: str
     usd: Callable[[float], float]
     most: float
     source: str
@@ -68,6 +70,7 @@ def _snowplow(events: float) -> float:
 RIVALS = (
     Rival(
         "an upload to Treasure Data per event",
+        "upload per event",
         _earlier,
         10 * _EARLIER_EVENTS,
         "its bill: $200 for 10 million events in a month, taken as proportional",
@@ -75,6 +78,7 @@ RIVALS = (
     ),
     Rival(
         "AWS Clickstream Analytics",
+        "AWS Clickstream",
         _clickstream,
         _CLICKSTREAM[-1][0] * _CLICKSTREAM_PER_REQUEST * SECONDS,
         "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25: "
@@ -83,6 +87,7 @@ RIVALS = (
     ),
     Rival(
         "Snowplow Community Edition",
+        "Snowplow",
         _snowplow,
         _SNOWPLOW_PER_SECOND * SECONDS,
         "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25: "

@@ -1,6 +1,7 @@
 """`sluice cost`: what a stack costs in a month."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ops.cli import main
 from ops.cost import bar, lean
-from ops.estimate import Setup, Workload, batches, estimate, levers, shard_count, total
+from ops.estimate import SECRETS, Setup, Workload, batches, estimate, levers, shard_count, total
 from ops.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
 from ops.rivals import RIVALS, Rival, dearer
 from tests.support.sam import properties, template
@@ -43,6 +44,7 @@ def defaults() -> dict[str, object]:
 def test_memory_and_windows_are_the_templates() -> None:
     """The estimate counts with the memory sizes, batches and schedules that the template sets."""
     parameters = defaults()
+    kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     (redrive,) = template()["Resources"]["RedriveFunction"]["Properties"]["Events"].values()
 
     assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
@@ -55,6 +57,11 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.batch_size == parameters["BatchSize"]
     assert SETUP.window == parameters["BatchWindowSeconds"]
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
+    assert SETUP.network == parameters["Network"]
+    assert (SETUP.nat_gateways == 1) == (parameters["NatGateways"] == "one")
+    assert SETUP.alarms == kinds["AWS::CloudWatch::Alarm"]
+    assert SETUP.dashboards == kinds["AWS::CloudWatch::Dashboard"]
+    assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"]
 
 
 @pytest.mark.parametrize("region", sorted(REGIONS))
@@ -125,7 +132,7 @@ def test_ten_million_events_a_month_in_its_cheapest_settings() -> None:
 
 def test_where_a_rival_is_cheaper_is_found() -> None:
     """The ranges in which ours is dearer have their borders where the two cost the same."""
-    rival = Rival("other", lambda events: events / 1e5, 1e8, "", "")
+    rival = Rival("other", "other", lambda events: events / 1e5, 1e8, "", "")
 
     (low,) = dearer(lambda _: 50.0, rival)
     assert (1e4, 5e6) == pytest.approx(low, rel=0.01)
