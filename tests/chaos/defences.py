@@ -45,6 +45,8 @@ class Defence:
         breaks: what its absence breaks: names of violations, or `waiting`.
         seeds: how many schedules may be needed.
         events: of each schedule.
+        accounts: of the steady traffic by which waiting is measured.
+        every: seconds between two requests of one of these.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Defence:
     breaks: tuple[str, ...]
     seeds: int = 40
     events: int = 400
+    accounts: int = 12
+    every: float = 20.0
 
 
 def without(removal: Removal) -> Callable[[World], Functions]:
@@ -437,6 +441,8 @@ WAITING: tuple[Defence, ...] = (
         _one_lane,
         (Kind.TD_HANGING_DATABASE,),
         ("waiting",),
+        accounts=50,
+        every=8.0,
     ),
 )
 """Without each of these, the rows of healthy databases wait for a sick one."""

@@ -15,6 +15,7 @@ from tests.chaos.world import World
 SICK = "db_00"
 BOUND = 1.5
 """By how much the others' 99th percentile may grow."""
+_FLOOD_EVERY = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
         floods: the first account sends hundreds of requests at once now and then, so that whole batches are its own.
     """
     names = [f"acct_{index:02}" for index in range(accounts)]
+    between_floods = round(_FLOOD_EVERY / every)
     sent: list[Sent] = []
     number = 0
     for step in range(int(minutes * 60 / every)):
@@ -51,7 +53,7 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
             at = START + 10 + step * every + index * every / accounts
             sent.append(Sent(at, name, f"v{step % 7}", "events", ((number, TABLES[step % 3]),)))
             number += 1
-        if floods and step % 15 == 8:
+        if floods and step % between_floods == between_floods // 2:
             for extra in range(250):
                 at = START + 10 + step * every + extra * 0.002
                 sent.append(Sent(at, names[0], f"v{extra}", "events", ((number, TABLES[extra % 3]),)))

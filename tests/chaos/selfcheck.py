@@ -55,11 +55,11 @@ def check(defence: Defence) -> Noticed:
 def check_waiting(defence: Defence) -> Noticed:
     """Measure what the accounts of healthy databases wait without a defence, and with it."""
     began = time.monotonic()
-    base = isolation.steady(accounts=12, minutes=60, every=20, floods=True)
+    base = isolation.steady(accounts=defence.accounts, minutes=60, every=defence.every, floods=True)
     usual = isolation.measure(base).p99
     told, noticed, sound = [], False, True
     for kind in defence.kinds:
-        schedule = isolation.sick(base, kind, minutes=40)
+        schedule = isolation.sick(base, kind, minutes=30)
         ratio = isolation.measure(schedule, without(defence.removal)).p99 / usual
         kept = isolation.measure(schedule).p99 / usual
         noticed |= ratio > isolation.BOUND
