@@ -26,8 +26,10 @@ from worker.deadline import Deadline
 from worker.execution import Execution, Rules
 from worker.ledger import Ledger
 from worker.record import START
+from worker.resending import Resending
 from worker.search import Findings, Search
 from worker.span import Cut, Span
+from worker.span import Kind as Kinds
 from worker.treasure_data import Asked, TreasureData
 from worker.worker import Worker
 
@@ -189,7 +191,30 @@ def _always_free_of_doubt(*_args: Any) -> bool:
     return True
 
 
+def _refused_at_once(_world: World) -> AbstractContextManager[Any]:
+    """Call rows dead letters when they are refused, whatever became of earlier attempts."""
+    stack = ExitStack()
+    stack.enter_context(patch.object(Execution, "_unless_taken", lambda _self, _key, outcome: outcome))
+    stack.enter_context(
+        patch.object(
+            Resending,
+            "_refused",
+            lambda self, reason, *, free: self._rename(Kinds.DEAD_LETTER, reason, free=free),
+        )
+    )
+    return stack
+
+
+def _sent_as_dead_letter(_world: World, _original: Any, self: Any, decision: Any) -> bool:
+    ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
+    return bool(ours)
+
+
 # The stream and the queue
+
+
+def _put_at_once(_world: World, _original: Any, self: Any, envelopes: Any, key: str, _since: int) -> Any:
+    return self.put(envelopes, key)
 
 
 def _repeating_client(_world: World) -> AbstractContextManager[Any]:
@@ -360,6 +385,18 @@ ALL: tuple[Defence, ...] = (
         (Kind.KINESIS_TIMEOUT,),
         ("lost",),
     ),
+    Defence(
+        "a repeated request goes to the queue",
+        _wrapped(Stream, "put_again", _put_at_once),
+        (Kind.CLIENT_DEAF,),
+        ("doubled",),
+    ),
+    Defence(
+        "a search that begins at the first request",
+        _patched(drain, "_LONGEST_MEMORY_SECONDS", 0),
+        (Kind.CLIENT_DEAF,),
+        ("doubled",),
+    ),
     Defence("botocore repeats no put", _repeating_client, (Kind.KINESIS_LOST_ANSWER,), ("doubled",)),
     Defence(
         "clock of the doubt",
@@ -385,6 +422,19 @@ ALL: tuple[Defence, ...] = (
         _patched(Execution, "_is_free_of_doubt", _always_free_of_doubt),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
         ("doubled",),
+    ),
+    Defence(
+        "asking about what is refused after a doubt",
+        _refused_at_once,
+        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
+        ("both",),
+    ),
+    Defence(
+        "parking a dead letter before it is sent",
+        _wrapped(Resending, "_write", _sent_as_dead_letter),
+        (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
+        ("both",),
+        seeds=200,
     ),
     Defence(
         "deadline before each send",
