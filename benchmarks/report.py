@@ -7,6 +7,7 @@ A section stands between `<!-- bench-NAME -->` and `<!-- end -->`. It is written
 import json
 import platform
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,7 +31,7 @@ class Report:
     def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
         self._name = name
         self._write = write
-        self._console = Console()
+        self._console = Console(width=None if sys.stdout.isatty() else 140)
         self._ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
         self._parts = [

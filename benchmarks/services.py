@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SECRETS = {"k1": "a secret for benchmarks"}
+SECRETS_TEXT = json.dumps(SECRETS)
 
 _ANSWERS = {
     "PutRecord": {"ShardId": "shardId-000000000000", "SequenceNumber": "4" * 56},
-    "GetSecretValue": {"Name": "keys", "SecretString": json.dumps(SECRETS)},
+    "GetSecretValue": {"Name": "keys", "SecretString": SECRETS_TEXT},
 }
 
 

@@ -27,7 +27,6 @@ from ingest.signature import Credentials, Signer
 
 _COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
 _UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
-_MOST_IDLE = 10
 
 
 class AwsClient:
@@ -41,6 +40,7 @@ class AwsClient:
         connect_timeout: seconds.
         read_timeout: seconds.
         attempts: how often a call is tried that fails or is refused.
+        most_idle: connections that are kept between calls.
         now: returns UNIX seconds.
     """
 
@@ -62,6 +62,7 @@ class AwsClient:
         connect_timeout: float,
         read_timeout: float,
         attempts: int = 1,
+        most_idle: int = 10,
         now: Callable[[], float] = time.time,
     ) -> None:
         url = urlsplit(endpoint)
@@ -77,6 +78,7 @@ class AwsClient:
         self._credentials = credentials
         self._timeouts = connect_timeout, read_timeout
         self._attempts = attempts
+        self._most_idle = most_idle
         self._now = now
         self._idle: list[Connection] = []
         weakref.finalize(self, _close, self._idle)
@@ -117,7 +119,7 @@ class AwsClient:
         except BaseException:
             connection.close()
             raise
-        if connection.is_kept and len(self._idle) < _MOST_IDLE:
+        if connection.is_kept and len(self._idle) < self._most_idle:
             self._idle.append(connection)
         else:
             connection.close()

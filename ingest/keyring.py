@@ -10,8 +10,9 @@ from shared import json_codec, write_key
 from shared.clock import Clock
 from shared.write_key import WriteKey
 
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1}
-"""How the client is made; a failed reading is repeated by a later request."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
+"""How the client is made; a failed reading is repeated by a later request. No connection is kept: minutes later, or in a
+sandbox that starts from a snapshot, nobody would be at its other end."""
 FRESH_SECONDS = 300
 """How long secrets are used before they are read again: how soon a secret that was taken away is forgotten."""
 PAUSE_SECONDS = 10

@@ -167,6 +167,15 @@ def test_a_connection_is_kept(aws: Any) -> None:
     assert 3 == len(ports)
 
 
+def test_no_more_connections_are_kept_than_told(aws: Any) -> None:
+    """With none, each call makes its own."""
+    client = ours(SecretsManagerClient, aws.url, most_idle=0)
+    for _ in range(2):
+        client.get_secret_value(SecretId="keys")
+
+    assert 2 == len(set(aws.ports))
+
+
 def test_what_fails_is_tried_as_often_as_told(aws: Any) -> None:
     """And no more often."""
     aws.faults["SendMessage"] = [aws_server.close, aws_server.error(500, "InternalFailure"), None]

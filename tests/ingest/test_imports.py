@@ -32,6 +32,13 @@ def test_the_workers_packages_are_not_loaded(modules: set[str]) -> None:
     assert set() == modules & {"redis", "requests", "isal", "worker", "ops", "local", "boto3", "s3transfer"}
 
 
+def test_botocores_clients_are_not_loaded(modules: set[str]) -> None:
+    """Only its errors: its sessions, clients and transport take longer to load than all the rest."""
+    costly = ("botocore.session", "botocore.client", "botocore.auth", "botocore.httpsession", "urllib3")
+
+    assert [] == [name for name in modules if name.startswith(costly)]
+
+
 def test_only_what_is_used_of_powertools_is_loaded(modules: set[str]) -> None:
     """Its other parts cost more than the whole handler."""
     costly = ("aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.parser", "aws_xray_sdk")
