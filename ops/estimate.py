@@ -17,7 +17,7 @@ SECONDS = HOURS * 3600
 CORE_MB = 1769
 """Memory at which Lambda gives a function one whole core; less memory, the same part of it."""
 
-INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 250e-6, 15e-6
+INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 100e-6, 10e-6
 """Measured CPU seconds of a warm request and of each of its events."""
 WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 2e-6
 """Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows."""
