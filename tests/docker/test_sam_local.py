@@ -1,16 +1,20 @@
-"""`sam local invoke` of the built functions, in Docker, over the local stack."""
+"""`sam local invoke` and `sam local start-api` of the built functions, in Docker, over the local stack."""
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
+import requests
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 from local import functions
@@ -52,21 +56,61 @@ class InDocker:
 
     def invoke(self, function: str, event: Path) -> Any:
         """Invoke a function with an event and return its answer."""
-        command = [str(Path(sys.executable).with_name("sam")), "local", "invoke", function]
-        command += ["--template", str(self._template), "--event", str(event), "--skip-pull-image"]
-        command += ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
-        environment = os.environ | {
+        command = self._command("invoke", function, "--event", str(event))
+        done = subprocess.run(
+            command, env=self._environment(), check=False, capture_output=True, text=True, timeout=_SECONDS
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    @contextmanager
+    def api(self) -> Iterator[str]:
+        """Serve the HTTP API, its functions in containers that stay, and yield its URL."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port: int = probe.getsockname()[1]
+        command = self._command("start-api", "--port", str(port), "--warm-containers", "LAZY")
+        with (self._home / "start-api.log").open("wb") as log:
+            process = subprocess.Popen(command, env=self._environment(), stdout=log, stderr=log)
+        try:
+            _await_port(port, process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)  # at which it removes its containers
+            process.wait(_SECONDS)
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        sam = str(Path(sys.executable).with_name("sam"))
+        options = ["--template", str(self._template), "--skip-pull-image"]
+        return [
+            sam,
+            "local",
+            verb,
+            *arguments,
+            *options,
+            "--parameter-overrides",
+            f"Architecture={ARCHITECTURE}",
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_DEFAULT_REGION": "us-east-1",
             "SAM_CLI_TELEMETRY": "0",
             "__SAM_CLI_APP_DIR": str(self._home),
         }
-        done = subprocess.run(
-            command, env=environment, check=False, capture_output=True, text=True, timeout=_SECONDS
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("sam local start-api does not listen")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +146,21 @@ def test_the_ingest_takes_recorded_requests(in_docker: InDocker, name: str) -> N
     answer = in_docker.invoke("IngestFunction", ROOT / "events" / "http" / f"{name}.json")
 
     assert (401 if name.startswith("mistake") else 200) == answer["statusCode"], answer
+
+
+def test_the_api_is_served_from_the_template(in_docker: InDocker, sluice: Sluice) -> None:
+    """A pixel and a post reach the ingest by the template's own route, and become rows."""
+    key = sluice.key("shop")
+    query = {"k": key, "t": "served", "event_id": "a"}
+    event = {"table": "served", "event_id": "b"}
+    with in_docker.api() as url:
+        pixel = requests.get(f"{url}/pixel.gif?{urlencode(query)}", timeout=_SECONDS)
+        # The key goes by the query: `sam local` leaves headers' names as they come, AWS makes them lower case.
+        post = requests.post(f"{url}/v1/events?k={key}", json={"events": [event]}, timeout=_SECONDS)
+
+    assert (200, b"GIF89a") == (pixel.status_code, pixel.content[:6])
+    assert {"accepted": 1, "rejected": []} == post.json()
+    until(lambda: sluice.rows("shop", "served") == ["a", "b"])
 
 
 def test_the_worker_takes_an_event_that_was_recorded(

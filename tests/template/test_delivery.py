@@ -75,7 +75,9 @@ def test_every_request_reaches_the_ingest() -> None:
             "Target": {"Fn::Sub": "integrations/${ApiIntegration}"},
         }
     ] == [route["Properties"] for route in resources("AWS::ApiGatewayV2::Route").values()]
-    assert {"Ref": "IngestFunctionAliaslive"} == properties("ApiIntegration")["IntegrationUri"]
+    assert properties("ApiIntegration")["IntegrationUri"]["Fn::Sub"].endswith(
+        "/functions/${IngestFunction.Arn}:live/invocations"
+    )
     assert {"Ref": "IngestFunctionAliaslive"} == properties("ApiPermission")["FunctionName"]
     assert "2.0" == properties("ApiIntegration")["PayloadFormatVersion"]
     assert "CorsConfiguration" not in properties("Api")
