@@ -155,7 +155,7 @@ def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) 
 @pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
 def test_a_network_that_is_down(stack: Deployed, tmp_path: Path, line: str) -> None:
     """It is asked whether the network is up."""
-    unreachable = Deployed("http://127.0.0.1:9")
+    unreachable = Deployed("http://127.0.0.1:9", {})
 
     assert "is the network up" in said(unreachable.run(words(line, tmp_path)))
     assert stack.url != unreachable.url

@@ -7,7 +7,7 @@ can be refused.
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,15 +42,18 @@ class Deployed:
     """Runs the command on a stack that it takes for a deployed one.
 
     Attributes:
-        calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`.
+        calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`; behind the name of an action that a stack
+            has several resources for stands the output that names the one.
         refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
         answers: of functions, instead of their own, by the outputs that name them.
         age: seconds by which the stream is older than it is.
         log: lines that the functions have written; each search has an empty page first, as CloudWatch Logs may.
         url: where AWS is.
+        outputs: of the stack.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outputs: Mapping[str, str]) -> None:
+        self.outputs = outputs
         self.answers: dict[str, dict[str, Any]] = {}
         self.age = 0.0
         self.log: list[str] = []
@@ -131,7 +134,7 @@ def deployed(stack: Stack, **more: str) -> Iterator[Deployed]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    shown = Deployed(f"http://127.0.0.1:{server.server_address[1]}")
+    shown = Deployed(f"http://127.0.0.1:{server.server_address[1]}", outputs)
     Handler.shown, Handler.stack = shown, stack
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -155,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = _SERVICE.search(self.headers.get("authorization", ""))
         service = found[1] if found else "?"
         operation = f"{_PREFIXES.get(service, service)}:{self._operation(service, body)}"
-        self.shown.calls.append(operation)
+        of = self._output(service, body)
+        self.shown.calls.append(f"{operation} {of}" if of else operation)
         refusal = self.shown.refusals.get(operation, self.shown.refusals.get(service))
         if refusal is not None:
             self._refuse(service, *refusal)
@@ -188,6 +192,20 @@ class _Handler(BaseHTTPRequestHandler):
         if "/operation/" in path:
             return path.rpartition("/")[2]
         return parse_qs(body.decode()).get("Action", ["?"])[0]
+
+    def _output(self, service: str, body: bytes) -> str:
+        """Return the output that names the bucket, secret or function that is invoked; empty for all else."""
+        path = urlsplit(self.path).path
+        match service:
+            case "s3":
+                value = path.strip("/").partition("/")[0]
+            case "secretsmanager":
+                value = json.loads(body)["SecretId"]
+            case "lambda" if self.command == "POST":
+                value = path.split("/")[3]
+            case _:
+                return ""
+        return next((name for name, output in self.shown.outputs.items() if output == value), value)
 
     def _answer_for_lambda(self, body: bytes) -> None:
         named = _FUNCTION.match(self.path)

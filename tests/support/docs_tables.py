@@ -3,6 +3,7 @@
 A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -14,6 +15,7 @@ import click
 import ingest.journal
 import ops.cli
 import ops.failure
+import ops.rights
 import worker.journal
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
@@ -103,6 +105,25 @@ def _named(commands: list[str]) -> str:
     )
 
 
+def rights_table() -> str:
+    """Return a Markdown table of the rights that commands need."""
+    rows = (
+        (
+            f"`{command}`",
+            ", ".join(f"`{right}`" for right in sorted(set(rights) - {"cloudformation:DescribeStacks"})),
+        )
+        for command, rights in ops.rights.RIGHTS.items()
+    )
+    return _table(("command", "needs"), rows)
+
+
+def policy_text(role: str) -> str:
+    """Return the policy of a role, as JSON with a statement a line."""
+    found = ops.rights.policy(ops.rights.ROLES[role])
+    statements = ",\n".join(f"    {json.dumps(statement)}" for statement in found["Statement"])
+    return f'```json\n{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n```\n'
+
+
 def exits_table() -> str:
     """Return a Markdown table of the exit codes of `sluice`."""
     return _table(
@@ -135,6 +156,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
     "exits": exits_table,
+    "rights": rights_table,
+    "policy: watch": lambda: policy_text("watch"),
+    "policy: operate": lambda: policy_text("operate"),
     "parameters": parameters_table,
     "outputs": outputs_table,
     "alarms": alarms_table,

@@ -1,0 +1,102 @@
+"""What each command asks AWS for with the person's own rights, and the policies that allow it.
+
+A test runs every command and compares.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_FIND = ("cloudformation:DescribeStacks",)
+_ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
+_SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
+_READ = (*_FIND, "kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:GetShardIterator")
+_RECORDS = (*_READ, "kinesis:GetRecords")
+_ASIDE = ("s3:ListBucket AsideBucket", "s3:GetObject AsideBucket")
+_STATUS = (
+    *_RECORDS,
+    *_ASIDE,
+    "dynamodb:Query",
+    "dynamodb:Scan",
+    "sqs:GetQueueAttributes",
+    "lambda:GetFunctionConfiguration",
+    "logs:FilterLogEvents",
+)
+
+RIGHTS: Mapping[str, tuple[str, ...]] = {
+    "accounts apply": _ADMINISTER,
+    "accounts disable": _ADMINISTER,
+    "accounts enable": _ADMINISTER,
+    "accounts list": _ADMINISTER,
+    "accounts show": _ADMINISTER,
+    "doctor": (
+        *_SIGNED,
+        *_RECORDS,
+        "dynamodb:DescribeTable",
+        "dynamodb:Query",
+        "s3:ListBucket AsideBucket",
+        "sqs:GetQueueAttributes",
+        "lambda:ListEventSourceMappings",
+        "cloudwatch:DescribeAlarms",
+    ),
+    "keys issue": _SIGNED,
+    "keys revoke": _ADMINISTER,
+    "keys rotate": (
+        *_FIND,
+        "secretsmanager:GetSecretValue WriteKeySecret",
+        "secretsmanager:PutSecretValue WriteKeySecret",
+    ),
+    "keys verify": _SIGNED,
+    "record": _RECORDS,
+    "redrive": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
+    "replay": (*_RECORDS, *_ASIDE, "lambda:InvokeFunction WorkerFunction"),
+    "sdk publish": (
+        *_FIND,
+        "s3:ListBucket SdkBucket",
+        "s3:GetObject SdkBucket",
+        "s3:PutObject SdkBucket",
+    ),
+    "status": _STATUS,
+}
+"""By command the actions, as IAM names them, and where a stack has several such resources the output that names it."""
+
+UNASKED = {"s3:ListBucket SdkBucket"}
+"""Rights to what no command calls: without it S3 does not tell an object that is not there from one that may not be seen."""
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "watch": ("status",),
+    "operate": (
+        *("accounts apply", "accounts disable", "accounts enable", "accounts list", "accounts show"),
+        *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
+    ),
+}
+"""What people may be trusted with: who watches changes nothing."""
+
+# Where the outputs of template.yaml stand in ARNs; what they do not name, AWS lets nobody narrow, or a prefix does.
+_PLACES = {
+    "cloudformation": "arn:aws:cloudformation:*:*:stack/STACK/*",
+    "dynamodb": "arn:aws:dynamodb:*:*:table/<LedgerTable>",
+    "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
+    "lambda": "arn:aws:lambda:*:*:function:STACK-*",
+    "logs": "arn:aws:logs:*:*:log-group:STACK-*",
+    "sqs": "arn:aws:sqs:*:*:STACK-*",
+    "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
+    "lambda:ListEventSourceMappings": "*",
+    "cloudwatch:DescribeAlarms": "*",
+    "s3:ListBucket": "arn:aws:s3:::<{}>",
+    "s3": "arn:aws:s3:::<{}>/*",
+    "secretsmanager": "<{}>",
+}
+
+
+def policy(commands: Iterable[str]) -> dict[str, Any]:
+    """Return the IAM policy that allows commands; `<…>` stands for an output of the stack, STACK for its name."""
+    places: dict[str, set[str]] = {}
+    for right in {right for command in commands for right in RIGHTS[command]}:
+        action, _, output = right.partition(" ")
+        place = _PLACES.get(action) or _PLACES[action.partition(":")[0]]
+        places.setdefault(place.format(output), set()).add(action)
+    statements = [
+        {"Effect": "Allow", "Action": sorted(actions), "Resource": place}
+        for place, actions in sorted(places.items())
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}

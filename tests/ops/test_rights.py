@@ -1,0 +1,106 @@
+"""Which rights a command needs is what it asks AWS for."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from local.accounts import KEYS, SIGNING_SECRETS
+from ops.cli import main
+from ops.rights import RIGHTS, ROLES, UNASKED, policy
+from tests.support.deployed import Deployed, deployed
+from tests.support.sam import template
+from tests.support.sluice import Sluice, until
+
+LINES = {
+    "accounts apply": ["accounts apply {file} --yes"],
+    "accounts disable": ["accounts disable app", "accounts enable app"],
+    "accounts enable": ["accounts enable app"],
+    "accounts list": ["accounts list"],
+    "accounts show": ["accounts show app"],
+    "doctor": ["doctor --account app"],
+    "keys issue": ["keys issue app"],
+    "keys revoke": ["keys revoke app next-9"],
+    "keys rotate": ["keys rotate"],
+    "keys verify": ["keys verify {key}"],
+    "record": ["record -o {out} --shard {shard}"],
+    "redrive": ["redrive --kind dead"],
+    "replay": ["replay --shard {shard}", "replay --force --tag rights --yes"],
+    "sdk publish": ["sdk publish --folder {sdk}"],
+    "status": ["status", "status --all"],
+}
+"""Of each command the lines that make it ask for everything."""
+
+
+@pytest.fixture(scope="module")
+def stack(sluice: Sluice) -> Iterator[Deployed]:
+    """The local stack, taken for a deployed one, with a row that is set aside."""
+    made = sluice.stack.resources
+    made.client("s3").create_bucket(Bucket="rights")
+    sluice.send("nobody_yet", "rights", "a")
+    for event_id in ("a", "b", "c", "d"):
+        sluice.send("app", "rights", event_id)
+    until(lambda: any(one["account"] == "nobody_yet" for one in sluice.json("status --local")["aside"]))
+    with deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown:
+        yield shown
+
+
+@pytest.mark.xdist_group("ops")
+@pytest.mark.parametrize("command", RIGHTS)
+def test_a_command_asks_for_what_is_listed(
+    stack: Deployed, sluice: Sluice, tmp_path: Path, command: str
+) -> None:
+    """Neither more, which nobody would have the right to, nor less, which nobody would need it for."""
+    accounts = sluice.json("accounts list --local")["accounts"]
+    fields = {
+        name: one | {"revoked_key_ids": [key for key in one["revoked_key_ids"].split(",") if key]}
+        for name, one in accounts.items()
+    }
+    (tmp_path / "accounts.yaml").write_text(json.dumps({**fields, "extra": {"database": "extra"}}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
+    for name in ("sluice.d.ts", "snippet.html"):
+        (tmp_path / name).write_text("")
+    places = {"file": tmp_path / "accounts.yaml", "key": KEYS["app"], "out": tmp_path / "o", "sdk": tmp_path}
+    shard = next(one["shard"] for one in sluice.json("status --local")["shards"])
+    stack.calls.clear()
+    results = [stack.run(line.format(shard=shard, **places).split()) for line in LINES[command]]
+    made = sluice.stack.resources
+    made.client("secretsmanager").put_secret_value(
+        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
+    )
+
+    assert all(result.exit_code in (0, 3) or "dead letter" in result.stderr for result in results)
+    assert sorted(set(RIGHTS[command]) - UNASKED) == sorted(set(stack.calls))
+
+
+def test_every_command_on_a_stack_is_listed() -> None:
+    """None is forgotten, and every one has lines that try it."""
+    assert sorted(_on_stacks(main)) == sorted(RIGHTS) == sorted(LINES)
+    assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)
+
+
+def _on_stacks(group: click.Group, path: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _on_stacks(command, f"{path}{name} ")
+        elif any("--stack" in parameter.opts for parameter in command.params):
+            yield f"{path}{name}"
+
+
+def test_a_policy_allows_its_commands_and_no_more() -> None:
+    """Actions stand by their resources; who watches can write nothing and invoke nothing."""
+    for commands in ROLES.values():
+        allowed = {action for one in policy(commands)["Statement"] for action in one["Action"]}
+        assert allowed == {right.partition(" ")[0] for command in commands for right in RIGHTS[command]}
+    watching = json.dumps(policy(ROLES["watch"]))
+
+    assert not any(word in watching for word in ("Put", "Delete", "Update", "Invoke", "Secret"))
+
+
+def test_a_policy_names_outputs_of_the_stack() -> None:
+    """What is to be filled in is found there."""
+    named = {part.partition(">")[0] for part in json.dumps(policy(RIGHTS)).split("<")[1:]}
+
+    assert named <= set(template()["Outputs"])
