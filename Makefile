@@ -59,15 +59,15 @@ chaos-selfcheck: .venv/installed ## leave out each defence in turn, and see that
 	@$(RUN) -m tests.chaos.selfcheck
 
 .PHONY: bench
-bench: .venv/installed .venv-emulator/installed ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
+bench: .venv/installed .venv-emulator/installed | $(UV) ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
 	@$(RUN) -m benchmarks $(if $(WRITE),--write)
 
 .PHONY: bench-ingest
-bench-ingest: .venv/installed ## measure the CPU that a request costs the ingest
+bench-ingest: .venv/installed | $(UV) ## measure the CPU that a request costs the ingest
 	@$(RUN) -m benchmarks ingest $(if $(WRITE),--write)
 
 .PHONY: bench-coldstart
-bench-coldstart: .venv/installed ## measure how the ingest starts in Lambda's runtime
+bench-coldstart: .venv/installed | $(UV) ## measure how the ingest starts in Lambda's runtime
 	@$(RUN) -m benchmarks coldstart $(if $(WRITE),--write)
 
 .PHONY: bench-worker
