@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.estimate import Setup, Workload, estimate, levers, total
+from ops.estimate import SECRETS, Setup, Workload, estimate, levers, total
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
 from ops.rivals import LEAST_EVENTS, RIVALS, dearer
 
@@ -60,10 +60,10 @@ def lean(setup: Setup) -> Setup:
 )
 @click.option(
     "--network",
-    type=click.Choice(["managed", "external"]),
+    type=click.Choice(sorted(SECRETS)),
     default=_TEMPLATE.network,
     show_default=True,
-    help="The parameter Network.",
+    help="The parameter Network; of an existing or external one nothing is counted.",
 )
 @click.option(
     "--stream-mode",

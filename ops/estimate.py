@@ -45,7 +45,7 @@ SECRET_CALLS = 50_000
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events of a visitor who downloads the script once; the script's size."""
 
-SECRETS: Mapping[str, int] = {"managed": 4, "external": 3}
+SECRETS: Mapping[str, int] = {"managed": 4, "existing": 3, "external": 3}
 """Counted: write keys, Treasure Data's key, the URL of Redis, and the password of a managed one."""
 
 ON_DEMAND_SHARDS = 4
@@ -84,7 +84,7 @@ class Setup:
     """What the template says; a test compares the two.
 
     Attributes:
-        network: `managed`, or `external`.
+        network: `managed`; `existing` and `external` cost nothing of Sluice's own.
         stream_mode: `ON_DEMAND` or `PROVISIONED`.
         shards: of a provisioned stream, at least.
         retention_hours: of the stream.

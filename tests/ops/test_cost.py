@@ -22,7 +22,7 @@ TEN_MILLION = Workload(1e7, 10)
 workloads = st.builds(Workload, st.floats(1e4, 1e10), st.floats(1, 500))
 setups = st.builds(
     Setup,
-    network=st.sampled_from(["managed", "external"]),
+    network=st.sampled_from(sorted(SECRETS)),
     stream_mode=st.sampled_from(["ON_DEMAND", "PROVISIONED"]),
     retention_hours=st.integers(24, 8760),
     window=st.integers(0, 300),
@@ -58,6 +58,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.window == parameters["BatchWindowSeconds"]
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
     assert SETUP.network == parameters["Network"]
+    assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert (SETUP.nat_gateways == 1) == (parameters["NatGateways"] == "one")
     assert SETUP.alarms == kinds["AWS::CloudWatch::Alarm"]
     assert SETUP.dashboards == kinds["AWS::CloudWatch::Dashboard"]
