@@ -1,7 +1,8 @@
-"""Run benchmarks by name, all where none is named; each ends with one line of JSON."""
+"""Run benchmarks by name, all where none is named; each ends with one line of JSON, and so do several together."""
 
 import argparse
 import importlib
+import json
 from collections.abc import Sequence
 
 from benchmarks.report import Report
@@ -25,10 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    for name in options.names or BENCHMARKS:
+    ratios: dict[str, float] = {}
+    names = options.names or list(BENCHMARKS)
+    for name in names:
         report = Report(name, BENCHMARKS[name], write=options.write)
         importlib.import_module(f"benchmarks.{name}").run(report)
         report.finish()
+        ratios |= report.ratios
+    if len(names) > 1:
+        print(json.dumps(ratios))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class Sandboxes:
         self._started += 1
         folder = self._folder / f"sandbox-{self._started}"
         folder.mkdir()
-        environment = self._environment() | {
+        environment = {
+            **self._environment(),
             "PYTHONPATH": os.pathsep.join([str(code), str(_CONTENDERS), str(self._libraries)]),
             "MEASURED": contender.module,
             "DATA_BYTES": str(data_bytes),

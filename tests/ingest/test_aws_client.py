@@ -108,7 +108,7 @@ def test_a_call_is_botocores(
 def test_a_signature_is_botocores(
     *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str
 ) -> None:
-    """Whatever the service, the body and the credentials, at the same second."""
+    """Whatever the service, the body and the credentials, at the same second, and whatever was signed before."""
     request: Any = AWSRequest(
         "POST",
         "http://127.0.0.1:8080/",
@@ -117,13 +117,13 @@ def test_a_signature_is_botocores(
     )
     SigV4Auth(BotocoreCredentials("AKID", secret, token), service, region).add_auth(request)  # type: ignore[no-untyped-call]
     moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    signer = Signer(service, region, "127.0.0.1:8080", "application/x-amz-json-1.1")
-    signer.headers(target, body, Credentials("AKID", "another"), moment.timestamp())
-    signer.headers(target, body, Credentials("AKID", secret, token), moment.timestamp() - 86_400)
+    now, credentials = moment.timestamp(), Credentials("AKID", secret, token)
 
-    headers = signer.headers(target, body, Credentials("AKID", secret, token), moment.timestamp())
-
-    assert request.headers["Authorization"] == headers["authorization"]
+    for before in ((Credentials("AKID", "another"), now), (credentials, now - 86_400)):
+        signer = Signer(service, region, "127.0.0.1:8080", "application/x-amz-json-1.1")
+        signer.headers(target, body, *before)
+        headers = signer.headers(target, body, credentials, now)
+        assert request.headers["Authorization"] == headers["authorization"]
 
 
 @pytest.mark.parametrize(
