@@ -10,6 +10,7 @@ EndpointConnectionError is raised, nothing was.
 import select
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class Connection:
     Args:
         address: whither.
         connect_timeout: seconds for TCP, and the same for TLS.
-        read_timeout: seconds without a byte after which an answer is given up.
+        read_timeout: seconds after which an answer is given up, however it trickles in.
 
     Raises:
         ConnectTimeoutError: the time passed; nothing was sent.
@@ -69,6 +70,8 @@ class Connection:
 
     def __init__(self, address: Address, connect_timeout: float, read_timeout: float) -> None:
         self._url = address.url
+        self._read_timeout = read_timeout
+        self._deadline = 0.0
         self._rest = b""  # what came after the last answer: nothing, if all is well
         self.is_kept = True
         try:
@@ -117,6 +120,7 @@ class Connection:
         """
         try:
             self._socket.sendall(request)
+            self._deadline = time.monotonic() + self._read_timeout
             return self._answer()
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
@@ -185,12 +189,17 @@ class Connection:
         self.is_kept = False
         pieces = [self._rest]
         self._rest = b""
-        while piece := self._socket.recv(_PIECE):
+        while piece := self._receive():
             pieces.append(piece)
         return b"".join(pieces)
 
     def _more(self) -> bytes:
-        piece = self._socket.recv(_PIECE)
+        piece = self._receive()
         if not piece:
             raise ConnectionResetError("closed before the answer was whole")
         return piece
+
+    def _receive(self) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+        return self._socket.recv(_PIECE)  # waits for as long again at most

@@ -3,7 +3,7 @@
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from threading import Thread
 
 import pytest
@@ -150,6 +150,27 @@ def test_silence_is_a_time_out() -> None:
         with pytest.raises(ReadTimeoutError):
             connection.exchange(REQUEST)
         connection.close()
+
+
+def test_an_answer_that_trickles_in_is_a_time_out() -> None:
+    """Each byte comes soon after the one before, and the whole too late."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.2)
+        other, _ = listener.accept()
+
+        def trickle() -> None:
+            with suppress(OSError):  # closed at the other end
+                other.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n")
+                while True:
+                    other.sendall(b"x")
+
+        thread = Thread(target=trickle)
+        thread.start()
+        with pytest.raises(ReadTimeoutError):
+            connection.exchange(REQUEST)
+        connection.close()
+        thread.join()
+        other.close()
 
 
 def test_no_connection_is_told_from_a_lost_answer() -> None:
