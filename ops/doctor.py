@@ -102,6 +102,11 @@ class Doctor:
                 yield Finding(
                     look.__name__.lstrip("_").replace("_", " "), "unknown", explained(error).message
                 )
+            except requests.RequestException as error:
+                yield _fault(
+                    look.__name__.lstrip("_").replace("_", " "),
+                    f"the API does not answer ({type(error).__name__})",
+                )
             except Failure as failure:
                 yield _fault(look.__name__.lstrip("_").replace("_", " "), failure.message)
 

@@ -227,3 +227,25 @@ def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
     assert 1 == len(stack.sluice("status")["shards"])
     assert stack.sluice("replay")["complete"]
     assert ["/club"] == [row["page"] for row in stack.destination.rows("club", "visits")]
+
+
+def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_path: Path) -> None:
+    """Doctor, record and redrive do on a deployed stack what they do on the local one; only its API has no address here."""
+    stack.map_account("shop")
+    assert stack.send_pixel("later", "looked_at", "/later")[0] == 200
+    stack.send_pixel("shop", "behind_it", "/next")
+    assert stack.destination.rows("shop", "behind_it")
+    file = tmp_path / "event.json"
+    recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))
+    looked = stack.sluice("doctor", "--no-event")["findings"]
+    before = stack.sluice("status")
+    stack.map_account("later")
+    sent = stack.sluice("redrive", "--kind", "dead", "--reason", "unknown_account")
+
+    assert (1, 1) == (recorded["records"], len(json.loads(file.read_text())["Records"]))
+    states = {finding["what"]: finding["state"] for finding in looked}
+    well = ("stream", "mapping", "Redis", "Treasure Data", "write right", "ledger", "bucket", "queue")
+    assert dict.fromkeys(well, "ok") == {what: states.get(what) for what in well}, looked
+    assert ["later"] == [one["account"] for one in before["aside"]]
+    assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0} == sent
+    assert ["/later"] == [row["page"] for row in stack.destination.rows("later", "looked_at")]

@@ -201,6 +201,21 @@ def test_a_function_that_fails_is_said_so(tmp_path: Path) -> None:
     assert 1 == result.stderr.count("\n")
 
 
+def test_a_doctor_that_reaches_nothing_says_so(tmp_path: Path) -> None:
+    """API, AWS and Redis away: each is a line of its own, and there is no traceback."""
+    with with_redis(tmp_path, Gone()):
+        result = CliRunner(mix_stderr=False).invoke(
+            main, ["doctor", "--local"], env={"SLUICE_HOME": str(tmp_path)}
+        )
+
+    assert (3, "") == (result.exit_code, result.stderr)
+    assert (
+        "FAULT  API: http://127.0.0.1:9 does not answer (ConnectionError): is it the right" in result.stdout
+    )
+    assert "FAULT  Redis: Redis does not answer: Connection refused" in result.stdout
+    assert "?      ledger: Could not connect" in result.stdout
+
+
 def test_a_failure_is_one_line() -> None:
     """Whatever lines a message had."""
     assert "a b" == Failure("a\n b").message

@@ -1,0 +1,155 @@
+"""A replay of a million records: what its memory does, and whether it waits for the stream or for the worker.
+
+    python -m benchmarks.replay --records 1000000 --answer-seconds 0.5
+
+The records are made as they are read, and Treasure Data takes rows without keeping them, so that the process holds what
+a replay holds: reading, the worker, and a ledger in memory. Events go through JSON as they do to Lambda.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+
+from local.treasure_data import Request, Response
+from ops.replay import Progressing, Replay, Stretch
+from ops.stream import Border, Stream
+from shared.clock import SystemClock
+from shared.envelope import Envelope, TableRows
+from tests.support.delivery import SHARD, STREAM, Delivery, Meddled
+
+BEGAN = 1_700_000_000
+_PER_ANSWER = 10_000
+_FIRST_NUMBER = 49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898
+_PAGES = 10
+
+
+class EndlessStream:
+    """A boto3-shaped Kinesis with one shard, whose records are made when they are read.
+
+    Args:
+        records: how many it has.
+    """
+
+    def __init__(self, records: int) -> None:
+        self._records = records
+        row = {
+            "time": BEGAN,
+            "event_id": "019a9d5e-3f1c-7b2a-9c4d-5e6f7a8b9c0d",
+            "received_at": BEGAN * 1000,
+            "td_url": "https://shop.example/kettles/07?utm_source=letter",
+            "td_title": "A kettle that whistles",
+            "td_user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0",
+            "td_client_id": "2f6c1f0e-6a0b-4b0e-9a55-0d3c8f6f2f11",
+            "td_ip": "198.51.100.7",
+            "price": 7800,
+        }
+        rows = TableRows("pageviews", 1, msgpack.packb(row))
+        self._data = Envelope("shop", "k1", BEGAN * 1000, "0" * 32, 0, (rows,)).encode()
+        self._arrived_at = datetime.fromtimestamp(BEGAN, UTC)
+
+    def describe_stream_summary(self, **_: Any) -> dict[str, Any]:
+        """Describe the stream."""
+        summary = {"StreamCreationTimestamp": self._arrived_at, "RetentionPeriodHours": 8760}
+        return {"StreamDescriptionSummary": summary}
+
+    def get_shard_iterator(self, **_: Any) -> dict[str, Any]:
+        """Return an iterator at the oldest record."""
+        return {"ShardIterator": "0"}
+
+    def get_records(self, *, ShardIterator: str, **_: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+        """Return the next records."""
+        first = int(ShardIterator)
+        last = min(first + _PER_ANSWER, self._records)
+        found = [
+            {
+                "SequenceNumber": str(_FIRST_NUMBER + number),
+                "ApproximateArrivalTimestamp": self._arrived_at,
+                "Data": self._data,
+                "PartitionKey": "shop/7",
+            }
+            for number in range(first, last)
+        ]
+        behind = 0 if last == self._records else 1000
+        return {"Records": found, "NextShardIterator": str(last), "MillisBehindLatest": behind}
+
+
+class Taking:
+    """A Treasure Data that takes every import and keeps none.
+
+    Args:
+        seconds: that each answer takes.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        document = {
+            "md5_hex": hashlib.md5(request.body, usedforsecurity=False).hexdigest(),
+            "elapsed_time": 0,
+        }
+        return Response(200, json.dumps(document).encode(), delay=self._seconds)
+
+
+def run(records: int, name: str, replay: Replay, busy: list[float]) -> None:
+    """Replay everything and print what it took."""
+    busy.clear()
+    began, at, step = time.monotonic(), 0, max(1, records // _PAGES)
+    held: list[float] = []
+
+    def settled(progress: Progressing) -> None:
+        nonlocal at
+        if progress.records >= at:
+            at += step
+            held.append(_held_mib())
+
+    done = replay.shard(SHARD, Stretch(Border(), Border()), settled).records
+    seconds = time.monotonic() - began
+    print(f"{name}: {done:,} records in {seconds:.1f} s, {done / seconds:,.0f} a second")
+    print(f"  the worker was at work for {sum(busy) / seconds:.0%} of the time, in {len(busy)} invocations")
+    print(f"  MiB in memory, after each tenth: {' '.join(f'{mib:.0f}' for mib in held)}")
+
+
+def _held_mib() -> float:
+    with open("/proc/self/statm") as file:  # noqa: PTH123 -- no path of ours
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    """Replay twice: all is sent, then all is passed over."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument(
+        "--answer-seconds", type=float, default=0.0, help="until Treasure Data answers an import"
+    )
+    options = parser.parse_args()
+    clock: Any = SystemClock()
+    made = Delivery(clock=clock)
+    made.map(shop="shop")
+    made.kinesis = Meddled(EndlessStream(options.records))
+    made.td = Taking(options.answer_seconds)  # type: ignore[assignment]  # it answers, which is all that is asked of it
+    made.start()
+    busy: list[float] = []
+
+    def invoke(event: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
+        answer = made.worker.run(json.loads(json.dumps(event)), 300_000)
+        busy.append(time.monotonic() - began)
+        return answer
+
+    replay = Replay(Stream(made.kinesis, STREAM, clock), invoke, clock)
+    run(options.records, "sent", replay, busy)
+    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
+    run(options.records, "passed over", replay, busy)
+    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
+
+
+if __name__ == "__main__":
+    main()
