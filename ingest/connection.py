@@ -60,7 +60,7 @@ class Connection:
     Args:
         address: whither.
         connect_timeout: seconds for TCP, and the same for TLS.
-        read_timeout: seconds after which an answer is given up, however it trickles in.
+        read_timeout: seconds for an exchange, however its answer trickles in.
 
     Raises:
         ConnectTimeoutError: the time passed; nothing was sent.
@@ -86,7 +86,6 @@ class Connection:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if address.tls is not None:
                 self._socket = address.tls.wrap_socket(plain, server_hostname=address.host)
-            self._socket.settimeout(read_timeout)
         except TimeoutError as error:
             self.close()
             raise ConnectTimeoutError(endpoint_url=self._url, error=error) from error
@@ -119,8 +118,9 @@ class Connection:
             UnreadableAnswerError: what came is no answer.
         """
         try:
-            self._socket.sendall(request)
             self._deadline = time.monotonic() + self._read_timeout
+            self._socket.settimeout(self._read_timeout)
+            self._socket.sendall(request)
             return self._answer()
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
@@ -200,6 +200,8 @@ class Connection:
         return piece
 
     def _receive(self) -> bytes:
-        if time.monotonic() > self._deadline:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError
-        return self._socket.recv(_PIECE)  # waits for as long again at most
+        self._socket.settimeout(remaining)
+        return self._socket.recv(_PIECE)
