@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from worker.record import Number
@@ -95,6 +96,13 @@ class Entry:
 
 
 _EMPTY = {"S": ""}
+_DELIVERED = Entry(State.DELIVERED)
+
+
+@lru_cache(maxsize=16)
+def _pending(since: int) -> Entry:
+    """Return what is said of a chunk without an entry: asked for several times a chunk, and the same for a whole span."""
+    return Entry(since=since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,7 @@ class Span:
         entry = self.chunks.get(key)
         if entry is not None:
             return entry
-        return Entry(State.DELIVERED) if self.done else Entry(since=self.planned_at)
+        return _DELIVERED if self.done else _pending(self.planned_at)
 
     def leaves(self, key: str) -> Iterator[str]:
         """Yield the chunks that stand for a planned one: itself, or the parts that it was split into."""
