@@ -1,6 +1,7 @@
 """Carrying out one span: send what is pending, set aside what must be, settle."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -102,6 +103,8 @@ class Execution:
             outcomes |= {key: self._unless_taken(key, outcome) for key, outcome in sent.items()}
         outcomes |= self._set_aside(outcomes)
         pending = self._settle(outcomes)
+        if self._fenced:
+            self._delete_overtaken(outcomes)
         self._report(outcomes, began)
         if pending:
             reasons = sorted(
@@ -202,8 +205,11 @@ class Execution:
             payload=chunk.payload(),
         )
 
-    def _settle(self, outcomes: Mapping[str, Outcome]) -> bool:
-        """Write what became of the chunks, merged with what others wrote; tell whether any is pending."""
+    def _settle(self, outcomes: dict[str, Outcome]) -> bool:
+        """Write what became of the chunks, merged with what others wrote; tell whether any is pending.
+
+        Where others wrote, a refused chunk may be theirs that was taken: it is set aside once more, in doubt.
+        """
         while True:
             changes = self._changes(outcomes)
             settled = self._span.with_chunks(changes)
@@ -217,6 +223,20 @@ class Execution:
                 self._count(before, changes)
                 return pending
             self._fenced = True
+            doubts = {
+                key: doubt
+                for key, outcome in outcomes.items()
+                if self._span.chunk(key).state is State.PENDING
+                and (doubt := self._unless_taken(key, outcome)) is not outcome
+            }
+            outcomes |= doubts | self._set_aside(doubts)
+
+    def _delete_overtaken(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Delete what was set aside of chunks that others have delivered meanwhile."""
+        for key, outcome in outcomes.items():
+            if outcome.state is State.ASIDE and self._span.chunk(key).state is State.DELIVERED:
+                with suppress(AsideUnavailableError):
+                    self._means.aside.delete(self._described(key, outcome).name)
 
     def _changes(self, outcomes: Mapping[str, Outcome]) -> dict[str, Entry]:
         """Return the entries that differ from what stands: delivered beats aside beats pending."""

@@ -8,6 +8,7 @@ With the answer the old doubt is over, and what is sent under the new id begins 
 nobody can be asked, and rules or a person have decided that the rows are sent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -72,6 +73,7 @@ class Round:
         aimed: databases of which chunks were met.
         well: databases that took rows, with the seconds that the fastest answer took.
         open: open breakers by database.
+        written: chain, `after` and version of the spans that it wrote.
     """
 
     deadline: Deadline
@@ -80,6 +82,7 @@ class Round:
     aimed: set[str] = field(default_factory=set)
     well: dict[str, float] = field(default_factory=dict)
     open: dict[str, OpenBreaker] = field(default_factory=dict)
+    written: set[tuple[str, str, int]] = field(default_factory=set)
 
 
 class Resending:
@@ -153,11 +156,27 @@ class Resending:
             decision = replace(decision, kind=Kind.PARKED)
             chunk = replace(chunk.with_kind(Kind.PARKED, chunk.reason), set_aside_at=self._now())
             self._means.aside.put(chunk)
-        ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
-        if ours and chunk is not self._chunk:
+        is_written = self._update({self._key: decision})
+        if is_written and chunk is not self._chunk:
             self._means.aside.delete(self._chunk.name)
             self._chunk = chunk
-        return ours
+        return is_written
+
+    def _update(self, changes: Mapping[str, Entry]) -> bool:
+        """Write entries unless someone else has written since the span was read; tell whether they were written.
+
+        Other chunks of the span may have their turns in the same run. What they write is nobody else's.
+        """
+        while True:
+            before = self._span
+            ours, self._span = self._means.ledger.update(before.with_chunks(changes))
+            chain, after, version = self._span.chain, self._span.after, self._span.version
+            if ours:
+                self._turn.written.add((chain, after, version))
+                return True
+            missed = range(before.version + 1, version + 1)
+            if not all((chain, after, one) in self._turn.written for one in missed):
+                return False
 
     def _now(self) -> int:
         return round(self._means.clock.now() * 1000)
@@ -307,8 +326,7 @@ class Resending:
             if entry.state is State.DELIVERED:
                 return
             changed = replace(entry, state=State.DELIVERED) if delivered else replace(entry, since=None)
-            ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: changed}))
-            if ours or not delivered:
+            if self._update({self._key: changed}) or not delivered:
                 return
 
     def _refused(self, reason: str, *, free: bool) -> Result:
@@ -338,10 +356,7 @@ class Resending:
             changes[half.key] = Entry(
                 State.ASIDE, half.count, kind=entry.kind, reason=entry.reason, database=entry.database
             )
-        ours, self._span = self._means.ledger.update(self._span.with_chunks(changes))
-        if ours:
-            self._means.aside.delete(self._chunk.name)
-        return Result.KEPT
+        return self._gone(Result.KEPT) if self._update(changes) else Result.KEPT
 
     def _rename(self, kind: Kind, reason: str, *, free: bool = False) -> Result:
         """Set the chunk aside for another reason: the new object, then the ledger, then away with the old one."""
@@ -352,8 +367,7 @@ class Resending:
         self._means.aside.put(moved)
         entry = self._span.chunk(self._key)
         changed = replace(entry, kind=kind, reason=reason, since=None if free else entry.since)
-        ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: changed}))
-        if not ours:
+        if not self._update({self._key: changed}):
             return Result.KEPT  # whoever wrote has decided otherwise; the next turn sees
         if moved.name != self._chunk.name:
             self._means.aside.delete(self._chunk.name)
@@ -369,7 +383,11 @@ class Resending:
         return Result.KEPT
 
     def _gone(self, result: Result) -> Result:
-        """Delete the chunk's objects, whatever kinds it was set aside for: nothing of it is aside any more."""
-        for kind in Kind:
+        """Delete the chunk's objects, whatever kinds it was set aside for: nothing of it is aside any more.
+
+        The one that was met comes last, so that it is met again where this is not done to its end.
+        """
+        others = [kind for kind in Kind if kind is not self._chunk.kind]
+        for kind in (*others, self._chunk.kind):
             self._means.aside.delete(self._chunk.with_kind(kind, "").name)
         return result

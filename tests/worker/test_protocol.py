@@ -16,7 +16,6 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
-from worker.span import Kind as AsideKind
 from worker.span import Span, State
 
 CHUNK = "shop/views/0"
@@ -287,8 +286,29 @@ def test_two_invocations_settle_one_span_together() -> None:
     assert made.ids("blog_db", "views") == ["e2"]
     assert span(made).done
     assert span(made).chunks == {}
-    made.send_aside(AsideKind.DEAD_LETTER)  # deletes what is left in the bucket
     assert made.objects() == []
+
+
+def test_a_refusal_while_others_write_is_a_doubt() -> None:
+    """Refused rows are no dead letters where another invocation is at work on them, and may have brought them."""
+    made = delivery()
+    made.td.create("shop_db", "views")
+    fault(made, kind=Kind.STATUS, status=422, count=1)
+
+    def send_and_die() -> None:
+        other = other_sandbox(made)
+        attempt = other.means.uploader.sender.attempt
+        other.means.uploader.sender.attempt = lambda *sent: (attempt(*sent), kill())[0]  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            other.deliver()
+
+    made.dynamodb.before = {"update_item": once(send_and_die)}
+    assert made.deliver() is None
+    chunk = span(made).chunk(CHUNK)
+    assert (chunk.kind, chunk.since is None) == ("in_doubt", False)
+    made.clock.sleep(2 * 3600)
+    made.send_aside()
+    assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))
 
 
 def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:

@@ -1,6 +1,7 @@
 """What becomes of chunks that are set aside."""
 
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.deadline import Deadline
+from worker.executor import Threads
 from worker.redrive import Report, Selection
 from worker.span import Kind as AsideKind
 from worker.span import Span
@@ -360,6 +362,35 @@ def test_a_dead_letter_that_is_refused_again_stays_one() -> None:
     assert (report.kept, report.dead) == (2, 0)
     assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
     assert made.journal.counts["RowsDeadLettered"] == 2
+
+
+def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
+    """Side by side in one run, each surely refused chunk of a span is free of doubt."""
+    made = Delivery(executors=Threads)
+    made.map(shop="shop_db", other="other_db")
+    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}), envelope("other", {"views": [row("e3")]}))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    both = Barrier(2, timeout=60)
+    attempt = made.means.uploader.sender.attempt
+    made.means.uploader.sender.attempt = lambda *sent: (both.wait(), attempt(*sent))[1]  # type: ignore[method-assign]
+    assert made.send_aside().dead == 3
+    assert kinds(made) == ["dead_letter"] * 2
+    assert {entry.since for entry in span(made).chunks.values()} == {None}
+
+
+def test_a_run_that_dies_while_it_deletes_is_made_good() -> None:
+    """The object that was met is deleted last, so that the next run meets it and deletes the others."""
+    made = parked()
+    made.s3.after = {"delete_object": once(kill)}
+    with pytest.raises(KilledError):
+        made.send_aside()
+    assert kinds(made) == ["parked"]
+    made.start()
+    assert made.send_aside().delivered == 0
+    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
 
 
 def test_revoked_key_by_hand() -> None:
