@@ -1,159 +1,20 @@
 """The built functions in Lambda's real runtime, one sandbox each, with AWS, Redis and Treasure Data beside them."""
 
 import json
-import os
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
-import redis
-import requests
 
-from local import functions, resources, valkey
-from local.accounts import ACCOUNTS, SIGNING_SECRETS
-from local.part import Part
+from local import functions
 from local.resources import Resources
-from local.treasure_data import API_KEY, Server, TreasureData
-from shared import accounts, envelope
-from tests.support.lambda_runtime import LambdaRuntime
-from tests.support.sam import ROOT
+from local.treasure_data import TreasureData
+from shared import envelope
+from tests.support.sandboxes import Start, an_envelope, aside, on_stream, recorded, stream_event
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.xdist_group("runtime")
-
-START_SECONDS = 30
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis with the accounts of the local stack."""
-    process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
-    url = f"redis://127.0.0.1:{port}/0"
-    with redis.Redis.from_url(url) as client:
-        for name, account in ACCOUNTS.items():
-            client.hset(accounts.redis_key(name), mapping=account.to_fields())
-        client.hset(accounts.SENTINEL, mapping={"at": "0", "count": str(len(ACCOUNTS))})
-    yield url
-    process.terminate()
-    process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an AWS on this machine."""
-    environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    part = Part("aws", ["local.aws"], environment, tmp_path_factory.mktemp("aws"))
-    try:
-        yield part.ready(START_SECONDS)["endpoint"]
-    finally:
-        part.stop()
-        part.wait(10)
-
-
-@pytest.fixture
-def aws(aws_endpoint: str, redis_url: str) -> Resources:
-    """That AWS, with what the template makes and nothing else in it."""
-    requests.post(f"{aws_endpoint}/moto-api/reset", timeout=30).raise_for_status()
-    return resources.make(
-        aws_endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
-    )
-
-
-@pytest.fixture
-def treasure_data() -> Iterator[TreasureData]:
-    """A Treasure Data without databases."""
-    core = TreasureData()
-    yield core
-    core.close()
-
-
-type Start = Callable[..., LambdaRuntime]
-
-
-@pytest.fixture
-def start(
-    artifacts: Path, runtime_libraries: Path, aws: Resources, treasure_data: TreasureData, tmp_path: Path
-) -> Iterator[Start]:
-    """Starts a sandbox of a built function."""
-    with ExitStack() as stack:
-        server = stack.enter_context(Server(treasure_data.handle))
-
-        def run(
-            function: functions.Function, endpoint: str | None = None, timeout: int = 60
-        ) -> LambdaRuntime:
-            variables = functions.variables(function, aws, server.url, {})
-            runtime = LambdaRuntime(
-                artifacts / function.name,
-                function.handler,
-                environment={**variables, **functions.sandbox(function, endpoint or aws.endpoint)},
-                libraries=runtime_libraries,
-                folder=tmp_path,
-                timeout=timeout,
-            )
-            return stack.enter_context(runtime)
-
-        yield run
-
-
-def recorded(folder: str) -> dict[str, Any]:
-    """Return recorded events by their files' names."""
-    return {path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / folder).glob("*.json")}
-
-
-def aside(aws: Resources) -> list[str]:
-    """Return the names of what is set aside."""
-    listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket)
-    return [found["Key"] for found in listed.get("Contents", ())]
-
-
-def an_envelope(request_id: str, page: str) -> bytes:
-    """Return an envelope with one row of the account `shop`."""
-    row = msgpack.packb({"time": int(time.time()), "event_id": request_id, "page": page})
-    (made,) = envelope.divide([("pageviews", row)], "shop", "demo", int(time.time() * 1000), request_id)
-    return made.encode()
-
-
-def on_stream(aws: Resources) -> list[bytes]:
-    """Return the data of the stream's records."""
-    kinesis = aws.client("kinesis")
-    (shard,) = kinesis.list_shards(StreamName=aws.stream)["Shards"]
-    iterator = kinesis.get_shard_iterator(
-        StreamName=aws.stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-    )["ShardIterator"]
-    return [record["Data"] for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
-
-
-def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
-    """Put records on the stream and return them as the event source mapping hands them over."""
-    kinesis = aws.client("kinesis")
-    arn = kinesis.describe_stream_summary(StreamName=aws.stream)["StreamDescriptionSummary"]["StreamARN"]
-    records = []
-    for item in data:
-        put = kinesis.put_record(StreamName=aws.stream, Data=item, PartitionKey="shop/1")
-        records.append(
-            {
-                "kinesis": {
-                    "kinesisSchemaVersion": "1.0",
-                    "partitionKey": "shop/1",
-                    "sequenceNumber": put["SequenceNumber"],
-                    "data": b64encode(item).decode(),
-                    "approximateArrivalTimestamp": time.time(),
-                },
-                "eventSource": "aws:kinesis",
-                "eventVersion": "1.0",
-                "eventID": f"{put['ShardId']}:{put['SequenceNumber']}",
-                "eventName": "aws:kinesis:record",
-                "invokeIdentityArn": "arn:aws:iam::123456789012:role/worker",
-                "awsRegion": "us-east-1",
-                "eventSourceARN": arn,
-            }
-        )
-    return {"Records": records}
 
 
 def test_a_pixel_is_answered_and_its_event_is_on_the_stream(start: Start, aws: Resources) -> None:

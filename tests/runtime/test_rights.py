@@ -1,0 +1,182 @@
+"""Each function's role allows what the function does, and nothing that it does not do.
+
+The built functions run in Lambda's runtime, by every path on which they call AWS; what they ask for is written down.
+"""
+
+import json
+import os
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import msgpack
+import pytest
+import redis
+
+from local import functions
+from local.accounts import KEYS
+from local.functions import Function
+from local.resources import Resources
+from local.treasure_data import Action, Fault, Kind, TreasureData
+from shared import accounts, envelope
+from shared.accounts import Account
+from shared.clock import SystemClock
+from tests.support.aws_calls import Call, CallRecorder
+from tests.support.delivery import CollectedJournal
+from tests.support.lambda_runtime import LambdaRuntime
+from tests.support.rights import granted
+from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
+from worker.ledger import Ledger
+
+pytestmark = pytest.mark.xdist_group("runtime")
+
+# What Lambda itself does with a function's role: it writes logs, and reads event sources.
+LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
+BY_LAMBDA: dict[str, set[Call]] = {
+    "WorkerRole": {
+        ("kinesis:DescribeStream", "Stream"),
+        ("kinesis:ListShards", "Stream"),
+        ("s3:ListBucket", "AsideBucket"),  # of the mapping's destination
+    },
+    "DrainRole": {
+        ("sqs:DeleteMessage", "OverflowQueue"),
+        ("sqs:GetQueueAttributes", "OverflowQueue"),
+        ("sqs:ReceiveMessage", "OverflowQueue"),
+    },
+}
+
+
+class Recorded:
+    """Starts functions, and keeps what they ask AWS for."""
+
+    def __init__(self, start: Start, aws: Resources, parts: ExitStack) -> None:
+        self._start = start
+        self._parts = parts
+        self._recorder = parts.enter_context(
+            CallRecorder(
+                aws.endpoint,
+                {
+                    aws.write_key_secret: "WriteKeySecret",
+                    aws.td_api_key_secret: "TdApiKeySecret",
+                    aws.redis_url_secret: "RedisUrlSecret",
+                },
+            )
+        )
+
+    def start(self, function: Function) -> LambdaRuntime:
+        """Start a function."""
+        return self._start(function, endpoint=self._recorder.url)
+
+    def check(self, role: str) -> None:
+        """Compare what was asked for, and what Lambda does by itself, with what a role allows."""
+        allowed = {
+            (action, resource)
+            for resource, actions in granted(role).items()
+            for action in actions
+            if not (action in LOGS and resource == f"{role.removesuffix('Role')}Logs")
+        }
+        assert self._recorder.calls | BY_LAMBDA.get(role, set()) == allowed
+
+
+@pytest.fixture
+def made(start: Start, aws: Resources) -> Iterator[Recorded]:
+    """Functions whose calls are kept."""
+    with ExitStack() as parts:
+        yield Recorded(start, aws, parts)
+
+
+def _post(key: str, body: Any) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(json.dumps(recorded("http")["pixel"]))
+    event["rawPath"], event["rawQueryString"] = "/v1/events", ""
+    event["requestContext"]["http"] |= {"method": "POST", "path": "/v1/events"}
+    event["headers"] = {"content-type": "application/json", "x-write-key": key}
+    event["body"], event["isBase64Encoded"] = json.dumps(body), False
+    return event
+
+
+def test_the_ingest_may_do_what_it_does(made: Recorded) -> None:
+    """It puts one envelope or several, and sends what may be there already to the queue."""
+    ingest = made.start(functions.INGEST)
+    large = [{"table": "pages", "text": "x" * 200_000, "number": number} for number in range(4)]
+    for event in (
+        recorded("http")["pixel"],
+        _post(KEYS["shop"], {"events": large}),
+        _post(KEYS["shop"], {"events": [{"table": "pages"}], "batch_id": "b-1", "repeat": True}),
+    ):
+        assert 200 == ingest.invoke(event)["statusCode"]
+
+    made.check("IngestRole")
+
+
+def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure_data: TreasureData) -> None:
+    """It plans, uploads, sets aside, and reads from the stream what an open span lacks."""
+    worker = made.start(functions.WORKER)
+    event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"), b"poison")
+    treasure_data.faults.add(Fault(kind=Kind.STATUS, status=401))
+    assert worker.invoke(event)["batchItemFailures"]
+    treasure_data.faults.clear()
+    assert {"batchItemFailures": []} == worker.invoke({"Records": event["Records"][:1]})
+    assert {"batchItemFailures": []} == worker.invoke(event)
+    assert aside(aws)
+
+    made.check("WorkerRole")
+
+
+def test_the_redrive_may_do_what_it_does(
+    made: Recorded, start: Start, aws: Resources, treasure_data: TreasureData, redis_url: str
+) -> None:
+    """It finds, reads, sends and deletes what is set aside, keeps what is refused, and closes breakers."""
+    row = msgpack.packb({"time": int(time.time()), "event_id": "r-5"})
+    (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", int(time.time() * 1000), "r-5")
+    start(functions.WORKER).invoke(stream_event(aws, stray.encode()))
+    assert 1 == len(aside(aws))
+    ledger = Ledger(aws.client("dynamodb"), aws.ledger_table, SystemClock(), os.urandom, CollectedJournal())
+    ledger.open_breaker("stray", "http_503")
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(accounts.redis_key("stray"), mapping=Account("stray").to_fields())
+        redrive = made.start(functions.REDRIVE)
+        treasure_data.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
+        redrive.invoke({"kinds": ["dead_letter"]})
+        redrive.invoke({"kinds": ["dead_letter"]})
+        client.delete(accounts.redis_key("stray"))
+    assert [] == aside(aws)
+    assert [] == list(ledger.breakers())
+
+    made.check("RedriveRole")
+
+
+def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
+    """It looks on the stream, puts what is not there, sets aside what it cannot put, and shows the rest again."""
+    now = int(time.time() * 1000)
+
+    def message(number: int, body: str, sent_at: int) -> dict[str, Any]:
+        return {
+            "messageId": str(number),
+            "receiptHandle": str(number),
+            "body": body,
+            "attributes": {"SentTimestamp": str(sent_at), "ApproximateReceiveCount": "1"},
+            "messageAttributes": {
+                "partition_key": {"dataType": "String", "stringValue": "shop/1"},
+                "received_at": {"dataType": "Number", "stringValue": str(sent_at)},
+                "request_id": {"dataType": "String", "stringValue": f"r-{number}"},
+            },
+        }
+
+    old = b64encode(an_envelope("r-1", "/one")).decode()
+    young = b64encode(an_envelope("r-2", "/two")).decode()
+    records = [message(1, old, now - 600_000), message(2, young, now), message(3, "poison", now - 600_000)]
+    answer = made.start(functions.DRAIN).invoke({"Records": records})
+
+    assert {"batchItemFailures": [{"itemIdentifier": "2"}]} == answer
+    assert aside(aws)
+    made.check("DrainRole")
+
+
+def test_the_administration_may_do_what_it_does(made: Recorded) -> None:
+    """It reads the two secrets, for Redis and for Treasure Data."""
+    answer = made.start(functions.ADMIN).invoke({"do": "check"})
+
+    assert answer["treasure_data"]["answers"]
+    made.check("AdminRole")

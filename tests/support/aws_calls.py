@@ -1,0 +1,92 @@
+"""What a function asks AWS for, written down on the way: an HTTP proxy before an AWS on this machine."""
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+_SIGNED_FOR = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
+_OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
+_RESOURCES = {"kinesis": "Stream", "dynamodb": "Ledger", "sqs": "OverflowQueue"}
+
+type Call = tuple[str, str]
+"""An action as IAM names it, and the resource of the template that it is about; `/*` for objects of a bucket."""
+
+
+class CallRecorder:
+    """Hands requests on to AWS and keeps what they ask for, as a context manager.
+
+    Args:
+        endpoint: AWS's.
+        secrets: the template's names of secrets, by those that they have there.
+
+    Attributes:
+        url: the endpoint to give to a function.
+        calls: what was asked for.
+    """
+
+    def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
+        self.calls: set[Call] = set()
+        address, recorder = urlsplit(endpoint).netloc, self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def _serve(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                recorder.calls.add(_call(self.command, self.path, dict(self.headers.items()), body, secrets))
+                connection = HTTPConnection(address, timeout=60)
+                try:
+                    connection.request(self.command, self.path, body, dict(self.headers.items()))
+                    answer = connection.getresponse()
+                    content = answer.read()
+                finally:
+                    connection.close()
+                self.send_response_only(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("connection", "content-length", "transfer-encoding"):
+                        self.send_header(name, value)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815 -- names of the base class
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the base class
+                """Print nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _call(
+    method: str, path: str, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str]
+) -> Call:
+    headers = {name.lower(): value for name, value in headers.items()}
+    signed_for = _SIGNED_FOR.search(headers.get("authorization", ""))
+    assert signed_for is not None, f"a request that nobody signed: {method} {path}"
+    service = signed_for[1]
+    if service == "s3":
+        _, _, name = urlsplit(path).path.strip("/").partition("/")
+        return (_OBJECT_ACTIONS[method], "AsideBucket/*") if name else ("s3:ListBucket", "AsideBucket")
+    action = f"{service}:{headers['x-amz-target'].rpartition('.')[2]}"
+    if service == "secretsmanager":
+        return action, secrets[json.loads(body)["SecretId"]]
+    return action, _RESOURCES[service]

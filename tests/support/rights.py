@@ -1,0 +1,36 @@
+"""What the template's roles allow."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.modes import Mode
+
+# Where no policy is there for the sake of a mode.
+_PLAIN = {"Network": "external"}
+
+
+def listed(value: Any) -> list[Any]:
+    """Return what IAM takes alone or in a list as a list."""
+    return value if isinstance(value, list) else [value]
+
+
+def named(resource: Any) -> str:
+    """Return the logical id that an IAM resource refers to, with what follows its ARN."""
+    match resource:
+        case {"Fn::GetAtt": [name, "Arn" | "Id"]}:
+            return str(name)
+        case {"Fn::Sub": text}:
+            return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text)
+    raise AssertionError(f"a resource that is not known here: {resource}")
+
+
+def granted(role: str, parameters: Mapping[str, str] = _PLAIN) -> dict[str, set[str]]:
+    """Return the actions that a role allows, by the resource that each is for."""
+    found: dict[str, set[str]] = {}
+    for policy in Mode(parameters).properties(role)["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            assert "Allow" == statement["Effect"]
+            for resource in listed(statement["Resource"]):
+                found.setdefault(named(resource), set()).update(listed(statement["Action"]))
+    return found
