@@ -13,12 +13,21 @@ ROUNDS = 11
 
 
 class Start(NamedTuple):
-    """One cold start: CPU and elapsed seconds of the handler's INIT, modules it loaded, CPU seconds of the first pixel."""
+    """One cold start.
+
+    Attributes:
+        cpu: CPU seconds of the handler's INIT.
+        wall: elapsed ones.
+        modules: that INIT loaded.
+        first: CPU seconds of the first pixel.
+        peak_mib: the most memory that the process has had by then.
+    """
 
     cpu: float
     wall: float
-    modules: int
+    modules: float
     first: float
+    peak_mib: float
 
 
 def run(report: Report) -> None:
@@ -39,13 +48,14 @@ def run(report: Report) -> None:
         for contender, starts in found.items()
     }
     report.table(
-        ("handler", "INIT, CPU", "INIT, elapsed", "modules loaded", "first pixel, CPU"),
+        ("handler", "INIT, CPU", "INIT, elapsed", "modules loaded", "first pixel, CPU", "peak memory"),
         [
             [
                 contender.label,
                 *(f"{seconds * 1e3:.0f} ms" for seconds in (start.cpu, start.wall)),
                 f"{start.modules:.0f}",
                 "" if contender is BOTO3_ONLY else f"{start.first * 1e3:.1f} ms",
+                f"{start.peak_mib:.0f} MiB",
             ]
             for contender, start in medians.items()
         ],
@@ -63,7 +73,7 @@ def _start(place: Sandboxes, contender: Contender) -> Start:
         told = sandbox.invoke({})
         if not isinstance(told, dict) or "cpu" not in told:
             raise RuntimeError(told)
-        return Start(told["cpu"], told["wall"], told["modules"], spent(sandbox, event, 1))
+        return Start(told["cpu"], told["wall"], told["modules"], *spent(sandbox, event, 1))
 
 
 def _group(medians: dict[Contender, Start]) -> Group:

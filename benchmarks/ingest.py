@@ -106,7 +106,7 @@ def _in_turn(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Conte
     seconds: dict[Contender, list[float]] = {contender: [] for contender in started}
     for _ in range(ROUNDS + 1):
         for contender, sandbox in started.items():
-            seconds[contender].append(spent(sandbox, event, REPEATS))
+            seconds[contender].append(spent(sandbox, event, REPEATS).cpu)
     return {contender: median(measured[1:]) for contender, measured in seconds.items()}
 
 

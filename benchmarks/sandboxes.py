@@ -113,8 +113,15 @@ def sandboxes() -> Iterator[Sandboxes]:
         yield Sandboxes(Path(folder), url)
 
 
-def spent(sandbox: LambdaRuntime, event: object, repeats: int) -> float:
-    """Return the CPU seconds that a sandbox's handler takes for one request.
+class Spent(NamedTuple):
+    """CPU seconds of one request, and the most memory that the sandbox's process has had, in MiB."""
+
+    cpu: float
+    peak_mib: float
+
+
+def spent(sandbox: LambdaRuntime, event: object, repeats: int) -> Spent:
+    """Let a sandbox's handler answer a request so many times.
 
     Raises:
         RuntimeError: it failed.
@@ -122,4 +129,4 @@ def spent(sandbox: LambdaRuntime, event: object, repeats: int) -> float:
     answer = sandbox.invoke({"event": event, "repeats": repeats})
     if not isinstance(answer, dict) or "cpu" not in answer:
         raise RuntimeError(json.dumps(answer)[:2000])
-    return float(answer["cpu"])
+    return Spent(answer["cpu"], answer["peak_kib"] / 1024)
