@@ -25,6 +25,8 @@ from worker.secret import Secret, SecretUnavailableError
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
+MOST_COLUMNS = 512 - 10
+"""A table of about so many columns gets no more by imports (documented: 512; not whether `time` and the like count)."""
 _JOB_POLL_SECONDS = 1.0
 _MAX_ANSWER_BYTES = 1 << 20
 _USER_AGENT = "Sluice/0.1.0"
@@ -66,7 +68,7 @@ class Asked(Enum):
 
     THERE = "there"
     NOT_THERE = "not there"
-    FORBIDDEN = "the key may not query"
+    FORBIDDEN = "the key may not query, or the row cannot be asked for"
     UNDECIDED = "no answer"
 
 
@@ -201,7 +203,7 @@ class TreasureData:
             return Asked.UNDECIDED
         state = self._finish(str(job), deadline)
         if state == "error":
-            return Asked.NOT_THERE if self._lacks_columns(database, table) else Asked.UNDECIDED
+            return self._ask_for_columns(database, table)
         if state != "success":
             return Asked.UNDECIDED
         status, _, content = self._api("GET", f"/v3/job/result/{_quoted(str(job))}?format=json")
@@ -209,17 +211,23 @@ class TreasureData:
             return Asked.UNDECIDED
         return Asked.THERE if content.strip() else Asked.NOT_THERE
 
-    def _lacks_columns(self, database: str, table: str) -> bool:
-        """Tell whether a query failed because the table is missing, or never had a row of ours."""
+    def _ask_for_columns(self, database: str, table: str) -> Asked:
+        """Tell what it means that a query failed: the table may be missing, or never have had a row of ours.
+
+        A table has columns for the names in its rows, but not for more than a number of them. One that is full says nothing
+        about rows whose columns came later, and will never: it cannot be asked.
+        """
         status, _, content = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
         if status == 404:
-            return True
+            return Asked.NOT_THERE
         schema = (_json(content) or {}).get("schema")
         try:
             columns = {column[0] for column in json.loads(schema)} if isinstance(schema, str) else None
         except (ValueError, TypeError, IndexError):
             columns = None
-        return status == 200 and columns is not None and not columns.issuperset(("event_id", "received_at"))
+        if status != 200 or columns is None or columns.issuperset(("event_id", "received_at")):
+            return Asked.UNDECIDED
+        return Asked.NOT_THERE if len(columns) < MOST_COLUMNS else Asked.FORBIDDEN
 
     def _finish(self, job: str, deadline: Deadline) -> str:
         while not deadline.near:

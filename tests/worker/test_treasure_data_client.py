@@ -242,6 +242,17 @@ def test_asking() -> None:
     assert asked(td, row("' OR 1 = 1 --")) is Asked.NOT_THERE
 
 
+def test_asking_a_full_table() -> None:
+    """A table whose columns ran out before ours came cannot be asked, and is not taken for one without our rows."""
+    td = with_tables(TreasureData(), "shop_db.views", "shop_db.clicks")
+    wide = {f"column_{n}": n for n in range(511)}
+    put(td, "shop_db.views", [{"time": 1_700_000_000, **wide}])
+    put(td, "shop_db.views", [row("e1")], "1" * 32)
+    assert asked(td, row("e1")) is Asked.FORBIDDEN
+    put(td, "shop_db.clicks", [{"time": 1_700_000_000, "column": 1}], "2" * 32)
+    assert asked(td, row("e1"), table="clicks") is Asked.NOT_THERE
+
+
 def test_asking_without_leave_or_answer() -> None:
     """A key that may not query, a row that cannot be asked for, and a query that does not end are told apart."""
     keys = {"1/w": frozenset({Right.WRITE, Right.CREATE}), API_KEY: frozenset(Right)}
