@@ -116,15 +116,18 @@ def _others(report: Report, setups: dict[str, Setup]) -> None:
         "And others, by their own published figures; where Sluice is dearer is counted for each of its setups:"
     )
     rows = []
-    for rival in RIVALS:
-        where = []
-        for setup in setups.values():
+    for per_request in (10, 1):
+        for rival in RIVALS:
+            where = []
+            for setup in setups.values():
 
-            def ours(events: float, setup: Setup = setup) -> float:
-                return total(Workload(events, 10), setup, prices)
+                def ours(events: float, setup: Setup = setup, per_request: int = per_request) -> float:
+                    return total(Workload(events, per_request), setup, prices)
 
-            where.append(_ranges(dearer(ours, rival), rival.most))
-        rows.append([rival.name, f"${rival.usd(EVENTS):.2f}", *where])
+                where.append(_ranges(dearer(ours, rival), rival.most))
+            rows.append(
+                [f"{rival.name}; ours with {per_request} to a request", f"${rival.usd(EVENTS):.2f}", *where]
+            )
     head = ("way", f"at {EVENTS / 1e6:.0f} M", *(f"dearer: {name}" for name in setups))
     report.table(head, rows)
     report.say(

@@ -186,7 +186,7 @@ def shard_count(workload: Workload, setup: Setup) -> int:
 def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
     if workload.per_request < 10:
         batched = replace(workload, per_request=10.0)
-        yield "10 events in a request, as the browser SDK sends them", batched, setup, "pixels send one"
+        yield "10 events in a request", batched, setup, "pixels send one each; the browser SDK sends batches"
     if setup.stream_mode == "ON_DEMAND":
         yield (
             "StreamMode=PROVISIONED ShardCount=1",

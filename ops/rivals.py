@@ -110,7 +110,7 @@ def dearer(ours: Callable[[float], float], rival: Rival) -> list[tuple[float, fl
 
     decades = math.log10(rival.most / LEAST_EVENTS)
     steps = math.ceil(decades * 20)
-    marks = [LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps + 1)]
+    marks = [*(LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps)), rival.most]
     ranges: list[tuple[float, float]] = []
     start = marks[0] if loses(marks[0]) else None
     for low, high in itertools.pairwise(marks):

@@ -139,6 +139,7 @@ def test_where_a_rival_is_cheaper_is_found() -> None:
     assert (1e4, 5e6) == pytest.approx(low, rel=0.01)
     (high,) = dearer(lambda events: events / 1e5 + events / 1e6 - 1.0, rival)
     assert (1e6, 1e8) == pytest.approx(high, rel=0.01)
+    assert all(dearer(lambda _: 1e9, one)[-1][1] == one.most for one in RIVALS)
     assert [] == dearer(lambda _: 0.0, rival)
 
 
