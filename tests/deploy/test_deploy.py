@@ -8,10 +8,12 @@ What the emulator (ministack) cannot do, so that these tests cannot show it:
   the iterator alone, where the emulator does not look, and so refuses it: the drainer's search is left out here.
 - Its functions run in processes of this machine, without Lambda's memory limit, read-only file system or processor;
   tests/runtime shows the same artifacts in Lambda's own runtime.
-- Throttling, access logs and encryption at rest are taken but not done.
+- Throttling, access logs and encryption at rest are taken but not done. NAT, Redis, alarms and CodeDeploy exist in name
+  only, so the managed network is made and taken down, and led nowhere.
 """
 
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -38,6 +40,8 @@ from tests.support.sam import ROOT
 pytestmark = pytest.mark.xdist_group("deploy")
 
 STACK = "sluice-dev"
+REDIS_URL = r"rediss://sluice:.{64}@redis\.invalid:6379"  # the emulator draws punctuation, though told not to
+EXTERNAL = {"Network": "external", "SdkHosting": "off"}
 ARRIVAL_SECONDS = 60
 
 
@@ -70,15 +74,16 @@ class Stack:
         outputs: the stack's.
         destination: the Treasure Data that it sends to.
         redis: where it looks accounts up.
+        redis_url: where the template said that Redis is.
     """
 
     def __init__(self, emulator: Ministack, destination: Destination, redis_url: str) -> None:
-        (found,) = emulator.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
         self.emulator = emulator
-        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+        self.outputs = outputs(emulator, STACK)
         self.destination = destination
         self.redis = redis.Redis.from_url(redis_url)
         secrets = emulator.client("secretsmanager")
+        self.redis_url = secrets.get_secret_value(SecretId=self.outputs["RedisUrlSecret"])["SecretString"]
         secrets.put_secret_value(SecretId=self.outputs["TdApiKeySecret"], SecretString=API_KEY)
         secrets.put_secret_value(SecretId=self.outputs["RedisUrlSecret"], SecretString=redis_url)
         signing = secrets.get_secret_value(SecretId=self.outputs["WriteKeySecret"])["SecretString"]
@@ -134,6 +139,35 @@ def sam(emulator: Ministack, *arguments: str) -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
+def deploy(emulator: Ministack, artifacts: Path, stage: str, **parameters: str) -> None:
+    """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own."""
+    given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
+    command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
+    command += ["--config-file", str(ROOT / "samconfig.toml")]
+    sam(emulator, *command, "--parameter-overrides", *(f"{name}={value}" for name, value in given.items()))
+
+
+def delete(emulator: Ministack, stack: str) -> None:
+    """Take a stack down."""
+    sam(emulator, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
+
+
+def outputs(emulator: Ministack, stack: str) -> dict[str, str]:
+    """Return what a stack puts out."""
+    (found,) = emulator.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def networks(emulator: Ministack) -> list[str]:
+    """Return the VPCs that stacks have made."""
+    found = emulator.client("ec2").describe_vpcs()["Vpcs"]
+    return [vpc["VpcId"] for vpc in found if not vpc["IsDefault"]]
+
+
+def _at(treasure_data: str) -> dict[str, str]:
+    return {"TdImportEndpoint": treasure_data, "TdApiEndpoint": treasure_data}
+
+
 @pytest.fixture(scope="module")
 def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, brought up by one deploy as samconfig.toml has it, and taken down by one delete."""
@@ -146,29 +180,22 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         parts.callback(destination.core.close)
         server = parts.enter_context(destination.server)
         emulator = parts.enter_context(Ministack(folder))
-        parameters = {
-            "Stage": "dev",
-            "StreamMode": "PROVISIONED",
-            "Architecture": ARCHITECTURE,
-            "TdImportEndpoint": server.url,
-            "TdApiEndpoint": server.url,
-        }
-        command = ["deploy", "--template-file", str(artifacts / "template.yaml")]
-        command += ["--config-file", str(ROOT / "samconfig.toml")]
-        command += ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
-        sam(emulator, *command)
+        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **_at(server.url))
         deployed = Stack(emulator, destination, f"redis://127.0.0.1:{port}/0")
         parts.callback(deployed.redis.close)
         deployed.map_account("shop")
         yield deployed
 
-        s3, bucket = emulator.client("s3"), deployed.outputs["AsideBucket"]
+        s3 = emulator.client("s3")
         for name in deployed.aside():
-            s3.delete_object(Bucket=bucket, Key=name)
-        sam(emulator, "delete", "--stack-name", STACK, "--no-prompts", "--region", "us-east-1")
+            s3.delete_object(Bucket=deployed.outputs["AsideBucket"], Key=name)
+        delete(emulator, STACK)
         assert [] == emulator.client("kinesis").list_streams()["StreamNames"]
         assert [] == emulator.client("lambda").list_functions()["Functions"]
-        assert bucket not in [found["Name"] for found in s3.list_buckets()["Buckets"]]
+        assert [] == networks(emulator)
+        assert {deployed.outputs["AsideBucket"], deployed.outputs["SdkBucket"]}.isdisjoint(
+            found["Name"] for found in s3.list_buckets()["Buckets"]
+        )
 
 
 def test_a_pixel_becomes_a_row(stack: Stack) -> None:
@@ -249,3 +276,32 @@ def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_p
     assert ["later"] == [one["account"] for one in before["aside"]]
     assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0} == sent
     assert ["/later"] == [row["page"] for row in stack.destination.rows("later", "looked_at")]
+
+
+def test_the_functions_know_the_redis_that_the_stack_made(stack: Stack) -> None:
+    """CloudFormation put its address and the password that it drew into the secret that they read."""
+    assert re.fullmatch(REDIS_URL, stack.redis_url)
+
+
+def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, artifacts: Path) -> None:
+    """Nothing of `dev` is touched when `stg` is made in another mode, updated by a parameter, and taken down."""
+    emulator, function = stack.emulator, stack.emulator.client("lambda")
+    mode = {"StreamMode": "PROVISIONED", **EXTERNAL}
+
+    def settings(name: str) -> Any:
+        return function.get_function_configuration(FunctionName=name)
+
+    deploy(emulator, artifacts, "stg", **mode)
+    made = outputs(emulator, "sluice-stg")
+    assert "SdkBucket" not in made
+    assert 1 == len(networks(emulator))
+
+    deploy(emulator, artifacts, "stg", **mode, ParkedMaxDays="3")
+    assert made == outputs(emulator, "sluice-stg")
+    assert "3" == settings(made["WorkerFunction"])["Environment"]["Variables"]["PARKED_MAX_DAYS"]
+    assert "14" == settings(stack.outputs["WorkerFunction"])["Environment"]["Variables"]["PARKED_MAX_DAYS"]
+
+    delete(emulator, "sluice-stg")
+    assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]
+    assert stack.send_pixel("shop", "after_the_other", "/still-here")[0] == 200
+    assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
