@@ -123,14 +123,14 @@ build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) 
 
 .PHONY: lock
 lock: $(UV) ## resolve all dependencies anew and write the hashed requirement files
-	@for name in requirements/dev requirements/emulator requirements/uv; do $(call compile,$$name) || exit; done
+	@for name in requirements/dev requirements/emulator requirements/checkov requirements/uv; do $(call compile,$$name) || exit; done
 	@for name in ingest/requirements worker/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
 
 compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header $(1).in -o $(1).txt
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
+	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
 
 # The environments.
 
@@ -160,6 +160,9 @@ endef
 
 .venv-emulator/installed: requirements/emulator.txt | $(UV)
 	$(call environment,.venv-emulator,requirements/emulator.txt)
+
+.venv-checkov/installed: requirements/checkov.txt | $(UV)
+	$(call environment,.venv-checkov,requirements/checkov.txt)
 
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
