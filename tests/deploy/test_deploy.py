@@ -131,20 +131,22 @@ class Stack:
         return [found["Key"] for found in listed.get("Contents", ())]
 
 
-def sam(emulator: Ministack, *arguments: str) -> None:
-    """Run sam against the emulator."""
+def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
+    """Run sam against the emulator and return what it says."""
     command = [str(Path(sys.executable).with_name("sam")), *arguments]
     environment = emulator.environment
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert done.returncode == code, f"{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
 
 
-def deploy(emulator: Ministack, artifacts: Path, stage: str, **parameters: str) -> None:
-    """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own."""
+def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> str:
+    """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own; return what sam says."""
     given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
     command += ["--config-file", str(ROOT / "samconfig.toml")]
-    sam(emulator, *command, "--parameter-overrides", *(f"{name}={value}" for name, value in given.items()))
+    overrides = [f"{name}={value}" for name, value in given.items()]
+    return sam(emulator, *command, "--parameter-overrides", *overrides, code=code)
 
 
 def delete(emulator: Ministack, stack: str) -> None:
@@ -305,3 +307,16 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]
     assert stack.send_pixel("shop", "after_the_other", "/still-here")[0] == 200
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
+
+
+def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Stack, artifacts: Path) -> None:
+    """The rules of the template stop a deploy and say what is missing."""
+    said = deploy(stack.emulator, artifacts, "stg", code=1, Network="existing")
+
+    assert "Network existing needs SubnetIds" in said
+    listed = stack.emulator.client("cloudformation").list_stacks()["StackSummaries"]
+    assert {STACK} == {
+        one["StackName"]
+        for one in listed
+        if one["StackName"].startswith("sluice") and not one["StackStatus"].startswith(("DELETE", "REVIEW"))
+    }
