@@ -164,7 +164,7 @@ class Measurement:
         answer = self._administer(
             do="ask_marked", database=self._database, mark=f"{self._mark}-{name}", time=self._time
         )
-        if answer["reason"] == "the key may not query":
+        if answer["reason"] == "forbidden":
             raise Failure("the API key may not query, and without that nothing can be measured")
         shown: bool | None = answer["shown"]
         return shown

@@ -57,7 +57,11 @@ class MarkedRows:
         return {"taken": answer.verdict is Verdict.DELIVERED, "reason": answer.reason}
 
     def ask(self, database: str, mark: str, time: int, deadline: Deadline) -> dict[str, Any]:
-        """Tell whether a query finds the row of a mark: `shown` is null where it cannot be told, with the reason.
+        """Tell whether a query finds the row of a mark.
+
+        Returns:
+            `shown`, null where it cannot be told, and then the `reason`: `forbidden` where the API key may not query, else
+            `undecided`.
 
         Raises:
             ValueError: the mark is none.
@@ -66,7 +70,7 @@ class MarkedRows:
         asked = self._treasure_data.ask(database, MEASURE_TABLE, _row(mark, time), patience)
         if asked in (Asked.THERE, Asked.NOT_THERE):
             return {"shown": asked is Asked.THERE, "reason": ""}
-        return {"shown": None, "reason": asked.value}
+        return {"shown": None, "reason": "forbidden" if asked is Asked.FORBIDDEN else "undecided"}
 
     def _import(self, database: str, unique_id: str, body: bytes) -> Answer:
         return self._treasure_data.send(database, MEASURE_TABLE, unique_id, body, _SECONDS)

@@ -36,7 +36,7 @@ COMMANDS = [
 ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") and "rotate" not in one]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stack(sluice: Sluice) -> Iterator[Deployed]:
     """The local stack, taken for a deployed one."""
     with deployed(sluice.stack, SdkBucket="nowhere", SdkUrl="http://127.0.0.1:9") as shown:

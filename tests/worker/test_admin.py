@@ -77,7 +77,7 @@ def test_what_treasure_data_does_not_take_or_tell_is_said() -> None:
     assert {"taken": False, "reason": "http_503"} == ask(made, **SENT)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
     said = ask(made, do="ask_marked", database="shop_db", mark="m", time=1)
-    assert {"shown": None, "reason": "the key may not query"} == said
+    assert {"shown": None, "reason": "forbidden"} == said
 
 
 def test_a_check_tells_what_the_worker_assumes() -> None:
