@@ -66,14 +66,46 @@ def test_one_line_holds_a_requests_metrics(sink: Sink) -> None:
 
 
 def test_counts_start_anew_with_each_request(sink: Sink) -> None:
-    """And the dimensions stay."""
+    """And the dimensions stay; each line tells its own time."""
     for number in (1, 2):
+        sink.clock.time = number
         sink.journal.count("EventsAccepted", number)
         sink.journal.flush()
 
-    assert [([1.0], "test"), ([2.0], "test")] == [
-        (line["EventsAccepted"], line["stage"]) for line in sink.metrics()
+    assert [([1.0], "test", 1000), ([2.0], "test", 2000)] == [
+        (line["EventsAccepted"], line["stage"], line["_aws"]["Timestamp"]) for line in sink.metrics()
     ]
+
+
+def test_each_line_has_the_metrics_that_were_counted(sink: Sink) -> None:
+    """And no others, in whatever order they come; it is what Powertools itself would write."""
+    metrics = EphemeralMetrics(namespace="Sluice", service="ingest")
+    metrics.set_default_dimensions(stage="test")
+    for names in (
+        ("EventsAccepted", "EventsRejected"),
+        ("EventsRejected",),
+        ("StreamDoubts", "EventsAccepted"),
+    ):
+        for name in names:
+            sink.journal.count(name, 3)
+            metrics.add_metric(name, "Count", 3)
+        sink.journal.flush()
+        metrics.flush_metrics()
+        mine, theirs = sink.metrics()
+        mine["_aws"]["Timestamp"] = theirs["_aws"]["Timestamp"]
+        assert theirs == mine
+
+
+def test_metrics_can_be_turned_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By Powertools' own variable."""
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    sink = Sink(capsys)
+    sink.journal.count("EventsAccepted")
+    sink.journal.flush()
+
+    assert [] == sink.metrics()
 
 
 def test_lines_of_one_kind_are_bounded(sink: Sink) -> None:
