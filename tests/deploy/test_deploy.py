@@ -288,13 +288,18 @@ def test_the_functions_know_the_redis_that_the_stack_made(stack: Stack) -> None:
 def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, artifacts: Path) -> None:
     """Nothing of `dev` is touched when `stg` is made in another mode, updated by a parameter, and taken down."""
     emulator, function = stack.emulator, stack.emulator.client("lambda")
-    mode = {"StreamMode": "PROVISIONED", **EXTERNAL}
+    zone = emulator.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")[
+        "HostedZone"
+    ]
+    domain = {"DomainName": "events.example.com", "HostedZoneId": zone["Id"].rpartition("/")[2]}
+    mode = {"StreamMode": "PROVISIONED", "SnapStart": "on", **EXTERNAL, **domain}
 
     def settings(name: str) -> Any:
         return function.get_function_configuration(FunctionName=name)
 
     deploy(emulator, artifacts, "stg", **mode)
     made = outputs(emulator, "sluice-stg")
+    assert "https://events.example.com" == made["ApiUrl"]
     assert "SdkBucket" not in made
     assert 1 == len(networks(emulator))
 
