@@ -114,8 +114,16 @@ def _is_command(group: click.Command, words: list[str]) -> bool:
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_silence_is_no_alarm(name: str) -> None:
-    """A stack without traffic is well."""
-    assert "notBreaching" == ALARMS[name]["Properties"]["TreatMissingData"]
+    """A stack without traffic is well. Only a lag lasts until an invocation tells that it is over."""
+    lasts = name in ("LagWarnAlarm", "LagPageAlarm")
+
+    assert ("ignore" if lasts else "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
+
+
+@pytest.mark.parametrize("name", ["LagWarnAlarm", "LagPageAlarm"])
+def test_one_invocation_that_is_late_is_a_lag(name: str) -> None:
+    """While the worker holds, minutes pass between invocations: several in a row would never be seen."""
+    assert 1 == ALARMS[name]["Properties"]["EvaluationPeriods"]
 
 
 @pytest.mark.parametrize(
