@@ -3,7 +3,6 @@
 import shlex
 import sys
 from base64 import b64decode
-from collections.abc import Iterator
 from gzip import decompress
 from pathlib import Path
 
@@ -113,11 +112,10 @@ def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
 
 
 @pytest.fixture
-def refusing(sluice: Sluice) -> Iterator[None]:
-    """Treasure Data refuses what goes to `field_app`."""
-    sluice.td("faults", {"kind": "status", "status": 422, "action": "import", "database": "field_app"})
-    yield
-    sluice.heal()
+def refusing(lone: Sluice) -> Sluice:
+    """A stack whose Treasure Data refuses what goes to `field_app`."""
+    lone.td("faults", {"kind": "status", "status": 422, "action": "import", "database": "field_app"})
+    return lone
 
 
 def editor(folder: Path, program: str) -> str:
@@ -133,25 +131,24 @@ def editor(folder: Path, program: str) -> str:
     return shlex.join([sys.executable, str(script)])
 
 
-@pytest.mark.usefixtures("refusing")
 def test_what_was_refused_is_edited_and_arrives(
-    sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mended row stands in Treasure Data once, beside the one that was left alone, and nothing is set aside."""
-    sluice.send("app", "edited_rows", "a", "b")
-    until(lambda: any(one["kind"] == "dead" for one in sluice.json("status --local")["aside"]))
+    refusing.send("app", "edited_rows", "a", "b")
+    until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"]))
     line = "redrive --local --edit --account app --table edited_rows"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
-    still = sluice.run(f"{line} --yes")
-    sluice.heal()
-    dry = sluice.run(f"{line} --dry-run")
+    still = refusing.run(f"{line} --yes")
+    refusing.heal()
+    dry = refusing.run(f"{line} --dry-run")
     monkeypatch.setenv("EDITOR", editor(tmp_path, "text"))
-    left = sluice.run(line)
+    left = refusing.run(line)
     monkeypatch.setenv("EDITOR", editor(tmp_path, "text[:-20]"))
-    mistaken = sluice.run(line, answer="n\n")
+    mistaken = refusing.run(line, answer="n\n")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
-    done = sluice.run(line, answer="y\n")
+    done = refusing.run(line, answer="y\n")
 
     assert (3, "0 rows delivered, 2 kept, 0 dead letters now.") == (
         still.exit_code,
@@ -164,12 +161,12 @@ def test_what_was_refused_is_edited_and_arrives(
         done.exit_code,
         done.stdout.splitlines()[-1],
     )
-    rows = sluice.td("rows?database=field_app&table=edited_rows&limit=10")["rows"]
+    rows = refusing.td("rows?database=field_app&table=edited_rows&limit=10")["rows"]
     assert [("a", "yes"), ("b", None)] == sorted(
         (one["row"]["event_id"], one["row"].get("mended")) for one in rows
     )
-    assert not any(one["kind"] == "dead" for one in sluice.json("status --local")["aside"])
-    assert sluice.json("status --local --all")["balance"]["adds_up"]
+    assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"])
+    assert refusing.json("status --local --all")["balance"]["adds_up"]
 
 
 @pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
