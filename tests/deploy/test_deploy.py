@@ -325,3 +325,23 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Sta
         for one in listed
         if one["StackName"].startswith("sluice") and not one["StackStatus"].startswith(("DELETE", "REVIEW"))
     }
+
+
+def test_the_sdk_is_published_where_the_stack_hosts_it(stack: Stack, tmp_path: Path) -> None:
+    """Scripts go into the stack's bucket, to be cached for ever; a second time they are there already."""
+    files = {"sluice.js": {"path": "0.1.0/sluice.js", "integrity": "sha384-x"}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": files}))
+    for name in ("sluice.js", "sluice.d.ts", "snippet.html"):
+        (tmp_path / name).write_text("0;")
+    first = stack.sluice("sdk", "publish", "--folder", str(tmp_path))
+    second = stack.sluice("sdk", "publish", "--folder", str(tmp_path))
+    s3, bucket = stack.emulator.client("s3"), stack.outputs["SdkBucket"]
+    script = s3.get_object(Bucket=bucket, Key="0.1.0/sluice.js")
+    for name in first["objects"]:
+        s3.delete_object(Bucket=bucket, Key=name)
+
+    assert first["objects"] == first["put"]
+    assert [name for name in first["put"] if not name.startswith("0.1.0/")] == second["put"]
+    assert "public, max-age=31536000, immutable" == script["CacheControl"]
+    assert "text/javascript; charset=utf-8" == script["ContentType"]
+    assert stack.outputs["SdkUrl"] == first["url"]
