@@ -101,6 +101,8 @@ class Execution:
             with self._means.executors() as executor:
                 sent = self._means.uploader.upload(uploads, deadline, executor, self._split)
             outcomes |= {key: self._unless_taken(key, outcome) for key, outcome in sent.items()}
+        outcomes |= self._announce(outcomes)
+        outcomes |= self._delete_refused(outcomes)
         outcomes |= self._set_aside(outcomes)
         pending = self._settle(outcomes)
         if self._fenced:
@@ -156,6 +158,43 @@ class Execution:
         if outcome.kind is not Kind.DEAD_LETTER or self._is_free_of_doubt(key, outcome):
             return outcome
         return Outcome.aside(Kind.IN_DOUBT, outcome.reason, sure=False)
+
+    def _announce(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Note which chunks are refused, before their objects are written; return what others' writes make of them.
+
+        The schedule never looks at dead letters. So whoever delivers such a chunk after all, because this invocation died
+        or S3 did not answer, must know that its object may stand.
+        """
+        refused = [
+            key
+            for key, outcome in outcomes.items()
+            if outcome.kind is Kind.DEAD_LETTER and not self._span.destination(key).startswith("!")
+        ]
+        entries = {key: self._span.chunk(key) for key in refused}
+        changes = {
+            key: replace(entry, kind=Kind.DEAD_LETTER, rows=self._chunks[key].count)
+            for key, entry in entries.items()
+            if entry.state is State.PENDING and entry.kind != Kind.DEAD_LETTER
+        }
+        if changes:
+            ours, self._span = self._means.ledger.update(self._span.with_chunks(changes))
+            self._fenced |= not ours
+        return {key: self._unless_taken(key, outcomes[key]) for key in refused}
+
+    def _delete_refused(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Delete the objects of delivered chunks that were refused before; return what S3 did not delete as pending."""
+        left = {}
+        for key, outcome in outcomes.items():
+            entry = self._span.chunk(key)
+            was_refused = entry.state is State.PENDING and entry.kind == Kind.DEAD_LETTER
+            if not was_refused or outcome.state is not State.DELIVERED:
+                continue
+            name = self._described(key, Outcome.aside(Kind.DEAD_LETTER, "")).name
+            try:
+                self._means.aside.delete(name)
+            except AsideUnavailableError:
+                left[key] = Outcome(State.PENDING, reason="aside_unavailable", sure=False)
+        return left
 
     def _set_aside(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """Write what is to be aside; return what S3 did not take as pending."""
@@ -246,7 +285,9 @@ class Execution:
             if standing.split or standing.state is State.DELIVERED:
                 continue
             entry = standing
-            if outcome.state is State.DELIVERED or standing.state is State.PENDING:
+            if outcome.state is State.DELIVERED or (
+                standing.state is State.PENDING and outcome.state is not State.PENDING
+            ):
                 entry = replace(
                     standing,
                     state=outcome.state,

@@ -289,6 +289,23 @@ def test_two_invocations_settle_one_span_together() -> None:
     assert made.objects() == []
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_refused_rows_that_are_taken_after_all_leave_no_dead_letter(away: bool) -> None:
+    """Where an invocation died with the object written, the one that delivers the rows deletes it first."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=422, count=1)
+    made.s3.after = {"put_object": once(kill)}
+    with pytest.raises(Killed):
+        made.deliver()
+    assert [name.split("/")[1] for name in made.objects()] == ["dead_letter"]
+    made.start()
+    if away:
+        made.s3.before = {"delete_object": once(lose_answer)}
+        assert made.deliver() is not None
+    assert made.deliver() is None
+    assert ([], ["e0"], {}) == (made.objects(), made.ids("shop_db", "views"), span(made).chunks)
+
+
 def test_a_refusal_while_others_write_is_a_doubt() -> None:
     """Refused rows are no dead letters where another invocation is at work on them, and may have brought them."""
     made = delivery()
