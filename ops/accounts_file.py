@@ -75,3 +75,7 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# As a constructor of its own: other libraries change SafeLoader's for the whole process, SAM CLI among them.
+_Loader.add_constructor("tag:yaml.org,2002:map", yaml.SafeLoader.construct_yaml_map)

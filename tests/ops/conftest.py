@@ -1,6 +1,8 @@
-"""One local stack for all tests of the commands."""
+"""One local stack for nearly all tests of the commands."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +10,30 @@ from local.stack import Stack
 from tests.support.sluice import Sluice
 
 
-@pytest.fixture(scope="session")
-def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """The command over a stack that runs; its redrive is called by nobody else."""
-    home = tmp_path_factory.mktemp("sluice")
+@contextmanager
+def running(home: Path) -> Iterator[Sluice]:
+    """Run a stack, whose redrive is called by nobody else, and the command over it."""
     settings = {"WorkerFunction": {"PARK_AFTER_SECONDS": "1"}}
     with Stack(home / "stack", redrive_seconds=3600, settings=settings) as stack:
         yield Sluice(stack, home)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """The stack of all tests."""
+    with running(tmp_path_factory.mktemp("sluice")) as sluice:
+        yield sluice
+
+
+@pytest.fixture
+def sluice(shared: Sluice) -> Sluice:
+    """The command over the stack of all tests, with the accounts and secrets that it was made with."""
+    shared.restore()
+    return shared
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Sluice]:
+    """The command over a stack in which no other test has left anything."""
+    with running(tmp_path) as sluice:
+        yield sluice

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from local.accounts import ACCOUNTS
 from ops import accounts_file
 from ops.failure import Failure
 from shared.accounts import Account
 from tests.support.sluice import Sluice
-from worker.register import apply
 
 pytestmark = pytest.mark.xdist_group("ops")
 
@@ -34,11 +32,9 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def redis(sluice: Sluice) -> Iterator[Redis]:
-    """The stack's Redis, with the accounts that the stack was made with, before and afterwards."""
+    """The stack's Redis."""
     with Redis.from_url(sluice.stack.addresses.redis, decode_responses=True) as client:
-        apply(client, ACCOUNTS, 0)
         yield client
-        apply(client, ACCOUNTS, 0)
 
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:

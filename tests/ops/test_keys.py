@@ -1,24 +1,11 @@
 """`sluice keys`."""
 
-import json
-from collections.abc import Iterator
-
 import pytest
 
-from local.accounts import KEYS, SIGNING_SECRETS
+from local.accounts import KEYS
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
-
-
-@pytest.fixture
-def secrets(sluice: Sluice) -> Iterator[None]:
-    """Leave the signing secrets as they were."""
-    yield
-    made = sluice.stack.resources
-    made.client("secretsmanager").put_secret_value(
-        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
-    )
 
 
 def test_a_key_is_issued_under_the_newest_secret(sluice: Sluice) -> None:
@@ -78,7 +65,6 @@ def test_a_key_is_revoked(sluice: Sluice) -> None:
     assert 1 == sluice.run("keys revoke app KEY --local").exit_code
 
 
-@pytest.mark.usefixtures("secrets")
 def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> None:
     """Rotation adds a secret; retiring one makes its keys invalid, and the last one stays."""
     assert "Adding the secret k3; demo, next stay valid." in sluice.run("keys rotate --local").output

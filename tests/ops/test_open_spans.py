@@ -9,6 +9,7 @@ from ops.open_spans import LEFT_SECONDS, MOST, Found, OpenSpan, find
 from ops.replay import Replay, Stretch
 from ops.stream import Border, Stream
 from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
+from tests.support.sluice import Sluice
 from worker.forced import Forced
 from worker.record import START
 from worker.span import Cut, Entry, Span, State
@@ -143,3 +144,34 @@ def test_looking_ends_with_the_time_and_with_enough() -> None:
         settled = {"pk": {"S": "events@1#s"}, "sk": {"S": f"{number:04}"}, "st": {"S": "done"}}
         made.dynamodb.client.put_item(TableName=TABLE, Item=item | settled)
     assert not found(made, seconds=0.0).is_complete
+
+
+@pytest.mark.xdist_group("ops")
+def test_status_shows_what_was_left_and_how_to_go_on(sluice: Sluice) -> None:
+    """The verdict counts it, and beside each span stands the command; settled, nothing of it is shown."""
+    made = sluice.stack.resources
+    dynamodb, table = made.client("dynamodb"), made.ledger_table
+    span = Span(
+        "sluice-local@1700000000#shardId-000000000000#force#left/shop/*",
+        START,
+        "0017",
+        "0019",
+        1_700_000_000_000,
+        {"shop": "shop"},
+        Cut(1, 1),
+        {"shop/left": 3},
+    )
+    dynamodb.put_item(TableName=table, Item=span.to_item())
+    try:
+        shown, state = sluice.run("status --local"), sluice.json("status --local")
+    finally:
+        dynamodb.delete_item(TableName=table, Key={"pk": {"S": span.chain}, "sk": {"S": span.after}})
+
+    command = (
+        "sluice replay --local --shard shardId-000000000000 --from 7 --to 9 --force --tag left --account shop"
+    )
+    assert 3 == shown.exit_code
+    assert "1 span left open since 2023-11-14T22:13:20Z" in shown.stdout.splitlines()[0]
+    assert command in shown.stdout
+    assert [(3, "left")] == [(one["rows"], one["tag"]) for one in state["open_spans"]]
+    assert [] == sluice.json("status --local")["open_spans"]

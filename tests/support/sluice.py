@@ -10,11 +10,14 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from click.testing import CliRunner, Result
+from redis import Redis
 
+from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.stack import Stack
 from local.up import DESCRIPTION
 from ops.cli import main
 from shared import write_key
+from worker.register import apply
 
 _PATIENCE_SECONDS = 30.0
 
@@ -31,6 +34,15 @@ class Sluice:
         self.stack = stack
         self.home = home
         stack.save(home / DESCRIPTION)
+
+    def restore(self) -> None:
+        """Let the stack have the accounts and secrets again that it was made with."""
+        with Redis.from_url(self.stack.addresses.redis, decode_responses=True) as redis:
+            apply(redis, ACCOUNTS, 0)
+        made = self.stack.resources
+        made.client("secretsmanager").put_secret_value(
+            SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
+        )
 
     def run(self, line: str, answer: str = "") -> Result:
         """Run a command line, without the word `sluice`, and let a person answer what it asks."""
