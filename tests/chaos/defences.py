@@ -430,6 +430,13 @@ ALL: tuple[Defence, ...] = (
         ("both",),
     ),
     Defence(
+        "announcing what is refused",
+        _patched(Execution, "_announce", lambda *_: {}),
+        (Kind.TD_REJECTS_TABLE, Kind.S3_LOST_ANSWER, Kind.KILL),
+        ("both",),
+        seeds=200,
+    ),
+    Defence(
         "parking a dead letter before it is sent",
         _wrapped(Resending, "_write", _sent_as_dead_letter),
         (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
