@@ -116,6 +116,7 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids is a list of key ids"),
         ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
         ("shop: {", "is not YAML"),
+        ("? [shop]\n: {database: shop}", "is not YAML"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
