@@ -294,8 +294,9 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     domain = {"DomainName": "events.example.com", "HostedZoneId": zone["Id"].rpartition("/")[2]}
     mode = {"StreamMode": "PROVISIONED", "SnapStart": "on", **EXTERNAL, **domain}
 
-    def settings(name: str) -> Any:
-        return function.get_function_configuration(FunctionName=name)
+    def settings(name: str, **version: str) -> Any:
+        found = function.get_function_configuration(FunctionName=name, **version)
+        return found["Environment"]["Variables"]
 
     deploy(emulator, artifacts, "stg", **mode)
     made = outputs(emulator, "sluice-stg")
@@ -303,10 +304,13 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert "SdkBucket" not in made
     assert 1 == len(networks(emulator))
 
-    deploy(emulator, artifacts, "stg", **mode, ParkedMaxDays="3")
+    assert "mark" == settings(made["IngestFunction"], Qualifier="live")["BOTS"]
+
+    deploy(emulator, artifacts, "stg", **mode, ParkedMaxDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
-    assert "3" == settings(made["WorkerFunction"])["Environment"]["Variables"]["PARKED_MAX_DAYS"]
-    assert "14" == settings(stack.outputs["WorkerFunction"])["Environment"]["Variables"]["PARKED_MAX_DAYS"]
+    assert "3" == settings(made["WorkerFunction"])["PARKED_MAX_DAYS"]
+    assert "14" == settings(stack.outputs["WorkerFunction"])["PARKED_MAX_DAYS"]
+    assert "drop" == settings(made["IngestFunction"], Qualifier="live")["BOTS"]
 
     delete(emulator, "sluice-stg")
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]

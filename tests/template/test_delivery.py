@@ -1,5 +1,6 @@
 """How the stream and the overflow queue reach their functions."""
 
+import re
 from typing import Any
 
 import pytest
@@ -129,3 +130,41 @@ def test_the_ledger_has_the_keys_of_its_items() -> None:
     ]
     assert {"S"} == {attribute["AttributeType"] for attribute in ledger["AttributeDefinitions"]}
     assert {"AttributeName": "ttl", "Enabled": True} == ledger["TimeToLiveSpecification"]
+
+
+def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
+    """A version is published by its description, a number of whatever its properties refer to.
+
+    The transform gives it another name when the template changes, and does not see a parameter's value.
+    """
+    ingest, version = properties("IngestFunction"), _ingest_version()
+    named = _names({key: value for key, value in ingest.items() if key not in _OF_ALL_VERSIONS})
+    watched = set(re.findall(r"\$\{(\w+)\}", properties("IngestSettings")["Content"]["Fn::Sub"]))
+
+    assert {"Fn::Sub": "Settings ${IngestSettings}"} == version["Description"]
+    assert named == watched
+
+
+# What is the function's and not a version's, or stays.
+_OF_ALL_VERSIONS = ("ReservedConcurrentExecutions", "Role", "LoggingConfig", "Code")
+_CONDITIONS = {"Traces": "Tracing", "UsesSnapStart": "SnapStart"}
+
+
+def _ingest_version() -> dict[str, Any]:
+    (version,) = resources("AWS::Lambda::Version").values()
+    found: dict[str, Any] = version["Properties"]
+    return found
+
+
+def _names(value: Any) -> set[str]:
+    """Return the parameters and resources that a value follows from."""
+    match value:
+        case {"Fn::If": [condition, *_]}:
+            return {_CONDITIONS[condition]}
+        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
+            return {name}
+        case dict():
+            return {name for member in value.values() for name in _names(member)}
+        case list():
+            return {name for member in value for name in _names(member)}
+    return set()
