@@ -1,7 +1,8 @@
 """The worker's rows per CPU second, against ways that do less or did it before.
 
 `floor` is what cannot be saved: base64 off, the rows' bytes one after another, the same gzip of the same bytes; where the
-rows' bytes are in an envelope is given to it for nothing. `decode` is a worker that reads each row and writes it again.
+rows' bytes are in an envelope is given to it for nothing. It uses Python's own base64, `fast floor` the worker's, which is
+several times faster. `decode` is a worker that reads each row and writes it again.
 `td-client` is the official client: the records hold JSON lines, and its own `import_file` turns them into what it would
 upload, into a file of its own; its upload is left out.
 
@@ -11,7 +12,6 @@ it and answers at once. `with upload` sends it by HTTP to another process, whose
 
 import json
 from base64 import b64decode, b64encode
-from binascii import a2b_base64
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +19,7 @@ from io import BytesIO
 from typing import Any
 
 import msgpack
+import pybase64
 import requests
 from isal import isal_zlib
 from requests.adapters import HTTPAdapter
@@ -85,28 +86,32 @@ def _compare(report: Report) -> None:
                 f"{per_envelope} per envelope",
                 *(
                     f"{rates[name]:,.0f}"
-                    for name in ("worker", "floor", "decode", "td-client", "with upload")
+                    for name in ("worker", "floor", "fast floor", "decode", "td-client", "with upload")
                 ),
                 times(rates["worker"] / rates["floor"]),
+                times(rates["worker"] / rates["fast floor"]),
                 times(rates["worker"] / rates["td-client"]),
             ]
         )
         shown = [
             Bar(name, rates[name], f"{rates[name] / 1000:,.0f} k/s", ours=name in ("worker", "with upload"))
-            for name in ("floor", "worker", "with upload", "decode", "td-client")
+            for name in ("fast floor", "floor", "worker", "with upload", "decode", "td-client")
         ]
         groups.append(Group(f"rows per CPU second, {per_envelope} per envelope", shown))
         suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
         report.ratio(f"worker_vs_floor{suffix}", rates["worker"] / rates["floor"])
+        report.ratio(f"worker_vs_fast_floor{suffix}", rates["worker"] / rates["fast floor"])
         report.ratio(f"worker_vs_td_client{suffix}", rates["worker"] / rates["td-client"])
     head = (
         "rows per CPU second",
         "worker",
         "floor",
+        "fast floor",
         "decode",
         "td-client",
         "with upload",
         "worker / floor",
+        "worker / fast floor",
         "worker / td-client",
     )
     report.table(head, table)
@@ -120,12 +125,14 @@ def _profile(report: Report) -> None:
     for per_envelope, count in rows_of.items():
         event = traffic.event(count, per_envelope=per_envelope)
         texts = [record["kinesis"]["data"] for record in event["Records"]]
-        envelopes = [a2b_base64(text) for text in texts]
+        envelopes = [pybase64.b64decode(text, validate=True) for text in texts]
         blocks = _blocks(event)
         joined = b"".join(blocks)
         works = [delivery() for _ in range(ROUNDS + 1)]
         steps: dict[str, Callable[[], object]] = {
-            "base64": lambda texts=texts: deque((a2b_base64(text) for text in texts), 0),
+            "base64": lambda texts=texts: deque(
+                (pybase64.b64decode(text, validate=True) for text in texts), 0
+            ),
             "envelopes' members": lambda envelopes=envelopes: deque(
                 (msgpack.unpackb(envelope, use_list=False) for envelope in envelopes), 0
             ),
@@ -164,6 +171,10 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
     def floor() -> None:
         isal_zlib.compress(b"".join([b64decode(data)[begin:end] for data, begin, end in places]), 1, 31)
 
+    def fast_floor() -> None:
+        rows = [pybase64.b64decode(data, validate=True)[begin:end] for data, begin, end in places]
+        isal_zlib.compress(b"".join(rows), 1, 31)
+
     def decode() -> None:
         unpacker = msgpack.Unpacker(max_buffer_size=1 << 30)
         unpacker.feed(b"".join(_blocks(event)))
@@ -189,6 +200,7 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
                 "worker": worker,
                 "setup": setup,
                 "floor": floor,
+                "fast floor": fast_floor,
                 "decode": decode,
                 "td-client": td_client,
                 "with upload": uploading,

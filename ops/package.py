@@ -36,6 +36,8 @@ UNUSED = (
     "crawleruseragents/composer.json",
     # isal: the papers of the C library.
     "isal/isa-l",
+    # pybase64: its command.
+    "pybase64/__main__.py",
     # redis: modules of Redis Stack and failover between deployments, imported where they are called.
     "redis/commands/*/",
     "redis/http",

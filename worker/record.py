@@ -8,13 +8,13 @@ the number as Kinesis writes it. The ledger's sort keys are the same text.
 """
 
 from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgpack
 from msgpack import unpackb
+from pybase64 import b64decode
 
 from shared import envelope, event_id, json_codec, names, rows
 
@@ -74,7 +74,7 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
         this = _LENGTHS[len(digits)] + digits
         arrived_at = item["approximateArrivalTimestamp"]
         try:
-            data = a2b_base64(item["data"])
+            data = b64decode(item["data"], validate=True)
         except Base64Error:  # only hand-made events get here
             data = item["data"].encode()
         # `decode`, with what is frequent first

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("runtime")
 
 MIB = 1024 * 1024
 LIBRARIES = {"aws_lambda_powertools", "jmespath", "msgpack", "orjson", "typing_extensions"}
-DELIVERY = {"isal", "redis", "requests", "certifi", "charset_normalizer", "idna", "urllib3"}
+DELIVERY = {"isal", "pybase64", "redis", "requests", "certifi", "charset_normalizer", "idna", "urllib3"}
 CONTENTS = {
     "ingest": {"ingest", "shared", "crawleruseragents", *LIBRARIES},
     "worker": {"worker", "shared", *LIBRARIES, *DELIVERY},
