@@ -20,6 +20,7 @@ from tests.chaos.schedule import START, Schedule
 from tests.chaos.shrink import shrink
 
 _MOST_SHOWN = 3
+_WIDTH = 132  # of the table where it goes to no terminal
 
 
 @click.command(help=__doc__)
@@ -39,20 +40,9 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
         _write_trace(jobs[0], trace)
     report = Report()
     began = time.monotonic()
-    columns = (
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("schedules", total=len(jobs))
-        for ran in run_seeds(jobs, processes or None):
-            report.add(ran)
-            progress.advance(task)
-            if report.failures:
-                progress.update(task, description=f"schedules, {len(report.failures)} failed")
-    report.print(Console())
+    for ran in _shown(run_seeds(jobs, processes or None), len(jobs), report, console):
+        report.add(ran)
+    report.print(Console() if sys.stdout.isatty() else Console(width=_WIDTH))
     for ran in report.failures[:_MOST_SHOWN]:
         _show(ran, console)
     if len(report.failures) > _MOST_SHOWN:
