@@ -26,7 +26,7 @@ class Function:
 
 
 INGEST = Function("IngestFunction", "ingest.app.handler", "ingest", 10, 512)
-WORKER = Function("WorkerFunction", "worker.app.handler", "worker", 120, 1024)
+WORKER = Function("WorkerFunction", "worker.app.handler", "worker", 120, 512)
 REDRIVE = Function("RedriveFunction", "worker.redrive.handler", "redrive", 240, 512)
 DRAIN = Function("DrainFunction", "worker.drain.handler", "drain", 300, 512)
 ADMIN = Function("AdminFunction", "worker.admin.handler", "admin", 60, 512)

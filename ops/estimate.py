@@ -17,8 +17,8 @@ SECONDS = HOURS * 3600
 CORE_MB = 1769
 """Memory at which Lambda gives a function one whole core; less memory, the same part of it."""
 
-INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 100e-6, 10e-6
-"""Measured CPU seconds of a warm request and of each of its events."""
+INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 300e-6, 10e-6
+"""Measured CPU seconds of a warm request, two thirds of it Lambda's own runtime, and of each of its events."""
 WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 2e-6
 """Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
@@ -93,7 +93,7 @@ class Setup:
         ingest_mb: memory of the function.
         worker_mb: memory of the function.
         redrive_mb: memory of the function.
-        alarms: how many.
+        alarms: how many metrics they watch, for each of which an alarm is paid.
         dashboards: how many.
         nat_gateways: of a managed network.
         redrive_minutes: between two runs.
@@ -105,11 +105,11 @@ class Setup:
     shards: int = 1
     retention_hours: int = 168
     batch_size: int = 5000
-    window: int = 5
+    window: int = 15
     ingest_mb: int = 512
-    worker_mb: int = 1024
+    worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 22
+    alarms: int = 42
     dashboards: int = 1
     nat_gateways: int = 1
     redrive_minutes: int = 5
@@ -243,7 +243,7 @@ class _Estimate:
         yield Line(
             "CloudWatch metrics, alarms",
             METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"] + self._s.dashboards * p["dashboards"],
-            f"{METRICS_SENT} metrics, {self._s.alarms} alarms, {self._s.dashboards} dashboard",
+            f"{METRICS_SENT} metrics, alarms on {self._s.alarms}, {self._s.dashboards} dashboard",
         )
         visits = self._w.events / EVENTS_PER_VISIT
         yield Line(

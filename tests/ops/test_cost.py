@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -41,6 +42,16 @@ def defaults() -> dict[str, object]:
     return {name: parameter.get("Default") for name, parameter in template()["Parameters"].items()}
 
 
+def watched(resource: dict[str, Any]) -> int:
+    """Return how many metrics a resource watches as an alarm."""
+    if resource["Type"] != "AWS::CloudWatch::Alarm":
+        return 0
+    queries = resource["Properties"].get(
+        "Metrics", [{"MetricStat": resource["Properties"].get("MetricName")}]
+    )
+    return sum("MetricStat" in query for query in queries)
+
+
 def test_memory_and_windows_are_the_templates() -> None:
     """The estimate counts with the memory sizes, batches and schedules that the template sets."""
     parameters = defaults()
@@ -60,7 +71,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.network == parameters["Network"]
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert (SETUP.nat_gateways == 1) == (parameters["NatGateways"] == "one")
-    assert SETUP.alarms == kinds["AWS::CloudWatch::Alarm"]
+    assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
     assert SETUP.dashboards == kinds["AWS::CloudWatch::Dashboard"]
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"]
 
