@@ -143,7 +143,7 @@ def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler:
     statuses = []
     for _ in range(3):
         statuses.append(send(handler, EVENT).status)
-        assert aws.closed.acquire(timeout=10)
+        aws.await_close()
     statuses.append(send(handler, EVENT).status)
 
     assert [200] * 4 == statuses

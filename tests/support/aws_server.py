@@ -1,6 +1,7 @@
 """A server on loopback that speaks as Kinesis, SQS and Secrets Manager do, and fails as told, down to the socket."""
 
 import json
+import queue
 import socket
 import struct
 import threading
@@ -50,7 +51,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, secrets: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.released = threading.Event()
-        self.closed = threading.Semaphore(0)
+        self.closed: queue.Queue[int] = queue.Queue()
         self.calls: list[tuple[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.ports: list[int] = []
@@ -73,10 +74,19 @@ class _Server(ThreadingHTTPServer):
         """Return how often an operation was called."""
         return [name for name, _ in self.calls].count(operation)
 
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection and let `closed` know."""
-        super().shutdown_request(request)
-        self.closed.release()
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until it is closed, and let `closed` know."""
+        super().process_request_thread(request, client_address)
+        self.closed.put(client_address[1])
+
+    def await_close(self) -> None:
+        """Return when the connection of the last call is closed; a client sees that at once.
+
+        Raises:
+            queue.Empty: it stays open.
+        """
+        while self.closed.get(timeout=10) != self.ports[-1]:
+            pass
 
     def handle_error(self, *_arguments: Any) -> None:
         """Say nothing of clients that went away."""
