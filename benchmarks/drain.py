@@ -12,8 +12,8 @@ from statistics import median
 
 from benchmarks import memory, services, traffic
 from benchmarks.chart import Bar, Group, bars
+from benchmarks.delivery import delivery
 from benchmarks.report import Report, times
-from benchmarks.worker import delivery
 from ops.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setup
 
 BACKLOG = 3_600_000

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import traffic
+from benchmarks.delivery import delivery
 
 _MB = 1 << 10
 _EVENT_BYTES = 6_000_000
@@ -42,8 +43,6 @@ def resident_kb() -> int:
 
 
 def _main(path: str) -> None:
-    from benchmarks.worker import delivery  # noqa: PLC0415 -- it imports this module
-
     work = delivery()
     work.worker.run(traffic.event(10), 120_000)
     gc.collect()

@@ -20,21 +20,15 @@ from typing import Any
 
 import msgpack
 import pybase64
-import requests
 from isal import isal_zlib
-from requests.adapters import HTTPAdapter
 from tdclient.api import API
 
 from benchmarks import memory, services, traffic
 from benchmarks.chart import Axis, Bar, Group, Line, bars, lines
+from benchmarks.delivery import delivery
 from benchmarks.measure import cpu_seconds
 from benchmarks.report import Report, times
 from tests.support.delivery import Delivery
-from worker.deadline import Deadline
-from worker.executor import Threads
-from worker.sender import Sender, Upload
-from worker.treasure_data import DELIVERED, Answer
-from worker.treasure_data import TreasureData as Client
 
 ROUNDS = 9
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -42,15 +36,6 @@ GROUPS = 500
 LARGE_BATCH = 200_000
 """Rows of a batch larger than Lambda's, in which what a chunk costs whatever is in it hardly counts."""
 IDLE_MB_LIMIT = 96
-
-
-class AtOnce(Sender):
-    """Compresses, and says that it was delivered."""
-
-    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Answer:  # noqa: ARG002 -- the signature
-        """Make the request's body."""
-        upload.compressed()
-        return DELIVERED
 
 
 class Unsent(API):
@@ -295,23 +280,6 @@ def _one_batch(size: int, groups: int) -> float:
     for work in works:
         _carry_out(work, greeting)
     return cpu_seconds({"worker": lambda: _carry_out(works.pop(), event)}, len(works) - 1, 1)["worker"]
-
-
-def delivery(groups: int = 1, url: str | None = None) -> Delivery:
-    """Return a worker with accounts, over doubles in memory; chunks are taken at once, or sent to a URL."""
-    made = Delivery(executors=Threads) if url else Delivery()
-    made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
-    made.start()
-    uploader = made.means.uploader
-    client, directory = uploader.sender.treasure_data, uploader.sender.directory
-    if url is None:
-        uploader.sender = AtOnce(client, directory)
-    else:
-        session = requests.Session()
-        session.trust_env = False
-        session.mount("http://", HTTPAdapter(pool_maxsize=16, max_retries=0))
-        uploader.sender = Sender(Client(session, url, url, client._key, made.clock), directory)  # noqa: SLF001 -- the same key
-    return made
 
 
 def _carry_out(work: Delivery, event: dict[str, Any]) -> None:

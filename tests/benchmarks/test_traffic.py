@@ -3,8 +3,9 @@
 import pytest
 
 from benchmarks import traffic
+from benchmarks.delivery import delivery
 from benchmarks.memory import peak_mb
-from benchmarks.worker import ROUNDS, _batches, _contenders, delivery
+from benchmarks.worker import ROUNDS, _batches, _contenders
 from worker.record import from_event
 
 

@@ -2,15 +2,16 @@
 
 import itertools
 from base64 import b64encode
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import msgpack
 import requests
 from botocore.exceptions import ConnectionClosedError
 
+from local.in_turn import InTurn
 from local.kinesis_memory import MemoryKinesis
 from local.treasure_data import API_KEY, InProcess, TreasureData
 from local.treasure_data.settings import Settings as TreasureDataSettings
@@ -64,28 +65,6 @@ class CollectedJournal:
 
     def flush(self) -> None:
         """Keep what was counted."""
-
-
-class InTurn:
-    """An executor that runs one job after the other, each when its result is waited for."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Callable[[], Any]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._jobs:
-            self._jobs.popleft()()
-
-    def submit(self, job: Callable[[], Any]) -> None:
-        """Queue the job."""
-        self._jobs.append(job)
-
-    def wait(self, seconds: float) -> Any | None:  # noqa: ARG002 -- the executor's signature
-        """Run the job that was queued first."""
-        return self._jobs.popleft()() if self._jobs else None
 
 
 class KilledError(BaseException):
