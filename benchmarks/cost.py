@@ -142,7 +142,7 @@ def _others(report: Report, setups: dict[str, Setup]) -> None:
         )
         for name, setup in (
             ("Sluice, managed", setups["managed, as the template is"]),
-            ("Sluice, external, lean", setups["external, leanest"]),
+            ("Sluice, leanest", setups["external, leanest"]),
         )
     ]
     others = [
