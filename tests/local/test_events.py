@@ -1,7 +1,6 @@
 """What is recorded in events/."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from local import record, recording
 from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
 from shared import write_key
+from tests.support import chromium
 from tests.support.delivery import Delivery
 from tests.support.ingest import Site
 from worker import register
@@ -155,12 +155,7 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
 @pytest.mark.xdist_group("stack")
 def test_a_browser_can_be_recorded(tmp_path: Path) -> None:
     """Chromium's visits and mistakes give the same kinds of events as are recorded."""
-    try:
-        record.find_browser()
-    except record.NoBrowserError:
-        if "CI" in os.environ:
-            raise
-        pytest.skip("no Chromium")
+    chromium.path()
 
     record.record(tmp_path, 0, lambda _: None)
 

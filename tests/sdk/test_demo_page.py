@@ -11,9 +11,10 @@ from playwright.sync_api import sync_playwright
 
 from local.gateway import Gateway
 from local.page_server import Page, Server
-from local.record import BROWSER_ARGUMENTS, find_browser
+from local.record import BROWSER_ARGUMENTS
 from local.up import snippet
 from local.website import Website
+from tests.support import chromium
 from tests.support.ingest import KEY, Site
 from tests.support.node import in_turn, needed
 
@@ -32,10 +33,11 @@ def site() -> Site:
 def tab(build: str, site: Site) -> Iterator[Tab]:
     """The demo page, open in a browser."""
     assert "sluice.js" in build
+    executable = chromium.path()
     with Gateway(site.handler) as gateway:
         pages = Website(gateway.url, {}, snippet=snippet(gateway.url, KEY))
         with Server(Page(pages, lambda _: {})) as server, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=find_browser(), args=list(BROWSER_ARGUMENTS))
+            browser = playwright.chromium.launch(executable_path=executable, args=list(BROWSER_ARGUMENTS))
             tab = browser.new_page()
             tab.goto(f"{server.url}/site/guide.html")
             yield tab

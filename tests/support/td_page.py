@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
 
 from ingest.request import parse_query
 from local.gateway import Gateway
-from local.record import BROWSER_ARGUMENTS, find_browser
+from local.record import BROWSER_ARGUMENTS
 from shared import rows
-from tests.support import npm
+from tests.support import chromium, npm
 from tests.support.ingest import KEY, Site
 from tests.support.tls_front import TlsFront
 
@@ -207,6 +207,7 @@ class Street:
 @contextmanager
 def street(folder: Path) -> Iterator[Street]:
     """Serve pages and ingest behind HTTPS by their names, and run a browser that finds them."""
+    executable = chromium.path()
     pages = _Pages(("127.0.0.1", 0), _Page)
     threading.Thread(target=pages.serve_forever, args=(0.05,), daemon=True).start()
     made = Street(pages)
@@ -222,7 +223,7 @@ def street(folder: Path) -> Iterator[Street]:
         )
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
-                executable_path=find_browser(),
+                executable_path=executable,
                 args=[
                     *BROWSER_ARGUMENTS,
                     "--ignore-certificate-errors",  # for requests, too, that outlive their page
