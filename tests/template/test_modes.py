@@ -173,6 +173,7 @@ def test_the_managed_redis_is_reached_with_its_password_over_tls() -> None:
     assert [{"Fn::Sub": "{{resolve:secretsmanager:${RedisPassword}}}"}] == user["AuthenticationMode"][
         "Passwords"
     ]
+    assert "default" == user["UserName"]  # AWS wants one of that name in a group
     assert {"Ref": "RedisUserGroup"} == mode.properties("Redis")["UserGroupId"]
     assert [{"Ref": "RedisUser"}] == mode.properties("RedisUserGroup")["UserIds"]
 

@@ -25,7 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         with redis.Redis.from_url(f"redis://127.0.0.1:{port}") as server:
             server.execute_command(
-                "ACL", "SETUSER", user["UserName"], f">{PASSWORD}", *user["AccessString"].split()
+                "ACL", "SETUSER", user["UserName"], "reset", f">{PASSWORD}", *user["AccessString"].split()
             )
         yield f"redis://{user['UserName']}:{PASSWORD}@127.0.0.1:{port}"
     finally:
@@ -56,3 +56,10 @@ def test_the_user_may_do_nothing_else(url: str, command: str) -> None:
     """Other keys and whatever endangers the server are refused."""
     with connect(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*command.split())
+
+
+def test_without_the_password_nothing_is_allowed(url: str) -> None:
+    """The user is the one that a client is without a name, and it has a password."""
+    nobody = url.replace(f"default:{PASSWORD}@", "")
+    with redis.Redis.from_url(nobody) as client, pytest.raises(redis.exceptions.AuthenticationError):
+        client.ping()
