@@ -40,7 +40,9 @@ from tests.support.sam import ROOT
 pytestmark = pytest.mark.xdist_group("deploy")
 
 STACK = "sluice-dev"
-REDIS_URL = r"rediss://default:.{64}@redis\.invalid:6379"  # the emulator draws punctuation, though told not to
+REDIS_URL = (
+    r"rediss://default:.{64}@redis\.invalid:6379"  # the emulator draws punctuation, though told not to
+)
 EXTERNAL = {"Network": "external", "SdkHosting": "off"}
 ARRIVAL_SECONDS = 60
 
