@@ -59,7 +59,7 @@ export const suite = (name, more = () => {}) => {
           ({ lost }) => lost == 0,
           90_000,
         );
-        const [tab] = await visitor.context.pages();
+        const tab = visitor.last; // no trouble closes it; Firefox may still list others that were closed
         await until(
           () => keptBatches(tab),
           (count) => count == 0,

@@ -27,6 +27,7 @@ export class Visitor {
 
   async tab(prepare) {
     const tab = await newTab(this.context);
+    this.last = tab;
     tab.on('pageerror', (error) => this.faults.push(error.message));
     if (prepare) await tab.evaluateOnNewDocument(...[prepare].flat());
     return tab;
