@@ -152,15 +152,6 @@ class Ledger:
         """Note that a database is well again."""
         self._put_breaker(database, "", is_open=False)
 
-    def breaker(self, database: str) -> OpenBreaker | None:
-        """Return the database's breaker if it is open."""
-        answer = self._call(
-            self._dynamodb.get_item,
-            Key={"pk": {"S": _BREAKERS}, "sk": {"S": database}},
-            ConsistentRead=True,
-        )
-        return _breaker(answer["Item"]) if "Item" in answer else None
-
     def breakers(self) -> Iterator[OpenBreaker]:
         """Yield all breakers that are open."""
         start: dict[str, Any] = {}
