@@ -20,7 +20,7 @@ from benchmarks.sandboxes import (
     sandboxes,
     spent,
 )
-from local.http_api import Request, event_of
+from doubles.http_api import Request, event_of
 
 CONTENDERS = (SLUICE, BARE, RESOLVER, DIRECT, DIRECT_BY_HAND)
 ROUNDS = 9

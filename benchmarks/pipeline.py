@@ -22,9 +22,9 @@ import msgpack
 from benchmarks import traffic
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report
+from doubles.treasure_data.import_body import inflated
 from local.accounts import KEYS
 from local.stack import Stack
-from local.treasure_data.import_body import inflated
 from ops.estimate import Setup, Workload, total
 from ops.prices import DEFAULT_REGION, REGIONS
 

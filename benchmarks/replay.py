@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from local.treasure_data import Request, Response
+from doubles.treasure_data import Request, Response
 from ops.replay import Progressing, Replay, Stretch
 from ops.stream import Border, Stream
 from shared.clock import SystemClock

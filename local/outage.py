@@ -17,10 +17,10 @@ from moto import mock_aws
 from redis import Redis
 from rich.console import Console
 
+from doubles.clock import SimulatedClock
+from doubles.treasure_data import Fault, Kind, Settings, TreasureData
 from local import valkey
-from local.simulated_clock import SimulatedClock
 from local.simulation import STREAM, Simulation
-from local.treasure_data import Fault, Kind, Settings, TreasureData
 from ops import screen
 from ops.replay import Replay, Stretch
 from ops.stream import Border, Stream

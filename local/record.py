@@ -22,10 +22,10 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
+from doubles.event_source import Mapping as SourceMapping
+from doubles.event_source.record import EventForm
 from local import recording
 from local.accounts import KEYS
-from local.event_source import Mapping as SourceMapping
-from local.event_source.record import EventForm
 from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
 from local.stack import PartError, Stack

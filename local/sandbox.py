@@ -19,13 +19,13 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.context import Context
-from local.event_source import EventSource, Mapping
+from doubles.event_source import EventSource, Mapping
+from doubles.gateway import Gateway, Record
+from doubles.invocation_api import InvocationApi
+from doubles.lambda_context import Context
+from doubles.queue_source import QueueSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
-from local.gateway import Gateway, Record
-from local.invocation_api import InvocationApi
 from local.lifeline import Lifeline
-from local.queue_source import QueueSource
 from local.resources import ACCOUNT_ID, REGION, Resources
 from shared.clock import SystemClock
 

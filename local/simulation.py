@@ -13,14 +13,14 @@ from typing import Any
 import boto3
 import requests
 
-from local.event_source import Mapping as EventSourceMapping
-from local.event_source import Returned, StreamPoller
+from doubles.clock import SimulatedClock
+from doubles.event_source import Mapping as EventSourceMapping
+from doubles.event_source import Returned, StreamPoller
+from doubles.inline_executor import InlineExecutor
+from doubles.kinesis import MemoryKinesis
+from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from local.functions import REDRIVE, WORKER
-from local.in_turn import InTurn
-from local.kinesis_memory import MemoryKinesis
 from local.resources import ACCOUNT_ID, LEDGER, REGION
-from local.simulated_clock import SimulatedClock
-from local.treasure_data import API_KEY, InProcess, TreasureData
 from ops.accounting import Accounting
 from shared.settings import WorkerSettings
 from worker.accounts import Directory
@@ -132,7 +132,7 @@ class Simulation:
             ledger=ledger,
             uploader=uploader,
             aside=aside,
-            executors=InTurn,
+            executors=InlineExecutor,
             rules=_RULES,
             clock=clock,
             journal=journal,

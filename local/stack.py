@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from redis import Redis
 
+from doubles.treasure_data import API_KEY
 from local import functions, resources
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.functions import Function
 from local.part import Part, PartError
 from local.resources import Resources
-from local.treasure_data import API_KEY
 from shared.accounts import Account
 from worker.register import apply
 

@@ -2,8 +2,8 @@
 
 import sys
 
+from doubles.treasure_data import Server, TreasureData
 from local.lifeline import Lifeline
-from local.treasure_data import Server, TreasureData
 
 
 def main() -> None:

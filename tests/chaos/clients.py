@@ -13,12 +13,12 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from local.treasure_data import Action, Fault, Request, Response, Target
-from local.treasure_data import Kind as TdKind
+from doubles.aws_errors import client_error
+from doubles.redis import MemoryPipeline, MemoryRedis
+from doubles.treasure_data import Action, Fault, Request, Response, Target
+from doubles.treasure_data import Kind as TdKind
 from tests.chaos.effects import Effects
 from tests.chaos.trouble import Kind
-from tests.support.aws_errors import client_error
-from tests.support.memory_redis import MemoryPipeline, MemoryRedis
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))

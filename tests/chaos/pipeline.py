@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from local.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
-from local.event_source.record import EventForm, Record
+from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
+from doubles.event_source.record import EventForm, Record
 from tests.chaos.audit import Audit, rows_of
 from tests.chaos.functions import Functions
 from tests.chaos.platform import Function

@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from local.context import Context
-from local.event_source import Outcome, Raised, Returned, TimedOut
+from doubles.event_source import Outcome, Raised, Returned, TimedOut
+from doubles.lambda_context import Context
 from tests.chaos.effects import Effects
 from tests.chaos.simulation import Killed, Process, Simulation
 from tests.chaos.trouble import Kind, Trouble

@@ -8,9 +8,13 @@ from typing import Any
 
 import requests
 
-from local.kinesis_memory import MemoryKinesis
-from local.treasure_data import API_KEY, InProcess, Right, TreasureData
-from local.treasure_data import Settings as TdSettings
+from doubles.dynamodb import MemoryDynamoDB
+from doubles.kinesis import MemoryKinesis
+from doubles.redis import MemoryRedis
+from doubles.s3 import MemoryS3
+from doubles.sqs import MemorySQS
+from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
+from doubles.treasure_data import Settings as TdSettings
 from shared import write_key
 from shared.accounts import Account
 from tests.chaos import clients
@@ -19,10 +23,6 @@ from tests.chaos.schedule import START, Schedule
 from tests.chaos.simulation import Simulation
 from tests.chaos.traffic import SECRETS
 from tests.chaos.trouble import Kind, Trouble, Window
-from tests.support.memory_dynamodb import MemoryDynamoDB
-from tests.support.memory_redis import MemoryRedis
-from tests.support.memory_s3 import MemoryS3
-from tests.support.memory_sqs import MemorySQS
 from worker import register
 
 STREAM = "sluice"
@@ -199,7 +199,7 @@ class World:
         self.td.close()
 
     def _set_tables_up(self) -> None:
-        from local.treasure_data import Request
+        from doubles.treasure_data import Request
         from tests.chaos.traffic import TABLES
 
         if not self.schedule.setup.may_query:

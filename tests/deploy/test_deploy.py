@@ -29,8 +29,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 import redis
 
+from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from local import valkey
-from local.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from shared import accounts, write_key
 from shared.accounts import Account
 from tests.support.artifacts import ARCHITECTURE

@@ -11,7 +11,8 @@ HOUSE = {
     "ingest": {"shared"},
     "worker": {"shared"},
     "ops": {"shared", "worker"},
-    "local": {"shared", "ingest", "worker", "ops"},
+    "doubles": {"shared"},
+    "local": {"shared", "ingest", "worker", "ops", "doubles"},
 }
 
 

@@ -9,8 +9,8 @@ import pytest
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from doubles.aws_errors import client_error
 from ingest.journal import METRICS, QUIET_SECONDS, PowertoolsJournal
-from tests.support.aws_errors import client_error
 from tests.support.ingest import KEY, ManualClock, Site, http_event
 
 _serial = count()

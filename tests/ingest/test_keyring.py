@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
+from doubles.aws_errors import client_error
 from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS, KeysUnavailableError
 from shared import write_key
 from shared.write_key import InvalidKeyError, UnknownSecretError
-from tests.support.aws_errors import client_error
 from tests.support.ingest import KEY, SECRETS, Site
 
 FAILURES = [

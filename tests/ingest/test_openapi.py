@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from schemathesis import checks
 
+from doubles.http_api import RefusedError
 from ingest import app, intake, request
 from ingest.refusal import ANSWERS, EVENT_CODES
-from local.http_api import RefusedError
 from shared import json_codec, rows
 from tests.support.ingest import KEY, Answer, Site, http_event
 from tests.support.wsgi import wsgi

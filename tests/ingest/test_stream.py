@@ -17,11 +17,11 @@ from botocore.exceptions import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doubles.aws_errors import client_error
 from ingest import stream
 from ingest.connection import UnreadableAnswerError
 from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from tests.support.aws_errors import client_error
 from tests.support.ingest import QUEUE_URL, Site, gzipped
 
 URL = "https://kinesis.invalid"

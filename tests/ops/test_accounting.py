@@ -14,14 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from local.treasure_data.fault import Action, Fault
-from local.treasure_data.fault import Kind as FaultKind
+from doubles.sqs import MemorySQS
+from doubles.treasure_data.fault import Action, Fault
+from doubles.treasure_data.fault import Kind as FaultKind
 from ops.accounting import Accounting, Balance, Rows, Unread
 from shared import accounts
 from shared.accounts import Account
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, Meddled, envelope, row
-from tests.support.memory_sqs import MemorySQS
 from tests.support.overflow import WatchedKinesis, Way, refusal, timeout
 from worker.span import Cut, Entry, Kind, Span, State
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local.treasure_data import Action, Fault, Kind
+from doubles.treasure_data import Action, Fault, Kind
 from ops.doubling import refuse
 from ops.failure import Failure
 from ops.replay import Replay, Stretch

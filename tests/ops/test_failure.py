@@ -14,7 +14,7 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
-from local.invocation_api import InvocationApi
+from doubles.invocation_api import InvocationApi
 from local.up import DESCRIPTION
 from ops.cli import main
 from ops.failure import Failure, explained

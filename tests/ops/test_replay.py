@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from local.kinesis_memory import MemoryKinesis
+from doubles.kinesis import MemoryKinesis
 from ops.failure import INTERRUPTED, Failure
 from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from werkzeug.test import Client
 
+from doubles.s3 import MemoryS3
 from local.page_server import Page, Server
 from local.website import Website
 from ops import browser_sdk
@@ -13,7 +14,6 @@ from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.sdk import FOR_EVER, SHORTLY, objects, publish
 from tests.support.deployed import deployed
-from tests.support.memory_s3 import MemoryS3
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")

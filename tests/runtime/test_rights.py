@@ -15,11 +15,11 @@ import msgpack
 import pytest
 import redis
 
+from doubles.treasure_data import Action, Fault, Kind, TreasureData
 from local import functions
 from local.accounts import KEYS
 from local.functions import Function
 from local.resources import Resources
-from local.treasure_data import Action, Fault, Kind, TreasureData
 from shared import accounts, envelope
 from shared.accounts import Account
 from shared.clock import SystemClock

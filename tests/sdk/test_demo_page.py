@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
-from local.gateway import Gateway
+from doubles.gateway import Gateway
 from local.page_server import Page, Server
 from local.record import BROWSER_ARGUMENTS
 from local.up import snippet

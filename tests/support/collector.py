@@ -20,7 +20,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from local.gateway import Gateway
+from doubles.gateway import Gateway
 from shared import write_key
 from tests.support.ingest import SECRETS, Site, rows_of
 

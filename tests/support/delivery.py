@@ -11,16 +11,16 @@ import msgpack
 import requests
 from botocore.exceptions import ConnectionClosedError
 
-from local.in_turn import InTurn
-from local.kinesis_memory import MemoryKinesis
-from local.treasure_data import API_KEY, InProcess, TreasureData
-from local.treasure_data.settings import Settings as TreasureDataSettings
+from doubles.dynamodb import MemoryDynamoDB
+from doubles.inline_executor import InlineExecutor
+from doubles.kinesis import MemoryKinesis
+from doubles.redis import MemoryRedis
+from doubles.s3 import MemoryS3
+from doubles.treasure_data import API_KEY, InProcess, TreasureData
+from doubles.treasure_data.settings import Settings as TreasureDataSettings
 from shared import accounts
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
-from tests.support.memory_dynamodb import MemoryDynamoDB
-from tests.support.memory_redis import MemoryRedis
-from tests.support.memory_s3 import MemoryS3
 from tests.support.treasure_data import ManualClock
 from worker.accounts import Directory
 from worker.aside import Aside
@@ -181,7 +181,7 @@ class Delivery:
     query_delay: float = 600.0
     unaskable_doubt: str = "send"
     parked_max_days: float = 14.0
-    executors: Callable[[], Any] = InTurn
+    executors: Callable[[], Any] = InlineExecutor
 
     def __post_init__(self) -> None:
         """Make the services."""

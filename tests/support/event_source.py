@@ -6,8 +6,8 @@ from itertools import count
 from math import isfinite
 from typing import Any
 
-from local.event_source import FailureRecord, Invocation, Mapping, Outcome, StreamPoller
-from local.kinesis_memory import MemoryKinesis
+from doubles.event_source import FailureRecord, Invocation, Mapping, Outcome, StreamPoller
+from doubles.kinesis import MemoryKinesis
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/s"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgpack
 
+from doubles.kinesis import MemoryKinesis
 from ingest import journal
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.stream import Stream
-from local.kinesis_memory import MemoryKinesis
 from shared import envelope, write_key
 from shared.envelope import Envelope
 from shared.settings import IngestSettings

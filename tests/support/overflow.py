@@ -7,15 +7,15 @@ from typing import Any
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from doubles.queue_source import QueueSource
+from doubles.sqs import MemorySQS
 from ingest.overflow import Overflow
 from ingest.stream import Stream
-from local.kinesis_memory import HASH_KEYS, MemoryKinesis
-from local.queue_source import QueueSource
 from shared.envelope import Envelope, TableRows
 from tests.support import delivery
 from tests.support.delivery import Delivery
 from tests.support.ingest import Reports
-from tests.support.memory_sqs import MemorySQS
 from tests.support.treasure_data import START, ManualClock
 from worker.drain import Drain
 from worker.search import Search

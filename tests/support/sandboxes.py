@@ -15,11 +15,11 @@ import pytest
 import redis
 import requests
 
+from doubles.treasure_data import API_KEY, Server, TreasureData
 from local import functions, resources, valkey
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.part import Part
 from local.resources import Resources
-from local.treasure_data import API_KEY, Server, TreasureData
 from shared import accounts, envelope
 from tests.support.lambda_runtime import LambdaRuntime
 from tests.support.sam import ROOT

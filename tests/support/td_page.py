@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
 
+from doubles.gateway import Gateway
 from ingest.request import parse_query
-from local.gateway import Gateway
 from local.record import BROWSER_ARGUMENTS
 from shared import rows
 from tests.support import chromium, npm

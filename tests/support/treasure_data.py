@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from local.treasure_data import API_KEY, Request, Response, TreasureData
+from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 
 AUTHORIZED = {"Authorization": f"TD1 {API_KEY}"}
 START = 1_700_000_000.0

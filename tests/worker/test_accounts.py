@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import redis
 
+from doubles.redis import MemoryRedis
 from local.valkey import find_server
 from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import CollectedJournal
-from tests.support.memory_redis import MemoryRedis
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.tls_front import TlsFront
 from tests.support.treasure_data import ManualClock

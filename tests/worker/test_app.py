@@ -11,9 +11,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from doubles.lambda_context import Context
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, Server, TreasureData
 from local import valkey
-from local.context import Context
-from local.treasure_data import API_KEY, Action, Fault, Kind, Server, TreasureData
 from shared import accounts
 from shared.accounts import Account
 from shared.clock import SystemClock

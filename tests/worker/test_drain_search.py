@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from local.kinesis_memory import HASH_KEYS, MemoryKinesis
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.envelope import Envelope, TableRows
 from tests.support.overflow import (
     STREAM,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.treasure_data import Action, Fault
-from local.treasure_data import Kind as FaultKind
+from doubles.treasure_data import Action, Fault
+from doubles.treasure_data import Kind as FaultKind
 from shared import rows
 from tests.support.delivery import TABLE, Delivery, envelope, row
 from worker.aside import SetAside, decode

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from local.treasure_data import Action, Fault, Kind
-from local.treasure_data.settings import Settings
+from doubles.treasure_data import Action, Fault, Kind
+from doubles.treasure_data.settings import Settings
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, is_settling, kill, once, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline

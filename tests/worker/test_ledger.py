@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 from moto import mock_aws
 
+from doubles.dynamodb import MemoryDynamoDB
 from tests.support.delivery import CollectedJournal, Meddled, lose_answer
-from tests.support.memory_dynamodb import MemoryDynamoDB
 from tests.support.treasure_data import START, ManualClock
 from worker.ledger import Ledger, LedgerUnavailableError, OpenBreaker
 from worker.span import SECONDS_KEPT, Cut, Entry, Span, State

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from local.treasure_data import Action, Fault, Kind
+from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import (
     TABLE,
     Delivery,

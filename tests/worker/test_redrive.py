@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from local.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
-from local.treasure_data.settings import Settings
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
+from doubles.treasure_data.settings import Settings
 from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row

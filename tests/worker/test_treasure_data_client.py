@@ -13,8 +13,8 @@ import pytest
 import requests
 import tdclient.api
 
-from local.treasure_data import API_KEY, Action, Fault, InProcess, Kind, Right, Server, TreasureData
-from local.treasure_data.settings import Settings
+from doubles.treasure_data import API_KEY, Action, Fault, InProcess, Kind, Right, Server, TreasureData
+from doubles.treasure_data.settings import Settings
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import START, ManualClock, put, with_tables
 from worker.chunk import compress

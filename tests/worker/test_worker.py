@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local.treasure_data import Action, Fault, Kind
+from doubles.treasure_data import Action, Fault, Kind
 from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import (

@@ -1,0 +1,1 @@
+"""What imitates AWS and Treasure Data, for the local stack, fault injection, tests and benchmarks."""

@@ -1,0 +1,38 @@
+"""A stand-in of Treasure Data: its import, its databases and tables, its queries, and whatever can go wrong with it.
+
+`TreasureData.handle` turns a request into what becomes of it, without sockets and without waiting. `Server` puts it
+behind real sockets, `InProcess` under a `requests.Session`. Where TD's own behaviour is documented by nobody, such as
+for how long it remembers a unique_id, `Settings` decides.
+"""
+
+from doubles.treasure_data.core import TreasureData
+from doubles.treasure_data.exchange import Drop, Refusal, Request, Response
+from doubles.treasure_data.fault import Action, Fault, Faults, FaultSource, Kind, Target
+from doubles.treasure_data.import_log import Import, NumberedRow
+from doubles.treasure_data.in_process import InProcess
+from doubles.treasure_data.query_tables import QueryError, Result
+from doubles.treasure_data.server import Server
+from doubles.treasure_data.settings import API_KEY, Right, Settings
+
+__all__ = [
+    "API_KEY",
+    "Action",
+    "Drop",
+    "Fault",
+    "FaultSource",
+    "Faults",
+    "Import",
+    "InProcess",
+    "Kind",
+    "NumberedRow",
+    "QueryError",
+    "Refusal",
+    "Request",
+    "Response",
+    "Result",
+    "Right",
+    "Server",
+    "Settings",
+    "Target",
+    "TreasureData",
+]

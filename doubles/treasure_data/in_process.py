@@ -1,0 +1,117 @@
+"""The stand-in under the real requests library, without sockets: for tests, and for clocks that are not the machine's."""
+
+import errno
+import math
+import os
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.client import RemoteDisconnected
+from io import BytesIO
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPResponse
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+from urllib3.util import Timeout
+
+from doubles.treasure_data.exchange import Drop, Request, Response
+from shared.clock import Clock, SystemClock
+
+
+class InProcess(HTTPAdapter):
+    """A transport of requests: `session.mount("http://", InProcess(td.handle, clock))`, and `https://` likewise.
+
+    Only urllib3's connections are replaced; so what is raised and returned is what requests makes of them. A client that
+    would wait makes the clock sleep for as long. A request without a time-out that would wait for ever is a RuntimeError.
+
+    Args:
+        handle: what answers a request.
+        clock: sleeps.
+    """
+
+    def __init__(self, handle: Callable[[Request], Response], clock: Clock | None = None) -> None:
+        super().__init__()
+        self._handle = handle
+        self._clock = clock or SystemClock()
+        self._hosts: dict[str, _Connections] = {}
+
+    def get_connection_with_tls_context(
+        self,
+        request: PreparedRequest,
+        verify: bool | str | None,  # noqa: ARG002, FBT001 - requests' signature
+        proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - requests' signature
+        cert: object = None,  # noqa: ARG002 - requests' signature
+    ) -> HTTPConnectionPool:
+        """Return what urllib3 would call a pool of connections to the request's host."""
+        host = urlsplit(request.url or "").hostname or ""
+        if host not in self._hosts:
+            self._hosts[host] = _Connections(host, self._handle, self._clock)
+        return self._hosts[host]
+
+
+class _Connections(HTTPConnectionPool):
+    def __init__(self, host: str, handle: Callable[[Request], Response], clock: Clock) -> None:
+        super().__init__(host)
+        self._handle = handle
+        self._clock = clock
+
+    def urlopen(  # type: ignore[override]  # of urllib3's many parameters requests gives these
+        self,
+        *,
+        method: str,
+        url: str,
+        body: bytes | str | None,
+        headers: Mapping[str, str],
+        timeout: Timeout,
+        **_: object,
+    ) -> HTTPResponse:
+        sent = body.encode() if isinstance(body, str) else body or b""
+        response = self._handle(Request(method, url, headers, sent))
+        if response.drop in (Drop.REFUSE, Drop.UNREACHABLE):
+            raise MaxRetryError(self, url, self._not_connected(response.drop, timeout.connect_timeout))
+        if self._outlasts(response.delay, timeout.read_timeout):
+            raise ReadTimeoutError(self, url, f"Read timed out. (read timeout={timeout.read_timeout})")
+        if response.drop is Drop.RESET:
+            raise ProtocolError("Connection aborted.", _system_error(errno.ECONNRESET))
+        if response.drop is Drop.CLOSE:
+            closed = RemoteDisconnected("Remote end closed connection without response")
+            raise ProtocolError("Connection aborted.", closed)
+        return HTTPResponse(
+            BytesIO(response.body),
+            {**response.headers, "Content-Length": str(len(response.body))},
+            response.status,
+            reason=HTTPStatus(response.status).phrase,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _not_connected(self, drop: Drop, patience: object) -> ConnectTimeoutError:
+        connection = HTTPConnection(self.host)
+        if drop is Drop.REFUSE:
+            refused = _system_error(errno.ECONNREFUSED)
+            return NewConnectionError(connection, f"Failed to establish a new connection: {refused}")
+        self._outlasts(math.inf, patience)
+        message = f"Connection to {self.host} timed out. (connect timeout={patience})"
+        return ConnectTimeoutError(connection, message)
+
+    def _outlasts(self, delay: float, patience: object) -> bool:
+        """Sleep for a delay, or for the client's patience if that ends first, and tell whether it did."""
+        limit = patience if isinstance(patience, int | float) else math.inf
+        seconds = min(delay, limit)
+        if seconds == math.inf:
+            raise RuntimeError("a request without a time-out waits for ever")
+        if seconds:
+            self._clock.sleep(seconds)
+        return limit <= delay
+
+
+def _system_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))  # Python makes it the number's own subclass
