@@ -1,0 +1,264 @@
+"""What the functions tell their operators: metrics, and log lines in JSON.
+
+Both go to standard output. Metrics are in CloudWatch's embedded format, with the dimensions service and stage, never an
+account. No line holds a key, an address, a query, a header, a body or a row: exceptions are reported by type and stack,
+never by message, because a message may quote what a client sent.
+
+Warnings and errors are always written; the log level only decides about information. `sluice status` shows them.
+"""
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, Protocol, Self
+
+import orjson
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
+from aws_lambda_powertools.metrics.functions import is_metrics_disabled
+
+from shared.clock import Clock
+
+INGEST_METRICS: Mapping[str, str] = {
+    "EventsAccepted": "events that became durable",
+    "EventsRejected": "events that were rejected while their request was read",
+    "RequestsRefused": "requests refused as a whole, 4xx",
+    "RequestsFailed": "requests that the ingest could not serve, 5xx",
+    "StreamRefusals": "envelopes that the stream definitely rejected, at each attempt",
+    "StreamDoubts": "envelopes that the stream may or may not have taken",
+    "EnvelopesOverflowed": "envelopes that went to the overflow queue instead",
+    "EnvelopesRepeated": "envelopes of requests marked as a retry; they go through the overflow queue",
+    "EnvelopesUntaken": "envelopes that neither stream nor queue took; their events are not accepted",
+    "KeyringFailures": "failed attempts to read the signing secrets",
+    "UnforeseenErrors": "unexpected exceptions: the request is answered with 500, the batch is held",
+}
+"""What the ingest counts."""
+
+DELIVERY_METRICS: Mapping[str, str] = {
+    "RowsDelivered": "rows that Treasure Data has taken",
+    "RowsParked": "rows set aside because their database is failing",
+    "RowsInDoubt": "rows set aside because Treasure Data may already have them",
+    "RowsDeadLettered": "rows set aside because they were refused",
+    "RowsAmbiguous": "rows sent again although Treasure Data may have them: they may be duplicated",
+    "RowsRedriven": "rows that were set aside and have now been delivered",
+    "RowsMissing": "planned rows that were no longer on the stream when they were due to be sent",
+    "Holds": "batches that stopped before their last record; Lambda delivers the rest again",
+    "KeyRefused": "imports refused because of our Treasure Data API key",
+    "AccountsStale": "accounts answered from memory because Redis failed",
+    "LedgerErrors": "failed calls to the ledger",
+    "UploadRetries": "imports sent again",
+    "BreakersOpened": "databases found to be failing",
+    "OverflowFound": "messages of the overflow queue whose envelope was already on the stream",
+    "OverflowPut": "messages of the overflow queue whose envelope was put on the stream",
+    "OverflowSetAside": "messages of the overflow queue that were set aside",
+    "OverflowLeft": "messages left on the overflow queue for another attempt",
+    "UnforeseenErrors": INGEST_METRICS["UnforeseenErrors"],
+}
+"""What the worker, the redrive and the drainer count."""
+
+METRICS: Mapping[str, str] = {**INGEST_METRICS, **DELIVERY_METRICS}
+"""Every metric of every function: its name, and what it counts."""
+
+QUIET_SECONDS = 10
+"""How long a sandbox suppresses further lines with the same message and `code`."""
+
+_MOST_COMPOSED = 64  # sets of metrics whose line is remembered; the ingest needs about ten
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+class Telemetry(Protocol):
+    """Where functions report to; safe to share between threads."""
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Add to a metric.
+
+        Raises:
+            KeyError: it is not one of METRICS.
+        """
+        ...
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Log ordinary work."""
+        ...
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Log something that an operator may have to act on, or that is held."""
+        ...
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Log a fault; of an exception its type and stack, never its message."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over what was counted in this invocation."""
+        ...
+
+
+class NullTelemetry:
+    """Telemetry that goes nowhere, for commands that tell people themselves."""
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Do nothing."""
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Do nothing."""
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Do nothing."""
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+class PowertoolsTelemetry:
+    """Telemetry through Powertools.
+
+    A line that carries a `code` is rate limited: per sandbox, one line with the same message and code in QUIET_SECONDS.
+    The next one tells how many were left out (`suppressed`). Lines without a `code` are always written, so give one to
+    lines that clients can cause at will, and none to those that tell of a batch.
+
+    Args:
+        logger: Powertools' Logger; its own level must let everything through.
+        metrics: Powertools' EphemeralMetrics, with its dimensions.
+        clock: says when a line may follow another.
+        with_info: whether information is written, too; warnings and errors always are.
+    """
+
+    def __init__(
+        self, logger: Logger, metrics: EphemeralMetrics, clock: Clock, *, with_info: bool = True
+    ) -> None:
+        self._logger = logger
+        self._metrics = metrics
+        self._clock = clock
+        self._with_info = with_info
+        self._request_id: str | None = None
+        self._counts: Counter[str] = Counter()
+        self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._written_at: dict[tuple[str, str], float] = {}
+        self._suppressed: Counter[tuple[str, str]] = Counter()
+        self._is_disabled = is_metrics_disabled()
+        self._lock = (
+            Lock()
+        )  # the worker reports from several threads, a local gateway serves several requests
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], clock: Clock) -> Self:
+        """Return the telemetry of a function.
+
+        Reads STAGE, POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE and POWERTOOLS_LOG_LEVEL. The level is not
+        left to Powertools: it obeys Lambda's own level instead where there is one.
+        """
+        stage = environment.get("STAGE") or "none"
+        service = environment.get("POWERTOOLS_SERVICE_NAME")
+        logger = Logger(service=service, level="INFO", location="%(module)s:%(lineno)d", stage=stage)
+        metrics = EphemeralMetrics(service=service, namespace=environment.get("POWERTOOLS_METRICS_NAMESPACE"))
+        metrics.set_default_dimensions(stage=stage)
+        level = environment.get("POWERTOOLS_LOG_LEVEL") or "INFO"
+        return cls(logger, metrics, clock, with_info=level.upper() in ("DEBUG", "INFO"))
+
+    @contextmanager
+    def invocation(self, context: object) -> Iterator[None]:
+        """Put an invocation's request id on every line inside of the `with`, and flush its metrics at the end.
+
+        Lines of threads that the invocation starts carry it as well. Where several invocations run at once, each in a thread,
+        only those threads tell them apart.
+
+        Args:
+            context: Lambda's.
+        """
+        request_id = getattr(context, "aws_request_id", None)
+        token = _request_id.set(request_id)
+        self._request_id = request_id
+        try:
+            yield
+        finally:
+            self.flush()
+            self._request_id = None
+            _request_id.reset(token)
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Add to a metric.
+
+        Raises:
+            KeyError: it is not one of METRICS.
+        """
+        if metric not in METRICS:
+            raise KeyError(metric)
+        with self._lock:
+            self._counts[metric] += value
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Log ordinary work, unless the log level leaves information out."""
+        if self._with_info and (line := self._line(message, fields)) is not None:
+            self._logger.info(message, extra=line, stacklevel=3)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Log something that an operator may have to act on, or that is held."""
+        if (line := self._line(message, fields)) is not None:
+            self._logger.warning(message, extra=line, stacklevel=3)
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Log a fault; of an exception its type (`exception_name`) and stack (`frames`), never its message."""
+        if (line := self._line(message, fields)) is not None:
+            if error is not None:
+                frames = traceback.extract_tb(error.__traceback__)
+                line["exception_name"] = type(error).__name__
+                line["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            self._logger.error(message, extra=line, stacklevel=3)
+
+    def flush(self) -> None:
+        """Write what was counted since the last time, in one line; nothing where nothing was.
+
+        Powertools composes the line of a set of metrics once; afterwards only time and numbers are replaced, which takes
+        a fifth of the CPU.
+        """
+        with self._lock:
+            if not self._counts or self._is_disabled:
+                return
+            names = tuple(self._counts)
+            line = self._composed.get(names)
+            if line is None:
+                if len(self._composed) >= _MOST_COMPOSED:
+                    self._composed.clear()
+                line = self._composed[names] = self._compose(names)
+            line["_aws"]["Timestamp"] = int(self._clock.now() * 1000)
+            for name, number in self._counts.items():
+                line[name] = [float(number)]
+            self._counts.clear()
+            sys.stdout.write(orjson.dumps(line).decode() + "\n")
+
+    def _compose(self, names: Iterable[str]) -> dict[str, Any]:
+        for name in names:
+            self._metrics.add_metric(name, "Count", 0)
+        line: dict[str, Any] = {**self._metrics.serialize_metric_set()}
+        self._metrics.clear_metrics()
+        return line
+
+    def _line(self, message: str, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the fields of a line, None where it is suppressed."""
+        if (code := fields.get("code")) is not None:
+            suppressed = self._admit(message, code)
+            if suppressed is None:
+                return None
+            fields["suppressed"] = suppressed
+        fields["function_request_id"] = _request_id.get() or self._request_id
+        return fields
+
+    def _admit(self, message: str, code: str) -> int | None:
+        """Return how many lines like this one were suppressed before it, None where it is suppressed, too."""
+        kind = message, code
+        with self._lock:
+            now = self._clock.now()
+            since = self._written_at.get(kind)
+            if since is not None and 0 <= now - since < QUIET_SECONDS:
+                self._suppressed[kind] += 1
+                return None
+            self._written_at[kind] = now
+            return self._suppressed.pop(kind, 0)
