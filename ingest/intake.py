@@ -8,7 +8,7 @@ from zlib import crc32
 from ingest import client_clock, repetition
 from ingest.batch import Batch
 from ingest.journal import Journal
-from ingest.keyring import Keyring, KeysUnavailableError
+from ingest.keyring import Keyring
 from ingest.privacy import Privacy, Visitor
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.repetition import Taken
@@ -16,8 +16,9 @@ from ingest.request import Request
 from ingest.stream import Stream
 from shared import envelope, names, rows
 from shared.clock import Clock
+from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
-from shared.write_key import InvalidKeyError, WriteKey
+from shared.write_key import WriteKey
 
 MAX_EVENTS = 500
 """Events of one request."""
@@ -100,7 +101,7 @@ class Intake:
             return self._keyring.verify(key)
         except InvalidKeyError as error:
             raise Refused("invalid_key", str(error)) from None
-        except KeysUnavailableError:
+        except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
 
     def now(self) -> float:

@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest.journal import Journal
 from shared import json_codec, write_key
 from shared.clock import Clock
+from shared.errors import SecretUnavailableError, UnknownSecretError
 from shared.write_key import WriteKey
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
@@ -25,10 +26,6 @@ HASH_KEY = ".hash"
 """Under this name, which no signing secret can bear, the secret may hold the key of hashed columns."""
 
 _MOST_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
-
-
-class KeysUnavailableError(Exception):
-    """There are no secrets to verify a key with."""
 
 
 class Keyring:
@@ -58,12 +55,12 @@ class Keyring:
 
         Raises:
             InvalidKeyError: it is not signed by a secret that is valid now.
-            KeysUnavailableError: there are no secrets.
+            SecretUnavailableError: there are no signing secrets.
         """
         if not self._is_within(self._read_at, FRESH_SECONDS):
             self.refresh()
         if not self._secrets:
-            raise KeysUnavailableError
+            raise SecretUnavailableError("the signing secrets have never been read")
         verified = self._verified.get(key)
         if verified is None:
             verified = self._verify(key)
@@ -75,7 +72,7 @@ class Keyring:
     def _verify(self, key: str) -> WriteKey:
         try:
             return write_key.verify(key, self._secrets)
-        except write_key.UnknownSecretError:  # perhaps signed by a secret that was added just now
+        except UnknownSecretError:  # perhaps signed by a secret that was added just now
             if not self.refresh():
                 raise
             return write_key.verify(key, self._secrets)

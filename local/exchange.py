@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from local.recording import RecordedRequest
+from shared.errors import SluiceError
 
 
-class OddAnswerError(Exception):
+class OddAnswerError(SluiceError):
     """An answer contradicts itself or its request."""
 
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.errors import SluiceError
+
 _LOG_LINES = 12
 
 
-class PartError(Exception):
+class PartError(SluiceError):
     """A part did not become ready, or ended by itself. The message says which, why, and how its log ends."""
 
 

@@ -30,6 +30,7 @@ from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
 from local.stack import PartError, Stack
 from local.website import Website
+from shared.errors import SluiceError
 
 GATEWAY = "collect.example"
 SITES = ("kettle.example", "daily.example", "notes.example", "mistakes.example")
@@ -64,7 +65,7 @@ HTTP_EVENTS: Mapping[str, tuple[str, str]] = {
 """Which recorded request stands for what: file name, and the step and method of the first that fits."""
 
 
-class NoBrowserError(Exception):
+class NoBrowserError(SluiceError):
     """There is no Chromium to record."""
 
 

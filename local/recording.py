@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.errors import SluiceError
+
 EVENTS = Path(__file__).parents[1] / "events"
 REQUESTS = EVENTS / "requests.jsonl"
 
 
-class RecordingError(Exception):
+class RecordingError(SluiceError):
     """The file holds no recording; the message says where it breaks."""
 
 

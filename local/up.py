@@ -19,6 +19,7 @@ from local.stack import PartError, Stack
 from local.website import Website
 from ops import browser_sdk
 from ops.failure import Failure
+from shared.errors import SluiceError
 
 HOME = Path(__file__).parents[1] / ".local"
 DESCRIPTION = "stack.json"
@@ -27,7 +28,7 @@ DESCRIPTION = "stack.json"
 _BEAT_SECONDS = 0.5
 
 
-class AlreadyRunningError(Exception):
+class AlreadyRunningError(SluiceError):
     """Another stack runs in this folder."""
 
 

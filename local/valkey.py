@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 from local.lifeline import Lifeline
+from shared.errors import SluiceError
 
 _ATTEMPTS = 5
 _START_SECONDS = 10
 
 
-class NoValkeyError(Exception):
+class NoValkeyError(SluiceError):
     """There is no server to run; the message says what to install."""
 
 

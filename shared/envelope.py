@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from shared import names
+from shared.errors import EnvelopeError
 
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
@@ -19,10 +20,6 @@ FIRST_BYTE = 0x97
 """A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
 
 _OVERHEAD = 512  # more than what an envelope's other members and one table's name and count can take
-
-
-class EnvelopeError(ValueError):
-    """The bytes are no envelope of this version; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any
 import redis
 
 from shared import accounts
-from shared.accounts import Account, InvalidAccountError
+from shared.accounts import Account
 from shared.clock import Clock
+from shared.errors import InvalidAccountError
 from worker.journal import Journal
 from worker.secret import SecretUnavailableError
 

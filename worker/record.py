@@ -17,6 +17,7 @@ from msgpack import unpackb
 from pybase64 import b64decode
 
 from shared import envelope, event_id, json_codec, names, rows
+from shared.errors import InvalidJsonError, TooDeepError
 
 Number = str
 """A sequence number that sorts: `056` and 56 digits."""
@@ -180,7 +181,7 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: int) -> Conten
     """Return the content of a record in JSON form: `{"account", "events": […]}`; None when it is not of that form."""
     try:
         body = json_codec.parse(data)
-    except json_codec.InvalidJsonError:
+    except InvalidJsonError:
         return None
     account, events = body.get("account"), body.get("events")
     if not isinstance(account, str) or not names.is_account(account):
@@ -211,5 +212,5 @@ def _row(
 def _original(event: Any) -> bytes:
     try:
         return json_codec.dump(event).encode()
-    except json_codec.TooDeepError:
+    except TooDeepError:
         return repr(event).encode(errors="replace")

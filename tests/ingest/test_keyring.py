@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS, KeysUnavailableError
+from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS
 from shared import write_key
-from shared.write_key import InvalidKeyError, UnknownSecretError
+from shared.errors import InvalidKeyError, SecretUnavailableError, UnknownSecretError
 from tests.support.ingest import KEY, SECRETS, Site
 
 FAILURES = [
@@ -130,7 +130,7 @@ def test_without_secrets_requests_are_to_come_again(failure: Any) -> None:
         answer = site.post([{"table": "pageviews"}])
         assert (503, "keys_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
     assert (1, 5) == (reads(site), site.reports.counts["RequestsFailed"])
-    with pytest.raises(KeysUnavailableError):
+    with pytest.raises(SecretUnavailableError):
         site.keyring.verify(KEY)
 
     site.secrets.faults = []

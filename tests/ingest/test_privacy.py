@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ingest import bots, browser, privacy
 from ingest.keyring import HASH_KEY
-from shared.settings import IngestSettings, SettingsError
+from shared.errors import SettingsError
+from shared.settings import IngestSettings
 from tests.support.ingest import KEY, SECRETS, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}
