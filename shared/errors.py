@@ -17,6 +17,7 @@ SluiceError
     · InvalidJsonError
     · TooDeepError
     · InvalidReplayError
+    · InvalidObjectError
 
 Catch UnavailableError where the same attempt may succeed later, InvalidError where it never will.
 
@@ -91,3 +92,7 @@ class TooDeepError(InvalidError):
 
 class InvalidReplayError(InvalidError):
     """An event asks for a replay that is not possible."""
+
+
+class InvalidObjectError(InvalidError):
+    """An object in the bucket is not what its name says: it is not a set-aside chunk, or its bytes have changed."""

@@ -1,7 +1,7 @@
-"""A batch's way: decode, ask the ledger what is planned, plan one span, upload its chunks, settle the span.
+"""The life of a batch: decode the records, ask the ledger what is planned, plan one span, execute it, and so on.
 
-Borders, accounts and databases are decided once, by the conditional put that appends a span to its shard's chain;
-from then on everybody only carries out that plan. docs/delivery.md says why each step is needed.
+Borders, destinations and accounts are decided once, by the conditional put that appends a span to its shard's chain; from
+then on every invocation executes that plan. docs/delivery.md says why each step is needed.
 """
 
 import gc
@@ -12,18 +12,22 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from worker.accounts import Directory
-from worker.aside import AsideUnavailableError
-from worker.chunk import Groups, chunks, group
+from shared.errors import HeldError, UnavailableError
+from worker.account_cache import AccountCache
+from worker.chain import ChainId
+from worker.chunk import Chunk, pending_leaves, planned_chunks
 from worker.deadline import Deadline
-from worker.execution import Execution, HeldError, Means, Work
-from worker.executor import all_of
-from worker.forced import Forced
-from worker.ledger import LedgerUnavailableError
-from worker.plan import Plan, accounts_of, owners_of, plan
-from worker.record import START, Number, Record, from_event, sequence_number
-from worker.shard import Shards, ShardUnreadableError
-from worker.span import Span
+from worker.delivery import Action, Event
+from worker.execution import Delivery, Execution
+from worker.executor import run_parallel
+from worker.forced_replay import ForcedReplay
+from worker.guards import Guard
+from worker.plan import Groups, Plan, accounts_of, count, group, owners_of, plan
+from worker.record import START, Number, Record, from_event, milliseconds, sequence_number
+from worker.set_aside import SetAside
+from worker.shards import Shards
+from worker.span import Database, NotDeliverable, Span
+from worker.upload import Uploader
 
 _number = itemgetter(0)
 
@@ -33,34 +37,38 @@ class _Batch:
     """Records of one shard, as they were delivered."""
 
     shard: str
+    chain: ChainId
     records: list[Record]
     deadline: Deadline
-    forced: Forced | None = None
-    claims: dict[str, bool] = field(default_factory=dict)
+    forced: ForcedReplay | None = None
+    claims: dict[Number, bool] = field(default_factory=dict)
 
 
 class Worker:
-    """Carries out batches.
+    """Delivers batches.
 
     Args:
         shards: the stream.
-        directory: accounts.
-        means: what plans are carried out with.
+        accounts: tell where rows go.
+        uploader: sends chunks.
+        delivery: what spans are executed with.
     """
 
-    def __init__(self, shards: Shards, directory: Directory, means: Means) -> None:
+    def __init__(
+        self, shards: Shards, accounts: AccountCache, uploader: Uploader, delivery: Delivery
+    ) -> None:
         self._shards = shards
-        self._directory = directory
-        self._means = means
-        self._ledger = means.ledger
-        self._executors = means.executors
-        self._rules = means.rules
-        self._clock = means.clock
-        self._journal = means.journal
-        self._ends: dict[str, Number] = {}
+        self._accounts = accounts
+        self._uploader = uploader
+        self._delivery = delivery
+        self._ledger = delivery.ledger
+        self._rules = delivery.rules
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
+        self._ends: dict[ChainId, Number] = {}
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
-        """Carry out one invocation; return Lambda's partial batch response.
+        """Deliver the records of one invocation; return Lambda's partial batch response.
 
         Args:
             event: Lambda's, with records of the stream; with `forced` where they are to be sent again whatever the
@@ -68,79 +76,74 @@ class Worker:
             remaining_ms: until the invocation times out.
 
         Raises:
-            InvalidReplayError: what is `forced` cannot be done.
+            InvalidReplayError: what is `forced` is not possible.
         """
         deadline = Deadline.of(self._clock, remaining_ms)
-        forced = Forced.from_event(event)
+        forced = ForcedReplay.from_event(event)
         held = []
-        with _uncollected():
+        with _no_cyclic_gc():
             for shard, records in from_event(event).items():
-                number = self.carry_out(shard, records, deadline, forced)
+                number = self._deliver(shard, records, deadline, forced)
                 if number is not None:
                     held.append(number)
         return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
 
-    def carry_out(
-        self, shard: str, records: list[Record], deadline: Deadline, forced: Forced | None = None
+    def _deliver(
+        self, shard: str, records: list[Record], deadline: Deadline, forced: ForcedReplay | None
     ) -> Number | None:
-        """Carry out records of one shard; return the lowest sequence number that is not settled.
-
-        Args:
-            shard: its id.
-            records: without gaps, in the shard's order.
-            deadline: after which nothing is sent.
-            forced: what is sent again, on a chain of its own; otherwise everything, on the shard's.
-        """
-        batch = _Batch(shard, records if forced is None else forced.narrow(records), deadline, forced)
-        records = batch.records
+        """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
         try:
-            root = self._shards.chain(shard)
+            chain = self._shards.chain(shard)
             if forced is not None:
-                root = forced.chain(root)
+                chain, records = chain.forced(forced.name), forced.narrow(records)
+            batch = _Batch(shard, chain, records, deadline, forced)
             while done < len(records):
-                last = self._advance(batch, records[done:], root)
+                last = self._advance(batch, records[done:])
                 done = bisect_right(records, last, done, key=_number)
-        except (HeldError, LedgerUnavailableError, ShardUnreadableError, AsideUnavailableError) as reason:
-            self._hold(batch, done, str(reason), type(reason).__name__)
+        except (HeldError, UnavailableError) as reason:
+            self._telemetry.count("Holds")
+            self._telemetry.warning(
+                "held", **_about(shard, records[done:]), reason=str(reason), error=type(reason).__name__
+            )
         except Exception as error:  # noqa: BLE001 -- whatever it is, what is not settled is delivered again
-            self._journal.count("UnforeseenErrors")
-            self._hold(batch, done, repr(error), type(error).__name__)
-        if done < len(records):
-            return records[done][0]
-        return None
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.count("Holds")
+            self._telemetry.error("held by an unforeseen error", error, **_about(shard, records[done:]))
+        return records[done].number if done < len(records) else None
 
-    def _hold(self, batch: _Batch, done: int, reason: str, error: str) -> None:
-        self._journal.count("Holds")
-        self._journal.note(
-            "held",
-            shard=batch.shard,
-            sequence_number=sequence_number(batch.records[done][0]),
-            records=len(batch.records) - done,
-            reason=reason,
-            error=error,
-        )
-
-    def _advance(self, batch: _Batch, records: Sequence[Record], root: str) -> Number:
+    def _advance(self, batch: _Batch, records: Sequence[Record]) -> Number:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
-            first = records[0][0]
-            span, chain, after, limit = self._find(root, first)
+            first = records[0].number
+            span, chain, after, limit = self._find(batch.chain, first)
             if span is not None:
                 if not span.done:
-                    self._carry_on(batch, span)
+                    self._take_up(batch, span)
                 return span.last
-            draft, planned = self._draft(batch, records, chain, after, limit)
-            ours, standing = self._ledger.append(draft)
-            self._ends.pop(root, None)
-            if ours:
-                if chain == root:
-                    self._ends[root] = standing.last
-                self._execute(batch, standing, Work(planned.records, planned.groups), fresh=None)
+            planned = self._plan(batch, records, limit)
+            draft = Span(
+                chain=chain,
+                after=after,
+                first=planned.records[0].number,
+                last=planned.records[-1].number,
+                planned_at=milliseconds(self._clock.now()),
+                destinations=planned.destinations,
+                cut=self._rules.cut,
+                counts=planned.counts,
+                records=len(planned.records),
+            )
+            won, standing = self._ledger.append(draft)
+            self._ends.pop(batch.chain, None)
+            if won:
+                if chain is batch.chain:
+                    self._ends[chain] = standing.last
+                chunks = planned_chunks(planned.groups, standing.cut)
+                self._execute(batch, Execution(self._delivery, standing, chunks, _described(batch, planned.records)), planned.records)
                 return standing.last
 
-    def _find(self, root: str, first: Number) -> tuple[Span | None, str, Number, Number | None]:
-        """Return the span that holds a record, or else the chain, its end, and the record before which a new one ends."""
+    def _find(self, root: ChainId, first: Number) -> tuple[Span | None, ChainId, Number, Number | None]:
+        """Return the span that holds a record, or else its chain, that one's end, and before which record to end."""
         end = self._ends.get(root)
         if end is not None and end < first:
             return None, root, end, None
@@ -152,97 +155,4 @@ class Worker:
             if first >= span.first:
                 return span, chain, span.after, limit
             # In front of the span's first record: a hole, which is a chain of its own.
-            chain, limit = f"{chain}#{span.after}", span.first
-
-    def _draft(
-        self, batch: _Batch, records: Sequence[Record], chain: str, after: Number, limit: Number | None
-    ) -> tuple[Span, Plan]:
-        answers = self._directory.resolve(accounts_of(records))
-        planned = plan(records, answers, limit, self._clock.now() - self._rules.held_at_most)
-        if not planned.records:
-            raise HeldError("an account cannot be asked for")
-        planned = self._without_repeats(batch, planned)
-        draft = Span(
-            chain=chain,
-            after=after,
-            first=planned.records[0][0],
-            last=planned.records[-1][0],
-            planned_at=round(self._clock.now() * 1000),
-            databases=planned.databases,
-            cut=self._rules.cut,
-            counts=planned.counts,
-        )
-        return draft, planned
-
-    def _without_repeats(self, batch: _Batch, planned: Plan) -> Plan:
-        """Return the plan without the rows of envelopes that stand on the stream a second time."""
-        kept = self._claimed(batch, planned.records)
-        if kept is planned.records:
-            return planned
-        return Plan(planned.records, planned.databases, group(kept, owners_of(kept, planned.databases)))
-
-    def _claimed(self, batch: _Batch, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose rows count: of an envelope put twice, the one that claims it first."""
-        repeated = [record for record in records if record[2][5] and record[0] not in batch.claims]
-        if repeated:
-            jobs = [self._claim_job(batch, record) for record in repeated]
-            for record, owned in zip(repeated, all_of(self._executors, jobs), strict=True):
-                batch.claims[record[0]] = owned
-        if not batch.claims:
-            return records
-        return [record for record in records if batch.claims.get(record[0], True)]
-
-    def _claim_job(self, batch: _Batch, record: Record) -> Callable[[], bool]:
-        owner = f"{self._shards.chain(batch.shard)}#{record[0]}"
-
-        def claim() -> bool:
-            if batch.deadline.near:
-                raise HeldError("the time was up before all envelopes were claimed")
-            return self._ledger.claim(record[2][4], owner)
-
-        return claim
-
-    def _carry_on(self, batch: _Batch, span: Span) -> None:
-        """Carry out an open span that is met again."""
-        if batch.deadline.near:
-            raise HeldError("the time is up")
-        records = self._claimed(batch, self._records_of(batch, span))
-        groups = group(records, owners_of(records, span.databases))
-        self._compare(span, groups)
-        while not span.done:
-            pending = [chunk.key for chunk in chunks(groups, span)]
-            cleared = {key for key in pending if span.chunk(key).since is None}
-            now = round(self._clock.now() * 1000)
-            opened = {key: replace(span.chunk(key), since=now) for key in cleared}
-            ours, span = self._ledger.update(span.with_chunks(opened))  # fences others; opens the doubt
-            if ours:
-                self._execute(batch, span, Work(records, groups), fresh=cleared)
-                return
-
-    def _compare(self, span: Span, groups: Groups) -> None:
-        """Tell of rows that were planned and are no longer on the shard: the retention has ended for them."""
-        missing = sum(span.counts.values()) - sum(block[1] for blocks in groups.values() for block in blocks)
-        if missing:
-            self._journal.count("RowsMissing", missing)
-            self._journal.note("rows that were planned are not on the shard", chain=span.chain, rows=missing)
-
-    def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
-        if batch.records[0][0] <= span.first and span.last <= batch.records[-1][0]:
-            return [record for record in batch.records if span.first <= record[0] <= span.last]
-        records = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-        return records if batch.forced is None else batch.forced.narrow(records)
-
-    def _execute(self, batch: _Batch, span: Span, work: Work, *, fresh: set[str] | None) -> None:
-        Execution(self._means, batch.shard, span, work, fresh).carry_out(batch.deadline)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let Python look for no cycles: a batch's tens of thousands of tuples form none, and walking them takes half its time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+            chain, limit = chain.hole(span.after), span.first

@@ -12,7 +12,7 @@ import msgpack
 from shared.clock import Clock
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.treasure_data import Answer, Asked, TreasureData, Verdict
+from worker.treasure_data import Meaning, Presence, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"
 """Where they go."""
@@ -22,7 +22,7 @@ _SECONDS = 15.0
 _ASK_SECONDS = 40.0
 
 
-class MarkedRows:
+class ProbeRows:
     """Sends marked rows and asks for them.
 
     Args:
@@ -30,7 +30,7 @@ class MarkedRows:
         clock: bounds the asking.
     """
 
-    def __init__(self, treasure_data: TreasureData, clock: Clock) -> None:
+    def __init__(self, treasure_data: TreasureDataClient, clock: Clock) -> None:
         self._treasure_data = treasure_data
         self._clock = clock
 
@@ -49,12 +49,12 @@ class MarkedRows:
         unique_id = sha256(f"sluice measures by {_checked(of_id)}".encode()).hexdigest()[:32]
         body = compress(msgpack.packb(_row(mark, time)))
         answer = self._import(database, unique_id, body)
-        if answer.verdict is Verdict.MISSING:
+        if answer.meaning is Meaning.NO_TABLE:
             if self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS) == 404:
                 self._treasure_data.create_database(database, _SECONDS)
                 self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS)
             answer = self._import(database, unique_id, body)
-        return {"taken": answer.verdict is Verdict.DELIVERED, "reason": answer.reason}
+        return {"taken": answer.meaning is Meaning.ACCEPTED, "reason": answer.reason}
 
     def ask(self, database: str, mark: str, time: int, deadline: Deadline) -> dict[str, Any]:
         """Tell whether a query finds the row of a mark.
@@ -68,11 +68,11 @@ class MarkedRows:
         """
         patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _ASK_SECONDS))
         asked = self._treasure_data.ask(database, MEASURE_TABLE, _row(mark, time), patience)
-        if asked in (Asked.THERE, Asked.NOT_THERE):
-            return {"shown": asked is Asked.THERE, "reason": ""}
-        return {"shown": None, "reason": "forbidden" if asked is Asked.FORBIDDEN else "undecided"}
+        if asked in (Presence.THERE, Presence.NOT_THERE):
+            return {"shown": asked is Presence.THERE, "reason": ""}
+        return {"shown": None, "reason": "forbidden" if asked is Presence.FORBIDDEN else "undecided"}
 
-    def _import(self, database: str, unique_id: str, body: bytes) -> Answer:
+    def _import(self, database: str, unique_id: str, body: bytes) -> Reply:
         return self._treasure_data.send(database, MEASURE_TABLE, unique_id, body, _SECONDS)
 
 
