@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any, Protocol, Self
@@ -93,6 +93,10 @@ class Telemetry(Protocol):
         """Log a fault; of an exception its type and stack, never its message."""
         ...
 
+    def invocation(self, context: object) -> AbstractContextManager[None]:
+        """Put an invocation's request id on every line inside of the `with`, and hand over its metrics at the end."""
+        ...
+
     def flush(self) -> None:
         """Hand over what was counted in this invocation."""
         ...
@@ -112,6 +116,10 @@ class NullTelemetry:
 
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
         """Do nothing."""
+
+    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
+        """Do nothing."""
+        return nullcontext()
 
     def flush(self) -> None:
         """Do nothing."""

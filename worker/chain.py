@@ -16,7 +16,10 @@ from typing import Self
 from worker.record import Number
 
 _FORCE = "#force#"
-_OVERFLOW = "overflow#"
+OVERFLOW = "overflow"
+"""How the names of overflow chains begin; `#` and an id follow."""
+
+_OVERFLOW = f"{OVERFLOW}#"
 _NAME = re.compile(
     rf"(?P<stream>[^@#]+)@(?P<created>\d+)#(?P<shard>[^#]+)(?:{_FORCE}(?P<replay>[^#]+))?(?P<holes>(?:#\d+)*)"
 )

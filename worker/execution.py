@@ -22,17 +22,11 @@ from worker.set_aside import SetAside, SetAsideStore
 from worker.span import ChunkKey, Span
 from worker.upload import Outcome, Upload
 
-_METRICS = {
-    State.DELIVERED: "RowsDelivered",
-    State.PARKED: "RowsParked",
-    State.IN_DOUBT: "RowsInDoubt",
-    State.DEAD_LETTER: "RowsDeadLettered",
-    State.MISSING: "RowsMissing",
-}
-
 Describe = Callable[[Span, Chunk], SetAside]
 """Returns the object of a planned chunk."""
 Send = Callable[[list[Upload], Deadline], list[Outcome]]
+Report = Callable[[ChunkKey, Entry], None]
+"""Told of each chunk that has changed its state, once that is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +47,11 @@ class Execution:
     Args:
         delivery: what it is done with.
         span: as this invocation wrote it.
-        chunks: the planned chunks whose rows are at hand.
+        sources: by chunk, the planned chunk that its rows are taken from.
         describe: returns the object of a planned chunk.
+        report: told what became of each chunk.
         opened: chunks whose doubt this invocation opened; None for all.
-        whole: the chunks are all that are pending in the span, so that it is done when none of them is.
+        whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
 
     Attributes:
         span: as it is in the ledger now.
@@ -66,16 +61,18 @@ class Execution:
         self,
         delivery: Delivery,
         span: Span,
-        chunks: Iterable[Chunk],
-        describe: Describe,
-        opened: set[ChunkKey] | None = None,
+        sources: Mapping[ChunkKey, Chunk],
         *,
+        describe: Describe,
+        report: Report,
+        opened: set[ChunkKey] | None = None,
         whole: bool = True,
     ) -> None:
         self._delivery = delivery
         self._rules = delivery.rules
-        self._chunks = {chunk.key: chunk for chunk in chunks}
+        self._sources = sources
         self._describe = describe
+        self._report = report
         self._opened = opened
         self._whole = whole
         self._won = True  # nobody else has written the span since this invocation did
@@ -85,7 +82,10 @@ class Execution:
 
     def leaf(self, key: ChunkKey) -> Chunk:
         """Return a chunk's rows."""
-        return self._chunks[key.planned].leaf(key)
+        source = key
+        while source not in self._sources:
+            source = source._replace(path=source.path[:-1])
+        return self._sources[source].leaf(key)
 
     def upload(self, chunk: Chunk, database: str, oldest: float) -> Upload:
         """Return the upload of a chunk under the id that the ledger gives it."""
@@ -102,7 +102,9 @@ class Execution:
             if uploads:
                 for upload, outcome in zip(uploads, send(uploads, deadline), strict=True):
                     self._outcomes[upload.chunk.key] = outcome
-            tried = [upload for upload in uploads if self._outcomes[upload.chunk.key].event is Event.TOO_LARGE]
+            tried = [
+                upload for upload in uploads if self._outcomes[upload.chunk.key].event is Event.TOO_LARGE
+            ]
             self._settle()
             halves = [half for upload in tried for half in self._halves(upload)]
             if not halves:
@@ -112,6 +114,25 @@ class Execution:
     def note(self, key: ChunkKey, event: Event, reason: str) -> None:
         """Let an event be written that needs no send."""
         self._outcomes[key] = Outcome(event, reason)
+
+    def pending(self) -> list[str]:
+        """Return why chunks are still pending, each reason once, sorted."""
+        return sorted(
+            {
+                outcome.reason
+                for key, outcome in self._outcomes.items()
+                if self.span.entry(key).state is State.PENDING
+            }
+        )
+
+    def rows_by_state(self) -> dict[str, int]:
+        """Return the rows that were taken up, by what became of them."""
+        rows: dict[str, int] = {}
+        for key in self._outcomes:
+            entry = self.span.entry(key)
+            if entry.state is not State.SPLIT:
+                rows[entry.state.value] = rows.get(entry.state.value, 0) + self.leaf(key).count
+        return rows
 
     def _halves(self, upload: Upload) -> list[Upload]:
         """Return the uploads of the halves that now stand for a chunk; none where it was not split by us."""
@@ -138,7 +159,9 @@ class Execution:
             if won:
                 if Guard.OBJECT_FIRST in self._rules.without:
                     self._put_all()
-                self._count(before, changes)
+                for key, entry in changes.items():
+                    if entry.state is not before.entry(key).state:
+                        self._report(key, entry)
                 return
             self._won = False
 
@@ -148,7 +171,7 @@ class Execution:
             return settled
         if any(
             settled.entry(leaf).state is State.PENDING
-            for planned in self._chunks
+            for planned in self._sources
             for leaf in (settled.leaves(planned) if settled.entries else (planned,))
         ):
             return settled
@@ -193,7 +216,7 @@ class Execution:
         if not aside:
             return changes
         missing = [key for key in dict.fromkeys(one.planned for one in aside) if key not in self._objects]
-        self._objects |= {key: self._describe(self.span, self._chunks[key]) for key in missing}
+        self._objects |= {key: self._describe(self.span, self._sources[key]) for key in missing}
         if Guard.OBJECT_FIRST not in self._rules.without:
             self._put_all(missing)
         for key in aside:
@@ -225,29 +248,3 @@ class Execution:
                 self._delivery.store.put(self.span, chunk)
         except SetAsideUnavailableError:
             self._objects[planned] = None
-
-    def _count(self, before: Span, changes: Mapping[ChunkKey, Entry]) -> None:
-        telemetry = self._delivery.telemetry
-        for key, entry in changes.items():
-            if entry.state is before.entry(key).state or entry.state not in _METRICS:
-                continue
-            telemetry.count(_METRICS[entry.state], entry.rows)
-            if entry.state in ASIDE:
-                telemetry.warning(
-                    "rows set aside",
-                    kind=entry.state.value,
-                    reason=entry.reason,
-                    account=key.account,
-                    table=key.group.label,
-                    rows=entry.rows,
-                    object_id=self.span.object_id(key),
-                )
-
-    def delete_final(self, key: ChunkKey, edit: int, digest: str) -> None:
-        """Delete a chunk's object if nothing in it can be needed again; the sweeper removes what stays."""
-        if not digest or not (self.span.is_final(key) or Guard.FINAL_DELETE in self._rules.without):
-            return
-        try:
-            self._delivery.store.delete(self._delivery.store.name(self.span, key, edit, digest))
-        except SetAsideUnavailableError:
-            return

@@ -1,26 +1,23 @@
 """A forced replay: rows that Treasure Data has lost go out again, though the ledger has them as delivered.
 
-It has a chain of its own beside each shard's, named by a tag: the rows of one tag are sent once, however often the
-replay is run, broken off or resumed. Which rows it concerns is part of the chain's name, because a span's rows never
-change.
+It has a chain of its own beside each shard's, named by a tag: the rows of one tag are sent once, however often the replay is run,
+broken off or resumed. Which rows it concerns is part of the chain's name, because a span's rows never change.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from shared import names
-from worker.record import NOBODY, Record, is_reason
+from shared.errors import InvalidReplayError
+from worker.record import NOBODY, Record
 
 _TAG_LENGTH = 64
-
-
-class InvalidReplayError(ValueError):
-    """An event asks for a replay that cannot be; the message says why."""
+_NO_MARKS = str.maketrans("", "", "-_.:")
 
 
 @dataclass(frozen=True, slots=True)
-class Forced:
+class ForcedReplay:
     """What is sent again.
 
     Attributes:
@@ -39,11 +36,11 @@ class Forced:
             self.tag.isascii() and self.tag.translate(_NO_MARKS).isalnum() and self.tag == self.tag.lower()
         )
         if not plain or len(self.tag) > _TAG_LENGTH:
-            raise InvalidReplayError(f"{self.tag!r} cannot be a tag: 1 to 64 of a-z, 0-9, -, _, . and :")
+            raise InvalidReplayError(f"{self.tag!r} is not a tag: use 1 to 64 of a-z, 0-9, -, _, . and :")
         if self.account is not None and not names.is_account(self.account):
-            raise InvalidReplayError(f"{self.account!r} cannot be an account")
+            raise InvalidReplayError(f"{self.account!r} is not an account")
         if self.table is not None and not names.is_table(self.table):
-            raise InvalidReplayError(f"{self.table!r} cannot be a table")
+            raise InvalidReplayError(f"{self.table!r} is not a table")
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self | None:
@@ -55,27 +52,50 @@ class Forced:
         asked = event.get("forced")
         return None if asked is None else cls(asked["tag"], asked.get("account"), asked.get("table"))
 
-    def chain(self, root: str) -> str:
-        """Return the name of the chain beside a shard's."""
-        return f"{root}{FORCED}{self.tag}/{self.account or '*'}/{self.table or '*'}"
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the replay of that name."""
+        tag, account, table = name.split("/")
+        return cls(tag, None if account == "*" else account, None if table == "*" else table)
+
+    @property
+    def name(self) -> str:
+        """What names its chains."""
+        return f"{self.tag}/{self.account or '*'}/{self.table or '*'}"
 
     def narrow(self, records: Iterable[Record]) -> list[Record]:
-        """Return the records with the blocks that it concerns alone; a record without any names no account."""
-        return [self._narrow(record) for record in records]
+        """Return the records with only the rows that it concerns; a record without any names no account.
 
-    def _narrow(self, record: Record) -> Record:
-        number, arrived_at, (version, account, key_id, received_at, request_id, attempt, blocks) = record
-        if self.account is not None and account != self.account:
-            blocks = ()
-        blocks = tuple(
-            block for block in blocks if not is_reason(block[0]) and self.table in (None, block[0])
-        )  # what could not become rows was never delivered
-        if not blocks:
-            return number, arrived_at, (version, NOBODY, "", received_at, "", 0, ())
-        return number, arrived_at, (version, account, key_id, received_at, request_id, attempt, blocks)
+        What could not become rows was never delivered, and is left out.
+        """
+        return [
+            self._with(
+                record,
+                tuple(block for block in record.blocks if self.table in (None, block[0]))
+                if self.account in (None, record.account)
+                else (),
+            )
+            for record in records
+        ]
 
+    def without(self, records: Iterable[Record], undelivered: Collection[tuple[str, str]]) -> list[Record]:
+        """Return the records without the rows of these accounts' tables."""
+        return [
+            self._with(
+                record,
+                tuple(block for block in record.blocks if (record.account, block[0]) not in undelivered),
+            )
+            for record in records
+        ]
 
-FORCED = "#force#"
-"""Stands between a shard's chain and what names the replay."""
+    def emptied(self, record: Record) -> Record:
+        """Return the record without rows."""
+        return self._with(record, ())
 
-_NO_MARKS = str.maketrans("", "", "-_.:")
+    @staticmethod
+    def _with(record: Record, blocks: tuple[tuple[str, int, bytes], ...]) -> Record:
+        if blocks:
+            return record._replace(claim=0, blocks=blocks, refused=())
+        return Record(
+            record.number, record.arrived_at, NOBODY, "", record.received_at, "", 0, blocks=(), refused=()
+        )

@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 WORKLIST = "worklist"
 """The index of spans of which something is set aside."""
 WORKLIST_KEYS = 8
+MOST_CLAIMS = 25
+"""Statements that DynamoDB takes in one batch."""
 
 _BREAKERS = "breakers"
+_CLAIM = "put#"
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
 Item = dict[str, Any]
@@ -65,6 +68,43 @@ class Place:
 
     chain: ChainId
     after: Number
+
+    @classmethod
+    def parse(cls, chain: str, after: Number) -> "Place":
+        """Return the place that a chain's name and a number describe.
+
+        Raises:
+            ValueError: it is not a chain's name.
+        """
+        return cls(ChainId.parse(chain), after)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who owns an envelope: its rows count for that record, or overflow chain, alone.
+
+    Attributes:
+        owner: names it.
+        claimed_at: UNIX seconds.
+    """
+
+    owner: str
+    claimed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where a span goes that holds a record which no span holds yet.
+
+    Attributes:
+        chain: the chain.
+        after: the last sequence number of the span that it follows; START for the first one.
+        limit: the sequence number before which it must end; None where nothing comes behind it.
+    """
+
+    chain: ChainId
+    after: Number
+    limit: Number | None = None
 
 
 class Ledger:
@@ -109,6 +149,20 @@ class Ledger:
             ConsistentRead=True,
         )
         return _span(answer["Items"][0]) if answer["Items"] else None
+
+    def locate(self, root: ChainId, number: Number) -> Span | Gap:
+        """Return the span that holds a record, or where one that holds it goes.
+
+        In front of a span's first record is a hole, which is a chain of its own.
+        """
+        chain, limit = root, None
+        while True:
+            span = self.preceding(chain, number)
+            if span is None or span.last < number:
+                return Gap(chain, START if span is None else span.last, limit)
+            if number >= span.first:
+                return span
+            chain, limit = chain.hole(span.after), span.first
 
     def get(self, place: Place) -> Span | None:
         """Return a span; None when there is none."""
@@ -201,7 +255,7 @@ class Ledger:
             ExpressionAttributeValues={":key": {"S": key}},
         ):
             for item in page["Items"]:
-                yield Place(ChainId.parse(item["pk"]["S"]), item["sk"]["S"])
+                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def latest(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans, the latest first."""
@@ -261,19 +315,60 @@ class Ledger:
 
     # Claims
 
-    def claim(self, request_id: str, owner: str) -> bool:
-        """Tell whether `owner`, a record, is the one whose rows count of all that carry this envelope; for good."""
+    def claim(self, owners: Mapping[str, str], seconds_kept: float) -> dict[str, Claim]:
+        """Claim envelopes, up to MOST_CLAIMS; return who owns each, those without an answer left out.
+
+        Args:
+            owners: by request id, who claims it.
+            seconds_kept: how long a new claim is remembered.
+        """
+        now = int(self._clock.now())
+        at, ttl = {"N": str(now)}, {"N": str(now + round(seconds_kept))}
+        insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
+        answer = self._call_bare(
+            self._dynamodb.batch_execute_statement,
+            Statements=[
+                {"Statement": insert, "Parameters": [*_claim_key(one).values(), {"S": owner}, at, ttl]}
+                for one, owner in owners.items()
+            ],
+        )
+        claims, refused = {}, []
+        for (one, owner), response in zip(owners.items(), answer["Responses"], strict=True):
+            code = response.get("Error", {}).get("Code")
+            if code is None:
+                claims[one] = Claim(owner, now)
+            elif code in ("DuplicateItem", "ConditionalCheckFailed"):
+                refused.append(one)
+        return claims | (self._claimed(refused) if refused else {})
+
+    def claim_one(self, request_id: str, owner: str, seconds_kept: float) -> bool:
+        """Claim an envelope; tell whether `owner` owns it.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached, or does not say.
+        """
+        claim = self.claim({request_id: owner}, seconds_kept).get(request_id)
+        if claim is None:
+            raise LedgerUnavailableError("the ledger does not say who owns an envelope")
+        return claim.owner == owner
+
+    def _claimed(self, ids: list[str]) -> dict[str, Claim]:
+        request = {self._table: {"Keys": [_claim_key(one) for one in ids], "ConsistentRead": True}}
+        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
+        return {
+            item["pk"]["S"].removeprefix(_CLAIM): Claim(item["owner"]["S"], int(item["at"]["N"]))
+            for item in answer["Responses"].get(self._table, [])
+        }
+
+    def take_over(self, request_id: str, owner: str, old: str) -> bool:
+        """Make `owner` the owner of an envelope that `old` owns; tell whether it is."""
         standing = self._write(
-            self._dynamodb.put_item,
-            Item={
-                "pk": {"S": f"put#{request_id}"},
-                "sk": {"S": "-"},
-                "owner": {"S": owner},
-                "ttl": {"N": str(self._expiry(SECONDS_KEPT))},
-            },
-            ConditionExpression="attribute_not_exists(pk) OR #owner = :owner",
+            self._dynamodb.update_item,
+            Key=_claim_key(request_id),
+            UpdateExpression="SET #owner = :owner",
+            ConditionExpression="#owner = :old OR #owner = :owner",
             ExpressionAttributeNames={"#owner": "owner"},
-            ExpressionAttributeValues={":owner": {"S": owner}},
+            ExpressionAttributeValues={":owner": {"S": owner}, ":old": {"S": old}},
         )
         return standing is None
 
@@ -338,6 +433,12 @@ class Ledger:
         except (ClientError, BotoCoreError) as error:
             self._fail(error)
 
+    def _call_bare(self, call: Callable[..., Any], **request: Any) -> Any:
+        try:
+            return call(**request)
+        except (ClientError, BotoCoreError) as error:
+            self._fail(error)
+
     def _pages(self, call: Callable[..., Any], **request: Any) -> Iterator[Any]:
         while True:
             page = self._call(call, **request)
@@ -349,6 +450,10 @@ class Ledger:
     def _fail(self, error: Exception) -> NoReturn:
         self._telemetry.count("LedgerErrors")
         raise LedgerUnavailableError(str(error)) from error
+
+
+def _claim_key(request_id: str) -> Item:
+    return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
 
 
 def _state(span: Span) -> str:
@@ -379,6 +484,8 @@ def _item(span: Span) -> Item:
         "w": {"S": span.writer},
         "st": {"S": _state(span)},
     }
+    if span.ignored:
+        item["i"] = {"B": _bitmap(span.ignored)}
     if span.entries:
         item["x"] = _entries_value(span.entries)
     if work := _worklist_key(span):
@@ -399,11 +506,22 @@ def _span(item: Mapping[str, Any]) -> Span:
         cut=Cut(int(cut["rows"]["N"]), int(cut["bytes"]["N"])),
         counts={Group.parse(name): int(count["N"]) for name, count in item["g"]["M"].items()},
         records=int(item["n"]["N"]),
+        ignored=_places(item["i"]["B"]) if "i" in item else frozenset(),
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
         done=item["st"]["S"] == "done",
         entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
     )
+
+
+def _bitmap(places: frozenset[int]) -> bytes:
+    """Return a bit for each position, the lowest bit of the first byte for the first."""
+    return sum(1 << place for place in places).to_bytes(max(places) // 8 + 1, "little")
+
+
+def _places(bitmap: bytes) -> frozenset[int]:
+    bits = int.from_bytes(bitmap, "little")
+    return frozenset(place for place in range(bits.bit_length()) if bits >> place & 1)
 
 
 def _text(destination: Destination) -> str:
@@ -437,9 +555,7 @@ def _entry_item(entry: Entry) -> Item:
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
-    members: dict[str, Any] = {
-        attribute: item[name]["S"] for name, attribute in _TEXTS if name in item
-    }
+    members: dict[str, Any] = {attribute: item[name]["S"] for name, attribute in _TEXTS if name in item}
     members |= {attribute: int(item[name]["N"]) for name, attribute in _NUMBERS if name in item}
     if "since" in item:
         members["since"] = int(item["since"]["N"])

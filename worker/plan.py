@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.accounts import Account
-from worker.accounts import DISABLED, REVOKED
+from worker.account_cache import DISABLED, REVOKED
 from worker.delivery import UNRESOLVED
 from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
@@ -37,12 +37,14 @@ class Plan:
         destinations: where each owner's rows go.
         groups: the blocks of those records whose rows count.
         counts: rows by group.
+        ignored: positions of records whose rows do not count, because another copy's do.
     """
 
     records: Sequence[Record]
     destinations: Mapping[Owner, Destination]
     groups: Groups
     counts: Mapping[Group, int]
+    ignored: frozenset[int] = frozenset()
 
 
 def accounts_of(records: Iterable[Record]) -> list[str]:
@@ -54,6 +56,7 @@ def plan(
     records: Sequence[Record],
     answers: Mapping[str, Account | str],
     cut: Cut,
+    *,
     limit: Number | None = None,
     too_old: float = 0,
     ignored: frozenset[Number] = frozenset(),
@@ -74,7 +77,10 @@ def plan(
         groups = group(stretch, owners, ignored)
         counts = count(groups)
         if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
-            return Plan(stretch, destinations, groups, counts)
+            places = frozenset(
+                place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
+            )
+            return Plan(stretch, destinations, groups, counts, places)
         stretch = stretch[: len(stretch) // 2]
 
 

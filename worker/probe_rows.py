@@ -1,4 +1,4 @@
-"""Marked rows: by them it is measured how long Treasure Data remembers an id, and how soon it shows rows.
+"""Probe rows: they measure how long Treasure Data remembers an id, and how soon it shows rows.
 
 They go to a table of their own and say what they are; nothing else can be written this way.
 """
@@ -23,7 +23,7 @@ _ASK_SECONDS = 40.0
 
 
 class ProbeRows:
-    """Sends marked rows and asks for them.
+    """Sends probe rows and asks for them.
 
     Args:
         treasure_data: where to.
@@ -44,7 +44,7 @@ class ProbeRows:
             time: the row's, in UNIX seconds.
 
         Raises:
-            ValueError: a mark is none.
+            ValueError: it is not a mark.
         """
         unique_id = sha256(f"sluice measures by {_checked(of_id)}".encode()).hexdigest()[:32]
         body = compress(msgpack.packb(_row(mark, time)))
@@ -64,13 +64,13 @@ class ProbeRows:
             `undecided`.
 
         Raises:
-            ValueError: the mark is none.
+            ValueError: it is not a mark.
         """
         patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _ASK_SECONDS))
-        asked = self._treasure_data.ask(database, MEASURE_TABLE, _row(mark, time), patience)
-        if asked in (Presence.THERE, Presence.NOT_THERE):
-            return {"shown": asked is Presence.THERE, "reason": ""}
-        return {"shown": None, "reason": "forbidden" if asked is Presence.FORBIDDEN else "undecided"}
+        presence = self._treasure_data.ask(database, MEASURE_TABLE, [_row(mark, time)], patience)
+        if presence in (Presence.PRESENT, Presence.ABSENT):
+            return {"shown": presence is Presence.PRESENT, "reason": ""}
+        return {"shown": None, "reason": "forbidden" if presence is Presence.UNASKABLE else "undecided"}
 
     def _import(self, database: str, unique_id: str, body: bytes) -> Reply:
         return self._treasure_data.send(database, MEASURE_TABLE, unique_id, body, _SECONDS)

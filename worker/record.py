@@ -10,6 +10,7 @@ the number as Kinesis writes it. The ledger's sort keys are the same text.
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgpack
@@ -212,7 +213,7 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
         place = (shard, sequence_number(this), index)
         try:
             table = rows.table_of(event, body.get("table"))
-            row = rows.encode(event, arrival, lambda place=place: event_id.derived_event_id(*place))
+            row = rows.encode(event, arrival, partial(event_id.derived_event_id, *place))
             blocks.setdefault(table, []).append(row)
         except rows.Rejected as rejected:
             refused.setdefault(rejected.code, []).append(packed(_original(event)))

@@ -204,16 +204,17 @@ class SetAsideStore:
         """
         return decode(self._read(name))
 
-    def delete(self, name: str) -> None:
-        """Remove an object.
+    def may_delete(self, span: Span, key: ChunkKey) -> bool:
+        """Tell whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
+        return span.is_final(key) or Guard.FINAL_DELETE in self._without
 
-        Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
-        """
+    def delete(self, name: str) -> bool:
+        """Remove an object, on the word of `may_delete` alone; tell whether S3 did."""
         try:
             self._s3.delete_object(Bucket=self._bucket, Key=name)
-        except (ClientError, BotoCoreError) as error:
-            raise SetAsideUnavailableError(str(error)) from error
+        except (ClientError, BotoCoreError):
+            return False  # the sweeper tries again
+        return True
 
     def listed(self) -> Iterator[Listed]:
         """Yield all objects of set-aside chunks, by name.

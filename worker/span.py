@@ -187,6 +187,7 @@ class Span:
         cut: by which groups are cut into chunks.
         counts: rows by group.
         records: how many records it holds.
+        ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
         version: grows by one with every write.
         writer: names the last write.
         done: no chunk is pending.
@@ -202,6 +203,7 @@ class Span:
     cut: Cut
     counts: Mapping[Group, int]
     records: int = 0
+    ignored: frozenset[int] = frozenset()
     version: int = 1
     writer: str = ""
     done: bool = False

@@ -5,7 +5,7 @@ in one place, `classify`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
@@ -19,8 +19,8 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from urllib3.util import Timeout
 
 from shared.clock import Clock
-from worker.deadline import Deadline
 from shared.errors import SecretUnavailableError
+from worker.deadline import Deadline
 from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0
@@ -65,12 +65,12 @@ class Reply:
 
 
 class Presence(Enum):
-    """What a query for a row says."""
+    """What Treasure Data says when it is asked for rows."""
 
-    THERE = "there"
-    NOT_THERE = "not there"
-    FORBIDDEN = "the key may not query, or the row cannot be asked for"
-    UNDECIDED = "no answer"
+    PRESENT = "it has them"
+    ABSENT = "it does not have them"
+    UNASKABLE = "the key may not query, or the rows cannot be asked for"
+    UNDECIDED = "no answer settles it"
 
 
 ACCEPTED = Reply(Meaning.ACCEPTED)
@@ -108,9 +108,17 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, sent_md5: str
     if 400 <= status < 500:
         verdict = _MEANINGS.get(status, Meaning.REJECTED)
         return Reply(
-            verdict, reason, definitely_not_delivered=status != 408, retry_after=_seconds(headers.get("Retry-After"), now)
+            verdict,
+            reason,
+            definitely_not_delivered=status != 408,
+            retry_after=_seconds(headers.get("Retry-After"), now),
         )
-    return Reply(Meaning.PASSING, reason, definitely_not_delivered=False, retry_after=_seconds(headers.get("Retry-After"), now))
+    return Reply(
+        Meaning.PASSING,
+        reason,
+        definitely_not_delivered=False,
+        retry_after=_seconds(headers.get("Retry-After"), now),
+    )
 
 
 class TreasureDataClient:
@@ -181,24 +189,37 @@ class TreasureDataClient:
         """Tell whether Treasure Data knows our key, whatever it allows."""
         return self._status("/v3/database/list", PROBE_SECONDS) in (200, 403)
 
-    def ask(self, database: str, table: str, row: Mapping[str, Any], deadline: Deadline) -> Presence:
-        """Ask by a query whether a row is there: one with its event_id, received_at and time."""
-        condition = _condition(row)
-        if condition is None:
-            return Presence.FORBIDDEN
-        query = f"SELECT 1 FROM {_name(table)} WHERE {condition} LIMIT 1"  # noqa: S608 -- every part is quoted
+    def ask(self, database: str, table: str, rows: Sequence[object], deadline: Deadline) -> Presence:
+        """Ask by a query whether rows are there, each by its event_id, received_at and time.
+
+        Args:
+            database: where to look.
+            table: where to look.
+            rows: of one import, which Treasure Data has as a whole or not at all: all of them are there, or none. Anything else is
+                undecided.
+            deadline: after which the answer is no longer waited for.
+        """
+        conditions = [_condition(row) for row in rows]
+        if not conditions or None in conditions:
+            return Presence.UNASKABLE
+        wanted = len(set(conditions))
+        # counted, so that the answer is never empty
+        query = (
+            f"SELECT COUNT(DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)) "  # noqa: S608 -- every part is quoted
+            f"FROM {_name(table)} WHERE {' OR '.join(f'({one})' for one in dict.fromkeys(conditions))}"
+        )
         try:
-            return self._ask(database, table, query, deadline)
+            return self._ask(database, table, query, wanted, deadline)
         except (requests.RequestException, SecretUnavailableError):
             return Presence.UNDECIDED
 
-    def _ask(self, database: str, table: str, query: str, deadline: Deadline) -> Presence:
+    def _ask(self, database: str, table: str, query: str, wanted: int, deadline: Deadline) -> Presence:
         form = {"query": query, "priority": "0"}
         status, _, content = self._api("POST", f"/v3/job/issue/trino/{_quoted(database)}", form=form)
         if status in (401, 403):
-            return Presence.FORBIDDEN
+            return Presence.UNASKABLE
         if status == 404:  # the database has gone, and what was in it
-            return Presence.NOT_THERE
+            return Presence.ABSENT
         job = (_json(content) or {}).get("job_id")
         if status != 200 or job is None:
             return Presence.UNDECIDED
@@ -210,7 +231,8 @@ class TreasureDataClient:
         status, _, content = self._api("GET", f"/v3/job/result/{_quoted(str(job))}?format=json")
         if status != 200:
             return Presence.UNDECIDED
-        return Presence.THERE if content.strip() else Presence.NOT_THERE
+        count = _count(content)
+        return {0: Presence.ABSENT, wanted: Presence.PRESENT}.get(count, Presence.UNDECIDED)
 
     def _ask_for_columns(self, database: str, table: str) -> Presence:
         """Tell what it means that a query failed: the table may be missing, or never have had a row of ours.
@@ -220,7 +242,7 @@ class TreasureDataClient:
         """
         status, _, content = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
         if status == 404:
-            return Presence.NOT_THERE
+            return Presence.ABSENT
         schema = (_json(content) or {}).get("schema")
         try:
             columns = {column[0] for column in json.loads(schema)} if isinstance(schema, str) else None
@@ -228,7 +250,7 @@ class TreasureDataClient:
             columns = None
         if status != 200 or columns is None or columns.issuperset(("event_id", "received_at")):
             return Presence.UNDECIDED
-        return Presence.NOT_THERE if len(columns) < MOST_COLUMNS else Presence.FORBIDDEN
+        return Presence.ABSENT if len(columns) < MOST_COLUMNS else Presence.UNASKABLE
 
     def _finish(self, job: str, deadline: Deadline) -> str:
         while not deadline.near:
@@ -322,6 +344,20 @@ def _json(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _count(body: bytes) -> int:
+    """Return the count that a job's result holds: one line, one array, one integer; -1 where it is anything else."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return -1
+    match value:
+        case [bool()]:
+            return -1
+        case [int(count)] if count >= 0:
+            return count
+    return -1
+
+
 def _seconds(retry_after: str | None, now: float) -> float:
     """Return a Retry-After, in seconds or as a date, as seconds from now."""
     if not retry_after:
@@ -339,7 +375,7 @@ def _seconds(retry_after: str | None, now: float) -> float:
     return max(0.0, date.timestamp() - now)
 
 
-def _condition(row: Mapping[str, Any]) -> str | None:
+def _condition(row: object) -> str | None:
     """Return SQL that is true for this row alone, whose time bounds what Treasure Data must read."""
     match row:
         case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:

@@ -1,171 +1,265 @@
-"""The effects of the delivery functions, built once per sandbox from the environment."""
+"""The composition root of the delivery functions: every part, built once from settings and effects.
+
+Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulation and benchmarks pass in theirs.
+"""
 
 import os
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import requests
 from botocore.config import Config
 from requests.adapters import HTTPAdapter
 
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.settings import WorkerSettings
-from worker.accounts import Directory
-from worker.aside import Aside
+from shared.telemetry import PowertoolsTelemetry, Telemetry
+from worker.account_cache import AccountCache
+from worker.admin import Admin
 from worker.breaker import Breakers
-from worker.execution import Means, Rules
-from worker.executor import Threads
-from worker.journal import PowertoolsJournal
+from worker.claims import Claims
+from worker.delivery import Rules
+from worker.drain import Drain
+from worker.edit import Edits
+from worker.execution import Delivery
+from worker.executor import Executors, Threads
+from worker.guards import NONE, Without
 from worker.ledger import Ledger
+from worker.overflow_quarantine import OverflowQuarantine
 from worker.redis_client import connect
+from worker.redrive import Redrive
+from worker.search import Search
 from worker.secret import Secret
-from worker.sender import Sender
-from worker.shard import Shards
+from worker.set_aside import SetAsideStore
+from worker.shards import Shards
 from worker.span import Cut
-from worker.treasure_data import TreasureData
+from worker.sweeper import Sweeper
+from worker.treasure_data import TreasureDataClient
 from worker.upload import Limits, Uploader
 from worker.worker import Worker
+
+if TYPE_CHECKING:
+    import redis
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
 
 REDIS_URL_SECONDS = 600.0
 """How long a change of the Redis URL may take to be noticed."""
 
 
-class _OnFirstUse:
-    """A client that is made when it is needed: most batches set nothing aside."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """Everything that the functions reach outside of themselves.
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+    Attributes:
+        kinesis: a client that repeats nothing by itself: a repeated put could be on the stream twice.
+        dynamodb: a client that may repeat writes: the ledger recognises its own.
+        s3: a client.
+        sqs: a client.
+        secrets: a client.
+        redis: returns the Redis client.
+        session: carries requests to Treasure Data; it must not retry.
+        clock: tells the time and waits.
+        entropy: returns that many random bytes.
+        chance: returns a random number below 1.
+        executors: run jobs in parallel.
+        telemetry: where the functions report to.
+    """
+
+    kinesis: "KinesisClient"
+    dynamodb: "DynamoDBClient"
+    s3: "S3Client"
+    sqs: "SQSClient"
+    secrets: "SecretsManagerClient"
+    redis: "Callable[[], redis.Redis]"
+    session: requests.Session
+    clock: Clock
+    entropy: Callable[[int], bytes]
+    chance: Callable[[], float]
+    executors: Executors
+    telemetry: Telemetry
+
+
+class Wiring:
+    """The parts of one sandbox.
+
+    Args:
+        settings: of the function.
+        effects: what it reaches.
+        without: guards to leave out.
+        replaced: by class, what fault injection builds in its place.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        effects: Effects,
+        without: Without = NONE,
+        replaced: Mapping[type, Any] = MappingProxyType({}),
+    ) -> None:
+        self.settings = settings
+        self.effects = effects
+        clock, telemetry, executors = effects.clock, effects.telemetry, effects.executors
+
+        def make[T](kind: type[T]) -> type[T]:
+            found: type[T] = replaced.get(kind, kind)
+            return found
+
+        self.rules = Rules(
+            memory_seconds=settings.td_memory_minutes * 60,
+            query_delay_seconds=settings.td_query_delay_minutes * 60,
+            held_at_most_seconds=settings.retention_hours * 3600 / 2,
+            parked_max_seconds=settings.parked_max_days * 86_400,
+            retention_seconds=settings.retention_hours * 3600,
+            sends_unasked=settings.unaskable_doubt == "send",
+            without=without,
+        )
+        self.ledger = make(Ledger)(
+            effects.dynamodb,
+            settings.ledger_table,
+            clock=clock,
+            entropy=effects.entropy,
+            telemetry=telemetry,
+            without=without,
+        )
+        self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
+        self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
+        self.accounts = make(AccountCache)(effects.redis, clock, telemetry)
+        self.claims = make(Claims)(self.ledger, executors, clock, self.rules.retention_seconds)
+        self.treasure_data = make(TreasureDataClient)(
+            effects.session,
+            settings.td_import_endpoint,
+            settings.td_api_endpoint,
+            Secret(effects.secrets, settings.td_api_key_secret, clock),
+            clock,
+        )
+        self.breakers = make(Breakers)(self.ledger, clock, telemetry)
+        self.uploader = Uploader(
+            treasure_data=self.treasure_data,
+            accounts=self.accounts,
+            breakers=self.breakers,
+            executors=executors,
+            clock=clock,
+            chance=effects.chance,
+            limits=Limits(
+                threads=settings.upload_threads,
+                per_database=settings.uploads_per_database,
+                park_after=settings.park_after_seconds,
+                held_at_most=self.rules.held_at_most_seconds,
+            ),
+            telemetry=telemetry,
+            without=without,
+        )
+        delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
+        self.worker = Worker(
+            shards=self.shards,
+            accounts=self.accounts,
+            claims=self.claims,
+            uploader=self.uploader,
+            delivery=delivery,
+            cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
+        )
+        self.redrive = Redrive(
+            delivery=delivery,
+            accounts=self.accounts,
+            uploader=self.uploader,
+            breakers=self.breakers,
+            at_once=settings.upload_threads,
+        )
+        self.edits = Edits(delivery)
+        self.sweeper = Sweeper(delivery)
+        self.drain = Drain(
+            kinesis=effects.kinesis,
+            stream_name=settings.stream_name,
+            search=make(Search)(self.shards, clock),
+            sqs=effects.sqs,
+            queue_url=settings.overflow_queue_url,
+            quarantine=OverflowQuarantine(self.ledger, self.store, clock, self.claims.seconds_kept),
+            clock=clock,
+            chance=effects.chance,
+            retention_seconds=self.rules.retention_seconds,
+            telemetry=telemetry,
+        )
+        self.admin = Admin(effects.redis, self.treasure_data, settings, clock)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Wiring":
+        """Return the parts of a Lambda function.
+
+        Raises:
+            SettingsError: a setting is missing or wrong.
+        """
+        settings = WorkerSettings.from_environment(environment)
+        return cls(settings, _lambda_effects(settings, environment))
+
+
+class _OnFirstUse:
+    """A client that is created when it is needed: most batches set nothing aside."""
+
+    def __init__(self, create: Callable[[], Any]) -> None:
+        self._create = create
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     @cached_property
     def _client(self) -> Any:
-        return self._make()
+        return self._create()
 
 
-class Sandbox:
-    """Everything that a delivery function stands on; each part is made at its first use.
+def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
+    clock = SystemClock()
+    secrets = _aws("secretsmanager", settings)
+    return Effects(
+        kinesis=_aws("kinesis", settings, attempts=1),
+        dynamodb=_aws("dynamodb", settings, attempts=3, read_seconds=2),
+        s3=_aws("s3", settings, read_seconds=10),
+        sqs=_aws("sqs", settings),
+        secrets=secrets,
+        redis=_redis(Secret(secrets, settings.redis_url_secret, clock)),
+        session=_session(settings.upload_threads),
+        clock=clock,
+        entropy=os.urandom,
+        chance=random.random,
+        executors=Threads,
+        telemetry=PowertoolsTelemetry.from_environment(environment, clock),
+    )
 
-    Args:
-        environment: where the settings stand.
-    """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self.settings = WorkerSettings.from_environment(environment)
-        self.clock = SystemClock()
-        self.journal = PowertoolsJournal(environment.get("STAGE", "dev"))
-        self._aws = boto3.Session()
+def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> Any:
+    """Return a boto3 client that answers, or fails, within a few seconds."""
 
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The ledger. Its client may repeat a write: the ledger knows its own."""
-        client = self.client("dynamodb", attempts=3, read_seconds=2)
-        return Ledger(client, self.settings.ledger_table, self.clock, os.urandom, self.journal)
-
-    @cached_property
-    def shards(self) -> Shards:
-        """The stream, for reading."""
-        return Shards(self.client("kinesis"), self.settings.stream_name, self.clock)
-
-    @cached_property
-    def directory(self) -> Directory:
-        """The accounts."""
-        return Directory(self.redis, self.clock, self.journal)
-
-    @cached_property
-    def aside(self) -> Aside:
-        """The bucket of what is set aside."""
-        return Aside(_OnFirstUse(lambda: self.client("s3", read_seconds=10)), self.settings.aside_bucket)
-
-    @cached_property
-    def treasure_data(self) -> TreasureData:
-        """Treasure Data."""
-        session = requests.Session()
-        session.trust_env = False  # no proxies, no netrc: neither looked for at every request
-        adapter = HTTPAdapter(pool_maxsize=self.settings.upload_threads, max_retries=0)
-        session.mount("https://", adapter)
-        session.mount("http://", adapter)
-        return TreasureData(
-            session,
-            self.settings.td_import_endpoint,
-            self.settings.td_api_endpoint,
-            Secret(self._secrets, self.settings.td_api_key_secret, self.clock),
-            self.clock,
-        )
-
-    @cached_property
-    def breakers(self) -> Breakers:
-        """What is known of databases."""
-        return Breakers(self.ledger, self.clock, self.journal)
-
-    @cached_property
-    def means(self) -> Means:
-        """What plans are carried out with."""
-        held_at_most = self.settings.retention_hours * 3600 / 2
-        uploader = Uploader(
-            sender=Sender(self.treasure_data, self.directory),
-            breakers=self.breakers,
-            clock=self.clock,
-            chance=random.random,
-            limits=Limits(
-                threads=self.settings.upload_threads,
-                per_database=self.settings.uploads_per_database,
-                park_after=self.settings.park_after_seconds,
-                held_at_most=held_at_most,
-            ),
-            journal=self.journal,
-        )
-        rules = Rules(
-            cut=Cut(self.settings.chunk_max_rows, self.settings.chunk_max_bytes),
-            memory_seconds=self.settings.td_memory_minutes * 60,
-            held_at_most=held_at_most,
-        )
-        return Means(
-            ledger=self.ledger,
-            uploader=uploader,
-            aside=self.aside,
-            executors=Threads,
-            rules=rules,
-            clock=self.clock,
-            journal=self.journal,
-        )
-
-    @cached_property
-    def worker(self) -> Worker:
-        """What carries out batches."""
-        return Worker(self.shards, self.directory, self.means)
-
-    def client(self, service: str, attempts: int = 2, read_seconds: float = 5) -> Any:
-        """Return a boto3 client that answers, or fails, within a few seconds."""
+    def create() -> Any:
         config = Config(
             connect_timeout=1,
             read_timeout=read_seconds,
             tcp_keepalive=True,
-            max_pool_connections=self.settings.upload_threads,
+            max_pool_connections=settings.upload_threads,
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
-        return self._aws.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
+        return boto3.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
 
-    @cached_property
-    def _secrets(self) -> Any:
-        return self.client("secretsmanager")
+    return _OnFirstUse(create)
 
-    @cached_property
-    def _redis_url(self) -> Secret:
-        return Secret(self._secrets, self.settings.redis_url_secret, self.clock)
 
-    def redis(self) -> Any:
-        """Return the Redis client, another one when the secret names another server.
+def _session(connections: int) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # neither proxies nor netrc are looked for at every request
+    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
 
-        Raises:
-            SecretUnavailableError: nobody knows where Redis is.
-        """
-        return self._connected(self._redis_url.get(max_age=REDIS_URL_SECONDS))
 
-    @cached_property
-    def _connected(self) -> Callable[[str], Any]:
-        return lru_cache(maxsize=1)(connect)
+def _redis(url: Secret) -> "Callable[[], redis.Redis]":
+    """Return what returns the Redis client, another one when the secret names another server."""
+    connected = lru_cache(maxsize=1)(connect)
+    return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))

@@ -6,9 +6,10 @@ then on every invocation executes that plan. docs/delivery.md says why each step
 
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -16,20 +17,28 @@ from shared.errors import HeldError, UnavailableError
 from worker.account_cache import AccountCache
 from worker.chain import ChainId
 from worker.chunk import Chunk, pending_leaves, planned_chunks
+from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.delivery import Action, Event
+from worker.delivery import ASIDE, Entry, Event, Happening, State
 from worker.execution import Delivery, Execution
-from worker.executor import run_parallel
 from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
+from worker.ledger import Gap
 from worker.plan import Groups, Plan, accounts_of, count, group, owners_of, plan
-from worker.record import START, Number, Record, from_event, milliseconds, sequence_number
+from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import Database, NotDeliverable, Span
+from worker.span import ChunkKey, Cut, Database, NotDeliverable, Span
 from worker.upload import Uploader
 
 _number = itemgetter(0)
+_METRICS = {
+    State.DELIVERED: "RowsDelivered",
+    State.PARKED: "RowsParked",
+    State.IN_DOUBT: "RowsInDoubt",
+    State.DEAD_LETTER: "RowsDeadLettered",
+    State.MISSING: "RowsMissing",
+}
 
 
 @dataclass(slots=True)
@@ -41,7 +50,6 @@ class _Batch:
     records: list[Record]
     deadline: Deadline
     forced: ForcedReplay | None = None
-    claims: dict[Number, bool] = field(default_factory=dict)
 
 
 class Worker:
@@ -50,17 +58,28 @@ class Worker:
     Args:
         shards: the stream.
         accounts: tell where rows go.
+        claims: tell which copy of an envelope counts.
         uploader: sends chunks.
         delivery: what spans are executed with.
+        cut: by which new spans' groups are cut into chunks.
     """
 
     def __init__(
-        self, shards: Shards, accounts: AccountCache, uploader: Uploader, delivery: Delivery
+        self,
+        *,
+        shards: Shards,
+        accounts: AccountCache,
+        claims: Claims,
+        uploader: Uploader,
+        delivery: Delivery,
+        cut: Cut,
     ) -> None:
         self._shards = shards
         self._accounts = accounts
+        self._claims = claims
         self._uploader = uploader
         self._delivery = delivery
+        self._cut = cut
         self._ledger = delivery.ledger
         self._rules = delivery.rules
         self._clock = delivery.clock
@@ -116,43 +135,237 @@ class Worker:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
             first = records[0].number
-            span, chain, after, limit = self._find(batch.chain, first)
-            if span is not None:
-                if not span.done:
-                    self._take_up(batch, span)
-                return span.last
-            planned = self._plan(batch, records, limit)
+            gap = self._gap(batch.chain, first)
+            if isinstance(gap, Span):
+                if not gap.done:
+                    self._take_up(batch, gap)
+                return gap.last
+            planned = self._plan(batch, records, gap.limit)
             draft = Span(
-                chain=chain,
-                after=after,
+                chain=gap.chain,
+                after=gap.after,
                 first=planned.records[0].number,
                 last=planned.records[-1].number,
                 planned_at=milliseconds(self._clock.now()),
                 destinations=planned.destinations,
-                cut=self._rules.cut,
+                cut=self._cut,
                 counts=planned.counts,
                 records=len(planned.records),
+                ignored=planned.ignored,
             )
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.chain, None)
             if won:
-                if chain is batch.chain:
-                    self._ends[chain] = standing.last
-                chunks = planned_chunks(planned.groups, standing.cut)
-                self._execute(batch, Execution(self._delivery, standing, chunks, _described(batch, planned.records)), planned.records)
+                if gap.chain is batch.chain:
+                    self._ends[gap.chain] = standing.last
+                self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 return standing.last
 
-    def _find(self, root: ChainId, first: Number) -> tuple[Span | None, ChainId, Number, Number | None]:
-        """Return the span that holds a record, or else its chain, that one's end, and before which record to end."""
+    def _gap(self, root: ChainId, first: Number) -> Gap | Span:
+        """Return the span that holds a record, or where one that holds it goes; a warm sandbox remembers the end."""
         end = self._ends.get(root)
         if end is not None and end < first:
-            return None, root, end, None
-        chain, limit = root, None
-        while True:
-            span = self._ledger.preceding(chain, first)
-            if span is None or span.last < first:
-                return None, chain, START if span is None else span.last, limit
-            if first >= span.first:
-                return span, chain, span.after, limit
-            # In front of the span's first record: a hole, which is a chain of its own.
-            chain, limit = chain.hole(span.after), span.first
+            return Gap(root, end)
+        return self._ledger.locate(root, first)
+
+    def _plan(self, batch: _Batch, records: Sequence[Record], limit: Number | None) -> Plan:
+        """Plan the next span.
+
+        Raises:
+            HeldError: the first record must wait.
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        if batch.forced is not None:
+            records = self._delivered_before(batch, batch.forced, records)
+        too_old = self._clock.now() - self._rules.held_at_most_seconds
+        answers = self._accounts.resolve(accounts_of(records))
+        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old)
+        if not planned.records:
+            raise HeldError("nobody can say where an account's rows go")
+        if batch.forced is None and any(record[6] for record in planned.records):
+            decided, ignored = self._claims.decide(planned.records, batch.chain)
+            if not decided:
+                raise HeldError("it cannot be told which copy of an envelope counts")
+            planned = plan(decided, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
+        return planned
+
+    def _delivered_before(
+        self, batch: _Batch, forced: ForcedReplay, records: Sequence[Record]
+    ) -> Sequence[Record]:
+        """Return the records of one span of the shard's own chain, with what that chain has as delivered alone.
+
+        What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+        """
+        span = self._ledger.locate(batch.chain.root, records[0].number)
+        if not isinstance(span, Span) or not span.done:
+            raise HeldError("rows are being delivered for the first time: force them later")
+        within = [record for record in records if record.number <= span.last]
+        if span.ignored:
+            whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+            ignored = {record.number for place, record in enumerate(whole) if place in span.ignored}
+            within = [forced.emptied(one) if one.number in ignored else one for one in within]
+        undelivered = {
+            (key.account, key.group.table)
+            for key, entry in span.entries.items()
+            if entry.state not in (State.DELIVERED, State.SPLIT)
+        }
+        return forced.without(within, undelivered) if undelivered else within
+
+    def _take_up(self, batch: _Batch, span: Span) -> None:
+        """Execute an open span that was met again."""
+        if batch.deadline.near:
+            raise HeldError("the time is up")
+        records = self._records_of(batch, span)
+        is_whole = len(records) == span.records
+        if not is_whole and not self._may_have_expired(span):
+            raise HeldError("records of an open span cannot be read yet")
+        ignored = frozenset(records[place].number for place in span.ignored if is_whole)
+        groups = group(records, owners_of(records, span.destinations), ignored)
+        if not is_whole and span.ignored:
+            groups = {}  # which records count can no longer be told
+        missing = sum(span.counts.values()) - sum(count(groups).values())
+        if missing > 0:
+            self._telemetry.error("planned rows are no longer on the stream", rows=missing, shard=batch.shard)
+        self._fence(batch, span, records, groups)
+
+    def _may_have_expired(self, span: Span) -> bool:
+        if Guard.WHOLE_SPAN in self._rules.without:
+            return True
+        return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
+
+    def _fence(self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups) -> None:
+        """Write the span's version, so that whoever works on it too cannot settle it unnoticed, then execute it."""
+        while not span.done:
+            pending = [
+                leaf.key for chunk in planned_chunks(groups, span.cut) for leaf in pending_leaves(chunk, span)
+            ]
+            opened = {key for key in pending if span.entry(key).since is None}
+            happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
+            fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
+            won, span = self._write_fence(span.with_entries(fenced))
+            if won:
+                self._execute(batch, span, records, groups, opened)
+                return
+
+    def _write_fence(self, span: Span) -> tuple[bool, Span]:
+        if Guard.FENCE in self._rules.without:
+            return True, span
+        return self._ledger.update(span)
+
+    def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
+        """Return a span's records: those at hand, and those before and behind the batch from the shard."""
+        within = [record for record in batch.records if span.first <= record.number <= span.last]
+        if len(within) == span.records:
+            return within
+        read = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        if batch.forced is not None:
+            read = batch.forced.narrow(read)
+        merged = {record.number: record for record in (*read, *within)}
+        return [merged[number] for number in sorted(merged)]
+
+    def _execute(
+        self,
+        batch: _Batch,
+        span: Span,
+        records: Sequence[Record],
+        groups: Groups,
+        opened: set[ChunkKey] | None,
+    ) -> None:
+        """Send what is pending of a span.
+
+        Raises:
+            HeldError: chunks are still pending.
+        """
+        began = self._clock.now()
+        chunks = list(planned_chunks(groups, span.cut))
+        execution = Execution(
+            self._delivery,
+            span,
+            {chunk.key: chunk for chunk in chunks},
+            describe=partial(_describe, batch.shard, records),
+            report=self._report,
+            opened=opened,
+        )
+        uploads = []
+        for chunk in chunks:
+            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
+                destination = span.destination(leaf.key)
+                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
+                step = self._rules.first_step(span.entry(leaf.key), obstacle, began)
+                if step.event is not None:
+                    execution.note(leaf.key, step.event, step.reason)
+                elif isinstance(destination, Database):
+                    uploads.append(execution.upload(leaf, destination.name, records[0].arrived_at))
+        outcomes = execution.deliver(uploads, self._uploader.upload, batch.deadline)
+        pending = execution.pending()
+        self._telemetry.info(
+            "span",
+            shard=batch.shard,
+            first=sequence_number(span.first),
+            last=sequence_number(span.last),
+            records=len(records),
+            chunks=len(outcomes),
+            seconds=round(self._clock.now() - began, 3),
+            **execution.rows_by_state(),
+        )
+        if pending:
+            raise HeldError(f"chunks are pending: {', '.join(pending)}")
+
+    def _report(self, key: ChunkKey, entry: Entry) -> None:
+        if metric := _METRICS.get(entry.state):
+            self._telemetry.count(metric, entry.rows)
+        if entry.state in ASIDE:
+            self._telemetry.warning(
+                "rows set aside",
+                kind=entry.state.value,
+                reason=entry.reason,
+                account=key.account,
+                table=key.group.label,
+                rows=entry.rows,
+            )
+
+
+def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
+    """Return the object of a planned chunk."""
+    blocks = {id(block) for block in chunk.blocks}
+    sources = [
+        record
+        for record in records
+        if any(id(block) in blocks for block in (*record.blocks, *record.refused))
+    ]
+    arrivals = [milliseconds(record.arrived_at) for record in sources]
+    return SetAside(
+        account=chunk.key.account,
+        table=chunk.key.group.label,
+        rows=chunk.count,
+        payload_form="original" if chunk.key.group.code else "rows",
+        shard=shard,
+        sequence_numbers=tuple(sequence_number(record.number) for record in sources),
+        first_seen=min(arrivals),
+        last_seen=max(arrivals),
+        chain=span.chain.name,
+        after=span.after,
+        chunk=chunk.key.name,
+        object_id=span.object_id(chunk.key),
+        payload=chunk.payload(),
+    )
+
+
+def _about(shard: str, records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "shard": shard,
+        "sequence_number": sequence_number(records[0].number) if records else "",
+        "records": len(records),
+    }
+
+
+@contextmanager
+def _no_cyclic_gc() -> Iterator[None]:
+    """Disable the cyclic GC while a batch is processed: its tuples form no cycles, and scanning them doubles the CPU time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
