@@ -18,6 +18,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared.errors import SetAsideUnavailableError
 from worker.chunk import compress
 from worker.record import Number
 from worker.span import Kind
@@ -25,7 +26,7 @@ from worker.span import Kind
 _PREFIX = "aside"
 
 
-class AsideUnavailableError(Exception):
+class AsideUnavailableError(SetAsideUnavailableError):
     """S3 cannot be reached."""
 
 

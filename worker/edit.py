@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from shared import rows
+from shared import errors, rows
 from worker.aside import Aside
 from worker.journal import Journal
 from worker.ledger import Ledger
@@ -19,7 +19,7 @@ from worker.span import Kind, State
 _FIXED = ("event_id", "received_at")  # they tell one event from another
 
 
-class EditRefusedError(Exception):
+class EditRefusedError(errors.EditRefusedError):
     """An edit that cannot be; the message says why."""
 
 

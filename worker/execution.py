@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from shared import errors
 from shared.clock import Clock
 from worker.aside import Aside, AsideUnavailableError, SetAside
 from worker.chunk import Chunk, Groups, chunks, origin
@@ -24,7 +25,7 @@ LONGEST_INVOCATION_SECONDS = 15 * 60
 _METRICS = {Kind.PARKED: "RowsParked", Kind.IN_DOUBT: "RowsInDoubt", Kind.DEAD_LETTER: "RowsDeadLettered"}
 
 
-class HeldError(Exception):
+class HeldError(errors.HeldError):
     """The batch must be delivered again from here; the message says why."""
 
 

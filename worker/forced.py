@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from shared import names
+from shared import errors, names
 from worker.record import NOBODY, Record, is_reason
 
 _TAG_LENGTH = 64
 
 
-class InvalidReplayError(ValueError):
+class InvalidReplayError(errors.InvalidReplayError):
     """An event asks for a replay that cannot be; the message says why."""
 
 

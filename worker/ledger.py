@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import errors
 from shared.clock import Clock
 from worker.journal import Journal
 from worker.record import Number
@@ -23,7 +24,7 @@ _BREAKERS = "breakers"
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
 
-class LedgerUnavailableError(Exception):
+class LedgerUnavailableError(errors.LedgerUnavailableError):
     """The ledger cannot be reached: nothing may be sent, everything is held."""
 
 

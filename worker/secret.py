@@ -5,12 +5,13 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import errors
 from shared.clock import Clock
 
 _SECONDS_BETWEEN_READS = 30.0
 
 
-class SecretUnavailableError(Exception):
+class SecretUnavailableError(errors.SecretUnavailableError):
     """The secret cannot be read now; the message says why and what to do."""
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import errors
 from shared.clock import Clock
 from worker.deadline import Deadline
 from worker.record import Number, Record, from_stream, sequence_number
@@ -12,7 +13,7 @@ _PAUSE_SECONDS = 0.25  # Kinesis answers five reads a second and shard, and the 
 _THROTTLED = "ProvisionedThroughputExceededException"
 
 
-class ShardUnreadableError(Exception):
+class ShardUnreadableError(errors.ShardUnreadableError):
     """The shard cannot be read now, or not within the time."""
 
 
