@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from doubles.lambda_context import Context
 from ingest import app, stream
 from ingest.aws_client import KinesisClient
 from ingest.overflow import Overflow
@@ -190,6 +191,25 @@ def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: di
 
     assert 503 == send(handler, EVENT).status
     assert 1 == aws.count("GetSecretValue")
+
+
+def test_the_handler_reports_each_invocation(
+    aws: Any, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Log lines carry the invocation's request id, and metrics leave the sandbox before it can be frozen."""
+    # Python keeps a logger by name, and Powertools the output that it began with.
+    own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-reports"}
+    handler = app.build(environment | own)
+    context = Context(function_name="IngestFunction", deadline=0, now=lambda: 0)
+    handler(http_event("GET", "/nowhere", "", {}), context)
+
+    log, metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ("refused", context.aws_request_id) == (log["message"], log["function_request_id"])
+    assert ([1], "test", "ingest-that-reports") == (
+        metrics["RequestsRefused"],
+        metrics["stage"],
+        metrics["service"],
+    )
 
 
 def test_lambda_finds_the_handler(

@@ -1,6 +1,7 @@
 """What operators get to see, and what nobody must."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from inspect import currentframe
 from itertools import permutations
@@ -142,6 +143,14 @@ def test_a_line_says_who_wrote_it(output: Output) -> None:
         | common,
         {"level": "ERROR", "location": f"test_telemetry:{last}", "message": "unexpected exception"} | common,
     ] == [{name: value for name, value in line.items() if name != "timestamp"} for line in output.log()]
+
+
+def test_a_line_says_when_it_was_written(output: Output) -> None:
+    """In RFC 3339: with another timestamp Lambda takes a warning for information."""
+    output.telemetry.warning("held")
+
+    [line] = output.log()
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})", line["timestamp"])
 
 
 def test_threads_of_an_invocation_write_under_its_request_id(output: Output) -> None:
