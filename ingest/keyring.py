@@ -5,10 +5,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.journal import Journal
+from ingest.aws_client import error_code
 from shared import json_codec, write_key
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError, UnknownSecretError
+from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
@@ -37,14 +38,14 @@ class Keyring:
         client: a boto3-shaped Secrets Manager client.
         secret: the secret's name or ARN.
         clock: tells how old the secrets are.
-        journal: learns of failures.
+        telemetry: learns of failures.
     """
 
-    def __init__(self, client: Any, secret: str, clock: Clock, journal: Journal) -> None:
+    def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
         self._client = client
         self._secret = secret
         self._clock = clock
-        self._journal = journal
+        self._telemetry = telemetry
         self._secrets: Mapping[str, str] = {}
         self._verified: dict[str, WriteKey] = {}
         self._read_at = float("-inf")
@@ -93,8 +94,8 @@ class Keyring:
             self._secrets = _secrets(answer["SecretString"])
             self._verified = {}
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
-            self._journal.count("KeyringFailures")
-            self._journal.fail("the signing secrets cannot be read", error)
+            self._telemetry.count("KeyringFailures")
+            self._telemetry.warning("the signing secrets cannot be read", code=error_code(error))
             return False
         self._read_at = self._clock.now()
         return True

@@ -2,9 +2,7 @@
 
 import itertools
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +20,7 @@ from shared import accounts
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
-from shared.telemetry import METRICS
+from tests.support.telemetry import CollectedTelemetry
 from tests.support.treasure_data import ManualClock
 from worker.app import redrive_with
 from worker.deadline import Deadline
@@ -39,48 +37,6 @@ TABLE = "ledger"
 BUCKET = "aside"
 SHARD = "shardId-000000000000"
 INVOCATION_MS = 120_000
-
-
-class CollectedTelemetry:
-    """Keeps what is counted and logged.
-
-    Attributes:
-        counts: by metric.
-        lines: level, message and fields.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def count(self, metric: str, value: int = 1) -> None:
-        """Add to one of METRICS."""
-        if metric not in METRICS:
-            raise KeyError(metric)
-        self.counts[metric] += value
-
-    def info(self, message: str, **fields: Any) -> None:
-        """Keep a line."""
-        self.lines.append(("info", message, fields))
-
-    def warning(self, message: str, **fields: Any) -> None:
-        """Keep a line."""
-        self.lines.append(("warning", message, fields))
-
-    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Keep a line."""
-        self.lines.append(("error", message, fields | {"exception": error}))
-
-    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
-        """Do nothing."""
-        return nullcontext()
-
-    def flush(self) -> None:
-        """Keep what was counted."""
-
-    def said(self, message: str) -> list[dict[str, Any]]:
-        """Return the fields of all lines with this message."""
-        return [fields for _, one, fields in self.lines if one == message]
 
 
 class KilledError(BaseException):
