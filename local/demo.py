@@ -83,7 +83,7 @@ def run(
     console: Console,
     *,
     patience: float = _PATIENCE_SECONDS,
-    settings: Mapping[str, Mapping[str, str]] | None = None,
+    parameters: Mapping[str, str] | None = None,
 ) -> bool:
     """Replay the requests in a stack of its own, tell how it went, and return whether it adds up.
 
@@ -92,14 +92,14 @@ def run(
         requests: what to send.
         console: where to tell.
         patience: seconds without a change after which what is missing counts as missing.
-        settings: of the functions, as for `Stack`.
+        parameters: as for `Stack`.
 
     Raises:
         PartError: a part of the stack did not start, or ended.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with Stack(folder, settings=settings) as stack:
+    with Stack(folder, parameters=parameters) as stack:
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s; the gateway is {stack.addresses.gateway}"
         )

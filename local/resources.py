@@ -10,6 +10,8 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import Session
 
+from local.template import TEMPLATE
+
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -21,17 +23,10 @@ _CONFIG = Config(
     proxies={},  # none is asked for this machine
 )
 
-QUEUE = {"DelaySeconds": "120", "VisibilityTimeout": "1800", "MessageRetentionPeriod": "1209600"}
+_QUEUE, _LEDGER = TEMPLATE.properties("OverflowQueue"), TEMPLATE.properties("Ledger")
+QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
 LEDGER: Mapping[str, Any] = {
-    "BillingMode": "PAY_PER_REQUEST",
-    "AttributeDefinitions": [
-        {"AttributeName": "pk", "AttributeType": "S"},
-        {"AttributeName": "sk", "AttributeType": "S"},
-    ],
-    "KeySchema": [
-        {"AttributeName": "pk", "KeyType": "HASH"},
-        {"AttributeName": "sk", "KeyType": "RANGE"},
-    ],
+    name: _LEDGER[name] for name in ("BillingMode", "AttributeDefinitions", "KeySchema")
 }
 
 
@@ -57,6 +52,21 @@ class Resources:
     def queue_arn(self) -> str:
         """The overflow queue's ARN."""
         return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{self.queue_url.rpartition('/')[2]}"
+
+    def references(self) -> dict[str, str]:
+        """Return what `!Ref` and `!GetAtt` of these resources give in the template, by what follows them."""
+        return {
+            "Stream": self.stream,
+            "Stream.Arn": self.stream_arn,
+            "OverflowQueue": self.queue_url,
+            "OverflowQueue.Arn": self.queue_arn,
+            "Ledger": self.ledger_table,
+            "AsideBucket": self.aside_bucket,
+            "AsideBucket.Arn": f"arn:aws:s3:::{self.aside_bucket}",
+            "WriteKeySecret.Id": self.write_key_secret,
+            "TdApiKeySecret.Id": self.td_api_key_secret,
+            "RedisUrlSecret.Id": self.redis_url_secret,
+        }
 
     def client(self, service: str) -> Any:
         """Return a client of one of AWS's services; threads may share it."""

@@ -24,6 +24,7 @@ from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
+from local import functions
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.lifeline import Lifeline
 from local.resources import ACCOUNT_ID, REGION, Resources
@@ -70,12 +71,13 @@ def serve_worker(
     handler: Handler, lifeline: Lifeline, made: Resources, window: float, invoked_at: str
 ) -> None:
     """Put the function behind the stream, whose batches may fill for `window` seconds."""
+    deployed = functions.event_source(WORKER, "Stream", made)
     mapping = Mapping(
-        event_source_arn=made.stream_arn,
-        starting_position="TRIM_HORIZON",
-        batch_size=5000,
+        event_source_arn=deployed["Stream"],
+        starting_position=deployed["StartingPosition"],
+        batch_size=int(deployed["BatchSize"]),
         maximum_batching_window_seconds=window,
-        report_batch_item_failures=True,
+        report_batch_item_failures="ReportBatchItemFailures" in deployed["FunctionResponseTypes"],
     )
     source = EventSource(
         made.client("kinesis"),

@@ -14,7 +14,7 @@ from redis import Redis
 from doubles.treasure_data import API_KEY
 from local import functions, resources
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
-from local.functions import Function
+from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
 from shared.accounts import Account
@@ -49,7 +49,7 @@ class Stack:
         window_seconds: for which the worker's batches may fill; a deployed worker waits longer, here somebody watches.
         record: where the gateway writes down each request, as one JSON object a line.
         accounts: what Redis is filled with.
-        settings: variables of the functions' environment to set otherwise, by the function's logical id.
+        parameters: values of template parameters, where they differ from the local stack's.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Stack:
         window_seconds: float = 1,
         record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
-        settings: Mapping[str, Mapping[str, str]] | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.parts: list[Part] = []
@@ -70,7 +70,7 @@ class Stack:
         self._window_seconds = window_seconds
         self._record = record
         self._accounts = accounts
-        self._settings = settings or {}
+        self._parameters = dict(parameters or {})
         self._made: Resources | None = None
         self._addresses: Addresses | None = None
 
@@ -153,19 +153,20 @@ class Stack:
             td_api_key=API_KEY,
             redis_url=redis_url,
         )
+        overrides = functions.treasure_data_at(td_url) | self._parameters
         recorder = ["--record", str(self._record)] if self._record else []
-        ingest = self._run_function(functions.INGEST, td_url, *recorder)
-        others = [
-            self._run_function(functions.WORKER, td_url, "--window", str(self._window_seconds)),
-            self._run_function(functions.REDRIVE, td_url, "--every", str(self._redrive_seconds)),
-            self._run_function(functions.DRAIN, td_url),
-            self._run_function(functions.ADMIN, td_url),
-        ]
-        gateway = ingest.ready(_READY_SECONDS)["url"]
-        names = (functions.WORKER.name, functions.REDRIVE.name, functions.DRAIN.name, functions.ADMIN.name)
-        invoked = {
-            name: part.ready(_READY_SECONDS)["invoke"] for name, part in zip(names, others, strict=True)
+        arguments = {
+            functions.INGEST: recorder,
+            functions.WORKER: ["--window", str(self._window_seconds)],
+            functions.REDRIVE: ["--every", str(self._redrive_seconds)],
         }
+        started = {
+            name: self._run_function(function, overrides, *arguments.get(function, ()))
+            for name, function in FUNCTIONS.items()
+        }
+        ready = {name: part.ready(_READY_SECONDS) for name, part in started.items()}
+        gateway = ready.pop(functions.INGEST.name)["url"]
+        invoked = {name: facts["invoke"] for name, facts in ready.items()}
         self._addresses = Addresses(gateway, td_url, endpoint, redis_url, invoked)
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
@@ -174,10 +175,9 @@ class Stack:
         self.parts.append(part)
         return part
 
-    def _run_function(self, function: Function, td_url: str, *arguments: str) -> Part:
-        changes = self._settings.get(function.name, {})
-        environment = functions.sandbox(function, self.resources.endpoint)
-        environment |= functions.variables(function, self.resources, td_url, changes)
+    def _run_function(self, function: Function, overrides: Mapping[str, str], *arguments: str) -> Part:
+        environment = functions.lambda_variables(function, self.resources.endpoint)
+        environment |= functions.variables(function, self.resources, overrides)
         made = json.dumps(asdict(self.resources))
         return self._run(function.service, ["local.sandbox", function.name, made, *arguments], environment)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from local import demo, recording
 from local.accounts import KEYS
+from local.functions import treasure_data_at
 from local.observer import Observer
 from local.recording import RecordedRequest
 from local.stack import Stack
@@ -54,14 +55,13 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_deliver_fails_the_demo(tmp_path: Path) -> None:
     """When rows do not arrive the demo says what is missing, and does not call it right."""
     out = io.StringIO()
-    nowhere = {"TD_IMPORT_ENDPOINT": "http://127.0.0.1:9", "TD_API_ENDPOINT": "http://127.0.0.1:9"}
 
     adds_up = demo.run(
         tmp_path / "stack",
         [orders("stuck", "a", "b")],
         Console(file=out, width=200),
         patience=1.5,
-        settings={"WorkerFunction": nowhere},
+        parameters=treasure_data_at("http://127.0.0.1:9"),
     )
 
     assert not adds_up

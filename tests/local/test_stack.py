@@ -64,11 +64,9 @@ def test_an_outage_of_redis_reaches_no_sender(tmp_path: Path) -> None:
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     """A part that does not start is named with its last words, and none is left running."""
-    stack = Stack(tmp_path / "stack", settings={"IngestFunction": {"PARTITION_BUCKETS": "many"}})
+    stack = Stack(tmp_path / "stack", parameters={"PartitionBuckets": "many"})
 
-    with pytest.raises(
-        PartError, match=re.compile("ingest ended with status 1 .*PARTITION_BUCKETS", re.DOTALL)
-    ):
+    with pytest.raises(PartError, match=re.compile("ingest ended with status 1 .*'many'", re.DOTALL)):
         stack.start()
 
     assert stack.parts == []

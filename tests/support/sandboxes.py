@@ -87,11 +87,11 @@ def start(
         ) -> LambdaRuntime:
             folder = tmp_path / f"sandbox-{next(numbers)}"
             folder.mkdir()
-            variables = functions.variables(function, aws, server.url, {})
+            variables = functions.variables(function, aws, functions.treasure_data_at(server.url))
             runtime = LambdaRuntime(
                 artifacts / function.name,
                 function.handler,
-                environment={**variables, **functions.sandbox(function, endpoint or aws.endpoint)},
+                environment={**variables, **functions.lambda_variables(function, endpoint or aws.endpoint)},
                 libraries=runtime_libraries,
                 folder=folder,
                 timeout=timeout,
