@@ -210,7 +210,7 @@ def build(environment: Mapping[str, str]) -> Ingest:
     settings = IngestSettings.from_environment(environment)
     clock = SystemClock()
     metrics = Metrics()
-    metrics.set_default_dimensions(stage=environment.get("STAGE", "none"))
+    metrics.set_default_dimensions(stage=settings.stage)
     journal = PowertoolsJournal(Logger(), metrics, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
     credentials = aws_client.credentials_of(environment)
