@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import contenders, services
+from local import functions
+from local.resources import Resources
 from ops.package import package
 from shared import write_key
 from tests.support.artifacts import ARCHITECTURE, link_runtime
@@ -94,16 +96,9 @@ class Sandboxes:
             yield sandbox
 
     def _environment(self) -> Mapping[str, str]:
-        return {
-            "AWS_ENDPOINT_URL": self._url,
-            "TD_API_SERVER": self._url,
-            "STREAM_NAME": "events",
-            "OVERFLOW_QUEUE_URL": f"{self._url}/queue",
-            "WRITE_KEY_SECRET": "keys",
-            "STAGE": "benchmark",
-            "POWERTOOLS_SERVICE_NAME": "ingest",
-            "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-        }
+        resources = Resources(self._url, f"{self._url}/queue")
+        variables = functions.variables(functions.INGEST, resources, {"Stage": "benchmark"})
+        return {**variables, "AWS_ENDPOINT_URL": self._url, "TD_API_SERVER": self._url}
 
 
 @contextmanager
