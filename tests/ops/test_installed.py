@@ -170,7 +170,9 @@ def test_the_local_stack_runs_far_from_the_repository(with_local: Installation, 
 def test_the_development_environment_has_every_requirement(extra: str) -> None:
     """requirements/dev.txt pins everything that an installation requires."""
     pinned = set(
-        re.findall(r"^([a-z0-9.-]+)(?:\[[^]]*\])?==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
+        re.findall(
+            r"^([a-z0-9.-]+)(?:\[[^]]*\])?==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE
+        )
     )
 
     assert set() == {canonicalize_name(Requirement(text).name) for text in requirements(extra)} - pinned
