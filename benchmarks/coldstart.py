@@ -6,7 +6,7 @@ from typing import NamedTuple
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.ingest import requests
 from benchmarks.report import Report, times
-from benchmarks.sandboxes import BARE, BOTO3_ONLY, RESOLVER, SLUICE, Contender, Sandboxes, sandboxes, spent
+from benchmarks.runtimes import BARE, BOTO3_ONLY, RESOLVER, SLUICE, Contender, Runtimes, runtimes, spent
 
 CONTENDERS = (SLUICE, BOTO3_ONLY, BARE, RESOLVER)
 ROUNDS = 11
@@ -39,10 +39,10 @@ def run(report: Report) -> None:
         " the connection to the stream."
     )
     found: dict[Contender, list[Start]] = {contender: [] for contender in CONTENDERS}
-    with sandboxes() as place:
+    with runtimes() as started:
         for _ in range(ROUNDS + 1):
             for contender, starts in found.items():
-                starts.append(_start(place, contender))
+                starts.append(_start(started, contender))
     medians = {
         contender: Start(*(median(column) for column in zip(*starts[1:], strict=True)))
         for contender, starts in found.items()
@@ -67,9 +67,9 @@ def run(report: Report) -> None:
     report.chart("coldstart", "CPU of a cold start", bars("CPU of a cold start", [_group(medians)]))
 
 
-def _start(place: Sandboxes, contender: Contender) -> Start:
+def _start(started: Runtimes, contender: Contender) -> Start:
     event, data_bytes = requests()["one pixel"]
-    with place.running(contender, data_bytes) as sandbox:
+    with started.running(contender, data_bytes) as sandbox:
         told = sandbox.invoke({})
         if not isinstance(told, dict) or "cpu" not in told:
             raise RuntimeError(told)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.ingest_parts import parts
 from benchmarks.report import Report, times
-from benchmarks.sandboxes import (
+from benchmarks.runtimes import (
     BARE,
     DIRECT,
     DIRECT_BY_HAND,
@@ -17,7 +17,7 @@ from benchmarks.sandboxes import (
     RESOLVER,
     SLUICE,
     Contender,
-    sandboxes,
+    runtimes,
     spent,
 )
 from doubles.http_api import Request, event_of
@@ -67,13 +67,13 @@ def run(report: Report) -> None:
         " that answers at once over plain HTTP, so that what is counted is the handler's own."
     )
     measured: dict[str, dict[Contender, float]] = {}
-    with sandboxes() as place, ExitStack() as running:
+    with runtimes() as factory, ExitStack() as running:
         for name, (event, data_bytes) in requests().items():
             started = {
-                contender: running.enter_context(place.running(contender, data_bytes))
+                contender: running.enter_context(factory.running(contender, data_bytes))
                 for contender in CONTENDERS
             }
-            measured[name] = _in_turn(started, event)
+            measured[name] = _interleaved(started, event)
     head = ["request", *(contender.label for contender in CONTENDERS)]
     report.table(
         head,
@@ -102,7 +102,7 @@ def run(report: Report) -> None:
     report.chart("ingest", "CPU of one request", bars("CPU of one request", _groups(measured)))
 
 
-def _in_turn(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:
+def _interleaved(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:
     seconds: dict[Contender, list[float]] = {contender: [] for contender in started}
     for _ in range(ROUNDS + 1):
         for contender, sandbox in started.items():

@@ -8,19 +8,19 @@ import os
 
 from moto.server import ThreadedMotoServer
 
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
 
 def main() -> None:
     """Serve until the starter ends."""
-    lifeline = Lifeline()
+    parent = ParentWatch()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     os.environ["MOTO_PORT"] = str(port)  # the queue's URL names it
-    lifeline.ready(endpoint=f"http://{host}:{port}")
-    lifeline.wait()
+    parent.ready(endpoint=f"http://{host}:{port}")
+    parent.wait()
     os._exit(0)  # its threads are not worth waiting for: everything is in memory
 
 

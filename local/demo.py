@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local import found
+from local import outcomes
 from local.accounts import ACCOUNTS
-from local.interrupt import end_in_order
+from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
 from local.report import Meter, show
-from local.sender import Sent, send
+from local.sender import Exchange, send
 from local.stack import PartError, Stack
 
 _VISITORS = 6
@@ -25,29 +25,31 @@ _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.3
 
 
-def replay(stack: Stack, requests: Iterable[RecordedRequest], sent: Callable[[Sent], None]) -> Reconciliation:
+def send_recording(
+    stack: Stack, requests: Iterable[RecordedRequest], sent: Callable[[Exchange], None]
+) -> Reconciliation:
     """Send the requests as several visitors do, and return what their answers say."""
     reconciliation = Reconciliation()
 
-    def count(one: Sent) -> None:
-        reconciliation.count_sent(one, ACCOUNTS)
+    def count(one: Exchange) -> None:
+        reconciliation.count_exchange(one, ACCOUNTS)
         sent(one)
 
     send(stack.addresses.gateway, requests, _VISITORS, count)
     return reconciliation
 
 
-def look(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
+def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
     """Count what has become of it by now."""
     made = stack.resources
-    reconciliation.count_found(
-        found.delivered(stack.rows_file),
-        found.set_aside(made.client("s3"), made.aside_bucket, ACCOUNTS),
+    reconciliation.count_outcomes(
+        outcomes.delivered(stack.rows_file),
+        outcomes.set_aside(made.client("s3"), made.aside_bucket, ACCOUNTS),
         observer.in_flight(),
     )
 
 
-def follow(
+def wait_for_outcomes(
     stack: Stack,
     reconciliation: Reconciliation,
     looked: Callable[[int], None],
@@ -68,7 +70,7 @@ def follow(
     before, changed = reconciliation.outstanding, time.monotonic()
     while True:
         stack.check()
-        look(stack, observer, reconciliation)
+        count_outcomes(stack, observer, reconciliation)
         looked(reconciliation.accepted.total() - reconciliation.outstanding)
         if reconciliation.outstanding != before:
             before, changed = reconciliation.outstanding, time.monotonic()
@@ -105,9 +107,9 @@ def run(
         )
         console.print(f"Sending {len(requests):,} requests as a browser made them …")
         with Meter(console, "sent", len(requests)) as meter:
-            reconciliation = replay(stack, requests, lambda _: meter.add(1))
+            reconciliation = send_recording(stack, requests, lambda _: meter.add(1))
         with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
-            follow(stack, reconciliation, meter.set, patience)
+            wait_for_outcomes(stack, reconciliation, meter.set, patience)
     show(reconciliation, console)
     console.print(f"\nThe whole run took {time.monotonic() - started:.1f} s.")
     return reconciliation.adds_up
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--requests", type=Path, default=REQUESTS, metavar="FILE", help="another recording")
     parser.add_argument("--times", type=int, default=1, help="how often to send it (default: once)")
     options = parser.parse_args()
-    end_in_order()
+    exit_on_signals()
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     try:

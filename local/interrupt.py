@@ -5,7 +5,7 @@ import sys
 from types import FrameType
 
 
-def end_in_order() -> None:
+def exit_on_signals() -> None:
     """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that context managers end what they started.
 
     SIGINT is Ctrl-C even where a shell started the command in the background and had it ignored.

@@ -59,14 +59,14 @@ class Observer:
     """
 
     def __init__(self, stack: Stack) -> None:
-        made = stack.resources
+        resources = stack.resources
         self._stack = stack
-        self._made = made
-        self._kinesis = made.client("kinesis")
-        self._dynamodb = made.client("dynamodb")
-        self._s3 = made.client("s3")
-        self._sqs = made.client("sqs")
-        self._chains = Shards(self._kinesis, made.stream, SystemClock())
+        self._resources = resources
+        self._kinesis = resources.client("kinesis")
+        self._dynamodb = resources.client("dynamodb")
+        self._s3 = resources.client("s3")
+        self._sqs = resources.client("sqs")
+        self._chains = Shards(self._kinesis, resources.stream, SystemClock())
         self._shards: dict[str, _Shard] = {}
         self._lock = threading.Lock()
 
@@ -123,7 +123,7 @@ class Observer:
         }
 
     def _follow(self) -> None:
-        for listed in self._kinesis.list_shards(StreamName=self._made.stream)["Shards"]:
+        for listed in self._kinesis.list_shards(StreamName=self._resources.stream)["Shards"]:
             name = listed["ShardId"]
             if name not in self._shards:
                 self._shards[name] = _Shard(name, self._chains.chain(name))
@@ -134,7 +134,7 @@ class Observer:
         start = {"ShardIteratorType": "TRIM_HORIZON"}
         if shard.position:
             start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": shard.position}
-        stream = {"StreamName": self._made.stream, "ShardId": shard.name}
+        stream = {"StreamName": self._resources.stream, "ShardId": shard.name}
         iterator = self._kinesis.get_shard_iterator(**stream, **start)["ShardIterator"]
         while iterator:
             answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
@@ -150,7 +150,7 @@ class Observer:
     def _settle(self, shard: _Shard) -> None:
         """Follow the chain from its settled beginning on."""
         answer = self._dynamodb.query(
-            TableName=self._made.ledger_table,
+            TableName=self._resources.ledger_table,
             KeyConditionExpression="pk = :pk AND sk >= :sk",
             ExpressionAttributeValues={":pk": {"S": shard.chain}, ":sk": {"S": shard.settled}},
             ConsistentRead=True,
@@ -168,7 +168,7 @@ class Observer:
     def _aside(self) -> list[dict[str, Any]]:
         """Return what is set aside by kind and reason."""
         rows: Counter[tuple[str, str]] = Counter()
-        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._made.aside_bucket):
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._resources.aside_bucket):
             for item in page.get("Contents", []):
                 _, kind, account, table, name = item["Key"].split("/")
                 rows[kind.replace("_", " "), f"{account}/{table}"] += int(name.partition("-")[0])
@@ -180,7 +180,9 @@ class Observer:
             "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
         )
-        answer = self._sqs.get_queue_attributes(QueueUrl=self._made.queue_url, AttributeNames=list(names))
+        answer = self._sqs.get_queue_attributes(
+            QueueUrl=self._resources.queue_url, AttributeNames=list(names)
+        )
         return sum(int(answer["Attributes"].get(name, 0)) for name in names)
 
     def _ask(self, target: str) -> Any:

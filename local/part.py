@@ -18,7 +18,7 @@ class PartError(Exception):
 
 
 class Part:
-    """A Python module that runs as a process of its own and reports through a `local.lifeline.Lifeline`."""
+    """A Python module that runs as a process of its own and reports through a `local.parent_watch.ParentWatch`."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path

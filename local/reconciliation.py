@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from local.sender import Sent
+from local.sender import Exchange
 from shared.accounts import Account
 
 NOWHERE = "(no account)"
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Outcome:
     """Rows that were found somewhere.
 
     Attributes:
@@ -52,7 +52,7 @@ class Reconciliation:
         rejected: events that were rejected, by code.
         accepted: events that were accepted, by place.
         delivered: rows in Treasure Data, by place.
-        aside: rows that are set aside, by place.
+        set_aside: rows that are set aside, by place.
         dead_letters: of these, the rows for good, by reason.
         in_flight: what will change yet, by what it is: records, messages, spans, and rows that are aside for a while.
     """
@@ -64,16 +64,16 @@ class Reconciliation:
     rejected: Counter[str] = field(default_factory=Counter)
     accepted: Counter[Place] = field(default_factory=Counter)
     delivered: Counter[Place] = field(default_factory=Counter)
-    aside: Counter[Place] = field(default_factory=Counter)
+    set_aside: Counter[Place] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     in_flight: dict[str, int] = field(default_factory=dict)
     _accepted_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
-    _found_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    _outcome_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
 
-    def count_sent(self, sent: Sent, accounts: Mapping[str, Account]) -> None:
+    def count_exchange(self, sent: Exchange, accounts: Mapping[str, Account]) -> None:
         """Add a request and its answer."""
         self.requests += 1
-        verdict = sent.verdict
+        verdict = sent.acknowledgement
         if sent.fault:
             self.faults.append(f"{sent.request.step}: {sent.fault}")
         elif verdict.refused:
@@ -87,17 +87,17 @@ class Reconciliation:
             if event.event_id:
                 self._accepted_ids[place, event.event_id] += 1
 
-    def count_found(
-        self, delivered: Iterable[Found], aside: Iterable[Found], in_flight: Mapping[str, int]
+    def count_outcomes(
+        self, delivered: Iterable[Outcome], set_aside: Iterable[Outcome], in_flight: Mapping[str, int]
     ) -> None:
         """Set what was found, in place of what was found before."""
-        self.delivered, self.aside, self.dead_letters = Counter(), Counter(), Counter()
-        self._found_ids = Counter()
+        self.delivered, self.set_aside, self.dead_letters = Counter(), Counter(), Counter()
+        self._outcome_ids = Counter()
         flight = Counter(in_flight)
-        for rows, counts in ((delivered, self.delivered), (aside, self.aside)):
+        for rows, counts in ((delivered, self.delivered), (set_aside, self.set_aside)):
             for found in rows:
                 counts[found.place] += len(found.event_ids)
-                self._found_ids.update((found.place, event_id) for event_id in found.event_ids)
+                self._outcome_ids.update((found.place, event_id) for event_id in found.event_ids)
                 if found.kind == DEAD_LETTER:
                     self.dead_letters[found.reason] += len(found.event_ids)
                 elif found.kind:
@@ -107,20 +107,21 @@ class Reconciliation:
     @property
     def places(self) -> list[Place]:
         """All places, in order."""
-        return sorted({*self.accepted, *self.delivered, *self.aside})
+        return sorted({*self.accepted, *self.delivered, *self.set_aside})
 
     @property
     def differences(self) -> dict[Place, int]:
         """Events that are missing, by place; more than there should be are below zero."""
         balance = {
-            place: self.accepted[place] - self.delivered[place] - self.aside[place] for place in self.places
+            place: self.accepted[place] - self.delivered[place] - self.set_aside[place]
+            for place in self.places
         }
         return {place: count for place, count in balance.items() if count}
 
     @property
     def outstanding(self) -> int:
         """How many accepted events are not found yet."""
-        return self.accepted.total() - self.delivered.total() - self.aside.total()
+        return self.accepted.total() - self.delivered.total() - self.set_aside.total()
 
     @property
     def settled(self) -> bool:
@@ -130,15 +131,15 @@ class Reconciliation:
     @property
     def adds_up(self) -> bool:
         """Whether each accepted event is one row or one row that is set aside, and nothing is on its way."""
-        return not self.faults and not self.differences and self.settled and not self.odd_ids
+        return not self.faults and not self.differences and self.settled and not self.mismatched_ids
 
     @property
-    def odd_ids(self) -> dict[tuple[Place, str], int]:
+    def mismatched_ids(self) -> dict[tuple[Place, str], int]:
         """Events by place and id that are missing (above zero) or there too often (below); of those that brought an id."""
         odd = {}
         for key, count in self._accepted_ids.items():
-            if self._found_ids[key] != count:
-                odd[key] = count - self._found_ids[key]
+            if self._outcome_ids[key] != count:
+                odd[key] = count - self._outcome_ids[key]
         return odd
 
 

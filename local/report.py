@@ -83,7 +83,7 @@ def _places(reconciliation: Reconciliation) -> Table:
             place.database if place.database != before else "",
             place.table,
             *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
-            _number(reconciliation.aside[place]),
+            _number(reconciliation.set_aside[place]),
             f"[red]{missing:,}[/]" if missing else "",
         )
         before = place.database
@@ -135,11 +135,11 @@ def _verdict(reconciliation: Reconciliation) -> list[str]:
     for place, count in reconciliation.differences.items():
         how = "missing" if count > 0 else "too many"
         lines.append(f"{place.database}.{place.table}: {abs(count):,} {how}")
-    for (place, event_id), count in list(reconciliation.odd_ids.items())[:_SHOWN]:
+    for (place, event_id), count in list(reconciliation.mismatched_ids.items())[:_SHOWN]:
         how = "not found" if count > 0 else "found more than once"
         lines.append(f"{place.database}.{place.table}: event {event_id} {how}")
-    if len(reconciliation.odd_ids) > _SHOWN:
-        lines.append(f"… and {len(reconciliation.odd_ids) - _SHOWN:,} more events")
+    if len(reconciliation.mismatched_ids) > _SHOWN:
+        lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
         lines.append("something is still on its way")
     return lines

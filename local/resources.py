@@ -1,4 +1,4 @@
-"""What the functions stand on, made anew in an empty AWS on this machine."""
+"""What the functions stand on, resources anew in an empty AWS on this machine."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def _session() -> Session:
     )
 
 
-def make(
+def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
     """Make everything and return its names.
@@ -113,12 +113,12 @@ def make(
         ClientError: AWS refused one of them.
     """
     queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
-    made = Resources(endpoint, queue["QueueUrl"])
-    made.client("kinesis").create_stream(StreamName=made.stream, ShardCount=shards)
-    made.client("s3").create_bucket(Bucket=made.aside_bucket)
-    made.client("dynamodb").create_table(TableName=made.ledger_table, **LEDGER)
-    secrets = made.client("secretsmanager")
-    secrets.create_secret(Name=made.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
-    secrets.create_secret(Name=made.td_api_key_secret, SecretString=td_api_key)
-    secrets.create_secret(Name=made.redis_url_secret, SecretString=redis_url)
-    return made
+    resources = Resources(endpoint, queue["QueueUrl"])
+    resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
+    resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
+    resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)
+    secrets = resources.client("secretsmanager")
+    secrets.create_secret(Name=resources.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
+    secrets.create_secret(Name=resources.td_api_key_secret, SecretString=td_api_key)
+    secrets.create_secret(Name=resources.redis_url_secret, SecretString=redis_url)
+    return resources

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from local.exchange import Verdict, verdict
+from local.acknowledgement import Acknowledgement, read_acknowledgement
 from local.recording import RecordedRequest
 
 _TIMEOUT_SECONDS = 30.0
@@ -15,23 +15,25 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Exchange:
     """A request that was sent, and what came back.
 
     Attributes:
         request: as it was recorded.
         status: of the answer, 0 where none came.
-        verdict: what the answer says of the events.
+        acknowledgement: what the answer says of the events.
         fault: why no verdict could be had; empty where there is one.
     """
 
     request: RecordedRequest
     status: int
-    verdict: Verdict
+    acknowledgement: Acknowledgement
     fault: str = ""
 
 
-def send(url: str, requests: Iterable[RecordedRequest], visitors: int, done: Callable[[Sent], None]) -> None:
+def send(
+    url: str, requests: Iterable[RecordedRequest], visitors: int, done: Callable[[Exchange], None]
+) -> None:
     """Send the requests in their order, and return when all are answered.
 
     Args:
@@ -65,7 +67,7 @@ def send(url: str, requests: Iterable[RecordedRequest], visitors: int, done: Cal
         thread.join()
 
 
-def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> Sent:
+def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> Exchange:
     try:
         connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
         connection.putheader("host", request.header("host"))
@@ -79,9 +81,9 @@ def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> S
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        return Sent(request, 0, Verdict(), f"no answer: {type(error).__name__}: {error}")
+        return Exchange(request, 0, Acknowledgement(), f"no answer: {type(error).__name__}: {error}")
     headers = {name.lower(): value for name, value in answer.getheaders()}
     try:
-        return Sent(request, answer.status, verdict(request, answer.status, headers, body))
+        return Exchange(request, answer.status, read_acknowledgement(request, answer.status, headers, body))
     except Exception as error:  # noqa: BLE001 -- an answer that cannot be understood is what is looked for
-        return Sent(request, answer.status, Verdict(), f"{type(error).__name__}: {error}")
+        return Exchange(request, answer.status, Acknowledgement(), f"{type(error).__name__}: {error}")

@@ -71,15 +71,15 @@ class Stack:
         self._record = record
         self._accounts = accounts
         self._parameters = dict(parameters or {})
-        self._made: Resources | None = None
+        self._resources: Resources | None = None
         self._addresses: Addresses | None = None
 
     @property
     def resources(self) -> Resources:
         """What was made in AWS."""
-        if self._made is None:
+        if self._resources is None:
             raise RuntimeError("the stack was not started")
-        return self._made
+        return self._resources
 
     @property
     def addresses(self) -> Addresses:
@@ -140,13 +140,13 @@ class Stack:
         # The first three stand on nothing, so they start side by side; the functions stand on all of them.
         aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.standin", str(self.rows_file)])
+        td = self._run("treasure-data", ["local.td_server", str(self.rows_file)])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             apply(redis, self._accounts, time.time())
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
-        self._made = resources.make(
+        self._resources = resources.create(
             endpoint,
             shards=self._shards,
             signing_secrets=SIGNING_SECRETS,
@@ -178,8 +178,10 @@ class Stack:
     def _run_function(self, function: Function, overrides: Mapping[str, str], *arguments: str) -> Part:
         environment = functions.lambda_variables(function, self.resources.endpoint)
         environment |= functions.variables(function, self.resources, overrides)
-        made = json.dumps(asdict(self.resources))
-        return self._run(function.service, ["local.sandbox", function.name, made, *arguments], environment)
+        described = json.dumps(asdict(self.resources))
+        return self._run(
+            function.service, ["local.function_host", function.name, described, *arguments], environment
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the addresses, the resources and the processes' ids, as JSON's types."""

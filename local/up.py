@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from local.accounts import KEYS
-from local.interrupt import end_in_order
+from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.page_server import Page, Server
 from local.stack import PartError, Stack
@@ -32,7 +32,7 @@ class AlreadyRunningError(Exception):
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
+def exclusive(home: Path) -> Iterator[None]:
     """Hold the folder, so that no second stack empties it.
 
     Raises:
@@ -59,7 +59,7 @@ def run(home: Path, console: Console) -> None:
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
-    with only_one(home), Stack(home / "stack") as stack:
+    with exclusive(home), Stack(home / "stack") as stack:
         observer = Observer(stack)
         gateway = stack.addresses.gateway
         site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
@@ -119,7 +119,7 @@ def main() -> None:
         help="where to keep everything (default: .local/)",
     )
     options = parser.parse_args()
-    end_in_order()
+    exit_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     try:
         run(options.home, console)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
 _ATTEMPTS = 5
 _START_SECONDS = 10
@@ -93,10 +93,10 @@ def _accepts(server: subprocess.Popen[bytes], port: int) -> bool:
 
 def main() -> None:
     """Run Valkey until the starter ends."""
-    lifeline = Lifeline()
+    parent = ParentWatch()
     server, port = start(Path(sys.argv[1]))
-    lifeline.ready(redis_url=f"redis://127.0.0.1:{port}/0")
-    lifeline.wait()
+    parent.ready(redis_url=f"redis://127.0.0.1:{port}/0")
+    parent.wait()
     server.terminate()
     server.wait()
 

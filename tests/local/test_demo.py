@@ -34,14 +34,14 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
     """Every accepted event becomes one row or one dead letter; one that Treasure Data loses afterwards is named."""
     with Stack(tmp_path / "stack") as stack:
         requests = [*recording.read(), orders("lost", "a"), orders("lost", "b")]
-        count = demo.replay(stack, requests, lambda _: None)
-        demo.follow(stack, count, lambda _: None)
+        count = demo.send_recording(stack, requests, lambda _: None)
+        demo.wait_for_outcomes(stack, count, lambda _: None)
         reconciled = copy.deepcopy(count)
         lose = {"database": "shop", "table": "lost", "begin": 1_764_000_000, "end": 1_764_000_001}
         urlopen(
             Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST")
         ).close()
-        demo.look(stack, Observer(stack), count)
+        demo.count_outcomes(stack, Observer(stack), count)
 
     assert reconciled.adds_up
     assert reconciled.delivered.total() > 400
@@ -49,7 +49,7 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
     assert {"missing_key", "invalid_key", "invalid_json"} <= set(reconciled.refused)
     assert {"invalid_table", "missing_table", "event_too_large", "not_an_object"} <= set(reconciled.rejected)
     assert not count.adds_up
-    assert {event_id for _, event_id in count.odd_ids} == {"a", "b"}
+    assert {event_id for _, event_id in count.mismatched_ids} == {"a", "b"}
 
 
 def test_a_worker_that_does_not_deliver_fails_the_demo(tmp_path: Path) -> None:

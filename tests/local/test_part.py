@@ -14,14 +14,14 @@ from local.part import Part, PartError
 
 CHILD = """
 import sys
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
-lifeline = Lifeline()
+parent = ParentWatch()
 if sys.argv[1] == "fails":
     raise SystemExit("no good reason")
 print("printed for the log")
-lifeline.ready(answer=42)
-lifeline.wait()
+parent.ready(answer=42)
+parent.wait()
 print("ended in order")
 """
 

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from local.accounts import KEYS
-from local.demo import replay
+from local.demo import send_recording
 from local.observer import Observer
 from local.recording import RecordedRequest
 from local.stack import PartError, Stack
@@ -53,7 +53,7 @@ def test_an_outage_of_redis_reaches_no_sender(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack") as stack:
         os.kill(stack.part("valkey").pid, signal.SIGTERM)
         stack.part("valkey").wait(5)
-        count = replay(stack, [pixel("held") for _ in range(5)], lambda _: None)
+        count = send_recording(stack, [pixel("held") for _ in range(5)], lambda _: None)
         waiting = Observer(stack).in_flight()
         pids = [part.pid for part in stack.parts]
 

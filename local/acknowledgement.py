@@ -14,12 +14,12 @@ from urllib.parse import parse_qs
 from local.recording import RecordedRequest
 
 
-class OddAnswerError(Exception):
+class InconsistentResponseError(Exception):
     """An answer contradicts itself or its request."""
 
 
 @dataclass(frozen=True, slots=True)
-class SentEvent:
+class AcceptedEvent:
     """An event that the answer calls accepted.
 
     Attributes:
@@ -34,7 +34,7 @@ class SentEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Acknowledgement:
     """What one answer says.
 
     Attributes:
@@ -43,12 +43,14 @@ class Verdict:
         refused: why the request as a whole was refused; empty where it was not.
     """
 
-    accepted: tuple[SentEvent, ...] = ()
+    accepted: tuple[AcceptedEvent, ...] = ()
     rejected: Counter[str] = field(default_factory=Counter)
     refused: str = ""
 
 
-def verdict(request: RecordedRequest, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+def read_acknowledgement(
+    request: RecordedRequest, status: int, headers: Mapping[str, str], body: bytes
+) -> Acknowledgement:
     """Return what the answer says of the request's events.
 
     Args:
@@ -58,36 +60,36 @@ def verdict(request: RecordedRequest, status: int, headers: Mapping[str, str], b
         body: of the answer.
 
     Raises:
-        OddAnswerError: the answer cannot be understood.
+        InconsistentResponseError: the answer cannot be understood.
     """
     if request.method == "OPTIONS":
-        return Verdict()
+        return Acknowledgement()
     if request.path == "/v1/events" and status in (200, 400, 413) and b'"rejected"' in body:
-        return _events_verdict(request, json.loads(body))
+        return _events_acknowledgement(request, json.loads(body))
     if "x-sluice-error" in headers:
-        return Verdict(refused=headers["x-sluice-error"])
+        return Acknowledgement(refused=headers["x-sluice-error"])
     if request.path == "/pixel.gif" and status == 200:
         query = parse_qs(request.target.partition("?")[2], keep_blank_values=True)
-        event = SentEvent(_account(query["k"][0]), query["t"][0], query.get("event_id", [""])[0])
-        return Verdict((event,))
+        event = AcceptedEvent(_account(query["k"][0]), query["t"][0], query.get("event_id", [""])[0])
+        return Acknowledgement((event,))
     if status >= 400:
-        return Verdict(refused=f"http_{status}")
-    raise OddAnswerError(f"{request.method} {request.path}: status {status}, {body[:200]!r}")
+        return Acknowledgement(refused=f"http_{status}")
+    raise InconsistentResponseError(f"{request.method} {request.path}: status {status}, {body[:200]!r}")
 
 
-def _events_verdict(request: RecordedRequest, answer: Mapping[str, Any]) -> Verdict:
+def _events_acknowledgement(request: RecordedRequest, answer: Mapping[str, Any]) -> Acknowledgement:
     key, events = _events(request)
     codes = {item["index"]: item["code"] for item in answer["rejected"]}
     accepted = tuple(
-        SentEvent(_account(key), event["table"], str(event.get("event_id", "")))
+        AcceptedEvent(_account(key), event["table"], str(event.get("event_id", "")))
         for index, event in enumerate(events)
         if index not in codes
     )
     if len(accepted) != answer["accepted"]:
-        raise OddAnswerError(
+        raise InconsistentResponseError(
             f"{len(events)} events were sent, {len(codes)} rejected and {answer['accepted']} accepted"
         )
-    return Verdict(accepted, Counter(codes.values()))
+    return Acknowledgement(accepted, Counter(codes.values()))
 
 
 def _events(request: RecordedRequest) -> tuple[str, list[Any]]:

@@ -49,7 +49,7 @@ DIRECT = Contender("td-client per event", "direct", _TD_CLIENT)
 DIRECT_BY_HAND = Contender("td-client, packed by hand", "direct_by_hand", _TD_CLIENT)
 
 
-class Sandboxes:
+class Runtimes:
     """Starts contenders' sandboxes beside stand-ins of AWS and Treasure Data that answer at once.
 
     Args:
@@ -102,10 +102,10 @@ class Sandboxes:
 
 
 @contextmanager
-def sandboxes() -> Iterator[Sandboxes]:
+def runtimes() -> Iterator[Runtimes]:
     """Build the ingest and let stand-ins answer while the block lasts."""
     with tempfile.TemporaryDirectory() as folder, services.running() as url:
-        yield Sandboxes(Path(folder), url)
+        yield Runtimes(Path(folder), url)
 
 
 class Spent(NamedTuple):

@@ -1,18 +1,18 @@
-"""Treasure Data's stand-in as a part of the local stack: `python -m local.standin FILE`."""
+"""Treasure Data's stand-in as a part of the local stack: `python -m local.td_server FILE`."""
 
 import sys
 
 from doubles.treasure_data import Server, TreasureData
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
 
 def main() -> None:
     """Serve until the starter ends; rows are kept in the file."""
-    lifeline = Lifeline()
+    parent = ParentWatch()
     td = TreasureData(sys.argv[1])
     with Server(td.handle) as server:
-        lifeline.ready(url=server.url)
-        lifeline.wait()
+        parent.ready(url=server.url)
+        parent.wait()
     td.close()
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgpack
 
-from local.reconciliation import Found, Place, place_of
+from local.reconciliation import Outcome, Place, place_of
 from shared.accounts import Account
 
 
-def delivered(file: Path) -> Iterator[Found]:
+def delivered(file: Path) -> Iterator[Outcome]:
     """Yield the rows that Treasure Data's stand-in has taken, import by import.
 
     Args:
@@ -25,10 +25,10 @@ def delivered(file: Path) -> Iterator[Found]:
     """
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as sql:
         for database, table, body in sql.execute('SELECT "database", "table", body FROM imports'):
-            yield Found(Place(database, table), _event_ids(gzip.decompress(body)))
+            yield Outcome(Place(database, table), _event_ids(gzip.decompress(body)))
 
 
-def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator[Found]:
+def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator[Outcome]:
     """Yield the rows that are set aside, object by object.
 
     Args:
@@ -43,7 +43,7 @@ def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator
             chunk = json.loads(header)
             ids = _event_ids(payload)
             place = place_of(chunk["account"], chunk["table"], accounts)
-            yield Found(place, ids, chunk["kind"], chunk["reason"])
+            yield Outcome(place, ids, chunk["kind"], chunk["reason"])
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:

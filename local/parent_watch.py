@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 
 
-class Lifeline:
+class ParentWatch:
     """The two pipes to the starter. Make it first: printing and signals are in order from then on."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Lifeline:
             signal.SIGINT, signal.SIG_IGN
         )  # Ctrl-C is for the starter, which ends the parts in order
         signal.signal(signal.SIGTERM, self._on_signal)
-        threading.Thread(target=self._watch, daemon=True, name="lifeline").start()
+        threading.Thread(target=self._watch, daemon=True, name="parent").start()
 
     def ready(self, **facts: object) -> None:
         """Say that this part serves now, and what others must know of it."""
