@@ -1,6 +1,6 @@
-"""A request, its answer, and what the two say of the events, read without the ingest's code.
+"""Reads from a request and its response which events were accepted, without using the ingest's code.
 
-The reconciliation rests on it: what a sender may believe was accepted.
+This is what a sender may rely on, and so what the reconciliation starts from.
 """
 
 import gzip
@@ -15,17 +15,17 @@ from local.recording import RecordedRequest
 
 
 class InconsistentResponseError(Exception):
-    """An answer contradicts itself or its request."""
+    """A response contradicts itself or its request."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """An event that the answer calls accepted.
+    """An event that the response reports as accepted.
 
     Attributes:
-        account: whose it is, by its write key.
-        table: the table it names.
-        event_id: its own id; empty where the sender gave none.
+        account: from the write key.
+        table: from the event.
+        event_id: from the event; empty if the sender gave none.
     """
 
     account: str
@@ -35,12 +35,12 @@ class AcceptedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """What one answer says.
+    """What one response says about the events of its request.
 
     Attributes:
-        accepted: the events that are accepted.
-        rejected: how many events were rejected, by code.
-        refused: why the request as a whole was refused; empty where it was not.
+        accepted: the accepted events.
+        rejected: number of rejected events by code.
+        refused: the code for which the whole request was refused; empty if it was not.
     """
 
     accepted: tuple[AcceptedEvent, ...] = ()
@@ -51,16 +51,16 @@ class Acknowledgement:
 def read_acknowledgement(
     request: RecordedRequest, status: int, headers: Mapping[str, str], body: bytes
 ) -> Acknowledgement:
-    """Return what the answer says of the request's events.
+    """Return what a response says about the events of its request.
 
     Args:
         request: what was sent.
-        status: of the answer.
-        headers: of the answer, their names in lower case.
-        body: of the answer.
+        status: of the response.
+        headers: of the response, with names in lower case.
+        body: of the response.
 
     Raises:
-        InconsistentResponseError: the answer cannot be understood.
+        InconsistentResponseError: the response cannot be interpreted.
     """
     if request.method == "OPTIONS":
         return Acknowledgement()
@@ -77,17 +77,17 @@ def read_acknowledgement(
     raise InconsistentResponseError(f"{request.method} {request.path}: status {status}, {body[:200]!r}")
 
 
-def _events_acknowledgement(request: RecordedRequest, answer: Mapping[str, Any]) -> Acknowledgement:
+def _events_acknowledgement(request: RecordedRequest, response: Mapping[str, Any]) -> Acknowledgement:
     key, events = _events(request)
-    codes = {item["index"]: item["code"] for item in answer["rejected"]}
+    codes = {item["index"]: item["code"] for item in response["rejected"]}
     accepted = tuple(
         AcceptedEvent(_account(key), event["table"], str(event.get("event_id", "")))
         for index, event in enumerate(events)
         if index not in codes
     )
-    if len(accepted) != answer["accepted"]:
+    if len(accepted) != response["accepted"]:
         raise InconsistentResponseError(
-            f"{len(events)} events were sent, {len(codes)} rejected and {answer['accepted']} accepted"
+            f"{len(events)} events sent, but {len(codes)} rejected and {response['accepted']} accepted"
         )
     return Acknowledgement(accepted, Counter(codes.values()))
 
@@ -95,14 +95,14 @@ def _events_acknowledgement(request: RecordedRequest, answer: Mapping[str, Any])
 def _events(request: RecordedRequest) -> tuple[str, list[Any]]:
     body = gzip.decompress(request.body) if request.header("content-encoding") == "gzip" else request.body
     content = json.loads(body)
-    outer = content if isinstance(content, dict) else {}
-    events = outer.get("events", content)
+    wrapper = content if isinstance(content, dict) else {}
+    events = wrapper.get("events", content)
     query = parse_qs(request.target.partition("?")[2])
     key = (
         request.header("authorization").removeprefix("Bearer ")
         or request.header("x-write-key")
         or query.get("k", [""])[0]
-        or outer.get("write_key", "")
+        or wrapper.get("write_key", "")
     )
     return key, events if isinstance(events, list) else [events]
 

@@ -1,6 +1,6 @@
-"""One function as a part of the local stack: `python -m local.function_host FUNCTION RESOURCES`.
+"""One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES`.
 
-The environment is the function's own, as in Lambda's sandbox. What calls it, and how, depends on the function.
+The environment variables are the function's own, as in Lambda. What invokes it depends on the function.
 """
 
 import argparse
@@ -38,29 +38,29 @@ Handler = Callable[[dict[str, Any], Any], Any]
 
 
 def load(function: Function) -> Handler:
-    """Return the function's handler, imported as Lambda's runtime imports it."""
+    """Import the function's handler as Lambda's runtime does, and return it."""
     module, _, name = function.handler.rpartition(".")
     handler: Handler = getattr(importlib.import_module(module), name)
     return handler
 
 
 def serve_ingest(handler: Handler, parent: ParentWatch, record: Path | None) -> None:
-    """Put the function behind the gateway."""
-    with ExitStack() as ended, Gateway(handler, record=_recorder(ended, record)) as gateway:
+    """Serve the function behind the gateway."""
+    with ExitStack() as files, Gateway(handler, record=_recorder(files, record)) as gateway:
         parent.ready(url=gateway.url)
         parent.wait()
 
 
-def _recorder(ended: ExitStack, path: Path | None) -> Record:
-    """Return what writes each request down, if there is where to."""
+def _recorder(files: ExitStack, path: Path | None) -> Record:
+    """Return a callback that appends each request to the file, or does nothing if there is none."""
     if path is None:
         return lambda *_: None
-    file = ended.enter_context(path.open("a"))
-    one_at_a_time = threading.Lock()
+    file = files.enter_context(path.open("a"))
+    lock = threading.Lock()
 
     def record(method: str, target: str, headers: Any, body: bytes, event: Any) -> None:
         line = {"method": method, "target": target, "headers": headers, "body": b64encode(body).decode()}
-        with one_at_a_time:
+        with lock:
             file.write(json.dumps(line | {"event": event}) + "\n")
             file.flush()
 
@@ -70,7 +70,7 @@ def _recorder(ended: ExitStack, path: Path | None) -> Record:
 def serve_worker(
     handler: Handler, parent: ParentWatch, resources: Resources, window: float, invoked_at: str
 ) -> None:
-    """Put the function behind the stream, whose batches may fill for `window` seconds."""
+    """Invoke the function with batches of the stream, which may fill for `window` seconds."""
     deployed = functions.event_source(WORKER, "Stream", resources)
     mapping = Mapping(
         event_source_arn=deployed["Stream"],
@@ -96,13 +96,13 @@ def serve_worker(
 def serve_redrive(
     invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, invoked_at: str
 ) -> None:
-    """Call the function every that many seconds."""
+    """Invoke the function on a schedule."""
 
     def call() -> None:
         try:
             invoke(_scheduled_event())
-        except Exception:  # noqa: BLE001 -- Lambda survives whatever a function raises
-            _log.exception("a scheduled run failed; the next one comes by itself")
+        except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
+            _log.exception("a scheduled run failed; the next one starts on schedule")
 
     parent.ready(invoke=invoked_at)
     parent.wait(call, seconds)
@@ -111,7 +111,7 @@ def serve_redrive(
 def serve_drain(
     invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, invoked_at: str
 ) -> None:
-    """Put the function behind the overflow queue."""
+    """Invoke the function with messages of the overflow queue."""
     source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
 
     def poll() -> None:
@@ -119,7 +119,7 @@ def serve_drain(
             while source.poll():
                 pass
         except (BotoCoreError, ClientError):
-            _log.exception("the queue cannot be read")
+            _log.exception("cannot read the queue")
 
     parent.ready(invoke=invoked_at)
     parent.wait(poll, _QUEUE_REST_SECONDS)
@@ -132,7 +132,7 @@ def serve(
     resources: Resources,
     options: argparse.Namespace,
 ) -> None:
-    """Put the function behind what calls it, and behind Lambda's own API, with which people call it."""
+    """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
     api = InvocationApi(function.name, invoke).start()
     if function is WORKER:
         serve_worker(load(function), parent, resources, options.window, api.url)
@@ -146,7 +146,7 @@ def serve(
 
 
 def _scheduled_event() -> dict[str, Any]:
-    """Return what EventBridge's schedule sends."""
+    """Return the event of an EventBridge schedule."""
     return {
         "version": "0",
         "id": str(uuid4()),
@@ -176,17 +176,17 @@ def _invoker(function: Function, handler: Handler) -> Callable[[dict[str, Any]],
 
 
 def main() -> None:
-    """Run the function until the starter ends."""
+    """Run the function until the parent process ends."""
     parent = ParentWatch()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser()
     parser.add_argument("function", choices=FUNCTIONS)
     parser.add_argument("resources", type=json.loads, help="the resources")
-    parser.add_argument("--record", type=Path, help="write down the gateway's requests here")
-    parser.add_argument("--every", type=float, default=30.0, help="seconds between two scheduled runs")
+    parser.add_argument("--record", type=Path, help="append the gateway's requests to this file")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between scheduled runs")
     parser.add_argument(
-        "--window", type=float, default=1.0, help="seconds for which the worker's batches may fill"
+        "--window", type=float, default=1.0, help="seconds that the worker's batches may fill"
     )
     options = parser.parse_args()
     function, resources = FUNCTIONS[options.function], Resources(**options.resources)
@@ -196,7 +196,7 @@ def main() -> None:
     else:
         invoke = _invoker(function, handler)
         serve(function, invoke, parent, resources, options)
-    os._exit(0)  # no invocation is waited for: functions are to survive being killed at any moment
+    os._exit(0)  # do not wait for invocations: functions must survive being killed at any moment
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Lambda functions of template.yaml: how Lambda would run each, with the local stack's resources."""
+"""The Lambda functions of template.yaml, and the environment that each has in the local stack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from local.resources import CREDENTIALS, REGION, Resources
 from local.template import TEMPLATE
 
 _LOCAL = {"Stage": "local", "Network": "external"}
-"""Parameters that the local stack sets: Redis is found by its URL, as one outside of AWS is."""
+"""Parameters that the local stack sets. Its Redis has a URL, as an external one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def _read(name: str) -> Function:
 
 
 FUNCTIONS = {name: _read(name) for name in TEMPLATE.logical_ids("AWS::Serverless::Function")}
-"""All of them, by logical id."""
+"""By logical id."""
 
 INGEST = FUNCTIONS["IngestFunction"]
 WORKER = FUNCTIONS["WorkerFunction"]

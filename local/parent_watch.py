@@ -1,8 +1,8 @@
-"""What ties a part of the local stack to the process that started it, seen from the part.
+"""Ties a part of the local stack to the process that started it. The part uses this; `local.part` is the other end.
 
-A part's standard output is a pipe on which it says once, in one line of JSON, that it is ready; what it prints
-afterwards goes to standard error, its log. Its standard input is a pipe that nobody writes to: it ends with the
-starter, however that ends, so no part outlives the stack.
+The part's standard output is a pipe. On it the part reports once, as one line of JSON, that it is ready; after that, its
+output goes to standard error, which is its log. Its standard input is a pipe that nobody writes to. The pipe closes
+when the parent process ends, however it ends, so no part outlives the stack.
 """
 
 import io
@@ -17,7 +17,7 @@ from types import FrameType
 
 
 class ParentWatch:
-    """The two pipes to the starter. Make it first: printing and signals are in order from then on."""
+    """The two pipes to the parent process. Create it first: it also redirects output and installs signal handlers."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -26,27 +26,24 @@ class ParentWatch:
         os.dup2(2, 1)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is for the starter, which ends the parts in order
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it stops the parts
         signal.signal(signal.SIGTERM, self._on_signal)
-        threading.Thread(target=self._watch, daemon=True, name="parent").start()
+        threading.Thread(target=self._watch, daemon=True, name="parent watch").start()
 
     def ready(self, **facts: object) -> None:
-        """Say that this part serves now, and what others must know of it."""
+        """Report that this part is ready, with the facts that other parts need."""
         self._answer.write(json.dumps(facts) + "\n")
         self._answer.close()
 
     def wait(self, beat: Callable[[], None] = lambda: None, seconds: float | None = None) -> None:
-        """Return when this part is to end; until then call `beat` every that many seconds."""
+        """Block until this part must end. With `seconds`, call `beat` at that interval."""
         while not self._ended.wait(seconds):
             beat()
 
     def _watch(self) -> None:
-        select.select([0, self._signals], [], [])  # nobody writes to 0: readable is ended
+        select.select([0, self._signals], [], [])  # nobody writes to 0, so readable means closed
         self._ended.set()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        os.write(
-            self._signalled, b"!"
-        )  # setting the event here could wait for its lock, which this thread may hold
+        # do not set the event here: this thread may hold its lock
+        os.write(self._signalled, b"!")

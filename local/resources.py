@@ -1,4 +1,4 @@
-"""What the functions stand on, resources anew in an empty AWS on this machine."""
+"""The AWS resources that the functions use, created in an empty AWS on this machine."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _CONFIG = Config(
     connect_timeout=2,
     read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 2},
-    proxies={},  # none is asked for this machine
+    proxies={},  # never use a proxy for loopback
 )
 
 _QUEUE, _LEDGER = TEMPLATE.properties("OverflowQueue"), TEMPLATE.properties("Ledger")
@@ -32,7 +32,7 @@ LEDGER: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The names of what template.yaml makes, and where AWS is."""
+    """The names of the resources, and the endpoint of AWS."""
 
     endpoint: str
     queue_url: str
@@ -54,7 +54,7 @@ class Resources:
         return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{self.queue_url.rpartition('/')[2]}"
 
     def references(self) -> dict[str, str]:
-        """Return what `!Ref` and `!GetAtt` of these resources give in the template, by what follows them."""
+        """Return the results of `!Ref` and `!GetAtt` in the template, by the name after them."""
         return {
             "Stream": self.stream,
             "Stream.Arn": self.stream_arn,
@@ -69,12 +69,12 @@ class Resources:
         }
 
     def client(self, service: str) -> Any:
-        """Return a client of one of AWS's services; threads may share it."""
+        """Return a boto3 client of an AWS service; threads may share it."""
         return client(service, self.endpoint)
 
 
 def client(service: str, endpoint: str) -> Any:
-    """Return a client of the service at that endpoint; threads may share it."""
+    """Return a boto3 client of an AWS service at an endpoint; threads may share it."""
     return _session().create_client(
         service,
         region_name=REGION,
@@ -87,7 +87,7 @@ def client(service: str, endpoint: str) -> Any:
 
 @cache
 def _session() -> Session:
-    """Return a session that knows nothing of this machine's profiles."""
+    """Return a session that ignores the AWS profiles of this machine."""
     return Session(
         {
             "profile": (None, None, None, None),
@@ -100,17 +100,17 @@ def _session() -> Session:
 def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Make everything and return its names.
+    """Create the resources of template.yaml and return their names.
 
     Args:
-        endpoint: where AWS is.
-        shards: of the stream.
-        signing_secrets: of write keys, by id.
-        td_api_key: Treasure Data's.
-        redis_url: of the accounts.
+        endpoint: of AWS.
+        shards: number of shards of the stream.
+        signing_secrets: secrets that sign write keys, by id.
+        td_api_key: API key of Treasure Data.
+        redis_url: of the Redis that holds the accounts.
 
     Raises:
-        ClientError: AWS refused one of them.
+        ClientError: AWS rejected a request.
     """
     queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
     resources = Resources(endpoint, queue["QueueUrl"])

@@ -1,4 +1,4 @@
-"""Sends recorded requests to a gateway, as several visitors at once."""
+"""Sends recorded requests to a gateway over several connections at once."""
 
 import http.client
 import queue
@@ -16,38 +16,38 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that was sent, and what came back.
+    """A request that was sent, and the response.
 
     Attributes:
-        request: as it was recorded.
-        status: of the answer, 0 where none came.
-        acknowledgement: what the answer says of the events.
-        fault: why no verdict could be had; empty where there is one.
+        request: the recorded request.
+        status: of the response; 0 if there was none.
+        acknowledgement: what the response says about the events.
+        error: why there is no acknowledgement; empty if there is one.
     """
 
     request: RecordedRequest
     status: int
     acknowledgement: Acknowledgement
-    fault: str = ""
+    error: str = ""
 
 
 def send(
-    url: str, requests: Iterable[RecordedRequest], visitors: int, done: Callable[[Exchange], None]
+    url: str, requests: Iterable[RecordedRequest], connections: int, done: Callable[[Exchange], None]
 ) -> None:
-    """Send the requests in their order, and return when all are answered.
+    """Send the requests in order, and return when each has a response.
 
     Args:
         url: the gateway's.
         requests: what to send.
-        visitors: how many connections send at once.
-        done: called, by one thread at a time, with each request as it is answered.
+        connections: how many to use at once.
+        done: called with each exchange when it is complete, by one thread at a time.
     """
     waiting: queue.SimpleQueue[RecordedRequest] = queue.SimpleQueue()
     for request in requests:
         waiting.put(request)
     one_at_a_time = threading.Lock()
 
-    def visit() -> None:
+    def send_waiting() -> None:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
         while True:
@@ -55,12 +55,14 @@ def send(
                 request = waiting.get_nowait()
             except queue.Empty:
                 break
-            sent = _send(connection, request)
+            exchange = _send(connection, request)
             with one_at_a_time:
-                done(sent)
+                done(exchange)
         connection.close()
 
-    threads = [threading.Thread(target=visit, name=f"visitor {number}") for number in range(visitors)]
+    threads = [
+        threading.Thread(target=send_waiting, name=f"connection {number}") for number in range(connections)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -77,13 +79,15 @@ def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> E
         if request.body or request.method == "POST":
             connection.putheader("content-length", str(len(request.body)))
         connection.endheaders(request.body or None)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        return Exchange(request, 0, Acknowledgement(), f"no answer: {type(error).__name__}: {error}")
-    headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Exchange(request, 0, Acknowledgement(), f"no response: {type(error).__name__}: {error}")
+    headers = {name.lower(): value for name, value in response.getheaders()}
     try:
-        return Exchange(request, answer.status, read_acknowledgement(request, answer.status, headers, body))
-    except Exception as error:  # noqa: BLE001 -- an answer that cannot be understood is what is looked for
-        return Exchange(request, answer.status, Acknowledgement(), f"{type(error).__name__}: {error}")
+        return Exchange(
+            request, response.status, read_acknowledgement(request, response.status, headers, body)
+        )
+    except Exception as error:  # noqa: BLE001 -- unreadable responses are what the demo looks for
+        return Exchange(request, response.status, Acknowledgement(), f"{type(error).__name__}: {error}")

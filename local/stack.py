@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine: its parts as processes, started and ended together."""
+"""Runs the whole pipeline on this machine: each part is a process, and all start and stop together."""
 
 import json
 import os
@@ -29,26 +29,26 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the parts of a running stack are."""
+    """The addresses of a running stack."""
 
     gateway: str
     treasure_data: str
     aws: str
     redis: str
     functions: Mapping[str, str]
-    """By logical id, where Lambda's Invoke API is; the ingest is behind the gateway alone."""
+    """The endpoint of Lambda's Invoke API for each function but the ingest, by logical id."""
 
 
 class Stack:
-    """Everything that stands between a request and a row. A context manager: started inside, ended behind.
+    """The whole pipeline. A context manager that starts and stops it.
 
     Args:
-        folder: where logs and Treasure Data's rows go; emptied at the start.
-        shards: of the stream.
-        redrive_seconds: how often what is set aside is sent again.
-        window_seconds: for which the worker's batches may fill; a deployed worker waits longer, here somebody watches.
-        record: where the gateway writes down each request, as one JSON object a line.
-        accounts: what Redis is filled with.
+        folder: for logs and the rows in Treasure Data; emptied at the start.
+        shards: number of shards of the stream.
+        redrive_seconds: how often to redrive what is set aside.
+        window_seconds: how long the worker's batches may fill. Shorter than when deployed, since somebody is watching.
+        record: file to which the gateway appends each request, as one JSON object per line.
+        accounts: the accounts in Redis.
         parameters: values of template parameters, where they differ from the local stack's.
     """
 
@@ -76,25 +76,25 @@ class Stack:
 
     @property
     def resources(self) -> Resources:
-        """What was made in AWS."""
+        """The AWS resources."""
         if self._resources is None:
             raise RuntimeError("the stack was not started")
         return self._resources
 
     @property
     def addresses(self) -> Addresses:
-        """Where the parts are."""
+        """The addresses of the parts."""
         if self._addresses is None:
             raise RuntimeError("the stack was not started")
         return self._addresses
 
     @property
     def rows_file(self) -> Path:
-        """The SQLite file with Treasure Data's rows."""
+        """The SQLite file with the rows in Treasure Data."""
         return self.folder / "treasure-data.sqlite"
 
     def start(self) -> None:
-        """Start all parts and return when requests are taken and delivered.
+        """Start all parts and return when events can be sent and are delivered.
 
         Raises:
             PartError: a part did not start; none is left running.
@@ -106,7 +106,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """End all parts that were started, the last first, and return when they have ended."""
+        """Stop all parts, in reverse order, and return when they have exited."""
         running, self.parts = self.parts, []
         for part in reversed(running):
             part.stop()
@@ -115,16 +115,16 @@ class Stack:
             part.wait(max(0.0, deadline - time.monotonic()))
 
     def check(self) -> None:
-        """Return when every part runs.
+        """Return if every part is running.
 
         Raises:
-            PartError: one ended.
+            PartError: one exited.
         """
         for part in self.parts:
             part.check()
 
     def part(self, name: str) -> Part:
-        """Return the part of that name."""
+        """Return the part with that name."""
         return next(part for part in self.parts if part.name == name)
 
     def __enter__(self) -> Self:
@@ -137,7 +137,7 @@ class Stack:
     def _start(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        # The first three stand on nothing, so they start side by side; the functions stand on all of them.
+        # These three depend on nothing, so they start in parallel; the functions depend on all of them.
         aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
         td = self._run("treasure-data", ["local.td_server", str(self.rows_file)])
@@ -184,7 +184,7 @@ class Stack:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the addresses, the resources and the processes' ids, as JSON's types."""
+        """Return addresses, resources and process ids, as JSON values."""
         return {
             **asdict(self.addresses),
             "resources": asdict(self.resources),
@@ -193,7 +193,7 @@ class Stack:
         }
 
     def save(self, path: Path, **more: str) -> None:
-        """Write `describe`'s answer, and more addresses, to a file, whole or not at all."""
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(self.describe() | more, indent=2) + "\n")
-        fresh.replace(path)
+        """Write the description, and more addresses, to a file atomically."""
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(self.describe() | more, indent=2) + "\n")
+        temporary.replace(path)

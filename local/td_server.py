@@ -1,4 +1,4 @@
-"""Treasure Data's stand-in as a part of the local stack: `python -m local.td_server FILE`."""
+"""The Treasure Data double, as one part of the local stack: `python -m local.td_server FILE`."""
 
 import sys
 
@@ -7,7 +7,7 @@ from local.parent_watch import ParentWatch
 
 
 def main() -> None:
-    """Serve until the starter ends; rows are kept in the file."""
+    """Serve until the parent process ends. Rows are stored in the file."""
     parent = ParentWatch()
     td = TreasureData(sys.argv[1])
     with Server(td.handle) as server:
