@@ -69,11 +69,11 @@ def _snowplow(events: float) -> float:
 
 ALTERNATIVES = (
     Alternative(
-        "an upload to Treasure Data per event",
+        "An upload to Treasure Data per event",
         "upload per event",
         _earlier,
         10 * _EARLIER_EVENTS,
-        "its bill: $200 for 10 million events in a month, taken as proportional",
+        "a bill of $200 for 10 million events in a month, assumed to be proportional",
         "everything; no buffer, nothing set aside",
     ),
     Alternative(

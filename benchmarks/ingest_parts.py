@@ -1,4 +1,4 @@
-"""Where a pixel's CPU goes in the ingest: its parts by themselves, in this process."""
+"""The CPU of a pixel in the ingest by part, each measured alone in this process."""
 
 import os
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ REPEATS = 500
 _CREDENTIALS = Credentials("benchmark", "benchmark")
 
 
-class _AtOnce:
-    """A stream and a store of secrets that cost nothing."""
+class _Immediate:
+    """Kinesis and Secrets Manager that cost nothing."""
 
     def put_record(self, **_arguments: Any) -> Mapping[str, str]:
         return {"SequenceNumber": "1"}
@@ -37,19 +37,19 @@ class _AtOnce:
 
 
 class _Silent:
-    """A journal that writes nothing."""
+    """A journal that discards everything."""
 
     def count(self, metric: str, number: int = 1) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def note(self, kind: str, code: str, **fields: Any) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def warn(self, kind: str, code: str, **fields: Any) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def fail(self, kind: str, error: BaseException) -> None:
-        """Raise it: nothing is to fail."""
+        """Raise the error: nothing may fail."""
         raise RuntimeError(kind) from error
 
     def flush(self) -> None:
@@ -57,7 +57,7 @@ class _Silent:
 
 
 def parts(event: dict[str, Any]) -> dict[str, float]:
-    """Return the CPU seconds of each part of a pixel's request, the event of which is given."""
+    """Return the CPU seconds of each part of a request, given as API Gateway's event."""
     clock = SystemClock()
     metrics = EphemeralMetrics(namespace="Sluice", service="ingest")
     metrics.set_default_dimensions(stage="benchmark")
@@ -93,7 +93,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
 
 
 def _handler(clock: SystemClock) -> Ingest:
-    silent, free = _Silent(), _AtOnce()
+    silent, free = _Silent(), _Immediate()
     settings = IngestSettings("events", "", "keys")
     keys = Keyring(free, "keys", clock, silent)
     queue = Overflow(lambda: None, "", silent)

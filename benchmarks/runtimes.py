@@ -1,4 +1,4 @@
-"""Handlers in Lambda's real runtime, each in a sandbox of its own: the built ingest, and those that it is compared with."""
+"""Runs the built ingest and the handlers that it is compared with in Lambda's runtime, each in its own process."""
 
 import json
 import os
@@ -23,12 +23,12 @@ _CONTENDERS = Path(contenders.__file__).parent
 
 
 class Contender(NamedTuple):
-    """One handler.
+    """A handler to measure.
 
     Attributes:
-        label: for people.
-        module: whose `handler` is measured.
-        packages: globs of what its zip would hold beside its own code; the ingest's is built.
+        label: its name in tables and charts.
+        module: the module with the function `handler`.
+        packages: globs of the packages in its zip; the ingest's zip is built instead.
     """
 
     label: str
@@ -50,11 +50,11 @@ DIRECT_BY_HAND = Contender("td-client, packed by hand", "direct_by_hand", _TD_CL
 
 
 class Runtimes:
-    """Starts contenders' sandboxes beside stand-ins of AWS and Treasure Data that answer at once.
+    """Starts handlers beside a double of AWS and Treasure Data that responds immediately.
 
     Args:
         folder: for builds and logs.
-        url: of the stand-ins.
+        url: of the double.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -69,11 +69,11 @@ class Runtimes:
 
     @contextmanager
     def running(self, contender: Contender, data_bytes: int = 0) -> Iterator[LambdaRuntime]:
-        """Run one sandbox while the block lasts.
+        """Run a handler for the duration of the block.
 
         Args:
-            contender: what runs there.
-            data_bytes: how many bytes the bare handler puts.
+            contender: the handler.
+            data_bytes: number of bytes that the bare handler puts.
         """
         code = self._folder / contender.module
         if not code.exists():
@@ -82,7 +82,7 @@ class Runtimes:
                 (source,) = Path(site.getsitepackages()[0]).glob(pattern)
                 (code / source.name).symlink_to(source)
         self._started += 1
-        folder = self._folder / f"sandbox-{self._started}"
+        folder = self._folder / f"runtime-{self._started}"
         folder.mkdir()
         environment = {
             **self._environment(),
@@ -92,8 +92,8 @@ class Runtimes:
         }
         with LambdaRuntime(
             code, "measured.handler", environment=environment, libraries=self._libraries, folder=folder
-        ) as sandbox:
-            yield sandbox
+        ) as runtime:
+            yield runtime
 
     def _environment(self) -> Mapping[str, str]:
         resources = Resources(self._url, f"{self._url}/queue")
@@ -103,25 +103,25 @@ class Runtimes:
 
 @contextmanager
 def runtimes() -> Iterator[Runtimes]:
-    """Build the ingest and let stand-ins answer while the block lasts."""
+    """Build the ingest, and run the double for the duration of the block."""
     with tempfile.TemporaryDirectory() as folder, services.running() as url:
         yield Runtimes(Path(folder), url)
 
 
 class Spent(NamedTuple):
-    """CPU seconds of one request, and the most memory that the sandbox's process has had, in MiB."""
+    """CPU seconds of one request, and the peak memory of the process in MiB."""
 
     cpu: float
     peak_mib: float
 
 
-def spent(sandbox: LambdaRuntime, event: object, repeats: int) -> Spent:
-    """Let a sandbox's handler answer a request so many times.
+def spent(runtime: LambdaRuntime, event: object, repeats: int) -> Spent:
+    """Send a request to a handler repeatedly, and return what one costs.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the handler failed.
     """
-    answer = sandbox.invoke({"event": event, "repeats": repeats})
+    answer = runtime.invoke({"event": event, "repeats": repeats})
     if not isinstance(answer, dict) or "cpu" not in answer:
         raise RuntimeError(json.dumps(answer)[:2000])
     return Spent(answer["cpu"], answer["peak_kib"] / 1024)

@@ -1,4 +1,4 @@
-"""A handler that puts bytes on the stream, as many as Sluice does, and looks at nothing."""
+"""A handler that puts as many bytes on the stream as Sluice does, without looking at the request."""
 
 import os
 from typing import Any

@@ -4,7 +4,7 @@ from benchmarks.drain import ACCOUNTS, drain
 
 
 def test_a_backlog_is_drained() -> None:
-    """Every batch is carried out, with one import for each account, and its time is counted."""
+    """Every batch is processed with one import per account, and its time is counted."""
     drained = drain(1_200, per_envelope=10, per_batch=400)
 
     assert 3 == len(drained.seconds)
