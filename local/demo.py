@@ -41,10 +41,9 @@ def send_recording(
 
 def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
     """Update the reconciliation with the outcomes so far."""
-    resources = stack.resources
     reconciliation.count_outcomes(
         outcomes.delivered(stack.rows_file),
-        outcomes.set_aside(resources.client("s3"), resources.aside_bucket, ACCOUNTS),
+        outcomes.set_aside(stack.resources, ACCOUNTS),
         observer.in_flight(),
     )
 

@@ -4,20 +4,27 @@ It does not ask the functions, so it also shows what they are unaware of.
 """
 
 import json
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 from local.stack import Stack
+from ops.set_aside import chunks
 from shared import envelope
 from shared.clock import SystemClock
-from worker.record import START, number
-from worker.shard import Shards
-from worker.span import Span
+from shared.telemetry import NullTelemetry
+from worker.chain import ChainId
+from worker.delivery import ASIDE
+from worker.ledger import Ledger
+from worker.record import START, Number, number
+from worker.redrive import Selection
+from worker.shards import Position, Shards
 
 _READ_SECONDS = 10.0
 _ROWS_SHOWN = 60
@@ -29,24 +36,22 @@ class _Shard:
     """What is known of one shard.
 
     Attributes:
-        name: its id.
-        chain: the name of its chain in the ledger.
+        chain: its chain in the ledger.
         records: number of records put on it.
         rows: number of rows in these records.
-        position: sequence number of the last record read; empty if none was.
+        read: sequence number of the last record read.
         waiting: sequence number and arrival time (UNIX seconds) of each record after the last settled span.
         settled: last sequence number of the settled spans at the start of the chain.
         spans: number of settled spans at the start of the chain.
         open: number of spans that are not settled.
     """
 
-    name: str
-    chain: str
+    chain: ChainId
     records: int = 0
     rows: int = 0
-    position: str = ""
-    waiting: deque[tuple[str, float]] = field(default_factory=deque)
-    settled: str = START
+    read: Number = START
+    waiting: deque[tuple[Number, float]] = field(default_factory=deque)
+    settled: Number = START
     spans: int = 0
     open: int = 0
 
@@ -62,11 +67,16 @@ class Observer:
         resources = stack.resources
         self._stack = stack
         self._resources = resources
-        self._kinesis = resources.client("kinesis")
-        self._dynamodb = resources.client("dynamodb")
-        self._s3 = resources.client("s3")
         self._sqs = resources.client("sqs")
-        self._chains = Shards(self._kinesis, resources.stream, SystemClock())
+        clock = SystemClock()
+        self._stream = Shards(resources.client("kinesis"), resources.stream, clock)
+        self._ledger = Ledger(
+            resources.client("dynamodb"),
+            resources.ledger_table,
+            clock=clock,
+            entropy=os.urandom,
+            telemetry=NullTelemetry(),
+        )
         self._shards: dict[str, _Shard] = {}
         self._lock = threading.Lock()
 
@@ -123,41 +133,28 @@ class Observer:
         }
 
     def _update(self) -> None:
-        for listed in self._kinesis.list_shards(StreamName=self._resources.stream)["Shards"]:
-            name = listed["ShardId"]
+        for listed in self._stream.all():
+            name = listed.shard_id
             if name not in self._shards:
-                self._shards[name] = _Shard(name, self._chains.chain(name))
+                self._shards[name] = _Shard(self._stream.chain(name))
             self._read(self._shards[name])
             self._settle(self._shards[name])
 
     def _read(self, shard: _Shard) -> None:
-        start = {"ShardIteratorType": "TRIM_HORIZON"}
-        if shard.position:
-            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": shard.position}
-        stream = {"StreamName": self._resources.stream, "ShardId": shard.name}
-        iterator = self._kinesis.get_shard_iterator(**stream, **start)["ShardIterator"]
-        while iterator:
-            answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
-            for record in answer["Records"]:
+        for page in filter(None, self._stream.pages(shard.chain.shard, Position(after=shard.read))):
+            for record in page.records:
                 shard.records += 1
                 shard.rows += _row_count(record["Data"])
-                arrival = record["ApproximateArrivalTimestamp"].timestamp()
-                shard.waiting.append((number(record["SequenceNumber"]), arrival))
-            if answer["Records"]:
-                shard.position = answer["Records"][-1]["SequenceNumber"]
-            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+                shard.read = number(record["SequenceNumber"])
+                shard.waiting.append((shard.read, record["ApproximateArrivalTimestamp"].timestamp()))
+            if page.at_tip:
+                break
 
     def _settle(self, shard: _Shard) -> None:
         """Read the chain after the spans that are known to be settled."""
-        answer = self._dynamodb.query(
-            TableName=self._resources.ledger_table,
-            KeyConditionExpression="pk = :pk AND sk >= :sk",
-            ExpressionAttributeValues={":pk": {"S": shard.chain}, ":sk": {"S": shard.settled}},
-            ConsistentRead=True,
-        )
-        spans = [Span.from_item(item) for item in answer["Items"]]
+        spans = list(takewhile(lambda span: span.after >= shard.settled, self._ledger.latest(shard.chain)))
         shard.open = sum(not span.done for span in spans)
-        for span in spans:
+        for span in reversed(spans):
             if not span.done:
                 break
             shard.spans += 1
@@ -168,10 +165,9 @@ class Observer:
     def _set_aside(self) -> list[dict[str, Any]]:
         """Return the set-aside rows by kind, account and table."""
         rows: Counter[tuple[str, str]] = Counter()
-        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._resources.aside_bucket):
-            for item in page.get("Contents", []):
-                _, kind, account, table, name = item["Key"].split("/")
-                rows[kind.replace("_", " "), f"{account}/{table}"] += int(name.partition("-")[0])
+        for one in chunks(self._ledger, Selection(tuple(ASIDE))):
+            what = f"{one.key.account}/{one.key.group.label}"
+            rows[one.entry.state.value.replace("_", " "), what] += one.entry.rows
         return [{"kind": kind, "what": what, "rows": count} for (kind, what), count in sorted(rows.items())]
 
     def _queued(self) -> int:
@@ -203,7 +199,7 @@ def _row_count(data: bytes) -> int:
 def _displayed(shard: _Shard, now: float) -> Mapping[str, Any]:
     oldest = now - shard.waiting[0][1] if shard.waiting else 0.0
     return {
-        "id": shard.name,
+        "id": shard.chain.shard,
         "records": shard.records,
         "rows": shard.rows,
         "waiting": len(shard.waiting),

@@ -1,4 +1,4 @@
-"""Reads what became of events: the rows in Treasure Data, and the objects that are set aside.
+"""Reads what became of events: the rows in Treasure Data, and the rows that are set aside.
 
 It uses none of the worker's code, so a bug there cannot hide itself.
 """
@@ -14,7 +14,10 @@ from typing import Any
 import msgpack
 
 from local.reconciliation import Outcome, Place, place_of
+from local.resources import Resources
 from shared.accounts import Account
+
+_KINDS = ("parked", "in_doubt", "dead_letter")
 
 
 def delivered(file: Path) -> Iterator[Outcome]:
@@ -28,22 +31,49 @@ def delivered(file: Path) -> Iterator[Outcome]:
             yield Outcome(Place(database, table), _event_ids(gzip.decompress(body)))
 
 
-def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator[Outcome]:
-    """Yield the rows that are set aside, one outcome for each object.
+def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[Outcome]:
+    """Yield the rows that are set aside, one outcome for each chunk.
 
     Args:
-        s3: boto3 client.
-        bucket: the bucket of set-aside chunks.
+        resources: the bucket has the rows, the ledger says which of them are set aside and why.
         accounts: by name; they give the database that the rows were meant for.
     """
+    s3, bucket = resources.client("s3"), resources.aside_bucket
+    spans = _items(resources)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for item in page.get("Contents", []):
             data = gzip.decompress(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
             header, _, payload = data.partition(b"\n")
             chunk = json.loads(header)
-            ids = _event_ids(payload)
+            entries = spans.get((chunk["chain"], chunk["after"]), {}).get("x", {}).get("M", {})
+            digest = item["Key"].removesuffix(".gz").rpartition("-")[2]
             place = place_of(chunk["account"], chunk["table"], accounts)
-            yield Outcome(place, ids, chunk["kind"], chunk["reason"])
+            for entry, ids in _leaves(chunk["chunk"], _event_ids(payload), entries):
+                if entry["s"]["S"] in _KINDS and entry["o"]["S"] == digest:
+                    yield Outcome(place, ids, entry["s"]["S"], entry["why"]["S"])
+
+
+def _items(resources: Resources) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the items of the ledger's table by key."""
+    pages = (
+        resources.client("dynamodb")
+        .get_paginator("scan")
+        .paginate(TableName=resources.ledger_table, ConsistentRead=True)
+    )
+    return {(item["pk"]["S"], item["sk"]["S"]): item for page in pages for item in page["Items"]}
+
+
+def _leaves(
+    chunk: str, ids: tuple[str, ...], entries: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Yield what the ledger says of a chunk and its event ids; if it was split, of its halves."""
+    entry = entries[chunk]["M"] if chunk in entries else {"s": {"S": "delivered"}}
+    if entry["s"]["S"] == "split":
+        half = len(ids) // 2
+        yield from _leaves(f"{chunk}.0", ids[:half], entries)
+        yield from _leaves(f"{chunk}.1", ids[half:], entries)
+    else:
+        yield entry, ids
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:

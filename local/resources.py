@@ -26,7 +26,8 @@ _CONFIG = Config(
 _QUEUE, _LEDGER = TEMPLATE.properties("OverflowQueue"), TEMPLATE.properties("Ledger")
 QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
 LEDGER: Mapping[str, Any] = {
-    name: _LEDGER[name] for name in ("BillingMode", "AttributeDefinitions", "KeySchema")
+    name: _LEDGER[name]
+    for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 }
 
 

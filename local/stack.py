@@ -18,7 +18,7 @@ from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
 from shared.accounts import Account
-from worker.register import apply
+from worker.account_store import apply
 
 __all__ = ["Addresses", "PartError", "Stack"]
 

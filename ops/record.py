@@ -58,7 +58,7 @@ def command(
     stack: Stack, *, shard: str | None, start: Border, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
     """Write records of the stream to a file, as an event for `sam local invoke` and for tests."""
-    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], SystemClock())
+    stream = Stream(stack.shards(), SystemClock())
     stream.check(start)
     shard = stream.shards(shard)[0]
     found = list(islice(chain.from_iterable(stream.read(shard, start, Border())), count))
@@ -87,7 +87,7 @@ def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]
         total += size(record)
         if members and total > EVENT_BYTES:
             break
-        kept = record | {"Data": scrubbed(record["Data"])} if scrubs else record
+        kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
         members.append(member(kept, shard, _SOURCE, "us-east-1"))
     return {"Records": members}
 
@@ -103,7 +103,7 @@ def scrubbed(data: bytes) -> bytes:
         return b"?" * len(data)
     tables = tuple(TableRows(one.table, one.count, _scrub_rows(one.rows)) for one in found.tables)
     return Envelope(
-        found.account, found.key_id, found.received_at, found.request_id, found.attempt, tables
+        found.account, found.key_id, found.received_at, found.request_id, found.claim, tables
     ).encode()
 
 

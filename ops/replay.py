@@ -6,7 +6,7 @@ With --force rows go out again that Treasure Data has lost, once per tag.
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops import doubling, screen
-from ops.failure import INTERRUPTED, UNFINISHED
+from ops import screen
+from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
-from ops.set_aside import aside
+from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
 from shared.errors import InvalidReplayError, SluiceError
-from worker.forced import Forced
+from worker.forced_replay import ForcedReplay
+from worker.redrive import Selection
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""
@@ -50,7 +51,7 @@ class Stretch:
 
     start: Border
     end: Border
-    forced: Forced | None = None
+    forced: ForcedReplay | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +114,7 @@ class Replay:
         self,
         shard: str,
         batch: list[Read],
-        forced: Forced | None,
+        forced: ForcedReplay | None,
         progress: Progressing,
         settled: Callable[[Progressing], None],
     ) -> None:
@@ -227,7 +228,7 @@ def command(
         )
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
-    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], clock)
+    stream = Stream(stack.shards(), clock)
     stream.check(start)
     shards = stream.shards(only)
     stretch = Stretch(start, end, forced)
@@ -241,14 +242,35 @@ def command(
         screen.confirm(
             "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
         )
-        # What is not delivered yet is not lost: it must come by the shard's own chain, and by that alone.
+        # What is not delivered yet is not lost: the worker holds a forced replay until the shard's own chain has it.
         stretch = Stretch(start, _past(end, clock.now()), forced)
         plain = Stretch(start, stretch.end)
         code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
         if code:
             ctx.exit(code)
-        doubling.refuse(aside(stack), shards, (stretch.start, stretch.end), forced, stack.option)
+        _check_set_aside(stack, shards, forced)
     ctx.exit(run(replay, stack, shards, stretch, as_json=as_json))
+
+
+def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
+    """Refuse a forced replay while rows that it may concern are parked or in doubt.
+
+    Of a span's table of which rows are set aside it sends nothing, and under its tag it never will.
+
+    Raises:
+        Failure: some are.
+    """
+    waiting = sum(
+        one.entry.rows
+        for one in chunks(stack.ledger(), Selection(account=forced.account, table=forced.table))
+        if one.span.chain.shard in shards and not one.span.chain.is_forced
+    )
+    if waiting:
+        raise Failure(
+            f"{screen.plural(waiting, 'row')} of this {'is' if waiting == 1 else 'are'} set aside, and the replay would leave out "
+            f"others that were planned with {'it' if waiting == 1 else 'them'}: send them first, `sluice redrive {stack.option}`, "
+            "or narrow the replay with --account and --table"
+        )
 
 
 def _past(end: Border, now: float) -> Border:
@@ -258,7 +280,9 @@ def _past(end: Border, now: float) -> Border:
     return Border(at=int(now * 1000) / 1000)
 
 
-def _forced(start: Border, end: Border, tag: str | None, account: str | None, table: str | None) -> Forced:
+def _forced(
+    start: Border, end: Border, tag: str | None, account: str | None, table: str | None
+) -> ForcedReplay:
     if tag is None:
         if not (start.is_fixed and end.is_fixed):
             raise click.UsageError(
@@ -267,7 +291,7 @@ def _forced(start: Border, end: Border, tag: str | None, account: str | None, ta
             )
         tag = hashlib.sha256(repr((start.at, start.number, end.at, end.number)).encode()).hexdigest()[:12]
     try:
-        return Forced(tag, account, table)
+        return ForcedReplay(tag, account, table)
     except InvalidReplayError as error:
         raise click.UsageError(str(error)) from error
 

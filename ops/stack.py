@@ -14,6 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
+from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
+from worker.ledger import Ledger
+from worker.set_aside import SetAsideStore
+from worker.shards import Shards
 
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
@@ -64,6 +69,24 @@ class Stack:
             connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3}
         )
         return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # not a literal
+
+    def ledger(self) -> Ledger:
+        """Return the ledger."""
+        return Ledger(
+            self.client("dynamodb"),
+            self.outputs["LedgerTable"],
+            clock=SystemClock(),
+            entropy=os.urandom,
+            telemetry=NullTelemetry(),
+        )
+
+    def shards(self) -> Shards:
+        """Return the stream."""
+        return Shards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
+
+    def set_aside_store(self) -> SetAsideStore:
+        """Return the bucket of set-aside chunks."""
+        return SetAsideStore(self.client("s3"), self.outputs["AsideBucket"])
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names and return its answer.

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
-from worker.unplaced import Unplaced
 
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from doubles.queue_source import QueueSource
@@ -19,7 +18,9 @@ from tests.support.delivery import Delivery
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.treasure_data import START, ManualClock
 from worker.drain import Drain
+from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import Search
+from worker.shards import Shards
 
 STREAM = delivery.STREAM
 KEY = "shop/1"
@@ -63,7 +64,7 @@ class WatchedKinesis:
             if fault is not None:
                 return fault(**arguments)
             if operation == "get_records":
-                arguments.setdefault("Limit", self.page)
+                arguments["Limit"] = min(self.page, arguments.get("Limit", self.page))
             return getattr(self._kinesis, operation)(**arguments)
 
         return call
@@ -139,14 +140,16 @@ class Way:
         return Drain(
             kinesis=self.kinesis,
             stream_name=STREAM,
-            search=Search(self.kinesis, STREAM, self.clock),
+            search=Search(Shards(self.kinesis, STREAM, self.clock), self.clock),
             sqs=self.sqs,
             queue_url=self.queue_url,
-            unplaced=Unplaced(parts.ledger, parts.aside, self.clock),
+            quarantine=OverflowQuarantine(
+                parts.ledger, parts.wiring.store, self.clock, parts.wiring.claims.seconds_kept
+            ),
             clock=self.clock,
             chance=lambda: 0.5,
             retention_seconds=self.retention,
-            journal=parts.journal,
+            telemetry=parts.telemetry,
         )
 
     def drain(self, remaining_ms: float = 60_000) -> int:
