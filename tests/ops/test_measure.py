@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from worker.marked import MEASURE_TABLE
 
 from doubles.treasure_data import Action, Fault, Kind
 from doubles.treasure_data.settings import Settings
@@ -16,7 +17,6 @@ from tests.support.sam import template
 from tests.support.sluice import Sluice
 from worker.admin import Admin
 from worker.deadline import Deadline
-from worker.marked import MEASURE_TABLE
 
 ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import boto3
 import pytest
+from worker.forced import Forced
 
 from doubles.kinesis import MemoryKinesis
 from ops.failure import INTERRUPTED, Failure
@@ -14,7 +15,6 @@ from ops.stack import Stack
 from ops.stream import EVENT_BYTES, Border, Stream, batches, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from tests.support.treasure_data import START, ManualClock
-from worker.forced import Forced
 
 EVERYTHING = Stretch(Border(), Border())
 
