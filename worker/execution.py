@@ -182,17 +182,15 @@ class Execution:
         now, changes = milliseconds(self._delivery.clock.now()), {}
         for key, outcome in self._outcomes.items():
             standing = self.span.entry(key)
-            is_large = outcome.event is Event.TOO_LARGE
-            entry = self._rules.follow(
-                standing,
-                Happening(
-                    outcome.event,
-                    now,
-                    outcome.reason,
-                    certain=self._is_certain(key, outcome),
-                    divisible=is_large and self.leaf(key).count > 1 and self.span.can_split(key),
-                ),
-            )
+            happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
+            if outcome.event is Event.TOO_LARGE:
+                is_row = self.leaf(key).count < 2
+                happening = replace(
+                    happening,
+                    reason="row_too_large" if is_row else "too_large",
+                    divisible=not is_row and self.span.can_split(key),
+                )
+            entry = self._rules.follow(standing, happening)
             if entry is not standing:
                 changes[key] = replace(entry, rows=self.leaf(key).count)
                 if entry.state is State.SPLIT:

@@ -100,11 +100,13 @@ class Gap:
         chain: the chain.
         after: the last sequence number of the span that it follows; START for the first one.
         limit: the sequence number before which it must end; None where nothing comes behind it.
+        behind_open: the span that it follows, where that is open.
     """
 
     chain: ChainId
     after: Number
     limit: Number | None = None
+    behind_open: Span | None = None
 
 
 class Ledger:
@@ -158,8 +160,10 @@ class Ledger:
         chain, limit = root, None
         while True:
             span = self.preceding(chain, number)
-            if span is None or span.last < number:
-                return Gap(chain, START if span is None else span.last, limit)
+            if span is None:
+                return Gap(chain, START, limit)
+            if span.last < number:
+                return Gap(chain, span.last, limit, None if span.done else span)
             if number >= span.first:
                 return span
             chain, limit = chain.hole(span.after), span.first

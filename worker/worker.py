@@ -24,11 +24,11 @@ from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
 from worker.ledger import Gap
-from worker.plan import Groups, Plan, accounts_of, count, group, owners_of, plan
-from worker.record import Number, Record, from_event, milliseconds, sequence_number
+from worker.plan import Groups, Plan, accounts_of, group, owners_of, plan
+from worker.record import Block, Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import ChunkKey, Cut, Database, NotDeliverable, Span
+from worker.span import EXPIRED, ChunkKey, Cut, Database, Group, NotDeliverable, Span
 from worker.upload import Uploader
 
 _number = itemgetter(0)
@@ -140,6 +140,8 @@ class Worker:
                 if not gap.done:
                     self._take_up(batch, gap)
                 return gap.last
+            if gap.behind_open is not None and self._has_expired(gap.behind_open):
+                self._take_up(batch, gap.behind_open)  # its records will not be delivered again
             planned = self._plan(batch, records, gap.limit)
             draft = Span(
                 chain=gap.chain,
@@ -217,18 +219,39 @@ class Worker:
             raise HeldError("the time is up")
         records = self._records_of(batch, span)
         is_whole = len(records) == span.records
-        if not is_whole and not self._may_have_expired(span):
+        if not is_whole and not self._has_expired(span):
             raise HeldError("records of an open span cannot be read yet")
         ignored = frozenset(records[place].number for place in span.ignored if is_whole)
         groups = group(records, owners_of(records, span.destinations), ignored)
-        if not is_whole and span.ignored:
-            groups = {}  # which records count can no longer be told
-        missing = sum(span.counts.values()) - sum(count(groups).values())
-        if missing > 0:
-            self._telemetry.error("planned rows are no longer on the stream", rows=missing, shard=batch.shard)
+        if not is_whole:
+            span = self._without_expired(span, groups)
         self._fence(batch, span, records, groups)
 
-    def _may_have_expired(self, span: Span) -> bool:
+    def _without_expired(self, span: Span, groups: dict[Group, list[Block]]) -> Span:
+        """Return the span with an entry for rows whose records have expired, and remove groups that cannot be cut as planned.
+
+        A group that is cut into several chunks, or of which some rows have ended, can only be cut again from all its rows; and which
+        records count is told by their positions.
+        """
+        changes = {}
+        for place, planned in span.counts.items():
+            present = sum(block[1] for block in groups.get(place, ()))
+            ended = sum(
+                entry.rows
+                for key, entry in span.entries.items()
+                if key.group == place and entry.state not in (State.PENDING, State.SPLIT)
+            )
+            if present == planned:
+                continue
+            if span.ignored or ended or planned > span.cut.rows:
+                groups.pop(place, None)
+                present = 0
+            if rows := planned - present - ended:
+                changes[ChunkKey(place, EXPIRED)] = Entry(State.MISSING, rows)
+                self._report(ChunkKey(place, EXPIRED), changes[ChunkKey(place, EXPIRED)])
+        return span.with_entries(changes)
+
+    def _has_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
