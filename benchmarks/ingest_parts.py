@@ -1,4 +1,4 @@
-"""Where a pixel's CPU goes in the ingest: its parts by themselves, in this process."""
+"""The CPU of a pixel in the ingest by part, each measured alone in this process."""
 
 import os
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ REPEATS = 500
 _CREDENTIALS = Credentials("benchmark", "benchmark")
 
 
-class _AtOnce:
-    """A stream and a store of secrets that cost nothing."""
+class _Immediate:
+    """Kinesis and Secrets Manager that cost nothing."""
 
     def put_record(self, **_arguments: Any) -> Mapping[str, str]:
         return {"SequenceNumber": "1"}
@@ -42,7 +42,7 @@ class _Silent(NullTelemetry):
 
 
 def parts(event: dict[str, Any]) -> dict[str, float]:
-    """Return the CPU seconds of each part of a pixel's request, the event of which is given."""
+    """Return the CPU seconds of each part of a request, given as API Gateway's event."""
     clock = SystemClock()
     names = {"POWERTOOLS_SERVICE_NAME": "ingest", "POWERTOOLS_METRICS_NAMESPACE": "Sluice"}
     signer = Signer("kinesis", "us-east-1", "127.0.0.1:8080", "application/x-amz-json-1.1")
@@ -77,7 +77,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
 
 
 def _handler(clock: SystemClock) -> Ingest:
-    silent, free = _Silent(), _AtOnce()
+    silent, free = _Silent(), _Immediate()
     settings = IngestSettings("events", "", "keys")
     keys = Keyring(free, "keys", clock, silent)
     queue = Overflow(lambda: None, "", silent)

@@ -144,6 +144,7 @@ class IngestSettings(_Settings):
         (),
         _hosts,
     )
+    stage: str = _setting("STAGE", "The stage, a dimension of every metric", "dev")
 
 
 @dataclass(frozen=True, slots=True)

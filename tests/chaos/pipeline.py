@@ -8,6 +8,7 @@ from typing import Any
 
 from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
 from doubles.event_source.record import EventForm, Record
+from local.functions import DRAIN, INGEST, REDRIVE
 from tests.chaos.audit import Audit
 from tests.chaos.functions import Functions
 from tests.chaos.platform import Function
@@ -55,10 +56,10 @@ class Pipeline:
         self._trouble = world.trouble
         self._chance = random.Random(f"{schedule.seed}/pipeline")
         effects, seed = world.effects, schedule.seed
-        self.ingest = Function(effects, "I", functions.ingest, 10, seed, overruns=False)
+        self.ingest = Function(effects, "I", functions.ingest, INGEST.timeout, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
-        self.redrive = Function(effects, "R", functions.redrive, 240, seed)
-        self.drain = Function(effects, "D", functions.drain, 300, seed)
+        self.redrive = Function(effects, "R", functions.redrive, REDRIVE.timeout, seed)
+        self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
         self.functions = (self.ingest, self.worker, self.redrive, self.drain)
         self._standstill_until = 0.0
         self._draining = 0

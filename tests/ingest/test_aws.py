@@ -16,6 +16,8 @@ from ingest.aws_client import KinesisClient
 from ingest.overflow import Overflow
 from ingest.signature import Credentials
 from ingest.stream import Stream
+from local import functions
+from local.resources import Resources
 from shared import envelope
 from shared.envelope import Envelope, TableRows
 from tests.support import aws_server
@@ -38,13 +40,8 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "POWERTOOLS_SERVICE_NAME": "ingest",
-    "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-    "STAGE": "test",
-    "STREAM_NAME": "events",
-    "OVERFLOW_QUEUE_URL": "http://127.0.0.1/queue",
-    "WRITE_KEY_SECRET": "keys",
 }
+RESOURCES = Resources("", "http://127.0.0.1/queue", stream="events", write_key_secret="keys")
 BAD_GATEWAY = aws_server.error(502, "BadGateway")
 
 
@@ -60,9 +57,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Set the variables of a sandbox, and no others that AWS's clients read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, text in ENVIRONMENT.items():
+    variables = ENVIRONMENT | functions.variables(functions.INGEST, RESOURCES, {"Stage": "test"})
+    for name, text in variables.items():
         monkeypatch.setenv(name, text)
-    return ENVIRONMENT
+    return variables
 
 
 @pytest.fixture

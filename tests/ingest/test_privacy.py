@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from ingest import bots, browser, privacy
 from ingest.keyring import HASH_KEY
+from local import functions
+from local.resources import Resources
 from shared.errors import SettingsError
 from shared.settings import IngestSettings
 from tests.support.ingest import KEY, SECRETS, Site, http_event
@@ -155,10 +157,11 @@ def test_the_hash_key_signs_nothing() -> None:
 @pytest.mark.parametrize("name", ["time", "event_id", "received_at", "Email", "a b"])
 def test_columns_that_every_row_has_stay(name: str) -> None:
     """And names that no column has are a mistake."""
-    environment = {"STREAM_NAME": "s", "OVERFLOW_QUEUE_URL": "q", "WRITE_KEY_SECRET": "w"}
+    dropped = {"DroppedColumns": f"a,{name}"}
+    environment = functions.variables(functions.INGEST, Resources("", "http://127.0.0.1/queue"), dropped)
 
     with pytest.raises(SettingsError, match="is no column"):
-        IngestSettings.from_environment(environment | {"DROPPED_COLUMNS": f"a,{name}"})
+        IngestSettings.from_environment(environment)
 
 
 # Bots
