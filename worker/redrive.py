@@ -322,11 +322,12 @@ class Redrive:
         """Decide what to do with a chunk, and note what is to be written before it is done."""
         now = self._clock.now()
         database, obstacle = self._destination(work.span, key, entry)
+        work.databases[key] = database
         step = self._rules.next_step(entry, obstacle, run.selection.decision, now)
         if step.action in (Action.SEND, Action.ASK) and not self._may_try(run, work, database, turn):
             turn.kept += entry.rows
             return
-        self._prepare(run, work, key, step, database, turn)
+        self._prepare(run, work, key, step, turn)
 
     def _may_try(self, run: _Run, work: "_SpanWork", database: str, turn: _Turn) -> bool:
         """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
@@ -344,10 +345,8 @@ class Redrive:
                 work.reserved.add(database)
             return True
 
-    def _prepare(
-        self, run: _Run, work: "_SpanWork", key: ChunkKey, step: Step, database: str, turn: _Turn
-    ) -> None:
-        entry = work.span.entry(key)
+    def _prepare(self, run: _Run, work: "_SpanWork", key: ChunkKey, step: Step, turn: _Turn) -> None:
+        entry, database = work.span.entry(key), work.databases.get(key, "")
         if step.action is Action.APPLY and step.event is not None:
             work.apply(key, entry, step.event, step.reason)
             return
@@ -432,9 +431,7 @@ class Redrive:
             opened=set(work.opened),
             whole=False,
         )
-        uploads = [
-            execution.upload(execution.leaf(key), database, 0.0) for key, database in work.sends.items()
-        ]
+        uploads = [execution.upload(execution.leaf(key), work.databases[key], 0.0) for key in work.sends]
 
         def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
             return [self._attempt(run, execution.span, upload) for upload in uploads]
@@ -538,7 +535,8 @@ class _SpanWork:
         self._objects: dict[str, SetAside] = {}
         self.span = span
         self.changes: dict[ChunkKey, Entry] = {}
-        self.sends: dict[ChunkKey, str] = {}
+        self.databases: dict[ChunkKey, str] = {}
+        self.sends: list[ChunkKey] = []
         self.opened: list[ChunkKey] = []
         self.reserved: set[str] = set()
         self.chunks: dict[ChunkKey, Chunk] = {}
@@ -555,7 +553,7 @@ class _SpanWork:
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
         self.changes[key] = self._follow(renewed, Event.FENCED, database=override)
-        self.sends[key] = database
+        self.sends.append(key)
         if renewed.since is None:
             self.opened.append(key)
 

@@ -149,12 +149,22 @@ class Database:
 
     name: str
 
+    @property
+    def text(self) -> str:
+        """The text for the ledger: the database's name."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class NotDeliverable:
     """Rows go nowhere; the reason says why, in one word."""
 
     reason: str
+
+    @property
+    def text(self) -> str:
+        """The text for the ledger: `!` and the reason, which no database can be called."""
+        return f"!{self.reason}"
 
 
 Destination = Database | NotDeliverable
@@ -283,8 +293,7 @@ def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destina
         parts = 1 + 2 * rows // cut.rows
         size += len(group.name) + 16 + parts * (len(group.name) + _ENTRY_BYTES)
     for owner, destination in destinations.items():
-        name = destination.name if isinstance(destination, Database) else destination.reason
-        size += len(owner.name) + len(name) + 16
+        size += len(owner.name) + len(destination.text) + 16
     return size
 
 
