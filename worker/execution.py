@@ -4,6 +4,7 @@ Redeliveries, replays and the redrive execute spans the same way; they differ in
 chunks they take up. What follows from what happens to a chunk is decided by `worker.delivery` alone.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 from shared.clock import Clock
 from shared.errors import SetAsideUnavailableError
 from shared.telemetry import Telemetry
-from worker.chunk import Chunk
+from worker.chunk import Chunk, pending_leaves
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, Entry, Event, Happening, Rules, State
 from worker.executor import Executors, run_parallel
@@ -19,14 +20,14 @@ from worker.guards import Guard
 from worker.ledger import Ledger
 from worker.record import milliseconds
 from worker.set_aside import SetAside, SetAsideStore
-from worker.span import ChunkKey, Span
+from worker.span import ChunkKey, Database, NotDeliverable, Span
 from worker.upload import Outcome, Upload
 
 Describe = Callable[[Span, Chunk], SetAside]
 """Returns the object of a planned chunk."""
 Send = Callable[[list[Upload], Deadline], list[Outcome]]
 Report = Callable[[ChunkKey, Entry], None]
-"""Told of each chunk that has changed its state, once that is written."""
+"""Told of each chunk that was set aside, once that is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,13 @@ class Execution:
         span: as this invocation wrote it.
         sources: by chunk, the planned chunk that its rows are taken from.
         describe: returns the object of a planned chunk.
-        report: told what became of each chunk.
+        report: told of each chunk that is set aside.
         opened: chunks whose doubt this invocation opened; None for all.
         whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
 
     Attributes:
         span: as it is in the ledger now.
+        rows: how many this execution has brought into each state.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Execution:
         self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None where S3 did not take it
         self._outcomes: dict[ChunkKey, Outcome] = {}
         self.span = span
+        self.rows: Counter[State] = Counter()
 
     def leaf(self, key: ChunkKey) -> Chunk:
         """Return a chunk's rows."""
@@ -92,28 +95,40 @@ class Execution:
         generation = self.span.entry(chunk.key).generation
         return Upload(chunk, database, self.span.unique_id(chunk.key, database, generation), oldest)
 
-    def deliver(self, uploads: list[Upload], send: Send, deadline: Deadline) -> dict[ChunkKey, Outcome]:
+    def first_uploads(self, now: float, oldest: float) -> list[Upload]:
+        """Return the uploads of everything that is pending; what cannot be sent is noted instead.
+
+        Args:
+            now: UNIX seconds.
+            oldest: UNIX seconds at which the oldest of the rows arrived.
+        """
+        uploads, span = [], self.span
+        for chunk in self._sources.values():
+            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
+                entry, destination = span.entry(leaf.key), span.destination(leaf.key)
+                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
+                step = self._rules.first_step(entry, obstacle, now)
+                if step.event is not None:
+                    self._outcomes[leaf.key] = Outcome(step.event, step.reason)
+                elif isinstance(destination, Database):
+                    unique_id = span.unique_id(leaf.key, destination.name, entry.generation)
+                    uploads.append(Upload(leaf, destination.name, unique_id, oldest))
+        return uploads
+
+    def deliver(self, uploads: list[Upload], send: Send, deadline: Deadline) -> None:
         """Send chunks, and write what became of them, together with what was noted; what is split goes out in halves.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached; everything will be done again, to no effect.
         """
         while True:
-            if uploads:
-                for upload, outcome in zip(uploads, send(uploads, deadline), strict=True):
-                    self._outcomes[upload.chunk.key] = outcome
-            tried = [
-                upload for upload in uploads if self._outcomes[upload.chunk.key].event is Event.TOO_LARGE
-            ]
+            for upload, outcome in zip(uploads, send(uploads, deadline) if uploads else (), strict=True):
+                self._outcomes[upload.chunk.key] = outcome
             self._settle()
-            halves = [half for upload in tried for half in self._halves(upload)]
-            if not halves:
-                return self._outcomes
-            uploads = halves
-
-    def note(self, key: ChunkKey, event: Event, reason: str) -> None:
-        """Let an event be written that needs no send."""
-        self._outcomes[key] = Outcome(event, reason)
+            large = [one for one in uploads if self._outcomes[one.chunk.key].event is Event.TOO_LARGE]
+            uploads = [half for upload in large for half in self._halves(upload)]
+            if not uploads:
+                return
 
     def pending(self) -> list[str]:
         """Return why chunks are still pending, each reason once, sorted."""
@@ -124,15 +139,6 @@ class Execution:
                 if self.span.entry(key).state is State.PENDING
             }
         )
-
-    def rows_by_state(self) -> dict[str, int]:
-        """Return the rows that were taken up, by what became of them."""
-        rows: dict[str, int] = {}
-        for key in self._outcomes:
-            entry = self.span.entry(key)
-            if entry.state is not State.SPLIT:
-                rows[entry.state.value] = rows.get(entry.state.value, 0) + self.leaf(key).count
-        return rows
 
     def _halves(self, upload: Upload) -> list[Upload]:
         """Return the uploads of the halves that now stand for a chunk; none where it was not split by us."""
@@ -150,49 +156,59 @@ class Execution:
     def _settle(self) -> None:
         """Write what became of the chunks, merged with what others wrote meanwhile."""
         while True:
-            changes = self._backed(self._changes())
-            settled = self._with(changes)
-            if settled == self.span:
-                return
             before = self.span
+            if self._whole and not before.entries and not before.done and self._all_accepted():
+                # what TRANSITIONS and a done span come to where everything went well: no entries
+                changes: dict[ChunkKey, Entry] = {}
+                rows = Counter({State.DELIVERED: sum([chunk.count for chunk in self._sources.values()])})
+                settled = replace(before, done=True)
+            else:
+                changes = self._backed(self._changes())
+                rows = Counter()
+                for key, entry in changes.items():
+                    rows[entry.state] += entry.rows * (entry.state is not before.entry(key).state)
+                settled = self._closed(before.with_entries(changes))
+                if settled == before:
+                    return
             won, self.span = self._delivery.ledger.update(settled)
             if won:
                 if Guard.OBJECT_FIRST in self._rules.without:
                     self._put_all()
+                self.rows += rows
                 for key, entry in changes.items():
-                    if entry.state is not before.entry(key).state:
+                    if entry.state in ASIDE and entry.state is not before.entry(key).state:
                         self._report(key, entry)
                 return
             self._won = False
 
-    def _with(self, changes: Mapping[ChunkKey, Entry]) -> Span:
-        settled = self.span.with_entries(changes)
-        if settled.done or not self._whole:
-            return settled
-        if any(
-            settled.entry(leaf).state is State.PENDING
-            for planned in self._sources
-            for leaf in (settled.leaves(planned) if settled.entries else (planned,))
-        ):
-            return settled
-        return settled.with_entries({}, done=True)
+    def _closed(self, span: Span) -> Span:
+        """Return the span, done if nothing of it is pending any more."""
+        if span.done or not self._whole:
+            return span
+        leaves = (leaf for planned in self._sources for leaf in span.leaves(planned))
+        if any(span.entry(leaf).state is State.PENDING for leaf in leaves):
+            return span
+        return span.with_entries({}, done=True)
+
+    def _all_accepted(self) -> bool:
+        if len(self._outcomes) != len(self._sources):
+            return False
+        return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}
 
     def _changes(self) -> dict[ChunkKey, Entry]:
         """Return the entries that change by what happened."""
         now, changes = milliseconds(self._delivery.clock.now()), {}
         for key, outcome in self._outcomes.items():
             standing = self.span.entry(key)
-            is_large = outcome.event is Event.TOO_LARGE
-            entry = self._rules.follow(
-                standing,
-                Happening(
-                    outcome.event,
-                    now,
-                    outcome.reason,
-                    certain=self._is_certain(key, outcome),
-                    divisible=is_large and self.leaf(key).count > 1 and self.span.can_split(key),
-                ),
-            )
+            happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
+            if outcome.event is Event.TOO_LARGE:
+                is_row = self.leaf(key).count < 2
+                happening = replace(
+                    happening,
+                    reason="row_too_large" if is_row else "too_large",
+                    divisible=not is_row and self.span.can_split(key),
+                )
+            entry = self._rules.follow(standing, happening)
             if entry is not standing:
                 changes[key] = replace(entry, rows=self.leaf(key).count)
                 if entry.state is State.SPLIT:

@@ -100,11 +100,13 @@ class Gap:
         chain: the chain.
         after: the last sequence number of the span that it follows; START for the first one.
         limit: the sequence number before which it must end; None where nothing comes behind it.
+        behind_open: the span that it follows, where that is open.
     """
 
     chain: ChainId
     after: Number
     limit: Number | None = None
+    behind_open: Span | None = None
 
 
 class Ledger:
@@ -158,8 +160,10 @@ class Ledger:
         chain, limit = root, None
         while True:
             span = self.preceding(chain, number)
-            if span is None or span.last < number:
-                return Gap(chain, START if span is None else span.last, limit)
+            if span is None:
+                return Gap(chain, START, limit)
+            if span.last < number:
+                return Gap(chain, span.last, limit, None if span.done else span)
             if number >= span.first:
                 return span
             chain, limit = chain.hole(span.after), span.first
@@ -206,7 +210,7 @@ class Ledger:
             ":version": {"N": str(span.version)},
             ":next": {"N": str(written.version)},
             ":writer": {"S": written.writer},
-            ":state": {"S": _state(span)},
+            ":state": {"S": "done" if span.done else "open"},
             ":entries": _entries_value(span.entries),
         }
         work = _worklist_key(span)
@@ -456,13 +460,9 @@ def _claim_key(request_id: str) -> Item:
     return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
 
 
-def _state(span: Span) -> str:
-    return "done" if span.done else "open"
-
-
 def _worklist_key(span: Span) -> str:
     """Return under which key the index holds a span; empty where nothing of it is set aside."""
-    states = {entry.state for entry in span.entries.values()} & ASIDE
+    states = {entry.state for entry in span.entries.values()} & ASIDE if span.entries else ()
     if not states:
         return ""
     kind = "dead" if states == {State.DEAD_LETTER} else "aside"
@@ -476,13 +476,13 @@ def _item(span: Span) -> Item:
         "first": {"S": span.first},
         "last": {"S": span.last},
         "at": {"N": str(span.planned_at)},
-        "m": {"M": {owner.name: {"S": _text(to)} for owner, to in span.destinations.items()}},
+        "m": {"M": {owner.name: {"S": to.text} for owner, to in span.destinations.items()}},
         "cut": {"M": {"rows": {"N": str(span.cut.rows)}, "bytes": {"N": str(span.cut.bytes)}}},
         "g": {"M": {group.name: {"N": str(count)} for group, count in span.counts.items()}},
         "n": {"N": str(span.records)},
         "v": {"N": str(span.version)},
         "w": {"S": span.writer},
-        "st": {"S": _state(span)},
+        "st": {"S": "done" if span.done else "open"},
     }
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
@@ -522,11 +522,6 @@ def _bitmap(places: frozenset[int]) -> bytes:
 def _places(bitmap: bytes) -> frozenset[int]:
     bits = int.from_bytes(bitmap, "little")
     return frozenset(place for place in range(bits.bit_length()) if bits >> place & 1)
-
-
-def _text(destination: Destination) -> str:
-    """Return a destination as text: a database's name, or `!` and the reason."""
-    return destination.name if isinstance(destination, Database) else f"!{destination.reason}"
 
 
 def _destination(text: str) -> Destination:

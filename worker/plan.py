@@ -38,6 +38,7 @@ class Plan:
         groups: the blocks of those records whose rows count.
         counts: rows by group.
         ignored: positions of records whose rows do not count, because another copy's do.
+        has_claims: whether which records count is to be asked.
     """
 
     records: Sequence[Record]
@@ -45,6 +46,7 @@ class Plan:
     groups: Groups
     counts: Mapping[Group, int]
     ignored: frozenset[int] = frozenset()
+    has_claims: bool = False
 
 
 def accounts_of(records: Iterable[Record]) -> list[str]:
@@ -80,7 +82,8 @@ def plan(
             places = frozenset(
                 place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
             )
-            return Plan(stretch, destinations, groups, counts, places)
+            has_claims = 1 in [record[6] for record in stretch]
+            return Plan(stretch, destinations, groups, counts, places, has_claims)
         stretch = stretch[: len(stretch) // 2]
 
 

@@ -5,8 +5,8 @@ where to look, and the ledger itself what to do: span by span, several in parall
 rest of the run, and one with an open breaker takes its turn after all others.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -161,7 +161,7 @@ class _Run:
     selection: Selection
     databases: dict[str, _Database] = field(default_factory=dict)
     aimed: set[str] = field(default_factory=set)
-    is_last_pass: bool = False
+    probes: bool = False  # databases with an open breaker take their turn now
     lock: Lock = field(default_factory=Lock)
 
     def database(self, name: str) -> _Database:
@@ -170,7 +170,7 @@ class _Run:
 
 @dataclass(slots=True)
 class _Turn:
-    """What came of one span's turn: rows by what became of them, and whether chunks wait for the last pass, or for another run."""
+    """What came of one span's turn: rows by what became of them, and whether chunks wait for another turn, or for another run."""
 
     rows: Counter[State] = field(default_factory=Counter)
     kept: int = 0
@@ -220,8 +220,10 @@ class Redrive:
         for breaker in self._ledger.breakers():
             run.databases[breaker.database] = _Database(breaker)
         waiting = self._pass(run, self._places(selection), report)
-        run.is_last_pass = True
-        self._pass(run, iter(waiting), report)
+        run.probes = True
+        while waiting and not deadline.near:
+            waiting = self._pass(run, waiting, report)
+        report.complete &= not waiting
         if selection == Selection() and report.complete:
             self._probe_idle(run)
         self._close_breakers(run)
@@ -243,15 +245,13 @@ class Redrive:
             places = chain(places, self._ledger.worklist(dead=True))
         return places
 
-    def _pass(self, run: _Run, places: Iterator[Place], report: RedriveReport) -> list[Place]:
-        """Give spans their turns; return those with chunks that wait for the last pass."""
-        again: deque[Place] = deque()
-        waiting: list[Place] = []
-        under_way = 0
+    def _pass(self, run: _Run, places: Iterable[Place], report: RedriveReport) -> list[Place]:
+        """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""
+        places, waiting, under_way = iter(places), [], 0
         with self._delivery.executors() as executor:
             while True:
                 while under_way < self._at_once and not run.deadline.near:
-                    place = next(places, None) or (again.popleft() if again else None)
+                    place = next(places, None)
                     if place is None:
                         break
                     executor.submit(partial(self._take_turn, run, place))
@@ -267,14 +267,12 @@ class Redrive:
                 report.dead += turn.rows[State.DEAD_LETTER]
                 report.dropped += turn.rows[State.DROPPED]
                 report.complete &= turn.complete
-                if turn.waits and run.is_last_pass:
-                    again.append(place)
-                elif turn.waits:
+                if turn.waits:
                     waiting.append(place)
                 else:
                     report.kept += turn.kept
                 self._close_breakers(run)
-        report.complete &= not again and not run.deadline.near
+        report.complete &= not run.deadline.near
         return waiting
 
     def _take_turn(self, run: _Run, place: Place) -> tuple[Place, _Turn]:
@@ -324,11 +322,12 @@ class Redrive:
         """Decide what to do with a chunk, and note what is to be written before it is done."""
         now = self._clock.now()
         database, obstacle = self._destination(work.span, key, entry)
+        work.databases[key] = database
         step = self._rules.next_step(entry, obstacle, run.selection.decision, now)
         if step.action in (Action.SEND, Action.ASK) and not self._may_try(run, work, database, turn):
             turn.kept += entry.rows
             return
-        self._prepare(run, work, key, step, database, turn)
+        self._prepare(run, work, key, step, turn)
 
     def _may_try(self, run: _Run, work: "_SpanWork", database: str, turn: _Turn) -> bool:
         """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
@@ -339,17 +338,15 @@ class Redrive:
                 turn.complete = False
                 return False
             if known.is_unproven and database not in work.reserved:
-                if not run.is_last_pass or known.is_reserved:
+                if not run.probes or known.is_reserved:
                     turn.waits = True
                     return False
                 known.is_reserved = True
                 work.reserved.add(database)
             return True
 
-    def _prepare(
-        self, run: _Run, work: "_SpanWork", key: ChunkKey, step: Step, database: str, turn: _Turn
-    ) -> None:
-        entry = work.span.entry(key)
+    def _prepare(self, run: _Run, work: "_SpanWork", key: ChunkKey, step: Step, turn: _Turn) -> None:
+        entry, database = work.span.entry(key), work.databases.get(key, "")
         if step.action is Action.APPLY and step.event is not None:
             work.apply(key, entry, step.event, step.reason)
             return
@@ -434,9 +431,7 @@ class Redrive:
             opened=set(work.opened),
             whole=False,
         )
-        uploads = [
-            execution.upload(execution.leaf(key), database, 0.0) for key, database in work.sends.items()
-        ]
+        uploads = [execution.upload(execution.leaf(key), work.databases[key], 0.0) for key in work.sends]
 
         def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
             return [self._attempt(run, execution.span, upload) for upload in uploads]
@@ -540,7 +535,8 @@ class _SpanWork:
         self._objects: dict[str, SetAside] = {}
         self.span = span
         self.changes: dict[ChunkKey, Entry] = {}
-        self.sends: dict[ChunkKey, str] = {}
+        self.databases: dict[ChunkKey, str] = {}
+        self.sends: list[ChunkKey] = []
         self.opened: list[ChunkKey] = []
         self.reserved: set[str] = set()
         self.chunks: dict[ChunkKey, Chunk] = {}
@@ -557,7 +553,7 @@ class _SpanWork:
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
         self.changes[key] = self._follow(renewed, Event.FENCED, database=override)
-        self.sends[key] = database
+        self.sends.append(key)
         if renewed.since is None:
             self.opened.append(key)
 

@@ -152,6 +152,7 @@ class Shards:
         self._stream = stream
         self._clock = clock
         self._created_at: int | None = None
+        self._chains: dict[str, ChainId] = {}
 
     def chain(self, shard: str) -> ChainId:
         """Return a shard's chain.
@@ -159,11 +160,12 @@ class Shards:
         Raises:
             ShardUnreadableError: Kinesis does not say when the stream was created.
         """
-        if self._created_at is None:
-            summary = self.summary()
-            created: Any = summary["StreamCreationTimestamp"]
-            self._created_at = int(created.timestamp())
-        return ChainId(self._stream, self._created_at, shard)
+        chain = self._chains.get(shard)
+        if chain is None:
+            if self._created_at is None:
+                self._created_at = int(self.summary()["StreamCreationTimestamp"].timestamp())
+            chain = self._chains[shard] = ChainId(self._stream, self._created_at, shard)
+        return chain
 
     def summary(self) -> Mapping[str, Any]:
         """Return Kinesis' summary of the stream.

@@ -21,6 +21,9 @@ MAX_PLAN_BYTES = 280_000
 MAX_ITEM_BYTES = 370_000
 """A span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks; splits may use what the plan leaves."""
 
+EXPIRED = -1
+"""The part of a group that stands for rows whose records have expired."""
+
 _ENTRY_BYTES = (
     330  # the most that an entry takes beside its key: names and digests of a chunk that was edited
 )
@@ -146,12 +149,22 @@ class Database:
 
     name: str
 
+    @property
+    def text(self) -> str:
+        """The text for the ledger: the database's name."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class NotDeliverable:
     """Rows go nowhere; the reason says why, in one word."""
 
     reason: str
+
+    @property
+    def text(self) -> str:
+        """The text for the ledger: `!` and the reason, which no database can be called."""
+        return f"!{self.reason}"
 
 
 Destination = Database | NotDeliverable
@@ -226,11 +239,8 @@ class Span:
                 yield from self.leaves(half)
 
     def is_final(self, key: ChunkKey) -> bool:
-        """Tell whether every row of a planned chunk is settled for good, by entries that say so."""
-        return all(
-            (entry := self.entries.get(leaf)) is not None and entry.state in FINAL
-            for leaf in self.leaves(key.planned)
-        )
+        """Tell whether every row of a chunk's planned chunk is settled for good."""
+        return all(self.entry(leaf).state in FINAL for leaf in self.leaves(key.planned))
 
     def destination(self, key: ChunkKey) -> Destination:
         """Return where a chunk goes."""
@@ -252,21 +262,14 @@ class Span:
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
     def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these entries.
-
-        Halves that ended alike become one entry of what they are halves of. A done span keeps only what is not
-        delivered, and what has an object in S3, which may be deleted only on an entry's word.
-        """
+        """Return the span with these entries; of a done span only those of chunks that are not delivered are kept."""
         entries = {**self.entries, **changes}
-        for key in sorted(changes, key=_depth, reverse=True):
-            _join(entries, key)
         done = done or self.done
         if done:
-            entries = {
-                key: entry
-                for key, entry in entries.items()
-                if entry.digest or entry.state is not State.DELIVERED or key.path
-            }
+            entries = {key: one for key, one in entries.items() if one.state is not State.DELIVERED}
+        for key in sorted(entries, key=_depth, reverse=True):
+            if entries[key].state is State.SPLIT:
+                _join(entries, key, done=done)
         return replace(self, entries=entries, done=done)
 
     def can_split(self, key: ChunkKey) -> bool:
@@ -290,8 +293,7 @@ def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destina
         parts = 1 + 2 * rows // cut.rows
         size += len(group.name) + 16 + parts * (len(group.name) + _ENTRY_BYTES)
     for owner, destination in destinations.items():
-        name = destination.name if isinstance(destination, Database) else destination.reason
-        size += len(owner.name) + len(name) + 16
+        size += len(owner.name) + len(destination.text) + 16
     return size
 
 
@@ -299,17 +301,12 @@ def _depth(key: ChunkKey) -> int:
     return len(key.path)
 
 
-def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:
-    """Let one entry stand for two halves that are final in the same state."""
-    while key.path:
-        parent = key._replace(path=key.path[:-1])
-        halves = [entries.get(half) for half in parent.halves]
-        first, second = halves
-        if first is None or second is None or first.state is not second.state or first.state not in FINAL:
-            return
-        for half in parent.halves:
+def _join(entries: dict[ChunkKey, Entry], key: ChunkKey, *, done: bool) -> None:
+    """Let one entry stand for two halves that have ended alike; in a done span, none for halves that are delivered."""
+    first, second = (entries.get(half) for half in key.halves)
+    if first is None and second is None and done:
+        del entries[key]
+    elif first is not None and second is not None and first.state is second.state and first.state in FINAL:
+        for half in key.halves:
             del entries[half]
-        entries[parent] = replace(
-            entries[parent], state=first.state, rows=first.rows + second.rows, since=None
-        )
-        key = parent
+        entries[key] = replace(first, rows=first.rows + second.rows)

@@ -171,9 +171,16 @@ class Uploader:
 
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
         """Send the chunks; return what became of each, in order."""
+        only, reply = uploads[0], None
+        if len(uploads) == 1 and not self.breakers.is_open(only.database):
+            only.attempts, only.began = 1, self.clock.now()
+            reply = self.attempt(only, READ_SECONDS, deadline)
+            if reply.meaning is Meaning.ACCEPTED:
+                self.breakers.succeeded(only.database)
+                return [_ACCEPTED]
         executors: Executors = self._executors if len(uploads) > 1 else InlineExecutor
         with executors() as executor:
-            outcomes = _Run(self, deadline, executor).run(uploads)
+            outcomes = _Run(self, deadline, executor).run(uploads, reply)
         return [outcomes[upload] for upload in uploads]
 
     def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
@@ -201,7 +208,7 @@ class Uploader:
 
     def _send(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
         body = upload.body = upload.body or compress(upload.chunk.payload())
-        seconds = min(timeout, deadline.left())
+        seconds = min(timeout, deadline.at - self.clock.now())
         if Guard.CLOCK_BEFORE_SEND in self._without:
             seconds = timeout
         if seconds < LEAST_SEND_SECONDS:
@@ -265,19 +272,9 @@ class _Run:
         self._key_probe: bool | None = None
         self._began = uploader.clock.now()
 
-    def run(self, uploads: Iterable[Upload]) -> dict[Upload, Outcome]:
-        for upload in uploads:
-            lane = self._lanes.get(upload.database)
-            if lane is None:
-                lane = self._lanes[upload.database] = _Lane(upload.database)
-                if self._u.breakers.is_healthy(upload.database):
-                    lane.limit = self._u.limits.per_database
-            lane.waiting.append(upload)
-        for lane in self._lanes.values():
-            if self._u.breakers.is_open(lane.database):
-                self._decide(lane, _Fate.PARK, "breaker")
-            else:
-                self._queue(lane)
+    def run(self, uploads: Iterable[Upload], reply: Reply | None) -> dict[Upload, Outcome]:
+        """Send the chunks; where there is only one, it was sent already, and this was the reply."""
+        self._begin(uploads, reply)
         while True:
             self._dispatch()
             pause = self._pause()
@@ -290,6 +287,23 @@ class _Run:
             else:
                 self._charge()
                 return self._outcomes
+
+    def _begin(self, uploads: Iterable[Upload], reply: Reply | None) -> None:
+        for upload in uploads:
+            lane = self._lanes.get(upload.database)
+            if lane is None:
+                lane = self._lanes[upload.database] = _Lane(upload.database)
+                if self._u.breakers.is_healthy(upload.database):
+                    lane.limit = self._u.limits.per_database
+            lane.waiting.append(upload)
+        for lane in self._lanes.values():
+            if reply is not None:
+                lane.under_way = self._under_way = 1
+                self._take(lane, lane.waiting.popleft(), reply)
+            elif self._u.breakers.is_open(lane.database):
+                self._decide(lane, _Fate.PARK, "breaker")
+            else:
+                self._queue(lane)
 
     def _queue(self, lane: _Lane) -> None:
         if not lane.queued and self._may_send(lane):

@@ -103,7 +103,7 @@ class Wiring:
         settings: WorkerSettings,
         effects: Effects,
         without: Without = NONE,
-        replaced: Mapping[type, Any] = MappingProxyType({}),
+        replaced: Mapping[Any, Any] = MappingProxyType({}),
     ) -> None:
         self.settings = settings
         self.effects = effects
@@ -113,7 +113,7 @@ class Wiring:
             found: type[T] = replaced.get(kind, kind)
             return found
 
-        self.rules = Rules(
+        self.rules = make(Rules)(
             memory_seconds=settings.td_memory_minutes * 60,
             query_delay_seconds=settings.td_query_delay_minutes * 60,
             held_at_most_seconds=settings.retention_hours * 3600 / 2,
@@ -176,7 +176,7 @@ class Wiring:
         )
         self.edits = Edits(delivery)
         self.sweeper = Sweeper(delivery)
-        self.drain = Drain(
+        self.drain = make(Drain)(
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
             search=make(Search)(self.shards, clock),

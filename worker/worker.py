@@ -19,16 +19,16 @@ from worker.chain import ChainId
 from worker.chunk import Chunk, pending_leaves, planned_chunks
 from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, Entry, Event, Happening, State
+from worker.delivery import Entry, Event, Happening, State
 from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
 from worker.ledger import Gap
-from worker.plan import Groups, Plan, accounts_of, count, group, owners_of, plan
-from worker.record import Number, Record, from_event, milliseconds, sequence_number
+from worker.plan import Groups, Plan, accounts_of, group, owners_of, plan
+from worker.record import Block, Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import ChunkKey, Cut, Database, NotDeliverable, Span
+from worker.span import EXPIRED, ChunkKey, Cut, Group, Span
 from worker.upload import Uploader
 
 _number = itemgetter(0)
@@ -37,7 +37,6 @@ _METRICS = {
     State.PARKED: "RowsParked",
     State.IN_DOUBT: "RowsInDoubt",
     State.DEAD_LETTER: "RowsDeadLettered",
-    State.MISSING: "RowsMissing",
 }
 
 
@@ -84,7 +83,7 @@ class Worker:
         self._rules = delivery.rules
         self._clock = delivery.clock
         self._telemetry = delivery.telemetry
-        self._ends: dict[ChainId, Number] = {}
+        self._ends: dict[str, tuple[ChainId, Number]] = {}  # by shard, as this sandbox left them
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.
@@ -98,7 +97,7 @@ class Worker:
             InvalidReplayError: what is `forced` is not possible.
         """
         deadline = Deadline.of(self._clock, remaining_ms)
-        forced = ForcedReplay.from_event(event)
+        forced = ForcedReplay.from_event(event) if "forced" in event else None
         held = []
         with _no_cyclic_gc():
             for shard, records in from_event(event).items():
@@ -113,7 +112,8 @@ class Worker:
         """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
         try:
-            chain = self._shards.chain(shard)
+            known = self._ends.get(shard)
+            chain = known[0] if known is not None else self._shards.chain(shard)
             if forced is not None:
                 chain, records = chain.forced(forced.name), forced.narrow(records)
             batch = _Batch(shard, chain, records, deadline, forced)
@@ -135,18 +135,25 @@ class Worker:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
             first = records[0].number
-            gap = self._gap(batch.chain, first)
+            gap: Gap | Span
+            known = self._ends.get(batch.shard) if batch.forced is None else None
+            if known is not None and known[1] < first:
+                gap = Gap(batch.chain, known[1])
+            else:
+                gap = self._ledger.locate(batch.chain, first)
             if isinstance(gap, Span):
                 if not gap.done:
                     self._take_up(batch, gap)
                 return gap.last
+            if gap.behind_open is not None and self._has_expired(gap.behind_open):
+                self._take_up(batch, gap.behind_open)  # its records will not be delivered again
             planned = self._plan(batch, records, gap.limit)
             draft = Span(
                 chain=gap.chain,
                 after=gap.after,
                 first=planned.records[0].number,
                 last=planned.records[-1].number,
-                planned_at=milliseconds(self._clock.now()),
+                planned_at=round(self._clock.now() * 1000),
                 destinations=planned.destinations,
                 cut=self._cut,
                 counts=planned.counts,
@@ -154,19 +161,12 @@ class Worker:
                 ignored=planned.ignored,
             )
             won, standing = self._ledger.append(draft)
-            self._ends.pop(batch.chain, None)
+            self._ends.pop(batch.shard, None)
             if won:
-                if gap.chain is batch.chain:
-                    self._ends[gap.chain] = standing.last
+                if gap.chain is batch.chain and batch.forced is None:
+                    self._ends[batch.shard] = gap.chain, standing.last
                 self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 return standing.last
-
-    def _gap(self, root: ChainId, first: Number) -> Gap | Span:
-        """Return the span that holds a record, or where one that holds it goes; a warm sandbox remembers the end."""
-        end = self._ends.get(root)
-        if end is not None and end < first:
-            return Gap(root, end)
-        return self._ledger.locate(root, first)
 
     def _plan(self, batch: _Batch, records: Sequence[Record], limit: Number | None) -> Plan:
         """Plan the next span.
@@ -175,14 +175,15 @@ class Worker:
             HeldError: the first record must wait.
             LedgerUnavailableError: the ledger cannot be reached.
         """
+        ignored: frozenset[Number] = frozenset()
         if batch.forced is not None:
-            records = self._delivered_before(batch, batch.forced, records)
+            records, ignored = self._delivered_before(batch, batch.forced, records)
         too_old = self._clock.now() - self._rules.held_at_most_seconds
         answers = self._accounts.resolve(accounts_of(records))
-        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old)
+        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
         if not planned.records:
             raise HeldError("nobody can say where an account's rows go")
-        if batch.forced is None and any(record[6] for record in planned.records):
+        if batch.forced is None and planned.has_claims:
             decided, ignored = self._claims.decide(planned.records, batch.chain)
             if not decided:
                 raise HeldError("it cannot be told which copy of an envelope counts")
@@ -191,7 +192,7 @@ class Worker:
 
     def _delivered_before(
         self, batch: _Batch, forced: ForcedReplay, records: Sequence[Record]
-    ) -> Sequence[Record]:
+    ) -> tuple[Sequence[Record], frozenset[Number]]:
         """Return the records of one span of the shard's own chain, with what that chain has as delivered alone.
 
         What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
@@ -199,17 +200,19 @@ class Worker:
         span = self._ledger.locate(batch.chain.root, records[0].number)
         if not isinstance(span, Span) or not span.done:
             raise HeldError("rows are being delivered for the first time: force them later")
-        within = [record for record in records if record.number <= span.last]
+        within: Sequence[Record] = [record for record in records if record.number <= span.last]
+        ignored: frozenset[Number] = frozenset()
         if span.ignored:
             whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-            ignored = {record.number for place, record in enumerate(whole) if place in span.ignored}
-            within = [forced.emptied(one) if one.number in ignored else one for one in within]
+            if len(whole) != span.records:
+                raise HeldError("records of the span cannot be read yet")
+            ignored = frozenset(whole[place].number for place in span.ignored)
         undelivered = {
             (key.account, key.group.table)
             for key, entry in span.entries.items()
             if entry.state not in (State.DELIVERED, State.SPLIT)
         }
-        return forced.without(within, undelivered) if undelivered else within
+        return (forced.without(within, undelivered) if undelivered else within), ignored
 
     def _take_up(self, batch: _Batch, span: Span) -> None:
         """Execute an open span that was met again."""
@@ -217,18 +220,44 @@ class Worker:
             raise HeldError("the time is up")
         records = self._records_of(batch, span)
         is_whole = len(records) == span.records
-        if not is_whole and not self._may_have_expired(span):
+        if not is_whole and not self._has_expired(span):
             raise HeldError("records of an open span cannot be read yet")
         ignored = frozenset(records[place].number for place in span.ignored if is_whole)
         groups = group(records, owners_of(records, span.destinations), ignored)
-        if not is_whole and span.ignored:
-            groups = {}  # which records count can no longer be told
-        missing = sum(span.counts.values()) - sum(count(groups).values())
-        if missing > 0:
-            self._telemetry.error("planned rows are no longer on the stream", rows=missing, shard=batch.shard)
+        if batch.forced is not None:  # rows that the plan left out
+            groups = {place: blocks for place, blocks in groups.items() if place in span.counts}
+        if not is_whole:
+            span = self._without_expired(span, groups)
         self._fence(batch, span, records, groups)
 
-    def _may_have_expired(self, span: Span) -> bool:
+    def _without_expired(self, span: Span, groups: dict[Group, list[Block]]) -> Span:
+        """Return the span with an entry for rows whose records have expired, and remove groups that cannot be cut as planned.
+
+        A group that is cut into several chunks, or of which some rows have ended, can only be cut again from all its rows; and which
+        records count is told by their positions.
+        """
+        changes = {}
+        for place, planned in span.counts.items():
+            present = sum(block[1] for block in groups.get(place, ()))
+            ended = sum(
+                entry.rows
+                for key, entry in span.entries.items()
+                if key.group == place and entry.state not in (State.PENDING, State.SPLIT)
+            )
+            if present == planned:
+                continue
+            if span.ignored or ended or planned > span.cut.rows:
+                groups.pop(place, None)
+                present = 0
+            if rows := planned - present - ended:
+                changes[ChunkKey(place, EXPIRED)] = Entry(State.MISSING, rows)
+                self._telemetry.count("RowsMissing", rows)
+                self._telemetry.error(
+                    "planned rows have expired", account=place.owner.account, table=place.label, rows=rows
+                )
+        return span.with_entries(changes)
+
+    def _has_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
@@ -277,52 +306,43 @@ class Worker:
             HeldError: chunks are still pending.
         """
         began = self._clock.now()
-        chunks = list(planned_chunks(groups, span.cut))
+        sources = {chunk.key: chunk for chunk in planned_chunks(groups, span.cut)}
         execution = Execution(
             self._delivery,
             span,
-            {chunk.key: chunk for chunk in chunks},
+            sources,
             describe=partial(_describe, batch.shard, records),
             report=self._report,
             opened=opened,
         )
-        uploads = []
-        for chunk in chunks:
-            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
-                destination = span.destination(leaf.key)
-                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
-                step = self._rules.first_step(span.entry(leaf.key), obstacle, began)
-                if step.event is not None:
-                    execution.note(leaf.key, step.event, step.reason)
-                elif isinstance(destination, Database):
-                    uploads.append(execution.upload(leaf, destination.name, records[0].arrived_at))
-        outcomes = execution.deliver(uploads, self._uploader.upload, batch.deadline)
-        pending = execution.pending()
+        execution.deliver(
+            execution.first_uploads(began, records[0].arrived_at), self._uploader.upload, batch.deadline
+        )
+        for state, rows in execution.rows.items():
+            if state in _METRICS:
+                self._telemetry.count(_METRICS[state], rows)
         self._telemetry.info(
             "span",
             shard=batch.shard,
-            first=sequence_number(span.first),
-            last=sequence_number(span.last),
+            first=span.first[3:],
+            last=span.last[3:],
             records=len(records),
-            chunks=len(outcomes),
+            chunks=len(sources),
             seconds=round(self._clock.now() - began, 3),
-            **execution.rows_by_state(),
+            **{state.value: rows for state, rows in execution.rows.items()},
         )
-        if pending:
-            raise HeldError(f"chunks are pending: {', '.join(pending)}")
+        if not execution.span.done:
+            raise HeldError(f"chunks are pending: {', '.join(execution.pending())}")
 
     def _report(self, key: ChunkKey, entry: Entry) -> None:
-        if metric := _METRICS.get(entry.state):
-            self._telemetry.count(metric, entry.rows)
-        if entry.state in ASIDE:
-            self._telemetry.warning(
-                "rows set aside",
-                kind=entry.state.value,
-                reason=entry.reason,
-                account=key.account,
-                table=key.group.label,
-                rows=entry.rows,
-            )
+        self._telemetry.warning(
+            "rows set aside",
+            kind=entry.state.value,
+            reason=entry.reason,
+            account=key.account,
+            table=key.group.label,
+            rows=entry.rows,
+        )
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
