@@ -5,8 +5,7 @@ where to look, and the ledger itself what to do: span by span, several in parall
 rest of the run, and one with an open breaker takes its turn after all others.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -20,7 +19,6 @@ from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
 from worker.delivery import (
-    ASIDE,
     Action,
     Decision,
     Entry,
@@ -109,11 +107,11 @@ class Selection:
 
 @dataclass(slots=True)
 class RedriveReport:
-    """What a run did, in rows.
+    """What a run did with the rows that were selected; each is counted once.
 
     Attributes:
         delivered: sent, or found in Treasure Data.
-        kept: still set aside.
+        kept: still set aside, dead letters among them that were dead letters before.
         dead: have become dead letters.
         dropped: given up, as a person decided.
         complete: everything selected had its turn.
@@ -170,10 +168,19 @@ class _Run:
 
 @dataclass(slots=True)
 class _Turn:
-    """What came of one span's turn: rows by what became of them, and whether chunks wait for another turn, or for another run."""
+    """One span's turn.
 
-    rows: Counter[State] = field(default_factory=Counter)
-    kept: int = 0
+    Attributes:
+        place: of the span.
+        selected: what was selected of it when its turn began.
+        span: as it was last seen.
+        waits: chunks wait for another turn in this run.
+        complete: everything selected was tried.
+    """
+
+    place: Place
+    selected: dict[ChunkKey, Entry] = field(default_factory=dict)
+    span: Span | None = None
     waits: bool = False
     complete: bool = True
 
@@ -219,10 +226,12 @@ class Redrive:
         run, report = _Run(deadline, selection), RedriveReport()
         for breaker in self._ledger.breakers():
             run.databases[breaker.database] = _Database(breaker)
-        waiting = self._pass(run, self._places(selection), report)
+        waiting = self._pass(run, map(_Turn, self._places(selection)), report)
         run.probes = True
         while waiting and not deadline.near:
-            waiting = self._pass(run, waiting, report)
+            waiting = self._pass(run, iter(waiting), report)
+        for turn in waiting:
+            _count(turn, report)
         report.complete &= not waiting
         if selection == Selection() and report.complete:
             self._probe_idle(run)
@@ -245,56 +254,57 @@ class Redrive:
             places = chain(places, self._ledger.worklist(dead=True))
         return places
 
-    def _pass(self, run: _Run, places: Iterable[Place], report: RedriveReport) -> list[Place]:
+    def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
         """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""
-        places, waiting, under_way = iter(places), [], 0
+        waiting, under_way = [], 0
         with self._delivery.executors() as executor:
             while True:
                 while under_way < self._at_once and not run.deadline.near:
-                    place = next(places, None)
-                    if place is None:
+                    turn = next(turns, None)
+                    if turn is None:
                         break
-                    executor.submit(partial(self._take_turn, run, place))
+                    executor.submit(partial(self._take_turn, run, turn))
                     under_way += 1
                 if not under_way:
                     break
-                finished = executor.wait(1.0)
-                if finished is None:
+                turn = executor.wait(1.0)
+                if turn is None:
                     continue
-                place, turn = finished
                 under_way -= 1
-                report.delivered += turn.rows[State.DELIVERED]
-                report.dead += turn.rows[State.DEAD_LETTER]
-                report.dropped += turn.rows[State.DROPPED]
                 report.complete &= turn.complete
                 if turn.waits:
-                    waiting.append(place)
+                    waiting.append(turn)
                 else:
-                    report.kept += turn.kept
+                    _count(turn, report)
                 self._close_breakers(run)
+        if run.probes:
+            waiting.extend(turns)
         report.complete &= not run.deadline.near
         return waiting
 
-    def _take_turn(self, run: _Run, place: Place) -> tuple[Place, _Turn]:
-        turn = _Turn()
+    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+        turn.waits = False
         try:
-            self._redrive(run, place, turn)
+            self._redrive(run, turn)
         except UnavailableError as error:
             self._telemetry.warning("redrive could not go on", error=type(error).__name__, reason=str(error))
             turn.complete = False
         except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
             self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("a span cannot be redriven", error, chain=place.chain.name)
+            self._telemetry.error("a span cannot be redriven", error, chain=turn.place.chain.name)
             turn.complete = False
-        return place, turn
+        return turn
 
-    def _redrive(self, run: _Run, place: Place, turn: _Turn) -> None:
-        span = self._ledger.get(place)
+    def _redrive(self, run: _Run, turn: _Turn) -> None:
+        span = self._ledger.get(turn.place)
         for _ in range(_ROUNDS):
-            if span is None or run.deadline.near:
+            if span is None:
                 return
-            turn.kept, turn.waits = 0, False
+            turn.span, turn.waits = span, False
             selected = {key: entry for key, entry in span.entries.items() if run.selection.has(key, entry)}
+            turn.selected = turn.selected or selected
+            if run.deadline.near:
+                return
             work = _SpanWork(self._delivery, span)
             try:
                 for key, entry in selected.items():
@@ -302,11 +312,12 @@ class Redrive:
                 if not work.changes:
                     return
                 won, span = self._ledger.update(span.with_entries(work.changes))
+                turn.span = span
                 if not won:
                     continue  # somebody else has written: decide again
                 for key, entry in work.changes.items():
-                    self._tally(turn, key, entry)
-                span = self._send(run, work, span, turn)
+                    self._report(key, entry)
+                span = turn.span = self._send(run, work, span, turn)
             finally:
                 self._release(run, work)
             self._delete_final(span, selected)
@@ -325,7 +336,6 @@ class Redrive:
         work.databases[key] = database
         step = self._rules.next_step(entry, obstacle, run.selection.decision, now)
         if step.action in (Action.SEND, Action.ASK) and not self._may_try(run, work, database, turn):
-            turn.kept += entry.rows
             return
         self._prepare(run, work, key, step, turn)
 
@@ -351,19 +361,16 @@ class Redrive:
             work.apply(key, entry, step.event, step.reason)
             return
         if step.action is Action.WAIT:
-            turn.kept += entry.rows
             return
         chunk = work.load(key, entry)
         if chunk is None:
             self._telemetry.error("a set-aside object cannot be read", object_id=work.span.object_id(key))
-            turn.kept += entry.rows
             turn.complete = False
             return
         event = step.event
         if step.action is Action.ASK:
             event = self._ask(run, chunk, database)
             if event is None:
-                turn.kept += entry.rows
                 return
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
@@ -419,15 +426,12 @@ class Redrive:
         if not work.sends:
             return span
 
-        def report(key: ChunkKey, entry: Entry) -> None:
-            self._tally(turn, key, entry)
-
         execution = Execution(
             self._delivery,
             span,
             work.chunks,
             describe=work.describe,
-            report=report,
+            report=self._report,
             opened=set(work.opened),
             whole=False,
         )
@@ -438,10 +442,9 @@ class Redrive:
 
         execution.deliver(uploads, send, run.deadline)
         for key in work.sends:
-            entry = execution.span.entry(key)
-            if entry.state in ASIDE:
-                turn.kept += entry.rows
-                turn.complete &= entry.state is State.DEAD_LETTER
+            turn.complete &= execution.span.entry(key).state not in _SCHEDULED
+        if delivered := execution.rows[State.DELIVERED]:
+            self._telemetry.count("RowsRedriven", delivered)
         return execution.span
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
@@ -465,10 +468,7 @@ class Redrive:
                 known.quickest = took if known.quickest is None else min(took, known.quickest)
         return Outcome(event, reply.reason, upload.definitely_not_delivered)
 
-    def _tally(self, turn: _Turn, key: ChunkKey, entry: Entry) -> None:
-        if entry.state not in (State.DELIVERED, State.DEAD_LETTER, State.DROPPED):
-            return
-        turn.rows[entry.state] += entry.rows
+    def _report(self, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DELIVERED:
             self._telemetry.count("RowsRedriven", entry.rows)
         elif entry.state is State.DEAD_LETTER:
@@ -525,6 +525,34 @@ class Redrive:
                 continue  # it accepts rows, but as slowly as before
             known.breaker = None
             self._breakers.close(name)
+
+
+def _count(turn: _Turn, report: RedriveReport) -> None:
+    """Count what became of the rows that were selected, each once."""
+    if turn.span is None:
+        return
+    for key, before in turn.selected.items():
+        for state, rows in _outcomes(turn.span, key, before):
+            match state:
+                case State.DELIVERED:
+                    report.delivered += rows
+                case State.DROPPED:
+                    report.dropped += rows
+                case State.DEAD_LETTER if before.state is not State.DEAD_LETTER:
+                    report.dead += rows
+                case _:
+                    report.kept += rows
+
+
+def _outcomes(span: Span, key: ChunkKey, before: Entry) -> Iterator[tuple[State, int]]:
+    """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
+    for leaf in span.leaves(key):
+        within = leaf._replace(path=leaf.path.removeprefix(key.path)).within(before.rows)
+        standing = leaf
+        while standing.path and standing not in span.entries:
+            standing = standing._replace(path=standing.path[:-1])
+        entry = span.entry(standing)  # of the chunk that it was joined to, unless that is split
+        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, len(within)
 
 
 class _SpanWork:
