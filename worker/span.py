@@ -262,10 +262,13 @@ class Span:
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
     def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these entries; of a done span only those of chunks that are not delivered are kept."""
+        """Return the span with these entries; of a done span only those of chunks that are not delivered are kept.
+
+        An overflow chunk's tells whether it was sent, or came by the stream after all.
+        """
         entries = {**self.entries, **changes}
         done = done or self.done
-        if done:
+        if done and not self.chain.is_overflow:
             entries = {key: one for key, one in entries.items() if one.state is not State.DELIVERED}
         for key in sorted(entries, key=_depth, reverse=True):
             if entries[key].state is State.SPLIT:
