@@ -4,7 +4,7 @@ It has a chain of its own beside each shard's, named by a tag: the rows of one t
 broken off or resumed. Which rows it concerns is part of the chain's name, because a span's rows never change.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -74,16 +74,6 @@ class ForcedReplay:
                 tuple(block for block in record.blocks if self.table in (None, block[0]))
                 if self.account in (None, record.account)
                 else (),
-            )
-            for record in records
-        ]
-
-    def without(self, records: Iterable[Record], undelivered: Collection[tuple[str, str]]) -> list[Record]:
-        """Return the records without the rows of these accounts' tables."""
-        return [
-            self._with(
-                record,
-                tuple(block for block in record.blocks if (record.account, block[0]) not in undelivered),
             )
             for record in records
         ]

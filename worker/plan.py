@@ -1,11 +1,11 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.accounts import Account
 from worker.account_cache import DISABLED, REVOKED
-from worker.delivery import UNRESOLVED
+from worker.delivery import UNRESOLVED, State
 from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
     MAX_PLAN_BYTES,
@@ -16,6 +16,7 @@ from worker.span import (
     Group,
     NotDeliverable,
     Owner,
+    Span,
     plan_bytes,
 )
 
@@ -85,6 +86,35 @@ def plan(
             has_claims = 1 in [record[6] for record in stretch]
             return Plan(stretch, destinations, groups, counts, places, has_claims)
         stretch = stretch[: len(stretch) // 2]
+
+
+def only_delivered(planned: Plan, root: Span) -> Plan:
+    """Return the plan of a forced replay with only those groups all rows of which the shard's own chain has as delivered.
+
+    What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+
+    Args:
+        planned: of records that lie within `root`.
+        root: the span of the shard's own chain.
+    """
+    undelivered = {
+        (key.group.owner, key.group.table)
+        for key, entry in root.entries.items()
+        if entry.state not in (State.DELIVERED, State.SPLIT)
+    }
+    if not undelivered:
+        return planned
+    then = owners_of(planned.records, root.destinations)
+    now = owners_of(planned.records, planned.destinations)
+    left_out = {
+        Group(now[sender], block[0])
+        for record in planned.records
+        for block in record.blocks
+        if (sender := (record.account, record.key_id)) in now
+        and (sender not in then or (then[sender], block[0]) in undelivered)
+    }
+    groups = {place: blocks for place, blocks in planned.groups.items() if place not in left_out}
+    return replace(planned, groups=groups, counts=count(groups))
 
 
 def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destination]) -> Owners:

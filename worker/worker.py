@@ -24,7 +24,7 @@ from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
 from worker.ledger import Gap
-from worker.plan import Groups, Plan, accounts_of, group, owners_of, plan
+from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners_of, plan
 from worker.record import Block, Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
@@ -176,8 +176,10 @@ class Worker:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         ignored: frozenset[Number] = frozenset()
+        root: Span | None = None
         if batch.forced is not None:
-            records, ignored = self._delivered_before(batch, batch.forced, records)
+            root, ignored = self._delivered_before(batch, records)
+            records = [record for record in records if record.number <= root.last]
         too_old = self._clock.now() - self._rules.held_at_most_seconds
         answers = self._accounts.resolve(accounts_of(records))
         planned = plan(records, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
@@ -188,31 +190,23 @@ class Worker:
             if not decided:
                 raise HeldError("it cannot be told which copy of an envelope counts")
             planned = plan(decided, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
-        return planned
+        return planned if root is None else only_delivered(planned, root)
 
-    def _delivered_before(
-        self, batch: _Batch, forced: ForcedReplay, records: Sequence[Record]
-    ) -> tuple[Sequence[Record], frozenset[Number]]:
-        """Return the records of one span of the shard's own chain, with what that chain has as delivered alone.
+    def _delivered_before(self, batch: _Batch, records: Sequence[Record]) -> tuple[Span, frozenset[Number]]:
+        """Return the span of the shard's own chain that holds the first record, and which records do not count.
 
-        What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+        Raises:
+            HeldError: it has not been delivered yet, or its records cannot be read.
         """
         span = self._ledger.locate(batch.chain.root, records[0].number)
         if not isinstance(span, Span) or not span.done:
             raise HeldError("rows are being delivered for the first time: force them later")
-        within: Sequence[Record] = [record for record in records if record.number <= span.last]
-        ignored: frozenset[Number] = frozenset()
-        if span.ignored:
-            whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-            if len(whole) != span.records:
-                raise HeldError("records of the span cannot be read yet")
-            ignored = frozenset(whole[place].number for place in span.ignored)
-        undelivered = {
-            (key.account, key.group.table)
-            for key, entry in span.entries.items()
-            if entry.state not in (State.DELIVERED, State.SPLIT)
-        }
-        return (forced.without(within, undelivered) if undelivered else within), ignored
+        if not span.ignored:
+            return span, frozenset()
+        whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        if len(whole) != span.records:
+            raise HeldError("records of the span cannot be read yet")
+        return span, frozenset(whole[place].number for place in span.ignored)
 
     def _take_up(self, batch: _Batch, span: Span) -> None:
         """Execute an open span that was met again."""
