@@ -159,8 +159,8 @@ class Gone:
 def with_redis(folder: Path, client: Any) -> Iterator[None]:
     """Describe a stack in a folder whose administration has that Redis."""
     delivery = Delivery()
-    treasure_data = delivery.means.uploader.sender.treasure_data
-    admin = Admin(lambda: client, treasure_data, delivery.clock)
+    wiring = delivery.wiring
+    admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock)
     deadline = Deadline.of(delivery.clock, 60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
         names = ("stream", "queue_url", "ledger_table", "aside_bucket", "write_key_secret")
