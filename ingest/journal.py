@@ -16,17 +16,17 @@ from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 from shared.clock import Clock
 
 METRICS: Mapping[str, str] = {
-    "EventsAccepted": "events that became durable",
-    "EventsRejected": "events that were rejected while their request was read",
-    "RequestsRefused": "requests refused as a whole, 4xx",
-    "RequestsFailed": "requests that the ingest could not serve, 5xx",
-    "StreamRefusals": "envelopes that the stream surely did not take, at each attempt",
-    "StreamDoubts": "envelopes of which it is not known whether the stream has them",
-    "EnvelopesOverflowed": "envelopes that the overflow queue took instead",
-    "EnvelopesRepeated": "envelopes of requests that said they repeat one; they take the way through the queue",
-    "EnvelopesUntaken": "envelopes that neither took; their events are not accepted",
-    "KeyringFailures": "attempts to read the signing secrets that failed",
-    "UnforeseenErrors": "errors that no rule foresaw; their requests are answered 500",
+    "EventsAccepted": "events accepted: on the stream or in the overflow queue",
+    "EventsRejected": "events rejected with a code",
+    "RequestsRefused": "requests rejected as a whole, 4xx",
+    "RequestsFailed": "requests that failed, 5xx",
+    "StreamRefusals": "envelopes that the stream definitely rejected, per attempt",
+    "StreamDoubts": "envelopes that the stream may or may not have stored, per attempt",
+    "EnvelopesOverflowed": "envelopes sent to the overflow queue instead",
+    "EnvelopesRepeated": "envelopes of repeated requests, which go through the overflow queue",
+    "EnvelopesUntaken": "envelopes that neither the stream nor the queue stored; their events are not accepted",
+    "KeyringFailures": "failed attempts to read the signing secrets",
+    "UnforeseenErrors": "unexpected errors, answered with 500",
 }
 """Each counts by stage and service."""
 

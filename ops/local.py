@@ -1,4 +1,4 @@
-"""`sluice local`: the whole pipeline on this machine, which `--local` of the other commands works on."""
+"""`sluice local`: runs the whole pipeline on this machine, for the other commands' `--local`."""
 
 import os
 import sys
@@ -11,6 +11,6 @@ from ops.stack import home
 
 @click.command("local")
 def command() -> None:
-    """Keep the whole pipeline running on this machine, for --local of the other commands; Ctrl-C ends it."""
+    """Run the whole pipeline on this machine, for --local in other commands. Ctrl-C stops it."""
     os.chdir(Path(__file__).parents[1])
     os.execv(sys.executable, [sys.executable, "-m", "local.up", "--home", str(home())])  # noqa: S606 -- our own module

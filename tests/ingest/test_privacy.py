@@ -156,7 +156,7 @@ def test_columns_that_every_row_has_stay(name: str) -> None:
     """And names that no column has are a mistake."""
     environment = {"STREAM_NAME": "s", "OVERFLOW_QUEUE_URL": "q", "WRITE_KEY_SECRET": "w"}
 
-    with pytest.raises(SettingsError, match="is no column"):
+    with pytest.raises(SettingsError, match="is not a column"):
         IngestSettings.from_environment(environment | {"DROPPED_COLUMNS": f"a,{name}"})
 
 
