@@ -33,10 +33,10 @@ class Start(NamedTuple):
 def run(report: Report) -> None:
     """Measure, and add a table, a chart and the ratio."""
     report.say(
-        "A new sandbox each time, in Lambda's real runtime (its interface emulator and `awslambdaric`), the ingest as `make build`"
-        f" packs it: medians of {ROUNDS} rounds, the handlers in turn. INIT is from the moment at which the runtime asks for the"
-        " handler until it has it. Sluice's includes reading the signing secrets; the others read nothing. The first request makes"
-        " the connection to the stream."
+        "A new sandbox for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
+        f" ingest as built by `make build`: median of {ROUNDS} rounds, alternating between handlers. INIT is the time from when the"
+        " runtime requests the handler until it is loaded. Sluice's INIT includes reading the signing secrets; the others read"
+        " nothing. The first request includes connecting to the stream."
     )
     found: dict[Contender, list[Start]] = {contender: [] for contender in CONTENDERS}
     with sandboxes() as place:
@@ -61,7 +61,9 @@ def run(report: Report) -> None:
         ],
     )
     ratio = medians[SLUICE].cpu / medians[BOTO3_ONLY].cpu
-    report.say(f"Sluice's INIT takes {times(ratio)} the CPU of importing boto3 and making a Kinesis client.")
+    report.say(
+        f"Sluice's INIT takes {times(ratio)} the CPU of importing boto3 and creating a Kinesis client."
+    )
     report.ratio("init_vs_boto3", ratio)
     report.ratio("init_wall_vs_boto3", medians[SLUICE].wall / medians[BOTO3_ONLY].wall)
     report.chart("coldstart", "CPU of a cold start", bars("CPU of a cold start", [_group(medians)]))

@@ -62,9 +62,9 @@ def requests() -> dict[str, tuple[dict[str, Any], int]]:
 def run(report: Report) -> None:
     """Measure, and add tables, a chart and ratios."""
     report.say(
-        "CPU of a warm request, in Lambda's real runtime (its interface emulator and `awslambdaric`), each handler in a sandbox of"
-        f" its own: medians of {ROUNDS} rounds of {REPEATS} requests, the handlers in turn. AWS and Treasure Data are one stand-in"
-        " that answers at once over plain HTTP, so that what is counted is the handler's own."
+        "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
+        f" its own sandbox: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
+        " are simulated by a server that responds at once over plain HTTP, so only the handler's own work is counted."
     )
     measured: dict[str, dict[Contender, float]] = {}
     with sandboxes() as place, ExitStack() as running:
@@ -90,10 +90,10 @@ def run(report: Report) -> None:
         suffix = "" if name == "one pixel" else "_ten_events"
         for contender, ratio in ratios.items():
             report.ratio(f"ingest_vs_{against[contender]}{suffix}", ratio)
-    report.table(["Sluice against", *(contender.label for contender in against)], rows)
+    report.table(["Sluice compared with", *(contender.label for contender in against)], rows)
     report.say(
-        "Where Sluice's share goes, each part by itself and again and again, so that it is fully warm; together, where one displaces"
-        " the other from the processor's caches, they take somewhat longer:"
+        "Where Sluice's time goes. Each part is measured alone in a loop, fully warm; together they take somewhat longer, because"
+        " they compete for CPU caches:"
     )
     found = parts(requests()["one pixel"][0])
     report.table(

@@ -169,7 +169,7 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
 
 def _show(told: dict[str, Any]) -> None:
     screen.show_table(
-        ("component", "USD a month", "of it", "for"),
+        ("component", "USD a month", "share", "usage"),
         [
             (
                 line["component"],
@@ -191,7 +191,7 @@ def _show(told: dict[str, Any]) -> None:
     screen.say("")
     for other in told["others"]:
         screen.say(_compared(other))
-    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, nothing free subtracted.")
+    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
 
@@ -203,7 +203,7 @@ def _show_levers(told: dict[str, Any]) -> None:
     screen.say(f"The biggest lever: {_lever(biggest)}.")
     for lever in others:
         screen.say(f"             then: {_lever(lever)}.")
-    screen.say(f"All settings of these, same network and requests: ${told['usd_lean']:,.2f} a month.\n")
+    screen.say(f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n")
 
 
 def _lever(lever: dict[str, Any]) -> str:
@@ -214,7 +214,7 @@ def _compared(other: dict[str, Any]) -> str:
     usd = "no published figure" if other["usd"] is None else f"${other['usd']:,.2f} a month"
     most = other["published_up_to_events"]
     ranges = [_range(one["from_events"], one["to_events"], most) for one in other["dearer"]]
-    said = f"Sluice is dearer {' and '.join(ranges)}" if ranges else "Sluice is cheaper throughout"
+    said = f"Sluice costs more {' and '.join(ranges)}" if ranges else "Sluice is cheaper throughout"
     return f"{other['name']}: {usd}. {said} ({other['covers']}; published up to {screen.short(most)} events)."
 
 
