@@ -1,4 +1,4 @@
-/* What goes wrong in practice, each as a function that does it and returns what collect's functions return. */
+/* Common mistakes. Each is a function that makes it and returns the same as the functions of collect. */
 const mistakes = (() => {
   const good = (columns) => collect.event("mistakes", { ...columns });
   const post = (body, options) => collect.send(SLUICE.keys.shop, body, options);
