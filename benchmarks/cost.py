@@ -1,5 +1,6 @@
-"""What `sluice cost` says, as tables and a chart: nothing is measured here, it is counted from what the others measured."""
+"""Tables and a chart of the monthly cost, calculated from what the other benchmarks measured, beside alternatives."""
 
+from benchmarks.alternatives import ALTERNATIVES, LEAST_EVENTS, ranges_where_dearer
 from benchmarks.chart import Axis, Line, lines
 from benchmarks.report import Report
 from benchmarks.traffic import EVENT_ROWS
@@ -17,7 +18,6 @@ from ops.estimate import (
     total,
 )
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, UNITS, seen
-from ops.rivals import LEAST_EVENTS, RIVALS, dearer
 from ops.screen import short
 
 EVENTS = 1e7
@@ -25,7 +25,7 @@ _VOLUMES = [10 ** (4 + step / 4) for step in range(25)]
 
 
 def run(report: Report) -> None:
-    """Count, and add tables, a chart and ratios."""
+    """Calculate, and add tables, a chart and ratios."""
     prices = REGIONS[DEFAULT_REGION]
     setups = {
         f"{network}, {name}": change(Setup(network=network))
@@ -35,7 +35,7 @@ def run(report: Report) -> None:
     _components(report, setups)
     _levers(report)
     _memory(report)
-    _others(report, setups)
+    _alternatives(report, setups)
     _prices(report)
     for network in ("external", "managed"):
         workload = Workload(EVENTS, 10)
@@ -111,28 +111,35 @@ def _memory(report: Report) -> None:
     )
 
 
-def _others(report: Report, setups: dict[str, Setup]) -> None:
+def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
         "Alternatives, by their own published figures, and the monthly volumes at which Sluice costs more, for each setup:"
     )
     rows = []
     for per_request in (10, 1):
-        for rival in RIVALS:
+        for alternative in ALTERNATIVES:
             where = []
             for setup in setups.values():
 
                 def ours(events: float, setup: Setup = setup, per_request: int = per_request) -> float:
                     return total(Workload(events, per_request), setup, prices)
 
-                where.append(_ranges(dearer(ours, rival), rival.most))
+                where.append(_ranges(ranges_where_dearer(ours, alternative), alternative.most))
             rows.append(
-                [f"{rival.name}; Sluice with {per_request} per request", f"${rival.usd(EVENTS):.2f}", *where]
+                [
+                    f"{alternative.name}; Sluice with {per_request} per request",
+                    f"${alternative.usd(EVENTS):.2f}",
+                    *where,
+                ]
             )
     head = ("alternative", f"at {EVENTS / 1e6:.0f} M", *(f"Sluice costs more: {name}" for name in setups))
     report.table(head, rows)
     report.say(
-        "\n".join(f"- {rival.name} covers {rival.covers}. Source: {rival.source}." for rival in RIVALS)
+        "\n".join(
+            f"- {alternative.name} covers {alternative.covers}. Source: {alternative.source}."
+            for alternative in ALTERNATIVES
+        )
     )
     title = "Dollars per million events"
     ours = [
@@ -148,10 +155,14 @@ def _others(report: Report, setups: dict[str, Setup]) -> None:
     ]
     others = [
         Line(
-            rival.label,
-            [(events, rival.usd(events) / events * 1e6) for events in _VOLUMES if events <= rival.most],
+            alternative.label,
+            [
+                (events, alternative.usd(events) / events * 1e6)
+                for events in _VOLUMES
+                if events <= alternative.most
+            ],
         )
-        for rival in RIVALS
+        for alternative in ALTERNATIVES
     ]
     chart = lines(
         title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*ours, *others]

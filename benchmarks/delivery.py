@@ -1,4 +1,4 @@
-"""A whole worker over doubles in memory, for those who measure it."""
+"""Builds a complete worker over in-memory doubles, to be measured."""
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -13,16 +13,16 @@ from worker.treasure_data import TreasureData as Client
 
 
 class AtOnce(Sender):
-    """Compresses, and says that it was delivered."""
+    """Compresses a chunk and reports it as delivered."""
 
     def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Answer:  # noqa: ARG002 -- the signature
-        """Make the request's body."""
+        """Compress the request's body."""
         upload.compressed()
         return DELIVERED
 
 
 def delivery(groups: int = 1, url: str | None = None) -> Delivery:
-    """Return a worker with accounts, over doubles in memory; chunks are taken at once, or sent to a URL."""
+    """Return a worker with accounts. Chunks are accepted immediately, or sent to a URL."""
     made = Delivery(executors=Threads) if url else Delivery()
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()

@@ -1,8 +1,8 @@
-"""A backlog of an hour's outage, delivered by the real worker: how fast, with how much memory, in how many uploads.
+"""Delivers the backlog of a one-hour outage with the real worker, and measures speed, memory and uploads.
 
-Included: reading the event's JSON text, decoding, the ledger's and the accounts' rules, planning, compression, and uploads
-by HTTP to another process, which looks at nothing. Not included: DynamoDB and Redis, which are in memory here, and every
-wait for another machine; what those add in Lambda is said beside it, with the limits of Kinesis.
+Included: parsing the event's JSON, decoding, the rules of the ledger and the accounts, planning, compression, and uploads
+over HTTP to another process, which accepts everything. Not included: DynamoDB and Redis, which are in memory here, and
+waiting for other machines. The report states what those add in Lambda, and the limits of Kinesis.
 """
 
 import gc
@@ -18,22 +18,22 @@ from ops.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setu
 
 BACKLOG = 3_600_000
 RATE = 1_000
-"""Events, and events a second at which they piled up: an hour's."""
+"""Events, and the events per second at which they arrived: one hour's worth."""
 ACCOUNTS = 20
 SHARD_READ_BYTES = 2 << 20
-"""What Kinesis lets all readers of a shard have in a second."""
+"""Bytes per second that Kinesis gives to all readers of a shard together."""
 
 
 class Drained:
-    """What one backlog took.
+    """What it took to deliver a backlog.
 
     Attributes:
-        rows_per_batch: of each.
+        rows_per_batch: number of rows in each batch.
         seconds: process CPU seconds of each batch.
-        wall: seconds from the first to the last, the making of the events left out.
-        uploads: imports that were sent.
-        peak_mb: by which memory rose above that of the idle worker.
-        left_mb: of which were there still after the last batch, in the ledger in memory.
+        wall: elapsed seconds, without the generation of events.
+        uploads: number of imports sent.
+        peak_mb: peak memory above that of the idle worker.
+        left_mb: memory above that of the idle worker after the last batch; it holds the in-memory ledger.
     """
 
     def __init__(self, rows_per_batch: int) -> None:
@@ -56,7 +56,7 @@ def run(report: Report) -> None:
     rows, groups = [], []
     for per_envelope, per_batch, backlog in (
         (10, traffic.EVENT_ROWS, BACKLOG),
-        (1, 5_000, BACKLOG // 10),  # a tenth of it, for time's sake
+        (1, 5_000, BACKLOG // 10),  # a tenth, to save time
     ):
         drained = drain(backlog, per_envelope, per_batch)
         batch = median(drained.seconds)
@@ -108,7 +108,7 @@ def run(report: Report) -> None:
 
 
 def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
-    """Deliver a backlog in batches of the same rows, each later than the one before; return what it took."""
+    """Deliver a backlog in consecutive batches of the same rows, and return what it took."""
     drained = Drained(per_batch)
     made = traffic.event(per_batch, ACCOUNTS, per_envelope)
     with services.running() as url:

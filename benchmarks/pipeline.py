@@ -1,7 +1,7 @@
-"""The local stack as a whole, on this machine: how many requests it takes, where the time goes, and when rows arrive.
+"""Measures the local stack as a whole: throughput, CPU by part, and the delay until rows arrive.
 
-Its parts are processes, and share the machine's cores with what sends. AWS's services are emulated by one of them, the HTTP
-API and the event source run inside the processes of the functions: their shares are no share of a deployed stack's.
+Its parts are processes that share this machine's cores with the sender. One of them emulates AWS; the HTTP API and the
+event source run inside the processes of the functions. So the shares say nothing about a deployed stack.
 """
 
 import json
@@ -29,15 +29,15 @@ from ops.estimate import Setup, Workload, total
 from ops.prices import DEFAULT_REGION, REGIONS
 
 SECONDS = 10.0
-"""How long as many requests as possible are sent."""
+"""Duration of the throughput measurement."""
 SENDERS = 8
 WINDOWS = (1, 5, 15)
 RATE = 20
-"""Requests a second while rows' arrival is looked at."""
+"""Requests per second while the arrival of rows is measured."""
 _MONTH = Workload(1e7, 1)
 _MODES = ("ON_DEMAND", "PROVISIONED")
 _PRICES = REGIONS[DEFAULT_REGION]
-_TICKS = 100  # a second, of /proc/*/stat
+_TICKS = 100  # per second, in /proc/*/stat
 _PATIENCE = 10.0
 
 _ROLES = {
@@ -151,19 +151,19 @@ def pixel() -> Message:
 
 
 def posted(count: int) -> Message:
-    """Return a request with so many page views."""
+    """Return a request with `count` page views."""
     source = traffic.rows()
     events = []
     for _ in range(count):
         event = next(source)
-        del event["received_at"], event["event_id"]  # each request's rows are its own
+        del event["received_at"], event["event_id"]  # rows of different requests must differ
         events.append(event | {"table": "pageviews"})
     body = json.dumps({"events": events}).encode()
     return "POST", "/v1/events", body, {"content-type": "application/json", "x-write-key": KEYS["shop"]}
 
 
 def _flood(url: str, message: Message, seconds: float) -> int:
-    """Send as many requests as are answered; return how many."""
+    """Send requests as fast as they are answered; return how many."""
     end = time.monotonic() + seconds
     counts = [0] * SENDERS
 
@@ -182,7 +182,7 @@ def _flood(url: str, message: Message, seconds: float) -> int:
 
 
 def _drip(url: str, message: Message, seconds: float) -> int:
-    """Send requests at an even rate; return how many."""
+    """Send requests at a constant rate; return how many."""
     count = round(seconds * RATE)
     begin = time.monotonic()
     with closing(_connection(url)) as connection:
@@ -207,10 +207,10 @@ def _exchange(connection: HTTPConnection, message: Message) -> None:
 
 
 def _wait_for(stack: Stack, rows: int) -> int:
-    """Return how many of so many rows have arrived, when all have, or when none has for a while.
+    """Wait until all rows have arrived, or none has for a while; return how many have.
 
-    What is missing then went to the overflow queue, which holds it back for two minutes: an answer of the emulator was
-    waited for in vain.
+    Missing rows are in the overflow queue, which delays messages by two minutes: the emulator's response to their put
+    timed out.
     """
     taken, since = _rows_taken(stack), time.monotonic()
     while taken < rows and time.monotonic() - since < _PATIENCE:
@@ -227,7 +227,7 @@ def _rows_taken(stack: Stack) -> int:
 
 
 def _waits(stack: Stack) -> Iterator[float]:
-    """Yield for each row how many seconds it took from the ingest to Treasure Data."""
+    """Yield for each row the seconds from the ingest to Treasure Data."""
     for at, body in _query(stack, "SELECT at, body FROM imports"):
         unpacker = msgpack.Unpacker(max_buffer_size=0)
         unpacker.feed(inflated(body, 1 << 30))
@@ -241,14 +241,14 @@ def _query(stack: Stack, sql: str) -> list[Any]:
 
 
 def _cpu(stack: Stack) -> dict[str, float]:
-    """Return the CPU seconds of each part with the processes that it has started."""
+    """Return the CPU seconds of each part, including its child processes."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended
+            except OSError:  # it has exited
                 continue
             parents[int(entry.name)] = int(fields[1])
             seconds[int(entry.name)] = sum(int(field) for field in fields[11:15]) / _TICKS

@@ -1,13 +1,12 @@
-"""The worker's rows per CPU second, against ways that do less or did it before.
+"""Rows per CPU second of the worker, beside the minimum, a simpler worker and td-client.
 
-`floor` is what cannot be saved: base64 off, the rows' bytes one after another, the same gzip of the same bytes; where the
-rows' bytes are in an envelope is given to it for nothing. It uses Python's own base64, `fast floor` the worker's, which is
-several times faster. `decode` is a worker that reads each row and writes it again.
-`td-client` is the official client: the records hold JSON lines, and its own `import_file` turns them into what it would
-upload, into a file of its own; its upload is left out.
+`floor` is the work that cannot be avoided: decode base64, concatenate the rows' bytes, gzip them. It is told where the rows
+are in each envelope. It decodes base64 as Python does; `fast floor` uses the worker's decoder, which is several times
+faster. `decode` is a worker that unpacks every row and packs it again. `td-client` is the official client: the records
+hold JSON lines, which its `import_file` converts into an upload file; the upload itself is left out.
 
-The worker is whole: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory; what takes a chunk compresses
-it and answers at once. `with upload` sends it by HTTP to another process, whose time does not count.
+The worker is complete: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory. Chunks are compressed and
+reported as delivered; `with upload` sends them over HTTP to another process, whose CPU time does not count.
 """
 
 import json
@@ -34,15 +33,15 @@ ROUNDS = 9
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 GROUPS = 500
 LARGE_BATCH = 200_000
-"""Rows of a batch larger than Lambda's, in which what a chunk costs whatever is in it hardly counts."""
+"""Rows in a batch so large, larger than Lambda's, that the fixed cost of a chunk hardly matters."""
 IDLE_MB_LIMIT = 96
 
 
 class Unsent(API):
-    """td-client that prepares everything and sends nothing."""
+    """A td-client that prepares an upload but does not send it."""
 
     def import_data(self, *_: object, **__: object) -> float:
-        """Take no time."""
+        """Do nothing."""
         return 0.0
 
 
@@ -104,7 +103,7 @@ def _compare(report: Report) -> None:
 
 
 def _profile(report: Report) -> None:
-    """Add where the time goes: each step by itself, and what is left for all else."""
+    """Add a table of the steps, each measured alone; the remainder is everything else."""
     rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
     table = []
     for per_envelope, count in rows_of.items():
@@ -260,7 +259,7 @@ def _group(report: Report) -> None:
 
 
 def _batches(size: int, groups: int) -> float:
-    """Return the CPU seconds of so many rows in events as large as Lambda's, one after the other."""
+    """Return the CPU seconds of `size` rows in consecutive events as large as Lambda's."""
     count = min(size, traffic.EVENT_ROWS)
     made = traffic.event(count, groups)
     rounds = 5 if size >= 100_000 else ROUNDS
@@ -277,7 +276,7 @@ def _batches(size: int, groups: int) -> float:
 
 
 def _one_batch(size: int, groups: int) -> float:
-    """Return the CPU seconds of one batch of a worker that knows the accounts, as all but one batch a minute find it."""
+    """Return the CPU seconds of one batch in a worker with cached accounts, as in all but one batch per minute."""
     event = traffic.later(traffic.event(size, groups), 1)
     greeting = traffic.event(groups, groups, per_envelope=1)
     works = [delivery(groups=groups) for _ in range(6)]
@@ -300,7 +299,7 @@ def _blocks(event: dict[str, Any]) -> list[bytes]:
 
 
 def _places(event: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return where the rows begin and end in each envelope."""
+    """Return the offsets at which the rows begin and end in each envelope."""
     places = []
     for record, block in zip(event["Records"], _blocks(event), strict=True):
         begin = b64decode(record["kinesis"]["data"]).index(block)
@@ -309,7 +308,7 @@ def _places(event: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def _json_records(count: int, per_envelope: int) -> list[str]:
-    """Return the same rows as JSON lines in base64, as a worker that calls td-client would read them."""
+    """Return the same rows as base64 of JSON lines, as a worker that uses td-client would read them."""
     source = traffic.rows()
     return [
         b64encode(b"".join([json.dumps(next(source)).encode() + b"\n" for _ in range(per_envelope)])).decode()

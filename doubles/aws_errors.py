@@ -1,5 +1,6 @@
 """Errors as botocore raises them, for the in-memory clients."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -17,7 +18,7 @@ def error_class(code: str) -> type[ClientError]:
 def client_error(
     code: str, operation: str, message: str = "", status: int = 400, **members: Any
 ) -> ClientError:
-    """Return the error that a call of `operation` raises; `members` stand beside `Error` in its response."""
+    """Return the error that a call of `operation` raises; its response has `members` beside `Error`."""
     response = {
         "Error": {"Code": code, "Message": message or code},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
@@ -26,10 +27,14 @@ def client_error(
     return error_class(code)(response, operation)  # type: ignore[arg-type]  # botocore-stubs want a TypedDict
 
 
-class Exceptions:
-    """What `client.exceptions` is: a class for each error code."""
+def check_members(operation: str, request: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise NotImplementedError for a member of a request that a double would ignore."""
+    if unknown := request.keys() - set(known):
+        raise NotImplementedError(f"the double does not know {', '.join(unknown)} of {operation}")
 
-    ClientError = ClientError
+
+class Exceptions:
+    """A client's `exceptions`: an exception class for each error code."""
 
     def __getattr__(self, code: str) -> type[ClientError]:
         """Return the class of an error code."""

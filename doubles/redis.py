@@ -102,7 +102,7 @@ class MemoryRedis:
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    def pipeline(self, transaction: bool = True) -> "MemoryPipeline":  # noqa: FBT002 -- redis-py's signature
+    def pipeline(self, transaction: bool = True) -> "MemoryPipeline":  # noqa: FBT001, FBT002 -- redis-py's signature
         """Return a pipeline; as in cluster mode, it must not be a transaction."""
         if transaction:
             raise ResponseError("CROSSSLOT Keys in request don't hash to the same slot")
@@ -143,7 +143,7 @@ class MemoryPipeline:
 
         return queue
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT002 -- redis-py's signature
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- redis-py's signature
         """Return each command's answer; the first error is raised when all have run, or stands in the list."""
         commands, self._commands = self._commands, []
         answers: list[Any] = []

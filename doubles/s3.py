@@ -1,31 +1,43 @@
-"""S3 in memory: the calls of a boto3 client that set-aside chunks need, without network, faults or delay."""
+"""S3 in memory: the calls of a boto3 client that the product makes, without network, faults or delay."""
 
+import base64
+import binascii
 import hashlib
 import io
+import re
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from doubles.aws_errors import Exceptions, client_error
+from doubles.aws_errors import Exceptions, check_members, client_error
 
 _MAX_KEYS = 1000
+_MAX_KEY_BYTES = 1024
+_HEADERS: tuple[str, ...] = ("ContentType", "ContentEncoding", "CacheControl")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object: its bytes and what was said about them."""
+    """One object: its bytes, its headers and when it was put, in UNIX seconds."""
 
     body: bytes
-    metadata: dict[str, str]
     headers: dict[str, str]
     modified: float
 
     @property
     def etag(self) -> str:
-        """The quoted MD5, as S3 gives it for an object put at once."""
+        """The quoted MD5, which S3 gives to an object that was put in one piece."""
         return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
+
+
+class _Bucket:
+    """The objects of one bucket, and their keys sorted."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, StoredObject] = {}
+        self.keys: list[str] = []
 
 
 class MemoryS3:
@@ -33,7 +45,7 @@ class MemoryS3:
 
     Args:
         now: tells UNIX seconds, for `LastModified`.
-        page_keys: keys that one listing returns, at most.
+        page_keys: the most keys that one listing returns.
     """
 
     exceptions = Exceptions()
@@ -41,118 +53,97 @@ class MemoryS3:
     def __init__(self, now: Callable[[], float] = lambda: 0.0, page_keys: int = 100) -> None:
         self._now = now
         self._page_keys = page_keys
-        self._buckets: dict[str, dict[str, StoredObject]] = {}
-        self._keys: dict[str, list[str]] = {}
+        self._buckets: dict[str, _Bucket] = {}
 
     def create_bucket(self, *, Bucket: str, **_ignored: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's names
-        """Make a bucket."""
-        self._buckets.setdefault(Bucket, {})
-        self._keys.setdefault(Bucket, [])
+        """Create a bucket."""
+        self._buckets.setdefault(Bucket, _Bucket())
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
-        """Put an object; `IfNoneMatch="*"` only where there is none."""
-        bucket, key = self._bucket(request, "PutObject"), request["Key"]
-        if request.get("IfNoneMatch") == "*" and key in bucket:
-            raise client_error("PreconditionFailed", "PutObject", status=412)
-        body = request.get("Body", b"")
-        if isinstance(body, str):
-            body = body.encode()
-        data = bytes(body if isinstance(body, bytes | bytearray | memoryview) else body.read())
-        metadata = {name.lower(): value for name, value in (request.get("Metadata") or {}).items()}
-        for value in metadata.values():
-            value.encode("ascii")  # S3 takes metadata as HTTP headers
-        headers = {
-            name: request[name]
-            for name in ("ContentType", "ContentEncoding", "CacheControl", "StorageClass")
-            if name in request
-        }
-        if key not in bucket:
-            insort(self._keys[request["Bucket"]], key)
-        stored = bucket[key] = StoredObject(data, metadata, headers, self._now())
+        """Put an object. With `IfNoneMatch="*"`, reject it if the key exists."""
+        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
+        key, condition = request["Key"], request.get("IfNoneMatch")
+        if len(key.encode()) > _MAX_KEY_BYTES:
+            raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
+        if condition not in (None, "*"):
+            message = "A header you provided implies functionality that is not implemented"
+            raise client_error("NotImplemented", "PutObject", message, 501)
+        if condition and key in bucket.objects:
+            message = "At least one of the pre-conditions you specified did not hold"
+            raise client_error("PreconditionFailed", "PutObject", message, 412)
+        if key not in bucket.objects:
+            insort(bucket.keys, key)
+        headers = {name: str(request[name]) for name in _HEADERS if name in request}
+        stored = bucket.objects[key] = StoredObject(bytes(request.get("Body", b"")), headers, self._now())
         return {"ETag": stored.etag}
 
     def get_object(self, **request: Any) -> dict[str, Any]:
-        """Return an object, its bytes as a stream in `Body`."""
-        stored = self._bucket(request, "GetObject").get(request["Key"])
+        """Return an object, its bytes as a stream in `Body`; with `Range`, the first bytes of it."""
+        stored = self._bucket("GetObject", request, "Range").objects.get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
-        return {**self._described(stored), "Body": io.BytesIO(stored.body)}
+        body, partial = stored.body, {}
+        if "Range" in request:
+            wanted = re.fullmatch(r"bytes=0-(\d+)", request["Range"])
+            if wanted is None:
+                raise NotImplementedError(f"the S3 double does not know {request['Range']}")
+            if not body:
+                raise client_error("InvalidRange", "GetObject", "The requested range is not satisfiable", 416)
+            body = body[: int(wanted[1]) + 1]
+            partial = {"ContentRange": f"bytes 0-{len(body) - 1}/{len(stored.body)}"}
+        described = self._described(stored) | {"ContentLength": len(body)}
+        return described | partial | {"Body": io.BytesIO(body)}
 
     def head_object(self, **request: Any) -> dict[str, Any]:
         """Return what is known of an object."""
-        stored = self._bucket(request, "HeadObject").get(request["Key"])
+        stored = self._bucket("HeadObject", request).objects.get(request["Key"])
         if stored is None:
             raise client_error("404", "HeadObject", "Not Found", 404)
         return self._described(stored)
 
     def delete_object(self, **request: Any) -> dict[str, Any]:
-        """Delete an object, whether it is there or not."""
-        bucket = self._bucket(request, "DeleteObject")
-        if bucket.pop(request["Key"], None) is not None:
-            keys = self._keys[request["Bucket"]]
-            del keys[bisect_left(keys, request["Key"])]
+        """Delete an object, whether it exists or not."""
+        bucket = self._bucket("DeleteObject", request)
+        if bucket.objects.pop(request["Key"], None) is not None:
+            del bucket.keys[bisect_left(bucket.keys, request["Key"])]
         return {}
-
-    def delete_objects(self, **request: Any) -> dict[str, Any]:
-        """Delete many objects."""
-        for entry in request["Delete"]["Objects"]:
-            self.delete_object(Bucket=request["Bucket"], Key=entry["Key"])
-        return {"Deleted": list(request["Delete"]["Objects"])}
-
-    def copy_object(self, **request: Any) -> dict[str, Any]:
-        """Copy an object, with new metadata where `MetadataDirective` is REPLACE."""
-        source = request["CopySource"]
-        if isinstance(source, str):
-            name, _, key = source.lstrip("/").partition("/")
-            source = {"Bucket": name, "Key": key}
-        stored = self._bucket(source, "CopyObject").get(source["Key"])
-        if stored is None:
-            raise client_error("NoSuchKey", "CopyObject", "The specified key does not exist.", 404)
-        replaced = request.get("MetadataDirective") == "REPLACE"
-        metadata = request.get("Metadata", {}) if replaced else stored.metadata
-        put = {"Bucket": request["Bucket"], "Key": request["Key"], "Body": stored.body}
-        answer = self.put_object(**put, **stored.headers, Metadata=metadata)
-        return {"CopyObjectResult": answer}
 
     def list_objects_v2(self, **request: Any) -> dict[str, Any]:
         """Return one page of keys with a prefix, in order; with `Delimiter`, folders in `CommonPrefixes`."""
-        bucket, keys = self._bucket(request, "ListObjectsV2"), self._keys[request["Bucket"]]
-        prefix, after = (
-            request.get("Prefix", ""),
-            request.get("ContinuationToken") or request.get("StartAfter", ""),
-        )
-        start = max(bisect_left(keys, prefix), bisect_right(keys, after))
-        most = min(request.get("MaxKeys", _MAX_KEYS), self._page_keys)
-        found: dict[str, str] = {}  # what is listed, a key or a folder, and the last key that it stands for
-        truncated = False
-        for key in keys[start:]:
+        bucket = self._bucket("ListObjectsV2", request, "Prefix", "Delimiter", "MaxKeys", "ContinuationToken")
+        prefix, delimiter = request.get("Prefix", ""), request.get("Delimiter", "")
+        after = _key_of(request["ContinuationToken"]) if "ContinuationToken" in request else ""
+        most = min(request.get("MaxKeys", _MAX_KEYS), _MAX_KEYS, self._page_keys)
+        contents: list[dict[str, Any]] = []
+        folders: list[dict[str, Any]] = []
+        last, truncated = "", False
+        for key in bucket.keys[max(bisect_left(bucket.keys, prefix), bisect_right(bucket.keys, after)) :]:
             if not key.startswith(prefix):
                 break
-            name = _folder(key, prefix, request.get("Delimiter", "")) or key
-            if name not in found and len(found) == most:
+            folder = _folder(key, prefix, delimiter)
+            if folder and {"Prefix": folder} == (folders[-1] if folders else None):
+                last = key  # a page goes on to the end of a folder
+                continue
+            if len(contents) + len(folders) == most:
                 truncated = True
                 break
-            if not (name.endswith("/") and after.startswith(name)):
-                found[name] = key
-        contents = [{"Key": name, **self._listed(bucket[name])} for name, key in found.items() if name == key]
-        folders = [{"Prefix": name} for name, key in found.items() if name != key]
-        answer: dict[str, Any] = {"KeyCount": len(found), "IsTruncated": truncated}
+            last = key
+            if folder:
+                folders.append({"Prefix": folder})
+            else:
+                contents.append({"Key": key, **self._listed(bucket.objects[key])})
+        answer: dict[str, Any] = {"KeyCount": len(contents) + len(folders), "IsTruncated": truncated}
         answer |= {"Contents": contents} if contents else {}
         answer |= {"CommonPrefixes": folders} if folders else {}
-        return answer | ({"NextContinuationToken": [*found.values()][-1]} if truncated else {})
-
-    def get_paginator(self, operation: str) -> "_Paginator":
-        """Return what follows continuation tokens by itself."""
-        if operation != "list_objects_v2":
-            raise ValueError(operation)
-        return _Paginator(self.list_objects_v2)
+        return answer | ({"NextContinuationToken": _token(last)} if truncated else {})
 
     def objects(self, bucket: str) -> dict[str, StoredObject]:
         """Return every object of a bucket by key; not a call of S3's."""
-        return dict(self._buckets[bucket])
+        return dict(self._buckets[bucket].objects)
 
-    def _bucket(self, request: dict[str, Any], operation: str) -> dict[str, StoredObject]:
+    def _bucket(self, operation: str, request: dict[str, Any], *known: str) -> _Bucket:
+        check_members(operation, request, {"Bucket", "Key", *known})
         bucket = self._buckets.get(request["Bucket"])
         if bucket is None:
             raise client_error("NoSuchBucket", operation, "The specified bucket does not exist", 404)
@@ -165,30 +156,25 @@ class MemoryS3:
 
     @staticmethod
     def _described(stored: StoredObject) -> dict[str, Any]:
-        return {
-            "ContentLength": len(stored.body),
-            "ETag": stored.etag,
-            "LastModified": datetime.fromtimestamp(stored.modified, UTC),
-            "Metadata": dict(stored.metadata),
-            **stored.headers,
-        }
-
-
-class _Paginator:
-    def __init__(self, call: Callable[..., dict[str, Any]]) -> None:
-        self._call = call
-
-    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages."""
-        while True:
-            page = self._call(**request)
-            yield page
-            if not page["IsTruncated"]:
-                return
-            request["ContinuationToken"] = page["NextContinuationToken"]
+        modified = datetime.fromtimestamp(stored.modified, UTC)
+        described = {"ContentLength": len(stored.body), "ETag": stored.etag, "LastModified": modified}
+        return described | stored.headers
 
 
 def _folder(key: str, prefix: str, delimiter: str) -> str:
-    """Return the folder that a listing shows instead of the key, nothing where it shows the key."""
+    """Return the folder that a listing shows instead of a key, nothing if it shows the key."""
     head, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
     return prefix + head + found if found else ""
+
+
+def _token(key: str) -> str:
+    """Return a continuation token that a caller cannot take for a key."""
+    return base64.b64encode(key.encode()).decode()
+
+
+def _key_of(token: str) -> str:
+    try:
+        return base64.b64decode(token, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        message = "The continuation token provided is incorrect"
+        raise client_error("InvalidArgument", "ListObjectsV2", message) from None

@@ -7,8 +7,7 @@ from zlib import crc32
 
 from ingest import client_clock, repetition
 from ingest.batch import Batch
-from ingest.journal import Journal
-from ingest.keyring import Keyring, KeysUnavailableError
+from ingest.keyring import Keyring
 from ingest.privacy import Privacy, Visitor
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.repetition import Taken
@@ -16,8 +15,10 @@ from ingest.request import Request
 from ingest.stream import Stream
 from shared import envelope, names, rows
 from shared.clock import Clock
+from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
-from shared.write_key import InvalidKeyError, WriteKey
+from shared.telemetry import Telemetry
+from shared.write_key import WriteKey
 
 MAX_EVENTS = 500
 """Events of one request."""
@@ -62,7 +63,7 @@ class Intake:
         partition_buckets: partition keys over which an account's visitors spread.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
-        journal: learns how many events were accepted and rejected.
+        telemetry: learns how many events were accepted and rejected.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Intake:
         partition_buckets: int,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        journal: Journal,
+        telemetry: Telemetry,
     ) -> None:
         self._keyring = keyring
         self._stream = stream
@@ -84,7 +85,7 @@ class Intake:
         self._partition_buckets = partition_buckets
         self._clock = clock
         self._entropy = entropy
-        self._journal = journal
+        self._telemetry = telemetry
 
     def verify(self, key: object) -> WriteKey:
         """Return what a write key says; None and what is empty are no key.
@@ -100,7 +101,7 @@ class Intake:
             return self._keyring.verify(key)
         except InvalidKeyError as error:
             raise Refused("invalid_key", str(error)) from None
-        except KeysUnavailableError:
+        except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
 
     def now(self) -> float:
@@ -158,9 +159,9 @@ class Intake:
             rejected.sort(key=lambda rejection: rejection.index)
         accepted = len(taken) - len(untaken)
         if accepted:
-            self._journal.count("EventsAccepted", accepted)
+            self._telemetry.count("EventsAccepted", accepted)
         if rejected:
-            self._journal.count("EventsRejected", len(rejected))
+            self._telemetry.count("EventsRejected", len(rejected))
         return Verdict(accepted, rejected)
 
     def _event_id(self, account: str, batch_id: str, index: int, event: object) -> str:

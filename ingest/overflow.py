@@ -12,8 +12,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.journal import Journal
+from ingest.aws_client import error_code
 from shared.envelope import Envelope
+from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
 """How the client is made: it asks twice, because there is no other place to go."""
@@ -26,14 +27,14 @@ class Overflow:
         make_client: makes a boto3-shaped SQS client; called when the first envelope comes, because most sandboxes
             never need one.
         queue_url: the queue.
-        journal: learns of each envelope.
+        telemetry: learns of each envelope.
     """
 
-    def __init__(self, make_client: Callable[[], Any], queue_url: str, journal: Journal) -> None:
+    def __init__(self, make_client: Callable[[], Any], queue_url: str, telemetry: Telemetry) -> None:
         self._make_client = make_client
         self._client: Any = None
         self._queue_url = queue_url
-        self._journal = journal
+        self._telemetry = telemetry
 
     def send(self, envelope: Envelope, partition_key: str, since: int | None = None) -> bool:
         """Return whether the queue has acknowledged the envelope.
@@ -58,9 +59,9 @@ class Overflow:
                 MessageAttributes=attributes,
             )
         except (BotoCoreError, ClientError) as error:
-            self._journal.fail("the overflow queue did not take an envelope", error)
+            self._telemetry.warning("the overflow queue did not take an envelope", code=error_code(error))
             return False
         if "MessageId" not in answer:
             return False
-        self._journal.count("EnvelopesOverflowed" if since is None else "EnvelopesRepeated")
+        self._telemetry.count("EnvelopesOverflowed" if since is None else "EnvelopesRepeated")
         return True

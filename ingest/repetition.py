@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from shared import envelope, json_codec, rows
 from shared.envelope import Envelope
+from shared.errors import TooDeepError
 from shared.event_id import derived_event_id
 
 MEMORY_SECONDS = 3600
@@ -77,7 +78,7 @@ def _text(event: object) -> str:
     """
     try:
         return json_codec.dump(event)
-    except json_codec.TooDeepError:
+    except TooDeepError:
         members = event.items() if isinstance(event, dict) else ()
         return "\n".join(f"{name}\n{_value_text(value)}" for name, value in members)
 
@@ -85,7 +86,7 @@ def _text(event: object) -> str:
 def _value_text(value: object) -> str:
     try:
         return json_codec.dump(value)
-    except json_codec.TooDeepError:
+    except TooDeepError:
         return ""  # such an event becomes no row
 
 

@@ -24,10 +24,11 @@ from botocore.exceptions import (
     ProxyConnectionError,
 )
 
-from ingest.journal import Journal
+from ingest.aws_client import error_code
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
+from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
 """How the client is made: it repeats nothing, and no wait is so long that a visitor would notice."""
@@ -71,7 +72,7 @@ class Stream:
         overflow: takes what the stream does not.
         clock: measures patience.
         entropy: returns that many random bytes; waits are spread by them.
-        journal: learns of refusals and doubts.
+        telemetry: learns of refusals and doubts.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class Stream:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        journal: Journal,
+        telemetry: Telemetry,
     ) -> None:
         self._client = client
         self._name = name
         self._overflow = overflow
         self._clock = clock
         self._entropy = entropy
-        self._journal = journal
+        self._telemetry = telemetry
 
     def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
         """Return for each envelope whether it is durable, on the stream or in the queue."""
@@ -119,7 +120,7 @@ class Stream:
             queue_works = queue_works and self._overflow.send(envelopes[index], partition_key, since)
             durable[index] = queue_works
         if not queue_works:
-            self._journal.count("EnvelopesUntaken", durable.count(False))
+            self._telemetry.count("EnvelopesUntaken", durable.count(False))
         return durable
 
     def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[int]:
@@ -160,11 +161,13 @@ class Stream:
                 fates = [Fate.DOUBTFUL] * len(entries)
         except (BotoCoreError, ClientError) as error:
             fates = [_fate_of_error(error)] * len(entries)
-            self._journal.warn("the stream did not acknowledge a put", _name(error), fate=fates[0].name)
+            self._telemetry.warning(
+                "the stream did not acknowledge a put", code=error_code(error), fate=fates[0].name
+            )
         if refused := fates.count(Fate.BUSY) + fates.count(Fate.REFUSED):
-            self._journal.count("StreamRefusals", refused)
+            self._telemetry.count("StreamRefusals", refused)
         if doubtful := fates.count(Fate.DOUBTFUL):
-            self._journal.count("StreamDoubts", doubtful)
+            self._telemetry.count("StreamDoubts", doubtful)
         return fates
 
     def _pause(self, attempt: int) -> float:
@@ -189,7 +192,3 @@ def _fate_of_error(error: Exception) -> Fate:
         return Fate.BUSY
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     return Fate.REFUSED if 400 <= status < 500 else Fate.DOUBTFUL
-
-
-def _name(error: Exception) -> str:
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__

@@ -1,6 +1,6 @@
-"""AWS as a part of the local stack: `python -m local.aws`, moto's server on a free port.
+"""AWS, as one part of the local stack: `python -m local.aws` runs moto's server on a free port.
 
-A process of its own, so that the functions do not share its interpreter lock.
+It is a separate process so that it does not compete with the functions for the interpreter lock.
 """
 
 import logging
@@ -8,20 +8,20 @@ import os
 
 from moto.server import ThreadedMotoServer
 
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
 
 def main() -> None:
-    """Serve until the starter ends."""
-    lifeline = Lifeline()
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
+    """Serve until the parent process ends."""
+    parent = ParentWatch()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    os.environ["MOTO_PORT"] = str(port)  # the queue's URL names it
-    lifeline.ready(endpoint=f"http://{host}:{port}")
-    lifeline.wait()
-    os._exit(0)  # its threads are not worth waiting for: everything is in memory
+    os.environ["MOTO_PORT"] = str(port)  # moto puts it into queue URLs
+    parent.ready(endpoint=f"http://{host}:{port}")
+    parent.wait()
+    os._exit(0)  # do not wait for its threads: all of its state is in memory
 
 
 if __name__ == "__main__":

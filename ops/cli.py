@@ -7,11 +7,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import accounts, cost, doctor, keys, local, record, redrive, replay, sdk, status
 from ops.failure import INTERRUPTED, explained
-from worker.aside import AsideUnavailableError
-from worker.ledger import LedgerUnavailableError
-from worker.shard import ShardUnreadableError
+from shared.errors import UnavailableError
 
-_FORESEEN = (BotoCoreError, ClientError, AsideUnavailableError, LedgerUnavailableError, ShardUnreadableError)
+_FORESEEN = (BotoCoreError, ClientError, UnavailableError)
 
 
 class _Sluice(click.Group):

@@ -10,7 +10,6 @@ import click
 from ops import screen
 from ops.estimate import SECRETS, Setup, Workload, estimate, levers, total
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
-from ops.rivals import LEAST_EVENTS, RIVALS, dearer
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _TEMPLATE = Setup()
@@ -49,7 +48,7 @@ def lean(setup: Setup) -> Setup:
     default=10.0,
     show_default=True,
     metavar="N",
-    help="Events per request. A pixel sends 1; AWS's published figures for its own solution assume 10.",
+    help="Events per request: 1 for a pixel, more for batches from the browser SDK.",
 )
 @click.option(
     "--region",
@@ -153,17 +152,6 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
             {"events": events, "usd_per_million": round(ours(events) / events * 1e6, 3)}
             for events in _VOLUMES
         ],
-        "others": [
-            {
-                "name": rival.name,
-                "usd": round(rival.usd(workload.events), 2) if workload.events <= rival.most else None,
-                "dearer": [{"from_events": low, "to_events": high} for low, high in dearer(ours, rival)],
-                "published_up_to_events": rival.most,
-                "covers": rival.covers,
-                "source": rival.source,
-            }
-            for rival in RIVALS
-        ],
     }
 
 
@@ -188,9 +176,6 @@ def _show(told: dict[str, Any]) -> None:
         screen.say(
             f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
         )
-    screen.say("")
-    for other in told["others"]:
-        screen.say(_compared(other))
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
@@ -203,27 +188,13 @@ def _show_levers(told: dict[str, Any]) -> None:
     screen.say(f"The biggest lever: {_lever(biggest)}.")
     for lever in others:
         screen.say(f"             then: {_lever(lever)}.")
-    screen.say(f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n")
+    screen.say(
+        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n"
+    )
 
 
 def _lever(lever: dict[str, Any]) -> str:
     return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
-
-
-def _compared(other: dict[str, Any]) -> str:
-    usd = "no published figure" if other["usd"] is None else f"${other['usd']:,.2f} a month"
-    most = other["published_up_to_events"]
-    ranges = [_range(one["from_events"], one["to_events"], most) for one in other["dearer"]]
-    said = f"Sluice costs more {' and '.join(ranges)}" if ranges else "Sluice is cheaper throughout"
-    return f"{other['name']}: {usd}. {said} ({other['covers']}; published up to {screen.short(most)} events)."
-
-
-def _range(low: float, high: float, most: float) -> str:
-    if high >= most:
-        return "throughout" if low <= LEAST_EVENTS else f"from {screen.short(low)} events on"
-    if low <= LEAST_EVENTS:
-        return f"up to {screen.short(high)} events"
-    return f"between {screen.short(low)} and {screen.short(high)} events"
 
 
 def bar(value: float, top: float) -> str:

@@ -13,6 +13,7 @@ from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared import names, write_key
+from shared.errors import InvalidKeyError
 
 _SECRET_BYTES = 48
 _ELSEWHERE = "https://YOUR-HOST"
@@ -132,7 +133,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
     """Check a key: its signature, its account, and whether it is revoked."""
     try:
         found = write_key.verify(key, signing_secrets(stack))
-    except write_key.InvalidKeyError as error:
+    except InvalidKeyError as error:
         raise Failure(f"refused: {error}") from error
     account = accounts.one(stack, found.account)
     if account.status != "active":

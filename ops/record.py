@@ -17,6 +17,7 @@ from ops.stream import EVENT_BYTES, Border, Read, Stream, member, size
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
+from shared.errors import EnvelopeError
 
 _PERSONAL = (
     "td_ip",
@@ -103,7 +104,7 @@ def scrubbed(data: bytes) -> bytes:
     """
     try:
         found = envelope.decode(data)
-    except envelope.EnvelopeError:
+    except EnvelopeError:
         return b"?" * len(data)
     tables = tuple(TableRows(one.table, one.count, _scrub_rows(one.rows)) for one in found.tables)
     return Envelope(

@@ -22,7 +22,8 @@ from ops.set_aside import aside
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
-from worker.forced import Forced, InvalidReplayError
+from shared.errors import InvalidReplayError, SluiceError
+from worker.forced import Forced
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""
@@ -33,7 +34,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class HoldsError(Exception):
+class HoldsError(SluiceError):
     """The worker holds, and has done so for too long."""
 
 

@@ -1,6 +1,6 @@
 """What one Kinesis record carries: the rows of one HTTP request for one account, ready for Treasure Data.
 
-MessagePack `[1, account, key_id, received_at, request_id, attempt, [[table, row_count, rows], …]]`, where `rows` is
+MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …]]`, where `rows` is
 the rows' MessagePack maps one after another: the reader concatenates and compresses them without decoding a row.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from shared import names
+from shared.errors import EnvelopeError
 
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
@@ -19,10 +20,6 @@ FIRST_BYTE = 0x97
 """A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
 
 _OVERHEAD = 512  # more than what an envelope's other members and one table's name and count can take
-
-
-class EnvelopeError(ValueError):
-    """The bytes are no envelope of this version; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Envelope:
         key_id: the id of the write key that brought them; empty where there was none.
         received_at: UNIX milliseconds.
         request_id: names this envelope: no two envelopes have the same.
-        attempt: 0 for the first put on the stream, 1 for one that may repeat it.
+        claim: 1 where the rows count only for the record that owns the claim of `request_id`.
         tables: the rows by table.
     """
 
@@ -57,7 +54,7 @@ class Envelope:
     key_id: str
     received_at: int
     request_id: str
-    attempt: int
+    claim: int
     tables: tuple[TableRows, ...]
 
     @property
@@ -68,7 +65,7 @@ class Envelope:
     def encode(self) -> bytes:
         """Return the bytes that go on the stream."""
         tables = [(table.table, table.count, table.rows) for table in self.tables]
-        members = (self.account, self.key_id, self.received_at, self.request_id, self.attempt, tables)
+        members = (self.account, self.key_id, self.received_at, self.request_id, self.claim, tables)
         data: bytes = msgpack.packb((VERSION, *members))
         return data
 
@@ -88,10 +85,10 @@ def decode(data: bytes) -> Envelope:
     if value[0] != VERSION:
         raise EnvelopeError(f"version {value[0]!r} is not known")
     match value[1:]:
-        case (str(account), str(key_id), int(received_at), str(request_id), int(attempt), tuple(tables)):
+        case (str(account), str(key_id), int(received_at), str(request_id), int(claim), tuple(tables)):
             if names.is_account(account) and tables:
                 rows = tuple(_table(table) for table in tables)
-                return Envelope(account, key_id, received_at, request_id, attempt, rows)
+                return Envelope(account, key_id, received_at, request_id, claim, rows)
     raise EnvelopeError("not an envelope")
 
 

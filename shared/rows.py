@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgpack
 
 from shared import json_codec, names
+from shared.errors import TooDeepError
 
 MAX_ROW_BYTES = 256 * 1024
 """A row's size as MessagePack."""
@@ -208,7 +209,7 @@ def _column_value(value: Any) -> Any:
             return value if math.isfinite(value) else None
     try:
         return json_codec.dump(value)
-    except json_codec.TooDeepError as error:
+    except TooDeepError as error:
         raise Rejected("too_deep", f"a value is {error}") from None
 
 

@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
+from shared.errors import SettingsError
+
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _KEPT_COLUMNS = ("time", "event_id", "received_at")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?")
-
-
-class SettingsError(Exception):
-    """Settings are missing or cannot be read; the message names each one."""
 
 
 def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str], Any] = str) -> Any:
@@ -149,6 +147,7 @@ class IngestSettings(_Settings):
         (),
         _hosts,
     )
+    stage: str = _setting("STAGE", "Stage, a dimension of every metric", "dev")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import envelope
-from shared.envelope import Envelope, EnvelopeError
+from shared.envelope import Envelope
+from shared.errors import EnvelopeError
 
 UNDECODABLE = "undecodable"
 NO_PARTITION_KEY = "no_partition_key"

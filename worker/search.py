@@ -1,29 +1,22 @@
-"""Whether envelopes are on the stream.
+"""Finds out whether envelopes are on the stream.
 
-A partition key's records can stand in every shard whose hash key range holds the key's MD5: one shard that is open
-today, and those that it came from by splits and merges. Each of them is read once for all envelopes that it may hold,
-from the earliest to the latest time at which one of them can have landed.
+A partition key's records can be in every shard whose hash key range holds the key's MD5: one shard that is open today,
+and those that it came from by splits and merges. Each of them is read once for all envelopes that it may hold, from the
+earliest to the latest time at which one of them can have landed.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgpack
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from shared import envelope
 from shared.clock import Clock
-
-SECONDS_BETWEEN_READS = 0.25
-"""Kinesis answers five GetRecords a second and shard; the worker's event source mapping needs one of them."""
+from shared.errors import ShardUnreadableError
+from worker.shards import Cursor, Page, Position, Shards, hash_key
 
 _SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
-_TRIES = 4  # of one read that fails otherwise than by throttling
-_LONGEST_PAUSE = 5.0  # for so long Kinesis throttles a shard that has just answered 10 MiB
-THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
 _HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
 _START = bytes((envelope.FIRST_BYTE, envelope.VERSION))
 
@@ -75,14 +68,12 @@ class Search:
     """Looks for envelopes on a stream.
 
     Args:
-        kinesis: boto3-shaped client.
-        stream_name: the stream.
-        clock: paces the reads.
+        shards: the stream.
+        clock: tells when the time is up.
     """
 
-    def __init__(self, kinesis: Any, stream_name: str, clock: Clock) -> None:
-        self._kinesis = kinesis
-        self._stream_name = stream_name
+    def __init__(self, shards: Shards, clock: Clock) -> None:
+        self._shards = shards
         self._clock = clock
 
     def find(self, sought: Collection[Sought], deadline: float) -> Findings:
@@ -92,23 +83,25 @@ class Search:
         """
         found: set[Identity] = set()
         try:
-            shards = self._shards_of(sought)
-        except (ClientError, BotoCoreError, ResponseParserError):
+            scans = [
+                _Scan(self._shards.cursor(shard, Position()), share, found)
+                for shard, share in self._shards_of(sought)
+            ]
+        except ShardUnreadableError:
             return Findings(frozenset(), frozenset())
-        scans = [_Scan(self._kinesis, self._stream_name, shard, share, found) for shard, share in shards]
         # Those that end first go first: a search that has to be cut short has decided something.
         waiting = sorted(scans, key=lambda scan: scan.until, reverse=True)
         active: list[_Scan] = []
         while active or waiting:
             while waiting and len(active) < _SHARDS_AT_ONCE:
                 active.append(waiting.pop())
-            scan = min(active, key=lambda scan: scan.due)
-            now = self._clock.now()
-            if max(now, scan.due) >= deadline:
+            scan = min(active, key=lambda scan: scan.cursor.due)
+            now, due = self._clock.now(), scan.cursor.due
+            if max(now, due) >= deadline:
                 break
-            if scan.due > now:
-                self._clock.sleep(scan.due - now)
-            scan.step(self._clock)
+            if due > now:
+                self._clock.sleep(due - now)
+            scan.step()
             if scan.ended:
                 active.remove(scan)
         unread = {item.identity for scan in scans if not scan.complete for item in scan.sought}
@@ -116,77 +109,58 @@ class Search:
         return Findings(
             found=frozenset(found),
             absent=frozenset(asked - found - unread),
-            shards=sum(scan.reads > 0 for scan in scans),
-            reads=sum(scan.reads for scan in scans),
+            shards=sum(scan.cursor.reads > 0 for scan in scans),
+            reads=sum(scan.cursor.reads for scan in scans),
             records=sum(scan.records for scan in scans),
         )
 
     def _shards_of(self, sought: Collection[Sought]) -> Iterator[tuple[str, list[Sought]]]:
-        """Return each shard that may hold one of them, with those that it may hold."""
+        """Yield each shard that may hold one of them, with those that it may hold."""
         hashed = [(hash_key(item.partition_key), item) for item in sought]
-        listed = [
-            (shard["ShardId"], _hash_range(shard["HashKeyRange"]))
-            for shard in list_shards(self._kinesis, self._stream_name)
-        ]
-        shares = ((shard, [item for key, item in hashed if key in keys]) for shard, keys in listed)
-        return ((shard, share) for shard, share in shares if share)
+        for shard in list(self._shards.all()):
+            share = [item for key, item in hashed if key in shard.keys]
+            if share:
+                yield shard.shard_id, share
 
 
 class _Scan:
     """One shard, read through the times at which it can have taken what is sought in it."""
 
-    def __init__(
-        self, kinesis: Any, stream_name: str, shard_id: str, sought: list[Sought], found: set[Identity]
-    ) -> None:
-        self._kinesis = kinesis
-        self._shard = {"StreamName": stream_name, "ShardId": shard_id}
+    def __init__(self, cursor: Cursor, sought: list[Sought], found: set[Identity]) -> None:
         self._found = found
         self._periods = _joined((item.since, item.until) for item in sought)
-        self._position: dict[str, Any] = {}
-        self._iterator: str | None = None
-        self._failures = 0
         self._wanted = {item.identity for item in sought}
+        self.cursor = cursor
         self.sought = sought
         self.until = self._periods[0][1]
-        self.due = 0.0
-        self.reads = 0
         self.records = 0
         self.complete = False
         self.ended = False
+        cursor.seek(Position(moment=self._periods[0][0]))
 
-    def step(self, clock: Clock) -> None:
+    def step(self) -> None:
         """Make one read."""
         if self._wanted <= self._found:
             self.ended = self.complete = True
             return
         try:
-            if self._iterator is None:
-                self._iterator = self._new_iterator()
-            answer = self._kinesis.get_records(ShardIterator=self._iterator)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
-            self._iterator = None
-            self._failed(error, clock.now())
+            page = self.cursor.read()
+        except ShardUnreadableError:
+            self.ended = True
             return
-        self.due = clock.now() + SECONDS_BETWEEN_READS
-        self._failures = 0
-        self.reads += 1
-        self._look_at(answer)
+        if page is not None:
+            self._look_at(page)
 
-    def _look_at(self, answer: dict[str, Any]) -> None:
-        records = answer["Records"]
-        self.records += len(records)
-        self._found.update(self._wanted.intersection(identity_of(record["Data"]) for record in records))
-        self._iterator = answer.get("NextShardIterator")
-        if self._iterator is None or answer["MillisBehindLatest"] == 0:
+    def _look_at(self, page: Page) -> None:
+        self.records += len(page.records)
+        identities = (identity_of(record["Data"]) for record in page.records)
+        self._found.update(self._wanted.intersection(identities))
+        if page.at_tip:
             self.ended = self.complete = True
             return
-        if not records:
+        if not page.records:
             return
-        self._position = {
-            "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-            "StartingSequenceNumber": records[-1]["SequenceNumber"],
-        }
-        arrival = records[-1]["ApproximateArrivalTimestamp"].timestamp()
+        arrival = page.records[-1]["ApproximateArrivalTimestamp"].timestamp()
         if arrival <= self._periods[0][1]:
             return
         while self._periods and arrival > self._periods[0][1]:
@@ -194,34 +168,7 @@ class _Scan:
         if not self._periods:
             self.ended = self.complete = True
         elif arrival < self._periods[0][0]:
-            self._position, self._iterator = {}, None
-
-    def _new_iterator(self) -> str:
-        start = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self._periods[0][0]}
-        answer = self._kinesis.get_shard_iterator(**self._shard, **(self._position or start))
-        iterator: str = answer["ShardIterator"]
-        return iterator
-
-    def _failed(self, error: Exception, now: float) -> None:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        self._failures += 1
-        self.due = now + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code not in THROTTLED and self._failures >= _TRIES:
-            self.ended = True
-
-
-def list_shards(kinesis: Any, stream_name: str) -> Iterator[dict[str, Any]]:
-    """Yield all shards of a stream, the closed ones too whose records are still kept."""
-    answer = kinesis.list_shards(StreamName=stream_name)
-    yield from answer["Shards"]
-    while answer.get("NextToken"):
-        answer = kinesis.list_shards(NextToken=answer["NextToken"])
-        yield from answer["Shards"]
-
-
-def hash_key(partition_key: str) -> int:
-    """Return where in 0 … 2^128 - 1 Kinesis places a partition key."""
-    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
+            self.cursor.seek(Position(moment=self._periods[0][0]))
 
 
 def identity_of(data: bytes) -> Identity | None:
@@ -243,10 +190,6 @@ def identity_of(data: bytes) -> Identity | None:
         if isinstance(account, str) and isinstance(request_id, str):
             return Identity(account, request_id)
     return None
-
-
-def _hash_range(keys: dict[str, str]) -> range:
-    return range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
 
 
 def _joined(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -113,7 +113,7 @@ class DynamoDB(_Client):
 
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble, what = self.effects.trouble, self._named(what, request)
-        write = operation in ("put_item", "update_item", "delete_item")
+        write = operation in ("put_item", "update_item", "batch_execute_statement")
         name = operation.title().replace("_", "")
         if chances := trouble.strike(Kind.DYNAMODB_ERROR):
             errors = (

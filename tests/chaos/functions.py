@@ -1,17 +1,19 @@
-"""The product's handlers, built from its own parts over one world's clients.
+"""The product's handlers, built by its own composition roots over one world's clients.
 
-Each sandbox has parts of its own: a clock, chance, memory. What a defence is made of can be replaced here by
-overriding a method; see `defences`.
+Each sandbox has parts of its own: a clock, chance, memory. A weakness says what fault injection leaves out of them.
 """
 
 import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.stream import Stream
-from shared.settings import IngestSettings
+from shared.settings import IngestSettings, WorkerSettings
 from tests.chaos.effects import SandboxClock
 from tests.chaos.platform import Handler, Sandbox
 from tests.chaos.simulation import Greenlets
@@ -25,133 +27,61 @@ from tests.chaos.world import (
     WRITE_KEY_SECRET,
     World,
 )
-from worker.accounts import Directory
-from worker.aside import Aside
-from worker.breaker import Breakers
+from worker.app import redrive_with
 from worker.deadline import Deadline
-from worker.drain import Drain
-from worker.execution import Means, Rules
-from worker.ledger import Ledger
-from worker.redrive import Redrive, Selection
-from worker.resending import ResendRules
-from worker.search import Search
-from worker.secret import Secret
-from worker.sender import Sender
-from worker.shard import Shards
-from worker.span import Cut
-from worker.treasure_data import TreasureData
-from worker.unplaced import Unplaced
-from worker.upload import Limits, Uploader
-from worker.worker import Worker
+from worker.guards import NONE, Without
+from worker.wiring import Effects, Wiring
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """What is left out of the functions.
+
+    Attributes:
+        without: guards.
+        settings: that are changed.
+        replaced: by class, what is built in its place.
+        kinesis: makes the Kinesis client, of the ingest too.
+        redis: makes the Redis client.
+        answer: changes what the worker answers.
+    """
+
+    without: Without = NONE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    replaced: Callable[[World], Mapping[Any, Any]] = lambda _world: {}
+    kinesis: Callable[[World], Any] = lambda world: world.kinesis
+    redis: Callable[[World], Any] = lambda world: world.redis
+    answer: Callable[[Any], Any] = lambda answer: answer
+
+
+SOUND = Weakness()
 
 
 class _Telemetry:
-    """What the ingest reports to."""
+    """What the functions report to: metrics are added up, lines go into the trace."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.count = world.count
 
-    def note(self, *kind: object, **fields: object) -> None:
-        """Do nothing."""
-
-    def warn(self, *kind: object, **fields: object) -> None:
-        """Do nothing."""
-
-    def fail(self, kind: str, error: BaseException) -> None:
-        """Write to the trace."""
-        self._world.simulation.note(f"{kind}: {type(error).__name__}: {error}")
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
-class _Journal:
-    """What the delivery functions report to."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.count = world.count
-
-    def note(self, message: str, **fields: Any) -> None:
+    def info(self, message: str, **fields: Any) -> None:
         """Write to the trace."""
         if self._world.simulation.trace is not None:
             told = " ".join(f"{name}={value}" for name, value in fields.items())
             self._world.simulation.note(f"{message}: {told}")
 
+    warning = info
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Write to the trace."""
+        self.info(message, **fields, error=repr(error))
+
+    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
+        """Do nothing."""
+        return nullcontext()
+
     def flush(self) -> None:
         """Do nothing."""
-
-
-class Parts:
-    """The parts of one sandbox of a delivery function.
-
-    Args:
-        world: the services.
-
-    Attributes:
-        held_share: of the retention, for which rows may be held.
-        memory_seconds: how long Treasure Data is believed to remember ids.
-        query_delay: how long it is believed to take until a query finds rows.
-        park_after: for how long a failing database is tried.
-        threads: uploads at once.
-        per_database: of these, for one database.
-    """
-
-    held_share = 0.5
-    memory_seconds = TD_MEMORY_SECONDS
-    query_delay = TD_QUERY_DELAY_SECONDS
-    park_after = 20.0
-    threads = 16
-    per_database = 4
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.clock = SandboxClock(world.effects)
-        self.entropy = world.entropy()
-        self.chance = random.Random(self.entropy(8)).random
-        self.journal = _Journal(world)
-        self.held_at_most = world.schedule.setup.retention_hours * 3600 * self.held_share
-        self.ledger = Ledger(world.dynamodb, TABLE, self.clock, self.entropy, self.journal)
-        self.shards = Shards(world.kinesis, STREAM, self.clock)
-        self.directory = Directory(lambda: world.redis, self.clock, self.journal)
-        self.aside = Aside(world.s3, BUCKET)
-        self.breakers = Breakers(self.ledger, self.clock, self.journal)
-        self.treasure_data = TreasureData(
-            world.session,
-            "https://api-import.td.invalid",
-            "https://api.td.invalid",
-            Secret(world.secrets, TD_KEY_SECRET, self.clock),
-            self.clock,
-        )
-        self.rules = Rules(
-            cut=Cut(*world.cut), memory_seconds=self.memory_seconds, held_at_most=self.held_at_most
-        )
-        self.resend_rules = ResendRules(
-            query_delay=self.query_delay, sends_unasked=True, parked_max_seconds=14 * 86_400.0
-        )
-        self.limits = Limits(
-            threads=self.threads,
-            per_database=self.per_database,
-            park_after=self.park_after,
-            held_at_most=self.held_at_most,
-        )
-        self.means = Means(
-            ledger=self.ledger,
-            uploader=Uploader(
-                sender=Sender(self.treasure_data, self.directory),
-                breakers=self.breakers,
-                clock=self.clock,
-                chance=self.chance,
-                limits=self.limits,
-                journal=self.journal,
-            ),
-            aside=self.aside,
-            executors=lambda: Greenlets(world.simulation),
-            rules=self.rules,
-            clock=self.clock,
-            journal=self.journal,
-        )
 
 
 class Functions:
@@ -159,49 +89,71 @@ class Functions:
 
     Args:
         world: the services.
+        weakness: what is left out.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world
+        self._weakness = weakness
+        self._kinesis = weakness.kinesis(world)
+        self._redis = weakness.redis(world)
 
-    def parts(self) -> Parts:
-        """Return the parts of a new sandbox."""
-        return Parts(self.world)
+    def wiring(self) -> Wiring:
+        """Return the parts of a new sandbox of a delivery function."""
+        world, weakness = self.world, self._weakness
+        entropy = world.entropy()
+        rows, size = world.cut
+        settings = WorkerSettings(
+            **{
+                "stream_name": STREAM,
+                "overflow_queue_url": world.queue_url,
+                "ledger_table": TABLE,
+                "aside_bucket": BUCKET,
+                "redis_url_secret": "",
+                "td_api_key_secret": TD_KEY_SECRET,
+                "td_import_endpoint": "https://api-import.td.invalid",
+                "td_api_endpoint": "https://api.td.invalid",
+                "retention_hours": world.schedule.setup.retention_hours,
+                "td_memory_minutes": TD_MEMORY_SECONDS / 60,
+                "td_query_delay_minutes": TD_QUERY_DELAY_SECONDS / 60,
+                "chunk_max_rows": rows,
+                "chunk_max_bytes": size,
+                **weakness.settings,
+            }
+        )
+        effects = Effects(
+            kinesis=self._kinesis,
+            dynamodb=world.dynamodb,
+            s3=world.s3,
+            sqs=world.sqs,
+            secrets=world.secrets,
+            redis=lambda: self._redis,
+            session=world.session,
+            clock=SandboxClock(world.effects),
+            entropy=entropy,
+            chance=random.Random(entropy(8)).random,
+            executors=lambda: Greenlets(world.simulation),
+            telemetry=_Telemetry(world),
+        )
+        return Wiring(settings, effects, weakness.without, weakness.replaced(world))
 
     def worker(self, _sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""
-        parts = self.parts()
-        worker = Worker(parts.shards, parts.directory, parts.means)
-        return lambda event, context: worker.run(event, context.get_remaining_time_in_millis())
+        worker, answer = self.wiring().worker, self._weakness.answer
+        return lambda event, context: answer(worker.run(event, context.get_remaining_time_in_millis()))
 
     def drain(self, _sandbox: Sandbox) -> Handler:
         """Return the drainer of a new sandbox."""
-        parts, world = self.parts(), self.world
-        drain = Drain(
-            kinesis=world.kinesis,
-            stream_name=STREAM,
-            search=Search(world.kinesis, STREAM, parts.clock),
-            sqs=world.sqs,
-            queue_url=world.queue_url,
-            unplaced=Unplaced(parts.ledger, parts.aside, parts.clock),
-            clock=parts.clock,
-            chance=parts.chance,
-            retention_seconds=world.schedule.setup.retention_hours * 3600,
-            journal=parts.journal,
-        )
+        drain = self.wiring().drain
         return lambda event, context: drain.run(event, context.get_remaining_time_in_millis())
 
     def redrive(self, _sandbox: Sandbox) -> Handler:
         """Return the redrive of a new sandbox."""
-        parts = self.parts()
-        redrive = Redrive(
-            means=parts.means, directory=parts.directory, breakers=parts.breakers, rules=parts.resend_rules
-        )
+        wiring = self.wiring()
 
         def handle(event: Any, context: Any) -> dict[str, Any]:
-            deadline = Deadline.of(parts.clock, context.get_remaining_time_in_millis())
-            report = redrive.run(deadline, Selection.from_event(event))
-            return {"delivered": report.delivered}
+            deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
+            return redrive_with(wiring, event, deadline)
 
         return handle
 
@@ -218,11 +170,11 @@ class Functions:
         keyring = Keyring(world.secrets, settings.write_key_secret, clock, telemetry)
         overflow = Overflow(lambda: world.sqs, settings.overflow_queue_url, telemetry)
         stream = Stream(
-            world.kinesis,
+            self._kinesis,
             settings.stream_name,
             overflow,
             clock=clock,
             entropy=entropy,
-            journal=telemetry,
+            telemetry=telemetry,
         )
-        return Ingest(settings, keyring, stream, clock=clock, entropy=entropy, journal=telemetry)
+        return Ingest(settings, keyring, stream, clock=clock, entropy=entropy, telemetry=telemetry)

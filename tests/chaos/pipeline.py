@@ -8,13 +8,14 @@ from typing import Any
 
 from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
 from doubles.event_source.record import EventForm, Record
-from tests.chaos.audit import Audit, rows_of
+from local.functions import DRAIN, INGEST, REDRIVE
+from tests.chaos.audit import Audit
 from tests.chaos.functions import Functions
 from tests.chaos.platform import Function
 from tests.chaos.schedule import Act, Schedule
 from tests.chaos.traffic import Sent
 from tests.chaos.trouble import Kind
-from tests.chaos.world import BUCKET, STREAM, VISIBILITY_SECONDS, World
+from tests.chaos.world import STREAM, VISIBILITY_SECONDS, World
 
 REDRIVE_EVERY = 300.0
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
@@ -55,10 +56,10 @@ class Pipeline:
         self._trouble = world.trouble
         self._chance = random.Random(f"{schedule.seed}/pipeline")
         effects, seed = world.effects, schedule.seed
-        self.ingest = Function(effects, "I", functions.ingest, 10, seed, overruns=False)
+        self.ingest = Function(effects, "I", functions.ingest, INGEST.timeout, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
-        self.redrive = Function(effects, "R", functions.redrive, 240, seed)
-        self.drain = Function(effects, "D", functions.drain, 300, seed)
+        self.redrive = Function(effects, "R", functions.redrive, REDRIVE.timeout, seed)
+        self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
         self.functions = (self.ingest, self.worker, self.redrive, self.drain)
         self._standstill_until = 0.0
         self._draining = 0
@@ -122,6 +123,9 @@ class Pipeline:
             self.rest(hours=24)
         if self.resends_dead_letters:
             self._redrive_dead_letters()
+        self._simulation.run(self._simulation.now + 2 * 3600)
+        self.redrive.invoke({"sweep": True}, lambda _outcome: None)
+        self._simulation.run(self._simulation.now + _STEP)
 
     def _redrive_dead_letters(self) -> None:
         """Send what was refused again, as an operator does when the cause is gone."""
@@ -157,7 +161,7 @@ class Pipeline:
             not any(function.running for function in self.functions)
             and not self.backlog()
             and not self.world.queue.messages(self.world.queue_url)
-            and not any("/dead_letter/" not in name for name in self.world.bucket.objects(BUCKET))
+            and self.audit.is_quiet()
         )
 
     def backlog(self) -> list[str]:
@@ -168,8 +172,8 @@ class Pipeline:
     def _missing(self) -> list[int]:
         """Return the events that were accepted and are neither in Treasure Data nor set aside."""
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
-        for stored in self.world.bucket.objects(BUCKET).values():
-            held |= {int(row["n"]) for row in rows_of(stored.body)}
+        for one in self.audit.held():
+            held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
         return [number for number in self.accepted if number not in held]
 
     # Clients

@@ -49,6 +49,7 @@ class Setup:
         children_wait: whether the event source drains a shard before its children.
         batch_size: records of one invocation.
         worker_seconds: the worker's time-out.
+        index_lag: seconds by which the ledger's index is behind its table.
     """
 
     shards: int
@@ -63,6 +64,7 @@ class Setup:
     children_wait: bool = True
     batch_size: int = 100
     worker_seconds: float = 120.0
+    index_lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +281,7 @@ def _setup(chance: random.Random, kinds: dict[Kind, None]) -> Setup:
         children_wait=Kind.RESHARD not in kinds or chance.random() < 0.5,
         batch_size=chance.choice((3, 20, 100, 1000)),
         worker_seconds=chance.choice((30.0, 120.0, 120.0, 900.0)),
+        index_lag=chance.choice((0.0, 0.0, 2.0, 400.0)),
     )
 
 

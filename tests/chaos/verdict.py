@@ -3,11 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.chaos.audit import Audit, originals_of, rows_of
 from tests.chaos.pipeline import Pipeline
 from tests.chaos.trouble import Kind
-from tests.chaos.world import BUCKET
-from worker import aside
+from worker.delivery import State
 
 # Reasons for which rows may be dead letters in the end, and the trouble without which they may not.
 _CAUSES: dict[str, tuple[Kind, ...]] = {
@@ -17,7 +15,7 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "no_such_database": (Kind.REMAP,),
     "disabled_account": (Kind.DISABLE,),
 }
-_MAY_BE_RAISED = ("LedgerUnavailableError", "AsideUnavailableError")
+_MAY_BE_RAISED = ("LedgerUnavailableError", "SetAsideUnavailableError")
 
 
 @dataclass(slots=True)
@@ -111,28 +109,7 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     verdict.miscounted += pipeline.audit.faults
-    if not verdict.stuck and not may_double:
-        verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict
-
-
-def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str]) -> list[str]:
-    """Return where the balance differs from what is in Treasure Data and S3, by account and table."""
-    held: dict[tuple[str, str], Counter[str]] = {}
-    for number, sent in pipeline.sent.items():
-        table = next(name for one, name in sent.events if one == number)
-        counts = held.setdefault((sent.account, table), Counter())
-        counts["delivered"] += len(places.get(number, ()))
-        counts["dead letters"] += number in reasons
-    told = {
-        place: Counter({"delivered": rows.delivered, "dead letters": rows.aside.total()})
-        for place, rows in Audit(pipeline.world).balance().tables.items()
-    }
-    return [
-        f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"
-        for place, counts in held.items()
-        if +counts != +told.get(place, Counter())
-    ]
 
 
 def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
@@ -153,19 +130,22 @@ def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
     """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
     reasons: dict[int, str] = {}
     garbage: Counter[bytes] = Counter()
-    for name, stored in pipeline.world.bucket.objects(BUCKET).items():
-        rows = rows_of(stored.body)
-        garbage.update(originals_of(stored.body))
-        if "/dead_letter/" not in name:
-            reasons |= {int(row["n"]): "" for row in rows}
+    for held in pipeline.audit.held():
+        if held.values is None:
+            verdict.stuck.append(f"{held.place} has no object")
             continue
-        reason = aside.decode(stored.body).reason
-        verdict.aside += len(rows)
-        for row in rows:
-            number = int(row["n"])
+        if held.key.group.code:
+            garbage.update(held.values)
+            continue
+        numbers = [int(row["n"]) for row in held.values]
+        if held.entry.state is not State.DEAD_LETTER:
+            reasons |= dict.fromkeys(numbers, "")
+            continue
+        verdict.aside += len(numbers)
+        for number in numbers:
             if reasons.get(number):
                 verdict.both.append(number)
-            reasons[number] = reason
+            reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
         verdict.stuck.append(f"of undecodable records {dict(garbage)} are set aside")
     return reasons
@@ -178,7 +158,13 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
     ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
-    verdict.stuck += [name for name in world.bucket.objects(BUCKET) if "/dead_letter/" not in name]
+    verdict.stuck += [
+        f"{held.place} is {held.entry.state.value}"
+        for held in pipeline.audit.held()
+        if held.entry.state is not State.DEAD_LETTER
+    ]
+    verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
+    verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
         # the redrive may raise where it cannot go on: its next run does
         unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()

@@ -23,7 +23,8 @@ from tests.chaos.schedule import START, Schedule
 from tests.chaos.simulation import Simulation
 from tests.chaos.traffic import SECRETS
 from tests.chaos.trouble import Kind, Trouble, Window
-from worker import register
+from tests.support.delivery import create_ledger
+from worker import account_store
 
 STREAM = "sluice"
 TABLE = "ledger"
@@ -127,14 +128,9 @@ class World:
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        self.table = MemoryDynamoDB()
-        self.table.create_table(
-            TableName=TABLE,
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        self.table = MemoryDynamoDB(self.clock.now)
+        create_ledger(self.table, TABLE)
+        self.table.lag_indexes(TABLE, setup.index_lag)
         self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
         self.redis_server = MemoryRedis()
@@ -171,7 +167,7 @@ class World:
         """Write the accounts' file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        register.apply(self.redis_server, self.accounts, self.simulation.now)
+        account_store.apply(self.redis_server, self.accounts, self.simulation.now)
 
     def remap(self, name: str, **changes: Any) -> None:
         """Change an account in the file, and apply it."""

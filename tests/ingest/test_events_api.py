@@ -213,7 +213,7 @@ def test_a_bad_event_rejects_no_neighbour() -> None:
         (6, "event_too_large"),
     ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert 2 == len(site.rows())
-    assert {"EventsAccepted": 2, "EventsRejected": 6} == site.reports.counts
+    assert {"EventsAccepted": 2, "EventsRejected": 6} == site.telemetry.counts
 
 
 def test_nothing_accepted_is_a_bad_request() -> None:
@@ -224,7 +224,7 @@ def test_nothing_accepted_is_a_bad_request() -> None:
 
     assert (400, None, 0) == (answer.status, answer.code, answer.json["accepted"])
     assert ["missing_table", "not_an_object"] == [item["code"] for item in answer.json["rejected"]]
-    assert ([], {"EventsRejected": 2}) == (site.kinesis.calls, dict(site.reports.counts))
+    assert ([], {"EventsRejected": 2}) == (site.kinesis.calls, dict(site.telemetry.counts))
 
 
 @pytest.mark.parametrize("body", [1, "text", None, True])

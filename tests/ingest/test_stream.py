@@ -89,7 +89,7 @@ def test_an_acknowledged_envelope_is_durable() -> None:
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
     assert [("shop/3", envelopes(1)[0].encode())] == [(r["PartitionKey"], r["Data"]) for r in site.records()]
-    assert ([], {}) == (site.queue.messages, site.reports.counts)
+    assert ([], {}) == (site.queue.messages, site.telemetry.counts)
 
 
 @pytest.mark.parametrize("fault", BUSY, ids=repr)
@@ -100,7 +100,7 @@ def test_what_was_surely_refused_is_put_again(fault: Exception) -> None:
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert (3, ["r0"], []) == (len(site.kinesis.calls), ids(site.envelopes()), site.queue.messages)
-    assert {"StreamRefusals": 2} == site.reports.counts
+    assert {"StreamRefusals": 2} == site.telemetry.counts
 
 
 @pytest.mark.parametrize("fault", BUSY, ids=repr)
@@ -125,7 +125,7 @@ def test_what_may_stand_on_the_stream_is_never_put_again(fault: Any) -> None:
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert (1, ["r0"]) == (len(site.kinesis.calls), ids(site.queued()))
     expected = "StreamRefusals" if fault in REFUSED else "StreamDoubts"
-    assert {expected: 1, "EnvelopesOverflowed": 1} == site.reports.counts
+    assert {expected: 1, "EnvelopesOverflowed": 1} == site.telemetry.counts
 
 
 def test_a_refusal_may_end_in_doubt() -> None:
@@ -167,14 +167,14 @@ def test_what_neither_takes_is_not_durable(fault: Any) -> None:
     site.sqs.faults = [fault]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
-    assert 1 == site.reports.counts["EnvelopesUntaken"]
+    assert 1 == site.telemetry.counts["EnvelopesUntaken"]
 
 
 def test_the_queues_client_is_made_when_it_is_needed() -> None:
     """Most sandboxes never need it, and each makes one at most."""
     made = []
     site = Site()
-    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.reports)
+    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.telemetry)
     site.stream._overflow = overflow
 
     site.stream.put(envelopes(1), "shop/3")
@@ -193,7 +193,7 @@ def test_a_queue_whose_client_cannot_be_made_takes_nothing() -> None:
         raise NoCredentialsError
 
     site = Site()
-    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.reports)
+    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.telemetry)
     site.kinesis.faults = [DOUBTFUL[0]]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
@@ -212,7 +212,7 @@ def test_only_the_refused_entries_are_put_again() -> None:
         [operation for operation, _ in site.kinesis.calls],
         ids(site.envelopes()),
     )
-    assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.reports.counts)
+    assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.telemetry.counts)
 
 
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
@@ -233,7 +233,7 @@ def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
 
     assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
     assert (1, ["r0", "r1", "r2"]) == (len(site.kinesis.calls), ids(site.queued()))
-    assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.reports.counts
+    assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.telemetry.counts
 
 
 def test_an_answer_of_another_length_is_a_doubt() -> None:
@@ -270,7 +270,7 @@ def test_a_failing_queue_costs_one_call() -> None:
     site.sqs.faults = [None, None, QUEUE_DOWN]
 
     assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
-    assert (3, 3) == (len(site.sqs.calls), site.reports.counts["EnvelopesUntaken"])
+    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesUntaken"])
 
 
 def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
@@ -363,7 +363,7 @@ def test_what_neither_took_is_to_be_sent_again() -> None:
 
     for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
         assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
-    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.reports.counts
+    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.telemetry.counts
 
 
 def test_a_request_may_be_taken_in_part() -> None:
@@ -384,5 +384,5 @@ def test_a_request_may_be_taken_in_part() -> None:
         (6, "stream_unavailable"),
     ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert {"EventsAccepted": 6, "EventsRejected": 4} == {
-        name: number for name, number in site.reports.counts.items() if name.startswith("Events")
+        name: number for name, number in site.telemetry.counts.items() if name.startswith("Events")
     }

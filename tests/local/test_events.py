@@ -1,4 +1,4 @@
-"""What is recorded in events/."""
+"""The recorded events in events/."""
 
 import json
 from collections import Counter
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def delivered(name: str) -> Delivery:
-    """Return what is around a worker that was handed a recorded event, and took all of it."""
+    """Return a worker and its surroundings after it has processed a recorded event completely."""
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
     delivery.clock.seconds = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
@@ -77,7 +77,7 @@ def delivered(name: str) -> Delivery:
 
 
 def rows(delivery: Delivery) -> Mapping[str, int]:
-    """Return the rows in Treasure Data by database and table."""
+    """Return the number of rows in Treasure Data by database and table."""
     return {
         f"{database}.{table}": count
         for database, tables in delivery.td.counts().items()
@@ -86,7 +86,7 @@ def rows(delivery: Delivery) -> Mapping[str, int]:
 
 
 def reasons(delivery: Delivery) -> Counter[str]:
-    """Return the rows that are set aside by reason."""
+    """Return the number of set-aside rows by reason."""
     found: Counter[str] = Counter()
     for name in delivery.objects():
         chunk = decode(delivery.s3.get_object(Bucket="aside", Key=name)["Body"].read())
@@ -94,14 +94,14 @@ def reasons(delivery: Delivery) -> Counter[str]:
     return found
 
 
-def test_every_http_event_has_its_answer() -> None:
-    """No event is there whose answer is not told here."""
+def test_every_http_event_has_an_expected_answer() -> None:
+    """ANSWERS lists exactly the recorded events."""
     assert {path.stem for path in HTTP.iterdir()} == set(ANSWERS)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_http_events_are_answered_as_documented(name: str) -> None:
-    """The ingest answers a recorded event with the status and the code of its kind."""
+    """The ingest answers each recorded event with the expected status and code."""
     event = load(HTTP / f"{name}.json")
     site = Site()
     site.secret.text = json.dumps(SIGNING_SECRETS)
@@ -113,7 +113,7 @@ def test_http_events_are_answered_as_documented(name: str) -> None:
 
 
 def test_visits_become_rows() -> None:
-    """The recorded envelopes of visits are delivered, each row to its database."""
+    """Each row of the recorded visits is delivered to its database."""
     delivery = delivered("visits")
 
     assert {database.partition(".")[0] for database in rows(delivery)} == {"shop", "media", "field_app"}
@@ -121,15 +121,15 @@ def test_visits_become_rows() -> None:
 
 
 def test_mistakes_become_rows_or_dead_letters() -> None:
-    """Of the recorded mistakes, those of accounts that may not send are dead letters; the others are rows."""
+    """Recorded mistakes of accounts that may not send become dead letters; the others become rows."""
     delivery = delivered("mistakes")
 
     assert set(rows(delivery)) == {"shop.mistakes"}
     assert reasons(delivery) == {"unknown_account": 2, "disabled_account": 1, "revoked_key": 1}
 
 
-def test_other_producers_are_understood_or_set_aside() -> None:
-    """Records in JSON form become rows as far as they can; what cannot be read is set aside, and halts nothing."""
+def test_other_producers_are_decoded_or_set_aside() -> None:
+    """JSON records become rows where possible; the rest is set aside and does not block the shard."""
     delivery = delivered("other-producers")
 
     assert rows(delivery) == {"field_app.imports": 4}
@@ -137,7 +137,7 @@ def test_other_producers_are_understood_or_set_aside() -> None:
 
 
 def test_recorded_keys_are_valid() -> None:
-    """The recording's keys are signed by the fixed secrets."""
+    """The keys in the recording are signed with the local stack's secrets."""
     keys = {request.header("x-write-key") for request in recording.read()} & set(KEYS.values())
 
     assert keys
@@ -145,7 +145,7 @@ def test_recorded_keys_are_valid() -> None:
 
 
 def test_a_recording_reads_back(tmp_path: Path) -> None:
-    """Requests are the same after they were written and read."""
+    """Requests that are written can be read back unchanged."""
     requests = recording.read()
     recording.write(requests, tmp_path / "again.jsonl")
 
@@ -154,7 +154,7 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("stack")
 def test_a_browser_can_be_recorded(tmp_path: Path) -> None:
-    """Chromium's visits and mistakes give the same kinds of events as are recorded."""
+    """Visits and mistakes in Chromium produce the same kinds of events as the recording."""
     chromium.path()
 
     record.record(tmp_path, 0, lambda _: None)

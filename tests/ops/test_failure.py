@@ -18,9 +18,9 @@ from doubles.invocation_api import InvocationApi
 from local.up import DESCRIPTION
 from ops.cli import main
 from ops.failure import Failure, explained
+from shared.errors import SetAsideUnavailableError
 from tests.support.delivery import Delivery
 from worker.admin import Admin
-from worker.aside import AsideUnavailableError
 from worker.deadline import Deadline
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
@@ -55,7 +55,7 @@ def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
 
 def test_the_cause_of_an_error_is_what_counts() -> None:
     """Errors of the worker's parts are explained by what AWS said."""
-    error = AsideUnavailableError("S3")
+    error = SetAsideUnavailableError("S3")
     error.__cause__ = refused("ExpiredToken")
 
     assert explained(error).message.startswith("your AWS credentials have expired")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from shared.settings import IngestSettings, SettingsError, WorkerSettings
+from shared.errors import SettingsError
+from shared.settings import IngestSettings, WorkerSettings
 
 INGEST = {"STREAM_NAME": "events", "OVERFLOW_QUEUE_URL": "https://queue", "WRITE_KEY_SECRET": "keys"}
 

@@ -12,13 +12,12 @@ from typing import Any, get_args
 
 import click
 
-import ingest.journal
 import ops.cli
 import ops.failure
 import ops.rights
-import worker.journal
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
+from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
 from tests.support.sam import template
 
 ROOT = Path(__file__).parents[2]
@@ -166,8 +165,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
     "codes: event": lambda: codes_table(EVENT_CODES),
-    "metrics: ingest": lambda: metrics_table(ingest.journal.METRICS),
-    "metrics: worker": lambda: metrics_table(worker.journal.METRICS),
+    "metrics: ingest": lambda: metrics_table(INGEST_METRICS),
+    "metrics: worker": lambda: metrics_table(DELIVERY_METRICS),
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }

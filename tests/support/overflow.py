@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
+from worker.unplaced import Unplaced
 
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from doubles.queue_source import QueueSource
@@ -15,11 +16,10 @@ from ingest.stream import Stream
 from shared.envelope import Envelope, TableRows
 from tests.support import delivery
 from tests.support.delivery import Delivery
-from tests.support.ingest import Reports
+from tests.support.telemetry import CollectedTelemetry
 from tests.support.treasure_data import START, ManualClock
 from worker.drain import Drain
 from worker.search import Search
-from worker.unplaced import Unplaced
 
 STREAM = delivery.STREAM
 KEY = "shop/1"
@@ -120,10 +120,10 @@ class Way:
         self._stream = Stream(
             self.kinesis,
             STREAM,
-            Overflow(lambda: self.sqs, self.queue_url, Reports()),
+            Overflow(lambda: self.sqs, self.queue_url, CollectedTelemetry()),
             clock=self.clock,
             entropy=os.urandom,
-            journal=Reports(),
+            telemetry=CollectedTelemetry(),
         )
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1) -> bool:

@@ -1,4 +1,4 @@
-"""The register of accounts in Redis: the mapping that is applied becomes all that Redis knows."""
+"""Writes accounts to Redis: the mapping that is applied becomes all that Redis has."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
-"""Which database an account's rows go to, as Redis says.
+"""Looks up in Redis which database an account's rows go to.
 
 Answers are kept in memory: fresh for a minute, and stale for as long as Redis fails. An account that Redis does not
-know is unknown only if the sentinel stands there; without it Redis has lost its data and its answer says nothing.
+have is unknown only if the sentinel is there; without it Redis has lost its data, and its answer says nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,10 +10,10 @@ from typing import Any
 import redis
 
 from shared import accounts
-from shared.accounts import Account, InvalidAccountError
+from shared.accounts import Account
 from shared.clock import Clock
-from worker.journal import Journal
-from worker.secret import SecretUnavailableError
+from shared.errors import InvalidAccountError, SecretUnavailableError
+from shared.telemetry import Telemetry
 
 FRESH_SECONDS = 60.0
 
@@ -23,19 +23,19 @@ DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 
 
-class Directory:
-    """Answers where accounts' rows go.
+class AccountCache:
+    """Tells where accounts' rows go.
 
     Args:
         connect: returns the Redis client, made on first use.
         clock: tells how old an answer is.
-        journal: counts answers that are stale.
+        telemetry: counts answers that are stale.
     """
 
-    def __init__(self, connect: Callable[[], Any], clock: Clock, journal: Journal) -> None:
+    def __init__(self, connect: Callable[[], Any], clock: Clock, telemetry: Telemetry) -> None:
         self._connect = connect
         self._clock = clock
-        self._journal = journal
+        self._telemetry = telemetry
         self._known: dict[str, tuple[Account, float]] = {}
 
     def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
@@ -70,7 +70,7 @@ class Directory:
             if answer is not None:
                 answers[account] = answer
         if stale:
-            self._journal.count("AccountsStale", stale)
+            self._telemetry.count("AccountsStale", stale)
 
     def _round_trip(self, missing: list[str]) -> dict[str, Account | str]:
         try:
@@ -80,7 +80,7 @@ class Directory:
                 pipeline.hmget(accounts.redis_key(account), accounts.FIELDS)
             sentinel, *replies = pipeline.execute(raise_on_error=False)
         except (redis.RedisError, SecretUnavailableError) as error:
-            self._journal.note("accounts cannot be asked for", error=f"{type(error).__name__}: {error}")
+            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__)
             return {}
         complete = isinstance(sentinel, str)
         answers: dict[str, Account | str] = {}
@@ -91,8 +91,8 @@ class Directory:
             if answer is not None:
                 answers[account] = answer
         if len(answers) < len(missing):
-            self._journal.note(
-                "accounts without an answer", count=len(missing) - len(answers), sentinel=complete
+            self._telemetry.warning(
+                "Redis does not answer for accounts", count=len(missing) - len(answers), sentinel=complete
             )
         return answers
 

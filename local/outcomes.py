@@ -1,6 +1,6 @@
-"""What became of events, read at its two ends: Treasure Data's rows and the objects that are set aside.
+"""Reads what became of events: the rows in Treasure Data, and the objects that are set aside.
 
-Nothing of the worker's code is used, so that its mistakes do not count on both sides.
+It uses none of the worker's code, so a bug there cannot hide itself.
 """
 
 import gzip
@@ -13,28 +13,28 @@ from typing import Any
 
 import msgpack
 
-from local.reconciliation import Found, Place, place_of
+from local.reconciliation import Outcome, Place, place_of
 from shared.accounts import Account
 
 
-def delivered(file: Path) -> Iterator[Found]:
-    """Yield the rows that Treasure Data's stand-in has taken, import by import.
+def delivered(file: Path) -> Iterator[Outcome]:
+    """Yield the rows that the Treasure Data double has imported, one outcome for each import.
 
     Args:
-        file: its SQLite file.
+        file: the double's SQLite file.
     """
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as sql:
         for database, table, body in sql.execute('SELECT "database", "table", body FROM imports'):
-            yield Found(Place(database, table), _event_ids(gzip.decompress(body)))
+            yield Outcome(Place(database, table), _event_ids(gzip.decompress(body)))
 
 
-def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator[Found]:
-    """Yield the rows that are set aside, object by object.
+def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator[Outcome]:
+    """Yield the rows that are set aside, one outcome for each object.
 
     Args:
-        s3: boto3-shaped client.
-        bucket: where they are.
-        accounts: say which database they would have gone to.
+        s3: boto3 client.
+        bucket: the bucket of set-aside chunks.
+        accounts: by name; they give the database that the rows were meant for.
     """
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for item in page.get("Contents", []):
@@ -43,11 +43,11 @@ def set_aside(s3: Any, bucket: str, accounts: Mapping[str, Account]) -> Iterator
             chunk = json.loads(header)
             ids = _event_ids(payload)
             place = place_of(chunk["account"], chunk["table"], accounts)
-            yield Found(place, ids, chunk["kind"], chunk["reason"])
+            yield Outcome(place, ids, chunk["kind"], chunk["reason"])
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:
-    """Return the ids of MessagePack maps that stand one after another; what is no map has an empty one."""
+    """Return the event ids of concatenated MessagePack maps; an item that is not a map has an empty id."""
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
     unpacker.feed(rows)
     return tuple(row.get("event_id", "") if isinstance(row, dict) else "" for row in unpacker)

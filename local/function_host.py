@@ -1,6 +1,6 @@
-"""One function as a part of the local stack: `python -m local.sandbox FUNCTION RESOURCES`.
+"""One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES`.
 
-The environment is the function's own, as in Lambda's sandbox. What calls it, and how, depends on the function.
+The environment variables are the function's own, as in Lambda. What invokes it depends on the function.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
+from local import functions
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 from local.resources import ACCOUNT_ID, REGION, Resources
 from shared.clock import SystemClock
 
-_log = logging.getLogger("local.sandbox")
+_log = logging.getLogger("local.function_host")
 
 _QUEUE_REST_SECONDS = 1.0
 
@@ -37,29 +38,29 @@ Handler = Callable[[dict[str, Any], Any], Any]
 
 
 def load(function: Function) -> Handler:
-    """Return the function's handler, imported as Lambda's runtime imports it."""
+    """Import the function's handler as Lambda's runtime does, and return it."""
     module, _, name = function.handler.rpartition(".")
     handler: Handler = getattr(importlib.import_module(module), name)
     return handler
 
 
-def serve_ingest(handler: Handler, lifeline: Lifeline, record: Path | None) -> None:
-    """Put the function behind the gateway."""
-    with ExitStack() as ended, Gateway(handler, record=_recorder(ended, record)) as gateway:
-        lifeline.ready(url=gateway.url)
-        lifeline.wait()
+def serve_ingest(handler: Handler, parent: ParentWatch, record: Path | None) -> None:
+    """Serve the function behind the gateway."""
+    with ExitStack() as files, Gateway(handler, record=_recorder(files, record)) as gateway:
+        parent.ready(url=gateway.url)
+        parent.wait()
 
 
-def _recorder(ended: ExitStack, path: Path | None) -> Record:
-    """Return what writes each request down, if there is where to."""
+def _recorder(files: ExitStack, path: Path | None) -> Record:
+    """Return a callback that appends each request to the file, or does nothing if there is none."""
     if path is None:
         return lambda *_: None
-    file = ended.enter_context(path.open("a"))
-    one_at_a_time = threading.Lock()
+    file = files.enter_context(path.open("a"))
+    lock = threading.Lock()
 
     def record(method: str, target: str, headers: Any, body: bytes, event: Any) -> None:
         line = {"method": method, "target": target, "headers": headers, "body": b64encode(body).decode()}
-        with one_at_a_time:
+        with lock:
             file.write(json.dumps(line | {"event": event}) + "\n")
             file.flush()
 
@@ -67,18 +68,19 @@ def _recorder(ended: ExitStack, path: Path | None) -> Record:
 
 
 def serve_worker(
-    handler: Handler, lifeline: Lifeline, made: Resources, window: float, invoked_at: str
+    handler: Handler, parent: ParentWatch, resources: Resources, window: float, invoked_at: str
 ) -> None:
-    """Put the function behind the stream, whose batches may fill for `window` seconds."""
+    """Invoke the function with batches of the stream, which may fill for `window` seconds."""
+    deployed = functions.event_source(WORKER, "Stream", resources)
     mapping = Mapping(
-        event_source_arn=made.stream_arn,
-        starting_position="TRIM_HORIZON",
-        batch_size=5000,
+        event_source_arn=deployed["Stream"],
+        starting_position=deployed["StartingPosition"],
+        batch_size=int(deployed["BatchSize"]),
         maximum_batching_window_seconds=window,
-        report_batch_item_failures=True,
+        report_batch_item_failures="ReportBatchItemFailures" in deployed["FunctionResponseTypes"],
     )
     source = EventSource(
-        made.client("kinesis"),
+        resources.client("kinesis"),
         mapping,
         handler,
         clock=SystemClock(),
@@ -87,64 +89,64 @@ def serve_worker(
         memory_limit_in_mb=WORKER.memory,
     )
     source.start()
-    lifeline.ready(invoke=invoked_at)
-    lifeline.wait()
+    parent.ready(invoke=invoked_at)
+    parent.wait()
 
 
 def serve_redrive(
-    invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, seconds: float, invoked_at: str
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, invoked_at: str
 ) -> None:
-    """Call the function every that many seconds."""
+    """Invoke the function on a schedule."""
 
     def call() -> None:
         try:
             invoke(_scheduled_event())
-        except Exception:  # noqa: BLE001 -- Lambda survives whatever a function raises
-            _log.exception("a scheduled run failed; the next one comes by itself")
+        except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
+            _log.exception("a scheduled run failed; the next one starts on schedule")
 
-    lifeline.ready(invoke=invoked_at)
-    lifeline.wait(call, seconds)
+    parent.ready(invoke=invoked_at)
+    parent.wait(call, seconds)
 
 
 def serve_drain(
-    invoke: Callable[[dict[str, Any]], Any], lifeline: Lifeline, made: Resources, invoked_at: str
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, invoked_at: str
 ) -> None:
-    """Put the function behind the overflow queue."""
-    source = QueueSource(made.client("sqs"), made.queue_url, made.queue_arn, invoke)
+    """Invoke the function with messages of the overflow queue."""
+    source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
 
     def poll() -> None:
         try:
             while source.poll():
                 pass
         except (BotoCoreError, ClientError):
-            _log.exception("the queue cannot be read")
+            _log.exception("cannot read the queue")
 
-    lifeline.ready(invoke=invoked_at)
-    lifeline.wait(poll, _QUEUE_REST_SECONDS)
+    parent.ready(invoke=invoked_at)
+    parent.wait(poll, _QUEUE_REST_SECONDS)
 
 
 def serve(
     function: Function,
     invoke: Callable[[dict[str, Any]], Any],
-    lifeline: Lifeline,
-    made: Resources,
+    parent: ParentWatch,
+    resources: Resources,
     options: argparse.Namespace,
 ) -> None:
-    """Put the function behind what calls it, and behind Lambda's own API, with which people call it."""
+    """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
     api = InvocationApi(function.name, invoke).start()
     if function is WORKER:
-        serve_worker(load(function), lifeline, made, options.window, api.url)
+        serve_worker(load(function), parent, resources, options.window, api.url)
     elif function is REDRIVE:
-        serve_redrive(invoke, lifeline, options.every, api.url)
+        serve_redrive(invoke, parent, options.every, api.url)
     elif function is DRAIN:
-        serve_drain(invoke, lifeline, made, api.url)
+        serve_drain(invoke, parent, resources, api.url)
     else:
-        lifeline.ready(invoke=api.url)
-        lifeline.wait()
+        parent.ready(invoke=api.url)
+        parent.wait()
 
 
 def _scheduled_event() -> dict[str, Any]:
-    """Return what EventBridge's schedule sends."""
+    """Return the event of an EventBridge schedule."""
     return {
         "version": "0",
         "id": str(uuid4()),
@@ -174,27 +176,27 @@ def _invoker(function: Function, handler: Handler) -> Callable[[dict[str, Any]],
 
 
 def main() -> None:
-    """Run the function until the starter ends."""
-    lifeline = Lifeline()
+    """Run the function until the parent process ends."""
+    parent = ParentWatch()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser()
     parser.add_argument("function", choices=FUNCTIONS)
-    parser.add_argument("made", type=json.loads, help="the resources")
-    parser.add_argument("--record", type=Path, help="write down the gateway's requests here")
-    parser.add_argument("--every", type=float, default=30.0, help="seconds between two scheduled runs")
+    parser.add_argument("resources", type=json.loads, help="the resources")
+    parser.add_argument("--record", type=Path, help="append the gateway's requests to this file")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between scheduled runs")
     parser.add_argument(
-        "--window", type=float, default=1.0, help="seconds for which the worker's batches may fill"
+        "--window", type=float, default=1.0, help="seconds that the worker's batches may fill"
     )
     options = parser.parse_args()
-    function, made = FUNCTIONS[options.function], Resources(**options.made)
+    function, resources = FUNCTIONS[options.function], Resources(**options.resources)
     handler = load(function)
     if function is INGEST:
-        serve_ingest(handler, lifeline, options.record)
+        serve_ingest(handler, parent, options.record)
     else:
         invoke = _invoker(function, handler)
-        serve(function, invoke, lifeline, made, options)
-    os._exit(0)  # no invocation is waited for: functions are to survive being killed at any moment
+        serve(function, invoke, parent, resources, options)
+    os._exit(0)  # do not wait for invocations: functions must survive being killed at any moment
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Marked rows: by them it is measured how long Treasure Data remembers an id, and how soon it shows rows.
+"""Probe rows: they measure how long Treasure Data remembers an id, and how soon it shows rows.
 
 They go to a table of their own and say what they are; nothing else can be written this way.
 """
@@ -12,7 +12,7 @@ import msgpack
 from shared.clock import Clock
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.treasure_data import Answer, Asked, TreasureData, Verdict
+from worker.treasure_data import Meaning, Presence, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"
 """Where they go."""
@@ -22,15 +22,15 @@ _SECONDS = 15.0
 _ASK_SECONDS = 40.0
 
 
-class MarkedRows:
-    """Sends marked rows and asks for them.
+class ProbeRows:
+    """Sends probe rows and asks for them.
 
     Args:
         treasure_data: where to.
         clock: bounds the asking.
     """
 
-    def __init__(self, treasure_data: TreasureData, clock: Clock) -> None:
+    def __init__(self, treasure_data: TreasureDataClient, clock: Clock) -> None:
         self._treasure_data = treasure_data
         self._clock = clock
 
@@ -44,17 +44,17 @@ class MarkedRows:
             time: the row's, in UNIX seconds.
 
         Raises:
-            ValueError: a mark is none.
+            ValueError: it is not a mark.
         """
         unique_id = sha256(f"sluice measures by {_checked(of_id)}".encode()).hexdigest()[:32]
         body = compress(msgpack.packb(_row(mark, time)))
         answer = self._import(database, unique_id, body)
-        if answer.verdict is Verdict.MISSING:
+        if answer.meaning is Meaning.NO_TABLE:
             if self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS) == 404:
                 self._treasure_data.create_database(database, _SECONDS)
                 self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS)
             answer = self._import(database, unique_id, body)
-        return {"taken": answer.verdict is Verdict.DELIVERED, "reason": answer.reason}
+        return {"taken": answer.meaning is Meaning.ACCEPTED, "reason": answer.reason}
 
     def ask(self, database: str, mark: str, time: int, deadline: Deadline) -> dict[str, Any]:
         """Tell whether a query finds the row of a mark.
@@ -64,15 +64,15 @@ class MarkedRows:
             `undecided`.
 
         Raises:
-            ValueError: the mark is none.
+            ValueError: it is not a mark.
         """
         patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _ASK_SECONDS))
-        asked = self._treasure_data.ask(database, MEASURE_TABLE, _row(mark, time), patience)
-        if asked in (Asked.THERE, Asked.NOT_THERE):
-            return {"shown": asked is Asked.THERE, "reason": ""}
-        return {"shown": None, "reason": "forbidden" if asked is Asked.FORBIDDEN else "undecided"}
+        presence = self._treasure_data.ask(database, MEASURE_TABLE, [_row(mark, time)], patience)
+        if presence in (Presence.PRESENT, Presence.ABSENT):
+            return {"shown": presence is Presence.PRESENT, "reason": ""}
+        return {"shown": None, "reason": "forbidden" if presence is Presence.UNASKABLE else "undecided"}
 
-    def _import(self, database: str, unique_id: str, body: bytes) -> Answer:
+    def _import(self, database: str, unique_id: str, body: bytes) -> Reply:
         return self._treasure_data.send(database, MEASURE_TABLE, unique_id, body, _SECONDS)
 
 

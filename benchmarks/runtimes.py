@@ -1,4 +1,4 @@
-"""Handlers in Lambda's real runtime, each in a sandbox of its own: the built ingest, and those that it is compared with."""
+"""Runs the built ingest and the handlers that it is compared with in Lambda's runtime, each in its own process."""
 
 import json
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import contenders, services
+from local import functions
+from local.resources import Resources
 from ops.package import package
 from shared import write_key
 from tests.support.artifacts import ARCHITECTURE, link_runtime
@@ -21,12 +23,12 @@ _CONTENDERS = Path(contenders.__file__).parent
 
 
 class Contender(NamedTuple):
-    """One handler.
+    """A handler to measure.
 
     Attributes:
-        label: for people.
-        module: whose `handler` is measured.
-        packages: globs of what its zip would hold beside its own code; the ingest's is built.
+        label: its name in tables and charts.
+        module: the module with the function `handler`.
+        packages: globs of the packages in its zip; the ingest's zip is built instead.
     """
 
     label: str
@@ -47,12 +49,12 @@ DIRECT = Contender("td-client per event", "direct", _TD_CLIENT)
 DIRECT_BY_HAND = Contender("td-client, packed by hand", "direct_by_hand", _TD_CLIENT)
 
 
-class Sandboxes:
-    """Starts contenders' sandboxes beside stand-ins of AWS and Treasure Data that answer at once.
+class Runtimes:
+    """Starts handlers beside a double of AWS and Treasure Data that responds immediately.
 
     Args:
         folder: for builds and logs.
-        url: of the stand-ins.
+        url: of the double.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -67,11 +69,11 @@ class Sandboxes:
 
     @contextmanager
     def running(self, contender: Contender, data_bytes: int = 0) -> Iterator[LambdaRuntime]:
-        """Run one sandbox while the block lasts.
+        """Run a handler for the duration of the block.
 
         Args:
-            contender: what runs there.
-            data_bytes: how many bytes the bare handler puts.
+            contender: the handler.
+            data_bytes: number of bytes that the bare handler puts.
         """
         code = self._folder / contender.module
         if not code.exists():
@@ -80,7 +82,7 @@ class Sandboxes:
                 (source,) = Path(site.getsitepackages()[0]).glob(pattern)
                 (code / source.name).symlink_to(source)
         self._started += 1
-        folder = self._folder / f"sandbox-{self._started}"
+        folder = self._folder / f"runtime-{self._started}"
         folder.mkdir()
         environment = {
             **self._environment(),
@@ -90,43 +92,36 @@ class Sandboxes:
         }
         with LambdaRuntime(
             code, "measured.handler", environment=environment, libraries=self._libraries, folder=folder
-        ) as sandbox:
-            yield sandbox
+        ) as runtime:
+            yield runtime
 
     def _environment(self) -> Mapping[str, str]:
-        return {
-            "AWS_ENDPOINT_URL": self._url,
-            "TD_API_SERVER": self._url,
-            "STREAM_NAME": "events",
-            "OVERFLOW_QUEUE_URL": f"{self._url}/queue",
-            "WRITE_KEY_SECRET": "keys",
-            "STAGE": "benchmark",
-            "POWERTOOLS_SERVICE_NAME": "ingest",
-            "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-        }
+        resources = Resources(self._url, f"{self._url}/queue")
+        variables = functions.variables(functions.INGEST, resources, {"Stage": "benchmark"})
+        return {**variables, "AWS_ENDPOINT_URL": self._url, "TD_API_SERVER": self._url}
 
 
 @contextmanager
-def sandboxes() -> Iterator[Sandboxes]:
-    """Build the ingest and let stand-ins answer while the block lasts."""
+def runtimes() -> Iterator[Runtimes]:
+    """Build the ingest, and run the double for the duration of the block."""
     with tempfile.TemporaryDirectory() as folder, services.running() as url:
-        yield Sandboxes(Path(folder), url)
+        yield Runtimes(Path(folder), url)
 
 
 class Spent(NamedTuple):
-    """CPU seconds of one request, and the most memory that the sandbox's process has had, in MiB."""
+    """CPU seconds of one request, and the peak memory of the process in MiB."""
 
     cpu: float
     peak_mib: float
 
 
-def spent(sandbox: LambdaRuntime, event: object, repeats: int) -> Spent:
-    """Let a sandbox's handler answer a request so many times.
+def spent(runtime: LambdaRuntime, event: object, repeats: int) -> Spent:
+    """Send a request to a handler repeatedly, and return what one costs.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the handler failed.
     """
-    answer = sandbox.invoke({"event": event, "repeats": repeats})
+    answer = runtime.invoke({"event": event, "repeats": repeats})
     if not isinstance(answer, dict) or "cpu" not in answer:
         raise RuntimeError(json.dumps(answer)[:2000])
     return Spent(answer["cpu"], answer["peak_kib"] / 1024)

@@ -1,4 +1,4 @@
-"""What others cost in a month, by their own published figures."""
+"""What the alternatives to Sluice cost a month, by their own published figures."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ops.estimate import SECONDS
 
 LEAST_EVENTS = 1e4
-"""A month's events below which nothing is compared."""
+"""Events a month below which nothing is compared."""
 
 _EARLIER_USD = 200.0
 _EARLIER_EVENTS = 10e6
@@ -22,16 +22,16 @@ _SNOWPLOW_PER_SECOND = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
-    """Another way.
+class Alternative:
+    """Another way to load events into Treasure Data, or part of one.
 
     Attributes:
         name: its name.
-        label: its name where there is little room.
-        usd: dollars a month for so many events.
+        label: a short name, for charts.
+        usd: dollars a month as a function of events a month.
         most: events a month up to which its figures are published.
-        source: where they are.
-        covers: what they are for.
+        source: where the figures are from.
+        covers: what it does, and what it leaves out.
     """
 
     name: str
@@ -47,7 +47,7 @@ def _earlier(events: float) -> float:
 
 
 def _clickstream(events: float) -> float:
-    """Return what lies between the published figures; servers that run anyway cost the same for less."""
+    """Interpolate between the published figures; below the first one, the same servers run."""
     rate = events / _CLICKSTREAM_PER_REQUEST / SECONDS
     return _CLICKSTREAM_LOGGING + _between(_CLICKSTREAM, rate)
 
@@ -62,21 +62,21 @@ def _between(points: Sequence[tuple[float, float]], x: float) -> float:
 
 
 def _snowplow(events: float) -> float:
-    """Return what enough pipelines of the published size cost."""
+    """Return the cost of as many pipelines of the published size as the load needs."""
     rate = events / SECONDS / _SNOWPLOW_PER_SECOND
     return _SNOWPLOW_USD * max(1.0, rate)
 
 
-RIVALS = (
-    Rival(
-        "one upload to Treasure Data per event",
+ALTERNATIVES = (
+    Alternative(
+        "One upload to Treasure Data per event",
         "upload per event",
         _earlier,
         10 * _EARLIER_EVENTS,
         "an actual bill: $200 for 10 million events in a month, assumed proportional",
         "everything; no buffer, nothing set aside",
     ),
-    Rival(
+    Alternative(
         "AWS Clickstream Analytics",
         "AWS Clickstream",
         _clickstream,
@@ -85,7 +85,7 @@ RIVALS = (
         "EC2, provisioned Kinesis, 10 events per request, us-east-1, and $14 for logging",
         "collection up to Kinesis and S3; no network, no loading into a database",
     ),
-    Rival(
+    Alternative(
         "Snowplow Community Edition",
         "Snowplow",
         _snowplow,
@@ -97,25 +97,27 @@ RIVALS = (
 )
 
 
-def dearer(ours: Callable[[float], float], rival: Rival) -> list[tuple[float, float]]:
-    """Return from how many events a month to how many ours is dearer, as far as the rival's figures are published.
+def ranges_where_dearer(
+    ours: Callable[[float], float], alternative: Alternative
+) -> list[tuple[float, float]]:
+    """Return the ranges of events a month in which Sluice costs more, as far as figures are published.
 
     Args:
-        ours: dollars a month for so many events.
-        rival: the other way.
+        ours: dollars a month as a function of events a month.
+        alternative: what to compare it with.
     """
 
-    def loses(events: float) -> bool:
-        return ours(events) > rival.usd(events)
+    def is_dearer(events: float) -> bool:
+        return ours(events) > alternative.usd(events)
 
-    decades = math.log10(rival.most / LEAST_EVENTS)
+    decades = math.log10(alternative.most / LEAST_EVENTS)
     steps = math.ceil(decades * 20)
-    marks = [*(LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps)), rival.most]
+    marks = [*(LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps)), alternative.most]
     ranges: list[tuple[float, float]] = []
-    start = marks[0] if loses(marks[0]) else None
+    start = marks[0] if is_dearer(marks[0]) else None
     for low, high in itertools.pairwise(marks):
-        if loses(low) != loses(high):
-            border = _border(loses, low, high)
+        if is_dearer(low) != is_dearer(high):
+            border = _border(is_dearer, low, high)
             if start is None:
                 start = border
             else:
@@ -124,11 +126,12 @@ def dearer(ours: Callable[[float], float], rival: Rival) -> list[tuple[float, fl
     return ranges if start is None else [*ranges, (start, marks[-1])]
 
 
-def _border(loses: Callable[[float], bool], low: float, high: float) -> float:
-    before = loses(low)
+def _border(is_dearer: Callable[[float], bool], low: float, high: float) -> float:
+    """Find by bisection where the answer changes between two volumes."""
+    before = is_dearer(low)
     while high / low > 1.001:
         middle = (low * high) ** 0.5
-        if loses(middle) == before:
+        if is_dearer(middle) == before:
             low = middle
         else:
             high = middle
