@@ -142,7 +142,7 @@ def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
         )
     )
     title = "Dollars per million events"
-    ours = [
+    sluice = [
         Line(
             name,
             [(events, total(Workload(events, 10), setup, prices) / events * 1e6) for events in _VOLUMES],
@@ -165,7 +165,7 @@ def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
         for alternative in ALTERNATIVES
     ]
     chart = lines(
-        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*ours, *others]
+        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*sluice, *others]
     )
     report.chart("cost", title, chart)
 
