@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import docs_tables
+from tests.support import docs_tables, state_picture
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
@@ -30,6 +30,11 @@ def anchors(page: Path) -> set[str]:
 def test_tables_follow_the_code(page: Path) -> None:
     """Tables of settings, codes, parameters and metrics are as the code has them (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
+
+
+def test_the_picture_of_states_follows_the_code() -> None:
+    """The picture of a chunk's states shows the transitions that the code has (else: make docs)."""
+    assert state_picture.picture() == state_picture.FILE.read_text()
 
 
 @pytest.mark.parametrize("name", docs_tables.TABLES)

@@ -18,7 +18,9 @@ import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
 from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
+from tests.support import state_picture
 from tests.support.sam import template
+from worker.delivery import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -153,6 +155,19 @@ def _first_line(command: click.Command) -> str:
     return " ".join((command.help or "").partition("\n\n")[0].split())
 
 
+def transitions_table() -> str:
+    """Return a Markdown table of what can happen to a chunk."""
+    rows = []
+    for one in TRANSITIONS:
+        states = ", ".join(_named_state(state) for state in one.states)
+        rows.append((states, one.event.value, one.when.value, _named_state(one.to)))
+    return _table(("chunk is", "what happens", "if", "chunk becomes"), rows)
+
+
+def _named_state(state: State) -> str:
+    return state.value.replace("_", " ")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -167,6 +182,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes: event": lambda: codes_table(EVENT_CODES),
     "metrics: ingest": lambda: metrics_table(INGEST_METRICS),
     "metrics: worker": lambda: metrics_table(DELIVERY_METRICS),
+    "transitions": transitions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }
@@ -205,3 +221,4 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
+    state_picture.FILE.write_text(state_picture.picture())
