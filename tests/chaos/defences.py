@@ -270,13 +270,7 @@ ALL: tuple[Defence, ...] = (
         ("lost",),
     ),
     Defence(
-        "records before and behind the batch",
-        _replaced(Shards, _BatchAlone),
-        (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
-        ("stuck",),
-    ),
-    Defence(
-        "a span that cannot be read whole is held",
+        "records before and behind the batch are read, or the span is held",
         replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
         (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
         ("lost", "doubled"),
