@@ -41,7 +41,7 @@ from worker.shards import Shards
 from worker.span import Cut
 from worker.sweeper import Sweeper
 from worker.treasure_data import TreasureDataClient
-from worker.upload import Limits, Uploader
+from worker.upload import MOST_SENDS, Limits, Uploader
 from worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         sqs=_aws("sqs", settings),
         secrets=secrets,
         redis=_redis(Secret(secrets, settings.redis_url_secret, clock)),
-        session=bounded_http.session(settings.upload_threads),
+        session=bounded_http.session(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
         chance=random.random,
