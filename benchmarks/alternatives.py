@@ -69,11 +69,11 @@ def _snowplow(events: float) -> float:
 
 ALTERNATIVES = (
     Alternative(
-        "An upload to Treasure Data per event",
+        "One upload to Treasure Data per event",
         "upload per event",
         _earlier,
         10 * _EARLIER_EVENTS,
-        "a bill of $200 for 10 million events in a month, assumed to be proportional",
+        "an actual bill: $200 for 10 million events in a month, assumed proportional",
         "everything; no buffer, nothing set aside",
     ),
     Alternative(
@@ -83,7 +83,7 @@ ALTERNATIVES = (
         _CLICKSTREAM[-1][0] * _CLICKSTREAM_PER_REQUEST * SECONDS,
         "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25: "
         "EC2, provisioned Kinesis, 10 events per request, us-east-1, and $14 for logging",
-        "collecting events into Kinesis and S3; neither a network nor loading them anywhere",
+        "collection up to Kinesis and S3; no network, no loading into a database",
     ),
     Alternative(
         "Snowplow Community Edition",

@@ -33,10 +33,10 @@ class Start(NamedTuple):
 def run(report: Report) -> None:
     """Measure, and add a table, a chart and the ratio."""
     report.say(
-        "Each start is a new execution environment of Lambda's runtime (its interface emulator and `awslambdaric`), with the ingest"
-        f" as packaged by `make build`. Medians of {ROUNDS} interleaved rounds. INIT is the time that the runtime takes to import"
-        " the handler. Sluice's INIT includes reading the signing secrets; the others read nothing. The first request opens the"
-        " connection to the stream."
+        "A new sandbox for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
+        f" ingest as built by `make build`: median of {ROUNDS} rounds, alternating between handlers. INIT is the time from when the"
+        " runtime requests the handler until it is loaded. Sluice's INIT includes reading the signing secrets; the others read"
+        " nothing. The first request includes connecting to the stream."
     )
     measured: dict[Contender, list[Start]] = {contender: [] for contender in CONTENDERS}
     with runtimes() as started:

@@ -30,7 +30,7 @@ def run(report: Report) -> None:
     setups = {
         f"{network}, {name}": change(Setup(network=network))
         for network in ("managed", "external")
-        for name, change in (("default settings", lambda setup: setup), ("cheapest", lean))
+        for name, change in (("defaults", lambda setup: setup), ("leanest", lean))
     }
     _components(report, setups)
     _levers(report)
@@ -46,10 +46,10 @@ def run(report: Report) -> None:
 def _components(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
-        "This command measures nothing. Like `sluice cost`, it calculates from the other measurements, the template's settings, and"
-        " assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which).\n\n"
-        f"US dollars a month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free allowances."
-        " Cheapest means `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
+        "This command measures nothing. Like `sluice cost`, it calculates from what the other benchmarks measured, from the"
+        " template, and from assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which)."
+        f"\n\nUS dollars per month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free tiers."
+        " Leanest means `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
     )
     costs = [
         {line.component: line.usd for line in estimate(Workload(EVENTS, 10), setup, prices)}
@@ -67,11 +67,10 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
 
 def _levers(report: Report) -> None:
     found = levers(Workload(EVENTS, 1), Setup(), REGIONS[DEFAULT_REGION])
-    report.say(
-        "Settings that make it cheaper, each applied alone, for one event per request in a managed network:"
-    )
+    report.say("Ways to reduce the cost, each on its own, for one event per request in a managed network:")
     report.table(
-        ("setting", "saves a month", "but"), [[one.setting, f"${one.saves:.2f}", one.price] for one in found]
+        ("change", "saves per month", "trade-off"),
+        [[one.setting, f"${one.saves:.2f}", one.price] for one in found],
     )
 
 
@@ -95,18 +94,18 @@ def _memory(report: Report) -> None:
             ]
         )
     report.say(
-        "Memory buys a share of a core. For the ingest, more memory shortens cold starts, which visitors wait for. The worker mostly"
-        " waits for other services; it uses some 80 MB when idle, and `make bench-worker` shows what a 6 MB event adds. With one"
-        " event per request:"
+        "More memory gets a larger share of a core. For the ingest this pays off in cold starts, which visitors wait for. The"
+        " worker mostly waits for other services. It uses about 80 MB when idle, plus what a 6 MB event adds (see"
+        " `make bench-worker`). With one event per request:"
     )
     report.table(
         (
             "memory",
             "share of a core",
-            "CPU time of a pixel",
-            "ingest a month",
-            f"CPU time of {EVENT_ROWS:,} rows",
-            "worker a month",
+            "CPU work of a pixel",
+            "ingest per month",
+            f"CPU work of {EVENT_ROWS:,} rows",
+            "worker per month",
         ),
         rows,
     )
@@ -115,7 +114,7 @@ def _memory(report: Report) -> None:
 def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
-        "Alternatives, by their own published figures, and the events a month at which Sluice costs more, for each of its setups:"
+        "Alternatives, by their own published figures, and the monthly volumes at which Sluice costs more, for each setup:"
     )
     rows = []
     for per_request in (10, 1):
@@ -143,15 +142,15 @@ def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
         )
     )
     title = "Dollars per million events"
-    ours = [
+    sluice = [
         Line(
             name,
             [(events, total(Workload(events, 10), setup, prices) / events * 1e6) for events in _VOLUMES],
             ours=True,
         )
         for name, setup in (
-            ("Sluice, managed", setups["managed, default settings"]),
-            ("Sluice, cheapest", setups["external, cheapest"]),
+            ("Sluice, managed", setups["managed, defaults"]),
+            ("Sluice, leanest", setups["external, leanest"]),
         )
     ]
     others = [
@@ -166,7 +165,7 @@ def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
         for alternative in ALTERNATIVES
     ]
     chart = lines(
-        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*ours, *others]
+        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*sluice, *others]
     )
     report.chart("cost", title, chart)
 
@@ -185,7 +184,7 @@ def _ranges(ranges: list[tuple[float, float]], most: float) -> str:
 
 def _prices(report: Report) -> None:
     report.say(
-        f"Prices of {READ_ON}, in US dollars. AWS's pages show most figures only with JavaScript, so the source of each is given:"
+        f"Prices as of {READ_ON}, in US dollars. AWS's pages show most figures only with JavaScript; the table says where each was seen:"
     )
     rows = []
     for name, unit in UNITS.items():
@@ -195,4 +194,4 @@ def _prices(report: Report) -> None:
         ]
         where = f"{unit.per} ([page]({unit.page}); {seen(DEFAULT_REGION, name) or 'not confirmed'})"
         rows.append([where, *each])
-    report.table(("price per (page; source)", *sorted(REGIONS, reverse=True)), rows)
+    report.table(("unit (page; where the price was seen)", *sorted(REGIONS, reverse=True)), rows)

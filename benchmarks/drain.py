@@ -79,7 +79,7 @@ def run(report: Report) -> None:
             Bar("worker, one core", drained.rate, f"{drained.rate / 1000:,.0f} k/s", ours=True),
             Bar("worker in Lambda, one shard", in_lambda, f"{in_lambda / 1000:,.1f} k/s", ours=True),
             Bar("Kinesis, one shard", allowed, f"{allowed / 1000:,.1f} k/s"),
-            Bar("rate of arrival", RATE, f"{RATE / 1000:,.1f} k/s"),
+            Bar("arrival rate", RATE, f"{RATE / 1000:,.1f} k/s"),
         ]
         groups.append(Group(f"events per second, {per_envelope} per envelope", bars_shown))
         if per_envelope == 10:
@@ -91,7 +91,7 @@ def run(report: Report) -> None:
             "CPU",
             "wall",
             "rate by CPU",
-            f"against {RATE:,}/s",
+            f"vs. {RATE:,}/s",
             "median / longest batch",
             "uploads",
             "memory peak / left",
@@ -99,9 +99,9 @@ def run(report: Report) -> None:
         rows,
     )
     report.say(
-        f"In Lambda, a batch also waits for the ledger and Treasure Data (assumed: {BATCH_SECONDS:.2f} s), and {worker_mb} MB of"
-        f" memory give {worker_mb / CORE_MB:.2f} of a core. Kinesis gives all readers of a shard together 2 MB per second. That is"
-        " the bottleneck, so a stream with twice the shards drains twice as fast."
+        f"In Lambda, a batch also waits for the ledger and Treasure Data, assumed to take {BATCH_SECONDS:.2f} s, and {worker_mb} MB"
+        f" of memory get {worker_mb / CORE_MB:.2f} of a core. Kinesis delivers 2 MB a second per shard to all readers together."
+        " This is the bottleneck, so a stream with twice the shards drains twice as fast."
     )
     title = "Draining a backlog of 3.6 million events"
     report.chart("drain", title, bars(title, groups))

@@ -62,9 +62,9 @@ def requests() -> dict[str, tuple[dict[str, Any], int]]:
 def run(report: Report) -> None:
     """Measure, and add tables, a chart and ratios."""
     report.say(
-        "CPU of a warm request in Lambda's runtime (its interface emulator and `awslambdaric`), with a separate execution"
-        f" environment for each handler. Medians of {ROUNDS} interleaved rounds of {REPEATS} requests. AWS and Treasure Data are"
-        " one double that responds immediately over plain HTTP, so that only the handler's own work is counted."
+        "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
+        f" its own sandbox: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
+        " are simulated by a server that responds at once over plain HTTP, so only the handler's own work is counted."
     )
     measured: dict[str, dict[Contender, float]] = {}
     with runtimes() as factory, ExitStack() as running:
@@ -90,10 +90,10 @@ def run(report: Report) -> None:
         suffix = "" if name == "one pixel" else "_ten_events"
         for contender, ratio in ratios.items():
             report.ratio(f"ingest_vs_{against[contender]}{suffix}", ratio)
-    report.table(["Sluice against", *(contender.label for contender in against)], rows)
+    report.table(["Sluice compared with", *(contender.label for contender in against)], rows)
     report.say(
-        "Where Sluice spends its CPU time. Each part was measured alone in a loop; together they take somewhat longer, because they"
-        " displace each other from the processor's caches:"
+        "Where Sluice's time goes. Each part is measured alone in a loop, fully warm; together they take somewhat longer, because"
+        " they compete for CPU caches:"
     )
     measured_parts = parts(requests()["one pixel"][0])
     report.table(

@@ -69,8 +69,8 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
             REPEATS,
         )
     return {
-        "request, key, row, envelope, answer": seconds["rest"],
-        "signature of the put": seconds["sign"],
+        "request, key, row, envelope, response": seconds["rest"],
+        "signing the put": seconds["sign"],
         "exchange with the stream": seconds["put"] - seconds["sign"],
         "metrics": seconds["metrics"],
     }

@@ -44,10 +44,10 @@ _ROLES = {
     "aws": "AWS emulator",
     "ingest": "ingest and HTTP API",
     "worker": "worker and event source",
-    "treasure-data": "Treasure Data double",
+    "treasure-data": "simulated Treasure Data",
     "valkey": "Valkey",
 }
-"""Descriptions of the parts; the others are idle."""
+"""What the parts are; the rest are idle."""
 
 Message = tuple[str, str, bytes, Mapping[str, str]]
 """Method, target, body, headers."""
@@ -75,14 +75,19 @@ def _throughput(report: Report, folder: Path) -> None:
             spent["sender"] = time.process_time() - mine
             each = {role: spent.get(part, 0.0) / sent for part, role in _ROLES.items()}
             each["sender"] = spent["sender"] / sent
-            each["idle parts"] = sum(spent[part] for part in spent.keys() - _ROLES.keys() - {"sender"}) / sent
+            each["idle processes"] = (
+                sum(spent[part] for part in spent.keys() - _ROLES.keys() - {"sender"}) / sent
+            )
             rows.append(
                 [
                     name,
                     f"{sent / seconds:,.0f}/s",
                     f"{arrived / until_rows:,.0f}/s",
                     str(missing),
-                    *(f"{each[role] * 1e6:,.0f} µs" for role in (*_ROLES.values(), "sender", "idle parts")),
+                    *(
+                        f"{each[role] * 1e6:,.0f} µs"
+                        for role in (*_ROLES.values(), "sender", "idle processes")
+                    ),
                     f"{each['AWS emulator'] / sum(each.values()) * 100:.0f} %",
                 ]
             )
@@ -100,15 +105,15 @@ def _throughput(report: Report, folder: Path) -> None:
             "late",
             *_ROLES.values(),
             "sender",
-            "idle parts",
-            "emulator's share",
+            "idle processes",
+            "emulator share",
         ),
         rows,
     )
     report.say(
-        f"{SENDERS} connections sent requests for {SECONDS:.0f} s, each one after the response to the last. Rows are counted until"
-        " all have arrived, except late ones: the emulator responded to their put too late, so they went to the overflow queue."
-        " CPU is that of each process, per request."
+        f"{SENDERS} connections sent requests for {SECONDS:.0f} s, one at a time each. Rows are counted until the last has"
+        " arrived. Late rows are not included: the emulator answered their put too late, so they went through the overflow queue."
+        " CPU time is per process and request."
     )
     report.chart(
         "pipeline",
@@ -131,8 +136,8 @@ def _arrival(report: Report, folder: Path) -> None:
         report.ratio(f"pipeline_p50_seconds (window {window})", p50)
         report.ratio(f"pipeline_p99_seconds (window {window})", p99)
     report.say(
-        f"Time from the receipt of a request by the ingest to the import of its row, by `BatchWindowSeconds`, at {RATE} requests per"
-        " second; and the monthly cost of 10 million events, one per request, with that window:"
+        "Latency from the ingest receiving a request to Treasure Data accepting its row, by `BatchWindowSeconds`, at"
+        f" {RATE} requests a second, and the monthly cost of 10 million events, one per request, with that window:"
     )
     for window in (30, 60):
         usd = [total(_MONTH, Setup(stream_mode=mode, window=window), _PRICES) for mode in _MODES]

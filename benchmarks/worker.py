@@ -54,7 +54,7 @@ def run(report: Report) -> None:
     peak = max(memory.peak_mb(per_envelope) for per_envelope in (1, 10))
     report.say(
         f"A 6 MB event raises the memory of an idle worker by at most {peak:.0f} MB, including the event's JSON text and the"
-        f" objects parsed from it. The limit is {IDLE_MB_LIMIT} MB."
+        f" Python objects parsed from it. The limit set for it is {IDLE_MB_LIMIT} MB."
     )
     report.ratio("worker_peak_mb", peak)
 
@@ -117,7 +117,7 @@ def _profile(report: Report) -> None:
             "base64": lambda texts=texts: deque(
                 (pybase64.b64decode(text, validate=True) for text in texts), 0
             ),
-            "envelopes' members": lambda envelopes=envelopes: deque(
+            "envelope fields": lambda envelopes=envelopes: deque(
                 (msgpack.unpackb(envelope, use_list=False) for envelope in envelopes), 0
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
@@ -126,15 +126,17 @@ def _profile(report: Report) -> None:
         }
         seconds = cpu_seconds(steps, ROUNDS, 1)
         whole = seconds.pop("all")
-        seconds["all else"] = whole - sum(seconds.values())
+        seconds["rest"] = whole - sum(seconds.values())
         table.append(
             [
                 f"{per_envelope} per envelope",
                 *(f"{taken / count * 1e9:,.0f} ns" for taken in (*seconds.values(), whole)),
             ]
         )
-    report.say('CPU per row by step. "All else" is records, plan, ledger, lanes and settling:')
-    report.table(("each row", "base64", "envelopes' members", "join", "gzip", "all else", "all"), table)
+    report.say(
+        "Where the time of one row goes. The rest is records, planning, ledger, scheduling and settling:"
+    )
+    report.table(("per row", "base64", "envelope fields", "join", "gzip", "rest", "total"), table)
 
 
 def _contenders(count: int, per_envelope: int) -> dict[str, float]:
@@ -214,7 +216,7 @@ def _grow(report: Report) -> None:
             ]
         )
     report.say(
-        "The more rows, the less each one costs. More than 10,000 rows arrive in several consecutive events:"
+        "Larger batches cost less per row. More than 10,000 rows arrive as several events, one after the other:"
     )
     report.table(("rows", "events", "CPU", "CPU per row"), table)
     chart = lines(
@@ -242,16 +244,18 @@ def _group(report: Report) -> None:
                 f"{one * 1e3:.1f} ms",
                 f"{many * 1e3:.1f} ms",
                 times(ratio),
-                f"{each:.0f} µs" if each > 0 else "below the noise",
+                f"{each:.0f} µs" if each > 0 else "within the noise",
             ]
         )
         report.ratio(name, ratio)
     report.say(
-        f"{GROUPS} accounts instead of one. Every chunk has a fixed cost: its key, its lane, starting gzip. In a batch of"
-        f" {LARGE_BATCH:,} rows, more than Lambda delivers at once, it hardly matters. In a 6 MB event, {GROUPS} accounts have only"
+        f"{GROUPS} accounts instead of one. Each chunk has a fixed cost, for its key, its scheduling and starting gzip. In a batch"
+        f" of {LARGE_BATCH:,} rows, more than one invocation gets, it hardly matters. In a 6 MB event, {GROUPS} accounts have"
         f" {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
     )
-    report.table(("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "each further chunk"), table)
+    report.table(
+        ("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "per additional chunk"), table
+    )
 
 
 def _batches(size: int, groups: int) -> float:

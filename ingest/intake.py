@@ -208,5 +208,5 @@ def _addressee(event: object, batch: Batch) -> str:
     if not batch.is_addressed:
         return rows.table_of(event, batch.table)
     if not isinstance(batch.table, str) or not names.is_table(batch.table):
-        raise rows.Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+        raise rows.Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
     return batch.table

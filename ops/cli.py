@@ -1,4 +1,4 @@
-"""The `sluice` command: what people do with a stack after it is deployed."""
+"""The `sluice` command: operates a stack after it is deployed."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class _Sluice(click.Group):
 
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Look after a stack of Sluice, deployed (--stack NAME) or local (--local)."""
+    """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
 
 main.add_command(accounts.group)

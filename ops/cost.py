@@ -1,4 +1,4 @@
-"""`sluice cost`: what a stack costs in a month, by component, and what would make it cheaper."""
+"""`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
 
 import math
 import re
@@ -40,7 +40,7 @@ def lean(setup: Setup) -> Setup:
 
 @click.command("cost")
 @click.option(
-    "--events", type=_Count(), required=True, metavar="COUNT", help="Events a month, such as 250000 or 10M."
+    "--events", type=_Count(), required=True, metavar="COUNT", help="Events per month, such as 250000 or 10M."
 )
 @click.option(
     "--events-per-request",
@@ -48,28 +48,28 @@ def lean(setup: Setup) -> Setup:
     default=10.0,
     show_default=True,
     metavar="N",
-    help="How many events a request carries: 1 for a pixel, more for the browser SDK's batches.",
+    help="Events per request: 1 for a pixel, more for batches from the browser SDK.",
 )
 @click.option(
     "--region",
     type=click.Choice(sorted(REGIONS)),
     default=DEFAULT_REGION,
     show_default=True,
-    help="Whose prices.",
+    help="Region whose prices to use.",
 )
 @click.option(
     "--network",
     type=click.Choice(sorted(SECRETS)),
     default=_TEMPLATE.network,
     show_default=True,
-    help="The parameter Network; of an existing or external one nothing is counted.",
+    help="Template parameter Network. The cost of an existing or external network is not included.",
 )
 @click.option(
     "--stream-mode",
     type=click.Choice(["ON_DEMAND", "PROVISIONED"]),
     default=_TEMPLATE.stream_mode,
     show_default=True,
-    help="The parameter StreamMode.",
+    help="Template parameter StreamMode.",
 )
 @click.option(
     "--shards",
@@ -77,7 +77,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.shards,
     show_default=True,
     metavar="N",
-    help="The parameter ShardCount; more are counted where the load needs them.",
+    help="Template parameter ShardCount. More shards are counted if the load needs them.",
 )
 @click.option(
     "--retention-hours",
@@ -85,7 +85,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.retention_hours,
     show_default=True,
     metavar="HOURS",
-    help="The parameter RetentionHours.",
+    help="Template parameter RetentionHours.",
 )
 @click.option(
     "--window",
@@ -93,7 +93,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.window,
     show_default=True,
     metavar="SECONDS",
-    help="The parameter BatchWindowSeconds.",
+    help="Template parameter BatchWindowSeconds.",
 )
 @screen.json_option
 def command(
@@ -108,10 +108,10 @@ def command(
     window: int,
     as_json: bool,
 ) -> None:
-    """Estimate what a stack costs in a month, by component, and name what would make it cheaper.
+    """Estimate what a stack costs per month, by component, and what would make it cheaper.
 
-    It asks nobody: prices stand in ops/prices.py with their date and sources, what events use in ops/estimate.py.
-    Free allowances, discounts and taxes are left out.
+    It makes no network calls. Prices are in ops/prices.py with dates and sources, usage per event in ops/estimate.py.
+    Free tiers, discounts and taxes are not included.
     """
     workload = Workload(events, events_per_request)
     setup = Setup(
@@ -157,7 +157,7 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
 
 def _show(told: dict[str, Any]) -> None:
     screen.show_table(
-        ("component", "USD a month", "of it", "for"),
+        ("component", "USD a month", "share", "usage"),
         [
             (
                 line["component"],
@@ -176,7 +176,7 @@ def _show(told: dict[str, Any]) -> None:
         screen.say(
             f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
         )
-    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, nothing free subtracted.")
+    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
 
@@ -188,7 +188,9 @@ def _show_levers(told: dict[str, Any]) -> None:
     screen.say(f"The biggest lever: {_lever(biggest)}.")
     for lever in others:
         screen.say(f"             then: {_lever(lever)}.")
-    screen.say(f"All settings of these, same network and requests: ${told['usd_lean']:,.2f} a month.\n")
+    screen.say(
+        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n"
+    )
 
 
 def _lever(lever: dict[str, Any]) -> str:

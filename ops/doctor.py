@@ -1,4 +1,4 @@
-"""`sluice doctor`: looks at a stack from the outside in and says in words what is wrong."""
+"""`sluice doctor`: checks a stack from the outside in and reports problems."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -329,19 +329,19 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
 
 @click.command("doctor")
 @works_on_stack
-@click.option("--account", help="Whose key to try; by default the first active account's.")
-@click.option("--no-event", is_flag=True, help=f"Do not send a marked event to the table {MARKED_TABLE}.")
+@click.option("--account", help="Account whose write key to try. Default: the first active account.")
+@click.option("--no-event", is_flag=True, help=f"Do not send a test event to the table {MARKED_TABLE}.")
 @click.option(
     "--measure",
     is_flag=True,
-    help="Measure how long Treasure Data remembers an id and how soon it shows rows.",
+    help="Measure how long Treasure Data remembers an id and how soon queries see new rows.",
 )
 @click.option(
     "--up-to",
     type=LENGTH,
     default=5400.0,
     show_default="90min",
-    help="With --measure: the oldest id to try, which takes as long.",
+    help="With --measure: the longest interval to try. The measurement takes this long.",
 )
 @screen.yes_option
 @screen.json_option
@@ -357,10 +357,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Look at a stack from the outside in, and say in words what is wrong.
+    """Check a stack from the outside in, and report problems with their fixes.
 
-    Where nothing is, one marked event is sent through and looked for in the ledger. With --measure marked rows are written
-    to Treasure Data, after a question.
+    If it finds none, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
+    Treasure Data, after asking for confirmation.
     """
     doctor = Doctor(stack, account)
     found = []

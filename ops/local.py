@@ -1,4 +1,4 @@
-"""`sluice local`: the whole pipeline on this machine, which `--local` of the other commands works on."""
+"""`sluice local`: runs the whole pipeline on this machine, for the other commands' `--local`."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ _EXTRA = ("crawleruseragents", "moto", "redis", "werkzeug")
 
 @click.command("local")
 def command() -> None:
-    """Keep the whole pipeline running on this machine, for --local of the other commands; Ctrl-C ends it."""
+    """Run the whole pipeline on this machine, for --local in other commands. Ctrl-C stops it."""
     missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
         raise Failure(

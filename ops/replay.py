@@ -1,7 +1,7 @@
-"""`sluice replay`: reads a stretch of the stream again and hands it to the worker.
+"""`sluice replay`: reads a range of the stream again and passes it to the worker.
 
-The ledger decides what is sent: what it has as delivered is passed over, what the mapping has skipped is delivered.
-With --force rows go out again that Treasure Data has lost, once per tag.
+The ledger decides what is sent: delivered rows are skipped, rows that the event source skipped are delivered. With --force,
+rows that Treasure Data has lost are sent again, once per tag.
 """
 
 import hashlib
@@ -179,22 +179,23 @@ PLACE = _Place()
     "start",
     type=PLACE,
     default=Border(),
-    help="Time or sequence number; by default the oldest record.",
+    help="Start time or sequence number. Default: the oldest record.",
 )
 @click.option(
     "--to",
     "end",
     type=PLACE,
     default=Border(),
-    help="Time (exclusive) or sequence number (inclusive); by default now.",
+    help="End time (exclusive) or sequence number (inclusive). Default: now.",
 )
-@click.option("--shard", "only", metavar="ID", help="Only this shard; needed with sequence numbers.")
-@click.option("--force", is_flag=True, help="Send again what the ledger has as delivered.")
+@click.option("--shard", "only", metavar="ID", help="Only this shard. Required with sequence numbers.")
+@click.option("--force", is_flag=True, help="Send rows again even if the ledger says they are delivered.")
 @click.option(
-    "--tag", help="Name a forced replay: no row is sent twice under one tag. By default made of the borders."
+    "--tag",
+    help="Name of a forced replay. No row is sent twice under one tag. Default: derived from --from and --to.",
 )
-@click.option("--account", help="With --force: only this account's rows.")
-@click.option("--table", help="With --force: only this table's rows.")
+@click.option("--account", help="With --force: only rows of this account.")
+@click.option("--table", help="With --force: only rows of this table.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -214,11 +215,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Read a stretch of the stream again and hand it to the worker.
+    """Read a range of the stream again and pass it to the worker.
 
-    The ledger decides what is sent: what it has as delivered is passed over, what was skipped is delivered. So it may be
-    run twice, beside the live worker, and over too wide a range. With --force rows go out again that Treasure Data has
-    lost, once per tag.
+    The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. It is safe to run twice, next to
+    the live worker, or over too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
         raise click.UsageError("a sequence number says nothing without its shard: give --shard")

@@ -201,13 +201,17 @@ def local() -> Stack:
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack, and the stack as its first argument."""
 
+    @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
     @click.option(
-        "--local", "is_local", is_flag=True, help="The local stack, which `sluice local` keeps running."
+        "--stack",
+        "name",
+        envvar="SLUICE_STACK",
+        metavar="NAME",
+        help="Use the deployed stack with this name.",
     )
     @click.option(
-        "--stack", "name", envvar="SLUICE_STACK", metavar="NAME", help="The deployed stack of this name."
+        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
     )
-    @click.option("--region", metavar="REGION", help="Its AWS region; by default that of your AWS profile.")
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if is_local:

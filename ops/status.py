@@ -1,4 +1,4 @@
-"""`sluice status`: one line that says how it is, then what it rests on."""
+"""`sluice status`: a one-line summary, then the details behind it."""
 
 import time
 from collections import Counter
@@ -34,10 +34,12 @@ _RARE = (State.DROPPED, State.MISSING)  # shown where there are any
 
 @click.command("status")
 @works_on_stack
-@click.option("--since", type=MOMENT, help="Reconcile what was planned since then, by account and table.")
-@click.option("--until", type=MOMENT, help="Reconcile only what was planned before.")
-@click.option("--all", "everything", is_flag=True, help="Reconcile all that the ledger remembers.")
-@click.option("--watch", is_flag=True, help="Look again every five seconds until Ctrl-C.")
+@click.option(
+    "--since", type=MOMENT, help="Also reconcile rows planned since this time, by account and table."
+)
+@click.option("--until", type=MOMENT, help="Reconcile only rows planned before this time.")
+@click.option("--all", "everything", is_flag=True, help="Also reconcile everything in the ledger.")
+@click.option("--watch", is_flag=True, help="Refresh every five seconds until Ctrl-C.")
 @screen.json_option
 @click.pass_context
 def command(
@@ -50,9 +52,9 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Say how the stack is: backlog, rate, what is set aside and why, open spans, sick databases, last errors.
+    """Show the state of a stack: backlog, rate, set-aside rows, open spans, failing databases, recent errors.
 
-    With --since or --all also the reconciliation: received = delivered + set aside + in flight. That reads the whole ledger.
+    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger.
     """
     look = Look(stack)
     balanced = everything or since is not None or until is not None

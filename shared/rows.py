@@ -88,9 +88,9 @@ def table_of(event: object, default: object = None) -> str:
     if table is None:
         table = default
     if table is None:
-        raise Rejected("missing_table", "name the table in the event's member `table`")
+        raise Rejected("missing_table", "set the table in the event's `table` field")
     if not isinstance(table, str) or not names.is_table(table):
-        raise Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+        raise Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
     return table
 
 
@@ -128,7 +128,7 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     _refuse_many(len(row))
     data = _pack(row)
     if len(data) > MAX_ROW_BYTES:
-        raise Rejected("event_too_large", f"the event takes {len(data)} bytes; {MAX_ROW_BYTES} are allowed")
+        raise Rejected("event_too_large", f"the event takes {len(data)} bytes; the limit is {MAX_ROW_BYTES}")
     return data
 
 
@@ -269,7 +269,7 @@ def _refuse_many(columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise Rejected(
             "too_many_columns",
-            f"a row has at most {MAX_COLUMNS} columns, time, event_id and received_at included",
+            f"a row has at most {MAX_COLUMNS} columns, including time, event_id and received_at",
         )
 
 

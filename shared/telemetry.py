@@ -24,30 +24,30 @@ from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 from shared.clock import Clock
 
 INGEST_METRICS: Mapping[str, str] = {
-    "EventsAccepted": "events that became durable",
-    "EventsRejected": "events that were rejected while their request was read",
-    "RequestsRefused": "requests refused as a whole, 4xx",
-    "RequestsFailed": "requests that the ingest could not serve, 5xx",
-    "StreamRefusals": "envelopes that the stream definitely rejected, at each attempt",
-    "StreamDoubts": "envelopes that the stream may or may not have taken",
-    "EnvelopesOverflowed": "envelopes that went to the overflow queue instead",
-    "EnvelopesRepeated": "envelopes of requests marked as a retry; they go through the overflow queue",
-    "EnvelopesUntaken": "envelopes that neither stream nor queue took; their events are not accepted",
+    "EventsAccepted": "events accepted: on the stream or in the overflow queue",
+    "EventsRejected": "events rejected with a code",
+    "RequestsRefused": "requests rejected as a whole, 4xx",
+    "RequestsFailed": "requests that failed, 5xx",
+    "StreamRefusals": "envelopes that the stream definitely rejected, per attempt",
+    "StreamDoubts": "envelopes that the stream may or may not have stored, per attempt",
+    "EnvelopesOverflowed": "envelopes sent to the overflow queue instead",
+    "EnvelopesRepeated": "envelopes of repeated requests, which go through the overflow queue",
+    "EnvelopesUntaken": "envelopes that neither the stream nor the queue stored; their events are not accepted",
     "KeyringFailures": "failed attempts to read the signing secrets",
-    "UnforeseenErrors": "unexpected exceptions: the request is answered with 500, the batch is held",
+    "UnforeseenErrors": "unexpected errors: the request is answered with 500, or the batch is held",
 }
 """What the ingest counts."""
 
 DELIVERY_METRICS: Mapping[str, str] = {
-    "RowsDelivered": "rows that Treasure Data has taken",
+    "RowsDelivered": "rows accepted by Treasure Data",
     "RowsParked": "rows set aside because their database is failing",
     "RowsInDoubt": "rows set aside because Treasure Data may already have them",
-    "RowsDeadLettered": "rows set aside because they were refused",
+    "RowsDeadLettered": "rows set aside as dead letters",
     "RowsAmbiguous": "rows sent again although Treasure Data may have them: they may be duplicated",
     "RowsRedriven": "rows that were set aside and have now been delivered",
     "RowsMissing": "planned rows that were no longer on the stream when they were due to be sent",
     "Holds": "batches that stopped before their last record; Lambda delivers the rest again",
-    "KeyRefused": "imports refused because of our Treasure Data API key",
+    "KeyRefused": "imports that Treasure Data refused because of the API key",
     "AccountsStale": "accounts answered from memory because Redis failed",
     "LedgerErrors": "failed calls to the ledger",
     "UploadRetries": "imports sent again",

@@ -242,6 +242,13 @@ class Ledger:
         found = _span(standing)
         return found.writer == written.writer, found
 
+    def fence(self, span: Span) -> tuple[bool, Span]:
+        """Write the span before anything of it is sent, so that others who work on it too cannot write it unnoticed.
+
+        Returns and raises: as `update`.
+        """
+        return (True, span) if Guard.FENCE in self._without else self.update(span)
+
     def worklist(self, *, dead: bool) -> Iterator[Place]:
         """Yield the spans of which something is set aside, as far as the index shows them already.
 

@@ -311,7 +311,8 @@ class Redrive:
                     self._decide(run, work, key, entry, turn)
                 if not work.changes:
                     return
-                won, span = self._ledger.update(span.with_entries(work.changes))
+                write = self._ledger.fence if work.sends else self._ledger.update
+                won, span = write(span.with_entries(work.changes))
                 turn.span = span
                 if not won:
                     continue  # somebody else has written: decide again

@@ -1,8 +1,9 @@
 """Uploads chunks to Treasure Data in parallel, so that no database waits for another.
 
 Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A lane
-that fails rests between its attempts, at no cost to the others, and takes its turn after them. All decisions are made
-here, in the invocation's own thread; the other threads only send.
+that fails rests between its attempts, at no cost to the others, and takes its turn after them. A send that takes longer than
+usual gives up its place, and its lane sends nothing more until the answer comes: databases that hang hold nobody up. All
+decisions are made here, in the invocation's own thread; the other threads only send.
 
 A lane ends in one of three ways. Its chunks are accepted or rejected. Or it keeps failing although another database
 succeeds or Treasure Data answers: then its database is said to fail, and the breaker opens. Or Treasure Data is silent
@@ -35,6 +36,8 @@ USUAL_SECONDS = 1.0
 """A database that takes no longer than this keeps nobody waiting."""
 OTHERS_SECONDS = 600.0
 """Databases that took rows within this time are there to be kept waiting."""
+MOST_SENDS = 256
+"""Sends at once, those that take longer than usual included."""
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
 
 
@@ -129,6 +132,7 @@ class _Lane:
     fate: _Fate | None = None
     reason: str = ""
     ended_at: float | None = None
+    slowest: float = 0.0  # seconds that an answer has taken
 
 
 class Uploader:
@@ -267,6 +271,7 @@ class _Run:
         self._resting: list[tuple[float, int, _Lane]] = []
         self._rests = 0
         self._under_way = 0
+        self._prompt: dict[Upload, _Lane] = {}  # sends that take no longer than usual yet, the oldest first
         self._outcomes: dict[Upload, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None
@@ -298,8 +303,9 @@ class _Run:
             lane.waiting.append(upload)
         for lane in self._lanes.values():
             if reply is not None:
+                upload = lane.waiting.popleft()
                 lane.under_way = self._under_way = 1
-                self._take(lane, lane.waiting.popleft(), reply)
+                self._take(lane, upload, reply)
             elif self._u.breakers.is_open(lane.database):
                 self._decide(lane, _Fate.PARK, "breaker")
             else:
@@ -327,13 +333,8 @@ class _Run:
             self._ready_failing.clear()
             self._resting.clear()
             return
-        now = self._u.clock.now()
-        while self._resting and self._resting[0][0] <= now:
-            moment, _, lane = heapq.heappop(self._resting)
-            if moment == lane.rests_until:
-                lane.rests_until = None
-                self._queue(lane)
-        while self._under_way < self._u.limits.threads:
+        self._wake()
+        while len(self._prompt) < self._u.limits.threads and self._under_way < MOST_SENDS:
             if self._ready:
                 lane = self._ready.popleft()
             elif self._ready_failing:
@@ -345,6 +346,17 @@ class _Run:
                 self._send(lane, lane.waiting.popleft())
                 self._queue(lane)
 
+    def _wake(self) -> None:
+        """Let lanes go on that have rested, and sends give up their place that take longer than usual."""
+        now = self._u.clock.now()
+        while self._resting and self._resting[0][0] <= now:
+            moment, _, lane = heapq.heappop(self._resting)
+            if moment == lane.rests_until:
+                lane.rests_until = None
+                self._queue(lane)
+        while self._prompt and next(iter(self._prompt)).began + USUAL_SECONDS <= now:
+            self._prompt.pop(next(iter(self._prompt))).limit = 1
+
     def _pause(self) -> float:
         """Return the seconds after which a lane has rested or the time is up."""
         if self._deadline.near:
@@ -352,6 +364,8 @@ class _Run:
         until = self._deadline.at - LEAST_SEND_SECONDS
         if self._resting:
             until = min(until, self._resting[0][0])
+        if self._prompt and (self._ready or self._ready_failing):
+            until = min(until, next(iter(self._prompt)).began + USUAL_SECONDS)
         return max(0.001, until - self._u.clock.now())
 
     def _send(self, lane: _Lane, upload: Upload) -> None:
@@ -365,11 +379,14 @@ class _Run:
             self._u.telemetry.count("UploadRetries")
         upload.attempts += 1
         upload.began = self._u.clock.now()
+        self._prompt[upload] = lane
         self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, timeout, self._deadline)))
 
     def _take(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
         lane.under_way -= 1
         self._under_way -= 1
+        self._prompt.pop(upload, None)
+        lane.slowest = max(lane.slowest, self._u.clock.now() - upload.began)
         event = EVENTS.get(reply.meaning)
         if event is None:
             self._failed(lane, upload, reply)
@@ -378,7 +395,7 @@ class _Run:
             self._outcomes[upload] = _ACCEPTED
         else:
             self._end(upload, event, reply.reason)
-        if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting():
+        if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting(lane):
             self._u.breakers.open(lane.database, SLOW)
             self._decide(lane, _Fate.PARK, SLOW)
         if lane.fate is not None:
@@ -390,18 +407,18 @@ class _Run:
         if not lane.waiting and not lane.under_way:
             lane.ended_at = self._u.clock.now()
 
-    def _keeps_others_waiting(self) -> bool:
-        """Tell whether most lanes have ended, and those that have not have had the time of a failing one."""
-        if self._u.clock.now() - self._began < self._u.limits.park_after:
+    def _keeps_others_waiting(self, lane: _Lane) -> bool:
+        """Tell whether a lane with slow answers has had the time of a failing one, and another lane has ended."""
+        if lane.slowest <= USUAL_SECONDS or self._u.clock.now() - self._began < self._u.limits.park_after:
             return False
-        return 2 * sum(lane.ended_at is not None for lane in self._lanes.values()) >= len(self._lanes)
+        return any(one.ended_at is not None for one in self._lanes.values())
 
     def _charge(self) -> None:
-        """Note which databases others had to wait for; one that does so again and again is sick, though it answers."""
-        ends = sorted(lane.ended_at or self._began for lane in self._lanes.values())
-        usual = max(self._began + USUAL_SECONDS, ends[(len(ends) - 1) // 2])
+        """Note which databases others had to wait for: one that does so again and again is failing, though it answers."""
+        first = min(lane.ended_at or self._began for lane in self._lanes.values())
+        usual = max(self._began + USUAL_SECONDS, first)
         for lane in self._lanes.values():
-            late = (lane.ended_at or 0.0) - usual
+            late = min((lane.ended_at or 0.0) - usual, lane.slowest - USUAL_SECONDS)
             if late <= 0 or lane.fate is not None:
                 continue
             waited = self._u.breakers.delayed(lane.database, late)
@@ -415,7 +432,8 @@ class _Run:
         self._u.breakers.succeeded(lane.database)
         lane.failing, lane.failures = False, 0
         lane.rests_until, lane.reason = None, ""
-        lane.limit = self._u.limits.per_database
+        if lane.slowest <= USUAL_SECONDS:
+            lane.limit = self._u.limits.per_database
 
     def _end(self, upload: Upload, event: Event, reason: str) -> None:
         self._outcomes[upload] = Outcome(event, reason, upload.definitely_not_delivered)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import requests
+from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.config import Config
-from requests.adapters import HTTPAdapter
 
 from shared.clock import Clock, SystemClock
 from shared.settings import WorkerSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
+from worker import bounded_http
 from worker.account_cache import AccountCache
 from worker.admin import Admin
 from worker.breaker import Breakers
@@ -40,7 +41,7 @@ from worker.shards import Shards
 from worker.span import Cut
 from worker.sweeper import Sweeper
 from worker.treasure_data import TreasureDataClient
-from worker.upload import Limits, Uploader
+from worker.upload import MOST_SENDS, Limits, Uploader
 from worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -225,13 +226,18 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         sqs=_aws("sqs", settings),
         secrets=secrets,
         redis=_redis(Secret(secrets, settings.redis_url_secret, clock)),
-        session=_session(settings.upload_threads),
+        session=bounded_http.session(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
         chance=random.random,
         executors=Threads,
         telemetry=PowertoolsTelemetry.from_environment(environment, clock),
     )
+
+
+# a response of AWS must end in time, too
+AWSHTTPConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]  # it is http.client's
+AWSHTTPSConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]
 
 
 def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> Any:
@@ -248,15 +254,6 @@ def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds
         return boto3.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
 
     return _OnFirstUse(create)
-
-
-def _session(connections: int) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # neither proxies nor netrc are looked for at every request
-    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
 
 
 def _redis(url: Secret) -> "Callable[[], redis.Redis]":

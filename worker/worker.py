@@ -244,7 +244,8 @@ class Worker:
                 groups.pop(place, None)
                 present = 0
             if rows := planned - present - ended:
-                changes[ChunkKey(place, EXPIRED)] = Entry(State.MISSING, rows)
+                happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
+                changes[ChunkKey(place, EXPIRED)] = self._rules.follow(Entry(rows=rows), happening)
                 self._telemetry.count("RowsMissing", rows)
                 self._telemetry.error(
                     "planned rows have expired", account=place.owner.account, table=place.label, rows=rows
@@ -265,15 +266,10 @@ class Worker:
             opened = {key for key in pending if span.entry(key).since is None}
             happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
             fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
-            won, span = self._write_fence(span.with_entries(fenced))
+            won, span = self._ledger.fence(span.with_entries(fenced))
             if won:
                 self._execute(batch, span, records, groups, opened)
                 return
-
-    def _write_fence(self, span: Span) -> tuple[bool, Span]:
-        if Guard.FENCE in self._rules.without:
-            return True, span
-        return self._ledger.update(span)
 
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
         """Return a span's records: those at hand, and those before and behind the batch from the shard."""

@@ -372,6 +372,8 @@ class TdTroubles:
             return Fault(kind=TdKind.STATUS, status=403)
         if chances := trouble.strike(Kind.TD_HANGING_DATABASE, database):
             return Fault(kind=TdKind.HANG, lands=0 if importing and chances.random() < 0.3 else None)
+        if chances := trouble.strike(Kind.TD_SLOW_DATABASE, database):
+            return Fault(kind=TdKind.SLOW, seconds=chances.choice((3.0, 5.0, 8.0)))
         if trouble.strike(Kind.TD_BROKEN_DATABASE, database):
             return Fault(kind=TdKind.STATUS, status=500)
         if target.action is Action.QUERY and (chances := trouble.strike(Kind.TD_JOB_FAILS)):

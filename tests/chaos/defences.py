@@ -1,39 +1,33 @@
-"""Each defence of the pipeline, and how to leave it out.
+"""Each defence of the pipeline, and what the functions are built with to leave it out.
 
-A defence is left out by replacing a method of a part for as long as a schedule runs; the product knows nothing of it.
-What follows when it is missing is found in schedules that have the trouble against which it stands.
+A defence is left out by a guard's name, a setting, a part that is replaced or a client that behaves otherwise: all of them
+are constructor arguments. What follows when it is missing is found in schedules that have the trouble against which it stands.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 from botocore.exceptions import ReadTimeoutError
 
-from ingest.stream import Fate, Stream
+from doubles.redis import MemoryRedis
 from tests.chaos import clients
-from tests.chaos.functions import Functions, Parts
+from tests.chaos.functions import Functions, Weakness
 from tests.chaos.trouble import Kind
 from tests.chaos.world import TD_MEMORY_SECONDS, World
-from worker import drain, treasure_data
-from worker.aside import Aside, SetAside
 from worker.breaker import Breakers
-from worker.deadline import Deadline
-from worker.execution import Execution, Rules
+from worker.claims import Claims
+from worker.delivery import Rules
+from worker.drain import Drain
+from worker.guards import Guard
 from worker.ledger import Ledger
 from worker.record import START
-from worker.resending import Resending
 from worker.search import Findings, Search
-from worker.span import Cut, Span
-from worker.span import Kind as Kinds
-from worker.treasure_data import Asked, TreasureData
-from worker.worker import Worker
-
-Removal = Callable[[World], AbstractContextManager[Any]]
+from worker.shards import Shards
+from worker.span import Cut, Database, Span
+from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,7 @@ class Defence:
 
     Attributes:
         name: what it is.
-        removal: leaves it out for one world.
+        weakness: leaves it out.
         kinds: the trouble that shows its absence.
         breaks: what its absence breaks: names of violations, or `waiting`.
         seeds: how many schedules may be needed.
@@ -52,7 +46,7 @@ class Defence:
     """
 
     name: str
-    removal: Removal
+    weakness: Weakness
     kinds: tuple[Kind, ...]
     breaks: tuple[str, ...]
     seeds: int = 40
@@ -61,259 +55,189 @@ class Defence:
     every: float = 20.0
 
 
-def without(removal: Removal) -> Callable[[World], Functions]:
-    """Return a builder of functions for worlds in which a defence is left out."""
-
-    def build(world: World) -> Functions:
-        stack = ExitStack()
-        stack.enter_context(removal(world))
-        world.on_end.append(stack.close)
-        return Functions(world)
-
-    return build
+def without(weakness: Weakness) -> Callable[[World], Functions]:
+    """Return a builder of functions in which a defence is left out."""
+    return lambda world: Functions(world, weakness)
 
 
-def _patched(owner: Any, name: str, replacement: Any) -> Removal:
-    return lambda _world: patch.object(owner, name, replacement)
+def _guard(*guards: Guard) -> Weakness:
+    return Weakness(without=frozenset(guards))
 
 
-def _wrapped(owner: Any, name: str, wrapper: Callable[..., Any]) -> Removal:
-    """Replace a method by `wrapper(world, original, self, *args, **options)`."""
-    original = getattr(owner, name)
-
-    def removal(world: World) -> AbstractContextManager[Any]:
-        @functools.wraps(original)
-        def method(self: Any, *args: Any, **options: Any) -> Any:
-            return wrapper(world, original, self, *args, **options)
-
-        return patch.object(owner, name, method)
-
-    return removal
+def _replaced(kind: type, other: Any) -> Weakness:
+    return Weakness(replaced=lambda _world: {kind: other})
 
 
 # The ledger
 
 
-def _unconditional(operation: str) -> Removal:
-    """Leave out the condition of an operation on spans."""
+class _LatePlans(Ledger):
+    """Writes a plan only when what came of it is written."""
 
-    def removal(world: World) -> AbstractContextManager[Any]:
-        original = getattr(world.table, operation)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._unwritten: dict[tuple[str, str], Span] = {}
 
-        def call(**request: Any) -> Any:
-            place = (request.get("Item") or request["Key"])["pk"]["S"]
-            if not place.startswith(("put#", "breakers")):
-                request.pop("ConditionExpression", None)
-                request.pop("ReturnValuesOnConditionCheckFailure", None)
-                if operation == "update_item":
-                    request["ExpressionAttributeValues"].pop(":version")
-            return original(**request)
-
-        return patch.object(world.table, operation, call)
-
-    return removal
-
-
-def _plan_after_upload(_world: World) -> AbstractContextManager[Any]:
-    """Write a plan only when what came of it is written."""
-    append, update = Ledger.append, Ledger.update
-
-    def late_append(self: Ledger, span: Span) -> tuple[bool, Span]:
-        unwritten = self.__dict__.setdefault("unwritten", {})
-        unwritten[span.chain, span.after] = span
+    def append(self, span: Span) -> tuple[bool, Span]:
+        self._unwritten[span.chain.name, span.after] = span
         return True, replace(span, version=1)
 
-    def late_update(self: Ledger, span: Span) -> tuple[bool, Span]:
-        planned = self.__dict__.get("unwritten", {}).pop((span.chain, span.after), None)
+    def update(self, span: Span) -> tuple[bool, Span]:
+        planned = self._unwritten.pop((span.chain.name, span.after), None)
         if planned is not None:
-            append(self, planned)
-        return update(self, span)
-
-    stack = ExitStack()
-    stack.enter_context(patch.object(Ledger, "append", late_append))
-    stack.enter_context(patch.object(Ledger, "update", late_update))
-    return stack
+            super().append(planned)
+        return super().update(span)
 
 
-def _untouched(_world: World, original: Any, self: Any, span: Span) -> Any:
-    """Go on with an open span, or an aside chunk, as if it had been touched."""
-    standing = self.get(span.chain, span.after)
-    states = {key: entry.state for key, entry in span.chunks.items()}
-    stand = standing and {key: entry.state for key, entry in standing.chunks.items()}
-    if standing is not None and states == stand and span.done == standing.done:
-        return True, span
-    return original(self, span)
+def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
+    """Let the worker read spans from the ledger other than they were planned."""
+
+    def replaced(world: World) -> Mapping[Any, Any]:
+        class OtherLedger(Ledger):
+            def preceding(self, *args: Any) -> Span | None:
+                span = super().preceding(*args)
+                return span and change(world, span)
+
+        return {Ledger: OtherLedger}
+
+    return Weakness(replaced=replaced)
 
 
-def _todays_databases(world: World, original: Any, self: Any, *args: Any) -> Any:
-    span = original(self, *args)
-    if span is None:
-        return None
-    databases = {
-        owner: world.accounts[owner].database if owner in world.accounts else database
-        for owner, database in span.databases.items()
+def _todays_databases(world: World, span: Span) -> Span:
+    todays = {
+        owner: Database(world.accounts[owner.account].database) if owner.account in world.accounts else to
+        for owner, to in span.destinations.items()
     }
-    return replace(span, databases=databases)
+    return replace(span, destinations=todays)
 
 
-def _todays_cut(world: World, original: Any, self: Any, *args: Any) -> Any:
-    span = original(self, *args)
-    return span and replace(span, cut=Cut(*world.cut))
+class _NoClaims(Claims):
+    def decide(self, records: Any, chain: Any) -> Any:  # noqa: ARG002 -- the signature
+        return records, frozenset()
 
 
-def _without_holes(_world: World, original: Any, self: Any, *args: Any) -> Any:
-    span = original(self, *args)
-    return span and replace(span, first=START)
-
-
-@contextmanager
-def _ledger_before_s3(_world: World) -> Iterator[None]:
-    """Write to the ledger that chunks are aside, and only then write their objects."""
-    put, update, delayed = Aside.put, Ledger.update, {}
-
-    def late_put(self: Aside, chunk: SetAside) -> None:
-        delayed.setdefault((chunk.chain, chunk.after), []).append((self, chunk))
-
-    def early_update(self: Ledger, span: Span) -> Any:
-        answer = update(self, span)
-        for aside, chunk in delayed.pop((span.chain, span.after), []):
-            put(aside, chunk)
-        return answer
-
-    with patch.object(Aside, "put", late_put), patch.object(Ledger, "update", early_update):
-        yield
+class _BatchAlone(Shards):
+    def read(self, *_args: Any) -> Any:
+        return []
 
 
 # Doubt
 
 
-def _always_free_of_doubt(*_args: Any) -> bool:
-    return True
+class _EndlessMemory(Rules):
+    def may_repeat(self, since: int, now: float) -> bool:  # noqa: ARG002 -- the signature
+        return True
 
 
-def _refused_at_once(_world: World) -> AbstractContextManager[Any]:
-    """Call rows dead letters when they are refused, whatever became of earlier attempts."""
-    stack = ExitStack()
-    stack.enter_context(patch.object(Execution, "_unless_taken", lambda _self, _key, outcome: outcome))
-    stack.enter_context(
-        patch.object(
-            Resending,
-            "_refused",
-            lambda self, reason, *, free: self._rename(Kinds.DEAD_LETTER, reason, free=free),
-        )
-    )
-    return stack
+def _held_for_ever(**options: Any) -> Rules:
+    return Rules(**options | {"held_at_most_seconds": float("inf")})
 
 
-def _sent_as_dead_letter(_world: World, _original: Any, self: Any, decision: Any) -> bool:
-    ours, self._span = self._means.ledger.update(self._span.with_chunks({self._key: decision}))
-    return bool(ours)
+class _NeverThere(TreasureDataClient):
+    def ask(self, *_args: Any) -> Presence:
+        return Presence.ABSENT
+
+
+_serial = itertools.count()
+
+
+class _NewIds(TreasureDataClient):
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Any:  # noqa: ARG002 -- the signature
+        return super().send(database, table, f"{next(_serial):032x}", body, seconds)
+
+
+class _BlindToMd5(TreasureDataClient):
+    def send(self, *args: Any) -> Any:
+        reply = super().send(*args)
+        return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
 
 
 # The stream and the queue
 
 
-def _put_at_once(_world: World, _original: Any, self: Any, envelopes: Any, key: str, _since: int) -> Any:
-    return self.put(envelopes, key)
+class _AlwaysAbsent(Search):
+    def find(self, sought: Any, deadline: float) -> Findings:  # noqa: ARG002 -- the signature
+        return Findings(frozenset(), frozenset(one.identity for one in sought))
 
 
-def _repeating_client(_world: World) -> AbstractContextManager[Any]:
-    """Let the Kinesis client repeat a put that timed out, as botocore does by default."""
-    original = clients.Kinesis._put
+class _RepeatingKinesis(clients.Kinesis):
+    """Repeats a put that timed out, as botocore does by default."""
 
-    def put(self: Any, what: str, action: Any) -> Any:
+    def _put(self, what: str, action: Any) -> Any:
         try:
-            return original(self, what, action)
+            return super()._put(what, action)
         except ReadTimeoutError:
-            return original(self, what, action)
-
-    return patch.object(clients.Kinesis, "_put", put)
+            return super()._put(what, action)
 
 
-def _doubtful_is_taken(_world: World, original: Any, self: Any, *args: Any) -> Any:
-    fates = original(self, *args)
-    return [Fate.ACKNOWLEDGED if fate is Fate.DOUBTFUL else fate for fate in fates]
+class _TrustingKinesis(clients.Kinesis):
+    """Takes a put that timed out for accepted."""
+
+    def _put(self, what: str, action: Any) -> Any:
+        try:
+            return super()._put(what, action)
+        except ReadTimeoutError:
+            return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 
 
-def _records_of_the_batch(_world: World, _original: Any, _self: Any, batch: Any, span: Span) -> Any:
-    return [record for record in batch.records if span.first <= record[0] <= span.last]
+class _SentinelEverywhere(clients.Redis):
+    """Redis in which the sentinel is always there."""
+
+    def __init__(self, server: MemoryRedis, effects: Any) -> None:
+        super().__init__(server, effects)
+        self._view = _Sentinel(server, effects)
 
 
-def _nothing_is_held(_world: World, original: Any, self: Any, *args: Any) -> Any:
-    original(self, *args)
-    return {"batchItemFailures": []}
+class _Sentinel(clients.Reachable):
+    def hget(self, *_args: Any) -> str:
+        return "always"
 
 
-# Treasure Data and Redis
-
-_serial = itertools.count()
+# Isolation
 
 
-def _breakers_closed(_world: World) -> AbstractContextManager[Any]:
-    stack = ExitStack()
-    stack.enter_context(patch.object(Breakers, "is_open", lambda *_: False))
-    stack.enter_context(patch.object(Breakers, "consult", lambda *_: False))
-    return stack
+class _ClosedBreakers(Breakers):
+    def is_open(self, database: str) -> bool:  # noqa: ARG002 -- the signature
+        return False
+
+    consult = is_open
 
 
-def _never_alone(_world: World) -> AbstractContextManager[Any]:
-    """Believe that all of Treasure Data fails whenever one database does."""
-    stack = ExitStack()
-    stack.enter_context(patch.object(Breakers, "others_succeeded", lambda *_: False))
-    stack.enter_context(patch.object(TreasureData, "answers", lambda *_: False))
-    stack.enter_context(patch.object(TreasureData, "knows_key", lambda *_: False))
-    return stack
+class _NobodyElse(Breakers):
+    def others_succeeded(self, database: str, since: float) -> bool:  # noqa: ARG002 -- the signature
+        return False
 
 
-def _one_lane(_world: World) -> AbstractContextManager[Any]:
-    stack = ExitStack()
-    stack.enter_context(patch.object(Parts, "threads", 1))
-    stack.enter_context(patch.object(Parts, "per_database", 1))
-    return stack
+class _Silent(TreasureDataClient):
+    def answers(self) -> bool:
+        return False
 
-
-def _new_id(_world: World, _original: Any, _self: Any, *_args: Any) -> str:
-    return f"{next(_serial):032x}"
-
-
-def _blind_to_md5(_world: World) -> AbstractContextManager[Any]:
-    original = treasure_data.classify
-
-    def classify(status: int, headers: Any, body: bytes, sent_md5: str, now: float) -> Any:
-        return original(
-            status, headers, b"{}" if status == 200 and b"md5_hex" in body else body, sent_md5, now
-        )
-
-    return patch.object(treasure_data, "classify", classify)
-
-
-def _sentinel_everywhere(_world: World) -> AbstractContextManager[Any]:
-    return patch.object(clients.Reachable, "hget", lambda *_: "always")
+    knows_key = answers
 
 
 ALL: tuple[Defence, ...] = (
     Defence(
         "condition of the plan's put",
-        _unconditional("put_item"),
+        _guard(Guard.CONDITIONAL_PLAN),
         (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
         ("doubled", "lost", "stuck"),
     ),
     Defence(
         "plan before the upload",
-        _plan_after_upload,
+        _replaced(Ledger, _LatePlans),
         (Kind.KILL, Kind.ABANDON, Kind.REPLAY, Kind.BORDERS, Kind.TD_5XX),
         ("doubled", "lost"),
     ),
     Defence(
-        "touch of an open span",
-        _wrapped(Ledger, "update", _untouched),
+        "fence of an open span",
+        _guard(Guard.FENCE),
         (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.PAUSE, Kind.KILL),
         ("doubled", "both", "lost"),
         seeds=200,
     ),
     Defence(
         "IF v",
-        _unconditional("update_item"),
+        _guard(Guard.IF_VERSION),
         (
             Kind.TD_LOST_ANSWER,
             Kind.TD_REFUSED,
@@ -329,177 +253,176 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "databases in the plan",
-        _wrapped(Ledger, "preceding", _todays_databases),
+        _read_otherwise(_todays_databases),
         (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.REPLAY),
         ("doubled", "misrouted"),
     ),
     Defence(
         "limits in the plan",
-        _wrapped(Ledger, "preceding", _todays_cut),
+        _read_otherwise(lambda world, span: replace(span, cut=Cut(*world.cut))),
         (Kind.LIMITS, Kind.TD_LOST_ANSWER, Kind.KILL),
         ("doubled", "lost"),
     ),
     Defence(
         "holes",
-        _wrapped(Ledger, "preceding", _without_holes),
+        _read_otherwise(lambda _world, span: replace(span, first=START)),
         (Kind.REPLAY, Kind.TD_5XX, Kind.REDIS_DOWN, Kind.BORDERS),
         ("lost",),
     ),
     Defence(
-        "records before and behind the batch",
-        _wrapped(Worker, "_records_of", _records_of_the_batch),
+        "records before and behind the batch are read, or the span is held",
+        replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
         (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
         ("lost", "doubled"),
     ),
     Defence(
         "S3 before the ledger",
-        _ledger_before_s3,
+        _guard(Guard.OBJECT_FIRST),
         (Kind.KILL, Kind.S3_ERROR, Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
-        ("lost", "miscounted"),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "a set-aside chunk that is being sent is in doubt",
+        _guard(Guard.FENCED_IN_DOUBT),
+        (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
+        ("both", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "an object is deleted only when all of it is settled",
+        _guard(Guard.FINAL_DELETE),
+        (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.REDRIVE),
+        ("lost", "miscounted", "stuck"),
+        seeds=200,
     ),
     Defence(
         "one claim for an envelope that may be there twice",
-        _patched(Ledger, "claim", lambda *_: True),
+        _replaced(Claims, _NoClaims),
         (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT),
         ("doubled",),
     ),
     Defence(
         "search before a message is put",
-        _patched(
-            Search,
-            "find",
-            lambda _self, sought, _deadline: Findings(frozenset(), frozenset(one.identity for one in sought)),
-        ),
+        _replaced(Search, _AlwaysAbsent),
         (Kind.KINESIS_LOST_ANSWER,),
         ("doubled",),
     ),
     Defence(
         "two minutes before a message is searched for",
-        _patched(drain, "LATEST_LANDING_SECONDS", -1e9),
+        _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
         (Kind.KINESIS_LATE,),
         ("doubled",),
     ),
     Defence(
         "a doubtful put goes to the queue",
-        _wrapped(Stream, "_call", _doubtful_is_taken),
+        Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)),
         (Kind.KINESIS_TIMEOUT,),
         ("lost",),
     ),
     Defence(
-        "a repeated request goes to the queue",
-        _wrapped(Stream, "put_again", _put_at_once),
-        (Kind.CLIENT_DEAF,),
+        "botocore repeats no put",
+        Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)),
+        (Kind.KINESIS_LOST_ANSWER,),
         ("doubled",),
     ),
-    Defence(
-        "a search that begins at the first request",
-        _patched(drain, "_LONGEST_MEMORY_SECONDS", 0),
-        (Kind.CLIENT_DEAF,),
-        ("doubled",),
-    ),
-    Defence("botocore repeats no put", _repeating_client, (Kind.KINESIS_LOST_ANSWER,), ("doubled",)),
     Defence(
         "clock of the doubt",
-        _patched(Rules, "is_doubt_old", lambda *_: False),
+        _replaced(Rules, _EndlessMemory),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
         ("doubled",),
     ),
     Defence(
         "asking Treasure Data",
-        _patched(TreasureData, "ask", lambda *_: Asked.NOT_THERE),
+        _replaced(TreasureDataClient, _NeverThere),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("doubled",),
     ),
     Defence(
         "patience before asking",
-        _patched(Parts, "query_delay", -TD_MEMORY_SECONDS),
+        Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.REDRIVE, Kind.TD_LATE),
         ("doubled",),
         seeds=200,
     ),
     Defence(
-        "careful clearing of the doubt",
-        _patched(Execution, "_is_free_of_doubt", _always_free_of_doubt),
+        "a doubt is cleared only by whoever opened it",
+        _guard(Guard.OWN_DOUBT),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
         ("doubled",),
     ),
     Defence(
         "asking about what is refused after a doubt",
-        _refused_at_once,
+        _guard(Guard.DOUBTED_REFUSAL),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
         ("both",),
     ),
     Defence(
-        "announcing what is refused",
-        _patched(Execution, "_announce", lambda *_: {}),
-        (Kind.TD_REJECTS_TABLE, Kind.S3_LOST_ANSWER, Kind.KILL),
-        ("both",),
-        seeds=200,
-    ),
-    Defence(
-        "parking a dead letter before it is sent",
-        _wrapped(Resending, "_write", _sent_as_dead_letter),
-        (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
-        ("both",),
-        seeds=200,
-    ),
-    Defence(
         "deadline before each send",
-        _patched(Deadline, "left", lambda _self: 1e6),
+        _guard(Guard.CLOCK_BEFORE_SEND),
         (Kind.OVERRUN, Kind.PAUSE, Kind.TD_LOST_ANSWER, Kind.TD_SLOW),
         ("doubled",),
         seeds=200,
     ),
     Defence(
         "the same id at every attempt",
-        _wrapped(Span, "unique_id", _new_id),
+        _replaced(TreasureDataClient, _NewIds),
         (Kind.TD_LOST_ANSWER,),
         ("doubled",),
     ),
-    Defence("md5 of what was taken", _blind_to_md5, (Kind.TD_WRONG_MD5,), ("lost",)),
+    Defence(
+        "md5 of what was accepted",
+        _replaced(TreasureDataClient, _BlindToMd5),
+        (Kind.TD_WRONG_MD5,),
+        ("lost",),
+    ),
     Defence(
         "set aside at half of the retention",
-        _patched(Parts, "held_share", 1e6),
+        _replaced(Rules, _held_for_ever),
         (Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         ("lost",),
         events=100,
     ),
-    Defence("sentinel of the accounts", _sentinel_everywhere, (Kind.REDIS_EMPTY,), ("misjudged",)),
+    Defence(
+        "sentinel of the accounts",
+        Weakness(redis=lambda world: _SentinelEverywhere(world.redis_server, world.effects)),
+        (Kind.REDIS_EMPTY,),
+        ("misjudged",),
+    ),
     Defence(
         "batches are held from the first record that is not settled",
-        _wrapped(Worker, "run", _nothing_is_held),
+        Weakness(answer=lambda _answer: {"batchItemFailures": []}),
         (Kind.REDIS_DOWN, Kind.DYNAMODB_ERROR),
         ("lost", "stuck"),
     ),
 )
-"""Without each of these, rows are lost, doubled or misjudged."""
+"""Without each of these, rows are lost, duplicated or misjudged."""
 
 WAITING: tuple[Defence, ...] = (
     Defence(
         "a breaker parks what follows untried",
-        _breakers_closed,
+        _replaced(Breakers, _ClosedBreakers),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
         ("waiting",),
     ),
     Defence(
         "a failing database is tried for a bounded time",
-        _patched(Parts, "park_after", 1e9),
+        Weakness(settings={"park_after_seconds": 1e9}),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
         ("waiting",),
     ),
     Defence(
         "a database that fails alone is parked, not held",
-        _never_alone,
+        Weakness(replaced=lambda _world: {Breakers: _NobodyElse, TreasureDataClient: _Silent}),
         (Kind.TD_HANGING_DATABASE, Kind.TD_FORBIDDEN_DATABASE),
         ("waiting",),
     ),
     Defence(
         "a lane for each database",
-        _one_lane,
+        Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}),
         (Kind.TD_HANGING_DATABASE,),
         ("waiting",),
         accounts=50,
         every=8.0,
     ),
 )
-"""Without each of these, the rows of healthy databases wait for a sick one."""
+"""Without each of these, the rows of healthy databases wait for a failing one."""

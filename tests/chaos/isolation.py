@@ -12,7 +12,6 @@ from tests.chaos.trouble import Kind, Window
 from tests.chaos.verdict import Verdict, judge
 from tests.chaos.world import World
 
-SICK = "db_00"
 BOUND = 1.5
 """By how much the others' 99th percentile may grow."""
 _FLOOD_EVERY = 300.0  # seconds
@@ -44,7 +43,7 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
         every: seconds between two requests of an account.
         floods: the first account sends hundreds of requests at once now and then, so that whole batches are its own.
     """
-    names = [f"acct_{index:02}" for index in range(accounts)]
+    names = [f"acct_{index:03}" for index in range(accounts)]
     between_floods = round(_FLOOD_EVERY / every)
     sent: list[Sent] = []
     number = 0
@@ -60,7 +59,7 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
                 number += 1
     setup = Setup(
         shards=2,
-        databases=tuple((name, f"db_{index:02}") for index, name in enumerate(names)),
+        databases=tuple((name, f"db_{index:03}") for index, name in enumerate(names)),
         retention_hours=168,
         horizon=minutes * 60 + 60,
         batch_size=100,
@@ -68,10 +67,12 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
     return Schedule(1, setup, tuple(sorted(sent, key=lambda one: one.at)))
 
 
-def sick(schedule: Schedule, kind: Kind, minutes: float = 60) -> Schedule:
-    """Return the schedule with the first account's database sick from the fifth minute on."""
+def sick(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) -> Schedule:
+    """Return the schedule with the first accounts' databases sick from the fifth minute on."""
     begin = START + 300
-    return replace(schedule, windows=(Window(kind, begin, begin + minutes * 60, 1.0, SICK),))
+    names = [database for _, database in schedule.setup.databases[:count]]
+    windows = tuple(Window(kind, begin, begin + minutes * 60, 1.0, name) for name in names)
+    return replace(schedule, windows=windows)
 
 
 def measure(schedule: Schedule, build: Build = Functions) -> Measured:
@@ -79,10 +80,11 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     world = World(schedule)
     pipeline = Pipeline(world, build(world))
     pipeline.run()
+    sick_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
     delays = sorted(
         taken.at - pipeline.accepted[int(row["n"])]
         for taken in world.td.imports()
-        if taken.database != SICK
+        if taken.database not in sick_ones
         for row in taken.rows
         if int(row["n"]) in pipeline.accepted
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.traffic import TABLES, Sent, generate
-from tests.chaos.trouble import Kind, Window
+from tests.chaos.trouble import DATABASE_KINDS, Kind, Window
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""
@@ -118,6 +118,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
     Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,)),
     Kind.TD_HANGING_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
+    Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
     Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,)),
     Kind.TD_TOO_LARGE: (1, _LONG, (1.0,)),
     Kind.TD_JOB_FAILS: (1, (HOUR, 4 * HOUR), (0.5, 1.0)),
@@ -304,7 +305,7 @@ def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[floa
 
 def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
     databases = sorted({database for _, database in setup.databases})
-    if kind in (Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_HANGING_DATABASE):
+    if kind in DATABASE_KINDS:
         return [chance.choice(databases)]
     if kind is Kind.TD_REJECTS_TABLE:
         return [chance.choice(TABLES)]

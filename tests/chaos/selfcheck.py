@@ -44,7 +44,7 @@ def check(defence: Defence) -> Noticed:
     began = time.monotonic()
     for seed in range(defence.seeds):
         schedule = schedules.draw(seed, defence.events, defence.kinds)
-        broken = run_schedule(schedule, without(defence.removal)).violations
+        broken = run_schedule(schedule, without(defence.weakness)).violations
         if any(broken[name] for name in defence.breaks):
             sound = not run_schedule(schedule).violations
             told = ", ".join(f"{count} {name}" for name, count in broken.items())
@@ -60,7 +60,7 @@ def check_waiting(defence: Defence) -> Noticed:
     told, noticed, sound = [], False, True
     for kind in defence.kinds:
         schedule = isolation.sick(base, kind, minutes=30)
-        ratio = isolation.measure(schedule, without(defence.removal)).p99 / usual
+        ratio = isolation.measure(schedule, without(defence.weakness)).p99 / usual
         kept = isolation.measure(schedule).p99 / usual
         noticed |= ratio > isolation.BOUND
         sound &= kept <= isolation.BOUND

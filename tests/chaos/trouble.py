@@ -30,6 +30,7 @@ class Kind(StrEnum):
     TD_BROKEN_DATABASE = "td database broken"  # 500 of one database alone
     TD_FORBIDDEN_DATABASE = "td database forbidden"  # 403 of one database alone
     TD_HANGING_DATABASE = "td database hangs"
+    TD_SLOW_DATABASE = "td database slow"  # it answers well, after seconds
     TD_REJECTS_TABLE = "td rejects a table"  # 422 for one table: its rows are dead letters
     TD_TOO_LARGE = "td too large"  # 413 above a small limit
     TD_TABLE_MISSING = "td table missing"  # nothing exists at first; the worker creates
@@ -86,6 +87,15 @@ class Kind(StrEnum):
     LIMITS = "part limits changed"
     BORDERS = "batches cut anew"
     REWIND = "event source forgets its checkpoint"
+
+
+DATABASE_KINDS = (
+    Kind.TD_BROKEN_DATABASE,
+    Kind.TD_FORBIDDEN_DATABASE,
+    Kind.TD_HANGING_DATABASE,
+    Kind.TD_SLOW_DATABASE,
+)
+"""Kinds that strike one database."""
 
 
 @dataclass(frozen=True, slots=True)

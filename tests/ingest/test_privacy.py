@@ -160,7 +160,7 @@ def test_columns_that_every_row_has_stay(name: str) -> None:
     dropped = {"DroppedColumns": f"a,{name}"}
     environment = functions.variables(functions.INGEST, Resources("", "http://127.0.0.1/queue"), dropped)
 
-    with pytest.raises(SettingsError, match="is no column"):
+    with pytest.raises(SettingsError, match="is not a column"):
         IngestSettings.from_environment(environment)
 
 
