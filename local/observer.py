@@ -23,7 +23,7 @@ from worker.chain import ChainId
 from worker.delivery import ASIDE
 from worker.ledger import Ledger
 from worker.record import START, Number, number
-from worker.redrive import Selection
+from worker.selection import Selection
 from worker.shards import Position, Shards
 
 _READ_SECONDS = 10.0

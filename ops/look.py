@@ -14,7 +14,7 @@ from shared.clock import SystemClock
 from worker.chain import ChainId
 from worker.delivery import ASIDE, State
 from worker.ledger import OpenBreaker, Place
-from worker.redrive import Selection
+from worker.selection import Selection
 
 BEHIND_SECONDS = 60.0
 """A stack with older records is behind."""

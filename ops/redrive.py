@@ -12,7 +12,7 @@ from ops.moment import MOMENT
 from ops.set_aside import KINDS, NAMES, SetAsideChunk, chunks
 from ops.stack import Stack, works_on_stack
 from worker.delivery import State
-from worker.redrive import Selection
+from worker.selection import Selection
 
 _DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead")}
 """Kinds that a person can decide about."""

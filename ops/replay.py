@@ -24,7 +24,7 @@ from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
 from shared.errors import InvalidReplayError, SluiceError
 from worker.forced_replay import ForcedReplay
-from worker.redrive import Selection
+from worker.selection import Selection
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""

@@ -7,7 +7,7 @@ from itertools import batched, chain
 
 from worker.delivery import Entry, State
 from worker.ledger import Ledger, Place
-from worker.redrive import Selection
+from worker.selection import Selection
 from worker.span import ChunkKey, Span
 
 KINDS = {"parked": State.PARKED, "doubt": State.IN_DOUBT, "dead": State.DEAD_LETTER}

@@ -19,8 +19,6 @@ FRESH_SECONDS = 60.0
 
 UNKNOWN = "unknown_account"
 INVALID = "invalid_account"
-DISABLED = "disabled_account"
-REVOKED = "revoked_key"
 
 
 class AccountCache:

@@ -9,7 +9,7 @@ from shared.errors import EditRefusedError
 from worker.deadline import Deadline
 from worker.delivery import ASIDE
 from worker.ledger import Place
-from worker.redrive import Selection
+from worker.selection import Selection
 from worker.span import ChunkKey
 from worker.wiring import Wiring
 

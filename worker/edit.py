@@ -4,7 +4,7 @@ Only where none of the old rows can be in Treasure Data. The edited rows travel 
 keeps the original ones beside them.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -12,10 +12,12 @@ from shared import rows
 from shared.errors import EditRefusedError, InvalidObjectError
 from worker.chunk import offsets
 from worker.delivery import Event, Happening, State
-from worker.execution import Delivery
 from worker.ledger import Place
 from worker.record import milliseconds
 from worker.span import ChunkKey
+
+if TYPE_CHECKING:
+    from worker.execution import Delivery  # commands check rows without all that executes spans
 
 _FIXED = ("event_id", "received_at")  # they tell one event from another
 
@@ -27,7 +29,7 @@ class Edits:
         delivery: what spans are executed with.
     """
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: "Delivery") -> None:
         self._delivery = delivery
 
     def make(self, place: Place, key: ChunkKey, payload: bytes) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shared.accounts import Account
-from worker.account_cache import DISABLED, REVOKED
 from worker.delivery import UNRESOLVED, State
 from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
@@ -20,6 +19,8 @@ from worker.span import (
     plan_bytes,
 )
 
+DISABLED = "disabled_account"
+REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
 """Why rows are not sent whose owner is not in the span's plan: the code that reads records has changed since."""
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from threading import Lock
-from typing import Any
 
 from shared.accounts import Account
 from shared.errors import InvalidObjectError, UnavailableError
@@ -20,7 +19,6 @@ from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
 from worker.delivery import (
     Action,
-    Decision,
     Entry,
     Event,
     Happening,
@@ -31,6 +29,7 @@ from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
 from worker.record import milliseconds
+from worker.selection import SCHEDULED, Selection
 from worker.set_aside import SetAside
 from worker.span import ChunkKey, Database, Span
 from worker.treasure_data import READ_SECONDS, Meaning, Presence
@@ -45,64 +44,9 @@ SLOW_SECONDS = 3600.0
 LONGEST_QUERY_SECONDS = 60.0
 """How long to wait for the answer to a query; otherwise it is asked again in the next run."""
 
-_SCHEDULED = (State.PARKED, State.IN_DOUBT)
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
 _PROBE_TABLE = "sluice_probe"
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is to be sent.
-
-    Attributes:
-        states: chunks in these states.
-        account: only this account's.
-        table: only this table's.
-        reason: only what is set aside for this reason.
-        since: only what was set aside then or later, in UNIX seconds.
-        decision: what a person has decided about the rows.
-        place: only chunks of this span.
-        chunk: only this chunk of it.
-    """
-
-    states: tuple[State, ...] = _SCHEDULED
-    account: str | None = None
-    table: str | None = None
-    reason: str | None = None
-    since: float | None = None
-    decision: Decision | None = None
-    place: Place | None = None
-    chunk: ChunkKey | None = None
-
-    @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
-
-        A schedule asks for nothing: the `account` of its event is AWS's.
-        """
-        if event.get("source") == "aws.events":
-            return cls()
-        decision = event.get("decision")
-        return cls(
-            tuple(State(kind) for kind in event.get("kinds", ())) or _SCHEDULED,
-            event.get("account"),
-            event.get("table"),
-            event.get("reason"),
-            event.get("since"),
-            None if decision is None else Decision(decision),
-        )
-
-    def has(self, key: ChunkKey, entry: Entry) -> bool:
-        """Tell whether a chunk is selected."""
-        return (
-            entry.state in self.states
-            and self.account in (None, key.account)
-            and self.table in (None, key.group.label)
-            and self.reason in (None, entry.reason)
-            and (self.since is None or entry.aside_at >= self.since * 1000)
-            and self.chunk in (None, key)
-        )
 
 
 @dataclass(slots=True)
@@ -443,7 +387,7 @@ class Redrive:
 
         execution.deliver(uploads, send, run.deadline)
         for key in work.sends:
-            turn.complete &= execution.span.entry(key).state not in _SCHEDULED
+            turn.complete &= execution.span.entry(key).state not in SCHEDULED
         if delivered := execution.rows[State.DELIVERED]:
             self._telemetry.count("RowsRedriven", delivered)
         return execution.span

@@ -18,7 +18,7 @@ from ops.set_aside import SetAsideChunk, chunks
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.delivery import State
-from worker.redrive import Selection
+from worker.selection import Selection
 from worker.set_aside import SetAsideStore
 
 pytestmark = pytest.mark.xdist_group("ops")

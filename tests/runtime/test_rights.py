@@ -33,7 +33,7 @@ from tests.support.rights import granted
 from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
 from worker.delivery import State
 from worker.ledger import Ledger
-from worker.redrive import Selection
+from worker.selection import Selection
 
 pytestmark = pytest.mark.xdist_group("runtime")
 

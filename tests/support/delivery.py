@@ -28,7 +28,8 @@ from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
 from worker.guards import NONE, Without
 from worker.ledger import WORKLIST, Ledger
-from worker.redrive import RedriveReport, Selection
+from worker.redrive import RedriveReport
+from worker.selection import Selection
 from worker.span import Cut, Span
 from worker.wiring import Effects, Wiring
 
