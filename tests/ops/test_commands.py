@@ -215,7 +215,12 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
 def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> None:
     """They are counted by kind, from the functions' logs; a log that cannot be read is named."""
     with deployed(sluice.stack) as stack:
-        held = {"level": "INFO", "timestamp": "2026-11-24 10:42:00", "message": "held", "reason": "http_401"}
+        held = {
+            "level": "WARNING",
+            "timestamp": "2026-11-24 10:42:00",
+            "message": "held",
+            "reason": "http_401",
+        }
         stack.log += [json.dumps(held)] * 2
         state = json.loads(stack.run(["status", "--json"]).stdout)
         with stack.refusing("logs", 400, "AccessDeniedException"):

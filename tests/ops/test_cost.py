@@ -55,7 +55,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     """The estimate counts with the memory sizes, batches and schedules that the template sets."""
     parameters = defaults()
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
-    (redrive,) = template()["Resources"]["RedriveFunction"]["Properties"]["Events"].values()
+    redrive = template()["Resources"]["RedriveFunction"]["Properties"]["Events"]["Schedule"]
 
     assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
