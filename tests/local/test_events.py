@@ -14,8 +14,7 @@ from shared import write_key
 from tests.support import chromium
 from tests.support.delivery import Delivery
 from tests.support.ingest import Site
-from worker import register
-from worker.aside import decode
+from worker import account_store
 
 HTTP = recording.EVENTS / "http"
 KINESIS = recording.EVENTS / "kinesis"
@@ -71,7 +70,7 @@ def delivered(name: str) -> Delivery:
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
     delivery.clock.seconds = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
-    register.apply(delivery.redis, ACCOUNTS, 0)
+    account_store.apply(delivery.redis, ACCOUNTS, 0)
     assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
 
@@ -88,9 +87,8 @@ def rows(delivery: Delivery) -> Mapping[str, int]:
 def reasons(delivery: Delivery) -> Counter[str]:
     """Return the number of set-aside rows by reason."""
     found: Counter[str] = Counter()
-    for name in delivery.objects():
-        chunk = decode(delivery.s3.get_object(Bucket="aside", Key=name)["Body"].read())
-        found[chunk.reason] += chunk.rows
+    for _state, reason, rows in delivery.aside().values():
+        found[reason] += rows
     return found
 
 
