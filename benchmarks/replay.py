@@ -22,6 +22,7 @@ from ops.stream import Border, Stream
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from tests.support.delivery import SHARD, STREAM, Delivery, Meddled
+from worker.shards import Shards
 
 BEGAN = 1_700_000_000
 _PER_ANSWER = 10_000
@@ -142,11 +143,11 @@ def main() -> None:
         busy.append(time.monotonic() - began)
         return answer
 
-    replay = Replay(Stream(made.kinesis, STREAM, clock), invoke, clock)
+    replay = Replay(Stream(Shards(made.kinesis, STREAM, clock), clock), invoke, clock)
     run(options.records, "sent", replay, busy)
-    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
+    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
     run(options.records, "skipped", replay, busy)
-    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
+    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import threading
 from base64 import b64decode
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ops.accounting import Balance, Rows, Unread
+from ops.look import StackState
+from ops.status import document
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
+from worker.delivery import State
 
 pytestmark = pytest.mark.xdist_group("ops")
 
@@ -64,6 +69,36 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
     assert "Nothing that matches is set aside.\n" == lone.run("redrive --local").output
+
+
+def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
+    """After a question; the books then count them as dropped, and nothing needs attention."""
+    lone.send("stray", "stray_rows", "a", "b")
+    until(lambda: lone.json("status --local")["aside"] != [])
+    kept = lone.run("redrive --local --kind dead --drop", answer="n\n")
+    done = lone.run("redrive --local --kind dead --drop", answer="y\n")
+    lone.settled()
+    shown = lone.run("status --local --all")
+    (table,) = lone.json("status --local --all")["balance"]["tables"]
+
+    assert (1, True) == (kept.exit_code, "Sluice will give up 2 rows" in kept.stderr)
+    assert (0, "0 rows delivered, 0 kept, 0 new dead letters, 2 dropped.") == (
+        done.exit_code,
+        done.stdout.splitlines()[-1],
+    )
+    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert "in flight  dropped  adds up" in shown.stdout
+    assert (2, True) == (table["dropped"], table["adds_up"])
+
+
+def test_missing_rows_need_attention() -> None:
+    """The books add up, and the first line says that rows are lost."""
+    rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
+    balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
+    state = StackState([], 0, [], Counter(), balance=balance)
+
+    assert "1 row missing: their records expired undelivered" == state.verdict
+    assert (1, True) == (document(state)["balance"]["tables"][0]["missing"], balance.adds_up)
 
 
 def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:

@@ -9,7 +9,7 @@ import pytest
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice
-from worker.delivery import ASIDE, State
+from worker.delivery import ASIDE
 
 EVERYTHING = [state.value for state in ASIDE]
 
@@ -112,10 +112,3 @@ def test_options_that_do_not_go_together_are_refused(sluice: Sluice, options: st
     result = sluice.run(f"redrive --local {options}")
 
     assert (2, True) == (result.exit_code, said in result.stderr)
-
-
-def test_every_state_that_is_set_aside_has_a_name() -> None:
-    """On the command line and in `sluice status`."""
-    from ops.set_aside import KINDS
-
-    assert ASIDE == set(KINDS.values()) == {State.PARKED, State.IN_DOUBT, State.DEAD_LETTER}
