@@ -309,7 +309,8 @@ def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:
             return
         for half in parent.halves:
             del entries[half]
+        digest = entries[parent].digest or first.digest or second.digest
         entries[parent] = replace(
-            entries[parent], state=first.state, rows=first.rows + second.rows, since=None
+            entries[parent], state=first.state, rows=first.rows + second.rows, since=None, digest=digest
         )
         key = parent
