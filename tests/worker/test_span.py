@@ -132,6 +132,23 @@ def test_halves_hold_the_positions_of_the_whole_in_order(rows: int, depth: int) 
     assert max(map(len, positions)) <= -(-rows // 2**depth)
 
 
+@pytest.mark.parametrize(
+    ("path", "rows", "positions"),
+    [
+        ("", 5, range(5)),
+        ("0", 5, range(2)),
+        ("1", 5, range(2, 5)),
+        ("10", 5, range(2, 3)),
+        ("11", 5, range(3, 5)),
+        ("0", 1, range(0)),
+        ("1", 1, range(1)),
+    ],
+)
+def test_halves_stay_what_they_are(path: str, rows: int, positions: range) -> None:
+    """A half that is in doubt when the code changes must hold the same rows."""
+    assert list(positions) == list(KEY._replace(path=path).within(rows))
+
+
 @given(keys)
 def test_halves_belong_to_their_planned_chunk(one: ChunkKey) -> None:
     """Whatever is halved, group and part stay, and the planned chunk is its own."""
