@@ -29,6 +29,7 @@ def refusal(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": code}}, "GetRecords")
 
 
+OLDEST = Position()
 LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 THROTTLED = [
     refusal(code)
@@ -99,8 +100,8 @@ def reader(*script: dict[str, Any] | Exception) -> tuple[Shards, Kinesis, Manual
 
 
 def cursor(
-    *script: dict[str, Any] | Exception, position: Position = Position()
-) -> tuple[Cursor, Kinesis, ManualClock]:  # noqa: B008 -- frozen
+    *script: dict[str, Any] | Exception, position: Position = OLDEST
+) -> tuple[Cursor, Kinesis, ManualClock]:
     """Return a cursor whose reads are answered like this."""
     shards, kinesis, clock = reader(*script)
     return shards.cursor(SHARD, position), kinesis, clock
