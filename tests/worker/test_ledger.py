@@ -429,13 +429,15 @@ def test_claims_are_calls_that_dynamodb_takes() -> None:
 
 
 def test_a_claim_is_taken_over_from_who_owns_it_alone(client: Any) -> None:
-    """Of two that take it over, one does; and who has it already may say so again."""
+    """Of two that take it over, one does, from now on; and who has it already may say so again."""
     one = ledger(client)
     client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}})
 
     taken = [one.take_over("q", *names) for names in (("b", "x"), ("b", "a"), ("c", "a"), ("b", "a"))]
     assert [False, True, False, True] == taken
-    assert {"S": "b"} == client.get_item(TableName="ledger", Key=CLAIMED)["Item"]["owner"]
+    assert {**CLAIMED, "owner": {"S": "b"}, "at": {"N": str(int(BEGAN))}} == client.get_item(
+        TableName="ledger", Key=CLAIMED
+    )["Item"]
     assert not one.take_over("never", "b", "a")
 
 
