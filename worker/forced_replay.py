@@ -88,10 +88,6 @@ class ForcedReplay:
             for record in records
         ]
 
-    def emptied(self, record: Record) -> Record:
-        """Return the record without rows."""
-        return self._with(record, ())
-
     @staticmethod
     def _with(record: Record, blocks: tuple[tuple[str, int, bytes], ...]) -> Record:
         if blocks:

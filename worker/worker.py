@@ -175,11 +175,12 @@ class Worker:
             HeldError: the first record must wait.
             LedgerUnavailableError: the ledger cannot be reached.
         """
+        ignored: frozenset[Number] = frozenset()
         if batch.forced is not None:
-            records = self._delivered_before(batch, batch.forced, records)
+            records, ignored = self._delivered_before(batch, batch.forced, records)
         too_old = self._clock.now() - self._rules.held_at_most_seconds
         answers = self._accounts.resolve(accounts_of(records))
-        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old)
+        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
         if not planned.records:
             raise HeldError("nobody can say where an account's rows go")
         if batch.forced is None and any(record[6] for record in planned.records):
@@ -191,25 +192,30 @@ class Worker:
 
     def _delivered_before(
         self, batch: _Batch, forced: ForcedReplay, records: Sequence[Record]
-    ) -> Sequence[Record]:
+    ) -> tuple[Sequence[Record], frozenset[Number]]:
         """Return the records of one span of the shard's own chain, with what that chain has as delivered alone.
 
         What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+
+        Returns:
+            The records, and the numbers of those that do not count.
         """
         span = self._ledger.locate(batch.chain.root, records[0].number)
         if not isinstance(span, Span) or not span.done:
             raise HeldError("rows are being delivered for the first time: force them later")
         within = [record for record in records if record.number <= span.last]
+        ignored: frozenset[Number] = frozenset()
         if span.ignored:
             whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-            ignored = {record.number for place, record in enumerate(whole) if place in span.ignored}
-            within = [forced.emptied(one) if one.number in ignored else one for one in within]
+            if len(whole) != span.records:
+                raise HeldError("it cannot be told which records of a span count")
+            ignored = frozenset(one.number for place, one in enumerate(whole) if place in span.ignored)
         undelivered = {
             (key.account, key.group.table)
             for key, entry in span.entries.items()
             if entry.state not in (State.DELIVERED, State.SPLIT)
         }
-        return forced.without(within, undelivered) if undelivered else within
+        return forced.without(within, undelivered) if undelivered else within, ignored
 
     def _take_up(self, batch: _Batch, span: Span) -> None:
         """Execute an open span that was met again."""
@@ -221,6 +227,8 @@ class Worker:
             raise HeldError("records of an open span cannot be read yet")
         ignored = frozenset(records[place].number for place in span.ignored if is_whole)
         groups = group(records, owners_of(records, span.destinations), ignored)
+        if batch.forced is not None:  # what its plan left out is not the replay's
+            groups = {one: blocks for one, blocks in groups.items() if one in span.counts}
         if not is_whole and span.ignored:
             groups = {}  # which records count can no longer be told
         missing = sum(span.counts.values()) - sum(count(groups).values())
