@@ -170,6 +170,22 @@ def test_what_is_set_aside_is_not_forced(
     assert (["v0", "v1"], ["c0", "c1"]) == (made.ids("shop", "views"), made.ids("shop", "clicks"))
 
 
+def test_each_span_says_for_itself_what_it_has_delivered() -> None:
+    """What a later span of the replay's range has set aside is not forced because an earlier one has delivered."""
+    made = Delivery()
+    made.map(shop="shop")
+    made.put(*(envelope("shop", {"views": [row(f"v{n}")]}, request_id=f"r{n}") for n in range(3)))
+    made.deliver(0, 1)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, count=1, status=422))
+    made.deliver(1, 2)
+    made.deliver(2, 3)
+    lose(made)
+
+    assert [] == forced(made)
+    assert ["v0", "v2"] == made.ids("shop", "views")
+    assert 1 == len(made.aside())
+
+
 def with_copies() -> Delivery:
     """Return a delivery of an envelope and two copies of it, whose rows Treasure Data has lost."""
     made = Delivery()
