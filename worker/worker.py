@@ -8,7 +8,7 @@ import gc
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -231,27 +231,33 @@ class Worker:
             groups = {one: blocks for one, blocks in groups.items() if one in span.counts}
         if not is_whole and span.ignored:
             groups = {}  # which records count can no longer be told
-        missing = sum(span.counts.values()) - sum(count(groups).values())
-        if missing > 0:
-            self._telemetry.error("planned rows are no longer on the stream", rows=missing, shard=batch.shard)
-        self._fence(batch, span, records, groups)
+        self._fence(batch, span, records, groups, is_whole=is_whole)
 
     def _may_have_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
-    def _fence(self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups) -> None:
+    def _fence(
+        self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups, *, is_whole: bool
+    ) -> None:
         """Write the span's version, so that whoever works on it too cannot settle it unnoticed, then execute it."""
         while not span.done:
+            vanished: dict[ChunkKey, Entry] = {}
+            if not is_whole:
+                groups, lacking = _what_is_left(span, groups)
+                happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
+                vanished = {key: self._rules.follow(entry, happening) for key, entry in lacking.items()}
             pending = [
                 leaf.key for chunk in planned_chunks(groups, span.cut) for leaf in pending_leaves(chunk, span)
             ]
             opened = {key for key in pending if span.entry(key).since is None}
             happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
             fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
-            won, span = self._write_fence(span.with_entries(fenced))
+            won, span = self._write_fence(span.with_entries(fenced | vanished))
             if won:
+                for key, entry in vanished.items():
+                    self._report(key, entry)
                 self._execute(batch, span, records, groups, opened)
                 return
 
@@ -320,6 +326,13 @@ class Worker:
             raise HeldError(f"chunks are pending: {', '.join(pending)}")
 
     def _report(self, key: ChunkKey, entry: Entry) -> None:
+        if entry.state is State.MISSING:
+            self._telemetry.error(
+                "planned rows are no longer on the stream",
+                account=key.account,
+                table=key.group.label,
+                rows=entry.rows,
+            )
         if metric := _METRICS.get(entry.state):
             self._telemetry.count(metric, entry.rows)
         if entry.state in ASIDE:
@@ -331,6 +344,26 @@ class Worker:
                 table=key.group.label,
                 rows=entry.rows,
             )
+
+
+def _what_is_left(span: Span, groups: Groups) -> tuple[Groups, dict[ChunkKey, Entry]]:
+    """Return what can still be executed of a span whose records have expired, and the entries of what cannot.
+
+    A chunk is known by its place among its group's rows: a group that lacks rows is given up, but for what is settled of it.
+    """
+    counts, lacking = count(groups), dict[ChunkKey, Entry]()
+    for one, planned in span.counts.items():
+        if counts.get(one, 0) < planned:
+            groups = {other: blocks for other, blocks in groups.items() if other != one}
+            settled = 0
+            for key, entry in span.entries.items():
+                if key.group == one and entry.state is State.PENDING:
+                    lacking[key] = replace(entry, rows=0)
+                elif key.group == one and entry.state is not State.SPLIT:
+                    settled += entry.rows
+            if planned > settled:
+                lacking[ChunkKey(one, planned)] = Entry(rows=planned - settled)  # a number that no part has
+    return groups, lacking
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
