@@ -80,9 +80,9 @@ class Claims:
 
     def _takes_over(self, record: Record, me: str, claim: Claim, chain: ChainId) -> bool:
         """Take over a claim whose owner was never planned and never will be: its stream or the retention has gone."""
-        name, _, number = claim.owner.rpartition("#")
-        if name == OVERFLOW:
+        if claim.owner.startswith(f"{OVERFLOW}#"):
             return False
+        name, _, number = claim.owner.rpartition("#")
         held_by = ChainId.parse(name)
         is_gone = (
             held_by.created_at != chain.created_at

@@ -372,14 +372,18 @@ class Ledger:
         }
 
     def take_over(self, request_id: str, owner: str, old: str) -> bool:
-        """Make `owner` the owner of an envelope that `old` owns; tell whether it is."""
+        """Make `owner` the owner of an envelope that `old` owns, from now on; tell whether it is."""
         standing = self._write(
             self._dynamodb.update_item,
             Key=_claim_key(request_id),
-            UpdateExpression="SET #owner = :owner",
+            UpdateExpression="SET #owner = :owner, #at = :at",
             ConditionExpression="#owner = :old OR #owner = :owner",
-            ExpressionAttributeNames={"#owner": "owner"},
-            ExpressionAttributeValues={":owner": {"S": owner}, ":old": {"S": old}},
+            ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
+            ExpressionAttributeValues={
+                ":owner": {"S": owner},
+                ":old": {"S": old},
+                ":at": {"N": str(int(self._clock.now()))},
+            },
         )
         return standing is None
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from shared.errors import SecretUnavailableError
 from tests.support.treasure_data import ManualClock
-from worker.secret import Secret, SecretUnavailableError
+from worker.secret import Secret
 
 
 class Secrets:

@@ -15,13 +15,13 @@ from doubles.redis import MemoryRedis
 from local.valkey import find_server
 from shared import accounts
 from shared.accounts import Account
-from tests.support.delivery import CollectedJournal
+from shared.errors import SecretUnavailableError
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
 from tests.support.treasure_data import ManualClock
-from worker.accounts import INVALID, UNKNOWN, Directory
+from worker.account_cache import INVALID, UNKNOWN, AccountCache
 from worker.redis_client import connect
-from worker.secret import SecretUnavailableError
 
 SHOP = Account("shop_db", "active", frozenset({"k2"}))
 BLOG = Account("blog_db", "disabled")
@@ -36,16 +36,16 @@ def fill(client: Any, *, sentinel: bool = True) -> None:
         client.hset(accounts.SENTINEL, mapping={"at": "2026-11-25T00:00:00Z", "count": "2"})
 
 
-def directory(client: Any, clock: ManualClock | None = None) -> Directory:
-    """Return a directory over a client."""
-    return Directory(lambda: client, clock or ManualClock(), CollectedJournal())
+def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
+    """Return a cache over a client."""
+    return AccountCache(lambda: client, clock or ManualClock(), CollectedTelemetry())
 
 
 def test_answers() -> None:
     """Known accounts, unknown ones and those that are none are told apart."""
     client = MemoryRedis()
     fill(client)
-    assert directory(client).resolve(["shop", "blog", "odd", "nobody"]) == {
+    assert cache(client).resolve(["shop", "blog", "odd", "nobody"]) == {
         "shop": SHOP,
         "blog": BLOG,
         "odd": INVALID,
@@ -57,14 +57,14 @@ def test_missing_sentinel_makes_nobody_unknown() -> None:
     """Without the sentinel, accounts that are there count and those that are not have no answer."""
     client = MemoryRedis()
     fill(client, sentinel=False)
-    assert directory(client).resolve(["shop", "nobody"]) == {"shop": SHOP}
+    assert cache(client).resolve(["shop", "nobody"]) == {"shop": SHOP}
 
 
 def test_fresh_then_asked_again() -> None:
     """An answer is believed for a minute; then a change shows."""
     client, clock = MemoryRedis(), ManualClock()
     fill(client)
-    made = directory(client, clock)
+    made = cache(client, clock)
     made.resolve(["shop"])
     client.hset(accounts.redis_key("shop"), mapping=Account("new_db").to_fields())
     clock.sleep(59)
@@ -77,7 +77,7 @@ def test_unknown_is_not_remembered() -> None:
     """An account that is added is known at the next batch."""
     client = MemoryRedis()
     fill(client)
-    made = directory(client)
+    made = cache(client)
     assert made.resolve(["new"]) == {"new": UNKNOWN}
     client.hset(accounts.redis_key("new"), mapping=SHOP.to_fields())
     assert made.resolve(["new"]) == {"new": SHOP}
@@ -98,7 +98,7 @@ def test_stale_while_redis_fails(error: Exception) -> None:
             raise broken[0]
         return client
 
-    made = Directory(connect_or_fail, clock, CollectedJournal())
+    made = AccountCache(connect_or_fail, clock, CollectedTelemetry())
     made.resolve(["shop"])
     broken.append(error)
     clock.sleep(86_400)
@@ -130,7 +130,7 @@ def test_failures_of_single_accounts() -> None:
             assert not transaction
             return Pipeline()
 
-    assert directory(Client()).resolve(["shop", "blog", "nobody"]) == {"shop": SHOP, "nobody": INVALID}
+    assert cache(Client()).resolve(["shop", "blog", "nobody"]) == {"shop": SHOP, "nobody": INVALID}
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def test_real_server_in_cluster_mode_with_tls(tmp_path: Path) -> None:
         many = [f"acct_{n}" for n in range(200)]
         for name in many:
             client.hset(accounts.redis_key(name), mapping=SHOP.to_fields())
-        answers = directory(client).resolve(["shop", "blog", "odd", "nobody", *many])
+        answers = cache(client).resolve(["shop", "blog", "odd", "nobody", *many])
         expected = {"shop": SHOP, "blog": BLOG, "odd": INVALID, "nobody": UNKNOWN} | dict.fromkeys(many, SHOP)
         assert answers == expected
         client.close()
@@ -180,7 +180,7 @@ def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
     with valkey(tmp_path) as port, TcpProxy(f"http://127.0.0.1:{port}") as proxy:
         client = connect(proxy.url.replace("http", "redis"))
         fill(client)
-        made = directory(client)
+        made = cache(client)
         assert made.resolve(["shop"]) == {"shop": SHOP}
         client.close()
         proxy.hang()
@@ -188,7 +188,7 @@ def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
         assert made.resolve(["blog"]) == {}
         assert time.monotonic() - began < 4
     began = time.monotonic()
-    assert directory(client).resolve(["blog"]) == {}
+    assert cache(client).resolve(["blog"]) == {}
     assert time.monotonic() - began < 4
     client.close()
 
@@ -199,5 +199,5 @@ def test_wrong_type_on_a_real_server(tmp_path: Path) -> None:
         client = connect(f"redis://127.0.0.1:{port}")
         fill(client)
         client.set(accounts.redis_key("text"), "x")
-        assert directory(client).resolve(["text", "shop"]) == {"text": INVALID, "shop": SHOP}
+        assert cache(client).resolve(["text", "shop"]) == {"text": INVALID, "shop": SHOP}
         client.close()

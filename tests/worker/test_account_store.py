@@ -8,7 +8,7 @@ from redis import Redis
 
 from local import valkey
 from shared.accounts import SENTINEL, Account
-from worker import register
+from worker import account_store
 
 SHOP = Account("shop")
 NEWS = Account("media", "disabled", frozenset({"k1", "k1-2"}))
@@ -33,24 +33,24 @@ def redis(server: int) -> Iterator[Redis]:
 
 def test_what_is_applied_is_what_stands(redis: Redis) -> None:
     """Applied accounts can be read back."""
-    register.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
+    account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
 
-    assert register.applied(redis) == {"news": NEWS, "shop": SHOP}
+    assert account_store.applied(redis) == {"news": NEWS, "shop": SHOP}
 
 
 def test_what_is_no_longer_applied_goes(redis: Redis) -> None:
     """An account that the mapping does not have leaves Redis; other keys stay."""
     redis.set("something", "else")
-    register.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
-    register.apply(redis, {"news": SHOP}, now=0)
+    account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
+    account_store.apply(redis, {"news": SHOP}, now=0)
 
-    assert register.applied(redis) == {"news": SHOP}
+    assert account_store.applied(redis) == {"news": SHOP}
     assert redis.get("something") == "else"
 
 
 def test_the_sentinel_says_when_and_how_many(redis: Redis) -> None:
     """The sentinel tells a filled Redis from an emptied one."""
-    register.apply(redis, {"shop": SHOP}, now=1_700_000_000)
+    account_store.apply(redis, {"shop": SHOP}, now=1_700_000_000)
 
     assert redis.hgetall(SENTINEL) == {"at": "2023-11-14T22:13:20+00:00", "count": "1"}
 
@@ -66,7 +66,7 @@ def test_the_sentinel_is_written_last() -> None:
         def scan_iter(self, **_: object) -> list[str]:
             return []
 
-    register.apply(Recorder(), {"shop": SHOP, "news": NEWS}, now=0)
+    account_store.apply(Recorder(), {"shop": SHOP, "news": NEWS}, now=0)
 
     assert written == ["account:shop", "account:news", SENTINEL]
 
@@ -74,4 +74,4 @@ def test_the_sentinel_is_written_last() -> None:
 def test_an_illegal_name_is_refused_before_anything_is_written() -> None:
     """No account can take the sentinel's place."""
     with pytest.raises(ValueError, match="cannot be an account"):
-        register.apply(None, {"shop": SHOP, ".applied": NEWS}, now=0)
+        account_store.apply(None, {"shop": SHOP, ".applied": NEWS}, now=0)
