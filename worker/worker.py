@@ -156,6 +156,8 @@ class Worker:
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.chain, None)
             if won:
+                if standing.ignored:
+                    self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
                 if gap.chain is batch.chain:
                     self._ends[gap.chain] = standing.last
                 self._execute(batch, standing, planned.records, planned.groups, opened=None)
