@@ -192,11 +192,9 @@ class Way:
         known = {"messages", "left", "oldest_seconds", "shards", "reads", "records"}
         return {name: count for name, count in fields.items() if name not in known}
 
-    def deliver(self) -> None:
-        """Hand the worker everything on the stream, from the beginning, shard by shard."""
-        kinesis = self.delivery.kinesis
-        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
-            name = shard["ShardId"]
+    def deliver(self, *shards: str) -> None:
+        """Hand the worker everything on the stream, or on some shards, from the beginning, shard by shard."""
+        for name in shards or self._shards():
             if records := self._records(name):
                 event = {"Records": [delivery.member(record, name) for record in records]}
                 assert self.delivery.worker.run(event, 60_000) == {"batchItemFailures": []}
@@ -217,8 +215,11 @@ class Way:
 
     def records(self) -> int:
         """Return how many records were put, by the ingest or by the drainer, and taken."""
+        return sum(len(self._records(shard)) for shard in self._shards())
+
+    def _shards(self) -> list[str]:
         shards = self.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]
-        return sum(len(self._records(shard["ShardId"])) for shard in shards)
+        return [shard["ShardId"] for shard in shards]
 
     def _records(self, shard: str) -> list[dict[str, Any]]:
         kinesis = self.delivery.kinesis
