@@ -2,12 +2,12 @@
 
 import requests
 from requests.adapters import HTTPAdapter
+from worker.sender import Sender, Upload
 
 from benchmarks import traffic
 from tests.support.delivery import Delivery
 from worker.deadline import Deadline
 from worker.executor import Threads
-from worker.sender import Sender, Upload
 from worker.treasure_data import DELIVERED, Answer
 from worker.treasure_data import TreasureData as Client
 

@@ -19,7 +19,8 @@ MAX_ENVELOPE_BYTES = 700 * 1024
 FIRST_BYTE = 0x97
 """A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
 
-_OVERHEAD = 512  # more than what an envelope's other members and one table's name and count can take
+ROOM = MAX_ENVELOPE_BYTES - 512
+"""Bytes for rows and tables: an envelope's other members take less than the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,11 @@ def divide(
 
     Rows keep their order. From the second envelope on, `#1`, `#2` … is added to the request's id.
     """
-    room = MAX_ENVELOPE_BYTES - _OVERHEAD
     number, size = 0, 0
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         cost = len(row) + (0 if table in tables else len(table) + 16)
-        if tables and size + cost > room:
+        if tables and size + cost > ROOM:
             name = f"{request_id}#{number}" if number else request_id
             yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
             number, size, tables = number + 1, 0, {}
@@ -114,6 +114,16 @@ def divide(
     if tables:
         name = f"{request_id}#{number}" if number else request_id
         yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
+
+
+def gather(
+    rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
+) -> Envelope:
+    """Return the rows of a request that has a batch id, as `(table, row)`, in one envelope; they must fit in ROOM."""
+    tables: dict[str, list[bytes]] = {}
+    for table, row in rows:
+        tables.setdefault(table, []).append(row)
+    return Envelope(account, key_id, received_at, request_id, 1, _joined(tables))
 
 
 def _joined(tables: dict[str, list[bytes]]) -> tuple[TableRows, ...]:

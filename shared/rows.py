@@ -18,10 +18,12 @@ import msgpack
 from shared import json_codec, names
 from shared.errors import TooDeepError
 
-MAX_ROW_BYTES = 256 * 1024
-"""A row's size as MessagePack."""
+MAX_EVENT_BYTES = 256 * 1024
+"""An event's size as compact JSON."""
 MAX_COLUMNS = 512
 """Columns of a row, ours included: Treasure Data's limit for a streamed record."""
+COLUMN_GROWTH = 40
+"""Bytes by which a column may take more in a row than as a member of the event's JSON text, even if it is hashed."""
 MAX_COLUMN_NAME = 128
 MAX_EVENT_ID = 128
 EARLIEST_TIME = 946_684_800
@@ -61,7 +63,7 @@ class Arrival:
 
     Attributes:
         received_at: UNIX milliseconds.
-        columns: added to each row whose event does not bring a column of that name.
+        columns: added to each row whose event does not bring a column of that name, as far as MAX_COLUMNS allows.
         drift: seconds that the sender's clock is behind; they are added to each event's time.
         earliest: UNIX seconds; what is said to have happened earlier is a wrong clock.
         table_is_column: an event's member `table` names no table but is a column like others.
@@ -94,8 +96,31 @@ def table_of(event: object, default: object = None) -> str:
     return table
 
 
+def text_of(event: object) -> str:
+    """Return an event as compact JSON text: the same text whenever the same event is sent.
+
+    An event whose values are nested as deeply as allowed is itself one level deeper than that. Its members are then
+    written line by line.
+    """
+    try:
+        return json_codec.dump(event)
+    except TooDeepError:
+        members = event.items() if isinstance(event, dict) else [("", event)]
+        return "\n".join(f"{name}\n{_text_of_value(value)}" for name, value in members)
+
+
+def _text_of_value(value: object) -> str:
+    try:
+        return json_codec.dump(value)
+    except TooDeepError:
+        return repr(value)
+
+
 def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     """Return the event as a row: one MessagePack map.
+
+    Whether the event is rejected depends on the event alone, never on what the receiving side adds to it: whoever sends
+    the same event again, from another address or under other settings, is told the same.
 
     Args:
         event: what the client sent, of JSON's types.
@@ -107,7 +132,7 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     """
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
-    _refuse_many(len(event) - len(_NOT_COLUMNS))
+    _refuse_many(len(event) - len(_NOT_COLUMNS))  # before work is spent on a hundred thousand
     time, odd_time = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
     )
@@ -121,15 +146,20 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
             row[_free(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
         row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
+    _refuse_many(len(row) - len(odd_time))
+    size = len(text_of(event).encode(errors="replace"))
+    if size > MAX_EVENT_BYTES:
+        raise Rejected(
+            "event_too_large", f"the event takes {size} bytes as JSON; {MAX_EVENT_BYTES} are allowed"
+        )
+    if len(row) > MAX_COLUMNS:
+        row = {name: value for name, value in row.items() if name not in odd_time}
     for name, value in arrival.columns.items():
-        row.setdefault(name, value)
+        if len(row) < MAX_COLUMNS:
+            row.setdefault(name, value)
     if arrival.screen is not None:
         arrival.screen(row)
-    _refuse_many(len(row))
-    data = _pack(row)
-    if len(data) > MAX_ROW_BYTES:
-        raise Rejected("event_too_large", f"the event takes {len(data)} bytes; the limit is {MAX_ROW_BYTES}")
-    return data
+    return _pack(row)
 
 
 def event_time(

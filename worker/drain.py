@@ -1,14 +1,20 @@
-"""The drainer: moves what waits in the overflow queue to the stream, unless it is there already.
+"""The drainer: moves envelopes from the overflow queue to the stream, and has each of them count once.
 
-A put whose answer was lost may have landed, or may still land for a while. So a message is left alone until nothing of it
-can land any more; then the shards that its partition key can have gone to are searched, and only what is absent is put,
-with a claim. Such puts may be repeated freely: of all records that carry such an envelope, the rows of one count. What
-cannot be decided or put stays on the queue, and after half the time for which it is safe there it is set aside: in doubt
-where the stream may have it, else parked.
+Whatever it puts is a claim: of all records that carry the envelope, the worker counts the rows of one. So an envelope that
+is a claim already, or whose puts were all definitely refused, is put at once, and as often as it takes.
+
+A put of any other envelope may have landed, without a claim, or may still land for a while. So the message is left alone
+until nothing of it can land any more. Then the shards that its partition key can have gone to are searched, and it is put
+only if it is not there.
+
+An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is set aside: in doubt
+if its first put may have landed without a claim, else parked. Setting aside begins with a claim of its own, after which a
+record on the stream no longer counts; so an envelope that is old enough to be set aside is never put any more, not even
+by a run whose clock is behind.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -18,12 +24,13 @@ from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.errors import UnavailableError
+from shared.errors import LedgerUnavailableError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
+from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
-from worker.search import Findings, Identity, Search, Sought
+from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
 from worker.shards import THROTTLED
 
 if TYPE_CHECKING:
@@ -36,8 +43,10 @@ LATEST_LANDING_SECONDS = 120
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 """SQS forgets a message after this time."""
 
-_LONGEST_MEMORY_SECONDS = 2 * 3600  # a repeated request is known for half as long
-_MARGIN_SECONDS = 15  # by which the clocks of stream and queue may differ
+CLOCKS_DIFFER_SECONDS = 15 * 60
+"""By less than this the clocks of two runs differ."""
+
+_EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
 _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
@@ -81,20 +90,16 @@ class _Waiting:
         return min(message.sent_at for message in self.messages)
 
     @property
-    def sought(self) -> Sought:
-        """What to look for; by the clocks of queue and stream, whatever the ingest's said."""
+    def is_certain(self) -> bool:
+        """Whether no record without a claim carries it: it is a claim itself, or no put of it was ever accepted."""
+        return bool(self.envelope.claim) or all(message.refused for message in self.messages)
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """When a put can have landed; by the clocks of queue and stream, whatever the ingest's said."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
-        began = max(began, sent_at - _LONGEST_INVOCATION_SECONDS)
-        for message in self.messages:  # a request that repeats one may find its envelope from much earlier
-            if message.since is not None:
-                began = min(began, max(message.since, message.sent_at - _LONGEST_MEMORY_SECONDS))
-        return Sought(
-            self.identity,
-            self.partition_key,
-            since=began - _MARGIN_SECONDS,
-            until=sent_at + LATEST_LANDING_SECONDS + _MARGIN_SECONDS,
-        )
+        return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), sent_at + LATEST_LANDING_SECONDS
 
 
 class Drain:
@@ -104,6 +109,7 @@ class Drain:
         kinesis: a boto3-shaped client that repeats nothing by itself.
         stream_name: the stream.
         search: looks for envelopes there.
+        ledger: notes how far searches have come.
         sqs: a boto3-shaped client.
         queue_url: the overflow queue.
         quarantine: sets aside what waited too long, and what is no envelope.
@@ -120,6 +126,7 @@ class Drain:
         kinesis: "KinesisClient",
         stream_name: str,
         search: Search,
+        ledger: Ledger,
         sqs: "SQSClient",
         queue_url: str,
         quarantine: OverflowQuarantine,
@@ -132,6 +139,7 @@ class Drain:
         self._kinesis = kinesis
         self._stream_name = stream_name
         self._search = search
+        self._ledger = ledger
         self._sqs = sqs
         self._queue_url = queue_url
         self._quarantine = quarantine
@@ -160,48 +168,76 @@ class Drain:
                 identity = Identity(message.envelope.account, message.envelope.request_id)
                 envelope = waiting.setdefault(identity, _Waiting(message.envelope, message.partition_key))
                 envelope.messages.append(message)
-        findings = self._decide(waiting.values(), handled, deadline)
+        counts = self._handle(list(waiting.values()), handled, deadline)
         left = [message for message in messages if not handled[message.message_id].is_done]
         for message in left:
             self._show_again(message, handled[message.message_id], deadline)
-        self._tell(messages, handled, findings)
+        self._tell(messages, handled, counts)
         return {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in left]}
 
-    def _decide(
-        self, waiting: Iterable[_Waiting], handled: dict[str, Handling], deadline: Deadline
-    ) -> Findings:
-        now = self._clock.now()
-        ripe = []
+    def _handle(
+        self, waiting: list[_Waiting], handled: dict[str, Handling], deadline: Deadline
+    ) -> dict[str, int]:
+        """Enter what becomes of each envelope; return what the search cost."""
+        crowded: set[str] = set()
+        doubtful = {}
         for envelope in waiting:
-            if now - envelope.sent_at < self._landing_seconds:
+            if envelope.is_certain:
+                _enter(handled, envelope, self._place(envelope, crowded, deadline))
+            elif self._clock.now() - envelope.sent_at < self._landing_seconds:
                 _enter(handled, envelope, Handling.YOUNG)
             else:
-                ripe.append(envelope)
-        readable = now - self._retention_seconds + _MARGIN_SECONDS
-        sought = [envelope.sought for envelope in ripe if envelope.sought.since >= readable]
-        findings = self._find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
-        crowded: set[str] = set()
-        for envelope in ripe:
-            handling = self._handling(envelope, findings, crowded, deadline)
-            if not handling.is_done and now - envelope.sent_at >= self._held_at_most:
-                handling = self._give_up(envelope, absent=envelope.identity in findings.absent)
+                doubtful[envelope.identity] = envelope
+        run = self._begin_search(doubtful.values(), deadline)
+        for identity, is_there in self._findings(run):
+            envelope = doubtful.pop(identity)
+            found = Handling.FOUND if is_there else self._place(envelope, crowded, deadline)
+            _enter(handled, envelope, found)
+        for envelope in doubtful.values():
+            handling = Handling.UNDECIDED
+            if self._is_old(envelope):
+                handling = self._give_up(envelope, absent=False)
             _enter(handled, envelope, handling)
-        return findings
+        self._note(run, deadline)
+        return {"shards": run.shards, "reads": run.reads, "records": run.records}
 
-    def _find(self, sought: list[Sought], until: float) -> Findings:
+    def _begin_search(self, doubtful: Iterable[_Waiting], deadline: Deadline) -> SearchRun:
+        """Return the search for envelopes whose windows the stream still keeps."""
+        now = self._clock.now()
+        readable = now - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
+        windows = {one: one.window for one in doubtful if one.window[0] >= readable}
         try:
-            return self._search.find(sought, until) if sought else Findings(frozenset(), frozenset())
-        except Exception as error:  # noqa: BLE001 -- whatever it is, nothing is decided and nothing lost
+            read = self._ledger.searches(one.identity.request_id for one in windows)
+        except LedgerUnavailableError:
+            read = {}  # the search begins again
+        sought = [
+            Sought(one.identity, one.partition_key, *window, read.get(one.identity.request_id, {}))
+            for one, window in windows.items()
+        ]
+        return self._search.find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
+
+    def _findings(self, run: SearchRun) -> Iterator[Finding]:
+        """Yield the findings of a search; whatever ends it, the rest stays undecided."""
+        try:
+            yield from run
+        except Exception as error:  # noqa: BLE001 -- nothing is decided by it, and nothing lost
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("the stream cannot be searched", error)
-            return Findings(frozenset(), frozenset())
 
-    def _handling(
-        self, envelope: _Waiting, findings: Findings, crowded: set[str], deadline: Deadline
-    ) -> Handling:
-        if envelope.identity in findings.found:
-            return Handling.FOUND
-        if envelope.identity not in findings.absent:
+    def _note(self, run: SearchRun, deadline: Deadline) -> None:
+        """Note how far a search has come, so that the next one continues there."""
+        try:
+            for identity, read in run.undecided.items():
+                if read and not deadline.near:
+                    self._ledger.note_search(identity.request_id, read, QUEUE_RETENTION_SECONDS)
+        except LedgerUnavailableError:
+            return  # the next search begins again
+
+    def _place(self, envelope: _Waiting, crowded: set[str], deadline: Deadline) -> Handling:
+        """Put an envelope of which no record without a claim is on the stream, or set it aside if it is too old."""
+        if self._is_old(envelope):
+            return self._give_up(envelope, absent=True)
+        if self._clock.now() - envelope.sent_at >= self._held_at_most:
             return Handling.UNDECIDED
         if envelope.partition_key in crowded:
             return Handling.REFUSED
@@ -209,6 +245,10 @@ class Drain:
         if handling is Handling.REFUSED:
             crowded.add(envelope.partition_key)
         return handling
+
+    def _is_old(self, envelope: _Waiting) -> bool:
+        """Tell whether an envelope is so old that it is put no more, by the clock of any run."""
+        return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
 
     def _put(self, envelope: _Waiting, deadline: Deadline) -> Handling:
         """Put an envelope; what Kinesis throttles is put again a few times."""
@@ -218,7 +258,7 @@ class Drain:
             if deadline.near:
                 break
             try:
-                self._kinesis.put_record(
+                answer = self._kinesis.put_record(
                     StreamName=self._stream_name, Data=data, PartitionKey=envelope.partition_key
                 )
             except ClientError as error:
@@ -227,7 +267,7 @@ class Drain:
             except (BotoCoreError, ResponseParserError):
                 return Handling.DOUBTFUL
             else:
-                return Handling.PUT
+                return Handling.PUT if answer.get("SequenceNumber", "").isdecimal() else Handling.DOUBTFUL
             self._clock.sleep(min(self._chance() * pause, max(0.0, deadline.left())))
             pause *= 2
         return Handling.REFUSED
@@ -269,7 +309,9 @@ class Drain:
         except (ClientError, BotoCoreError):
             return  # the queue's own time-out then decides
 
-    def _tell(self, messages: list[Message], handled: Mapping[str, Handling], findings: Findings) -> None:
+    def _tell(
+        self, messages: list[Message], handled: Mapping[str, Handling], search: Mapping[str, int]
+    ) -> None:
         counts = Counter(handling.value for handling in handled.values())
         for handling in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE):
             if counts[handling.value]:
@@ -283,9 +325,7 @@ class Drain:
             messages=len(messages),
             left=left,
             oldest_seconds=round(self._clock.now() - oldest, 3),
-            shards=findings.shards,
-            reads=findings.reads,
-            records=findings.records,
+            **search,
             **counts,
         )
 

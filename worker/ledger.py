@@ -2,6 +2,7 @@
 
     pk = chain, sk = after    a span, appended to its chain by one conditional put
     pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
+    pk = search#<request id>  how far shards have been read in search of an envelope
     pk = breakers, sk = name  a database found to be failing
 
 Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
@@ -11,8 +12,9 @@ Every write names its writer. DynamoDB's client may repeat a write whose answer 
 refused because of the first: the writer's name on the standing item tells that it is our own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import batched
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -48,6 +50,8 @@ MOST_CLAIMS = 25
 
 _BREAKERS = "breakers"
 _CLAIM = "put#"
+_SEARCH = "search#"
+_MOST_KEYS = 100  # of one BatchGetItem
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
 Item = dict[str, Any]
@@ -364,11 +368,9 @@ class Ledger:
         return claim.owner == owner
 
     def _claimed(self, ids: list[str]) -> dict[str, Claim]:
-        request = {self._table: {"Keys": [_claim_key(one) for one in ids], "ConsistentRead": True}}
-        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
         return {
             item["pk"]["S"].removeprefix(_CLAIM): Claim(item["owner"]["S"], int(item["at"]["N"]))
-            for item in answer["Responses"].get(self._table, [])
+            for item in self._items([_claim_key(one) for one in ids])
         }
 
     def take_over(self, request_id: str, owner: str, old: str) -> bool:
@@ -386,6 +388,28 @@ class Ledger:
             },
         )
         return standing is None
+
+    # Searches
+
+    def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
+        """Return how far the shards have been read in search of envelopes, by request id; missing where not noted."""
+        keys = [_search_key(one) for one in ids]
+        return {
+            item["pk"]["S"].removeprefix(_SEARCH): {
+                shard: read["S"] for shard, read in item["read"]["M"].items()
+            }
+            for some in batched(keys, _MOST_KEYS, strict=False)
+            for item in self._items(list(some))
+        }
+
+    def note_search(self, request_id: str, read: Mapping[str, Number], seconds_kept: float) -> None:
+        """Note how far shards have been read in search of an envelope."""
+        item = {
+            **_search_key(request_id),
+            "read": {"M": {shard: {"S": number} for shard, number in read.items()}},
+            "ttl": {"N": str(int(self._clock.now() + seconds_kept))},
+        }
+        self._call(self._dynamodb.put_item, Item=item)
 
     # Breakers
 
@@ -454,6 +478,13 @@ class Ledger:
         except (ClientError, BotoCoreError) as error:
             self._fail(error)
 
+    def _items(self, keys: list[Item]) -> list[Item]:
+        """Return the items of at most _MOST_KEYS keys, read consistently, as far as DynamoDB answers at once."""
+        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
+        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
+        found: list[Item] = answer["Responses"].get(self._table, [])
+        return found
+
     def _pages(self, call: Callable[..., Any], **request: Any) -> Iterator[Any]:
         while True:
             page = self._call(call, **request)
@@ -469,6 +500,10 @@ class Ledger:
 
 def _claim_key(request_id: str) -> Item:
     return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
+
+
+def _search_key(request_id: str) -> Item:
+    return {"pk": {"S": f"{_SEARCH}{request_id}"}, "sk": {"S": "-"}}
 
 
 def _worklist_key(span: Span) -> str:

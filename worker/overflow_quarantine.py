@@ -2,9 +2,12 @@
 
 It gets a span of its own, so that the ledger accounts for it and the redrive treats it like everything else: what is parked goes
 to Treasure Data past the stream, and what is in doubt only after Treasure Data was asked for it.
+
+The envelope is claimed, then its objects are written, then the span. Each step can be repeated, so a run that breaks off
+anywhere is completed by the next one; until then the message stays on the queue.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from shared.clock import Clock
@@ -42,12 +45,11 @@ class OverflowQuarantine:
     def set_aside(self, envelope: Envelope, sent_at: float, *, absent: bool) -> bool:
         """Set aside an envelope; return False, and do nothing, where a record on the stream counts in its place.
 
-        Each step may be repeated, so that a run which breaks off anywhere is completed by the next one.
-
         Args:
-            envelope: whose put was refused, or in doubt.
+            envelope: to set aside.
             sent_at: UNIX seconds at which it came to the queue.
-            absent: it is not on the stream. Otherwise nobody can tell, and Treasure Data may have its rows.
+            absent: no record on the stream carries it without a claim, so its claim decides on all of them: it is parked.
+                Otherwise nobody can tell, and Treasure Data may have its rows: it is in doubt.
 
         Raises:
             SetAsideUnavailableError: S3 cannot be reached.
@@ -63,7 +65,7 @@ class OverflowQuarantine:
         owner = Owner(envelope.account)
         groups = {Group(owner, one.table): (one.table, one.count, one.rows) for one in envelope.tables}
         destinations = {owner: NotDeliverable(entry.reason)}
-        self._write(chain, destinations, groups, entry, (envelope.received_at, milliseconds(sent_at)))
+        self._write(chain, destinations, groups, entry, envelope.received_at)
         return True
 
     def bury(self, message: Message) -> None:
@@ -76,8 +78,8 @@ class OverflowQuarantine:
         entry = Entry(State.DEAD_LETTER, reason=message.fault)
         group = Group(Owner(NOBODY), "", message.fault)
         original = (message.fault, 1, packed(message.body.encode()))
-        seen = (milliseconds(message.sent_at),) * 2
-        self._write(ChainId.overflow(message.message_id), {}, {group: original}, entry, seen)
+        chain = ChainId.overflow(message.message_id)
+        self._write(chain, {}, {group: original}, entry, milliseconds(message.sent_at))
 
     def _write(
         self,
@@ -85,7 +87,7 @@ class OverflowQuarantine:
         destinations: Mapping[Owner, Destination],
         groups: Mapping[Group, Block],
         entry: Entry,
-        seen: Sequence[int],
+        seen: int,
     ) -> None:
         """Write the objects, then the span that says that they are there."""
         now = milliseconds(self._clock.now())
@@ -110,8 +112,8 @@ class OverflowQuarantine:
                 payload_form="original" if group.code else "rows",
                 shard="",
                 sequence_numbers=(),
-                first_seen=seen[0],
-                last_seen=seen[1],
+                first_seen=seen,
+                last_seen=seen,
                 chain=chain.name,
                 after=START,
                 chunk=key.name,

@@ -181,6 +181,7 @@ class Wiring:
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
             search=make(Search)(self.shards, clock),
+            ledger=self.ledger,
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,
             quarantine=OverflowQuarantine(self.ledger, self.store, clock, self.claims.seconds_kept),

@@ -163,6 +163,8 @@ class Worker:
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.shard, None)
             if won:
+                if standing.ignored:
+                    self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
                 if gap.chain is batch.chain and batch.forced is None:
                     self._ends[batch.shard] = gap.chain, standing.last
                 self._execute(batch, standing, planned.records, planned.groups, opened=None)

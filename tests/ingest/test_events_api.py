@@ -63,7 +63,7 @@ def test_one_request_is_one_record() -> None:
     site.post([EVENT | {"n": 1}, {"table": "clicks", "n": 2}, EVENT | {"n": 3}])
 
     [item] = site.envelopes()
-    assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.attempt)
+    assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.claim)
     assert [("pageviews", 2), ("clicks", 1)] == [(table.table, table.count) for table in item.tables]
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 

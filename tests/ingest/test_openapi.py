@@ -220,7 +220,7 @@ def test_the_page_names_every_limit() -> None:
     table = PAGE.partition("## Limits")[2].partition("\n## ")[0]
 
     assert {
-        rows.MAX_ROW_BYTES // 1024,
+        rows.MAX_EVENT_BYTES // 1024,
         rows.MAX_COLUMNS,
         json_codec.MAX_DEPTH,
         intake.MAX_EVENTS,

@@ -22,7 +22,7 @@ envelopes = st.builds(
     key_id=st.from_regex(r"([a-z0-9]{1,16}(-[0-9]{1,4})?)?", fullmatch=True),
     received_at=st.integers(0, 2**53),
     request_id=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
-    attempt=st.integers(0, 1),
+    claim=st.integers(0, 1),
     tables=st.lists(tables, min_size=1, max_size=4).map(tuple),
 )
 ENVELOPE = Envelope("shop", "k1", 1_764_000_000_000, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
