@@ -3,19 +3,21 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgpack
 import pytest
 from moto import mock_aws
 
 from doubles.treasure_data import Action, Fault, Kind
-from local import outcomes
-from local.reconciliation import Outcome, Place
+from local import outcomes, reconciliation
+from local.reconciliation import Outcome
 from local.resources import LEDGER, Resources
 from shared.accounts import Account
 from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import State
+from worker.ledger import Place
 
 ACCOUNTS = {"shop": Account("goods")}
-ORDERS = Place("goods", "orders")
+ORDERS = reconciliation.Place("goods", "orders")
 
 
 @pytest.fixture
@@ -70,6 +72,19 @@ def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(reso
     assert ["1", "2"] == made.ids("goods", "orders")
     expected = [Outcome(ORDERS, ("0",), "dead_letter", "http_422")]
     assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
+
+
+def test_an_edited_chunk_counts_once(resources: Resources) -> None:
+    """The object with the original rows stays until the edited ones are delivered."""
+    made = dead(1)
+    (span,) = made.spans()
+    (key,) = span.entries
+    edited = msgpack.packb(row("0", text="mended"))
+    made.wiring.edits.make(Place(span.chain, span.after), key, edited)
+    copy(made, resources)
+
+    assert 2 == len(made.objects())
+    assert [("0",)] == [one.event_ids for one in outcomes.set_aside(resources, ACCOUNTS)]
 
 
 def test_what_is_delivered_counts_no_more_though_its_object_is_there(resources: Resources) -> None:

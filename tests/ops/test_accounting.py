@@ -322,6 +322,19 @@ def test_what_a_redrive_has_just_delivered_does_not_lack_its_object(delivery: De
     assert rows({DELIVERED: 1, PARKED: 2}) == balance.total
 
 
+def test_what_a_person_has_just_dropped_does_not_lack_its_object(delivery: Delivery) -> None:
+    """Likewise."""
+    put(delivery, "nobody", rows=2)
+    delivery.deliver()
+    delivery.s3.before["list_objects_v2"] = once(
+        lambda: delivery.redrive(DEAD_LETTER, decision=Decision.DROP)
+    )
+    balance = take(delivery)
+
+    assert ([], True) == (delivery.objects(), balance.adds_up)
+    assert rows({DEAD_LETTER: 2}) == balance.total
+
+
 def test_what_is_planned_meanwhile_counts_as_unread(delivery: Delivery) -> None:
     """Spans that are appended after the first look are left out, and their records are counted."""
     for _ in range(5):

@@ -66,6 +66,15 @@ def test_halves_that_are_delivered_count_once() -> None:
     assert {"delivered": 4} == redrive(made)
 
 
+def test_halves_that_are_dropped_count_once() -> None:
+    """Their entries become one, under the name of what they are halves of."""
+    made = parked("views", rows=2)
+    made.td.settings = replace(made.td.settings, largest_import=10)
+
+    assert {"dead": 2} == redrive(made)
+    assert {"dropped": 2} == redrive(made, kinds=["dead_letter"], decision="drop")
+
+
 def test_halves_that_are_not_selected_any_more_are_kept() -> None:
     """A dead letter that turns out to be too large is parked in halves, which the schedule sends."""
     made = parked("views")
