@@ -6,16 +6,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from chaos.audit import Audit
+from chaos.functions import Functions
+from chaos.platform import Function
+from chaos.schedule import Act, Schedule
+from chaos.traffic import Sent
+from chaos.trouble import Kind
+from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
 from doubles.event_source.record import EventForm, Record
 from local.functions import DRAIN, INGEST, REDRIVE
-from tests.chaos.audit import Audit
-from tests.chaos.functions import Functions
-from tests.chaos.platform import Function
-from tests.chaos.schedule import Act, Schedule
-from tests.chaos.traffic import Sent
-from tests.chaos.trouble import Kind
-from tests.chaos.world import STREAM, VISIBILITY_SECONDS, World
 
 REDRIVE_EVERY = 300.0
 _POLL_EVERY = 900.0  # where nothing has landed; else at once

@@ -13,12 +13,12 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from chaos.effects import Effects
+from chaos.trouble import Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
-from tests.chaos.effects import Effects
-from tests.chaos.trouble import Kind
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgpack
 
+from chaos.world import BUCKET, TABLE, World
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
-from tests.chaos.world import BUCKET, TABLE, World
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore

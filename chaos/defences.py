@@ -12,11 +12,11 @@ from typing import Any
 
 from botocore.exceptions import ReadTimeoutError
 
+from chaos import clients
+from chaos.functions import Functions, Weakness
+from chaos.trouble import Kind
+from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from tests.chaos import clients
-from tests.chaos.functions import Functions, Weakness
-from tests.chaos.trouble import Kind
-from tests.chaos.world import TD_MEMORY_SECONDS, World
 from worker.breaker import Breakers
 from worker.claims import Claims
 from worker.delivery import Rules

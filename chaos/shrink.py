@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tests.chaos.schedule import Schedule
+from chaos.schedule import Schedule
 
 Fails = Callable[[Schedule], bool]
 
