@@ -43,7 +43,7 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
-        self.store = SetAsideStore(world.bucket, BUCKET)
+        self.store = SetAsideStore(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.ledger = Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,

@@ -123,10 +123,10 @@ class Functions:
         )
         effects = Effects(
             kinesis=self._kinesis,
-            dynamodb=world.dynamodb,
-            s3=world.s3,
-            sqs=world.sqs,
-            secrets=world.secrets,
+            dynamodb=world.dynamodb,  # type: ignore[arg-type]  # a double
+            s3=world.s3,  # type: ignore[arg-type]  # a double
+            sqs=world.sqs,  # type: ignore[arg-type]  # a double
+            secrets=world.secrets,  # type: ignore[arg-type]  # a double
             redis=lambda: self._redis,
             session=world.session,
             clock=SandboxClock(world.effects),

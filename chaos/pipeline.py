@@ -1,7 +1,7 @@
 """The pipeline over one world: functions, what invokes them, clients and operators."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -309,7 +309,7 @@ class Pipeline:
     def act(self, act: Act) -> None:
         """Let an operator do something now."""
         self._trouble.count(act.kind)
-        {
+        acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
             Kind.DISABLE: lambda account, off: self.world.remap(
@@ -321,7 +321,8 @@ class Pipeline:
             Kind.RESHARD: self._reshard,
             Kind.REPLAY: self._replay,
             Kind.STANDSTILL: self._stand_still,
-        }[act.kind](*act.arguments)
+        }
+        acts[act.kind](*act.arguments)
 
     def _redrive_by_hand(self, kinds: Sequence[str]) -> None:
         self.redrive.invoke({"kinds": list(kinds)}, lambda _outcome: None)
