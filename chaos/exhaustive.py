@@ -96,6 +96,7 @@ class _Hub:
         self._clock = clock
         self._check = check
         self._suspended: list[greenlet] = []
+        self._sending: set[greenlet] = set()
         self.steps = 0
         self.free = False  # everything has healed: no more preemptions and faults
 
@@ -113,14 +114,16 @@ class _Hub:
 
         return run
 
-    def step(self, action: Callable[[], Any], error: Exception) -> Any:
-        """Take one step."""
+    def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
+        """Take one step; no time passes in a send, which follows a look at the clock immediately."""
         if self.free:
             return action()
         number, choice = self.steps, self._choice
         self.steps += 1
         if number in choice.preemptions and self._suspended:
             self._suspended.append(getcurrent())
+            if is_send:
+                self._sending.add(getcurrent())
             hub = getcurrent().parent
             if hub is not None:
                 hub.switch()
@@ -129,7 +132,9 @@ class _Hub:
             raise _Killed
         if kind is FaultKind.FAILS:
             raise error
-        if kind in (FaultKind.HOUR, FaultKind.THREE_HOURS):
+        if kind in (FaultKind.HOUR, FaultKind.THREE_HOURS) and not is_send:
+            # whoever was about to send has been ended by Lambda meanwhile
+            self._suspended = [one for one in self._suspended if one not in self._sending]
             self._clock.time += 3000 if kind is FaultKind.HOUR else 10_800
         answer = action()
         self._check()
@@ -194,7 +199,7 @@ def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  #
                 return unheard if answer == "unheard" else ACCEPTED
 
             try:
-                reply: Reply = hub.step(act, TimeoutError())
+                reply: Reply = hub.step(act, TimeoutError(), is_send=True)
             except TimeoutError:
                 return unheard
             return reply
@@ -459,7 +464,9 @@ class _World:
     def _is_at_rest(self, *, dead_letters: bool) -> bool:
         marks = [(item.get("wk") or {"S": ""})["S"] for item in self.dynamodb.items(_TABLE) if "g" in item]
         is_open = any(item["st"]["S"] == "open" for item in self.dynamodb.items(_TABLE) if "g" in item)
-        return not is_open and not any(mark.startswith("aside") or (mark and not dead_letters) for mark in marks)
+        return not is_open and not any(
+            mark.startswith("aside") or (mark and not dead_letters) for mark in marks
+        )
 
     def _wrong(self) -> list[str]:
         wrong = []
