@@ -108,7 +108,7 @@ class Pipeline:
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
 
     def finish(self) -> None:
-        """Heal everything, let it come to rest, and replay everything, twice, days later."""
+        """Heal everything, let it come to rest, and replay everything, twice, days later; then send copies once more."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -121,6 +121,7 @@ class Pipeline:
             self._redrive_by_timer()
             self._replay_everything()
             self.rest(hours=24)
+        self._send_last_copies()
         if self.resends_dead_letters:
             self._redrive_dead_letters()
 
