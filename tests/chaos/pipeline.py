@@ -121,9 +121,9 @@ class Pipeline:
             self._redrive_by_timer()
             self._replay_everything()
             self.rest(hours=24)
-        self._send_last_copies()
         if self.resends_dead_letters:
             self._redrive_dead_letters()
+        self._send_last_copies()
 
     def _redrive_dead_letters(self) -> None:
         """Send what was refused again, as an operator does when the cause is gone."""
