@@ -29,7 +29,7 @@ demo: .venv/installed ## send recorded browser requests through the whole pipeli
 
 .PHONY: demo-outage
 demo-outage: .venv/installed ## play through a Treasure Data outage and a loss of rows, in simulated time
-	@$(RUN) -m local.outage
+	@$(RUN) -m chaos.outage
 
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
@@ -57,11 +57,11 @@ SEEDS ?= 100
 SEED ?= 0
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
-	@$(RUN) -m tests.chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
+	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
 
 .PHONY: chaos-selfcheck
 chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice
-	@$(RUN) -m tests.chaos.selfcheck
+	@$(RUN) -m chaos.selfcheck
 
 .PHONY: bench
 bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md

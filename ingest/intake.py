@@ -136,6 +136,7 @@ class Intake:
             earliest=batch.earliest,
             table_is_column=batch.is_addressed,
             screen=self.privacy.screen(visitor),
+            is_small=request.is_small,
         )
         taken: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []

@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.chaos.functions import Functions
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.schedule import Act, Schedule, Setup
-from tests.chaos.traffic import TABLES, Sent
-from tests.chaos.trouble import DATABASE_KINDS, Kind, Window
-from tests.chaos.verdict import judge
-from tests.chaos.world import World
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.schedule import Act, Schedule, Setup
+from chaos.traffic import TABLES, Sent
+from chaos.trouble import DATABASE_KINDS, Kind, Window
+from chaos.verdict import judge
+from chaos.world import World
 
 ACCOUNTS = ("acct_0", "acct_1", "acct_2")
 DATABASES = ("db_a", "db_b", "db_a")

@@ -16,6 +16,7 @@ from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from doubles.treasure_data.settings import Settings as TreasureDataSettings
+from local.resources import LEDGER
 from shared import accounts
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
@@ -27,7 +28,7 @@ from worker.deadline import Deadline
 from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
 from worker.guards import NONE, Without
-from worker.ledger import WORKLIST, Ledger
+from worker.ledger import Ledger
 from worker.redrive import RedriveReport
 from worker.selection import Selection
 from worker.span import Cut, Span
@@ -162,7 +163,7 @@ class Delivery:
         self.kinesis: Any = Meddled(MemoryKinesis(self.clock.now))
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         self.dynamodb: Any = Meddled(MemoryDynamoDB())
-        create_ledger(self.dynamodb)
+        self.dynamodb.create_table(TableName=TABLE, **LEDGER)
         self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)
         self.redis: Any = MemoryRedis()
@@ -289,26 +290,6 @@ class Delivery:
     def objects(self) -> list[str]:
         """Return the names of the objects that are set aside."""
         return sorted(self.s3.objects(BUCKET))
-
-
-def create_ledger(dynamodb: Any, table: str = TABLE) -> None:
-    """Create the ledger's table as template.yaml does."""
-    dynamodb.create_table(
-        TableName=table,
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "wk")],
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": WORKLIST,
-                "KeySchema": [{"AttributeName": "wk", "KeyType": "HASH"}],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
 
 
 def member(record: Mapping[str, Any], shard: str = SHARD) -> dict[str, Any]:

@@ -8,6 +8,12 @@ from typing import Any
 
 import requests
 
+from chaos import clients
+from chaos.effects import Effects
+from chaos.schedule import START, Schedule
+from chaos.simulation import Simulation
+from chaos.traffic import SECRETS
+from chaos.trouble import Kind, Trouble, Window
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
@@ -15,15 +21,9 @@ from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
 from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
 from doubles.treasure_data import Settings as TdSettings
+from local.resources import LEDGER
 from shared import write_key
 from shared.accounts import Account
-from tests.chaos import clients
-from tests.chaos.effects import Effects
-from tests.chaos.schedule import START, Schedule
-from tests.chaos.simulation import Simulation
-from tests.chaos.traffic import SECRETS
-from tests.chaos.trouble import Kind, Trouble, Window
-from tests.support.delivery import create_ledger
 from worker import account_store
 
 STREAM = "sluice"
@@ -129,7 +129,7 @@ class World:
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
-        create_ledger(self.table, TABLE)
+        self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.lag_indexes(TABLE, setup.index_lag)
         self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
@@ -195,8 +195,8 @@ class World:
         self.td.close()
 
     def _set_tables_up(self) -> None:
+        from chaos.traffic import TABLES
         from doubles.treasure_data import Request
-        from tests.chaos.traffic import TABLES
 
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos.simulation import Simulation
+from chaos.simulation import Simulation
 
 
 class Kind(StrEnum):

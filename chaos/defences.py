@@ -5,18 +5,18 @@ are constructor arguments. What follows when it is missing is found in schedules
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from botocore.exceptions import ReadTimeoutError
 
+from chaos import clients
+from chaos.functions import Functions, Weakness
+from chaos.trouble import Kind
+from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from tests.chaos import clients
-from tests.chaos.functions import Functions, Weakness
-from tests.chaos.trouble import Kind
-from tests.chaos.world import TD_MEMORY_SECONDS, World
 from worker.breaker import Breakers
 from worker.claims import Claims
 from worker.delivery import Rules
@@ -24,7 +24,7 @@ from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Ledger
 from worker.record import START
-from worker.search import Findings, Search
+from worker.search import Finding, Search, SearchRun, Sought
 from worker.shards import Shards
 from worker.span import Cut, Database, Span
 from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
@@ -156,8 +156,23 @@ class _BlindToMd5(TreasureDataClient):
 
 
 class _AlwaysAbsent(Search):
-    def find(self, sought: Any, deadline: float) -> Findings:  # noqa: ARG002 -- the signature
-        return Findings(frozenset(), frozenset(one.identity for one in sought))
+    def find(self, sought: Any, deadline: float) -> Any:
+        run = super().find(sought, deadline)
+        return _Absent(run, sought)
+
+
+class _Absent:
+    """A search that finds nothing."""
+
+    def __init__(self, run: SearchRun, sought: Iterable[Sought]) -> None:
+        self._run = run
+        self._sought = sought
+
+    def __iter__(self) -> Iterator[Finding]:
+        return (Finding(one.identity, is_there=False) for one in self._sought)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
 
 
 class _RepeatingKinesis(clients.Kinesis):
@@ -298,7 +313,7 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "one claim for an envelope that may be there twice",
         _replaced(Claims, _NoClaims),
-        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT),
+        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
         ("doubled",),
     ),
     Defence(

@@ -5,11 +5,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from chaos.effects import Effects
+from chaos.simulation import Killed, Process, Simulation
+from chaos.trouble import Kind, Trouble
 from doubles.event_source import Outcome, Raised, Returned, TimedOut
 from doubles.lambda_context import Context
-from tests.chaos.effects import Effects
-from tests.chaos.simulation import Killed, Process, Simulation
-from tests.chaos.trouble import Kind, Trouble
 
 LONGEST_OVERRUN = 8 * 3600.0
 """Seconds after which even an invocation that runs on past its time-out is ended."""

@@ -13,12 +13,12 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from chaos.effects import Effects
+from chaos.trouble import Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
-from tests.chaos.effects import Effects
-from tests.chaos.trouble import Kind
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
@@ -125,11 +125,11 @@ class DynamoDB(_Client):
             )
             return self.effects.fail(what, chances.choice(errors), chances.choice((0.01, 1.0)))
         if chances := trouble.strike(Kind.DYNAMODB_LOST_ANSWER):
-            errors = (
+            unheard = (
                 client_error("InternalServerError", name, status=500),
                 ReadTimeoutError(endpoint_url=_URL),
             )
-            return self._lost(what, action, chances.choice(errors), chances.choice((0.05, 2.0)))
+            return self._lost(what, action, chances.choice(unheard), chances.choice((0.05, 2.0)))
         if write and (chances := trouble.strike(Kind.DYNAMODB_LATE)):
             return self._late(what, action, chances.uniform(0, 20), 2.0)
         if write and trouble.strike(Kind.DYNAMODB_REPEAT):
@@ -304,8 +304,8 @@ class Redis:
         seconds = 0.001
         if trouble.any_of(_REDIS):
             if chances := trouble.strike(Kind.REDIS_DOWN) or trouble.strike(Kind.REDIS_LONG_OUTAGE):
-                error = redis.exceptions.ConnectionError("Connection refused.")
-                return self._effects.fail(what, error, chances.choice((0.1, 0.5)))
+                gone = redis.exceptions.ConnectionError("Connection refused.")
+                return self._effects.fail(what, gone, chances.choice((0.1, 0.5)))
             if trouble.strike(Kind.REDIS_TIMEOUT):
                 error = redis.exceptions.TimeoutError("Timeout reading from socket")
                 return self._effects.fail(what, error, 1.6)

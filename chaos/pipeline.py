@@ -1,21 +1,21 @@
 """The pipeline over one world: functions, what invokes them, clients and operators."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from chaos.audit import Audit
+from chaos.functions import Functions
+from chaos.platform import Function
+from chaos.schedule import Act, Schedule
+from chaos.traffic import Sent
+from chaos.trouble import Kind
+from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
 from doubles.event_source.record import EventForm, Record
 from local.functions import DRAIN, INGEST, REDRIVE
-from tests.chaos.audit import Audit
-from tests.chaos.functions import Functions
-from tests.chaos.platform import Function
-from tests.chaos.schedule import Act, Schedule
-from tests.chaos.traffic import Sent
-from tests.chaos.trouble import Kind
-from tests.chaos.world import STREAM, VISIBILITY_SECONDS, World
 
 REDRIVE_EVERY = 300.0
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
@@ -309,7 +309,7 @@ class Pipeline:
     def act(self, act: Act) -> None:
         """Let an operator do something now."""
         self._trouble.count(act.kind)
-        {
+        acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
             Kind.DISABLE: lambda account, off: self.world.remap(
@@ -321,7 +321,8 @@ class Pipeline:
             Kind.RESHARD: self._reshard,
             Kind.REPLAY: self._replay,
             Kind.STANDSTILL: self._stand_still,
-        }[act.kind](*act.arguments)
+        }
+        acts[act.kind](*act.arguments)
 
     def _redrive_by_hand(self, kinds: Sequence[str]) -> None:
         self.redrive.invoke({"kinds": list(kinds)}, lambda _outcome: None)

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgpack
 
+from chaos.world import BUCKET, TABLE, World
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
-from tests.chaos.world import BUCKET, TABLE, World
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore
@@ -43,7 +43,7 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
-        self.store = SetAsideStore(world.bucket, BUCKET)
+        self.store = SetAsideStore(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.ledger = Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,

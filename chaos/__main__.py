@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: seeded schedules of trouble over the whole pipeline.
+"""`python -m chaos`: seeded schedules of trouble over the whole pipeline.
 
 EVENTS in all are spread over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …; with SEEDS=1 the schedule's trace
 can be written to a file. Ends with status 1 where a promise was broken, after printing how to see it again.
@@ -13,11 +13,11 @@ import click
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tests.chaos import schedule as schedules
-from tests.chaos.report import Report
-from tests.chaos.run import Ran, run_schedule, run_seeds
-from tests.chaos.schedule import START, Schedule
-from tests.chaos.shrink import shrink
+from chaos import schedule as schedules
+from chaos.report import Report
+from chaos.run import Ran, run_schedule, run_seeds
+from chaos.schedule import START, Schedule
+from chaos.shrink import shrink
 
 _MOST_SHOWN = 3
 _WIDTH = 132  # of the table where it goes to no terminal

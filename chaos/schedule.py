@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.traffic import TABLES, Sent, generate
-from tests.chaos.trouble import DATABASE_KINDS, Kind, Window
+from chaos.traffic import TABLES, Sent, generate
+from chaos.trouble import DATABASE_KINDS, Kind, Window
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.selfcheck`: leaves out one defence after the other, and shows that the harness notices.
+"""`python -m chaos.selfcheck`: leaves out one defence after the other, and shows that the harness notices.
 
 Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
 """
@@ -12,10 +12,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos import isolation
-from tests.chaos import schedule as schedules
-from tests.chaos.defences import ALL, WAITING, Defence, without
-from tests.chaos.run import pool_of, run_schedule
+from chaos import isolation
+from chaos import schedule as schedules
+from chaos.defences import ALL, WAITING, Defence, without
+from chaos.run import pool_of, run_schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from tests.chaos import schedule as schedules
-from tests.chaos.functions import Functions
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.schedule import Schedule
-from tests.chaos.verdict import Verdict, judge
-from tests.chaos.world import World
+from chaos import schedule as schedules
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.schedule import Schedule
+from chaos.verdict import Verdict, judge
+from chaos.world import World
 
 Build = Callable[[World], Functions]
 

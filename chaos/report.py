@@ -8,8 +8,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.run import Ran
-from tests.chaos.trouble import Kind
+from chaos.run import Ran
+from chaos.trouble import Kind
 
 NO_TROUBLE = "none"
 

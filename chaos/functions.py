@@ -9,15 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingest.app import Ingest
-from ingest.keyring import Keyring
-from ingest.overflow import Overflow
-from ingest.stream import Stream
-from shared.settings import IngestSettings, WorkerSettings
-from tests.chaos.effects import SandboxClock
-from tests.chaos.platform import Handler, Sandbox
-from tests.chaos.simulation import Greenlets
-from tests.chaos.world import (
+from chaos.effects import SandboxClock
+from chaos.platform import Handler, Sandbox
+from chaos.simulation import Greenlets
+from chaos.world import (
     BUCKET,
     STREAM,
     TABLE,
@@ -27,6 +22,11 @@ from tests.chaos.world import (
     WRITE_KEY_SECRET,
     World,
 )
+from ingest.app import Ingest
+from ingest.keyring import Keyring
+from ingest.overflow import Overflow
+from ingest.stream import Stream
+from shared.settings import IngestSettings, WorkerSettings
 from worker.app import redrive_with
 from worker.deadline import Deadline
 from worker.guards import NONE, Without
@@ -123,10 +123,10 @@ class Functions:
         )
         effects = Effects(
             kinesis=self._kinesis,
-            dynamodb=world.dynamodb,
-            s3=world.s3,
-            sqs=world.sqs,
-            secrets=world.secrets,
+            dynamodb=world.dynamodb,  # type: ignore[arg-type]  # a double
+            s3=world.s3,  # type: ignore[arg-type]  # a double
+            sqs=world.sqs,  # type: ignore[arg-type]  # a double
+            secrets=world.secrets,  # type: ignore[arg-type]  # a double
             redis=lambda: self._redis,
             session=world.session,
             clock=SandboxClock(world.effects),

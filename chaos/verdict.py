@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.trouble import Kind
+from chaos.pipeline import Pipeline
+from chaos.trouble import Kind
 from worker.delivery import State
 
 # Reasons for which rows may be dead letters in the end, and the trouble without which they may not.

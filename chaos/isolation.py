@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tests.chaos.functions import Functions
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.run import Build
-from tests.chaos.schedule import START, Schedule, Setup
-from tests.chaos.traffic import TABLES, Sent
-from tests.chaos.trouble import Kind, Window
-from tests.chaos.verdict import Verdict, judge
-from tests.chaos.world import World
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.run import Build
+from chaos.schedule import START, Schedule, Setup
+from chaos.traffic import TABLES, Sent
+from chaos.trouble import Kind, Window
+from chaos.verdict import Verdict, judge
+from chaos.world import World
 
 BOUND = 1.5
 """By how much the others' 99th percentile may grow."""

@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from tests.chaos.simulation import Killed, Process, Simulation
-from tests.chaos.trouble import Kind, Trouble
+from chaos.simulation import Killed, Process, Simulation
+from chaos.trouble import Kind, Trouble
 
 
 class Effects:
