@@ -15,6 +15,7 @@ from moto import mock_aws
 from doubles.sqs import MemorySQS
 from doubles.treasure_data.fault import Action, Fault
 from doubles.treasure_data.fault import Kind as FaultKind
+from local.resources import LEDGER
 from ops.accounting import Accounting, Balance, Rows, Unread, UnreadShard
 from shared import accounts
 from shared.accounts import Account
@@ -27,7 +28,6 @@ from tests.support.delivery import (
     TABLE,
     Delivery,
     Meddled,
-    create_ledger,
     envelope,
     once,
     row,
@@ -496,7 +496,7 @@ def test_counts_the_same_on_the_services_own_shapes(monkeypatch: pytest.MonkeyPa
     kinesis: Any = boto3.client("kinesis")
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     dynamodb: Any = boto3.client("dynamodb")
-    create_ledger(dynamodb)
+    dynamodb.create_table(TableName=TABLE, **LEDGER)
     s3: Any = boto3.client("s3")
     s3.create_bucket(Bucket=BUCKET)
     sqs: Any = boto3.client("sqs")
