@@ -15,6 +15,7 @@ from moto import mock_aws
 from doubles.sqs import MemorySQS
 from doubles.treasure_data.fault import Action, Fault
 from doubles.treasure_data.fault import Kind as FaultKind
+from local.resources import LEDGER
 from ops.accounting import Accounting, Balance, Rows, Unread, UnreadShard
 from shared import accounts
 from shared.accounts import Account
@@ -27,7 +28,6 @@ from tests.support.delivery import (
     TABLE,
     Delivery,
     Meddled,
-    create_ledger,
     envelope,
     once,
     row,
@@ -35,6 +35,7 @@ from tests.support.delivery import (
 from tests.support.overflow import WatchedKinesis, Way, refusal, timeout
 from worker.chain import ChainId
 from worker.delivery import Decision, Entry, State
+from worker.drain import CLOCKS_DIFFER_SECONDS
 from worker.ledger import Ledger
 from worker.shards import Shards
 from worker.span import ChunkKey, Cut, Database, Group, Owner, Span
@@ -386,7 +387,7 @@ def test_counts_the_overflow_queue_and_what_was_set_aside_from_it() -> None:
     way = Way()
     way.kinesis.faults["put_record"] = [timeout()] * 2
     way.collect("held", rows=3)
-    way.wait(3.5 * 86_400)
+    way.wait(3.5 * 86_400 + CLOCKS_DIFFER_SECONDS)
     way.kinesis.faults["put_record"] = [timeout()]
     way.drain()
     way.kinesis.faults["put_record"] = [timeout()]
@@ -404,7 +405,7 @@ def test_an_overflow_chunk_that_came_by_the_stream_after_all_counts_once() -> No
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("twice", rows=3)
     way.deliver()
-    way.wait(3.5 * 86_400)
+    way.wait(3.5 * 86_400 + CLOCKS_DIFFER_SECONDS)
     way.kinesis.faults["list_shards"] = [timeout()]
     way.drain()
     doubted = take(way.delivery).total
@@ -421,7 +422,7 @@ def test_an_overflow_chunk_that_was_sent_counts() -> None:
     way = Way()
     way.kinesis.faults["put_record"] = [timeout()] * 2
     way.collect("held", rows=3)
-    way.wait(3.5 * 86_400)
+    way.wait(3.5 * 86_400 + CLOCKS_DIFFER_SECONDS)
     way.kinesis.faults["list_shards"] = [timeout()]
     way.drain()
     way.delivery.redrive()
@@ -495,7 +496,7 @@ def test_counts_the_same_on_the_services_own_shapes(monkeypatch: pytest.MonkeyPa
     kinesis: Any = boto3.client("kinesis")
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     dynamodb: Any = boto3.client("dynamodb")
-    create_ledger(dynamodb)
+    dynamodb.create_table(TableName=TABLE, **LEDGER)
     s3: Any = boto3.client("s3")
     s3.create_bucket(Bucket=BUCKET)
     sqs: Any = boto3.client("sqs")

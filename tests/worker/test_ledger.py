@@ -13,8 +13,9 @@ from hypothesis import given
 from moto import mock_aws
 
 from doubles.dynamodb import MemoryDynamoDB
+from local.resources import LEDGER
 from shared.errors import LedgerUnavailableError
-from tests.support.delivery import Meddled, create_ledger, lose_answer
+from tests.support.delivery import TABLE, Meddled, lose_answer
 from tests.support.spans import CHAIN, KEY, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.treasure_data import START as BEGAN
@@ -52,14 +53,14 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         moto = boto3.client(
             "dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
         )
-        create_ledger(moto)
+        moto.create_table(TableName=TABLE, **LEDGER)
         yield moto
 
 
 def memory() -> MemoryDynamoDB:
     """Return the double with the ledger's table."""
     double = MemoryDynamoDB(page_items=2)
-    create_ledger(double)
+    double.create_table(TableName=TABLE, **LEDGER)
     return double
 
 
