@@ -244,7 +244,10 @@ class Redrive:
         return places
 
     def _pass(self, run: _Run, places: Iterator[Place], report: RedriveReport) -> list[Place]:
-        """Give spans their turns; return those with chunks that wait for the last pass."""
+        """Give spans their turns; return those with chunks that wait for the last pass.
+
+        In the last pass a span waits for another one that tries the same database: until one has ended.
+        """
         again: deque[Place] = deque()
         waiting: list[Place] = []
         under_way = 0
@@ -256,6 +259,10 @@ class Redrive:
                         break
                     executor.submit(partial(self._take_turn, run, place))
                     under_way += 1
+                if not under_way and waiting and run.is_last_pass and not run.deadline.near:
+                    again.extend(waiting)
+                    waiting.clear()
+                    continue
                 if not under_way:
                     break
                 finished = executor.wait(1.0)
@@ -267,14 +274,15 @@ class Redrive:
                 report.dead += turn.rows[State.DEAD_LETTER]
                 report.dropped += turn.rows[State.DROPPED]
                 report.complete &= turn.complete
-                if turn.waits and run.is_last_pass:
-                    again.append(place)
-                elif turn.waits:
+                if turn.waits:
                     waiting.append(place)
                 else:
                     report.kept += turn.kept
+                    if run.is_last_pass:
+                        again.extend(waiting)
+                        waiting.clear()
                 self._close_breakers(run)
-        report.complete &= not again and not run.deadline.near
+        report.complete &= not run.deadline.near
         return waiting
 
     def _take_turn(self, run: _Run, place: Place) -> tuple[Place, _Turn]:
