@@ -134,6 +134,7 @@ def test_any_borders_give_each_row_once(batches: list[tuple[int, int]], forgetfu
         assert made.deliver(begin, begin + size) is None
 
     arrived = made.ids("shop_db", "views") + made.ids("blog_db", "views")
+
     assert sorted(f"e{n}" for n in range(12)) == sorted(arrived)
     assert all(span.done for span in made.spans())
 
@@ -194,6 +195,7 @@ def test_dead_letters_leave_their_neighbours() -> None:
         envelope("shop", {"views": [row("e5"), row("e6")]}, key_id="k2"),
         b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"e7"}]}',
     )
+
     assert made.deliver() is None
     assert ["e1", "e7"] == made.ids("shop_db", "views")
     assert {
@@ -320,6 +322,7 @@ def test_ledger_away_holds_everything() -> None:
     assert [] == made.td.imports()
     made.dynamodb.before = {}
     made.start()
+
     assert made.deliver() is None
 
 
@@ -385,6 +388,7 @@ def test_s3_away_holds_what_must_be_set_aside() -> None:
     assert {} == made.aside()
 
     made.s3.before = {}
+
     assert made.deliver() is None
     assert (1, ["e2"]) == (len(made.objects()), made.ids("shop_db", "views"))
 
@@ -476,6 +480,7 @@ def test_held_for_half_the_retention_is_set_aside() -> None:
     made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
     made.map(shop="shop_db")
     made.start()
+
     assert made.deliver() is None
     assert 1 == made.redrive().delivered
     assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
@@ -533,6 +538,7 @@ def test_an_open_span_that_cannot_be_read_as_a_whole_is_held() -> None:
     assert event["Records"][0]["kinesis"]["sequenceNumber"] == held(made, event)
     assert [] == made.td.imports()
     made.start()
+
     assert made.deliver(1) is None
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
 
@@ -545,6 +551,7 @@ def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> 
     assert held(made, event) is not None
 
     made.clock.sleep(0.001)
+
     assert held(made, event) is None
     assert {"shop/views/3": ("missing", 3)} == states(made)
 
