@@ -1,24 +1,21 @@
 """Builds a complete worker over in-memory doubles, to be measured."""
 
-import requests
-from requests.adapters import HTTPAdapter
-from worker.sender import Sender, Upload
+from dataclasses import replace
 
 from benchmarks import traffic
 from tests.support.delivery import Delivery
-from worker.deadline import Deadline
+from worker import bounded_http
 from worker.executor import Threads
-from worker.treasure_data import DELIVERED, Answer
-from worker.treasure_data import TreasureData as Client
+from worker.treasure_data import ACCEPTED, Reply, TreasureDataClient
+from worker.wiring import Wiring
 
 
-class AtOnce(Sender):
-    """Compresses a chunk and reports it as delivered."""
+class AcceptsAtOnce(TreasureDataClient):
+    """Accepts every chunk without a request; the worker has compressed it."""
 
-    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Answer:  # noqa: ARG002 -- the signature
-        """Compress the request's body."""
-        upload.compressed()
-        return DELIVERED
+    def send(self, *_args: object) -> Reply:
+        """Accept it."""
+        return ACCEPTED
 
 
 def delivery(groups: int = 1, url: str | None = None) -> Delivery:
@@ -26,13 +23,11 @@ def delivery(groups: int = 1, url: str | None = None) -> Delivery:
     made = Delivery(executors=Threads) if url else Delivery()
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()
-    uploader = made.means.uploader
-    client, directory = uploader.sender.treasure_data, uploader.sender.directory
+    wiring = made.wiring
     if url is None:
-        uploader.sender = AtOnce(client, directory)
+        made.wiring = Wiring(wiring.settings, wiring.effects, replaced={TreasureDataClient: AcceptsAtOnce})
     else:
-        session = requests.Session()
-        session.trust_env = False
-        session.mount("http://", HTTPAdapter(pool_maxsize=16, max_retries=0))
-        uploader.sender = Sender(Client(session, url, url, client._key, made.clock), directory)  # noqa: SLF001 -- the same key
+        settings = replace(wiring.settings, td_import_endpoint=url, td_api_endpoint=url)
+        made.wiring = Wiring(settings, replace(wiring.effects, session=bounded_http.session(16)))
+    made.worker = made.wiring.worker
     return made
