@@ -1,6 +1,6 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shared.accounts import Account
@@ -75,16 +75,22 @@ def plan(
         too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
         ignored: records whose rows do not count, because another copy's do.
     """
-    stretch = _stretch(records, answers, limit, too_old)
+    senders = _senders(records)
+    waits = {account for account, _, _ in senders} - answers.keys() - {NOBODY}
+    stretch = records
+    if waits or limit is not None:
+        stretch = _stretch(records, waits, limit, too_old)
     while True:
-        destinations, owners = _destinations(stretch, answers)
+        if stretch is not records:
+            senders = _senders(stretch)
+        destinations, owners = _destinations(senders, answers)
         groups = group(stretch, owners, ignored)
         counts = count(groups)
         if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
             places = frozenset(
                 place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
             )
-            has_claims = 1 in [record[6] for record in stretch]
+            has_claims = any(claim for _, _, claim in senders)
             return Plan(stretch, destinations, groups, counts, places, has_claims)
         stretch = stretch[: len(stretch) // 2]
 
@@ -160,12 +166,17 @@ def count(groups: Groups) -> dict[Group, int]:
     return {group: sum([block[1] for block in blocks]) for group, blocks in groups.items()}
 
 
+Senders = Iterable[tuple[str, str, int]]
+
+
+def _senders(records: Iterable[Record]) -> Senders:
+    """Return account, key id and claim of the records, each combination once."""
+    return dict.fromkeys([(record[2], record[3], record[6]) for record in records])
+
+
 def _stretch(
-    records: Sequence[Record], answers: Mapping[str, Account | str], limit: Number | None, too_old: float
+    records: Sequence[Record], waits: Collection[str], limit: Number | None, too_old: float
 ) -> Sequence[Record]:
-    waits = set(accounts_of(records)) - answers.keys()
-    if not waits and limit is None:
-        return records
     for index, record in enumerate(records):
         if limit is not None and record.number >= limit:
             return records[:index]
@@ -175,11 +186,11 @@ def _stretch(
 
 
 def _destinations(
-    records: Iterable[Record], answers: Mapping[str, Account | str]
+    senders: Senders, answers: Mapping[str, Account | str]
 ) -> tuple[dict[Owner, Destination], dict[tuple[str, str], Owner]]:
     destinations: dict[Owner, Destination] = {}
     owners: dict[tuple[str, str], Owner] = {}
-    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
+    for account, key_id, _ in senders:
         owner, destination = Owner(account), _destination(answers.get(account), key_id)
         if destination == NotDeliverable(REVOKED):
             owner = Owner(account, key_id)

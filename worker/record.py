@@ -100,13 +100,15 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
             data = b64decode(item["data"], validate=True)
         except Base64Error:  # only hand-made events get here
             data = item["data"].encode()
-        # the frequent case of `decode`, inlined
+        # the frequent case of `decode`, inlined; what is not an envelope raises, or fails the check
         try:
-            content = unpackb(data, use_list=False) if data[:1] == _ENVELOPE else None
+            content = unpackb(data, use_list=False)
+            _, account, key_id, received_at, request_id, claim, blocks = content
         except (ValueError, TypeError, msgpack.UnpackException):
             content = None
         if content is not None and _is_envelope(content):
-            records.append(_new(Record, (this, arrived_at, *content[1:], ())))
+            fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks, ())
+            records.append(_new(Record, fields))
         else:
             records.append(decode(data, shard, this, arrived_at))
         if this <= last:
