@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source import EventSource, Mapping
+from doubles.event_source import EventSource, EventSourceMapping
 from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
@@ -70,12 +70,8 @@ def serve_worker(
     handler: Handler, lifeline: Lifeline, made: Resources, window: float, invoked_at: str
 ) -> None:
     """Put the function behind the stream, whose batches may fill for `window` seconds."""
-    mapping = Mapping(
-        event_source_arn=made.stream_arn,
-        starting_position="TRIM_HORIZON",
-        batch_size=5000,
-        maximum_batching_window_seconds=window,
-        report_batch_item_failures=True,
+    mapping = EventSourceMapping(
+        event_source_arn=made.stream_arn, batch_size=5000, maximum_batching_window_seconds=window
     )
     source = EventSource(
         made.client("kinesis"),

@@ -14,8 +14,7 @@ import boto3
 import requests
 
 from doubles.clock import SimulatedClock
-from doubles.event_source import Mapping as EventSourceMapping
-from doubles.event_source import Returned, StreamPoller
+from doubles.event_source import EventSourceMapping, Returned, StreamPoller
 from doubles.inline_executor import InlineExecutor
 from doubles.kinesis import MemoryKinesis
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
@@ -151,10 +150,8 @@ class Simulation:
         self._redriven_at = clock.now()
         mapping = EventSourceMapping(
             event_source_arn=f"arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{STREAM}",
-            starting_position="TRIM_HORIZON",
             batch_size=5000,
             maximum_batching_window_seconds=_WINDOW_SECONDS,
-            report_batch_item_failures=True,
         )
         self._poller = StreamPoller(self.kinesis, mapping)
         self.accounting = Accounting(

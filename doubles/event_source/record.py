@@ -1,6 +1,6 @@
-"""One record of a shard, and the event that hands records to the function.
+"""One record of a shard, and the event that takes records to the function.
 
-The event's form is that of events recorded from Lambda.
+The event has the form of events recorded from Lambda.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from doubles.event_source.mapping import Mapping
+from doubles.event_source.mapping import EventSourceMapping
 
 EVENT_BYTES = 6 * 1024 * 1024
 """The largest event that is sent: Lambda's limit of a synchronous invocation, counted over the JSON text."""
@@ -43,14 +43,14 @@ class Record(NamedTuple):
 class EventForm:
     """Builds the events of one shard and knows how large they will be."""
 
-    def __init__(self, mapping: Mapping, shard_id: str) -> None:
+    def __init__(self, mapping: EventSourceMapping, shard_id: str) -> None:
         self._mapping = mapping
         self._shard_id = shard_id
         empty = self._member("", "", b"", 0)
         self._empty_bytes = len(json.dumps(empty, separators=(",", ":"))) - len('""') - len("0") + len(",")
 
     def record(self, read: dict[str, Any]) -> Record:
-        """Return a record of a `get_records` answer."""
+        """Return a record of a `get_records` response."""
         sequence_number: str = read["SequenceNumber"]
         partition_key: str = read["PartitionKey"]
         data: bytes = read["Data"]
@@ -96,7 +96,7 @@ class EventForm:
 
 
 def count_that_fits(records: Iterable[Record]) -> int:
-    """Return how many of the first records one event can hold, 0 when not even the first fits."""
+    """Return how many of the first records one event can hold, 0 if not even the first fits."""
     # The last record has no comma.
     size = _FRAME_BYTES - len(",")
     count = 0

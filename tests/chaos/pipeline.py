@@ -6,8 +6,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
-from doubles.event_source.record import EventForm, Record
+from doubles.event_source import (
+    EventForm,
+    EventSourceMapping,
+    Invocation,
+    Outcome,
+    Record,
+    Returned,
+    StreamPoller,
+)
 from tests.chaos.audit import Audit, rows_of
 from tests.chaos.functions import Functions
 from tests.chaos.platform import Function
@@ -39,7 +46,7 @@ class Pipeline:
             the first time, before anything was replayed.
         resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
         garbage: undecodable records that were put on the stream.
-        lost_batches: records that the event source gave up, which it never must.
+        lost_batches: batches that expired before they were settled, which must never happen.
     """
 
     def __init__(self, world: World, functions: Functions) -> None:
@@ -64,20 +71,17 @@ class Pipeline:
         self._draining = 0
         self._redriving = True
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
-        self._mapping = Mapping(
+        self._mapping = EventSourceMapping(
             event_source_arn=summary["StreamARN"],
-            starting_position="TRIM_HORIZON",
             batch_size=schedule.setup.batch_size,
             maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
-            report_batch_item_failures=True,
         )
         self._poller = StreamPoller(
             world.stream,
             self._mapping,
             children_wait=schedule.setup.children_wait,
             borders=self._border,
-            on_failure=self._gave_up,
-            new_id=lambda: "request",
+            on_expired=self._expired,
         )
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
@@ -244,9 +248,9 @@ class Pipeline:
             return chances.randint(1, len(records))
         return len(records)
 
-    def _gave_up(self, failure: Any) -> None:
+    def _expired(self, records: Sequence[Record]) -> None:
         self.lost_batches += 1
-        self._simulation.note(f"the event source gave up {len(failure.records)} records: {failure.condition}")
+        self._simulation.note(f"{len(records)} records expired before they were settled")
 
     # The overflow queue's mapping
 

@@ -1,4 +1,4 @@
-"""Whatever happens, with endless retries every record is sent until it is reported as done, in order, none skipped."""
+"""Whatever happens, every record is sent until it is reported as done, in order, and none is skipped."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from doubles.event_source import Invocation, Outcome, Raised, Returned, Throttled, TimedOut
+from doubles.event_source import Invocation, Outcome, Raised, Returned, TimedOut
 from doubles.kinesis import HASH_KEYS
 from tests.support.event_source import Bench
 
 HASHES = st.integers(0, 15).map(lambda sixteenth: sixteenth * (HASH_KEYS // 16))
-# How an invocation ends: with the places of the records that it reports, none for success, or as a whole.
+# How an invocation ends: with the places of the records that it reports (none for success), or as a whole.
 ENDINGS = st.sets(st.integers(0, 3), max_size=2) | st.sampled_from(
-    [Raised(), TimedOut(), Throttled(), Returned({"batchItemFailures": [{"itemIdentifier": ""}]})]
+    [Raised(), TimedOut(), Returned({"batchItemFailures": [{"itemIdentifier": ""}]})]
 )
 SECONDS = st.sampled_from([0, 0, 1, 60, 400])
 
@@ -25,11 +25,10 @@ class EventSourceMachine(RuleBasedStateMachine):
         shards=st.integers(1, 3),
         batch_size=st.integers(1, 5),
         window=st.sampled_from([0, 5]),
-        bisect=st.booleans(),
         takes=st.none() | st.lists(st.integers(0, 5), min_size=1, max_size=7),
     )
-    def begin(self, shards: int, batch_size: int, window: int, bisect: Any, takes: list[int] | None) -> None:
-        """Make the stream and its mapping."""
+    def begin(self, shards: int, batch_size: int, window: int, takes: list[int] | None) -> None:
+        """Create the stream and its poller."""
         self.bench = Bench(shards=shards)
         self.batch_size = batch_size
         options: dict[str, Any] = {}
@@ -42,18 +41,14 @@ class EventSourceMachine(RuleBasedStateMachine):
 
             options["borders"] = borders
         self.poller = self.bench.poller(
-            options=options,
-            batch_size=batch_size,
-            maximum_batching_window_seconds=window,
-            bisect_batch_on_function_error=bisect,
-            report_batch_item_failures=True,
+            options=options, batch_size=batch_size, maximum_batching_window_seconds=window
         )
         self.numbers: dict[str, list[str]] = {}
         self.settled: dict[str, int] = {}
         self.under_way: list[Invocation] = []
 
     def shards(self, *, opened: bool = False) -> list[dict[str, Any]]:
-        """Return the shards, or the open ones."""
+        """Return the shards, or only the open ones."""
         shards: list[dict[str, Any]] = self.bench.client.list_shards(StreamName="s")["Shards"]
         return [
             shard
@@ -62,11 +57,11 @@ class EventSourceMachine(RuleBasedStateMachine):
         ]
 
     def is_settled(self, shard_id: str) -> bool:
-        """Whether everything on a shard was reported as done."""
+        """Return whether everything on a shard was reported as done."""
         return self.settled.get(shard_id, 0) == len(self.numbers.get(shard_id, []))
 
     def poll(self) -> None:
-        """Take the next invocation and check that it is one that may come now."""
+        """Take the next invocation and check that it may come now."""
         invocation = self.poller.poll(self.bench.now)
         if invocation is None:
             return
@@ -82,7 +77,7 @@ class EventSourceMachine(RuleBasedStateMachine):
         self.under_way.append(invocation)
 
     def end(self, ending: set[int] | Outcome) -> None:
-        """End the invocation that has been under way for longest."""
+        """End the oldest invocation under way."""
         invocation = self.under_way.pop(0)
         numbers = invocation.sequence_numbers
         settled = 0
@@ -110,7 +105,7 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @rule(steps=st.lists(st.tuples(SECONDS, ENDINGS), min_size=1, max_size=6))
     def work(self, steps: list[tuple[float, Any]]) -> None:
-        """Let time pass, also more than an iterator lives, and end one invocation after the other."""
+        """Let time pass, sometimes longer than an iterator lives, and end one invocation after the other."""
         for seconds, ending in steps:
             self.bench.now += seconds
             self.poll()
@@ -119,7 +114,7 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @rule(hash_key=HASHES)
     def split(self, hash_key: int) -> None:
-        """Split the shard that has this hash key, at it."""
+        """Split a shard at a hash key."""
         for shard in self.shards(opened=True):
             start, end = (int(shard["HashKeyRange"][f"{name}HashKey"]) for name in ("Starting", "Ending"))
             if start < hash_key <= end and len(self.shards()) < 12:
@@ -154,12 +149,12 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_when_it_says(self) -> None:
-        """Nothing that waiting brings is further away than the longest wait."""
+        """The next batch is never further away than the longest wait."""
         if hasattr(self, "poller"):
             assert self.poller.ready_at == float("inf") or self.poller.ready_at <= self.bench.now + 60
 
     def teardown(self) -> None:
-        """Let the function succeed from now on: everything that was put is settled in the end."""
+        """Let the function succeed from now on; everything that was put is settled in the end."""
         if not hasattr(self, "poller"):
             return
         while self.under_way:
@@ -173,7 +168,7 @@ class EventSourceMachine(RuleBasedStateMachine):
             else:
                 self.bench.now += 60
         assert [shard_id for shard_id in self.numbers if not self.is_settled(shard_id)] == []
-        assert self.bench.failed == []
+        assert self.bench.expired == []
 
 
 EventSourceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
