@@ -1,4 +1,4 @@
-"""What the worker does side by side, done one after the other: for clocks that know one thread alone."""
+"""An executor for clocks that know a single thread: what the worker does in parallel happens in sequence."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class InlineExecutor:
-    """An executor that does each job when its result is waited for."""
+    """An executor that runs each job when its result is waited for."""
 
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], Any]] = deque()
@@ -19,9 +19,9 @@ class InlineExecutor:
             self._jobs.popleft()()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Put the job at the end of the line."""
+        """Queue a job."""
         self._jobs.append(job)
 
     def wait(self, seconds: float) -> Any | None:  # noqa: ARG002 -- the executor's signature
-        """Do the job at the head of the line and return what it returns."""
+        """Run the next job and return its result."""
         return self._jobs.popleft()() if self._jobs else None

@@ -17,7 +17,7 @@ from moto import mock_aws
 from redis import Redis
 from rich.console import Console
 
-from doubles.clock import SimulatedClock
+from doubles.clock import ManualClock
 from doubles.treasure_data import Fault, Kind, Settings, TreasureData
 from local import valkey
 from local.simulation import STREAM, Simulation
@@ -70,7 +70,7 @@ class Story:
         accepted: ids of accepted events by database and table.
     """
 
-    clock: SimulatedClock
+    clock: ManualClock
     simulation: Simulation
     td: TreasureData
     heard: _Heard
@@ -128,7 +128,7 @@ class Story:
 @contextmanager
 def story() -> Iterator[Story]:
     """Build everything, and take it down afterwards."""
-    clock = SimulatedClock(_EVENING)
+    clock = ManualClock(_EVENING)
     with tempfile.TemporaryDirectory(prefix="sluice-outage-") as folder, mock_aws():
         server, port = valkey.start(Path(folder), is_quiet=True)
         try:

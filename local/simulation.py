@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import requests
 
-from doubles.clock import SimulatedClock
+from doubles.clock import ManualClock
 from doubles.event_source import EventSourceMapping, Returned, StreamPoller
 from doubles.inline_executor import InlineExecutor
 from doubles.kinesis import MemoryKinesis
@@ -100,7 +100,7 @@ class Simulation:
     """
 
     def __init__(
-        self, clock: SimulatedClock, redis: Any, td: TreasureData, journal: Journal, shards: int = 2
+        self, clock: ManualClock, redis: Any, td: TreasureData, journal: Journal, shards: int = 2
     ) -> None:
         self._clock = clock
         self.kinesis = MemoryKinesis(clock.now)
@@ -189,7 +189,7 @@ class Simulation:
                 self._poller.complete(invocation, outcome, self._clock.now())
 
 
-def _client(td: TreasureData, clock: SimulatedClock) -> Client:
+def _client(td: TreasureData, clock: ManualClock) -> Client:
     session = requests.Session()
     session.trust_env = False
     session.mount("https://", InProcess(td.handle, clock))

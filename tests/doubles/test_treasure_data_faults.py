@@ -17,6 +17,7 @@ import pytest
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from doubles.clock import START, ManualClock
 from doubles.treasure_data import (
     Action,
     Fault,
@@ -31,7 +32,7 @@ from doubles.treasure_data import (
     TreasureData,
 )
 from shared.clock import SystemClock
-from tests.support.treasure_data import AUTHORIZED, START, ManualClock, call, import_body, put, with_tables
+from tests.support.treasure_data import AUTHORIZED, call, import_body, put, with_tables
 
 ROW = {"time": 1_700_000_000, "event_id": "e-1"}
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"

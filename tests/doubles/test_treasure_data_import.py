@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.clock import START, ManualClock
 from doubles.treasure_data import API_KEY, Fault, Kind, Request, Settings, TreasureData
-from tests.support.treasure_data import AUTHORIZED, START, ManualClock, call, import_body, put, with_tables
+from tests.support.treasure_data import AUTHORIZED, call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
 ROW = {"time": 1_700_000_000, "event_id": "e-1"}

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.clock import START, ManualClock
 from doubles.treasure_data import QueryError, Settings, TreasureData, query_tables
-from tests.support.treasure_data import START, ManualClock, call, put, with_tables
+from tests.support.treasure_data import call, put, with_tables
 
 ROWS = [
     {"time": 1_700_000_000, "event_id": "it's", "n": 1},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doubles.clock import ManualClock
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -14,7 +15,7 @@ from ingest.refusal import ANSWERS
 from ingest.stream import Stream
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
-from tests.support.ingest import ManualClock, Reports, Secrets
+from tests.support.ingest import START, Reports, Secrets
 
 SLOWEST_MS = 20.0
 """How long 99 of 100 requests may take at most."""
@@ -76,7 +77,13 @@ class Report:
 
 def run(count: int, seed: int, texts: list[str]) -> Report:
     """Hand `count` requests to an ingest."""
-    inputs, report, journal, clock, sink = Inputs(seed, texts), Report(), _Faults(), ManualClock(), _Sink()
+    inputs, report, journal, clock, sink = (
+        Inputs(seed, texts),
+        Report(),
+        _Faults(),
+        ManualClock(START),
+        _Sink(),
+    )
     settings = IngestSettings(
         "events", "queue", "keys", ("https://www.shop.example",), redirect_hosts=("www.shop.example",)
     )

@@ -10,8 +10,9 @@ from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
 from ingest.journal import METRICS, QUIET_SECONDS, PowertoolsJournal
-from tests.support.ingest import KEY, ManualClock, Site, http_event
+from tests.support.ingest import KEY, START, Site, http_event
 
 _serial = count()
 
@@ -22,7 +23,7 @@ class Sink:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self._log = io.StringIO()
-        self.clock = ManualClock()
+        self.clock = ManualClock(START)
         # Python keeps a logger for each name, and Powertools its first stream.
         logger = Logger(service=f"test {next(_serial)}", stream=self._log, level="INFO")
         metrics = EphemeralMetrics(namespace="Sluice", service="ingest")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from ops.doubling import refuse
 from ops.failure import Failure
@@ -12,7 +13,6 @@ from ops.replay import Replay, Stretch
 from ops.stream import Border, Stream
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from tests.support.sluice import Sluice, until
-from tests.support.treasure_data import START
 from worker.forced import Forced
 from worker.span import Kind as AsideKind
 

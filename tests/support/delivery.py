@@ -11,6 +11,7 @@ import msgpack
 import requests
 from botocore.exceptions import ConnectionClosedError
 
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.inline_executor import InlineExecutor
 from doubles.kinesis import MemoryKinesis
@@ -21,7 +22,6 @@ from doubles.treasure_data.settings import Settings as TreasureDataSettings
 from shared import accounts
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
-from tests.support.treasure_data import ManualClock
 from worker.accounts import Directory
 from worker.aside import Aside
 from worker.breaker import Breakers

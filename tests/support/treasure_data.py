@@ -9,22 +9,6 @@ import msgpack
 from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 
 AUTHORIZED = {"Authorization": f"TD1 {API_KEY}"}
-START = 1_700_000_000.0
-
-
-class ManualClock:
-    """A clock that moves only when someone sleeps on it, from START on."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        """Move on by that many seconds."""
-        self.time += seconds
 
 
 def import_body(rows: Iterable[object]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from doubles.clock import ManualClock
 from doubles.redis import MemoryRedis
 from local.valkey import find_server
 from shared import accounts
@@ -18,7 +19,6 @@ from shared.accounts import Account
 from tests.support.delivery import CollectedJournal
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.tls_front import TlsFront
-from tests.support.treasure_data import ManualClock
 from worker.accounts import INVALID, UNKNOWN, Directory
 from worker.redis_client import connect
 from worker.secret import SecretUnavailableError

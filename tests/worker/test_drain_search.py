@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from doubles.clock import START, ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.envelope import Envelope, TableRows
 from tests.support.overflow import (
@@ -17,7 +18,6 @@ from tests.support.overflow import (
     stream,
     timeout,
 )
-from tests.support.treasure_data import START, ManualClock
 from worker.search import Identity, Search, Sought, hash_key, identity_of
 
 IDENTITY = Identity("shop", "r1")

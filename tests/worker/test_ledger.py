@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 from moto import mock_aws
 
+from doubles.clock import START, ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from tests.support.delivery import CollectedJournal, Meddled, lose_answer
-from tests.support.treasure_data import START, ManualClock
 from worker.ledger import Ledger, LedgerUnavailableError, OpenBreaker
 from worker.span import SECONDS_KEPT, Cut, Entry, Span, State
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from tests.support.treasure_data import ManualClock
+from doubles.clock import ManualClock
 from worker.secret import Secret, SecretUnavailableError
 
 
