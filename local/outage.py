@@ -161,7 +161,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         return told.found() == {place: Counter(ids) for place, ids in told.accepted.items()}
 
     down, up = start + _HOUR, start + 4 * _HOUR
-    told.td.faults.add(Fault(kind=Kind.STATUS, status=503, begin=down, end=up))  # type: ignore[attr-defined]  # Faults
+    told.td.faults.add(Fault(kind=Kind.STATUS, status=503, begin=down, end=up))
     told.open_gates(until=start + 5 * _HOUR)
 
     say(f"{screen.utc(start)}  Events flow.")

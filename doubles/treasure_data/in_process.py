@@ -1,4 +1,4 @@
-"""The stand-in under the real requests library, without sockets: for tests, and for clocks that are not the machine's."""
+"""The double under the real requests library, without sockets, for clocks other than the machine's."""
 
 import errno
 import math
@@ -29,11 +29,11 @@ from shared.clock import Clock, SystemClock
 class InProcess(HTTPAdapter):
     """A transport of requests: `session.mount("http://", InProcess(td.handle, clock))`, and `https://` likewise.
 
-    Only urllib3's connections are replaced; so what is raised and returned is what requests makes of them. A client that
-    would wait makes the clock sleep for as long. A request without a time-out that would wait for ever is a RuntimeError.
+    Only urllib3's connections are replaced, so that errors and responses are those of requests. When a client would
+    wait, the clock sleeps for as long. A request without a time-out that would wait for ever is a RuntimeError.
 
     Args:
-        handle: what answers a request.
+        handle: answers a request.
         clock: sleeps.
     """
 
@@ -50,7 +50,7 @@ class InProcess(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - requests' signature
         cert: object = None,  # noqa: ARG002 - requests' signature
     ) -> HTTPConnectionPool:
-        """Return what urllib3 would call a pool of connections to the request's host."""
+        """Return urllib3's pool of connections to the request's host."""
         host = urlsplit(request.url or "").hostname or ""
         if host not in self._hosts:
             self._hosts[host] = _Connections(host, self._handle, self._clock)
@@ -63,7 +63,7 @@ class _Connections(HTTPConnectionPool):
         self._handle = handle
         self._clock = clock
 
-    def urlopen(  # type: ignore[override]  # of urllib3's many parameters requests gives these
+    def urlopen(  # type: ignore[override]  # requests passes only these of urllib3's parameters
         self,
         *,
         method: str,
@@ -103,7 +103,7 @@ class _Connections(HTTPConnectionPool):
         return ConnectTimeoutError(connection, message)
 
     def _outlasts(self, delay: float, patience: object) -> bool:
-        """Sleep for a delay, or for the client's patience if that ends first, and tell whether it did."""
+        """Sleep for a delay, or for the client's patience if that ends first; return whether it did."""
         limit = patience if isinstance(patience, int | float) else math.inf
         seconds = min(delay, limit)
         if seconds == math.inf:
@@ -114,4 +114,4 @@ class _Connections(HTTPConnectionPool):
 
 
 def _system_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))  # Python makes it the number's own subclass
+    return OSError(number, os.strerror(number))  # Python returns the number's own subclass

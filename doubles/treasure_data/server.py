@@ -1,4 +1,4 @@
-"""The stand-in behind real sockets: HTTP/1.1 with kept connections, and connections that end as a fault says."""
+"""The double behind real sockets: HTTP/1.1 with persistent connections, and connections that end as a fault says."""
 
 import socket
 import struct
@@ -11,19 +11,19 @@ from threading import TIMEOUT_MAX, Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from doubles.treasure_data.exchange import Drop, Request, Response, error
+from doubles.treasure_data.exchange import Drop, Request, Response
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
 class Server:
-    """A server on the loopback interface, from its construction; a context manager that stops it.
+    """A server on the loopback interface that listens from its construction on; a context manager that stops it.
 
-    A socket that listens cannot refuse one request's connection: the drops `refuse` and `unreachable` reset it. Stop the
-    server for the real thing.
+    A listening socket cannot refuse the connection of one request, so that the drops `refuse` and `unreachable` reset
+    it. Stop the server for a real refusal.
 
     Args:
-        handle: what answers a request; it is called from many threads.
+        handle: answers a request; called from many threads.
         port: the port, or 0 for a free one.
         host: the address to listen at.
     """
@@ -44,7 +44,7 @@ class Server:
         return f"http://{self._listener.address[0]}:{self.port}"
 
     def stop(self) -> None:
-        """Stop listening, end all connections, and wait until their threads are through."""
+        """Stop listening, end all connections, and wait until their threads have ended."""
         self._listener.shutdown()
         self._listener.end_connections()
         self._listener.server_close()
@@ -88,11 +88,11 @@ class _Listener(ThreadingMixIn, TCPServer):
         for connection in tuple(self._connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has just ended by itself
+            except OSError:  # it has just ended
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # an OSError is a client that went away
+        if not isinstance(sys.exception(), OSError):  # an OSError is a client that disconnected
             super().handle_error(request, client_address)
 
 
@@ -102,16 +102,12 @@ class _Connection(BaseHTTPRequestHandler):
     server: _Listener
 
     def answer(self) -> None:
-        if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            self._send(error(411, "the stand-in reads bodies with a Content-Length only"))
-            return
         request = Request(self.command, self.path, dict(self.headers.items()), self._body)
         response = self.server.answer(request)
         if response.delay:
             self.server.stopping.wait(min(response.delay, TIMEOUT_MAX))
         if response.drop in (None, Drop.CLOSE):
-            request.body  # noqa: B018 - what is left unread would be taken for the next request
+            request.body  # noqa: B018 -- an unread body would be taken for the next request
         if response.drop is None and not self.server.stopping.is_set():
             self._send(response)
         else:
@@ -120,13 +116,13 @@ class _Connection(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - http.server's names
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what arrives can be looked at under `/-/`."""
+        """Log nothing: `/-/` shows what arrived."""
 
     def _body(self) -> bytes:
         length = int(self.headers.get("Content-Length", "0"))
         body = self.rfile.read(length)
         if len(body) < length:
-            raise ConnectionAbortedError("the client went away in the middle of a body")
+            raise ConnectionAbortedError("the client disconnected in the middle of a body")
         return body
 
     def _send(self, response: Response) -> None:

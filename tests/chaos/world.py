@@ -127,7 +127,7 @@ class World:
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        self.table = MemoryDynamoDB()
+        self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(
             TableName=TABLE,
             KeySchema=[
@@ -147,7 +147,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
-            faults=clients.TdTroubles(self.effects),
+            fault_source=clients.TdTroubles(self.effects),
         )
         self.accounts = {name: Account(database) for name, database in setup.databases}
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
@@ -199,7 +199,6 @@ class World:
         self.td.close()
 
     def _set_tables_up(self) -> None:
-        from doubles.treasure_data import Request
         from tests.chaos.traffic import TABLES
 
         if not self.schedule.setup.may_query:
@@ -207,12 +206,8 @@ class World:
         if not self.schedule.setup.tables_exist:
             self.trouble.count(Kind.TD_TABLE_MISSING)
             return
-        headers = {"Authorization": f"TD1 {API_KEY}"}
         for database in sorted({account.database for account in self.accounts.values()}):
-            paths = [f"database/create/{database}", *(f"table/create/{database}/{t}/log" for t in TABLES)]
-            for path in paths:
-                # before anything goes wrong
-                self.td._api.answer(Request("POST", f"/v3/{path}", headers), self.td.settings, START)
+            self.td.create(database, *TABLES)
 
     def open(self, window: Window) -> None:
         """Let trouble strike in a window, and change for its time what it changes."""

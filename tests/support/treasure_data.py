@@ -1,8 +1,9 @@
-"""What the tests of the Treasure Data stand-in share."""
+"""Requests to the double of Treasure Data, for tests."""
 
 import gzip
 from collections.abc import Iterable
 from typing import Any
+from uuid import uuid4
 
 import msgpack
 
@@ -29,7 +30,6 @@ def with_tables(td: TreasureData, *tables: str) -> TreasureData:
 
 
 def put(td: TreasureData, table: str, rows: Iterable[Any], unique_id: str | None = None) -> Response:
-    """Import rows into a table, named as database.table."""
-    verb, infix = ("import", "") if unique_id is None else ("import_with_id", f"/{unique_id}")
-    target = f"/v3/table/{verb}/{table.replace('.', '/')}{infix}/msgpack.gz"
+    """Import rows into a table, named as database.table, under an id or one that was never used before."""
+    target = f"/v3/table/import_with_id/{table.replace('.', '/')}/{unique_id or uuid4().hex}/msgpack.gz"
     return call(td, "PUT", target, import_body(rows))
