@@ -127,7 +127,7 @@ def serve(
     options: argparse.Namespace,
 ) -> None:
     """Put the function behind what calls it, and behind Lambda's own API, with which people call it."""
-    api = InvocationApi(function.name, invoke).start()
+    api = InvocationApi(function.name, invoke)
     if function is WORKER:
         serve_worker(load(function), lifeline, made, options.window, api.url)
     elif function is REDRIVE:

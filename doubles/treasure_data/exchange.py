@@ -56,7 +56,9 @@ class Request:
     def segments(self) -> tuple[str, ...]:
         """The path's segments, each decoded by itself, so that `%2F` stays within its segment."""
         path = self.target.partition("?")[0]
-        return tuple(unquote(segment) for segment in path.removeprefix("/").split("/"))
+        return tuple(
+            unquote(segment) for segment in path.lstrip("/").split("/")
+        )  # td-client sends two slashes
 
     @cached_property
     def query(self) -> dict[str, str]:
