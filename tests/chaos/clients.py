@@ -286,7 +286,7 @@ class Redis:
         self._effects = effects
         self._view = Reachable(server, effects)
 
-    def pipeline(self, transaction: bool = True) -> MemoryPipeline:  # noqa: FBT002 -- redis-py's signature
+    def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
         """Return a pipeline that is one effect when it executes."""
         if transaction:
             return self._server.pipeline()
@@ -335,10 +335,10 @@ class _Pipeline(MemoryPipeline):
         super().__init__(server)
         self._effect = effect
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT002 -- redis-py's signature
+    def execute(self, *, raise_on_error: bool = True) -> list[Any]:
         """Answer all commands in one effect."""
         run = super().execute
-        answers: list[Any] = self._effect("pipeline", lambda: run(raise_on_error))
+        answers: list[Any] = self._effect("pipeline", lambda: run(raise_on_error=raise_on_error))
         return answers
 
 

@@ -266,7 +266,13 @@ class Pipeline:
             return
         queue, url = self.world.queue, self.world.queue_url
         most = self._chance.choice((1, 10, 1000))
-        messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=most).get("Messages", [])
+        messages: list[dict[str, Any]] = []
+        while len(messages) < most:  # the mapping collects what SQS returns ten at a time
+            wanted = min(most - len(messages), 10)
+            received = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=wanted).get("Messages")
+            if not received:
+                break
+            messages += received
         if not messages:
             return
         if self._trouble.strike(Kind.SQS_TWICE):
