@@ -315,7 +315,7 @@ def _filter(request: Mapping[str, Any], *others: Compiled[Any]) -> Callable[[Ite
 
 
 def _selection(
-    terms: tuple[expressions.KeyTerm, ...], schema: Schema, names: Names, values: Values
+    terms: list[expressions.KeyTerm], schema: Schema, names: Names, values: Values
 ) -> tuple[Any, str, Any]:
     """Return the partition's value, then the comparator and value for the sort key, if any."""
     by_name = {resolve(name, names): (operator, values[value]) for name, operator, value in terms}
