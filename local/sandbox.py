@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source import EventSource, EventSourceMapping
+from doubles.event_source import EventSource, EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
@@ -74,15 +74,14 @@ def serve_worker(
         event_source_arn=made.stream_arn, batch_size=5000, maximum_batching_window_seconds=window
     )
     source = EventSource(
-        made.client("kinesis"),
-        mapping,
+        StreamPoller(made.client("kinesis"), mapping, discovery_seconds=5),
         handler,
         clock=SystemClock(),
         timeout_seconds=WORKER.timeout,
         function_name=WORKER.name,
         memory_limit_in_mb=WORKER.memory,
     )
-    source.start()
+    threading.Thread(target=source.run, args=(threading.Event(),), name="event source", daemon=True).start()
     lifeline.ready(invoke=invoked_at)
     lifeline.wait()
 
