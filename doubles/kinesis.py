@@ -17,6 +17,8 @@ from hashlib import md5
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
+
 from doubles.aws_errors import Exceptions, client_error
 
 HASH_KEYS = 1 << 128
@@ -61,6 +63,10 @@ class _Shard:
         parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), self.parents, strict=False))
         keys = {"StartingHashKey": str(self.first_hash), "EndingHashKey": str(self.last_hash)}
         return {"ShardId": self.shard_id, "HashKeyRange": keys, "SequenceNumberRange": numbers} | parents
+
+
+def _invalid(operation: str, message: str) -> ClientError:
+    return client_error("InvalidArgumentException", operation, message)
 
 
 @dataclass(slots=True)
@@ -109,11 +115,7 @@ class MemoryKinesis:
         self._issued = _FIRST_NUMBER
 
     def create_stream(self, *, StreamName: str, ShardCount: int = 1) -> dict[str, Any]:
-        """Create a stream that is ACTIVE at once.
-
-        Raises:
-            ClientError: ResourceInUseException if the name is taken.
-        """
+        """Create a stream that is ACTIVE at once."""
         if StreamName in self._streams:
             raise client_error(
                 "ResourceInUseException", "CreateStream", f"Stream {StreamName} already exists."
@@ -147,7 +149,7 @@ class MemoryKinesis:
         stream = self._stream(operation, StreamName)
         if not max(24, stream.retention_hours) <= RetentionPeriodHours <= 8760:
             message = f"Invalid retention: {RetentionPeriodHours} hours"
-            raise client_error("InvalidArgumentException", operation, message)
+            raise _invalid(operation, message)
         self._expire(stream)
         stream.retention_hours = RetentionPeriodHours
         return {}
@@ -167,17 +169,13 @@ class MemoryKinesis:
         return answer
 
     def split_shard(self, *, StreamName: str, ShardToSplit: str, NewStartingHashKey: str) -> dict[str, Any]:
-        """Close a shard and open two children, the second from `NewStartingHashKey` on.
-
-        Raises:
-            ClientError: InvalidArgumentException if the key is not inside the shard or the shard is closed.
-        """
+        """Close a shard and open two children, the second from `NewStartingHashKey` on."""
         stream = self._stream("SplitShard", StreamName)
         shard = self._open_shard("SplitShard", stream, ShardToSplit)
         border = int(NewStartingHashKey)
         if not shard.first_hash < border <= shard.last_hash:
             message = f"NewStartingHashKey {border} is not inside shard {ShardToSplit}"
-            raise client_error("InvalidArgumentException", "SplitShard", message)
+            raise _invalid("SplitShard", message)
         self._close(shard)
         self._add_shard(stream, shard.first_hash, border - 1, shard.shard_id)
         self._add_shard(stream, border, shard.last_hash, shard.shard_id)
@@ -187,18 +185,14 @@ class MemoryKinesis:
     def merge_shards(
         self, *, StreamName: str, ShardToMerge: str, AdjacentShardToMerge: str
     ) -> dict[str, Any]:
-        """Close two neighbours and open one child of both.
-
-        Raises:
-            ClientError: InvalidArgumentException if they are not neighbours or one is closed.
-        """
+        """Close two neighbours and open one child of both."""
         stream = self._stream("MergeShards", StreamName)
         one = self._open_shard("MergeShards", stream, ShardToMerge)
         other = self._open_shard("MergeShards", stream, AdjacentShardToMerge)
         low, high = sorted((one, other), key=attrgetter("first_hash"))
         if low.last_hash + 1 != high.first_hash:
             message = f"Shards {ShardToMerge} and {AdjacentShardToMerge} are not adjacent"
-            raise client_error("InvalidArgumentException", "MergeShards", message)
+            raise _invalid("MergeShards", message)
         self._close(low)
         self._close(high)
         self._add_shard(stream, low.first_hash, high.last_hash, one.shard_id, other.shard_id)
@@ -208,23 +202,14 @@ class MemoryKinesis:
     def put_record(
         self, *, StreamName: str, Data: bytes, PartitionKey: str, ExplicitHashKey: str | None = None
     ) -> dict[str, Any]:
-        """Append one record; return its `ShardId` and `SequenceNumber`.
-
-        Raises:
-            ClientError: ValidationException for a record too large, InvalidArgumentException for a bad hash key.
-        """
+        """Append one record; return its `ShardId` and `SequenceNumber`."""
         stream = self._stream("PutRecord", StreamName)
         self._check("PutRecord", Data, PartitionKey)
         hash_key = self._hash("PutRecord", PartitionKey, ExplicitHashKey)
         return self._append(stream, Data, PartitionKey, hash_key)
 
     def put_records(self, *, StreamName: str, Records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Append up to 500 records of 10 MiB with their keys: all of them, or none if it raises.
-
-        Raises:
-            ClientError: ValidationException for too many or too large records, InvalidArgumentException for more than
-                10 MiB.
-        """
+        """Append up to 500 records of 10 MiB with their keys: all of them, or none if it raises."""
         stream = self._stream("PutRecords", StreamName)
         if not 1 <= len(Records) <= _PUT_RECORDS:
             message = (
@@ -234,7 +219,7 @@ class MemoryKinesis:
         for entry in Records:
             self._check("PutRecords", entry["Data"], entry["PartitionKey"])
         if sum(len(entry["Data"]) + len(entry["PartitionKey"].encode()) for entry in Records) > _PUT_BYTES:
-            raise client_error("InvalidArgumentException", "PutRecords", "Records size exceeds 10 MiB limit")
+            raise _invalid("PutRecords", "Records size exceeds 10 MiB limit")
         hash_keys = [
             self._hash("PutRecords", entry["PartitionKey"], entry.get("ExplicitHashKey")) for entry in Records
         ]
@@ -253,12 +238,7 @@ class MemoryKinesis:
         StartingSequenceNumber: str | None = None,
         Timestamp: datetime | float | None = None,
     ) -> dict[str, Any]:
-        """Return a `ShardIterator`, usable for five minutes.
-
-        Raises:
-            ClientError: ResourceNotFoundException for an unknown shard, InvalidArgumentException if a sequence number
-                or time that the type needs is missing or cannot be the shard's.
-        """
+        """Return a `ShardIterator`, usable for five minutes."""
         operation = "GetShardIterator"
         stream = self._stream(operation, StreamName)
         shard = self._shard(operation, stream, ShardId)
@@ -276,19 +256,14 @@ class MemoryKinesis:
                 after = shard.records[index].number - 1 if index < len(shard.records) else self._issued
             case _:
                 message = f"Invalid ShardIteratorType: {ShardIteratorType}"
-                raise client_error("InvalidArgumentException", operation, message)
+                raise _invalid(operation, message)
         return {"ShardIterator": self._iterator(StreamName, ShardId, after)}
 
     def get_records(self, *, ShardIterator: str, Limit: int = 10_000) -> dict[str, Any]:
-        """Return up to `Limit` records and 10 MiB, and the next iterator unless a closed shard ends there.
-
-        Raises:
-            ClientError: ExpiredIteratorException after five minutes, InvalidArgumentException for an iterator that is
-                not ours or a `Limit` outside 1 … 10,000.
-        """
+        """Return up to `Limit` records and 10 MiB, and the next iterator unless a closed shard ends there."""
         operation = "GetRecords"
         if not 1 <= Limit <= 10_000:
-            raise client_error("InvalidArgumentException", operation, f"Limit {Limit} is outside 1 … 10000")
+            raise _invalid(operation, f"Limit {Limit} is outside 1 … 10000")
         name, shard_id, after, issued_at = self._read_iterator(ShardIterator)
         now = self._now()
         if now > issued_at + ITERATOR_SECONDS:
@@ -344,7 +319,7 @@ class MemoryKinesis:
         shard = self._shard(operation, stream, shard_id)
         if shard.ending is not None:
             message = f"Shard {shard_id} has already been merged or split"
-            raise client_error("InvalidArgumentException", operation, message)
+            raise _invalid(operation, message)
         return shard
 
     def _add_shard(self, stream: _Stream, first_hash: int, last_hash: int, *parents: str) -> None:
@@ -372,7 +347,7 @@ class MemoryKinesis:
         if explicit is None:
             return int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
         if not explicit.isdecimal() or int(explicit) >= HASH_KEYS:
-            raise client_error("InvalidArgumentException", operation, f"Invalid ExplicitHashKey: {explicit}")
+            raise _invalid(operation, f"Invalid ExplicitHashKey: {explicit}")
         return int(explicit)
 
     def _append(self, stream: _Stream, data: bytes, partition_key: str, hash_key: int) -> dict[str, Any]:
@@ -393,7 +368,7 @@ class MemoryKinesis:
             message = (
                 f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.shard_id} is invalid"
             )
-            raise client_error("InvalidArgumentException", "GetShardIterator", message)
+            raise _invalid("GetShardIterator", message)
         return number
 
     def _iterator(self, name: str, shard_id: str, after: int) -> str:
@@ -405,7 +380,7 @@ class MemoryKinesis:
             return name, shard_id, int(after), float(issued_at)
         except ValueError:
             message = "Invalid ShardIterator."
-            raise client_error("InvalidArgumentException", "GetRecords", message) from None
+            raise _invalid("GetRecords", message) from None
 
     def _expire(self, stream: _Stream) -> None:
         horizon = self._now() - stream.retention_hours * 3600

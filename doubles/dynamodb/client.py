@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from doubles.aws_errors import Exceptions, check_members, client_error
 from doubles.dynamodb import expressions, partiql
-from doubles.dynamodb.expressions import Compiled, Item, Names, Value, Values, compare_key, resolve
+from doubles.dynamodb.expressions import Item, Names, Parsed, Value, Values, compare_key, resolve
 from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
 from doubles.dynamodb.table import Schema, Table
 
@@ -251,18 +251,18 @@ def _plain(value: Any) -> Any:
     return [_plain(member) for member in value] if isinstance(value, list) else value
 
 
-def _placeholders(request: Mapping[str, Any], *used: Compiled[Any]) -> tuple[Names, Values]:
+def _placeholders(request: Mapping[str, Any], *used: Parsed[Any]) -> tuple[Names, Values]:
     """Return names and values. Raise unless the expressions use exactly these."""
     names: Names = request.get("ExpressionAttributeNames", _EMPTY)
     values: Values = request.get("ExpressionAttributeValues", _EMPTY)
-    wanted = set[str]().union(*(one.names | one.values for one in used))
+    wanted = set[str]().union(*(one.placeholders for one in used))
     if difference := (names.keys() | values.keys()) ^ wanted:
         raise ValueError(f"Value provided unused in expressions, or used and not defined: {difference}")
     return names, values
 
 
 def _check_condition(
-    item: Item | None, request: Mapping[str, Any], operation: str, *others: Compiled[Any]
+    item: Item | None, request: Mapping[str, Any], operation: str, *others: Parsed[Any]
 ) -> None:
     """Raise unless the request's condition holds."""
     text = request.get("ConditionExpression")
@@ -275,7 +275,7 @@ def _check_condition(
         raise client_error("ConditionalCheckFailedException", operation, message, **members)
 
 
-def _filter(request: Mapping[str, Any], *others: Compiled[Any]) -> Callable[[Item], bool]:
+def _filter(request: Mapping[str, Any], *others: Parsed[Any]) -> Callable[[Item], bool]:
     """Return the request's filter."""
     text = request.get("FilterExpression")
     used = () if text is None else (expressions.condition(text, "FilterExpression"),)
@@ -302,11 +302,10 @@ def _selection(
 def _updated(item: Item, schema: Schema, update: expressions.Update, request: Mapping[str, Any]) -> Item:
     names = request.get("ExpressionAttributeNames", _EMPTY)
     values = request.get("ExpressionAttributeValues", _EMPTY)
-    # every operand reads the item as it was
-    sets = {resolve(name, names): operand(item, names, values) for name, operand in update.sets}
+    sets = {resolve(name, names): values[value] for name, value in update.sets}
     removes = {resolve(name, names) for name in update.removes}
     if len(sets.keys() | removes) < len(update.sets) + len(update.removes):
         raise ValueError("Invalid UpdateExpression: Two document paths overlap with each other")
     if (sets.keys() | removes) & set(schema.names):
         raise ValueError("Cannot update attribute: this attribute is part of the key")
-    return {name: cast("Value", value) for name, value in {**item, **sets}.items() if name not in removes}
+    return {name: value for name, value in {**item, **sets}.items() if name not in removes}

@@ -1,24 +1,15 @@
 """A table's items and its global secondary indexes."""
 
-import operator
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from doubles.dynamodb.expressions import Item, Value, compare_key
+from doubles.dynamodb.expressions import COMPARATORS, Item, Value, compare_key
 
 Place = tuple[Any, tuple[Any, ...]]
 """Where an item is: the value of its partition key, then what sorts it within the partition."""
 
 _MAX_BYTES = (2048, 1024)  # of a partition key, and of a sort key
-_COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "": lambda _sort, _bound: True,
-    "=": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 class Schema(NamedTuple):
@@ -81,11 +72,10 @@ class Collection:
         """
         partition = self._partitions.get(hash_value, {})
         found = sorted(partition.items(), key=lambda entry: entry[0], reverse=not forward)
-        holds = _COMPARATORS[sign]
         return [
             item
             for sort, item in found
-            if (not sign or holds(sort[0], bound))
+            if (not sign or COMPARATORS[sign](sort[0], bound))
             and (after is None or (sort > after if forward else sort < after))
         ]
 
