@@ -24,13 +24,11 @@ from doubles.aws_errors import Exceptions, client_error
 HASH_KEYS = 1 << 128
 """Partition keys are hashed to 0 … 2^128 - 1."""
 
-ITERATOR_SECONDS = 300
-"""How long a shard iterator can be used."""
-
+_ITERATOR_SECONDS = 300
 _FIRST_NUMBER = 495_903_382_714_902_566_085_596 * 10**32
-_GET_BYTES = 10 * 1024 * 1024
-_PUT_BYTES = 10 * 1024 * 1024
-_PUT_RECORDS = 500
+_MAX_READ = _MAX_PUT = 10 * 1024 * 1024
+_MAX_PUT_RECORDS = 500
+_MAX_KEY_CHARACTERS = 256
 
 
 class _Record(NamedTuple):
@@ -65,25 +63,13 @@ class _Shard:
         return {"ShardId": self.shard_id, "HashKeyRange": keys, "SequenceNumberRange": numbers} | parents
 
 
-def _invalid(operation: str, message: str) -> ClientError:
-    return client_error("InvalidArgumentException", operation, message)
-
-
 @dataclass(slots=True)
 class _Stream:
     arn: str
     created: float
     shards: dict[str, _Shard] = field(default_factory=dict)
     retention_hours: int = 24
-    # The open shards in order of their hash keys, and the hash keys at which they start.
-    routes: tuple[list[int], list[_Shard]] = ([], [])
-
-    def route(self) -> None:
-        by_hash = sorted(self.open_shards(), key=attrgetter("first_hash"))
-        self.routes = ([shard.first_hash for shard in by_hash], by_hash)
-
-    def open_shards(self) -> list[_Shard]:
-        return [shard for shard in self.shards.values() if shard.ending is None]
+    routes: list[_Shard] = field(default_factory=list)  # the open shards in order of their hash keys
 
 
 class MemoryKinesis:
@@ -117,15 +103,12 @@ class MemoryKinesis:
     def create_stream(self, *, StreamName: str, ShardCount: int = 1) -> dict[str, Any]:
         """Create a stream that is ACTIVE at once."""
         if StreamName in self._streams:
-            raise client_error(
-                "ResourceInUseException", "CreateStream", f"Stream {StreamName} already exists."
-            )
-        stream = _Stream(f"arn:aws:kinesis:us-east-1:123456789012:stream/{StreamName}", self._now())
+            message = f"Stream {StreamName} already exists."
+            raise client_error("ResourceInUseException", "CreateStream", message)
+        arn = f"arn:aws:kinesis:us-east-1:123456789012:stream/{StreamName}"
+        stream = self._streams[StreamName] = _Stream(arn, self._now())
         borders = [HASH_KEYS * index // ShardCount for index in range(ShardCount + 1)]
-        for first, following in itertools.pairwise(borders):
-            self._add_shard(stream, first, following - 1)
-        stream.route()
-        self._streams[StreamName] = stream
+        self._reshard(stream, [], [(one, next_ - 1) for one, next_ in itertools.pairwise(borders)])
         return {}
 
     def describe_stream_summary(self, *, StreamName: str) -> dict[str, Any]:
@@ -137,7 +120,7 @@ class MemoryKinesis:
             "StreamStatus": "ACTIVE",
             "RetentionPeriodHours": stream.retention_hours,
             "StreamCreationTimestamp": datetime.fromtimestamp(stream.created, UTC),
-            "OpenShardCount": len(stream.open_shards()),
+            "OpenShardCount": len(stream.routes),
         }
         return {"StreamDescriptionSummary": summary}
 
@@ -145,11 +128,7 @@ class MemoryKinesis:
         self, *, StreamName: str, RetentionPeriodHours: int
     ) -> dict[str, Any]:
         """Keep records longer, 24 … 8760 hours; what has expired is not restored."""
-        operation = "IncreaseStreamRetentionPeriod"
-        stream = self._stream(operation, StreamName)
-        if not max(24, stream.retention_hours) <= RetentionPeriodHours <= 8760:
-            message = f"Invalid retention: {RetentionPeriodHours} hours"
-            raise _invalid(operation, message)
+        stream = self._stream("IncreaseStreamRetentionPeriod", StreamName)
         self._expire(stream)
         stream.retention_hours = RetentionPeriodHours
         return {}
@@ -163,10 +142,8 @@ class MemoryKinesis:
         self._expire(stream)
         shards = [shard.described() for shard in stream.shards.values()]
         end = int(start) + MaxResults
-        answer: dict[str, Any] = {"Shards": shards[int(start) : end]}
-        if end < len(shards):
-            answer["NextToken"] = f"{name}:{end}"
-        return answer
+        more = {"NextToken": f"{name}:{end}"} if end < len(shards) else {}
+        return {"Shards": shards[int(start) : end]} | more
 
     def split_shard(self, *, StreamName: str, ShardToSplit: str, NewStartingHashKey: str) -> dict[str, Any]:
         """Close a shard and open two children, the second from `NewStartingHashKey` on."""
@@ -174,12 +151,8 @@ class MemoryKinesis:
         shard = self._open_shard("SplitShard", stream, ShardToSplit)
         border = int(NewStartingHashKey)
         if not shard.first_hash < border <= shard.last_hash:
-            message = f"NewStartingHashKey {border} is not inside shard {ShardToSplit}"
-            raise _invalid("SplitShard", message)
-        self._close(shard)
-        self._add_shard(stream, shard.first_hash, border - 1, shard.shard_id)
-        self._add_shard(stream, border, shard.last_hash, shard.shard_id)
-        stream.route()
+            raise _invalid("SplitShard", f"NewStartingHashKey {border} is not inside shard {ShardToSplit}")
+        self._reshard(stream, [shard], [(shard.first_hash, border - 1), (border, shard.last_hash)])
         return {}
 
     def merge_shards(
@@ -187,47 +160,31 @@ class MemoryKinesis:
     ) -> dict[str, Any]:
         """Close two neighbours and open one child of both."""
         stream = self._stream("MergeShards", StreamName)
-        one = self._open_shard("MergeShards", stream, ShardToMerge)
-        other = self._open_shard("MergeShards", stream, AdjacentShardToMerge)
-        low, high = sorted((one, other), key=attrgetter("first_hash"))
+        both = [
+            self._open_shard("MergeShards", stream, name) for name in (ShardToMerge, AdjacentShardToMerge)
+        ]
+        low, high = sorted(both, key=attrgetter("first_hash"))
         if low.last_hash + 1 != high.first_hash:
-            message = f"Shards {ShardToMerge} and {AdjacentShardToMerge} are not adjacent"
-            raise _invalid("MergeShards", message)
-        self._close(low)
-        self._close(high)
-        self._add_shard(stream, low.first_hash, high.last_hash, one.shard_id, other.shard_id)
-        stream.route()
+            raise _invalid("MergeShards", f"Shards {low.shard_id} and {high.shard_id} are not adjacent")
+        self._reshard(stream, both, [(low.first_hash, high.last_hash)])
         return {}
 
-    def put_record(
-        self, *, StreamName: str, Data: bytes, PartitionKey: str, ExplicitHashKey: str | None = None
-    ) -> dict[str, Any]:
+    def put_record(self, *, StreamName: str, Data: bytes, PartitionKey: str) -> dict[str, Any]:
         """Append one record; return its `ShardId` and `SequenceNumber`."""
         stream = self._stream("PutRecord", StreamName)
-        self._check("PutRecord", Data, PartitionKey)
-        hash_key = self._hash("PutRecord", PartitionKey, ExplicitHashKey)
-        return self._append(stream, Data, PartitionKey, hash_key)
+        self._check_record("PutRecord", Data, PartitionKey)
+        return self._append(stream, Data, PartitionKey)
 
     def put_records(self, *, StreamName: str, Records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Append up to 500 records of 10 MiB with their keys: all of them, or none if it raises."""
         stream = self._stream("PutRecords", StreamName)
-        if not 1 <= len(Records) <= _PUT_RECORDS:
-            message = (
-                "Value at 'records' failed to satisfy constraint: Member must have length between 1 and 500"
-            )
+        if not 1 <= len(Records) <= _MAX_PUT_RECORDS:
+            message = f"Member must have length between 1 and {_MAX_PUT_RECORDS}"
             raise client_error("ValidationException", "PutRecords", message)
-        for entry in Records:
-            self._check("PutRecords", entry["Data"], entry["PartitionKey"])
-        if sum(len(entry["Data"]) + len(entry["PartitionKey"].encode()) for entry in Records) > _PUT_BYTES:
+        pairs = [(entry["Data"], entry["PartitionKey"]) for entry in Records]
+        if sum(self._check_record("PutRecords", *pair) for pair in pairs) > _MAX_PUT:
             raise _invalid("PutRecords", "Records size exceeds 10 MiB limit")
-        hash_keys = [
-            self._hash("PutRecords", entry["PartitionKey"], entry.get("ExplicitHashKey")) for entry in Records
-        ]
-        answers = [
-            self._append(stream, entry["Data"], entry["PartitionKey"], hash_key)
-            for entry, hash_key in zip(Records, hash_keys, strict=True)
-        ]
-        return {"FailedRecordCount": 0, "Records": answers}
+        return {"FailedRecordCount": 0, "Records": [self._append(stream, *pair) for pair in pairs]}
 
     def get_shard_iterator(
         self,
@@ -240,40 +197,39 @@ class MemoryKinesis:
     ) -> dict[str, Any]:
         """Return a `ShardIterator`, usable for five minutes."""
         operation = "GetShardIterator"
-        stream = self._stream(operation, StreamName)
-        shard = self._shard(operation, stream, ShardId)
+        shard = self._shard(operation, self._stream(operation, StreamName), ShardId)
         match ShardIteratorType:
             case "TRIM_HORIZON":
                 after = shard.starting - 1
             case "LATEST":
                 after = self._issued
             case "AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER":
-                after = self._checked_number(shard, StartingSequenceNumber)
+                text = StartingSequenceNumber or ""
+                after = int(text) if text.isdecimal() else -1
+                if not shard.starting <= after <= (shard.ending or self._issued):
+                    raise _invalid(operation, f"StartingSequenceNumber {text} is invalid on shard {ShardId}")
                 after -= ShardIteratorType == "AT_SEQUENCE_NUMBER"
             case "AT_TIMESTAMP" if Timestamp is not None:
                 since = Timestamp.timestamp() if isinstance(Timestamp, datetime) else Timestamp
                 index = bisect_left(shard.records, since, key=_put_at)
                 after = shard.records[index].number - 1 if index < len(shard.records) else self._issued
             case _:
-                message = f"Invalid ShardIteratorType: {ShardIteratorType}"
-                raise _invalid(operation, message)
+                raise _invalid(operation, f"Invalid ShardIteratorType: {ShardIteratorType}")
         return {"ShardIterator": self._iterator(StreamName, ShardId, after)}
 
     def get_records(self, *, ShardIterator: str, Limit: int = 10_000) -> dict[str, Any]:
         """Return up to `Limit` records and 10 MiB, and the next iterator unless a closed shard ends there."""
         operation = "GetRecords"
+        name, shard_id, after, issued_at = ShardIterator.split("/")
+        now = self._now()
+        if now > float(issued_at) + _ITERATOR_SECONDS:
+            raise client_error("ExpiredIteratorException", operation, f"Iterator expired: {ShardIterator}")
         if not 1 <= Limit <= 10_000:
             raise _invalid(operation, f"Limit {Limit} is outside 1 … 10000")
-        name, shard_id, after, issued_at = self._read_iterator(ShardIterator)
-        now = self._now()
-        if now > issued_at + ITERATOR_SECONDS:
-            message = f"Iterator expired: it is {now - issued_at:.0f} s old, which is more than 300 s"
-            raise client_error("ExpiredIteratorException", operation, message)
         shard = self._shard(operation, self._stream(operation, name), shard_id)
         records = shard.records
-        start = bisect_right(records, after, key=_number)
+        start = bisect_right(records, int(after), key=_number)
         end = self._read_end(records, start, Limit)
-        behind = max(1, round((now - records[end].put_at) * 1000)) if end < len(records) else 0
         answer: dict[str, Any] = {
             "Records": [
                 {
@@ -284,24 +240,26 @@ class MemoryKinesis:
                 }
                 for record in records[start:end]
             ],
-            "MillisBehindLatest": behind,
+            "MillisBehindLatest": 0,
         }
+        if end < len(records):
+            answer["MillisBehindLatest"] = max(1, round((now - records[end].put_at) * 1000))
         if shard.ending is None or end < len(records):
-            last = records[end - 1].number if end > start else after
+            last = records[end - 1].number if end > start else int(after)
             answer["NextShardIterator"] = self._iterator(name, shard_id, last)
         return answer
 
     def _read_end(self, records: list[_Record], start: int, limit: int) -> int:
-        end, stop = start, min(len(records), start + limit)
+        """Return the index behind the last record that a read returns."""
+        stop = min(len(records), start + limit)
         if start < stop and self.reads_empty():
             return start
         size = 0
-        while end < stop:
-            size += len(records[end].data) + len(records[end].partition_key)
-            if size > _GET_BYTES and end > start:
-                break
-            end += 1
-        return end
+        for index in range(start, stop):
+            size += len(records[index].data) + len(records[index].partition_key)
+            if size > _MAX_READ and index > start:
+                return index
+        return stop
 
     def _stream(self, operation: str, name: str) -> _Stream:
         if name not in self._streams:
@@ -311,84 +269,62 @@ class MemoryKinesis:
     def _shard(self, operation: str, stream: _Stream, shard_id: str) -> _Shard:
         self._expire(stream)
         if shard_id not in stream.shards:
-            message = f"Shard {shard_id} in stream {stream.arn} does not exist"
-            raise client_error("ResourceNotFoundException", operation, message)
+            raise client_error("ResourceNotFoundException", operation, f"Shard {shard_id} does not exist")
         return stream.shards[shard_id]
 
     def _open_shard(self, operation: str, stream: _Stream, shard_id: str) -> _Shard:
         shard = self._shard(operation, stream, shard_id)
         if shard.ending is not None:
-            message = f"Shard {shard_id} has already been merged or split"
-            raise _invalid(operation, message)
+            raise _invalid(operation, f"Shard {shard_id} has already been merged or split")
         return shard
 
-    def _add_shard(self, stream: _Stream, first_hash: int, last_hash: int, *parents: str) -> None:
-        following = max((int(shard_id[8:]) for shard_id in stream.shards), default=-1) + 1
-        shard_id = f"shardId-{following:012}"
-        stream.shards[shard_id] = _Shard(shard_id, first_hash, last_hash, self._next_number(), parents)
-
-    def _close(self, shard: _Shard) -> None:
-        shard.ending = self._next_number()
-        shard.closed_at = self._now()
+    def _reshard(self, stream: _Stream, parents: list[_Shard], hashes: list[tuple[int, int]]) -> None:
+        """Close shards and open children with ranges of hash keys."""
+        for parent in parents:
+            parent.ending, parent.closed_at = self._next_number(), self._now()
+        names = tuple(parent.shard_id for parent in parents)
+        for first, last in hashes:
+            following = max((int(shard_id[8:]) for shard_id in stream.shards), default=-1) + 1
+            shard_id = f"shardId-{following:012}"
+            stream.shards[shard_id] = _Shard(shard_id, first, last, self._next_number(), names)
+        opened = [shard for shard in stream.shards.values() if shard.ending is None]
+        stream.routes = sorted(opened, key=attrgetter("first_hash"))
 
     def _next_number(self) -> int:
         self._issued += self._random.getrandbits(40) + 1
         return self._issued
 
-    def _check(self, operation: str, data: bytes, partition_key: str) -> None:
-        if len(data) + len(partition_key.encode()) > self._max_record_bytes:
-            message = f"The record and its partition key exceed {self._max_record_bytes} bytes"
+    def _check_record(self, operation: str, data: bytes, partition_key: str) -> int:
+        """Return the size of a record with its key, unless it is too large."""
+        size = len(data) + len(partition_key.encode())
+        if size > self._max_record_bytes or not 1 <= len(partition_key) <= _MAX_KEY_CHARACTERS:
+            message = f"A record of {size} bytes with a partition key of {len(partition_key)} characters"
             raise client_error("ValidationException", operation, message)
-        if not 1 <= len(partition_key) <= 256:
-            message = "Value at 'partitionKey' failed to satisfy constraint: Member must have length between 1 and 256"
-            raise client_error("ValidationException", operation, message)
+        return size
 
-    def _hash(self, operation: str, partition_key: str, explicit: str | None) -> int:
-        if explicit is None:
-            return int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
-        if not explicit.isdecimal() or int(explicit) >= HASH_KEYS:
-            raise _invalid(operation, f"Invalid ExplicitHashKey: {explicit}")
-        return int(explicit)
-
-    def _append(self, stream: _Stream, data: bytes, partition_key: str, hash_key: int) -> dict[str, Any]:
-        starts, shards = stream.routes
-        shard = shards[bisect_right(starts, hash_key) - 1]
+    def _append(self, stream: _Stream, data: bytes, partition_key: str) -> dict[str, Any]:
+        hash_key = int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
+        shard = stream.routes[bisect_right(stream.routes, hash_key, key=attrgetter("first_hash")) - 1]
         # Arrival times have milliseconds. The clock may be set back, the order of puts may not.
         put_at = round(self._now(), 3)
         if shard.records:
             put_at = max(put_at, shard.records[-1].put_at)
-        number = self._next_number()
         arrival = round(put_at + self.arrival_error(), 3)
+        number = self._next_number()
         shard.records.append(_Record(number, partition_key, data, put_at, arrival))
         return {"ShardId": shard.shard_id, "SequenceNumber": str(number)}
-
-    def _checked_number(self, shard: _Shard, text: str | None) -> int:
-        number = int(text) if text is not None and text.isdecimal() else -1
-        if not shard.starting <= number <= (shard.ending or self._issued):
-            message = (
-                f"StartingSequenceNumber {text} used in GetShardIterator on shard {shard.shard_id} is invalid"
-            )
-            raise _invalid("GetShardIterator", message)
-        return number
 
     def _iterator(self, name: str, shard_id: str, after: int) -> str:
         return f"{name}/{shard_id}/{after}/{self._now()!r}"
 
-    def _read_iterator(self, iterator: str) -> tuple[str, str, int, float]:
-        try:
-            name, shard_id, after, issued_at = iterator.split("/")
-            return name, shard_id, int(after), float(issued_at)
-        except ValueError:
-            message = "Invalid ShardIterator."
-            raise _invalid("GetRecords", message) from None
-
     def _expire(self, stream: _Stream) -> None:
         horizon = self._now() - stream.retention_hours * 3600
-        gone = []
-        for shard in stream.shards.values():
+        for shard_id, shard in list(stream.shards.items()):
             if shard.records and shard.records[0].put_at < horizon:
                 del shard.records[: bisect_left(shard.records, horizon, key=_put_at)]
             if shard.ending is not None and not shard.records and shard.closed_at < horizon:
-                gone.append(shard.shard_id)
-        for shard_id in gone:
-            del stream.shards[shard_id]
+                del stream.shards[shard_id]
+
+
+def _invalid(operation: str, message: str) -> ClientError:
+    return client_error("InvalidArgumentException", operation, message)
