@@ -71,10 +71,13 @@ def serve_worker(
 ) -> None:
     """Put the function behind the stream, whose batches may fill for `window` seconds."""
     mapping = EventSourceMapping(
-        event_source_arn=made.stream_arn, batch_size=5000, maximum_batching_window_seconds=window
+        event_source_arn=made.stream_arn,
+        batch_size=5000,
+        maximum_batching_window_seconds=window,
+        discovery_seconds=5,
     )
     source = EventSource(
-        StreamPoller(made.client("kinesis"), mapping, discovery_seconds=5),
+        StreamPoller(made.client("kinesis"), mapping),
         handler,
         clock=SystemClock(),
         timeout_seconds=WORKER.timeout,

@@ -3,22 +3,16 @@
 It has no threads, never waits, and knows only the time that it is told. A caller asks `poll` for the next invocation,
 runs it or not, and tells `complete` how it ended.
 
-What it models, and the source of each fact:
-
 - A batch is sent when it is full, when it fills an event, or when the window has passed. The next window begins when
   an invocation ends (AWS's documentation). One batch is under way at a time.
 - Results are read as recorded on AWS; see `settled_count`. A batch that failed is sent again as it was, without what
   arrived since.
-- The wait between retries is exponential; its numbers are not documented. These give the eight calls that were
-  recorded within 60 s.
 - What the retention has removed from the stream expires here too, record by record.
 - A record that is too large for any event is never sent and blocks its shard until it expires.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any
 from uuid import uuid4
 
@@ -28,21 +22,9 @@ from doubles.event_source.invocation import Invocation, Outcome, settled_count
 from doubles.event_source.mapping import EventSourceMapping
 from doubles.event_source.record import EVENT_BYTES, EventForm, Record, count_that_fits
 
-Borders = Callable[[Sequence[Record]], int]
-"""Given the records that the next batch can take at most, returns how many it takes: fault injection cuts at will."""
-
 _log = logging.getLogger("doubles.event_source")
 
 _NEVER = float("inf")
-
-
-def exponential_backoff(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row: 0.3, 0.6, 1.2 … 60."""
-    return min(60.0, 0.3 * 2.0 ** min(failures - 1, 16))
-
-
-def _ignore(_: Sequence[Record]) -> None:
-    pass
 
 
 class ShardPoller:
@@ -52,45 +34,27 @@ class ShardPoller:
         client: boto3-shaped Kinesis client (`get_shard_iterator`, `get_records`).
         mapping: the settings.
         shard_id: the shard.
-        borders: cuts batches; without it, a batch is as large as possible and is sent again as it was.
-        backoff: seconds to wait after that many failures in a row.
-        on_expired: gets the records that expired before they were settled.
 
     Attributes:
         last_settled: the sequence number of the last record that was settled or expired.
-        retention_seconds: the stream's retention; None if nothing expires.
+        retention_seconds: the stream's retention.
         ended: whether the shard is closed and read to its end.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        mapping: EventSourceMapping,
-        shard_id: str,
-        *,
-        borders: Borders | None = None,
-        backoff: Callable[[int], float] = exponential_backoff,
-        on_expired: Callable[[Sequence[Record]], None] = _ignore,
-    ) -> None:
+    def __init__(self, client: Any, mapping: EventSourceMapping, shard_id: str) -> None:
         self.shard_id = shard_id
         self.last_settled: str | None = None
-        self.retention_seconds: float | None = None
+        self.retention_seconds = _NEVER
         self.ended = False
         self._client = client
         self._mapping = mapping
-        self._borders = borders
-        self._backoff = backoff
-        self._on_expired = on_expired
         self._form = EventForm(mapping, shard_id)
-
         self._start: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
         self._iterator: str | None = None
-        # What has been read and is neither settled nor expired.
-        self._pending: deque[Record] = deque()
-        self._pending_bytes = 0
-
+        # what has been read and is neither settled nor expired
+        self._pending: list[Record] = []
         self._invocation: Invocation | None = None
-        # How many of the pending records are the rest of a batch that failed.
+        # how many of the pending records are the rest of a batch that failed
         self._again = 0
         self._failures = 0
         self._not_before = -_NEVER
@@ -124,10 +88,9 @@ class ShardPoller:
         if not self._pending and now >= self._window_end():
             self._window_start = now
         count = self._batch_size(now) if now >= self.ready_at else 0
-        if not count:
-            return None
-        records = tuple(islice(self._pending, count))
-        self._invocation = Invocation(self.shard_id, str(uuid4()), self._form.event(records), records)
+        if count:
+            records = tuple(self._pending[:count])
+            self._invocation = Invocation(self.shard_id, str(uuid4()), self._form.event(records), records)
         return self._invocation
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
@@ -146,7 +109,7 @@ class ShardPoller:
             self._forget_failures()
         if settled < len(invocation.records):
             self._wait(now)
-            if self._borders is None:
+            if self._mapping.borders is None:
                 self._again = len(invocation.records) - settled
 
     def rewind(self, sequence_number: str) -> None:
@@ -161,7 +124,7 @@ class ShardPoller:
         self._iterator = None
         self.ended = False
         self._pending.clear()
-        self._pending_bytes = self._again = 0
+        self._again = 0
         self._forget_failures()
 
     def _read(self) -> None:
@@ -186,19 +149,16 @@ class ShardPoller:
                 return
             self._iterator = answer.get("NextShardIterator")
             self.ended = self._iterator is None
-            for read in answer["Records"]:
-                record = self._form.record(read)
-                self._pending.append(record)
-                self._pending_bytes += record.event_bytes
-                self._start = {
-                    "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-                    "StartingSequenceNumber": record.sequence_number,
-                }
+            self._pending += map(self._form.record, answer["Records"])
+            if answer["Records"]:
+                last = answer["Records"][-1]["SequenceNumber"]
+                self._start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}
             if not answer.get("MillisBehindLatest"):
                 return
 
     def _full(self) -> bool:
-        return len(self._pending) >= self._mapping.batch_size or self._pending_bytes >= EVENT_BYTES
+        batch = self._pending[: self._mapping.batch_size]
+        return len(batch) == self._mapping.batch_size or sum(record.size for record in batch) >= EVENT_BYTES
 
     def _window_end(self) -> float:
         start = -_NEVER if self._window_start is None else self._window_start
@@ -208,20 +168,17 @@ class ShardPoller:
         """Return how many records go out now, 0 if the first one never can."""
         if self._again:
             return self._again
-        candidates = tuple(islice(self._pending, self._mapping.batch_size))
-        count = count_that_fits(candidates)
+        count = count_that_fits(self._pending[: self._mapping.batch_size])
         if not count:
-            _log.error(
-                "%s: record %s is too large for any event", self.shard_id, candidates[0].sequence_number
-            )
+            _log.error("%s: record %s exceeds an event", self.shard_id, self._pending[0].sequence_number)
             self._wait(now)
-        elif self._borders is not None:
-            count = max(1, min(count, self._borders(candidates[:count])))
+        elif self._mapping.borders is not None:
+            count = max(1, min(count, self._mapping.borders(self._pending[:count])))
         return count
 
     def _wait(self, now: float) -> None:
         self._failures += 1
-        self._not_before = now + self._backoff(self._failures)
+        self._not_before = now + self._mapping.backoff(self._failures)
 
     def _forget_failures(self) -> None:
         self._failures = 0
@@ -229,18 +186,17 @@ class ShardPoller:
 
     def _expire(self, now: float) -> bool:
         """Drop the records in front that the retention has removed; return whether there were any."""
-        limit = self.retention_seconds if self.retention_seconds is not None else _NEVER
-        expired = list(takewhile(lambda record: now - record.arrival >= limit, self._pending))
+        expired = list(
+            takewhile(lambda record: now - record.arrival >= self.retention_seconds, self._pending)
+        )
         if expired:
             if len(expired) >= self._again:
                 self._forget_failures()
             self._remove(len(expired))
-            self._on_expired(expired)
+            self._mapping.on_expired(expired)
         return bool(expired)
 
     def _remove(self, count: int) -> None:
-        for _ in range(count):
-            record = self._pending.popleft()
-            self._pending_bytes -= record.event_bytes
-            self.last_settled = record.sequence_number
+        self.last_settled = self._pending[count - 1].sequence_number
+        del self._pending[:count]
         self._again = max(0, self._again - count)

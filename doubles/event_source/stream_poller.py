@@ -1,22 +1,15 @@
 """Lambda's pollers of one stream: one for each shard, as shards come and go. A state machine like theirs."""
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from doubles.event_source.invocation import Invocation, Outcome
 from doubles.event_source.mapping import EventSourceMapping
-from doubles.event_source.record import Record
-from doubles.event_source.shard_poller import Borders, ShardPoller, exponential_backoff
+from doubles.event_source.shard_poller import ShardPoller
 
 _log = logging.getLogger("doubles.event_source")
-
-
-def _ignore(_: Sequence[Record]) -> None:
-    pass
 
 
 class StreamPoller:
@@ -26,46 +19,26 @@ class StreamPoller:
         client: boto3-shaped Kinesis client (`list_shards`, `describe_stream_summary`, `get_shard_iterator`,
             `get_records`).
         mapping: the settings.
-        children_wait: start a child only when its parents are drained. Lambda is known to do so, but AWS does not
-            promise it, so fault injection turns it off.
-        discovery_seconds: how often to look for new shards; it also looks whenever a shard ends.
-        borders: as for `ShardPoller`, like the other arguments.
 
     Attributes:
-        pollers: the pollers that were started, by shard id.
+        pollers: the pollers that were started, by shard id; those that are served next come first.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        mapping: EventSourceMapping,
-        *,
-        children_wait: bool = True,
-        discovery_seconds: float = 10,
-        borders: Borders | None = None,
-        backoff: Callable[[int], float] = exponential_backoff,
-        on_expired: Callable[[Sequence[Record]], None] = _ignore,
-    ) -> None:
+    def __init__(self, client: Any, mapping: EventSourceMapping) -> None:
         self.pollers: dict[str, ShardPoller] = {}
         self._client = client
         self._mapping = mapping
-        self._children_wait = children_wait
-        self._discovery_seconds = discovery_seconds
-        self._new_poller = partial(
-            ShardPoller, client, mapping, borders=borders, backoff=backoff, on_expired=on_expired
-        )
-        # The parents of the shards that were listed and not started.
+        # the parents of the shards that were listed and not started
         self._waiting: dict[str, list[str]] = {}
         self._listed: set[str] = set()
         self._listed_at = float("-inf")
         self._ended: set[str] = set()
-        self._retention_seconds: float | None = None
-        self._turn: list[ShardPoller] = []
+        self._retention_seconds = float("inf")
 
     @property
     def ready_at(self) -> float:
         """When what has been read can be sent, in UNIX seconds; inf if waiting alone changes nothing."""
-        return min((poller.ready_at for poller in self._turn), default=float("inf"))
+        return min((poller.ready_at for poller in self.pollers.values()), default=float("inf"))
 
     def poll(self, now: float) -> Invocation | None:
         """Return the next invocation of any shard that has none under way. The shards take turns.
@@ -73,15 +46,14 @@ class StreamPoller:
         Args:
             now: UNIX seconds, never less than before.
         """
-        self.discover(now)
-        for poller in tuple(self._turn):
+        self._discover(now)
+        for shard_id, poller in list(self.pollers.items()):
             invocation = poller.poll(now)
             if invocation is not None:
-                self._turn.remove(poller)
-                self._turn.append(poller)
+                self.pollers[shard_id] = self.pollers.pop(shard_id)  # to the end
                 return invocation
         # A shard may have ended just now, so that its children can start.
-        return self.poll(now) if self.discover(now) else None
+        return self.poll(now) if self._discover(now) else None
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
         """Continue after the end of an invocation.
@@ -91,10 +63,10 @@ class StreamPoller:
         """
         self.pollers[invocation.shard_id].complete(invocation, outcome, now)
 
-    def discover(self, now: float) -> bool:
+    def _discover(self, now: float) -> bool:
         """Look for shards if it is time to, and return whether any poller was started."""
         ended = {shard_id for shard_id, poller in self.pollers.items() if poller.ended}
-        if now >= self._listed_at + self._discovery_seconds or ended != self._ended:
+        if now >= self._listed_at + self._mapping.discovery_seconds or ended != self._ended:
             try:
                 self._list(now)
             except (ClientError, BotoCoreError) as error:
@@ -103,7 +75,9 @@ class StreamPoller:
                 self._ended = ended
         startable = [shard_id for shard_id in self._waiting if self._may_start(shard_id)]
         for shard_id in startable:
-            self._start(shard_id)
+            del self._waiting[shard_id]
+            poller = self.pollers[shard_id] = ShardPoller(self._client, self._mapping, shard_id)
+            poller.retention_seconds = self._retention_seconds
         return bool(startable)
 
     def _list(self, now: float) -> None:
@@ -127,14 +101,8 @@ class StreamPoller:
         self._listed_at = now
 
     def _may_start(self, shard_id: str) -> bool:
-        return not self._children_wait or all(self._is_drained(parent) for parent in self._waiting[shard_id])
+        return not self._mapping.children_wait or all(map(self._is_drained, self._waiting[shard_id]))
 
     def _is_drained(self, shard_id: str) -> bool:
         poller = self.pollers.get(shard_id)
         return poller.drained if poller is not None else shard_id not in self._listed
-
-    def _start(self, shard_id: str) -> None:
-        del self._waiting[shard_id]
-        poller = self.pollers[shard_id] = self._new_poller(shard_id)
-        poller.retention_seconds = self._retention_seconds
-        self._turn.append(poller)

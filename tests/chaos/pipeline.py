@@ -75,14 +75,11 @@ class Pipeline:
             event_source_arn=summary["StreamARN"],
             batch_size=schedule.setup.batch_size,
             maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
-        )
-        self._poller = StreamPoller(
-            world.stream,
-            self._mapping,
             children_wait=schedule.setup.children_wait,
             borders=self._border,
             on_expired=self._expired,
         )
+        self._poller = StreamPoller(world.stream, self._mapping)
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
         self.audit = Audit(world)

@@ -20,9 +20,10 @@ from tests.support.event_source import STREAM_ARN
 @contextmanager
 def running(client: Any, function: Callable[..., Any], **options: Any) -> Iterator[None]:
     """Run an event source of the stream `s` that hardly waits."""
-    mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10)
-    poller = StreamPoller(client, mapping, backoff=lambda _: 0.0)
-    source = EventSource(poller, function, **{"clock": SystemClock(), "poll_seconds": 0.01} | options)
+    mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10, backoff=lambda _: 0.0)
+    source = EventSource(
+        StreamPoller(client, mapping), function, **{"clock": SystemClock(), "poll_seconds": 0.01} | options
+    )
     stop = threading.Event()
     thread = threading.Thread(target=source.run, args=(stop,))
     thread.start()

@@ -32,11 +32,9 @@ class EventSourceMachine(RuleBasedStateMachine):
         """Create the stream and its poller."""
         self.bench = Bench(shards=shards)
         self.batch_size = batch_size
-        options: dict[str, Any] = {}
-        if takes is not None:
-            options["borders"] = lambda _: takes.append(takes.pop(0)) or takes[-1]
+        borders = None if takes is None else lambda _: takes.append(takes.pop(0)) or takes[-1]
         self.poller = self.bench.poller(
-            options=options, batch_size=batch_size, maximum_batching_window_seconds=window
+            batch_size=batch_size, maximum_batching_window_seconds=window, borders=borders
         )
         self.numbers: dict[str, list[str]] = {}
         self.settled: dict[str, int] = {}

@@ -6,22 +6,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from hypothesis import given
-from hypothesis import strategies as st
 
-from doubles.event_source import (
-    EVENT_BYTES,
-    EventForm,
-    EventSourceMapping,
-    Invocation,
-    Outcome,
-    Raised,
-    Record,
-    Returned,
-    TimedOut,
-    exponential_backoff,
-    settled_count,
-)
+from doubles.event_source import EventSourceMapping, Invocation, Outcome, Raised, Record, Returned, TimedOut
+from doubles.event_source.invocation import settled_count
+from doubles.event_source.mapping import exponential_backoff
+from doubles.event_source.record import EVENT_BYTES
 from tests.support.event_source import SHARD, STREAM_ARN, Bench, data_of
 
 DONE = Returned(None)
@@ -149,26 +138,14 @@ def test_a_full_batch_does_not_wait() -> None:
 def test_an_event_stays_below_six_megabytes() -> None:
     """A batch is cut where its event would exceed 6 MB of JSON, and does not wait for its window."""
     bench = Bench()
-    bench.put(*["x" * 700_000] * 9)
+    bench.put(*["x" * 700_000] * 9, key="müller")
     invocation = bench.invoke(bench.poller(batch_size=100, maximum_batching_window_seconds=300))
 
-    size = len(json.dumps(invocation.event, separators=(",", ":")))
+    text = json.dumps(invocation.event, separators=(",", ":"), ensure_ascii=False)
+    size = len(text.encode())
+    assert len('{"Records":[]}') - len(",") + sum(record.size for record in invocation.records) == size
     assert 6 == len(invocation.records)
     assert size <= EVENT_BYTES < size + 933_334
-
-
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=20), st.binary(max_size=20)), min_size=1, max_size=5))
-def test_the_size_of_an_event_is_known_exactly(entries: list[tuple[str, bytes]]) -> None:
-    """The sizes that batches are cut by add up to the event's JSON text, whatever the keys and data."""
-    bench = Bench()
-    form = EventForm(EventSourceMapping(event_source_arn=STREAM_ARN), SHARD)
-    for key, data in entries:
-        bench.client.put_record(StreamName="s", Data=data, PartitionKey=key)
-    records = bench.invoke(bench.poller()).records
-    text = json.dumps(form.event(records), separators=(",", ":"), ensure_ascii=False)
-
-    size = len('{"Records":[]}') - len(",") + sum(record.event_bytes for record in records)
-    assert len(text.encode()) == size
 
 
 def test_the_event_has_the_recorded_form() -> None:
@@ -251,7 +228,7 @@ def test_borders_cut_batches_at_will() -> None:
         offered.append(len(records))
         return takes.pop(0)
 
-    poller = bench.poller(options={"borders": borders}, batch_size=4)
+    poller = bench.poller(borders=borders, batch_size=4)
     outcomes: list[Outcome] = [Raised(), Raised(), DONE, DONE]
     bench.run(poller, lambda _: outcomes.pop(0), calls=4)
 

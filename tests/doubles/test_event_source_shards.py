@@ -16,7 +16,7 @@ def test_children_need_not_wait() -> None:
     """
     bench = Bench()
     bench.put("parent")
-    poller = bench.poller(options={"children_wait": False, "discovery_seconds": 10})
+    poller = bench.poller(children_wait=False, discovery_seconds=10)
     parent = bench.invoke(poller)
     bench.client.split_shard(StreamName="s", ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
     bench.put("low", key="a")

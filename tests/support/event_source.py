@@ -1,11 +1,11 @@
 """A stream, a poller and a function, driven step by step on a clock that is moved by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from doubles.event_source import EventSourceMapping, Invocation, Outcome, StreamPoller
+from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record, StreamPoller
 from doubles.kinesis import MemoryKinesis
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/s"
@@ -31,14 +31,14 @@ class Bench:
         self.client: Any = MemoryKinesis(lambda: self.now)
         self.client.create_stream(StreamName="s", ShardCount=self.shards)
 
-    def poller(self, *, options: dict[str, Any] | None = None, **settings: Any) -> StreamPoller:
+    def poller(self, **settings: Any) -> StreamPoller:
         """Return a new poller; `settings` are the mapping's."""
-        return StreamPoller(
-            self.client,
-            EventSourceMapping(event_source_arn=STREAM_ARN, **settings),
-            on_expired=lambda records: self.expired.extend(record.data.decode() for record in records),
-            **(options or {}),
-        )
+
+        def expire(records: Sequence[Record]) -> None:
+            self.expired += [record.data.decode() for record in records]
+
+        mapping = EventSourceMapping(event_source_arn=STREAM_ARN, on_expired=expire, **settings)
+        return StreamPoller(self.client, mapping)
 
     def put(self, *texts: str, key: str = "a") -> list[str]:
         """Put records and return their sequence numbers."""
