@@ -8,8 +8,8 @@ from doubles.treasure_data import queries
 from doubles.treasure_data.exchange import RejectedError, Request, Response, answer, error
 from doubles.treasure_data.fault import Action, Target
 from doubles.treasure_data.import_body import Row, count_checked, inflated
-from doubles.treasure_data.import_log import ImportLog, Named
-from doubles.treasure_data.job import Job, timestamp
+from doubles.treasure_data.import_log import ImportLog
+from doubles.treasure_data.job import Job
 from doubles.treasure_data.settings import Right, Settings
 
 _HEX = set("0123456789abcdef")
@@ -69,15 +69,15 @@ class Api:
                 return self._import(request, settings, now)
             case "POST", ("v3", "database", "create", database):
                 self._allow(request, Right.CREATE)
-                self._log.create_database(database, now)
+                self._log.create(database)
                 return answer({"database": database})
             case "POST", ("v3", "table", "create", database, table, "log"):
                 self._allow(request, Right.CREATE)
-                self._log.create_table(database, table, now)
+                self._log.create(database, table)
                 return answer({"database": database, "table": table, "type": "log"})
             case "GET", ("v3", "database", "list"):
                 self._allow(request)
-                return answer({"databases": [_document(database) for database in self._log.databases()]})
+                return answer({"databases": [{"name": name} for name in self._log.counts()]})
             case "GET", ("v3", "table", "show", database, table):
                 self._allow(request)
                 return self._show(database, table, now - settings.query_delay)
@@ -104,7 +104,7 @@ class Api:
 
     def _import(self, request: Request, settings: Settings, now: float) -> Response:
         (database, table, unique_id), body = request.segments[3:-1], request.body
-        self._log.check_table(database, table)
+        self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
             raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
         stream = inflated(body, settings.largest_import)
@@ -127,11 +127,11 @@ class Api:
         return answer(document, delay=settings.answer_seconds)
 
     def _show(self, database: str, table: str, moment: float) -> Response:
-        self._log.check_table(database, table)
-        found = next(named for named in self._log.tables(database) if named.name == table)
+        self._log.check(database, table)
         columns = queries.columns(self._visible(database, table, moment)).items()
         schema = [[name, type_, name] for name, type_ in columns if name != "time"]
-        return answer({"database": database, **_document(found), "type": "log", "schema": json.dumps(schema)})
+        count = self._log.counts()[database][table]
+        return answer({"database": database, "name": table, "count": count, "schema": json.dumps(schema)})
 
     def _visible(self, database: str, table: str, moment: float) -> list[Row]:
         """Return the rows that queries saw at a moment, UNIX seconds."""
@@ -140,11 +140,11 @@ class Api:
         ]
 
     def _issue(self, query: str, database: str, settings: Settings, now: float) -> Response:
-        self._log.check_database(database)
+        self._log.check(database)
         tables = {
-            table.name: self._visible(database, table.name, now - settings.query_delay)
-            for table in self._log.tables(database)
-            if table.name in query
+            table: self._visible(database, table, now - settings.query_delay)
+            for table in self._log.counts()[database]
+            if table in query
         }
         try:
             rows = queries.run(query, tables)
@@ -158,8 +158,3 @@ class Api:
         if number not in self._jobs:
             raise RejectedError(404, f"Couldn't find Job with id = {number}")
         return self._jobs[number]
-
-
-def _document(named: Named) -> dict[str, object]:
-    created = timestamp(named.created_at)
-    return {"name": named.name, "count": named.row_count, "created_at": created, "updated_at": created}

@@ -10,7 +10,7 @@ from doubles.treasure_data.control import control
 from doubles.treasure_data.exchange import Request, Response
 from doubles.treasure_data.fault import Faults, FaultSource
 from doubles.treasure_data.import_body import Row
-from doubles.treasure_data.import_log import Import, ImportLog, NumberedRow
+from doubles.treasure_data.import_log import Import, ImportLog
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 from shared.clock import Clock, SystemClock
 
@@ -77,19 +77,12 @@ class TreasureData:
             return fault.response()
 
     def create(self, database: str, *tables: str) -> None:
-        """Create a database and tables, those that do not exist, whatever faults are set.
-
-        Raises:
-            RejectedError: a name is illegal.
-        """
+        """Create a database and tables, those that do not exist, whatever faults are set."""
         with self._lock:
-            now = self._catch_up()
-            if database not in {named.name for named in self._log.databases()}:
-                self._log.create_database(database, now)
-            existing = {named.name for named in self._log.tables(database)}
-            for table in tables:
-                if table not in existing:
-                    self._log.create_table(database, table, now)
+            if database not in self.counts():
+                self._log.create(database)
+            for table in set(tables) - self.counts()[database].keys():
+                self._log.create(database, table)
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
         """Return the accepted imports in their order: all, or those of one database or table."""
@@ -99,10 +92,10 @@ class TreasureData:
 
     def rows(self, database: str, table: str) -> list[Row]:
         """Return a table's rows in the order of their import, with the values that were packed."""
-        return [row for taken in self.imports(database, table) for row in taken.rows]
+        return [row for one in self.imports(database, table) for row in one.rows]
 
-    def latest(self, *, limit: int, after: int) -> list[NumberedRow]:
-        """Return the last rows of all, the latest first: at most `limit`, and only those with a number above `after`."""
+    def latest(self, *, limit: int, after: int) -> list[dict[str, object]]:
+        """Return the last rows of all, as `ImportLog.latest` does."""
         with self._lock:
             self._catch_up()
             return self._log.latest(limit, after)
@@ -111,10 +104,7 @@ class TreasureData:
         """Return the number of rows by database and table."""
         with self._lock:
             self._catch_up()
-            return {
-                database.name: {table.name: table.row_count for table in self._log.tables(database.name)}
-                for database in self._log.databases()
-            }
+            return self._log.counts()
 
     @property
     def duplicates(self) -> int:
@@ -127,16 +117,9 @@ class TreasureData:
         return self._api.conflicts
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
-        """Lose accepted rows, as in an accident at TD; their unique_ids stay remembered.
+        """Lose accepted rows whose `time` is in [begin, end), as in an accident at TD; return how many.
 
-        Args:
-            database: their database.
-            table: their table.
-            begin: the first `time` that is lost, UNIX seconds.
-            end: the first later `time` that is kept.
-
-        Returns:
-            How many rows were lost.
+        Their unique_ids stay remembered.
         """
         with self._lock:
             self._catch_up()

@@ -62,10 +62,6 @@ class Fault:
     strikes all of TD, the status endpoint included.
 
     Attributes:
-        kind: what happens.
-        database: whose requests it strikes.
-        table: whose requests it strikes.
-        action: which requests it strikes.
         count: how many requests it strikes, None for all.
         begin: when it begins, UNIX seconds.
         end: when it is over, UNIX seconds.
@@ -94,7 +90,7 @@ class Fault:
     lands: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lands is not None and self.kind in _ALTERING | _READS_NO_BODY:
+        if self.lands is not None and (self.alters or not self.reads_body):
             raise ValueError(f"a request under the fault {self.kind} cannot land")
         if self.kind is Kind.SLOW and self.seconds is None:
             raise ValueError("a slow fault needs its seconds")
@@ -140,9 +136,8 @@ class Fault:
         if self.kind is Kind.NOT_JSON:
             return replace(response, body=_PAGE, headers={"Content-Type": "text/html"})
         document = json.loads(response.body)
-        if "md5_hex" not in document:
-            return response
-        document["md5_hex"] = md5(b"something else", usedforsecurity=False).hexdigest()
+        if "md5_hex" in document:
+            document["md5_hex"] = md5(b"something else", usedforsecurity=False).hexdigest()
         return replace(response, body=json.dumps(document).encode())
 
     def response(self) -> Response:
@@ -190,9 +185,7 @@ class Faults:
         with self._lock:
             for position, fault in enumerate(self._faults):
                 if fault.strikes(target, now):
-                    if fault.count == 1:
-                        del self._faults[position]
-                    elif fault.count is not None:
-                        self._faults[position] = replace(fault, count=fault.count - 1)
+                    left = None if fault.count is None else fault.count - 1
+                    self._faults[position : position + 1] = [] if left == 0 else [replace(fault, count=left)]
                     return fault
         return None

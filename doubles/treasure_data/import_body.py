@@ -1,5 +1,6 @@
 """The body of an import: rows as msgpack maps, one after another, then gzipped."""
 
+import gzip
 import zlib
 from typing import Any
 
@@ -15,8 +16,6 @@ MAX_COLUMNS = 512
 LAST_TIME = 253_402_300_799
 """The end of the year 9999, UNIX seconds: a time in milliseconds is later."""
 
-_GZIP = 31  # zlib's window bits for "gzip, header and trailer included"
-
 
 def inflated(body: bytes, most: int) -> bytes:
     """Return the content of gzip bytes, of one member or several.
@@ -28,23 +27,15 @@ def inflated(body: bytes, most: int) -> bytes:
     Raises:
         RejectedError: they are not gzip, broken or incomplete (400), or hold more (413).
     """
-    parts: list[bytes] = []
-    left = most
-    rest = body
-    while rest or not parts:
-        member = zlib.decompressobj(_GZIP)
-        try:
-            part = member.decompress(rest, left + 1)
-        except zlib.error as error:
-            raise RejectedError(400, f"the body is not gzip: {error}") from error
-        left -= len(part)
-        if left < 0:
-            raise RejectedError(413, f"an import holds {most} bytes at most, before gzip")
-        if not member.eof:
-            raise RejectedError(400, "the body is not gzip: it ends too early")
-        parts.append(part)
-        rest = member.unused_data
-    return b"".join(parts)
+    try:
+        stream = gzip.decompress(body) if body else b""
+    except (EOFError, OSError, zlib.error) as error:
+        raise RejectedError(400, f"the body is not gzip: {error}") from error
+    if not body:
+        raise RejectedError(400, "the body is empty")
+    if len(stream) > most:
+        raise RejectedError(413, f"an import holds {most} bytes at most, before gzip")
+    return stream
 
 
 def rows(stream: bytes) -> list[Row]:
@@ -55,18 +46,17 @@ def rows(stream: bytes) -> list[Row]:
     """
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=max(len(stream), 1))
     unpacker.feed(stream)
-    found = []
-    end = 0
+    found, end = [], 0
     try:
         for row in unpacker:
-            if type(row) is not dict or set(map(type, row)) - {str}:
-                raise RejectedError(400, "each row is a msgpack map with text as keys")
             found.append(row)
             end = unpacker.tell()
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RejectedError(400, f"the body is not msgpack: {error}") from error
     if end != len(stream):
         raise RejectedError(400, "the body is not msgpack: it ends too early")
+    if not all(type(row) is dict and set(map(type, row)) <= {str} for row in found):
+        raise RejectedError(400, "each row is a msgpack map with text as keys")
     return found
 
 

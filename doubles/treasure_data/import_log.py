@@ -19,10 +19,8 @@ _NAME = re.compile(r"[a-z0-9_]{3,128}")
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-CREATE TABLE IF NOT EXISTS databases (name TEXT PRIMARY KEY, created_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS tables (
-    "database" TEXT NOT NULL, name TEXT NOT NULL, created_at REAL NOT NULL, PRIMARY KEY ("database", name)
-);
+CREATE TABLE IF NOT EXISTS databases (name TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS tables ("database" TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY ("database", name));
 CREATE TABLE IF NOT EXISTS imports (
     number INTEGER PRIMARY KEY AUTOINCREMENT, "database" TEXT NOT NULL, "table" TEXT NOT NULL,
     unique_id TEXT NOT NULL, at REAL NOT NULL, first_row INTEGER NOT NULL, row_count INTEGER NOT NULL,
@@ -65,26 +63,6 @@ class Import:
         return rows(self.stream)
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedRow:
-    """One row, its number among the rows of all tables, from 1, and when it was accepted, UNIX seconds."""
-
-    number: int
-    database: str
-    table: str
-    at: float
-    row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A database or a table: its name, when it was created (UNIX seconds), and how many rows it holds."""
-
-    name: str
-    created_at: float
-    row_count: int
-
-
 class ImportLog:
     """The databases and tables that exist, and what was imported into them. Not for two threads at once.
 
@@ -102,64 +80,44 @@ class ImportLog:
         last = self._sql.execute("SELECT max(first_row + row_count) FROM imports").fetchone()[0]
         self._next_row: int = last or 1
 
-    def create_database(self, database: str, now: float) -> None:
-        """Create a database.
+    def create(self, database: str, table: str | None = None) -> None:
+        """Create a database, or a table in one.
 
         Raises:
-            RejectedError: it exists (409), or its name is illegal (422).
+            RejectedError: there is no such database (404), it exists already (409), or its name is illegal (422).
         """
-        _check_name(database)
+        if table is not None:
+            self.check(database)
+        _check_name(table or database)
+        sql = "INSERT INTO databases VALUES (?)" if table is None else "INSERT INTO tables VALUES (?, ?)"
         try:
-            self._sql.execute("INSERT INTO databases VALUES (?, ?)", (database, now))
+            self._sql.execute(sql, (database,) if table is None else (database, table))
         except sqlite3.IntegrityError:
-            raise RejectedError(409, f"Database {database} already exists") from None
+            raise RejectedError(409, f"{table or database} already exists") from None
 
-    def create_table(self, database: str, table: str, now: float) -> None:
-        """Create a table.
+    def check(self, database: str, table: str | None = None) -> None:
+        """Raise RejectedError if a database, or a table in it, does not exist (404), or its name is illegal (422)."""
+        names = [database] if table is None else [database, table]
+        for name in names:
+            _check_name(name)
+        found = self._sql.execute("SELECT 1 FROM databases WHERE name = ?", (database,)).fetchone()
+        if found and table is not None:
+            sql = 'SELECT 1 FROM tables WHERE "database" = ? AND name = ?'
+            found = self._sql.execute(sql, (database, table)).fetchone()
+        if not found:
+            raise RejectedError(404, f"Couldn't find {'.'.join(names)}")
 
-        Raises:
-            RejectedError: there is no such database (404), the table exists (409), or its name is illegal (422).
-        """
-        self.check_database(database)
-        _check_name(table)
-        try:
-            self._sql.execute("INSERT INTO tables VALUES (?, ?, ?)", (database, table, now))
-        except sqlite3.IntegrityError:
-            raise RejectedError(409, f"Table {database}.{table} already exists") from None
-
-    def check_database(self, database: str) -> None:
-        """Raise RejectedError if a database does not exist (404), or its name is illegal (422)."""
-        _check_name(database)
-        if self._sql.execute("SELECT 1 FROM databases WHERE name = ?", (database,)).fetchone() is None:
-            raise RejectedError(404, f"Couldn't find Database with name = {database}")
-
-    def check_table(self, database: str, table: str) -> None:
-        """Raise RejectedError if a table or its database does not exist (404), or a name is illegal (422)."""
-        self.check_database(database)
-        _check_name(table)
-        found = 'SELECT 1 FROM tables WHERE "database" = ? AND name = ?'
-        if self._sql.execute(found, (database, table)).fetchone() is None:
-            raise RejectedError(404, f"Couldn't find Table with name = {database}.{table}")
-
-    def databases(self) -> list[Named]:
-        """Return all databases by name."""
-        found = self._sql.execute("""
-            SELECT name, created_at, coalesce(sum(row_count), 0)
-            FROM databases LEFT JOIN imports ON "database" = name GROUP BY name ORDER BY name
-        """)
-        return [Named(*values) for values in found]
-
-    def tables(self, database: str) -> list[Named]:
-        """Return a database's tables by name."""
-        found = self._sql.execute(
-            """
-            SELECT name, created_at, coalesce(sum(row_count), 0)
-            FROM tables LEFT JOIN imports ON imports."database" = tables."database" AND "table" = name
-            WHERE tables."database" = ? GROUP BY name ORDER BY name
-            """,
-            (database,),
-        )
-        return [Named(*values) for values in found]
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows by database and table."""
+        counts: dict[str, dict[str, int]] = {
+            name: {} for (name,) in self._sql.execute("SELECT name FROM databases ORDER BY name")
+        }
+        for database, table in self._sql.execute("SELECT * FROM tables ORDER BY name"):
+            counts[database][table] = 0
+        totals = 'SELECT "database", "table", sum(row_count) FROM imports GROUP BY "database", "table"'
+        for database, table, total in self._sql.execute(totals):
+            counts[database][table] = total
+        return counts
 
     def append(
         self, database: str, table: str, unique_id: str, body: bytes, *, row_count: int, now: float
@@ -180,12 +138,17 @@ class ImportLog:
         """Yield the imports in their order: all, or those of one database or table."""
         return self._select({'"database" =': database, '"table" =': table})
 
-    def latest(self, limit: int, after: int) -> list[NumberedRow]:
-        """Return the last rows of all, the latest first: at most `limit`, and only those with a number above `after`."""
+    def latest(self, limit: int, after: int) -> list[dict[str, object]]:
+        """Return the last rows of all with their origin, the latest first.
+
+        Args:
+            limit: how many at most.
+            after: only rows with a greater number, counted over all tables from 1.
+        """
         latest = (
-            NumberedRow(number, taken.database, taken.table, taken.at, row)
-            for taken in self._select({"first_row + row_count - 1 >": after}, order="number DESC")
-            for number, row in reversed(list(enumerate(taken.rows, taken.first_row)))
+            {"number": number, "database": one.database, "table": one.table, "at": one.at, "row": row}
+            for one in self._select({"first_row + row_count - 1 >": after}, order="number DESC")
+            for number, row in reversed(list(enumerate(one.rows, one.first_row)))
             if number > after
         )
         return list(islice(latest, max(limit, 0)))
@@ -193,12 +156,12 @@ class ImportLog:
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Forget the rows of a table whose `time` is in [begin, end); return how many."""
         lost = 0
-        for taken in list(self.imports(database, table)):
-            kept = [row for row in taken.rows if not begin <= row["time"] < end]
-            lost += taken.row_count - len(kept)
+        for one in list(self.imports(database, table)):
+            kept = [row for row in one.rows if not begin <= row["time"] < end]
+            lost += one.row_count - len(kept)
             body = gzip.compress(b"".join(msgpack.packb(row) for row in kept), mtime=0)
             self._sql.execute(
-                "UPDATE imports SET row_count = ?, body = ? WHERE number = ?", (len(kept), body, taken.number)
+                "UPDATE imports SET row_count = ?, body = ? WHERE number = ?", (len(kept), body, one.number)
             )
         return lost
 

@@ -289,7 +289,7 @@ def test_a_file_keeps_everything(tmp_path: Any, clock: ManualClock) -> None:
     put(second, "shop.views", [ROW])
 
     assert 1 == second.duplicates
-    assert [2, 1] == [row.number for row in second.latest(limit=9, after=0)]
+    assert [2, 1] == [row["number"] for row in second.latest(limit=9, after=0)]
     second.close()
 
 
