@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, Self
 
@@ -49,18 +48,23 @@ class HangUp(StrEnum):
     RESET = "reset"
 
 
+Respond = Callable[[Received], Reply | HangUp]
+
+
 class HttpServer:
     """A server that listens from its construction on, and answers each connection in a thread; a context manager.
 
     Args:
         respond: answers a request, from many threads. If it does not read the body, the server does.
         port: the port, or 0 for a free one.
+
+    Attributes:
+        stopping: set when the server is to stop, for `respond` to wait on.
     """
 
-    def __init__(self, respond: Callable[[Received], Reply | HangUp], port: int = 0) -> None:
+    def __init__(self, respond: Respond, port: int = 0) -> None:
         self.stopping = Event()
-        """Set when the server is to stop, for `respond` to wait on."""
-        self._listener = _Listener(("127.0.0.1", port), respond)
+        self._listener = _Listener(respond, port)
         self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
         self._thread.start()
 
@@ -91,14 +95,12 @@ class HttpServer:
         self.stop()
 
 
-class _Listener(ThreadingMixIn, TCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
+class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], respond: Callable[[Received], Reply | HangUp]) -> None:
-        super().__init__(address, _Connection)
+    def __init__(self, respond: Respond, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
         self.respond = respond
         self.connections: set[Any] = set()
 
@@ -132,34 +134,37 @@ class _Connection(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def _answer(self) -> None:
-        body: list[bytes] = []
+        bodies: list[bytes] = []
 
         def read() -> bytes:
-            body.append(self._read())
-            return body[0]
+            bodies.append(self._read())
+            return bodies[0]
 
-        source_ip = str(self.client_address[0])
-        headers = tuple(self.headers.items())
+        target, source_ip = self.requestline.split()[1], str(self.client_address[0])
         reply = self.server.respond(
-            Received(self.command, self.requestline.split()[1], headers, source_ip, read)
+            Received(self.command, target, tuple(self.headers.items()), source_ip, read)
         )
-        if reply is not HangUp.RESET and not body:
+        if reply is not HangUp.RESET and not bodies:
             read()  # an unread body would be taken for the next request
         if isinstance(reply, Reply):
             self._send(reply)
-        else:
-            self._hang_up(reply)
+            return
+        self.close_connection = True
+        if reply is HangUp.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.rfile.close()  # holds the socket open
+            self.connection.close()
 
     def _read(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            parts = []
-            while size := int(self.rfile.readline(1024).partition(b";")[0], 16):
-                parts.append(self._exactly(size))
-                self.rfile.readline(8)
-            while self.rfile.readline(8192).strip():
-                pass  # trailers
-            return b"".join(parts)
-        return self._exactly(int(self.headers.get("Content-Length", "0")))
+        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+            return self._exactly(int(self.headers.get("Content-Length", "0")))
+        parts = []
+        while size := int(self.rfile.readline(1024).partition(b";")[0], 16):
+            parts.append(self._exactly(size))
+            self.rfile.readline(8)
+        while self.rfile.readline(8192).strip():
+            pass  # trailers
+        return b"".join(parts)
 
     def _exactly(self, size: int) -> bytes:
         data = self.rfile.read(size)
@@ -173,13 +178,5 @@ class _Connection(BaseHTTPRequestHandler):
         head += [f"{name}: {value}" for name, value in reply.headers]
         head += [f"Date: {self.date_time_string()}"]
         head += [f"Content-Length: {len(reply.body)}"] if has_body else []
-        head += ["Connection: close"] if self.close_connection else []
         body = reply.body if has_body and self.command != "HEAD" else b""
         self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + body)
-
-    def _hang_up(self, how: HangUp) -> None:
-        self.close_connection = True
-        if how is HangUp.RESET:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self.rfile.close()  # holds the socket open
-            self.connection.close()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import md5
 
 from doubles.treasure_data import queries
@@ -124,7 +125,7 @@ class Api:
             "table": table,
             "unique_id": unique_id,
         }
-        return answer(document, delay=settings.answer_seconds)
+        return replace(answer(document), delay=settings.answer_seconds)
 
     def _show(self, database: str, table: str, moment: float) -> Response:
         self._log.check(database, table)

@@ -34,9 +34,6 @@ class Request:
         target: path and query as in the request line.
         headers: the header fields, their names in any case.
         body: the body, or what reads it: at most once, and not at all if the connection is to be reset first.
-
-    Attributes:
-        headers: the header fields, their names in lower case.
     """
 
     def __init__(
@@ -68,11 +65,8 @@ class Request:
     @cached_property
     def form(self) -> dict[str, str]:
         """The body's fields, `multipart/form-data` (as td-client sends them) or urlencoded."""
-        environ = {
-            "CONTENT_TYPE": self.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(self.body)),
-        }
-        return parse_form_data(environ | {"wsgi.input": BytesIO(self.body)})[1].to_dict()
+        environ = {"wsgi.input": BytesIO(self.body), "CONTENT_LENGTH": str(len(self.body))}
+        return parse_form_data(environ | {"CONTENT_TYPE": self.headers.get("content-type", "")})[1].to_dict()
 
 
 class Drop(StrEnum):
@@ -113,21 +107,13 @@ def _json_default(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else repr(value)
 
 
-def answer(
-    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None, delay: float = 0.0
-) -> Response:
+def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response."""
     fields = {"Content-Type": "application/json; charset=utf-8"} | dict(headers or {})
-    return Response(status, as_json(document), fields, delay)
+    return Response(status, as_json(document), fields)
 
 
 def error(status: int, message: str, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return TD's error document: exactly these five members."""
-    document = {
-        "error": HTTPStatus(status).phrase,
-        "message": message,
-        "text": message,
-        "severity": "error",
-        "status_code": status,
-    }
-    return answer(document, status=status, headers=headers)
+    shown = {"error": HTTPStatus(status).phrase, "message": message, "text": message, "severity": "error"}
+    return answer(shown | {"status_code": status}, status=status, headers=headers)

@@ -3,10 +3,11 @@
 import errno
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from http.client import RemoteDisconnected
 from io import BytesIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -44,17 +45,11 @@ class InProcess(HTTPAdapter):
         self._hosts: dict[str, _Connections] = {}
 
     def get_connection_with_tls_context(
-        self,
-        request: PreparedRequest,
-        verify: bool | str | None,  # noqa: ARG002, FBT001 - requests' signature
-        proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - requests' signature
-        cert: object = None,  # noqa: ARG002 - requests' signature
+        self, request: PreparedRequest, *_arguments: Any, **_options: Any
     ) -> HTTPConnectionPool:
         """Return urllib3's pool of connections to the request's host."""
         host = urlsplit(request.url or "").hostname or ""
-        if host not in self._hosts:
-            self._hosts[host] = _Connections(host, self._handle, self._clock)
-        return self._hosts[host]
+        return self._hosts.setdefault(host, _Connections(host, self._handle, self._clock))
 
 
 class _Connections(HTTPConnectionPool):
@@ -63,15 +58,8 @@ class _Connections(HTTPConnectionPool):
         self._handle = handle
         self._clock = clock
 
-    def urlopen(  # type: ignore[override]  # requests passes only these of urllib3's parameters
-        self,
-        *,
-        method: str,
-        url: str,
-        body: bytes | str | None,
-        headers: Mapping[str, str],
-        timeout: Timeout,
-        **_: object,
+    def urlopen(  # type: ignore[override]  # requests passes these and few other of urllib3's parameters
+        self, *, method: str, url: str, body: bytes | str | None, headers: Any, timeout: Timeout, **_: object
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
         response = self._handle(Request(method, url, headers, sent))
