@@ -41,7 +41,7 @@ def look(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> No
     """Count what has become of it by now."""
     made = stack.resources
     reconciliation.count_found(
-        found.delivered(stack.rows_file),
+        found.delivered(stack.addresses.treasure_data),
         found.set_aside(made.client("s3"), made.aside_bucket, ACCOUNTS),
         observer.in_flight(),
     )

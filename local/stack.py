@@ -88,11 +88,6 @@ class Stack:
             raise RuntimeError("the stack was not started")
         return self._addresses
 
-    @property
-    def rows_file(self) -> Path:
-        """The SQLite file with Treasure Data's rows."""
-        return self.folder / "treasure-data.sqlite"
-
     def start(self) -> None:
         """Start all parts and return when requests are taken and delivered.
 
@@ -140,7 +135,7 @@ class Stack:
         # The first three stand on nothing, so they start side by side; the functions stand on all of them.
         aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.standin", str(self.rows_file)])
+        td = self._run("treasure-data", ["local.standin"])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             apply(redis, self._accounts, time.time())

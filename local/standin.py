@@ -1,19 +1,15 @@
-"""Treasure Data's stand-in as a part of the local stack: `python -m local.standin FILE`."""
-
-import sys
+"""The double of Treasure Data as a part of the local stack: `python -m local.standin`."""
 
 from doubles.treasure_data import Server, TreasureData
 from local.lifeline import Lifeline
 
 
 def main() -> None:
-    """Serve until the starter ends; rows are kept in the file."""
+    """Serve until the starter ends."""
     lifeline = Lifeline()
-    td = TreasureData(sys.argv[1])
-    with Server(td.handle) as server:
+    with Server(TreasureData().handle) as server:
         lifeline.ready(url=server.url)
         lifeline.wait()
-    td.close()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ def control(td: "TreasureData", request: Request) -> Response:
     """Carry out a request of the local stack or its tests.
 
     - `GET /-/counts`: {database: {table: rows}}
+    - `GET /-/event_ids`: {database: {table: [event id]}}
     - `GET /-/rows?limit=&after=`: {"rows": [{"number", "database", "table", "at", "row"}]}, the latest first, at most
       `limit` (100), and only those with a number above `after`, so that a page can ask for what is new
     - `POST`, `DELETE /-/faults`: set a fault, an object; remove all
@@ -23,6 +24,8 @@ def control(td: "TreasureData", request: Request) -> Response:
         match request.method, request.segments[1:]:
             case "GET", ("counts",):
                 return answer(td.counts())
+            case "GET", ("event_ids",):
+                return answer(td.event_ids())
             case "GET", ("rows",):
                 limit, after = (int(request.query.get(*one)) for one in (("limit", "100"), ("after", "0")))
                 return answer({"rows": td.latest(limit=limit, after=after)})

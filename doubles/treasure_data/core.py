@@ -19,7 +19,6 @@ class TreasureData:
     """The double. Its methods may be called from many threads.
 
     Args:
-        path: the SQLite file that keeps databases, tables and rows, or `:memory:`.
         clock: tells the time; it is never asked to sleep.
         settings: TD's behaviour where it is not documented.
         keys: the API keys with their rights; None is API_KEY with all of them.
@@ -32,7 +31,6 @@ class TreasureData:
 
     def __init__(
         self,
-        path: str = ":memory:",
         *,
         clock: Clock | None = None,
         settings: Settings | None = None,
@@ -43,16 +41,11 @@ class TreasureData:
         self.faults = Faults()
         self._fault_source = fault_source or self.faults
         self._clock = clock or SystemClock()
-        self._log = ImportLog(path)
+        self._log = ImportLog()
         self._api = Api(self._log, {API_KEY: frozenset(Right)} if keys is None else keys)
         self._late: list[tuple[float, int, Request]] = []
         self._serials = count()
         self._lock = RLock()
-
-    def close(self) -> None:
-        """Close the file; it is also closed when the double is collected."""
-        with self._lock:
-            self._log.close()
 
     def handle(self, request: Request) -> Response:
         """Carry out a request, or let a fault strike it.
@@ -88,7 +81,7 @@ class TreasureData:
         """Return the accepted imports in their order: all, or those of one database or table."""
         with self._lock:
             self._catch_up()
-            return list(self._log.imports(database, table))
+            return self._log.imports(database, table)
 
     def rows(self, database: str, table: str) -> list[Row]:
         """Return a table's rows in the order of their import, with the values that were packed."""
@@ -105,6 +98,15 @@ class TreasureData:
         with self._lock:
             self._catch_up()
             return self._log.counts()
+
+    def event_ids(self) -> dict[str, dict[str, list[str]]]:
+        """Return the event ids of all rows by database and table, empty for a row without one."""
+        return {
+            database: {
+                table: [row.get("event_id", "") for row in self.rows(database, table)] for table in tables
+            }
+            for database, tables in self.counts().items()
+        }
 
     @property
     def duplicates(self) -> int:

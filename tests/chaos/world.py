@@ -196,7 +196,6 @@ class World:
         """Let go of everything."""
         for call in self.on_end:
             call()
-        self.td.close()
 
     def _set_tables_up(self) -> None:
         from tests.chaos.traffic import TABLES

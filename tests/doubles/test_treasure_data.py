@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.clock import START, ManualClock
@@ -39,21 +39,16 @@ def read(td: TreasureData, target: str) -> Any:
     return json.loads(call(td, "GET", target).body)
 
 
-RECORDED_BODY = gzip.compress(
-    bytes.fromhex("83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"), mtime=0
-)
 TD_CLIENT = {
     "Accept-Encoding": "identity",
     "authorization": f"TD1 {API_KEY}",
     "date": "Wed, 25 Nov 2026 09:06:12 -0000",
     "user-agent": "TD-Client-Python/1.7.0",
-    "content-length": str(len(RECORDED_BODY)),
     "content-type": "application/octet-stream",
 }
 FLUENT_BIT = {
     "User-Agent": "Fluent-Bit",
     "AUTHORIZATION": f"TD1 {API_KEY}",
-    "Content-Length": str(len(RECORDED_BODY)),
     "Content-Type": "application/gzip",
 }
 
@@ -61,19 +56,19 @@ FLUENT_BIT = {
 @pytest.mark.parametrize("headers", [TD_CLIENT, FLUENT_BIT], ids=["td-client", "fluent-bit"])
 def test_recorded_requests(td: TreasureData, headers: dict[str, str]) -> None:
     """Requests as the official clients send them get 200 and five fields, the checksum over the body as it came."""
-    response = td.handle(Request("PUT", IMPORT, headers, RECORDED_BODY))
+    packed = "83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"
+    body = gzip.compress(bytes.fromhex(packed), mtime=0)
+    response = td.handle(Request("PUT", IMPORT, headers, body))
 
-    expected = {
+    rows = [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}]
+    assert rows == td.rows("shop", "views")
+    assert {
         "elapsed_time": 0,
         "database": "shop",
         "table": "views",
-        "md5_hex": hashlib.md5(RECORDED_BODY).hexdigest(),
+        "md5_hex": hashlib.md5(body).hexdigest(),
         "unique_id": UNIQUE_ID,
-    }
-    assert (200, expected) == (response.status, json.loads(response.body))
-    assert [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}] == td.rows(
-        "shop", "views"
-    )
+    } == json.loads(response.body)
 
 
 VALUES = st.recursive(
@@ -84,43 +79,28 @@ VALUES = st.recursive(
     | st.text(st.characters(exclude_categories=["Cs"]))
     | st.binary()
     | st.just(msgpack.Timestamp(1, 2)),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3) | st.integers(0, 9), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc") | st.integers(0, 9), inner),
     max_leaves=8,
 )
-COLUMNS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).filter(lambda name: name != "time")
-ROWS = st.lists(
-    st.builds(
-        lambda row, time: row | {"time": time},
-        st.dictionaries(COLUMNS, VALUES, max_size=5),
-        st.integers(0, 253_402_300_799),
-    ),
-    max_size=5,
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).filter(lambda name: name != "time")
+TIMES = st.integers(0, 253_402_300_799)
+ROWS = st.tuples(st.dictionaries(NAMES, VALUES, max_size=5), TIMES).map(
+    lambda pair: pair[0] | {"time": pair[1]}
 )
 
 
-@given(ROWS)
-def test_rows_come_back_equal(rows: list[dict[str, Any]]) -> None:
-    """Whatever msgpack can carry comes back with the same values and types, can be queried, and can be shown."""
+@settings(deadline=None)
+@given(st.lists(ROWS, max_size=5), st.binary())
+def test_rows_come_back_equal(rows: list[dict[str, Any]], garbage: bytes) -> None:
+    """Whatever msgpack can carry comes back unchanged, can be queried and shown; arbitrary bytes are rejected."""
     td = with_tables(TreasureData(clock=ManualClock()), "shop.views")
-    status = put(td, "shop.views", rows).status
+    statuses = [call(td, "PUT", IMPORT, body).status for body in (garbage, gzip.compress(garbage))]
+    put(td, "shop.views", rows)
 
-    assert (200, repr(rows)) == (status, repr(td.rows("shop", "views")))
+    assert statuses in ([400, 400], [400, 422], [400, 200 if not garbage else 0])
+    assert repr(rows) == repr(td.rows("shop", "views"))
     assert [[row["time"]] for row in rows] == found(td, "SELECT time FROM views")
     assert len(rows) == len(read(td, "/-/rows")["rows"])
-    td.close()
-
-
-@given(st.binary())
-def test_arbitrary_bytes_are_rejected(body: bytes) -> None:
-    """Bytes that are not gzip are rejected with 400, and so are arbitrary bytes within gzip unless they are rows."""
-    td = with_tables(TreasureData(clock=ManualClock()), "shop.views")
-
-    assert 400 == call(td, "PUT", IMPORT, body).status
-    assert call(td, "PUT", IMPORT, gzip.compress(body)).status in ({200} if not body else {400, 422})
-    assert [] == td.rows("shop", "views")
-    td.close()
 
 
 GOOD = msgpack.packb(ROW)
@@ -137,69 +117,52 @@ WRONG = {
     "a number as a column": (import_body([ROW, {"time": 1, 2: 3}]), 400),
     "no time": (import_body([ROW, {"event_id": "e-2"}]), 422),
     "time is text": (import_body([ROW, {"time": "1700000000"}]), 422),
-    "time is a float": (import_body([ROW, {"time": 1.7e9}]), 422),
     "time is true": (import_body([ROW, {"time": True}]), 422),
     "time before 1970": (import_body([ROW, {"time": -1}]), 422),
     "time in milliseconds": (import_body([ROW, {"time": 1_700_000_000_000}]), 422),
     "too many columns": (import_body([ROW, FULL | {"one": "more"}]), 422),
+    "too large": (import_body([ROW, {"time": 1, "bomb": "x" * 1_000_000}]), 413),
 }
 
 
 @pytest.mark.parametrize(("body", "status"), WRONG.values(), ids=WRONG)
 def test_one_wrong_row_rejects_the_whole_import(td: TreasureData, body: bytes, status: int) -> None:
     """An import is accepted whole or not at all, and a rejected one leaves its id free."""
+    good = gzip.compress(msgpack.packb(FULL)) + import_body([ROW])  # two members are one body
+    td.settings = Settings(largest_import=10_000)
     rejected = call(td, "PUT", IMPORT, body)
     members = {"error", "message", "text", "severity", "status_code"}
 
     assert (status, members) == (rejected.status, set(json.loads(rejected.body)))
-    assert 0 == td.counts()["shop"]["views"]
-    assert 200 == put(td, "shop.views", [FULL], UNIQUE_ID).status
-
-
-def test_gzip_of_several_members(td: TreasureData) -> None:
-    """Gzip bytes one after another are one body."""
-    call(td, "PUT", IMPORT, import_body([ROW]) + import_body([ROW]))
-
-    assert [ROW, ROW] == td.rows("shop", "views")
-
-
-def test_the_largest_import(td: TreasureData) -> None:
-    """An import of more than the largest size is answered with 413, one of exactly that size is accepted."""
-    td.settings = Settings(largest_import=2 * len(GOOD))
-    statuses = [
-        put(td, "shop.views", rows).status
-        for rows in ([ROW] * 2, [ROW] * 3, [{"time": 1, "bomb": "x" * 1_000_000}])
-    ]
-
-    assert ([200, 413, 413], 2) == (statuses, td.counts()["shop"]["views"])
+    assert ([], 200) == (td.imports(), call(td, "PUT", IMPORT, good).status)
+    assert [FULL, ROW] == td.rows("shop", "views")
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "status"),
+    ("request_line", "status"),
     [
-        ("PUT", f"/v3/table/import_with_id/missing/views/{UNIQUE_ID}/msgpack.gz", 404),
-        ("PUT", f"/v3/table/import_with_id/shop/missing/{UNIQUE_ID}/msgpack.gz", 404),
-        ("PUT", f"/v3/table/import_with_id/shop/views/{UNIQUE_ID}/json.gz", 404),
-        ("PUT", f"/v3/table/import_with_id/Shop/views/{UNIQUE_ID}/msgpack.gz", 422),
-        ("PUT", f"/v3/table/import_with_id/shop/views%2Fmore/{UNIQUE_ID}/msgpack.gz", 422),
-        ("PUT", "/v3/table/import_with_id/shop/views/ABCDEF/msgpack.gz", 422),
-        ("PUT", "/v3/table/import_with_id/shop/views//msgpack.gz", 422),
-        ("POST", f"/v3/database/create/{'d' * 129}", 422),
-        ("POST", "/v3/database/create/ab", 422),
-        ("POST", "/v3/database/create/sh%FFop", 422),
-        ("POST", "/v3/database/create/shop", 409),
-        ("POST", "/v3/table/create/shop/views/log", 409),
-        ("POST", "/v3/table/create/shop/Views/log", 422),
-        ("POST", "/v3/table/create/missing/views/log", 404),
-        ("GET", "/v3/table/show/shop/missing", 404),
-        ("GET", "/v3/job/status/1", 404),
-        ("GET", "/", 404),
-        ("GET", "/-/", 404),
+        (f"PUT /v3/table/import_with_id/missing/views/{UNIQUE_ID}/msgpack.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/missing/{UNIQUE_ID}/msgpack.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/views/{UNIQUE_ID}/json.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/views%2Fmore/{UNIQUE_ID}/msgpack.gz", 422),
+        ("PUT /v3/table/import_with_id/shop/views/ABCDEF/msgpack.gz", 422),
+        ("PUT /v3/table/import_with_id/shop/views//msgpack.gz", 422),
+        (f"POST /v3/database/create/{'d' * 129}", 422),
+        ("POST /v3/database/create/ab", 422),
+        ("POST /v3/database/create/shop", 409),
+        ("POST /v3/table/create/shop/views/log", 409),
+        ("POST /v3/table/create/shop/Views/log", 422),
+        ("POST /v3/table/create/missing/views/log", 404),
+        ("GET /v3/table/show/shop/missing", 404),
+        ("GET /v3/job/status/1", 404),
+        ("GET /", 404),
+        ("GET /-/", 404),
+        ("GET /-/rows?limit=many", 400),
     ],
 )
-def test_errors(td: TreasureData, method: str, target: str, status: int) -> None:
+def test_errors(td: TreasureData, request_line: str, status: int) -> None:
     """Unknown names, illegal names, names that exist and unknown routes are answered as TD's clients expect."""
-    response = call(td, method, target, import_body([ROW]) if method == "PUT" else b"")
+    response = call(td, *request_line.split(), import_body([ROW]))
 
     assert (status, status) == (response.status, json.loads(response.body)["status_code"])
     assert {"shop": {"orders": 0, "views": 0}} == td.counts()
@@ -208,26 +171,20 @@ def test_errors(td: TreasureData, method: str, target: str, status: int) -> None
 @pytest.mark.parametrize("header", [{}, {"Authorization": "TD1 1/00"}, {"Authorization": API_KEY}])
 def test_without_a_known_key(td: TreasureData, header: dict[str, str]) -> None:
     """Without a known key in TD's scheme, everything but the status is rejected."""
-    targets = ("/v3/database/list", "/v3/table/show/shop/views", "/v3/job/status/1")
-    statuses = [td.handle(Request("GET", target, header)).status for target in targets]
+    lines = (
+        "GET /v3/database/list",
+        "GET /v3/table/show/shop/views",
+        "GET /v3/job/status/1",
+        f"PUT {IMPORT}",
+    )
+    statuses = [td.handle(Request(*line.split(), header)).status for line in lines]
 
-    assert [401] * 3 == statuses
-    assert 401 == td.handle(Request("PUT", IMPORT, header, import_body([ROW]))).status
+    assert [401] * 4 == statuses
     assert 200 == td.handle(Request("GET", "/v3/system/server_status", header)).status
-
-
-def test_creating_in_code(td: TreasureData) -> None:
-    """In code, missing databases and tables are created, whatever faults are set."""
-    td.faults.add(Fault(kind=Kind.STATUS))
-    td.create("shop", "views", "items")
-    td.create("blog")
-
-    assert {"shop": {"items": 0, "orders": 0, "views": 0}, "blog": {}} == td.counts()
 
 
 def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: ManualClock) -> None:
     """Repeats neither add rows nor extend the memory: once it ends, the same id is accepted again."""
-    td.settings = Settings(id_memory=3600)
     counts = []
     for seconds in (0, 1799, 1799, 2):
         clock.sleep(seconds)
@@ -250,18 +207,21 @@ def test_an_id_with_other_rows_is_a_conflict(td: TreasureData) -> None:
 
 
 def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualClock) -> None:
-    """Counts, and the latest rows first by number, are shown as JSON, whatever the rows hold."""
+    """Counts, event ids, and the latest rows first are shown as JSON, whatever the rows hold and whatever faults are set."""
     odd = {"bytes": b"\x00\xff", "nan": math.nan, "big": (1 << 64) - 1, "map": {1: None}}
+    td.faults.add(Fault(kind=Kind.STATUS, count=1))
+    td.create("shop", "views", "items")
+    put(td, "shop.views", [ROW])
     put(td, "shop.views", [ROW, OTHER])
     clock.sleep(5)
-    put(td, "shop.orders", [ROW | odd])
+    put(td, "shop.orders", [{"time": 1} | odd])
 
-    shown = odd | {"bytes": "00ff", "nan": None, "map": {"1": None}}
-    latest = {"number": 3, "database": "shop", "table": "orders", "at": START + 5, "row": ROW | shown}
-    assert {"shop": {"orders": 1, "views": 2}} == read(td, "/-/counts")
+    shown = {"time": 1} | odd | {"bytes": "00ff", "nan": None, "map": {"1": None}}
+    latest = {"number": 3, "database": "shop", "table": "orders", "at": START + 5, "row": shown}
+    assert {"shop": {"items": 0, "orders": 1, "views": 2}} == read(td, "/-/counts")
+    assert {"shop": {"items": [], "orders": [""], "views": ["it's", "e-2"]}} == read(td, "/-/event_ids")
     assert [latest] == read(td, "/-/rows?limit=1")["rows"]
     assert [3, 2] == [row["number"] for row in read(td, "/-/rows?after=1")["rows"]]
-    assert 400 == call(td, "GET", "/-/rows?limit=many").status
 
 
 def test_losing_rows(td: TreasureData) -> None:
@@ -273,24 +233,8 @@ def test_losing_rows(td: TreasureData) -> None:
     lost = [td.lose("shop", "views", 2, 4), json.loads(call(td, "POST", "/-/lose", lose).body)["lost"]]
     put(td, "shop.views", rows[:5], UNIQUE_ID)
 
-    assert [2, 2] == lost
+    assert ([2, 2], 6) == (lost, td.counts()["shop"]["views"])
     assert [rows[time] for time in (0, 1, 4, 5, 6, 7)] == td.rows("shop", "views")
-    assert 6 == td.counts()["shop"]["views"]
-
-
-def test_a_file_keeps_everything(tmp_path: Any, clock: ManualClock) -> None:
-    """With a file, another double finds databases, tables, rows and remembered ids."""
-    path = str(tmp_path / "td.sqlite")
-    first = with_tables(TreasureData(path, clock=clock), "shop.views")
-    put(first, "shop.views", [ROW], UNIQUE_ID)
-    first.close()
-    second = TreasureData(path, clock=clock)
-    put(second, "shop.views", [ROW], UNIQUE_ID)
-    put(second, "shop.views", [ROW])
-
-    assert 1 == second.duplicates
-    assert [2, 1] == [row["number"] for row in second.latest(limit=9, after=0)]
-    second.close()
 
 
 # Queries
@@ -327,16 +271,14 @@ def found(td: TreasureData, query: str) -> list[Any] | int:
         ("TD_TIME_RANGE(time, 1700000000, 1700000061)", [["it's"], ["e-2"]]),
         ("TD_TIME_RANGE(time, NULL, 1700000060)", [["it's"]]),
         ("TD_TIME_RANGE(NULL, 0, NULL)", []),
-        ("n IN (2, 3)", [["e-2"]]),
     ],
 )
-@pytest.mark.parametrize("table", ["views", '"views"'])
-def test_asking_for_rows(td: TreasureData, table: str, where: str, events: list[list[str]]) -> None:
-    """A query finds rows by values and by a range of time that excludes its end."""
+def test_asking_for_rows(td: TreasureData, where: str, events: list[list[str]]) -> None:
+    """A query finds rows of one table by values and by a range of time that excludes its end."""
     put(td, "shop.views", [ROW, OTHER])
     put(td, "shop.orders", [ROW])
 
-    assert events == found(td, f"SELECT event_id FROM {table} WHERE {where} ORDER BY time")
+    assert events == found(td, f'SELECT event_id FROM "views" WHERE {where} ORDER BY time')
 
 
 def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) -> None:
@@ -356,7 +298,6 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
         seen.append(found(td, count))
 
     assert [[[0]], "[]", 404, [[1]], [[2]]] == seen
-    assert 2 == td.counts()["shop"]["views"]
 
 
 def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
@@ -368,15 +309,12 @@ def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
     clock.sleep(30)
     done = read(td, f"/v3/job/status/{job}")
 
-    assert ("running", None, 404) == (running["status"], running["end_at"], early)
-    assert ("success", 1, "2023-11-14T22:13:50Z") == tuple(
-        done[name] for name in ("status", "num_records", "end_at")
-    )
     documented = (
         "job_id cpu_time created_at duration end_at num_records result_size start_at status updated_at"
     )
-    assert set(documented.split()) == set(done)
-    assert [[0]] == result(td, job)
+    assert ("running", None, 404) == (running["status"], running["end_at"], early)
+    assert ("success", 1, "2023-11-14T22:13:50Z") == (done["status"], done["num_records"], done["end_at"])
+    assert (set(documented.split()), [[0]]) == (set(done), result(td, job))
 
 
 @pytest.mark.parametrize(
@@ -390,8 +328,6 @@ def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
         "SELECT 1; SELECT 2",
         "DELETE FROM views",
         "ATTACH '/etc/passwd' AS other",
-        "SELECT * FROM pragma_database_list",
-        "SELECT load_extension('x')",
         "SELECT '\0'",
     ],
 )
@@ -407,28 +343,18 @@ def test_values_that_sql_cannot_hold_are_text(td: TreasureData) -> None:
     """Integers beyond 64 bits are digits, nested values JSON, true is 1; only names that are legal for TD are columns."""
     row = {"time": 1, "N": 1, "n": (1 << 64) - 1, "b": True, "list": [1, {"a": None}], "": "", 'q"': 2}
     put(td, "shop.views", [row])
+    schema = json.loads(read(td, "/v3/table/show/shop/views")["schema"])
 
     assert [[1, "18446744073709551615", 1, '[1,{"a":null}]']] == found(td, "SELECT * FROM views")
-    shown = read(td, "/v3/table/show/shop/views")
-    assert [["n", "long", "n"], ["b", "int", "b"], ["list", "string", "list"]] == json.loads(shown["schema"])
-    assert ("shop", "views", 1) == (shown["database"], shown["name"], shown["count"])
+    assert [["n", "long", "n"], ["b", "int", "b"], ["list", "string", "list"]] == schema
 
 
-def test_more_columns_than_a_table_has(td: TreasureData) -> None:
-    """Columns beyond TD's limit cannot be queried, but their rows can."""
-    put(td, "shop.views", [{"time": n, **{f"c{n}_{m}": m for m in range(400)}} for n in range(2)])
+def test_limits_of_a_table(td: TreasureData) -> None:
+    """Columns beyond TD's limit cannot be queried; a table may have any legal name, even one that SQLite reserves."""
+    with_tables(td, "shop.select", "shop.sqlite_sequence")
+    put(td, "shop.select", [{"time": n, **{f"c{n}_{m}": m for m in range(400)}} for n in range(2)])
+    put(td, "shop.sqlite_sequence", [ROW])
 
-    assert [[2, 1, 1]] == found(td, "SELECT count(*), sum(c0_1), sum(c1_1) FROM views")
-    assert 511 == len(json.loads(read(td, "/v3/table/show/shop/views")["schema"]))
-
-
-def test_names_that_mean_something_to_sqlite() -> None:
-    """Databases and tables may have any name that TD allows, even if SQLite cannot query them all."""
-    td = with_tables(TreasureData(clock=ManualClock()), "main.temp", "shop.select", "shop.sqlite_sequence")
-    for table in ("main.temp", "shop.select", "shop.sqlite_sequence"):
-        put(td, table, [ROW])
-
-    assert {"main": {"temp": 1}, "shop": {"select": 1, "sqlite_sequence": 1}} == td.counts()
-    assert [["it's"]] == found(td, 'SELECT event_id FROM "select"')
-    assert 404 == found(td, "SELECT * FROM sqlite_sequence WHERE event_id = 'it''s'")
-    td.close()
+    assert [[2, 1, 1]] == found(td, 'SELECT count(*), sum(c0_1), sum(c1_1) FROM "select"')
+    assert 511 == len(json.loads(read(td, "/v3/table/show/shop/select")["schema"]))
+    assert (404, [ROW]) == (found(td, "SELECT n FROM sqlite_sequence"), td.rows("shop", "sqlite_sequence"))

@@ -20,12 +20,10 @@ UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
 
 
 @pytest.fixture
-def td() -> Iterator[TreasureData]:
+def td() -> TreasureData:
     """A double with three keys."""
     rights = {API_KEY: frozenset(Right), WRITE_ONLY: {Right.WRITE}, QUERY_ONLY: {Right.QUERY}}
-    td = TreasureData(keys={key: frozenset(allowed) for key, allowed in rights.items()})
-    yield td
-    td.close()
+    return TreasureData(keys={key: frozenset(allowed) for key, allowed in rights.items()})
 
 
 @pytest.fixture

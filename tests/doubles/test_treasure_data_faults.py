@@ -67,7 +67,6 @@ class Wire:
         """Close everything."""
         self.session.close()
         self.server.stop()
-        self.td.close()
 
 
 @pytest.fixture(params=["sockets", "in process"])

@@ -63,11 +63,9 @@ def aws(aws_endpoint: str, redis_url: str) -> Resources:
 
 
 @pytest.fixture
-def treasure_data() -> Iterator[TreasureData]:
+def treasure_data() -> TreasureData:
     """A Treasure Data without databases."""
-    core = TreasureData()
-    yield core
-    core.close()
+    return TreasureData()
 
 
 type Start = Callable[..., LambdaRuntime]
