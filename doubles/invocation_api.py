@@ -10,9 +10,6 @@ from doubles.http_server import HttpServer, Received, Reply
 
 _log = logging.getLogger("doubles.invocation_api")
 
-REQUEST_BYTES = 6 * 1024 * 1024
-"""The largest event of a synchronous invocation."""
-
 
 class InvocationApi(HttpServer):
     """Serves `POST /2015-03-31/functions/NAME/invocations` from its construction until `stop`; a context manager.
@@ -32,9 +29,6 @@ class InvocationApi(HttpServer):
         if (received.method, received.target) != ("POST", self._path):
             text = f"Function not found: {received.target}"
             return _reply(404, {"Message": text}, {"x-amzn-errortype": "ResourceNotFoundException"})
-        if len(body) > REQUEST_BYTES:
-            text = f"{len(body)} byte payload is too large for the RequestResponse invocation type"
-            return _reply(413, {"Message": text}, {"x-amzn-errortype": "RequestTooLargeException"})
         try:
             return _reply(200, self._invoke(json.loads(body or b"{}")))
         except Exception as error:  # noqa: BLE001 -- Lambda survives whatever a function raises

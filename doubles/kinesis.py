@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from doubles.aws_errors import Exceptions, client_error
+from doubles.aws_errors import client_error
 
 HASH_KEYS = 1 << 128
 """Partition keys are hashed to 0 … 2^128 - 1."""
@@ -86,8 +86,6 @@ class MemoryKinesis:
         arrival_error: asked at each put; returns the seconds by which the record's `ApproximateArrivalTimestamp`
             differs from the time of the put. Kinesis promises neither accuracy nor order.
     """
-
-    exceptions = Exceptions()
 
     def __init__(
         self, now: Callable[[], float], *, seed: int = 0, max_record_bytes: int = 1024 * 1024

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from doubles.aws_errors import Exceptions, check_members, client_error
+from doubles.aws_errors import check_members, client_error
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Of a message's body and attributes together."""
@@ -49,8 +49,6 @@ class MemorySQS:
         now: tells UNIX seconds.
         visibility_seconds: how long a received message stays hidden unless the call says otherwise.
     """
-
-    exceptions = Exceptions()
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, visibility_seconds: float = 30) -> None:
         self._now = now

@@ -8,7 +8,7 @@ import marshal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from doubles.aws_errors import Exceptions, check_members, client_error
+from doubles.aws_errors import check_members, client_error
 from doubles.dynamodb import expressions, partiql
 from doubles.dynamodb.expressions import Item, Names, Parsed, Value, Values, compare_key, resolve
 from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
@@ -32,8 +32,6 @@ class MemoryDynamoDB:
     Attributes:
         batch_get_keys: the most keys that one BatchGetItem answers; it returns the others as unprocessed.
     """
-
-    exceptions = Exceptions()
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, page_items: int = 500) -> None:
         self._now = now

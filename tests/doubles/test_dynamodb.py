@@ -392,10 +392,3 @@ def test_what_is_returned_is_a_copy() -> None:
     double.get_item(**key)["Item"]["x"]["M"].clear()
 
     assert {"M": {"one": _wire(1)}} == double.get_item(**key)["Item"]["x"]
-
-
-def test_errors_can_be_caught_by_class() -> None:
-    """A client's `exceptions` names the class that is raised."""
-    double = _double()
-    with pytest.raises(double.exceptions.ConditionalCheckFailedException):
-        double.put_item(TableName="ledger", Item=_item("a", "1"), ConditionExpression="attribute_exists(pk)")
