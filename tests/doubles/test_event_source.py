@@ -36,14 +36,14 @@ class Function:
     """A handler that remembers its calls and can be waited for."""
 
     def __init__(self, *results: Any) -> None:
-        self.calls: list[tuple[list[str], Any]] = []
+        self.sent: list[list[str]] = []
         self._results = list(results)
         self._changed = threading.Condition()
 
     def __call__(self, event: dict[str, Any], context: Any) -> Any:
         """Return the next result, or raise it."""
         with self._changed:
-            self.calls.append(([record["kinesis"]["sequenceNumber"] for record in event["Records"]], context))
+            self.sent.append([record["kinesis"]["sequenceNumber"] for record in event["Records"]])
             result = self._results.pop(0) if self._results else None
             self._changed.notify_all()
         if isinstance(result, BaseException):
@@ -53,7 +53,7 @@ class Function:
     def wait_for(self, count: int) -> None:
         """Return when so many records have arrived, repeated ones included."""
         with self._changed:
-            assert self._changed.wait_for(lambda: sum(len(sent) for sent, _ in self.calls) >= count, 20)
+            assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 20)
 
 
 @pytest.fixture(params=["memory", "moto"])
@@ -69,30 +69,23 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def put(client: Any, key: str = "a", count: int = 1) -> list[str]:
     """Put records and return their sequence numbers."""
-    return [
-        client.put_record(StreamName="s", Data=b"x", PartitionKey=key)["SequenceNumber"] for _ in range(count)
-    ]
+    record = {"StreamName": "s", "Data": b"x", "PartitionKey": key}
+    return [client.put_record(**record)["SequenceNumber"] for _ in range(count)]
 
 
 def test_records_reach_the_function(client: Any) -> None:
-    """Records put before and after the start arrive in order, with Lambda's context, while another shard is busy."""
+    """Records put before and after the start arrive in order, while another shard's function is busy."""
     busy = threading.Event()
     numbers = put(client, "d")
     function = Function(lambda _: busy.wait(20) and None)
-    with running(client, function, function_name="Worker", memory_limit_in_mb=1769):
+    with running(client, function):
         function.wait_for(1)
         numbers += put(client, count=12)
         function.wait_for(13)
         busy.set()
 
-    context = function.calls[0][1]
-    assert sorted(numbers) == sorted(number for sent, _ in function.calls for number in sent)
-    assert all(sorted(sent, key=int) == sent for sent, _ in function.calls)
-    assert ("Worker", 1769, 36) == (
-        context.function_name,
-        context.memory_limit_in_mb,
-        len(context.aws_request_id),
-    )
+    assert sorted(numbers) == sorted(number for sent in function.sent for number in sent)
+    assert all(sorted(sent, key=int) == sent for sent in function.sent)
 
 
 def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,14 +97,9 @@ def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptu
         function.wait_for(5)
 
     logged = [record.getMessage() for record in caplog.records if record.name == "doubles.event_source"]
-    assert [[number]] * 5 == [numbers for numbers, _ in function.calls]
-    assert ["out of order", "batchItemFailures", "not JSON serializable", "SystemExit"] == [
-        word
-        for word, line in zip(
-            ("out of order", "batchItemFailures", "not JSON serializable", "SystemExit"), logged, strict=True
-        )
-        if word in line
-    ]
+    words = ["out of order", "batchItemFailures", "not JSON serializable", "SystemExit"]
+    assert [[number]] * 5 == function.sent
+    assert [True] * 4 == [word in line for word, line in zip(words, logged, strict=True)]
 
 
 def test_a_result_after_the_time_out_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,16 +108,17 @@ def test_a_result_after_the_time_out_does_not_count(caplog: pytest.LogCaptureFix
     client = MemoryKinesis(clock.now)
     client.create_stream(StreamName="s", ShardCount=1)
     [number] = put(client)
-    remaining = []
+    seen: list[Any] = []
 
     def overrun(context: Any) -> None:
+        seen.append((context.function_name, context.memory_limit_in_mb, len(context.aws_request_id)))
         for seconds in (0, 2, 1):
             clock.sleep(seconds)
-            remaining.append(context.get_remaining_time_in_millis())
+            seen.append(context.get_remaining_time_in_millis())
 
     function = Function(overrun)
-    with running(client, function, clock=clock, timeout_seconds=3):
+    with running(client, function, clock=clock, timeout_seconds=3, function_name="Worker"):
         function.wait_for(2)
 
-    assert ([3000, 1000, 0], [[number]] * 2) == (remaining, [numbers for numbers, _ in function.calls])
+    assert ([("Worker", 1024, 36), 3000, 1000, 0], [[number]] * 2) == (seen, function.sent)
     assert "TimedOut" in caplog.text
