@@ -1,10 +1,10 @@
-# Everything that is done with Sluice is one target here. `make` alone lists them.
+# Every task in this repository is a target here. `make` alone lists them.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
-# Python 3.13, whatever `python3` is; uv from PATH, else a private copy under .cache/.
+# Python 3.13, even if `python3` is another version; uv from PATH, or a private copy under .cache/.
 PYTHON := $(shell for p in python3.13 python3 python; do \
   command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
   && { command -v $$p; exit; }; done; uv python find --no-project 3.13 2>/dev/null)
@@ -14,24 +14,29 @@ WORKERS ?= auto
 
 .PHONY: help
 help: ## list the targets
-	@echo 'Sluice: collects access events at one HTTP endpoint and delivers them to Treasure Data.'
+	@echo 'Sluice collects events over HTTP and loads them into Treasure Data.'
 	@echo
-	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sort | awk -F ':.* ## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@for target in demo up test; do $(list_targets) | grep "^$$target:"; done | $(as_columns)
+	@echo
+	@$(list_targets) | grep -vE '^(demo|up|test):' | sort -t: -k1,1 | $(as_columns)
+
+list_targets = grep -hE '^[a-z-]+:.* \#\# ' $(MAKEFILE_LIST)
+as_columns = awk -F ':.* \#\# ' '{printf "  make %-15s  %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: .venv/installed ## run the whole pipeline on recorded browser requests and reconcile
+demo: .venv/installed ## send recorded browser requests through the whole pipeline and account for every event
 	@$(RUN) -m local.demo
 
 .PHONY: demo-outage
-demo-outage: .venv/installed ## live through an outage of Treasure Data and a loss of rows, in simulated time
-	@$(RUN) -m local.outage
+demo-outage: .venv/installed ## play through a Treasure Data outage and a loss of rows, in simulated time
+	@$(RUN) -m chaos.outage
 
 .PHONY: up
-up: .venv/installed ## keep the local stack running and print its addresses
+up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
 	@$(RUN) -m ops.cli local
 
 .PHONY: test
-test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run all tests
+test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run the test suite
 	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .PHONY: lint
@@ -43,7 +48,7 @@ lint: .venv/installed ## check style, types and the template
 	@AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .venv/bin/sam validate --lint
 
 .PHONY: format
-format: .venv/installed ## rewrite the code in the project's style
+format: .venv/installed ## format the code
 	@.venv/bin/ruff check --fix-only .
 	@.venv/bin/ruff format .
 
@@ -51,49 +56,49 @@ EVENTS ?= 100000
 SEEDS ?= 100
 SEED ?= 0
 .PHONY: chaos
-chaos: .venv/installed ## try the whole pipeline under seeded trouble: EVENTS=, SEEDS=, SEED=, TRACE=
-	@$(RUN) -m tests.chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
+chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
+	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
 
 .PHONY: chaos-selfcheck
-chaos-selfcheck: .venv/installed ## leave out each defence in turn, and see that chaos notices
-	@$(RUN) -m tests.chaos.selfcheck
+chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice
+	@$(RUN) -m chaos.selfcheck
 
 .PHONY: bench
-bench: .venv/installed .venv-emulator/installed | $(UV) ## measure everything side by side with simpler ways, WRITE=1 writes docs/performance.md
+bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md
 	@$(RUN) -m benchmarks $(if $(WRITE),--write)
 
 .PHONY: bench-ingest
-bench-ingest: .venv/installed | $(UV) ## measure the CPU that a request costs the ingest
+bench-ingest: .venv/installed | $(UV) ## benchmark the ingest: CPU per request
 	@$(RUN) -m benchmarks ingest $(if $(WRITE),--write)
 
 .PHONY: bench-coldstart
-bench-coldstart: .venv/installed | $(UV) ## measure how the ingest starts in Lambda's runtime
+bench-coldstart: .venv/installed | $(UV) ## benchmark the ingest's cold start in Lambda's runtime
 	@$(RUN) -m benchmarks coldstart $(if $(WRITE),--write)
 
 .PHONY: bench-worker
-bench-worker: .venv/installed ## measure rows per second of the worker
+bench-worker: .venv/installed ## benchmark the worker: rows per second
 	@$(RUN) -m benchmarks worker $(if $(WRITE),--write)
 
 .PHONY: bench-pipeline
-bench-pipeline: .venv/installed .venv-emulator/installed ## measure the local stack as a whole
+bench-pipeline: .venv/installed .venv-emulator/installed ## benchmark the local stack as a whole
 	@$(RUN) -m benchmarks pipeline $(if $(WRITE),--write)
 
 .PHONY: bench-drain
-bench-drain: .venv/installed ## measure how a backlog of 3.6 million events is delivered
+bench-drain: .venv/installed ## benchmark draining a backlog of 3.6 million events
 	@$(RUN) -m benchmarks drain $(if $(WRITE),--write)
 
 .PHONY: bench-cost
-bench-cost: .venv/installed ## count what a stack costs, with tables and a chart
+bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
 	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)
 
 .PHONY: docs
-docs: .venv/installed ## write the tables in docs/ that follow from the code
+docs: .venv/installed ## regenerate the tables in docs/ from the code
 	@$(RUN) -m tests.support.docs_tables
 
 INPUTS ?= 1000000
 SEED ?= 1
 .PHONY: fuzz
-fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## hand INPUTS random requests of a SEED to the ingest
+fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## send INPUTS random requests from a SEED to the ingest
 	@$(RUN) -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 .PHONY: sdk
@@ -101,28 +106,28 @@ sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist 
 	@cd sdk && node build.js
 
 .PHONY: publish-sdk
-publish-sdk: sdk .venv/installed ## put the browser SDK into the bucket of a stack: STACK=
+publish-sdk: sdk .venv/installed ## build the browser SDK and publish it to a stack's bucket: STACK=
 	@$(RUN) -m ops.cli sdk publish --stack "$(STACK)"
 
 .PHONY: sdk-test
-sdk-test: sdk .venv/installed ## test the browser SDK, in Chromium and Firefox too
+sdk-test: sdk .venv/installed ## test the browser SDK, including in Chromium and Firefox
 	@cd sdk && npm run --silent types && npm run --silent test
 
 .PHONY: sdk-speed
-sdk-speed: sdk .venv/installed ## measure how long the SDK keeps a slow page busy
+sdk-speed: sdk .venv/installed ## benchmark the browser SDK on a slowed-down CPU
 	@cd sdk && node test/speed.js
 
 .PHONY: sdk-compare
-sdk-compare: sdk .venv/installed ## compare trackers in the same trouble and write the table in docs/sdk.md (a quarter of an hour)
+sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/sdk.md (15 minutes)
 	@cd sdk && node test/compare.js --write
 
 ARCH ?= arm64
 .PHONY: build
-build: .venv/installed ## build both functions for Lambda, ARCH=arm64 (default) or x86_64
+build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
 	@$(RUN) -m ops.build --arch $(ARCH)
 
 .PHONY: lock
-lock: $(UV) ## resolve all dependencies anew and write the hashed requirement files
+lock: $(UV) ## update all dependencies and the hashed requirement files
 	@for name in requirements/dev requirements/emulator requirements/checkov requirements/uv; do $(call compile,$$name) || exit; done
 	@for name in ingest/requirements worker/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
 
@@ -174,7 +179,7 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 	@echo 'setting up: tests/clients/node_modules from tests/clients/package-lock.json'
 	@cd tests/clients && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json
 
-# What `sam build` calls, once per function of template.yaml, with the folder to fill in ARTIFACTS_DIR.
+# `sam build` calls these, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 
 .PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction
 build-IngestFunction: | $(UV)

@@ -1,1 +1,1 @@
-"""Measurements side by side with simpler ways of doing the same: `make bench`."""
+"""Benchmarks of Sluice beside simpler ways of doing the same: `make bench`."""

@@ -1,4 +1,4 @@
-"""Run benchmarks by name, all where none is named; each ends with one line of JSON, and so do several together."""
+"""Run benchmarks by name, or all of them. Each prints its ratios as a line of JSON; so does a run of several."""
 
 import argparse
 import importlib
@@ -15,14 +15,16 @@ BENCHMARKS = {
     "drain": ("isal", "msgpack", "requests"),
     "cost": (),
 }
-"""Each is a module here whose `run` adds to a report; with the packages whose versions matter."""
+"""The packages whose versions matter, by benchmark. Each benchmark is a module here with a function `run`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and run."""
+    """Parse the command line and run the benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md and its charts")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "--write", action="store_true", help="write the results into docs/performance.md and its charts"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")

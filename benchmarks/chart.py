@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn without a library, readable on light and on dark pages."""
+"""Draws charts as SVG without a library, for light and dark pages."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 _WIDTH = 760
-_LABELS = 250  # the width of what stands left of the bars
-_VALUES = 110  # and of what stands right of the longest
+_LABELS = 250  # width left of the bars
+_VALUES = 110  # width right of the longest bar
 _BAR = 22
-_PLOT = (70, 68, 560, 300)  # left, top, width and height of what lines are drawn in
+_PLOT = (70, 68, 560, 300)  # left, top, width and height of a line chart's area
 _STYLE = """
     .page { fill: #ffffff; } .title { font-size: 16px; font-weight: 600; fill: #17242f; }
     .head { font-size: 13px; font-weight: 600; fill: #45566a; } .text { font-size: 13px; fill: #45566a; }
@@ -29,10 +29,10 @@ class Bar(NamedTuple):
     """One bar.
 
     Attributes:
-        label: who.
+        label: printed to its left.
         value: its length, in the unit of its group; not negative.
-        text: stands at its end: the value with its unit.
-        ours: is drawn in Sluice's colour.
+        text: printed to its right: the value with its unit.
+        ours: draw it in Sluice's colour.
     """
 
     label: str
@@ -42,19 +42,19 @@ class Bar(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Bars of one scale under one heading."""
+    """Bars with a common scale and a heading."""
 
     heading: str
     bars: Sequence[Bar]
 
 
 class Line(NamedTuple):
-    """One line; its label stands at its end.
+    """One line.
 
     Attributes:
-        label: who.
+        label: printed at its end.
         points: (x, y), from left to right.
-        ours: is drawn in Sluice's colour.
+        ours: draw it in Sluice's colour.
     """
 
     label: str
@@ -63,14 +63,14 @@ class Line(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """One axis: what it counts, and whether equal distances are equal ratios."""
+    """One axis: its label, and whether it is logarithmic."""
 
     label: str
     logarithmic: bool = False
 
 
 def bars(title: str, groups: Sequence[Group]) -> str:
-    """Return horizontal bars, each group from nothing to its own longest."""
+    """Return a chart of horizontal bars; each group is scaled to its longest bar."""
     parts: list[str] = []
     y = 56
     for group in groups:
@@ -91,9 +91,9 @@ def bars(title: str, groups: Sequence[Group]) -> str:
 
 
 def lines(title: str, x: Axis, y: Axis, series: Sequence[Line]) -> str:
-    """Return lines over two axes; an axis that is not logarithmic begins at nothing.
+    """Return a line chart. A linear axis starts at 0.
 
-    A logarithmic axis takes positive numbers only.
+    A logarithmic axis accepts positive numbers only.
     """
     left, top, width, height = _PLOT
     columns = _ticks([point[0] for line in series for point in line.points], x)
@@ -126,21 +126,23 @@ def lines(title: str, x: Axis, y: Axis, series: Sequence[Line]) -> str:
             for px, py in line.points
         ]
         place = up(line.points[-1][1]) + 4
-        place = min([place, *(other - 16 for other in taken)])  # from the lowest up, none on another
+        place = min(
+            [place, *(other - 16 for other in taken)]
+        )  # stack labels upwards so that they do not overlap
         taken.append(place)
         parts.append(_text("text", across(line.points[-1][0]) + 10, place, line.label))
     return _page(title, top + height + 60, parts)
 
 
 def _part(value: float, ticks: Sequence[float], axis: Axis) -> float:
-    """Return where a value stands between the first and the last tick, from 0 to 1."""
+    """Return the position of a value between the first tick (0) and the last (1)."""
     if axis.logarithmic:
         return (math.log(value) - math.log(ticks[0])) / (math.log(ticks[-1]) - math.log(ticks[0]))
     return (value - ticks[0]) / (ticks[-1] - ticks[0])
 
 
 def _ticks(values: Sequence[float], axis: Axis) -> list[float]:
-    """Return round numbers of which the first and the last enclose the values."""
+    """Return round numbers that span the values."""
     most = max(values)
     if axis.logarithmic:
         low = math.floor(math.log10(min(values)) + 1e-9)

@@ -1,4 +1,4 @@
-"""How the ingest starts, beside handlers that load boto3: CPU and time of INIT, modules, and the first request."""
+"""Cold starts of the ingest and of handlers that load boto3: INIT, modules loaded, and the first request."""
 
 from statistics import median
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.ingest import requests
 from benchmarks.report import Report, times
-from benchmarks.sandboxes import BARE, BOTO3_ONLY, RESOLVER, SLUICE, Contender, Sandboxes, sandboxes, spent
+from benchmarks.runtimes import BARE, BOTO3_ONLY, RESOLVER, SLUICE, Contender, Runtimes, runtimes, spent
 
 CONTENDERS = (SLUICE, BOTO3_ONLY, BARE, RESOLVER)
 ROUNDS = 11
@@ -16,11 +16,11 @@ class Start(NamedTuple):
     """One cold start.
 
     Attributes:
-        cpu: CPU seconds of the handler's INIT.
-        wall: elapsed ones.
-        modules: that INIT loaded.
+        cpu: CPU seconds of INIT.
+        wall: elapsed seconds of INIT.
+        modules: number of modules that INIT loads.
         first: CPU seconds of the first pixel.
-        peak_mib: the most memory that the process has had by then.
+        peak_mib: peak memory of the process after the first pixel.
     """
 
     cpu: float
@@ -33,19 +33,19 @@ class Start(NamedTuple):
 def run(report: Report) -> None:
     """Measure, and add a table, a chart and the ratio."""
     report.say(
-        "A new sandbox each time, in Lambda's real runtime (its interface emulator and `awslambdaric`), the ingest as `make build`"
-        f" packs it: medians of {ROUNDS} rounds, the handlers in turn. INIT is from the moment at which the runtime asks for the"
-        " handler until it has it. Sluice's includes reading the signing secrets; the others read nothing. The first request makes"
-        " the connection to the stream."
+        "A new sandbox for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
+        f" ingest as built by `make build`: median of {ROUNDS} rounds, alternating between handlers. INIT is the time from when the"
+        " runtime requests the handler until it is loaded. Sluice's INIT includes reading the signing secrets; the others read"
+        " nothing. The first request includes connecting to the stream."
     )
-    found: dict[Contender, list[Start]] = {contender: [] for contender in CONTENDERS}
-    with sandboxes() as place:
+    measured: dict[Contender, list[Start]] = {contender: [] for contender in CONTENDERS}
+    with runtimes() as started:
         for _ in range(ROUNDS + 1):
-            for contender, starts in found.items():
-                starts.append(_start(place, contender))
+            for contender, starts in measured.items():
+                starts.append(_start(started, contender))
     medians = {
         contender: Start(*(median(column) for column in zip(*starts[1:], strict=True)))
-        for contender, starts in found.items()
+        for contender, starts in measured.items()
     }
     report.table(
         ("handler", "INIT, CPU", "INIT, elapsed", "modules loaded", "first pixel, CPU", "peak memory"),
@@ -61,19 +61,21 @@ def run(report: Report) -> None:
         ],
     )
     ratio = medians[SLUICE].cpu / medians[BOTO3_ONLY].cpu
-    report.say(f"Sluice's INIT takes {times(ratio)} the CPU of importing boto3 and making a Kinesis client.")
+    report.say(
+        f"Sluice's INIT takes {times(ratio)} the CPU of importing boto3 and creating a Kinesis client."
+    )
     report.ratio("init_vs_boto3", ratio)
     report.ratio("init_wall_vs_boto3", medians[SLUICE].wall / medians[BOTO3_ONLY].wall)
     report.chart("coldstart", "CPU of a cold start", bars("CPU of a cold start", [_group(medians)]))
 
 
-def _start(place: Sandboxes, contender: Contender) -> Start:
+def _start(started: Runtimes, contender: Contender) -> Start:
     event, data_bytes = requests()["one pixel"]
-    with place.running(contender, data_bytes) as sandbox:
-        told = sandbox.invoke({})
-        if not isinstance(told, dict) or "cpu" not in told:
-            raise RuntimeError(told)
-        return Start(told["cpu"], told["wall"], told["modules"], *spent(sandbox, event, 1))
+    with started.running(contender, data_bytes) as runtime:
+        start = runtime.invoke({})
+        if not isinstance(start, dict) or "cpu" not in start:
+            raise RuntimeError(start)
+        return Start(start["cpu"], start["wall"], start["modules"], *spent(runtime, event, 1))
 
 
 def _group(medians: dict[Contender, Start]) -> Group:

@@ -1,5 +1,6 @@
-"""What `sluice cost` says, as tables and a chart: nothing is measured here, it is counted from what the others measured."""
+"""Tables and a chart of the monthly cost, calculated from what the other benchmarks measured, beside alternatives."""
 
+from benchmarks.alternatives import ALTERNATIVES, LEAST_EVENTS, ranges_where_dearer
 from benchmarks.chart import Axis, Line, lines
 from benchmarks.report import Report
 from benchmarks.traffic import EVENT_ROWS
@@ -17,7 +18,6 @@ from ops.estimate import (
     total,
 )
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, UNITS, seen
-from ops.rivals import LEAST_EVENTS, RIVALS, dearer
 from ops.screen import short
 
 EVENTS = 1e7
@@ -25,17 +25,17 @@ _VOLUMES = [10 ** (4 + step / 4) for step in range(25)]
 
 
 def run(report: Report) -> None:
-    """Count, and add tables, a chart and ratios."""
+    """Calculate, and add tables, a chart and ratios."""
     prices = REGIONS[DEFAULT_REGION]
     setups = {
         f"{network}, {name}": change(Setup(network=network))
         for network in ("managed", "external")
-        for name, change in (("as the template is", lambda setup: setup), ("leanest", lean))
+        for name, change in (("defaults", lambda setup: setup), ("leanest", lean))
     }
     _components(report, setups)
     _levers(report)
     _memory(report)
-    _others(report, setups)
+    _alternatives(report, setups)
     _prices(report)
     for network in ("external", "managed"):
         workload = Workload(EVENTS, 10)
@@ -46,10 +46,10 @@ def run(report: Report) -> None:
 def _components(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
-        "Nothing is measured by this command: it counts, as `sluice cost` does, with what the others measured, what the template"
-        " says, and what only AWS could show and is assumed ([ops/estimate.py](../ops/estimate.py) says which is which).\n\n"
-        f"US dollars a month for {EVENTS / 1e6:.0f} million events, ten to a request, in {DEFAULT_REGION}, nothing free"
-        " subtracted. Leanest is `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
+        "This command measures nothing. Like `sluice cost`, it calculates from what the other benchmarks measured, from the"
+        " template, and from assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which)."
+        f"\n\nUS dollars per month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free tiers."
+        " Leanest means `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
     )
     costs = [
         {line.component: line.usd for line in estimate(Workload(EVENTS, 10), setup, prices)}
@@ -59,17 +59,18 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
         [component, *(f"{cost[component]:.2f}" if component in cost else "–" for cost in costs)]
         for component in costs[0]
     ]
-    rows.append(["**all**", *(f"**{sum(cost.values()):.2f}**" for cost in costs)])
+    rows.append(["**total**", *(f"**{sum(cost.values()):.2f}**" for cost in costs)])
     pixels = [total(Workload(EVENTS, 1), setup, prices) for setup in setups.values()]
-    rows.append(["all, one event to a request", *(f"{usd:.2f}" for usd in pixels)])
+    rows.append(["total, one event per request", *(f"{usd:.2f}" for usd in pixels)])
     report.table(("component", *setups), rows)
 
 
 def _levers(report: Report) -> None:
     found = levers(Workload(EVENTS, 1), Setup(), REGIONS[DEFAULT_REGION])
-    report.say("What would make it cheaper, each by itself, for one event to a request in a managed network:")
+    report.say("Ways to reduce the cost, each on its own, for one event per request in a managed network:")
     report.table(
-        ("lever", "saves a month", "but"), [[one.setting, f"${one.saves:.2f}", one.price] for one in found]
+        ("change", "saves per month", "trade-off"),
+        [[one.setting, f"${one.saves:.2f}", one.price] for one in found],
     )
 
 
@@ -93,67 +94,78 @@ def _memory(report: Report) -> None:
             ]
         )
     report.say(
-        "Memory buys a part of a core. The ingest's pays off at a start, which a visitor waits for; the worker mostly waits for"
-        " others, some 80 MB are there when it is idle, and a 6 MB event adds what `make bench-worker` says. With one event to a"
-        " request:"
+        "More memory gets a larger share of a core. For the ingest this pays off in cold starts, which visitors wait for. The"
+        " worker mostly waits for other services. It uses about 80 MB when idle, plus what a 6 MB event adds (see"
+        " `make bench-worker`). With one event per request:"
     )
     report.table(
         (
             "memory",
-            "of a core",
-            "a pixel's CPU takes",
-            "ingest a month",
-            f"CPU of {EVENT_ROWS:,} rows takes",
-            "worker a month",
+            "share of a core",
+            "CPU work of a pixel",
+            "ingest per month",
+            f"CPU work of {EVENT_ROWS:,} rows",
+            "worker per month",
         ),
         rows,
     )
 
 
-def _others(report: Report, setups: dict[str, Setup]) -> None:
+def _alternatives(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
-        "And others, by their own published figures; where Sluice is dearer is counted for each of its setups:"
+        "Alternatives, by their own published figures, and the monthly volumes at which Sluice costs more, for each setup:"
     )
     rows = []
     for per_request in (10, 1):
-        for rival in RIVALS:
+        for alternative in ALTERNATIVES:
             where = []
             for setup in setups.values():
 
                 def ours(events: float, setup: Setup = setup, per_request: int = per_request) -> float:
                     return total(Workload(events, per_request), setup, prices)
 
-                where.append(_ranges(dearer(ours, rival), rival.most))
+                where.append(_ranges(ranges_where_dearer(ours, alternative), alternative.most))
             rows.append(
-                [f"{rival.name}; ours with {per_request} to a request", f"${rival.usd(EVENTS):.2f}", *where]
+                [
+                    f"{alternative.name}; Sluice with {per_request} per request",
+                    f"${alternative.usd(EVENTS):.2f}",
+                    *where,
+                ]
             )
-    head = ("way", f"at {EVENTS / 1e6:.0f} M", *(f"dearer: {name}" for name in setups))
+    head = ("alternative", f"at {EVENTS / 1e6:.0f} M", *(f"Sluice costs more: {name}" for name in setups))
     report.table(head, rows)
     report.say(
-        "\n".join(f"- {rival.name} covers {rival.covers}. Source: {rival.source}." for rival in RIVALS)
+        "\n".join(
+            f"- {alternative.name} covers {alternative.covers}. Source: {alternative.source}."
+            for alternative in ALTERNATIVES
+        )
     )
     title = "Dollars per million events"
-    ours = [
+    sluice = [
         Line(
             name,
             [(events, total(Workload(events, 10), setup, prices) / events * 1e6) for events in _VOLUMES],
             ours=True,
         )
         for name, setup in (
-            ("Sluice, managed", setups["managed, as the template is"]),
+            ("Sluice, managed", setups["managed, defaults"]),
             ("Sluice, leanest", setups["external, leanest"]),
         )
     ]
     others = [
         Line(
-            rival.label,
-            [(events, rival.usd(events) / events * 1e6) for events in _VOLUMES if events <= rival.most],
+            alternative.label,
+            [
+                (events, alternative.usd(events) / events * 1e6)
+                for events in _VOLUMES
+                if events <= alternative.most
+            ],
         )
-        for rival in RIVALS
+        for alternative in ALTERNATIVES
     ]
     chart = lines(
-        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*ours, *others]
+        title, Axis("events a month", logarithmic=True), Axis("USD", logarithmic=True), [*sluice, *others]
     )
     report.chart("cost", title, chart)
 
@@ -172,7 +184,7 @@ def _ranges(ranges: list[tuple[float, float]], most: float) -> str:
 
 def _prices(report: Report) -> None:
     report.say(
-        f"Prices of {READ_ON}, in US dollars. AWS's pages show most figures by script alone, so it is said where each was seen:"
+        f"Prices as of {READ_ON}, in US dollars. AWS's pages show most figures only with JavaScript; the table says where each was seen:"
     )
     rows = []
     for name, unit in UNITS.items():
@@ -182,4 +194,4 @@ def _prices(report: Report) -> None:
         ]
         where = f"{unit.per} ([page]({unit.page}); {seen(DEFAULT_REGION, name) or 'not confirmed'})"
         rows.append([where, *each])
-    report.table(("for each (page; where it was seen)", *sorted(REGIONS, reverse=True)), rows)
+    report.table(("unit (page; where the price was seen)", *sorted(REGIONS, reverse=True)), rows)

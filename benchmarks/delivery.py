@@ -1,38 +1,32 @@
-"""A whole worker over doubles in memory, for those who measure it."""
+"""Builds a complete worker over in-memory doubles, to be measured."""
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from benchmarks import traffic
 from tests.support.delivery import Delivery
-from worker.deadline import Deadline
 from worker.executor import Threads
-from worker.sender import Sender, Upload
-from worker.treasure_data import DELIVERED, Answer
-from worker.treasure_data import TreasureData as Client
+from worker.secret import Secret
+from worker.treasure_data import ACCEPTED, Reply, TreasureDataClient
 
 
-class AtOnce(Sender):
-    """Compresses, and says that it was delivered."""
+class AtOnce(TreasureDataClient):
+    """Reports each chunk as accepted; the uploader has compressed it by then."""
 
-    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Answer:  # noqa: ARG002 -- the signature
-        """Make the request's body."""
-        upload.compressed()
-        return DELIVERED
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:  # noqa: ARG002 -- the signature
+        """Accept the rows."""
+        return ACCEPTED
 
 
 def delivery(groups: int = 1, url: str | None = None) -> Delivery:
-    """Return a worker with accounts, over doubles in memory; chunks are taken at once, or sent to a URL."""
+    """Return a worker with accounts. Chunks are accepted immediately, or sent to a URL."""
     made = Delivery(executors=Threads) if url else Delivery()
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()
-    uploader = made.means.uploader
-    client, directory = uploader.sender.treasure_data, uploader.sender.directory
-    if url is None:
-        uploader.sender = AtOnce(client, directory)
-    else:
-        session = requests.Session()
-        session.trust_env = False
-        session.mount("http://", HTTPAdapter(pool_maxsize=16, max_retries=0))
-        uploader.sender = Sender(Client(session, url, url, client._key, made.clock), directory)  # noqa: SLF001 -- the same key
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("http://", HTTPAdapter(pool_maxsize=16, max_retries=0))
+    key = Secret(made.secrets, "td", made.clock)
+    client = TreasureDataClient if url else AtOnce
+    made.wiring.uploader.treasure_data = client(session, url or "", url or "", key, made.clock)
     return made

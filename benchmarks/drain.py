@@ -1,8 +1,8 @@
-"""A backlog of an hour's outage, delivered by the real worker: how fast, with how much memory, in how many uploads.
+"""Delivers the backlog of a one-hour outage with the real worker, and measures speed, memory and uploads.
 
-Included: reading the event's JSON text, decoding, the ledger's and the accounts' rules, planning, compression, and uploads
-by HTTP to another process, which looks at nothing. Not included: DynamoDB and Redis, which are in memory here, and every
-wait for another machine; what those add in Lambda is said beside it, with the limits of Kinesis.
+Included: parsing the event's JSON, decoding, the rules of the ledger and the accounts, planning, compression, and uploads
+over HTTP to another process, which accepts everything. Not included: DynamoDB and Redis, which are in memory here, and
+waiting for other machines. The report states what those add in Lambda, and the limits of Kinesis.
 """
 
 import gc
@@ -18,22 +18,22 @@ from ops.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setu
 
 BACKLOG = 3_600_000
 RATE = 1_000
-"""Events, and events a second at which they piled up: an hour's."""
+"""Events, and the events per second at which they arrived: one hour's worth."""
 ACCOUNTS = 20
 SHARD_READ_BYTES = 2 << 20
-"""What Kinesis lets all readers of a shard have in a second."""
+"""Bytes per second that Kinesis gives to all readers of a shard together."""
 
 
 class Drained:
-    """What one backlog took.
+    """What it took to deliver a backlog.
 
     Attributes:
-        rows_per_batch: of each.
+        rows_per_batch: number of rows in each batch.
         seconds: process CPU seconds of each batch.
-        wall: seconds from the first to the last, the making of the events left out.
-        uploads: imports that were sent.
-        peak_mb: by which memory rose above that of the idle worker.
-        left_mb: of which were there still after the last batch, in the ledger in memory.
+        wall: elapsed seconds, without the generation of events.
+        uploads: number of imports sent.
+        peak_mb: peak memory above that of the idle worker.
+        left_mb: memory above that of the idle worker after the last batch; it holds the in-memory ledger.
     """
 
     def __init__(self, rows_per_batch: int) -> None:
@@ -56,7 +56,7 @@ def run(report: Report) -> None:
     rows, groups = [], []
     for per_envelope, per_batch, backlog in (
         (10, traffic.EVENT_ROWS, BACKLOG),
-        (1, 5_000, BACKLOG // 10),  # a tenth of it, for time's sake
+        (1, 5_000, BACKLOG // 10),  # a tenth, to save time
     ):
         drained = drain(backlog, per_envelope, per_batch)
         batch = median(drained.seconds)
@@ -79,7 +79,7 @@ def run(report: Report) -> None:
             Bar("worker, one core", drained.rate, f"{drained.rate / 1000:,.0f} k/s", ours=True),
             Bar("worker in Lambda, one shard", in_lambda, f"{in_lambda / 1000:,.1f} k/s", ours=True),
             Bar("Kinesis, one shard", allowed, f"{allowed / 1000:,.1f} k/s"),
-            Bar("the rate at which it arose", RATE, f"{RATE / 1000:,.1f} k/s"),
+            Bar("arrival rate", RATE, f"{RATE / 1000:,.1f} k/s"),
         ]
         groups.append(Group(f"events per second, {per_envelope} per envelope", bars_shown))
         if per_envelope == 10:
@@ -91,7 +91,7 @@ def run(report: Report) -> None:
             "CPU",
             "wall",
             "rate by CPU",
-            f"against {RATE:,}/s",
+            f"vs. {RATE:,}/s",
             "median / longest batch",
             "uploads",
             "memory peak / left",
@@ -99,22 +99,22 @@ def run(report: Report) -> None:
         rows,
     )
     report.say(
-        f"In Lambda a batch waits for the ledger and Treasure Data too, some {BATCH_SECONDS:.2f} s of it by assumption, and"
-        f" {worker_mb} MB are {worker_mb / CORE_MB:.2f} of a core. And Kinesis hands out 2 MB a second and shard to all"
-        " readers: it is what a drain waits for, so a stream with twice the shards drains twice as fast."
+        f"In Lambda, a batch also waits for the ledger and Treasure Data, assumed to take {BATCH_SECONDS:.2f} s, and {worker_mb} MB"
+        f" of memory get {worker_mb / CORE_MB:.2f} of a core. Kinesis delivers 2 MB a second per shard to all readers together."
+        " This is the bottleneck, so a stream with twice the shards drains twice as fast."
     )
     title = "Draining a backlog of 3.6 million events"
     report.chart("drain", title, bars(title, groups))
 
 
 def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
-    """Deliver a backlog in batches of the same rows, each later than the one before; return what it took."""
+    """Deliver a backlog in consecutive batches of the same rows, and return what it took."""
     drained = Drained(per_batch)
     made = traffic.event(per_batch, ACCOUNTS, per_envelope)
     with services.running() as url:
         work = delivery(ACCOUNTS, url)
         work.worker.run(traffic.event(100, ACCOUNTS), 120_000)
-        before = work.journal.counts["RowsDelivered"]
+        before = work.telemetry.counts["RowsDelivered"]
         gc.collect()
         idle = memory.resident_kb()
         peak = 0
@@ -132,8 +132,8 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
         gc.collect()
         drained.peak_mb = (peak - idle) / 1024
         drained.left_mb = (memory.resident_kb() - idle) / 1024
-        if work.journal.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
+        if work.telemetry.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
             raise RuntimeError("not all rows were delivered")
-    notes = [fields["chunks"] for message, fields in work.journal.notes if message == "span"]
-    drained.uploads = sum(notes[1:])
+    chunks = [fields["chunks"] for fields in work.telemetry.said("span")]
+    drained.uploads = sum(chunks[1:])
     return drained

@@ -1,4 +1,4 @@
-"""The ingest's CPU per request, beside handlers that do less, do the same in another way, or did it before."""
+"""CPU per request of the ingest, of simpler handlers, and of the architecture that Sluice replaces."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.ingest_parts import parts
 from benchmarks.report import Report, times
-from benchmarks.sandboxes import (
+from benchmarks.runtimes import (
     BARE,
     DIRECT,
     DIRECT_BY_HAND,
@@ -17,7 +17,7 @@ from benchmarks.sandboxes import (
     RESOLVER,
     SLUICE,
     Contender,
-    sandboxes,
+    runtimes,
     spent,
 )
 from doubles.http_api import Request, event_of
@@ -47,7 +47,7 @@ _HEADERS = (
 
 
 def requests() -> dict[str, tuple[dict[str, Any], int]]:
-    """Return the events of API Gateway for a pixel and for ten events in JSON, and the bytes that each puts."""
+    """Return API Gateway's event for a pixel and for ten JSON events, each with the number of bytes that it puts."""
     pixel = Request(
         "GET", f"/pixel.gif?k={KEY}&t=pageviews&page=home&position=3&campaign=autumn%20tea", _HEADERS
     )
@@ -62,18 +62,18 @@ def requests() -> dict[str, tuple[dict[str, Any], int]]:
 def run(report: Report) -> None:
     """Measure, and add tables, a chart and ratios."""
     report.say(
-        "CPU of a warm request, in Lambda's real runtime (its interface emulator and `awslambdaric`), each handler in a sandbox of"
-        f" its own: medians of {ROUNDS} rounds of {REPEATS} requests, the handlers in turn. AWS and Treasure Data are one stand-in"
-        " that answers at once over plain HTTP, so that what is counted is the handler's own."
+        "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
+        f" its own sandbox: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
+        " are simulated by a server that responds at once over plain HTTP, so only the handler's own work is counted."
     )
     measured: dict[str, dict[Contender, float]] = {}
-    with sandboxes() as place, ExitStack() as running:
+    with runtimes() as factory, ExitStack() as running:
         for name, (event, data_bytes) in requests().items():
             started = {
-                contender: running.enter_context(place.running(contender, data_bytes))
+                contender: running.enter_context(factory.running(contender, data_bytes))
                 for contender in CONTENDERS
             }
-            measured[name] = _in_turn(started, event)
+            measured[name] = _interleaved(started, event)
     head = ["request", *(contender.label for contender in CONTENDERS)]
     report.table(
         head,
@@ -90,23 +90,24 @@ def run(report: Report) -> None:
         suffix = "" if name == "one pixel" else "_ten_events"
         for contender, ratio in ratios.items():
             report.ratio(f"ingest_vs_{against[contender]}{suffix}", ratio)
-    report.table(["Sluice against", *(contender.label for contender in against)], rows)
+    report.table(["Sluice compared with", *(contender.label for contender in against)], rows)
     report.say(
-        "Where Sluice's share goes, each part by itself and again and again, so that it is fully warm; together, where one displaces"
-        " the other from the processor's caches, they take somewhat longer:"
+        "Where Sluice's time goes. Each part is measured alone in a loop, fully warm; together they take somewhat longer, because"
+        " they compete for CPU caches:"
     )
-    found = parts(requests()["one pixel"][0])
+    measured_parts = parts(requests()["one pixel"][0])
     report.table(
-        ["part of a pixel", "CPU"], [[name, f"{seconds * 1e6:.0f} µs"] for name, seconds in found.items()]
+        ["part of a pixel", "CPU"],
+        [[name, f"{seconds * 1e6:.0f} µs"] for name, seconds in measured_parts.items()],
     )
     report.chart("ingest", "CPU of one request", bars("CPU of one request", _groups(measured)))
 
 
-def _in_turn(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:
+def _interleaved(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:
     seconds: dict[Contender, list[float]] = {contender: [] for contender in started}
     for _ in range(ROUNDS + 1):
-        for contender, sandbox in started.items():
-            seconds[contender].append(spent(sandbox, event, REPEATS).cpu)
+        for contender, runtime in started.items():
+            seconds[contender].append(spent(runtime, event, REPEATS).cpu)
     return {contender: median(measured[1:]) for contender, measured in seconds.items()}
 
 

@@ -1,24 +1,21 @@
-"""Where a pixel's CPU goes in the ingest: its parts by themselves, in this process."""
+"""The CPU of a pixel in the ingest by part, each measured alone in this process."""
 
 import os
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
-
-from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from benchmarks import services
 from benchmarks.measure import cpu_seconds
 from ingest.app import Ingest
 from ingest.aws_client import KinesisClient, authorities_of
-from ingest.journal import PowertoolsJournal
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS, Stream
 from shared.clock import SystemClock
 from shared.settings import IngestSettings
+from shared.telemetry import NullTelemetry, PowertoolsTelemetry
 
 ROUNDS = 9
 REPEATS = 500
@@ -26,8 +23,8 @@ REPEATS = 500
 _CREDENTIALS = Credentials("benchmark", "benchmark")
 
 
-class _AtOnce:
-    """A stream and a store of secrets that cost nothing."""
+class _Immediate:
+    """Kinesis and Secrets Manager that cost nothing."""
 
     def put_record(self, **_arguments: Any) -> Mapping[str, str]:
         return {"SequenceNumber": "1"}
@@ -36,43 +33,30 @@ class _AtOnce:
         return {"SecretString": services.SECRETS_TEXT}
 
 
-class _Silent:
-    """A journal that writes nothing."""
+class _Silent(NullTelemetry):
+    """Writes nothing, and lets nothing fail."""
 
-    def count(self, metric: str, number: int = 1) -> None:
-        """Forget it."""
-
-    def note(self, kind: str, code: str, **fields: Any) -> None:
-        """Forget it."""
-
-    def warn(self, kind: str, code: str, **fields: Any) -> None:
-        """Forget it."""
-
-    def fail(self, kind: str, error: BaseException) -> None:
-        """Raise it: nothing is to fail."""
-        raise RuntimeError(kind) from error
-
-    def flush(self) -> None:
-        """Write nothing."""
+    def error(self, message: str, error: BaseException | None = None, **_fields: Any) -> None:
+        """Raise it."""
+        raise RuntimeError(message) from error
 
 
 def parts(event: dict[str, Any]) -> dict[str, float]:
-    """Return the CPU seconds of each part of a pixel's request, the event of which is given."""
+    """Return the CPU seconds of each part of a request, given as API Gateway's event."""
     clock = SystemClock()
-    metrics = EphemeralMetrics(namespace="Sluice", service="ingest")
-    metrics.set_default_dimensions(stage="benchmark")
-    journal = PowertoolsJournal(None, metrics, clock)
+    names = {"POWERTOOLS_SERVICE_NAME": "ingest", "POWERTOOLS_METRICS_NAMESPACE": "Sluice"}
     signer = Signer("kinesis", "us-east-1", "127.0.0.1:8080", "application/x-amz-json-1.1")
     body = bytes(600)
-    with services.running() as url, Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+    with services.running() as url, Path(os.devnull).open("w") as nowhere:
+        telemetry = PowertoolsTelemetry.from_environment(names, clock, nowhere)
         client = KinesisClient(
             url, "us-east-1", lambda: _CREDENTIALS, authorities=authorities_of({}), **CLIENT_OPTIONS
         )
         handler = _handler(clock)
 
         def count() -> None:
-            journal.count("EventsAccepted")
-            journal.flush()
+            with telemetry.invocation(None):
+                telemetry.count("EventsAccepted")
 
         seconds = cpu_seconds(
             {
@@ -85,17 +69,17 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
             REPEATS,
         )
     return {
-        "request, key, row, envelope, answer": seconds["rest"],
-        "signature of the put": seconds["sign"],
+        "request, key, row, envelope, response": seconds["rest"],
+        "signing the put": seconds["sign"],
         "exchange with the stream": seconds["put"] - seconds["sign"],
         "metrics": seconds["metrics"],
     }
 
 
 def _handler(clock: SystemClock) -> Ingest:
-    silent, free = _Silent(), _AtOnce()
+    silent, free = _Silent(), _Immediate()
     settings = IngestSettings("events", "", "keys")
     keys = Keyring(free, "keys", clock, silent)
     queue = Overflow(lambda: None, "", silent)
-    puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, journal=silent)
-    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, journal=silent)
+    puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, telemetry=silent)
+    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=silent)

@@ -1,4 +1,4 @@
-"""Process CPU time of contenders, in turn, so that a machine that slows down slows them all."""
+"""Measures the process CPU time of several functions, interleaved so that a slowdown of the machine affects all."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ def cpu_seconds(
     """Return the median CPU seconds of one call of each contender.
 
     Args:
-        contenders: by name, what is called; each does the same work whenever it is called.
-        rounds: how often each is measured, in turn with the others, after one round that does not count.
-        repeats: calls of one measurement.
+        contenders: functions by name; each does the same work on every call.
+        rounds: number of measurements of each, after one that is discarded.
+        repeats: number of calls in each measurement.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds + 1):

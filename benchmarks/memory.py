@@ -1,4 +1,4 @@
-"""How much memory an event takes beyond what an idle worker has: `python -m benchmarks.memory FILE`, a process of its own."""
+"""Measures the memory of an event beyond that of an idle worker, in a separate process: `python -m benchmarks.memory FILE`."""
 
 import gc
 import json
@@ -15,7 +15,7 @@ _EVENT_BYTES = 6_000_000
 
 
 def peak_mb(per_envelope: int) -> float:
-    """Return by how many MB the memory of a worker rises, at its most, while it carries out a 6 MB event."""
+    """Return the peak memory, in MB above that of an idle worker, while it processes a 6 MB event."""
     small = traffic.event(1000, per_envelope=per_envelope)
     count = int(1000 * _EVENT_BYTES / len(json.dumps(small))) // per_envelope * per_envelope
     with TemporaryDirectory() as folder:
@@ -28,17 +28,17 @@ def peak_mb(per_envelope: int) -> float:
 
 
 def forget_peak() -> None:
-    """Let the peak of this process be counted from now on."""
+    """Reset the peak memory of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_kb() -> int:
-    """Return the most memory that this process has had."""
+    """Return the peak memory of this process."""
     return _status("VmHWM")
 
 
 def resident_kb() -> int:
-    """Return the memory that this process has now."""
+    """Return the current memory of this process."""
     return _status("VmRSS")
 
 

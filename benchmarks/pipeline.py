@@ -1,11 +1,10 @@
-"""The local stack as a whole, on this machine: how many requests it takes, where the time goes, and when rows arrive.
+"""Measures the local stack as a whole: throughput, CPU by part, and the delay until rows arrive.
 
-Its parts are processes, and share the machine's cores with what sends. AWS's services are emulated by one of them, the HTTP
-API and the event source run inside the processes of the functions: their shares are no share of a deployed stack's.
+Its parts are processes that share this machine's cores with the sender. One of them emulates AWS; the HTTP API and the
+event source run inside the processes of the functions. So the shares say nothing about a deployed stack.
 """
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,37 +16,34 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgpack
-
 from benchmarks import traffic
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report
-from doubles.treasure_data.import_body import inflated
 from local.accounts import KEYS
 from local.stack import Stack
 from ops.estimate import Setup, Workload, total
 from ops.prices import DEFAULT_REGION, REGIONS
 
 SECONDS = 10.0
-"""How long as many requests as possible are sent."""
+"""Duration of the throughput measurement."""
 SENDERS = 8
 WINDOWS = (1, 5, 15)
 RATE = 20
-"""Requests a second while rows' arrival is looked at."""
+"""Requests per second while the arrival of rows is measured."""
 _MONTH = Workload(1e7, 1)
 _MODES = ("ON_DEMAND", "PROVISIONED")
 _PRICES = REGIONS[DEFAULT_REGION]
-_TICKS = 100  # a second, of /proc/*/stat
+_TICKS = 100  # per second, in /proc/*/stat
 _PATIENCE = 10.0
 
 _ROLES = {
     "aws": "AWS emulator",
     "ingest": "ingest and HTTP API",
     "worker": "worker and event source",
-    "treasure-data": "Treasure Data stand-in",
+    "treasure-data": "simulated Treasure Data",
     "valkey": "Valkey",
 }
-"""What the parts are; the rest stand by."""
+"""What the parts are; the rest are idle."""
 
 Message = tuple[str, str, bytes, Mapping[str, str]]
 """Method, target, body, headers."""
@@ -75,7 +71,7 @@ def _throughput(report: Report, folder: Path) -> None:
             spent["sender"] = time.process_time() - mine
             each = {role: spent.get(part, 0.0) / sent for part, role in _ROLES.items()}
             each["sender"] = spent["sender"] / sent
-            each["standing by"] = (
+            each["idle processes"] = (
                 sum(spent[part] for part in spent.keys() - _ROLES.keys() - {"sender"}) / sent
             )
             rows.append(
@@ -84,7 +80,10 @@ def _throughput(report: Report, folder: Path) -> None:
                     f"{sent / seconds:,.0f}/s",
                     f"{arrived / until_rows:,.0f}/s",
                     str(missing),
-                    *(f"{each[role] * 1e6:,.0f} µs" for role in (*_ROLES.values(), "sender", "standing by")),
+                    *(
+                        f"{each[role] * 1e6:,.0f} µs"
+                        for role in (*_ROLES.values(), "sender", "idle processes")
+                    ),
                     f"{each['AWS emulator'] / sum(each.values()) * 100:.0f} %",
                 ]
             )
@@ -102,15 +101,15 @@ def _throughput(report: Report, folder: Path) -> None:
             "late",
             *_ROLES.values(),
             "sender",
-            "standing by",
-            "the emulator's share",
+            "idle processes",
+            "emulator share",
         ),
         rows,
     )
     report.say(
-        f"{SENDERS} connections sent for {SECONDS:.0f} s, each its next request when the one before was answered; rows are"
-        " counted until the last had arrived, but for the late ones, whose put the emulator answered too late, so that they"
-        " took the way through the overflow queue. CPU is that of each process, per request."
+        f"{SENDERS} connections sent requests for {SECONDS:.0f} s, one at a time each. Rows are counted until the last has"
+        " arrived. Late rows are not included: the emulator answered their put too late, so they went through the overflow queue."
+        " CPU time is per process and request."
     )
     report.chart(
         "pipeline",
@@ -133,8 +132,8 @@ def _arrival(report: Report, folder: Path) -> None:
         report.ratio(f"pipeline_p50_seconds (window {window})", p50)
         report.ratio(f"pipeline_p99_seconds (window {window})", p99)
     report.say(
-        f"From the ingest's receipt of a request to Treasure Data's acceptance of its row, by `BatchWindowSeconds`, at {RATE}"
-        " requests a second; and what a month of 10 million events, one to a request, costs with that window:"
+        "Latency from the ingest receiving a request to Treasure Data accepting its row, by `BatchWindowSeconds`, at"
+        f" {RATE} requests a second, and the monthly cost of 10 million events, one per request, with that window:"
     )
     for window in (30, 60):
         usd = [total(_MONTH, Setup(stream_mode=mode, window=window), _PRICES) for mode in _MODES]
@@ -148,19 +147,19 @@ def pixel() -> Message:
 
 
 def posted(count: int) -> Message:
-    """Return a request with so many page views."""
+    """Return a request with `count` page views."""
     source = traffic.rows()
     events = []
     for _ in range(count):
         event = next(source)
-        del event["received_at"], event["event_id"]  # each request's rows are its own
+        del event["received_at"], event["event_id"]  # rows of different requests must differ
         events.append(event | {"table": "pageviews"})
     body = json.dumps({"events": events}).encode()
     return "POST", "/v1/events", body, {"content-type": "application/json", "x-write-key": KEYS["shop"]}
 
 
 def _flood(url: str, message: Message, seconds: float) -> int:
-    """Send as many requests as are answered; return how many."""
+    """Send requests as fast as they are answered; return how many."""
     end = time.monotonic() + seconds
     counts = [0] * SENDERS
 
@@ -179,7 +178,7 @@ def _flood(url: str, message: Message, seconds: float) -> int:
 
 
 def _drip(url: str, message: Message, seconds: float) -> int:
-    """Send requests at an even rate; return how many."""
+    """Send requests at a constant rate; return how many."""
     count = round(seconds * RATE)
     begin = time.monotonic()
     with closing(_connection(url)) as connection:
@@ -204,10 +203,10 @@ def _exchange(connection: HTTPConnection, message: Message) -> None:
 
 
 def _wait_for(stack: Stack, rows: int) -> int:
-    """Return how many of so many rows have arrived, when all have, or when none has for a while.
+    """Wait until all rows have arrived, or none has for a while; return how many have.
 
-    What is missing then went to the overflow queue, which holds it back for two minutes: an answer of the emulator was
-    waited for in vain.
+    Missing rows are in the overflow queue, which delays messages by two minutes: the emulator's response to their put
+    timed out.
     """
     taken, since = _rows_taken(stack), time.monotonic()
     while taken < rows and time.monotonic() - since < _PATIENCE:
@@ -220,32 +219,31 @@ def _wait_for(stack: Stack, rows: int) -> int:
 
 
 def _rows_taken(stack: Stack) -> int:
-    return int(_query(stack, "SELECT coalesce(sum(row_count), 0) FROM imports")[0][0])
+    return sum(sum(tables.values()) for tables in _treasure_data(stack, "counts").values())
 
 
 def _waits(stack: Stack) -> Iterator[float]:
-    """Yield for each row how many seconds it took from the ingest to Treasure Data."""
-    for at, body in _query(stack, "SELECT at, body FROM imports"):
-        unpacker = msgpack.Unpacker(max_buffer_size=0)
-        unpacker.feed(inflated(body, 1 << 30))
-        for row in unpacker:
-            yield at - row["received_at"] / 1000
+    """Yield for each row the seconds from the ingest to Treasure Data."""
+    for one in _treasure_data(stack, f"rows?limit={_rows_taken(stack)}")["rows"]:
+        yield one["at"] - one["row"]["received_at"] / 1000
 
 
-def _query(stack: Stack, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(f"{stack.rows_file.as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute(sql).fetchall()
+def _treasure_data(stack: Stack, path: str) -> Any:
+    """Return what the Treasure Data double tells about its rows."""
+    with closing(_connection(stack.addresses.treasure_data)) as connection:
+        connection.request("GET", f"/-/{path}")
+        return json.load(connection.getresponse())
 
 
 def _cpu(stack: Stack) -> dict[str, float]:
-    """Return the CPU seconds of each part with the processes that it has started."""
+    """Return the CPU seconds of each part, including its child processes."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended
+            except OSError:  # it has exited
                 continue
             parents[int(entry.name)] = int(fields[1])
             seconds[int(entry.name)] = sum(int(field) for field in fields[11:15]) / _TICKS

@@ -1,9 +1,9 @@
-"""A replay of a million records: what its memory does, and whether it waits for the stream or for the worker.
+"""Replays a million records; shows its memory, and whether it waits for the stream or for the worker.
 
     python -m benchmarks.replay --records 1000000 --answer-seconds 0.5
 
-The records are made as they are read, and Treasure Data takes rows without keeping them, so that the process holds what
-a replay holds: reading, the worker, and a ledger in memory. Events go through JSON as they do to Lambda.
+Records are generated as they are read, and Treasure Data discards the rows, so that the process holds only what a replay
+does: the records being read, the worker, and an in-memory ledger. Events are serialised as JSON, as for Lambda.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from ops.stream import Border, Stream
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from tests.support.delivery import SHARD, STREAM, Delivery, Meddled
+from worker.shards import Shards
 
 BEGAN = 1_700_000_000
 _PER_ANSWER = 10_000
@@ -30,10 +31,10 @@ _PAGES = 10
 
 
 class EndlessStream:
-    """A boto3-shaped Kinesis with one shard, whose records are made when they are read.
+    """A Kinesis client for a stream with one shard, whose records are generated when they are read.
 
     Args:
-        records: how many it has.
+        records: number of records.
     """
 
     def __init__(self, records: int) -> None:
@@ -80,10 +81,10 @@ class EndlessStream:
 
 
 class Taking:
-    """A Treasure Data that takes every import and keeps none.
+    """A Treasure Data that accepts every import and discards it.
 
     Args:
-        seconds: that each answer takes.
+        seconds: duration of each response.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -99,7 +100,7 @@ class Taking:
 
 
 def run(records: int, name: str, replay: Replay, busy: list[float]) -> None:
-    """Replay everything and print what it took."""
+    """Replay everything, and print time and memory."""
     busy.clear()
     began, at, step = time.monotonic(), 0, max(1, records // _PAGES)
     held: list[float] = []
@@ -113,28 +114,26 @@ def run(records: int, name: str, replay: Replay, busy: list[float]) -> None:
     done = replay.shard(SHARD, Stretch(Border(), Border()), settled).records
     seconds = time.monotonic() - began
     print(f"{name}: {done:,} records in {seconds:.1f} s, {done / seconds:,.0f} a second")
-    print(f"  the worker was at work for {sum(busy) / seconds:.0%} of the time, in {len(busy)} invocations")
-    print(f"  MiB in memory, after each tenth: {' '.join(f'{mib:.0f}' for mib in held)}")
+    print(f"  the worker was busy {sum(busy) / seconds:.0%} of the time, in {len(busy)} invocations")
+    print(f"  memory in MiB after each tenth: {' '.join(f'{mib:.0f}' for mib in held)}")
 
 
 def _held_mib() -> float:
-    with open("/proc/self/statm") as file:  # noqa: PTH123 -- no path of ours
+    with open("/proc/self/statm") as file:  # noqa: PTH123 -- a file of the kernel
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def main() -> None:
-    """Replay twice: all is sent, then all is passed over."""
+    """Replay twice: first everything is sent, then everything is skipped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument(
-        "--answer-seconds", type=float, default=0.0, help="until Treasure Data answers an import"
-    )
+    parser.add_argument("--answer-seconds", type=float, default=0.0, help="duration of an import")
     options = parser.parse_args()
     clock: Any = SystemClock()
     made = Delivery(clock=clock)
     made.map(shop="shop")
     made.kinesis = Meddled(EndlessStream(options.records))
-    made.td = Taking(options.answer_seconds)  # type: ignore[assignment]  # it answers, which is all that is asked of it
+    made.td = Taking(options.answer_seconds)  # type: ignore[assignment]  # only handle() is used
     made.start()
     busy: list[float] = []
 
@@ -144,11 +143,11 @@ def main() -> None:
         busy.append(time.monotonic() - began)
         return answer
 
-    replay = Replay(Stream(made.kinesis, STREAM, clock), invoke, clock)
+    replay = Replay(Stream(Shards(made.kinesis, STREAM, clock), clock), invoke, clock)
     run(options.records, "sent", replay, busy)
-    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
-    run(options.records, "passed over", replay, busy)
-    print(f"  rows delivered: {made.journal.counts['RowsDelivered']:,}")
+    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
+    run(options.records, "skipped", replay, busy)
+    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a benchmark leaves behind: tables and ratios on the screen, charts, and its section of docs/performance.md.
+"""Prints the results of a benchmark, draws its charts, and writes its section of docs/performance.md.
 
-A section stands between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only when asked for
-(`make bench-NAME WRITE=1`), because figures of another machine are no news.
+A section is between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only on request
+(`make bench-NAME WRITE=1`), so that the figures are not replaced by those of another machine by accident.
 """
 
 import json
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[1]
 
 
 class Report:
-    """One benchmark's results, in the order in which they are added.
+    """The results of one benchmark, in the order in which they are added.
 
     Args:
         name: of the benchmark: `ingest` for `make bench-ingest`.
-        packages: those whose versions matter.
-        write: into docs/, rather than to .cache/bench/ alone.
+        packages: the packages whose versions matter.
+        write: write into docs/ instead of .cache/bench/.
     """
 
     def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
@@ -45,7 +45,7 @@ class Report:
         self._parts.append(text)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Add a table; its first column is text, the others are numbers."""
+        """Add a table. The first column is text, the others are numbers."""
         shown = Table(*head)
         for column in shown.columns[1:]:
             column.justify = "right"
@@ -57,7 +57,7 @@ class Report:
         self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def chart(self, name: str, title: str, svg: str) -> None:
-        """Add a chart, as a file of that name."""
+        """Add a chart, saved under a name."""
         folder = ROOT / ("docs/charts" if self._write else ".cache/bench")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.svg"
@@ -66,16 +66,16 @@ class Report:
         self._parts.append(f"![{title}](charts/{name}.svg)")
 
     def ratio(self, name: str, value: float) -> None:
-        """Add a figure to the last line."""
+        """Add a figure to the final line of JSON."""
         self._ratios[name] = round(value, 3)
 
     @property
     def ratios(self) -> dict[str, float]:
-        """What was added, by name."""
+        """The figures added so far, by name."""
         return dict(self._ratios)
 
     def finish(self) -> None:
-        """Write the section, if asked to, and end with the ratios as one line of JSON."""
+        """Write the section if requested, and print the ratios as one line of JSON."""
         if self._write:
             page = ROOT / "docs" / "performance.md"
             page.write_text(with_section(page.read_text(), self._name, "\n\n".join(self._parts)))
@@ -86,7 +86,7 @@ def with_section(page: str, name: str, text: str) -> str:
     """Return the page with a benchmark's section replaced.
 
     Raises:
-        ValueError: the page has no place for it.
+        ValueError: the page does not have exactly one place for it.
     """
     marked = re.compile(rf"(<!-- bench-{re.escape(name)} -->\n).*?(<!-- end -->\n)", re.DOTALL)
     written, times = marked.subn(lambda mark: f"{mark[1]}\n{text}\n\n{mark[2]}", page)
@@ -96,7 +96,7 @@ def with_section(page: str, name: str, text: str) -> str:
 
 
 def machine() -> str:
-    """Return what the figures were measured on: cores, processor, system, Python."""
+    """Describe this machine: cores, processor, system, Python."""
     processor = platform.processor() or platform.machine()
     cores = 0
     try:
@@ -112,5 +112,5 @@ def machine() -> str:
 
 
 def times(ratio: float) -> str:
-    """Return a ratio as it stands in a table."""
+    """Format a ratio for a table."""
     return f"{ratio:.2f} ×"

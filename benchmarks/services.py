@@ -1,6 +1,6 @@
-"""Kinesis, Secrets Manager and Treasure Data as one process that answers at once, so that only the caller costs.
+"""Kinesis, Secrets Manager and Treasure Data in one process that responds immediately, so that only the caller is measured.
 
-`python -m benchmarks.services` prints its port and serves until its standard input ends.
+`python -m benchmarks.services` prints its port and serves until its standard input is closed.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _ANSWERS = {
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run it while the block lasts; yields its address."""
+    """Run the process for the duration of the block; yields its address."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.services"],
         stdin=subprocess.PIPE,

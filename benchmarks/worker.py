@@ -1,13 +1,12 @@
-"""The worker's rows per CPU second, against ways that do less or did it before.
+"""Rows per CPU second of the worker, beside the minimum, a simpler worker and td-client.
 
-`floor` is what cannot be saved: base64 off, the rows' bytes one after another, the same gzip of the same bytes; where the
-rows' bytes are in an envelope is given to it for nothing. It uses Python's own base64, `fast floor` the worker's, which is
-several times faster. `decode` is a worker that reads each row and writes it again.
-`td-client` is the official client: the records hold JSON lines, and its own `import_file` turns them into what it would
-upload, into a file of its own; its upload is left out.
+`floor` is the work that cannot be avoided: decode base64, concatenate the rows' bytes, gzip them. It is told where the rows
+are in each envelope. It decodes base64 as Python does; `fast floor` uses the worker's decoder, which is several times
+faster. `decode` is a worker that unpacks every row and packs it again. `td-client` is the official client: the records
+hold JSON lines, which its `import_file` converts into an upload file; the upload itself is left out.
 
-The worker is whole: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory; what takes a chunk compresses
-it and answers at once. `with upload` sends it by HTTP to another process, whose time does not count.
+The worker is complete: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory. Chunks are compressed and
+reported as delivered; `with upload` sends them over HTTP to another process, whose CPU time does not count.
 """
 
 import json
@@ -34,15 +33,15 @@ ROUNDS = 9
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 GROUPS = 500
 LARGE_BATCH = 200_000
-"""Rows of a batch larger than Lambda's, in which what a chunk costs whatever is in it hardly counts."""
+"""Rows in a batch so large, larger than Lambda's, that the fixed cost of a chunk hardly matters."""
 IDLE_MB_LIMIT = 96
 
 
 class Unsent(API):
-    """td-client that prepares everything and sends nothing."""
+    """A td-client that prepares an upload but does not send it."""
 
     def import_data(self, *_: object, **__: object) -> float:
-        """Take no time."""
+        """Do nothing."""
         return 0.0
 
 
@@ -54,8 +53,8 @@ def run(report: Report) -> None:
     _group(report)
     peak = max(memory.peak_mb(per_envelope) for per_envelope in (1, 10))
     report.say(
-        f"A 6 MB event raises the memory of an idle worker by {peak:.0f} MB at most, the event's JSON text and what"
-        f" Python makes of it included; {IDLE_MB_LIMIT} MB is the limit that was set."
+        f"A 6 MB event raises the memory of an idle worker by at most {peak:.0f} MB, including the event's JSON text and the"
+        f" Python objects parsed from it. The limit set for it is {IDLE_MB_LIMIT} MB."
     )
     report.ratio("worker_peak_mb", peak)
 
@@ -104,7 +103,7 @@ def _compare(report: Report) -> None:
 
 
 def _profile(report: Report) -> None:
-    """Add where the time goes: each step by itself, and what is left for all else."""
+    """Add a table of the steps, each measured alone; the remainder is everything else."""
     rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
     table = []
     for per_envelope, count in rows_of.items():
@@ -118,7 +117,7 @@ def _profile(report: Report) -> None:
             "base64": lambda texts=texts: deque(
                 (pybase64.b64decode(text, validate=True) for text in texts), 0
             ),
-            "envelopes' members": lambda envelopes=envelopes: deque(
+            "envelope fields": lambda envelopes=envelopes: deque(
                 (msgpack.unpackb(envelope, use_list=False) for envelope in envelopes), 0
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
@@ -127,15 +126,17 @@ def _profile(report: Report) -> None:
         }
         seconds = cpu_seconds(steps, ROUNDS, 1)
         whole = seconds.pop("all")
-        seconds["all else"] = whole - sum(seconds.values())
+        seconds["rest"] = whole - sum(seconds.values())
         table.append(
             [
                 f"{per_envelope} per envelope",
                 *(f"{taken / count * 1e9:,.0f} ns" for taken in (*seconds.values(), whole)),
             ]
         )
-    report.say("Where a row's time goes; all else is records, plan, ledger, lanes and settling:")
-    report.table(("each row", "base64", "envelopes' members", "join", "gzip", "all else", "all"), table)
+    report.say(
+        "Where the time of one row goes. The rest is records, planning, ledger, scheduling and settling:"
+    )
+    report.table(("per row", "base64", "envelope fields", "join", "gzip", "rest", "total"), table)
 
 
 def _contenders(count: int, per_envelope: int) -> dict[str, float]:
@@ -215,7 +216,7 @@ def _grow(report: Report) -> None:
             ]
         )
     report.say(
-        "The more rows, the less each costs; more than 10,000 come in several events, one after the other:"
+        "Larger batches cost less per row. More than 10,000 rows arrive as several events, one after the other:"
     )
     report.table(("rows", "events", "CPU", "CPU per row"), table)
     chart = lines(
@@ -243,20 +244,22 @@ def _group(report: Report) -> None:
                 f"{one * 1e3:.1f} ms",
                 f"{many * 1e3:.1f} ms",
                 times(ratio),
-                f"{each:.0f} µs" if each > 0 else "lost in the noise",
+                f"{each:.0f} µs" if each > 0 else "within the noise",
             ]
         )
         report.ratio(name, ratio)
     report.say(
-        f"{GROUPS} accounts instead of one. A chunk has a cost of its own, whatever is in it: its key, its lane, gzip's beginning."
-        f" In a batch of {LARGE_BATCH:,} rows, more than Lambda hands over at once, that hardly counts; in a 6 MB event {GROUPS}"
-        f" accounts have {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
+        f"{GROUPS} accounts instead of one. Each chunk has a fixed cost, for its key, its scheduling and starting gzip. In a batch"
+        f" of {LARGE_BATCH:,} rows, more than one invocation gets, it hardly matters. In a 6 MB event, {GROUPS} accounts have"
+        f" {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
     )
-    report.table(("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "each further chunk"), table)
+    report.table(
+        ("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "per additional chunk"), table
+    )
 
 
 def _batches(size: int, groups: int) -> float:
-    """Return the CPU seconds of so many rows in events as large as Lambda's, one after the other."""
+    """Return the CPU seconds of `size` rows in consecutive events as large as Lambda's."""
     count = min(size, traffic.EVENT_ROWS)
     made = traffic.event(count, groups)
     rounds = 5 if size >= 100_000 else ROUNDS
@@ -273,7 +276,7 @@ def _batches(size: int, groups: int) -> float:
 
 
 def _one_batch(size: int, groups: int) -> float:
-    """Return the CPU seconds of one batch of a worker that knows the accounts, as all but one batch a minute find it."""
+    """Return the CPU seconds of one batch in a worker with cached accounts, as in all but one batch per minute."""
     event = traffic.later(traffic.event(size, groups), 1)
     greeting = traffic.event(groups, groups, per_envelope=1)
     works = [delivery(groups=groups) for _ in range(6)]
@@ -296,7 +299,7 @@ def _blocks(event: dict[str, Any]) -> list[bytes]:
 
 
 def _places(event: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return where the rows begin and end in each envelope."""
+    """Return the offsets at which the rows begin and end in each envelope."""
     places = []
     for record, block in zip(event["Records"], _blocks(event), strict=True):
         begin = b64decode(record["kinesis"]["data"]).index(block)
@@ -305,7 +308,7 @@ def _places(event: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def _json_records(count: int, per_envelope: int) -> list[str]:
-    """Return the same rows as JSON lines in base64, as a worker that calls td-client would read them."""
+    """Return the same rows as base64 of JSON lines, as a worker that uses td-client would read them."""
     source = traffic.rows()
     return [
         b64encode(b"".join([json.dumps(next(source)).encode() + b"\n" for _ in range(per_envelope)])).decode()

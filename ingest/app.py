@@ -9,9 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from aws_lambda_powertools.logging import Logger
-from aws_lambda_powertools.metrics import Metrics
-
 from ingest import (
     aws_client,
     events_api,
@@ -28,7 +25,6 @@ from ingest import (
 from ingest.aws_client import AwsClient, KinesisClient, SecretsManagerClient, SqsClient
 from ingest.cors import Cors
 from ingest.intake import Intake
-from ingest.journal import Journal, PowertoolsJournal
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.privacy import Privacy
@@ -39,6 +35,10 @@ from ingest.stream import Stream
 from shared import names
 from shared.clock import Clock, SystemClock
 from shared.settings import IngestSettings
+from shared.telemetry import PowertoolsTelemetry, Telemetry
+
+Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
+"""What Lambda calls, with an event of payload format 2.0 and a context."""
 
 
 class Route(NamedTuple):
@@ -129,7 +129,7 @@ def _fits(name: str, part: str) -> bool:
 
 
 class Ingest:
-    """The Lambda handler.
+    """Answers requests.
 
     Args:
         settings: of this stack.
@@ -137,7 +137,7 @@ class Ingest:
         puts: makes envelopes durable.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
-        journal: learns of every request.
+        telemetry: learns of every request.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Ingest:
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        journal: Journal,
+        telemetry: Telemetry,
     ) -> None:
         self._cors = Cors(settings.allowed_origins)
         self._intake = Intake(
@@ -159,9 +159,9 @@ class Ingest:
             partition_buckets=settings.partition_buckets,
             clock=clock,
             entropy=entropy,
-            journal=journal,
+            telemetry=telemetry,
         )
-        self._journal = journal
+        self._telemetry = telemetry
         self._paths = Paths(ROUTES)
 
     def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
@@ -185,23 +185,22 @@ class Ingest:
         except Refused as refused:
             response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
-            self._journal.count("UnforeseenErrors")
-            self._journal.fail("a request met a fault of the ingest", error)
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("unexpected exception", error, code=type(error).__name__)
             response = refuse(Refused("internal_error"))
         if response.error is not None:
             self._report(response.error, request, route)
-        self._journal.flush()
         return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
 
     def _report(self, code: AnyCode, request: Request | None, route: Route | None) -> None:
         failed = ANSWERS[code].status >= 500
-        self._journal.count("RequestsFailed" if failed else "RequestsRefused")
+        self._telemetry.count("RequestsFailed" if failed else "RequestsRefused")
         path = route.path if route is not None else "other"  # what was asked for may tell of a person
-        tell = self._journal.warn if failed else self._journal.note
-        tell("refused", code, path=path, request=request.id if request else "")
+        log = self._telemetry.warning if failed else self._telemetry.info
+        log("refused", code=code, path=path, request=request.id if request else "")
 
 
-def build(environment: Mapping[str, str]) -> Ingest:
+def build(environment: Mapping[str, str]) -> Handler:
     """Return the handler of a sandbox: its clients are made and its secrets are read once.
 
     Raises:
@@ -209,9 +208,7 @@ def build(environment: Mapping[str, str]) -> Ingest:
     """
     settings = IngestSettings.from_environment(environment)
     clock = SystemClock()
-    metrics = Metrics()
-    metrics.set_default_dimensions(stage=environment.get("STAGE", "none"))
-    journal = PowertoolsJournal(Logger(), metrics, clock)
+    telemetry = PowertoolsTelemetry.from_environment(environment, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
     credentials = aws_client.credentials_of(environment)
     authorities = aws_client.authorities_of(environment)
@@ -221,17 +218,23 @@ def build(environment: Mapping[str, str]) -> Ingest:
         return kind(endpoint, region, credentials, authorities=authorities, **options)
 
     queue = Overflow(
-        partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, journal
+        partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, telemetry
     )
     kinesis = client(KinesisClient, stream.CLIENT_OPTIONS)
     secrets = client(SecretsManagerClient, keyring.CLIENT_OPTIONS)
-    keys = Keyring(secrets, settings.write_key_secret, clock, journal)
+    keys = Keyring(secrets, settings.write_key_secret, clock, telemetry)
     keys.refresh()
-    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, journal=journal)
-    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, journal=journal)
+    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    ingest = Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=telemetry)
+
+    def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+        with telemetry.invocation(context):
+            return ingest(event, context)
+
+    return handler
 
 
-def __getattr__(name: str) -> Ingest:
+def __getattr__(name: str) -> Handler:
     """Make `handler` when it is first asked for."""
     if name != "handler":
         raise AttributeError(name)

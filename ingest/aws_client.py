@@ -220,6 +220,11 @@ def authorities_of(environment: Mapping[str, str]) -> str:
     return own or str(Path(botocore.__file__).with_name("cacert.pem"))
 
 
+def error_code(error: Exception) -> str:
+    """Return what a failed call's log line is told by: the service's error code, otherwise the exception's type."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+
+
 def _botocore_session() -> Any:
     import botocore.session  # noqa: PLC0415 -- a hundred milliseconds that most sandboxes never spend
 

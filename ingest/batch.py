@@ -18,9 +18,7 @@ class Batch:
         columns: are added to each row whose event does not bring them.
         sent_at: when the request was sent, by the sender's clock; None where it does not say.
         earliest: UNIX seconds before which no event counts as having happened.
-        id: under which the sender repeats the request where it got no answer; empty where it never does.
-        is_repeat: the sender says that this is a repetition.
-        made_at: when the sender gave the id, by the same clock as `sent_at`.
+        id: under which the sender may send the same events again; empty where it never does.
     """
 
     events: Sequence[Any]
@@ -30,5 +28,3 @@ class Batch:
     sent_at: object = None
     earliest: int = rows.EARLIEST_TIME
     id: str = ""
-    is_repeat: bool = False
-    made_at: object = None

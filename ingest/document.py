@@ -6,6 +6,7 @@ from typing import Any
 from ingest.refusal import ANSWERS, Refused
 from ingest.request import Request, parse_query
 from shared import json_codec
+from shared.errors import InvalidJsonError
 
 FORM = "application/x-www-form-urlencoded"
 PING = b"PING"
@@ -35,7 +36,7 @@ def value_of(body: bytes, content_type: str) -> Any:
         return members(parse_query(body.decode("utf-8", "replace")))
     try:
         return json_codec.parse(body)
-    except json_codec.InvalidJsonError as error:
+    except InvalidJsonError as error:
         raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from ingest import document
 from ingest.batch import Batch
+from ingest.batch_id import MAX_CHARACTERS
 from ingest.intake import MAX_EVENTS, Intake
 from ingest.refusal import Refused
-from ingest.repetition import MAX_ID
 from ingest.request import Request
 from ingest.response import Response, json_response
 
@@ -30,11 +30,7 @@ def answer(request: Request, intake: Intake) -> Response:
         columns=visitor.columns,
         sent_at=said.get("sent_at"),
         id=_batch_id(request, said),
-        is_repeat=said.get("repeat") is True or request.headers.get("x-sluice-repeat") == "true",
-        made_at=said.get("made_at"),
     )
-    if batch.is_repeat and not batch.id:
-        raise Refused("invalid_batch_id", "a repetition names the batch that it repeats")
     verdict = intake.take(request, key, batch, visitor)
     rejected = [
         {"index": item.index, "code": item.code, "message": item.message} for item in verdict.rejected
@@ -77,7 +73,7 @@ def _batch_id(request: Request, said: dict[str, Any]) -> str:
     batch_id = said.get("batch_id") if header is None else header.strip().strip('"')
     if batch_id is None:
         return ""
-    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_ID:
+    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_CHARACTERS:
         raise Refused("invalid_batch_id")
     return batch_id
 

@@ -1,23 +1,24 @@
 """What all dialects have in common: a key is verified, events become rows, rows become durable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from zlib import crc32
 
-from ingest import client_clock, repetition
+from ingest import batch_id, client_clock
 from ingest.batch import Batch
-from ingest.journal import Journal
-from ingest.keyring import Keyring, KeysUnavailableError
+from ingest.keyring import Keyring
 from ingest.privacy import Privacy, Visitor
 from ingest.refusal import ANSWERS, EventCode, Refused
-from ingest.repetition import Taken
 from ingest.request import Request
 from ingest.stream import Stream
 from shared import envelope, names, rows
 from shared.clock import Clock
+from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
-from shared.write_key import InvalidKeyError, WriteKey
+from shared.telemetry import Telemetry
+from shared.write_key import WriteKey
 
 MAX_EVENTS = 500
 """Events of one request."""
@@ -62,7 +63,7 @@ class Intake:
         partition_buckets: partition keys over which an account's visitors spread.
         clock: says when a request arrived.
         entropy: returns that many random bytes; ids are made of them.
-        journal: learns how many events were accepted and rejected.
+        telemetry: learns how many events were accepted and rejected.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Intake:
         partition_buckets: int,
         clock: Clock,
         entropy: Callable[[int], bytes],
-        journal: Journal,
+        telemetry: Telemetry,
     ) -> None:
         self._keyring = keyring
         self._stream = stream
@@ -84,7 +85,7 @@ class Intake:
         self._partition_buckets = partition_buckets
         self._clock = clock
         self._entropy = entropy
-        self._journal = journal
+        self._telemetry = telemetry
 
     def verify(self, key: object) -> WriteKey:
         """Return what a write key says; None and what is empty are no key.
@@ -100,7 +101,7 @@ class Intake:
             return self._keyring.verify(key)
         except InvalidKeyError as error:
             raise Refused("invalid_key", str(error)) from None
-        except KeysUnavailableError:
+        except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
 
     def now(self) -> float:
@@ -121,7 +122,8 @@ class Intake:
             visitor: whom they came from, where that is known already.
 
         Raises:
-            Refused: `stream_unavailable`: none is accepted, and the same request may succeed later; `unwanted_bot`.
+            Refused: `stream_unavailable`: none is accepted, or, with a batch id, not all that could have been; the same
+                request may succeed later. `unwanted_bot`.
         """
         visitor = visitor or self.privacy.visitor(request)
         if not self.privacy.takes(visitor):
@@ -134,71 +136,67 @@ class Intake:
             earliest=batch.earliest,
             table_is_column=batch.is_addressed,
             screen=self.privacy.screen(visitor),
+            is_small=request.is_small,
         )
-        taken: list[Taken] = []
-        indices: list[int] = []
+        taken: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []
         for index, event in enumerate(batch.events):
             try:
                 table = _addressee(event, batch)
-                row = rows.encode(
-                    event, arrival, partial(self._event_id, key.account, batch.id, index, event)
-                )
+                row = rows.encode(event, arrival, partial(self._event_id, key.account, batch, index, event))
             except rows.Rejected as verdict:
                 rejected.append(Rejection(index, verdict.code, verdict.message))
             else:
-                taken.append(Taken(table, row, event))
-                indices.append(index)
-        untaken = self._put(taken, key, now, batch, self._partition_key(key.account, batch, request.ip))
-        if untaken and len(untaken) == len(taken):
+                taken[index] = table, row
+        untaken = self._put(taken, key, now, batch, self._partition_key(key.account, batch, request))
+        if untaken and (batch.id or len(untaken) == len(taken)):
             raise Refused("stream_unavailable")
         if untaken:
             message = ANSWERS["stream_unavailable"].meaning
-            rejected += [Rejection(indices[row], "stream_unavailable", message) for row in untaken]
+            rejected += [Rejection(index, "stream_unavailable", message) for index in untaken]
             rejected.sort(key=lambda rejection: rejection.index)
         accepted = len(taken) - len(untaken)
         if accepted:
-            self._journal.count("EventsAccepted", accepted)
+            self._telemetry.count("EventsAccepted", accepted)
         if rejected:
-            self._journal.count("EventsRejected", len(rejected))
+            self._telemetry.count("EventsRejected", len(rejected))
         return Verdict(accepted, rejected)
 
-    def _event_id(self, account: str, batch_id: str, index: int, event: object) -> str:
-        """Return the id of an event that brings none; of one that may be repeated it must be the same each time."""
-        return repetition.event_id(account, batch_id, index, event) if batch_id else self.new_id()
+    def _event_id(self, account: str, batch: Batch, index: int, event: object) -> str:
+        """Return the id of an event that brings none."""
+        return batch_id.event_id(account, batch.id, index, event) if batch.id else self.new_id()
 
     def _put(
-        self, taken: Sequence[Taken], key: WriteKey, now: int, batch: Batch, partition_key: str
+        self,
+        taken: Mapping[int, tuple[str, bytes]],
+        key: WriteKey,
+        now: int,
+        batch: Batch,
+        partition_key: str,
     ) -> list[int]:
-        """Return which of the rows are not durable."""
+        """Return the indices of the events whose rows are not durable."""
         if batch.id:
-            envelopes = list(repetition.envelopes(taken, batch.id, key.account, key.key_id, now))
+            envelopes = list(batch_id.envelopes(batch, taken, key, now))
         else:
             request_id = new_event_id(now, self._entropy)
-            entries = ((item.table, item.row) for item in taken)
-            envelopes = list(envelope.divide(entries, key.account, key.key_id, now, request_id))
-        if batch.is_repeat:
-            since = repetition.since(now, batch.sent_at, batch.made_at)
-            durable = self._stream.put_again(envelopes, partition_key, since)
-        else:
-            durable = self._stream.put(envelopes, partition_key)
+            envelopes = list(envelope.divide(taken.values(), key.account, key.key_id, now, request_id))
         untaken: list[int] = []
-        start = 0
-        for item, is_durable in zip(envelopes, durable, strict=True):
+        indices = iter(taken)  # an envelope holds rows that followed one another
+        for item, is_durable in zip(envelopes, self._stream.put(envelopes, partition_key), strict=True):
+            covered = list(islice(indices, item.row_count))
             if not is_durable:
-                untaken += range(start, start + item.row_count)
-            start += item.row_count  # an envelope holds rows that followed one another
+                untaken += covered
         return untaken
 
-    def _partition_key(self, account: str, batch: Batch, ip: str) -> str:
-        """Return where the request stands among its account's: one visitor's events stay in order.
+    def _partition_key(self, account: str, batch: Batch, request: Request) -> str:
+        """Return the partition key. Events from one visitor share a key, so they stay in order.
 
-        A request that may be repeated must stand in the same place each time, and an address may change meanwhile.
+        A sender with a batch id that names no visitor is a server: its requests spread over all keys, copies too.
         """
         event = batch.events[0]
         visitor = event.get("td_client_id") if isinstance(event, dict) else None
         if not isinstance(visitor, str) or not visitor:
-            visitor = batch.id or ip
+            visitor = (batch.id and request.id) or request.ip
         return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
 
 
@@ -207,5 +205,5 @@ def _addressee(event: object, batch: Batch) -> str:
     if not batch.is_addressed:
         return rows.table_of(event, batch.table)
     if not isinstance(batch.table, str) or not names.is_table(batch.table):
-        raise rows.Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+        raise rows.Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
     return batch.table

@@ -5,9 +5,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.journal import Journal
+from ingest.aws_client import error_code
 from shared import json_codec, write_key
 from shared.clock import Clock
+from shared.errors import SecretUnavailableError, UnknownSecretError
+from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
@@ -27,10 +29,6 @@ HASH_KEY = ".hash"
 _MOST_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
 
 
-class KeysUnavailableError(Exception):
-    """There are no secrets to verify a key with."""
-
-
 class Keyring:
     """Verifies write keys.
 
@@ -40,14 +38,14 @@ class Keyring:
         client: a boto3-shaped Secrets Manager client.
         secret: the secret's name or ARN.
         clock: tells how old the secrets are.
-        journal: learns of failures.
+        telemetry: learns of failures.
     """
 
-    def __init__(self, client: Any, secret: str, clock: Clock, journal: Journal) -> None:
+    def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
         self._client = client
         self._secret = secret
         self._clock = clock
-        self._journal = journal
+        self._telemetry = telemetry
         self._secrets: Mapping[str, str] = {}
         self._verified: dict[str, WriteKey] = {}
         self._read_at = float("-inf")
@@ -58,12 +56,12 @@ class Keyring:
 
         Raises:
             InvalidKeyError: it is not signed by a secret that is valid now.
-            KeysUnavailableError: there are no secrets.
+            SecretUnavailableError: there are no signing secrets.
         """
         if not self._is_within(self._read_at, FRESH_SECONDS):
             self.refresh()
         if not self._secrets:
-            raise KeysUnavailableError
+            raise SecretUnavailableError("the signing secrets have never been read")
         verified = self._verified.get(key)
         if verified is None:
             verified = self._verify(key)
@@ -75,7 +73,7 @@ class Keyring:
     def _verify(self, key: str) -> WriteKey:
         try:
             return write_key.verify(key, self._secrets)
-        except write_key.UnknownSecretError:  # perhaps signed by a secret that was added just now
+        except UnknownSecretError:  # perhaps signed by a secret that was added just now
             if not self.refresh():
                 raise
             return write_key.verify(key, self._secrets)
@@ -96,8 +94,8 @@ class Keyring:
             self._secrets = _secrets(answer["SecretString"])
             self._verified = {}
         except (BotoCoreError, ClientError, KeyError, ValueError) as error:
-            self._journal.count("KeyringFailures")
-            self._journal.fail("the signing secrets cannot be read", error)
+            self._telemetry.count("KeyringFailures")
+            self._telemetry.warning("the signing secrets cannot be read", code=error_code(error))
             return False
         self._read_at = self._clock.now()
         return True

@@ -1,9 +1,9 @@
-"""The overflow queue: where an envelope waits that the stream did not take, or may have taken.
+"""The overflow queue: where an envelope waits that the stream refused, or may have stored.
 
-A message's body is the envelope in base64; its attributes are `partition_key`, `received_at` (UNIX milliseconds),
-`request_id` and, where the request said that it repeats one, `since` (UNIX milliseconds): the first one's envelope may
-have landed on the stream from then on. The drainer puts the envelope on the stream after it has looked there for the request's id, so a message
-that is sent twice does no harm.
+A message's body is the envelope in base64. Its attribute `partition_key` says with which key to put it; `refused` is there
+if the stream definitely refused every put. Such an envelope, and one that is a claim, can be put again without a search,
+so the queue delivers it at once. Any other waits for the queue's own delay, in which a late put still lands. The drainer
+tolerates a message that is sent twice.
 """
 
 from base64 import b64encode
@@ -12,8 +12,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.journal import Journal
+from ingest.aws_client import error_code
 from shared.envelope import Envelope
+from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
 """How the client is made: it asks twice, because there is no other place to go."""
@@ -26,41 +27,38 @@ class Overflow:
         make_client: makes a boto3-shaped SQS client; called when the first envelope comes, because most sandboxes
             never need one.
         queue_url: the queue.
-        journal: learns of each envelope.
+        telemetry: learns of each envelope.
     """
 
-    def __init__(self, make_client: Callable[[], Any], queue_url: str, journal: Journal) -> None:
+    def __init__(self, make_client: Callable[[], Any], queue_url: str, telemetry: Telemetry) -> None:
         self._make_client = make_client
         self._client: Any = None
         self._queue_url = queue_url
-        self._journal = journal
+        self._telemetry = telemetry
 
-    def send(self, envelope: Envelope, partition_key: str, since: int | None = None) -> bool:
+    def send(self, envelope: Envelope, partition_key: str, *, refused: bool) -> bool:
         """Return whether the queue has acknowledged the envelope.
 
         Args:
-            envelope: is sent.
-            partition_key: with which it is to be put.
-            since: UNIX milliseconds from which on it may have landed, where an earlier request may have put it.
+            envelope: to send.
+            partition_key: with which to put it on the stream.
+            refused: the stream has definitely refused every put.
         """
-        attributes = {
-            "partition_key": {"DataType": "String", "StringValue": partition_key},
-            "received_at": {"DataType": "Number", "StringValue": str(envelope.received_at)},
-            "request_id": {"DataType": "String", "StringValue": envelope.request_id},
-        }
-        if since is not None:
-            attributes["since"] = {"DataType": "Number", "StringValue": str(since)}
+        attributes = {"partition_key": {"DataType": "String", "StringValue": partition_key}}
+        if refused:
+            attributes["refused"] = {"DataType": "String", "StringValue": "true"}
         try:
             self._client = self._client or self._make_client()
             answer = self._client.send_message(
                 QueueUrl=self._queue_url,
                 MessageBody=b64encode(envelope.encode()).decode(),
                 MessageAttributes=attributes,
+                **({"DelaySeconds": 0} if refused or envelope.claim else {}),
             )
         except (BotoCoreError, ClientError) as error:
-            self._journal.fail("the overflow queue did not take an envelope", error)
+            self._telemetry.warning("the overflow queue did not take an envelope", code=error_code(error))
             return False
         if "MessageId" not in answer:
             return False
-        self._journal.count("EnvelopesOverflowed" if since is None else "EnvelopesRepeated")
+        self._telemetry.count("EnvelopesOverflowed")
         return True

@@ -25,6 +25,9 @@ IDENTIFYING = (
 )
 """Columns that rows of a visitor who asked not to be identified do not have: addresses, ids, advertisers' click ids."""
 
+MAX_USER_AGENT_BYTES = 512
+"""Bytes of a User-Agent that are kept."""
+
 _HASH_BYTES = 16
 _IPV4_BITS = 24
 _IPV6_BITS = 48
@@ -36,7 +39,7 @@ class Visitor:
 
     Attributes:
         ip: the address, or its network; empty where it is not kept.
-        user_agent: as it was sent.
+        user_agent: as it was sent, up to MAX_USER_AGENT_BYTES.
         anonymous: asked not to be identified.
         bot: what tells a known bot, else empty.
         global_id: the id that a cookie of this collector holds, else empty.
@@ -80,7 +83,8 @@ class Privacy:
         anonymous = (self._gpc and headers.get("sec-gpc", "").strip() == "1") or (
             self._dnt and headers.get("dnt", "").strip() == "1"
         )
-        user_agent = headers.get("user-agent", "")
+        sent = headers.get("user-agent", "").encode(errors="replace")
+        user_agent = sent[:MAX_USER_AGENT_BYTES].decode(errors="ignore")
         return Visitor(
             ip="" if anonymous or self._ip == "drop" else self._kept_address(request.ip),
             user_agent=user_agent,

@@ -1,4 +1,4 @@
-"""Every code with which the ingest refuses a request or rejects an event, and the HTTP answer that goes with it."""
+"""Every code with which the ingest rejects a request or an event, and the HTTP response for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,32 +49,34 @@ class Answer:
 
 ANSWERS: Mapping[AnyCode, Answer] = {
     # of a request
-    "invalid_json": Answer(400, "the body is not one JSON document in UTF-8"),
+    "invalid_json": Answer(400, "the body is not valid JSON in UTF-8"),
     "not_events": Answer(400, "the body is neither an event nor an array of events"),
-    "no_events": Answer(400, "the body holds no event"),
-    "unreadable_body": Answer(400, "the body is not whole gzip or zlib, or not whole base64"),
-    "unsupported_encoding": Answer(400, "content-encoding may be gzip, deflate or absent"),
-    "invalid_batch_id": Answer(400, "a batch's id is text of 1 to 64 characters"),
-    "invalid_callback": Answer(400, "the callback is not the name of a function"),
-    "invalid_redirect": Answer(400, "the redirect does not lead to a host that this stack allows"),
-    "missing_key": Answer(401, "the request brings no write key"),
-    "invalid_key": Answer(401, "the write key is not signed by a secret that is valid now"),
-    "wrong_database": Answer(403, "the path's database is not the write key's account"),
-    "unwanted_bot": Answer(403, "this stack takes no events of known bots"),
-    "not_found": Answer(404, "nothing is served on this path"),
-    "method_not_allowed": Answer(405, "this path is served for the methods in `allow`"),
-    "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB inflated"),
-    "too_many_events": Answer(413, "the body holds more than 500 events"),
-    "internal_error": Answer(500, "a fault of the ingest itself; never expected", 5),
-    "keys_unavailable": Answer(503, "the signing secrets cannot be read just now", 5),
-    "stream_unavailable": Answer(503, "neither the stream nor the overflow queue took the events", 5),
+    "no_events": Answer(400, "the body contains no event"),
+    "unreadable_body": Answer(400, "the body is truncated or corrupt gzip, zlib or base64"),
+    "unsupported_encoding": Answer(400, "content-encoding must be gzip, deflate or absent"),
+    "invalid_batch_id": Answer(400, "a batch id is a string of 1 to 64 characters"),
+    "invalid_callback": Answer(400, "the callback is not a valid function name"),
+    "invalid_redirect": Answer(400, "the redirect does not point to a host that this stack allows"),
+    "missing_key": Answer(401, "the request has no write key"),
+    "invalid_key": Answer(401, "the write key is not signed with a currently valid secret"),
+    "wrong_database": Answer(403, "the database in the path is not the write key's account"),
+    "unwanted_bot": Answer(403, "this stack does not accept events from known bots"),
+    "not_found": Answer(404, "this path does not exist"),
+    "method_not_allowed": Answer(
+        405, "this path does not support the method; the `allow` header lists those it does"
+    ),
+    "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB decompressed"),
+    "too_many_events": Answer(413, "the body contains more than 500 events"),
+    "internal_error": Answer(500, "an internal error; this should never happen", 5),
+    "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment", 5),
+    "stream_unavailable": Answer(503, "neither the stream nor the overflow queue accepted the events", 5),
     # of an event
     "not_an_object": Answer(400, "the event is not a JSON object"),
     "missing_table": Answer(400, "neither the event nor the request names a table"),
-    "invalid_table": Answer(400, "the table's name is not 3 to 128 of `a-z`, `0-9` and `_`"),
+    "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
-    "too_deep": Answer(400, "a value is nested deeper than 254 levels"),
-    "event_too_large": Answer(413, "the row would take more than 256 KiB"),
+    "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
+    "event_too_large": Answer(413, "the row would be larger than 256 KiB"),
 }
 """Codes are stable: clients may depend on them. `stream_unavailable` is a request's or an event's."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ingest.refusal import Refused
+from shared import rows
 
 MAX_RAW_BYTES = 1024 * 1024
 """A body's size as it was sent."""
@@ -76,6 +77,12 @@ class Request:
             is_base64=bool(event.get("isBase64Encoded")),
             cookies={name.strip(): value for name, _, value in (text.partition("=") for text in cookies)},
         )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its events take no more than `rows.SMALL_BYTES`, as far as that can be told without reading them."""
+        size = sum([len(value) for _, value in self.query], len(self.raw_body or ""))
+        return size <= rows.SMALL_BYTES and "content-encoding" not in self.headers
 
     def parameter(self, name: str) -> str | None:
         """Return the first value of a query parameter, None where there is none or it is empty."""

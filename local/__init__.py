@@ -1,1 +1,1 @@
-"""The whole pipeline on one machine: gateway, event source, Treasure Data stand-in, and what they stand on."""
+"""Runs the whole pipeline on one machine, with local substitutes for AWS, Redis and Treasure Data."""

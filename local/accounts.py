@@ -1,6 +1,6 @@
-"""The accounts of the local stack, their keys and the secrets that sign them.
+"""The local stack's accounts, their write keys and the secrets that sign the keys.
 
-Everything here is known to everyone and worth nothing: it is fixed so that recorded requests stay valid.
+None of this is confidential. It is fixed so that recorded requests stay valid.
 """
 
 from shared import write_key
@@ -31,4 +31,4 @@ KEYS = {
         ("unknown account", "nobody", "demo"),
     )
 }
-"""Write keys by what they show; the last three are signed rightly, and it is the worker that refuses their rows."""
+"""Write keys by what they demonstrate. The last three have valid signatures; the worker rejects their rows."""

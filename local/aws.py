@@ -1,27 +1,52 @@
-"""AWS as a part of the local stack: `python -m local.aws`, moto's server on a free port.
+"""AWS, as one part of the local stack: `python -m local.aws` runs moto's server on a free port.
 
-A process of its own, so that the functions do not share its interpreter lock.
+It is a separate process so that it does not compete with the functions for the interpreter lock.
 """
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
+from threading import Lock
+from typing import Any
 
+from moto.dynamodb.exceptions import ConditionalCheckFailed
+from moto.dynamodb.models import DynamoDBBackend
 from moto.server import ThreadedMotoServer
 
-from local.lifeline import Lifeline
+from doubles.dynamodb.partiql import parse_insert
+from local.parent_watch import ParentWatch
+
+_inserting = Lock()
+
+
+def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Carry out a batch of PartiQL INSERTs; return a response for each."""
+    return [_insert(backend, one["Statement"], one.get("Parameters", ())) for one in statements]
+
+
+def _insert(backend: DynamoDBBackend, statement: str, parameters: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    table, item = parse_insert(statement, parameters)
+    try:
+        with _inserting:
+            backend.put_item(table, item, condition_expression="attribute_not_exists(pk)")
+    except ConditionalCheckFailed:
+        return {"Error": {"Code": "DuplicateItem", "Message": "Duplicate primary key exists in table"}}
+    return {"TableName": table}
 
 
 def main() -> None:
-    """Serve until the starter ends."""
-    lifeline = Lifeline()
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line per request
+    """Serve until the parent process ends."""
+    parent = ParentWatch()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise it logs every request
+    # moto's INSERT takes no parameters, and overwrites the item that is there
+    DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    os.environ["MOTO_PORT"] = str(port)  # the queue's URL names it
-    lifeline.ready(endpoint=f"http://{host}:{port}")
-    lifeline.wait()
-    os._exit(0)  # its threads are not worth waiting for: everything is in memory
+    os.environ["MOTO_PORT"] = str(port)  # moto puts it into queue URLs
+    parent.ready(endpoint=f"http://{host}:{port}")
+    parent.wait()
+    os._exit(0)  # do not wait for its threads: all of its state is in memory
 
 
 if __name__ == "__main__":

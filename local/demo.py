@@ -1,4 +1,4 @@
-"""`make demo`: recorded requests of a real browser through the whole pipeline, and the count of what became of them."""
+"""`make demo`: sends recorded browser requests through the whole pipeline and accounts for every event."""
 
 import argparse
 import shutil
@@ -10,71 +10,72 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local import found
+from local import outcomes
 from local.accounts import ACCOUNTS
-from local.interrupt import end_in_order
+from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
 from local.report import Meter, show
-from local.sender import Sent, send
+from local.sender import Exchange, send
 from local.stack import PartError, Stack
 
-_VISITORS = 6
+_CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
-_LOOK_SECONDS = 0.3
+_POLL_SECONDS = 0.3
 
 
-def replay(stack: Stack, requests: Iterable[RecordedRequest], sent: Callable[[Sent], None]) -> Reconciliation:
-    """Send the requests as several visitors do, and return what their answers say."""
+def send_recording(
+    stack: Stack, requests: Iterable[RecordedRequest], on_exchange: Callable[[Exchange], None]
+) -> Reconciliation:
+    """Send the requests over several connections, and return the counts from the responses."""
     reconciliation = Reconciliation()
 
-    def count(one: Sent) -> None:
-        reconciliation.count_sent(one, ACCOUNTS)
-        sent(one)
+    def count(exchange: Exchange) -> None:
+        reconciliation.count_exchange(exchange, ACCOUNTS)
+        on_exchange(exchange)
 
-    send(stack.addresses.gateway, requests, _VISITORS, count)
+    send(stack.addresses.gateway, requests, _CONNECTIONS, count)
     return reconciliation
 
 
-def look(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
-    """Count what has become of it by now."""
-    made = stack.resources
-    reconciliation.count_found(
-        found.delivered(stack.addresses.treasure_data),
-        found.set_aside(made.client("s3"), made.aside_bucket, ACCOUNTS),
+def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
+    """Update the reconciliation with the outcomes so far."""
+    reconciliation.count_outcomes(
+        outcomes.delivered(stack.addresses.treasure_data),
+        outcomes.set_aside(stack.resources, ACCOUNTS),
         observer.in_flight(),
     )
 
 
-def follow(
+def wait_for_outcomes(
     stack: Stack,
     reconciliation: Reconciliation,
-    looked: Callable[[int], None],
+    updated: Callable[[int], None],
     patience: float = _PATIENCE_SECONDS,
 ) -> None:
-    """Look until it adds up, or nothing changes any more.
+    """Update the reconciliation until it adds up, or until nothing has changed for a while.
 
     Args:
-        stack: where to look.
+        stack: the stack to observe.
         reconciliation: what was sent.
-        looked: is told how many of the accepted events are found.
-        patience: seconds without a change after which it ends.
+        updated: called with the number of accepted events that have an outcome.
+        patience: seconds without a change after which to give up.
 
     Raises:
-        PartError: a part of the stack ended.
+        PartError: a part of the stack exited.
     """
     observer = Observer(stack)
     before, changed = reconciliation.outstanding, time.monotonic()
     while True:
         stack.check()
-        look(stack, observer, reconciliation)
-        looked(reconciliation.accepted.total() - reconciliation.outstanding)
+        count_outcomes(stack, observer, reconciliation)
+        updated(reconciliation.accepted.total() - reconciliation.outstanding)
         if reconciliation.outstanding != before:
             before, changed = reconciliation.outstanding, time.monotonic()
         if reconciliation.adds_up or time.monotonic() - changed > patience:
             return
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def run(
@@ -83,43 +84,45 @@ def run(
     console: Console,
     *,
     patience: float = _PATIENCE_SECONDS,
-    settings: Mapping[str, Mapping[str, str]] | None = None,
+    parameters: Mapping[str, str] | None = None,
 ) -> bool:
-    """Replay the requests in a stack of its own, tell how it went, and return whether it adds up.
+    """Send the requests through a new stack, print the result, and return whether it adds up.
 
     Args:
-        folder: the stack's.
+        folder: of the stack.
         requests: what to send.
-        console: where to tell.
-        patience: seconds without a change after which what is missing counts as missing.
-        settings: of the functions, as for `Stack`.
+        console: where to print.
+        patience: seconds without a change after which missing events count as missing.
+        parameters: as for `Stack`.
 
     Raises:
-        PartError: a part of the stack did not start, or ended.
+        PartError: a part of the stack did not start, or exited.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with Stack(folder, settings=settings) as stack:
+    with Stack(folder, parameters=parameters) as stack:
         console.print(
-            f"Ready after {time.monotonic() - started:.1f} s; the gateway is {stack.addresses.gateway}"
+            f"Ready after {time.monotonic() - started:.1f} s. The gateway is {stack.addresses.gateway}"
         )
-        console.print(f"Sending {len(requests):,} requests as a browser made them …")
+        console.print(f"Sending {len(requests):,} requests that were recorded from a browser …")
         with Meter(console, "sent", len(requests)) as meter:
-            reconciliation = replay(stack, requests, lambda _: meter.add(1))
+            reconciliation = send_recording(stack, requests, lambda _: meter.add(1))
         with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
-            follow(stack, reconciliation, meter.set, patience)
+            wait_for_outcomes(stack, reconciliation, meter.set, patience)
     show(reconciliation, console)
     console.print(f"\nThe whole run took {time.monotonic() - started:.1f} s.")
     return reconciliation.adds_up
 
 
 def main() -> None:
-    """Run the demo; the exit status says whether it adds up."""
+    """Run the demo. The exit status is 0 if it adds up."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--requests", type=Path, default=REQUESTS, metavar="FILE", help="another recording")
-    parser.add_argument("--times", type=int, default=1, help="how often to send it (default: once)")
+    parser.add_argument(
+        "--requests", type=Path, default=REQUESTS, metavar="FILE", help="send another recording"
+    )
+    parser.add_argument("--times", type=int, default=1, help="how many times to send it (default: 1)")
     options = parser.parse_args()
-    end_in_order()
+    exit_on_signals()
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     try:
@@ -131,11 +134,11 @@ def main() -> None:
         console.print("interrupted")
         status = 130
     if status == 1 and any(folder.iterdir()):
-        console.print(f"The logs of all parts are in {folder}", soft_wrap=True)
+        console.print(f"The logs are in {folder}", soft_wrap=True)
     else:
         shutil.rmtree(folder)
     if status == 0:
-        console.print("[bold]make up[/] keeps the pipeline running, with a page to watch it.")
+        console.print("[bold]make up[/] keeps the pipeline running and serves a page that shows it at work.")
     sys.exit(status)
 
 

@@ -1,9 +1,14 @@
-"""The functions as the local stack runs them: handler, limits and environment, as template.yaml has them."""
+"""The Lambda functions of template.yaml, and the environment that each has in the local stack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from local.resources import CREDENTIALS, REGION, Resources
+from local.template import TEMPLATE
+
+_LOCAL = {"Stage": "local", "Network": "external"}
+"""Parameters that the local stack sets. Its Redis has a URL, as an external one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +18,7 @@ class Function:
     Attributes:
         name: its logical id in template.yaml.
         handler: `module.function`.
-        service: what it calls itself in logs and metrics.
+        service: its name in logs and metrics.
         timeout: seconds that an invocation may take.
         memory: MB.
     """
@@ -25,65 +30,60 @@ class Function:
     memory: int
 
 
-INGEST = Function("IngestFunction", "ingest.app.handler", "ingest", 10, 512)
-WORKER = Function("WorkerFunction", "worker.app.handler", "worker", 120, 512)
-REDRIVE = Function("RedriveFunction", "worker.redrive.handler", "redrive", 240, 512)
-DRAIN = Function("DrainFunction", "worker.drain.handler", "drain", 300, 512)
-ADMIN = Function("AdminFunction", "worker.admin.handler", "admin", 60, 512)
-FUNCTIONS = {function.name: function for function in (INGEST, WORKER, REDRIVE, DRAIN, ADMIN)}
+def _read(name: str) -> Function:
+    properties, variables = TEMPLATE.properties(name), TEMPLATE.variables(name)
+    service = variables["POWERTOOLS_SERVICE_NAME"]
+    return Function(name, properties["Handler"], service, properties["Timeout"], properties["MemorySize"])
 
 
-def variables(function: Function, made: Resources, td_url: str, changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables that template.yaml gives the function.
+FUNCTIONS = {name: _read(name) for name in TEMPLATE.logical_ids("AWS::Serverless::Function")}
+"""By logical id."""
+
+INGEST = FUNCTIONS["IngestFunction"]
+WORKER = FUNCTIONS["WorkerFunction"]
+REDRIVE = FUNCTIONS["RedriveFunction"]
+DRAIN = FUNCTIONS["DrainFunction"]
+ADMIN = FUNCTIONS["AdminFunction"]
+
+
+def variables(function: Function, resources: Resources, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that the template gives the function.
 
     Args:
-        function: which one.
-        made: what it stands on.
-        td_url: Treasure Data's address.
-        changes: variables to set otherwise.
+        function: one of FUNCTIONS.
+        resources: what the template's references to resources refer to.
+        overrides: values of template parameters, where they differ from the local stack's.
+
+    Raises:
+        TemplateError: the template has no such parameter, or a variable cannot be resolved.
     """
-    both = {
-        "STAGE": "local",
-        "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-        "POWERTOOLS_LOG_LEVEL": "INFO",
-        "POWERTOOLS_SERVICE_NAME": function.service,
-        "STREAM_NAME": made.stream,
-        "OVERFLOW_QUEUE_URL": made.queue_url,
-    }
-    if function is INGEST:
-        own = {
-            "WRITE_KEY_SECRET": made.write_key_secret,
-            "ALLOWED_ORIGINS": "*",
-            "PARTITION_BUCKETS": "16",
-            "HONOR_GPC": "on",
-            "HONOR_DNT": "off",
-            "VISITOR_IP": "keep",
-            "VISITOR_COOKIES": "off",
-            "DROPPED_COLUMNS": "",
-            "HASHED_COLUMNS": "",
-            "BOTS": "mark",
-            "REDIRECT_HOSTS": "",
-        }
-    else:
-        own = {
-            "LEDGER_TABLE": made.ledger_table,
-            "ASIDE_BUCKET": made.aside_bucket,
-            "REDIS_URL_SECRET": made.redis_url_secret,
-            "TD_API_KEY_SECRET": made.td_api_key_secret,
-            "TD_IMPORT_ENDPOINT": td_url,
-            "TD_API_ENDPOINT": td_url,
-            "RETENTION_HOURS": "168",
-            "PARK_AFTER_SECONDS": "20",
-            "PARKED_MAX_DAYS": "14",
-            "TD_MEMORY_MINUTES": "60",
-            "TD_QUERY_DELAY_MINUTES": "10",
-            "UNASKABLE_DOUBT": "send",
-        }
-    return both | own | dict(changes)
+    resolved = TEMPLATE.resolve(TEMPLATE.variables(function.name), _values(resources, overrides))
+    return {name: str(value) for name, value in resolved.items()}
 
 
-def sandbox(function: Function, endpoint: str) -> dict[str, str]:
-    """Return the environment variables that Lambda itself would set, and where AWS is."""
+def treasure_data_at(url: str) -> dict[str, str]:
+    """Return overrides that send a function's requests for Treasure Data to a URL."""
+    return {"TdImportEndpoint": url, "TdApiEndpoint": url}
+
+
+def event_source(function: Function, name: str, resources: Resources) -> dict[str, Any]:
+    """Return the properties of one of the function's event sources.
+
+    Args:
+        function: one of FUNCTIONS.
+        name: of the event source in the template.
+        resources: what the template's references to resources refer to.
+
+    Raises:
+        TemplateError: a property cannot be resolved.
+    """
+    events = TEMPLATE.properties(function.name)["Events"]
+    properties: dict[str, Any] = TEMPLATE.resolve(events[name]["Properties"], _values(resources, {}))
+    return properties
+
+
+def lambda_variables(function: Function, endpoint: str) -> dict[str, str]:
+    """Return the environment variables that Lambda itself sets, and the endpoint of AWS."""
     return CREDENTIALS | {
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
@@ -93,3 +93,7 @@ def sandbox(function: Function, endpoint: str) -> dict[str, str]:
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
     }
+
+
+def _values(resources: Resources, overrides: Mapping[str, str]) -> dict[str, str]:
+    return TEMPLATE.parameters(_LOCAL | dict(overrides)) | resources.references()

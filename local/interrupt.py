@@ -1,14 +1,14 @@
-"""Ends a command in order, whoever wants it ended."""
+"""Turns signals into exceptions, so that a command cleans up however it is stopped."""
 
 import signal
 import sys
 from types import FrameType
 
 
-def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that context managers end what they started.
+def exit_on_signals() -> None:
+    """Exit on SIGTERM and SIGHUP as on Ctrl-C: by an exception, so that context managers stop what they started.
 
-    SIGINT is Ctrl-C even where a shell started the command in the background and had it ignored.
+    SIGINT is restored too, because a shell sets it to be ignored in commands that it starts in the background.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

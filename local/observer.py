@@ -1,79 +1,89 @@
-"""What is going on in the local stack, seen from outside: read from the stream, the ledger, the bucket and the queue.
+"""Observes the local stack from outside: reads the stream, the ledger, the bucket and the queue.
 
-Nothing is asked of the functions, so that it shows too what they do not know.
+It does not ask the functions, so it also shows what they are unaware of.
 """
 
 import json
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 from local.stack import Stack
+from ops.set_aside import chunks
 from shared import envelope
 from shared.clock import SystemClock
-from worker.record import START, number
-from worker.shard import Shards
-from worker.span import Span
+from shared.telemetry import NullTelemetry
+from worker.chain import ChainId
+from worker.delivery import ASIDE
+from worker.ledger import Ledger
+from worker.record import START, Number, number
+from worker.selection import Selection
+from worker.shards import Position, Shards
 
 _READ_SECONDS = 10.0
 _ROWS_SHOWN = 60
-_DIRECT = build_opener(ProxyHandler({}))  # no proxy is asked for this machine
+_DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
 
 
 @dataclass(slots=True)
 class _Shard:
-    """One shard, followed to its end.
+    """What is known of one shard.
 
     Attributes:
-        name: its id.
-        chain: the name of its chain in the ledger.
-        records: that were put on it.
-        rows: in these.
-        position: the last sequence number that was read; empty before the first.
-        waiting: number and arrival, in UNIX seconds, of the records behind the last settled span.
-        settled: the last number of the chain's settled beginning.
-        spans: that are settled, from the chain's beginning to the first one that is not.
-        open: spans that are not settled.
+        chain: its chain in the ledger.
+        records: number of records put on it.
+        rows: number of rows in these records.
+        read: sequence number of the last record read.
+        waiting: sequence number and arrival time (UNIX seconds) of each record after the last settled span.
+        settled: last sequence number of the settled spans at the start of the chain.
+        spans: number of settled spans at the start of the chain.
+        open: number of spans that are not settled.
     """
 
-    name: str
-    chain: str
+    chain: ChainId
     records: int = 0
     rows: int = 0
-    position: str = ""
-    waiting: deque[tuple[str, float]] = field(default_factory=deque)
-    settled: str = START
+    read: Number = START
+    waiting: deque[tuple[Number, float]] = field(default_factory=deque)
+    settled: Number = START
     spans: int = 0
     open: int = 0
 
 
 class Observer:
-    """Looks at a running stack. Its methods may be called from many threads.
+    """Observes a running stack. Threads may share it.
 
     Args:
-        stack: which one.
+        stack: the stack.
     """
 
     def __init__(self, stack: Stack) -> None:
-        made = stack.resources
+        resources = stack.resources
         self._stack = stack
-        self._made = made
-        self._kinesis = made.client("kinesis")
-        self._dynamodb = made.client("dynamodb")
-        self._s3 = made.client("s3")
-        self._sqs = made.client("sqs")
-        self._chains = Shards(self._kinesis, made.stream, SystemClock())
+        self._resources = resources
+        self._sqs = resources.client("sqs")
+        clock = SystemClock()
+        self._stream = Shards(resources.client("kinesis"), resources.stream, clock)
+        self._ledger = Ledger(
+            resources.client("dynamodb"),
+            resources.ledger_table,
+            clock=clock,
+            entropy=os.urandom,
+            telemetry=NullTelemetry(),
+        )
         self._shards: dict[str, _Shard] = {}
         self._lock = threading.Lock()
 
     def in_flight(self) -> dict[str, int]:
-        """Return what is on its way for certain: records, messages and spans."""
+        """Return how many records, messages and spans are in flight, by kind."""
         with self._lock:
-            self._follow()
+            self._update()
             return {
                 "records on the stream": sum(len(shard.waiting) for shard in self._shards.values()),
                 "open spans": sum(shard.open for shard in self._shards.values()),
@@ -81,17 +91,17 @@ class Observer:
             }
 
     def state(self, after: int) -> dict[str, Any]:
-        """Return what the page shows.
+        """Return what the page displays, as JSON values.
 
         Args:
-            after: number of the last row that the page has.
+            after: number of the last row that the page has already.
         """
         with self._lock:
-            self._follow()
+            self._update()
             shards = list(self._shards.values())
         now = time.time()
-        tables = self._ask("/-/counts")
-        aside = self._aside()
+        tables = self._get("/-/counts")
+        aside = self._set_aside()
         accepted = sum(shard.rows for shard in shards)
         delivered = sum(rows for database in tables.values() for rows in database.values())
         set_aside = sum(chunk["rows"] for chunk in aside)
@@ -100,7 +110,7 @@ class Observer:
             "delivered": delivered,
             "aside": set_aside,
             "in_flight": max(0, accepted - delivered - set_aside),
-            "shards": [_shown(shard, now) for shard in shards],
+            "shards": [_displayed(shard, now) for shard in shards],
             "spans": {
                 "done": sum(shard.spans for shard in shards),
                 "open": sum(shard.open for shard in shards),
@@ -112,52 +122,39 @@ class Observer:
                 for database, counts in sorted(tables.items())
                 for table, rows in sorted(counts.items())
             ],
-            "latest": self._ask(f"/-/rows?after={after}&limit={_ROWS_SHOWN}")["rows"],
+            "latest": self._get(f"/-/rows?after={after}&limit={_ROWS_SHOWN}")["rows"],
             "parts": [{"name": part.name, "running": part.running} for part in self._stack.parts],
             "addresses": {
                 "Gateway": self._stack.addresses.gateway,
-                "Treasure Data's stand-in": self._stack.addresses.treasure_data,
+                "Treasure Data": self._stack.addresses.treasure_data,
                 "AWS": self._stack.addresses.aws,
                 "Valkey": self._stack.addresses.redis,
             },
         }
 
-    def _follow(self) -> None:
-        for listed in self._kinesis.list_shards(StreamName=self._made.stream)["Shards"]:
-            name = listed["ShardId"]
+    def _update(self) -> None:
+        for listed in self._stream.all():
+            name = listed.shard_id
             if name not in self._shards:
-                self._shards[name] = _Shard(name, self._chains.chain(name))
+                self._shards[name] = _Shard(self._stream.chain(name))
             self._read(self._shards[name])
             self._settle(self._shards[name])
 
     def _read(self, shard: _Shard) -> None:
-        start = {"ShardIteratorType": "TRIM_HORIZON"}
-        if shard.position:
-            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": shard.position}
-        stream = {"StreamName": self._made.stream, "ShardId": shard.name}
-        iterator = self._kinesis.get_shard_iterator(**stream, **start)["ShardIterator"]
-        while iterator:
-            answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
-            for record in answer["Records"]:
+        for page in filter(None, self._stream.pages(shard.chain.shard, Position(after=shard.read))):
+            for record in page.records:
                 shard.records += 1
                 shard.rows += _row_count(record["Data"])
-                arrival = record["ApproximateArrivalTimestamp"].timestamp()
-                shard.waiting.append((number(record["SequenceNumber"]), arrival))
-            if answer["Records"]:
-                shard.position = answer["Records"][-1]["SequenceNumber"]
-            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+                shard.read = number(record["SequenceNumber"])
+                shard.waiting.append((shard.read, record["ApproximateArrivalTimestamp"].timestamp()))
+            if page.at_tip:
+                break
 
     def _settle(self, shard: _Shard) -> None:
-        """Follow the chain from its settled beginning on."""
-        answer = self._dynamodb.query(
-            TableName=self._made.ledger_table,
-            KeyConditionExpression="pk = :pk AND sk >= :sk",
-            ExpressionAttributeValues={":pk": {"S": shard.chain}, ":sk": {"S": shard.settled}},
-            ConsistentRead=True,
-        )
-        spans = [Span.from_item(item) for item in answer["Items"]]
+        """Read the chain after the spans that are known to be settled."""
+        spans = list(takewhile(lambda span: span.after >= shard.settled, self._ledger.latest(shard.chain)))
         shard.open = sum(not span.done for span in spans)
-        for span in spans:
+        for span in reversed(spans):
             if not span.done:
                 break
             shard.spans += 1
@@ -165,13 +162,12 @@ class Observer:
         while shard.waiting and shard.waiting[0][0] <= shard.settled:
             shard.waiting.popleft()
 
-    def _aside(self) -> list[dict[str, Any]]:
-        """Return what is set aside by kind and reason."""
+    def _set_aside(self) -> list[dict[str, Any]]:
+        """Return the set-aside rows by kind, account and table."""
         rows: Counter[tuple[str, str]] = Counter()
-        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._made.aside_bucket):
-            for item in page.get("Contents", []):
-                _, kind, account, table, name = item["Key"].split("/")
-                rows[kind.replace("_", " "), f"{account}/{table}"] += int(name.partition("-")[0])
+        for one in chunks(self._ledger, Selection(tuple(ASIDE))):
+            what = f"{one.key.account}/{one.key.group.label}"
+            rows[one.entry.state.value.replace("_", " "), what] += one.entry.rows
         return [{"kind": kind, "what": what, "rows": count} for (kind, what), count in sorted(rows.items())]
 
     def _queued(self) -> int:
@@ -180,16 +176,18 @@ class Observer:
             "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
         )
-        answer = self._sqs.get_queue_attributes(QueueUrl=self._made.queue_url, AttributeNames=list(names))
+        answer = self._sqs.get_queue_attributes(
+            QueueUrl=self._resources.queue_url, AttributeNames=list(names)
+        )
         return sum(int(answer["Attributes"].get(name, 0)) for name in names)
 
-    def _ask(self, target: str) -> Any:
+    def _get(self, target: str) -> Any:
         with _DIRECT.open(f"{self._stack.addresses.treasure_data}{target}", timeout=_READ_SECONDS) as answer:
             return json.load(answer)
 
 
 def _row_count(data: bytes) -> int:
-    """Return how many rows a record holds; what cannot be decoded counts as one."""
+    """Return the number of rows in a record; a record that cannot be decoded counts as one."""
     try:
         if data.startswith(b"{"):
             return len(json.loads(data)["events"])
@@ -198,10 +196,10 @@ def _row_count(data: bytes) -> int:
         return 1
 
 
-def _shown(shard: _Shard, now: float) -> Mapping[str, Any]:
+def _displayed(shard: _Shard, now: float) -> Mapping[str, Any]:
     oldest = now - shard.waiting[0][1] if shard.waiting else 0.0
     return {
-        "id": shard.name,
+        "id": shard.chain.shard,
         "records": shard.records,
         "rows": shard.rows,
         "waiting": len(shard.waiting),

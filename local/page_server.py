@@ -1,4 +1,4 @@
-"""The page of the local stack: a live site, and what becomes of its events."""
+"""Serves the page of the local stack: a demo site, and what becomes of its events."""
 
 import json
 import threading
@@ -18,13 +18,13 @@ FOLDER = Path(__file__).parent / "page"
 
 
 class Page:
-    """A WSGI application: the page at `/`, the demo site at `/site/…`, what is going on at `/state.json`.
+    """A WSGI application: the page at `/`, the demo site at `/site/…`, the state of the stack at `/state.json`.
 
-    The browser SDK lies at `/sdk/VERSION/…`, as a stack's hosting has it; any page may read it.
+    The browser SDK is at `/sdk/VERSION/…`, as in a deployed stack; any origin may load it.
 
     Args:
         site: the demo site.
-        state: tells what is going on; it is given the number of the last row that the page has.
+        state: returns the state of the stack; its argument is the number of the last row that the page has.
         sdk: the folder of the built SDK.
     """
 
@@ -58,11 +58,11 @@ class Page:
 
 
 class Server:
-    """Serves a WSGI application on a free port of the loopback interface. A context manager that ends it.
+    """Serves a WSGI application on the loopback interface. A context manager that stops it.
 
     Args:
-        application: what answers.
-        port: or 0 for a free one.
+        application: the application.
+        port: the port, or 0 for any free port.
     """
 
     def __init__(self, application: Callable[..., Iterable[bytes]], port: int = 0) -> None:
@@ -74,12 +74,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens at."""
+        """The port that it listens on."""
         return self._server.port
 
     @property
     def url(self) -> str:
-        """The address without a slash at its end."""
+        """The address, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -93,4 +93,4 @@ class Server:
 
 class _Silent(WSGIRequestHandler):
     def log(self, *_: Any) -> None:
-        """Say nothing: the page is for looking at."""
+        """Do not log requests."""

@@ -1,4 +1,4 @@
-"""One process of the local stack, seen from the process that starts it."""
+"""One process of the local stack, as seen by the process that starts it."""
 
 import json
 import os
@@ -10,26 +10,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.errors import SluiceError
+
 _LOG_LINES = 12
 
 
-class PartError(Exception):
-    """A part did not become ready, or ended by itself. The message says which, why, and how its log ends."""
+class PartError(SluiceError):
+    """A part did not become ready, or exited. The message gives its name, the reason and the end of its log."""
 
 
 class Part:
-    """A Python module that runs as a process of its own and reports through a `local.lifeline.Lifeline`."""
+    """A Python module that runs as a separate process and reports through a `local.parent_watch.ParentWatch`."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            name: what people call it.
+            name: shown to people.
             arguments: the module, as for `python -m`, and its arguments.
-            environment: all of its environment variables.
-            folder: where its log, `<name>.log`, goes.
+            environment: its complete environment.
+            folder: where to write its log, `<name>.log`.
         """
         self.name = name
         self.log = folder / f"{name}.log"
@@ -46,49 +48,49 @@ class Part:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def ready(self, seconds: float) -> dict[str, Any]:
-        """Wait until it is ready, and return what it says of itself.
+        """Wait until the part is ready, and return the facts that it reports.
 
         Raises:
-            PartError: it ended, or is not ready after that many seconds.
+            PartError: it exited, or is not ready after that many seconds.
         """
         line = self._line(time.monotonic() + seconds)
         if not line.endswith(b"\n"):
             state = (
-                f"ended {self._ending(1)} before it was ready"
-                if self._ended(1)
+                f"exited {self._ending(1)} before it was ready"
+                if self._exited(1)
                 else f"is not ready after {seconds:g} s"
             )
-            raise PartError(f"{self.name} {state}{self._last_words()}")
+            raise PartError(f"{self.name} {state}{self._log_end()}")
         facts: dict[str, Any] = json.loads(line)
         return facts
 
     def check(self) -> None:
-        """Return when it still runs.
+        """Return if the process is still running.
 
         Raises:
-            PartError: it ended.
+            PartError: it exited.
         """
-        if self._ended(0):
-            raise PartError(f"{self.name} ended {self._ending(0)}{self._last_words()}")
+        if self._exited(0):
+            raise PartError(f"{self.name} exited {self._ending(0)}{self._log_end()}")
 
     def stop(self) -> None:
-        """Ask it to end. `wait` for it afterwards."""
+        """Ask the process to exit. Call `wait` afterwards."""
         if self._process.poll() is None:
             self._process.terminate()
         if self._process.stdin:
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Return when it has ended; after that many seconds it is killed."""
+        """Wait for the process to exit, and kill it after that many seconds."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -98,7 +100,7 @@ class Part:
             self._process.stdout.close()
 
     def tail(self, lines: int = _LOG_LINES) -> list[str]:
-        """Return the last lines of its log."""
+        """Return the last lines of the log."""
         return self.log.read_text(errors="replace").splitlines()[-lines:]
 
     def _line(self, deadline: float) -> bytes:
@@ -114,7 +116,7 @@ class Part:
                 line += piece
         return line
 
-    def _ended(self, seconds: float) -> bool:
+    def _exited(self, seconds: float) -> bool:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -123,9 +125,9 @@ class Part:
 
     def _ending(self, seconds: float) -> str:
         status = self._process.wait(seconds)
-        return f"with status {status}" if status >= 0 else f"by signal {-status}"
+        return f"with status {status}" if status >= 0 else f"on signal {-status}"
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         lines = self.tail()
         return (
             "; its log ends:\n" + "\n".join(f"  {line}" for line in lines) if lines else "; its log is empty"

@@ -1,7 +1,7 @@
-"""Whether everything that was accepted is accounted for.
+"""Checks that every accepted event is accounted for.
 
-The two sides come from different places: what was accepted from the gateway's answers, what became of it from
-Treasure Data's rows and from the objects that are set aside.
+The two sides have independent sources: accepted events come from the gateway's responses, outcomes from the rows in
+Treasure Data and the set-aside objects.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from local.sender import Sent
+from local.sender import Exchange
 from shared.accounts import Account
 
 NOWHERE = "(no account)"
@@ -17,20 +17,20 @@ DEAD_LETTER = "dead_letter"
 
 
 class Place(NamedTuple):
-    """Where an account's rows of one table go."""
+    """A table in the database that an account's rows are loaded into."""
 
     database: str
     table: str
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Rows that were found somewhere.
+class Outcome:
+    """What became of some rows.
 
     Attributes:
-        place: their database, or their account's, and their table.
-        event_ids: of each row.
-        kind: as what they are set aside, in the ledger's word; empty in Treasure Data.
+        place: the table that they are in, or that they were meant for.
+        event_ids: the event id of each row.
+        kind: how they are set aside, as the ledger calls it; empty if they are in Treasure Data.
         reason: why they are set aside.
     """
 
@@ -42,107 +42,108 @@ class Found:
 
 @dataclass(slots=True)
 class Reconciliation:
-    """The count of one run.
+    """The counts of one run.
 
     Attributes:
-        requests: that were sent.
-        without_events: of these, how many carry none, such as preflights.
-        refused: of these, how many were refused as a whole, by code.
-        faults: answers that are missing or contradict themselves.
-        rejected: events that were rejected, by code.
-        accepted: events that were accepted, by place.
-        delivered: rows in Treasure Data, by place.
-        aside: rows that are set aside, by place.
-        dead_letters: of these, the rows for good, by reason.
-        in_flight: what will change yet, by what it is: records, messages, spans, and rows that are aside for a while.
+        requests: number of requests exchange.
+        without_events: of these, requests that carry no events, such as preflights.
+        refused: of these, requests that were refused as a whole, by code.
+        errors: responses that are missing or inconsistent.
+        rejected: rejected events by code.
+        accepted: accepted events by place.
+        delivered: rows in Treasure Data by place.
+        set_aside: set-aside rows by place.
+        dead_letters: of these, dead letters by reason.
+        in_flight: what is not settled yet, by kind: records, messages, spans, and rows that are set aside temporarily.
     """
 
     requests: int = 0
     without_events: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     accepted: Counter[Place] = field(default_factory=Counter)
     delivered: Counter[Place] = field(default_factory=Counter)
-    aside: Counter[Place] = field(default_factory=Counter)
+    set_aside: Counter[Place] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     in_flight: dict[str, int] = field(default_factory=dict)
     _accepted_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
-    _found_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    _outcome_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
 
-    def count_sent(self, sent: Sent, accounts: Mapping[str, Account]) -> None:
-        """Add a request and its answer."""
+    def count_exchange(self, exchange: Exchange, accounts: Mapping[str, Account]) -> None:
+        """Add a request and its response."""
         self.requests += 1
-        verdict = sent.verdict
-        if sent.fault:
-            self.faults.append(f"{sent.request.step}: {sent.fault}")
-        elif verdict.refused:
-            self.refused[verdict.refused] += 1
-        elif not verdict.accepted and not verdict.rejected:
+        acknowledged = exchange.acknowledgement
+        if exchange.error:
+            self.errors.append(f"{exchange.request.step}: {exchange.error}")
+        elif acknowledged.refused:
+            self.refused[acknowledged.refused] += 1
+        elif not acknowledged.accepted and not acknowledged.rejected:
             self.without_events += 1
-        self.rejected.update(verdict.rejected)
-        for event in verdict.accepted:
+        self.rejected.update(acknowledged.rejected)
+        for event in acknowledged.accepted:
             place = place_of(event.account, event.table, accounts)
             self.accepted[place] += 1
             if event.event_id:
                 self._accepted_ids[place, event.event_id] += 1
 
-    def count_found(
-        self, delivered: Iterable[Found], aside: Iterable[Found], in_flight: Mapping[str, int]
+    def count_outcomes(
+        self, delivered: Iterable[Outcome], set_aside: Iterable[Outcome], in_flight: Mapping[str, int]
     ) -> None:
-        """Set what was found, in place of what was found before."""
-        self.delivered, self.aside, self.dead_letters = Counter(), Counter(), Counter()
-        self._found_ids = Counter()
+        """Replace the outcomes that were counted before."""
+        self.delivered, self.set_aside, self.dead_letters = Counter(), Counter(), Counter()
+        self._outcome_ids = Counter()
         flight = Counter(in_flight)
-        for rows, counts in ((delivered, self.delivered), (aside, self.aside)):
-            for found in rows:
-                counts[found.place] += len(found.event_ids)
-                self._found_ids.update((found.place, event_id) for event_id in found.event_ids)
-                if found.kind == DEAD_LETTER:
-                    self.dead_letters[found.reason] += len(found.event_ids)
-                elif found.kind:
-                    flight[f"rows {found.kind}"] += len(found.event_ids)
+        for rows, counts in ((delivered, self.delivered), (set_aside, self.set_aside)):
+            for outcome in rows:
+                counts[outcome.place] += len(outcome.event_ids)
+                self._outcome_ids.update((outcome.place, event_id) for event_id in outcome.event_ids)
+                if outcome.kind == DEAD_LETTER:
+                    self.dead_letters[outcome.reason] += len(outcome.event_ids)
+                elif outcome.kind:
+                    flight[f"rows {outcome.kind}"] += len(outcome.event_ids)
         self.in_flight = dict(flight)
 
     @property
     def places(self) -> list[Place]:
-        """All places, in order."""
-        return sorted({*self.accepted, *self.delivered, *self.aside})
+        """All places, sorted."""
+        return sorted({*self.accepted, *self.delivered, *self.set_aside})
 
     @property
     def differences(self) -> dict[Place, int]:
-        """Events that are missing, by place; more than there should be are below zero."""
+        """Missing events by place; a negative number means too many rows."""
         balance = {
-            place: self.accepted[place] - self.delivered[place] - self.aside[place] for place in self.places
+            place: self.accepted[place] - self.delivered[place] - self.set_aside[place]
+            for place in self.places
         }
         return {place: count for place, count in balance.items() if count}
 
     @property
     def outstanding(self) -> int:
-        """How many accepted events are not found yet."""
-        return self.accepted.total() - self.delivered.total() - self.aside.total()
+        """Accepted events without an outcome so far."""
+        return self.accepted.total() - self.delivered.total() - self.set_aside.total()
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way any more."""
+        """Whether nothing is in flight."""
         return not any(self.in_flight.values())
 
     @property
     def adds_up(self) -> bool:
-        """Whether each accepted event is one row or one row that is set aside, and nothing is on its way."""
-        return not self.faults and not self.differences and self.settled and not self.odd_ids
+        """Whether every accepted event is exactly one row, delivered or set aside, and nothing is in flight."""
+        return not self.errors and not self.differences and self.settled and not self.mismatched_ids
 
     @property
-    def odd_ids(self) -> dict[tuple[Place, str], int]:
-        """Events by place and id that are missing (above zero) or there too often (below); of those that brought an id."""
-        odd = {}
+    def mismatched_ids(self) -> dict[tuple[Place, str], int]:
+        """Events that are missing (positive) or duplicated (negative), by place and id; events without an id are left out."""
+        mismatched = {}
         for key, count in self._accepted_ids.items():
-            if self._found_ids[key] != count:
-                odd[key] = count - self._found_ids[key]
-        return odd
+            if self._outcome_ids[key] != count:
+                mismatched[key] = count - self._outcome_ids[key]
+        return mismatched
 
 
 def place_of(account: str, table: str, accounts: Mapping[str, Account]) -> Place:
-    """Return where an account's rows of a table belong."""
+    """Return the place of an account's rows of a table."""
     known = accounts.get(account)
     return Place(known.database if known else NOWHERE, table)

@@ -1,8 +1,8 @@
-"""Makes events/ anew: `python -m local.record`, a real browser on the demo site, through the local stack.
+"""Recreates events/: `python -m local.record` drives a real browser through the demo site on the local stack.
 
-Chromium finds the sites and the gateway under names of their own, so that origins, referrers and preflights are those
-of real pages. What it sends is kept as it came to the gateway, with the payload 2.0 events that the gateway made of
-it and the Kinesis events that hold what the ingest made of those.
+Chromium reaches the sites and the gateway under host names, so that origins, referrers and preflights are those of real
+pages. The recording holds its requests as the gateway received them, the payload 2.0 events that the gateway made from
+them, and Kinesis events with the records that the ingest made from those.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
 from local.stack import PartError, Stack
 from local.website import Website
+from shared.errors import SluiceError
 
 GATEWAY = "collect.example"
 SITES = ("kettle.example", "daily.example", "notes.example", "mistakes.example")
@@ -60,26 +61,26 @@ HTTP_EVENTS: Mapping[str, tuple[str, str]] = {
     "events-gzip": ("sync", "POST"),
     "beacon": ("leave shop", "POST"),
 }
-"""Which recorded request stands for what: file name, and the step and method of the first that fits."""
+"""The request to keep for each file name: the first with this step and method."""
 
 
-class NoBrowserError(Exception):
-    """There is no Chromium to record."""
+class NoBrowserError(SluiceError):
+    """There is no Chromium to record with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A request, and the payload 2.0 event that the gateway made of it; None where it refused the request itself."""
+    """A request and the payload 2.0 event that the gateway made from it, or None if the gateway refused the request."""
 
     request: RecordedRequest
     event: Mapping[str, Any] | None
 
 
-class Tape:
-    """What the gateway writes down, read step by step.
+class GatewayLog:
+    """Reads the gateway's log of requests, step by step.
 
     Args:
-        path: of the gateway's file: one JSON object a line.
+        path: of the log, one JSON object per line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,26 +89,26 @@ class Tape:
         self._position = 0
 
     def settle(self, step: str, least: int, quiet: float = _QUIET_SECONDS) -> None:
-        """Wait until the requests of a step have come.
+        """Wait until the requests of a step have arrived.
 
         Args:
             step: what the browser is doing.
-            least: how many there are at least.
-            quiet: for how many seconds none more must come.
+            least: minimum number of requests.
+            quiet: seconds without another request after which the step is over.
 
         Raises:
-            TimeoutError: they do not come.
+            TimeoutError: too few requests arrived.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         new: list[str] = []
-        heard = time.monotonic()
-        while len(new) < least or time.monotonic() - heard < quiet:
+        last = time.monotonic()
+        while len(new) < least or time.monotonic() - last < quiet:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{step}: {len(new)} of {least} requests came")
+                raise TimeoutError(f"{step}: only {len(new)} of {least} requests arrived")
             lines = self._lines()
             if lines:
                 new += lines
-                heard = time.monotonic()
+                last = time.monotonic()
             time.sleep(0.02)
         self.recorded += [_recorded(step, json.loads(line)) for line in new]
 
@@ -126,48 +127,48 @@ def find_browser() -> str:
     """Return the path of a Chromium.
 
     Raises:
-        NoBrowserError: there is none on PATH.
+        NoBrowserError: none is on PATH.
     """
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
         raise NoBrowserError(
-            f"none of {', '.join(_BROWSERS)} is on PATH; install one (Debian: apt install chromium)"
+            f"No Chromium found ({', '.join(_BROWSERS)}). Install one (Debian: apt install chromium)."
         )
     return found
 
 
 class Driver:
-    """A browser's visits to the sites.
+    """Drives a browser through the sites.
 
     Args:
-        browser: Chromium, which finds the sites by name.
-        tape: what comes to the gateway.
-        chance: decides what visitors do.
+        browser: Chromium, which resolves the names of the sites.
+        log: the gateway's log.
+        dice: decides what visitors do.
     """
 
-    def __init__(self, browser: Browser, tape: Tape, chance: random.Random) -> None:
+    def __init__(self, browser: Browser, log: GatewayLog, dice: random.Random) -> None:
         self._browser = browser
-        self._tape = tape
-        self._chance = chance
+        self._log = log
+        self._dice = dice
 
     def visit(self, visitor: Mapping[str, Any]) -> None:
-        """Visit one of the sites as people do."""
+        """Visit a random site as a person would."""
         with self._page(visitor) as page:
-            self._chance.choice((self._shop, self._shop, self._article, self._app))(page)
+            self._dice.choice((self._shop, self._shop, self._article, self._app))(page)
 
     def every_site(self) -> None:
-        """Visit each site once, whatever chance says."""
+        """Visit each site once."""
         for visit in (self._shop, self._article, self._app):
             with self._page(VISITORS[0]) as page:
                 visit(page)
 
     def make_mistakes(self) -> None:
-        """Do each thing of mistakes.js once."""
+        """Make each mistake of mistakes.js once."""
         with self._page(VISITORS[0]) as page:
             page.goto("http://mistakes.example/mistakes.html")
             for name in page.evaluate("Object.keys(mistakes)"):
                 page.evaluate("async (name) => { await mistakes[name](); }", name)
-                self._tape.settle(f"mistake: {name}", 1, quiet=0)  # each has been answered
+                self._log.settle(f"mistake: {name}", 1, quiet=0)  # the page has awaited the response
 
     @contextmanager
     def _page(self, visitor: Mapping[str, Any]) -> Iterator[Page]:
@@ -177,53 +178,53 @@ class Driver:
 
     def _shop(self, page: Page) -> None:
         self._do("open shop", 1, lambda: page.goto("http://kettle.example/shop.html"))
-        if self._chance.random() < 0.5:
-            page.fill("input[name=q]", self._chance.choice(("tea & cups", "鉄瓶", "größe 12", "100% wool?")))
+        if self._dice.random() < 0.5:
+            page.fill("input[name=q]", self._dice.choice(("tea & cups", "鉄瓶", "größe 12", "100% wool?")))
             self._do("search", 1, lambda: page.click("text=Search"))
-        product = page.locator("ul.cards a").nth(self._chance.randrange(4))
-        self._do("open product", 2, product.click)  # the shop's beacon, the product's pixel
-        self._do("cart", 2, lambda: page.click("#cart"))  # the preflight comes first
-        if self._chance.random() < 0.7:
+        product = page.locator("ul.cards a").nth(self._dice.randrange(4))
+        self._do("open product", 2, product.click)  # the shop's beacon and the product's pixel
+        self._do("cart", 2, lambda: page.click("#cart"))  # a preflight, then the event
+        if self._dice.random() < 0.7:
             self._do("buy", 1, lambda: page.click("#buy"))
         self._do("back to shop", 1, lambda: page.click("nav a"))
         self._do("leave shop", 1, lambda: page.goto("about:blank"))
 
     def _article(self, page: Page) -> None:
         self._do("open article", 1, lambda: page.goto("http://daily.example/article.html"))
-        for _ in range(self._chance.randrange(1, 5)):
+        for _ in range(self._dice.randrange(1, 5)):
             page.mouse.wheel(0, 400)
             page.wait_for_timeout(60)
-        if self._chance.random() < 0.6:
+        if self._dice.random() < 0.6:
             self._do("like", 1, lambda: page.click("#like"))
         self._do("leave article", 1, lambda: page.goto("about:blank"))
 
     def _app(self, page: Page) -> None:
         page.goto("http://notes.example/app.html")
-        for _ in range(self._chance.randrange(2, 40)):
+        for _ in range(self._dice.randrange(2, 40)):
             page.click("#note")
         self._do("sync", 1, lambda: page.click("#sync"))
 
     def _do(self, step: str, requests: int, action: Callable[[], object]) -> None:
         action()
-        self._tape.settle(step, requests)
+        self._log.settle(step, requests)
 
 
 def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     """Write a recording and the events to a folder.
 
     Args:
-        folder: events/, as a rule.
-        visits: how many, beside one to each site and all mistakes.
-        say: is told how it goes.
+        folder: normally events/.
+        visits: how many, besides one to each site and all mistakes.
+        say: prints progress.
 
     Raises:
         NoBrowserError: there is no Chromium.
         PartError: the local stack did not start.
-        TimeoutError: the browser did not send what it was to send.
+        TimeoutError: the browser sent fewer requests than expected.
     """
     executable = find_browser()
     with tempfile.TemporaryDirectory() as scratch:
-        tape = Tape(Path(scratch, "gateway.jsonl"))
+        log = GatewayLog(Path(scratch, "gateway.jsonl"))
         with (
             Stack(Path(scratch, "stack"), shards=1, record=Path(scratch, "gateway.jsonl")) as stack,
             Server(Website(f"http://{GATEWAY}", KEYS)) as site,
@@ -231,9 +232,9 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
         ):
             browser = playwright.chromium.launch(
                 executable_path=executable,
-                args=[*BROWSER_ARGUMENTS, _names(stack.addresses.gateway, site.url)],
+                args=[*BROWSER_ARGUMENTS, _resolver_rules(stack.addresses.gateway, site.url)],
             )
-            driver = Driver(browser, tape, random.Random(1))  # noqa: S311 -- the same visits each time
+            driver = Driver(browser, log, random.Random(1))  # noqa: S311 -- the same visits every time
             driver.every_site()
             for number in range(visits):
                 driver.visit(VISITORS[number % len(VISITORS)])
@@ -243,18 +244,18 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
             driver.make_mistakes()
             kinesis["mistakes"] = _kinesis_event(stack, last, 50)
             last = _last(stack)
-            _produce_otherwise(stack)
+            _produce_directly(stack)
             kinesis["other-producers"] = _kinesis_event(stack, last, 50)
             browser.close()
     folder.mkdir(parents=True, exist_ok=True)
-    recording.write((recorded.request for recorded in tape.recorded), folder / recording.REQUESTS.name)
-    _write_events(folder / "http", http_events(tape.recorded))
+    recording.write((recorded.request for recorded in log.recorded), folder / recording.REQUESTS.name)
+    _write_events(folder / "http", http_events(log.recorded))
     _write_events(folder / "kinesis", kinesis)
-    say(f"{len(tape.recorded)} requests recorded")
+    say(f"{len(log.recorded)} requests recorded")
 
 
 def http_events(recorded: Sequence[Recorded]) -> dict[str, Mapping[str, Any]]:
-    """Return the payload 2.0 events to keep, by file name: one of each kind, and one of each mistake."""
+    """Return the payload 2.0 events to keep, by file name: one of each kind and one of each mistake."""
     chosen: dict[str, Mapping[str, Any]] = {}
     for item in recorded:
         if item.event is None:
@@ -276,20 +277,20 @@ def _recorded(step: str, document: Mapping[str, Any]) -> Recorded:
     return Recorded(request, document["event"])
 
 
-def _names(gateway: str, site: str) -> str:
-    """Return Chromium's argument that lets it find the sites and the gateway by name."""
+def _resolver_rules(gateway: str, site: str) -> str:
+    """Return the Chromium argument that resolves the names of the sites and the gateway."""
     addresses = dict.fromkeys(SITES, site) | {GATEWAY: gateway}
     rules = [f"MAP {name}:80 {address.removeprefix('http://')}" for name, address in addresses.items()]
     return f"--host-resolver-rules={', '.join(rules)}"
 
 
 def _last(stack: Stack) -> str:
-    """Return the sequence number of the stream's last record."""
+    """Return the sequence number of the last record on the stream."""
     return str(_read(stack, "")[-1]["SequenceNumber"])
 
 
 def _read(stack: Stack, after: str) -> list[Any]:
-    """Return the records behind a sequence number; all where it is empty."""
+    """Return the records after a sequence number, or all if it is empty."""
     kinesis = stack.resources.client("kinesis")
     start = {"ShardIteratorType": "TRIM_HORIZON"}
     if after:
@@ -300,14 +301,14 @@ def _read(stack: Stack, after: str) -> list[Any]:
 
 
 def _kinesis_event(stack: Stack, after: str, most: int) -> Mapping[str, Any]:
-    """Return the event with the records behind a sequence number, at most so many."""
+    """Return an event with the records after a sequence number, at most `most` of them."""
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
     form = EventForm(mapping, _SHARD)
     return form.event([form.record(item) for item in _read(stack, after)[:most]])
 
 
-def _produce_otherwise(stack: Stack) -> None:
-    """Put records on the stream that the ingest has not made."""
+def _produce_directly(stack: Stack) -> None:
+    """Put records on the stream as other producers would."""
     kinesis, stream = stack.resources.client("kinesis"), stack.resources.stream
     batch = {
         "account": "app",
@@ -335,11 +336,11 @@ def _write_events(folder: Path, events: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def main() -> None:
-    """Make the recording anew."""
+    """Recreate the recording."""
     parser = argparse.ArgumentParser(
-        prog="python -m local.record", description="Records a browser on the demo site."
+        prog="python -m local.record", description="Record a browser on the demo site."
     )
-    parser.add_argument("--visits", type=int, default=40, help="how many visits (default: %(default)s)")
+    parser.add_argument("--visits", type=int, default=40, help="number of visits (default: %(default)s)")
     parser.add_argument(
         "--to", type=Path, default=EVENTS, metavar="FOLDER", help="where to write (default: events/)"
     )

@@ -1,4 +1,4 @@
-"""Recorded HTTP requests, as a browser sent them: one JSON object a line."""
+"""Recorded HTTP requests, as a browser sent them: one JSON object per line."""
 
 import json
 from base64 import b64decode, b64encode
@@ -6,24 +6,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.errors import SluiceError
+
 EVENTS = Path(__file__).parents[1] / "events"
 REQUESTS = EVENTS / "requests.jsonl"
 
 
-class RecordingError(Exception):
-    """The file holds no recording; the message says where it breaks."""
+class RecordingError(SluiceError):
+    """The file is not a recording. The message gives the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """One request.
+    """One recorded request.
 
     Attributes:
         step: what the browser was doing.
-        method: such as `GET`.
-        target: path and query, as they stood in the request line.
-        headers: name and value, in their order.
-        body: as it was sent, compressed where `content-encoding` says so.
+        method: for example `GET`.
+        target: path and query, as in the request line.
+        headers: names and values, in order.
+        body: as sent, so compressed if `content-encoding` says so.
     """
 
     step: str
@@ -33,16 +35,16 @@ class RecordedRequest:
     body: bytes = b""
 
     def header(self, name: str) -> str:
-        """Return a header's value, empty where there is none; `name` in lower case."""
+        """Return the value of a header, or an empty string. `name` is in lower case."""
         return next((value for header, value in self.headers if header.lower() == name), "")
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """The target without the query."""
         return self.target.partition("?")[0]
 
     def to_line(self) -> str:
-        """Return its line."""
+        """Return the request as a line of a recording."""
         document = {
             "step": self.step,
             "method": self.method,
@@ -54,10 +56,10 @@ class RecordedRequest:
 
     @classmethod
     def from_line(cls, line: str) -> "RecordedRequest":
-        """Return the request of a line.
+        """Return the request that a line of a recording holds.
 
         Raises:
-            ValueError, KeyError, TypeError: the line holds none.
+            ValueError, KeyError, TypeError: the line is not a recorded request.
         """
         document = json.loads(line)
         headers = tuple((name, value) for name, value in document["headers"])
@@ -74,7 +76,7 @@ def read(path: Path = REQUESTS) -> list[RecordedRequest]:
     """Return the requests of a recording.
 
     Raises:
-        RecordingError: there is no such file, or a line holds no request.
+        RecordingError: the file cannot be read, or a line is not a recorded request.
     """
     requests = []
     try:
@@ -84,5 +86,5 @@ def read(path: Path = REQUESTS) -> list[RecordedRequest]:
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordingError(f"{path}, line {number}: {error}") from None
     except OSError as error:
-        raise RecordingError(f"{path} cannot be read: {error.strerror}") from None
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from None
     return requests

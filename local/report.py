@@ -1,4 +1,4 @@
-"""How the demo tells people what it does and what came of it, on a terminal and in a log."""
+"""Prints the progress and the result of the demo, on a terminal or into a log."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,12 +15,12 @@ _SHOWN = 10
 
 
 class Meter:
-    """Progress of one thing: a bar on a terminal, otherwise one line at its end. A context manager.
+    """Shows progress: a bar on a terminal, otherwise one line at the end. A context manager.
 
     Args:
-        console: where to.
-        name: what is counted, behind the numbers.
-        total: how many there will be.
+        console: where to print.
+        name: what is counted, printed after the numbers.
+        total: the count at the end.
     """
 
     def __init__(self, console: Console, name: str, total: int) -> None:
@@ -38,11 +38,11 @@ class Meter:
         self._task = self._progress.add_task(name, total=total)
 
     def add(self, count: int) -> None:
-        """Add to what is done."""
+        """Increase the count."""
         self.set(self._count + count)
 
     def set(self, count: int) -> None:
-        """Set what is done."""
+        """Set the count."""
         self._count = count
         self._progress.update(self._task, completed=count)
 
@@ -59,12 +59,12 @@ class Meter:
 
 
 def show(reconciliation: Reconciliation, console: Console) -> None:
-    """Print the tables: rows by database and table, then the count."""
+    """Print the tables: rows by database and table, then the totals."""
     console.print()
     console.print(_places(reconciliation))
     console.print()
-    console.print(_count(reconciliation))
-    for line in _verdict(reconciliation):
+    console.print(_totals(reconciliation))
+    for line in _conclusion(reconciliation):
         console.print(line, soft_wrap=True)
 
 
@@ -83,14 +83,14 @@ def _places(reconciliation: Reconciliation) -> Table:
             place.database if place.database != before else "",
             place.table,
             *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
-            _number(reconciliation.aside[place]),
+            _number(reconciliation.set_aside[place]),
             f"[red]{missing:,}[/]" if missing else "",
         )
         before = place.database
     return table
 
 
-def _count(reconciliation: Reconciliation) -> Table:
+def _totals(reconciliation: Reconciliation) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -112,9 +112,9 @@ def _count(reconciliation: Reconciliation) -> Table:
     table.add_row("refused requests", _number(refused.total()), _codes(refused))
     table.add_row("events received", _number(accepted + rejected), "in the other requests")
     table.add_row("rejected", _number(rejected), _codes(reconciliation.rejected))
-    table.add_row("accepted", _number(accepted), "as the gateway answered")
+    table.add_row("accepted", _number(accepted), "according to the gateway's responses")
     table.add_section()
-    table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in Treasure Data's stand-in")
+    table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in the Treasure Data double")
     dead_letters = reconciliation.dead_letters
     table.add_row("dead letters", _number(dead_letters.total()), _codes(dead_letters))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
@@ -122,7 +122,7 @@ def _count(reconciliation: Reconciliation) -> Table:
     return table
 
 
-def _verdict(reconciliation: Reconciliation) -> list[str]:
+def _conclusion(reconciliation: Reconciliation) -> list[str]:
     accepted, delivered, dead = (
         count.total()
         for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.dead_letters)
@@ -131,17 +131,17 @@ def _verdict(reconciliation: Reconciliation) -> list[str]:
         return [
             f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead letters {dead:,}"
         ]
-    lines = ["[red]It does not add up.[/]", *reconciliation.faults[:_SHOWN]]
+    lines = ["[red]It does not add up.[/]", *reconciliation.errors[:_SHOWN]]
     for place, count in reconciliation.differences.items():
         how = "missing" if count > 0 else "too many"
         lines.append(f"{place.database}.{place.table}: {abs(count):,} {how}")
-    for (place, event_id), count in list(reconciliation.odd_ids.items())[:_SHOWN]:
+    for (place, event_id), count in list(reconciliation.mismatched_ids.items())[:_SHOWN]:
         how = "not found" if count > 0 else "found more than once"
         lines.append(f"{place.database}.{place.table}: event {event_id} {how}")
-    if len(reconciliation.odd_ids) > _SHOWN:
-        lines.append(f"… and {len(reconciliation.odd_ids) - _SHOWN:,} more events")
+    if len(reconciliation.mismatched_ids) > _SHOWN:
+        lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
-        lines.append("something is still on its way")
+        lines.append("some of it is still in flight")
     return lines
 
 

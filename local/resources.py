@@ -1,4 +1,4 @@
-"""What the functions stand on, made anew in an empty AWS on this machine."""
+"""The AWS resources that the functions use, created in an empty AWS on this machine."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import Session
 
+from local.template import TEMPLATE
+
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -18,26 +20,20 @@ _CONFIG = Config(
     connect_timeout=2,
     read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 2},
-    proxies={},  # none is asked for this machine
+    proxies={},  # never use a proxy for loopback
 )
 
-QUEUE = {"DelaySeconds": "120", "VisibilityTimeout": "1800", "MessageRetentionPeriod": "1209600"}
+_QUEUE, _LEDGER = TEMPLATE.properties("OverflowQueue"), TEMPLATE.properties("Ledger")
+QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
 LEDGER: Mapping[str, Any] = {
-    "BillingMode": "PAY_PER_REQUEST",
-    "AttributeDefinitions": [
-        {"AttributeName": "pk", "AttributeType": "S"},
-        {"AttributeName": "sk", "AttributeType": "S"},
-    ],
-    "KeySchema": [
-        {"AttributeName": "pk", "KeyType": "HASH"},
-        {"AttributeName": "sk", "KeyType": "RANGE"},
-    ],
+    name: _LEDGER[name]
+    for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The names of what template.yaml makes, and where AWS is."""
+    """The names of the resources, and the endpoint of AWS."""
 
     endpoint: str
     queue_url: str
@@ -58,13 +54,28 @@ class Resources:
         """The overflow queue's ARN."""
         return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{self.queue_url.rpartition('/')[2]}"
 
+    def references(self) -> dict[str, str]:
+        """Return the results of `!Ref` and `!GetAtt` in the template, by the name after them."""
+        return {
+            "Stream": self.stream,
+            "Stream.Arn": self.stream_arn,
+            "OverflowQueue": self.queue_url,
+            "OverflowQueue.Arn": self.queue_arn,
+            "Ledger": self.ledger_table,
+            "AsideBucket": self.aside_bucket,
+            "AsideBucket.Arn": f"arn:aws:s3:::{self.aside_bucket}",
+            "WriteKeySecret.Id": self.write_key_secret,
+            "TdApiKeySecret.Id": self.td_api_key_secret,
+            "RedisUrlSecret.Id": self.redis_url_secret,
+        }
+
     def client(self, service: str) -> Any:
-        """Return a client of one of AWS's services; threads may share it."""
+        """Return a boto3 client of an AWS service; threads may share it."""
         return client(service, self.endpoint)
 
 
 def client(service: str, endpoint: str) -> Any:
-    """Return a client of the service at that endpoint; threads may share it."""
+    """Return a boto3 client of an AWS service at an endpoint; threads may share it."""
     return _session().create_client(
         service,
         region_name=REGION,
@@ -77,7 +88,7 @@ def client(service: str, endpoint: str) -> Any:
 
 @cache
 def _session() -> Session:
-    """Return a session that knows nothing of this machine's profiles."""
+    """Return a session that ignores the AWS profiles of this machine."""
     return Session(
         {
             "profile": (None, None, None, None),
@@ -87,28 +98,28 @@ def _session() -> Session:
     )
 
 
-def make(
+def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Make everything and return its names.
+    """Create the resources of template.yaml and return their names.
 
     Args:
-        endpoint: where AWS is.
-        shards: of the stream.
-        signing_secrets: of write keys, by id.
-        td_api_key: Treasure Data's.
-        redis_url: of the accounts.
+        endpoint: of AWS.
+        shards: number of shards of the stream.
+        signing_secrets: secrets that sign write keys, by id.
+        td_api_key: API key of Treasure Data.
+        redis_url: of the Redis that holds the accounts.
 
     Raises:
-        ClientError: AWS refused one of them.
+        ClientError: AWS rejected a request.
     """
     queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
-    made = Resources(endpoint, queue["QueueUrl"])
-    made.client("kinesis").create_stream(StreamName=made.stream, ShardCount=shards)
-    made.client("s3").create_bucket(Bucket=made.aside_bucket)
-    made.client("dynamodb").create_table(TableName=made.ledger_table, **LEDGER)
-    secrets = made.client("secretsmanager")
-    secrets.create_secret(Name=made.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
-    secrets.create_secret(Name=made.td_api_key_secret, SecretString=td_api_key)
-    secrets.create_secret(Name=made.redis_url_secret, SecretString=redis_url)
-    return made
+    resources = Resources(endpoint, queue["QueueUrl"])
+    resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
+    resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
+    resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)
+    secrets = resources.client("secretsmanager")
+    secrets.create_secret(Name=resources.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
+    secrets.create_secret(Name=resources.td_api_key_secret, SecretString=td_api_key)
+    secrets.create_secret(Name=resources.redis_url_secret, SecretString=redis_url)
+    return resources

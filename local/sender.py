@@ -1,4 +1,4 @@
-"""Sends recorded requests to a gateway, as several visitors at once."""
+"""Sends recorded requests to a gateway over several connections at once."""
 
 import http.client
 import queue
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from local.exchange import Verdict, verdict
+from local.acknowledgement import Acknowledgement, read_acknowledgement
 from local.recording import RecordedRequest
 
 _TIMEOUT_SECONDS = 30.0
@@ -15,37 +15,39 @@ _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-e
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A request that was sent, and what came back.
+class Exchange:
+    """A request that was sent, and the response.
 
     Attributes:
-        request: as it was recorded.
-        status: of the answer, 0 where none came.
-        verdict: what the answer says of the events.
-        fault: why no verdict could be had; empty where there is one.
+        request: the recorded request.
+        status: of the response; 0 if there was none.
+        acknowledgement: what the response says about the events.
+        error: why there is no acknowledgement; empty if there is one.
     """
 
     request: RecordedRequest
     status: int
-    verdict: Verdict
-    fault: str = ""
+    acknowledgement: Acknowledgement
+    error: str = ""
 
 
-def send(url: str, requests: Iterable[RecordedRequest], visitors: int, done: Callable[[Sent], None]) -> None:
-    """Send the requests in their order, and return when all are answered.
+def send(
+    url: str, requests: Iterable[RecordedRequest], connections: int, done: Callable[[Exchange], None]
+) -> None:
+    """Send the requests in order, and return when each has a response.
 
     Args:
         url: the gateway's.
         requests: what to send.
-        visitors: how many connections send at once.
-        done: called, by one thread at a time, with each request as it is answered.
+        connections: how many to use at once.
+        done: called with each exchange when it is complete, by one thread at a time.
     """
     waiting: queue.SimpleQueue[RecordedRequest] = queue.SimpleQueue()
     for request in requests:
         waiting.put(request)
     one_at_a_time = threading.Lock()
 
-    def visit() -> None:
+    def send_waiting() -> None:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
         while True:
@@ -53,19 +55,21 @@ def send(url: str, requests: Iterable[RecordedRequest], visitors: int, done: Cal
                 request = waiting.get_nowait()
             except queue.Empty:
                 break
-            sent = _send(connection, request)
+            exchange = _send(connection, request)
             with one_at_a_time:
-                done(sent)
+                done(exchange)
         connection.close()
 
-    threads = [threading.Thread(target=visit, name=f"visitor {number}") for number in range(visitors)]
+    threads = [
+        threading.Thread(target=send_waiting, name=f"connection {number}") for number in range(connections)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> Sent:
+def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> Exchange:
     try:
         connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
         connection.putheader("host", request.header("host"))
@@ -75,13 +79,15 @@ def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> S
         if request.body or request.method == "POST":
             connection.putheader("content-length", str(len(request.body)))
         connection.endheaders(request.body or None)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        return Sent(request, 0, Verdict(), f"no answer: {type(error).__name__}: {error}")
-    headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Exchange(request, 0, Acknowledgement(), f"no response: {type(error).__name__}: {error}")
+    headers = {name.lower(): value for name, value in response.getheaders()}
     try:
-        return Sent(request, answer.status, verdict(request, answer.status, headers, body))
-    except Exception as error:  # noqa: BLE001 -- an answer that cannot be understood is what is looked for
-        return Sent(request, answer.status, Verdict(), f"{type(error).__name__}: {error}")
+        return Exchange(
+            request, response.status, read_acknowledgement(request, response.status, headers, body)
+        )
+    except Exception as error:  # noqa: BLE001 -- unreadable responses are what the demo looks for
+        return Exchange(request, response.status, Acknowledgement(), f"{type(error).__name__}: {error}")

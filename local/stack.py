@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine: its parts as processes, started and ended together."""
+"""Runs the whole pipeline on this machine: each part is a process, and all start and stop together."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from redis import Redis
 from doubles.treasure_data import API_KEY
 from local import functions, resources
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
-from local.functions import Function
+from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
 from shared.accounts import Account
-from worker.register import apply
+from worker.account_store import apply
 
 __all__ = ["Addresses", "PartError", "Stack"]
 
@@ -29,27 +29,27 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the parts of a running stack are."""
+    """The addresses of a running stack."""
 
     gateway: str
     treasure_data: str
     aws: str
     redis: str
     functions: Mapping[str, str]
-    """By logical id, where Lambda's Invoke API is; the ingest is behind the gateway alone."""
+    """The endpoint of Lambda's Invoke API for each function but the ingest, by logical id."""
 
 
 class Stack:
-    """Everything that stands between a request and a row. A context manager: started inside, ended behind.
+    """The whole pipeline. A context manager that starts and stops it.
 
     Args:
-        folder: where logs and Treasure Data's rows go; emptied at the start.
-        shards: of the stream.
-        redrive_seconds: how often what is set aside is sent again.
-        window_seconds: for which the worker's batches may fill; a deployed worker waits longer, here somebody watches.
-        record: where the gateway writes down each request, as one JSON object a line.
-        accounts: what Redis is filled with.
-        settings: variables of the functions' environment to set otherwise, by the function's logical id.
+        folder: for logs; emptied at the start.
+        shards: number of shards of the stream.
+        redrive_seconds: how often to redrive what is set aside.
+        window_seconds: how long the worker's batches may fill. Shorter than when deployed, since somebody is watching.
+        record: file to which the gateway appends each request, as one JSON object per line.
+        accounts: the accounts in Redis.
+        parameters: values of template parameters, where they differ from the local stack's.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Stack:
         window_seconds: float = 1,
         record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
-        settings: Mapping[str, Mapping[str, str]] | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.parts: list[Part] = []
@@ -70,26 +70,26 @@ class Stack:
         self._window_seconds = window_seconds
         self._record = record
         self._accounts = accounts
-        self._settings = settings or {}
-        self._made: Resources | None = None
+        self._parameters = dict(parameters or {})
+        self._resources: Resources | None = None
         self._addresses: Addresses | None = None
 
     @property
     def resources(self) -> Resources:
-        """What was made in AWS."""
-        if self._made is None:
+        """The AWS resources."""
+        if self._resources is None:
             raise RuntimeError("the stack was not started")
-        return self._made
+        return self._resources
 
     @property
     def addresses(self) -> Addresses:
-        """Where the parts are."""
+        """The addresses of the parts."""
         if self._addresses is None:
             raise RuntimeError("the stack was not started")
         return self._addresses
 
     def start(self) -> None:
-        """Start all parts and return when requests are taken and delivered.
+        """Start all parts and return when events can be sent and are delivered.
 
         Raises:
             PartError: a part did not start; none is left running.
@@ -101,7 +101,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """End all parts that were started, the last first, and return when they have ended."""
+        """Stop all parts, in reverse order, and return when they have exited."""
         running, self.parts = self.parts, []
         for part in reversed(running):
             part.stop()
@@ -110,16 +110,16 @@ class Stack:
             part.wait(max(0.0, deadline - time.monotonic()))
 
     def check(self) -> None:
-        """Return when every part runs.
+        """Return if every part is running.
 
         Raises:
-            PartError: one ended.
+            PartError: one exited.
         """
         for part in self.parts:
             part.check()
 
     def part(self, name: str) -> Part:
-        """Return the part of that name."""
+        """Return the part with that name."""
         return next(part for part in self.parts if part.name == name)
 
     def __enter__(self) -> Self:
@@ -132,35 +132,36 @@ class Stack:
     def _start(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        # The first three stand on nothing, so they start side by side; the functions stand on all of them.
+        # These three depend on nothing, so they start in parallel; the functions depend on all of them.
         aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.standin"])
+        td = self._run("treasure-data", ["local.td_server"])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             apply(redis, self._accounts, time.time())
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
-        self._made = resources.make(
+        self._resources = resources.create(
             endpoint,
             shards=self._shards,
             signing_secrets=SIGNING_SECRETS,
             td_api_key=API_KEY,
             redis_url=redis_url,
         )
+        overrides = functions.treasure_data_at(td_url) | self._parameters
         recorder = ["--record", str(self._record)] if self._record else []
-        ingest = self._run_function(functions.INGEST, td_url, *recorder)
-        others = [
-            self._run_function(functions.WORKER, td_url, "--window", str(self._window_seconds)),
-            self._run_function(functions.REDRIVE, td_url, "--every", str(self._redrive_seconds)),
-            self._run_function(functions.DRAIN, td_url),
-            self._run_function(functions.ADMIN, td_url),
-        ]
-        gateway = ingest.ready(_READY_SECONDS)["url"]
-        names = (functions.WORKER.name, functions.REDRIVE.name, functions.DRAIN.name, functions.ADMIN.name)
-        invoked = {
-            name: part.ready(_READY_SECONDS)["invoke"] for name, part in zip(names, others, strict=True)
+        arguments = {
+            functions.INGEST: recorder,
+            functions.WORKER: ["--window", str(self._window_seconds)],
+            functions.REDRIVE: ["--every", str(self._redrive_seconds)],
         }
+        started = {
+            name: self._run_function(function, overrides, *arguments.get(function, ()))
+            for name, function in FUNCTIONS.items()
+        }
+        ready = {name: part.ready(_READY_SECONDS) for name, part in started.items()}
+        gateway = ready.pop(functions.INGEST.name)["url"]
+        invoked = {name: facts["invoke"] for name, facts in ready.items()}
         self._addresses = Addresses(gateway, td_url, endpoint, redis_url, invoked)
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
@@ -169,15 +170,16 @@ class Stack:
         self.parts.append(part)
         return part
 
-    def _run_function(self, function: Function, td_url: str, *arguments: str) -> Part:
-        changes = self._settings.get(function.name, {})
-        environment = functions.sandbox(function, self.resources.endpoint)
-        environment |= functions.variables(function, self.resources, td_url, changes)
-        made = json.dumps(asdict(self.resources))
-        return self._run(function.service, ["local.sandbox", function.name, made, *arguments], environment)
+    def _run_function(self, function: Function, overrides: Mapping[str, str], *arguments: str) -> Part:
+        environment = functions.lambda_variables(function, self.resources.endpoint)
+        environment |= functions.variables(function, self.resources, overrides)
+        described = json.dumps(asdict(self.resources))
+        return self._run(
+            function.service, ["local.function_host", function.name, described, *arguments], environment
+        )
 
     def describe(self) -> dict[str, Any]:
-        """Return the addresses, the resources and the processes' ids, as JSON's types."""
+        """Return addresses, resources and process ids, as JSON values."""
         return {
             **asdict(self.addresses),
             "resources": asdict(self.resources),
@@ -186,7 +188,7 @@ class Stack:
         }
 
     def save(self, path: Path, **more: str) -> None:
-        """Write `describe`'s answer, and more addresses, to a file, whole or not at all."""
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(self.describe() | more, indent=2) + "\n")
-        fresh.replace(path)
+        """Write the description, and more addresses, to a file atomically."""
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(self.describe() | more, indent=2) + "\n")
+        temporary.replace(path)

@@ -1,4 +1,4 @@
-"""`make up`: keeps the whole pipeline running on this machine, with a page to look at it."""
+"""`make up`: runs the whole pipeline on this machine until it is stopped, with a page that shows it at work."""
 
 import argparse
 import fcntl
@@ -12,31 +12,32 @@ from pathlib import Path
 from rich.console import Console
 
 from local.accounts import KEYS
-from local.interrupt import end_in_order
+from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.page_server import Page, Server
 from local.stack import PartError, Stack
 from local.website import Website
 from ops import browser_sdk
 from ops.failure import Failure
+from shared.errors import SluiceError
 
 HOME = Path(__file__).parents[1] / ".local"
 DESCRIPTION = "stack.json"
-"""The file that holds the addresses of the running stack, for other commands."""
+"""Name of the file with the addresses of the running stack, for other commands."""
 
-_BEAT_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 
 
-class AlreadyRunningError(Exception):
-    """Another stack runs in this folder."""
+class AlreadyRunningError(SluiceError):
+    """Another stack is running in this folder."""
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold the folder, so that no second stack empties it.
+def exclusive(home: Path) -> Iterator[None]:
+    """Lock the folder, so that a second stack cannot empty it.
 
     Raises:
-        AlreadyRunningError: another process holds it.
+        AlreadyRunningError: another process has locked it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as lock:
@@ -44,22 +45,22 @@ def only_one(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunningError(
-                f"the local stack runs already; its addresses are in {home / DESCRIPTION}"
+                f"The local stack is already running. Its addresses are in {home / DESCRIPTION}."
             ) from None
         yield
 
 
 def run(home: Path, console: Console) -> None:
-    """Run the stack until a signal comes.
+    """Run the stack until a signal stops it.
 
     Raises:
-        AlreadyRunningError: it runs already.
-        PartError: a part did not start, or ended.
+        AlreadyRunningError: it is already running.
+        PartError: a part did not start, or exited.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
-    with only_one(home), Stack(home / "stack") as stack:
+    with exclusive(home), Stack(home / "stack") as stack:
         observer = Observer(stack)
         gateway = stack.addresses.gateway
         site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
@@ -67,39 +68,39 @@ def run(home: Path, console: Console) -> None:
             stack.save(description, page=page.url)
             for line in _addresses(stack, page.url):
                 console.print(line, markup=False)
-            console.print(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C ends it.")
+            console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             try:
                 while True:
                     stack.check()
-                    time.sleep(_BEAT_SECONDS)
+                    time.sleep(_CHECK_SECONDS)
             finally:
                 description.unlink()
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
-    """Return what a page carries of the browser SDK; where none is built, what to do about it.
+    """Return the HTML that loads the browser SDK or, if the SDK is not built, a message that says how to build it.
 
     Args:
-        endpoint: where events go.
+        endpoint: where to send events.
         key: the write key.
         sdk: the folder of the built SDK.
     """
     try:
         template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
     except Failure as failure:
-        return f'<p role="alert">This page sends nothing: {escape(str(failure))}.</p>'
+        return f'<p role="alert">This page sends no events: {escape(str(failure))}.</p>'
     return browser_sdk.snippet(template, endpoint=endpoint, key=key, host="/sdk")
 
 
 def _addresses(stack: Stack, page: str) -> Iterator[str]:
-    """Yield a line for each address."""
+    """Yield a line per address."""
     example = (
         f'curl \'{stack.addresses.gateway}/v1/events?k={KEYS["shop"]}\' -d \'{{"table": "tries", "n": 1}}\''
     )
     for name, address in (
         ("Page", page),
         ("Gateway", stack.addresses.gateway),
-        ("Treasure Data's stand-in", stack.addresses.treasure_data),
+        ("Treasure Data (double)", stack.addresses.treasure_data),
         ("AWS (moto)", stack.addresses.aws),
         ("Valkey", stack.addresses.redis),
         ("Logs", str(stack.folder)),
@@ -109,17 +110,17 @@ def _addresses(stack: Stack, page: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Keep the stack running."""
+    """Run the stack."""
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     parser.add_argument(
         "--home",
         type=Path,
         default=HOME,
         metavar="FOLDER",
-        help="where to keep everything (default: .local/)",
+        help="where to store everything (default: .local/)",
     )
     options = parser.parse_args()
-    end_in_order()
+    exit_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     try:
         run(options.home, console)
@@ -127,7 +128,7 @@ def main() -> None:
         console.print(str(error), style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("ended")
+        console.print("stopped")
 
 
 if __name__ == "__main__":

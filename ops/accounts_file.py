@@ -16,7 +16,8 @@ import yaml
 
 from ops.failure import Failure
 from shared import names
-from shared.accounts import Account, InvalidAccountError
+from shared.accounts import Account
+from shared.errors import InvalidAccountError
 
 _FIELDS = {"database", "status", "revoked_key_ids"}
 

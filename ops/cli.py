@@ -1,4 +1,4 @@
-"""The `sluice` command: what people do with a stack after it is deployed."""
+"""The `sluice` command: operates a stack after it is deployed."""
 
 from typing import Any
 
@@ -7,11 +7,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import accounts, cost, doctor, keys, local, record, redrive, replay, sdk, status
 from ops.failure import INTERRUPTED, explained
-from worker.aside import AsideUnavailableError
-from worker.ledger import LedgerUnavailableError
-from worker.shard import ShardUnreadableError
+from shared.errors import UnavailableError
 
-_FORESEEN = (BotoCoreError, ClientError, AsideUnavailableError, LedgerUnavailableError, ShardUnreadableError)
+_FORESEEN = (BotoCoreError, ClientError, UnavailableError)
 
 
 class _Sluice(click.Group):
@@ -26,7 +24,7 @@ class _Sluice(click.Group):
 
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Look after a stack of Sluice, deployed (--stack NAME) or local (--local)."""
+    """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
 
 main.add_command(accounts.group)

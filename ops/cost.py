@@ -1,4 +1,4 @@
-"""`sluice cost`: what a stack costs in a month, by component, and what would make it cheaper."""
+"""`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
 
 import math
 import re
@@ -10,7 +10,6 @@ import click
 from ops import screen
 from ops.estimate import SECRETS, Setup, Workload, estimate, levers, total
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
-from ops.rivals import LEAST_EVENTS, RIVALS, dearer
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _TEMPLATE = Setup()
@@ -41,7 +40,7 @@ def lean(setup: Setup) -> Setup:
 
 @click.command("cost")
 @click.option(
-    "--events", type=_Count(), required=True, metavar="COUNT", help="Events a month, such as 250000 or 10M."
+    "--events", type=_Count(), required=True, metavar="COUNT", help="Events per month, such as 250000 or 10M."
 )
 @click.option(
     "--events-per-request",
@@ -49,28 +48,28 @@ def lean(setup: Setup) -> Setup:
     default=10.0,
     show_default=True,
     metavar="N",
-    help="How many events a request carries; a pixel is 1, and what AWS publishes of its own solution assumes 10.",
+    help="Events per request: 1 for a pixel, more for batches from the browser SDK.",
 )
 @click.option(
     "--region",
     type=click.Choice(sorted(REGIONS)),
     default=DEFAULT_REGION,
     show_default=True,
-    help="Whose prices.",
+    help="Region whose prices to use.",
 )
 @click.option(
     "--network",
     type=click.Choice(sorted(SECRETS)),
     default=_TEMPLATE.network,
     show_default=True,
-    help="The parameter Network; of an existing or external one nothing is counted.",
+    help="Template parameter Network. The cost of an existing or external network is not included.",
 )
 @click.option(
     "--stream-mode",
     type=click.Choice(["ON_DEMAND", "PROVISIONED"]),
     default=_TEMPLATE.stream_mode,
     show_default=True,
-    help="The parameter StreamMode.",
+    help="Template parameter StreamMode.",
 )
 @click.option(
     "--shards",
@@ -78,7 +77,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.shards,
     show_default=True,
     metavar="N",
-    help="The parameter ShardCount; more are counted where the load needs them.",
+    help="Template parameter ShardCount. More shards are counted if the load needs them.",
 )
 @click.option(
     "--retention-hours",
@@ -86,7 +85,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.retention_hours,
     show_default=True,
     metavar="HOURS",
-    help="The parameter RetentionHours.",
+    help="Template parameter RetentionHours.",
 )
 @click.option(
     "--window",
@@ -94,7 +93,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.window,
     show_default=True,
     metavar="SECONDS",
-    help="The parameter BatchWindowSeconds.",
+    help="Template parameter BatchWindowSeconds.",
 )
 @screen.json_option
 def command(
@@ -109,10 +108,10 @@ def command(
     window: int,
     as_json: bool,
 ) -> None:
-    """Estimate what a stack costs in a month, by component, and name what would make it cheaper.
+    """Estimate what a stack costs per month, by component, and what would make it cheaper.
 
-    It asks nobody: prices stand in ops/prices.py with their date and sources, what events use in ops/estimate.py.
-    Free allowances, discounts and taxes are left out.
+    It makes no network calls. Prices are in ops/prices.py with dates and sources, usage per event in ops/estimate.py.
+    Free tiers, discounts and taxes are not included.
     """
     workload = Workload(events, events_per_request)
     setup = Setup(
@@ -153,23 +152,12 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
             {"events": events, "usd_per_million": round(ours(events) / events * 1e6, 3)}
             for events in _VOLUMES
         ],
-        "others": [
-            {
-                "name": rival.name,
-                "usd": round(rival.usd(workload.events), 2) if workload.events <= rival.most else None,
-                "dearer": [{"from_events": low, "to_events": high} for low, high in dearer(ours, rival)],
-                "published_up_to_events": rival.most,
-                "covers": rival.covers,
-                "source": rival.source,
-            }
-            for rival in RIVALS
-        ],
     }
 
 
 def _show(told: dict[str, Any]) -> None:
     screen.show_table(
-        ("component", "USD a month", "of it", "for"),
+        ("component", "USD a month", "share", "usage"),
         [
             (
                 line["component"],
@@ -188,10 +176,7 @@ def _show(told: dict[str, Any]) -> None:
         screen.say(
             f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
         )
-    screen.say("")
-    for other in told["others"]:
-        screen.say(_compared(other))
-    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, nothing free subtracted.")
+    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
 
@@ -203,27 +188,13 @@ def _show_levers(told: dict[str, Any]) -> None:
     screen.say(f"The biggest lever: {_lever(biggest)}.")
     for lever in others:
         screen.say(f"             then: {_lever(lever)}.")
-    screen.say(f"All settings of these, same network and requests: ${told['usd_lean']:,.2f} a month.\n")
+    screen.say(
+        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n"
+    )
 
 
 def _lever(lever: dict[str, Any]) -> str:
     return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
-
-
-def _compared(other: dict[str, Any]) -> str:
-    usd = "no published figure" if other["usd"] is None else f"${other['usd']:,.2f} a month"
-    most = other["published_up_to_events"]
-    ranges = [_range(one["from_events"], one["to_events"], most) for one in other["dearer"]]
-    said = f"Sluice is dearer {' and '.join(ranges)}" if ranges else "Sluice is cheaper throughout"
-    return f"{other['name']}: {usd}. {said} ({other['covers']}; published up to {screen.short(most)} events)."
-
-
-def _range(low: float, high: float, most: float) -> str:
-    if high >= most:
-        return "throughout" if low <= LEAST_EVENTS else f"from {screen.short(low)} events on"
-    if low <= LEAST_EVENTS:
-        return f"up to {screen.short(high)} events"
-    return f"between {screen.short(low)} and {screen.short(high)} events"
 
 
 def bar(value: float, top: float) -> str:

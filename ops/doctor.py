@@ -1,4 +1,4 @@
-"""`sluice doctor`: looks at a stack from the outside in and says in words what is wrong."""
+"""`sluice doctor`: checks a stack from the outside in and reports problems."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,15 +14,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops import accounts, screen
 from ops.failure import UNFINISHED, Failure, explained
 from ops.keys import signing_secrets
-from ops.look import Look
 from ops.measure import AGES, Measured, Measurement
 from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
 from shared import write_key
 from shared.clock import SystemClock
-from worker.marked import MEASURE_TABLE
-from worker.record import from_stream
-from worker.search import list_shards
+from worker.chain import ChainId
+from worker.delivery import ASIDE
+from worker.probe_rows import MEASURE_TABLE
+from worker.record import Number, number
+from worker.shards import Position
+from worker.span import Span
 
 MARKED_TABLE = "sluice_doctor"
 """The table that the marked event goes to."""
@@ -260,8 +262,10 @@ class Doctor:
         if answer.status_code != 200:
             return _fault("marked event", f"the ingest answers {answer.status_code}: {answer.text[:200]}")
         started = time.time()
+        place, said = None, ""
         while time.time() - started < _FOUND_SECONDS:
-            said = self._marked(mark, started - _CLOCK_SECONDS)
+            place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
+            said = "" if place is None else self._outcome(*place)
             if said:
                 return _ok("marked event", f"{said} after {time.time() - started:.1f} s")
             time.sleep(1)
@@ -270,30 +274,29 @@ class Doctor:
             f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` says why",
         )
 
-    def _marked(self, mark: str, since: float) -> str:
-        """Return what became of the marked event; empty while nothing has."""
-        kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
-        for described in list_shards(kinesis, name):
-            shard: str = described["ShardId"]
-            iterator = kinesis.get_shard_iterator(
-                StreamName=name, ShardId=shard, ShardIteratorType="AT_TIMESTAMP", Timestamp=since
-            )["ShardIterator"]
-            for read in kinesis.get_records(ShardIterator=iterator)["Records"]:
-                if mark.encode() in read["Data"]:
-                    ((number, _, _),) = from_stream([read], shard)
-                    return self._settled(shard, number)
-        return ""
+    def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
+        """Return where the marked event is on the stream: its shard's chain and its record's number."""
+        stream = self._stack.shards()
+        for shard in stream.all():
+            for page in stream.pages(shard.shard_id, Position(moment=since), until):
+                for record in () if page is None else page.records:
+                    if mark.encode() in record["Data"]:
+                        return stream.chain(shard.shard_id), number(record["SequenceNumber"])
+                if page is None or page.at_tip:
+                    break
+        return None
 
-    def _settled(self, shard: str, number: str) -> str:
-        span = Look(self._stack).span(shard, number)
-        if span is None or not span.done:
+    def _outcome(self, chain: ChainId, number: Number) -> str:
+        """Return what became of the marked event; empty while nothing has."""
+        span = self._stack.ledger().locate(chain, number)
+        if not isinstance(span, Span) or not span.done:
             return ""
-        fate = [
-            entry.kind
-            for key, entry in span.chunks.items()
-            if key.split("/")[1] == MARKED_TABLE and entry.kind
+        aside = [
+            entry.state.value
+            for key, entry in span.entries.items()
+            if key.group.table == MARKED_TABLE and entry.state in ASIDE
         ]
-        return f"set aside ({fate[0]})" if fate else "delivered, by the ledger's word,"
+        return f"set aside ({aside[0]})" if aside else "delivered, by the ledger's word,"
 
 
 def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
@@ -326,19 +329,19 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
 
 @click.command("doctor")
 @works_on_stack
-@click.option("--account", help="Whose key to try; by default the first active account's.")
-@click.option("--no-event", is_flag=True, help=f"Do not send a marked event to the table {MARKED_TABLE}.")
+@click.option("--account", help="Account whose write key to try. Default: the first active account.")
+@click.option("--no-event", is_flag=True, help=f"Do not send a test event to the table {MARKED_TABLE}.")
 @click.option(
     "--measure",
     is_flag=True,
-    help="Measure how long Treasure Data remembers an id and how soon it shows rows.",
+    help="Measure how long Treasure Data remembers an id and how soon queries see new rows.",
 )
 @click.option(
     "--up-to",
     type=LENGTH,
     default=5400.0,
     show_default="90min",
-    help="With --measure: the oldest id to try, which takes as long.",
+    help="With --measure: the longest interval to try. The measurement takes this long.",
 )
 @screen.yes_option
 @screen.json_option
@@ -354,10 +357,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Look at a stack from the outside in, and say in words what is wrong.
+    """Check a stack from the outside in, and report problems with their fixes.
 
-    Where nothing is, one marked event is sent through and looked for in the ledger. With --measure marked rows are written
-    to Treasure Data, after a question.
+    If it finds none, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
+    Treasure Data, after asking for confirmation.
     """
     doctor = Doctor(stack, account)
     found = []

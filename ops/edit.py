@@ -8,12 +8,14 @@ from typing import Any
 
 from ops import screen
 from ops.failure import Failure
-from worker.aside import SetAside
-from worker.chunk import compress
-from worker.edit import EditRefusedError, decoded, revised_row
+from ops.set_aside import SetAsideChunk
+from shared.errors import EditRefusedError, InvalidObjectError, SluiceError
+from worker.chunk import compress, offsets
+from worker.edit import decoded, revised_row
+from worker.set_aside import SetAsideStore
 
 MOST_TEXT = 4_000_000
-"""Characters that are opened at once. An event of one dead letter fits Lambda's 6 MB then."""
+"""The most characters to open at once. The event of one dead letter then fits Lambda's 6 MB."""
 
 _HEAD = """\
 # A line is a row. Change what was wrong, save, and leave the editor.
@@ -22,55 +24,65 @@ _HEAD = """\
 """
 
 
-class MistakenError(Exception):
-    """The edited text cannot be taken; the message names the line."""
+class MistakeError(SluiceError):
+    """The edited text is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: its object's name, where it stands, and a line for each row."""
+    """A dead letter: the chunk, a title, and a line for each row."""
 
-    name: str
+    chunk: SetAsideChunk
     title: str
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """A dead letter whose rows were changed: how many rows it has, and what the redrive is invoked with."""
+    """A dead letter with changed rows: its title, how many rows it has, and the event for the redrive."""
 
-    name: str
+    title: str
     rows: int
     event: dict[str, Any]
 
 
-def letter(chunk: SetAside) -> Letter:
+def letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
     """Return a dead letter as it is shown.
 
+    Args:
+        chunk: the dead letter.
+        payload: its rows.
+
     Raises:
-        Failure: its rows hold what JSON cannot.
+        Failure: JSON cannot hold its rows.
     """
+    entry = chunk.entry
+    title = f"{chunk.key.account}/{chunk.key.group.table}, {entry.reason}, set aside {screen.utc(entry.aside_at // 1000)}"
     try:
-        lines = tuple(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in decoded(chunk.payload))
+        lines = tuple(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in decoded(payload))
     except (EditRefusedError, TypeError, ValueError) as error:
-        raise Failure(f"{chunk.name} cannot be shown as text: {error}") from error
-    title = (
-        f"{chunk.account}/{chunk.table}, {chunk.reason}, set aside {screen.utc(chunk.set_aside_at // 1000)}"
-    )
-    return Letter(chunk.name, title, lines)
+        raise Failure(f"rows of {title} cannot be shown as text: {error}") from error
+    return Letter(chunk, title, lines)
 
 
-def letters_of(chunks: Iterable[SetAside]) -> list[Letter]:
-    """Return the dead letters that hold rows, as they are shown; what never became rows has none.
+def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Letter]:
+    """Return the dead letters that hold rows, as they are shown.
 
     Raises:
-        Failure: it is too much to be edited at once, or holds what JSON cannot.
+        Failure: they are too much to edit at once, or JSON cannot hold them.
+        SetAsideUnavailableError: the bucket cannot be reached.
     """
     letters, total = [], 0
     for chunk in chunks:
-        if chunk.payload_form == "rows":
-            letters.append(letter(chunk))
-            total += sum(map(len, letters[-1].lines))
+        if chunk.key.group.code:
+            continue  # it never became rows
+        try:
+            stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
+        except InvalidObjectError:
+            continue  # it has just been delivered, or the balance shows it as lacking its object
+        begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
+        letters.append(letter(chunk, stored.payload[begin:end]))
+        total += sum(map(len, letters[-1].lines))
         if total > MOST_TEXT:
             raise Failure(
                 f"more than {MOST_TEXT:,} characters cannot be edited at once: "
@@ -88,10 +100,10 @@ def text_of(letters: Sequence[Letter]) -> str:
 
 
 def read(letters: Sequence[Letter], text: str) -> list[Edited]:
-    """Return the dead letters of which a row was changed, each with what the redrive is to be told.
+    """Return the dead letters with changed rows, each with the event for the redrive.
 
     Raises:
-        MistakenError: the text has another number of rows, or one that breaks the rules of rows.
+        MistakeError: the text has another number of rows, or one that breaks the rules of rows.
     """
     lines = [
         (number, line.strip())
@@ -100,7 +112,7 @@ def read(letters: Sequence[Letter], text: str) -> list[Edited]:
     ]
     expected = sum(len(one.lines) for one in letters)
     if len(lines) != expected:
-        raise MistakenError(
+        raise MistakeError(
             f"there were {screen.plural(expected, 'row')} and are {len(lines):,}: rows can be changed, not added or removed"
         )
     coming = iter(lines)
@@ -111,8 +123,10 @@ def _edited(one: Letter, lines: Sequence[tuple[int, str]]) -> Edited | None:
     if all(new == old for (_, new), old in zip(lines, one.lines, strict=True)):
         return None
     payload = b"".join(_row(number, old, new) for (number, new), old in zip(lines, one.lines, strict=True))
+    span, key = one.chunk.span, one.chunk.key
+    place = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
     rows = b64encode(compress(payload)).decode()
-    return Edited(one.name, len(lines), {"edit": {"object": one.name, "rows": rows}})
+    return Edited(one.title, len(lines), {"edit": {**place, "rows": rows}})
 
 
 def _row(number: int, old: str, new: str) -> bytes:
@@ -120,28 +134,31 @@ def _row(number: int, old: str, new: str) -> bytes:
     try:
         row = json.loads(new, parse_constant=_refuse)
     except ValueError as error:
-        raise MistakenError(f"line {number} is no JSON: {error}") from error
+        raise MistakeError(f"line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise MistakenError(f"line {number} is no JSON object")
+        raise MistakeError(f"line {number} is not a JSON object")
     try:
         return revised_row(json.loads(old), row)
     except EditRefusedError as refused:
-        raise MistakenError(f"line {number}: {refused}") from refused
+        raise MistakeError(f"line {number}: {refused}") from refused
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no value")
+    raise ValueError(f"{constant} is not a value")
 
 
 def edit(
     letters: Sequence[Letter], editor: Callable[[str], str | None], again: Callable[[str], bool]
 ) -> list[Edited]:
-    """Have a person edit dead letters and return those that were changed.
+    """Let a person edit dead letters; return those that were changed.
 
     Args:
-        letters: what is opened.
-        editor: is handed the text, and returns it as it was saved; None where it was not.
-        again: asks whether the person goes on with a text in which something is wrong.
+        letters: what to open.
+        editor: opens the text, and returns it as it was saved; None if it was not.
+        again: asks whether to go on editing a text with a mistake.
+
+    Raises:
+        Failure: the person gave up on a mistake.
     """
     text = text_of(letters)
     while True:
@@ -150,7 +167,7 @@ def edit(
             return []
         try:
             return read(letters, saved)
-        except MistakenError as mistake:
+        except MistakeError as mistake:
             if not again(str(mistake)):
                 raise Failure(f"{mistake}; nothing was changed") from mistake
             text = saved

@@ -186,20 +186,20 @@ def shard_count(workload: Workload, setup: Setup) -> int:
 def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
     if workload.per_request < 10:
         batched = replace(workload, per_request=10.0)
-        yield "10 events in a request", batched, setup, "pixels send one each; the browser SDK sends batches"
+        yield "10 events per request", batched, setup, "pixels send one each; the browser SDK sends batches"
     if setup.stream_mode == "ON_DEMAND":
         yield (
             "StreamMode=PROVISIONED ShardCount=1",
             workload,
             replace(setup, stream_mode="PROVISIONED"),
-            "shards are added by hand",
+            "you add shards by hand",
         )
     if setup.retention_hours > 24:
         yield (
             "RetentionHours=24",
             workload,
             replace(setup, retention_hours=24),
-            "what is held is set aside after 12 h",
+            "held data is set aside after 12 h",
         )
     if setup.window < 60:
         yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
@@ -208,7 +208,7 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             "Network=external",
             workload,
             replace(setup, network="external"),
-            "a Redis of your own elsewhere",
+            "you run Redis elsewhere",
         )
 
 

@@ -23,11 +23,11 @@ INTERRUPTED = 130
 """Exit code: Ctrl-C ended it."""
 
 EXIT_CODES = {
-    0: "done, or all is well",
-    FAILED: "not done; one line on standard error says why and what to do",
-    2: "the command line is wrong",
-    UNFINISHED: "`status` and `doctor` found something that needs attention; `replay` and `redrive` left something",
-    INTERRUPTED: "ended by Ctrl-C; `replay` says how to go on",
+    0: "success, or nothing needs attention",
+    FAILED: "failed; one line on standard error says why and what to do",
+    2: "invalid command line",
+    UNFINISHED: "`status` or `doctor` found something that needs attention; `replay` or `redrive` did not finish everything",
+    INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}

@@ -13,6 +13,7 @@ from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared import names, write_key
+from shared.errors import InvalidKeyError
 
 _SECRET_BYTES = 48
 _ELSEWHERE = "https://YOUR-HOST"
@@ -47,19 +48,19 @@ def signing_secrets(stack: Stack) -> dict[str, str]:
 @click.argument("account")
 @works_on_stack
 @click.option(
-    "--serial", type=click.IntRange(0, 9999), help="Number the key, to have another under the same secret."
+    "--serial",
+    type=click.IntRange(0, 9999),
+    help="Serial number, to issue another key under the same secret.",
 )
-@click.option(
-    "--secret", "secret_id", metavar="ID", help="Sign with this secret; by default with the newest."
-)
-@click.option("--table", default="pageviews", show_default=True, help="The table in the lines to paste.")
+@click.option("--secret", "secret_id", metavar="ID", help="Sign with this secret. Default: the newest.")
+@click.option("--table", default="pageviews", show_default=True, help="Table to use in the code to paste.")
 @screen.json_option
 def issue(
     stack: Stack, account: str, *, serial: int | None, secret_id: str | None, table: str, as_json: bool
 ) -> None:
-    """Print a write key of ACCOUNT and lines to paste.
+    """Print a write key for ACCOUNT, with code to paste.
 
-    The same account, secret and serial number always give the same key: nothing is stored.
+    The same account, secret and serial number always give the same key. Nothing is stored.
     """
     if not names.is_account(account):
         raise Failure(f"{account!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
@@ -129,10 +130,10 @@ def _lines(url: str, key: str, table: str, script: str) -> dict[str, str]:
 @works_on_stack
 @screen.json_option
 def verify(stack: Stack, key: str, *, as_json: bool) -> None:
-    """Say what KEY is good for: its signature, its account, and whether it is revoked."""
+    """Check a key: its signature, its account, and whether it is revoked."""
     try:
         found = write_key.verify(key, signing_secrets(stack))
-    except write_key.InvalidKeyError as error:
+    except InvalidKeyError as error:
         raise Failure(f"refused: {error}") from error
     account = accounts.one(stack, found.account)
     if account.status != "active":
@@ -153,7 +154,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
-    """Set rows aside that come by ACCOUNT's key KEY_ID from now on; issue another with --serial first."""
+    """Revoke a key: rows sent with it are set aside from now on. Issue a new one with --serial first."""
     if not names.is_key_id(key_id):
         raise Failure(f"{key_id!r} cannot be a key id: it is the middle part of a key, such as k1 or k1-2")
     standing = accounts.one(stack, account)
@@ -164,12 +165,14 @@ def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
 @group.command()
 @works_on_stack
 @click.option(
-    "--retire", metavar="ID", help="Make the keys under this secret invalid, instead of adding a secret."
+    "--retire",
+    metavar="ID",
+    help="Instead of adding a secret, remove this one. Keys signed with it become invalid.",
 )
 @screen.dry_run_option
 @screen.yes_option
 def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> None:
-    """Add a secret, under which new keys are signed; the old ones stay valid until they are retired."""
+    """Add a signing secret for new keys. Old secrets stay valid until they are retired."""
     signing = signing_secrets(stack)
     if retire is None:
         fresh = _next_id(signing)

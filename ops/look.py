@@ -1,45 +1,29 @@
-"""How a stack is: looked at through its stream, ledger, bucket, queue and logs."""
+"""The state of a stack, as its stream, ledger, bucket, queue and logs show it."""
 
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
-from ops import open_spans, screen
-from ops.accounting import Accounting, Balance, Unread
+from ops import open_spans, screen, set_aside
+from ops.accounting import Accounting, Balance, Unread, UnreadShard, by_group
 from ops.notes import Note, troubles
 from ops.open_spans import Found
-from ops.set_aside import NAMES, aside, headers, listed
 from ops.stack import Stack
 from shared.clock import SystemClock
-from worker.ledger import Ledger, OpenBreaker
-from worker.shard import Shards
-from worker.span import Kind, Span
+from worker.chain import ChainId
+from worker.delivery import ASIDE, State
+from worker.ledger import OpenBreaker, Place
+from worker.selection import Selection
 
 BEHIND_SECONDS = 60.0
-"""With records older than this a stack is behind."""
+"""A stack with older records is behind."""
 
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
-_OPEN_SECONDS = 3.0  # to look the ledger through
+_OPEN_SECONDS = 3.0  # to search the ledger
 _OPEN_AGAIN_SECONDS = 60.0  # it costs, so that --watch does it once a minute
-
-
-class Unheard:
-    """A journal that nobody reads: the command tells people itself."""
-
-    def count(self, metric: str, value: int = 1) -> None:
-        """Forget it."""
-
-    def note(self, message: str, **fields: Any) -> None:
-        """Forget it."""
-
-    def flush(self) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +48,18 @@ class ShardState:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """How a stack is.
+class StackState:
+    """The state of a stack.
 
     Attributes:
         shards: of the stream.
         in_queue: envelopes in the overflow queue.
-        breakers: databases that are sick.
+        breakers: databases that are failing.
         aside: rows by kind, account and reason.
+        aside_is_complete: all that is set aside was counted.
         held: why the worker holds, and since when it has said so; empty when it does not.
         balance: what was received and what became of it, where asked for.
-        open: spans that were planned long ago and are not settled, beside those that shards are at.
+        open: spans that have been open for long, beside those that shards are at.
         notes: of trouble, of the last hour, the oldest first.
         unreadable: logs that could not be read, each with the cause.
     """
@@ -83,6 +68,7 @@ class State:
     in_queue: int
     breakers: list[OpenBreaker]
     aside: Counter[tuple[str, str, str]]
+    aside_is_complete: bool = True
     held: str = ""
     balance: Balance | None = None
     open: Found = field(default_factory=Found)
@@ -111,6 +97,9 @@ class State:
         faults = []
         if self.balance is not None and not self.balance.adds_up:
             faults.append("the books do not add up")
+        missing = 0 if self.balance is None else self.balance.total.states[State.MISSING]
+        if missing:
+            faults.append(f"{screen.plural(missing, 'row')} missing: their records expired undelivered")
         if self.behind_seconds > BEHIND_SECONDS:
             unsettled = self.records + sum(shard.open_rows > 0 for shard in self.shards)
             faults.append(
@@ -147,97 +136,77 @@ class Look:
         self._clock = clock = SystemClock()
         self._stack = stack
         self._open, self._open_at = Found(), float("-inf")
-        self._kinesis, self._dynamodb = stack.client("kinesis"), stack.client("dynamodb")
-        self._stream, self._table = stack.outputs["StreamName"], stack.outputs["LedgerTable"]
-        self._shards = Shards(self._kinesis, self._stream, clock)
-        self._ledger = Ledger(self._dynamodb, self._table, clock, os.urandom, Unheard())
-        self.accounting = Accounting(
-            dynamodb=self._dynamodb,
-            table=self._table,
-            kinesis=self._kinesis,
-            stream_name=self._stream,
-            aside=aside(stack),
+        self._ledger = stack.ledger()
+        self._accounting = Accounting(
+            ledger=self._ledger,
+            shards=stack.shards(),
+            store=stack.set_aside_store(),
             sqs=stack.client("sqs"),
             queue_url=stack.outputs["OverflowQueueUrl"],
             clock=clock,
         )
 
-    def state(self, since: float | None, until: float | None, *, balanced: bool) -> State:
+    def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return how the stack is now."""
         if balanced:
-            balance = self.accounting.take(since, until, seconds=_COUNT_SECONDS)
+            balance = self._accounting.take(since, until, seconds=_COUNT_SECONDS)
             unread = balance.unread
         else:
-            balance, unread = None, self.accounting.unread(seconds=_COUNT_SECONDS)
-        shards = [self._shard(shard, unread) for shard in unread.shards]
+            balance, unread = None, self._accounting.unread(seconds=_COUNT_SECONDS)
+        shards = [self._shard(chain, counted) for chain, counted in unread.shards.items()]
         notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
-        held = ""
-        if any(shard.behind_seconds > BEHIND_SECONDS or shard.open_rows for shard in shards):
-            held = _held(notes)
-        return State(
+        is_behind = any(shard.behind_seconds > BEHIND_SECONDS or shard.open_rows for shard in shards)
+        aside, aside_is_complete = self._aside()
+        return StackState(
             shards,
             unread.in_queue,
             list(self._ledger.breakers()),
-            self._aside(),
-            held,
+            aside,
+            aside_is_complete,
+            _held(notes) if is_behind else "",
             balance,
             self._open_spans(unread),
             notes,
             unreadable,
         )
 
-    def span(self, shard: str, number: str) -> Span | None:
-        """Return the span of a shard's chain that holds a record, if there is one."""
-        span = self._ledger.preceding(self._shards.chain(shard), number)
-        return span if span is not None and span.first <= number <= span.last else None
-
-    def _shard(self, shard: str, unread: Unread) -> ShardState:
-        counted = unread.shards[shard]
+    def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
         now, delivered, open_rows, behind = time.time(), 0, 0, counted.behind_seconds
-        for index, span in enumerate(self._latest(self._shards.chain(shard))):
+        for index, span in enumerate(self._ledger.latest(chain)):
             planned_at = span.planned_at / 1000
             if span.done and now - planned_at <= _RATE_SECONDS:
-                delivered += sum(span.counts.values()) - sum(entry.rows for entry in span.chunks.values())
+                delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
             if index == 0 and not span.done:
                 open_rows = sum(span.counts.values())
                 behind = max(behind, now - planned_at)
             if now - planned_at > _RATE_SECONDS:
                 break
         rate = round(delivered / _RATE_SECONDS, 2)
-        return ShardState(shard, counted.records, counted.is_complete, round(behind, 1), open_rows, rate)
+        return ShardState(
+            chain.shard, counted.records, counted.is_complete, round(behind, 1), open_rows, rate
+        )
 
-    def _latest(self, chain: str) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first."""
-        request: dict[str, Any] = {}
-        while True:
-            answer = self._dynamodb.query(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": chain}},
-                ScanIndexForward=False,
-                Limit=100,
-                ConsistentRead=True,
-                **request,
-            )
-            yield from map(Span.from_item, answer["Items"])
-            if "LastEvaluatedKey" not in answer:
-                return
-            request = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-    def _aside(self) -> Counter[tuple[str, str, str]]:
+    def _aside(self) -> tuple[Counter[tuple[str, str, str]], bool]:
+        """Return what is set aside, and whether all of it was counted within the time."""
         rows: Counter[tuple[str, str, str]] = Counter()
-        for header in headers(self._stack, listed(self._stack, tuple(Kind))):
-            rows[NAMES[header.listed.kind], header.listed.account, header.reason] += header.listed.rows
-        return rows
+        until = self._clock.now() + _COUNT_SECONDS
+        for chunk in set_aside.chunks(self._ledger, Selection(tuple(ASIDE))):
+            rows[set_aside.NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += (
+                chunk.entry.rows
+            )
+            if self._clock.now() >= until:
+                return rows, False
+        return rows, True
 
     def _open_spans(self, unread: Unread) -> Found:
-        """Return what is open for long, but for the spans that shards are at, which count as behind."""
+        """Return what has been open for long, except the spans that shards are at, which count as behind."""
         if self._clock.now() - self._open_at >= _OPEN_AGAIN_SECONDS:
-            chains = [self._shards.chain(shard) for shard in unread.shards]
-            at = {(span.chain, span.after) for chain in chains for span in islice(self._latest(chain), 1)}
-            self._open = open_spans.find(
-                self._dynamodb, self._table, self._clock, seconds=_OPEN_SECONDS, beside=at
-            )
+            at = {
+                Place(span.chain, span.after)
+                for chain in unread.shards
+                for span in islice(self._ledger.latest(chain), 1)
+            }
+            self._open = open_spans.find(self._ledger, self._clock, seconds=_OPEN_SECONDS, beside=at)
             self._open_at = self._clock.now()
         return self._open
 
@@ -256,5 +225,5 @@ _EXPLAINED = {
     "http_401": "Treasure Data refuses our key (401)",
     "http_403": "Treasure Data refuses our key (403)",
     "no_key": "there is no Treasure Data API key yet",
-    "an account cannot be asked for": "Redis does not say where an account's rows go",
+    "nobody can say where an account's rows go": "Redis does not say where an account's rows go",
 }

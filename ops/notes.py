@@ -1,4 +1,4 @@
-"""What the functions have noted lately that a person should know of, from their logs."""
+"""The warnings and errors that the functions have logged lately."""
 
 import json
 import time
@@ -11,19 +11,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
 
-TROUBLE = (
-    "a message could not be set aside",
-    "accounts cannot be asked for",
-    "ambiguous: sent again although Treasure Data may have it",
-    "breaker could not be written",
-    "breaker opened",
-    "held",
-    "redrive could not go on",
-    "rows that were planned are not on the shard",
-    "set aside, but not in the ledger",
-    "the stream could not be searched",
-)
-"""Messages that tell of trouble, though their lines are information; what is a warning or an error does so anyway."""
 SERVICES = {
     "IngestFunction": "ingest",
     "WorkerFunction": "worker",
@@ -40,12 +27,12 @@ _ENDED_ILL = ("timeout", "error", "failure")
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line of a function's log.
+    """A warning or an error in a function's log.
 
     Attributes:
         function: which one, as `worker`.
         at: when, as ISO 8601 in UTC.
-        what: it is about.
+        what: happened.
         why: the reason or error that it gives; empty without one.
     """
 
@@ -56,7 +43,7 @@ class Note:
 
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
-    """Return what the functions have noted, the oldest first, and which logs could not be read, each with the cause.
+    """Return warnings and errors, the oldest first, and which logs could not be read, each with the cause.
 
     Args:
         stack: whose.
@@ -89,13 +76,12 @@ def _local(stack: Stack, function: str) -> Iterator[str]:
 
 def _deployed(stack: Stack, function: str, since: float) -> Iterator[str]:
     settings = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs[function])
-    messages = [f'($.message = "{message}")' for message in TROUBLE if function != "IngestFunction"]
     levels = [f'($.level = "{level}")' for level in _LEVELS]
     ends = [f'($.record.status = "{status}")' for status in _ENDED_ILL]
     request: dict[str, Any] = {
         "logGroupName": settings["LoggingConfig"]["LogGroup"],
         "startTime": int(since * 1000),
-        "filterPattern": f"{{ {' || '.join([*messages, *levels, *ends])} }}",
+        "filterPattern": f"{{ {' || '.join([*levels, *ends])} }}",
     }
     logs = stack.client("logs")
     for _ in range(_PAGES):
@@ -108,7 +94,7 @@ def _deployed(stack: Stack, function: str, since: float) -> Iterator[str]:
 
 
 def _note(service: str, line: str) -> Note | None:
-    """Return what a line says; None where it tells of no trouble."""
+    """Return what a line says; None unless it is a warning, an error, or a report of an invocation that ended badly."""
     try:
         said = json.loads(line)
     except ValueError:
@@ -121,12 +107,17 @@ def _note(service: str, line: str) -> Note | None:
     at = str(said.get("timestamp") or said.get("time") or "?")[:19].replace(" ", "T")
     if status in _ENDED_ILL:  # Lambda's own word on an invocation
         return Note(service, at, f"an invocation ended with {status}", str(record.get("errorType") or ""))
-    message = said.get("message")
-    if message not in TROUBLE and said.get("level") not in _LEVELS:
+    if said.get("level") not in _LEVELS:
         return None
-    why = said.get("reason") or said.get("error") or said.get("code")
-    if said.get("errorType"):
+    if said.get("errorType"):  # an exception that Lambda caught
         return Note(service, at, str(said["errorType"]), str(said.get("errorMessage", "")))
-    return Note(
-        service, at, str(message), ": ".join(str(part) for part in (said.get("database"), why) if part)
-    )
+    why = said.get("reason") or said.get("error") or _exception(said) or said.get("code")
+    parts = (said.get("database"), why)
+    return Note(service, at, str(said.get("message")), ": ".join(str(part) for part in parts if part))
+
+
+def _exception(said: dict[str, Any]) -> str:
+    """Return the type of the exception that a line reports, and where it was raised; empty where there is none."""
+    frames = said.get("frames")
+    places = frames[-1:] if isinstance(frames, list) else []
+    return " at ".join(str(part) for part in (said.get("exception_name"), *places) if part)

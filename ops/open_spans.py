@@ -1,43 +1,38 @@
-"""Spans that were planned long ago and are not settled: what a replay left that was broken off, or what is held for long."""
+"""Spans that have been open for long: an interrupted replay left them, or the worker holds them."""
 
-import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
+from ops.accounting import by_group
 from shared.clock import Clock
-from worker.forced import FORCED
+from worker.delivery import State
+from worker.forced_replay import ForcedReplay
+from worker.ledger import Ledger, Place
 from worker.record import sequence_number
-from worker.span import Span, State
+from worker.span import Span
 
 LEFT_SECONDS = 900.0
-"""A span that is open for longer is no longer being worked on: several invocations have ended since."""
+"""A span that has been open for longer is not being worked on: several invocations have ended since."""
 MOST = 100
-"""More are not listed."""
-
-_CHAIN = re.compile(
-    rf"(?P<root>.+?@\d+#(?P<shard>[^#]+))(?:{FORCED}(?P<tag>[^/]+)/(?P<account>[^/]+)/(?P<table>[^/#]+))?(?:#.*)?"
-)
+"""At most this many are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSpan:
-    """A span that is not settled.
+    """An open span.
 
     Attributes:
-        root: the chain of its shard.
         shard: its shard.
         planned_at: UNIX seconds.
-        rows: that are neither delivered nor set aside.
+        rows: pending rows.
         first: sequence number of its first record.
         last: sequence number of its last record.
-        tag: of the forced replay that planned it; empty for any other.
-        account: that the forced replay concerns alone, or empty.
+        tag: of the forced replay that planned it; empty for any other span.
+        account: the only account that the forced replay concerns, or empty.
         table: likewise.
     """
 
-    root: str
     shard: str
     planned_at: float
     rows: int
@@ -48,26 +43,16 @@ class OpenSpan:
     table: str = ""
 
     @classmethod
-    def of(cls, span: Span) -> "OpenSpan | None":
-        """Return what is to be known of a span; None where its chain is no shard's."""
-        named = _CHAIN.fullmatch(span.chain)
-        if named is None:
-            return None
-        settled = sum(
-            entry.rows
-            for entry in span.chunks.values()
-            if entry.state is not State.PENDING and not entry.split
-        )
+    def of(cls, span: Span) -> "OpenSpan":
+        """Return what there is to know of a span."""
+        replay = ForcedReplay.parse(span.chain.replay) if span.chain.is_forced else None
         return cls(
-            named["root"],
-            named["shard"],
+            span.chain.shard,
             span.planned_at / 1000,
-            sum(span.counts.values()) - settled,
+            sum(states[State.PENDING] for states in by_group(span).values()),
             sequence_number(span.first),
             sequence_number(span.last),
-            named["tag"] or "",
-            (named["account"] or "").replace("*", ""),
-            (named["table"] or "").replace("*", ""),
+            *(() if replay is None else (replay.tag, replay.account or "", replay.table or "")),
         )
 
     def command(self, option: str) -> str:
@@ -87,44 +72,32 @@ class OpenSpan:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Open spans, the oldest first; `is_complete` tells whether the whole ledger was looked through."""
+    """Open spans, the oldest first; `is_complete` tells whether the whole ledger was searched."""
 
     spans: tuple[OpenSpan, ...] = ()
     is_complete: bool = True
 
 
-def find(
-    dynamodb: Any, table: str, clock: Clock, *, seconds: float, beside: Collection[tuple[str, str]] = ()
-) -> Found:
-    """Look the ledger through for spans that have been open for long; one read unit per 8 KB.
+def find(ledger: Ledger, clock: Clock, *, seconds: float, beside: Collection[Place] = ()) -> Found:
+    """Search the ledger for spans that have been open for long; one read unit per 8 KB.
 
     Args:
-        dynamodb: a boto3-shaped client.
-        table: the ledger's.
+        ledger: the ledger.
         clock: tells the time.
-        seconds: for how long, at most.
-        beside: chain and `after` of those that are known already.
+        seconds: for how long to search, at most.
+        beside: where spans are that are known already.
 
     Raises:
-        ClientError: DynamoDB refuses.
-        BotoCoreError: it cannot be reached.
+        LedgerUnavailableError: the ledger cannot be reached.
     """
     now = clock.now()
-    request: dict[str, Any] = {
-        "FilterExpression": "st = :open AND #at < :before",
-        "ExpressionAttributeNames": {"#at": "at"},
-        "ExpressionAttributeValues": {
-            ":open": {"S": "open"},
-            ":before": {"N": str(round((now - LEFT_SECONDS) * 1000))},
-        },
-    }
     found: list[OpenSpan] = []
-    while True:
-        page = dynamodb.scan(TableName=table, **request)
-        for item in page["Items"]:
-            if "g" in item and (item["pk"]["S"], item["sk"]["S"]) not in beside:  # a breaker is open too
-                found += filter(None, [OpenSpan.of(Span.from_item(item))])
-        is_complete = "LastEvaluatedKey" not in page
-        if is_complete or len(found) >= MOST or clock.now() - now >= seconds:
-            return Found(tuple(sorted(found, key=lambda span: span.planned_at)[:MOST]), is_complete)
-        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    is_enough = is_complete = False
+    for page in ledger.open_spans(now - LEFT_SECONDS):
+        if is_enough:
+            break
+        found += [OpenSpan.of(span) for span in page if Place(span.chain, span.after) not in beside]
+        is_enough = len(found) >= MOST or clock.now() - now >= seconds
+    else:
+        is_complete = True
+    return Found(tuple(sorted(found, key=lambda span: span.planned_at)[:MOST]), is_complete)

@@ -1,4 +1,4 @@
-"""`sluice record`: real records of the stream as a file with a Kinesis event, for `sam local invoke` and for tests."""
+"""`sluice record`: saves records of the stream as a Kinesis event, for `sam local invoke` and for tests."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from ops.stream import EVENT_BYTES, Border, Read, Stream, member, size
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
+from shared.errors import EnvelopeError
 
 _PERSONAL = (
     "td_ip",
@@ -33,31 +34,36 @@ _SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
 
 @click.command("record")
 @works_on_stack
-@click.option("--shard", metavar="ID", help="The shard; by default the first.")
+@click.option("--shard", metavar="ID", help="Shard to read. Default: the first.")
 @click.option(
     "--from",
     "start",
     type=PLACE,
     default=Border(),
-    help="Time or sequence number; by default the oldest record.",
+    help="Start time or sequence number. Default: the oldest record.",
 )
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many records."
+    "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of records."
 )
 @click.option(
-    "-o", "--output", "file", type=click.Path(path_type=Path), required=True, help="Where to write the event."
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write the event to.",
 )
 @click.option(
     "--scrub",
     is_flag=True,
-    help="Replace personal data: addresses, visitors' ids, and the like; the same by the same.",
+    help="Replace personal data such as addresses and visitor ids. Equal values get equal replacements.",
 )
 @screen.json_option
 def command(
     stack: Stack, *, shard: str | None, start: Border, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
-    """Write records of the stream to a file, as an event for `sam local invoke` and for tests."""
-    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], SystemClock())
+    """Save records of the stream to a file, as an event for `sam local invoke` and for tests."""
+    stream = Stream(stack.shards(), SystemClock())
     stream.check(start)
     shard = stream.shards(shard)[0]
     found = list(islice(chain.from_iterable(stream.read(shard, start, Border())), count))
@@ -86,7 +92,7 @@ def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]
         total += size(record)
         if members and total > EVENT_BYTES:
             break
-        kept = record | {"Data": scrubbed(record["Data"])} if scrubs else record
+        kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
         members.append(member(kept, shard, _SOURCE, "us-east-1"))
     return {"Records": members}
 
@@ -98,11 +104,11 @@ def scrubbed(data: bytes) -> bytes:
     """
     try:
         found = envelope.decode(data)
-    except envelope.EnvelopeError:
+    except EnvelopeError:
         return b"?" * len(data)
     tables = tuple(TableRows(one.table, one.count, _scrub_rows(one.rows)) for one in found.tables)
     return Envelope(
-        found.account, found.key_id, found.received_at, found.request_id, found.attempt, tables
+        found.account, found.key_id, found.received_at, found.request_id, found.claim, tables
     ).encode()
 
 

@@ -1,20 +1,22 @@
-"""`sluice redrive`: what is set aside goes out and disappears once it is delivered; what fails again stays."""
+"""`sluice redrive`: sends what is set aside. What is delivered is removed from there; what fails again stays."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from ops import screen
-from ops.edit import Letter, letters_of
-from ops.edit import edit as edit_letters
+from ops import edit, screen
 from ops.failure import UNFINISHED, Failure
 from ops.moment import MOMENT
-from ops.set_aside import KINDS, NAMES, Header, aside, headers, listed
+from ops.set_aside import KINDS, NAMES, SetAsideChunk, chunks
 from ops.stack import Stack, works_on_stack
-from worker.aside import SetAside
-from worker.span import Kind
+from worker.delivery import State
+from worker.selection import Selection
+
+_DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead")}
+"""Kinds that a person can decide about."""
+_OUTCOMES = ("delivered", "kept", "dead", "dropped")
 
 
 @click.command("redrive")
@@ -24,21 +26,29 @@ from worker.span import Kind
     "names",
     type=click.Choice(list(KINDS)),
     multiple=True,
-    help="By default parked and doubt; may be repeated.",
+    help="Kind of set-aside rows; may be repeated. Default: parked and doubt; dead with --edit; doubt with --send or --drop.",
 )
-@click.option("--account", help="Only this account's.")
-@click.option("--table", help="Only this table's.")
-@click.option("--reason", help="Only what is set aside for this reason, as `sluice status` shows it.")
-@click.option("--since", type=MOMENT, help="Only what was set aside since then.")
+@click.option("--account", help="Only rows of this account.")
+@click.option("--table", help="Only rows of this table.")
+@click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
+@click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
 @click.option(
     "--send",
     "decision",
     flag_value="send",
-    help="Send what is in doubt, though Treasure Data may have it.",
+    help="Send rows in doubt even though Treasure Data may already have them.",
 )
-@click.option("--drop", "decision", flag_value="drop", help="Forget what is in doubt: Treasure Data has it.")
 @click.option(
-    "--edit", is_flag=True, help="Open the rows of dead letters in $EDITOR, and send what was changed."
+    "--drop",
+    "decision",
+    flag_value="drop",
+    help="Give up rows in doubt that Treasure Data has, or, with --kind dead, dead letters that nobody needs.",
+)
+@click.option(
+    "--edit",
+    "edits",
+    is_flag=True,
+    help="Open the rows of dead letters in $EDITOR, and send the changed ones.",
 )
 @screen.dry_run_option
 @screen.yes_option
@@ -54,113 +64,105 @@ def command(
     reason: str | None,
     since: float | None,
     decision: str | None,
-    edit: bool,
+    edits: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Send what is set aside; it disappears once it is delivered, and what fails again stays.
+    """Send what is set aside. Delivered rows are removed from there; what fails again stays.
 
-    Where Treasure Data cannot be asked about rows in doubt, --send or --drop decides. With --edit the rows of dead letters
-    are opened in an editor; what was changed is checked and sent, and the original rows are kept until it is delivered.
+    If Treasure Data cannot be queried for rows in doubt, decide with --send or --drop. --edit opens the rows of dead letters in
+    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered.
     """
-    kinds = _kinds(names, decision, edits=edit, as_json=as_json)
+    states = _states(names, decision, edits=edits, as_json=as_json)
+    selection = Selection(states, account, table, reason, since)
     selected: Counter[tuple[str, str, str]] = Counter()
-    opened: list[Header] = []
-    for header in headers(stack, listed(stack, kinds, account, table)):
-        if header.may_be(reason, since):
-            selected[NAMES[header.listed.kind], header.listed.account, header.reason] += header.listed.rows
-            opened += [header] if edit else []
+    opened: list[SetAsideChunk] = []
+    for chunk in chunks(stack.ledger(), selection):
+        selected[NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += chunk.entry.rows
+        opened += [chunk] if edits else []
     if not as_json:
-        count = screen.plural(sum(selected.values()), "row")
-        screen.say(
-            f"{count} set aside." if selected else "Nothing of this is set aside: there is nothing to send."
-        )
+        count = screen.plural(selected.total(), "row")
+        screen.say(f"{count} set aside." if selected else "Nothing that matches is set aside.")
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],
         )
     if dry_run or not selected:
         if as_json:
-            screen.show_json({"selected": sum(selected.values()), "delivered": 0, "kept": 0, "dead": 0})
+            screen.show_json({"selected": selected.total(), **dict.fromkeys(_OUTCOMES, 0)})
         return
-    if edit:
-        ctx.exit(_edit(stack, letters_of(_chunks(stack, opened, reason, since)), yes=yes))
+    if edits:
+        ctx.exit(_edit(stack, opened, yes=yes))
     if decision == "drop":
-        screen.confirm("They will be gone from here. Does Treasure Data have them?", yes=yes or as_json)
-    event: dict[str, Any] = {"kinds": list(kinds)}
+        screen.confirm(
+            f"Sluice will give up {screen.plural(selected.total(), 'row')} and delete its copies. Are you sure?",
+            yes=yes or as_json,
+        )
+    event: dict[str, Any] = {"kinds": [state.value for state in states]}
     wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
     event |= {name: value for name, value in wanted.items() if value is not None}
     totals = _send(stack, event, hidden=as_json)
     if as_json:
-        screen.show_json({"selected": sum(selected.values()), **totals})
+        screen.show_json({"selected": selected.total(), **totals})
         ctx.exit(_code(totals))
     ctx.exit(_report(stack, totals))
 
 
-def _kinds(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[Kind, ...]:
-    """Return what is redriven.
+def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:
+    """Return the states of what is redriven.
 
     Raises:
         click.UsageError: the options do not go together.
     """
     if edits and (decision is not None or as_json or any(name != "dead" for name in names)):
         raise click.UsageError(
-            "--edit is for dead letters and a person: leave other kinds, --send, --drop and --json out"
+            "--edit is for dead letters and a person: it does not go with other kinds, --send, --drop or --json"
         )
-    if decision is not None and "dead" in names:
-        raise click.UsageError(
-            f"--{decision} decides about rows in doubt, and dead letters are not: leave --kind dead out"
-        )
+    if decision is not None:
+        allowed = _DECIDED[decision]
+        if not set(names) <= set(allowed):
+            raise click.UsageError(f"--{decision} goes only with --kind {' and --kind '.join(allowed)}")
+        names = names or allowed[:1]
     return tuple(KINDS[name] for name in names or (("dead",) if edits else ("parked", "doubt")))
 
 
-def _report(stack: Stack, totals: dict[str, int]) -> int:
+def _report(stack: Stack, totals: Mapping[str, int]) -> int:
+    dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
     screen.say(
-        f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, {totals['dead']:,} dead letters now."
+        f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
+        f"{totals['dead']:,} new dead letters{dropped}."
     )
     if totals["kept"]:
-        screen.say(f"`sluice status {stack.option}` says why they are kept.")
+        screen.say(f"`sluice status {stack.option}` shows why rows are kept.")
+    elif not totals["complete"]:
+        screen.say("Not everything was tried. Run the command again.")
     return _code(totals)
 
 
-def _code(totals: dict[str, int]) -> int:
-    return UNFINISHED if totals["kept"] or totals["dead"] else 0
+def _code(totals: Mapping[str, int]) -> int:
+    return UNFINISHED if totals["kept"] or totals["dead"] or not totals["complete"] else 0
 
 
-def _chunks(
-    stack: Stack, opened: Iterable[Header], reason: str | None, since: float | None
-) -> Iterator[SetAside]:
-    """Yield what stands in objects, where it is what was asked for."""
-    bucket = aside(stack)
-    for header in opened:
-        chunk = bucket.get(header.listed.name)
-        if chunk is not None:
-            known = Header(header.listed, chunk.reason, chunk.database, chunk.set_aside_at)
-            if known.may_be(reason, since):
-                yield chunk
-
-
-def _edit(stack: Stack, letters: list[Letter], *, yes: bool) -> int:
-    """Have a person edit dead letters and send those that were changed; return the exit code."""
+def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
+    """Let a person edit dead letters, and send those that were changed; return the exit code."""
+    letters = edit.letters_of(opened, stack.set_aside_store())
     if not letters:
-        raise Failure(
-            "none of these holds rows that could be edited: what never became rows stays as it came"
-        )
-    edited = edit_letters(letters, _editor, _again)
+        raise Failure("none of these dead letters has rows to edit: they never became rows")
+    edited = edit.edit(letters, _editor, _again)
     if not edited:
         screen.say("Nothing was changed, and nothing is sent.")
         return 0
     screen.confirm(f"Send {screen.plural(sum(one.rows for one in edited), 'row')}?", yes=yes)
-    totals = Counter(delivered=0, kept=0, dead=0)
+    totals = Counter(dict.fromkeys(_OUTCOMES, 0))
     for one in edited:
         report = stack.invoke("RedriveFunction", one.event)
         if "error" in report:
-            click.echo(f"{one.name}: {report['message']}", err=True)
+            click.echo(f"{one.title}: {report['message']}", err=True)
             totals["kept"] += one.rows
         else:
-            totals.update({name: report[name] for name in ("delivered", "kept", "dead")})
-    return _report(stack, dict(totals))
+            totals.update({name: report[name] for name in _OUTCOMES})
+    return _report(stack, totals | {"complete": True})
 
 
 def _editor(text: str) -> str | None:
@@ -172,17 +174,18 @@ def _again(mistake: str) -> bool:
     return click.confirm("Edit again?", default=True, err=True)
 
 
-def _send(stack: Stack, event: dict[str, Any], *, hidden: bool) -> dict[str, int]:
-    """Invoke the redrive until everything had its turn, or nothing moves any more."""
-    totals = {"delivered": 0, "kept": 0, "dead": 0}
+def _send(stack: Stack, event: Mapping[str, Any], *, hidden: bool) -> dict[str, int]:
+    """Invoke the redrive until everything had its turn, or nothing moves any more.
+
+    What one run keeps is selected again by the next one; everything else adds up.
+    """
+    totals = dict.fromkeys(_OUTCOMES, 0)
     with screen.console(stderr=True).status("sending") as status:
         if hidden:
             status.stop()
         while True:
             report = stack.invoke("RedriveFunction", event)
-            totals["delivered"] += report["delivered"]
-            totals["dead"] += report["dead"]
-            totals["kept"] = report["kept"]
+            totals = {name: totals[name] + report[name] for name in _OUTCOMES} | {"kept": report["kept"]}
             status.update(f"sending: {totals['delivered']:,} rows delivered")
-            if report["complete"] or not report["delivered"] + report["dead"]:
-                return totals
+            if report["complete"] or not report["delivered"] + report["dead"] + report["dropped"]:
+                return totals | {"complete": report["complete"]}

@@ -1,12 +1,12 @@
-"""`sluice replay`: reads a stretch of the stream again and hands it to the worker.
+"""`sluice replay`: reads a range of the stream again and passes it to the worker.
 
-The ledger decides what is sent: what it has as delivered is passed over, what the mapping has skipped is delivered.
-With --force rows go out again that Treasure Data has lost, once per tag.
+The ledger decides what is sent: delivered rows are skipped, rows that the event source skipped are delivered. With --force,
+rows that Treasure Data has lost are sent again, once per tag.
 """
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +15,16 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ops import doubling, screen
-from ops.failure import INTERRUPTED, UNFINISHED
+from ops import screen
+from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
-from ops.set_aside import aside
+from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, Stream, arrival, batches, member
 from shared.clock import Clock, SystemClock
-from worker.forced import Forced, InvalidReplayError
+from shared.errors import InvalidReplayError, SluiceError
+from worker.forced_replay import ForcedReplay
+from worker.selection import Selection
 
 PATIENCE_SECONDS = 300.0
 """For how long a worker that holds is asked again."""
@@ -33,7 +35,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class HoldsError(Exception):
+class HoldsError(SluiceError):
     """The worker holds, and has done so for too long."""
 
 
@@ -49,7 +51,7 @@ class Stretch:
 
     start: Border
     end: Border
-    forced: Forced | None = None
+    forced: ForcedReplay | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class Replay:
         self,
         shard: str,
         batch: list[Read],
-        forced: Forced | None,
+        forced: ForcedReplay | None,
         progress: Progressing,
         settled: Callable[[Progressing], None],
     ) -> None:
@@ -177,22 +179,23 @@ PLACE = _Place()
     "start",
     type=PLACE,
     default=Border(),
-    help="Time or sequence number; by default the oldest record.",
+    help="Start time or sequence number. Default: the oldest record.",
 )
 @click.option(
     "--to",
     "end",
     type=PLACE,
     default=Border(),
-    help="Time (exclusive) or sequence number (inclusive); by default now.",
+    help="End time (exclusive) or sequence number (inclusive). Default: now.",
 )
-@click.option("--shard", "only", metavar="ID", help="Only this shard; needed with sequence numbers.")
-@click.option("--force", is_flag=True, help="Send again what the ledger has as delivered.")
+@click.option("--shard", "only", metavar="ID", help="Only this shard. Required with sequence numbers.")
+@click.option("--force", is_flag=True, help="Send rows again even if the ledger says they are delivered.")
 @click.option(
-    "--tag", help="Name a forced replay: no row is sent twice under one tag. By default made of the borders."
+    "--tag",
+    help="Name of a forced replay. No row is sent twice under one tag. Default: derived from --from and --to.",
 )
-@click.option("--account", help="With --force: only this account's rows.")
-@click.option("--table", help="With --force: only this table's rows.")
+@click.option("--account", help="With --force: only rows of this account.")
+@click.option("--table", help="With --force: only rows of this table.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -212,11 +215,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Read a stretch of the stream again and hand it to the worker.
+    """Read a range of the stream again and pass it to the worker.
 
-    The ledger decides what is sent: what it has as delivered is passed over, what was skipped is delivered. So it may be
-    run twice, beside the live worker, and over too wide a range. With --force rows go out again that Treasure Data has
-    lost, once per tag.
+    The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. It is safe to run twice, next to
+    the live worker, or over too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
         raise click.UsageError("a sequence number says nothing without its shard: give --shard")
@@ -226,7 +228,7 @@ def command(
         )
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
-    stream = Stream(stack.client("kinesis"), stack.outputs["StreamName"], clock)
+    stream = Stream(stack.shards(), clock)
     stream.check(start)
     shards = stream.shards(only)
     stretch = Stretch(start, end, forced)
@@ -240,14 +242,35 @@ def command(
         screen.confirm(
             "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
         )
-        # What is not delivered yet is not lost: it must come by the shard's own chain, and by that alone.
+        # What is not delivered yet is not lost: the worker holds a forced replay until the shard's own chain has it.
         stretch = Stretch(start, _past(end, clock.now()), forced)
         plain = Stretch(start, stretch.end)
         code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
         if code:
             ctx.exit(code)
-        doubling.refuse(aside(stack), shards, (stretch.start, stretch.end), forced, stack.option)
+        _check_set_aside(stack, shards, forced)
     ctx.exit(run(replay, stack, shards, stretch, as_json=as_json))
+
+
+def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
+    """Refuse a forced replay while rows that it may concern are parked or in doubt.
+
+    Of a span's table of which rows are set aside it sends nothing, and under its tag it never will.
+
+    Raises:
+        Failure: some are.
+    """
+    waiting = sum(
+        one.entry.rows
+        for one in chunks(stack.ledger(), Selection(account=forced.account, table=forced.table))
+        if one.span.chain.shard in shards and not one.span.chain.is_forced
+    )
+    if waiting:
+        raise Failure(
+            f"{screen.plural(waiting, 'row')} of this {'is' if waiting == 1 else 'are'} set aside, and the replay would leave out "
+            f"others that were planned with {'it' if waiting == 1 else 'them'}: send them first, `sluice redrive {stack.option}`, "
+            "or narrow the replay with --account and --table"
+        )
 
 
 def _past(end: Border, now: float) -> Border:
@@ -257,7 +280,9 @@ def _past(end: Border, now: float) -> Border:
     return Border(at=int(now * 1000) / 1000)
 
 
-def _forced(start: Border, end: Border, tag: str | None, account: str | None, table: str | None) -> Forced:
+def _forced(
+    start: Border, end: Border, tag: str | None, account: str | None, table: str | None
+) -> ForcedReplay:
     if tag is None:
         if not (start.is_fixed and end.is_fixed):
             raise click.UsageError(
@@ -266,7 +291,7 @@ def _forced(start: Border, end: Border, tag: str | None, account: str | None, ta
             )
         tag = hashlib.sha256(repr((start.at, start.number, end.at, end.number)).encode()).hexdigest()[:12]
     try:
-        return Forced(tag, account, table)
+        return ForcedReplay(tag, account, table)
     except InvalidReplayError as error:
         raise click.UsageError(str(error)) from error
 

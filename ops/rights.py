@@ -11,12 +11,13 @@ _ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
 _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:GetShardIterator")
 _RECORDS = (*_READ, "kinesis:GetRecords")
-_ASIDE = ("s3:ListBucket AsideBucket", "s3:GetObject AsideBucket")
+_ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
 _STATUS = (
     *_RECORDS,
     *_ASIDE,
     "dynamodb:Query",
     "dynamodb:Scan",
+    "s3:ListBucket AsideBucket",
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
@@ -47,7 +48,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     ),
     "keys verify": _SIGNED,
     "record": _RECORDS,
-    "redrive": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
+    "redrive": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket", "lambda:InvokeFunction RedriveFunction"),
     "replay": (*_RECORDS, *_ASIDE, "lambda:InvokeFunction WorkerFunction"),
     "sdk publish": (
         *_FIND,
@@ -57,7 +58,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     ),
     "status": _STATUS,
 }
-"""By command the actions, as IAM names them, and where a stack has several such resources the output that names it."""
+"""By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""
 
 UNASKED = {"s3:ListBucket SdkBucket"}
 """Rights to what no command calls: without it S3 does not tell an object that is not there from one that may not be seen."""
@@ -75,6 +76,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 _PLACES = {
     "cloudformation": "arn:aws:cloudformation:*:*:stack/STACK/*",
     "dynamodb": "arn:aws:dynamodb:*:*:table/<LedgerTable>",
+    "dynamodb:Query worklist": "arn:aws:dynamodb:*:*:table/<LedgerTable>/index/worklist",
     "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
     "lambda": "arn:aws:lambda:*:*:function:STACK-*",
     "logs": "arn:aws:logs:*:*:log-group:STACK-*",
@@ -93,7 +95,7 @@ def policy(commands: Iterable[str]) -> dict[str, Any]:
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:
         action, _, output = right.partition(" ")
-        place = _PLACES.get(action) or _PLACES[action.partition(":")[0]]
+        place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         places.setdefault(place.format(output), set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}

@@ -12,7 +12,7 @@ from rich.table import Table
 _WIDEST = 500  # a table is never cut: it is what people have asked for
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -84,4 +84,6 @@ def short(number: float) -> str:
     return f"{number:.3g}"
 
 
-yes_option: Callable[..., Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes_option: Callable[..., Any] = click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
+)

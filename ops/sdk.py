@@ -1,4 +1,4 @@
-"""`sluice sdk`: the browser SDK's scripts, brought to where the stack hosts them."""
+"""`sluice sdk`: publishes the browser SDK's scripts to the stack's bucket."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def _standing(s3: Any, bucket: str, key: str) -> bytes | None:
 
 @click.group("sdk")
 def group() -> None:
-    """Publish the browser SDK's scripts."""
+    """Publish the browser SDK."""
 
 
 @group.command("publish")
@@ -99,14 +99,14 @@ def group() -> None:
     "--folder",
     type=click.Path(path_type=Path),
     default=browser_sdk.FOLDER,
-    help="Where the built SDK is; by default where `make sdk` puts it.",
+    help="Folder with the built SDK. Default: where `make sdk` puts it.",
 )
 @screen.dry_run_option
 @screen.json_option
 def publish_command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None:
-    """Put the built browser SDK into the stack's bucket, and print what a page carries.
+    """Publish the built browser SDK to the stack's bucket, and print the snippet for pages.
 
-    A version that is published never changes; under `latest` and in the snippet the newest one stands.
+    A published version never changes. `latest` and the snippet refer to the newest version.
     """
     if stack.is_local:
         raise click.UsageError("the local site serves sdk/dist as it is: there is nothing to publish")

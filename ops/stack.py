@@ -14,6 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
+from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
+from worker.ledger import Ledger
+from worker.set_aside import SetAsideStore
+from worker.shards import Shards
 
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
@@ -64,6 +69,24 @@ class Stack:
             connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3}
         )
         return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # not a literal
+
+    def ledger(self) -> Ledger:
+        """Return the ledger."""
+        return Ledger(
+            self.client("dynamodb"),
+            self.outputs["LedgerTable"],
+            clock=SystemClock(),
+            entropy=os.urandom,
+            telemetry=NullTelemetry(),
+        )
+
+    def shards(self) -> Shards:
+        """Return the stream."""
+        return Shards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
+
+    def set_aside_store(self) -> SetAsideStore:
+        """Return the bucket of set-aside chunks."""
+        return SetAsideStore(self.client("s3"), self.outputs["AsideBucket"])
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names and return its answer.
@@ -178,13 +201,17 @@ def local() -> Stack:
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack, and the stack as its first argument."""
 
+    @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
     @click.option(
-        "--local", "is_local", is_flag=True, help="The local stack, which `sluice local` keeps running."
+        "--stack",
+        "name",
+        envvar="SLUICE_STACK",
+        metavar="NAME",
+        help="Use the deployed stack with this name.",
     )
     @click.option(
-        "--stack", "name", envvar="SLUICE_STACK", metavar="NAME", help="The deployed stack of this name."
+        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
     )
-    @click.option("--region", metavar="REGION", help="Its AWS region; by default that of your AWS profile.")
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if is_local:

@@ -1,8 +1,8 @@
-"""`sluice status`: one line that says how it is, then what it rests on."""
+"""`sluice status`: a one-line summary, then the details behind it."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,23 +13,33 @@ from rich.text import Text
 from ops import screen
 from ops.accounting import Balance, Rows
 from ops.failure import UNFINISHED
-from ops.look import Look, State
+from ops.look import Look, StackState
 from ops.moment import MOMENT
 from ops.notes import Note
-from ops.set_aside import NAMES
+from ops.set_aside import KINDS
 from ops.stack import Stack, works_on_stack
-from worker.span import Kind
+from worker.delivery import State
 
 _WATCH_SECONDS = 5.0
 _ERRORS = 10
+_COLUMNS = {
+    "delivered": State.DELIVERED,
+    **KINDS,
+    "in flight": State.PENDING,
+    "dropped": State.DROPPED,
+    "missing": State.MISSING,
+}
+_RARE = (State.DROPPED, State.MISSING)  # shown where there are any
 
 
 @click.command("status")
 @works_on_stack
-@click.option("--since", type=MOMENT, help="Reconcile what was planned since then, by account and table.")
-@click.option("--until", type=MOMENT, help="Reconcile only what was planned before.")
-@click.option("--all", "everything", is_flag=True, help="Reconcile all that the ledger remembers.")
-@click.option("--watch", is_flag=True, help="Look again every five seconds until Ctrl-C.")
+@click.option(
+    "--since", type=MOMENT, help="Also reconcile rows planned since this time, by account and table."
+)
+@click.option("--until", type=MOMENT, help="Reconcile only rows planned before this time.")
+@click.option("--all", "everything", is_flag=True, help="Also reconcile everything in the ledger.")
+@click.option("--watch", is_flag=True, help="Refresh every five seconds until Ctrl-C.")
 @screen.json_option
 @click.pass_context
 def command(
@@ -42,9 +52,9 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Say how the stack is: backlog, rate, what is set aside and why, open spans, sick databases, last errors.
+    """Show the state of a stack: backlog, rate, set-aside rows, open spans, failing databases, recent errors.
 
-    With --since or --all also the reconciliation: received = delivered + set aside + in flight. That reads the whole ledger.
+    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger.
     """
     look = Look(stack)
     balanced = everything or since is not None or until is not None
@@ -75,14 +85,16 @@ def _watch(look: Look, option: str, since: float | None, until: float | None, *,
             time.sleep(_WATCH_SECONDS)
 
 
-def _show(state: State, option: str) -> None:
+def _show(state: StackState, option: str) -> None:
     for title, columns, rows in _tables(state, option):
         if rows:
             screen.say(f"\n{title}")
             screen.show_table(columns, rows)
 
 
-def _tables(state: State, option: str) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+def _tables(
+    state: StackState, option: str
+) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
     yield (
         f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows in open spans", "rows/s"),
@@ -98,7 +110,7 @@ def _tables(state: State, option: str) -> Iterator[tuple[str, tuple[str, ...], l
         ],
     )
     yield (
-        "Set aside",
+        "Set aside" if state.aside_is_complete else "Set aside, as far as it was counted",
         ("kind", "account", "reason", "rows"),
         [(*place, rows) for place, rows in sorted(state.aside.items())],
     )
@@ -118,23 +130,7 @@ def _tables(state: State, option: str) -> Iterator[tuple[str, tuple[str, ...], l
     yield "Last errors, of one hour", ("function", "times", "last", "what", "why"), _errors(state.notes)
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.balance is not None:
-        columns = (
-            "account",
-            "table",
-            "received",
-            "delivered",
-            "parked",
-            "doubt",
-            "dead",
-            "in flight",
-            "adds up",
-        )
-        yield "Reconciliation in rows", columns, _balanced(state.balance)
-        yield (
-            "Sent again by forced replays",
-            columns,
-            [_line(account, table, rows) for (account, table), rows in sorted(state.balance.forced.items())],
-        )
+        yield from _balanced(state.balance)
 
 
 def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
@@ -145,25 +141,26 @@ def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
     return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
 
 
-def _balanced(balance: Balance) -> list[tuple[object, ...]]:
-    lines = [_line(account, table, rows) for (account, table), rows in sorted(balance.tables.items())]
-    return [*lines, _line("all", "", balance.total)]
+def _balanced(balance: Balance) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+    found = (*balance.tables.values(), *balance.forced.values())
+    columns = {
+        name: state
+        for name, state in _COLUMNS.items()
+        if state not in _RARE or any(rows.states[state] for rows in found)
+    }
+    names = ("account", "table", "received", *columns, "adds up")
+
+    def line(account: str, table: str, rows: Rows) -> tuple[object, ...]:
+        counts = (rows.states[state] for state in columns.values())
+        return (account, table, rows.received, *counts, "yes" if rows.adds_up else "NO")
+
+    lines = [line(*place, rows) for place, rows in sorted(balance.tables.items())]
+    yield "Reconciliation in rows", names, [*lines, line("all", "", balance.total)]
+    again = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
+    yield "Sent again by forced replays", names, again
 
 
-def _line(account: str, table: str, rows: Rows) -> tuple[object, ...]:
-    kinds = (rows.aside[kind] for kind in (Kind.PARKED, Kind.IN_DOUBT, Kind.DEAD_LETTER))
-    return (
-        account,
-        table,
-        rows.received,
-        rows.delivered,
-        *kinds,
-        rows.in_flight,
-        "yes" if rows.adds_up else "NO",
-    )
-
-
-def document(state: State) -> dict[str, Any]:
+def document(state: StackState) -> dict[str, Any]:
     """Return the state as JSON's types."""
     return {
         "healthy": not state.faults,
@@ -176,6 +173,7 @@ def document(state: State) -> dict[str, Any]:
             {"kind": kind, "account": account, "reason": reason, "rows": rows}
             for (kind, account, reason), rows in sorted(state.aside.items())
         ],
+        "aside_is_complete": state.aside_is_complete,
         "held": state.held,
         "open_spans": [asdict(one) for one in state.open.spans],
         "errors": [
@@ -188,25 +186,28 @@ def document(state: State) -> dict[str, Any]:
 
 
 def _balance_document(balance: Balance) -> dict[str, Any]:
-    def rows(tables: Any) -> list[dict[str, Any]]:
+    def documents(tables: Mapping[tuple[str, str], Rows]) -> list[dict[str, Any]]:
         return [
             {
                 "account": account,
                 "table": table,
-                "received": one.received,
-                "delivered": one.delivered,
-                "aside": {NAMES[kind]: one.aside[kind] for kind in Kind},
-                "in_flight": one.in_flight,
-                "adds_up": one.adds_up,
+                "received": rows.received,
+                "delivered": rows.delivered,
+                "aside": {name: rows.states[state] for name, state in KINDS.items()},
+                "in_flight": rows.in_flight,
+                "dropped": rows.states[State.DROPPED],
+                "missing": rows.states[State.MISSING],
+                "unbacked": rows.unbacked,
+                "adds_up": rows.adds_up,
             }
-            for (account, table), one in sorted(tables.items())
+            for (account, table), rows in sorted(tables.items())
         ]
 
     return {
         "adds_up": balance.adds_up,
         "received": balance.total.received,
-        "tables": rows(balance.tables),
-        "forced": rows(balance.forced),
+        "tables": documents(balance.tables),
+        "forced": documents(balance.forced),
         "unread_records": balance.unread.on_stream,
         "spans": balance.spans,
         "open_spans": balance.open_spans,

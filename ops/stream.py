@@ -1,7 +1,7 @@
-"""Stretches of the stream: read shard by shard, and made into events as Lambda hands them to the worker."""
+"""Ranges of the stream: read shard by shard, and turned into events as Lambda passes them to the worker."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,17 @@ from botocore.exceptions import ClientError
 from ops import screen
 from ops.failure import Failure
 from shared.clock import Clock
-from worker.search import SECONDS_BETWEEN_READS, THROTTLED, list_shards
+from shared.errors import ShardUnreadableError
+from worker.record import number
+from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
 """An event's size: below the 6 MB that Lambda takes."""
 EVENT_RECORDS = 10_000
 _MEMBER_BYTES = 700  # what a record's member takes beside its data
-_THROTTLED_SECONDS = 1.0
 _TRIMMED_MARGIN_SECONDS = 60.0
 
-Read = dict[str, Any]
+Read = Mapping[str, Any]
 """A record as GetRecords returns it."""
 
 
@@ -38,115 +39,91 @@ class Border:
         """Tell whether a record stands behind it, as an end: its time is not earlier, its number higher."""
         if self.number is not None:
             return int(record["SequenceNumber"]) > self.number
-        return self.at is not None and _arrival(record) >= self.at
+        return self.at is not None and arrival(record) >= self.at
 
 
 class Stream:
-    """Reads a stream beside its event source mapping.
+    """Reads a stream next to its event source mapping.
 
     Args:
-        kinesis: a boto3-shaped client.
-        name: the stream's.
-        clock: paces the reading.
+        shards: the stream.
+        clock: tells where the stream ends at the beginning of a read, and what has expired.
     """
 
-    def __init__(self, kinesis: Any, name: str, clock: Clock) -> None:
-        self._kinesis = kinesis
-        self._name = name
+    def __init__(self, shards: Shards, clock: Clock) -> None:
+        self._shards = shards
         self._clock = clock
 
     def shards(self, only: str | None = None) -> list[str]:
-        """Return the shards' ids, parents before their children; one alone if that is asked for.
+        """Return the shards' ids, parents before their children; only one if one is named.
 
         Raises:
-            Failure: there is none of that name.
+            Failure: there is no shard of that name.
+            ShardUnreadableError: Kinesis does not answer.
         """
-        found = [shard["ShardId"] for shard in list_shards(self._kinesis, self._name)]
+        found = [shard.shard_id for shard in self._shards.all()]
         if only is None:
             return found
         if only not in found:
             raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
         return [only]
 
-    def trimmed_before(self) -> float:
-        """Return before which time, in UNIX seconds, records have expired; minus infinity while none has."""
-        summary = self._kinesis.describe_stream_summary(StreamName=self._name)["StreamDescriptionSummary"]
-        created: float = summary["StreamCreationTimestamp"].timestamp()
-        oldest: float = self._clock.now() - summary["RetentionPeriodHours"] * 3600
-        return oldest if created < oldest else float("-inf")
-
     def check(self, start: Border) -> None:
-        """Refuse a stretch whose beginning has expired. Where a sequence number has, `read` tells.
+        """Refuse a range whose beginning has expired. If it begins at a sequence number, `read` does so.
 
         Raises:
-            Failure: it has.
+            Failure: it has expired.
+            ShardUnreadableError: Kinesis does not answer.
         """
-        since = self.trimmed_before()
-        if start.at is not None and start.at < since - _TRIMMED_MARGIN_SECONDS:
+        summary = self._shards.summary()
+        oldest = self._clock.now() - summary["RetentionPeriodHours"] * 3600
+        is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
+        if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
             raise Failure(
-                f"the stream keeps records since {screen.utc(int(since) + 1)} only, nothing from {screen.utc(start.at)}: "
-                f"give --from {screen.utc(int(since) + 1)} or later; what is older is in Treasure Data or set aside"
+                f"the stream keeps records since {screen.utc(int(oldest) + 1)} only, nothing from {screen.utc(start.at)}: "
+                f"give --from {screen.utc(int(oldest) + 1)} or later; what is older is in Treasure Data or set aside"
             )
 
     def read(self, shard: str, start: Border, end: Border) -> Iterator[list[Read]]:
-        """Yield a shard's records from one border to another, answer by answer; empty where there were none yet.
+        """Yield a shard's records from one border to another, read by read; empty where a read brought none.
 
         Without an end it goes to the last record that arrived before it began to read.
 
         Raises:
-            Failure: the first record that was asked for has expired.
-            ClientError: as Kinesis has it.
+            Failure: the first record that was asked for has expired, or never was.
+            ShardUnreadableError: Kinesis does not answer.
         """
         began = self._clock.now()
-        iterator = self._iterator(shard, start)
-        first = start.number is not None
-        while iterator is not None:
-            try:
-                answer = self._kinesis.get_records(ShardIterator=iterator, Limit=10_000)
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code not in THROTTLED:
-                    raise
-                self._clock.sleep(_THROTTLED_SECONDS)
-                continue
-            records: list[Read] = answer["Records"]
-            if first and records:
-                self._check_first(shard, start, records[0])
-                first = False
-            inside = [record for record in records if not self._is_behind(record, end, began)]
-            yield inside
-            if len(inside) < len(records) or (not records and answer.get("MillisBehindLatest", 0) == 0):
-                return
-            iterator = answer.get("NextShardIterator")
-            self._clock.sleep(SECONDS_BETWEEN_READS)
+        is_checked = start.number is None
+        position = (
+            Position(moment=start.at) if start.number is None else Position(at=number(str(start.number)))
+        )
+        try:
+            for page in filter(None, self._shards.pages(shard, position)):
+                if page.records and not is_checked:
+                    self._check_first(shard, start, page.records[0])
+                    is_checked = True
+                inside = [record for record in page.records if not self._is_behind(record, end, began)]
+                yield inside
+                if len(inside) < len(page.records) or page.at_tip:
+                    return
+        except ShardUnreadableError as error:
+            if not is_checked and _is_invalid(error):
+                raise Failure(
+                    f"{start.number} is not a sequence number of {shard}, or has expired: give a time with --from"
+                ) from error
+            raise
 
     def _is_behind(self, record: Read, end: Border, began: float) -> bool:
         if end.at is None and end.number is None:
-            return _arrival(record) > began
+            return arrival(record) > began
         return end.is_before(record)
-
-    def _iterator(self, shard: str, start: Border) -> str | None:
-        request: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
-        if start.number is not None:
-            request = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": str(start.number)}
-        elif start.at is not None:
-            request = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": start.at}
-        try:
-            answer = self._kinesis.get_shard_iterator(StreamName=self._name, ShardId=shard, **request)
-        except ClientError as error:
-            if start.number is not None and error.response["Error"]["Code"] == "InvalidArgumentException":
-                raise Failure(
-                    f"{start.number} is no sequence number of {shard}, or has expired: give a time with --from"
-                ) from error
-            raise
-        iterator: str | None = answer["ShardIterator"]
-        return iterator
 
     def _check_first(self, shard: str, start: Border, record: Read) -> None:
         if start.number is not None and int(record["SequenceNumber"]) > start.number:
             raise Failure(
                 f"the record {start.number} of {shard} has expired: the first that is kept is "
-                f"{record['SequenceNumber']}, of {screen.utc(int(_arrival(record)))}; give that with --from"
+                f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}; give that with --from"
             )
 
 
@@ -158,7 +135,7 @@ def member(record: Read, shard: str, source: str, region: str) -> dict[str, Any]
             "partitionKey": record["PartitionKey"],
             "sequenceNumber": record["SequenceNumber"],
             "data": b64encode(record["Data"]).decode(),
-            "approximateArrivalTimestamp": _arrival(record),
+            "approximateArrivalTimestamp": arrival(record),
         },
         "eventSource": "aws:kinesis",
         "eventVersion": "1.0",
@@ -175,12 +152,12 @@ def size(record: Read) -> int:
     return _MEMBER_BYTES + len(record["PartitionKey"]) + (len(record["Data"]) + 2) // 3 * 4
 
 
-def batches(answers: Iterable[list[Read]]) -> Iterator[list[Read]]:
+def batches(pages: Iterable[Sequence[Read]]) -> Iterator[list[Read]]:
     """Yield records in batches that fit an event, none larger than needed for the bound on memory."""
     batch: list[Read] = []
     total = 0
-    for answer in answers:
-        for record in answer:
+    for page in pages:
+        for record in page:
             of_record = size(record)
             if batch and (total + of_record > EVENT_BYTES or len(batch) >= EVENT_RECORDS):
                 yield batch
@@ -193,9 +170,11 @@ def batches(answers: Iterable[list[Read]]) -> Iterator[list[Read]]:
 
 def arrival(record: Read) -> float:
     """Return when a record arrived, in UNIX seconds."""
-    return _arrival(record)
+    at: float = record["ApproximateArrivalTimestamp"].timestamp()
+    return at
 
 
-def _arrival(record: Read) -> float:
-    stamp: float = record["ApproximateArrivalTimestamp"].timestamp()
-    return stamp
+def _is_invalid(error: ShardUnreadableError) -> bool:
+    """Tell whether Kinesis does not know a sequence number."""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "InvalidArgumentException"

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from shared import names
+from shared.errors import InvalidAccountError
 
 SENTINEL = "account:.applied"
 FIELDS = ("database", "status", "revoked_key_ids")
 
 Status = Literal["active", "disabled"]
-
-
-class InvalidAccountError(ValueError):
-    """What stands in Redis, or in accounts.yaml, is no account; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What one Kinesis record carries: the rows of one HTTP request for one account, ready for Treasure Data.
 
-MessagePack `[1, account, key_id, received_at, request_id, attempt, [[table, row_count, rows], …]]`, where `rows` is
+MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …]]`, where `rows` is
 the rows' MessagePack maps one after another: the reader concatenates and compresses them without decoding a row.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from shared import names
+from shared.errors import EnvelopeError
 
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
@@ -18,11 +19,8 @@ MAX_ENVELOPE_BYTES = 700 * 1024
 FIRST_BYTE = 0x97
 """A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
 
-_OVERHEAD = 512  # more than what an envelope's other members and one table's name and count can take
-
-
-class EnvelopeError(ValueError):
-    """The bytes are no envelope of this version; the message says why."""
+ROOM = MAX_ENVELOPE_BYTES - 512
+"""Bytes for rows and tables: an envelope's other members take less than the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Envelope:
         key_id: the id of the write key that brought them; empty where there was none.
         received_at: UNIX milliseconds.
         request_id: names this envelope: no two envelopes have the same.
-        attempt: 0 for the first put on the stream, 1 for one that may repeat it.
+        claim: 1 where the rows count only for the record that owns the claim of `request_id`.
         tables: the rows by table.
     """
 
@@ -57,7 +55,7 @@ class Envelope:
     key_id: str
     received_at: int
     request_id: str
-    attempt: int
+    claim: int
     tables: tuple[TableRows, ...]
 
     @property
@@ -68,7 +66,7 @@ class Envelope:
     def encode(self) -> bytes:
         """Return the bytes that go on the stream."""
         tables = [(table.table, table.count, table.rows) for table in self.tables]
-        members = (self.account, self.key_id, self.received_at, self.request_id, self.attempt, tables)
+        members = (self.account, self.key_id, self.received_at, self.request_id, self.claim, tables)
         data: bytes = msgpack.packb((VERSION, *members))
         return data
 
@@ -88,10 +86,10 @@ def decode(data: bytes) -> Envelope:
     if value[0] != VERSION:
         raise EnvelopeError(f"version {value[0]!r} is not known")
     match value[1:]:
-        case (str(account), str(key_id), int(received_at), str(request_id), int(attempt), tuple(tables)):
+        case (str(account), str(key_id), int(received_at), str(request_id), int(claim), tuple(tables)):
             if names.is_account(account) and tables:
                 rows = tuple(_table(table) for table in tables)
-                return Envelope(account, key_id, received_at, request_id, attempt, rows)
+                return Envelope(account, key_id, received_at, request_id, claim, rows)
     raise EnvelopeError("not an envelope")
 
 
@@ -102,12 +100,11 @@ def divide(
 
     Rows keep their order. From the second envelope on, `#1`, `#2` … is added to the request's id.
     """
-    room = MAX_ENVELOPE_BYTES - _OVERHEAD
     number, size = 0, 0
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         cost = len(row) + (0 if table in tables else len(table) + 16)
-        if tables and size + cost > room:
+        if tables and size + cost > ROOM:
             name = f"{request_id}#{number}" if number else request_id
             yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
             number, size, tables = number + 1, 0, {}
@@ -117,6 +114,16 @@ def divide(
     if tables:
         name = f"{request_id}#{number}" if number else request_id
         yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
+
+
+def gather(
+    rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
+) -> Envelope:
+    """Return the rows of a request that has a batch id, as `(table, row)`, in one envelope; they must fit in ROOM."""
+    tables: dict[str, list[bytes]] = {}
+    for table, row in rows:
+        tables.setdefault(table, []).append(row)
+    return Envelope(account, key_id, received_at, request_id, 1, _joined(tables))
 
 
 def _joined(tables: dict[str, list[bytes]]) -> tuple[TableRows, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from shared.errors import InvalidJsonError, TooDeepError
+
 MAX_DEPTH = 254
 """Levels of nesting that one value may have."""
 
@@ -19,14 +21,6 @@ _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MAYBE_BEYOND_64_BITS = (b"0" * 20, b"-" + b"0" * 19)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MAX_INTEGER_DIGITS = 4000  # CPython refuses to convert more than 4,300
-
-
-class InvalidJsonError(ValueError):
-    """The text is not one JSON document in UTF-8; the message says where it breaks."""
-
-
-class TooDeepError(ValueError):
-    """A value is nested deeper than MAX_DEPTH."""
 
 
 def parse(text: bytes) -> Any:

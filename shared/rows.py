@@ -16,11 +16,16 @@ from typing import Any, Literal
 import msgpack
 
 from shared import json_codec, names
+from shared.errors import TooDeepError
 
-MAX_ROW_BYTES = 256 * 1024
-"""A row's size as MessagePack."""
+MAX_EVENT_BYTES = 256 * 1024
+"""An event's size as compact JSON."""
+SMALL_BYTES = MAX_EVENT_BYTES // 8
+"""JSON text is at most eight times as long when it is written anew: `1e9` becomes `1000000000.0`."""
 MAX_COLUMNS = 512
 """Columns of a row, ours included: Treasure Data's limit for a streamed record."""
+COLUMN_GROWTH = 40
+"""Bytes by which a column may take more in a row than as a member of the event's JSON text, even if it is hashed."""
 MAX_COLUMN_NAME = 128
 MAX_EVENT_ID = 128
 EARLIEST_TIME = 946_684_800
@@ -60,11 +65,12 @@ class Arrival:
 
     Attributes:
         received_at: UNIX milliseconds.
-        columns: added to each row whose event does not bring a column of that name.
+        columns: added to each row whose event does not bring a column of that name, as far as MAX_COLUMNS allows.
         drift: seconds that the sender's clock is behind; they are added to each event's time.
         earliest: UNIX seconds; what is said to have happened earlier is a wrong clock.
         table_is_column: an event's member `table` names no table but is a column like others.
         screen: changes a row before it is encoded: takes out columns, or changes their values.
+        is_small: the request took no more than SMALL_BYTES, so that no event of it can be too large.
     """
 
     received_at: int
@@ -73,6 +79,7 @@ class Arrival:
     earliest: int = EARLIEST_TIME
     table_is_column: bool = False
     screen: Callable[[dict[str, Any]], None] | None = None
+    is_small: bool = False
 
 
 def table_of(event: object, default: object = None) -> str:
@@ -87,14 +94,37 @@ def table_of(event: object, default: object = None) -> str:
     if table is None:
         table = default
     if table is None:
-        raise Rejected("missing_table", "name the table in the event's member `table`")
+        raise Rejected("missing_table", "set the table in the event's `table` field")
     if not isinstance(table, str) or not names.is_table(table):
-        raise Rejected("invalid_table", "a table's name is 3 to 128 of a-z, 0-9 and _")
+        raise Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
     return table
+
+
+def text_of(event: object) -> str:
+    """Return an event as compact JSON text: the same text whenever the same event is sent.
+
+    An event whose values are nested as deeply as allowed is itself one level deeper than that. Its members are then
+    written line by line.
+    """
+    try:
+        return json_codec.dump(event)
+    except TooDeepError:
+        members = event.items() if isinstance(event, dict) else [("", event)]
+        return "\n".join(f"{name}\n{_text_of_value(value)}" for name, value in members)
+
+
+def _text_of_value(value: object) -> str:
+    try:
+        return json_codec.dump(value)
+    except TooDeepError:
+        return repr(value)
 
 
 def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     """Return the event as a row: one MessagePack map.
+
+    Whether the event is rejected depends on the event alone, never on what the receiving side adds to it: whoever sends
+    the same event again, from another address or under other settings, is told the same.
 
     Args:
         event: what the client sent, of JSON's types.
@@ -106,7 +136,7 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     """
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
-    _refuse_many(len(event) - len(_NOT_COLUMNS))
+    _refuse_many(len(event) - len(_NOT_COLUMNS))  # before work is spent on a hundred thousand
     time, odd_time = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
     )
@@ -120,15 +150,20 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
             row[_free(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
         row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
+    _refuse_many(len(row) - len(odd_time))
+    size = 0 if arrival.is_small else len(text_of(event).encode(errors="replace"))
+    if size > MAX_EVENT_BYTES:
+        raise Rejected(
+            "event_too_large", f"the event takes {size} bytes as JSON; {MAX_EVENT_BYTES} are allowed"
+        )
+    if len(row) > MAX_COLUMNS:
+        row = {name: value for name, value in row.items() if name not in odd_time}
     for name, value in arrival.columns.items():
-        row.setdefault(name, value)
+        if len(row) < MAX_COLUMNS:
+            row.setdefault(name, value)
     if arrival.screen is not None:
         arrival.screen(row)
-    _refuse_many(len(row))
-    data = _pack(row)
-    if len(data) > MAX_ROW_BYTES:
-        raise Rejected("event_too_large", f"the event takes {len(data)} bytes; {MAX_ROW_BYTES} are allowed")
-    return data
+    return _pack(row)
 
 
 def event_time(
@@ -208,7 +243,7 @@ def _column_value(value: Any) -> Any:
             return value if math.isfinite(value) else None
     try:
         return json_codec.dump(value)
-    except json_codec.TooDeepError as error:
+    except TooDeepError as error:
         raise Rejected("too_deep", f"a value is {error}") from None
 
 
@@ -268,7 +303,7 @@ def _refuse_many(columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise Rejected(
             "too_many_columns",
-            f"a row has at most {MAX_COLUMNS} columns, time, event_id and received_at included",
+            f"a row has at most {MAX_COLUMNS} columns, including time, event_id and received_at",
         )
 
 

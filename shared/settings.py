@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Self
 
+from shared.errors import SettingsError
+
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _KEPT_COLUMNS = ("time", "event_id", "received_at")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?")
-
-
-class SettingsError(Exception):
-    """Settings are missing or cannot be read; the message names each one."""
 
 
 def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str], Any] = str) -> Any:
@@ -30,7 +28,7 @@ def _columns(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name in _KEPT_COLUMNS or not _COLUMN.fullmatch(name):
-            raise ValueError(f"{name!r} is no column that can be left out")
+            raise ValueError(f"{name!r} is not a column that can be removed")
     return names
 
 
@@ -38,21 +36,21 @@ def _hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(host.strip().lower() for host in text.split(",") if host.strip())
     for host in hosts:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"{host!r} is no host's name")
+            raise ValueError(f"{host!r} is not a host name")
     return hosts
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise ValueError("at least 1")
+        raise ValueError("must be at least 1")
     return number
 
 
 def _one_of(*values: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in values:
-            raise ValueError(f"one of {', '.join(values)}")
+            raise ValueError(f"must be one of {', '.join(values)}")
         return text
 
     return parse
@@ -85,67 +83,71 @@ class _Settings:
 class IngestSettings(_Settings):
     """What the ingest needs to know."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that takes the envelopes")
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
     overflow_queue_url: str = _setting(
-        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream does not take"
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )
     write_key_secret: str = _setting(
-        "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, JSON by id"
+        "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
     )
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
-        "Origins whose pages may read answers, separated by commas; `*` is any, without credentials",
+        "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",
         ("*",),
         _origins,
     )
     partition_buckets: int = _setting(
-        "PARTITION_BUCKETS", "Partition keys over which one account's visitors spread", 16, _positive
+        "PARTITION_BUCKETS",
+        "Number of partition keys per account; visitors are spread over them",
+        16,
+        _positive,
     )
     honor_gpc: str = _setting(
         "HONOR_GPC",
-        "`on`: visitors whose browser sends Global Privacy Control (`Sec-GPC: 1`) are not identified",
+        "`on`: remove identifying columns if the browser sends Global Privacy Control (`Sec-GPC: 1`)",
         "on",
         _one_of("on", "off"),
     )
     honor_dnt: str = _setting(
         "HONOR_DNT",
-        "`on`: the same for visitors whose browser sends `DNT: 1`",
+        "`on`: do the same if the browser sends `DNT: 1`",
         "off",
         _one_of("on", "off"),
     )
     visitor_ip: str = _setting(
         "VISITOR_IP",
-        "What becomes of `td_ip`: `keep`; `truncate` to an IPv4 /24 or IPv6 /48 network; `drop`",
+        "What to do with `td_ip`: `keep` it, `truncate` it to an IPv4 /24 or IPv6 /48 network, or `drop` it",
         "keep",
         _one_of("keep", "truncate", "drop"),
     )
     visitor_cookies: str = _setting(
         "VISITOR_COOKIES",
-        "`on`: the id endpoints of Treasure Data's SDKs set cookies",
+        "`on`: the id endpoints for Treasure Data's SDKs set cookies",
         "off",
         _one_of("on", "off"),
     )
     dropped_columns: tuple[str, ...] = _setting(
-        "DROPPED_COLUMNS", "Columns that no row is to have, separated by commas", (), _columns
+        "DROPPED_COLUMNS", "Columns to remove from every row, separated by commas", (), _columns
     )
     hashed_columns: tuple[str, ...] = _setting(
         "HASHED_COLUMNS",
-        "Columns whose values are replaced by a keyed hash, separated by commas",
+        "Columns to replace with a keyed hash, separated by commas",
         (),
         _columns,
     )
     bots: str = _setting(
         "BOTS",
-        "What becomes of known bots' events: `mark` them in the column `bot`; `drop` them; `keep` them like others",
+        "What to do with events from known bots: `mark` them in the column `bot`, `drop` them, or `keep` them unmarked",
         "mark",
         _one_of("mark", "drop", "keep"),
     )
     redirect_hosts: tuple[str, ...] = _setting(
         "REDIRECT_HOSTS",
-        "Hosts to which a postback's `td_redirect` may lead, separated by commas",
+        "Hosts that a postback's `td_redirect` may redirect to, separated by commas",
         (),
         _hosts,
     )
+    stage: str = _setting("STAGE", "Stage, a dimension of every metric", "dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,51 +156,51 @@ class WorkerSettings(_Settings):
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
     overflow_queue_url: str = _setting(
-        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not take"
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
-    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket that holds what is set aside")
+    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket for set-aside chunks")
     redis_url_secret: str = _setting(
         "REDIS_URL_SECRET", "Secrets Manager secret with the `redis://` or `rediss://` URL"
     )
     td_api_key_secret: str = _setting(
-        "TD_API_KEY_SECRET", "Secrets Manager secret with Treasure Data's API key, plain text"
+        "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"
     )
     td_import_endpoint: str = _setting(
         "TD_IMPORT_ENDPOINT",
-        "Treasure Data's import endpoint of your region",
+        "Treasure Data import endpoint for your region",
         "https://api-import.treasuredata.com",
     )
     td_api_endpoint: str = _setting(
-        "TD_API_ENDPOINT", "Treasure Data's API endpoint of your region", "https://api.treasuredata.com"
+        "TD_API_ENDPOINT", "Treasure Data API endpoint for your region", "https://api.treasuredata.com"
     )
     retention_hours: int = _setting(
-        "RETENTION_HOURS", "The stream's retention; what is held for half of it is set aside", 168, int
+        "RETENTION_HOURS", "Retention of the stream; data held for half of it is set aside", 168, int
     )
     park_after_seconds: int = _setting(
         "PARK_AFTER_SECONDS",
-        "How long one database is tried while others succeed before its rows are parked",
+        "Seconds to retry a database that fails while others succeed, before its rows are parked",
         20,
         int,
     )
-    parked_max_days: int = _setting(
-        "PARKED_MAX_DAYS", "Days after which parked rows become dead letters", 14, int
-    )
+    parked_max_days: int = _setting("PARKED_MAX_DAYS", "Days until parked rows become dead letters", 14, int)
     td_memory_minutes: int = _setting(
-        "TD_MEMORY_MINUTES", "How long Treasure Data remembers a unique_id", 60, int
+        "TD_MEMORY_MINUTES", "Minutes for which Treasure Data de-duplicates a repeated unique_id", 60, int
     )
     td_query_delay_minutes: int = _setting(
-        "TD_QUERY_DELAY_MINUTES", "How long after an import a query is sure to find its rows", 10, int
+        "TD_QUERY_DELAY_MINUTES", "Minutes after an import until a query is certain to find its rows", 10, int
     )
     unaskable_doubt: str = _setting(
         "UNASKABLE_DOUBT",
-        "What becomes of rows in doubt where the API key may not query: `send` them and report, or `keep` them for a person",
+        "What to do with rows in doubt if the API key may not query: `send` them and report it, or `keep` them for an operator",
         "send",
         _one_of("send", "keep"),
     )
-    upload_threads: int = _setting("UPLOAD_THREADS", "Uploads under way at once", 16, int)
-    uploads_per_database: int = _setting("UPLOADS_PER_DATABASE", "Of these, for one database", 4, int)
-    chunk_max_rows: int = _setting("CHUNK_MAX_ROWS", "Rows of one import request", 50_000, int)
+    upload_threads: int = _setting("UPLOAD_THREADS", "Maximum concurrent uploads", 16, int)
+    uploads_per_database: int = _setting(
+        "UPLOADS_PER_DATABASE", "Maximum concurrent uploads to one database", 4, int
+    )
+    chunk_max_rows: int = _setting("CHUNK_MAX_ROWS", "Maximum rows in one import request", 50_000, int)
     chunk_max_bytes: int = _setting(
-        "CHUNK_MAX_BYTES", "Bytes of one import request before compression", 16 << 20, int
+        "CHUNK_MAX_BYTES", "Maximum bytes in one import request, before compression", 16 << 20, int
     )

@@ -11,17 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared import names
+from shared.errors import InvalidKeyError, UnknownSecretError
 
 _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
-
-
-class InvalidKeyError(ValueError):
-    """The key was not signed by a secret that is valid now. The message never repeats the key."""
-
-
-class UnknownSecretError(InvalidKeyError):
-    """The secret that signed the key is not among those that are valid now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,23 @@
-"""The administration's door: what people do where they cannot reach, with the right to invoke this function.
+"""The administration's entry point: what the `sluice` command does where a person cannot reach.
 
-Redis stands in a private network; this function stands there too. It reads and writes accounts, and tells how Redis and
-Treasure Data look from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
+Redis may be in a private network; this function is in it too. It reads and writes accounts, and tells how Redis and Treasure Data
+look from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import redis
 
-from shared.accounts import Account, InvalidAccountError
+from shared.accounts import Account
 from shared.clock import Clock
-from worker import register
+from shared.errors import InvalidAccountError, SecretUnavailableError
+from shared.settings import WorkerSettings
+from worker import account_store
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.marked import MarkedRows
-from worker.sandbox import Sandbox
-from worker.secret import SecretUnavailableError
-from worker.treasure_data import Asked, TreasureData, Verdict
+from worker.probe_rows import ProbeRows
+from worker.treasure_data import Meaning, Presence, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: what Treasure Data says of an import into it tells what the key may do."""
@@ -28,30 +27,33 @@ _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
 
 
 class Admin:
-    """Carries out requests.
+    """Answers requests.
 
     Args:
         connect: returns the Redis client.
         treasure_data: Treasure Data.
+        settings: what the worker assumes of Treasure Data.
         clock: tells the time.
-        assumed: what the worker takes for true of Treasure Data: `memory_minutes` and `query_delay_minutes`.
     """
 
     def __init__(
         self,
         connect: Callable[[], Any],
-        treasure_data: TreasureData,
+        treasure_data: TreasureDataClient,
+        settings: WorkerSettings,
         clock: Clock,
-        assumed: Mapping[str, int] | None = None,
     ) -> None:
         self._connect = connect
         self._treasure_data = treasure_data
         self._clock = clock
-        self._assumed = dict(assumed or {})
-        self._marked = MarkedRows(treasure_data, clock)
+        self._assumed = {
+            "memory_minutes": settings.td_memory_minutes,
+            "query_delay_minutes": settings.td_query_delay_minutes,
+        }
+        self._probe_rows = ProbeRows(treasure_data, clock)
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Carry out a request.
+        """Answer a request.
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
@@ -65,10 +67,10 @@ class Admin:
                     return self._accounts()
                 case {"do": "apply", "accounts": accounts}:
                     found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
-                    register.apply(self._connect(), found, self._clock.now())
+                    account_store.apply(self._connect(), found, self._clock.now())
                     return self._accounts()
                 case {"do": "change", "account": name, "fields": fields}:
-                    register.change(self._connect(), name, Account.from_fields(fields))
+                    account_store.change(self._connect(), name, Account.from_fields(fields))
                     return self._accounts()
                 case {"do": "check"}:
                     return {
@@ -79,9 +81,9 @@ class Admin:
                 case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
                     if database not in self._active_databases():
                         return {"error": "unknown_database", "message": f"no account's rows go to {database}"}
-                    return self._marked.send(database, mark, of_id, time)
+                    return self._probe_rows.send(database, mark, of_id, time)
                 case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
-                    return self._marked.ask(database, mark, time, deadline)
+                    return self._probe_rows.ask(database, mark, time, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
         except (InvalidAccountError, ValueError) as error:
@@ -90,10 +92,10 @@ class Admin:
 
     def _accounts(self) -> dict[str, Any]:
         client = self._connect()
-        found = register.applied(client)
+        found = account_store.applied(client)
         return {
             "accounts": {name: account.to_fields() for name, account in found.items()},
-            "applied_at": register.applied_at(client),
+            "applied_at": account_store.applied_at(client),
         }
 
     def _check_redis(self) -> dict[str, Any]:
@@ -117,13 +119,13 @@ class Admin:
         database = databases[0]
         probe = td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
         patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _PROBE_SECONDS))
-        asked = td.ask(database, PROBE_TABLE, _NO_ROW, patience)
+        presence = td.ask(database, PROBE_TABLE, [_NO_ROW], patience)
         return answers | {
             "database": database,
             "may_write": None
-            if probe.verdict is Verdict.PASSING
-            else probe.verdict is not Verdict.KEY_REFUSED,
-            "may_query": None if asked is Asked.UNDECIDED else asked is not Asked.FORBIDDEN,
+            if probe.meaning is Meaning.PASSING
+            else probe.meaning is not Meaning.KEY_REFUSED,
+            "may_query": None if presence is Presence.UNDECIDED else presence is not Presence.UNASKABLE,
         }
 
     def _active_databases(self) -> list[str]:
@@ -138,20 +140,3 @@ def _redis_failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, SecretUnavailableError):
         return {"error": "no_redis_url", "message": str(error)}
     return {"error": "redis_unreachable", "message": f"Redis does not answer: {str(error).rstrip('.')}"}
-
-
-@cache
-def _sandbox() -> Sandbox:
-    return Sandbox()
-
-
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Carry out a request of the `sluice` command."""
-    sandbox = _sandbox()
-    settings = sandbox.settings
-    assumed = {
-        "memory_minutes": settings.td_memory_minutes,
-        "query_delay_minutes": settings.td_query_delay_minutes,
-    }
-    admin = Admin(sandbox.redis, sandbox.treasure_data, sandbox.clock, assumed)
-    return admin.run(event, Deadline.of(sandbox.clock, context.get_remaining_time_in_millis()))

@@ -1,20 +1,77 @@
-"""The worker's door: Kinesis → `handler`."""
+"""Lambda's entry points of the delivery functions."""
 
+from base64 import b64decode
 from functools import cache
+from gzip import BadGzipFile, decompress
 from typing import Any
 
-from worker.sandbox import Sandbox
+from shared.errors import EditRefusedError
+from worker.deadline import Deadline
+from worker.delivery import ASIDE
+from worker.ledger import Place
+from worker.selection import Selection
+from worker.span import ChunkKey
+from worker.wiring import Wiring
 
 
 @cache
-def _sandbox() -> Sandbox:
-    return Sandbox()
+def _wiring() -> Wiring:
+    return Wiring.from_environment()
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Carry out a batch of the stream's records; Lambda delivers again from the sequence number that is returned."""
-    sandbox = _sandbox()
-    try:
-        return sandbox.worker.run(event, context.get_remaining_time_in_millis())
-    finally:
-        sandbox.journal.flush()
+    """Deliver a batch of the stream's records; Lambda delivers again from the sequence number that is returned."""
+    wiring = _wiring()
+    with wiring.effects.telemetry.invocation(context):
+        return wiring.worker.run(event, context.get_remaining_time_in_millis())
+
+
+def drain(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Handle a batch of the overflow queue's messages; Lambda deletes those that are not returned."""
+    wiring = _wiring()
+    with wiring.effects.telemetry.invocation(context):
+        return wiring.drain.run(event, context.get_remaining_time_in_millis())
+
+
+def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
+
+    With `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced
+    first, and it alone is sent; an answer with `error`, one word, and `message` says why it cannot be edited. With `sweep` the bucket
+    is swept instead.
+    """
+    wiring = _wiring()
+    deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
+    with wiring.effects.telemetry.invocation(context):
+        return redrive_with(wiring, event, deadline)
+
+
+def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    """Carry out what an event asks of the redrive."""
+    if event.get("sweep"):
+        sweep = wiring.sweeper.run(deadline)
+        return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
+    selection = Selection.from_event(event)
+    if edit := event.get("edit"):
+        try:
+            place, key = Place.parse(edit["chain"], edit["after"]), ChunkKey.parse(edit["chunk"])
+            wiring.edits.make(place, key, decompress(b64decode(edit["rows"])))
+        except (EditRefusedError, ValueError, BadGzipFile) as refused:
+            return {"error": "edit_refused", "message": str(refused)}
+        selection = Selection(tuple(ASIDE), place=place, chunk=key)
+    report = wiring.redrive.run(deadline, selection)
+    return {
+        "delivered": report.delivered,
+        "kept": report.kept,
+        "dead": report.dead,
+        "dropped": report.dropped,
+        "complete": report.complete,
+    }
+
+
+def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer a request of the `sluice` command."""
+    wiring = _wiring()
+    deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
+    with wiring.effects.telemetry.invocation(context):
+        return wiring.admin.run(event, deadline)

@@ -1,14 +1,15 @@
-"""Which databases are sick, as this sandbox knows and as all sandboxes tell each other.
+"""Which databases are failing, as this sandbox knows and as all sandboxes tell each other.
 
-The ordinary path reads nothing: a database is looked up in the ledger's table only once it has failed here, and from
-then on, until it is well again, before it is tried.
+The ordinary path reads nothing: a database is looked up in the ledger only once it has failed here, and from then on,
+until it works again, before it is tried.
 """
 
 from dataclasses import dataclass
 
 from shared.clock import Clock
-from worker.journal import Journal
-from worker.ledger import Ledger, LedgerUnavailableError
+from shared.errors import LedgerUnavailableError
+from shared.telemetry import Telemetry
+from worker.ledger import Ledger
 
 BELIEVED_SECONDS = 30.0
 """For how long an open breaker is not looked up again."""
@@ -17,7 +18,7 @@ CONSULTED_SECONDS = 5.0
 REMEMBERED_SECONDS = 300.0
 """A failure longer ago than this has nothing to do with the next one."""
 FORGIVEN_SHARE = 0.01
-"""Of the time, what a database may keep others waiting for ever and again."""
+"""The share of the time for which a database may keep others waiting without being called slow."""
 SLOW = "slow"
 
 
@@ -36,48 +37,48 @@ class Breakers:
     Args:
         ledger: where sandboxes tell each other.
         clock: times successes and failures.
-        journal: told of breakers that open.
+        telemetry: told of breakers that open.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, journal: Journal) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, telemetry: Telemetry) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._journal = journal
+        self._telemetry = telemetry
         self._health: dict[str, _Health] = {}
         self._open: set[str] = set()
         self._read_at = float("-inf")
 
     def is_open(self, database: str) -> bool:
-        """Tell whether the database is known to be sick; asks nobody about one that is well."""
+        """Tell whether the database is known to fail; reads nothing about one that works."""
         if database not in self._open:
             return False
         self._read(BELIEVED_SECONDS)
         return database in self._open
 
     def consult(self, database: str) -> bool:
-        """Tell whether any sandbox has found the database sick."""
+        """Tell whether any sandbox has found that the database fails."""
         self._read(CONSULTED_SECONDS)
         return database in self._open
 
     def open(self, database: str, reason: str) -> None:
-        """Tell everybody that the database is sick; if they cannot be told now, they find out."""
+        """Tell all sandboxes that the database fails; those that cannot be told now find out themselves."""
         self._open.add(database)
-        self._journal.count("BreakersOpened")
-        self._journal.note("breaker opened", database=database, reason=reason)
+        self._telemetry.count("BreakersOpened")
+        self._telemetry.warning("breaker opened", database=database, reason=reason)
         try:
             self._ledger.open_breaker(database, reason)
         except LedgerUnavailableError:
-            self._journal.note("breaker could not be written", database=database)
+            self._telemetry.warning("breaker could not be written", database=database)
 
     def close(self, database: str) -> None:
-        """Tell everybody that the database is well again.
+        """Tell all sandboxes that the database works again.
 
         Raises:
             LedgerUnavailableError: they cannot be told.
         """
         self._ledger.close_breaker(database)
         self._open.discard(database)
-        self._journal.note("breaker closed", database=database)
+        self._telemetry.info("breaker closed", database=database)
 
     def _read(self, age: float) -> None:
         """Read all open breakers at once, unless they were read less than `age` seconds ago."""
@@ -94,7 +95,7 @@ class Breakers:
         self._read_at = self._clock.now()
 
     def succeeded(self, database: str) -> None:
-        """Note that an import was answered well."""
+        """Note that an import was accepted."""
         health = self._of(database)
         health.last_success = self._clock.now()
         health.failing_since = None
@@ -116,12 +117,12 @@ class Breakers:
         return health.delay
 
     def is_healthy(self, database: str) -> bool:
-        """Tell whether the last import that was heard of went well."""
+        """Tell whether the last import that was answered was accepted."""
         health = self._health.get(database)
         return health is not None and health.failing_since is None and health.last_success > float("-inf")
 
     def others_succeeded(self, database: str, since: float) -> bool:
-        """Tell whether an import to another database went well since then, UNIX seconds."""
+        """Tell whether an import to another database was accepted since then, UNIX seconds."""
         return any(health.last_success > since for name, health in self._health.items() if name != database)
 
     def _of(self, database: str) -> _Health:

@@ -1,33 +1,41 @@
-"""The drainer: brings what waits in the overflow queue to the stream, unless it is there already.
+"""The drainer: moves envelopes from the overflow queue to the stream, and has each of them count once.
 
-A put whose answer was lost may have landed, or may still land for a while. So a message is left alone until nothing
-of it can land any more, then the shards that its partition key can have gone to are searched, and only what is absent
-is put, as attempt 1. Puts of attempt 1 may be repeated freely: of all records that carry such an envelope, only the
-first that the worker meets counts, by a claim in the ledger. What cannot be decided or put stays on the queue, and
-after half the time for which it is safe there it is set aside: in doubt where the stream may have it, else parked.
+Whatever it puts is a claim: of all records that carry the envelope, the worker counts the rows of one. So an envelope that
+is a claim already, or whose puts were all definitely refused, is put at once, and as often as it takes.
+
+A put of any other envelope may have landed, without a claim, or may still land for a while. So the message is left alone
+until nothing of it can land any more. Then the shards that its partition key can have gone to are searched, and it is put
+only if it is not there.
+
+An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is set aside: in doubt
+if its first put may have landed without a claim, else parked. Setting aside begins with a claim of its own, after which a
+record on the stream no longer counts; so an envelope that is old enough to be set aside is never put any more, not even
+by a run whose clock is behind.
 """
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
 from shared.envelope import Envelope
-from worker.aside import AsideUnavailableError
+from shared.errors import LedgerUnavailableError, UnavailableError
+from shared.telemetry import Telemetry
 from worker.deadline import Deadline
-from worker.journal import Journal
-from worker.ledger import LedgerUnavailableError
+from worker.ledger import Ledger
 from worker.message import Message, read
-from worker.sandbox import Sandbox
-from worker.search import THROTTLED, Findings, Identity, Search, Sought
-from worker.unplaced import Unplaced
+from worker.overflow_quarantine import OverflowQuarantine
+from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
+from worker.shards import THROTTLED
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_sqs import SQSClient
 
 LATEST_LANDING_SECONDS = 120
 """A put lands within this time or never."""
@@ -35,8 +43,10 @@ LATEST_LANDING_SECONDS = 120
 QUEUE_RETENTION_SECONDS = 14 * 86_400
 """SQS forgets a message after this time."""
 
-_LONGEST_MEMORY_SECONDS = 2 * 3600  # a repeated request is known for half as long
-_MARGIN_SECONDS = 15  # by which the clocks of stream and queue may differ
+CLOCKS_DIFFER_SECONDS = 15 * 60
+"""By less than this the clocks of two runs differ."""
+
+_EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
 _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
@@ -45,8 +55,8 @@ _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
 
 
-class Verdict(Enum):
-    """What becomes of a message in one invocation."""
+class Handling(Enum):
+    """What became of a message in one invocation."""
 
     FOUND = "found"
     PUT = "put"
@@ -60,7 +70,7 @@ class Verdict(Enum):
     @property
     def is_done(self) -> bool:
         """Whether the queue may forget the message."""
-        return self in (Verdict.FOUND, Verdict.PUT, Verdict.SET_ASIDE)
+        return self in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE)
 
 
 @dataclass(slots=True, eq=False)
@@ -80,20 +90,16 @@ class _Waiting:
         return min(message.sent_at for message in self.messages)
 
     @property
-    def sought(self) -> Sought:
-        """What to look for; by the clocks of queue and stream, whatever the ingest's said."""
+    def is_certain(self) -> bool:
+        """Whether no record without a claim carries it: it is a claim itself, or no put of it was ever accepted."""
+        return bool(self.envelope.claim) or all(message.refused for message in self.messages)
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """When a put can have landed; by the clocks of queue and stream, whatever the ingest's said."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
-        began = max(began, sent_at - _LONGEST_INVOCATION_SECONDS)
-        for message in self.messages:  # a request that repeats one may find its envelope from much earlier
-            if message.since is not None:
-                began = min(began, max(message.since, message.sent_at - _LONGEST_MEMORY_SECONDS))
-        return Sought(
-            self.identity,
-            self.partition_key,
-            since=began - _MARGIN_SECONDS,
-            until=sent_at + LATEST_LANDING_SECONDS + _MARGIN_SECONDS,
-        )
+        return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), sent_at + LATEST_LANDING_SECONDS
 
 
 class Drain:
@@ -103,40 +109,46 @@ class Drain:
         kinesis: a boto3-shaped client that repeats nothing by itself.
         stream_name: the stream.
         search: looks for envelopes there.
+        ledger: notes how far searches have come.
         sqs: a boto3-shaped client.
         queue_url: the overflow queue.
-        unplaced: sets aside what waited too long, and what is no envelope.
+        quarantine: sets aside what waited too long, and what is no envelope.
         clock: tells the time and waits.
         chance: returns a random number below 1, for pauses.
         retention_seconds: how long the stream keeps a record.
-        journal: counts and notes.
+        landing_seconds: after which a put has landed, or never will.
+        telemetry: counts and logs.
     """
 
     def __init__(
         self,
         *,
-        kinesis: Any,
+        kinesis: "KinesisClient",
         stream_name: str,
         search: Search,
-        sqs: Any,
+        ledger: Ledger,
+        sqs: "SQSClient",
         queue_url: str,
-        unplaced: Unplaced,
+        quarantine: OverflowQuarantine,
         clock: Clock,
         chance: Callable[[], float],
         retention_seconds: float,
-        journal: Journal,
+        landing_seconds: float = LATEST_LANDING_SECONDS,
+        telemetry: Telemetry,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
         self._search = search
+        self._ledger = ledger
         self._sqs = sqs
         self._queue_url = queue_url
-        self._unplaced = unplaced
+        self._quarantine = quarantine
         self._clock = clock
         self._chance = chance
         self._retention_seconds = retention_seconds
+        self._landing_seconds = landing_seconds
         self._held_at_most = min(retention_seconds, QUEUE_RETENTION_SECONDS) / 2
-        self._journal = journal
+        self._telemetry = telemetry
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Carry out one invocation; return Lambda's partial batch response.
@@ -147,117 +159,149 @@ class Drain:
         """
         deadline = Deadline.of(self._clock, remaining_ms)
         messages = [read(record) for record in event["Records"]]
-        verdicts: dict[str, Verdict] = {}
+        handled: dict[str, Handling] = {}
         waiting: dict[Identity, _Waiting] = {}
         for message in sorted(messages, key=lambda message: message.sent_at):
             if message.envelope is None:
-                verdicts[message.message_id] = self._bury(message)
+                handled[message.message_id] = self._bury(message)
             else:
                 identity = Identity(message.envelope.account, message.envelope.request_id)
                 envelope = waiting.setdefault(identity, _Waiting(message.envelope, message.partition_key))
                 envelope.messages.append(message)
-        findings = self._decide(waiting.values(), verdicts, deadline)
-        left = [message for message in messages if not verdicts[message.message_id].is_done]
+        counts = self._handle(list(waiting.values()), handled, deadline)
+        left = [message for message in messages if not handled[message.message_id].is_done]
         for message in left:
-            self._show_again(message, verdicts[message.message_id], deadline)
-        self._tell(messages, verdicts, findings)
+            self._show_again(message, handled[message.message_id], deadline)
+        self._tell(messages, handled, counts)
         return {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in left]}
 
-    def _decide(
-        self, waiting: Iterable[_Waiting], verdicts: dict[str, Verdict], deadline: Deadline
-    ) -> Findings:
-        now = self._clock.now()
-        ripe = []
-        for envelope in waiting:
-            if now - envelope.sent_at < LATEST_LANDING_SECONDS:
-                _enter(verdicts, envelope, Verdict.YOUNG)
-            else:
-                ripe.append(envelope)
-        readable = now - self._retention_seconds + _MARGIN_SECONDS
-        sought = [envelope.sought for envelope in ripe if envelope.sought.since >= readable]
-        findings = self._find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
+    def _handle(
+        self, waiting: list[_Waiting], handled: dict[str, Handling], deadline: Deadline
+    ) -> dict[str, int]:
+        """Enter what becomes of each envelope; return what the search cost."""
         crowded: set[str] = set()
-        for envelope in ripe:
-            verdict = self._verdict(envelope, findings, crowded, deadline)
-            if not verdict.is_done and now - envelope.sent_at >= self._held_at_most:
-                verdict = self._give_up(envelope, absent=envelope.identity in findings.absent)
-            _enter(verdicts, envelope, verdict)
-        return findings
+        doubtful = {}
+        for envelope in waiting:
+            if envelope.is_certain:
+                _enter(handled, envelope, self._place(envelope, crowded, deadline))
+            elif self._clock.now() - envelope.sent_at < self._landing_seconds:
+                _enter(handled, envelope, Handling.YOUNG)
+            else:
+                doubtful[envelope.identity] = envelope
+        run = self._begin_search(doubtful.values(), deadline)
+        for identity, is_there in self._findings(run):
+            envelope = doubtful.pop(identity)
+            found = Handling.FOUND if is_there else self._place(envelope, crowded, deadline)
+            _enter(handled, envelope, found)
+        for envelope in doubtful.values():
+            handling = Handling.UNDECIDED
+            if self._is_old(envelope):
+                handling = self._give_up(envelope, absent=False)
+            _enter(handled, envelope, handling)
+        self._note(run, deadline)
+        return {"shards": run.shards, "reads": run.reads, "records": run.records}
 
-    def _find(self, sought: list[Sought], until: float) -> Findings:
+    def _begin_search(self, doubtful: Iterable[_Waiting], deadline: Deadline) -> SearchRun:
+        """Return the search for envelopes whose windows the stream still keeps."""
+        now = self._clock.now()
+        readable = now - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
+        windows = {one: one.window for one in doubtful if one.window[0] >= readable}
         try:
-            return self._search.find(sought, until) if sought else Findings(frozenset(), frozenset())
-        except Exception as error:  # noqa: BLE001 -- whatever it is, nothing is decided and nothing lost
-            self._journal.count("UnforeseenErrors")
-            self._journal.note("the stream could not be searched", error=repr(error))
-            return Findings(frozenset(), frozenset())
+            read = self._ledger.searches(one.identity.request_id for one in windows)
+        except LedgerUnavailableError:
+            read = {}  # the search begins again
+        sought = [
+            Sought(one.identity, one.partition_key, *window, read.get(one.identity.request_id, {}))
+            for one, window in windows.items()
+        ]
+        return self._search.find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
 
-    def _verdict(
-        self, envelope: _Waiting, findings: Findings, crowded: set[str], deadline: Deadline
-    ) -> Verdict:
-        if envelope.identity in findings.found:
-            return Verdict.FOUND
-        if envelope.identity not in findings.absent:
-            return Verdict.UNDECIDED
+    def _findings(self, run: SearchRun) -> Iterator[Finding]:
+        """Yield the findings of a search; whatever ends it, the rest stays undecided."""
+        try:
+            yield from run
+        except Exception as error:  # noqa: BLE001 -- nothing is decided by it, and nothing lost
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("the stream cannot be searched", error)
+
+    def _note(self, run: SearchRun, deadline: Deadline) -> None:
+        """Note how far a search has come, so that the next one continues there."""
+        try:
+            for identity, read in run.undecided.items():
+                if read and not deadline.near:
+                    self._ledger.note_search(identity.request_id, read, QUEUE_RETENTION_SECONDS)
+        except LedgerUnavailableError:
+            return  # the next search begins again
+
+    def _place(self, envelope: _Waiting, crowded: set[str], deadline: Deadline) -> Handling:
+        """Put an envelope of which no record without a claim is on the stream, or set it aside if it is too old."""
+        if self._is_old(envelope):
+            return self._give_up(envelope, absent=True)
+        if self._clock.now() - envelope.sent_at >= self._held_at_most:
+            return Handling.UNDECIDED
         if envelope.partition_key in crowded:
-            return Verdict.REFUSED
-        verdict = self._put(envelope, deadline)
-        if verdict is Verdict.REFUSED:
+            return Handling.REFUSED
+        handling = self._put(envelope, deadline)
+        if handling is Handling.REFUSED:
             crowded.add(envelope.partition_key)
-        return verdict
+        return handling
 
-    def _put(self, envelope: _Waiting, deadline: Deadline) -> Verdict:
+    def _is_old(self, envelope: _Waiting) -> bool:
+        """Tell whether an envelope is so old that it is put no more, by the clock of any run."""
+        return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
+
+    def _put(self, envelope: _Waiting, deadline: Deadline) -> Handling:
         """Put an envelope; what Kinesis throttles is put again a few times."""
-        data = replace(envelope.envelope, attempt=1).encode()
+        data = replace(envelope.envelope, claim=1).encode()
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_PUT_TRIES):
             if deadline.near:
                 break
             try:
-                self._kinesis.put_record(
+                answer = self._kinesis.put_record(
                     StreamName=self._stream_name, Data=data, PartitionKey=envelope.partition_key
                 )
             except ClientError as error:
                 if error.response["Error"]["Code"] not in THROTTLED:
-                    return Verdict.DOUBTFUL
+                    return Handling.DOUBTFUL
             except (BotoCoreError, ResponseParserError):
-                return Verdict.DOUBTFUL
+                return Handling.DOUBTFUL
             else:
-                return Verdict.PUT
+                return Handling.PUT if answer.get("SequenceNumber", "").isdecimal() else Handling.DOUBTFUL
             self._clock.sleep(min(self._chance() * pause, max(0.0, deadline.left())))
             pause *= 2
-        return Verdict.REFUSED
+        return Handling.REFUSED
 
-    def _bury(self, message: Message) -> Verdict:
+    def _bury(self, message: Message) -> Handling:
         def bury() -> bool:
-            self._unplaced.bury(message)
+            self._quarantine.bury(message)
             return True
 
         return self._set_aside(bury)
 
-    def _give_up(self, envelope: _Waiting, *, absent: bool) -> Verdict:
+    def _give_up(self, envelope: _Waiting, *, absent: bool) -> Handling:
         return self._set_aside(
-            lambda: self._unplaced.set_aside(envelope.envelope, envelope.sent_at, absent=absent)
+            lambda: self._quarantine.set_aside(envelope.envelope, envelope.sent_at, absent=absent)
         )
 
-    def _set_aside(self, job: Callable[[], bool]) -> Verdict:
+    def _set_aside(self, job: Callable[[], bool]) -> Handling:
         try:
-            return Verdict.SET_ASIDE if job() else Verdict.FOUND
-        except (AsideUnavailableError, LedgerUnavailableError) as error:
-            self._journal.note("a message could not be set aside", error=str(error))
+            return Handling.SET_ASIDE if job() else Handling.FOUND
+        except UnavailableError as error:
+            self._telemetry.warning("a message cannot be set aside", error=type(error).__name__)
         except Exception as error:  # noqa: BLE001 -- one odd message must not keep others from the stream
-            self._journal.count("UnforeseenErrors")
-            self._journal.note("a message could not be set aside", error=repr(error))
-        return Verdict.FAILED
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("a message cannot be set aside", error)
+        return Handling.FAILED
 
-    def _show_again(self, message: Message, verdict: Verdict, deadline: Deadline) -> None:
+    def _show_again(self, message: Message, handling: Handling, deadline: Deadline) -> None:
         """Let the queue deliver a message as soon as it is worth a look; by itself it would take longer."""
         if deadline.near:
             return
         seconds = _RETRY_SECONDS
-        if verdict is Verdict.YOUNG:
+        if handling is Handling.YOUNG:
             age = self._clock.now() - message.sent_at
-            seconds = max(0, min(_RETRY_SECONDS, int(LATEST_LANDING_SECONDS - age) + 1))
+            seconds = max(0, min(_RETRY_SECONDS, int(self._landing_seconds - age) + 1))
         try:
             self._sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
@@ -265,64 +309,34 @@ class Drain:
         except (ClientError, BotoCoreError):
             return  # the queue's own time-out then decides
 
-    def _tell(self, messages: list[Message], verdicts: Mapping[str, Verdict], findings: Findings) -> None:
-        counts = Counter(verdict.value for verdict in verdicts.values())
-        for verdict in (Verdict.FOUND, Verdict.PUT, Verdict.SET_ASIDE):
-            if counts[verdict.value]:
-                self._journal.count(_METRICS[verdict], counts[verdict.value])
-        left = sum(not verdict.is_done for verdict in verdicts.values())
+    def _tell(
+        self, messages: list[Message], handled: Mapping[str, Handling], search: Mapping[str, int]
+    ) -> None:
+        counts = Counter(handling.value for handling in handled.values())
+        for handling in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE):
+            if counts[handling.value]:
+                self._telemetry.count(_METRICS[handling], counts[handling.value])
+        left = sum(not handling.is_done for handling in handled.values())
         if left:
-            self._journal.count("OverflowLeft", left)
+            self._telemetry.count("OverflowLeft", left)
         oldest = min((message.sent_at for message in messages), default=self._clock.now())
-        self._journal.note(
+        self._telemetry.info(
             "drained",
             messages=len(messages),
             left=left,
             oldest_seconds=round(self._clock.now() - oldest, 3),
-            shards=findings.shards,
-            reads=findings.reads,
-            records=findings.records,
+            **search,
             **counts,
         )
 
 
 _METRICS = {
-    Verdict.FOUND: "OverflowFound",
-    Verdict.PUT: "OverflowPut",
-    Verdict.SET_ASIDE: "OverflowSetAside",
+    Handling.FOUND: "OverflowFound",
+    Handling.PUT: "OverflowPut",
+    Handling.SET_ASIDE: "OverflowSetAside",
 }
 
 
-@cache
-def _drain() -> tuple[Drain, Journal]:
-    sandbox = Sandbox()
-    settings = sandbox.settings
-    # One attempt: a put that botocore repeats could stand on the stream twice; reads are repeated by the search.
-    kinesis = sandbox.client("kinesis", attempts=1)
-    drain = Drain(
-        kinesis=kinesis,
-        stream_name=settings.stream_name,
-        search=Search(kinesis, settings.stream_name, sandbox.clock),
-        sqs=sandbox.client("sqs"),
-        queue_url=settings.overflow_queue_url,
-        unplaced=Unplaced(sandbox.ledger, sandbox.aside, sandbox.clock),
-        clock=sandbox.clock,
-        chance=random.random,
-        retention_seconds=settings.retention_hours * 3600,
-        journal=sandbox.journal,
-    )
-    return drain, sandbox.journal
-
-
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Carry out a batch of the queue's messages; Lambda deletes those that are not returned."""
-    drain, journal = _drain()
-    try:
-        return drain.run(event, context.get_remaining_time_in_millis())
-    finally:
-        journal.flush()
-
-
-def _enter(verdicts: dict[str, Verdict], envelope: _Waiting, verdict: Verdict) -> None:
+def _enter(handled: dict[str, Handling], envelope: _Waiting, handling: Handling) -> None:
     for message in envelope.messages:
-        verdicts[message.message_id] = verdict
+        handled[message.message_id] = handling

@@ -1,92 +1,79 @@
-"""Edits of dead letters: a person puts other rows in the place of those that Treasure Data has refused.
+"""Edits of dead letters: a person replaces rows that Treasure Data has rejected.
 
-Only where none of the old rows can be in Treasure Data. The edited rows travel under an id of their own, and the object
-keeps the original ones beside them until they are delivered.
+Only where none of the old rows can be in Treasure Data. The edited rows travel under an id of their own, and their object
+keeps the original ones beside them.
 """
 
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from shared import rows
-from worker.aside import Aside
-from worker.journal import Journal
-from worker.ledger import Ledger
-from worker.record import is_reason
-from worker.span import Kind, State
+from shared.errors import EditRefusedError, InvalidObjectError
+from worker.chunk import offsets
+from worker.delivery import Event, Happening, State
+from worker.ledger import Place
+from worker.record import milliseconds
+from worker.span import ChunkKey
+
+if TYPE_CHECKING:
+    from worker.execution import Delivery  # commands check rows without all that executes spans
 
 _FIXED = ("event_id", "received_at")  # they tell one event from another
-
-
-class EditRefusedError(Exception):
-    """An edit that cannot be; the message says why."""
 
 
 class Edits:
     """Edits dead letters.
 
     Args:
-        aside: where they are.
-        ledger: tells what may have become of them.
-        journal: hears of it.
+        delivery: what spans are executed with.
     """
 
-    def __init__(self, aside: Aside, ledger: Ledger, journal: Journal) -> None:
-        self._aside = aside
-        self._ledger = ledger
-        self._journal = journal
+    def __init__(self, delivery: "Delivery") -> None:
+        self._delivery = delivery
 
-    def make(self, name: str, payload: bytes) -> None:
-        """Put these rows in the place of a dead letter's.
+    def make(self, place: Place, key: ChunkKey, payload: bytes) -> None:
+        """Replace a dead letter's rows.
 
-        The ledger is written first: a send that has begun meanwhile makes it refuse. Broken off after that, the old rows
-        stand there as before.
+        The new object is written first, then the ledger, which refuses where a send has begun meanwhile: the old rows are
+        then as they were before.
 
         Args:
-            name: of the object.
-            payload: as many MessagePack maps as it has rows, one after another, in the same order.
+            place: of its span.
+            key: of the chunk.
+            payload: as many MessagePack maps as it has rows, back to back, in the same order.
 
         Raises:
-            EditRefusedError: the rows break the rules, or the dead letter may not be edited, or has gone.
-            AsideUnavailableError: S3 cannot be reached.
+            EditRefusedError: the rows break the rules, or the chunk is not a dead letter, or not any more.
+            SetAsideUnavailableError: S3 cannot be reached.
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        chunk = self._aside.get(name)
-        if chunk is None:
-            raise EditRefusedError("it has gone: it was delivered meanwhile")
-        if chunk.kind is not Kind.DEAD_LETTER or is_reason(chunk.table):
-            raise EditRefusedError("only rows of dead letters can be edited")
-        edited = revised(chunk.payload, payload)
-        span = self._ledger.get(chunk.chain, chunk.after)
-        entry = None if span is None else span.chunk(chunk.chunk)
-        if span is None or entry is None or entry.state is not State.ASIDE or entry.kind != chunk.kind:
-            raise EditRefusedError("it has gone: it was delivered meanwhile")
-        if entry.since is not None:
-            raise EditRefusedError("Treasure Data may have its rows already: redrive it as it is")
-        generation = entry.generation + 1
-        changed = replace(entry, generation=generation)
-        ours, _ = self._ledger.update(span.with_chunks({chunk.chunk: changed}))
-        if not ours:
-            raise EditRefusedError("it is being sent at this moment: look again")
-        self._aside.put(
-            replace(
-                chunk,
-                payload=edited,
-                original=chunk.original or chunk.payload,
-                unique_id=span.unique_id(chunk.chunk, chunk.database, generation),
-            )
+        ledger, store = self._delivery.ledger, self._delivery.store
+        span = ledger.get(place)
+        entry = None if span is None else span.entries.get(key)
+        if span is None or entry is None or key.group.code or entry.state is not State.DEAD_LETTER:
+            raise EditRefusedError("it is not a dead letter of rows, or not any more")
+        try:
+            stored = store.get(span, key, entry.edit, entry.digest)
+            begin, end = offsets(stored.payload, key.within(stored.rows))
+        except (InvalidObjectError, ValueError) as error:
+            raise EditRefusedError("its rows cannot be read") from error
+        edited = stored.edited(
+            stored.payload[:begin] + revised(stored.payload[begin:end], payload) + stored.payload[end:]
         )
-        self._journal.note(
-            "edited", account=chunk.account, table=chunk.table, rows=chunk.rows, object_id=chunk.object_id
-        )
+        store.put(span, edited)
+        happening = Happening(Event.EDITED, milliseconds(self._delivery.clock.now()), digest=edited.digest)
+        won, _ = ledger.update(span.with_entries({key: self._delivery.rules.follow(entry, happening)}))
+        if not won:
+            raise EditRefusedError("it is being sent at this moment: try again")
+        self._delivery.telemetry.info("edited", account=key.account, table=key.group.table, rows=entry.rows)
 
 
 def decoded(payload: bytes) -> list[dict[str, Any]]:
-    """Return the rows that stand one after another.
+    """Return rows that stand back to back.
 
     Raises:
-        EditRefusedError: these are no rows.
+        EditRefusedError: these are not rows.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
     unpacker.feed(payload)
@@ -95,14 +82,14 @@ def decoded(payload: bytes) -> list[dict[str, Any]]:
         while unpacker.tell() < len(payload):
             found.append(unpacker.unpack())
     except (ValueError, msgpack.UnpackException) as error:
-        raise EditRefusedError(f"these are no rows: {error}") from error
+        raise EditRefusedError(f"these are not rows: {error}") from error
     if not all(isinstance(row, dict) for row in found):
-        raise EditRefusedError("these are no rows")
+        raise EditRefusedError("these are not rows")
     return found
 
 
 def revised(old: bytes, new: bytes) -> bytes:
-    """Return new rows in the place of old ones, brought to the rules of rows.
+    """Return new rows in place of old ones, brought to the rules of rows.
 
     Raises:
         EditRefusedError: they are not as many, or one breaks the rules.
@@ -116,9 +103,9 @@ def revised(old: bytes, new: bytes) -> bytes:
 
 
 def revised_row(old: dict[str, Any], new: dict[str, Any]) -> bytes:
-    """Return a row in the place of another, as one MessagePack map.
+    """Return a row in place of another, as one MessagePack map.
 
-    Columns follow the rules by which the ingest makes rows of events. `time` is UNIX seconds, and `event_id` and
+    Columns follow the rules by which the ingest turns events into rows. `time` is UNIX seconds, and `event_id` and
     `received_at` stay what they are.
 
     Raises:

@@ -1,355 +1,266 @@
-"""Carrying out one span: send what is pending, set aside what must be, settle."""
+"""Executes the plan of one span: sends its chunks, sets aside what must be, and writes what became of them.
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+Redeliveries, replays and the redrive execute spans the same way; they differ in where the rows come from, and in which
+chunks they take up. What follows from what happens to a chunk is decided by `worker.delivery` alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from shared.clock import Clock
-from worker.aside import Aside, AsideUnavailableError, SetAside
-from worker.chunk import Chunk, Groups, chunks, origin
+from shared.errors import SetAsideUnavailableError
+from shared.telemetry import Telemetry
+from worker.chunk import Chunk, pending_leaves
 from worker.deadline import Deadline
-from worker.executor import Executors, all_of
-from worker.journal import Journal
+from worker.delivery import ASIDE, Entry, Event, Happening, Rules, State
+from worker.executor import Executors, run_parallel
+from worker.guards import Guard
 from worker.ledger import Ledger
-from worker.plan import UNRESOLVED
-from worker.record import Record, is_reason, milliseconds, sequence_number
-from worker.sender import Upload
-from worker.span import Cut, Entry, Kind, Span, State
-from worker.upload import Outcome, Uploader
+from worker.record import milliseconds
+from worker.set_aside import SetAside, SetAsideStore
+from worker.span import ChunkKey, Database, NotDeliverable, Span
+from worker.upload import Outcome, Upload
 
-LONGEST_INVOCATION_SECONDS = 15 * 60
-"""Lambda's own limit: for so long a send whose time was looked at can still be under way."""
-
-_METRICS = {Kind.PARKED: "RowsParked", Kind.IN_DOUBT: "RowsInDoubt", Kind.DEAD_LETTER: "RowsDeadLettered"}
-
-
-class HeldError(Exception):
-    """The batch must be delivered again from here; the message says why."""
+Describe = Callable[[Span, Chunk], SetAside]
+"""Returns the object of a planned chunk."""
+Send = Callable[[list[Upload], Deadline], list[Outcome]]
+Report = Callable[[ChunkKey, Entry], None]
+"""Told of each chunk that was set aside, once that is written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What bounds decisions.
-
-    Attributes:
-        cut: limits by which new spans' chunks are cut.
-        memory_seconds: how long Treasure Data remembers a unique_id.
-        held_at_most: seconds for which rows may be held.
-    """
-
-    cut: Cut
-    memory_seconds: float
-    held_at_most: float
-
-    def is_doubt_old(self, since: int, now: float) -> bool:
-        """Tell whether rows first sent at `since`, UNIX milliseconds, may no longer be sent under the same id."""
-        return now - since / 1000 > self.memory_seconds - LONGEST_INVOCATION_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What plans are carried out with."""
+class Delivery:
+    """What spans are executed with."""
 
     ledger: Ledger
-    uploader: Uploader
-    aside: Aside
-    executors: Executors
+    store: SetAsideStore
     rules: Rules
+    executors: Executors
     clock: Clock
-    journal: Journal
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A span's records, without those whose envelope counts elsewhere, and their blocks by owner and table."""
-
-    records: Sequence[Record]
-    groups: Groups
+    telemetry: Telemetry
 
 
 class Execution:
-    """One invocation's work on one span that it has just appended or touched.
+    """One invocation's work on one span that it has just planned, or fenced.
 
     Args:
-        means: what it is done with.
-        shard: the span's.
+        delivery: what it is done with.
         span: as this invocation wrote it.
-        work: its rows.
-        fresh: keys of chunks whose doubt began with this invocation; None for all.
+        sources: by chunk, the planned chunk that its rows are taken from.
+        describe: returns the object of a planned chunk.
+        report: told of each chunk that is set aside.
+        opened: chunks whose doubt this invocation opened; None for all.
+        whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
+
+    Attributes:
+        span: as it is in the ledger now.
+        rows: how many this execution has brought into each state.
     """
 
-    def __init__(self, means: Means, shard: str, span: Span, work: Work, fresh: set[str] | None) -> None:
-        self._means = means
-        self._shard = shard
-        self._span = span
-        self._work = work
-        self._chunks = {chunk.key: chunk for chunk in chunks(work.groups, span)}
-        self._fresh = set(self._chunks) if fresh is None else set(fresh)
-        self._fenced = False  # someone has written since
+    def __init__(
+        self,
+        delivery: Delivery,
+        span: Span,
+        sources: Mapping[ChunkKey, Chunk],
+        *,
+        describe: Describe,
+        report: Report,
+        opened: set[ChunkKey] | None = None,
+        whole: bool = True,
+    ) -> None:
+        self._delivery = delivery
+        self._rules = delivery.rules
+        self._sources = sources
+        self._describe = describe
+        self._report = report
+        self._opened = opened
+        self._whole = whole
+        self._won = True  # nobody else has written the span since this invocation did
+        self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None where S3 did not take it
+        self._outcomes: dict[ChunkKey, Outcome] = {}
+        self.span = span
+        self.rows: Counter[State] = Counter()
 
-    def carry_out(self, deadline: Deadline) -> None:
-        """Send, set aside, settle.
+    def leaf(self, key: ChunkKey) -> Chunk:
+        """Return a chunk's rows."""
+        source = key
+        while source not in self._sources:
+            source = source._replace(path=source.path[:-1])
+        return self._sources[source].leaf(key)
+
+    def upload(self, chunk: Chunk, database: str, oldest: float) -> Upload:
+        """Return the upload of a chunk under the id that the ledger gives it."""
+        generation = self.span.entry(chunk.key).generation
+        return Upload(chunk, database, self.span.unique_id(chunk.key, database, generation), oldest)
+
+    def first_uploads(self, now: float, oldest: float) -> list[Upload]:
+        """Return the uploads of everything that is pending; what cannot be sent is noted instead.
+
+        Args:
+            now: UNIX seconds.
+            oldest: UNIX seconds at which the oldest of the rows arrived.
+        """
+        uploads, span = [], self.span
+        for chunk in self._sources.values():
+            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
+                entry, destination = span.entry(leaf.key), span.destination(leaf.key)
+                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
+                step = self._rules.first_step(entry, obstacle, now)
+                if step.event is not None:
+                    self._outcomes[leaf.key] = Outcome(step.event, step.reason)
+                elif isinstance(destination, Database):
+                    unique_id = span.unique_id(leaf.key, destination.name, entry.generation)
+                    uploads.append(Upload(leaf, destination.name, unique_id, oldest))
+        return uploads
+
+    def deliver(self, uploads: list[Upload], send: Send, deadline: Deadline) -> None:
+        """Send chunks, and write what became of them, together with what was noted; what is split goes out in halves.
 
         Raises:
-            HeldError: chunks are still pending.
-            LedgerUnavailableError: the ledger cannot be reached; all that was done will be done again, to no effect.
-        """
-        began = self._means.clock.now()
-        outcomes, uploads = self._sort()
-        if uploads:
-            with self._means.executors() as executor:
-                sent = self._means.uploader.upload(uploads, deadline, executor, self._split)
-            outcomes |= {key: self._unless_taken(key, outcome) for key, outcome in sent.items()}
-        outcomes |= self._announce(outcomes)
-        outcomes |= self._delete_refused(outcomes)
-        outcomes |= self._set_aside(outcomes)
-        pending = self._settle(outcomes)
-        if self._fenced:
-            self._delete_overtaken(outcomes)
-        self._report(outcomes, began)
-        if pending:
-            reasons = sorted(
-                {outcome.reason for outcome in outcomes.values() if outcome.state is State.PENDING}
-            )
-            raise HeldError(f"chunks are pending: {', '.join(reasons)}")
-
-    def _sort(self) -> tuple[dict[str, Outcome], list[Upload]]:
-        """Return what can be said of chunks without sending them, and the uploads of the rest."""
-        outcomes: dict[str, Outcome] = {}
-        uploads = []
-        now = self._means.clock.now()
-        for key, chunk in self._chunks.items():
-            destination = self._span.destination(key)
-            since = self._span.chunk(key).since
-            if destination.startswith("!"):
-                kind = Kind.PARKED if destination == f"!{UNRESOLVED}" else Kind.DEAD_LETTER
-                outcomes[key] = Outcome.aside(kind, destination[1:])
-            elif since is not None and self._means.rules.is_doubt_old(since, now):
-                outcomes[key] = Outcome.aside(Kind.IN_DOUBT, "too_old_to_repeat", sure=False)
-            else:
-                uploads.append(self._upload(chunk, destination))
-        return outcomes, uploads
-
-    def _upload(self, chunk: Chunk, database: str) -> Upload:
-        generation = self._span.chunk(chunk.key).generation
-        unique_id = self._span.unique_id(chunk.key, database, generation)
-        return Upload(chunk, database, unique_id, oldest=self._work.records[0][1])
-
-    def _split(self, chunk: Chunk) -> list[Upload] | None:
-        """Note that a chunk's halves stand for it, before they are sent; only where none of it can have been taken."""
-        halves = chunk.halves()
-        if halves is None or self._fenced or chunk.key not in self._fresh:
-            return None
-        entry = self._span.chunk(chunk.key)
-        changes = {chunk.key: replace(entry, split=True, rows=chunk.count)}
-        changes |= {half.key: Entry(rows=half.count, since=entry.since) for half in halves}
-        ours, standing = self._means.ledger.update(self._span.with_chunks(changes))
-        self._span = standing
-        if not ours:
-            self._fenced = True
-            return None
-        self._chunks |= {half.key: half for half in halves}
-        self._fresh |= {half.key for half in halves}
-        return [self._upload(half, standing.destination(half.key)) for half in halves]
-
-    def _unless_taken(self, key: str, outcome: Outcome) -> Outcome:
-        """Return a refusal as a doubt where an earlier attempt may have been taken: Treasure Data is asked first."""
-        if outcome.kind is not Kind.DEAD_LETTER or self._is_free_of_doubt(key, outcome):
-            return outcome
-        return Outcome.aside(Kind.IN_DOUBT, outcome.reason, sure=False)
-
-    def _announce(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Note which chunks are refused, before their objects are written; return what others' writes make of them.
-
-        The schedule never looks at dead letters. So whoever delivers such a chunk after all, because this invocation died
-        or S3 did not answer, must know that its object may stand.
-        """
-        refused = [
-            key
-            for key, outcome in outcomes.items()
-            if outcome.kind is Kind.DEAD_LETTER and not self._span.destination(key).startswith("!")
-        ]
-        entries = {key: self._span.chunk(key) for key in refused}
-        changes = {
-            key: replace(entry, kind=Kind.DEAD_LETTER, rows=self._chunks[key].count)
-            for key, entry in entries.items()
-            if entry.state is State.PENDING and entry.kind != Kind.DEAD_LETTER
-        }
-        if changes:
-            ours, self._span = self._means.ledger.update(self._span.with_chunks(changes))
-            self._fenced |= not ours
-        return {key: self._unless_taken(key, outcomes[key]) for key in refused}
-
-    def _delete_refused(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Delete the objects of delivered chunks that were refused before; return what S3 did not delete as pending."""
-        left = {}
-        for key, outcome in outcomes.items():
-            entry = self._span.chunk(key)
-            was_refused = entry.state is State.PENDING and entry.kind == Kind.DEAD_LETTER
-            if not was_refused or outcome.state is not State.DELIVERED:
-                continue
-            name = self._described(key, Outcome.aside(Kind.DEAD_LETTER, "")).name
-            try:
-                self._means.aside.delete(name)
-            except AsideUnavailableError:
-                left[key] = Outcome(State.PENDING, reason="aside_unavailable", sure=False)
-        return left
-
-    def _set_aside(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Write what is to be aside; return what S3 did not take as pending."""
-        aside = [key for key, outcome in outcomes.items() if outcome.state is State.ASIDE]
-
-        jobs = [partial(self._put_aside, key, outcomes[key]) for key in aside]
-        written = all_of(self._means.executors, jobs)
-        return {
-            key: Outcome(State.PENDING, reason="aside_unavailable", sure=outcomes[key].sure)
-            for key, is_written in zip(aside, written, strict=True)
-            if not is_written
-        }
-
-    def _put_aside(self, key: str, outcome: Outcome) -> bool:
-        try:
-            self._means.aside.put(self._described(key, outcome))
-        except AsideUnavailableError:
-            return False
-        return True
-
-    def _described(self, key: str, outcome: Outcome) -> SetAside:
-        chunk = self._chunks[key]
-        database = self._span.destination(key)
-        if database.startswith("!"):
-            database = ""
-        came_from = origin(chunk, self._work.records)
-        arrivals = [milliseconds(arrived_at) for _, arrived_at in came_from]
-        generation = self._span.chunk(key).generation
-        return SetAside(
-            kind=outcome.kind or Kind.DEAD_LETTER,
-            reason=outcome.reason,
-            account=chunk.account,
-            table=chunk.table,
-            database=database,
-            rows=chunk.count,
-            payload_form="original" if is_reason(chunk.table) else "rows",
-            shard=self._shard,
-            sequence_numbers=tuple(sequence_number(number) for number, _ in came_from),
-            first_seen=min(arrivals),
-            last_seen=max(arrivals),
-            set_aside_at=round(self._means.clock.now() * 1000),
-            unique_id=self._span.unique_id(key, database, generation),
-            object_id=self._span.object_id(key),
-            chain=self._span.chain,
-            after=self._span.after,
-            chunk=key,
-            payload=chunk.payload(),
-        )
-
-    def _settle(self, outcomes: dict[str, Outcome]) -> bool:
-        """Write what became of the chunks, merged with what others wrote; tell whether any is pending.
-
-        Where others wrote, a refused chunk may be theirs that was taken: it is set aside once more, in doubt.
+            LedgerUnavailableError: the ledger cannot be reached; everything will be done again, to no effect.
         """
         while True:
-            changes = self._changes(outcomes)
-            settled = self._span.with_chunks(changes)
-            pending = self._pending(settled)
-            settled = settled.with_chunks({}, done=not pending)
-            if settled == self._span:
-                return pending
-            before = self._span
-            ours, self._span = self._means.ledger.update(settled)
-            if ours:
-                self._count(before, changes)
-                return pending
-            self._fenced = True
-            doubts = {
-                key: doubt
-                for key, outcome in outcomes.items()
-                if self._span.chunk(key).state is State.PENDING
-                and (doubt := self._unless_taken(key, outcome)) is not outcome
+            for upload, outcome in zip(uploads, send(uploads, deadline) if uploads else (), strict=True):
+                self._outcomes[upload.chunk.key] = outcome
+            self._settle()
+            large = [one for one in uploads if self._outcomes[one.chunk.key].event is Event.TOO_LARGE]
+            uploads = [half for upload in large for half in self._halves(upload)]
+            if not uploads:
+                return
+
+    def pending(self) -> list[str]:
+        """Return why chunks are still pending, each reason once, sorted."""
+        return sorted(
+            {
+                outcome.reason
+                for key, outcome in self._outcomes.items()
+                if self.span.entry(key).state is State.PENDING
             }
-            outcomes |= doubts | self._set_aside(doubts)
-
-    def _delete_overtaken(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Delete what was set aside of chunks that others have delivered meanwhile."""
-        for key, outcome in outcomes.items():
-            if outcome.state is State.ASIDE and self._span.chunk(key).state is State.DELIVERED:
-                with suppress(AsideUnavailableError):
-                    self._means.aside.delete(self._described(key, outcome).name)
-
-    def _changes(self, outcomes: Mapping[str, Outcome]) -> dict[str, Entry]:
-        """Return the entries that differ from what stands: delivered beats aside beats pending."""
-        changes = {}
-        for key, outcome in outcomes.items():
-            standing = self._span.chunk(key)
-            if standing.split or standing.state is State.DELIVERED:
-                continue
-            entry = standing
-            if outcome.state is State.DELIVERED or (
-                standing.state is State.PENDING and outcome.state is not State.PENDING
-            ):
-                entry = replace(
-                    standing,
-                    state=outcome.state,
-                    kind=outcome.kind or "",
-                    reason=outcome.reason if outcome.state is State.ASIDE else "",
-                )
-            if outcome.state is not State.DELIVERED and self._is_free_of_doubt(key, outcome):
-                entry = replace(entry, since=None)
-            if entry != standing:
-                changes[key] = replace(entry, rows=self._chunks[key].count)
-        return changes
-
-    def _is_free_of_doubt(self, key: str, outcome: Outcome) -> bool:
-        """Tell whether Treasure Data cannot have a chunk that is not delivered."""
-        if self._span.destination(key).startswith("!"):
-            return True  # it was never to be sent
-        return outcome.sure and key in self._fresh and not self._fenced
-
-    def _pending(self, span: Span) -> bool:
-        if span.done:
-            return False
-        planned = {_planned(key) for key in self._chunks}
-        return any(span.chunk(leaf).state is State.PENDING for key in planned for leaf in span.leaves(key))
-
-    def _count(self, before: Span, changes: Mapping[str, Entry]) -> None:
-        for key, entry in changes.items():
-            if entry.state is before.chunk(key).state:
-                continue
-            if entry.state is State.DELIVERED:
-                self._means.journal.count("RowsDelivered", entry.rows)
-            elif entry.state is State.ASIDE:
-                self._means.journal.count(_METRICS[Kind(entry.kind)], entry.rows)
-
-    def _report(self, outcomes: Mapping[str, Outcome], began: float) -> None:
-        rows = dict.fromkeys(State, 0)
-        for key, outcome in outcomes.items():
-            rows[outcome.state] += self._chunks[key].count
-            if outcome.state is State.ASIDE:
-                self._means.journal.note(
-                    "set aside",
-                    kind=outcome.kind,
-                    reason=outcome.reason,
-                    account=self._chunks[key].account,
-                    table=self._chunks[key].table,
-                    rows=self._chunks[key].count,
-                    object_id=self._span.object_id(key),
-                )
-        self._means.journal.note(
-            "span",
-            shard=self._shard,
-            first=sequence_number(self._span.first),
-            last=sequence_number(self._span.last),
-            records=len(self._work.records),
-            chunks=len(outcomes),
-            delivered=rows[State.DELIVERED],
-            aside=rows[State.ASIDE],
-            pending=rows[State.PENDING],
-            seconds=round(self._means.clock.now() - began, 3),
         )
 
+    def _halves(self, upload: Upload) -> list[Upload]:
+        """Return the uploads of the halves that now stand for a chunk; none where it was not split by us."""
+        key = upload.chunk.key
+        if not self._won or self.span.entry(key).state is not State.SPLIT:
+            return []
+        if self._opened is not None:
+            self._opened.update(key.halves)
+        return [
+            self.upload(self.leaf(half), upload.database, upload.oldest)
+            for half in key.halves
+            if self.span.entry(half).state is State.PENDING
+        ]
 
-def _planned(key: str) -> str:
-    """Return the planned chunk that a half, or half of a half, came from."""
-    owner, table, part = key.split("/")
-    return f"{owner}/{table}/{part.partition('.')[0]}"
+    def _settle(self) -> None:
+        """Write what became of the chunks, merged with what others wrote meanwhile."""
+        while True:
+            before = self.span
+            if self._whole and not before.entries and not before.done and self._all_accepted():
+                # what TRANSITIONS and a done span come to where everything went well: no entries
+                changes: dict[ChunkKey, Entry] = {}
+                rows = Counter({State.DELIVERED: sum([chunk.count for chunk in self._sources.values()])})
+                settled = replace(before, done=True)
+            else:
+                changes = self._backed(self._changes())
+                rows = Counter()
+                for key, entry in changes.items():
+                    rows[entry.state] += entry.rows * (entry.state is not before.entry(key).state)
+                settled = self._closed(before.with_entries(changes))
+                if settled == before:
+                    return
+            won, self.span = self._delivery.ledger.update(settled)
+            if won:
+                if Guard.OBJECT_FIRST in self._rules.without:
+                    self._put_all()
+                self.rows += rows
+                for key, entry in changes.items():
+                    if entry.state in ASIDE and entry.state is not before.entry(key).state:
+                        self._report(key, entry)
+                return
+            self._won = False
+
+    def _closed(self, span: Span) -> Span:
+        """Return the span, done if nothing of it is pending any more."""
+        if span.done or not self._whole:
+            return span
+        leaves = (leaf for planned in self._sources for leaf in span.leaves(planned))
+        if any(span.entry(leaf).state is State.PENDING for leaf in leaves):
+            return span
+        return span.with_entries({}, done=True)
+
+    def _all_accepted(self) -> bool:
+        if len(self._outcomes) != len(self._sources):
+            return False
+        return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}
+
+    def _changes(self) -> dict[ChunkKey, Entry]:
+        """Return the entries that change by what happened."""
+        now, changes = milliseconds(self._delivery.clock.now()), {}
+        for key, outcome in self._outcomes.items():
+            standing = self.span.entry(key)
+            happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
+            if outcome.event is Event.TOO_LARGE:
+                is_row = self.leaf(key).count < 2
+                happening = replace(
+                    happening,
+                    reason="row_too_large" if is_row else "too_large",
+                    divisible=not is_row and self.span.can_split(key),
+                )
+            entry = self._rules.follow(standing, happening)
+            if entry is not standing:
+                changes[key] = replace(entry, rows=self.leaf(key).count)
+                if entry.state is State.SPLIT:
+                    changes |= self._split(key, standing)
+        return changes
+
+    def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:
+        """Return the entries of a chunk's halves: they take over all that is known of it."""
+        state = State.PENDING if standing.state is State.PENDING else State.PARKED
+        since = standing.since if state is State.PENDING else None
+        half = replace(standing, state=state, since=since)
+        return {one: replace(half, rows=self.leaf(one).count) for one in key.halves}
+
+    def _is_certain(self, key: ChunkKey, outcome: Outcome) -> bool:
+        opened = self._opened is None or key in self._opened
+        return outcome.definitely_not_delivered and opened and self._won
+
+    def _backed(self, changes: dict[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
+        """Write the objects of chunks that are to be set aside; leave those pending that S3 does not take."""
+        aside = [key for key, entry in changes.items() if entry.state in ASIDE and not entry.digest]
+        if not aside:
+            return changes
+        missing = [key for key in dict.fromkeys(one.planned for one in aside) if key not in self._objects]
+        self._objects |= {key: self._describe(self.span, self._sources[key]) for key in missing}
+        if Guard.OBJECT_FIRST not in self._rules.without:
+            self._put_all(missing)
+        for key in aside:
+            chunk = self._objects[key.planned]
+            if chunk is None:
+                self._outcomes[key] = replace(
+                    self._outcomes[key], event=Event.UNANSWERED, reason="set_aside_unavailable"
+                )
+        if all(self._objects[key.planned] is not None for key in aside):
+            return self._with_digests(changes)
+        return self._with_digests(self._changes())
+
+    def _with_digests(self, changes: Mapping[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
+        return {
+            key: replace(entry, digest=chunk.digest)
+            if entry.state in ASIDE and not entry.digest and (chunk := self._objects.get(key.planned))
+            else entry
+            for key, entry in changes.items()
+        }
+
+    def _put_all(self, keys: Iterable[ChunkKey] | None = None) -> None:
+        wanted = list(self._objects if keys is None else keys)
+        run_parallel(self._delivery.executors, [partial(self._put, key) for key in wanted])
+
+    def _put(self, planned: ChunkKey) -> None:
+        chunk = self._objects[planned]
+        try:
+            if chunk is not None:
+                self._delivery.store.put(self.span, chunk)
+        except SetAsideUnavailableError:
+            self._objects[planned] = None

@@ -1,11 +1,12 @@
-"""Doing things side by side: the effect, its threads, and a helper over it.
+"""Runs jobs in parallel: the effect, its threads, and a function over it.
 
-Decisions are made by the caller alone, in its own thread: jobs only carry out effects and hand back what came of
-them, so nothing else needs a lock.
+The caller alone makes decisions, in its own thread: jobs only have effects and return what came of them, so nothing else
+needs a lock.
 """
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self
@@ -25,6 +26,28 @@ class Executor(Protocol):
 
 Executors = Callable[[], AbstractContextManager[Executor]]
 """Makes an executor whose jobs have all ended when its context is left."""
+
+
+class InlineExecutor:
+    """Runs each job in the caller's thread, when its result is waited for."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Callable[[], Any]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._jobs:
+            self._jobs.popleft()()
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Put the job at the end of the line."""
+        self._jobs.append(job)
+
+    def wait(self, seconds: float) -> Any | None:  # noqa: ARG002 -- the executor's signature
+        """Run the job at the head of the line and return what it returns."""
+        return self._jobs.popleft()() if self._jobs else None
 
 
 class Threads:
@@ -73,8 +96,8 @@ class Threads:
                 self._results.put((None, error))
 
 
-def all_of(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
-    """Do all jobs, at most `at_once` side by side, and return their results in order; one alone runs right here.
+def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
+    """Run all jobs, at most `at_once` in parallel, and return their results in order; one alone runs right here.
 
     Raises:
         Exception: the first that a job raised, after all that were started have ended.

@@ -1,39 +1,116 @@
 """The ledger: what is planned, by whom, and what came of it, in one DynamoDB table (`pk`, `sk`, `ttl`).
 
     pk = chain, sk = after    a span, appended to its chain by one conditional put
-    pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may stand there twice
-    pk = breakers, sk = name  a database found sick
+    pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
+    pk = search#<request id>  how far shards have been read in search of an envelope
+    pk = breakers, sk = name  a database found to be failing
+
+Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
+keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is.
 
 Every write names its writer. DynamoDB's client may repeat a write whose answer was lost, and the repetition is then
-refused because of the first: the writer's name on the item that stands there tells that it is our own.
+refused because of the first: the writer's name on the standing item tells that it is our own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import batched
+from typing import TYPE_CHECKING, Any, NoReturn
+from zlib import crc32
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
-from worker.journal import Journal
-from worker.record import Number
-from worker.span import SECONDS_KEPT, Span
+from shared.errors import LedgerUnavailableError
+from shared.telemetry import Telemetry
+from worker.chain import ChainId
+from worker.delivery import ASIDE, Entry, State
+from worker.guards import NONE, Guard, Without
+from worker.record import START, Number
+from worker.span import (
+    SECONDS_KEPT,
+    ChunkKey,
+    Cut,
+    Database,
+    Destination,
+    Group,
+    NotDeliverable,
+    Owner,
+    Span,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+WORKLIST = "worklist"
+"""The index of spans of which something is set aside."""
+WORKLIST_KEYS = 8
+MOST_CLAIMS = 25
+"""Statements that DynamoDB takes in one batch."""
 
 _BREAKERS = "breakers"
+_CLAIM = "put#"
+_SEARCH = "search#"
+_MOST_KEYS = 100  # of one BatchGetItem
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
-
-class LedgerUnavailableError(Exception):
-    """The ledger cannot be reached: nothing may be sent, everything is held."""
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenBreaker:
-    """A database found sick: its name, since when (UNIX milliseconds) and why."""
+    """A database found to be failing: its name, since when (UNIX milliseconds) and why."""
 
     database: str
     since: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a span is in the ledger."""
+
+    chain: ChainId
+    after: Number
+
+    @classmethod
+    def parse(cls, chain: str, after: Number) -> "Place":
+        """Return the place that a chain's name and a number describe.
+
+        Raises:
+            ValueError: it is not a chain's name.
+        """
+        return cls(ChainId.parse(chain), after)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who owns an envelope: its rows count for that record, or overflow chain, alone.
+
+    Attributes:
+        owner: names it.
+        claimed_at: UNIX seconds.
+    """
+
+    owner: str
+    claimed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where a span goes that holds a record which no span holds yet.
+
+    Attributes:
+        chain: the chain.
+        after: the last sequence number of the span that it follows; START for the first one.
+        limit: the sequence number before which it must end; None where nothing comes behind it.
+        behind_open: the span that it follows, where that is open.
+    """
+
+    chain: ChainId
+    after: Number
+    limit: Number | None = None
+    behind_open: Span | None = None
 
 
 class Ledger:
@@ -44,132 +121,317 @@ class Ledger:
         table: its table's name.
         clock: tells when items may be forgotten.
         entropy: returns that many random bytes, to name writers.
-        journal: counts failures.
+        telemetry: counts failures.
+        without: guards to leave out.
     """
 
     def __init__(
-        self, dynamodb: Any, table: str, clock: Clock, entropy: Callable[[int], bytes], journal: Journal
+        self,
+        dynamodb: "DynamoDBClient",
+        table: str,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        telemetry: Telemetry,
+        without: Without = NONE,
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
         self._clock = clock
         self._entropy = entropy
-        self._journal = journal
+        self._telemetry = telemetry
+        self._without = without
 
-    def preceding(self, chain: str, number: Number) -> Span | None:
-        """Return the chain's last span that begins to stand before `number`: the one whose `after` is below it."""
+    # Spans
+
+    def preceding(self, chain: ChainId, number: Number) -> Span | None:
+        """Return the chain's last span whose `after` is below `number`: the one that holds it, or ends before it."""
         answer = self._call(
             self._dynamodb.query,
             KeyConditionExpression="pk = :pk AND sk < :sk",
-            ExpressionAttributeValues={":pk": {"S": chain}, ":sk": {"S": number}},
+            ExpressionAttributeValues={":pk": {"S": chain.name}, ":sk": {"S": number}},
             ScanIndexForward=False,
             Limit=1,
             ConsistentRead=True,
         )
-        return Span.from_item(answer["Items"][0]) if answer["Items"] else None
+        return _span(answer["Items"][0]) if answer["Items"] else None
 
-    def get(self, chain: str, after: Number) -> Span | None:
+    def locate(self, root: ChainId, number: Number) -> Span | Gap:
+        """Return the span that holds a record, or where one that holds it goes.
+
+        In front of a span's first record is a hole, which is a chain of its own.
+        """
+        chain, limit = root, None
+        while True:
+            span = self.preceding(chain, number)
+            if span is None:
+                return Gap(chain, START, limit)
+            if span.last < number:
+                return Gap(chain, span.last, limit, None if span.done else span)
+            if number >= span.first:
+                return span
+            chain, limit = chain.hole(span.after), span.first
+
+    def get(self, place: Place) -> Span | None:
         """Return a span; None when there is none."""
-        answer = self._call(
-            self._dynamodb.get_item, Key={"pk": {"S": chain}, "sk": {"S": after}}, ConsistentRead=True
-        )
-        return Span.from_item(answer["Item"]) if "Item" in answer else None
+        key = {"pk": {"S": place.chain.name}, "sk": {"S": place.after}}
+        answer = self._call(self._dynamodb.get_item, Key=key, ConsistentRead=True)
+        return _span(answer["Item"]) if "Item" in answer else None
 
     def append(self, span: Span) -> tuple[bool, Span]:
-        """Append a span to its chain unless another follows there already; the exclusion on which all rests.
+        """Append a span to its chain unless another follows there already; the exclusion on which everything rests.
 
         Returns:
-            Whether it is ours that stands there now, and what stands there.
+            Whether this call appended it, and the span that is there now.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
         """
         span = replace(span, version=1, writer=self._writer())
-        standing = self._write(
-            self._dynamodb.put_item, Item=span.to_item(), ConditionExpression="attribute_not_exists(sk)"
-        )
+        condition = {"ConditionExpression": "attribute_not_exists(sk)"}
+        if Guard.CONDITIONAL_PLAN in self._without:
+            condition = {}
+        standing = self._write(self._dynamodb.put_item, Item=_item(span), **condition)
         if standing is None:
             return True, span
-        found = Span.from_item(standing)
+        found = _span(standing)
         return found.writer == span.writer, found
 
     def update(self, span: Span) -> tuple[bool, Span]:
         """Write what became of the span's chunks, unless someone has written since `span` was read.
 
         Returns:
-            Whether it was written, and what stands there now.
+            Whether it was written, and what is there now.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or the span has gone.
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
-        assignments = "SET v = :next, w = :writer, st = :state, x = :chunks"
-        names: dict[str, Any] = {}
+        sets = ["v = :next", "w = :writer", "st = :state", "x = :entries"]
+        removes = []
+        names: dict[str, str] = {}
         values = {
             ":version": {"N": str(span.version)},
             ":next": {"N": str(written.version)},
             ":writer": {"S": written.writer},
             ":state": {"S": "done" if span.done else "open"},
-            ":chunks": span.chunks_item(),
+            ":entries": _entries_value(span.entries),
         }
-        if span.done and not span.chunks:
-            assignments += ", #ttl = :ttl"
-            names = {"ExpressionAttributeNames": {"#ttl": "ttl"}}
+        work = _worklist_key(span)
+        if work:
+            sets.append("wk = :work")
+            values[":work"] = {"S": work}
+        else:
+            removes.append("wk")
+        if span.is_settled:
+            sets.append("#ttl = :ttl")
+            names["#ttl"] = "ttl"
             values[":ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
+        condition = "v = :version"
+        if Guard.IF_VERSION in self._without:
+            condition = "attribute_exists(sk)"
+            del values[":version"]
         standing = self._write(
             self._dynamodb.update_item,
-            Key={"pk": {"S": span.chain}, "sk": {"S": span.after}},
-            UpdateExpression=assignments,
-            ConditionExpression="v = :version",
+            Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}},
+            UpdateExpression=f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
+            ConditionExpression=condition,
             ExpressionAttributeValues=values,
-            **names,
+            **({"ExpressionAttributeNames": names} if names else {}),
         )
         if standing is None:
             return True, written
         if not standing:
             raise LedgerUnavailableError("the span has gone from the ledger")
-        found = Span.from_item(standing)
+        found = _span(standing)
         return found.writer == written.writer, found
 
-    def claim(self, request_id: str, owner: str) -> bool:
-        """Tell whether `owner`, a record, is the one whose rows count of all that carry this envelope; for good."""
+    def fence(self, span: Span) -> tuple[bool, Span]:
+        """Write the span before anything of it is sent, so that others who work on it too cannot write it unnoticed.
+
+        Returns and raises: as `update`.
+        """
+        return (True, span) if Guard.FENCE in self._without else self.update(span)
+
+    def worklist(self, *, dead: bool) -> Iterator[Place]:
+        """Yield the spans of which something is set aside, as far as the index shows them already.
+
+        Args:
+            dead: those of which nothing but dead letters is; otherwise the others.
+        """
+        for number in range(WORKLIST_KEYS):
+            yield from self._indexed(f"{'dead' if dead else 'aside'}#{number}")
+
+    def _indexed(self, key: str) -> Iterator[Place]:
+        for page in self._pages(
+            self._dynamodb.query,
+            IndexName=WORKLIST,
+            KeyConditionExpression="wk = :key",
+            ExpressionAttributeValues={":key": {"S": key}},
+        ):
+            for item in page["Items"]:
+                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+
+    def latest(self, chain: ChainId) -> Iterator[Span]:
+        """Yield a chain's spans, the latest first."""
+        for page in self._pages(
+            self._dynamodb.query,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": chain.name}},
+            ScanIndexForward=False,
+            Limit=100,
+            ConsistentRead=True,
+        ):
+            yield from map(_span, page["Items"])
+
+    def end(self, chain: ChainId) -> Number:
+        """Return the last sequence number that a chain has planned; START where it has planned none."""
+        answer = self._call(
+            self._dynamodb.query,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": chain.name}},
+            ScanIndexForward=False,
+            Limit=1,
+            ConsistentRead=True,
+        )
+        return _span(answer["Items"][0]).last if answer["Items"] else START
+
+    def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
+        """Yield all spans; the whole table is read, at one read unit per 4 KB.
+
+        Args:
+            since: UNIX seconds; only spans that were planned then or later.
+            until: UNIX seconds; only spans that were planned before.
+        """
+        condition, values = "attribute_exists(g)", {}
+        for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
+            if moment is not None:
+                condition += f" AND #at {operator} {name}"
+                values[name] = {"N": str(round(moment * 1000))}
+        request: dict[str, Any] = {"FilterExpression": condition}
+        if values:
+            request |= {"ExpressionAttributeNames": {"#at": "at"}, "ExpressionAttributeValues": values}
+        for page in self._pages(self._dynamodb.scan, ConsistentRead=True, **request):
+            yield from map(_span, page["Items"])
+
+    def open_spans(self, before: float) -> Iterator[list[Span]]:
+        """Yield, page by page, the spans that were planned before then and are open; one read unit per 8 KB.
+
+        Args:
+            before: UNIX seconds.
+        """
+        for page in self._pages(
+            self._dynamodb.scan,
+            FilterExpression="attribute_exists(g) AND st = :open AND #at < :before",
+            ExpressionAttributeNames={"#at": "at"},
+            ExpressionAttributeValues={":open": {"S": "open"}, ":before": {"N": str(round(before * 1000))}},
+        ):
+            yield [_span(item) for item in page["Items"]]
+
+    # Claims
+
+    def claim(self, owners: Mapping[str, str], seconds_kept: float) -> dict[str, Claim]:
+        """Claim envelopes, up to MOST_CLAIMS; return who owns each, those without an answer left out.
+
+        Args:
+            owners: by request id, who claims it.
+            seconds_kept: how long a new claim is remembered.
+        """
+        now = int(self._clock.now())
+        at, ttl = {"N": str(now)}, {"N": str(now + round(seconds_kept))}
+        insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
+        answer = self._call_bare(
+            self._dynamodb.batch_execute_statement,
+            Statements=[
+                {"Statement": insert, "Parameters": [*_claim_key(one).values(), {"S": owner}, at, ttl]}
+                for one, owner in owners.items()
+            ],
+        )
+        claims, refused = {}, []
+        for (one, owner), response in zip(owners.items(), answer["Responses"], strict=True):
+            code = response.get("Error", {}).get("Code")
+            if code is None:
+                claims[one] = Claim(owner, now)
+            elif code in ("DuplicateItem", "ConditionalCheckFailed"):
+                refused.append(one)
+        return claims | (self._claimed(refused) if refused else {})
+
+    def claim_one(self, request_id: str, owner: str, seconds_kept: float) -> bool:
+        """Claim an envelope; tell whether `owner` owns it.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached, or does not say.
+        """
+        claim = self.claim({request_id: owner}, seconds_kept).get(request_id)
+        if claim is None:
+            raise LedgerUnavailableError("the ledger does not say who owns an envelope")
+        return claim.owner == owner
+
+    def _claimed(self, ids: list[str]) -> dict[str, Claim]:
+        return {
+            item["pk"]["S"].removeprefix(_CLAIM): Claim(item["owner"]["S"], int(item["at"]["N"]))
+            for item in self._items([_claim_key(one) for one in ids])
+        }
+
+    def take_over(self, request_id: str, owner: str, old: str) -> bool:
+        """Make `owner` the owner of an envelope that `old` owns, from now on; tell whether it is."""
         standing = self._write(
-            self._dynamodb.put_item,
-            Item={
-                "pk": {"S": f"put#{request_id}"},
-                "sk": {"S": "-"},
-                "owner": {"S": owner},
-                "ttl": {"N": str(self._expiry(SECONDS_KEPT))},
+            self._dynamodb.update_item,
+            Key=_claim_key(request_id),
+            UpdateExpression="SET #owner = :owner, #at = :at",
+            ConditionExpression="#owner = :old OR #owner = :owner",
+            ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
+            ExpressionAttributeValues={
+                ":owner": {"S": owner},
+                ":old": {"S": old},
+                ":at": {"N": str(int(self._clock.now()))},
             },
-            ConditionExpression="attribute_not_exists(pk) OR #owner = :owner",
-            ExpressionAttributeNames={"#owner": "owner"},
-            ExpressionAttributeValues={":owner": {"S": owner}},
         )
         return standing is None
 
+    # Searches
+
+    def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
+        """Return how far the shards have been read in search of envelopes, by request id; missing where not noted."""
+        keys = [_search_key(one) for one in ids]
+        return {
+            item["pk"]["S"].removeprefix(_SEARCH): {
+                shard: read["S"] for shard, read in item["read"]["M"].items()
+            }
+            for some in batched(keys, _MOST_KEYS, strict=False)
+            for item in self._items(list(some))
+        }
+
+    def note_search(self, request_id: str, read: Mapping[str, Number], seconds_kept: float) -> None:
+        """Note how far shards have been read in search of an envelope."""
+        item = {
+            **_search_key(request_id),
+            "read": {"M": {shard: {"S": number} for shard, number in read.items()}},
+            "ttl": {"N": str(int(self._clock.now() + seconds_kept))},
+        }
+        self._call(self._dynamodb.put_item, Item=item)
+
+    # Breakers
+
     def open_breaker(self, database: str, reason: str) -> None:
-        """Note that a database is sick."""
+        """Note that a database is failing."""
         self._put_breaker(database, reason, is_open=True)
 
     def close_breaker(self, database: str) -> None:
-        """Note that a database is well again."""
+        """Note that a database works again."""
         self._put_breaker(database, "", is_open=False)
 
     def breakers(self) -> Iterator[OpenBreaker]:
         """Yield all breakers that are open."""
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._call(
-                self._dynamodb.query,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": _BREAKERS}},
-                ConsistentRead=True,
-                **start,
-            )
-            for item in answer["Items"]:
-                breaker = _breaker(item)
-                if breaker is not None:
-                    yield breaker
-            if "LastEvaluatedKey" not in answer:
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        for page in self._pages(
+            self._dynamodb.query,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": _BREAKERS}},
+            ConsistentRead=True,
+        ):
+            for item in page["Items"]:
+                if item["st"]["S"] == "open":
+                    yield OpenBreaker(item["sk"]["S"], int(item["at"]["N"]), item["why"]["S"])
 
     def _put_breaker(self, database: str, reason: str, *, is_open: bool) -> None:
         item = {
@@ -183,37 +445,159 @@ class Ledger:
             item["ttl"] = {"N": str(self._expiry(_BREAKER_SECONDS_KEPT))}
         self._call(self._dynamodb.put_item, Item=item)
 
+    # DynamoDB
+
     def _writer(self) -> str:
         return self._entropy(8).hex()
 
     def _expiry(self, seconds: int) -> int:
         return int(self._clock.now()) + seconds
 
-    def _write(self, call: Callable[..., Any], **arguments: Any) -> dict[str, Any] | None:
-        """Return None when it was written, else the item that stands there; empty when there is none."""
+    def _write(self, call: Callable[..., Any], **request: Any) -> Item | None:
+        """Return None when it was written, else the item that is there; empty when there is none."""
         try:
-            call(TableName=self._table, ReturnValuesOnConditionCheckFailure="ALL_OLD", **arguments)
+            call(TableName=self._table, ReturnValuesOnConditionCheckFailure="ALL_OLD", **request)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise self._unavailable(error) from error
-            standing: dict[str, Any] = error.response.get("Item", {})  # type: ignore[assignment]  # botocore's type lacks it
+                self._fail(error)
+            standing: Item = error.response.get("Item", {})  # type: ignore[assignment]  # botocore's type lacks it
             return standing
         except BotoCoreError as error:
-            raise self._unavailable(error) from error
+            self._fail(error)
         return None
 
-    def _call(self, call: Callable[..., Any], **arguments: Any) -> Any:
+    def _call(self, call: Callable[..., Any], **request: Any) -> Any:
         try:
-            return call(TableName=self._table, **arguments)
+            return call(TableName=self._table, **request)
         except (ClientError, BotoCoreError) as error:
-            raise self._unavailable(error) from error
+            self._fail(error)
 
-    def _unavailable(self, error: Exception) -> LedgerUnavailableError:
-        self._journal.count("LedgerErrors")
-        return LedgerUnavailableError(str(error))
+    def _call_bare(self, call: Callable[..., Any], **request: Any) -> Any:
+        try:
+            return call(**request)
+        except (ClientError, BotoCoreError) as error:
+            self._fail(error)
+
+    def _items(self, keys: list[Item]) -> list[Item]:
+        """Return the items of at most _MOST_KEYS keys, read consistently, as far as DynamoDB answers at once."""
+        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
+        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
+        found: list[Item] = answer["Responses"].get(self._table, [])
+        return found
+
+    def _pages(self, call: Callable[..., Any], **request: Any) -> Iterator[Any]:
+        while True:
+            page = self._call(call, **request)
+            yield page
+            if "LastEvaluatedKey" not in page:
+                return
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _fail(self, error: Exception) -> NoReturn:
+        self._telemetry.count("LedgerErrors")
+        raise LedgerUnavailableError(str(error)) from error
 
 
-def _breaker(item: dict[str, Any]) -> OpenBreaker | None:
-    if item["st"]["S"] != "open":
-        return None
-    return OpenBreaker(item["sk"]["S"], int(item["at"]["N"]), item["why"]["S"])
+def _claim_key(request_id: str) -> Item:
+    return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
+
+
+def _search_key(request_id: str) -> Item:
+    return {"pk": {"S": f"{_SEARCH}{request_id}"}, "sk": {"S": "-"}}
+
+
+def _worklist_key(span: Span) -> str:
+    """Return under which key the index holds a span; empty where nothing of it is set aside."""
+    states = {entry.state for entry in span.entries.values()} & ASIDE if span.entries else ()
+    if not states:
+        return ""
+    kind = "dead" if states == {State.DEAD_LETTER} else "aside"
+    return f"{kind}#{crc32(f'{span.chain.name}/{span.after}'.encode()) % WORKLIST_KEYS}"
+
+
+def _item(span: Span) -> Item:
+    item: Item = {
+        "pk": {"S": span.chain.name},
+        "sk": {"S": span.after},
+        "first": {"S": span.first},
+        "last": {"S": span.last},
+        "at": {"N": str(span.planned_at)},
+        "m": {"M": {owner.name: {"S": to.text} for owner, to in span.destinations.items()}},
+        "cut": {"M": {"rows": {"N": str(span.cut.rows)}, "bytes": {"N": str(span.cut.bytes)}}},
+        "g": {"M": {group.name: {"N": str(count)} for group, count in span.counts.items()}},
+        "n": {"N": str(span.records)},
+        "v": {"N": str(span.version)},
+        "w": {"S": span.writer},
+        "st": {"S": "done" if span.done else "open"},
+    }
+    if span.ignored:
+        item["i"] = {"B": _bitmap(span.ignored)}
+    if span.entries:
+        item["x"] = _entries_value(span.entries)
+    if work := _worklist_key(span):
+        item["wk"] = {"S": work}
+    return item
+
+
+def _span(item: Mapping[str, Any]) -> Span:
+    cut = item["cut"]["M"]
+    entries = item["x"]["M"] if "x" in item else {}
+    return Span(
+        chain=ChainId.parse(item["pk"]["S"]),
+        after=item["sk"]["S"],
+        first=item["first"]["S"],
+        last=item["last"]["S"],
+        planned_at=int(item["at"]["N"]),
+        destinations={Owner.parse(name): _destination(to["S"]) for name, to in item["m"]["M"].items()},
+        cut=Cut(int(cut["rows"]["N"]), int(cut["bytes"]["N"])),
+        counts={Group.parse(name): int(count["N"]) for name, count in item["g"]["M"].items()},
+        records=int(item["n"]["N"]),
+        ignored=_places(item["i"]["B"]) if "i" in item else frozenset(),
+        version=int(item["v"]["N"]),
+        writer=item["w"]["S"],
+        done=item["st"]["S"] == "done",
+        entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
+    )
+
+
+def _bitmap(places: frozenset[int]) -> bytes:
+    """Return a bit for each position, the lowest bit of the first byte for the first."""
+    return sum(1 << place for place in places).to_bytes(max(places) // 8 + 1, "little")
+
+
+def _places(bitmap: bytes) -> frozenset[int]:
+    bits = int.from_bytes(bitmap, "little")
+    return frozenset(place for place in range(bits.bit_length()) if bits >> place & 1)
+
+
+def _destination(text: str) -> Destination:
+    return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
+
+
+def _entries_value(entries: Mapping[ChunkKey, Entry]) -> Item:
+    return {"M": {key.name: {"M": _entry_item(entry)} for key, entry in entries.items()}}
+
+
+_TEXTS = (("why", "reason"), ("db", "database"), ("o", "digest"))
+_NUMBERS = (("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
+
+
+def _entry_item(entry: Entry) -> Item:
+    item: Item = {"s": {"S": entry.state.value}, "n": {"N": str(entry.rows)}}
+    if entry.since is not None:
+        item["since"] = {"N": str(entry.since)}
+    for name, attribute in _TEXTS:
+        if text := getattr(entry, attribute):
+            item[name] = {"S": text}
+    for name, attribute in _NUMBERS:
+        if number := getattr(entry, attribute):
+            item[name] = {"N": str(number)}
+    return item
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    members: dict[str, Any] = {attribute: item[name]["S"] for name, attribute in _TEXTS if name in item}
+    members |= {attribute: int(item[name]["N"]) for name, attribute in _NUMBERS if name in item}
+    if "since" in item:
+        members["since"] = int(item["since"]["N"])
+    return Entry(State(item["s"]["S"]), int(item["n"]["N"]), **members)

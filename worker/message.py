@@ -1,4 +1,4 @@
-"""A message of the overflow queue, as Lambda hands it over: an envelope that the stream may not have taken."""
+"""A message of the overflow queue, as Lambda passes it on: an envelope that the stream refused, or may have stored."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import envelope
-from shared.envelope import Envelope, EnvelopeError
+from shared.envelope import Envelope
+from shared.errors import EnvelopeError
 
 UNDECODABLE = "undecodable"
 NO_PARTITION_KEY = "no_partition_key"
@@ -22,9 +23,9 @@ class Message:
         sent_at: UNIX seconds, by SQS's clock.
         body: what was sent.
         partition_key: with which the envelope was put, and is to be put.
+        refused: the stream has definitely refused every put.
         envelope: what the body holds; None where it holds none, or cannot be put for want of a partition key.
         fault: why there is no envelope, one word.
-        since: UNIX seconds from which on the stream may have the envelope, where an earlier request may have put it.
     """
 
     message_id: str
@@ -32,16 +33,15 @@ class Message:
     sent_at: float
     body: str
     partition_key: str
+    refused: bool
     envelope: Envelope | None
     fault: str = ""
-    since: float | None = None
 
 
 def read(record: Mapping[str, Any]) -> Message:
     """Return the message of a record of Lambda's event, whatever its body holds."""
     attributes = record.get("messageAttributes", {})
     partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
-    since = attributes.get("since", {}).get("stringValue") or ""
     content = _decode(record["body"])
     fault = "" if content is not None else UNDECODABLE
     if content is not None and not 1 <= len(partition_key) <= 256:
@@ -52,14 +52,14 @@ def read(record: Mapping[str, Any]) -> Message:
         sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
         body=record["body"],
         partition_key=partition_key,
+        refused=attributes.get("refused", {}).get("stringValue") == "true",
         envelope=content,
         fault=fault,
-        since=int(since) / 1000 if since.isdecimal() else None,
     )
 
 
 def _decode(body: str) -> Envelope | None:
     try:
         return envelope.decode(b64decode(body, validate=True))
-    except (ValueError, EnvelopeError):  # no base64; no envelope
+    except (ValueError, EnvelopeError):  # not base64, or not an envelope
         return None

@@ -1,19 +1,33 @@
-"""What is decided about records before anything is sent: where a span ends and where its rows go."""
+"""Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from shared.accounts import Account
-from worker.accounts import DISABLED, REVOKED
-from worker.chunk import Groups, group
-from worker.record import NOBODY, Number, Record
+from worker.delivery import UNRESOLVED, State
+from worker.record import NOBODY, Block, Number, Record
+from worker.span import (
+    MAX_PLAN_BYTES,
+    NO_OWNER,
+    Cut,
+    Database,
+    Destination,
+    Group,
+    NotDeliverable,
+    Owner,
+    Span,
+    plan_bytes,
+)
 
-UNRESOLVED = "unresolved"
-"""Why rows are parked that were held for too long because their account could not be asked for."""
+DISABLED = "disabled_account"
+REVOKED = "revoked_key"
+UNPLANNED = "unplanned"
+"""Why rows are not sent whose owner is not in the span's plan: the code that reads records has changed since."""
 
-MAX_GROUPS = 1000
-MAX_NAME_BYTES = 48 * 1024
-"""With these a span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks."""
+Groups = Mapping[Group, Sequence[Block]]
+"""The blocks of a span by group, in the stream's order."""
+Owners = Mapping[tuple[str, str], Owner]
+"""By account and key id, who owns the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,64 +36,128 @@ class Plan:
 
     Attributes:
         records: the stretch.
-        databases: by owner the database, or `!` and the reason why its rows are set aside.
-        groups: the records' blocks by owner and table.
+        destinations: where each owner's rows go.
+        groups: the blocks of those records whose rows count.
+        counts: rows by group.
+        ignored: positions of records whose rows do not count, because another copy's do.
+        has_claims: whether which records count is to be asked.
     """
 
     records: Sequence[Record]
-    databases: dict[str, str]
+    destinations: Mapping[Owner, Destination]
     groups: Groups
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Rows by `owner/table`."""
-        return {
-            f"{owner}/{table}": sum([block[1] for block in blocks])
-            for (owner, table), blocks in self.groups.items()
-        }
+    counts: Mapping[Group, int]
+    ignored: frozenset[int] = frozenset()
+    has_claims: bool = False
 
 
-def accounts_of(records: Sequence[Record]) -> list[str]:
+def accounts_of(records: Iterable[Record]) -> list[str]:
     """Return the accounts that the records name, each once."""
-    return [account for account in dict.fromkeys([record[2][1] for record in records]) if account != NOBODY]
+    return [account for account in dict.fromkeys([record[2] for record in records]) if account != NOBODY]
 
 
 def plan(
     records: Sequence[Record],
     answers: Mapping[str, Account | str],
+    cut: Cut,
+    *,
     limit: Number | None = None,
     too_old: float = 0,
+    ignored: frozenset[Number] = frozenset(),
 ) -> Plan:
     """Plan the longest stretch from the first record on; nothing when the first one must wait.
 
     Args:
         records: in the stream's order.
         answers: where accounts' rows go, or why nowhere; an account without an answer ends the stretch.
+        cut: by which the groups will be cut into chunks.
         limit: sequence number before which the stretch must end.
         too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
+        ignored: records whose rows do not count, because another copy's do.
     """
     stretch = _stretch(records, answers, limit, too_old)
     while True:
-        databases, owners = _destinations(stretch, answers)
-        groups = group(stretch, owners)
-        if len(stretch) == 1 or (len(groups) <= MAX_GROUPS and _size(groups, databases) <= MAX_NAME_BYTES):
-            return Plan(stretch, databases, groups)
+        destinations, owners = _destinations(stretch, answers)
+        groups = group(stretch, owners, ignored)
+        counts = count(groups)
+        if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
+            places = frozenset(
+                place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
+            )
+            has_claims = 1 in [record[6] for record in stretch]
+            return Plan(stretch, destinations, groups, counts, places, has_claims)
         stretch = stretch[: len(stretch) // 2]
 
 
-def owners_of(records: Sequence[Record], databases: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Return, by account and key id, who owns the records' rows in a plan that was made before."""
-    owners: dict[tuple[str, str], str] = {}
-    for _, _, content in records:
-        account, key_id = content[1], content[2]
-        if (account, key_id) in owners:
-            continue
-        revoked = f"{account}:{key_id}"
-        if revoked in databases:
-            owners[account, key_id] = revoked
-        elif account in databases or account == NOBODY:
-            owners[account, key_id] = account
+def only_delivered(planned: Plan, root: Span) -> Plan:
+    """Return the plan of a forced replay with only those groups all rows of which the shard's own chain has as delivered.
+
+    What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+
+    Args:
+        planned: of records that lie within `root`.
+        root: the span of the shard's own chain.
+    """
+    undelivered = {
+        (key.group.owner, key.group.table)
+        for key, entry in root.entries.items()
+        if entry.state not in (State.DELIVERED, State.SPLIT)
+    }
+    if not undelivered:
+        return planned
+    then = owners_of(planned.records, root.destinations)
+    now = owners_of(planned.records, planned.destinations)
+    left_out = {
+        Group(now[sender], block[0])
+        for record in planned.records
+        for block in record.blocks
+        if (sender := (record.account, record.key_id)) in now
+        and (sender not in then or (then[sender], block[0]) in undelivered)
+    }
+    groups = {place: blocks for place, blocks in planned.groups.items() if place not in left_out}
+    return replace(planned, groups=groups, counts=count(groups))
+
+
+def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destination]) -> Owners:
+    """Return who owns the records' rows in a plan that was made before."""
+    owners = {}
+    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
+        for owner in (Owner(account, key_id), Owner(account)):
+            if owner in destinations or owner == NO_OWNER:
+                owners[account, key_id] = owner
+                break
     return owners
+
+
+def group(
+    records: Iterable[Record], owners: Owners, ignored: frozenset[Number] = frozenset()
+) -> dict[Group, list[Block]]:
+    """Return the records' blocks by group; rows of owners that are not in the plan under the code UNPLANNED."""
+    blocks_by_place: dict[tuple[Owner | None, str, str], list[Block]] = {}
+    for number, _at, account, key_id, _received, _id, _claim, blocks, refused in records:
+        if ignored and number in ignored:
+            continue
+        owner = owners.get((account, key_id))
+        for block in blocks:
+            place = (owner, block[0], "")
+            try:
+                blocks_by_place[place].append(block)
+            except KeyError:
+                blocks_by_place[place] = [block]
+        for block in refused:
+            blocks_by_place.setdefault((owner, "", block[0]), []).append(block)
+    groups: dict[Group, list[Block]] = {}
+    for (owner, table, code), found in blocks_by_place.items():
+        if owner is None:
+            groups.setdefault(Group(NO_OWNER, "", UNPLANNED), []).extend(found)
+        else:
+            groups[Group(owner, table, code)] = found
+    return groups
+
+
+def count(groups: Groups) -> dict[Group, int]:
+    """Return the rows by group."""
+    return {group: sum([block[1] for block in blocks]) for group, blocks in groups.items()}
 
 
 def _stretch(
@@ -88,40 +166,38 @@ def _stretch(
     waits = set(accounts_of(records)) - answers.keys()
     if not waits and limit is None:
         return records
-    for index, (number, arrived_at, content) in enumerate(records):
-        if limit is not None and number >= limit:
+    for index, record in enumerate(records):
+        if limit is not None and record.number >= limit:
             return records[:index]
-        if content[1] in waits and arrived_at >= too_old:
+        if record.account in waits and record.arrived_at >= too_old:
             return records[:index]
     return records
 
 
 def _destinations(
-    records: Sequence[Record], answers: Mapping[str, Account | str]
-) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    databases: dict[str, str] = {}
-    owners: dict[tuple[str, str], str] = {}
-    for account, key_id in dict.fromkeys([(record[2][1], record[2][2]) for record in records]):
-        if account == NOBODY:
-            owners[account, key_id] = account
-            continue
-        answer = answers.get(account)
-        owner = account
-        if answer is None:
-            destination = f"!{UNRESOLVED}"
-        elif isinstance(answer, str):
-            destination = f"!{answer}"
-        elif answer.status == "disabled":
-            destination = f"!{DISABLED}"
-        elif key_id in answer.revoked_key_ids:
-            owner, destination = f"{account}:{key_id}", f"!{REVOKED}"
-        else:
-            destination = answer.database
-        databases[owner] = destination
+    records: Iterable[Record], answers: Mapping[str, Account | str]
+) -> tuple[dict[Owner, Destination], dict[tuple[str, str], Owner]]:
+    destinations: dict[Owner, Destination] = {}
+    owners: dict[tuple[str, str], Owner] = {}
+    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
+        owner, destination = Owner(account), _destination(answers.get(account), key_id)
+        if destination == NotDeliverable(REVOKED):
+            owner = Owner(account, key_id)
+        if account != NOBODY:
+            destinations[owner] = destination
         owners[account, key_id] = owner
-    return databases, owners
+    return destinations, owners
 
 
-def _size(groups: Groups, databases: Mapping[str, str]) -> int:
-    names = sum(len(owner) + len(table) for owner, table in groups)
-    return names + sum(len(owner) + len(database) for owner, database in databases.items())
+def _destination(answer: Account | str | None, key_id: str) -> Destination:
+    if isinstance(answer, Account):
+        obstacle = obstacle_of(answer, key_id)
+        return NotDeliverable(obstacle) if obstacle else Database(answer.database)
+    return NotDeliverable(UNRESOLVED if answer is None else answer)
+
+
+def obstacle_of(account: Account, key_id: str) -> str:
+    """Return why rows of an account that came by a key go nowhere; empty where they go to its database."""
+    if account.status == "disabled":
+        return DISABLED
+    return REVOKED if key_id and key_id in account.revoked_key_ids else ""

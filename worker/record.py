@@ -1,7 +1,7 @@
-"""From a Kinesis record to rows.
+"""Decodes Kinesis records into rows.
 
-A record's content has the shape of an envelope whatever the record was: records in JSON form become rows here, and
-what cannot become rows stands in a table whose name is `-` and a reason, which no table of Treasure Data can be called.
+A record that holds an envelope keeps the envelope's members as they are. A record in JSON form becomes rows here. What
+cannot become rows is kept as it came, under the code that says why.
 
 Sequence numbers are kept as text that sorts as the numbers do: three digits that say how many digits follow, then
 the number as Kinesis writes it. The ledger's sort keys are the same text.
@@ -10,22 +10,49 @@ the number as Kinesis writes it. The ledger's sort keys are the same text.
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgpack
 from msgpack import unpackb
 from pybase64 import b64decode
 
 from shared import envelope, event_id, json_codec, names, rows
+from shared.errors import InvalidJsonError, TooDeepError
 
 Number = str
 """A sequence number that sorts: `056` and 56 digits."""
 Block = tuple[str, int, bytes]
-"""Table, how many rows, and their MessagePack maps one after another."""
-Content = tuple[int, str, str, int, str, int, tuple[Block, ...]]
-"""Version, account, key id, received at, request id, attempt, blocks: an envelope's members."""
-Record = tuple[Number, float, Content]
-"""Sequence number, arrival in UNIX seconds, content."""
+"""Table, number of rows, and their MessagePack maps back to back."""
+Refused = tuple[str, int, bytes]
+"""Code, number of originals, and the originals as MessagePack byte strings back to back."""
+
+
+class Record(NamedTuple):
+    """A record of the stream.
+
+    Attributes:
+        number: its sequence number.
+        arrived_at: UNIX seconds, approximately.
+        account: whose rows it carries; NOBODY where none could be read.
+        key_id: of the write key that the rows came by; empty where there was none.
+        received_at: UNIX milliseconds at which the ingest received them.
+        request_id: names the envelope; empty for records in JSON form.
+        claim: 1 where the rows count only for the record that owns the claim of `request_id`.
+        blocks: the rows by table.
+        refused: what could not become rows.
+    """
+
+    number: Number
+    arrived_at: float
+    account: str
+    key_id: str
+    received_at: int
+    request_id: str
+    claim: int
+    blocks: tuple[Block, ...]
+    refused: tuple[Refused, ...] = ()
+
 
 START: Number = "000"
 """Sorts before every sequence number."""
@@ -37,6 +64,7 @@ MAX_BLOCKS = 500
 
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
 _ENVELOPE = bytes((envelope.FIRST_BYTE,))
+_new = tuple.__new__
 
 
 def number(sequence_number: str) -> Number:
@@ -47,11 +75,6 @@ def number(sequence_number: str) -> Number:
 def sequence_number(number: Number) -> str:
     """Return the sequence number as Kinesis writes it."""
     return number[3:]
-
-
-def is_reason(table: str) -> bool:
-    """Tell whether a table's name stands for a reason why its blocks hold no rows."""
-    return table.startswith("-")
 
 
 def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
@@ -68,7 +91,7 @@ def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
 
 def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
     records: list[Record] = []
-    last, ordered = START, True
+    last, is_ordered = START, True
     for item in items:
         digits = item["sequenceNumber"]
         this = _LENGTHS[len(digits)] + digits
@@ -77,46 +100,46 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
             data = b64decode(item["data"], validate=True)
         except Base64Error:  # only hand-made events get here
             data = item["data"].encode()
-        # `decode`, with what is frequent first
+        # the frequent case of `decode`, inlined
         try:
             content = unpackb(data, use_list=False) if data[:1] == _ENVELOPE else None
         except (ValueError, TypeError, msgpack.UnpackException):
             content = None
-        if content is None or not _is_content(content):
-            content = decode(data, shard, this, arrived_at)
-        records.append((this, arrived_at, content))
+        if content is not None and _is_envelope(content):
+            records.append(_new(Record, (this, arrived_at, *content[1:], ())))
+        else:
+            records.append(decode(data, shard, this, arrived_at))
         if this <= last:
-            ordered = False
+            is_ordered = False
         last = this
-    return records if ordered else _ordered(records)
+    return records if is_ordered else _ordered(records)
 
 
 def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
     """Return the records of a GetRecords answer."""
     result: list[Record] = []
     for item in records:
-        this = number(item["SequenceNumber"])
         stamp: datetime = item["ApproximateArrivalTimestamp"]
-        arrived_at = stamp.timestamp()
-        result.append((this, arrived_at, decode(item["Data"], shard, this, arrived_at)))
+        result.append(decode(item["Data"], shard, number(item["SequenceNumber"]), stamp.timestamp()))
     return result
 
 
-def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Content:
-    """Return the record's content, whatever its bytes are; the same bytes in the same place give the same content."""
+def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
+    """Return the record, whatever its bytes are; the same bytes in the same place give the same record."""
     if data[:1] == _ENVELOPE:
         try:
-            content: Content = unpackb(data, use_list=False)
+            content = unpackb(data, use_list=False)
         except (ValueError, TypeError, msgpack.UnpackException):
             pass
         else:
-            if _is_content(content):
-                return content
+            if _is_envelope(content):
+                return Record(this, arrived_at, *content[1:])
     elif data[:1] == b"{":
-        rows_or_none = _from_json(data, shard, this, milliseconds(arrived_at))
-        if rows_or_none is not None:
-            return rows_or_none
-    return _content(NOBODY, milliseconds(arrived_at), ((f"-{UNDECODABLE}", 1, packed(data)),))
+        record = _from_json(data, shard, this, arrived_at)
+        if record is not None:
+            return record
+    original = (UNDECODABLE, 1, packed(data))
+    return Record(this, arrived_at, NOBODY, "", milliseconds(arrived_at), "", 0, (), (original,))
 
 
 def milliseconds(seconds: float) -> int:
@@ -125,29 +148,25 @@ def milliseconds(seconds: float) -> int:
 
 
 def packed(data: bytes) -> bytes:
-    """Return original bytes as one MessagePack value, so that several can stand one after another."""
+    """Return original bytes as one MessagePack value, so that several can stand back to back."""
     value: bytes = msgpack.packb(data)
     return value
 
 
 def _ordered(records: list[Record]) -> list[Record]:
-    """Bring hand-made disorder into the shard's order, each record once."""
-    once = {record[0]: record for record in records}
+    """Sort the records of a hand-made event, each once."""
+    once = {record.number: record for record in records}
     return [once[key] for key in sorted(once)]
-
-
-def _content(account: str, arrived_at: int, blocks: tuple[Block, ...]) -> Content:
-    return envelope.VERSION, account, "", arrived_at, "", 0, blocks
 
 
 _known_names: set[tuple[str, str]] = set()
 _KNOWN_NAMES = 10_000
 
 
-def _is_content(content: Any) -> bool:
-    """Tell whether it is an envelope's members; the same test as `envelope.decode`, which is too slow here."""
+def _is_envelope(content: Any) -> bool:
+    """Tell whether these are an envelope's members; the same check as `envelope.decode`, which is too slow here."""
     try:
-        version, account, key_id, received_at, request_id, attempt, blocks = content
+        version, account, key_id, received_at, request_id, claim, blocks = content
         if version != envelope.VERSION or blocks.__class__ is not tuple or not 0 < len(blocks) <= MAX_BLOCKS:
             return False
         for table, count, data in blocks:
@@ -161,7 +180,7 @@ def _is_content(content: Any) -> bool:
         key_id.__class__ is str
         and request_id.__class__ is str
         and received_at.__class__ is int
-        and attempt.__class__ is int
+        and claim.__class__ is int
     )
 
 
@@ -176,40 +195,39 @@ def _learn(account: object, table: object) -> bool:
     return True
 
 
-def _from_json(data: bytes, shard: str, this: Number, arrived_at: int) -> Content | None:
-    """Return the content of a record in JSON form: `{"account", "events": […]}`; None when it is not of that form."""
+def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Record | None:
+    """Return the record in JSON form, `{"account", "events": […]}`; None where it is not of that form."""
     try:
         body = json_codec.parse(data)
-    except json_codec.InvalidJsonError:
+    except InvalidJsonError:
         return None
     account, events = body.get("account"), body.get("events")
     if not isinstance(account, str) or not names.is_account(account):
         return None
     if not isinstance(events, list) or not events:
         return None
-    arrival = rows.Arrival(arrived_at)
+    arrival = rows.Arrival(milliseconds(arrived_at))
     blocks: dict[str, list[bytes]] = {}
+    refused: dict[str, list[bytes]] = {}
     for index, event in enumerate(events):
-        table, row = _row(event, arrival, body.get("table"), (shard, sequence_number(this), index))
-        blocks.setdefault(table, []).append(row)
+        place = (shard, sequence_number(this), index)
+        try:
+            table = rows.table_of(event, body.get("table"))
+            row = rows.encode(event, arrival, partial(event_id.derived_event_id, *place))
+            blocks.setdefault(table, []).append(row)
+        except rows.Rejected as rejected:
+            refused.setdefault(rejected.code, []).append(packed(_original(event)))
     if len(blocks) > MAX_BLOCKS:
         return None
-    joined = tuple((table, len(parts), b"".join(parts)) for table, parts in blocks.items())
-    return _content(account, arrived_at, joined)
-
-
-def _row(
-    event: Any, arrival: rows.Arrival, default: object, place: tuple[str, str, int]
-) -> tuple[str, bytes]:
-    try:
-        table = rows.table_of(event, default)
-        return table, rows.encode(event, arrival, lambda: event_id.derived_event_id(*place))
-    except rows.Rejected as rejected:
-        return f"-{rejected.code}", packed(_original(event))
+    return Record(
+        *(this, arrived_at, account, "", milliseconds(arrived_at), "", 0),
+        blocks=tuple((table, len(parts), b"".join(parts)) for table, parts in blocks.items()),
+        refused=tuple((code, len(parts), b"".join(parts)) for code, parts in refused.items()),
+    )
 
 
 def _original(event: Any) -> bytes:
     try:
         return json_codec.dump(event).encode()
-    except json_codec.TooDeepError:
+    except TooDeepError:
         return repr(event).encode(errors="replace")

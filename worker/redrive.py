@@ -1,308 +1,558 @@
-"""The redrive: what is set aside goes to Treasure Data once that can take it.
+"""The redrive: what is set aside goes to Treasure Data once it can.
 
-By schedule it carries on with what is parked or in doubt, and it alone closes breakers; by hand also with dead letters.
-Accounts go side by side, and an account whose database still fails has its turn again at the next run.
+By schedule it takes up what is parked or in doubt, and it alone closes breakers; by hand also dead letters. The ledger's worklist says
+where to look, and the ledger itself what to do: span by span, several in parallel. A database that fails is left alone for the
+rest of the run, and one with an open breaker takes its turn after all others.
 """
 
-from base64 import b64decode
-from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
-from gzip import decompress
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from threading import Lock
 
-from worker.accounts import Directory
-from worker.aside import AsideUnavailableError, Listed, SetAside
+from shared.accounts import Account
+from shared.errors import InvalidObjectError, UnavailableError
+from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
+from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
-from worker.edit import EditRefusedError, Edits
-from worker.execution import Means
-from worker.ledger import LedgerUnavailableError
-from worker.resending import Decision, Resending, ResendRules, Result, Round
-from worker.sandbox import Sandbox
-from worker.span import Kind
+from worker.delivery import (
+    Action,
+    Entry,
+    Event,
+    Happening,
+    State,
+    Step,
+)
+from worker.execution import Delivery, Execution
+from worker.ledger import OpenBreaker, Place
+from worker.plan import obstacle_of
+from worker.record import milliseconds
+from worker.selection import SCHEDULED, Selection
+from worker.set_aside import SetAside
+from worker.span import ChunkKey, Database, Span
+from worker.treasure_data import READ_SECONDS, Meaning, Presence
+from worker.upload import EVENTS, UNSENT, Outcome, Upload, Uploader
 
 BREAKER_LEFT_SECONDS = 300.0
-"""A breaker that is open for so long, and has nothing parked behind it, is closed."""
+"""A database whose breaker is open for so long, and that nothing is set aside for, is probed."""
 QUICK_SECONDS = 2.0
-"""A database that was slow is well again when it answers within this time."""
+"""A database that was slow works again when it answers within this time."""
 SLOW_SECONDS = 3600.0
-"""After this time the worker tries a slow database once more, whatever its answers take."""
+"""After this time the worker tries a slow database once more, however long its answers take."""
+LONGEST_QUERY_SECONDS = 60.0
+"""How long to wait for the answer to a query; otherwise it is asked again in the next run."""
 
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is to be sent.
-
-    Attributes:
-        kinds: of these kinds.
-        account: only this account's.
-        table: only this table's.
-        reason: only what is set aside for this reason.
-        since: only what was set aside then or later, in UNIX seconds.
-        decision: what a person has decided about rows in doubt.
-        object: only the object of this name.
-    """
-
-    kinds: tuple[Kind, ...] = (Kind.PARKED, Kind.IN_DOUBT)
-    account: str | None = None
-    table: str | None = None
-    reason: str | None = None
-    since: float | None = None
-    decision: Decision | None = None
-    object: str | None = None
-
-    @classmethod
-    def of_object(cls, name: str) -> "Selection":
-        """Return what selects one object."""
-        _, kind, account, table, _ = name.split("/")
-        return cls((Kind(kind),), account, table, object=name)
-
-    @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
-
-        A schedule asks for nothing: the `account` of its event is AWS's.
-        """
-        if event.get("source") == "aws.events":
-            return cls()
-        decision = event.get("decision")
-        return cls(
-            tuple(Kind(kind) for kind in event.get("kinds", ())) or (Kind.PARKED, Kind.IN_DOUBT),
-            event.get("account"),
-            event.get("table"),
-            event.get("reason"),
-            event.get("since"),
-            None if decision is None else Decision(decision),
-        )
-
-    def of(self, objects: Iterator[Listed]) -> Iterator[Listed]:
-        """Return those that are selected by their names."""
-        return (one for one in objects if self.object in (None, one.name))
-
-    def has(self, chunk: SetAside) -> bool:
-        """Tell whether a chunk, of one of the kinds, is selected by what its name does not say."""
-        if self.reason is not None and chunk.reason != self.reason:
-            return False
-        return self.since is None or chunk.set_aside_at >= self.since * 1000
+_FAILURES = 3  # in a row, of different chunks, after which a database is left alone
+_ROUNDS = 12  # of one span, as long as its chunks are split or others write it
+_PROBE_TABLE = "sluice_probe"
 
 
 @dataclass(slots=True)
-class Report:
-    """What a run did, in rows.
+class RedriveReport:
+    """What a run did with the rows that were selected; each is counted once.
 
     Attributes:
         delivered: sent, or found in Treasure Data.
-        kept: still set aside.
-        dead: dead letters now.
+        kept: still set aside, dead letters among them that were dead letters before.
+        dead: have become dead letters.
+        dropped: given up, as a person decided.
         complete: everything selected had its turn.
     """
 
     delivered: int = 0
     kept: int = 0
     dead: int = 0
+    dropped: int = 0
     complete: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Account:
-    objects: Iterator[Listed]
-    limit: int = 1
-    under_way: int = 0
-    waits: bool = True  # it stands in the queue
-    ended: bool = False
+@dataclass(slots=True)
+class _Database:
+    """What one run knows of a database.
+
+    Attributes:
+        breaker: that was open when the run began, as long as it is.
+        failures: in a row.
+        is_reserved: a span is trying it.
+        quickest: seconds that its fastest answer took; None while it has accepted nothing.
+    """
+
+    breaker: OpenBreaker | None = None
+    failures: int = 0
+    is_reserved: bool = False
+    quickest: float | None = None
+
+    @property
+    def is_sick(self) -> bool:
+        """Whether it is left alone for the rest of the run."""
+        return self.failures >= (1 if self.breaker is not None and self.quickest is None else _FAILURES)
+
+    @property
+    def is_unproven(self) -> bool:
+        """Whether its breaker was open, and it has accepted nothing since."""
+        return self.breaker is not None and self.quickest is None
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of the redrive; its jobs share it."""
+
+    deadline: Deadline
+    selection: Selection
+    databases: dict[str, _Database] = field(default_factory=dict)
+    aimed: set[str] = field(default_factory=set)
+    probes: bool = False  # databases with an open breaker take their turn now
+    lock: Lock = field(default_factory=Lock)
+
+    def database(self, name: str) -> _Database:
+        return self.databases.setdefault(name, _Database())
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One span's turn.
+
+    Attributes:
+        place: of the span.
+        selected: what was selected of it when its turn began.
+        span: as it was last seen.
+        waits: chunks wait for another turn in this run.
+        complete: everything selected was tried.
+    """
+
+    place: Place
+    selected: dict[ChunkKey, Entry] = field(default_factory=dict)
+    span: Span | None = None
+    waits: bool = False
+    complete: bool = True
 
 
 class Redrive:
     """Sends what is set aside.
 
     Args:
-        means: what it is done with.
-        directory: where accounts' rows go today.
-        breakers: closed when a database takes rows again.
-        rules: what bounds decisions.
-        threads: chunks under way at once.
-        per_account: of these, of one account whose database takes rows.
+        delivery: what spans are executed with.
+        accounts: tell where accounts' rows go today.
+        uploader: makes attempts.
+        breakers: closed when a database accepts rows again.
+        at_once: spans in parallel.
     """
 
     def __init__(
         self,
         *,
-        means: Means,
-        directory: Directory,
+        delivery: Delivery,
+        accounts: AccountCache,
+        uploader: Uploader,
         breakers: Breakers,
-        rules: ResendRules,
-        threads: int = 16,
-        per_account: int = 4,
+        at_once: int = 16,
     ) -> None:
-        self._means = means
-        self._directory = directory
+        self._delivery = delivery
+        self._rules = delivery.rules
+        self._ledger = delivery.ledger
+        self._store = delivery.store
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
+        self._accounts = accounts
+        self._uploader = uploader
         self._breakers = breakers
-        self._rules = rules
-        self._threads = threads
-        self._per_account = per_account
+        self._at_once = at_once
 
-    def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
-        """Give every selected object its turn, as far as the time allows.
+    def run(self, deadline: Deadline, selection: Selection | None = None) -> RedriveReport:
+        """Give every selected chunk its turn, as far as the time allows.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
-            AsideUnavailableError: S3 cannot be reached.
         """
         selection = selection or Selection()
-        report, turn = Report(), Round(deadline, selection.decision)
-        turn.open = {breaker.database: breaker for breaker in self._means.ledger.breakers()}
-        for kind in selection.kinds:
-            self._send_all(turn, kind, selection, report)
-        if report.complete and selection == Selection():
-            opened_before = self._means.clock.now() - BREAKER_LEFT_SECONDS
-            for database, breaker in turn.open.items():
-                if breaker.since / 1000 < opened_before and database not in turn.aimed:
-                    turn.well[database] = 0.0
-            self._close(turn)
-        self._means.journal.note(
+        run, report = _Run(deadline, selection), RedriveReport()
+        for breaker in self._ledger.breakers():
+            run.databases[breaker.database] = _Database(breaker)
+        waiting = self._pass(run, map(_Turn, self._places(selection)), report)
+        run.probes = True
+        while waiting and not deadline.near:
+            waiting = self._pass(run, iter(waiting), report)
+        for turn in waiting:
+            _count(turn, report)
+        report.complete &= not waiting
+        if selection == Selection() and report.complete:
+            self._probe_idle(run)
+        self._close_breakers(run)
+        self._telemetry.info(
             "redrive",
             delivered=report.delivered,
             kept=report.kept,
             dead=report.dead,
             complete=report.complete,
-            sick=sorted(turn.sick),
+            sick=sorted(name for name, one in run.databases.items() if one.is_sick),
         )
         return report
 
-    def _send_all(self, turn: Round, kind: Kind, selection: Selection, report: Report) -> None:
-        aside = self._means.aside
-        names = aside.accounts(kind) if selection.account is None else [selection.account]
-        queue = deque(_Account(selection.of(aside.listed(kind, name, selection.table))) for name in names)
-        under_way = 0
-        with self._means.executors() as executor:
-            while queue or under_way:
-                while queue and under_way < self._threads and not turn.deadline.near:
-                    account = queue.popleft()
-                    account.waits = False
-                    listed = None if account.ended else next(account.objects, None)
-                    if listed is None:
-                        account.ended = True
-                        continue
-                    executor.submit(partial(self._take_turn, turn, selection, account, listed))
+    def _places(self, selection: Selection) -> Iterator[Place]:
+        if selection.place is not None:
+            return iter((selection.place,))
+        places = self._ledger.worklist(dead=False)
+        if State.DEAD_LETTER in selection.states:
+            places = chain(places, self._ledger.worklist(dead=True))
+        return places
+
+    def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
+        """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""
+        waiting, under_way = [], 0
+        with self._delivery.executors() as executor:
+            while True:
+                while under_way < self._at_once and not run.deadline.near:
+                    turn = next(turns, None)
+                    if turn is None:
+                        break
+                    executor.submit(partial(self._take_turn, run, turn))
                     under_way += 1
-                    account.under_way += 1
-                    _queue(queue, account)
                 if not under_way:
                     break
-                finished = executor.wait(1.0)
-                if finished is not None:
-                    account, listed, result = finished
-                    under_way -= 1
-                    account.under_way -= 1
-                    self._note(report, listed, result)
-                    self._close(turn)
-                    if result is Result.SICK:
-                        account.ended, report.complete = True, False
-                    if result is Result.DELIVERED:
-                        account.limit = self._per_account
-                    _queue(queue, account)
-        report.complete = report.complete and not queue and not turn.deadline.near
+                turn = executor.wait(1.0)
+                if turn is None:
+                    continue
+                under_way -= 1
+                report.complete &= turn.complete
+                if turn.waits:
+                    waiting.append(turn)
+                else:
+                    _count(turn, report)
+                self._close_breakers(run)
+        if run.probes:
+            waiting.extend(turns)
+        report.complete &= not run.deadline.near
+        return waiting
 
-    def _close(self, turn: Round) -> None:
-        for database in [name for name in turn.open if name in turn.well]:
-            breaker, took = turn.open[database], turn.well[database]
-            age = self._means.clock.now() - breaker.since / 1000
-            if breaker.reason == SLOW and took > QUICK_SECONDS and age < SLOW_SECONDS:
-                continue  # it takes rows, but as slowly as before
-            del turn.open[database]
-            self._breakers.close(database)
-
-    def _note(self, report: Report, listed: Listed, result: Result) -> None:
-        match result:
-            case Result.DELIVERED:
-                report.delivered += listed.rows
-                self._means.journal.count("RowsRedriven", listed.rows)
-            case Result.DEAD:
-                report.dead += listed.rows
-                self._means.journal.count("RowsDeadLettered", listed.rows)
-            case Result.KEPT | Result.SICK:
-                report.kept += listed.rows
-
-    def _take_turn(
-        self, turn: Round, selection: Selection, account: _Account, listed: Listed
-    ) -> tuple[_Account, Listed, Result]:
+    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+        turn.waits = False
         try:
-            return account, listed, self._resend(turn, selection, listed)
-        except (LedgerUnavailableError, AsideUnavailableError) as error:
-            self._means.journal.note("redrive could not go on", object=listed.name, error=str(error))
-            return account, listed, Result.SICK
+            self._redrive(run, turn)
+        except UnavailableError as error:
+            self._telemetry.warning("redrive could not go on", error=type(error).__name__, reason=str(error))
+            turn.complete = False
+        except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("a span cannot be redriven", error, chain=turn.place.chain.name)
+            turn.complete = False
+        return turn
 
-    def _resend(self, turn: Round, selection: Selection, listed: Listed) -> Result:
-        if turn.deadline.near:
-            return Result.KEPT
-        chunk = self._means.aside.get(listed.name)
-        if chunk is None:  # someone else was here
-            return Result.KEPT
-        if not selection.has(chunk):
-            return Result.PASSED
-        span = self._means.ledger.get(chunk.chain, chunk.after)
-        if span is None:
-            self._means.journal.note("set aside, but not in the ledger", object=listed.name)
-            return Result.KEPT
-        resending = Resending(
-            means=self._means,
-            directory=self._directory,
-            rules=self._rules,
-            turn=turn,
-            chunk=chunk,
-            span=span,
+    def _redrive(self, run: _Run, turn: _Turn) -> None:
+        span = self._ledger.get(turn.place)
+        for _ in range(_ROUNDS):
+            if span is None:
+                return
+            turn.span, turn.waits = span, False
+            selected = {key: entry for key, entry in span.entries.items() if run.selection.has(key, entry)}
+            turn.selected = turn.selected or selected
+            if run.deadline.near:
+                return
+            work = _SpanWork(self._delivery, span)
+            try:
+                for key, entry in selected.items():
+                    self._decide(run, work, key, entry, turn)
+                if not work.changes:
+                    return
+                write = self._ledger.fence if work.sends else self._ledger.update
+                won, span = write(span.with_entries(work.changes))
+                turn.span = span
+                if not won:
+                    continue  # somebody else has written: decide again
+                for key, entry in work.changes.items():
+                    self._report(key, entry)
+                span = turn.span = self._send(run, work, span, turn)
+            finally:
+                self._release(run, work)
+            self._delete_final(span, selected)
+            if not any(span.entry(key).state is State.SPLIT for key in work.sends):
+                return
+
+    def _release(self, run: _Run, work: "_SpanWork") -> None:
+        with run.lock:
+            for database in work.reserved:
+                run.databases[database].is_reserved = False
+
+    def _decide(self, run: _Run, work: "_SpanWork", key: ChunkKey, entry: Entry, turn: _Turn) -> None:
+        """Decide what to do with a chunk, and note what is to be written before it is done."""
+        now = self._clock.now()
+        database, obstacle = self._destination(work.span, key, entry)
+        work.databases[key] = database
+        step = self._rules.next_step(entry, obstacle, run.selection.decision, now)
+        if step.action in (Action.SEND, Action.ASK) and not self._may_try(run, work, database, turn):
+            return
+        self._prepare(run, work, key, step, turn)
+
+    def _may_try(self, run: _Run, work: "_SpanWork", database: str, turn: _Turn) -> bool:
+        """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
+        with run.lock:
+            run.aimed.add(database)
+            known = run.database(database)
+            if known.is_sick:
+                turn.complete = False
+                return False
+            if known.is_unproven and database not in work.reserved:
+                if not run.probes or known.is_reserved:
+                    turn.waits = True
+                    return False
+                known.is_reserved = True
+                work.reserved.add(database)
+            return True
+
+    def _prepare(self, run: _Run, work: "_SpanWork", key: ChunkKey, step: Step, turn: _Turn) -> None:
+        entry, database = work.span.entry(key), work.databases.get(key, "")
+        if step.action is Action.APPLY and step.event is not None:
+            work.apply(key, entry, step.event, step.reason)
+            return
+        if step.action is Action.WAIT:
+            return
+        chunk = work.load(key, entry)
+        if chunk is None:
+            self._telemetry.error("a set-aside object cannot be read", object_id=work.span.object_id(key))
+            turn.complete = False
+            return
+        event = step.event
+        if step.action is Action.ASK:
+            event = self._ask(run, chunk, database)
+            if event is None:
+                return
+            if event is Event.ACCEPTED:
+                work.apply(key, entry, event)
+                return
+        if event is Event.UNASKED:
+            self._report_ambiguous(work.span, key, entry, database)
+        work.fence(key, entry, event, database)
+
+    def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
+        """Return the database that a chunk goes to, and why it goes to none; None where nobody can tell."""
+        if key.group.code:
+            return "", key.group.code
+        planned = span.destination(key)
+        if entry.since is not None and isinstance(planned, Database):
+            return planned.name, ""  # in doubt: where it went before
+        account = self._accounts.resolve([key.account]).get(key.account)
+        if isinstance(account, Account):
+            return account.database, obstacle_of(account, key.group.owner.key_id)
+        return "", account
+
+    def _ask(self, run: _Run, chunk: Chunk, database: str) -> Event | None:
+        """Ask Treasure Data whether it has a chunk; return what follows, None where nothing does yet."""
+        presence = self._presence(run, chunk, database)
+        if presence is Presence.UNASKABLE and self._rules.sends_unasked:
+            if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
+                with run.lock:
+                    run.database(
+                        database
+                    ).failures = _FAILURES  # it is closed to us altogether: that may pass
+                return None
+            # it may have been closed when we asked, and open when we looked
+            presence = self._presence(run, chunk, database)
+            if presence is Presence.UNASKABLE:
+                return Event.UNASKED
+        return {Presence.PRESENT: Event.ACCEPTED, Presence.ABSENT: Event.ABSENT}.get(presence)
+
+    def _presence(self, run: _Run, chunk: Chunk, database: str) -> Presence:
+        rows = rows_at(chunk.payload(), sorted({0, chunk.count - 1}))
+        patience = Deadline(self._clock, min(run.deadline.at, self._clock.now() + LONGEST_QUERY_SECONDS))
+        return self._uploader.treasure_data.ask(database, chunk.key.group.table, rows, patience)
+
+    def _accepts_imports(self, database: str, table: str, deadline: Deadline) -> bool:
+        """Tell whether a database accepts imports, by an import of nothing."""
+        if deadline.near:
+            return False
+        unique_id = f"{milliseconds(self._clock.now()):032x}"
+        seconds = min(READ_SECONDS, deadline.left())
+        reply = self._uploader.treasure_data.send(database, table, unique_id, compress(b""), seconds)
+        return reply.meaning in (Meaning.ACCEPTED, Meaning.NO_TABLE)
+
+    def _send(self, run: _Run, work: "_SpanWork", span: Span, turn: _Turn) -> Span:
+        """Send what was fenced; return the span as it is then."""
+        if not work.sends:
+            return span
+
+        execution = Execution(
+            self._delivery,
+            span,
+            work.chunks,
+            describe=work.describe,
+            report=self._report,
+            opened=set(work.opened),
+            whole=False,
         )
-        return resending.carry_out()
+        uploads = [execution.upload(execution.leaf(key), work.databases[key], 0.0) for key in work.sends]
+
+        def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
+            return [self._attempt(run, execution.span, upload) for upload in uploads]
+
+        execution.deliver(uploads, send, run.deadline)
+        for key in work.sends:
+            turn.complete &= execution.span.entry(key).state not in SCHEDULED
+        if delivered := execution.rows[State.DELIVERED]:
+            self._telemetry.count("RowsRedriven", delivered)
+        return execution.span
+
+    def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
+        with run.lock:
+            known = run.database(upload.database)
+            if known.is_sick:
+                return Outcome(Event.UNANSWERED, "database_fails")
+        since = span.entry(upload.chunk.key).since
+        began = self._clock.now()
+        reply = UNSENT
+        if since is not None and self._rules.may_repeat(since, began):
+            reply = self._uploader.attempt(upload, READ_SECONDS, run.deadline)
+        event = EVENTS.get(reply.meaning, Event.UNANSWERED)
+        with run.lock:
+            if event is not Event.UNANSWERED:
+                known.failures = 0
+            elif reply is not UNSENT:
+                known.failures += 1
+            if event is Event.ACCEPTED:
+                took = self._clock.now() - began
+                known.quickest = took if known.quickest is None else min(took, known.quickest)
+        return Outcome(event, reply.reason, upload.definitely_not_delivered)
+
+    def _report(self, key: ChunkKey, entry: Entry) -> None:
+        if entry.state is State.DELIVERED:
+            self._telemetry.count("RowsRedriven", entry.rows)
+        elif entry.state is State.DEAD_LETTER:
+            self._telemetry.count("RowsDeadLettered", entry.rows)
+            self._telemetry.warning(
+                "rows set aside",
+                kind=entry.state.value,
+                reason=entry.reason,
+                account=key.account,
+                table=key.group.label,
+                rows=entry.rows,
+            )
+
+    def _report_ambiguous(self, span: Span, key: ChunkKey, entry: Entry, database: str) -> None:
+        self._telemetry.count("RowsAmbiguous", entry.rows)
+        self._telemetry.warning(
+            "ambiguous: sent again although Treasure Data may have the rows",
+            account=key.account,
+            table=key.group.table,
+            database=database,
+            rows=entry.rows,
+            unique_id=span.unique_id(key, database, entry.generation),
+            new_unique_id=span.unique_id(key, database, entry.generation + 1),
+        )
+
+    def _delete_final(self, span: Span, selected: Mapping[ChunkKey, Entry]) -> None:
+        """Delete the objects of which nothing can be needed again; the sweeper removes what stays."""
+        names = {
+            self._store.name(span, key, entry.edit, entry.digest)
+            for key, entry in selected.items()
+            if entry.digest and self._store.may_delete(span, key)
+        }
+        for name in names:
+            self._store.delete(name)
+
+    def _probe_idle(self, run: _Run) -> None:
+        """Probe databases whose breaker is open and that nothing is set aside for; only their answer closes it."""
+        before = self._clock.now() - BREAKER_LEFT_SECONDS
+        for name, known in run.databases.items():
+            breaker = known.breaker
+            if breaker is None or name in run.aimed or breaker.since / 1000 >= before:
+                continue
+            began = self._clock.now()
+            if self._accepts_imports(name, _PROBE_TABLE, run.deadline):
+                known.quickest = self._clock.now() - began
+
+    def _close_breakers(self, run: _Run) -> None:
+        for name, known in run.databases.items():
+            breaker = known.breaker
+            if breaker is None or known.quickest is None:
+                continue
+            age = self._clock.now() - breaker.since / 1000
+            if breaker.reason == SLOW and known.quickest > QUICK_SECONDS and age < SLOW_SECONDS:
+                continue  # it accepts rows, but as slowly as before
+            known.breaker = None
+            self._breakers.close(name)
 
 
-def _queue(queue: deque[_Account], account: _Account) -> None:
-    if not account.ended and not account.waits and account.under_way < account.limit:
-        account.waits = True
-        queue.append(account)
+def _count(turn: _Turn, report: RedriveReport) -> None:
+    """Count what became of the rows that were selected, each once."""
+    if turn.span is None:
+        return
+    for key, before in turn.selected.items():
+        for state, rows in _outcomes(turn.span, key, before):
+            match state:
+                case State.DELIVERED:
+                    report.delivered += rows
+                case State.DROPPED:
+                    report.dropped += rows
+                case State.DEAD_LETTER if before.state is not State.DEAD_LETTER:
+                    report.dead += rows
+                case _:
+                    report.kept += rows
 
 
-@cache
-def _sandbox() -> Sandbox:
-    return Sandbox()
+def _outcomes(span: Span, key: ChunkKey, before: Entry) -> Iterator[tuple[State, int]]:
+    """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
+    for leaf in span.leaves(key):
+        within = leaf._replace(path=leaf.path.removeprefix(key.path)).within(before.rows)
+        standing = leaf
+        while standing.path and standing not in span.entries:
+            standing = standing._replace(path=standing.path[:-1])
+        entry = span.entry(standing)  # of the chunk that it was joined to, unless that is split
+        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, len(within)
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
+class _SpanWork:
+    """What a turn is about to do with one span: the entries to be written first, and what is sent then."""
 
-    With `edit` (`object`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced first, and it
-    alone is sent. An answer with `error`, one word, and `message` says why an edit cannot be.
-    """
-    sandbox = _sandbox()
-    selection = Selection.from_event(event)
-    if edit := event.get("edit"):
-        edits = Edits(sandbox.means.aside, sandbox.means.ledger, sandbox.journal)
+    def __init__(self, delivery: Delivery, span: Span) -> None:
+        self._delivery = delivery
+        self._objects: dict[str, SetAside] = {}
+        self.span = span
+        self.changes: dict[ChunkKey, Entry] = {}
+        self.databases: dict[ChunkKey, str] = {}
+        self.sends: list[ChunkKey] = []
+        self.opened: list[ChunkKey] = []
+        self.reserved: set[str] = set()
+        self.chunks: dict[ChunkKey, Chunk] = {}
+
+    def apply(self, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
+        """Note an event that is written without a send."""
+        changed = self._follow(entry, event, reason)
+        if changed is not entry:
+            self.changes[key] = changed
+
+    def fence(self, key: ChunkKey, entry: Entry, event: Event | None, database: str) -> None:
+        """Note that a chunk is about to be sent, after the event that makes it possible."""
+        renewed = entry if event is None else self._follow(entry, event)
+        planned = self.span.destinations.get(key.group.owner)
+        override = "" if planned == Database(database) and not entry.database else database
+        self.changes[key] = self._follow(renewed, Event.FENCED, database=override)
+        self.sends.append(key)
+        if renewed.since is None:
+            self.opened.append(key)
+
+    def _follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
+        now = milliseconds(self._delivery.clock.now())
+        return self._delivery.rules.follow(entry, Happening(event, now, reason, database=database))
+
+    def load(self, key: ChunkKey, entry: Entry) -> Chunk | None:
+        """Return a chunk's rows; None where its object does not hold them.
+
+        Raises:
+            SetAsideUnavailableError: S3 cannot be reached.
+        """
+        name = self._delivery.store.name(self.span, key, entry.edit, entry.digest)
         try:
-            edits.make(edit["object"], decompress(b64decode(edit["rows"])))
-        except EditRefusedError as refused:
-            return {"error": "edit_refused", "message": str(refused)}
-        selection = Selection.of_object(edit["object"])
-    redrive = Redrive(
-        means=sandbox.means,
-        directory=sandbox.directory,
-        breakers=sandbox.breakers,
-        rules=ResendRules(
-            query_delay=sandbox.settings.td_query_delay_minutes * 60,
-            sends_unasked=sandbox.settings.unaskable_doubt == "send",
-            parked_max_seconds=sandbox.settings.parked_max_days * 86_400,
-        ),
-        threads=sandbox.settings.upload_threads,
-        per_account=sandbox.settings.uploads_per_database,
-    )
-    deadline = Deadline.of(sandbox.clock, context.get_remaining_time_in_millis())
-    try:
-        report = redrive.run(deadline, selection)
-    finally:
-        sandbox.journal.flush()
-    return {
-        "delivered": report.delivered,
-        "kept": report.kept,
-        "dead": report.dead,
-        "complete": report.complete,
-    }
+            stored = self._objects.get(name)
+            if stored is None:
+                stored = self._delivery.store.get(self.span, key, entry.edit, entry.digest)
+                self._objects[name] = stored
+            planned = Chunk.of_payload(key.planned, stored.rows, stored.payload)
+            leaf = planned.leaf(key)
+        except (InvalidObjectError, ValueError):
+            return None
+        self.chunks[key] = planned
+        return leaf
+
+    def describe(self, _span: Span, chunk: Chunk) -> SetAside:
+        """Return the object of a chunk: it is in S3 already."""
+        return next(one for one in self._objects.values() if one.key == chunk.key)

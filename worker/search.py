@@ -1,29 +1,40 @@
-"""Whether envelopes are on the stream.
+"""Finds out whether envelopes are on the stream.
 
-A partition key's records can stand in every shard whose hash key range holds the key's MD5: one shard that is open
-today, and those that it came from by splits and merges. Each of them is read once for all envelopes that it may hold,
-from the earliest to the latest time at which one of them can have landed.
+A partition key's records can be in every shard whose hash key range holds the key's MD5: one shard that is open today,
+and those that it came from by splits and merges. In each of them the search reads the window in which the envelope can
+have landed. Windows that overlap are read together. Each envelope is decided as soon as its own window is read in all
+its shards, whatever else is still to be read.
+
+Three things that Kinesis does not promise are allowed for:
+
+- Arrival times are neither accurate nor in order. A window is read from well before its begin, and is behind the reader
+  only when a record is stamped well after its end.
+- An empty answer says nothing about what comes behind it, and one that claims to be at the tip can be wrong. The search
+  believes it only when a second look, by another iterator, says the same.
+- Time runs out. The search says how far it has read each shard, and the next one continues there.
 """
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 import msgpack
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from shared import envelope
 from shared.clock import Clock
+from shared.errors import ShardUnreadableError
+from worker.record import START, Number, number
+from worker.shards import Cursor, Page, Position, Shards, hash_key
 
-SECONDS_BETWEEN_READS = 0.25
-"""Kinesis answers five GetRecords a second and shard; the worker's event source mapping needs one of them."""
+INACCURACY_SECONDS = 300
+"""By how much a record's arrival time may be wrong."""
+READ_OUT: Number = "999"
+"""Stands for the end of a shard's window, in place of the number up to which it was read; sorts after every number."""
 
 _SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
-_TRIES = 4  # of one read that fails otherwise than by throttling
-_LONGEST_PAUSE = 5.0  # for so long Kinesis throttles a shard that has just answered 10 MiB
-THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
 _HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
 _START = bytes((envelope.FIRST_BYTE, envelope.VERSION))
 
@@ -43,185 +54,199 @@ class Sought:
         identity: what names it.
         partition_key: with which it was put.
         since: UNIX seconds before which it cannot have landed.
-        until: UNIX seconds after which it can no longer land; the search is not to begin earlier.
+        until: UNIX seconds after which it can no longer land; the search must not begin earlier.
+        read: by shard, the sequence number up to which an earlier search has read its window without finding it.
     """
 
     identity: Identity
     partition_key: str
     since: float
     until: float
+    read: Mapping[str, Number] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a search found out; what it was asked for and is in neither set is not known.
+class Finding(NamedTuple):
+    """Where an envelope is: on the stream, or not."""
 
-    Attributes:
-        found: on the stream.
-        absent: not on the stream.
-        shards: how many shards were read.
-        reads: how many calls of GetRecords were made.
-        records: how many records were looked at.
-    """
-
-    found: frozenset[Identity]
-    absent: frozenset[Identity]
-    shards: int = 0
-    reads: int = 0
-    records: int = 0
+    identity: Identity
+    is_there: bool
 
 
 class Search:
     """Looks for envelopes on a stream.
 
     Args:
-        kinesis: boto3-shaped client.
-        stream_name: the stream.
-        clock: paces the reads.
+        shards: the stream.
+        clock: tells when the time is up.
     """
 
-    def __init__(self, kinesis: Any, stream_name: str, clock: Clock) -> None:
-        self._kinesis = kinesis
-        self._stream_name = stream_name
+    def __init__(self, shards: Shards, clock: Clock) -> None:
+        self._shards = shards
         self._clock = clock
 
-    def find(self, sought: Collection[Sought], deadline: float) -> Findings:
-        """Look for envelopes until all are decided or `deadline` (UNIX seconds) has come.
+    def find(self, sought: Collection[Sought], deadline: float) -> "SearchRun":
+        """Return the search for some envelopes, which reads nothing until its findings are taken.
 
-        Errors of Kinesis are not raised: they leave envelopes undecided.
+        Args:
+            sought: the envelopes.
+            deadline: UNIX seconds after which nothing more is read.
         """
-        found: set[Identity] = set()
+        return SearchRun(self._shards, self._clock, sought, deadline)
+
+
+class SearchRun:
+    """One search. Iterating over it reads the stream and yields each finding as soon as it is certain.
+
+    Errors of Kinesis are not raised: they leave envelopes undecided.
+
+    Attributes:
+        undecided: by envelope, how far its shards have been read without finding it.
+        shards: how many shards are read.
+        reads: how many calls of GetRecords were answered.
+        records: how many records were looked at.
+    """
+
+    def __init__(self, shards: Shards, clock: Clock, sought: Collection[Sought], deadline: float) -> None:
+        self._source = shards
+        self._clock = clock
+        self._sought = sought
+        self._deadline = deadline
+        self._unread: dict[Identity, set[str]] = {}  # the shards in which its window has not been read
+        self.undecided = {one.identity: dict(one.read) for one in sought}
+        self.shards = self.reads = self.records = 0
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Yield findings until all envelopes are decided, or the time is up."""
         try:
-            shards = self._shards_of(sought)
-        except (ClientError, BotoCoreError, ResponseParserError):
-            return Findings(frozenset(), frozenset())
-        scans = [_Scan(self._kinesis, self._stream_name, shard, share, found) for shard, share in shards]
-        # Those that end first go first: a search that has to be cut short has decided something.
-        waiting = sorted(scans, key=lambda scan: scan.until, reverse=True)
-        active: list[_Scan] = []
-        while active or waiting:
-            while waiting and len(active) < _SHARDS_AT_ONCE:
-                active.append(waiting.pop())
-            scan = min(active, key=lambda scan: scan.due)
+            lanes = self._lanes()
+        except ShardUnreadableError:
+            return
+        self.shards = len(lanes)
+        for identity in [identity for identity, unread in self._unread.items() if not unread]:
+            yield self._decide(identity, is_there=False)
+        while lanes:
+            lane = min(lanes[:_SHARDS_AT_ONCE], key=attrgetter("due"))
             now = self._clock.now()
-            if max(now, scan.due) >= deadline:
-                break
-            if scan.due > now:
-                self._clock.sleep(scan.due - now)
-            scan.step(self._clock)
-            if scan.ended:
-                active.remove(scan)
-        unread = {item.identity for scan in scans if not scan.complete for item in scan.sought}
-        asked = {item.identity for scan in scans for item in scan.sought}
-        return Findings(
-            found=frozenset(found),
-            absent=frozenset(asked - found - unread),
-            shards=sum(scan.reads > 0 for scan in scans),
-            reads=sum(scan.reads for scan in scans),
-            records=sum(scan.records for scan in scans),
+            if max(now, lane.due) >= self._deadline:
+                return
+            if lane.due > now:
+                self._clock.sleep(lane.due - now)
+            yield from self._step(lane)
+            if not lane.legs:
+                lanes.remove(lane)
+
+    def _lanes(self) -> "list[_Lane]":
+        """Return the shards to read; those that are done first come first."""
+        lanes = []
+        keys = {one.identity: hash_key(one.partition_key) for one in self._sought}
+        for shard in list(self._source.all()):
+            share = [one for one in self._sought if keys[one.identity] in shard.keys]
+            for one in share:
+                if shard.is_open:
+                    self._unread.setdefault(one.identity, set())
+            share = [one for one in share if one.read.get(shard.shard_id) != READ_OUT]
+            if share:
+                lanes.append(_Lane(shard.shard_id, share, self._source))
+        for lane in lanes:
+            for one in lane.sought:
+                if one.identity in self._unread:  # else no open shard takes its key: the list is not complete
+                    self._unread[one.identity].add(lane.shard)
+        return sorted(lanes, key=attrgetter("until"))
+
+    def _step(self, lane: "_Lane") -> Iterator[Finding]:
+        """Make one read."""
+        leg = lane.legs.popleft()
+        leg.sought = [one for one in leg.sought if one.identity in self.undecided]
+        if not leg.sought:
+            return
+        try:
+            page = leg.cursor.read()
+        except ShardUnreadableError:
+            return
+        lane.legs.append(leg)
+        lane.due = leg.cursor.due
+        if page is None:
+            return
+        self.reads += 1
+        self.records += len(page.records)
+        wanted = {one.identity for one in leg.sought}
+        for identity in wanted.intersection(identity_of(record["Data"]) for record in page.records):
+            yield self._decide(identity, is_there=True)
+        leg.sought = [one for one in leg.sought if one.identity in self.undecided]
+        for one, read in leg.advance(page):
+            self.undecided[one.identity][lane.shard] = read
+            if read == READ_OUT and one.identity in self._unread:
+                self._unread[one.identity].discard(lane.shard)
+                if not self._unread[one.identity]:
+                    yield self._decide(one.identity, is_there=False)
+        if not leg.sought:
+            lane.legs.remove(leg)
+
+    def _decide(self, identity: Identity, *, is_there: bool) -> Finding:
+        del self.undecided[identity]
+        return Finding(identity, is_there)
+
+
+class _Lane:
+    """One shard and what is to be read of it: its legs take turns, so that none waits for another's end."""
+
+    def __init__(self, shard: str, sought: list[Sought], shards: Shards) -> None:
+        self.shard = shard
+        self.sought = sought
+        self.until = min(one.until for one in sought)
+        self.due = 0.0
+        self.legs = deque(
+            _Leg(shards.cursor(shard, start), start, share) for start, share in _legs(shard, sought)
         )
 
-    def _shards_of(self, sought: Collection[Sought]) -> Iterator[tuple[str, list[Sought]]]:
-        """Return each shard that may hold one of them, with those that it may hold."""
-        hashed = [(hash_key(item.partition_key), item) for item in sought]
-        listed = [
-            (shard["ShardId"], _hash_range(shard["HashKeyRange"]))
-            for shard in list_shards(self._kinesis, self._stream_name)
-        ]
-        shares = ((shard, [item for key, item in hashed if key in keys]) for shard, keys in listed)
-        return ((shard, share) for shard, share in shares if share)
+
+class _Leg:
+    """A stretch of a shard, read from where the first of the envelopes sought in it can be."""
+
+    def __init__(self, cursor: Cursor, start: Position, sought: list[Sought]) -> None:
+        self.cursor = cursor
+        self.sought = sorted(sought, key=attrgetter("until"))
+        self._start = start
+        self._read = start.after
+        self._latest = float("-inf")
+        self._was_at_tip = False
+
+    def advance(self, page: Page) -> list[tuple[Sought, Number]]:
+        """Go past a page; return how far the shard has now been read for each envelope."""
+        if page.records:
+            self._read = number(page.records[-1]["SequenceNumber"])
+            self._latest = max(
+                self._latest, *(record["ApproximateArrivalTimestamp"].timestamp() for record in page.records)
+            )
+        is_read_out = page.at_tip and self._was_at_tip
+        self._was_at_tip = page.at_tip
+        if page.at_tip:
+            self.cursor.seek(self._start if self._read == START else Position(after=self._read))
+        answer, rest = [], []
+        for one in self.sought:
+            if is_read_out or self._latest > one.until + INACCURACY_SECONDS:
+                answer.append((one, READ_OUT))
+            else:
+                rest.append(one)
+        self.sought = rest
+        return answer + [(one, self._read) for one in rest if self._read != START]
 
 
-class _Scan:
-    """One shard, read through the times at which it can have taken what is sought in it."""
-
-    def __init__(
-        self, kinesis: Any, stream_name: str, shard_id: str, sought: list[Sought], found: set[Identity]
-    ) -> None:
-        self._kinesis = kinesis
-        self._shard = {"StreamName": stream_name, "ShardId": shard_id}
-        self._found = found
-        self._periods = _joined((item.since, item.until) for item in sought)
-        self._position: dict[str, Any] = {}
-        self._iterator: str | None = None
-        self._failures = 0
-        self._wanted = {item.identity for item in sought}
-        self.sought = sought
-        self.until = self._periods[0][1]
-        self.due = 0.0
-        self.reads = 0
-        self.records = 0
-        self.complete = False
-        self.ended = False
-
-    def step(self, clock: Clock) -> None:
-        """Make one read."""
-        if self._wanted <= self._found:
-            self.ended = self.complete = True
-            return
-        try:
-            if self._iterator is None:
-                self._iterator = self._new_iterator()
-            answer = self._kinesis.get_records(ShardIterator=self._iterator)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
-            self._iterator = None
-            self._failed(error, clock.now())
-            return
-        self.due = clock.now() + SECONDS_BETWEEN_READS
-        self._failures = 0
-        self.reads += 1
-        self._look_at(answer)
-
-    def _look_at(self, answer: dict[str, Any]) -> None:
-        records = answer["Records"]
-        self.records += len(records)
-        self._found.update(self._wanted.intersection(identity_of(record["Data"]) for record in records))
-        self._iterator = answer.get("NextShardIterator")
-        if self._iterator is None or answer["MillisBehindLatest"] == 0:
-            self.ended = self.complete = True
-            return
-        if not records:
-            return
-        self._position = {
-            "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-            "StartingSequenceNumber": records[-1]["SequenceNumber"],
-        }
-        arrival = records[-1]["ApproximateArrivalTimestamp"].timestamp()
-        if arrival <= self._periods[0][1]:
-            return
-        while self._periods and arrival > self._periods[0][1]:
-            self._periods.pop(0)
-        if not self._periods:
-            self.ended = self.complete = True
-        elif arrival < self._periods[0][0]:
-            self._position, self._iterator = {}, None
-
-    def _new_iterator(self) -> str:
-        start = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self._periods[0][0]}
-        answer = self._kinesis.get_shard_iterator(**self._shard, **(self._position or start))
-        iterator: str = answer["ShardIterator"]
-        return iterator
-
-    def _failed(self, error: Exception, now: float) -> None:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        self._failures += 1
-        self.due = now + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code not in THROTTLED and self._failures >= _TRIES:
-            self.ended = True
-
-
-def list_shards(kinesis: Any, stream_name: str) -> Iterator[dict[str, Any]]:
-    """Yield all shards of a stream, the closed ones too whose records are still kept."""
-    answer = kinesis.list_shards(StreamName=stream_name)
-    yield from answer["Shards"]
-    while answer.get("NextToken"):
-        answer = kinesis.list_shards(NextToken=answer["NextToken"])
-        yield from answer["Shards"]
-
-
-def hash_key(partition_key: str) -> int:
-    """Return where in 0 … 2^128 - 1 Kinesis places a partition key."""
-    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
+def _legs(shard: str, sought: list[Sought]) -> Iterator[tuple[Position, list[Sought]]]:
+    """Yield where to begin reading a shard, and for which envelopes."""
+    known = [one for one in sought if shard in one.read]
+    for read, share in groupby(sorted(known, key=lambda one: one.read[shard]), lambda one: one.read[shard]):
+        yield Position(after=read), list(share)
+    together: list[Sought] = []
+    end = float("-inf")
+    for one in sorted((one for one in sought if shard not in one.read), key=attrgetter("since")):
+        if together and one.since - INACCURACY_SECONDS > end + INACCURACY_SECONDS:
+            yield Position(moment=together[0].since - INACCURACY_SECONDS), together
+            together, end = [], float("-inf")
+        together.append(one)
+        end = max(end, one.until)
+    if together:
+        yield Position(moment=together[0].since - INACCURACY_SECONDS), together
 
 
 def identity_of(data: bytes) -> Identity | None:
@@ -243,18 +268,3 @@ def identity_of(data: bytes) -> Identity | None:
         if isinstance(account, str) and isinstance(request_id, str):
             return Identity(account, request_id)
     return None
-
-
-def _hash_range(keys: dict[str, str]) -> range:
-    return range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
-
-
-def _joined(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the periods in order, those that overlap as one."""
-    joined: list[tuple[float, float]] = []
-    for since, until in sorted(periods):
-        if joined and since <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(until, joined[-1][1]))
-        else:
-            joined.append((since, until))
-    return joined

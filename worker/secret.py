@@ -1,17 +1,17 @@
 """Secrets from Secrets Manager, kept in memory."""
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
+from shared.errors import SecretUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
 _SECONDS_BETWEEN_READS = 30.0
-
-
-class SecretUnavailableError(Exception):
-    """The secret cannot be read now; the message says why and what to do."""
 
 
 class Secret:
@@ -23,7 +23,7 @@ class Secret:
         clock: tells how long ago it was read.
     """
 
-    def __init__(self, secrets: Any, secret_id: str, clock: Clock) -> None:
+    def __init__(self, secrets: "SecretsManagerClient", secret_id: str, clock: Clock) -> None:
         self._secrets = secrets
         self._id = secret_id
         self._clock = clock

@@ -1,108 +1,189 @@
-"""A span: the records of one shard that are planned as one piece, as it stands in the ledger.
+"""Spans: the records of one shard that the worker plans as one unit.
 
-What was planned (borders, databases, cut) never changes. What became of the chunks is told by the exceptions from the
-plan: while the span is open, a chunk without an entry is pending; once it is done, delivered.
+What was planned (borders, destinations, cut) never changes. What became of the chunks is told by the entries, the
+exceptions from the plan: while the span is open, a chunk without an entry is pending; once it is done, delivered.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple, Self
 
-from worker.record import Number
+from worker.chain import ChainId
+from worker.delivery import FINAL, Entry, State
+from worker.record import NOBODY, Number
 
 SECONDS_KEPT = 366 * 86_400
 """How long a settled span is remembered: longer than any retention, so that no replay finds it gone."""
 
+MAX_PLAN_BYTES = 280_000
+MAX_ITEM_BYTES = 370_000
+"""A span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks; splits may use what the plan leaves."""
 
-class State(StrEnum):
-    """What became of a chunk."""
+EXPIRED = -1
+"""The part of a group that stands for rows whose records have expired."""
 
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    ASIDE = "aside"
+_ENTRY_BYTES = (
+    330  # the most that an entry takes beside its key: names and digests of a chunk that was edited
+)
+_HALVES = {"0": 0, "1": 1}
 
 
-class Kind(StrEnum):
-    """Why a chunk is set aside."""
+class Owner(NamedTuple):
+    """Whose rows a group holds.
 
-    PARKED = "parked"
-    IN_DOUBT = "in_doubt"
-    DEAD_LETTER = "dead_letter"
+    Attributes:
+        account: the account; NOBODY for records that name none.
+        key_id: of a revoked write key, whose rows are kept apart from the account's others; else empty.
+    """
+
+    account: str
+    key_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """The text for the ledger: `account`, or `account:key id`."""
+        return f"{self.account}:{self.key_id}" if self.key_id else self.account
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the owner of that name."""
+        account, _, key_id = name.partition(":")
+        return cls(account, key_id)
+
+
+NO_OWNER = Owner(NOBODY)
+
+
+class Group(NamedTuple):
+    """Rows of one owner's table within a span, or what could not become rows.
+
+    Attributes:
+        owner: whose they are.
+        table: their table; empty for what could not become rows.
+        code: why it could not; empty for rows.
+    """
+
+    owner: Owner
+    table: str
+    code: str = ""
+
+    @property
+    def name(self) -> str:
+        """The text for the ledger: `owner/table`, or `owner/-code`, which no table can be called."""
+        return f"{self.owner.name}/{self.label}"
+
+    @property
+    def label(self) -> str:
+        """The table, or `-` and the code."""
+        return f"-{self.code}" if self.code else self.table
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the group of that name."""
+        owner, _, table = name.partition("/")
+        if table.startswith("-"):
+            return cls(Owner.parse(owner), "", table[1:])
+        return cls(Owner.parse(owner), table)
+
+
+class ChunkKey(NamedTuple):
+    """Names a chunk within its span.
+
+    Attributes:
+        group: whose rows, and of which table.
+        part: its number among the parts that the group is cut into.
+        path: for a half `0` or `1`, for half of a half two digits, and so on; empty for a planned chunk.
+    """
+
+    group: Group
+    part: int
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """The text for the ledger: `owner/table/part`, and `.0` or `.1` for each halving."""
+        return ".".join((f"{self.group.name}/{self.part}", *self.path))
+
+    @property
+    def account(self) -> str:
+        """Whose rows they are."""
+        return self.group.owner.account
+
+    @property
+    def planned(self) -> "ChunkKey":
+        """The planned chunk that it is, or is a half of."""
+        return self._replace(path="")
+
+    @property
+    def halves(self) -> "tuple[ChunkKey, ChunkKey]":
+        """The two chunks that stand for it once it is split."""
+        return self._replace(path=f"{self.path}0"), self._replace(path=f"{self.path}1")
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the key of that name.
+
+        Raises:
+            ValueError: it is not a chunk's name.
+        """
+        group, _, part = name.rpartition("/")
+        number, *path = part.split(".")
+        if not group or not all(step in _HALVES for step in path):
+            raise ValueError(f"{name!r} does not name a chunk")
+        return cls(Group.parse(group), int(number), "".join(path))
+
+    def within(self, rows: int) -> range:
+        """Return the positions of its rows among those of its planned chunk, which has that many."""
+        positions = range(rows)
+        for step in self.path:
+            half = len(positions) // 2
+            positions = positions[half:] if _HALVES[step] else positions[:half]
+        return positions
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Rows go to this Treasure Data database."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        """The text for the ledger: the database's name."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeliverable:
+    """Rows go nowhere; the reason says why, in one word."""
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The text for the ledger: `!` and the reason, which no database can be called."""
+        return f"!{self.reason}"
+
+
+Destination = Database | NotDeliverable
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The limits by which chunks are cut into parts."""
+    """The limits by which groups are cut into chunks."""
 
     rows: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the ledger says of a chunk.
-
-    Attributes:
-        state: pending, delivered or aside.
-        rows: how many it holds.
-        since: UNIX milliseconds of the first attempt that Treasure Data may have taken; None while there is none.
-        kind: of an aside chunk.
-        reason: of an aside chunk, one word.
-        database: where it goes; empty for the plan's.
-        generation: how often it was given a new id, after Treasure Data was asked and had nothing.
-        split: it was too large, and its halves, named `….0` and `….1`, stand for it.
-    """
-
-    state: State = State.PENDING
-    rows: int = 0
-    since: int | None = None
-    kind: str = ""
-    reason: str = ""
-    database: str = ""
-    generation: int = 0
-    split: bool = False
-
-    def to_item(self) -> dict[str, Any]:
-        """Return it as a value of DynamoDB."""
-        item: dict[str, Any] = {"s": {"S": self.state}, "n": {"N": str(self.rows)}}
-        if self.since is not None:
-            item["since"] = {"N": str(self.since)}
-        for name, text in (("k", self.kind), ("why", self.reason), ("db", self.database)):
-            if text:
-                item[name] = {"S": text}
-        if self.generation:
-            item["gen"] = {"N": str(self.generation)}
-        if self.split:
-            item["split"] = {"BOOL": True}
-        return {"M": item}
-
-    @classmethod
-    def from_item(cls, value: Mapping[str, Any]) -> "Entry":
-        """Return what `to_item` made this of."""
-        item = value["M"]
-        return cls(
-            state=State(item["s"]["S"]),
-            rows=int(item["n"]["N"]),
-            since=int(item["since"]["N"]) if "since" in item else None,
-            kind=item.get("k", _EMPTY)["S"],
-            reason=item.get("why", _EMPTY)["S"],
-            database=item.get("db", _EMPTY)["S"],
-            generation=int(item["gen"]["N"]) if "gen" in item else 0,
-            split="split" in item,
-        )
-
-
-_EMPTY = {"S": ""}
-_DELIVERED = Entry(State.DELIVERED)
-
-
 @lru_cache(maxsize=16)
 def _pending(since: int) -> Entry:
-    """Return what is said of a chunk without an entry: asked for several times a chunk, and the same for a whole span."""
     return Entry(since=since)
+
+
+_DELIVERED = Entry(State.DELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,123 +191,125 @@ class Span:
     """A span of a chain.
 
     Attributes:
-        chain: the chain's name: the stream, when it was created, and the shard; holes and forced replays add to it.
+        chain: its chain.
         after: last sequence number of the preceding span.
         first: first sequence number.
         last: last sequence number.
         planned_at: UNIX milliseconds.
-        databases: by owner (an account, or `account:key id` where that key was revoked) the database, or `!` and the
-            reason why its rows are set aside.
-        cut: by which chunks are cut into parts.
-        counts: rows by `owner/table`.
+        destinations: where each owner's rows go.
+        cut: by which groups are cut into chunks.
+        counts: rows by group.
+        records: how many records it holds.
+        ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
         version: grows by one with every write.
         writer: names the last write.
         done: no chunk is pending.
-        chunks: exceptions from the plan, by `owner/table/part`.
+        entries: exceptions from the plan.
     """
 
-    chain: str
+    chain: ChainId
     after: Number
     first: Number
     last: Number
     planned_at: int
-    databases: Mapping[str, str]
+    destinations: Mapping[Owner, Destination]
     cut: Cut
-    counts: Mapping[str, int]
+    counts: Mapping[Group, int]
+    records: int = 0
+    ignored: frozenset[int] = frozenset()
     version: int = 1
     writer: str = ""
     done: bool = False
-    chunks: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
 
-    def chunk(self, key: str) -> Entry:
+    def entry(self, key: ChunkKey) -> Entry:
         """Return what the ledger says of a chunk."""
-        entry = self.chunks.get(key)
+        entry = self.entries.get(key)
         if entry is not None:
             return entry
         return _DELIVERED if self.done else _pending(self.planned_at)
 
-    def leaves(self, key: str) -> Iterator[str]:
-        """Yield the chunks that stand for a planned one: itself, or the parts that it was split into."""
-        entry = self.chunks.get(key)
-        if entry is None or not entry.split:
+    def leaves(self, key: ChunkKey) -> Iterator[ChunkKey]:
+        """Yield the chunks that stand for a chunk: itself, or the halves that it was split into."""
+        entry = self.entries.get(key)
+        if entry is None or entry.state is not State.SPLIT:
             yield key
         else:
-            yield from self.leaves(f"{key}.0")
-            yield from self.leaves(f"{key}.1")
+            for half in key.halves:
+                yield from self.leaves(half)
 
-    def destination(self, key: str) -> str:
-        """Return the database that a chunk goes to, or `!` and a reason."""
-        owner, table, _ = key.split("/")
-        if table.startswith("-"):
-            return f"!{table[1:]}"
-        return self.chunk(key).database or self.databases[owner]
+    def is_final(self, key: ChunkKey) -> bool:
+        """Tell whether every row of a chunk's planned chunk is settled for good."""
+        return all(self.entry(leaf).state in FINAL for leaf in self.leaves(key.planned))
 
-    def unique_id(self, key: str, database: str, generation: int) -> str:
+    def destination(self, key: ChunkKey) -> Destination:
+        """Return where a chunk goes."""
+        if key.group.code:
+            return NotDeliverable(key.group.code)
+        database = self.entry(key).database
+        return Database(database) if database else self.destinations[key.group.owner]
+
+    def unique_id(self, key: ChunkKey, database: str, generation: int) -> str:
         """Return the id under which a chunk travels to a database: the same rows always under the same id."""
         return self._digest(key, database, str(generation))
 
-    def object_id(self, key: str) -> str:
-        """Return the name of the chunk's object in S3, which outlives a change of database or generation."""
-        return self._digest(key, "aside", "")
+    def object_id(self, key: ChunkKey) -> str:
+        """Return what names the objects of a planned chunk in S3."""
+        return self._digest(key.planned, "aside", "")
 
-    def _digest(self, key: str, *rest: str) -> str:
-        members = (self.chain, self.after, key, str(self.cut.rows), str(self.cut.bytes), *rest)
+    def _digest(self, key: ChunkKey, *rest: str) -> str:
+        members = (self.chain.name, self.after, key.name, str(self.cut.rows), str(self.cut.bytes), *rest)
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
-    def with_chunks(self, changes: Mapping[str, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these chunks changed; of a done span only what is aside is kept."""
-        chunks = {**self.chunks, **changes}
-        if done or self.done:
-            chunks = {
-                key: entry for key, entry in chunks.items() if entry.state is State.ASIDE and not entry.split
-            }
-        return replace(self, chunks=chunks, done=done or self.done)
+    def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
+        """Return the span with these entries; of a done span only those of chunks that are not delivered are kept.
+
+        An overflow chunk's tells whether it was sent, or came by the stream after all.
+        """
+        entries = {**self.entries, **changes}
+        done = done or self.done
+        if done and not self.chain.is_overflow:
+            entries = {key: one for key, one in entries.items() if one.state is not State.DELIVERED}
+        for key in sorted(entries, key=_depth, reverse=True):
+            if entries[key].state is State.SPLIT:
+                _join(entries, key, done=done)
+        return replace(self, entries=entries, done=done)
+
+    def can_split(self, key: ChunkKey) -> bool:
+        """Tell whether the item has room for a chunk's halves, whatever becomes of all that it holds."""
+        planned = plan_bytes(self.counts, self.destinations, self.cut)
+        halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
+        return planned + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2) <= MAX_ITEM_BYTES
 
     @property
-    def expires_at(self) -> int | None:
-        """UNIX seconds at which it may be forgotten; None while it is open or anything of it is aside."""
-        if not self.done or self.chunks:
-            return None
-        return self.planned_at // 1000 + SECONDS_KEPT
-
-    def to_item(self) -> dict[str, Any]:
-        """Return it as an item of DynamoDB."""
-        item = {
-            "pk": {"S": self.chain},
-            "sk": {"S": self.after},
-            "first": {"S": self.first},
-            "last": {"S": self.last},
-            "at": {"N": str(self.planned_at)},
-            "m": {"M": {owner: {"S": database} for owner, database in self.databases.items()}},
-            "cut": {"M": {"rows": {"N": str(self.cut.rows)}, "bytes": {"N": str(self.cut.bytes)}}},
-            "g": {"M": {group: {"N": str(count)} for group, count in self.counts.items()}},
-            "v": {"N": str(self.version)},
-            "w": {"S": self.writer},
-            "st": {"S": "done" if self.done else "open"},
-        }
-        if self.chunks:
-            item["x"] = self.chunks_item()
-        return item
-
-    def chunks_item(self) -> dict[str, Any]:
-        """Return the exceptions from the plan as a value of DynamoDB."""
-        return {"M": {key: entry.to_item() for key, entry in self.chunks.items()}}
-
-    @classmethod
-    def from_item(cls, item: Mapping[str, Any]) -> "Span":
-        """Return what `to_item` made this of."""
-        cut = item["cut"]["M"]
-        return cls(
-            chain=item["pk"]["S"],
-            after=item["sk"]["S"],
-            first=item["first"]["S"],
-            last=item["last"]["S"],
-            planned_at=int(item["at"]["N"]),
-            databases={owner: value["S"] for owner, value in item["m"]["M"].items()},
-            cut=Cut(int(cut["rows"]["N"]), int(cut["bytes"]["N"])),
-            counts={group: int(value["N"]) for group, value in item["g"]["M"].items()},
-            version=int(item["v"]["N"]),
-            writer=item["w"]["S"],
-            done=item["st"]["S"] == "done",
-            chunks={key: Entry.from_item(value) for key, value in item.get("x", {"M": {}})["M"].items()},
+    def is_settled(self) -> bool:
+        """Whether nothing of it is pending or set aside."""
+        return self.done and all(
+            entry.state in FINAL or entry.state is State.SPLIT for entry in self.entries.values()
         )
+
+
+def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destination], cut: Cut) -> int:
+    """Return the most bytes that a span's item takes before anything is split: an entry for each chunk."""
+    size = 0
+    for group, rows in counts.items():
+        parts = 1 + 2 * rows // cut.rows
+        size += len(group.name) + 16 + parts * (len(group.name) + _ENTRY_BYTES)
+    for owner, destination in destinations.items():
+        size += len(owner.name) + len(destination.text) + 16
+    return size
+
+
+def _depth(key: ChunkKey) -> int:
+    return len(key.path)
+
+
+def _join(entries: dict[ChunkKey, Entry], key: ChunkKey, *, done: bool) -> None:
+    """Let one entry stand for two halves that have ended alike; in a done span, none for halves that are delivered."""
+    first, second = (entries.get(half) for half in key.halves)
+    if first is None and second is None and done:
+        del entries[key]
+    elif first is not None and second is not None and first.state is second.state and first.state in FINAL:
+        for half in key.halves:
+            del entries[half]
+        entries[key] = replace(first, rows=first.rows + second.rows)

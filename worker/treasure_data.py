@@ -5,7 +5,7 @@ in one place, `classify`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
@@ -19,8 +19,9 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from urllib3.util import Timeout
 
 from shared.clock import Clock
+from shared.errors import SecretUnavailableError
 from worker.deadline import Deadline
-from worker.secret import Secret, SecretUnavailableError
+from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
@@ -32,59 +33,59 @@ _MAX_ANSWER_BYTES = 1 << 20
 _USER_AGENT = "Sluice/0.1.0"
 
 
-class Verdict(Enum):
-    """What an answer means for the rows."""
+class Meaning(Enum):
+    """What the reply to an import means for the rows."""
 
-    DELIVERED = "delivered"
-    MISMATCH = "Treasure Data has something else than we sent"
-    MISSING = "no such database or table"
+    ACCEPTED = "accepted"
+    MISMATCH = "Treasure Data has other bytes than we sent"
+    NO_TABLE = "no such database or table"
     TOO_LARGE = "too large"
-    REFUSED = "refused"
+    REJECTED = "rejected for good"
     KEY_REFUSED = "our key is refused"
     PASSING = "may pass"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What came of an import.
 
     Attributes:
-        verdict: what it means.
+        meaning: what it means.
         reason: one word for logs, set-aside objects and the ledger.
-        sure: Treasure Data has surely not taken the rows (of no meaning for DELIVERED).
+        definitely_not_delivered: Treasure Data cannot have accepted the rows (of no meaning for ACCEPTED).
         retry_after: seconds for which Treasure Data asks to be left alone.
         key: the key that was refused.
     """
 
-    verdict: Verdict
+    meaning: Meaning
     reason: str = ""
-    sure: bool = True
+    definitely_not_delivered: bool = True
     retry_after: float = 0.0
     key: str = ""
 
 
-class Asked(Enum):
-    """What a query for a row says."""
+class Presence(Enum):
+    """What Treasure Data says when it is asked for rows."""
 
-    THERE = "there"
-    NOT_THERE = "not there"
-    FORBIDDEN = "the key may not query, or the row cannot be asked for"
-    UNDECIDED = "no answer"
+    PRESENT = "it has them"
+    ABSENT = "it does not have them"
+    UNASKABLE = "the key may not query, or the rows cannot be asked for"
+    UNDECIDED = "no answer settles it"
 
 
-DELIVERED = Answer(Verdict.DELIVERED)
-_VERDICTS = {
-    401: Verdict.KEY_REFUSED,
-    403: Verdict.KEY_REFUSED,
-    404: Verdict.MISSING,
-    408: Verdict.PASSING,
-    413: Verdict.TOO_LARGE,
-    425: Verdict.PASSING,
-    429: Verdict.PASSING,
+ACCEPTED = Reply(Meaning.ACCEPTED)
+_MEANINGS = {
+    401: Meaning.KEY_REFUSED,
+    403: Meaning.KEY_REFUSED,
+    404: Meaning.NO_TABLE,
+    408: Meaning.PASSING,
+    413: Meaning.TOO_LARGE,
+    425: Meaning.PASSING,
+    429: Meaning.PASSING,
 }
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, sent_md5: str, now: float) -> Answer:
+def classify(status: int, headers: Mapping[str, str], body: bytes, sent_md5: str, now: float) -> Reply:
     """Return what Treasure Data's answer to an import means.
 
     Args:
@@ -96,23 +97,31 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, sent_md5: str
     """
     reason = f"http_{status}"
     if status == 409:  # this unique_id was there already
-        return DELIVERED
+        return ACCEPTED
     if 200 <= status < 300:
         answer = _json(body)
         if answer is None:  # some proxy's page: whether Treasure Data took the rows is open
-            return Answer(Verdict.PASSING, "not_json", sure=False)
+            return Reply(Meaning.PASSING, "not_json", definitely_not_delivered=False)
         if answer.get("md5_hex", sent_md5) != sent_md5:
-            return Answer(Verdict.MISMATCH, "md5_mismatch", sure=False)
-        return DELIVERED
+            return Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False)
+        return ACCEPTED
     if 400 <= status < 500:
-        verdict = _VERDICTS.get(status, Verdict.REFUSED)
-        return Answer(
-            verdict, reason, sure=status != 408, retry_after=_seconds(headers.get("Retry-After"), now)
+        verdict = _MEANINGS.get(status, Meaning.REJECTED)
+        return Reply(
+            verdict,
+            reason,
+            definitely_not_delivered=status != 408,
+            retry_after=_seconds(headers.get("Retry-After"), now),
         )
-    return Answer(Verdict.PASSING, reason, sure=False, retry_after=_seconds(headers.get("Retry-After"), now))
+    return Reply(
+        Meaning.PASSING,
+        reason,
+        definitely_not_delivered=False,
+        retry_after=_seconds(headers.get("Retry-After"), now),
+    )
 
 
-class TreasureData:
+class TreasureDataClient:
     """The client.
 
     Args:
@@ -132,7 +141,7 @@ class TreasureData:
         self._key = key
         self._clock = clock
 
-    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Answer:
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
         """Import rows under an id.
 
         Args:
@@ -146,7 +155,7 @@ class TreasureData:
         try:
             key = self._key.get()
         except SecretUnavailableError:
-            return Answer(Verdict.KEY_REFUSED, "no_key")
+            return Reply(Meaning.KEY_REFUSED, "no_key")
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         try:
             status, fields, content = self._exchange(
@@ -156,8 +165,8 @@ class TreasureData:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
         answer = classify(status, fields, content, checksum, self._clock.now())
-        if answer.verdict is Verdict.KEY_REFUSED:
-            return Answer(answer.verdict, answer.reason, key=key)
+        if answer.meaning is Meaning.KEY_REFUSED:
+            return Reply(answer.meaning, answer.reason, key=key)
         return answer
 
     def key_changed(self, refused: str) -> bool:
@@ -180,38 +189,52 @@ class TreasureData:
         """Tell whether Treasure Data knows our key, whatever it allows."""
         return self._status("/v3/database/list", PROBE_SECONDS) in (200, 403)
 
-    def ask(self, database: str, table: str, row: Mapping[str, Any], deadline: Deadline) -> Asked:
-        """Ask by a query whether a row is there: one with its event_id, received_at and time."""
-        condition = _condition(row)
-        if condition is None:
-            return Asked.FORBIDDEN
-        query = f"SELECT 1 FROM {_name(table)} WHERE {condition} LIMIT 1"  # noqa: S608 -- every part is quoted
-        try:
-            return self._ask(database, table, query, deadline)
-        except (requests.RequestException, SecretUnavailableError):
-            return Asked.UNDECIDED
+    def ask(self, database: str, table: str, rows: Sequence[object], deadline: Deadline) -> Presence:
+        """Ask by a query whether rows are there, each by its event_id, received_at and time.
 
-    def _ask(self, database: str, table: str, query: str, deadline: Deadline) -> Asked:
+        Args:
+            database: where to look.
+            table: where to look.
+            rows: of one import, which Treasure Data has as a whole or not at all: all of them are there, or none. Anything else is
+                undecided.
+            deadline: after which the answer is no longer waited for.
+        """
+        conditions = [_condition(row) for row in rows]
+        if not conditions or None in conditions:
+            return Presence.UNASKABLE
+        wanted = len(set(conditions))
+        # counted, so that the answer is never empty
+        query = (
+            f"SELECT COUNT(DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)) "  # noqa: S608 -- every part is quoted
+            f"FROM {_name(table)} WHERE {' OR '.join(f'({one})' for one in dict.fromkeys(conditions))}"
+        )
+        try:
+            return self._ask(database, table, query, wanted, deadline)
+        except (requests.RequestException, SecretUnavailableError):
+            return Presence.UNDECIDED
+
+    def _ask(self, database: str, table: str, query: str, wanted: int, deadline: Deadline) -> Presence:
         form = {"query": query, "priority": "0"}
         status, _, content = self._api("POST", f"/v3/job/issue/trino/{_quoted(database)}", form=form)
         if status in (401, 403):
-            return Asked.FORBIDDEN
+            return Presence.UNASKABLE
         if status == 404:  # the database has gone, and what was in it
-            return Asked.NOT_THERE
+            return Presence.ABSENT
         job = (_json(content) or {}).get("job_id")
         if status != 200 or job is None:
-            return Asked.UNDECIDED
+            return Presence.UNDECIDED
         state = self._finish(str(job), deadline)
         if state == "error":
             return self._ask_for_columns(database, table)
         if state != "success":
-            return Asked.UNDECIDED
+            return Presence.UNDECIDED
         status, _, content = self._api("GET", f"/v3/job/result/{_quoted(str(job))}?format=json")
         if status != 200:
-            return Asked.UNDECIDED
-        return Asked.THERE if content.strip() else Asked.NOT_THERE
+            return Presence.UNDECIDED
+        count = _count(content)
+        return {0: Presence.ABSENT, wanted: Presence.PRESENT}.get(count, Presence.UNDECIDED)
 
-    def _ask_for_columns(self, database: str, table: str) -> Asked:
+    def _ask_for_columns(self, database: str, table: str) -> Presence:
         """Tell what it means that a query failed: the table may be missing, or never have had a row of ours.
 
         A table has columns for the names in its rows, but not for more than a number of them. One that is full says nothing
@@ -219,15 +242,15 @@ class TreasureData:
         """
         status, _, content = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
         if status == 404:
-            return Asked.NOT_THERE
+            return Presence.ABSENT
         schema = (_json(content) or {}).get("schema")
         try:
             columns = {column[0] for column in json.loads(schema)} if isinstance(schema, str) else None
         except (ValueError, TypeError, IndexError):
             columns = None
         if status != 200 or columns is None or columns.issuperset(("event_id", "received_at")):
-            return Asked.UNDECIDED
-        return Asked.NOT_THERE if len(columns) < MOST_COLUMNS else Asked.FORBIDDEN
+            return Presence.UNDECIDED
+        return Presence.ABSENT if len(columns) < MOST_COLUMNS else Presence.UNASKABLE
 
     def _finish(self, job: str, deadline: Deadline) -> str:
         while not deadline.near:
@@ -290,27 +313,26 @@ class TreasureData:
             allow_redirects=False,
             stream=True,
         ) as response:
-            give_up = self._clock.now() + seconds
             content = b""
             for piece in response.iter_content(65_536):
                 content += piece
-                if len(content) > _MAX_ANSWER_BYTES or self._clock.now() > give_up:
+                if len(content) > _MAX_ANSWER_BYTES:
                     break
             return response.status_code, response.headers, content
 
 
-def _lost(error: requests.RequestException) -> Answer:
+def _lost(error: requests.RequestException) -> Reply:
     """Return what an exchange without an answer means: surely not taken only where no connection was made."""
     if isinstance(error, requests.ConnectTimeout):
-        return Answer(Verdict.PASSING, "connect_timeout")
+        return Reply(Meaning.PASSING, "connect_timeout")
     if isinstance(error, requests.Timeout):
-        return Answer(Verdict.PASSING, "timeout", sure=False)
+        return Reply(Meaning.PASSING, "timeout", definitely_not_delivered=False)
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError) and isinstance(
         cause.reason, NewConnectionError | ConnectTimeoutError
     ):
-        return Answer(Verdict.PASSING, "connection_refused")
-    return Answer(Verdict.PASSING, "connection_lost", sure=False)
+        return Reply(Meaning.PASSING, "connection_refused")
+    return Reply(Meaning.PASSING, "connection_lost", definitely_not_delivered=False)
 
 
 def _json(body: bytes) -> dict[str, Any] | None:
@@ -319,6 +341,20 @@ def _json(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _count(body: bytes) -> int:
+    """Return the count that a job's result holds: one line, one array, one integer; -1 where it is anything else."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return -1
+    match value:
+        case [bool()]:
+            return -1
+        case [int(count)] if count >= 0:
+            return count
+    return -1
 
 
 def _seconds(retry_after: str | None, now: float) -> float:
@@ -338,7 +374,7 @@ def _seconds(retry_after: str | None, now: float) -> float:
     return max(0.0, date.timestamp() - now)
 
 
-def _condition(row: Mapping[str, Any]) -> str | None:
+def _condition(row: object) -> str | None:
     """Return SQL that is true for this row alone, whose time bounds what Treasure Data must read."""
     match row:
         case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:

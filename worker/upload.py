@@ -1,12 +1,13 @@
-"""Chunks to Treasure Data, side by side, so that no database waits for another.
+"""Uploads chunks to Treasure Data in parallel, so that no database waits for another.
 
-Each database has a lane. A lane sends one chunk at a time until the database has answered well, then several. A lane
-that fails rests between its tries, at no cost to the others, and has its turn after them. All decisions are made here,
-in the invocation's own thread; the others only send.
+Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A lane
+that fails rests between its attempts, at no cost to the others, and takes its turn after them. A send that takes longer than
+usual gives up its place, and its lane sends nothing more until the answer comes: databases that hang hold nobody up. All
+decisions are made here, in the invocation's own thread; the other threads only send.
 
-A lane ends in one of three ways. Its chunks are delivered or refused. Or it keeps failing although another database
-succeeds or Treasure Data is there: then what is left is parked and the breaker opened. Or Treasure Data is silent
-altogether, or the time is up: then what is left stays pending, and is held.
+A lane ends in one of three ways. Its chunks are accepted or rejected. Or it keeps failing although another database
+succeeds or Treasure Data answers: then its database is said to fail, and the breaker opens. Or Treasure Data is silent
+altogether, or the time is up: then what is left stays unanswered.
 """
 
 import heapq
@@ -15,15 +16,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from shared.accounts import Account
 from shared.clock import Clock
+from shared.telemetry import Telemetry
+from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
-from worker.chunk import Chunk
+from worker.chunk import Chunk, compress
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
-from worker.executor import Executor
-from worker.journal import Journal
-from worker.sender import UNSENT, Sender, Upload
-from worker.span import Kind, State
-from worker.treasure_data import READ_SECONDS, Answer, Verdict
+from worker.delivery import Event
+from worker.executor import Executor, Executors, InlineExecutor
+from worker.guards import NONE, Guard, Without
+from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClient
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -33,33 +36,60 @@ USUAL_SECONDS = 1.0
 """A database that takes no longer than this keeps nobody waiting."""
 OTHERS_SECONDS = 600.0
 """Databases that took rows within this time are there to be kept waiting."""
+MOST_SENDS = 256
+"""Sends at once, those that take longer than usual included."""
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
+
+
+UNSENT = Reply(Meaning.PASSING, "deadline")
+"""The time was up before anything was sent."""
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """A chunk on its way.
+
+    Attributes:
+        chunk: the rows.
+        database: where they go.
+        unique_id: under which they travel.
+        oldest: UNIX seconds at which the oldest of them arrived.
+        body: of the request, once it has been made.
+        attempts: how often it was tried.
+        began: UNIX seconds of the last attempt.
+        definitely_not_delivered: no attempt can have been accepted.
+        failing_since: UNIX seconds of the first attempt that failed.
+        created: its table was missing, and was created.
+    """
+
+    chunk: Chunk
+    database: str
+    unique_id: str
+    oldest: float
+    body: bytes = b""
+    attempts: int = 0
+    began: float = 0.0
+    definitely_not_delivered: bool = True
+    failing_since: float | None = None
+    created: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a chunk in this invocation.
+    """What became of an upload.
 
     Attributes:
-        state: delivered, aside (it must be written to S3 first) or pending.
-        kind: of an aside chunk.
-        reason: one word.
-        sure: no attempt of this invocation can have been taken by Treasure Data.
+        event: what happened to the chunk.
+        reason: in one word.
+        definitely_not_delivered: no attempt can have been accepted (of no meaning for ACCEPTED).
     """
 
-    state: State
-    kind: Kind | None = None
+    event: Event
     reason: str = ""
-    sure: bool = True
-
-    @classmethod
-    def aside(cls, kind: Kind, reason: str, *, sure: bool = True) -> "Outcome":
-        """Return the outcome of a chunk that goes to S3."""
-        return cls(State.ASIDE, kind, reason, sure=sure)
+    definitely_not_delivered: bool = True
 
 
-Split = Callable[[Chunk], Sequence[Upload] | None]
-"""Notes in the ledger that a chunk is split and returns its halves; None when it may not be."""
+_ACCEPTED = Outcome(Event.ACCEPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +112,8 @@ class Limits:
 class _Fate(Enum):
     """What was decided about a lane."""
 
-    PARK = "park"
-    HOLD = "hold"
+    PARK = "its database fails"
+    HOLD = "nobody knows"
 
 
 @dataclass(slots=True, eq=False)
@@ -102,76 +132,154 @@ class _Lane:
     fate: _Fate | None = None
     reason: str = ""
     ended_at: float | None = None
+    slowest: float = 0.0  # seconds that an answer has taken
 
 
 class Uploader:
     """Sends chunks.
 
     Args:
-        sender: makes single attempts.
+        treasure_data: where to.
+        accounts: tell whether a missing database is the account's.
         breakers: what is known of databases.
+        executors: run sends in parallel.
         clock: tells the time and waits.
         chance: returns a random number below 1, for pauses.
         limits: what bounds it.
-        journal: told of sends that were repeated.
+        telemetry: told of sends that were repeated.
+        without: guards to leave out.
     """
 
     def __init__(
         self,
         *,
-        sender: Sender,
+        treasure_data: TreasureDataClient,
+        accounts: AccountCache,
         breakers: Breakers,
+        executors: Executors,
         clock: Clock,
         chance: Callable[[], float],
         limits: Limits,
-        journal: Journal,
+        telemetry: Telemetry,
+        without: Without = NONE,
     ) -> None:
-        self.sender = sender
+        self.treasure_data = treasure_data
         self.breakers = breakers
         self.clock = clock
         self.chance = chance
         self.limits = limits
-        self.journal = journal
+        self.telemetry = telemetry
+        self._accounts = accounts
+        self._executors = executors
+        self._without = without
 
-    def upload(
-        self, uploads: Iterable[Upload], deadline: Deadline, executor: Executor, split: Split
-    ) -> dict[str, Outcome]:
-        """Send the chunks and return by key what became of each, its halves under their own keys."""
-        return _Run(self, deadline, executor, split).run(uploads)
+    def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
+        """Send the chunks; return what became of each, in order."""
+        only, reply = uploads[0], None
+        if len(uploads) == 1 and not self.breakers.is_open(only.database):
+            only.attempts, only.began = 1, self.clock.now()
+            reply = self.attempt(only, READ_SECONDS, deadline)
+            if reply.meaning is Meaning.ACCEPTED:
+                self.breakers.succeeded(only.database)
+                return [_ACCEPTED]
+        executors: Executors = self._executors if len(uploads) > 1 else InlineExecutor
+        with executors() as executor:
+            outcomes = _Run(self, deadline, executor).run(uploads, reply)
+        return [outcomes[upload] for upload in uploads]
+
+    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+        """Send a chunk; again at once where another key, or a table created for it, may help.
+
+        Safe to call from several threads, each with its own upload.
+
+        Args:
+            upload: the chunk; `definitely_not_delivered` and `created` are kept up to date.
+            timeout: seconds to wait for an answer.
+            deadline: after which nothing is sent.
+        """
+        reply = self._send(upload, timeout, deadline)
+        if reply.meaning is Meaning.KEY_REFUSED and self.treasure_data.key_changed(reply.key):
+            reply = self._send(upload, timeout, deadline)
+        if reply.meaning is Meaning.NO_TABLE and not upload.created:
+            obstacle = self._create(upload, deadline)
+            if obstacle is not None:
+                return obstacle
+            upload.created = True
+            reply = self._send(upload, timeout, deadline)
+        if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet
+            return Reply(Meaning.PASSING, reply.reason)
+        return reply
+
+    def _send(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+        body = upload.body = upload.body or compress(upload.chunk.payload())
+        seconds = min(timeout, deadline.at - self.clock.now())
+        if Guard.CLOCK_BEFORE_SEND in self._without:
+            seconds = timeout
+        if seconds < LEAST_SEND_SECONDS:
+            return UNSENT
+        table = upload.chunk.key.group.table
+        reply = self.treasure_data.send(upload.database, table, upload.unique_id, body, seconds)
+        upload.definitely_not_delivered &= reply.definitely_not_delivered
+        return reply
+
+    def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
+        """Create the table, and the database if it is the account's; return what is in the way."""
+        database, key = upload.database, upload.chunk.key
+        if deadline.near:
+            return UNSENT
+        status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
+        if status == 404:
+            account = self._accounts.resolve([key.account]).get(key.account)
+            if account is None:
+                return Reply(Meaning.PASSING, "account_unavailable")
+            if not isinstance(account, Account) or account.database != database:
+                return Reply(Meaning.REJECTED, "no_such_database")
+            status = self.treasure_data.create_database(database, READ_SECONDS)
+            if status in (200, 409):
+                status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
+        if status in (200, 409):
+            return None
+        if status == 401:
+            return Reply(Meaning.KEY_REFUSED, "http_401")
+        if status == 403:
+            return Reply(Meaning.REJECTED, "may_not_create")
+        if 400 <= status < 500 and status not in (404, 408, 429):
+            return Reply(Meaning.REJECTED, f"create_http_{status}")
+        return Reply(Meaning.PASSING, f"create_http_{status}" if status else "create_timeout")
+
+
+EVENTS = {
+    Meaning.ACCEPTED: Event.ACCEPTED,
+    Meaning.MISMATCH: Event.MISMATCHED,
+    Meaning.TOO_LARGE: Event.TOO_LARGE,
+    Meaning.REJECTED: Event.REJECTED,
+    Meaning.NO_TABLE: Event.REJECTED,
+}
+"""What a reply means for the chunk; any other leaves it unanswered."""
 
 
 class _Run:
-    """One invocation's uploads."""
+    """One call's uploads."""
 
-    def __init__(self, uploader: Uploader, deadline: Deadline, executor: Executor, split: Split) -> None:
+    def __init__(self, uploader: Uploader, deadline: Deadline, executor: Executor) -> None:
         self._u = uploader
         self._deadline = deadline
         self._executor = executor
-        self._split = split
         self._lanes: dict[str, _Lane] = {}
         self._ready: deque[_Lane] = deque()
         self._ready_failing: deque[_Lane] = deque()
         self._resting: list[tuple[float, int, _Lane]] = []
         self._rests = 0
         self._under_way = 0
-        self._outcomes: dict[str, Outcome] = {}
+        self._prompt: dict[Upload, _Lane] = {}  # sends that take no longer than usual yet, the oldest first
+        self._outcomes: dict[Upload, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None
         self._began = uploader.clock.now()
 
-    def run(self, uploads: Iterable[Upload]) -> dict[str, Outcome]:
-        for upload in uploads:
-            lane = self._lanes.get(upload.database)
-            if lane is None:
-                lane = self._lanes[upload.database] = _Lane(upload.database)
-                if self._u.breakers.is_healthy(upload.database):
-                    lane.limit = self._u.limits.per_database
-            lane.waiting.append(upload)
-        for lane in self._lanes.values():
-            if self._u.breakers.is_open(lane.database):
-                self._decide(lane, _Fate.PARK, "breaker")
-            else:
-                self._queue(lane)
+    def run(self, uploads: Iterable[Upload], reply: Reply | None) -> dict[Upload, Outcome]:
+        """Send the chunks; where there is only one, it was sent already, and this was the reply."""
+        self._begin(uploads, reply)
         while True:
             self._dispatch()
             pause = self._pause()
@@ -184,6 +292,24 @@ class _Run:
             else:
                 self._charge()
                 return self._outcomes
+
+    def _begin(self, uploads: Iterable[Upload], reply: Reply | None) -> None:
+        for upload in uploads:
+            lane = self._lanes.get(upload.database)
+            if lane is None:
+                lane = self._lanes[upload.database] = _Lane(upload.database)
+                if self._u.breakers.is_healthy(upload.database):
+                    lane.limit = self._u.limits.per_database
+            lane.waiting.append(upload)
+        for lane in self._lanes.values():
+            if reply is not None:
+                upload = lane.waiting.popleft()
+                lane.under_way = self._under_way = 1
+                self._take(lane, upload, reply)
+            elif self._u.breakers.is_open(lane.database):
+                self._decide(lane, _Fate.PARK, "breaker")
+            else:
+                self._queue(lane)
 
     def _queue(self, lane: _Lane) -> None:
         if not lane.queued and self._may_send(lane):
@@ -207,13 +333,8 @@ class _Run:
             self._ready_failing.clear()
             self._resting.clear()
             return
-        now = self._u.clock.now()
-        while self._resting and self._resting[0][0] <= now:
-            moment, _, lane = heapq.heappop(self._resting)
-            if moment == lane.rests_until:
-                lane.rests_until = None
-                self._queue(lane)
-        while self._under_way < self._u.limits.threads:
+        self._wake()
+        while len(self._prompt) < self._u.limits.threads and self._under_way < MOST_SENDS:
             if self._ready:
                 lane = self._ready.popleft()
             elif self._ready_failing:
@@ -225,6 +346,17 @@ class _Run:
                 self._send(lane, lane.waiting.popleft())
                 self._queue(lane)
 
+    def _wake(self) -> None:
+        """Let lanes go on that have rested, and sends give up their place that take longer than usual."""
+        now = self._u.clock.now()
+        while self._resting and self._resting[0][0] <= now:
+            moment, _, lane = heapq.heappop(self._resting)
+            if moment == lane.rests_until:
+                lane.rests_until = None
+                self._queue(lane)
+        while self._prompt and next(iter(self._prompt)).began + USUAL_SECONDS <= now:
+            self._prompt.pop(next(iter(self._prompt))).limit = 1
+
     def _pause(self) -> float:
         """Return the seconds after which a lane has rested or the time is up."""
         if self._deadline.near:
@@ -232,6 +364,8 @@ class _Run:
         until = self._deadline.at - LEAST_SEND_SECONDS
         if self._resting:
             until = min(until, self._resting[0][0])
+        if self._prompt and (self._ready or self._ready_failing):
+            until = min(until, next(iter(self._prompt)).began + USUAL_SECONDS)
         return max(0.001, until - self._u.clock.now())
 
     def _send(self, lane: _Lane, upload: Upload) -> None:
@@ -242,27 +376,26 @@ class _Run:
         lane.under_way += 1
         self._under_way += 1
         if upload.attempts:
-            self._u.journal.count("UploadRetries")
+            self._u.telemetry.count("UploadRetries")
         upload.attempts += 1
         upload.began = self._u.clock.now()
-        self._executor.submit(lambda: (lane, upload, self._u.sender.attempt(upload, timeout, self._deadline)))
+        self._prompt[upload] = lane
+        self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, timeout, self._deadline)))
 
-    def _take(self, lane: _Lane, upload: Upload, answer: Answer) -> None:
+    def _take(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
         lane.under_way -= 1
         self._under_way -= 1
-        match answer.verdict:
-            case Verdict.DELIVERED:
-                self._well(lane)
-                self._outcomes[upload.chunk.key] = Outcome(State.DELIVERED)
-            case Verdict.MISMATCH:
-                self._set_aside(upload, Kind.IN_DOUBT, answer.reason)
-            case Verdict.REFUSED | Verdict.MISSING:
-                self._set_aside(upload, Kind.DEAD_LETTER, answer.reason)
-            case Verdict.TOO_LARGE:
-                self._halve(lane, upload)
-            case Verdict.KEY_REFUSED | Verdict.PASSING:
-                self._failed(lane, upload, answer)
-        if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting():
+        self._prompt.pop(upload, None)
+        lane.slowest = max(lane.slowest, self._u.clock.now() - upload.began)
+        event = EVENTS.get(reply.meaning)
+        if event is None:
+            self._failed(lane, upload, reply)
+        elif event is Event.ACCEPTED:
+            self._succeeded(lane)
+            self._outcomes[upload] = _ACCEPTED
+        else:
+            self._end(upload, event, reply.reason)
+        if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting(lane):
             self._u.breakers.open(lane.database, SLOW)
             self._decide(lane, _Fate.PARK, SLOW)
         if lane.fate is not None:
@@ -274,18 +407,18 @@ class _Run:
         if not lane.waiting and not lane.under_way:
             lane.ended_at = self._u.clock.now()
 
-    def _keeps_others_waiting(self) -> bool:
-        """Tell whether most lanes have ended, and those that have not have had the time of a failing one."""
-        if self._u.clock.now() - self._began < self._u.limits.park_after:
+    def _keeps_others_waiting(self, lane: _Lane) -> bool:
+        """Tell whether a lane with slow answers has had the time of a failing one, and another lane has ended."""
+        if lane.slowest <= USUAL_SECONDS or self._u.clock.now() - self._began < self._u.limits.park_after:
             return False
-        return 2 * sum(lane.ended_at is not None for lane in self._lanes.values()) >= len(self._lanes)
+        return any(one.ended_at is not None for one in self._lanes.values())
 
     def _charge(self) -> None:
-        """Note which databases others had to wait for; one that does so again and again is sick, though it answers."""
-        ends = sorted(lane.ended_at or self._began for lane in self._lanes.values())
-        usual = max(self._began + USUAL_SECONDS, ends[(len(ends) - 1) // 2])
+        """Note which databases others had to wait for: one that does so again and again is failing, though it answers."""
+        first = min(lane.ended_at or self._began for lane in self._lanes.values())
+        usual = max(self._began + USUAL_SECONDS, first)
         for lane in self._lanes.values():
-            late = (lane.ended_at or 0.0) - usual
+            late = min((lane.ended_at or 0.0) - usual, lane.slowest - USUAL_SECONDS)
             if late <= 0 or lane.fate is not None:
                 continue
             waited = self._u.breakers.delayed(lane.database, late)
@@ -295,27 +428,18 @@ class _Run:
             ):
                 self._u.breakers.open(lane.database, SLOW)
 
-    def _well(self, lane: _Lane) -> None:
+    def _succeeded(self, lane: _Lane) -> None:
         self._u.breakers.succeeded(lane.database)
         lane.failing, lane.failures = False, 0
         lane.rests_until, lane.reason = None, ""
-        lane.limit = self._u.limits.per_database
+        if lane.slowest <= USUAL_SECONDS:
+            lane.limit = self._u.limits.per_database
 
-    def _set_aside(self, upload: Upload, kind: Kind, reason: str) -> None:
-        self._outcomes[upload.chunk.key] = Outcome.aside(kind, reason, sure=upload.sure)
+    def _end(self, upload: Upload, event: Event, reason: str) -> None:
+        self._outcomes[upload] = Outcome(event, reason, upload.definitely_not_delivered)
 
-    def _halve(self, lane: _Lane, upload: Upload) -> None:
-        if upload.chunk.count < 2:
-            self._set_aside(upload, Kind.DEAD_LETTER, "row_too_large")
-            return
-        halves = self._split(upload.chunk) if upload.sure else None
-        if halves is None:  # another attempt may have been taken whole: Treasure Data must be asked first
-            self._outcomes[upload.chunk.key] = Outcome.aside(Kind.IN_DOUBT, "too_large", sure=False)
-            return
-        lane.waiting.extendleft(reversed(halves))
-
-    def _failed(self, lane: _Lane, upload: Upload, answer: Answer) -> None:
-        if answer is UNSENT:
+    def _failed(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
+        if reply is UNSENT:
             lane.waiting.append(upload)
             return  # the next dispatch ends all
         now = self._u.clock.now()
@@ -326,35 +450,35 @@ class _Run:
         (lane.waiting.appendleft if upload.attempts % 2 else lane.waiting.append)(upload)
         lane.failing, lane.limit = True, 1
         lane.failures += 1
-        lane.reason = answer.reason
-        lane.key_refused = answer.verdict is Verdict.KEY_REFUSED
+        lane.reason = reply.reason
+        lane.key_refused = reply.meaning is Meaning.KEY_REFUSED
         if lane.key_refused:
-            self._u.journal.count("KeyRefused")
+            self._u.telemetry.count("KeyRefused")
         if not lane.consulted:
             lane.consulted = True
             if self._u.breakers.consult(lane.database):
-                self._decide(lane, _Fate.PARK, answer.reason)
+                self._decide(lane, _Fate.PARK, reply.reason)
                 return
-        rest = self._rest(lane, answer)
+        rest = self._rest(lane, reply)
         patience = KEY_PATIENCE_SECONDS if lane.key_refused else self._u.limits.park_after
         if now + rest - since < patience:
             self._rest_until(lane, now + rest)
             if now + rest - upload.failing_since >= patience:
                 self._give_up(lane, upload)
         elif self._is_alone(lane, since):
-            self._u.breakers.open(lane.database, answer.reason)
-            self._decide(lane, _Fate.PARK, answer.reason)
+            self._u.breakers.open(lane.database, reply.reason)
+            self._decide(lane, _Fate.PARK, reply.reason)
         else:
-            self._decide(lane, _Fate.HOLD, answer.reason)
+            self._decide(lane, _Fate.HOLD, reply.reason)
 
     def _give_up(self, lane: _Lane, upload: Upload) -> None:
         """Park one chunk that keeps failing while its database takes others."""
         lane.waiting.remove(upload)
-        self._set_aside(upload, Kind.PARKED, lane.reason)
+        self._end(upload, Event.DATABASE_FAILS, lane.reason)
 
-    def _rest(self, lane: _Lane, answer: Answer) -> float:
+    def _rest(self, lane: _Lane, reply: Reply) -> float:
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(lane.failures - 1, 10))
-        return max(answer.retry_after, self._u.chance() * longest)
+        return max(reply.retry_after, self._u.chance() * longest)
 
     def _rest_until(self, lane: _Lane, moment: float) -> None:
         if lane.rests_until is None or lane.rests_until < moment:
@@ -368,14 +492,14 @@ class _Run:
             if self._u.breakers.others_succeeded(lane.database, since):
                 return True
             if self._probe is None:
-                self._probe = self._u.sender.treasure_data.answers()
+                self._probe = self._u.treasure_data.answers()
             return self._probe
         if self._u.breakers.others_succeeded(lane.database, since - KEY_PATIENCE_SECONDS):
             return True
         if any(other.key_refused for other in self._lanes.values() if other is not lane):
             return False
         if self._key_probe is None:
-            self._key_probe = self._u.sender.treasure_data.knows_key()
+            self._key_probe = self._u.treasure_data.knows_key()
         return self._key_probe
 
     def _decide(self, lane: _Lane, fate: _Fate, reason: str) -> None:
@@ -389,11 +513,9 @@ class _Run:
         while lane.waiting:
             upload = lane.waiting.popleft()
             if lane.fate is _Fate.PARK:
-                self._set_aside(upload, Kind.PARKED, lane.reason)
+                self._end(upload, Event.DATABASE_FAILS, lane.reason)
             elif upload.oldest < too_old:
-                self._set_aside(upload, Kind.PARKED, "held_too_long")
+                self._end(upload, Event.HELD_TOO_LONG, "held_too_long")
             else:
-                self._outcomes[upload.chunk.key] = Outcome(
-                    State.PENDING, reason=lane.reason, sure=upload.sure
-                )
+                self._end(upload, Event.UNANSWERED, lane.reason)
         self._note_end(lane)

@@ -1,31 +1,43 @@
-"""A batch's way: decode, ask the ledger what is planned, plan one span, upload its chunks, settle the span.
+"""The life of a batch: decode the records, ask the ledger what is planned, plan one span, execute it, and so on.
 
-Borders, accounts and databases are decided once, by the conditional put that appends a span to its shard's chain;
-from then on everybody only carries out that plan. docs/delivery.md says why each step is needed.
+Borders, destinations and accounts are decided once, by the conditional put that appends a span to its shard's chain; from
+then on every invocation executes that plan. docs/delivery.md says why each step is needed.
 """
 
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from worker.accounts import Directory
-from worker.aside import AsideUnavailableError
-from worker.chunk import Groups, chunks, group
+from shared.errors import HeldError, UnavailableError
+from worker.account_cache import AccountCache
+from worker.chain import ChainId
+from worker.chunk import Chunk, pending_leaves, planned_chunks
+from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.execution import Execution, HeldError, Means, Work
-from worker.executor import all_of
-from worker.forced import Forced
-from worker.ledger import LedgerUnavailableError
-from worker.plan import Plan, accounts_of, owners_of, plan
-from worker.record import START, Number, Record, from_event, sequence_number
-from worker.shard import Shards, ShardUnreadableError
-from worker.span import Span
+from worker.delivery import Entry, Event, Happening, State
+from worker.execution import Delivery, Execution
+from worker.forced_replay import ForcedReplay
+from worker.guards import Guard
+from worker.ledger import Gap
+from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners_of, plan
+from worker.record import Block, Number, Record, from_event, milliseconds, sequence_number
+from worker.set_aside import SetAside
+from worker.shards import Shards
+from worker.span import EXPIRED, ChunkKey, Cut, Group, Span
+from worker.upload import Uploader
 
 _number = itemgetter(0)
+_METRICS = {
+    State.DELIVERED: "RowsDelivered",
+    State.PARKED: "RowsParked",
+    State.IN_DOUBT: "RowsInDoubt",
+    State.DEAD_LETTER: "RowsDeadLettered",
+}
 
 
 @dataclass(slots=True)
@@ -33,34 +45,48 @@ class _Batch:
     """Records of one shard, as they were delivered."""
 
     shard: str
+    chain: ChainId
     records: list[Record]
     deadline: Deadline
-    forced: Forced | None = None
-    claims: dict[str, bool] = field(default_factory=dict)
+    forced: ForcedReplay | None = None
 
 
 class Worker:
-    """Carries out batches.
+    """Delivers batches.
 
     Args:
         shards: the stream.
-        directory: accounts.
-        means: what plans are carried out with.
+        accounts: tell where rows go.
+        claims: tell which copy of an envelope counts.
+        uploader: sends chunks.
+        delivery: what spans are executed with.
+        cut: by which new spans' groups are cut into chunks.
     """
 
-    def __init__(self, shards: Shards, directory: Directory, means: Means) -> None:
+    def __init__(
+        self,
+        *,
+        shards: Shards,
+        accounts: AccountCache,
+        claims: Claims,
+        uploader: Uploader,
+        delivery: Delivery,
+        cut: Cut,
+    ) -> None:
         self._shards = shards
-        self._directory = directory
-        self._means = means
-        self._ledger = means.ledger
-        self._executors = means.executors
-        self._rules = means.rules
-        self._clock = means.clock
-        self._journal = means.journal
-        self._ends: dict[str, Number] = {}
+        self._accounts = accounts
+        self._claims = claims
+        self._uploader = uploader
+        self._delivery = delivery
+        self._cut = cut
+        self._ledger = delivery.ledger
+        self._rules = delivery.rules
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
+        self._ends: dict[str, tuple[ChainId, Number]] = {}  # by shard, as this sandbox left them
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
-        """Carry out one invocation; return Lambda's partial batch response.
+        """Deliver the records of one invocation; return Lambda's partial batch response.
 
         Args:
             event: Lambda's, with records of the stream; with `forced` where they are to be sent again whatever the
@@ -68,181 +94,290 @@ class Worker:
             remaining_ms: until the invocation times out.
 
         Raises:
-            InvalidReplayError: what is `forced` cannot be done.
+            InvalidReplayError: what is `forced` is not possible.
         """
         deadline = Deadline.of(self._clock, remaining_ms)
-        forced = Forced.from_event(event)
+        forced = ForcedReplay.from_event(event) if "forced" in event else None
         held = []
-        with _uncollected():
+        with _no_cyclic_gc():
             for shard, records in from_event(event).items():
-                number = self.carry_out(shard, records, deadline, forced)
+                number = self._deliver(shard, records, deadline, forced)
                 if number is not None:
                     held.append(number)
         return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
 
-    def carry_out(
-        self, shard: str, records: list[Record], deadline: Deadline, forced: Forced | None = None
+    def _deliver(
+        self, shard: str, records: list[Record], deadline: Deadline, forced: ForcedReplay | None
     ) -> Number | None:
-        """Carry out records of one shard; return the lowest sequence number that is not settled.
-
-        Args:
-            shard: its id.
-            records: without gaps, in the shard's order.
-            deadline: after which nothing is sent.
-            forced: what is sent again, on a chain of its own; otherwise everything, on the shard's.
-        """
-        batch = _Batch(shard, records if forced is None else forced.narrow(records), deadline, forced)
-        records = batch.records
+        """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
         try:
-            root = self._shards.chain(shard)
+            known = self._ends.get(shard)
+            chain = known[0] if known is not None else self._shards.chain(shard)
             if forced is not None:
-                root = forced.chain(root)
+                chain, records = chain.forced(forced.name), forced.narrow(records)
+            batch = _Batch(shard, chain, records, deadline, forced)
             while done < len(records):
-                last = self._advance(batch, records[done:], root)
+                last = self._advance(batch, records[done:])
                 done = bisect_right(records, last, done, key=_number)
-        except (HeldError, LedgerUnavailableError, ShardUnreadableError, AsideUnavailableError) as reason:
-            self._hold(batch, done, str(reason), type(reason).__name__)
+        except (HeldError, UnavailableError) as reason:
+            self._telemetry.count("Holds")
+            self._telemetry.warning(
+                "held", **_about(shard, records[done:]), reason=str(reason), error=type(reason).__name__
+            )
         except Exception as error:  # noqa: BLE001 -- whatever it is, what is not settled is delivered again
-            self._journal.count("UnforeseenErrors")
-            self._hold(batch, done, repr(error), type(error).__name__)
-        if done < len(records):
-            return records[done][0]
-        return None
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.count("Holds")
+            self._telemetry.error("held by an unforeseen error", error, **_about(shard, records[done:]))
+        return records[done].number if done < len(records) else None
 
-    def _hold(self, batch: _Batch, done: int, reason: str, error: str) -> None:
-        self._journal.count("Holds")
-        self._journal.note(
-            "held",
-            shard=batch.shard,
-            sequence_number=sequence_number(batch.records[done][0]),
-            records=len(batch.records) - done,
-            reason=reason,
-            error=error,
-        )
-
-    def _advance(self, batch: _Batch, records: Sequence[Record], root: str) -> Number:
+    def _advance(self, batch: _Batch, records: Sequence[Record]) -> Number:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
-            first = records[0][0]
-            span, chain, after, limit = self._find(root, first)
-            if span is not None:
-                if not span.done:
-                    self._carry_on(batch, span)
-                return span.last
-            draft, planned = self._draft(batch, records, chain, after, limit)
-            ours, standing = self._ledger.append(draft)
-            self._ends.pop(root, None)
-            if ours:
-                if chain == root:
-                    self._ends[root] = standing.last
-                self._execute(batch, standing, Work(planned.records, planned.groups), fresh=None)
+            first = records[0].number
+            gap: Gap | Span
+            known = self._ends.get(batch.shard) if batch.forced is None else None
+            if known is not None and known[1] < first:
+                gap = Gap(batch.chain, known[1])
+            else:
+                gap = self._ledger.locate(batch.chain, first)
+            if isinstance(gap, Span):
+                if not gap.done:
+                    self._take_up(batch, gap)
+                return gap.last
+            if gap.behind_open is not None and self._has_expired(gap.behind_open):
+                self._take_up(batch, gap.behind_open)  # its records will not be delivered again
+            planned = self._plan(batch, records, gap.limit)
+            draft = Span(
+                chain=gap.chain,
+                after=gap.after,
+                first=planned.records[0].number,
+                last=planned.records[-1].number,
+                planned_at=round(self._clock.now() * 1000),
+                destinations=planned.destinations,
+                cut=self._cut,
+                counts=planned.counts,
+                records=len(planned.records),
+                ignored=planned.ignored,
+            )
+            won, standing = self._ledger.append(draft)
+            self._ends.pop(batch.shard, None)
+            if won:
+                if standing.ignored:
+                    self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
+                if gap.chain is batch.chain and batch.forced is None:
+                    self._ends[batch.shard] = gap.chain, standing.last
+                self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 return standing.last
 
-    def _find(self, root: str, first: Number) -> tuple[Span | None, str, Number, Number | None]:
-        """Return the span that holds a record, or else the chain, its end, and the record before which a new one ends."""
-        end = self._ends.get(root)
-        if end is not None and end < first:
-            return None, root, end, None
-        chain, limit = root, None
-        while True:
-            span = self._ledger.preceding(chain, first)
-            if span is None or span.last < first:
-                return None, chain, START if span is None else span.last, limit
-            if first >= span.first:
-                return span, chain, span.after, limit
-            # In front of the span's first record: a hole, which is a chain of its own.
-            chain, limit = f"{chain}#{span.after}", span.first
+    def _plan(self, batch: _Batch, records: Sequence[Record], limit: Number | None) -> Plan:
+        """Plan the next span.
 
-    def _draft(
-        self, batch: _Batch, records: Sequence[Record], chain: str, after: Number, limit: Number | None
-    ) -> tuple[Span, Plan]:
-        answers = self._directory.resolve(accounts_of(records))
-        planned = plan(records, answers, limit, self._clock.now() - self._rules.held_at_most)
+        Raises:
+            HeldError: the first record must wait.
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        ignored: frozenset[Number] = frozenset()
+        root: Span | None = None
+        if batch.forced is not None:
+            root, ignored = self._delivered_before(batch, records)
+            records = [record for record in records if record.number <= root.last]
+        too_old = self._clock.now() - self._rules.held_at_most_seconds
+        answers = self._accounts.resolve(accounts_of(records))
+        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
         if not planned.records:
-            raise HeldError("an account cannot be asked for")
-        planned = self._without_repeats(batch, planned)
-        draft = Span(
-            chain=chain,
-            after=after,
-            first=planned.records[0][0],
-            last=planned.records[-1][0],
-            planned_at=round(self._clock.now() * 1000),
-            databases=planned.databases,
-            cut=self._rules.cut,
-            counts=planned.counts,
-        )
-        return draft, planned
+            raise HeldError("nobody can say where an account's rows go")
+        if batch.forced is None and planned.has_claims:
+            decided, ignored = self._claims.decide(planned.records, batch.chain)
+            if not decided:
+                raise HeldError("it cannot be told which copy of an envelope counts")
+            planned = plan(decided, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
+        return planned if root is None else only_delivered(planned, root)
 
-    def _without_repeats(self, batch: _Batch, planned: Plan) -> Plan:
-        """Return the plan without the rows of envelopes that stand on the stream a second time."""
-        kept = self._claimed(batch, planned.records)
-        if kept is planned.records:
-            return planned
-        return Plan(planned.records, planned.databases, group(kept, owners_of(kept, planned.databases)))
+    def _delivered_before(self, batch: _Batch, records: Sequence[Record]) -> tuple[Span, frozenset[Number]]:
+        """Return the span of the shard's own chain that holds the first record, and which records do not count.
 
-    def _claimed(self, batch: _Batch, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose rows count: of an envelope put twice, the one that claims it first."""
-        repeated = [record for record in records if record[2][5] and record[0] not in batch.claims]
-        if repeated:
-            jobs = [self._claim_job(batch, record) for record in repeated]
-            for record, owned in zip(repeated, all_of(self._executors, jobs), strict=True):
-                batch.claims[record[0]] = owned
-        if not batch.claims:
-            return records
-        return [record for record in records if batch.claims.get(record[0], True)]
+        Raises:
+            HeldError: it has not been delivered yet, or its records cannot be read.
+        """
+        span = self._ledger.locate(batch.chain.root, records[0].number)
+        if not isinstance(span, Span) or not span.done:
+            raise HeldError("rows are being delivered for the first time: force them later")
+        if not span.ignored:
+            return span, frozenset()
+        whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        if len(whole) != span.records:
+            raise HeldError("records of the span cannot be read yet")
+        return span, frozenset(whole[place].number for place in span.ignored)
 
-    def _claim_job(self, batch: _Batch, record: Record) -> Callable[[], bool]:
-        owner = f"{self._shards.chain(batch.shard)}#{record[0]}"
-
-        def claim() -> bool:
-            if batch.deadline.near:
-                raise HeldError("the time was up before all envelopes were claimed")
-            return self._ledger.claim(record[2][4], owner)
-
-        return claim
-
-    def _carry_on(self, batch: _Batch, span: Span) -> None:
-        """Carry out an open span that is met again."""
+    def _take_up(self, batch: _Batch, span: Span) -> None:
+        """Execute an open span that was met again."""
         if batch.deadline.near:
             raise HeldError("the time is up")
-        records = self._claimed(batch, self._records_of(batch, span))
-        groups = group(records, owners_of(records, span.databases))
-        self._compare(span, groups)
+        records = self._records_of(batch, span)
+        is_whole = len(records) == span.records
+        if not is_whole and not self._has_expired(span):
+            raise HeldError("records of an open span cannot be read yet")
+        ignored = frozenset(records[place].number for place in span.ignored if is_whole)
+        groups = group(records, owners_of(records, span.destinations), ignored)
+        if batch.forced is not None:  # rows that the plan left out
+            groups = {place: blocks for place, blocks in groups.items() if place in span.counts}
+        if not is_whole:
+            span = self._without_expired(span, groups)
+        self._fence(batch, span, records, groups)
+
+    def _without_expired(self, span: Span, groups: dict[Group, list[Block]]) -> Span:
+        """Return the span with an entry for rows whose records have expired, and remove groups that cannot be cut as planned.
+
+        A group that is cut into several chunks, or of which some rows have ended, can only be cut again from all its rows; and which
+        records count is told by their positions.
+        """
+        changes = {}
+        for place, planned in span.counts.items():
+            present = sum(block[1] for block in groups.get(place, ()))
+            ended = sum(
+                entry.rows
+                for key, entry in span.entries.items()
+                if key.group == place and entry.state not in (State.PENDING, State.SPLIT)
+            )
+            if present == planned:
+                continue
+            if span.ignored or ended or planned > span.cut.rows:
+                groups.pop(place, None)
+                present = 0
+            if rows := planned - present - ended:
+                happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
+                changes[ChunkKey(place, EXPIRED)] = self._rules.follow(Entry(rows=rows), happening)
+                self._telemetry.count("RowsMissing", rows)
+                self._telemetry.error(
+                    "planned rows have expired", account=place.owner.account, table=place.label, rows=rows
+                )
+        return span.with_entries(changes)
+
+    def _has_expired(self, span: Span) -> bool:
+        if Guard.WHOLE_SPAN in self._rules.without:
+            return True
+        return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
+
+    def _fence(self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups) -> None:
+        """Write the span's version, so that whoever works on it too cannot settle it unnoticed, then execute it."""
         while not span.done:
-            pending = [chunk.key for chunk in chunks(groups, span)]
-            cleared = {key for key in pending if span.chunk(key).since is None}
-            now = round(self._clock.now() * 1000)
-            opened = {key: replace(span.chunk(key), since=now) for key in cleared}
-            ours, span = self._ledger.update(span.with_chunks(opened))  # fences others; opens the doubt
-            if ours:
-                self._execute(batch, span, Work(records, groups), fresh=cleared)
+            pending = [
+                leaf.key for chunk in planned_chunks(groups, span.cut) for leaf in pending_leaves(chunk, span)
+            ]
+            opened = {key for key in pending if span.entry(key).since is None}
+            happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
+            fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
+            won, span = self._ledger.fence(span.with_entries(fenced))
+            if won:
+                self._execute(batch, span, records, groups, opened)
                 return
 
-    def _compare(self, span: Span, groups: Groups) -> None:
-        """Tell of rows that were planned and are no longer on the shard: the retention has ended for them."""
-        missing = sum(span.counts.values()) - sum(block[1] for blocks in groups.values() for block in blocks)
-        if missing:
-            self._journal.count("RowsMissing", missing)
-            self._journal.note("rows that were planned are not on the shard", chain=span.chain, rows=missing)
-
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
-        if batch.records[0][0] <= span.first and span.last <= batch.records[-1][0]:
-            return [record for record in batch.records if span.first <= record[0] <= span.last]
-        records = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-        return records if batch.forced is None else batch.forced.narrow(records)
+        """Return a span's records: those at hand, and those before and behind the batch from the shard."""
+        within = [record for record in batch.records if span.first <= record.number <= span.last]
+        if len(within) == span.records:
+            return within
+        read = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        if batch.forced is not None:
+            read = batch.forced.narrow(read)
+        merged = {record.number: record for record in (*read, *within)}
+        return [merged[number] for number in sorted(merged)]
 
-    def _execute(self, batch: _Batch, span: Span, work: Work, *, fresh: set[str] | None) -> None:
-        Execution(self._means, batch.shard, span, work, fresh).carry_out(batch.deadline)
+    def _execute(
+        self,
+        batch: _Batch,
+        span: Span,
+        records: Sequence[Record],
+        groups: Groups,
+        opened: set[ChunkKey] | None,
+    ) -> None:
+        """Send what is pending of a span.
+
+        Raises:
+            HeldError: chunks are still pending.
+        """
+        began = self._clock.now()
+        sources = {chunk.key: chunk for chunk in planned_chunks(groups, span.cut)}
+        execution = Execution(
+            self._delivery,
+            span,
+            sources,
+            describe=partial(_describe, batch.shard, records),
+            report=self._report,
+            opened=opened,
+        )
+        execution.deliver(
+            execution.first_uploads(began, records[0].arrived_at), self._uploader.upload, batch.deadline
+        )
+        for state, rows in execution.rows.items():
+            if state in _METRICS:
+                self._telemetry.count(_METRICS[state], rows)
+        self._telemetry.info(
+            "span",
+            shard=batch.shard,
+            first=span.first[3:],
+            last=span.last[3:],
+            records=len(records),
+            chunks=len(sources),
+            seconds=round(self._clock.now() - began, 3),
+            **{state.value: rows for state, rows in execution.rows.items()},
+        )
+        if not execution.span.done:
+            raise HeldError(f"chunks are pending: {', '.join(execution.pending())}")
+
+    def _report(self, key: ChunkKey, entry: Entry) -> None:
+        self._telemetry.warning(
+            "rows set aside",
+            kind=entry.state.value,
+            reason=entry.reason,
+            account=key.account,
+            table=key.group.label,
+            rows=entry.rows,
+        )
+
+
+def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
+    """Return the object of a planned chunk."""
+    blocks = {id(block) for block in chunk.blocks}
+    sources = [
+        record
+        for record in records
+        if any(id(block) in blocks for block in (*record.blocks, *record.refused))
+    ]
+    arrivals = [milliseconds(record.arrived_at) for record in sources]
+    return SetAside(
+        account=chunk.key.account,
+        table=chunk.key.group.label,
+        rows=chunk.count,
+        payload_form="original" if chunk.key.group.code else "rows",
+        shard=shard,
+        sequence_numbers=tuple(sequence_number(record.number) for record in sources),
+        first_seen=min(arrivals),
+        last_seen=max(arrivals),
+        chain=span.chain.name,
+        after=span.after,
+        chunk=chunk.key.name,
+        object_id=span.object_id(chunk.key),
+        payload=chunk.payload(),
+    )
+
+
+def _about(shard: str, records: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "shard": shard,
+        "sequence_number": sequence_number(records[0].number) if records else "",
+        "records": len(records),
+    }
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let Python look for no cycles: a batch's tens of thousands of tuples form none, and walking them takes half its time."""
-    collects = gc.isenabled()
+def _no_cyclic_gc() -> Iterator[None]:
+    """Disable the cyclic GC while a batch is processed: its tuples form no cycles, and scanning them doubles the CPU time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:
+        if was_enabled:
             gc.enable()

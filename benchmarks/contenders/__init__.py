@@ -1,1 +1,1 @@
-"""Handlers that are measured side by side. They run in sandboxes of their own, where this folder is on the path."""
+"""Handlers that are measured side by side. Each runs in its own process, with this folder on sys.path."""

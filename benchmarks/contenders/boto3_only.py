@@ -1,4 +1,4 @@
-"""A handler that only imports boto3 and makes a Kinesis client."""
+"""A handler that only imports boto3 and creates a Kinesis client."""
 
 from typing import Any
 

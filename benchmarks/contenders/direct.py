@@ -1,6 +1,6 @@
-"""The earlier architecture: each event goes to Treasure Data by itself, through td-client, while the sender waits.
+"""The architecture that Sluice replaces: td-client uploads each event on its own while the sender waits.
 
-`import_file` is what td-client's README shows for records; one client is kept, and so is its connection.
+`import_file` is what td-client's README shows for records. The client and its connection are reused.
 """
 
 import json

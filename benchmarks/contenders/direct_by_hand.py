@@ -1,4 +1,4 @@
-"""The earlier architecture in its kindest form: as `direct`, but packed and compressed by hand for `import_data`."""
+"""The architecture that Sluice replaces, at its best: like `direct`, but packs and compresses for `import_data` itself."""
 
 import gzip
 import json

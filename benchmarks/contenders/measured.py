@@ -1,6 +1,6 @@
-"""Stands between Lambda's runtime and a handler, and measures it: how it starts, and what a request costs.
+"""Wraps a handler in Lambda's runtime and measures its start and its requests.
 
-The module whose `handler` is measured is named by the variable MEASURED. An event without `repeats` is answered with what the start took.
+The variable MEASURED names the module with the handler. An event without `repeats` returns the cost of the start.
 """
 
 import importlib
@@ -20,7 +20,7 @@ _START = {
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Hand `event["event"]` to the measured handler so many times; return the CPU seconds of one, and the process's peak memory."""
+    """Call the handler `repeats` times with `event["event"]`; return the CPU seconds of one call, and peak memory."""
     if "repeats" not in event:
         return _START
     request, answer = event["event"], {}

@@ -1,7 +1,6 @@
-"""The ingest as Powertools suggests to write it: a resolver's routes, a checked key, rows, one put, metrics."""
+"""The ingest as Powertools' documentation suggests: a resolver with routes, a verified key, rows, one put, metrics."""
 
 import hmac
-import os
 import time
 import uuid
 from base64 import urlsafe_b64encode
@@ -25,7 +24,7 @@ metrics = Metrics()
 
 
 def account_of(key: str) -> str:
-    """Return the account that a write key is of."""
+    """Verify a write key and return its account."""
     account, key_id, mac = key.split(".")
     digest = hmac.digest(SECRETS[key_id], f"{account}.{key_id}".encode(), "sha256")[:16]
     if not hmac.compare_digest(urlsafe_b64encode(digest).rstrip(b"=").decode(), mac):
@@ -49,13 +48,13 @@ def put(account: str, events: list[dict[str, Any]]) -> None:
         for event in events
     ]
     data = msgpack.packb((1, account, "k1", int(now * 1000), str(uuid.uuid4()), 0, rows))
-    kinesis.put_record(StreamName=os.environ["STREAM_NAME"], Data=data, PartitionKey=f"{account}/1")
+    kinesis.put_record(StreamName="events", Data=data, PartitionKey=f"{account}/1")
     metrics.add_metric(name="EventsAccepted", unit="Count", value=len(events))
 
 
 @app.get("/pixel.gif")
 def pixel() -> Response[bytes]:
-    """Take one event of a query."""
+    """Accept one event from the query string."""
     parameters = dict(app.current_event.query_string_parameters)
     put(account_of(parameters.pop("k")), [parameters])
     return Response(200, "image/gif", GIF, {"cache-control": "no-store"})
@@ -63,10 +62,10 @@ def pixel() -> Response[bytes]:
 
 @app.post("/v1/events")
 def events() -> dict[str, Any]:
-    """Take the events of a body."""
-    taken = app.current_event.json_body["events"]
-    put(account_of(app.current_event.headers["x-write-key"]), taken)
-    return {"accepted": len(taken), "rejected": []}
+    """Accept the events in the body."""
+    accepted = app.current_event.json_body["events"]
+    put(account_of(app.current_event.headers["x-write-key"]), accepted)
+    return {"accepted": len(accepted), "rejected": []}
 
 
 @metrics.log_metrics

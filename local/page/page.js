@@ -1,4 +1,4 @@
-/* The page of the local stack: sends events as a site does, and shows what becomes of them. */
+/* The page of the local stack: sends events like a web site, and shows what happens to them. */
 "use strict";
 const $ = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en");
@@ -12,7 +12,7 @@ function element(tag, className, ...children) {
   return made;
 }
 
-/* --- the live site --- */
+/* --- send events --- */
 
 const ACCOUNTS = ["shop", "outlet", "news", "app"];
 const SENDS = {
@@ -52,7 +52,7 @@ function show(name, { status, text }) {
 let due;
 $("visitors").oninput = () => {
   const rate = Number($("visitors").value);
-  $("visitors-value").textContent = rate ? `${rate} a second` : "none";
+  $("visitors-value").textContent = rate ? `${rate} per second` : "none";
   clearInterval(due);
   if (rate) due = setInterval(visit, 1000 / rate);
 };
@@ -63,7 +63,7 @@ function visit() {
   sends[Math.floor(Math.random() * (sends.length - 1))][1](SLUICE.keys[who]);
 }
 
-/* --- what becomes of it --- */
+/* --- show what happens to them --- */
 
 const ROWS = 24;
 let after = 0;
@@ -77,7 +77,7 @@ async function poll() {
     if (!answer.ok) throw new Error(`${answer.status}`);
     render(await answer.json());
   } catch {
-    verdict("bad", "the local stack does not answer: it has ended, or is ending");
+    verdict("bad", "The local stack does not respond. It has stopped or is stopping.");
     wait = 2000;
   }
   setTimeout(poll, wait);
@@ -95,13 +95,13 @@ function render(state) {
     $(name).classList.toggle("some", value > 0);
   }
   const lost = state.parts.filter((part) => !part.running).map((part) => part.name);
-  if (lost.length) verdict("bad", `${lost.join(", ")} ended; see its log`);
-  else if (state.in_flight) verdict("busy", `${plural(state.in_flight, "event")} on the way`);
-  else verdict("good", state.accepted ? "everything accepted is accounted for" : "ready");
+  if (lost.length) verdict("bad", `${lost.join(", ")} stopped. See the log.`);
+  else if (state.in_flight) verdict("busy", `${plural(state.in_flight, "event")} in flight`);
+  else verdict("good", state.accepted ? "Every accepted event is accounted for" : "Ready");
   renderShards(state.shards);
   renderPairs($("ledger"), [["spans settled", state.spans.done], ["spans open", state.spans.open]]);
   renderAside(state.aside_chunks);
-  $("queue").textContent = state.queue ? plural(state.queue, "envelope waits", "envelopes wait") : "empty";
+  $("queue").textContent = state.queue ? plural(state.queue, "envelope waiting", "envelopes waiting") : "empty";
   renderTables(state.tables);
   renderRows(state.latest);
   if (first) renderAddresses(state.addresses);
@@ -113,7 +113,7 @@ function renderShards(shards) {
   $("shards").replaceChildren(...shards.map((shard) => {
     const fill = element("i");
     fill.style.width = `${(100 * shard.waiting) / most}%`;
-    const waits = shard.waiting ? `${number(shard.waiting)} waiting, ${age(shard.oldest_seconds)}` : "nothing waits";
+    const waits = shard.waiting ? `${number(shard.waiting)} waiting, ${age(shard.oldest_seconds)}` : "nothing waiting";
     return element("div", "shard",
       element("p", "", `shard ${Number(shard.id.split("-")[1])}`, element("span", shard.waiting ? "" : "quiet", waits)),
       element("div", "bar", fill),
@@ -133,7 +133,7 @@ function renderAside(chunks) {
 }
 
 function renderTables(tables) {
-  if (!tables.length) return $("tables").replaceChildren(element("p", "quiet", "no tables yet: the worker makes them when they are needed"));
+  if (!tables.length) return $("tables").replaceChildren(element("p", "quiet", "No tables yet. The worker creates them when needed."));
   for (const { database, table, rows } of tables) {
     const name = `${database}.${table}`;
     let card = known.get(name);

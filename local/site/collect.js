@@ -1,5 +1,5 @@
-/* What a page needs to send events to Sluice. Every function returns a promise of {status, text}; an <img> and a
-   beacon do not tell a page what was answered, so theirs have no status. */
+/* Everything a page needs to send events to Sluice. Every function returns a promise of {status, text}. A page cannot see
+   the response to an <img> or a beacon, so for these there is no status. */
 const collect = (() => {
   const hex = (byte) => byte.toString(16).padStart(2, "0");
 
@@ -36,13 +36,13 @@ const collect = (() => {
   function image(target) {
     return new Promise((resolve) => {
       const img = new Image(1, 1);
-      img.onload = () => resolve({ text: "the image came" });
-      img.onerror = () => resolve({ text: "no image came" });
+      img.onload = () => resolve({ text: "image loaded" });
+      img.onerror = () => resolve({ text: "image failed to load" });
       img.src = SLUICE.endpoint + target;
     });
   }
 
-  /* `how` is where the key goes: bearer, header, query or body. `zip` sends the body gzipped. */
+  /* `how` says where to put the key: bearer, header, query or body. `zip` compresses the body with gzip. */
   async function send(key, body, { how = "header", zip = false } = {}) {
     const headers = { "content-type": "application/json" };
     if (how === "bearer") headers.authorization = `Bearer ${key}`;
@@ -63,10 +63,10 @@ const collect = (() => {
     }
   }
 
-  /* text/plain, so that no preflight is needed; the key goes into the query. */
+  /* Sent as text/plain, which needs no preflight; the key goes into the query. */
   async function beacon(key, body) {
     const taken = navigator.sendBeacon(`${SLUICE.endpoint}/v1/events?k=${encodeURIComponent(key)}`, JSON.stringify(body));
-    return { text: taken ? "the browser took it" : "the browser refused it" };
+    return { text: taken ? "queued by the browser" : "rejected by the browser" };
   }
 
   return { event, page, pixel, image, send, request, beacon };

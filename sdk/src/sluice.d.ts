@@ -1,49 +1,49 @@
-/** What an event says: names and values. Values that are no text, number, boolean or null arrive as JSON text. */
+/** The columns of an event. Values other than strings, numbers, booleans and null become JSON text. */
 export type Columns = Record<string, unknown>;
 
 export type Automatic = 'page' | 'links' | 'clicks' | 'forms' | 'leave' | 'errors';
 
 export interface Options {
-  /** Where Sluice is, such as `https://collect.example.com`, without a slash at the end. */
+  /** URL of Sluice, such as `https://collect.example.com`, without a trailing slash. */
   endpoint: string;
-  /** The write key; it is public. */
+  /** The write key, which is public. */
   key: string;
-  /** What is recorded without being asked for; `true` is everything. Default: nothing. */
+  /** Events to record automatically; `true` for all. Default: none. */
   auto?: true | Automatic[];
-  /** The table of page views. Default: `pageviews`. */
+  /** Table for page views. Default: `pageviews`. */
   pageTable?: string;
-  /** One table for all events that have a name. Default: each name is a table; automatic events go to `events`. */
+  /** One table for all named events. Default: each name is a table, and automatic events go to `events`. */
   eventTable?: string;
-  /** Where the visitor's id is kept. Default: `storage`. */
+  /** Where to keep the visitor id. Default: `storage`. */
   id?: 'storage' | 'cookie' | 'none';
-  /** The cookie's name. Default: `_td`, which is td-js-sdk's. */
+  /** Name of the cookie. Default: `_td`, as in td-js-sdk. */
   cookieName?: string;
-  /** The cookie's domain. Default: the page's host alone. */
+  /** Domain of the cookie. Default: the page's host only. */
   cookieDomain?: string;
-  /** `required`: nothing is stored or sent before `consent('granted')`. */
+  /** `required`: store and send nothing before `consent('granted')`. */
   consent?: 'required';
-  /** `false` overlooks Global Privacy Control. Default: browsers that send it are not measured. */
+  /** `false` ignores Global Privacy Control. Default: visitors whose browser sends it are not recorded. */
   gpc?: boolean;
-  /** `true` respects Do Not Track in the same way. */
+  /** `true` does the same for Do Not Track. Default: it is ignored. */
   dnt?: boolean;
 }
 
 export interface Commands {
-  /** Starts. Once; what was recorded before waits for it. */
+  /** Starts the SDK, once. Earlier commands are queued until then. */
   init(options: Options): void;
-  /** Records a view of the page. */
+  /** Records a page view. */
   page(columns?: Columns): void;
   /** Records an event. */
   track(name: string, columns?: Columns): void;
-  /** Gives all later events of the page these columns. */
+  /** Adds columns to all later events on this page. */
   set(columns: Columns): void;
-  /** Gives all later events, of later pages too, the column `user_id`. */
+  /** Adds the column `user_id` to all later events, including on later pages. */
   identify(user: string | number): void;
-  /** Tells what the visitor wishes. */
+  /** Sets the visitor's consent. */
   consent(state: 'granted' | 'denied'): void;
-  /** Forgets the visitor's id, the user and the columns of `set`. */
+  /** Forgets the visitor id, the user and the columns of `set`. */
   reset(): void;
-  /** Sends now what was gathered. */
+  /** Sends queued events now. */
   flush(): Promise<void> | undefined;
 }
 

@@ -1,4 +1,4 @@
-/* The same visits in the same trouble with each tracker, in real Chromium: `node test/compare.js [--write]`.
+/* The same visits under the same failures with each tracker, in real Chromium: `node test/compare.js [--write]`.
 
    Prints a table, and with --write puts it into docs/sdk.md. */
 
@@ -70,10 +70,10 @@ rows.sort((one, other) => order.indexOf(one.trouble) - order.indexOf(other.troub
 await browser.close();
 
 const line = (cells) => `| ${cells.join(' | ')} |`;
-const columns = ['made', 'delivered', 'lost', 'doubled', 'requests', 'bytes', 'preflights'];
+const columns = ['made', 'delivered', 'lost', 'duplicated', 'requests', 'bytes', 'preflights'];
 const size = (path) => gzipSync(scripts()[path], { level: 9 }).length;
 const table = [
-  line(['trouble', 'tracker', ...columns]),
+  line(['failure', 'tracker', ...columns]),
   line(['---', '---', ...columns.map(() => '---:')]),
   ...rows.map((row, index) =>
     line([
@@ -87,7 +87,7 @@ const table = [
       rows.filter((row) => row.tracker == tracker).map(({ trouble, tracker: _, ...counts }) => counts),
     );
     return line([
-      index ? '' : '**all**',
+      index ? '' : '**total**',
       TRACKERS[tracker][0],
       ...columns.map((name) => total[name].toLocaleString('en')),
     ]);

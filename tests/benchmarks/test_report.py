@@ -1,4 +1,4 @@
-"""How results are drawn and written down."""
+"""How results are drawn and written into the docs."""
 
 from xml.etree import ElementTree as ET
 
@@ -11,22 +11,22 @@ SVG = "{http://www.w3.org/2000/svg}"
 PAGE = "# Page\n\n<!-- bench-one -->\nold\n<!-- end -->\n\nbetween\n\n<!-- bench-two -->\n<!-- end -->\n"
 
 
-def test_a_section_is_replaced_and_nothing_else() -> None:
-    """What stands between one benchmark's marks becomes the text, again and again."""
+def test_only_the_section_is_replaced() -> None:
+    """The text between the marks of a benchmark is replaced, repeatedly if need be."""
     once = with_section(PAGE, "one", r"new \1")
 
     assert once == PAGE.replace("old\n", "\nnew \\1\n\n")
     assert once == with_section(once, "one", r"new \1")
 
 
-def test_a_page_without_the_section_is_left_alone() -> None:
-    """Results that have no place are a mistake, not an addition."""
+def test_a_page_without_the_section_is_an_error() -> None:
+    """Results are not appended to a page that has no place for them."""
     with pytest.raises(ValueError, match="0 places for bench-three"):
         with_section(PAGE, "three", "new")
 
 
 def test_each_benchmark_has_a_place_on_the_page() -> None:
-    """The page has a section for each that can be run."""
+    """docs/performance.md has a section for every benchmark."""
     from benchmarks.__main__ import BENCHMARKS
 
     page = (ROOT / "docs" / "performance.md").read_text()
@@ -35,7 +35,7 @@ def test_each_benchmark_has_a_place_on_the_page() -> None:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    """Within a group; labels are text, whatever they hold."""
+    """Within a group, lengths are proportional to values; labels are escaped."""
     drawn = ET.fromstring(
         bars("T", [Group("A & B", [Bar("<us>", 1, "1 ms", ours=True), Bar("them", 4, "4 ms")])])
     )
@@ -45,8 +45,8 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert {"A & B", "<us>", "4 ms"} < {one.text for one in drawn.iter(f"{SVG}text")}
 
 
-def test_lines_lie_where_their_values_are() -> None:
-    """On a logarithmic axis equal ratios are equal distances, on another one equal differences."""
+def test_points_are_placed_by_their_values() -> None:
+    """Equal distances are equal ratios on a logarithmic axis, and equal differences on a linear one."""
     line = Line("us", [(1, 0), (10, 5), (100, 10)], ours=True)
     drawn = ET.fromstring(lines("T", Axis("rows", logarithmic=True), Axis("seconds"), [line]))
 

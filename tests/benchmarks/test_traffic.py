@@ -1,4 +1,4 @@
-"""What benchmarks measure with: the same rows each time, and contenders that do the same work."""
+"""Benchmarks use the same rows in every run, and contenders do the same work."""
 
 import pytest
 
@@ -9,30 +9,30 @@ from benchmarks.worker import ROUNDS, _batches, _contenders
 from worker.record import from_event
 
 
-def test_an_event_is_the_same_whenever_it_is_made() -> None:
-    """Rows, envelopes and sequence numbers do not depend on the run."""
+def test_events_are_reproducible() -> None:
+    """Rows, envelopes and sequence numbers are the same in every run."""
     one, other = (traffic.event(25, groups=2, per_envelope=10) for _ in range(2))
     ((_, records),) = from_event(one).items()
 
     assert [record["kinesis"]["data"] for record in one["Records"]] == [
         record["kinesis"]["data"] for record in other["Records"]
     ]
-    assert ["account_0", "account_1", "account_0"] == [record[2][1] for record in records]
-    assert [10, 10, 5] == [block[1] for record in records for block in record[2][6]]
+    assert ["account_0", "account_1", "account_0"] == [record.account for record in records]
+    assert [10, 10, 5] == [count for record in records for _, count, _ in record.blocks]
 
 
-def test_a_later_event_comes_later() -> None:
-    """Its sequence numbers are above all of those before, so that the worker delivers its rows too."""
+def test_later_events_have_higher_sequence_numbers() -> None:
+    """So the worker delivers their rows too."""
     made = traffic.event(20)
     work = delivery()
     for number in range(3):
         assert {"batchItemFailures": []} == work.worker.run(traffic.later(made, number), 120_000)
 
-    assert 60 == work.journal.counts["RowsDelivered"]
+    assert 60 == work.telemetry.counts["RowsDelivered"]
 
 
 def test_contenders_do_the_same_work() -> None:
-    """Each takes some time for the same rows, and what the floor joins are the rows that the envelopes hold."""
+    """Each processes the same rows, and the floor concatenates exactly the rows in the envelopes."""
     seconds = _contenders(20, 10)
 
     assert {"worker", "floor", "fast floor", "decode", "td-client", "with upload"} == seconds.keys()
@@ -40,12 +40,12 @@ def test_contenders_do_the_same_work() -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 3])
-def test_batches_are_carried_out(groups: int) -> None:
-    """Each round has a worker of its own, with all accounts."""
+def test_batches_are_processed(groups: int) -> None:
+    """Each round has its own worker, with all accounts."""
     assert ROUNDS > 1
     assert _batches(40, groups) > 0
 
 
-def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
-    """It is more than the event's text, and less than everything that the machine has."""
+def test_peak_memory_is_measured_in_a_separate_process() -> None:
+    """It is larger than the event's text, and plausible."""
     assert 6 < peak_mb(10) < 500

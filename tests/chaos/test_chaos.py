@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.chaos import schedule as schedules
-from tests.chaos.run import run_schedule, run_seed
-from tests.chaos.schedule import DRAWN
-from tests.chaos.trouble import Kind
+from chaos import schedule as schedules
+from chaos.run import run_schedule, run_seed
+from chaos.schedule import DRAWN
+from chaos.trouble import Kind
 
 EVENTS = 150
 

@@ -4,14 +4,14 @@ import functools
 
 import pytest
 
-from tests.chaos import isolation
-from tests.chaos import schedule as schedules
-from tests.chaos.functions import Functions
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.schedule import START, Act, Schedule
-from tests.chaos.trouble import Kind, Window
-from tests.chaos.verdict import Verdict, judge
-from tests.chaos.world import World
+from chaos import isolation
+from chaos import schedule as schedules
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.schedule import START, Act, Schedule
+from chaos.trouble import Kind, Window
+from chaos.verdict import Verdict, judge
+from chaos.world import World
 
 MINUTES = 30
 

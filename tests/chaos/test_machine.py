@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.chaos.functions import Functions
-from tests.chaos.pipeline import Pipeline
-from tests.chaos.schedule import Act, Schedule, Setup
-from tests.chaos.traffic import TABLES, Sent
-from tests.chaos.trouble import Kind, Window
-from tests.chaos.verdict import judge
-from tests.chaos.world import World
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.schedule import Act, Schedule, Setup
+from chaos.traffic import TABLES, Sent
+from chaos.trouble import DATABASE_KINDS, Kind, Window
+from chaos.verdict import judge
+from chaos.world import World
 
 ACCOUNTS = ("acct_0", "acct_1", "acct_2")
 DATABASES = ("db_a", "db_b", "db_a")
@@ -25,13 +25,13 @@ _EVERYWHERE = [
         *(Kind.TIMEOUT, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL),
         *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
-        *(Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_HANGING_DATABASE),
+        *DATABASE_KINDS,
         *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF),
     }
 ]
 _TARGETED = st.one_of(
     st.tuples(
-        st.sampled_from([Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_HANGING_DATABASE]),
+        st.sampled_from(DATABASE_KINDS),
         st.sampled_from(DATABASES),
     ),
     st.tuples(st.just(Kind.TD_REJECTS_TABLE), st.sampled_from(TABLES)),

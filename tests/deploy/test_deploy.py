@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -34,6 +34,7 @@ from local import valkey
 from local.lambda_runtime import ARCHITECTURE
 from shared import accounts, write_key
 from shared.accounts import Account
+from shared.settings import IngestSettings, WorkerSettings
 from tests.support.ministack import Ministack
 from tests.support.sam import ROOT
 
@@ -296,9 +297,15 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     domain = {"DomainName": "events.example.com", "HostedZoneId": zone["Id"].rpartition("/")[2]}
     mode = {"StreamMode": "PROVISIONED", "SnapStart": "on", **EXTERNAL, **domain}
 
-    def settings(name: str, **version: str) -> Any:
+    def variables(name: str, **version: str) -> Any:
         found = function.get_function_configuration(FunctionName=name, **version)
         return found["Environment"]["Variables"]
+
+    def bots() -> str:
+        return IngestSettings.from_environment(variables(made["IngestFunction"], Qualifier="live")).bots
+
+    def parked_max_days(of: Mapping[str, str]) -> int:
+        return WorkerSettings.from_environment(variables(of["WorkerFunction"])).parked_max_days
 
     deploy(emulator, artifacts, "stg", **mode)
     made = outputs(emulator, "sluice-stg")
@@ -306,13 +313,13 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert "SdkBucket" not in made
     assert 1 == len(networks(emulator))
 
-    assert "mark" == settings(made["IngestFunction"], Qualifier="live")["BOTS"]
+    assert "mark" == bots()
 
     deploy(emulator, artifacts, "stg", **mode, ParkedMaxDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
-    assert "3" == settings(made["WorkerFunction"])["PARKED_MAX_DAYS"]
-    assert "14" == settings(stack.outputs["WorkerFunction"])["PARKED_MAX_DAYS"]
-    assert "drop" == settings(made["IngestFunction"], Qualifier="live")["BOTS"]
+    assert 3 == parked_max_days(made)
+    assert 14 == parked_max_days(stack.outputs)
+    assert "drop" == bots()
 
     delete(emulator, "sluice-stg")
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]

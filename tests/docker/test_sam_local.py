@@ -42,8 +42,9 @@ class InDocker:
     def __init__(self, sluice: Sluice, artifacts: Path, gateway: str, folder: Path) -> None:
         made, addresses = sluice.stack.resources, sluice.stack.addresses
         built = yaml_parse((artifacts / "template.yaml").read_text())
+        overrides = functions.treasure_data_at(addresses.treasure_data)
         for name, function in functions.FUNCTIONS.items():
-            variables = functions.variables(function, made, addresses.treasure_data, {})
+            variables = functions.variables(function, made, overrides)
             variables |= {"AWS_ENDPOINT_URL": made.endpoint}
             properties = built["Resources"][name]["Properties"]
             properties["CodeUri"] = str(artifacts / name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import docs_tables
+from tests.support import docs_tables, state_picture
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
@@ -18,10 +18,23 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the names to which a page's headings can be linked, as GitHub makes them, and its own anchors."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
 @pytest.mark.parametrize("page", docs_tables.pages(), ids=relative)
 def test_tables_follow_the_code(page: Path) -> None:
     """Tables of settings, codes, parameters and metrics are as the code has them (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
+
+
+def test_the_picture_of_states_follows_the_code() -> None:
+    """The picture of a chunk's states shows the transitions that the code has (else: make docs)."""
+    assert state_picture.picture() == state_picture.FILE.read_text()
 
 
 @pytest.mark.parametrize("name", docs_tables.TABLES)
@@ -38,6 +51,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
 
     assert [] == [target for target in targets if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_fragments_name_a_heading(page: Path) -> None:
+    """Every link to a part of a page names a heading, or an anchor, of that page."""
+    links = re.findall(r"\]\((?!https?://)([^)#]*\.md)?#([^)]+)\)", page.read_text())
+
+    assert [] == [
+        f"{target}#{name}"
+        for target, name in links
+        if name not in anchors(page.parent / target if target else page)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -15,7 +15,8 @@ from ingest.refusal import ANSWERS
 from ingest.stream import Stream
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
-from tests.support.ingest import START, Reports, Secrets
+from tests.support.ingest import START, Secrets
+from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
 """How long 99 of 100 requests may take at most."""
@@ -39,17 +40,18 @@ class _Sink:
         return {"MessageId": "1"}
 
 
-class _Faults(Reports):
+class _Faults(CollectedTelemetry):
     """Keeps faults and no more, so that it does not grow."""
 
-    def note(self, kind: str, code: str, **_fields: Any) -> None:
+    def info(self, message: str, **fields: Any) -> None:
         """Forget the line."""
 
-    warn = note
+    def warning(self, message: str, **fields: Any) -> None:
+        """Forget the line."""
 
-    def fail(self, kind: str, error: BaseException) -> None:
+    def error(self, message: str, error: BaseException | None = None, **_fields: Any) -> None:
         """Raise what no rule foresaw."""
-        raise AssertionError(kind) from error
+        raise AssertionError(message) from error
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Report:
 
 def run(count: int, seed: int, texts: list[str]) -> Report:
     """Hand `count` requests to an ingest."""
-    inputs, report, journal, clock, sink = (
+    inputs, report, telemetry, clock, sink = (
         Inputs(seed, texts),
         Report(),
         _Faults(),
@@ -87,10 +89,10 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
     settings = IngestSettings(
         "events", "queue", "keys", ("https://www.shop.example",), redirect_hosts=("www.shop.example",)
     )
-    overflow = Overflow(lambda: sink, "queue", journal)
-    stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, journal=journal)
-    keyring = Keyring(Secrets(), "keys", clock, journal)
-    ingest = Ingest(settings, keyring, stream, clock=clock, entropy=os.urandom, journal=journal)
+    overflow = Overflow(lambda: sink, "queue", telemetry)
+    stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    keyring = Keyring(Secrets(), "keys", clock, telemetry)
+    ingest = Ingest(settings, keyring, stream, clock=clock, entropy=os.urandom, telemetry=telemetry)
     tenths: Counter[int] = Counter()  # of a millisecond: bounded, however long the run
     warm = 0.0
     for number in range(count):
@@ -111,7 +113,7 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         if answer["statusCode"] >= 500 or (code is not None and code not in ANSWERS):
             report.faults.append(f"input {number}: {answer['statusCode']} {code}")
         clock.time += 0.001
-    report.accepted = journal.counts["EventsAccepted"]
+    report.accepted = telemetry.counts["EventsAccepted"]
     report.growth = _resident() - warm
     report.p50, report.p99 = (_within(tenths, share) for share in (0.5, 0.99))
     if report.p99 >= SLOWEST_MS:

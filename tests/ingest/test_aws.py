@@ -11,11 +11,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from doubles.clock import ManualClock
+from doubles.lambda_context import Context
 from ingest import app, stream
 from ingest.aws_client import KinesisClient
 from ingest.overflow import Overflow
 from ingest.signature import Credentials
 from ingest.stream import Stream
+from local import functions
+from local.resources import Resources
 from shared import envelope
 from shared.envelope import Envelope, TableRows
 from tests.support import aws_server
@@ -26,10 +29,10 @@ from tests.support.ingest import (
     Answer,
     Entropy,
     Queue,
-    Reports,
     gzipped,
     http_event,
 )
+from tests.support.telemetry import CollectedTelemetry
 
 ENVIRONMENT = {
     "AWS_REGION": "eu-west-1",
@@ -38,13 +41,8 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "POWERTOOLS_SERVICE_NAME": "ingest",
-    "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-    "STAGE": "test",
-    "STREAM_NAME": "events",
-    "OVERFLOW_QUEUE_URL": "http://127.0.0.1/queue",
-    "WRITE_KEY_SECRET": "keys",
 }
+RESOURCES = Resources("", "http://127.0.0.1/queue", stream="events", write_key_secret="keys")
 BAD_GATEWAY = aws_server.error(502, "BadGateway")
 
 
@@ -60,18 +58,19 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Set the variables of a sandbox, and no others that AWS's clients read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, text in ENVIRONMENT.items():
+    variables = ENVIRONMENT | functions.variables(functions.INGEST, RESOURCES, {"Stage": "test"})
+    for name, text in variables.items():
         monkeypatch.setenv(name, text)
-    return ENVIRONMENT
+    return variables
 
 
 @pytest.fixture
-def handler(aws: Any, environment: dict[str, str]) -> app.Ingest:
+def handler(aws: Any, environment: dict[str, str]) -> app.Handler:
     """The handler that Lambda would make."""
     return app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
 
-def send(handler: app.Ingest, events: Any) -> Answer:
+def send(handler: app.Handler, events: Any) -> Answer:
     """Post events."""
     headers = {"authorization": f"Bearer {KEY}"}
     return Answer(
@@ -83,7 +82,7 @@ EVENT = {"table": "pageviews"}
 LARGE = [{"table": "pageviews", "a": "x" * 200_000}] * 6
 
 
-def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Ingest) -> None:
+def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Handler) -> None:
     """The secrets are read while the sandbox starts; each request is one put."""
     assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
 
@@ -108,7 +107,7 @@ def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Ingest) -> None:
 )
 @pytest.mark.parametrize(("events", "operation"), [(EVENT, "PutRecord"), (LARGE, "PutRecords")])
 def test_the_client_repeats_no_put(
-    aws: Any, handler: app.Ingest, fault: Any, events: Any, operation: str
+    aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str
 ) -> None:
     """What the stream may have taken is sent there once, and the queue has it."""
     aws.faults[operation] = [fault]
@@ -119,7 +118,7 @@ def test_the_client_repeats_no_put(
     assert (1, 1 if events is EVENT else 2) == (aws.count(operation), aws.count("SendMessage"))
 
 
-def test_a_throttled_put_is_repeated_by_us(aws: Any, handler: app.Ingest) -> None:
+def test_a_throttled_put_is_repeated_by_us(aws: Any, handler: app.Handler) -> None:
     """As often as it takes, within a second."""
     aws.faults["PutRecord"] = [aws_server.error(400, "ProvisionedThroughputExceededException")] * 2
 
@@ -127,7 +126,7 @@ def test_a_throttled_put_is_repeated_by_us(aws: Any, handler: app.Ingest) -> Non
     assert (3, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
 
 
-def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Ingest) -> None:
+def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Handler) -> None:
     """Alone."""
     refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
     answer = {"FailedRecordCount": 1, "Records": [{"SequenceNumber": "1", "ShardId": "s"}, refused]}
@@ -138,7 +137,7 @@ def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Ingest) -> 
     assert whole["Records"][1]["Data"] == rest["Data"]
 
 
-def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler: app.Ingest) -> None:
+def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler: app.Handler) -> None:
     """After a freeze, the first put finds its connection closed, and a new one is made."""
     aws.faults["PutRecord"] = [aws_server.answer_and_close] * 3
     statuses = []
@@ -151,7 +150,7 @@ def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler:
     assert (4, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
 
 
-def test_the_queue_is_asked_twice(aws: Any, handler: app.Ingest) -> None:
+def test_the_queue_is_asked_twice(aws: Any, handler: app.Handler) -> None:
     """A message that arrives twice does no harm."""
     aws.faults["PutRecord"] = [aws_server.close] * 2
     aws.faults["SendMessage"] = [aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
@@ -164,7 +163,7 @@ def test_no_connection_is_a_refusal() -> None:
     """Where nobody listens, nothing was sent: the put is repeated until patience ends."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        clock, reports = ManualClock(START), Reports()
+        clock, telemetry = ManualClock(START), CollectedTelemetry()
         client = KinesisClient(
             f"http://127.0.0.1:{nobody.getsockname()[1]}",
             "eu-west-1",
@@ -173,15 +172,15 @@ def test_no_connection_is_a_refusal() -> None:
             **stream.CLIENT_OPTIONS,
         )
         queue = Queue()
-        overflow = Overflow(lambda: queue, "", reports)
-        puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), journal=reports)
+        overflow = Overflow(lambda: queue, "", telemetry)
+        puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), telemetry=telemetry)
         item = Envelope("shop", "k1", 1, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
 
         assert [True] == puts.put([item], "shop/1")
 
     assert 1 == len(queue.messages)
-    assert reports.counts["StreamRefusals"] > 3
-    assert 0 == reports.counts["StreamDoubts"]
+    assert telemetry.counts["StreamRefusals"] > 3
+    assert 0 == telemetry.counts["StreamDoubts"]
 
 
 def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: dict[str, str]) -> None:
@@ -191,6 +190,25 @@ def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: di
 
     assert 503 == send(handler, EVENT).status
     assert 1 == aws.count("GetSecretValue")
+
+
+def test_the_handler_reports_each_invocation(
+    aws: Any, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Log lines carry the invocation's request id, and metrics leave the sandbox before it can be frozen."""
+    # Python keeps a logger by name, and Powertools the output that it began with.
+    own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-reports"}
+    handler = app.build(environment | own)
+    context = Context(function_name="IngestFunction", deadline=0, now=lambda: 0)
+    handler(http_event("GET", "/nowhere", "", {}), context)
+
+    log, metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ("refused", context.aws_request_id) == (log["message"], log["function_request_id"])
+    assert ([1], "test", "ingest-that-reports") == (
+        metrics["RequestsRefused"],
+        metrics["stage"],
+        metrics["service"],
+    )
 
 
 def test_lambda_finds_the_handler(
@@ -203,7 +221,6 @@ def test_lambda_finds_the_handler(
 
     first = app.handler
 
-    assert isinstance(first, app.Ingest)
     assert first is app.handler
     assert 200 == send(first, EVENT).status
     monkeypatch.delitem(vars(app), "handler")
@@ -240,6 +257,6 @@ def test_the_services_take_what_is_sent(environment: dict[str, str], monkeypatch
         kinesis.delete_stream(StreamName="events")
         assert 200 == send(handler, EVENT).status
         [message] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
-        assert {"partition_key", "received_at", "request_id"} == set(message["MessageAttributes"])
+        assert {"partition_key"} == set(message["MessageAttributes"])
     finally:
         server.stop()

@@ -113,7 +113,7 @@ def test_half_a_body_is_none(columns: list[dict[str, Any]], zipped: bool, data: 
 def test_what_is_not_json(body: bytes) -> None:
     """400, `invalid_json`, with the place where reading ended."""
     refused(site := Site(), answer := site.post(body), 400, "invalid_json")
-    assert answer.json["error"]["message"].startswith("the body is not one JSON document in UTF-8: ")
+    assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
 def test_a_gzip_bomb() -> None:

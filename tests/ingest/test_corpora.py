@@ -61,7 +61,7 @@ def test_documents_that_must_be_refused_are(cases: dict[str, list[bytes]]) -> No
             # An extra bracket or a comma may make a legal document of two halves; then it is not this case's.
             if body is document or not is_json(body):
                 assert (400, "invalid_json") == (answer.status, answer.code), body
-            assert site.reports.counts["UnforeseenErrors"] == 0
+            assert site.telemetry.counts["UnforeseenErrors"] == 0
 
 
 def is_json(body: bytes) -> bool:
@@ -105,7 +105,7 @@ def test_documents_on_which_parsers_differ_do_no_harm(cases: dict[str, list[byte
             answer = site.send(http_event("POST", path, "t=pageviews", headers, document))
 
             assert answer.status in (200, 400, 403, 413), (path, document)
-            assert site.reports.counts["UnforeseenErrors"] == 0, (path, document)
+            assert site.telemetry.counts["UnforeseenErrors"] == 0, (path, document)
 
 
 def test_naughty_strings_arrive_as_they_were_sent(naughty: list[str]) -> None:
@@ -173,7 +173,7 @@ def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
         ]
 
         assert {answer.status for answer in answers} <= {200, 302, 400, 401, 403, 404, 405, 413}, text
-        assert 0 == site.reports.counts["UnforeseenErrors"], text
+        assert 0 == site.telemetry.counts["UnforeseenErrors"], text
         for answer in answers:
             told = [*answer.headers.values(), *answer.cookies]
             assert all(line.isascii() and line.isprintable() for line in told), text

@@ -63,7 +63,7 @@ def test_one_request_is_one_record() -> None:
     site.post([EVENT | {"n": 1}, {"table": "clicks", "n": 2}, EVENT | {"n": 3}])
 
     [item] = site.envelopes()
-    assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.attempt)
+    assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.claim)
     assert [("pageviews", 2), ("clicks", 1)] == [(table.table, table.count) for table in item.tables]
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
@@ -213,7 +213,7 @@ def test_a_bad_event_rejects_no_neighbour() -> None:
         (6, "event_too_large"),
     ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert 2 == len(site.rows())
-    assert {"EventsAccepted": 2, "EventsRejected": 6} == site.reports.counts
+    assert {"EventsAccepted": 2, "EventsRejected": 6} == site.telemetry.counts
 
 
 def test_nothing_accepted_is_a_bad_request() -> None:
@@ -224,7 +224,7 @@ def test_nothing_accepted_is_a_bad_request() -> None:
 
     assert (400, None, 0) == (answer.status, answer.code, answer.json["accepted"])
     assert ["missing_table", "not_an_object"] == [item["code"] for item in answer.json["rejected"]]
-    assert ([], {"EventsRejected": 2}) == (site.kinesis.calls, dict(site.reports.counts))
+    assert ([], {"EventsRejected": 2}) == (site.kinesis.calls, dict(site.telemetry.counts))
 
 
 @pytest.mark.parametrize("body", [1, "text", None, True])

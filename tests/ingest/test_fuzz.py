@@ -170,8 +170,8 @@ def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: 
     answer = site.send(event)
 
     documented(answer, event["requestContext"]["http"]["method"], event["rawPath"])
-    assert 0 == site.reports.counts["UnforeseenErrors"]
-    assert site.reports.counts["EventsAccepted"] == len(site.rows()) + sum(
+    assert 0 == site.telemetry.counts["UnforeseenErrors"]
+    assert site.telemetry.counts["EventsAccepted"] == len(site.rows()) + sum(
         item.row_count for item in site.queued()
     )
     json.dumps(site.handler(event, None)).encode()

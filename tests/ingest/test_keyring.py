@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS, KeysUnavailableError
+from ingest.keyring import FRESH_SECONDS, PAUSE_SECONDS
 from shared import write_key
-from shared.write_key import InvalidKeyError, UnknownSecretError
+from shared.errors import InvalidKeyError, SecretUnavailableError, UnknownSecretError
 from tests.support.ingest import KEY, SECRETS, Site
 
 FAILURES = [
@@ -111,7 +111,7 @@ def test_secrets_serve_on_while_they_cannot_be_read(failure: Any) -> None:
         site.clock.time += FRESH_SECONDS if second == 1 else 1
         assert "shop" == site.keyring.verify(KEY).account
     assert 1 + 60 // PAUSE_SECONDS == reads(site)
-    assert 60 // PAUSE_SECONDS == site.reports.counts["KeyringFailures"]
+    assert 60 // PAUSE_SECONDS == site.telemetry.counts["KeyringFailures"]
 
     site.secrets.faults = []
     site.secret.text = json.dumps({"k2": SECRETS["k2"]})
@@ -129,8 +129,8 @@ def test_without_secrets_requests_are_to_come_again(failure: Any) -> None:
     for _ in range(5):
         answer = site.post([{"table": "pageviews"}])
         assert (503, "keys_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
-    assert (1, 5) == (reads(site), site.reports.counts["RequestsFailed"])
-    with pytest.raises(KeysUnavailableError):
+    assert (1, 5) == (reads(site), site.telemetry.counts["RequestsFailed"])
+    with pytest.raises(SecretUnavailableError):
         site.keyring.verify(KEY)
 
     site.secrets.faults = []

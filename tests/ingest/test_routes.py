@@ -227,8 +227,8 @@ def test_a_fault_of_the_ingest_is_answered_and_told() -> None:
         answer.code,
         answer.headers["access-control-allow-origin"],
     )
-    assert {"RequestsFailed": 1, "UnforeseenErrors": 1} == site.reports.counts
-    assert ("a request met a fault of the ingest", "RuntimeError") in site.reports.lines
+    assert {"RequestsFailed": 1, "UnforeseenErrors": 1} == site.telemetry.counts
+    assert ("unexpected exception", "RuntimeError") in site.telemetry.codes()
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"requestContext": {}}, {"requestContext": None}])
@@ -237,14 +237,13 @@ def test_what_is_no_request_is_answered_too(event: dict[str, Any]) -> None:
     assert (500, "internal_error") == ((answer := Site().send(event)).status, answer.code)
 
 
-def test_each_request_writes_its_counts_once() -> None:
-    """Metrics leave the sandbox before it can be frozen."""
+def test_requests_are_counted_and_refusals_logged() -> None:
+    """A refusal is told by its code."""
     site = Site()
 
     site.pixel("")
     site.get("/nowhere")
     site.post([])
 
-    assert 3 == site.reports.flushes
-    assert {"EventsAccepted": 1, "RequestsRefused": 2} == site.reports.counts
-    assert [("refused", "not_found"), ("refused", "no_events")] == site.reports.lines
+    assert {"EventsAccepted": 1, "RequestsRefused": 2} == site.telemetry.counts
+    assert [("refused", "not_found"), ("refused", "no_events")] == site.telemetry.codes()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,33 +26,35 @@ from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
 from tests.support.ingest import QUEUE_URL, Site, gzipped
 
 URL = "https://kinesis.invalid"
-BUSY = [
+REFUSED = [
     client_error("ProvisionedThroughputExceededException", "PutRecord"),
     client_error("LimitExceededException", "PutRecord"),
     client_error("KMSThrottlingException", "PutRecord"),
     client_error("ThrottlingException", "PutRecord"),
-    client_error("Throttling", "PutRecord", status=503),
     ConnectTimeoutError(endpoint_url=URL),
     EndpointConnectionError(endpoint_url=URL),
+    SSLError(endpoint_url=URL, error="not who it should be"),
 ]
-REFUSED = [
+DOUBTFUL = [
     client_error("ResourceNotFoundException", "PutRecord"),
     client_error("AccessDeniedException", "PutRecord"),
     client_error("ExpiredTokenException", "PutRecord", status=403),
     client_error("ValidationException", "PutRecord"),
-]
-DOUBTFUL = [
+    client_error("400", "PutRecord"),
+    client_error("Throttling", "PutRecord", status=503),
     client_error("InternalFailure", "PutRecord", status=500),
     client_error("ServiceUnavailable", "PutRecord", status=503),
     ReadTimeoutError(endpoint_url=URL),
     ConnectionClosedError(endpoint_url=URL),
-    SSLError(endpoint_url=URL, error="broken"),
     HTTPClientError(error="anything"),
     UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
+    {"SequenceNumber": "a page"},
+    {"SequenceNumber": 1},
 ]
+TIMEOUT = ReadTimeoutError(endpoint_url=URL)
 QUEUE_DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 
@@ -74,6 +77,14 @@ def entries(*codes: str | None) -> dict[str, Any]:
     return {"FailedRecordCount": sum(code is not None for code in codes), "Records": results}
 
 
+def queued(site: Site) -> list[tuple[str, bool, int | None]]:
+    """Return the id of each message's envelope, whether it is said to be refused, and its own delay."""
+    return [
+        (item.request_id, "refused" in message["MessageAttributes"], message.get("DelaySeconds"))
+        for item, message in zip(site.queued(), site.queue.messages, strict=True)
+    ]
+
+
 def put_sizes(site: Site) -> list[int]:
     """Return how many envelopes each call to the stream held."""
     return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
@@ -89,58 +100,66 @@ def test_an_acknowledged_envelope_is_durable() -> None:
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
     assert [("shop/3", envelopes(1)[0].encode())] == [(r["PartitionKey"], r["Data"]) for r in site.records()]
-    assert ([], {}) == (site.queue.messages, site.reports.counts)
+    assert ([], {}) == (site.queue.messages, site.telemetry.counts)
 
 
-@pytest.mark.parametrize("fault", BUSY, ids=repr)
-def test_what_was_surely_refused_is_put_again(fault: Exception) -> None:
+@pytest.mark.parametrize("fault", REFUSED, ids=repr)
+def test_what_was_definitely_refused_is_put_again(fault: Exception) -> None:
     """Until the stream takes it; it stands there once."""
     site = Site()
     site.kinesis.faults = [fault, fault]
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert (3, ["r0"], []) == (len(site.kinesis.calls), ids(site.envelopes()), site.queue.messages)
-    assert {"StreamRefusals": 2} == site.reports.counts
+    assert {"StreamRefusals": 2} == site.telemetry.counts
 
 
-@pytest.mark.parametrize("fault", BUSY, ids=repr)
+@pytest.mark.parametrize("fault", REFUSED, ids=repr)
 def test_patience_has_an_end(fault: Exception) -> None:
-    """Within a second, with pauses that grow and are spread by chance, the envelope goes to the queue."""
+    """Within a second, with pauses that grow and are spread by chance, the envelope goes to the queue, as refused."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [fault], True
     started = site.clock.now()
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert ["r0"] == ids(site.queued())
+    assert [("r0", True, 0)] == queued(site)
     assert 0.5 <= site.clock.now() - started <= PATIENCE_SECONDS
     assert len(site.kinesis.calls) in range(4, 15)
 
 
-@pytest.mark.parametrize("fault", [*REFUSED, *DOUBTFUL], ids=repr)
-def test_what_may_stand_on_the_stream_is_never_put_again(fault: Any) -> None:
-    """Nor what the stream will never take: it goes to the queue at once."""
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
+def test_what_may_be_on_the_stream_is_never_put_again(fault: Any) -> None:
+    """It goes to the queue at once, and waits there for as long as the queue has messages wait."""
     site = Site()
     site.kinesis.faults = [fault]
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (1, ["r0"]) == (len(site.kinesis.calls), ids(site.queued()))
-    expected = "StreamRefusals" if fault in REFUSED else "StreamDoubts"
-    assert {expected: 1, "EnvelopesOverflowed": 1} == site.reports.counts
+    assert (1, [("r0", False, None)]) == (len(site.kinesis.calls), queued(site))
+    assert {"StreamDoubts": 1, "EnvelopesOverflowed": 1} == site.telemetry.counts
 
 
 def test_a_refusal_may_end_in_doubt() -> None:
-    """Only what is surely refused is repeated, however often before."""
+    """One doubtful attempt is enough, however often the put was definitely refused before."""
     site = Site()
-    site.kinesis.faults = [BUSY[0], BUSY[0], DOUBTFUL[2]]
+    site.kinesis.faults = [REFUSED[0], REFUSED[0], TIMEOUT]
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (3, ["r0"]) == (len(site.kinesis.calls), ids(site.queued()))
+    assert (3, [("r0", False, None)]) == (len(site.kinesis.calls), queued(site))
+
+
+def test_a_claim_does_not_wait_in_the_queue() -> None:
+    """A second copy of it does no harm, so nobody has to know what became of the first."""
+    site = Site()
+    site.kinesis.faults = [TIMEOUT]
+
+    assert [True] == site.stream.put([replace(item, claim=1) for item in envelopes(1)], "shop/3")
+    assert [("r0", False, 0)] == queued(site)
 
 
 def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
-    """The envelope in base64 and, without decoding it, by which key it must be put and what to look for."""
+    """The envelope in base64, by which key to put it, and whether it was definitely refused."""
     site = Site()
-    site.kinesis.faults = [DOUBTFUL[0]]
+    site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
 
     site.stream.put(envelopes(1), "shop/3")
 
@@ -150,9 +169,9 @@ def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
             "MessageBody": base64.b64encode(envelopes(1)[0].encode()).decode(),
             "MessageAttributes": {
                 "partition_key": {"DataType": "String", "StringValue": "shop/3"},
-                "received_at": {"DataType": "Number", "StringValue": "1"},
-                "request_id": {"DataType": "String", "StringValue": "r0"},
+                "refused": {"DataType": "String", "StringValue": "true"},
             },
+            "DelaySeconds": 0,
         }
     ] == site.queue.messages
 
@@ -167,14 +186,14 @@ def test_what_neither_takes_is_not_durable(fault: Any) -> None:
     site.sqs.faults = [fault]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
-    assert 1 == site.reports.counts["EnvelopesUntaken"]
+    assert 1 == site.telemetry.counts["EnvelopesUntaken"]
 
 
 def test_the_queues_client_is_made_when_it_is_needed() -> None:
     """Most sandboxes never need it, and each makes one at most."""
     made = []
     site = Site()
-    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.reports)
+    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.telemetry)
     site.stream._overflow = overflow
 
     site.stream.put(envelopes(1), "shop/3")
@@ -193,7 +212,7 @@ def test_a_queue_whose_client_cannot_be_made_takes_nothing() -> None:
         raise NoCredentialsError
 
     site = Site()
-    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.reports)
+    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.telemetry)
     site.kinesis.faults = [DOUBTFUL[0]]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
@@ -212,7 +231,7 @@ def test_only_the_refused_entries_are_put_again() -> None:
         [operation for operation, _ in site.kinesis.calls],
         ids(site.envelopes()),
     )
-    assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.reports.counts)
+    assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.telemetry.counts)
 
 
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
@@ -227,13 +246,14 @@ def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
 def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
-    """In their order."""
+    """In their order, all in doubt."""
     site = Site()
     site.kinesis.faults = [fault]
 
     assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert (1, ["r0", "r1", "r2"]) == (len(site.kinesis.calls), ids(site.queued()))
-    assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.reports.counts
+    assert 1 == len(site.kinesis.calls)
+    assert [("r0", False, None), ("r1", False, None), ("r2", False, None)] == queued(site)
+    assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.telemetry.counts
 
 
 def test_an_answer_of_another_length_is_a_doubt() -> None:
@@ -257,10 +277,11 @@ def test_a_call_stays_below_the_limits() -> None:
 def test_a_hanging_stream_costs_one_call() -> None:
     """Once patience is used up, what has not been tried goes to the queue untried."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL[2]], True, 1.5
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [TIMEOUT], True, 1.5
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
-    assert (1, 16) == (len(site.kinesis.calls), len(site.queue.messages))
+    assert 1 == len(site.kinesis.calls)
+    assert [False] * 7 + [True] * 9 == [refused for _, refused, _ in queued(site)]
 
 
 def test_a_failing_queue_costs_one_call() -> None:
@@ -270,13 +291,13 @@ def test_a_failing_queue_costs_one_call() -> None:
     site.sqs.faults = [None, None, QUEUE_DOWN]
 
     assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
-    assert (3, 3) == (len(site.sqs.calls), site.reports.counts["EnvelopesUntaken"])
+    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesUntaken"])
 
 
 def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
     """Attempts are bounded too."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [BUSY[0]], True, -1.0
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED[0]], True, -1.0
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
@@ -287,7 +308,7 @@ def schedules(draw: st.DrawFn) -> list[Any]:
     """Draw what the stream does at each call; entries that a call does not have are ignored."""
     code = st.sampled_from([None, "ProvisionedThroughputExceededException", "InternalFailure"])
     answer = st.lists(code, min_size=MAX_PER_PUT, max_size=MAX_PER_PUT)
-    return draw(st.lists(answer | st.sampled_from([None, *BUSY, *REFUSED, *DOUBTFUL[:-2]]), max_size=8))
+    return draw(st.lists(answer | st.sampled_from([None, *REFUSED, *DOUBTFUL[:-4]]), max_size=8))
 
 
 class Partial:
@@ -327,7 +348,7 @@ class Partial:
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
     """Whatever the two do: each envelope that is called durable stands in exactly one of them, the others in none.
 
-    And none is put on the stream after it may have been taken there.
+    None is put on the stream after it may have been taken there, and exactly those that may have been are in doubt.
     """
     site = Site()
     partial = Partial(schedule)
@@ -341,6 +362,9 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
     assert sorted(item.encode() for item, yes in zip(made, durable, strict=True) if yes) == sorted(stands)
     assert set() == set(partial.acknowledged) & set(partial.doubtful)
     assert len(partial.doubtful) == len(set(partial.doubtful))
+    doubted = {item.request_id for item in made if item.encode() in partial.doubtful}
+    assert doubted >= {name for name, refused, _ in queued(site) if not refused}
+    assert not doubted & {name for name, refused, _ in queued(site) if refused}
 
 
 # The answers
@@ -363,7 +387,7 @@ def test_what_neither_took_is_to_be_sent_again() -> None:
 
     for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
         assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
-    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.reports.counts
+    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.telemetry.counts
 
 
 def test_a_request_may_be_taken_in_part() -> None:
@@ -384,5 +408,5 @@ def test_a_request_may_be_taken_in_part() -> None:
         (6, "stream_unavailable"),
     ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert {"EventsAccepted": 6, "EventsRejected": 4} == {
-        name: number for name, number in site.reports.counts.items() if name.startswith("Events")
+        name: number for name, number in site.telemetry.counts.items() if name.startswith("Events")
     }

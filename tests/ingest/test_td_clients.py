@@ -159,7 +159,7 @@ def test_the_database_is_the_keys_account(path: str) -> None:
     answer = send(site, path, RECORD, authorization=f"TD1 {OTHER}")
 
     assert (403, "wrong_database") == (answer.status, answer.code)
-    assert "the path's database is not the write key's account" == answer.json["error"]["message"]
+    assert "the database in the path is not the write key's account" == answer.json["error"]["message"]
     assert [] == site.kinesis.calls
 
 

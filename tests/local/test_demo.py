@@ -1,4 +1,4 @@
-"""`make demo`: recorded requests, replayed and reconciled."""
+"""`make demo`: sends recorded requests and reconciles them."""
 
 import copy
 import io
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from local import demo, recording
 from local.accounts import KEYS
+from local.functions import treasure_data_at
 from local.observer import Observer
 from local.recording import RecordedRequest
 from local.stack import Stack
@@ -30,17 +31,17 @@ def orders(table: str, *event_ids: str) -> RecordedRequest:
 
 
 def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
-    """Every accepted event becomes one row or one dead letter; one that Treasure Data loses afterwards is named."""
+    """Every accepted event becomes one row or one dead letter; rows that Treasure Data then loses are named."""
     with Stack(tmp_path / "stack") as stack:
         requests = [*recording.read(), orders("lost", "a"), orders("lost", "b")]
-        count = demo.replay(stack, requests, lambda _: None)
-        demo.follow(stack, count, lambda _: None)
+        count = demo.send_recording(stack, requests, lambda _: None)
+        demo.wait_for_outcomes(stack, count, lambda _: None)
         reconciled = copy.deepcopy(count)
         lose = {"database": "shop", "table": "lost", "begin": 1_764_000_000, "end": 1_764_000_001}
         urlopen(
             Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST")
         ).close()
-        demo.look(stack, Observer(stack), count)
+        demo.count_outcomes(stack, Observer(stack), count)
 
     assert reconciled.adds_up
     assert reconciled.delivered.total() > 400
@@ -48,20 +49,19 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
     assert {"missing_key", "invalid_key", "invalid_json"} <= set(reconciled.refused)
     assert {"invalid_table", "missing_table", "event_too_large", "not_an_object"} <= set(reconciled.rejected)
     assert not count.adds_up
-    assert {event_id for _, event_id in count.odd_ids} == {"a", "b"}
+    assert {event_id for _, event_id in count.mismatched_ids} == {"a", "b"}
 
 
-def test_a_worker_that_does_not_deliver_fails_the_demo(tmp_path: Path) -> None:
-    """When rows do not arrive the demo says what is missing, and does not call it right."""
+def test_the_demo_fails_if_rows_are_not_delivered(tmp_path: Path) -> None:
+    """The demo then lists what is missing and does not add up."""
     out = io.StringIO()
-    nowhere = {"TD_IMPORT_ENDPOINT": "http://127.0.0.1:9", "TD_API_ENDPOINT": "http://127.0.0.1:9"}
 
     adds_up = demo.run(
         tmp_path / "stack",
         [orders("stuck", "a", "b")],
         Console(file=out, width=200),
         patience=1.5,
-        settings={"WorkerFunction": nowhere},
+        parameters=treasure_data_at("http://127.0.0.1:9"),
     )
 
     assert not adds_up
@@ -70,8 +70,8 @@ def test_a_worker_that_does_not_deliver_fails_the_demo(tmp_path: Path) -> None:
     assert "shop.stuck: event a not found" in out.getvalue()
 
 
-def test_the_command_ends_with_the_verdict(tmp_path: Path) -> None:
-    """`make demo` ends with status 0 when it adds up, without a terminal too."""
+def test_the_command_succeeds_if_it_adds_up(tmp_path: Path) -> None:
+    """`make demo` exits with status 0, also without a terminal."""
     recording.write([orders("few", "a", "b"), orders("few", "c")], tmp_path / "few.jsonl")
 
     done = subprocess.run(
@@ -86,8 +86,8 @@ def test_the_command_ends_with_the_verdict(tmp_path: Path) -> None:
     assert "accepted 3 = delivered 3 + dead letters 0" in done.stdout
 
 
-def test_the_command_says_what_it_cannot_read(tmp_path: Path) -> None:
-    """A broken recording is one line that says where it breaks, and status 1."""
+def test_the_command_reports_a_broken_recording(tmp_path: Path) -> None:
+    """The error gives the line, and the exit status is 1."""
     (tmp_path / "broken.jsonl").write_text('{"step": "x"}\n')
 
     done = subprocess.run(

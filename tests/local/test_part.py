@@ -1,4 +1,4 @@
-"""Processes of the local stack."""
+"""The processes of the local stack."""
 
 import os
 import select
@@ -14,21 +14,21 @@ from local.part import Part, PartError
 
 CHILD = """
 import sys
-from local.lifeline import Lifeline
+from local.parent_watch import ParentWatch
 
-lifeline = Lifeline()
+parent = ParentWatch()
 if sys.argv[1] == "fails":
-    raise SystemExit("no good reason")
+    raise SystemExit("cannot start")
 print("printed for the log")
-lifeline.ready(answer=42)
-lifeline.wait()
-print("ended in order")
+parent.ready(answer=42)
+parent.wait()
+print("stopped cleanly")
 """
 
 
 @pytest.fixture
 def part(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Part]:
-    """Start a part that works, or one that does as the parameter says."""
+    """Start a part that works, or one that behaves as the parameter says."""
     (tmp_path / "child.py").write_text(CHILD)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     made = Part("child", ["child", getattr(request, "param", "works")], environment, tmp_path)
@@ -37,40 +37,40 @@ def part(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Part]:
     made.wait(5)
 
 
-def test_it_says_when_it_is_ready(part: Part) -> None:
-    """A part's facts reach its starter, and what it prints its log."""
+def test_a_part_reports_when_it_is_ready(part: Part) -> None:
+    """Its facts reach the parent process, and what it prints is in its log."""
     assert part.ready(10) == {"answer": 42}
     part.check()
 
     part.stop()
     part.wait(5)
 
-    assert part.tail() == ["printed for the log", "ended in order"]
+    assert part.tail() == ["printed for the log", "stopped cleanly"]
 
 
 @pytest.mark.parametrize("part", ["fails"], indirect=True)
-def test_a_part_that_fails_is_named_with_its_last_words(part: Part) -> None:
-    """A failed start says which part, how it ended, and how its log ends."""
+def test_a_failed_start_is_explained(part: Part) -> None:
+    """The error gives the name of the part, its exit status and the end of its log."""
     with pytest.raises(PartError) as failure:
         part.ready(10)
 
     assert (
-        str(failure.value) == "child ended with status 1 before it was ready; its log ends:\n  no good reason"
+        str(failure.value) == "child exited with status 1 before it was ready; its log ends:\n  cannot start"
     )
 
 
-def test_a_part_that_is_killed_is_noticed(part: Part) -> None:
-    """A part that ends by itself is an error of the stack."""
+def test_a_killed_part_is_noticed(part: Part) -> None:
+    """A part that exits while the stack runs is an error."""
     part.ready(10)
     os.kill(part.pid, signal.SIGKILL)
     part.wait(5)
 
-    with pytest.raises(PartError, match="child ended by signal 9"):
+    with pytest.raises(PartError, match="child exited on signal 9"):
         part.check()
 
 
 def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
-    """A part that says nothing is not waited for without end."""
+    """The wait for a part to become ready is bounded."""
     (tmp_path / "silent.py").write_text("import time; time.sleep(60)")
     part = Part("silent", ["silent"], {"PYTHONPATH": str(tmp_path)}, tmp_path)
     try:
@@ -81,21 +81,23 @@ def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
         part.wait(5)
 
 
-def test_ctrl_c_is_left_to_the_starter(part: Part) -> None:
-    """Ctrl-C, which reaches every process of a terminal, does not end a part."""
+def test_parts_ignore_ctrl_c(part: Part) -> None:
+    """Ctrl-C reaches every process of a terminal; only the parent process acts on it."""
     part.ready(10)
     os.kill(part.pid, signal.SIGINT)
     os.kill(part.pid, signal.SIGTERM)
     part.wait(5)
 
-    assert part.tail()[-1] == "ended in order"
+    assert part.tail()[-1] == "stopped cleanly"
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a stranger's process as Linux can")
-def test_no_part_outlives_its_starter(tmp_path: Path) -> None:
-    """When the starter is killed, the part ends by itself."""
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="only Linux can wait for a process that is not a child"
+)
+def test_no_part_outlives_its_parent(tmp_path: Path) -> None:
+    """A part exits when its parent process is killed."""
     (tmp_path / "child.py").write_text(CHILD)
-    starter = f"""
+    script = f"""
 import os, signal, sys
 from pathlib import Path
 from local.part import Part
@@ -106,16 +108,16 @@ print(part.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
-        [sys.executable, "-c", starter], capture_output=True, check=False, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", script], capture_output=True, check=False, cwd=Path(__file__).parents[2]
     )
 
     assert done.returncode == -signal.SIGKILL
-    assert _ended(int(done.stdout))
-    assert (tmp_path / "child.log").read_text().splitlines()[-1] == "ended in order"
+    assert _exits(int(done.stdout))
+    assert (tmp_path / "child.log").read_text().splitlines()[-1] == "stopped cleanly"
 
 
-def _ended(pid: int) -> bool:
-    """Wait at most five seconds for the end of a process that is not our child."""
+def _exits(pid: int) -> bool:
+    """Wait up to five seconds for a process that is not our child to exit."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:

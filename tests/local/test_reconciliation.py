@@ -1,4 +1,4 @@
-"""What was accepted against what is there."""
+"""Reconciliation of accepted events with their outcomes."""
 
 import json
 from collections import Counter
@@ -6,10 +6,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from local.exchange import OddAnswerError, SentEvent, Verdict, verdict
-from local.reconciliation import NOWHERE, Found, Place, Reconciliation
+from local.acknowledgement import (
+    AcceptedEvent,
+    Acknowledgement,
+    InconsistentResponseError,
+    read_acknowledgement,
+)
+from local.reconciliation import NOWHERE, Outcome, Place, Reconciliation
 from local.recording import RecordedRequest
-from local.sender import Sent
+from local.sender import Exchange
 from shared.accounts import Account
 
 ACCOUNTS = {"shop": Account("goods"), "outlet": Account("goods")}
@@ -22,22 +27,24 @@ def post(body: object, *headers: tuple[str, str], target: str = "/v1/events") ->
     return RecordedRequest("step", "POST", target, headers, json.dumps(body).encode())
 
 
-def answered(
-    *events: SentEvent, rejected: Mapping[str, int] | None = None, refused: str = "", fault: str = ""
-) -> Sent:
-    """Return a request with its verdict."""
-    return Sent(post([]), 200, Verdict(events, Counter(rejected or {}), refused), fault)
+def acknowledged(
+    *events: AcceptedEvent, rejected: Mapping[str, int] | None = None, refused: str = "", error: str = ""
+) -> Exchange:
+    """Return a request and its response."""
+    return Exchange(post([]), 200, Acknowledgement(events, Counter(rejected or {}), refused), error)
 
 
-def test_an_answer_names_the_events_it_accepts() -> None:
-    """Events that the answer does not reject are accepted, under the key's account and their own tables."""
+def test_events_that_are_not_rejected_are_accepted() -> None:
+    """An accepted event belongs to the account of the key and the table that it names."""
     events = [{"table": "orders", "event_id": "a"}, {"table": "No"}, {"table": "carts"}]
-    answer = {"accepted": 2, "rejected": [{"index": 1, "code": "invalid_table", "message": "…"}]}
+    response = {"accepted": 2, "rejected": [{"index": 1, "code": "invalid_table", "message": "…"}]}
 
-    found = verdict(post(events, ("x-write-key", "shop.k1.mac")), 200, {}, json.dumps(answer).encode())
+    found = read_acknowledgement(
+        post(events, ("x-write-key", "shop.k1.mac")), 200, {}, json.dumps(response).encode()
+    )
 
-    assert found == Verdict(
-        (SentEvent("shop", "orders", "a"), SentEvent("shop", "carts", "")), Counter(invalid_table=1)
+    assert found == Acknowledgement(
+        (AcceptedEvent("shop", "orders", "a"), AcceptedEvent("shop", "carts", "")), Counter(invalid_table=1)
     )
 
 
@@ -49,18 +56,20 @@ def test_an_answer_names_the_events_it_accepts() -> None:
         post([{"table": "orders"}], ("Authorization", "Bearer shop.k1.mac")),
     ],
 )
-def test_the_key_is_found_wherever_it_may_be(request_: RecordedRequest) -> None:
-    """A key names the account from the body, the query and the header alike."""
-    found = verdict(request_, 200, {}, b'{"accepted": 1, "rejected": []}')
+def test_the_key_may_be_in_body_query_or_header(request_: RecordedRequest) -> None:
+    """The account is read from the write key in any of the places that the API accepts."""
+    found = read_acknowledgement(request_, 200, {}, b'{"accepted": 1, "rejected": []}')
 
-    assert found.accepted == (SentEvent("shop", "orders", ""),)
+    assert found.accepted == (AcceptedEvent("shop", "orders", ""),)
 
 
 def test_a_pixel_is_one_event() -> None:
-    """An image that came without an error is one accepted event."""
+    """A pixel that is answered without an error is one accepted event."""
     request = RecordedRequest("step", "GET", "/pixel.gif?k=shop.k1.mac&t=views&event_id=e1", ())
 
-    assert verdict(request, 200, {}, b"GIF89a") == Verdict((SentEvent("shop", "views", "e1"),))
+    assert read_acknowledgement(request, 200, {}, b"GIF89a") == Acknowledgement(
+        (AcceptedEvent("shop", "views", "e1"),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,26 +77,30 @@ def test_a_pixel_is_one_event() -> None:
     [(401, {"x-sluice-error": "missing_key"}, "missing_key"), (414, {}, "http_414")],
 )
 def test_a_refused_request_has_a_code(status: int, headers: Mapping[str, str], refused: str) -> None:
-    """A request is refused by the ingest's code, else by the gateway's status."""
+    """The code is the ingest's, or the gateway's status if the ingest was not reached."""
     request = RecordedRequest("step", "GET", "/pixel.gif?t=views", ())
 
-    assert verdict(request, status, headers, b"GIF89a") == Verdict(refused=refused)
+    assert read_acknowledgement(request, status, headers, b"GIF89a") == Acknowledgement(refused=refused)
 
 
-def test_an_answer_that_counts_wrongly_is_odd() -> None:
-    """More accepted than sent is a contradiction, not a number to go on with."""
-    with pytest.raises(OddAnswerError):
-        verdict(post([{"table": "orders"}]), 200, {}, b'{"accepted": 2, "rejected": []}')
+def test_a_response_with_wrong_counts_is_an_error() -> None:
+    """A response cannot accept more events than were sent."""
+    with pytest.raises(InconsistentResponseError):
+        read_acknowledgement(post([{"table": "orders"}]), 200, {}, b'{"accepted": 2, "rejected": []}')
 
 
 def test_it_adds_up_when_each_event_is_one_row() -> None:
-    """Accepted events that are in Treasure Data or set aside, each once, add up."""
+    """It adds up if each accepted event is delivered or set aside exactly once."""
     count = Reconciliation()
-    count.count_sent(answered(SentEvent("shop", "orders", "a"), SentEvent("outlet", "orders", "b")), ACCOUNTS)
-    count.count_sent(answered(SentEvent("nobody", "orders", "c"), rejected={"invalid_table": 1}), ACCOUNTS)
-    count.count_found(
-        [Found(ORDERS, ("a", "b"))],
-        [Found(Place(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
+    count.count_exchange(
+        acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("outlet", "orders", "b")), ACCOUNTS
+    )
+    count.count_exchange(
+        acknowledged(AcceptedEvent("nobody", "orders", "c"), rejected={"invalid_table": 1}), ACCOUNTS
+    )
+    count.count_outcomes(
+        [Outcome(ORDERS, ("a", "b"))],
+        [Outcome(Place(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
         SETTLED,
     )
 
@@ -97,62 +110,64 @@ def test_it_adds_up_when_each_event_is_one_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "difference", "odd"),
+    ("rows", "difference", "mismatched"),
     [
         (("a",), {ORDERS: 1}, {(ORDERS, "b"): 1}),
         (("a", "b", "b"), {ORDERS: -1}, {(ORDERS, "b"): -1}),
         (("a", "a"), {}, {(ORDERS, "a"): -1, (ORDERS, "b"): 1}),
     ],
-    ids=["lost", "doubled", "one lost and one doubled"],
+    ids=["lost", "duplicated", "one lost and one duplicated"],
 )
-def test_what_is_lost_or_doubled_is_named(
-    rows: tuple[str, ...], difference: Mapping[Place, int], odd: Mapping[tuple[Place, str], int]
+def test_lost_and_duplicated_rows_are_named(
+    rows: tuple[str, ...], difference: Mapping[Place, int], mismatched: Mapping[tuple[Place, str], int]
 ) -> None:
-    """A lost or doubled row spoils the count and is named by its id, though the totals be right."""
+    """A lost or duplicated row is reported by its id, even if the totals are right."""
     count = Reconciliation()
-    count.count_sent(answered(SentEvent("shop", "orders", "a"), SentEvent("shop", "orders", "b")), ACCOUNTS)
-    count.count_found([Found(ORDERS, rows)], [], SETTLED)
+    count.count_exchange(
+        acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("shop", "orders", "b")), ACCOUNTS
+    )
+    count.count_outcomes([Outcome(ORDERS, rows)], [], SETTLED)
 
     assert not count.adds_up
     assert count.differences == difference
-    assert count.odd_ids == odd
+    assert count.mismatched_ids == mismatched
 
 
 @pytest.mark.parametrize("in_flight", [{"records": 1}, {"records": 0, "messages": 2}])
-def test_nothing_adds_up_while_something_is_on_its_way(in_flight: Mapping[str, int]) -> None:
-    """What is in flight could still become a second row."""
+def test_it_does_not_add_up_while_something_is_in_flight(in_flight: Mapping[str, int]) -> None:
+    """What is in flight could still become a duplicate row."""
     count = Reconciliation()
-    count.count_found([], [], in_flight)
+    count.count_outcomes([], [], in_flight)
 
     assert not count.adds_up
 
 
-def test_nothing_adds_up_while_rows_are_set_aside_for_a_while() -> None:
-    """Parked rows are found, but not settled: only dead letters stay where they are."""
+def test_it_does_not_add_up_while_rows_are_parked() -> None:
+    """Parked rows are accounted for, but not settled; only dead letters are."""
     count = Reconciliation()
-    count.count_sent(answered(SentEvent("shop", "orders", "a")), ACCOUNTS)
-    count.count_found([], [Found(ORDERS, ("a",), "parked", "td_503")], SETTLED)
+    count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
+    count.count_outcomes([], [Outcome(ORDERS, ("a",), "parked", "td_503")], SETTLED)
 
     assert count.differences == {}
     assert count.in_flight == {"records": 0, "rows parked": 1}
     assert not count.adds_up
 
 
-def test_an_answer_that_did_not_come_spoils_the_count() -> None:
-    """A request without an answer may or may not have become rows."""
+def test_a_missing_response_is_an_error() -> None:
+    """The events of a request without a response may or may not have become rows."""
     count = Reconciliation()
-    count.count_sent(answered(fault="no answer"), ACCOUNTS)
-    count.count_found([], [], SETTLED)
+    count.count_exchange(acknowledged(error="no response"), ACCOUNTS)
+    count.count_outcomes([], [], SETTLED)
 
     assert not count.adds_up
-    assert count.faults == ["step: no answer"]
+    assert count.errors == ["step: no response"]
 
 
-def test_looking_again_starts_anew() -> None:
-    """What was found replaces what was found before."""
+def test_outcomes_are_replaced() -> None:
+    """Counting outcomes again replaces the earlier counts."""
     count = Reconciliation()
-    count.count_sent(answered(SentEvent("shop", "orders", "a")), ACCOUNTS)
+    count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
     for _ in range(2):
-        count.count_found([Found(ORDERS, ("a",))], [], SETTLED)
+        count.count_outcomes([Outcome(ORDERS, ("a",))], [], SETTLED)
 
     assert count.adds_up

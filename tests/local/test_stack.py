@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from local.accounts import KEYS
-from local.demo import replay
+from local.demo import send_recording
 from local.observer import Observer
 from local.recording import RecordedRequest
 from local.stack import PartError, Stack
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("stack")
 
 
 def runs(pid: int) -> bool:
-    """Tell whether there is a process of that id."""
+    """Return whether a process with that id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -36,24 +36,24 @@ def runs(pid: int) -> bool:
 
 
 def get(url: str) -> str:
-    """Return what a URL answers."""
+    """Return the response body of a URL."""
     with urlopen(url, timeout=10) as answer:
         return answer.read().decode(errors="replace")
 
 
 def pixel(table: str) -> RecordedRequest:
-    """Return a pixel's request."""
+    """Return a request for the pixel."""
     return RecordedRequest(
         "pixel", "GET", f"/pixel.gif?k={KEYS['shop']}&t={table}", (("Host", "collect.example"),)
     )
 
 
-def test_an_outage_of_redis_reaches_no_sender(tmp_path: Path) -> None:
-    """While Valkey is away requests are accepted and held; nothing is lost."""
+def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
+    """While Valkey is down, requests are accepted and their records wait on the stream."""
     with Stack(tmp_path / "stack") as stack:
         os.kill(stack.part("valkey").pid, signal.SIGTERM)
         stack.part("valkey").wait(5)
-        count = replay(stack, [pixel("held") for _ in range(5)], lambda _: None)
+        count = send_recording(stack, [pixel("held") for _ in range(5)], lambda _: None)
         waiting = Observer(stack).in_flight()
         pids = [part.pid for part in stack.parts]
 
@@ -63,26 +63,24 @@ def test_an_outage_of_redis_reaches_no_sender(tmp_path: Path) -> None:
 
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
-    """A part that does not start is named with its last words, and none is left running."""
-    stack = Stack(tmp_path / "stack", settings={"IngestFunction": {"PARTITION_BUCKETS": "many"}})
+    """The error names the part and quotes its log; no part is left running."""
+    stack = Stack(tmp_path / "stack", parameters={"PartitionBuckets": "many"})
 
-    with pytest.raises(
-        PartError, match=re.compile("ingest ended with status 1 .*PARTITION_BUCKETS", re.DOTALL)
-    ):
+    with pytest.raises(PartError, match=re.compile("ingest exited with status 1 .*'many'", re.DOTALL)):
         stack.start()
 
     assert stack.parts == []
 
 
 class Up:
-    """A `python -m local.up` that runs until a signal.
+    """A running `python -m local.up`.
 
     Attributes:
-        printed: what it has said so far.
+        printed: its output so far.
     """
 
     def __init__(self, home: Path) -> None:
-        """Start it; what it starts can be told by its home standing in TMPDIR."""
+        """Start it. Its processes can be recognised by their TMPDIR, which is its home."""
         self.home = home
         self.printed = ""
         self.process = subprocess.Popen(
@@ -94,10 +92,10 @@ class Up:
         )
 
     def wait_for(self, text: str) -> None:
-        """Return when it has said that."""
+        """Wait until it has printed a text."""
         while text not in self.printed:
             line = self.process.stdout.readline() if self.process.stdout else ""
-            assert line, f"it ended: {self.printed}"
+            assert line, f"it exited: {self.printed}"
             self.printed += line
 
     def end(self, number: int) -> int:
@@ -107,9 +105,9 @@ class Up:
         return self.process.returncode
 
     def left(self) -> list[str]:
-        """Return what still runs when all had time to end.
+        """Return what is still running after all processes have had time to exit.
 
-        A part that was only just being started ends when it has loaded and sees that its starter is gone.
+        A part that is only just starting exits once it has loaded and sees that its parent process is gone.
         """
         beat, deadline = threading.Event(), time.monotonic() + 20
         while (found := self.running()) and time.monotonic() < deadline:
@@ -117,20 +115,20 @@ class Up:
         return found
 
     def running(self) -> list[str]:
-        """Return the command lines of it and all that it started."""
+        """Return the command lines of its process and of all that it started."""
         mark = f"TMPDIR={self.home}".encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (process / "environ").read_bytes().split(b"\0"):
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:  # it has just ended
+            except OSError:  # it has just exited
                 continue
         return found
 
 
 def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None:
-    """`make up` prints its addresses and serves its page; Ctrl-C ends all of it."""
+    """`make up` prints its addresses and serves its page; Ctrl-C stops everything."""
     up = Up(tmp_path)
     try:
         up.wait_for("Ready after")
@@ -158,7 +156,7 @@ def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None
             text=True,
             check=False,
         )
-        assert (second.returncode, "runs already" in second.stdout) == (1, True)
+        assert (second.returncode, "already running" in second.stdout) == (1, True)
     finally:
         ended = up.end(signal.SIGINT)
 
@@ -167,8 +165,8 @@ def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None
     assert not (tmp_path / DESCRIPTION).exists()
 
 
-def test_up_can_be_ended_while_it_starts(tmp_path: Path) -> None:
-    """SIGTERM in the middle of the start leaves nothing running."""
+def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
+    """SIGTERM during the start leaves nothing running."""
     up = Up(tmp_path)
     up.wait_for("Starting")
 
@@ -177,7 +175,7 @@ def test_up_can_be_ended_while_it_starts(tmp_path: Path) -> None:
 
 
 def wait_for_rows(page: str) -> dict[str, Any]:
-    """Return the page's state as soon as it shows rows; twenty seconds are more than enough."""
+    """Return the page's state once it shows rows, or after many attempts."""
     for _ in range(1000):
         state: dict[str, Any] = json.loads(get(f"{page}/state.json?after=0"))
         if state["delivered"]:

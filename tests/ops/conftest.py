@@ -13,8 +13,7 @@ from tests.support.sluice import Sluice
 @contextmanager
 def running(home: Path) -> Iterator[Sluice]:
     """Run a stack, whose redrive is called by nobody else, and the command over it."""
-    settings = {"WorkerFunction": {"PARK_AFTER_SECONDS": "1"}}
-    with Stack(home / "stack", redrive_seconds=3600, settings=settings) as stack:
+    with Stack(home / "stack", redrive_seconds=3600, parameters={"ParkAfterSeconds": "1"}) as stack:
         yield Sluice(stack, home)
 
 

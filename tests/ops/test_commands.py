@@ -8,15 +8,20 @@ import subprocess
 import sys
 import threading
 from base64 import b64decode
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ops.accounting import Balance, Rows, Unread
+from ops.look import StackState
+from ops.status import document
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
+from worker.delivery import State
 
 pytestmark = pytest.mark.xdist_group("ops")
 
@@ -46,7 +51,7 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert ["dead", "stray", "unknown_account", "1"] == line
 
     kept = lone.run("redrive --local --kind dead")
-    assert (3, "0 rows delivered, 1 kept, 0 dead letters now.") == (
+    assert (3, "0 rows delivered, 1 kept, 0 new dead letters.") == (
         kept.exit_code,
         kept.stdout.splitlines()[-2],
     )
@@ -60,9 +65,40 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert 1 == lone.json("redrive --local --kind dead --dry-run")["selected"]
     done = lone.json("redrive --local --kind dead --reason unknown_account --since 1h --account stray")
 
-    assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0} == done
+    expected = {"selected": 1, "delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
-    assert "Nothing of this is set aside: there is nothing to send.\n" == lone.run("redrive --local").output
+    assert "Nothing that matches is set aside.\n" == lone.run("redrive --local").output
+
+
+def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
+    """After a question; the books then count them as dropped, and nothing needs attention."""
+    lone.send("stray", "stray_rows", "a", "b")
+    until(lambda: lone.json("status --local")["aside"] != [])
+    kept = lone.run("redrive --local --kind dead --drop", answer="n\n")
+    done = lone.run("redrive --local --kind dead --drop", answer="y\n")
+    lone.settled()
+    shown = lone.run("status --local --all")
+    (table,) = lone.json("status --local --all")["balance"]["tables"]
+
+    assert (1, True) == (kept.exit_code, "Sluice will give up 2 rows" in kept.stderr)
+    assert (0, "0 rows delivered, 0 kept, 0 new dead letters, 2 dropped.") == (
+        done.exit_code,
+        done.stdout.splitlines()[-1],
+    )
+    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert "in flight  dropped  adds up" in shown.stdout
+    assert (2, True) == (table["dropped"], table["adds_up"])
+
+
+def test_missing_rows_need_attention() -> None:
+    """The books add up, and the first line says that rows are lost."""
+    rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
+    balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
+    state = StackState([], 0, [], Counter(), balance=balance)
+
+    assert "1 row missing: their records expired undelivered" == state.verdict
+    assert (1, True) == (document(state)["balance"]["tables"][0]["missing"], balance.adds_up)
 
 
 def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
@@ -92,12 +128,8 @@ def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Slui
         ),
         ("replay --local --account shop", "go with --force"),
         ("replay --local --from 2h --force", "--force needs --from and --to that mean the same"),
-        ("replay --local --force --tag A#B", "cannot be a tag"),
+        ("replay --local --force --tag A#B", "is not a tag"),
         ("replay --local --from yesterday", "'yesterday' is no time"),
-        (
-            "redrive --local --kind dead --send",
-            "--send decides about rows in doubt, and dead letters are not",
-        ),
         ("replay", "which stack? --local, or --stack NAME"),
     ],
 )
@@ -201,7 +233,8 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
 
     refused = sluice.run("replay --local --force --tag parked --account app --yes")
     assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
-    assert "is set aside and would be doubled: send them first, `sluice redrive --local`" in refused.stderr
+    assert "is set aside, and the replay would leave out others" in refused.stderr
+    assert "send them first, `sluice redrive --local`" in refused.stderr
 
     assert 1 == sluice.json("redrive --local")["delivered"]
     assert sluice.json("replay --local --force --tag parked --account app --table parked_rows")["complete"]
@@ -217,7 +250,12 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
 def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> None:
     """They are counted by kind, from the functions' logs; a log that cannot be read is named."""
     with deployed(sluice.stack) as stack:
-        held = {"level": "INFO", "timestamp": "2026-11-24 10:42:00", "message": "held", "reason": "http_401"}
+        held = {
+            "level": "WARNING",
+            "timestamp": "2026-11-24 10:42:00",
+            "message": "held",
+            "reason": "http_401",
+        }
         stack.log += [json.dumps(held)] * 2
         state = json.loads(stack.run(["status", "--json"]).stdout)
         with stack.refusing("logs", 400, "AccessDeniedException"):

@@ -14,7 +14,6 @@ from ops.cli import main
 from ops.cost import bar, lean
 from ops.estimate import SECRETS, Setup, Workload, batches, estimate, levers, shard_count, total
 from ops.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
-from ops.rivals import RIVALS, Rival, dearer
 from tests.support.sam import properties, template
 
 SETUP = Setup()
@@ -56,7 +55,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     """The estimate counts with the memory sizes, batches and schedules that the template sets."""
     parameters = defaults()
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
-    (redrive,) = template()["Resources"]["RedriveFunction"]["Properties"]["Events"].values()
+    redrive = template()["Resources"]["RedriveFunction"]["Properties"]["Events"]["Schedule"]
 
     assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
@@ -142,31 +141,6 @@ def test_ten_million_events_a_month_in_its_cheapest_settings() -> None:
     assert total(TEN_MILLION, managed, US_EAST_1) <= 80
 
 
-def test_where_a_rival_is_cheaper_is_found() -> None:
-    """The ranges in which ours is dearer have their borders where the two cost the same."""
-    rival = Rival("other", "other", lambda events: events / 1e5, 1e8, "", "")
-
-    (low,) = dearer(lambda _: 50.0, rival)
-    assert (1e4, 5e6) == pytest.approx(low, rel=0.01)
-    (high,) = dearer(lambda events: events / 1e5 + events / 1e6 - 1.0, rival)
-    assert (1e6, 1e8) == pytest.approx(high, rel=0.01)
-    assert all(dearer(lambda _: 1e9, one)[-1][1] == one.most for one in RIVALS)
-    assert [] == dearer(lambda _: 0.0, rival)
-
-
-def test_published_figures_are_met() -> None:
-    """The rivals cost what is published, for the load that it was published for."""
-    earlier, clickstream, snowplow = RIVALS
-    month = 730 * 3600
-
-    assert 200 == earlier.usd(1e7)
-    assert [189.8, 219.8, 592.8] == pytest.approx(
-        [clickstream.usd(rate * 10 * month) for rate in (10, 100, 1000)]
-    )
-    assert 189.8 == clickstream.usd(1e4)
-    assert 200 == snowplow.usd(100 * month)
-
-
 def test_bars_show_ratios() -> None:
     """Ten times the price is always the same length longer."""
     lengths = [len(bar(price, 1000)) for price in (0.1, 1, 10, 100, 1000)]
@@ -174,15 +148,14 @@ def test_bars_show_ratios() -> None:
     assert [1, 10, 20, 30, 40] == lengths
 
 
-def test_it_prints_components_levers_and_others() -> None:
-    """People see each component, the total, the biggest lever, the volumes, the others, and the date of the prices."""
+def test_it_prints_components_and_levers() -> None:
+    """People see each component, the total, the biggest lever, the volumes, and the date of the prices."""
     printed = run("--events", "10M")
 
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} a month" in printed
     assert f"The biggest lever: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
-    assert all(rival.name in printed for rival in RIVALS)
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 
@@ -204,7 +177,6 @@ def test_it_prints_json() -> None:
     assert 30 == told["setup"]["window"]
     assert round(total(Workload(250_000, 1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd"]
     assert "stream_in" in told["prices_not_confirmed"]
-    assert [rival.name for rival in RIVALS] == [other["name"] for other in told["others"]]
 
 
 @pytest.mark.parametrize("count", ["0", "-5", "ten", "10 M", "1e7"])

@@ -5,34 +5,40 @@ import sys
 from base64 import b64decode
 from gzip import decompress
 from pathlib import Path
+from unittest.mock import ANY
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.edit import MOST_TEXT, Edited, Letter, MistakenError, edit, letters_of, read, text_of
+from ops.edit import MOST_TEXT, Edited, Letter, MistakeError, edit, letters_of, read, text_of
 from ops.failure import Failure
+from ops.set_aside import SetAsideChunk, chunks
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
-from worker.aside import SetAside
+from worker.delivery import State
+from worker.selection import Selection
+from worker.set_aside import SetAsideStore
 
 pytestmark = pytest.mark.xdist_group("ops")
 
+DEAD = Selection((State.DEAD_LETTER,))
 
-def dead(*tables: str, **columns: object) -> list[SetAside]:
-    """Return dead letters of two rows each, by table."""
+
+def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAsideStore]:
+    """Return dead letters of two rows each, by table, and where their rows are."""
     made = Delivery()
     made.put(
         *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
     )
     made.deliver()
-    return [found for name in made.objects() if (found := made.aside.get(name))]
+    return list(chunks(made.ledger, DEAD)), made.wiring.store
 
 
 def shown() -> list[Letter]:
     """Return two dead letters as they are shown."""
-    return letters_of(dead("carts", "views"))
+    return letters_of(*dead("carts", "views"))
 
 
 def test_each_row_is_a_line_below_what_it_belongs_to() -> None:
@@ -54,7 +60,11 @@ def test_a_dead_letter_that_was_left_alone_is_not_sent() -> None:
     sent = msgpack.Unpacker()
     sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
 
-    assert (letters[1].name, letters[1].name, 2) == (one.name, one.event["edit"]["object"], one.rows)
+    chunk = letters[1].chunk
+    place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
+
+    assert (letters[1].title, 2) == (one.title, one.rows)
+    assert place | {"rows": ANY} == one.event["edit"]
     assert [None, "/x"] == [found.get("page") for found in sent]
     assert [] == read(letters, text_of(letters))
 
@@ -62,7 +72,7 @@ def test_a_dead_letter_that_was_left_alone_is_not_sent() -> None:
 @given(st.text())
 def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
     """Line ends of any script, quotes and number signs within a value are a value's."""
-    letters = letters_of(dead("views", text=text.encode(errors="replace").decode()))
+    letters = letters_of(*dead("views", text=text.encode(errors="replace").decode()))
 
     assert [] == read(letters, text_of(letters))
 
@@ -70,18 +80,22 @@ def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('{"time"', '{"time', "line 6 is no JSON"),
-        ('{"time": 1700000000', '{"time": NaN', "line 6 is no JSON: NaN is no value"),
+        ('{"time"', '{"time', "line 6 is not JSON"),
+        ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not a value"),
         ('{"time": 1700000000', '{"time": "x"', "line 6: time is UNIX seconds, a whole number"),
         ('{"time"', '[1]\n{"time"', "there were 4 rows and are 5"),
-        ('{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}', "7", "line 6 is no JSON obj"),
+        (
+            '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}',
+            "7",
+            "line 6 is not a JSON obj",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:
     """What cannot be taken says where it stands."""
     letters = shown()
 
-    with pytest.raises(MistakenError, match=said):
+    with pytest.raises(MistakeError, match=said):
         read(letters, text_of(letters).replace(old, new, 1))
 
 
@@ -95,7 +109,7 @@ def test_a_mistake_can_be_mended() -> None:
         opened.append(text)
         return texts.pop(0)
 
-    assert [letters[0].name] == [one.name for one in edit(letters, editor, lambda _: True)]
+    assert [letters[0].title] == [one.title for one in edit(letters, editor, lambda _: True)]
     assert [text_of(letters), "nonsense"] == opened
     with pytest.raises(Failure, match=r"there were 4 rows and are 1: .*; nothing was changed"):
         edit(letters, lambda _: "nonsense", lambda _: False)
@@ -105,10 +119,10 @@ def test_a_mistake_can_be_mended() -> None:
 
 def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
     """The person is told to narrow it."""
-    many = dead("views", text="x" * 200_000) * 30
+    found, store = dead("views", text="x" * 200_000)
 
     with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
-        letters_of(many)
+        letters_of(found * 30, store)
 
 
 @pytest.fixture
@@ -150,14 +164,14 @@ def test_what_was_refused_is_edited_and_arrives(
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
     done = refusing.run(line, answer="y\n")
 
-    assert (3, "0 rows delivered, 2 kept, 0 dead letters now.") == (
+    assert (3, "0 rows delivered, 2 kept, 0 new dead letters.") == (
         still.exit_code,
         still.stdout.splitlines()[-2],
     )
     assert (0, "2 rows set aside.") == (dry.exit_code, dry.stdout.splitlines()[0])
     assert (0, "Nothing was changed, and nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
-    assert (0, "2 rows delivered, 0 kept, 0 dead letters now.") == (
+    assert (0, "2 rows delivered, 0 kept, 0 new dead letters.") == (
         done.exit_code,
         done.stdout.splitlines()[-1],
     )

@@ -18,9 +18,9 @@ from doubles.invocation_api import InvocationApi
 from local.up import DESCRIPTION
 from ops.cli import main
 from ops.failure import Failure, explained
+from shared.errors import SetAsideUnavailableError
 from tests.support.delivery import Delivery
 from worker.admin import Admin
-from worker.aside import AsideUnavailableError
 from worker.deadline import Deadline
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
@@ -55,7 +55,7 @@ def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
 
 def test_the_cause_of_an_error_is_what_counts() -> None:
     """Errors of the worker's parts are explained by what AWS said."""
-    error = AsideUnavailableError("S3")
+    error = SetAsideUnavailableError("S3")
     error.__cause__ = refused("ExpiredToken")
 
     assert explained(error).message.startswith("your AWS credentials have expired")
@@ -159,8 +159,8 @@ class Gone:
 def with_redis(folder: Path, client: Any) -> Iterator[None]:
     """Describe a stack in a folder whose administration has that Redis."""
     delivery = Delivery()
-    treasure_data = delivery.means.uploader.sender.treasure_data
-    admin = Admin(lambda: client, treasure_data, delivery.clock)
+    wiring = delivery.wiring
+    admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock)
     deadline = Deadline.of(delivery.clock, 60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
         names = ("stream", "queue_url", "ledger_table", "aside_bucket", "write_key_secret")

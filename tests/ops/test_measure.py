@@ -16,7 +16,7 @@ from tests.support.sam import template
 from tests.support.sluice import Sluice
 from worker.admin import Admin
 from worker.deadline import Deadline
-from worker.marked import MEASURE_TABLE
+from worker.probe_rows import MEASURE_TABLE
 
 ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
 
@@ -31,8 +31,8 @@ def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
 
 def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
     """Return a measurement through a delivery's administration."""
-    client = made.means.uploader.sender.treasure_data
-    admin = Admin(lambda: made.redis, client, made.clock)
+    wiring = made.wiring
+    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock)
 
     def administer(**event: Any) -> dict[str, Any]:
         return admin.run(event, Deadline.of(made.clock, 60_000))

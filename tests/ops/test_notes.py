@@ -1,62 +1,95 @@
 """What the functions' logs tell of trouble."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import boto3
+import pytest
 
-from ops.notes import TROUBLE, Note, troubles
+from doubles.clock import ManualClock
+from ops.notes import Note, troubles
 from ops.stack import Stack
-from tests.support.sam import ROOT
+from tests.support.telemetry import Output
+
+REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}
 
 
-def line(message: str, **fields: object) -> str:
+def line(level: str, message: str, **fields: Any) -> str:
     """Return a line of a log."""
     return json.dumps(
-        {"level": "INFO", "timestamp": "2026-11-24 10:42:00,123+0000", "message": message} | fields
+        {"level": level, "timestamp": "2026-11-24T10:42:00.123+00:00", "message": message} | fields
     )
 
 
-def local(folder: Path) -> Stack:
+def local(folder: Path, **logs: str) -> Stack:
     """Return a local stack whose logs are in a folder."""
+    for function in ("ingest", "worker", "redrive", "drain"):
+        (folder / f"{function}.log").write_text(logs.get(function, ""))
     return Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={}, folder=folder)
 
 
-def test_lines_that_tell_of_trouble_are_picked_out(tmp_path: Path) -> None:
-    """Warnings, errors, what Lambda says of an invocation, and notes of trouble; all else is left out."""
-    timeout = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}
-    (tmp_path / "worker.log").write_text(
-        "\n".join(
-            (
-                line("span", records=3),
-                line("held", reason="http_503"),
-                line("breaker opened", database="shop_db", reason="http_500"),
-                "Traceback (most recent call last):",
-                "[1, 2]",
-                json.dumps(timeout),
-                json.dumps(timeout | {"record": {"status": "success"}}),
-            )
-        )
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (line("INFO", "span", reason="held"), []),
+        (line("WARNING", "held", reason="http_503"), [("held", "http_503")]),
+        (
+            line("WARNING", "breaker opened", database="shop_db", reason="http_500"),
+            [("breaker opened", "shop_db: http_500")],
+        ),
+        (line("WARNING", "refused", code="stream_unavailable"), [("refused", "stream_unavailable")]),
+        (line("ERROR", "the ledger is damaged"), [("the ledger is damaged", "")]),
+        (line("ERROR", "", errorType="KeyError", errorMessage="'x'"), [("KeyError", "'x'")]),
+        (json.dumps(REPORT), [("an invocation ended with timeout", "")]),
+        (json.dumps(REPORT | {"record": {"status": "success"}}), []),
+        (json.dumps({"_aws": {}, "Holds": [1.0]}), []),
+        ("Traceback (most recent call last):", []),
+        ("[1, 2]", []),
+    ],
+)
+def test_the_level_of_a_line_says_whether_it_is_trouble(
+    tmp_path: Path, text: str, expected: list[tuple[str, str]]
+) -> None:
+    """Warnings, errors, and what Lambda says of an invocation; all else is left out."""
+    notes, unreadable = troubles(local(tmp_path, worker=text), 3600)
+
+    assert expected == [(note.what, note.why) for note in notes]
+    assert [] == unreadable
+
+
+def test_what_functions_log_is_read(tmp_path: Path) -> None:
+    """An exception is told by its type and where it was raised."""
+    output = Output(ManualClock())
+    output.telemetry.info("span", rows=3)
+    output.telemetry.warning("held", reason="http_503")
+    try:
+        json.loads("203.0.113.9")
+    except ValueError as error:
+        output.telemetry.error("unexpected exception", error, code="JSONDecodeError")
+    text = "\n".join(json.dumps(one) for one in output.log())
+    held, unexpected = troubles(local(tmp_path, worker=text), 3600)[0]
+
+    assert ("held", "http_503") == (held.what, held.why)
+    assert "unexpected exception" == unexpected.what
+    assert re.fullmatch(r"JSONDecodeError at \S*decoder\.py:\d+ decode", unexpected.why)
+    assert held.at <= unexpected.at
+
+
+def test_notes_of_all_functions_are_in_order(tmp_path: Path) -> None:
+    """The oldest first; a log that cannot be read is named."""
+    stack = local(
+        tmp_path,
+        worker="\n".join((line("WARNING", "held"), json.dumps(REPORT))),
+        ingest=line("ERROR", "unexpected exception"),
     )
-    failure = {"level": "ERROR", "errorType": "KeyError", "errorMessage": "'x'"}
-    (tmp_path / "ingest.log").write_text(
-        line("", **failure) + "\n" + line("refused", level="WARNING", code="x")
-    )
-    (tmp_path / "redrive.log").write_text("")
-    notes, unreadable = troubles(local(tmp_path), 3600)
+    (tmp_path / "drain.log").unlink()
+    notes, unreadable = troubles(stack, 3600)
 
     assert notes == [
         Note("worker", "2026-11-24T10:41:00", "an invocation ended with timeout"),
-        Note("ingest", "2026-11-24T10:42:00", "KeyError", "'x'"),
-        Note("ingest", "2026-11-24T10:42:00", "refused", "x"),
-        Note("worker", "2026-11-24T10:42:00", "held", "http_503"),
-        Note("worker", "2026-11-24T10:42:00", "breaker opened", "shop_db: http_500"),
+        Note("ingest", "2026-11-24T10:42:00", "unexpected exception"),
+        Note("worker", "2026-11-24T10:42:00", "held"),
     ]
     assert ["drain: FileNotFoundError"] == unreadable
-
-
-def test_messages_of_trouble_are_the_worker_s() -> None:
-    """What is looked for in the logs is what the code writes there."""
-    code = "".join(path.read_text() for path in (ROOT / "worker").glob("*.py"))
-
-    assert [] == [message for message in TROUBLE if f'"{message}"' not in code]

@@ -1,6 +1,8 @@
 """Spans that were left open are found, with the command that settles them."""
 
+import os
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,21 +10,29 @@ import pytest
 from ops.open_spans import LEFT_SECONDS, MOST, Found, OpenSpan, find
 from ops.replay import Replay, Stretch
 from ops.stream import Border, Stream
+from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
 from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
 from tests.support.sluice import Sluice
-from worker.forced import Forced
+from worker.chain import ChainId
+from worker.delivery import Entry, State
+from worker.forced_replay import ForcedReplay
+from worker.ledger import Ledger, Place
 from worker.record import START
-from worker.span import Cut, Entry, Span, State
+from worker.shards import Shards
+from worker.span import ChunkKey, Cut, Database, Group, Owner, Span
+
+SHOP = Owner("shop")
 
 
 def found(made: Delivery, **options: Any) -> Found:
-    """Look a delivery's ledger through."""
-    return find(made.dynamodb.client, TABLE, made.clock, **{"seconds": 60.0} | options)
+    """Search a delivery's ledger."""
+    return find(made.ledger, made.clock, **{"seconds": 60.0} | options)
 
 
 def replay(made: Delivery, stretch: Stretch) -> None:
     """Replay a stretch of the delivery's shard."""
-    stream = Stream(made.kinesis.client, STREAM, made.clock)
+    stream = Stream(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
     Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
         SHARD, stretch, lambda _: None
     )
@@ -38,7 +48,7 @@ def delivered() -> Delivery:
     return made
 
 
-def broken_off(made: Delivery, forced: Forced | None, begin: int) -> None:
+def broken_off(made: Delivery, forced: ForcedReplay | None, begin: int) -> None:
     """Let a replay be killed before it has sent anything."""
     made.s3.before.clear()
     made.clock.sleep(1)
@@ -56,7 +66,7 @@ def test_what_a_forced_replay_left_is_settled_by_the_command_that_is_shown() -> 
     """The command has the tag, its narrowing and the borders of the span; then nothing is open."""
     made = delivered()
     made.td.lose("shop", "views", 0, 2_000_000_000)
-    broken_off(made, Forced("lost", "shop", "views"), 1)
+    broken_off(made, ForcedReplay("lost", "shop", "views"), 1)
     made.clock.sleep(LEFT_SECONDS + 1)
     (span,) = found(made).spans
     numbers = [record["SequenceNumber"] for record in made.records()]
@@ -69,7 +79,7 @@ def test_what_a_forced_replay_left_is_settled_by_the_command_that_is_shown() -> 
     ]
     assert (2, "lost") == (span.rows, span.tag)
     borders = Border(number=int(span.first)), Border(number=int(span.last))
-    replay(made, Stretch(*borders, Forced(span.tag, span.account, span.table)))
+    replay(made, Stretch(*borders, ForcedReplay(span.tag, span.account, span.table)))
     assert ["b", "c"] == made.ids("shop", "views")
     assert Found() == found(made)
 
@@ -102,10 +112,10 @@ def test_what_is_young_or_known_is_not_listed() -> None:
     assert () == found(made).spans
     made.clock.sleep(LEFT_SECONDS + 1)
     (span,) = found(made).spans
-    (item,) = (one for one in made.dynamodb.client.items(TABLE) if one.get("st") == {"S": "open"})
+    (known,) = (one for one in made.spans() if not one.done)
 
     assert 1 == span.rows
-    assert () == found(made, beside={(item["pk"]["S"], item["sk"]["S"])}).spans
+    assert () == found(made, beside={Place(known.chain, known.after)}).spans
 
 
 @pytest.mark.parametrize(
@@ -115,25 +125,34 @@ def test_what_is_young_or_known_is_not_listed() -> None:
         ("events@1700000000#shardId-1#0007", ("shardId-1", "", "", "")),
         ("events@1700000000#shardId-1#force#t-1/*/*", ("shardId-1", "t-1", "", "")),
         ("events@1700000000#shardId-1#force#t:1.a/shop/*#0007#0008", ("shardId-1", "t:1.a", "shop", "")),
-        ("overflow#request", None),
     ],
 )
-def test_a_chain_s_name_tells_shard_and_replay(
-    chain: str, expected: tuple[str, str, str, str] | None
-) -> None:
-    """Of a shard's chain, its holes and its forced replays; nothing else has a shard."""
-    settled = Entry(State.DELIVERED, rows=2)
-    span = Span(chain, START, "1", "2", 0, {}, Cut(1, 1), {"shop/views": 5}, chunks={"shop/views/0": settled})
-    made = OpenSpan.of(span)
+def test_a_chain_s_name_tells_shard_and_replay(chain: str, expected: tuple[str, str, str, str]) -> None:
+    """Of a shard's chain, its holes and its forced replays."""
+    settled = {ChunkKey(Group(SHOP, "views"), 0): Entry(State.DELIVERED, rows=2)}
+    made = OpenSpan.of(span(ChainId.parse(chain), "1", "2", 5, settled))
 
-    assert expected == (None if made is None else (made.shard, made.tag, made.account, made.table))
-    assert made is None or made.rows == 3
+    assert expected == (made.shard, made.tag, made.account, made.table)
+    assert 3 == made.rows
+
+
+def span(
+    chain: ChainId, first: str, last: str, count: int, entries: Mapping[ChunkKey, Entry] | None = None
+) -> Span:
+    """Return an open span."""
+    views = Group(SHOP, "views")
+    destinations = {SHOP: Database("shop")}
+    planned_at = 1_700_000_000_000
+    cut = Cut(10, 1)
+    return Span(
+        chain, START, first, last, planned_at, destinations, cut, {views: count}, entries=entries or {}
+    )
 
 
 def test_looking_ends_with_the_time_and_with_enough() -> None:
     """A large ledger is looked through for some seconds only, and a long list is cut."""
     made = delivered()
-    broken_off(made, Forced("lost"), 0)
+    broken_off(made, ForcedReplay("lost"), 0)
     (item,) = (one for one in made.dynamodb.client.items(TABLE) if one.get("st") == {"S": "open"})
     for number in range(MOST + 50):
         made.dynamodb.client.put_item(TableName=TABLE, Item=item | {"sk": {"S": f"{number:04}"}})
@@ -151,21 +170,13 @@ def test_status_shows_what_was_left_and_how_to_go_on(sluice: Sluice) -> None:
     """The verdict counts it, and beside each span stands the command; settled, nothing of it is shown."""
     made = sluice.stack.resources
     dynamodb, table = made.client("dynamodb"), made.ledger_table
-    span = Span(
-        "sluice-local@1700000000#shardId-000000000000#force#left/shop/*",
-        START,
-        "0017",
-        "0019",
-        1_700_000_000_000,
-        {"shop": "shop"},
-        Cut(1, 1),
-        {"shop/left": 3},
-    )
-    dynamodb.put_item(TableName=table, Item=span.to_item())
+    chain = ChainId.parse("sluice-local@1700000000#shardId-000000000000#force#left/shop/*")
+    ledger = Ledger(dynamodb, table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry())
+    ledger.append(span(chain, "0017", "0019", 3))
     try:
         shown, state = sluice.run("status --local"), sluice.json("status --local")
     finally:
-        dynamodb.delete_item(TableName=table, Key={"pk": {"S": span.chain}, "sk": {"S": span.after}})
+        dynamodb.delete_item(TableName=table, Key={"pk": {"S": chain.name}, "sk": {"S": START}})
 
     command = (
         "sluice replay --local --shard shardId-000000000000 --from 7 --to 9 --force --tag left --account shop"

@@ -14,7 +14,8 @@ from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack
 from ops.stream import EVENT_BYTES, Border, Stream, batches, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
-from worker.forced import Forced
+from worker.forced_replay import ForcedReplay
+from worker.shards import Shards
 
 EVERYTHING = Stretch(Border(), Border())
 
@@ -23,9 +24,14 @@ def ignore(_: Progressing) -> None:
     """Hear of progress."""
 
 
+def stream_of(delivery: Delivery) -> Stream:
+    """Return a delivery's stream."""
+    return Stream(Shards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
+
+
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
     """Return a replay over a delivery's stream and worker."""
-    stream = Stream(delivery.kinesis.client, STREAM, delivery.clock)
+    stream = stream_of(delivery)
     return Replay(stream, invoke or (lambda event: delivery.worker.run(event, 120_000)), delivery.clock)
 
 
@@ -66,7 +72,7 @@ def test_a_forced_replay_of_an_hour_restores_it_alone() -> None:
     """What lies between the two times goes out once more, and once only."""
     delivery = delivered("a", "b", "c")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
-    hour = Stretch(Border(at=START + 3600), Border(at=START + 7200), Forced("lost"))
+    hour = Stretch(Border(at=START + 3600), Border(at=START + 7200), ForcedReplay("lost"))
 
     for _ in range(2):
         assert 1 == replay(delivery).shard(SHARD, hour, ignore).records
@@ -81,7 +87,7 @@ def test_sequence_numbers_are_borders_too(first: int, last: int, expected: list[
     delivery = delivered("a", "b", "c", "d")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
     numbers = [int(record["SequenceNumber"]) for record in delivery.records()]
-    stretch = Stretch(Border(number=numbers[first]), Border(number=numbers[last]), Forced("lost"))
+    stretch = Stretch(Border(number=numbers[first]), Border(number=numbers[last]), ForcedReplay("lost"))
 
     replay(delivery).shard(SHARD, stretch, ignore)
 
@@ -123,7 +129,7 @@ def test_a_stretch_that_has_expired_is_refused() -> None:
     delivery = delivered("a", "b", "c")
     number = int(delivery.records()[0]["SequenceNumber"])
     delivery.clock.sleep(22 * 3600)
-    stream = Stream(delivery.kinesis.client, STREAM, delivery.clock)
+    stream = stream_of(delivery)
 
     with pytest.raises(Failure, match="the stream keeps records since 2023-11-14T23:13:21Z only"):
         stream.check(Border(at=START))
@@ -138,7 +144,7 @@ def test_reading_ends_where_the_stream_was_when_it_began() -> None:
     """Records that come meanwhile are left to the live worker: a replay ends however busy the stream is."""
     delivery = delivered("a", "b")
     read = []
-    for answer in Stream(delivery.kinesis.client, STREAM, delivery.clock).read(SHARD, Border(), Border()):
+    for answer in stream_of(delivery).read(SHARD, Border(), Border()):
         read += answer
         delivery.clock.sleep(1)
         delivery.put(b"{}")
@@ -152,7 +158,8 @@ def test_batches_fit_an_event() -> None:
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     for index in range(40):
         kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
-    made = list(batches(Stream(kinesis, STREAM, ManualClock()).read(SHARD, Border(), Border())))
+    clock = ManualClock()
+    made = list(batches(Stream(Shards(kinesis, STREAM, clock), clock).read(SHARD, Border(), Border())))
 
     assert 40 == sum(map(len, made))
     assert all(0 < sum(map(size, batch)) <= EVENT_BYTES for batch in made)
@@ -168,7 +175,7 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
         kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     clock = ManualClock()
     clock.sleep(1)
-    counted = Replay(Stream(kinesis, STREAM, clock), lambda _: {}, clock)
+    counted = Replay(Stream(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock)
 
     tracemalloc.start()
     records = counted.shard(SHARD, EVERYTHING, ignore).records
@@ -190,7 +197,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
             return answers.pop()
         raise KeyboardInterrupt
 
-    stretch = Stretch(Border(at=START), Border(at=START + 9000), Forced("lost", table="views"))
+    stretch = Stretch(Border(at=START), Border(at=START + 9000), ForcedReplay("lost", table="views"))
     stack = Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={})
     code = run(replay(delivery, invoke), stack, [SHARD, "shardId-1"], stretch, as_json=False)
 

@@ -96,14 +96,13 @@ def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str)
         ("keys issue app", "secretsmanager", "GetSecretValue"),
         ("keys rotate --yes", "secretsmanager", "GetSecretValue"),
         ("record -o {out}", "kinesis", "DescribeStreamSummary"),
-        ("redrive", "s3", "ListObjectsV2"),
-        ("redrive --edit", "s3", "ListObjectsV2"),
+        ("redrive", "dynamodb", "Query"),
+        ("redrive --edit", "dynamodb", "Query"),
         ("replay", "kinesis", "DescribeStreamSummary"),
         ("replay --force --tag t --yes", "kinesis", "DescribeStreamSummary"),
         ("status", "kinesis", "ListShards"),
         ("status", "dynamodb", "Query"),
         ("status", "sqs", "GetQueueAttributes"),
-        ("status", "s3", "ListObjectsV2"),
         ("status --all", "dynamodb", "Query"),
     ],
 )
@@ -126,7 +125,7 @@ def test_a_right_that_is_missing(
         ("status", "kinesis", "ResourceNotFoundException"),
         ("status", "dynamodb", "ResourceNotFoundException"),
         ("status", "sqs", "AWS.SimpleQueueService.NonExistentQueue"),
-        ("redrive", "s3", "NoSuchBucket"),
+        ("redrive", "dynamodb", "ResourceNotFoundException"),
         ("keys issue app", "secretsmanager", "ResourceNotFoundException"),
         ("accounts list", "lambda", "ResourceNotFoundException"),
     ],
@@ -222,7 +221,7 @@ def test_a_sequence_number_that_has_expired(stack: Deployed, tmp_path: Path, lin
         )
 
     assert message.startswith(
-        "49590338271490256608559 is no sequence number of shardId-000000000000, or has exp"
+        "49590338271490256608559 is not a sequence number of shardId-000000000000, or has exp"
     )
     assert message.endswith("give a time with --from")
 
@@ -241,4 +240,4 @@ def test_an_empty_bucket(stack: Deployed) -> None:
     result = stack.run(["redrive", "--account", "nobody"])
 
     assert (0, "") == (result.exit_code, result.stderr)
-    assert "Nothing of this is set aside: there is nothing to send.\n" == result.stdout
+    assert "Nothing that matches is set aside.\n" == result.stdout

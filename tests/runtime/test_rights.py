@@ -3,12 +3,14 @@
 The built functions run in Lambda's runtime, by every path on which they call AWS; what they ask for is written down.
 """
 
+import gzip
 import json
 import os
 import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -21,14 +23,17 @@ from local.accounts import KEYS
 from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
+from ops.set_aside import chunks
 from shared import accounts, envelope
 from shared.accounts import Account
 from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
-from tests.support.delivery import CollectedJournal
 from tests.support.rights import granted
 from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
+from worker.delivery import State
 from worker.ledger import Ledger
+from worker.selection import Selection
 
 pytestmark = pytest.mark.xdist_group("runtime")
 
@@ -111,7 +116,7 @@ def test_the_ingest_may_do_what_it_does(made: Recorded) -> None:
 
 
 def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure_data: TreasureData) -> None:
-    """It plans, uploads, sets aside, and reads from the stream what an open span lacks."""
+    """It plans, uploads, sets aside, reads from the stream what an open span lacks, and claims what was put twice."""
     worker = made.start(functions.WORKER)
     event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"), b"poison")
     treasure_data.faults.add(Fault(kind=Kind.STATUS, status=401))
@@ -119,6 +124,9 @@ def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure
     treasure_data.faults.clear()
     assert {"batchItemFailures": []} == worker.invoke({"Records": event["Records"][:1]})
     assert {"batchItemFailures": []} == worker.invoke(event)
+    twice = replace(envelope.decode(an_envelope("r-3", "/three")), claim=1).encode()
+    for _ in range(2):
+        assert {"batchItemFailures": []} == worker.invoke(stream_event(aws, twice))
     assert aside(aws)
 
     made.check("WorkerRole")
@@ -127,29 +135,41 @@ def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure
 def test_the_redrive_may_do_what_it_does(
     made: Recorded, start: Start, aws: Resources, treasure_data: TreasureData, redis_url: str
 ) -> None:
-    """It finds, reads, sends and deletes what is set aside, keeps what is refused, and closes breakers."""
-    row = msgpack.packb({"time": int(time.time()), "event_id": "r-5"})
-    (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", int(time.time() * 1000), "r-5")
+    """It finds, reads, edits, sends, sweeps and deletes what is set aside, keeps what is refused, and closes breakers."""
+    now = int(time.time())
+    row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
+    (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
     start(functions.WORKER).invoke(stream_event(aws, stray.encode()))
     assert 1 == len(aside(aws))
-    ledger = Ledger(aws.client("dynamodb"), aws.ledger_table, SystemClock(), os.urandom, CollectedJournal())
+    ledger = Ledger(
+        aws.client("dynamodb"),
+        aws.ledger_table,
+        clock=SystemClock(),
+        entropy=os.urandom,
+        telemetry=NullTelemetry(),
+    )
     ledger.open_breaker("stray", "http_503")
     with redis.Redis.from_url(redis_url) as client:
         client.hset(accounts.redis_key("stray"), mapping=Account("stray").to_fields())
         redrive = made.start(functions.REDRIVE)
         treasure_data.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
         redrive.invoke({"kinds": ["dead_letter"]})
-        redrive.invoke({"kinds": ["dead_letter"]})
+        (chunk,) = chunks(ledger, Selection((State.DEAD_LETTER,)))
+        assert 0 == redrive.invoke({"sweep": True})["deleted"]
+        place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
+        edited = b64encode(gzip.compress(row)).decode()
+        assert 1 == redrive.invoke({"edit": {**place, "rows": edited}})["delivered"]
         client.delete(accounts.redis_key("stray"))
-    assert [] == aside(aws)
+    assert 1 == len(aside(aws))  # the rows before they were edited, for the sweep
     assert [] == list(ledger.breakers())
 
     made.check("RedriveRole")
 
 
 def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
-    """It looks on the stream, puts what is not there, sets aside what it cannot put, and shows the rest again."""
+    """It looks on the stream, puts what is not there, sets aside what it cannot put or find, and shows the rest again."""
     now = int(time.time() * 1000)
+    ages_ago = now - 10 * 86_400_000
 
     def message(number: int, body: str, sent_at: int) -> dict[str, Any]:
         return {
@@ -166,10 +186,17 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
 
     old = b64encode(an_envelope("r-1", "/one")).decode()
     young = b64encode(an_envelope("r-2", "/two")).decode()
-    records = [message(1, old, now - 600_000), message(2, young, now), message(3, "poison", now - 600_000)]
-    answer = made.start(functions.DRAIN).invoke({"Records": records})
+    expired = b64encode(an_envelope("r-4", "/four")).decode()
+    records = [
+        message(1, old, now - 600_000),
+        message(2, young, now),
+        message(3, "poison", now - 600_000),
+        message(4, expired, ages_ago),
+    ]
+    drain = made.start(functions.DRAIN)
+    answers = [drain.invoke({"Records": one}) for one in (records, records[3:])]
 
-    assert {"batchItemFailures": [{"itemIdentifier": "2"}]} == answer
+    assert [{"batchItemFailures": [{"itemIdentifier": "2"}]}, {"batchItemFailures": []}] == answers
     assert aside(aws)
     made.check("DrainRole")
 

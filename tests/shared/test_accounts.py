@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import accounts, names
-from shared.accounts import Account, InvalidAccountError
+from shared.accounts import Account
+from shared.errors import InvalidAccountError
 
 made = st.builds(
     Account,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from shared import envelope
 from shared.envelope import Envelope, TableRows
+from shared.errors import EnvelopeError
 
 accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
 tables = st.builds(
@@ -21,7 +22,7 @@ envelopes = st.builds(
     key_id=st.from_regex(r"([a-z0-9]{1,16}(-[0-9]{1,4})?)?", fullmatch=True),
     received_at=st.integers(0, 2**53),
     request_id=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
-    attempt=st.integers(0, 1),
+    claim=st.integers(0, 1),
     tables=st.lists(tables, min_size=1, max_size=4).map(tuple),
 )
 ENVELOPE = Envelope("shop", "k1", 1_764_000_000_000, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
@@ -42,7 +43,7 @@ def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
     """Whatever else stands on the stream is an EnvelopeError, and nothing but that."""
-    with pytest.raises(envelope.EnvelopeError):
+    with pytest.raises(EnvelopeError):
         envelope.decode(data)
 
 
@@ -56,7 +57,7 @@ def test_damaged_envelopes_are_refused_or_read(made: Envelope, data: st.DataObje
     for damaged in (bytes(whole), cut):
         try:
             envelope.decode(damaged)
-        except envelope.EnvelopeError:
+        except EnvelopeError:
             continue
 
 
@@ -88,20 +89,20 @@ def test_every_member_is_checked(position: int, value: object) -> None:
     """An envelope with one member of another kind is refused."""
     members = [*MEMBERS[:position], value, *MEMBERS[position + 1 :]]
 
-    with pytest.raises(envelope.EnvelopeError):
+    with pytest.raises(EnvelopeError):
         envelope.decode(msgpack.packb(members))
 
 
 @pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
 def test_an_envelope_has_seven_members(members: object) -> None:
     """Not fewer, not more, and it is an array."""
-    with pytest.raises(envelope.EnvelopeError):
+    with pytest.raises(EnvelopeError):
         envelope.decode(msgpack.packb(members))
 
 
 def test_the_version_is_named_when_it_is_not_known() -> None:
     """What a later version wrote is told from damage."""
-    with pytest.raises(envelope.EnvelopeError, match="version 2"):
+    with pytest.raises(EnvelopeError, match="version 2"):
         envelope.decode(msgpack.packb([2, *MEMBERS[1:]]))
 
 

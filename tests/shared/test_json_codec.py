@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import json_codec
+from shared.errors import InvalidJsonError, TooDeepError
 from tests.support import json_values
 
 
@@ -38,7 +39,7 @@ def test_refuses_everything_else_in_one_way(text: bytes) -> None:
     """Bytes are either one document, the one the standard library reads, or InvalidJsonError."""
     try:
         value = json_codec.parse(text)
-    except json_codec.InvalidJsonError:
+    except InvalidJsonError:
         with pytest.raises((ValueError, RecursionError)):
             standard(text)
         return
@@ -102,14 +103,14 @@ def test_reads_escaped_lone_surrogates() -> None:
 )
 def test_refuses_what_is_not_json(text: bytes) -> None:
     """Text that is not one document in UTF-8 without a byte order mark is refused."""
-    with pytest.raises(json_codec.InvalidJsonError):
+    with pytest.raises(InvalidJsonError):
         json_codec.parse(text)
 
 
 @pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
 def test_refuses_bottomless_nesting(inside: str) -> None:
     """A document nested a million levels deep is refused, by whichever parser meets it."""
-    with pytest.raises(json_codec.InvalidJsonError):
+    with pytest.raises(InvalidJsonError):
         json_codec.parse(nested(1_000_000, inside))
 
 
@@ -143,5 +144,5 @@ def test_writes_up_to_254_levels(inside: object) -> None:
         value = [value]
 
     assert json_codec.dump(value).startswith("[" * json_codec.MAX_DEPTH)
-    with pytest.raises(json_codec.TooDeepError):
+    with pytest.raises(TooDeepError):
         json_codec.dump([value])

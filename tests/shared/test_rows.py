@@ -1,12 +1,13 @@
 """Any event becomes a row by the documented rules, or is rejected with a documented code."""
 
+import json
 import math
 import re
 from typing import Any, get_args
 
 import msgpack
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared import json_codec, rows
@@ -291,12 +292,77 @@ def test_nesting_has_an_end() -> None:
     assert "too_deep" == refusal({"a": [deep]})
 
 
-def test_a_row_has_an_end() -> None:
-    """A row of more than 256 KiB rejects the event; one byte less is taken."""
-    room = rows.MAX_ROW_BYTES - len(rows.encode({"a": "x" * 70_000}, ARRIVAL, lambda: "new")) + 70_000
+def test_an_event_has_an_end() -> None:
+    """An event of more than 256 KiB of compact JSON in UTF-8 is rejected; one byte less is taken."""
+    room = rows.MAX_EVENT_BYTES - len('{"é":""}'.encode())
 
-    assert rows.MAX_ROW_BYTES == len(rows.encode({"a": "x" * room}, ARRIVAL, lambda: "new"))
-    assert "event_too_large" == refusal({"a": "x" * (room + 1)})
+    assert room == len(row({"é": "x" * room})["_"])
+    assert "event_too_large" == refusal({"é": "x" * (room + 1)})
+
+
+@settings(deadline=None)
+@given(
+    json_values.events,
+    st.integers(0, 520),
+    st.integers(262_000, 262_200),
+    st.builds(
+        rows.Arrival,
+        st.just(NOW * 1000),
+        st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500)),
+        drift=st.integers(-1000, 1000),
+        screen=st.sampled_from([None, lambda row: row.pop("text", None)]),
+    ),
+)
+def test_verdicts_do_not_depend_on_what_is_added(
+    event: dict[str, Any], columns: int, size: int, arrival: rows.Arrival
+) -> None:
+    """An event at a limit is rejected, or not, whatever the receiving side adds to it or takes away."""
+    event = event | {f"c{number}": number for number in range(columns)} | {"text": ""}
+    event["text"] = "x" * max(0, size - len(rows.text_of(event).encode(errors="replace")))
+
+    codes = []
+    for one in (rows.Arrival(NOW * 1000), arrival):
+        try:
+            data = rows.encode(event, one, lambda: "x" * 36)
+        except rows.Rejected as verdict:
+            codes.append(verdict.code)
+        else:
+            codes.append("")
+            assert len(msgpack.unpackb(data)) <= rows.MAX_COLUMNS
+    assert codes[0] == codes[1]
+
+
+def test_what_is_added_gives_way_to_the_events_own_columns() -> None:
+    """A row that the event fills has what it must have, and nothing else."""
+    full = {f"c{n}": n for n in range(508)}
+    arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7", "td_user_agent": "UA"})
+
+    one_left = msgpack.unpackb(rows.encode(full | {"time": NOW}, arrival, lambda: "new"))
+    none_left = msgpack.unpackb(rows.encode(full | {"time": "odd"}, arrival, lambda: "new"))
+
+    assert {"time", "event_id", "received_at", *full, "td_ip"} == set(one_left)
+    assert {"time", "event_id", "received_at", *full, "td_ip"} == set(none_left)
+
+
+@given(json_values.events | json_values.values)
+def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
+    """However it was written: with spaces, or other escapes."""
+    text = json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999")
+    once = json_codec.parse(text.encode())
+    again = json_codec.parse(json.dumps(once, indent=1).replace("Infinity", "1e999").encode())
+
+    assert rows.text_of(once) == rows.text_of(again)
+
+
+def test_the_text_of_a_deep_event_tells_it_from_another() -> None:
+    """Rejected events count too in what a batch is recognised by."""
+    deep: object = 1
+    for _ in range(300):
+        deep = [deep]
+
+    texts = {rows.text_of(event) for event in ({"a": deep}, {"a": [deep]}, {"b": deep}, deep, [deep])}
+
+    assert 5 == len(texts)
 
 
 # Ids

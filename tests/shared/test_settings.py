@@ -2,7 +2,8 @@
 
 import pytest
 
-from shared.settings import IngestSettings, SettingsError, WorkerSettings
+from shared.errors import SettingsError
+from shared.settings import IngestSettings, WorkerSettings
 
 INGEST = {"STREAM_NAME": "events", "OVERFLOW_QUEUE_URL": "https://queue", "WRITE_KEY_SECRET": "keys"}
 
@@ -47,5 +48,5 @@ def test_there_is_at_least_one_bucket(buckets: str) -> None:
 
 def test_choices() -> None:
     """A setting that is one of several words takes no other."""
-    with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: one of send, keep"):
+    with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: must be one of send, keep"):
         WorkerSettings.from_environment({"UNASKABLE_DOUBT": "ask"})

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import write_key
-from shared.write_key import InvalidKeyError, UnknownSecretError, WriteKey
+from shared.errors import InvalidKeyError, UnknownSecretError
+from shared.write_key import WriteKey
 
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = "shop_a.k1.NMGpAirz2uDGALPbib5ZtA"

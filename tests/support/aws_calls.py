@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 _SIGNED_FOR = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
-_RESOURCES = {"kinesis": "Stream", "dynamodb": "Ledger", "sqs": "OverflowQueue"}
+_RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
 
 type Call = tuple[str, str]
 """An action as IAM names it, and the resource of the template that it is about; `/*` for objects of a bucket."""
@@ -86,7 +86,18 @@ def _call(
     if service == "s3":
         _, _, name = urlsplit(path).path.strip("/").partition("/")
         return (_OBJECT_ACTIONS[method], "AsideBucket/*") if name else ("s3:ListBucket", "AsideBucket")
-    action = f"{service}:{headers['x-amz-target'].rpartition('.')[2]}"
+    operation = headers["x-amz-target"].rpartition(".")[2]
     if service == "secretsmanager":
-        return action, secrets[json.loads(body)["SecretId"]]
-    return action, _RESOURCES[service]
+        return f"{service}:{operation}", secrets[json.loads(body)["SecretId"]]
+    if service == "dynamodb":
+        return _ledger_call(operation, json.loads(body))
+    return f"{service}:{operation}", _RESOURCES[service]
+
+
+def _ledger_call(operation: str, request: Mapping[str, Any]) -> Call:
+    """Return what a request to DynamoDB needs; of a batch of statements what each of them needs, which is the same."""
+    if operation == "BatchExecuteStatement":
+        (verb,) = {one["Statement"].split()[0].title() for one in request["Statements"]}
+        return f"dynamodb:PartiQL{verb}", "Ledger"
+    index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
+    return f"dynamodb:{operation}", f"Ledger{index}"

@@ -2,7 +2,6 @@
 
 import itertools
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,58 +12,33 @@ from botocore.exceptions import ConnectionClosedError
 
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
-from doubles.inline_executor import InlineExecutor
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from doubles.treasure_data.settings import Settings as TreasureDataSettings
+from local.resources import LEDGER
 from shared import accounts
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
-from worker.accounts import Directory
-from worker.aside import Aside
-from worker.breaker import Breakers
+from shared.settings import WorkerSettings
+from tests.support.telemetry import CollectedTelemetry
+from worker.app import redrive_with
 from worker.deadline import Deadline
-from worker.execution import Means, Rules
-from worker.journal import METRICS
+from worker.delivery import ASIDE, State
+from worker.executor import InlineExecutor
+from worker.guards import NONE, Without
 from worker.ledger import Ledger
-from worker.redrive import Redrive, Report, Selection
-from worker.resending import ResendRules
-from worker.secret import Secret
-from worker.sender import Sender
-from worker.shard import Shards
-from worker.span import Cut, Kind
-from worker.treasure_data import TreasureData as TreasureDataClient
-from worker.upload import Limits, Uploader
-from worker.worker import Worker
+from worker.redrive import RedriveReport
+from worker.selection import Selection
+from worker.span import Cut, Span
+from worker.wiring import Effects, Wiring
 
 STREAM = "events"
 TABLE = "ledger"
 BUCKET = "aside"
 SHARD = "shardId-000000000000"
 INVOCATION_MS = 120_000
-
-
-class CollectedJournal:
-    """Keeps what is counted and noted."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.notes: list[tuple[str, dict[str, Any]]] = []
-
-    def count(self, metric: str, value: int = 1) -> None:
-        """Add to one of METRICS."""
-        if metric not in METRICS:
-            raise KeyError(metric)
-        self.counts[metric] += value
-
-    def note(self, message: str, **fields: Any) -> None:
-        """Keep a line."""
-        self.notes.append((message, fields))
-
-    def flush(self) -> None:
-        """Keep what was counted."""
 
 
 class KilledError(BaseException):
@@ -155,14 +129,14 @@ def envelope(
     *,
     key_id: str = "k1",
     request_id: str = "r",
-    attempt: int = 0,
+    claim: int = 0,
 ) -> bytes:
     """Return an envelope with these rows by table."""
     packed = []
     for table, rows in tables.items():
         maps = [msgpack.packb(one) for one in rows]
         packed.append(TableRows(table, len(maps), b"".join(maps)))
-    return Envelope(account, key_id, 1_700_000_000_000, request_id, attempt, tuple(packed)).encode()
+    return Envelope(account, key_id, 1_700_000_000_000, request_id, claim, tuple(packed)).encode()
 
 
 @dataclass(kw_only=True)
@@ -182,19 +156,14 @@ class Delivery:
     unaskable_doubt: str = "send"
     parked_max_days: float = 14.0
     executors: Callable[[], Any] = InlineExecutor
+    without: Without = NONE
 
     def __post_init__(self) -> None:
         """Make the services."""
         self.kinesis: Any = Meddled(MemoryKinesis(self.clock.now))
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         self.dynamodb: Any = Meddled(MemoryDynamoDB())
-        self.dynamodb.create_table(
-            TableName=TABLE,
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        self.dynamodb.create_table(TableName=TABLE, **LEDGER)
         self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)
         self.redis: Any = MemoryRedis()
@@ -207,53 +176,52 @@ class Delivery:
         self.start()
 
     def start(self) -> "Delivery":
-        """Make a fresh sandbox: a worker and a redrive that remember nothing."""
-        clock = self.clock
-        self.journal = journal = CollectedJournal()
-        ledger = Ledger(self.dynamodb, TABLE, clock, lambda n: next(self.entropy).to_bytes(n, "big"), journal)
-        directory = Directory(lambda: self.redis, clock, journal)
+        """Make a fresh sandbox: parts that remember nothing."""
+        self.telemetry = CollectedTelemetry()
         session = requests.Session()
         session.trust_env = False
-        session.mount("http://", InProcess(self.td.handle, clock))
-        key = Secret(self.secrets, "td", clock)
-        client = TreasureDataClient(session, "http://import.td", "http://api.td", key, clock)
-        self.breakers = Breakers(ledger, clock, journal)
-        held_at_most = self.retention / 2
-        limits = Limits(
-            threads=self.threads, per_database=4, park_after=self.park_after, held_at_most=held_at_most
+        session.mount("http://", InProcess(self.td.handle, self.clock))
+        settings = WorkerSettings(
+            stream_name=STREAM,
+            overflow_queue_url="",
+            ledger_table=TABLE,
+            aside_bucket=BUCKET,
+            redis_url_secret="",
+            td_api_key_secret="td",
+            td_import_endpoint="http://import.td",
+            td_api_endpoint="http://api.td",
+            retention_hours=round(self.retention / 3600),
+            park_after_seconds=self.park_after,  # type: ignore[arg-type]  # fractions are for tests
+            parked_max_days=self.parked_max_days,  # type: ignore[arg-type]
+            td_memory_minutes=self.memory / 60,  # type: ignore[arg-type]
+            td_query_delay_minutes=self.query_delay / 60,  # type: ignore[arg-type]
+            unaskable_doubt=self.unaskable_doubt,
+            upload_threads=self.threads,
+            chunk_max_rows=self.cut.rows,
+            chunk_max_bytes=self.cut.bytes,
         )
-        uploader = Uploader(
-            sender=Sender(client, directory),
-            breakers=self.breakers,
-            clock=clock,
+        effects = Effects(
+            kinesis=self.kinesis,
+            dynamodb=self.dynamodb,
+            s3=self.s3,
+            sqs=None,  # type: ignore[arg-type]  # the worker and the redrive have no queue
+            secrets=self.secrets,  # type: ignore[arg-type]  # the one call that is made
+            redis=lambda: self.redis,
+            session=session,
+            clock=self.clock,
+            entropy=lambda size: next(self.entropy).to_bytes(size, "big"),
             chance=lambda: 0.5,
-            limits=limits,
-            journal=journal,
-        )
-        self.aside = Aside(self.s3, BUCKET)
-        self.ledger = ledger
-        self.means = Means(
-            ledger=ledger,
-            uploader=uploader,
-            aside=self.aside,
             executors=self.executors,
-            rules=Rules(cut=self.cut, memory_seconds=self.memory, held_at_most=held_at_most),
-            clock=clock,
-            journal=journal,
+            telemetry=self.telemetry,
         )
-        self.shards = Shards(self.kinesis, STREAM, clock)
-        self.worker = Worker(self.shards, directory, self.means)
-        self.redrive = Redrive(
-            means=self.means,
-            directory=directory,
-            breakers=self.breakers,
-            rules=ResendRules(
-                query_delay=self.query_delay,
-                sends_unasked=self.unaskable_doubt == "send",
-                parked_max_seconds=self.parked_max_days * 86_400,
-            ),
-        )
+        self.wiring = Wiring(settings, effects, self.without)
+        self.worker = self.wiring.worker
         return self
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return self.wiring.ledger
 
     def map(self, **databases: str) -> None:
         """Let accounts' rows go to these databases."""
@@ -292,10 +260,28 @@ class Delivery:
         failures = answer["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
 
-    def send_aside(self, *kinds: Kind) -> Report:
-        """Run the redrive, of these kinds or as by schedule."""
+    def redrive(self, *states: State, **selected: Any) -> RedriveReport:
+        """Run the redrive, of chunks in these states or as by schedule."""
         deadline = Deadline.of(self.clock, INVOCATION_MS)
-        return self.redrive.run(deadline, Selection(kinds) if kinds else None)
+        selection = Selection(states or Selection().states, **selected)
+        return self.wiring.redrive.run(deadline, selection)
+
+    def invoke_redrive(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the redrive function."""
+        return redrive_with(self.wiring, event, Deadline.of(self.clock, INVOCATION_MS))
+
+    def spans(self) -> list[Span]:
+        """Return all spans of the ledger, by chain and place."""
+        return sorted(self.ledger.spans(), key=lambda span: (span.chain.name, span.after))
+
+    def aside(self) -> dict[str, tuple[str, str, int]]:
+        """Return what is set aside: by chunk its state, reason and rows."""
+        return {
+            key.name: (entry.state.value, entry.reason, entry.rows)
+            for span in self.spans()
+            for key, entry in span.entries.items()
+            if entry.state in ASIDE
+        }
 
     def ids(self, database: str, table: str) -> list[str]:
         """Return the event ids in Treasure Data, in the order of their import."""

@@ -194,11 +194,13 @@ class _Handler(BaseHTTPRequestHandler):
         return parse_qs(body.decode()).get("Action", ["?"])[0]
 
     def _output(self, service: str, body: bytes) -> str:
-        """Return the output that names the bucket, secret or function that is invoked; empty for all else."""
+        """Return the index, or the output that names the bucket, secret or function; empty for everything else."""
         path = urlsplit(self.path).path
         match service:
             case "s3":
                 value = path.strip("/").partition("/")[0]
+            case "dynamodb":
+                return str(json.loads(body).get("IndexName", ""))
             case "secretsmanager":
                 value = json.loads(body)["SecretId"]
             case "lambda" if self.command == "POST":

@@ -1,6 +1,6 @@
-"""The tables in docs/ that follow from the code: `make docs` writes them, a test compares them.
+"""The tables in docs/ that are generated from the code: `make docs` writes them, a test compares them.
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`.
+A table is between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -12,14 +12,15 @@ from typing import Any, get_args
 
 import click
 
-import ingest.journal
 import ops.cli
 import ops.failure
 import ops.rights
-import worker.journal
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
+from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
+from tests.support import state_picture
 from tests.support.sam import template
+from worker.delivery import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -54,7 +55,7 @@ def alarms_table() -> str:
     """Return a Markdown table of the template's alarms."""
     alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
     rows = ((f"`{_alarm_name(one)}`", _alarm_advice(one)) for one in alarms)
-    return _table(("alarm `STACK-…`", "it means, and what to do"), rows)
+    return _table(("alarm `STACK-…`", "meaning and action"), rows)
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
@@ -62,7 +63,7 @@ def _alarm_name(alarm: dict[str, Any]) -> str:
 
 
 def _alarm_advice(alarm: dict[str, Any]) -> str:
-    """Return what an alarm says, without the names of the one stack that it speaks of."""
+    """Return an alarm's description without the name and region of its stack."""
     said = alarm["Properties"]["AlarmDescription"]
     text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
     text = text.replace(" --region ${AWS::Region}", "").replace("${AWS::StackName}", "STACK")
@@ -82,31 +83,33 @@ def metrics_table(metrics: Mapping[str, str]) -> str:
 
 def commands_table() -> str:
     """Return a Markdown table of the commands of `sluice`."""
-    return _table(("command", "does"), [(f"`{name}`", _first_line(command)) for name, command in _commands()])
+    return _table(
+        ("command", "description"), [(f"`{name}`", _first_line(command)) for name, command in _commands()]
+    )
 
 
 def options_table() -> str:
-    """Return a Markdown table of the options of `sluice`, each with the commands that have it."""
+    """Return a Markdown table of the options of `sluice`, each with the commands that accept it."""
     commands: dict[tuple[str, str], list[str]] = {}
     for name, command in _commands():
         for option in _options(command):
             place = f"`{', '.join(option.opts)}`", option.help or ""
             commands.setdefault(place, []).append(name.partition(" ")[2].partition(" <")[0])
     rows = [(option, _named(names), meaning) for (option, meaning), names in commands.items()]
-    return _table(("option", "of", "meaning"), sorted(rows, key=lambda row: (row[1], row[0])))
+    return _table(("option", "commands", "meaning"), sorted(rows, key=lambda row: (row[1], row[0])))
 
 
 def _named(commands: list[str]) -> str:
     on_stacks = sum(any(option.opts == ["--stack"] for option in _options(one)) for _, one in _commands())
     return (
-        "every command on a stack"
+        "all commands with a stack"
         if len(commands) == on_stacks
         else ", ".join(f"`{name}`" for name in commands)
     )
 
 
 def rights_table() -> str:
-    """Return a Markdown table of the rights that commands need."""
+    """Return a Markdown table of the permissions that commands need."""
     rows = (
         (
             f"`{command}`",
@@ -114,11 +117,11 @@ def rights_table() -> str:
         )
         for command, rights in ops.rights.RIGHTS.items()
     )
-    return _table(("command", "needs"), rows)
+    return _table(("command", "permissions"), rows)
 
 
 def policy_text(role: str) -> str:
-    """Return the policy of a role, as JSON with a statement a line."""
+    """Return the policy of a role as JSON, one statement per line."""
     found = ops.rights.policy(ops.rights.ROLES[role])
     statements = ",\n".join(f"    {json.dumps(statement)}" for statement in found["Statement"])
     return f'```json\n{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n```\n'
@@ -152,6 +155,19 @@ def _first_line(command: click.Command) -> str:
     return " ".join((command.help or "").partition("\n\n")[0].split())
 
 
+def transitions_table() -> str:
+    """Return a Markdown table of what can happen to a chunk."""
+    rows = []
+    for one in TRANSITIONS:
+        states = ", ".join(_named_state(state) for state in one.states)
+        rows.append((states, one.event.value, one.when.value, _named_state(one.to)))
+    return _table(("chunk is", "what happens", "if", "chunk becomes"), rows)
+
+
+def _named_state(state: State) -> str:
+    return state.value.replace("_", " ")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -164,22 +180,23 @@ TABLES: dict[str, Callable[[], str]] = {
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
     "codes: event": lambda: codes_table(EVENT_CODES),
-    "metrics: ingest": lambda: metrics_table(ingest.journal.METRICS),
-    "metrics: worker": lambda: metrics_table(worker.journal.METRICS),
+    "metrics: ingest": lambda: metrics_table(INGEST_METRICS),
+    "metrics: worker": lambda: metrics_table(DELIVERY_METRICS),
+    "transitions": transitions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }
 
 
 def rendered(page: str) -> str:
-    """Return the page with each marked table as the code has it now."""
+    """Return the page with each marked table regenerated from the code."""
     return _MARKED.sub(
         lambda mark: f"<!-- {mark['name']} -->\n\n{TABLES[mark['name']]()}\n<!-- end -->\n", page
     )
 
 
 def pages() -> list[Path]:
-    """Return the pages that hold a marked table."""
+    """Return the pages that contain a marked table."""
     return [path for path in sorted((ROOT / "docs").glob("*.md")) if _MARKED.search(path.read_text())]
 
 
@@ -204,3 +221,4 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
+    state_picture.FILE.write_text(state_picture.picture())

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ import msgpack
 
 from doubles.clock import ManualClock
 from doubles.kinesis import MemoryKinesis
-from ingest import journal
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -19,6 +17,7 @@ from ingest.stream import Stream
 from shared import envelope, write_key
 from shared.envelope import Envelope
 from shared.settings import IngestSettings
+from tests.support.telemetry import CollectedTelemetry
 
 START = 1_764_000_000.0
 """When the manual clock starts, in UNIX seconds."""
@@ -99,40 +98,6 @@ class Secrets:
         return {"SecretString": self.text}
 
 
-class Reports:
-    """Journal that remembers.
-
-    Attributes:
-        counts: by metric.
-        lines: what would have been logged.
-        flushes: how often counts were written out.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.lines: list[tuple[str, str]] = []
-        self.flushes = 0
-
-    def count(self, metric: str, number: int = 1) -> None:
-        """Add to a metric, a documented one."""
-        assert metric in journal.METRICS
-        self.counts[metric] += number
-
-    def note(self, kind: str, code: str, **_fields: Any) -> None:
-        """Remember the line."""
-        self.lines.append((kind, code))
-
-    warn = note
-
-    def fail(self, kind: str, error: BaseException) -> None:
-        """Remember the line."""
-        self.lines.append((kind, type(error).__name__))
-
-    def flush(self) -> None:
-        """Count."""
-        self.flushes += 1
-
-
 class Answer:
     """What the function returned.
 
@@ -174,7 +139,7 @@ class Site:
         kinesis: the stream; can fail.
         sqs: the overflow queue; can fail.
         secrets: Secrets Manager; can fail.
-        reports: what the ingest told.
+        telemetry: what the ingest reported.
         handler: the Lambda handler.
     """
 
@@ -190,20 +155,20 @@ class Site:
         self.sqs = Faults(self.queue, self.clock)
         self.secret = Secrets()
         self.secrets = Faults(self.secret, self.clock)
-        self.reports = Reports()
+        self.telemetry = CollectedTelemetry()
         entropy = Entropy()
-        overflow = Overflow(lambda: self.sqs, QUEUE_URL, self.reports)
+        overflow = Overflow(lambda: self.sqs, QUEUE_URL, self.telemetry)
         self.stream = Stream(
-            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, journal=self.reports
+            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.telemetry
         )
-        self.keyring = Keyring(self.secrets, "keys", self.clock, self.reports)
+        self.keyring = Keyring(self.secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
             IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets, **settings),
             self.keyring,
             self.stream,
             clock=self.clock,
             entropy=entropy,
-            journal=self.reports,
+            telemetry=self.telemetry,
         )
 
     def send(self, event: Mapping[str, Any]) -> Answer:

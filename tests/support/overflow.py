@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -16,10 +17,9 @@ from ingest.stream import Stream
 from shared.envelope import Envelope, TableRows
 from tests.support import delivery
 from tests.support.delivery import Delivery
-from tests.support.ingest import Reports
+from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
-from worker.search import Search
-from worker.unplaced import Unplaced
+from worker.wiring import Wiring
 
 STREAM = delivery.STREAM
 KEY = "shop/1"
@@ -27,7 +27,13 @@ KEY = "shop/1"
 
 def refusal(code: str, operation: str) -> ClientError:
     """Return what boto3 raises for an error code."""
-    return ClientError({"Error": {"Code": code, "Message": code}}, operation)
+    response: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    return ClientError(response, operation)
+
+
+def throttled(times: int = 30) -> list[Exception]:
+    """Return definite refusals of put_record, as a rule more than a put is repeated."""
+    return [refusal("ProvisionedThroughputExceededException", "PutRecord") for _ in range(times)]
 
 
 def timeout() -> ReadTimeoutError:
@@ -41,7 +47,7 @@ class WatchedKinesis:
     Attributes:
         calls: `(operation, UNIX seconds, arguments)` of each call.
         faults: by operation, what to do instead of the next calls; an exception is raised, a callable is called
-            with the arguments, None lets the call through.
+            with the arguments, a dictionary is the answer, None lets the call through.
         page: how many records GetRecords answers at most.
     """
 
@@ -60,10 +66,10 @@ class WatchedKinesis:
             fault = self.faults[operation].pop(0) if self.faults.get(operation) else None
             if isinstance(fault, Exception):
                 raise fault
-            if fault is not None:
-                return fault(**arguments)
             if operation == "get_records":
-                arguments.setdefault("Limit", self.page)
+                arguments |= {"Limit": self.page}
+            if fault is not None:
+                return fault(**arguments) if callable(fault) else fault
             return getattr(self._kinesis, operation)(**arguments)
 
         return call
@@ -81,7 +87,7 @@ def stream(clock: ManualClock, shards: int = 1) -> MemoryKinesis:
 
 
 def an_envelope(
-    request_id: str, *, account: str = "shop", attempt: int = 0, at: float = START, rows: int = 1
+    request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
 ) -> Envelope:
     """Return an envelope of one table, whose rows' ids are the request's and a number."""
     packed = [
@@ -89,7 +95,7 @@ def an_envelope(
         for number in range(rows)
     ]
     table = TableRows("pageviews", rows, b"".join(packed))
-    return Envelope(account, "k1", int(at * 1000), request_id, attempt, (table,))
+    return Envelope(account, "k1", int(at * 1000), request_id, claim, (table,))
 
 
 class Way:
@@ -101,7 +107,7 @@ class Way:
         kinesis: the client of ingest and drainer; can fail.
         sqs: the queue's client.
         queue_url: the overflow queue.
-        retention: seconds for which the stream keeps a record.
+        telemetry: what the last drainer reported.
     """
 
     def __init__(self, retention: float = 7 * 86_400, kinesis: Any = None, sqs: Any = None) -> None:
@@ -109,45 +115,44 @@ class Way:
         if kinesis is not None:
             kinesis.create_stream(StreamName=STREAM, ShardCount=3)
             self.delivery.kinesis.client = kinesis
+        self.delivery.kinesis.increase_stream_retention_period(
+            StreamName=STREAM, RetentionPeriodHours=round(retention / 3600)
+        )
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
         self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
         self.sqs: Any = sqs or MemorySQS(self.clock.now, visibility_seconds=360)
         self._batch_size = 1000 if sqs is None else 10
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
-        self.retention = retention
+        self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
-        self._stream = Stream(
+        self.stream = Stream(
             self.kinesis,
             STREAM,
-            Overflow(lambda: self.sqs, self.queue_url, Reports()),
+            Overflow(lambda: self.sqs, self.queue_url, CollectedTelemetry()),
             clock=self.clock,
             entropy=os.urandom,
-            journal=Reports(),
+            telemetry=CollectedTelemetry(),
         )
 
-    def collect(self, *request_ids: str, key: str = KEY, rows: int = 1) -> bool:
+    def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
         """Put one envelope each, as the ingest does; return whether all are durable."""
         return all(
-            all(self._stream.put([an_envelope(name, at=self.clock.now(), rows=rows)], key))
+            all(self.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
             for name in request_ids
         )
 
     def drainer(self) -> Drain:
         """Return the drainer of a fresh sandbox."""
-        parts = self.delivery
-        return Drain(
-            kinesis=self.kinesis,
-            stream_name=STREAM,
-            search=Search(self.kinesis, STREAM, self.clock),
+        wiring = self.delivery.wiring
+        self.telemetry = CollectedTelemetry()
+        effects = replace(
+            wiring.effects,
+            kinesis=self.kinesis,  # type: ignore[arg-type]  # a double
             sqs=self.sqs,
-            queue_url=self.queue_url,
-            unplaced=Unplaced(parts.ledger, parts.aside, self.clock),
-            clock=self.clock,
-            chance=lambda: 0.5,
-            retention_seconds=self.retention,
-            journal=parts.journal,
+            telemetry=self.telemetry,
         )
+        return Wiring(replace(wiring.settings, overflow_queue_url=self.queue_url), effects).drain
 
     def drain(self, remaining_ms: float = 60_000) -> int:
         """Hand the drainer what the queue shows; return how many messages were deleted."""
@@ -162,20 +167,35 @@ class Way:
 
         self._source(invoke).poll()
 
+    def kill_draining(self) -> None:
+        """Let the drainer work until something kills it."""
+        killed = False
+
+        def invoke(event: dict[str, Any]) -> None:
+            nonlocal killed
+            try:
+                self.drainer().run(event, 60_000)
+            except delivery.KilledError:
+                killed = True
+            raise InterruptedError
+
+        self._source(invoke).poll()
+        assert killed
+
     def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
         return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)
 
-    def deliver(self) -> None:
-        """Hand the worker everything on the stream, from the beginning, shard by shard."""
-        kinesis = self.delivery.kinesis
-        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
-            name = shard["ShardId"]
-            iterator = kinesis.get_shard_iterator(
-                StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
-            )["ShardIterator"]
-            records = kinesis.get_records(ShardIterator=iterator)["Records"]
-            if records:
+    def handled(self) -> dict[str, int]:
+        """Return what became of messages, as the last invocation's log line counts them."""
+        [fields] = self.telemetry.said("drained")
+        known = {"messages", "left", "oldest_seconds", "shards", "reads", "records"}
+        return {name: count for name, count in fields.items() if name not in known}
+
+    def deliver(self, *shards: str) -> None:
+        """Hand the worker everything on the stream, or on some shards, from the beginning, shard by shard."""
+        for name in shards or self._shards():
+            if records := self._records(name):
                 event = {"Records": [delivery.member(record, name) for record in records]}
                 assert self.delivery.worker.run(event, 60_000) == {"batchItemFailures": []}
 
@@ -187,7 +207,7 @@ class Way:
 
     def ids(self) -> list[str]:
         """Return the ids of the rows in Treasure Data, sorted."""
-        return sorted(row["event_id"] for row in self.delivery.td.rows("shop_db", "pageviews"))
+        return sorted(self.delivery.ids("shop_db", "pageviews"))
 
     def waiting(self) -> int:
         """Return how many messages the queue holds."""
@@ -195,14 +215,19 @@ class Way:
 
     def records(self) -> int:
         """Return how many records were put, by the ingest or by the drainer, and taken."""
+        return sum(len(self._records(shard)) for shard in self._shards())
+
+    def _shards(self) -> list[str]:
+        shards = self.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]
+        return [shard["ShardId"] for shard in shards]
+
+    def _records(self, shard: str) -> list[dict[str, Any]]:
         kinesis = self.delivery.kinesis
-        count = 0
-        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]:
-            iterator = kinesis.get_shard_iterator(
-                StreamName=STREAM, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-            )["ShardIterator"]
-            count += len(kinesis.get_records(ShardIterator=iterator)["Records"])
-        return count
+        iterator = kinesis.get_shard_iterator(
+            StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records: list[dict[str, Any]] = kinesis.get_records(ShardIterator=iterator)["Records"]
+        return records
 
     # What can become of a put
 

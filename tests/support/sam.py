@@ -12,8 +12,10 @@ from unittest.mock import patch
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
+from local import functions
+
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = ("IngestFunction", "WorkerFunction", "RedriveFunction", "DrainFunction", "AdminFunction")
+FUNCTIONS = tuple(functions.FUNCTIONS)
 
 
 class _NoManagedPolicies:

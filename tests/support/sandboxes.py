@@ -57,7 +57,7 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def aws(aws_endpoint: str, redis_url: str) -> Resources:
     """That AWS, with what the template makes and nothing else in it."""
     requests.post(f"{aws_endpoint}/moto-api/reset", timeout=30).raise_for_status()
-    return resources.make(
+    return resources.create(
         aws_endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
     )
 
@@ -85,11 +85,11 @@ def start(
         ) -> LambdaRuntime:
             folder = tmp_path / f"sandbox-{next(numbers)}"
             folder.mkdir()
-            variables = functions.variables(function, aws, server.url, {})
+            variables = functions.variables(function, aws, functions.treasure_data_at(server.url))
             runtime = LambdaRuntime(
                 artifacts / function.name,
                 function.handler,
-                environment={**variables, **functions.sandbox(function, endpoint or aws.endpoint)},
+                environment={**variables, **functions.lambda_variables(function, endpoint or aws.endpoint)},
                 libraries=runtime_libraries,
                 folder=folder,
                 timeout=timeout,

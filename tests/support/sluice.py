@@ -17,7 +17,7 @@ from local.stack import Stack
 from local.up import DESCRIPTION
 from ops.cli import main
 from shared import write_key
-from worker.register import apply
+from worker.account_store import apply
 
 _PATIENCE_SECONDS = 30.0
 

@@ -9,17 +9,16 @@ from typing import Any
 import click
 import pytest
 
-import ingest.journal
-import worker.journal
 from ops import cli
+from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, resources, template
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
 # What our metrics are told apart by: which functions count, and what.
 COUNTS = {
-    "ingest": ingest.journal.METRICS,
-    **dict.fromkeys(("worker", "redrive", "drain"), worker.journal.METRICS),
+    "ingest": INGEST_METRICS,
+    **dict.fromkeys(("worker", "redrive", "drain"), DELIVERY_METRICS),
 }
 OF_AWS = {
     "AWS/Lambda": {"Errors", "Throttles", "IteratorAge", "Invocations", "Duration"},

@@ -1,11 +1,13 @@
 """How the stream and the overflow queue reach their functions."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 
 from tests.support.sam import properties, resources, template, transformed
+from worker.ledger import WORKLIST
 
 
 def test_the_mapping_of_the_stream_never_gives_up() -> None:
@@ -119,6 +121,24 @@ def test_nothing_has_a_name_of_its_own() -> None:
         if resource["Type"] != "AWS::Lambda::Permission"
     }
     assert [] == sorted(logical_id for logical_id, found in named.items() if found)
+
+
+def test_what_was_left_in_the_bucket_is_swept_once_a_day() -> None:
+    """The redrive's function is told to sweep."""
+    sweep = properties("RedriveFunctionSweep")
+    (target,) = sweep["Targets"]
+
+    assert "rate(1 day)" == sweep["ScheduleExpression"]
+    assert {"sweep": True} == json.loads(target["Input"])
+
+
+def test_the_ledger_has_an_index_of_spans_with_work() -> None:
+    """The worklist has keys alone, and is found under the name that the worker knows."""
+    (index,) = properties("Ledger")["GlobalSecondaryIndexes"]
+
+    assert WORKLIST == index["IndexName"]
+    assert [{"AttributeName": "wk", "KeyType": "HASH"}] == index["KeySchema"]
+    assert {"ProjectionType": "KEYS_ONLY"} == index["Projection"]
 
 
 def test_the_ledger_has_the_keys_of_its_items() -> None:

@@ -15,7 +15,7 @@ def _section(title: str) -> str:
 
 def test_the_first_row_is_ten_steps_away_or_fewer() -> None:
     """The steps are numbered, and each has something to copy."""
-    steps = re.split(r"^\d+\. ", _section("To the first row"), flags=re.MULTILINE)[1:]
+    steps = re.split(r"^\d+\. ", _section("First deployment"), flags=re.MULTILINE)[1:]
 
     assert 1 <= len(steps) <= 10
     assert [] == [step for step in steps if "```sh" not in step]
@@ -28,7 +28,7 @@ def test_everything_that_prod_keeps_is_named_where_it_is_removed() -> None:
     named = {str(output["Value"]): name for name, output in _PROD.outputs().items()}
     values = {str({"Ref": name}): name for name in kept}
     values |= {str({"Fn::GetAtt": [name, "Id"]}): name for name in kept}
-    removed = _section("Removing everything")
+    removed = _section("Removing a stack")
 
     found = {values[value]: output for value, output in named.items() if value in values}
     assert kept == found.keys()

@@ -1,63 +1,59 @@
-"""The local stack stands on the same things as a deployed one."""
+"""The local stack reads from the template what AWS would."""
 
 from typing import Any
 
 import pytest
 
-from local import functions, resources
+from local.functions import FUNCTIONS, event_source, treasure_data_at, variables
 from local.resources import Resources
-from tests.support.sam import FUNCTIONS, properties, template
+from tests.support import sam
 
-MADE = Resources(endpoint="http://127.0.0.1:1", queue_url="http://127.0.0.1:1/queue")
-# What is elsewhere, and so different, on another machine.
-PLACES = {"STAGE", "TD_IMPORT_ENDPOINT", "TD_API_ENDPOINT"}
+RESOURCES = Resources(endpoint="http://127.0.0.1:1", queue_url="http://127.0.0.1:1/queue")
 
 
-def _default(value: Any) -> Any:
-    """Return a variable's value where it is a literal or a parameter's default, else None."""
-    match value:
-        case {"Ref": name} if name in template()["Parameters"]:
-            return str(template()["Parameters"][name]["Default"])
-        case str():
-            return value
-    return None
+def _deployed(name: str) -> dict[str, Any]:
+    properties: dict[str, Any] = sam.properties(name)
+    return properties
 
 
-def test_the_local_stack_runs_the_functions_of_the_template() -> None:
-    """None is missing, none is added."""
-    assert set(FUNCTIONS) == functions.FUNCTIONS.keys()
+def test_every_function_is_found() -> None:
+    """The local stack runs the functions that the SAM transform makes."""
+    assert sam.resources("AWS::Lambda::Function").keys() == FUNCTIONS.keys()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_runs_locally_within_its_limits(name: str) -> None:
-    """Handler, time-out and memory are the template's."""
-    function, deployed = functions.FUNCTIONS[name], properties(name)
+def test_a_function_has_the_limits_and_variables_of_a_deployed_one(name: str) -> None:
+    """Handler, limits and names of variables are those that the SAM transform gives the function."""
+    function, deployed = FUNCTIONS[name], _deployed(name)
 
-    assert (deployed["Handler"], deployed["Timeout"], deployed["MemorySize"]) == (
-        function.handler,
-        function.timeout,
-        function.memory,
-    )
+    assert deployed["Handler"] == function.handler
+    assert deployed["Timeout"] == function.timeout
+    assert deployed["MemorySize"] == function.memory
+    assert deployed["Environment"]["Variables"].keys() == variables(function, RESOURCES, {}).keys()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_set_locally_as_when_deployed(name: str) -> None:
-    """It has the template's variables, with the values that its parameters have by default."""
-    variables = functions.variables(functions.FUNCTIONS[name], MADE, "http://127.0.0.1:1", {})
-    deployed = properties(name)["Environment"]["Variables"]
-    fixed = {key: _default(value) for key, value in deployed.items() if key not in PLACES}
+def test_variables_refer_to_the_local_resources(name: str) -> None:
+    """A variable that names a resource or a parameter has that resource's name or that parameter's value."""
+    deployed = _deployed(name)["Environment"]["Variables"]
+    found = variables(FUNCTIONS[name], RESOURCES, {"Stage": "here", **treasure_data_at("http://td")})
+    by_reference = {str(value): found[key] for key, value in deployed.items()}
 
-    assert deployed.keys() == variables.keys()
-    assert {} == {
-        key: (value, variables[key])
-        for key, value in fixed.items()
-        if value is not None and value != variables[key]
-    }
+    assert "here" == by_reference["{'Ref': 'Stage'}"]
+    assert RESOURCES.stream == by_reference["{'Ref': 'Stream'}"]
+    assert RESOURCES.queue_url == by_reference["{'Ref': 'OverflowQueue'}"]
+    if name == "IngestFunction":
+        assert RESOURCES.write_key_secret == by_reference["{'Fn::GetAtt': ['WriteKeySecret', 'Id']}"]
+    else:
+        assert RESOURCES.ledger_table == by_reference["{'Ref': 'Ledger'}"]
+        assert "http://td" == by_reference["{'Ref': 'TdApiEndpoint'}"]
+        assert {RESOURCES.redis_url_secret, RESOURCES.td_api_key_secret} <= set(found.values())
 
 
-def test_queue_and_ledger_are_the_same_locally() -> None:
-    """The queue's times and the table's keys are the template's."""
-    queue, ledger = properties("OverflowQueue"), properties("Ledger")
+def test_the_worker_reads_batches_as_large_as_when_deployed() -> None:
+    """The event source has the size of batches and the kind of answer that the template sets."""
+    source = event_source(FUNCTIONS["WorkerFunction"], "Stream", RESOURCES)
 
-    assert {name: str(queue[name]) for name in resources.QUEUE} == resources.QUEUE
-    assert {name: ledger[name] for name in resources.LEDGER} == resources.LEDGER
+    assert RESOURCES.stream_arn == source["Stream"]
+    assert str(sam.template()["Parameters"]["BatchSize"]["Default"]) == source["BatchSize"]
+    assert ["ReportBatchItemFailures"] == source["FunctionResponseTypes"]

@@ -194,19 +194,19 @@ def test_another_redis_is_named_by_a_secret(network: str) -> None:
     [
         (
             {"RedisUrlSecretArn": "arn:aws:secretsmanager:x:1:secret:y"},
-            "A managed network has a Redis of its own",
+            "RedisUrlSecretArn requires Network existing or external.",
         ),
-        ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing needs SubnetIds."),
-        ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing needs SecurityGroupIds."),
-        ({"DomainName": "events.example.com"}, "DomainName needs HostedZoneId"),
-        ({"SdkDomainName": "static.example.com"}, "SdkDomainName needs SdkCertificateArn."),
+        ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing requires SubnetIds."),
+        ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing requires SecurityGroupIds."),
+        ({"DomainName": "events.example.com"}, "DomainName requires HostedZoneId"),
+        ({"SdkDomainName": "static.example.com"}, "SdkDomainName requires SdkCertificateArn."),
         (
             {"SdkDomainName": "static.example.com", "SdkCertificateArn": "arn", "SdkHosting": "off"},
-            "SdkDomainName needs SdkHosting on.",
+            "SdkDomainName requires SdkHosting on.",
         ),
         (
             {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
-            "Alarms go to AlarmEmail or to AlarmTopicArn",
+            "Set AlarmEmail or AlarmTopicArn, not both.",
         ),
     ],
 )

@@ -8,10 +8,10 @@ import redis
 from local import valkey
 from shared.accounts import Account
 from shared.clock import SystemClock
-from tests.support.delivery import CollectedJournal
+from shared.telemetry import NullTelemetry
 from tests.support.sam import properties
-from worker import register
-from worker.accounts import Directory
+from worker import account_store
+from worker.account_cache import AccountCache
 from worker.redis_client import connect
 
 PASSWORD = "0123456789abcdef"
@@ -37,14 +37,14 @@ def test_the_user_may_do_what_functions_do(url: str) -> None:
     """Accounts are applied, changed, listed and looked up."""
     client = connect(url)
     with client:
-        register.apply(client, {"shop": Account("shop"), "news": Account("media")}, 0.0)
-        register.apply(client, {"shop": Account("shop")}, 0.0)
-        register.change(client, "shop", Account("store"))
+        account_store.apply(client, {"shop": Account("shop"), "news": Account("media")}, 0.0)
+        account_store.apply(client, {"shop": Account("shop")}, 0.0)
+        account_store.change(client, "shop", Account("store"))
 
-        assert {"shop": Account("store")} == register.applied(client)
-        assert "1970-01-01T00:00:00+00:00" == register.applied_at(client)
-        directory = Directory(lambda: client, SystemClock(), CollectedJournal())
-        assert {"shop": Account("store"), "news": "unknown_account"} == directory.resolve(["shop", "news"])
+        assert {"shop": Account("store")} == account_store.applied(client)
+        assert "1970-01-01T00:00:00+00:00" == account_store.applied_at(client)
+        cache = AccountCache(lambda: client, SystemClock(), NullTelemetry())
+        assert {"shop": Account("store"), "news": "unknown_account"} == cache.resolve(["shop", "news"])
         assert client.ping()
 
 

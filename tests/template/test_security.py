@@ -11,6 +11,7 @@ from tests.support.sam import FUNCTIONS, properties, resources, template, transf
 
 LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
 LEDGER = {"dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"}
+CLAIMS = {"dynamodb:BatchGetItem", "dynamodb:PartiQLInsert"}
 DELIVERY_SECRETS = ("RedisUrlSecret", "TdApiKeySecret")
 
 ALLOWED: dict[str, dict[str, set[str]]] = {
@@ -28,7 +29,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:GetShardIterator",
             "kinesis:ListShards",
         },
-        "Ledger": LEDGER,
+        "Ledger": LEDGER | CLAIMS,
         "AsideBucket/*": {"s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
@@ -36,6 +37,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
     },
     "RedriveRole": {
         "Ledger": LEDGER | {"dynamodb:GetItem"},
+        "Ledger/index/worklist": {"dynamodb:Query"},
         "AsideBucket/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
@@ -54,7 +56,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:ListShards",
             "kinesis:PutRecord",
         },
-        "Ledger": {"dynamodb:PutItem"},
+        "Ledger": CLAIMS | {"dynamodb:PutItem"},
         "AsideBucket/*": {"s3:PutObject"},
         "DrainLogs": LOG,
     },
@@ -232,7 +234,10 @@ def test_endpoints_of_the_network_lead_to_what_is_ours() -> None:
         for name, endpoint in resources("AWS::EC2::VPCEndpoint").items()
         for statement in endpoint["Properties"]["PolicyDocument"]["Statement"]
     }
-    assert {"BucketEndpoint": ["AsideBucket", "AsideBucket/*"], "LedgerEndpoint": ["Ledger"]} == reached
+    assert {
+        "BucketEndpoint": ["AsideBucket", "AsideBucket/*"],
+        "LedgerEndpoint": ["Ledger", "Ledger/index/*"],
+    } == reached
 
 
 @pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
@@ -258,6 +263,7 @@ def test_only_our_own_api_and_schedule_invoke_functions() -> None:
     assert {
         "ApiPermission": ("apigateway.amazonaws.com", True),
         "RedriveFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")
 

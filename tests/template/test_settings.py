@@ -1,7 +1,9 @@
 """The template sets what the functions read, and asks for no more than that."""
 
+import ast
 import re
 import tomllib
+from collections import Counter
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 from shared.settings import IngestSettings, WorkerSettings
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
-# Read by Powertools, and by nothing of ours.
+# Read by Powertools, but for the stage.
 COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
 # How the worker cuts and spreads its uploads: set in code, changed together with it.
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
+CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "shared", "tests/support", "worker")
 READS = {
     "IngestFunction": IngestSettings,
     "WorkerFunction": WorkerSettings,
@@ -47,6 +50,21 @@ def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
         text = ",".join(default) if isinstance(default, tuple) else str(default)
         assert {"Ref": parameter} == _variables(function)[name]
         assert text == str(template()["Parameters"][parameter]["Default"])
+
+
+def test_variables_are_named_in_one_place() -> None:
+    """No code has a list of variables of its own: shared/settings.py and the template name them."""
+    variables = {name for function in FUNCTIONS for name in _variables(function)}
+    sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = Counter(
+        node.value
+        for source in sources
+        if source != ROOT / "shared/settings.py"
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Constant) and node.value in variables
+    )
+
+    assert [] == [name for name, times in named.items() if times > 1]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

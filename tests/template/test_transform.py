@@ -7,7 +7,7 @@ from tests.support.sam import run, template, transformed
 
 
 def test_the_transform_makes_the_event_sources_and_nothing_unexpected() -> None:
-    """It adds mappings, schedule, and what a canary needs; every other resource stands in the template."""
+    """It adds mappings, schedules, and what a canary needs; every other resource stands in the template."""
     added = transformed()["Resources"].keys() - template()["Resources"].keys()
     (version,) = (name for name in added if name.startswith("IngestFunctionVersion"))
 
@@ -17,6 +17,8 @@ def test_the_transform_makes_the_event_sources_and_nothing_unexpected() -> None:
         "RedriveFunctionEventInvokeConfig",
         "RedriveFunctionSchedule",
         "RedriveFunctionSchedulePermission",
+        "RedriveFunctionSweep",
+        "RedriveFunctionSweepPermission",
         "IngestFunctionAliaslive",
         "IngestFunctionDeploymentGroup",
         "ServerlessDeploymentApplication",

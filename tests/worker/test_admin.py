@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from worker.marked import MEASURE_TABLE
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
 from worker.admin import Admin
 from worker.deadline import Deadline
-from worker.marked import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
 

@@ -8,19 +8,24 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from tests.support.delivery import BUCKET
-from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, timeout
-from worker import aside, drain
-from worker.drain import LATEST_LANDING_SECONDS, Drain
-from worker.ledger import LedgerUnavailableError
-from worker.span import Kind
+from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from tests.support.delivery import BUCKET, kill, lose_answer, once
+from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
+from worker import set_aside
+from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
+from worker.overflow_quarantine import OverflowQuarantine
 
-THROTTLED = "ProvisionedThroughputExceededException"
 DAY = 86_400.0
+HELD = 3.5 * DAY
+"""For how long a message is put on the stream, with a retention of seven days."""
+OLD = HELD + CLOCKS_DIFFER_SECONDS
+"""The age from which on it is set aside."""
+ONE = {"r-0": 1}
 
 
 @pytest.fixture
@@ -29,18 +34,157 @@ def way() -> Way:
     return Way()
 
 
-def throttled(times: int) -> list[Exception]:
-    """Return refusals of put_record."""
-    return [refusal(THROTTLED, "PutRecord") for _ in range(times)]
+def doubt(way: Way, *names: str, **options: Any) -> None:
+    """Send envelopes whose puts are in doubt and have not landed."""
+    way.kinesis.faults["put_record"] = [timeout() for _ in names]
+    assert way.collect(*names, **options)
 
 
-def verdicts(way: Way) -> dict[str, int]:
-    """Return what the last invocation's log line counts."""
-    [*_, (message, fields)] = [note for note in way.delivery.journal.notes if note[0] == "drained"]
-    assert message == "drained"
-    return {
-        name: count for name, count in fields.items() if name in {verdict.value for verdict in drain.Verdict}
-    }
+def refuse(way: Way, *names: str, **options: Any) -> None:
+    """Send envelopes of which the stream definitely refuses every put."""
+    way.kinesis.faults["put_record"] = throttled(100)
+    assert way.collect(*names, **options)
+    way.kinesis.faults["put_record"] = []
+
+
+# What is put at once
+
+
+def test_a_put_that_was_definitely_refused_is_put_at_once(way: Way) -> None:
+    """Without waiting, and without a search: no copy of it can be there."""
+    refuse(way, "r")
+
+    assert (1, {"put": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_doubtful_put_of_a_claim_is_put_at_once(lands: bool, way: Way) -> None:
+    """Whether the first put has landed or not: only one copy counts."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
+    assert way.collect("r", claim=1)
+
+    assert (1, {"put": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
+    assert (2 if lands else 1) == way.records()
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+def test_a_search_that_cannot_be_made_keeps_nothing_else_from_the_stream(way: Way) -> None:
+    """What needs no search is put all the same."""
+    doubt(way, "doubtful")
+    refuse(way, "refused")
+    way.wait(130)
+    way.kinesis.faults["list_shards"] = [timeout()]
+
+    assert (1, {"put": 1, "undecided": 1}) == (way.drain(), way.handled())
+
+
+def test_what_the_ingest_calls_refused_and_what_it_doubts_are_two_things(way: Way) -> None:
+    """A queue that delivers one envelope under both flags has it searched for."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard]
+    way.collect("r")
+    [message] = way.sqs.messages(way.queue_url)
+    event = _event(message)
+    again = _event(message)["Records"][0] | {"messageId": "again"}
+    again["messageAttributes"] = again["messageAttributes"] | {"refused": {"stringValue": "true"}}
+    event["Records"].append(again)
+    way.wait(130)
+
+    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert (1, {"found": 2}) == (way.records(), way.handled())
+
+
+def test_a_put_counts_only_with_a_sequence_number(way: Way) -> None:
+    """Any other answer leaves the message where it is."""
+    refuse(way, "r")
+    way.kinesis.faults["put_record"] = [{}, {"SequenceNumber": ""}, {"SequenceNumber": "<html>"}]
+
+    for _ in range(3):
+        assert (0, {"doubtful": 1}) == (way.drain(), way.handled())
+        way.wait(121)
+    assert 1 == way.drain()
+
+
+def test_a_throttled_put_is_repeated(way: Way) -> None:
+    """What Kinesis has definitely refused is put again within the time."""
+    refuse(way, "r")
+    way.kinesis.faults["put_record"] = throttled(3)
+
+    assert (1, 1) == (way.drain(), way.records())
+
+
+def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
+    """After a few refusals the rest of that partition key waits for the next invocation."""
+    refuse(way, "a", "b", "c")
+    way.kinesis.faults["put_record"] = throttled(5)
+
+    assert (0, 3, {"refused": 3}) == (way.drain(), way.waiting(), way.handled())
+    assert {120.0} == {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)}
+    way.wait(121)
+    assert (3, 3) == (way.drain(), way.records())
+
+
+def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None:
+    """A doubtful put of the drainer is repeated until one is acknowledged; the claim lets one record count."""
+    refuse(way, "r")
+    way.kinesis.faults["put_record"] = [way.landing_unheard, way.landing_unheard]
+    for _ in range(3):
+        way.drain()
+        way.wait(400)
+
+    assert (0, 3) == (way.waiting(), way.records())
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+def test_a_second_record_in_another_shard_makes_no_second_row(way: Way) -> None:
+    """A reshard between two puts of the drainer leaves them in parent and child, and still one counts."""
+    refuse(way, "r")
+    way.kinesis.faults["put_record"] = [way.landing_unheard]
+    way.drain()
+    way.split()
+    way.wait(400)
+
+    assert (1, 2) == (way.drain(), way.records())
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+def test_two_drainers_at_once_make_one_row(way: Way) -> None:
+    """Both put: the worker takes the rows of the record that claims the envelope first."""
+    refuse(way, "r")
+    [message] = way.sqs.messages(way.queue_url)
+    second = way.drainer()
+
+    def both(**record: Any) -> Any:
+        assert {"batchItemFailures": []} == second.run(_event(message), 60_000)
+        return way.delivery.kinesis.put_record(**record)
+
+    way.kinesis.faults["put_record"] = [both]
+    assert (1, 2) == (way.drain(), way.records())
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+def test_puts_keep_the_order_in_which_messages_came(way: Way) -> None:
+    """A visitor's envelopes stand on the stream in their order, as far as the queue has kept it."""
+    for number in range(5):
+        doubt(way, f"r{number}")
+        way.wait(1)
+    way.wait(130)
+    event: dict[str, Any] = {"Records": []}
+    for message in reversed(way.sqs.messages(way.queue_url)):
+        event["Records"] += _event(message)["Records"]
+
+    way.drainer().run(event, 60_000)
+    way.deliver()
+
+    assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
+
+
+# What is searched for
 
 
 def test_a_put_that_landed_though_its_answer_was_lost_becomes_one_row(way: Way) -> None:
@@ -48,20 +192,23 @@ def test_a_put_that_landed_though_its_answer_was_lost_becomes_one_row(way: Way) 
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     assert way.collect("r")
     way.wait(LATEST_LANDING_SECONDS)
-    assert (way.drain(), way.records(), verdicts(way)) == (1, 1, {"found": 1})
+
+    assert (1, 1, {"found": 1}) == (way.drain(), way.records(), way.handled())
     way.deliver()
-    assert way.ids() == ["r-0"]
+    assert ONE == Counter(way.ids())
 
 
-def test_a_put_that_was_refused_becomes_one_row(way: Way) -> None:
+@pytest.mark.parametrize("fault", [timeout(), refusal("AccessDeniedException", "PutRecord")])
+def test_a_doubtful_put_that_is_not_there_becomes_one_row(fault: Exception, way: Way) -> None:
     """What the search does not find is put."""
-    way.kinesis.faults["put_record"] = [refusal("AccessDeniedException", "PutRecord")]
+    way.kinesis.faults["put_record"] = [fault]
     assert way.collect("r")
-    assert way.records() == 0
+    assert 0 == way.records()
     way.wait(LATEST_LANDING_SECONDS)
-    assert (way.drain(), way.waiting(), verdicts(way)) == (1, 0, {"put": 1})
+
+    assert (1, 0, {"put": 1}) == (way.drain(), way.waiting(), way.handled())
     way.deliver()
-    assert way.ids() == ["r-0"]
+    assert ONE == Counter(way.ids())
 
 
 @pytest.mark.parametrize("late", [1, 60, 119])
@@ -73,73 +220,31 @@ def test_a_put_that_lands_late_becomes_one_row(late: float, way: Way) -> None:
         way.drain()
         way.wait(10)
     way.deliver()
-    assert (way.ids(), way.records(), way.waiting()) == (["r-0"], 1, 0)
+
+    assert (["r-0"], 1, 0) == (way.ids(), way.records(), way.waiting())
 
 
 def test_a_young_message_comes_back_when_it_is_old_enough(way: Way) -> None:
     """The queue shows it again as soon as its put can no longer land, long before its own time-out."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     way.wait(30)
-    assert (way.drain(), way.kinesis.called("get_records"), verdicts(way)) == (0, [], {"young": 1})
+
+    assert (0, [], {"young": 1}) == (way.drain(), way.kinesis.called("get_records"), way.handled())
     [message] = way.sqs.messages(way.queue_url)
-    assert message.visible_at == way.clock.now() + 91
-
-
-def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None:
-    """A doubtful put of the drainer is repeated until one is acknowledged; the claim lets one record count."""
-    _busy(way)
-    way.kinesis.faults["put_record"] = [way.landing_unheard, way.landing_unheard]
-    for _ in range(3):
-        way.drain()
-        way.wait(400)
-    assert (way.waiting(), way.records()) == (0, 4)
-    way.deliver()
-    assert way.ids() == ["other-0", "r-0"]
+    assert way.clock.now() + 91 == message.visible_at
 
 
 def test_a_drainer_killed_after_its_put_makes_no_second_row(way: Way) -> None:
     """What a killed drainer has put is found, or put again to no effect."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     way.wait(130)
     way.crash_draining()
     way.deliver()
     way.wait(361)
-    assert (way.drain(), way.waiting()) == (1, 0)
+
+    assert (1, 0) == (way.drain(), way.waiting())
     way.deliver()
-    assert way.ids() == ["r-0"]
-
-
-def test_two_drainers_at_once_make_one_row(way: Way) -> None:
-    """Both find nothing and both put: the worker takes the rows of the record that claims the envelope first."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
-    way.wait(130)
-    body = way.sqs.messages(way.queue_url)[0]
-    second = way.drainer()
-
-    def both(**record: Any) -> Any:
-        answer = second.run(_event(body), 60_000)
-        assert answer == {"batchItemFailures": []}
-        return way.delivery.kinesis.put_record(**record)
-
-    way.kinesis.faults["put_record"] = [both]
-    assert (way.drain(), way.records()) == (1, 2)
-    way.deliver()
-    assert way.ids() == ["r-0"]
-
-
-def test_a_second_record_in_another_shard_makes_no_second_row(way: Way) -> None:
-    """A reshard between two puts of the drainer leaves them in parent and child, and still one counts."""
-    _busy(way)
-    way.kinesis.faults["put_record"] = [way.landing_unheard]
-    way.drain()
-    way.split()
-    way.wait(400)
-    assert (way.drain(), way.records()) == (1, 3)
-    way.deliver()
-    assert way.ids() == ["other-0", "r-0"]
+    assert ONE == Counter(way.ids())
 
 
 def test_a_put_found_in_a_parent_shard_is_not_repeated(way: Way) -> None:
@@ -148,99 +253,115 @@ def test_a_put_found_in_a_parent_shard_is_not_repeated(way: Way) -> None:
     way.collect("r")
     way.split()
     way.wait(130)
-    assert (way.drain(), way.records(), verdicts(way)) == (1, 1, {"found": 1})
+
+    assert (1, 1, {"found": 1}) == (way.drain(), way.records(), way.handled())
 
 
 def test_a_message_delivered_twice_at_once_is_put_once(way: Way) -> None:
     """Deliveries of one envelope share one search and one put."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     way.wait(130)
     [message] = way.sqs.messages(way.queue_url)
     event = _event(message)
     event["Records"] += _event(message)["Records"]
-    assert way.drainer().run(event, 60_000) == {"batchItemFailures": []}
-    assert way.records() == 1
+
+    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert 1 == way.records()
 
 
 def test_one_search_serves_all_messages(way: Way) -> None:
-    """Two hundred messages cost as many reads as one."""
-    way.kinesis.faults["put_record"] = [timeout()] * 200
-    way.collect(*(f"r{number}" for number in range(200)))
+    """Two hundred messages cost as many reads as one: two, because the tip is looked at twice."""
+    doubt(way, *(f"r{number}" for number in range(200)))
     way.wait(130)
-    assert (way.drain(), len(way.kinesis.called("get_records"))) == (200, 1)
+
+    assert (200, 2) == (way.drain(), len(way.kinesis.called("get_records")))
 
 
-def test_puts_keep_the_order_in_which_messages_came(way: Way) -> None:
-    """A visitor's envelopes stand on the stream in their order, as far as the queue has kept it."""
-    way.kinesis.faults["put_record"] = [timeout()] * 5
-    for number in range(5):
-        way.collect(f"r{number}")
-        way.wait(1)
+def test_a_search_that_is_cut_short_goes_on_where_it_ended(way: Way) -> None:
+    """However little an invocation can read: in the end everything is decided, and nothing is read twice."""
+    way.kinesis.page = 1
+    doubt(way, "gone")
+    for number in range(100):
+        way.collect(f"other{number}")
+        way.wait(0.5)
+    way.wait(100)
+    while not way.drain(remaining_ms=8_000):
+        way.wait(121)
+
+    assert (0, {"put": 1}) == (way.waiting(), way.handled())
+    assert 101 <= len(way.kinesis.called("get_records")) <= 103
+
+
+def test_a_search_whose_progress_cannot_be_noted_begins_again(way: Way) -> None:
+    """The ledger's absence costs reads and no message."""
+    way.kinesis.page = 10
+    doubt(way, "gone")
+    way.collect(*(f"other{number}" for number in range(100)))
     way.wait(130)
-    event: dict[str, Any] = {"Records": []}
-    for message in reversed(way.sqs.messages(way.queue_url)):
-        event["Records"] += _event(message)["Records"]
-    way.drainer().run(event, 60_000)
-    way.deliver()
-    ids = [row["event_id"] for row in way.delivery.td.rows("shop_db", "pageviews")]
-    assert ids == [f"r{number}-0" for number in range(5)]
+    for call in ("batch_get_item", "put_item"):
+        way.delivery.dynamodb.before[call] = once(lose_answer)
 
-
-def test_a_throttled_put_is_repeated(way: Way) -> None:
-    """What Kinesis surely refused is put again within the time."""
-    way.kinesis.faults["put_record"] = [timeout(), *throttled(3)]
-    way.collect("r")
-    way.wait(130)
-    assert (way.drain(), way.records()) == (1, 1)
-
-
-def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
-    """After a few refusals the rest of that partition key waits for the next invocation."""
-    way.kinesis.faults["put_record"] = [timeout()] * 3
-    way.collect("a", "b", "c")
-    way.wait(130)
-    way.kinesis.faults["put_record"] = throttled(5)
-    assert (way.drain(), way.waiting(), verdicts(way)) == (0, 3, {"refused": 3})
-    assert {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)} == {120}
+    assert 0 == way.drain(remaining_ms=2_000)
     way.wait(121)
-    assert (way.drain(), way.records()) == (3, 3)
+    assert 1 == way.drain()
+    way.deliver()
+    assert 1 == Counter(way.ids())["gone-0"]
+
+
+def test_one_messages_window_does_not_delay_another(way: Way) -> None:
+    """Of two messages on one shard, the one whose window ends before the time is up is put, the other one waits."""
+    way.kinesis.page = 1
+    doubt(way, "first")
+    for number in range(1000):
+        way.wait(1)
+        if number == 300:
+            doubt(way, "last")
+        way.collect(f"other{number}")
+    way.wait(130)
+
+    assert 1 == way.drain(remaining_ms=260_000)
+    assert {"put": 1, "undecided": 1} == way.handled()
+    assert {"first"} == {
+        _name(call["Data"]) for call in way.kinesis.called("put_record") if _name(call["Data"]) == "first"
+    }
 
 
 def test_an_invocation_short_of_time_leaves_messages_on_the_queue(way: Way) -> None:
     """A search that cannot finish decides nothing, and what is undecided is not put."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     way.wait(130)
-    way.kinesis.faults["get_records"] = [refusal(THROTTLED, "GetRecords")] * 100
+    way.kinesis.faults["get_records"] = [
+        refusal("ProvisionedThroughputExceededException", "GetRecords") for _ in range(100)
+    ]
     before = way.clock.now()
-    assert (way.drain(remaining_ms=20_000), way.waiting(), verdicts(way)) == (0, 1, {"undecided": 1})
+
+    assert (0, 1, {"undecided": 1}) == (way.drain(remaining_ms=20_000), way.waiting(), way.handled())
     assert way.clock.now() - before < 20
-    assert len(way.kinesis.called("put_record")) == 1
+    assert 1 == len(way.kinesis.called("put_record"))
 
 
 def test_an_unreadable_stream_leaves_messages_on_the_queue(way: Way) -> None:
     """Without a search there is no put."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     way.wait(130)
     way.kinesis.faults["list_shards"] = [ZeroDivisionError("unforeseen")]
-    assert (way.drain(), verdicts(way)) == (0, {"undecided": 1})
-    assert way.delivery.journal.counts["UnforeseenErrors"] == 1
+
+    assert (0, {"undecided": 1}) == (way.drain(), way.handled())
+    assert 1 == way.telemetry.counts["UnforeseenErrors"]
     way.wait(121)
-    assert way.drain() == 1
+    assert 1 == way.drain()
 
 
 def test_a_queue_that_does_not_answer_changes_nothing(way: Way) -> None:
     """When the visibility cannot be changed, the message comes back by the queue's own time-out."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    doubt(way, "r")
     queue, way.sqs = way.sqs, SimpleNamespace(change_message_visibility=_raise)
     drainer, way.sqs = way.drainer(), queue
     [message] = way.sqs.messages(way.queue_url)
-    assert drainer.run(_event(message), 60_000) == {
-        "batchItemFailures": [{"itemIdentifier": message.message_id}]
-    }
+
+    assert {"batchItemFailures": [{"itemIdentifier": message.message_id}]} == drainer.run(
+        _event(message), 60_000
+    )
 
 
 def test_reads_only_the_minutes_in_which_the_put_can_have_landed(way: Way) -> None:
@@ -251,7 +372,8 @@ def test_reads_only_the_minutes_in_which_the_put_can_have_landed(way: Way) -> No
     for number in range(1000):
         way.wait(60)
         way.collect(f"other{number}")
-    assert (way.drain(), len(way.kinesis.called("get_records"))) == (1, 1)
+
+    assert (1, 1) == (way.drain(), len(way.kinesis.called("get_records")))
 
 
 @pytest.mark.parametrize("wrong", [-30 * DAY, 30 * DAY])
@@ -261,56 +383,77 @@ def test_searches_by_the_clocks_of_stream_and_queue(wrong: float, way: Way) -> N
     way.delivery.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=KEY)
     _send(way, base64.b64encode(record).decode())
     way.wait(130)
-    assert (way.drain(), verdicts(way)) == (1, {"found": 1})
+
+    assert (1, {"found": 1}) == (way.drain(), way.handled())
 
 
 # What is held for too long
 
 
-def test_what_the_stream_refuses_for_half_its_retention_reaches_treasure_data_past_it(way: Way) -> None:
+@pytest.mark.parametrize("send", [refuse, doubt])
+def test_what_cannot_be_put_for_half_the_retention_reaches_treasure_data_past_the_stream(
+    send: Any, way: Way
+) -> None:
     """It is parked in S3 and the ledger, and the redrive delivers it."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r", rows=3)
-    way.wait(3.5 * DAY)
-    way.kinesis.faults["put_record"] = throttled(5)
-    assert (way.drain(), way.waiting(), verdicts(way)) == (1, 0, {"set_aside": 1})
-    [chunk] = _objects(way)
-    assert (chunk.kind, chunk.reason, chunk.account, chunk.table, chunk.rows) == (
-        Kind.PARKED,
-        "stream_refused",
-        "shop",
-        "pageviews",
-        3,
-    )
-    _redrive(way)
-    assert (way.ids(), _objects(way)) == (["r-0", "r-1", "r-2"], [])
+    send(way, "r", rows=3)
+    way.wait(OLD)
+
+    assert (1, 0, {"set_aside": 1}) == (way.drain(), way.waiting(), way.handled())
+    assert {"shop/pageviews/0": ("parked", "stream_refused", 3)} == way.delivery.aside()
+    way.delivery.redrive()
+    assert (["r-0", "r-1", "r-2"], {}) == (way.ids(), way.delivery.aside())
+
+
+def test_between_the_last_put_and_setting_aside_clocks_may_differ(way: Way) -> None:
+    """For a quarter of an hour a message is left alone: what a run has set aside, none with another clock puts."""
+    refuse(way, "r")
+    way.wait(HELD)
+
+    assert (0, {"undecided": 1}, 0) == (way.drain(), way.handled(), way.records())
 
 
 def test_a_put_that_lands_after_its_envelope_was_set_aside_makes_no_second_row(way: Way) -> None:
-    """Setting aside claims the envelope."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
-    way.wait(3.5 * DAY)
-    way.kinesis.faults["put_record"] = [way.landing_late(60)]
+    """Setting aside claims the envelope, and the claim decides on every record of the drainer."""
+    refuse(way, "r")
+    way.wait(HELD - 1)
+    way.kinesis.faults["put_record"] = [way.landing_late(CLOCKS_DIFFER_SECONDS + 10)]
     way.drain()
+    way.wait(CLOCKS_DIFFER_SECONDS + 2)
+    assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
     way.wait(60)
     way.deliver()
-    assert (way.records(), way.ids()) == (1, [])
-    _redrive(way)
-    assert way.ids() == ["r-0"]
+
+    assert (1, []) == (way.records(), way.ids())
+    way.delivery.redrive()
+    way.deliver()
+    assert ONE == Counter(way.ids())
 
 
 def test_an_envelope_that_the_worker_has_claimed_is_not_set_aside(way: Way) -> None:
     """An earlier put of the drainer has landed and counts: the message is done."""
-    way.kinesis.faults["put_record"] = [timeout(), way.landing_unheard]
-    way.collect("r")
-    way.wait(200)
+    refuse(way, "r")
+    way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.drain()
     way.deliver()
-    way.wait(3.5 * DAY)
-    way.kinesis.faults["put_record"] = [timeout()]
-    assert (way.drain(), _objects(way), verdicts(way)) == (1, [], {"found": 1})
-    assert way.ids() == ["r-0"]
+    way.wait(OLD)
+
+    assert (1, {}, {"found": 1}) == (way.drain(), way.delivery.aside(), way.handled())
+    assert ONE == Counter(way.ids())
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_an_old_claim_is_parked_and_never_in_doubt(lands: bool, way: Way) -> None:
+    """Its claim decides on every copy, so nobody has to know what has landed."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
+    way.collect("r", claim=1)
+    way.wait(OLD)
+
+    way.drain()
+
+    assert {"shop/pageviews/0": ("parked", "stream_refused", 1)} == way.delivery.aside()
+    way.deliver()
+    way.delivery.redrive()
+    assert ONE == Counter(way.ids())
 
 
 @pytest.mark.parametrize(("landed", "sent"), [("taken", 0), ("gone", 1)])
@@ -322,153 +465,178 @@ def test_what_nobody_can_search_for_any_more_is_in_doubt_and_treasure_data_is_as
     way.collect("r")
     way.deliver()
     way.wait(7 * DAY)
-    assert (way.drain(), len(way.kinesis.called("put_record")), verdicts(way)) == (1, 1, {"set_aside": 1})
-    [chunk] = _objects(way)
-    assert (chunk.kind, chunk.reason) == (Kind.IN_DOUBT, "stream_unsearched")
+
+    assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
+    assert (1, []) == (len(way.kinesis.called("put_record")), way.kinesis.called("get_records"))
+    assert {"shop/pageviews/0": ("in_doubt", "stream_unsearched", 1)} == way.delivery.aside()
     imports = len(way.delivery.td.imports())
-    _redrive(way)
-    assert (way.ids(), len(way.delivery.td.imports()) - imports, _objects(way)) == (["r-0"], sent, [])
+    way.delivery.redrive()
+    assert (["r-0"], sent, {}) == (
+        way.ids(),
+        len(way.delivery.td.imports()) - imports,
+        way.delivery.aside(),
+    )
 
 
 def test_what_cannot_be_searched_for_half_the_retention_is_in_doubt(way: Way) -> None:
     """A stream that cannot be read for days does not hold messages until the queue forgets them."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
-    way.wait(3.5 * DAY)
+    doubt(way, "r")
+    way.wait(OLD)
     way.kinesis.faults["list_shards"] = [timeout()]
-    assert (way.drain(), [chunk.kind for chunk in _objects(way)]) == (1, [Kind.IN_DOUBT])
+
+    assert 1 == way.drain()
+    assert {"shop/pageviews/0": ("in_doubt", "stream_unsearched", 1)} == way.delivery.aside()
+
+
+BREAKS = {
+    "claimed": ("after", "batch_execute_statement", kill),
+    "before the object": ("before", "put_object", kill),
+    "object written": ("after", "put_object", kill),
+    "before the span": ("before", "put_item", kill),
+    "span written": ("after", "put_item", kill),
+    "claim's answer lost": ("after", "batch_execute_statement", lose_answer),
+    "object's answer lost": ("after", "put_object", lose_answer),
+    "span's answer lost": ("after", "put_item", lose_answer),
+}
+
+
+@pytest.mark.parametrize("point", BREAKS)
+@pytest.mark.parametrize("claim", [0, 1])
+def test_a_run_that_breaks_off_while_it_sets_aside_is_completed_by_the_next_one(
+    claim: int, point: str, way: Way
+) -> None:
+    """Wherever it ends, with a stream that works again and a copy that lands meanwhile: one row."""
+    refuse(way, "r", claim=claim)
+    way.wait(HELD - 1)
+    way.kinesis.faults["put_record"] = [way.landing_late(OLD - HELD + 600)]
+    way.drain()
+    way.wait(OLD - HELD + 121)
+    when, call, act = BREAKS[point]
+    parts = way.delivery
+    client = parts.s3 if call == "put_object" else parts.dynamodb
+    getattr(client, when)[call] = once(act)
+    if act is kill:
+        way.kill_draining()
+    else:
+        way.drain()
+    way.wait(700)
+    way.deliver()
+    way.drain()
+
+    assert (0, 1) == (way.waiting(), way.records())
+    assert {"shop/pageviews/0": ("parked", "stream_refused", 1)} == parts.aside()
+    way.deliver()
+    parts.redrive()
+    assert (ONE, []) == (Counter(way.ids()), parts.objects())
+
+
+def test_copies_of_different_requests_are_set_aside_once(way: Way) -> None:
+    """A client's copies differ in what the ingest adds to them: the first one's content is the envelope's."""
+    refuse(way, "r", claim=1)
+    way.wait(1)
+    refuse(way, "r", claim=1)
+    first, second = way.sqs.messages(way.queue_url)
+    way.wait(OLD)
+
+    for message in (first, second):
+        assert {"batchItemFailures": []} == way.drainer().run(_event(message), 60_000)
+    way.delivery.redrive()
+
+    assert (ONE, 1) == (Counter(way.ids()), len(way.delivery.spans()))
 
 
 def test_a_message_without_an_envelope_becomes_a_dead_letter(way: Way) -> None:
     """Its body stands in S3 as it was, and its neighbours are drained."""
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
+    refuse(way, "r")
     _send(way, "this is no envelope")
-    way.wait(130)
-    assert (way.drain(), way.records(), way.waiting()) == (2, 1, 0)
-    [chunk] = _objects(way)
-    assert (chunk.kind, chunk.reason, chunk.payload) == (
-        Kind.DEAD_LETTER,
-        "undecodable",
-        b"\xc4\x13this is no envelope",
-    )
+
+    assert (2, 1, 0) == (way.drain(), way.records(), way.waiting())
+    assert {"-/-undecodable/0": ("dead_letter", "undecodable", 1)} == way.delivery.aside()
+    assert [b"\xc4\x13this is no envelope"] == _payloads(way)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 257])
 def test_an_envelope_without_a_usable_partition_key_becomes_a_dead_letter(key: str, way: Way) -> None:
-    """Nobody can tell where to search for it."""
+    """Nobody can tell where to put it."""
     _send(way, base64.b64encode(an_envelope("r").encode()).decode(), key)
-    way.wait(130)
-    assert (way.drain(), [chunk.reason for chunk in _objects(way)]) == (1, ["no_partition_key"])
+
+    assert 1 == way.drain()
+    assert [("dead_letter", "no_partition_key", 1)] == list(way.delivery.aside().values())
 
 
 def test_setting_aside_twice_leaves_one_object_and_one_span(way: Way) -> None:
     """A message that the queue delivers again after it was set aside changes nothing."""
     _send(way, "this is no envelope")
-    way.wait(130)
     for _ in range(2):
         way.crash_draining()
         way.wait(361)
-    spans = [item for item in way.delivery.dynamodb.items("ledger") if "g" in item]
-    assert (len(_objects(way)), len(spans)) == (1, 1)
+
+    assert (1, 1) == (len(way.delivery.objects()), len(way.delivery.spans()))
 
 
 @pytest.mark.parametrize(
-    "error", [aside.AsideUnavailableError("S3"), LedgerUnavailableError("DynamoDB"), KeyError("?")]
+    "error", [SetAsideUnavailableError("S3"), LedgerUnavailableError("DynamoDB"), KeyError("?")]
 )
 def test_what_cannot_be_set_aside_stays_on_the_queue(
     error: Exception, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With S3 or the ledger away, the message waits."""
     _send(way, "this is no envelope")
-    way.wait(130)
 
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(drain.Unplaced, "bury", fail)
-    assert (way.drain(), way.waiting(), verdicts(way)) == (0, 1, {"failed": 1})
+    monkeypatch.setattr(OverflowQuarantine, "bury", fail)
+
+    assert (0, 1, {"failed": 1}) == (way.drain(), way.waiting(), way.handled())
 
 
 # What it tells
 
 
 def test_tells_what_it_did_in_one_line(way: Way) -> None:
-    """One log line per invocation counts verdicts and reads; metrics count what became of messages."""
+    """One log line per invocation counts what became of messages, and reads; metrics count the same."""
     way.kinesis.faults["put_record"] = [way.landing_unheard, timeout()]
     way.collect("a", "b")
     way.wait(130)
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("c")
+    doubt(way, "c")
     way.wait(1)
+
     way.drain()
-    assert [note for note in way.delivery.journal.notes if note[0] == "drained"] == [
-        (
-            "drained",
-            {
-                "messages": 3,
-                "left": 1,
-                "oldest_seconds": 131,
-                "shards": 1,
-                "reads": 1,
-                "records": 1,
-                "found": 1,
-                "put": 1,
-                "young": 1,
-            },
-        )
-    ]
-    assert way.delivery.journal.counts == Counter(OverflowFound=1, OverflowPut=1, OverflowLeft=1)
 
-
-def test_the_handler_runs_what_the_sandbox_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The door hands over event and remaining time, and writes metrics even when the drainer raises."""
-    flushed = []
-    journal = SimpleNamespace(flush=lambda: flushed.append(True))
-
-    class Raising:
-        def run(self, event: Any, remaining_ms: float) -> Any:
-            raise RuntimeError(event, remaining_ms)
-
-    monkeypatch.setattr(drain, "_drain", lambda: (Raising(), journal))
-    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 5)
-    with pytest.raises(RuntimeError, match=r"\{\}, 5"):
-        drain.handler({}, context)
-    assert flushed == [True]
-
-
-def test_the_handler_is_built_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings and boto3 clients suffice; no put is repeated by botocore."""
-    for name in ("STREAM_NAME", "OVERFLOW_QUEUE_URL", "LEDGER_TABLE", "ASIDE_BUCKET"):
-        monkeypatch.setenv(name, "x")
-    for name in ("REDIS_URL_SECRET", "TD_API_KEY_SECRET"):
-        monkeypatch.setenv(name, "x")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "drain")
-    drain._drain.cache_clear()
-    made, _ = drain._drain()
-    drain._drain.cache_clear()
-    assert isinstance(made, Drain)
-    assert made._kinesis.meta.config.retries["total_max_attempts"] == 1
+    assert [
+        {
+            "messages": 3,
+            "left": 1,
+            "oldest_seconds": 131.25,
+            "shards": 1,
+            "reads": 2,
+            "records": 1,
+            "found": 1,
+            "put": 1,
+            "young": 1,
+        }
+    ] == way.telemetry.said("drained")
+    assert Counter(OverflowFound=1, OverflowPut=1, OverflowLeft=1) == way.telemetry.counts
 
 
 @mock_aws
 def test_drains_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With boto3's clients before an emulator of AWS, one envelope is found, one is put, one is buried."""
+    """With boto3's clients before an emulator of AWS, one envelope is found, two are put, one is buried."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     way = Way(kinesis=boto3.client("kinesis"), sqs=boto3.client("sqs"))
     way.clock.time = time()
-    way.kinesis.faults["put_record"] = [way.landing_unheard, timeout()]
-    way.collect("landed", "gone")
+    way.kinesis.faults["put_record"] = [way.landing_unheard, timeout(), *throttled(30)]
+    way.collect("landed", "gone", "refused")
+    way.kinesis.faults["put_record"] = []
     _send(way, "this is no envelope")
     way.wait(130)
-    assert (way.drain(), verdicts(way)) == (3, {"found": 1, "put": 1, "set_aside": 1})
+
+    assert (4, {"found": 1, "put": 2, "set_aside": 1}) == (way.drain(), way.handled())
     way.deliver()
-    assert way.ids() == ["gone-0", "landed-0"]
+    assert ["gone-0", "landed-0", "refused-0"] == way.ids()
 
 
 class _Adversary:
@@ -490,51 +658,70 @@ class _Adversary:
     def act(self) -> None:
         """Do one thing."""
         self.decide_puts()
-        match self.draw(st.sampled_from(["wait", "drain", "crash", "deliver", "split"])):
+        match self.draw(st.sampled_from(["wait", "drain", "crash", "deliver", "split", "break"])):
             case "wait":
                 self.way.wait(self.draw(st.sampled_from([5, 60, 200, 4000])))
             case "drain":
-                self.way.drain()
+                self.way.drain(self.draw(st.sampled_from([1_000, 60_000])))
             case "crash":
                 self.way.crash_draining()
             case "deliver":
+                self.heal()
                 self.way.deliver()
             case "split" if len(self.way.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]) == 1:
                 self.way.split()
+            case "break":
+                call = self.draw(st.sampled_from(["batch_execute_statement", "put_item", "batch_get_item"]))
+                when = self.draw(st.sampled_from(["before", "after"]))
+                getattr(self.way.delivery.dynamodb, when)[call] = once(lose_answer)
         self.way.wait()
 
+    def heal(self) -> None:
+        """Let the ledger answer from now on."""
+        self.way.delivery.dynamodb.before.clear()
+        self.way.delivery.dynamodb.after.clear()
+
     def _fate(self) -> Any:
-        match self.draw(st.sampled_from(["taken", "gone", "unheard", "late", "refused"])):
+        match self.draw(st.sampled_from(["taken", "gone", "unheard", "late", "doubted", "refused"])):
             case "gone":
                 return timeout()
             case "unheard":
                 return self.way.landing_unheard
             case "late":
                 return self.way.landing_late(self.draw(st.sampled_from([0.5, 30, 119])))
-            case "refused":
+            case "doubted":
                 return refusal("InternalFailure", "PutRecord")
+            case "refused":
+                return throttled(1)[0]
         return None
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_every_envelope_becomes_one_row(data: st.DataObject) -> None:
-    """Whatever becomes of puts, whenever drainers and workers run or die, reshards included: one row each."""
+    """Whatever becomes of puts, whenever drainers and workers run or die, reshards and old age included: one row each."""
     way = Way()
     way.kinesis.page = data.draw(st.sampled_from([1, 1000]))
     adversary, expected = _Adversary(data, way), []
     for number in range(data.draw(st.integers(1, 6))):
         adversary.decide_puts()
-        assert way.collect(f"r{number}", key=f"shop/{data.draw(st.integers(0, 3))}")
+        key, claim = f"shop/{data.draw(st.integers(0, 3))}", data.draw(st.integers(0, 1))
+        assert way.collect(f"r{number}", key=key, claim=claim)
         expected.append(f"r{number}-0")
         for _ in range(data.draw(st.integers(0, 3))):
             adversary.act()
+            if claim and data.draw(st.booleans()):
+                assert way.collect(f"r{number}", key=f"shop/{data.draw(st.integers(0, 3))}", claim=1)
     way.kinesis.faults.clear()
+    adversary.heal()
+    way.wait(data.draw(st.sampled_from([0, OLD])))
     for _ in range(4):
         way.wait(361)
         way.drain()
     way.deliver()
-    assert (way.ids(), way.waiting()) == (expected, 0)
+    way.delivery.redrive()
+
+    assert (expected, 0) == (way.ids(), way.waiting())
 
 
 def _event(message: Any) -> dict[str, Any]:
@@ -560,24 +747,15 @@ def _send(way: Way, body: str, key: str = KEY) -> None:
     way.sqs.send_message(QueueUrl=way.queue_url, MessageBody=body, MessageAttributes=attributes)
 
 
-def _objects(way: Way) -> list[aside.SetAside]:
-    return [aside.decode(stored.body) for stored in way.delivery.s3.objects(BUCKET).values()]
+def _payloads(way: Way) -> list[bytes]:
+    return [set_aside.decode(stored.body).payload for stored in way.delivery.s3.objects(BUCKET).values()]
 
 
-def _redrive(way: Way) -> None:
-    from worker.deadline import Deadline
+def _name(data: bytes) -> str:
+    from shared import envelope
 
-    way.delivery.redrive.run(Deadline(way.clock, way.clock.now() + 100))
-
-
-def _busy(way: Way) -> None:
-    """Let a put of envelope r be gone, and so much follow on the stream that no search gets to its end."""
-    way.kinesis.page = 1
-    way.kinesis.faults["put_record"] = [timeout()]
-    way.collect("r")
-    way.wait(200)
-    way.collect("other")
+    return envelope.decode(data).request_id
 
 
 def _raise(**_: Any) -> None:
-    raise timeout()
+    raise ReadTimeoutError(endpoint_url="https://sqs.invalid")

@@ -7,12 +7,12 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worker.aside import SetAside, decode
 
 from doubles.treasure_data import Action, Fault
 from doubles.treasure_data import Kind as FaultKind
 from shared import rows
 from tests.support.delivery import TABLE, Delivery, envelope, row
-from worker.aside import SetAside, decode
 from worker.deadline import Deadline
 from worker.edit import EditRefusedError, Edits, decoded, revised, revised_row
 from worker.redrive import Selection

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from worker.executor import Threads, all_of
+from worker.executor import Threads, run_parallel
 
 
 def test_results_come_back() -> None:
@@ -20,7 +20,7 @@ def test_results_come_back() -> None:
 def test_jobs_run_side_by_side() -> None:
     """Jobs that wait for each other end."""
     barrier = threading.Barrier(8, timeout=5)
-    assert sorted(all_of(Threads, [barrier.wait] * 8)) == list(range(8))
+    assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
 
 
 def test_no_thread_outlives_the_context() -> None:
@@ -41,11 +41,11 @@ def test_errors_are_raised_by_wait() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        all_of(Threads, [fail, lambda: done.append(time.sleep(0.05)) or 1])
+        run_parallel(Threads, [fail, lambda: done.append(time.sleep(0.05)) or 1])
     assert done == [None]
 
 
-def test_all_of_keeps_order_and_limit() -> None:
+def test_run_parallel_keeps_order_and_limit() -> None:
     """Results come in the order of their jobs, and no more than the limit are under way."""
     under_way, most = [], []
 
@@ -57,6 +57,6 @@ def test_all_of_keeps_order_and_limit() -> None:
         return number
 
     jobs = [lambda number=number: job(number) for number in range(20)]
-    assert all_of(Threads, jobs, at_once=3) == list(range(20))
+    assert run_parallel(Threads, jobs, at_once=3) == list(range(20))
     assert max(most) <= 3
-    assert all_of(Threads, []) == []
+    assert run_parallel(Threads, []) == []

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from worker.sender import Upload
 
 from doubles.treasure_data import Action, Fault, Kind
 from doubles.treasure_data.settings import Settings
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, is_settling, kill, once, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
-from worker.sender import Upload
 from worker.span import Cut, Span
 from worker.treasure_data import Answer
 

@@ -1,111 +1,243 @@
-"""The ledger's writes, over the double and over moto."""
+"""The ledger's reads and writes, over the double and over moto."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from hypothesis import given
 from moto import mock_aws
 
-from doubles.clock import START, ManualClock
+from doubles.clock import START as BEGAN
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
-from tests.support.delivery import CollectedJournal, Meddled, lose_answer
-from worker.ledger import Ledger, LedgerUnavailableError, OpenBreaker
-from worker.span import SECONDS_KEPT, Cut, Entry, Span, State
+from local.resources import LEDGER
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import TABLE, Meddled, lose_answer
+from tests.support.spans import CHAIN, KEY, key, span, spans
+from tests.support.telemetry import CollectedTelemetry
+from worker.chain import ChainId
+from worker.delivery import Entry, State
+from worker.guards import Guard
+from worker.ledger import (
+    MOST_CLAIMS,
+    WORKLIST_KEYS,
+    Claim,
+    Gap,
+    Ledger,
+    OpenBreaker,
+    Place,
+    _item,
+    _span,
+)
+from worker.record import START, Number, number
+from worker.span import SECONDS_KEPT, Span
 
-SCHEMA: dict[str, Any] = {
-    "TableName": "ledger",
-    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-}
+OTHER = replace(CHAIN, shard="shardId-000000000001")
+N = {n: number(str(n)) for n in (9, 10, 11, 13, 14, 15, 17, 19, 100)}
+PARKED, DEAD = Entry(State.PARKED, 2, digest="d"), Entry(State.DEAD_LETTER, 2, digest="d")
+IN_DOUBT = Entry(State.IN_DOUBT, 2, since=1, digest="d")
 
 
 @pytest.fixture(params=["memory", "moto"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A client with the ledger's table."""
     if request.param == "memory":
-        double = MemoryDynamoDB()
-        double.create_table(**SCHEMA)
-        yield double
+        yield memory()
         return
     with mock_aws():
         moto = boto3.client(
             "dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
         )
-        attributes = [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")]
-        moto.create_table(**SCHEMA, AttributeDefinitions=attributes, BillingMode="PAY_PER_REQUEST")
+        moto.create_table(TableName=TABLE, **LEDGER)
         yield moto
 
 
-def ledger(client: Any) -> Ledger:
-    """Return a ledger over a client."""
-    counter = itertools.count(1)
+def memory() -> MemoryDynamoDB:
+    """Return the double with the ledger's table."""
+    double = MemoryDynamoDB(page_items=2)
+    double.create_table(TableName=TABLE, **LEDGER)
+    return double
+
+
+def ledger(client: Any, first: int = 1, *without: Guard) -> Ledger:
+    """Return a sandbox's ledger, whose writers' names begin with that number."""
+    counter = itertools.count(first)
     return Ledger(
-        client, "ledger", ManualClock(), lambda n: next(counter).to_bytes(n, "big"), CollectedJournal()
+        client,
+        "ledger",
+        clock=ManualClock(),
+        entropy=lambda n: next(counter).to_bytes(n, "big"),
+        telemetry=CollectedTelemetry(),
+        without=frozenset(without),
     )
 
 
-def span(after: str, first: str, last: str, chain: str = "c") -> Span:
-    """Return a span."""
-    return Span(chain, after, first, last, 1, {"shop": "shop_db"}, Cut(1, 1), {"shop/views": 2})
+def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) -> Span:
+    """Return a span of some numbers."""
+    return span(chain=chain, after=after, first=first, last=last)
 
 
-def test_chain(client: Any) -> None:
-    """Of what was appended, the span whose end precedes a number is found, in its chain alone."""
+def stored(client: Any, after: Number = START, chain: ChainId = CHAIN) -> dict[str, Any]:
+    """Return a span's item."""
+    item: dict[str, Any] = client.get_item(
+        TableName="ledger", Key={"pk": {"S": chain.name}, "sk": {"S": after}}
+    )["Item"]
+    return item
+
+
+@given(spans)
+def test_a_span_comes_back_from_its_item(one: Span) -> None:
+    """Whatever it holds, unchanged."""
+    assert one == _span(_item(one))
+
+
+def test_an_item_says_this() -> None:
+    """Items outlive the code that wrote them."""
+    one = span(
+        ignored=frozenset((0, 9)),
+        version=3,
+        writer="w",
+        done=True,
+        entries={
+            KEY: Entry(State.IN_DOUBT, 2, 5, "http_500", 6, "db", 1, 2, "d1"),
+            key("shop/views/1"): Entry(),
+        },
+    )
+
+    assert {
+        "pk": {"S": CHAIN.name},
+        "sk": {"S": "000"},
+        "first": {"S": "0011"},
+        "last": {"S": "0019"},
+        "at": {"N": "1700000000000"},
+        "m": {"M": {"shop": {"S": "shop_db"}}},
+        "cut": {"M": {"rows": {"N": "1000000"}, "bytes": {"N": "1073741824"}}},
+        "g": {"M": {"shop/views": {"N": "2"}}},
+        "n": {"N": "2"},
+        "v": {"N": "3"},
+        "w": {"S": "w"},
+        "st": {"S": "done"},
+        "i": {"B": b"\x01\x02"},
+        "x": {
+            "M": {
+                "shop/views/0": {
+                    "M": {
+                        "s": {"S": "in_doubt"},
+                        "n": {"N": "2"},
+                        "since": {"N": "5"},
+                        "why": {"S": "http_500"},
+                        "t": {"N": "6"},
+                        "db": {"S": "db"},
+                        "gen": {"N": "1"},
+                        "e": {"N": "2"},
+                        "o": {"S": "d1"},
+                    }
+                },
+                "shop/views/1": {"M": {"s": {"S": "pending"}, "n": {"N": "0"}}},
+            }
+        },
+        "wk": {"S": _item(one)["wk"]["S"]},
+    } == _item(one)
+
+
+def test_a_chain_tells_what_precedes_a_number(client: Any) -> None:
+    """Of what was appended, the span whose predecessor ends before a number is found, in its chain alone."""
     one = ledger(client)
-    assert one.preceding("c", "0015") is None
+    assert one.preceding(CHAIN, N[15]) is None
     for appended in (
-        span("000", "0011", "0013"),
-        span("0013", "0015", "0017"),
-        span("000", "0011", "0011", "d"),
+        stretch(START, N[11], N[13]),
+        stretch(N[13], N[15], N[17]),
+        stretch(START, N[9], N[9], OTHER),
     ):
-        ours, standing = one.append(appended)
-        assert (ours, standing.last) == (True, appended.last)
-    assert one.preceding("c", "0011").last == "0013"  # type: ignore[union-attr]  # it is there
-    assert one.preceding("c", "0014").last == "0017"  # type: ignore[union-attr]  # it is there
-    assert one.preceding("c", "02100").last == "0017"  # type: ignore[union-attr]  # it is there
-    assert one.get("d", "000").last == "0011"  # type: ignore[union-attr]  # it is there
-    assert one.get("d", "0011") is None
+        won, standing = one.append(appended)
+        assert (True, appended.last) == (won, standing.last)
+
+    found = [one.preceding(CHAIN, each) for each in (N[9], N[11], N[13], N[14], N[15], N[100])]
+    assert [N[13], N[13], N[13], N[17], N[17], N[17]] == [each and each.last for each in found]
+    assert N[9] == getattr(one.get(Place(OTHER, START)), "last", None)
+    assert one.get(Place(OTHER, N[11])) is None
+    assert [N[17], START] == [one.end(CHAIN), one.end(CHAIN.hole(START))]
+    assert [N[17], N[13]] == [each.last for each in one.latest(CHAIN)]
 
 
-def test_a_second_successor_is_refused(client: Any) -> None:
-    """A chain's end takes one successor; who comes second is handed what stands there."""
-    first, second = ledger(client), ledger(client)
-    second._entropy = lambda n: b"\xff" * n
-    _, standing = first.append(span("000", "0011", "0013"))
-    assert second.append(span("000", "0011", "0019")) == (False, standing)
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        (N[9], Gap(CHAIN.hole(START), START, N[11])),
+        (N[10], Gap(CHAIN.hole(START), START, N[11])),
+        (N[11], N[13]),
+        (N[13], N[13]),
+        (N[14], Gap(CHAIN.hole(N[13]), N[14], N[17])),
+        (N[15], Gap(CHAIN.hole(N[13]), N[14], N[17])),
+        (N[17], N[19]),
+        (N[19], N[19]),
+        (N[100], Gap(CHAIN, N[19], None)),
+    ],
+)
+def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Number | Gap) -> None:
+    """Behind the last span, in front of one, or behind what was planned of the hole in front of one."""
+    one = ledger(client)
+    one.append(stretch(START, N[11], N[13]))
+    one.append(stretch(N[13], N[17], N[19]))
+    one.append(stretch(START, N[14], N[14], CHAIN.hole(N[13])))
+    found = one.locate(CHAIN, at)
+
+    if at == N[14]:
+        assert isinstance(found, Span)
+        assert (CHAIN.hole(N[13]), N[14]) == (found.chain, found.last)
+    else:
+        assert expected == (found.last if isinstance(found, Span) else found)
+
+
+def test_only_one_span_follows_the_last(client: Any) -> None:
+    """Who comes second is handed what is there."""
+    _, standing = ledger(client).append(stretch(START, N[11], N[13]))
+
+    assert (False, standing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
 
 
 def test_an_update_is_bound_to_its_version(client: Any) -> None:
-    """Who has not seen the last write is refused, and handed what stands there."""
-    one, other = ledger(client), ledger(client)
-    other._entropy = lambda n: b"\xff" * n
-    _, read = one.append(span("000", "0011", "0013"))
-    ours, written = one.update(read.with_chunks({"shop/views/0": Entry(State.ASIDE, 2, kind="parked")}))
-    assert (ours, written.version) == (True, 2)
-    assert one.get("c", "000") == written
-    assert other.update(read.with_chunks({}, done=True)) == (False, written)
+    """Who has not seen the last write is refused, and handed what is there."""
+    one = ledger(client)
+    _, read = one.append(span())
+    won, written = one.update(read.with_entries({KEY: PARKED}))
+
+    assert (True, 2) == (won, written.version)
+    assert written == one.get(Place(CHAIN, START))
+    assert (False, written) == ledger(client, 100).update(read.with_entries({}, done=True))
 
 
 def test_settled_spans_expire_and_others_do_not(client: Any) -> None:
-    """Only a span of which nothing is pending or aside may ever be forgotten."""
+    """Only a span of which nothing is pending or set aside may ever be forgotten."""
     one = ledger(client)
-    _, read = one.append(span("000", "0011", "0013"))
-    _, aside = one.update(read.with_chunks({"shop/views/0": Entry(State.ASIDE, 2)}, done=True))
-    key = {"pk": {"S": "c"}, "sk": {"S": "000"}}
-    assert "ttl" not in client.get_item(TableName="ledger", Key=key)["Item"]
-    one.update(
-        aside.with_chunks({"shop/views/0": replace(aside.chunk("shop/views/0"), state=State.DELIVERED)})
-    )
-    item = client.get_item(TableName="ledger", Key=key)["Item"]
-    assert item["ttl"] == {"N": str(int(START) + SECONDS_KEPT)}
-    assert item["x"] == {"M": {}}
+    _, read = one.append(span())
+    _, aside = one.update(read.with_entries({KEY: PARKED}, done=True))
+    assert "ttl" not in stored(client)
+
+    delivered = Entry(State.DELIVERED, 2, digest="d")
+    one.update(aside.with_entries({KEY: delivered}))
+    assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(client)["ttl"]
+    assert _item(span(entries={KEY: delivered}))["x"] == stored(client)["x"]
+
+
+def test_a_span_that_is_done_at_once_expires() -> None:
+    """Also one that nothing was set aside of when it was appended."""
+    double = memory()
+    one = ledger(double)
+    _, read = one.append(span())
+    one.update(read.with_entries({}, done=True))
+
+    assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(double)["ttl"]
+    assert {"M": {}} == stored(double)["x"]
 
 
 @pytest.mark.parametrize("call", ["put_item", "update_item"])
-def test_own_writes_are_known(client: Any, call: str) -> None:
+def test_own_writes_are_recognised(client: Any, call: str) -> None:
     """A write that took effect, was not answered, and was repeated by the client, is known as one's own."""
 
     class Repeating:
@@ -116,66 +248,317 @@ def test_own_writes_are_known(client: Any, call: str) -> None:
             return lambda **request: (real(**request), real(**request))[1]
 
     one = ledger(Repeating())
-    ours, read = one.append(span("000", "0011", "0013"))
-    assert (ours, read.version) == (True, 1)
-    ours, written = one.update(read.with_chunks({}, done=True))
-    assert (ours, written.version) == (True, 2)
-    assert one.get("c", "000") == written
+    won, read = one.append(span())
+    assert (True, 1) == (won, read.version)
+    won, written = one.update(read.with_entries({}, done=True))
+    assert (True, 2) == (won, written.version)
+    assert written == one.get(Place(CHAIN, START))
 
 
-def test_claims_are_for_good(client: Any) -> None:
-    """Who claims an envelope first owns it, however often it is asked."""
+def test_a_span_that_has_gone_cannot_be_written() -> None:
+    """An update creates nothing."""
+    double = memory()
+    with pytest.raises(LedgerUnavailableError, match="gone"):
+        ledger(double).update(span())
+
+    assert [] == list(double.items("ledger"))
+
+
+# The worklist
+
+
+def places(one: Ledger, *, dead: bool) -> list[Place]:
+    """Return the worklist."""
+    return sorted(one.worklist(dead=dead), key=lambda place: (place.chain.name, place.after))
+
+
+@pytest.mark.parametrize(
+    ("entries", "aside", "dead"),
+    [
+        ({}, False, False),
+        ({KEY: Entry(State.PENDING, since=1)}, False, False),
+        ({KEY: PARKED}, True, False),
+        ({KEY: IN_DOUBT}, True, False),
+        ({KEY: DEAD}, False, True),
+        ({KEY: DEAD, key("shop/clicks/0"): PARKED}, True, False),
+        ({KEY: DEAD, key("shop/clicks/0"): Entry(State.DROPPED, 1)}, False, True),
+        (
+            {KEY: Entry(State.SPLIT), KEY.halves[0]: Entry(State.DELIVERED, 1), KEY.halves[1]: IN_DOUBT},
+            True,
+            False,
+        ),
+        ({KEY: Entry(State.DELIVERED, 2, digest="d")}, False, False),
+        ({KEY: Entry(State.MISSING, 2)}, False, False),
+    ],
+)
+@pytest.mark.parametrize("done", [False, True])
+def test_the_worklist_holds_what_is_set_aside(
+    client: Any, entries: dict[Any, Entry], aside: bool, dead: bool, done: bool
+) -> None:
+    """A span of which nothing but dead letters is set aside is a person's; with anything else it is the schedule's."""
     one = ledger(client)
-    assert [one.claim("q#1", "a"), one.claim("q#1", "b"), one.claim("q#1", "a"), one.claim("q", "b")] == [
-        True,
-        False,
-        True,
-        True,
+    _, read = one.append(span())
+    one.update(read.with_entries(entries, done=done))
+    here = [Place(CHAIN, START)]
+
+    assert here * aside == places(one, dead=False)
+    assert here * dead == places(one, dead=True)
+
+
+def test_a_span_leaves_the_worklist_with_its_last_chunk(client: Any) -> None:
+    """And it changes its key with what is left."""
+    one = ledger(client)
+    clicks = key("shop/clicks/0")
+    _, read = one.append(span(entries={KEY: PARKED, clicks: DEAD}, done=True))
+    assert (1, 0) == (len(places(one, dead=False)), len(places(one, dead=True)))
+
+    _, read = one.update(read.with_entries({KEY: Entry(State.DELIVERED, 2, digest="d")}))
+    assert (0, 1) == (len(places(one, dead=False)), len(places(one, dead=True)))
+
+    one.update(read.with_entries({clicks: Entry(State.DROPPED, 1, digest="d")}))
+    assert (0, 0) == (len(places(one, dead=False)), len(places(one, dead=True)))
+    assert "wk" not in stored(client)
+
+
+def test_an_outage_that_parks_everything_heats_no_partition() -> None:
+    """Spans spread over all keys of the worklist, and all of them are found, page after page."""
+    double = memory()
+    one = ledger(double)
+    wanted = []
+    for serial in range(200):
+        chain = replace(CHAIN, shard=f"shardId-{serial:012d}")
+        one.append(span(chain=chain, entries={KEY: PARKED}, done=True))
+        wanted.append(Place(chain, START))
+
+    assert wanted == places(one, dead=False)
+    assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items("ledger")})
+
+
+def test_the_worklist_lags_behind() -> None:
+    """What the index shows later is shown later; nothing else waits for it."""
+    double = memory()
+    double.lag_indexes("ledger", float("inf"))
+    one = ledger(double)
+    one.append(span(entries={KEY: PARKED}, done=True))
+
+    assert [] == places(one, dead=False)
+    assert one.get(Place(CHAIN, START)) is not None
+    double.settle_indexes("ledger")
+    assert [Place(CHAIN, START)] == places(one, dead=False)
+
+
+# Readers of everything
+
+
+def test_all_spans_are_read(client: Any) -> None:
+    """Spans alone, of all chains, within a time if one is given; claims and breakers are something else."""
+    one = ledger(client)
+    for serial in range(5):
+        one.append(span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
+    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}})
+    one.open_breaker("shop_db", "http_500")
+
+    assert [0, 1000, 2000, 3000, 4000] == sorted(each.planned_at for each in one.spans())
+    assert [1000, 2000] == sorted(each.planned_at for each in one.spans(since=1.0, until=3.0))
+
+
+def test_open_spans_are_found(client: Any) -> None:
+    """Those that were planned before a time and are not done."""
+    one = ledger(client)
+    for serial in range(4):
+        chain = replace(CHAIN, shard=f"shardId-{serial:012d}")
+        one.append(span(chain=chain, planned_at=serial * 1000, done=serial == 1))
+    found = [each.planned_at for page in one.open_spans(3.0) for each in page]
+
+    assert [0, 2000] == sorted(found)
+
+
+# Claims
+
+
+CLAIMED = {"pk": {"S": "put#q"}, "sk": {"S": "-"}}
+
+
+def test_a_claim_is_the_first_s_for_good() -> None:
+    """However often it is asked, by whomever, together with others or alone."""
+    one = ledger(memory())
+    now = int(BEGAN)
+
+    assert {"q": Claim("a", now)} == one.claim({"q": "a"}, 60)
+    assert {"q": Claim("a", now), "r": Claim("b", now)} == one.claim({"q": "b", "r": "b"}, 60)
+    assert {"q": Claim("a", now), "r": Claim("b", now)} == one.claim({"q": "a", "r": "c"}, 60)
+    assert [True, False, True] == [
+        one.claim_one(*wanted, 60) for wanted in (("q", "a"), ("q", "b"), ("s", "b"))
     ]
 
 
-def test_breakers(client: Any) -> None:
-    """A breaker is open from the first time it was opened until it is closed."""
+def test_a_claim_is_remembered_for_as_long_as_it_is_said() -> None:
+    """And says when it was made."""
+    double = memory()
+    ledger(double).claim({"q": "a"}, 90.0)
+
+    assert {
+        **CLAIMED,
+        "owner": {"S": "a"},
+        "at": {"N": str(int(BEGAN))},
+        "ttl": {"N": str(int(BEGAN) + 90)},
+    } == double.get_item(TableName="ledger", Key=CLAIMED)["Item"]
+
+
+def test_claims_are_calls_that_dynamodb_takes() -> None:
+    """Requests and answers keep to the service's own model; a refused claim is read consistently."""
+    real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}"
+    at, ttl = {"N": str(int(BEGAN))}, {"N": str(int(BEGAN) + 60)}
+    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": "b"}, at, ttl] for one in ("q", "r")]
+    standing = {**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}}
+    with Stubber(real) as stub:
+        stub.add_response(
+            "batch_execute_statement",
+            {"Responses": [{"Error": {"Code": "DuplicateItem"}}, {"TableName": "ledger"}]},
+            {"Statements": [{"Statement": insert, "Parameters": one} for one in parameters]},
+        )
+        stub.add_response(
+            "batch_get_item",
+            {"Responses": {"ledger": [standing]}, "UnprocessedKeys": {}},
+            {"RequestItems": {"ledger": {"Keys": [CLAIMED], "ConsistentRead": True}}},
+        )
+
+        assert {"q": Claim("a", 7), "r": Claim("b", int(BEGAN))} == ledger(real).claim(
+            {"q": "b", "r": "b"}, 60
+        )
+
+
+def test_a_claim_is_taken_over_from_who_owns_it_alone(client: Any) -> None:
+    """Of two that take it over, one does, from now on; and who has it already may say so again."""
     one = ledger(client)
-    assert list(one.breakers()) == []
-    one.open_breaker("shop_db", "http_500")
-    opened = OpenBreaker("shop_db", round(START * 1000), "http_500")
-    assert list(one.breakers()) == [opened]
-    one.open_breaker("blog_db", "timeout")
-    assert sorted(breaker.database for breaker in one.breakers()) == ["blog_db", "shop_db"]
-    one.close_breaker("blog_db")
-    assert list(one.breakers()) == [opened]
+    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}})
+
+    taken = [one.take_over("q", *names) for names in (("b", "x"), ("b", "a"), ("c", "a"), ("b", "a"))]
+    assert [False, True, False, True] == taken
+    assert {**CLAIMED, "owner": {"S": "b"}, "at": {"N": str(int(BEGAN))}} == client.get_item(
+        TableName="ledger", Key=CLAIMED
+    )["Item"]
+    assert not one.take_over("never", "b", "a")
 
 
-def test_failures_are_told_apart_from_refusals() -> None:
-    """Whatever keeps the ledger from answering is that it is unavailable, and is counted."""
-    double = MemoryDynamoDB()
-    double.create_table(**SCHEMA)
+@pytest.mark.parametrize("code", ["ThrottlingError", "InternalServerError", "ProvisionedThroughputExceeded"])
+def test_a_statement_without_an_answer_is_left_out(code: str) -> None:
+    """A 200 of the batch says nothing of its single statements: what was throttled is undecided, its neighbours are not."""
+    double = memory()
     meddled = Meddled(double)
     one = ledger(meddled)
+    wanted = {f"q{n}": "a" for n in range(MOST_CLAIMS)}
+    real = double.batch_execute_statement
 
-    def throttle(_: Any) -> None:
-        raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")  # type: ignore[typeddict-item]
+    def throttled(**request: Any) -> Any:
+        answer = real(**request)
+        answer["Responses"][3] = {"Error": {"Code": code}}
+        return answer
 
-    for failure in (throttle, lambda _: lose_answer()):
-        meddled.before = dict.fromkeys(("query", "put_item", "get_item", "update_item"), failure)
-        for act in (
-            lambda: one.preceding("c", "1"),
-            lambda: one.append(span("000", "0011", "0012")),
-            lambda: one.update(span("000", "0011", "0012")),
-            lambda: one.get("c", "1"),
-            lambda: one.claim("q", "a"),
-            lambda: list(one.breakers()),
-        ):
-            with pytest.raises(LedgerUnavailableError):
-                act()
-    assert one._journal.counts["LedgerErrors"] == 12  # type: ignore[attr-defined]  # the collected one
-    assert ConnectionClosedError
+    meddled.client = type("Client", (), {"batch_execute_statement": staticmethod(throttled)})()
+
+    assert wanted.keys() - {"q3"} == one.claim(wanted, 60).keys()
 
 
-def test_a_span_that_has_gone() -> None:
-    """A span that is no longer in the ledger cannot be written about."""
-    double = MemoryDynamoDB()
-    double.create_table(**SCHEMA)
-    with pytest.raises(LedgerUnavailableError, match="gone"):
-        ledger(double).update(span("000", "0011", "0012"))
+def test_an_owner_that_cannot_be_read_is_left_out() -> None:
+    """Keys that DynamoDB did not come to, and items that are not there, are undecided."""
+    double = memory()
+    one = ledger(double)
+    wanted = {f"q{n}": "a" for n in range(10)}
+    one.claim(wanted, 60)
+    double.batch_get_keys = 4
+
+    assert 4 == len(one.claim(dict.fromkeys(wanted, "b"), 60))
+
+
+def test_one_claim_without_an_answer_is_an_error() -> None:
+    """Nobody may take silence for a no."""
+    double = memory()
+    one = ledger(double)
+    one.claim({"q": "a"}, 60)
+    double.batch_get_keys = 0
+
+    with pytest.raises(LedgerUnavailableError, match="does not say"):
+        one.claim_one("q", "b", 60)
+
+
+# Breakers
+
+
+def test_a_breaker_is_open_until_it_is_closed(client: Any) -> None:
+    """Each with its reason and the time at which it was opened last."""
+    one = ledger(client)
+    assert [] == list(one.breakers())
+
+    one.open_breaker("shop_db", "http_500")
+    one.open_breaker("blog_db", "timeout")
+    opened = OpenBreaker("shop_db", round(BEGAN * 1000), "http_500")
+    assert [OpenBreaker("blog_db", round(BEGAN * 1000), "timeout"), opened] == sorted(
+        one.breakers(), key=lambda breaker: breaker.database
+    )
+
+    one.close_breaker("blog_db")
+    assert [opened] == list(one.breakers())
+
+
+# Failures
+
+
+def throttle(_: Any) -> None:
+    """Let DynamoDB refuse."""
+    raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")
+
+
+def lose(_: Any) -> None:
+    """Let DynamoDB be silent."""
+    lose_answer()
+
+
+@pytest.mark.parametrize("failure", [throttle, lose])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda one: one.preceding(CHAIN, N[9]),
+        lambda one: one.locate(CHAIN, N[9]),
+        lambda one: one.get(Place(CHAIN, START)),
+        lambda one: one.end(CHAIN),
+        lambda one: list(one.latest(CHAIN)),
+        lambda one: one.append(span()),
+        lambda one: one.update(span()),
+        lambda one: list(one.worklist(dead=True)),
+        lambda one: list(one.spans()),
+        lambda one: list(one.open_spans(1.0)),
+        lambda one: one.claim({"q": "a"}, 60),
+        lambda one: one.claim_one("q", "a", 60),
+        lambda one: one.take_over("q", "a", "b"),
+        lambda one: list(one.breakers()),
+        lambda one: one.open_breaker("shop_db", "slow"),
+        lambda one: one.close_breaker("shop_db"),
+    ],
+)
+def test_failures_are_told_apart_from_refusals(
+    act: Callable[[Ledger], Any], failure: Callable[[Any], None]
+) -> None:
+    """Whatever keeps the ledger from answering is that it is unavailable, and is counted."""
+    meddled = Meddled(memory())
+    one = ledger(meddled)
+    calls = ("query", "scan", "put_item", "get_item", "update_item", "batch_execute_statement")
+    meddled.before = dict.fromkeys(calls, failure)
+
+    with pytest.raises(LedgerUnavailableError):
+        act(one)
+    assert {"LedgerErrors": 1} == one._telemetry.counts  # type: ignore[attr-defined]  # the collected one
+
+
+# Guards
+
+
+def test_guards_can_be_left_out() -> None:
+    """Fault injection needs a plan that replaces another, and writes that ignore what others wrote."""
+    careless = ledger(memory(), 1, Guard.CONDITIONAL_PLAN, Guard.IF_VERSION)
+    _, read = careless.append(stretch(START, N[11], N[13]))
+    careless.update(read.with_entries({KEY: PARKED}))
+
+    assert careless.update(read.with_entries({}, done=True))[0]
+    assert careless.append(stretch(START, N[11], N[19]))[0]

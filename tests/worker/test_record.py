@@ -15,7 +15,7 @@ from shared import envelope as envelopes
 from shared.event_id import derived_event_id
 from tests.support.delivery import envelope, row
 from worker import record
-from worker.record import NOBODY, decode, from_event, from_stream, number, packed, sequence_number
+from worker.record import NOBODY, Record, decode, from_event, from_stream, number, packed, sequence_number
 
 SHARD = "shardId-000000000003"
 PLACE = (SHARD, number("77"), 1_700_000_000.5)
@@ -54,19 +54,26 @@ def test_envelope_keeps_its_blocks() -> None:
     data = envelope(
         "shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}, key_id="k7", request_id="q"
     )
-    expected = (
-        envelopes.VERSION,
+    expected = Record(
+        number("77"),
+        1_700_000_000.5,
         "shop",
         "k7",
         1_700_000_000_000,
         "q",
         0,
-        (
+        blocks=(
             ("views", 2, msgpack.packb(row("e1")) + msgpack.packb(row("e2"))),
             ("clicks", 1, msgpack.packb(row("e3"))),
         ),
     )
-    assert decode(data, *PLACE) == expected
+
+    assert expected == decode(data, *PLACE)
+
+
+def test_a_claim_is_kept() -> None:
+    """An envelope that may be on the stream more than once says so in its record."""
+    assert 1 == decode(envelope("shop", {"views": [row("e1")]}, request_id="q", claim=1), *PLACE).claim
 
 
 def test_event_and_stream_give_the_same_records() -> None:
@@ -82,22 +89,24 @@ def test_event_and_stream_give_the_same_records() -> None:
         {"SequenceNumber": str(n), "Data": one, "ApproximateArrivalTimestamp": stamp}
         for n, one in enumerate(data, 100)
     ]
-    assert from_stream(answer, SHARD) == from_lambda[SHARD]
+
+    assert from_lambda[SHARD] == from_stream(answer, SHARD)
 
 
-def test_disorder_and_repeats_are_mended() -> None:
+def test_disorder_and_repeats_are_corrected() -> None:
     """Records come out in the shard's order, each once."""
     event = kinesis_event(("10", b"b"), ("9", b"a"), ("10", b"b"))
-    assert [one[0] for one in from_event(event)[SHARD]] == [number("9"), number("10")]
+
+    assert [number("9"), number("10")] == [one.number for one in from_event(event)[SHARD]]
 
 
 def test_shards_are_told_apart() -> None:
     """Records of two shards in one event are kept apart."""
     event = kinesis_event(("1", b"a"))
     event["Records"] += kinesis_event(("2", b"b"), shard="shardId-000000000009")["Records"]
-    assert {shard: len(records) for shard, records in from_event(event).items()} == {
-        SHARD: 1,
-        "shardId-000000000009": 1,
+
+    assert {SHARD: 1, "shardId-000000000009": 1} == {
+        shard: len(records) for shard, records in from_event(event).items()
     }
 
 
@@ -139,11 +148,15 @@ def test_shards_are_told_apart() -> None:
     ],
 )
 def test_what_cannot_be_decoded_keeps_its_bytes(data: bytes) -> None:
-    """A record that is neither an envelope nor JSON of our form is one original under the reason `undecodable`."""
-    content = decode(data, *PLACE)
-    assert content[1] == NOBODY
-    assert content[6] == (("-undecodable", 1, packed(data)),)
-    assert msgpack.unpackb(content[6][0][2]) == data
+    """A record that is neither an envelope nor JSON of our form is one original under the code `undecodable`."""
+    record = decode(data, *PLACE)
+
+    assert (NOBODY, (), (("undecodable", 1, packed(data)),)) == (
+        record.account,
+        record.blocks,
+        record.refused,
+    )
+    assert data == msgpack.unpackb(record.refused[0][2])
 
 
 def test_json_form_derives_what_its_rows_lack() -> None:
@@ -151,11 +164,10 @@ def test_json_form_derives_what_its_rows_lack() -> None:
     data = orjson.dumps(
         {"account": "shop", "events": [{"table": "views", "a": 1}, {"table": "views", "event_id": "x"}]}
     )
-    blocks = decode(data, *PLACE)[6]
     unpacker = msgpack.Unpacker()
-    unpacker.feed(blocks[0][2])
-    rows = list(unpacker)
-    assert rows == [
+    unpacker.feed(decode(data, *PLACE).blocks[0][2])
+
+    assert [
         {
             "time": 1_700_000_000,
             "event_id": derived_event_id(SHARD, "77", 0),
@@ -163,27 +175,26 @@ def test_json_form_derives_what_its_rows_lack() -> None:
             "a": 1,
         },
         {"time": 1_700_000_000, "event_id": "x", "received_at": 1_700_000_000_500},
-    ]
+    ] == list(unpacker)
 
 
 def test_bad_event_leaves_its_neighbours() -> None:
     """One bad event in JSON form becomes an original of its own under its code; the others become rows."""
     data = b'{"account":"shop","events":[{"table":"views"},{"table":"No!"},[1],{"table":"views"}]}'
-    blocks = decode(data, *PLACE)[6]
-    assert [(table, count) for table, count, _ in blocks] == [
-        ("views", 2),
-        ("-invalid_table", 1),
-        ("-not_an_object", 1),
-    ]
-    assert msgpack.unpackb(blocks[1][2]) == b'{"table":"No!"}'
+    record = decode(data, *PLACE)
+
+    assert [("views", 2)] == [block[:2] for block in record.blocks]
+    assert [("invalid_table", 1), ("not_an_object", 1)] == [block[:2] for block in record.refused]
+    assert b'{"table":"No!"}' == msgpack.unpackb(record.refused[0][2])
 
 
 @given(st.binary(max_size=200))
 def test_nothing_raises(data: bytes) -> None:
-    """Whatever stands on the stream is decoded to something, the same each time, and none of it is lost."""
+    """Whatever is on the stream is decoded to something, the same each time, and none of it is lost."""
     first = decode(data, *PLACE)
-    assert decode(data, *PLACE) == first
-    assert len(first) == 7
+
+    assert first == decode(data, *PLACE)
+    assert 0 < len(first.blocks) + len(first.refused)
 
 
 json_values = st.recursive(
@@ -196,8 +207,9 @@ json_values = st.recursive(
 @given(json_values)
 def test_odd_events_in_json_form(event: Any) -> None:
     """Any JSON value as an event gives a row or an original."""
-    data = json.dumps({"account": "shop", "events": [event]}).encode()
-    assert sum(count for _, count, _ in decode(data, *PLACE)[6]) == 1
+    record = decode(json.dumps({"account": "shop", "events": [event]}).encode(), *PLACE)
+
+    assert 1 == sum(block[1] for block in (*record.blocks, *record.refused))
 
 
 def members(*legal: Any) -> st.SearchStrategy[Any]:
@@ -224,4 +236,5 @@ def test_the_fast_check_agrees_with_the_contract(value: Any) -> None:
         is_envelope = True
     except envelopes.EnvelopeError:
         is_envelope = False
-    assert (decode(data, *PLACE)[1] != NOBODY) == is_envelope
+
+    assert is_envelope == (decode(data, *PLACE).account != NOBODY)

@@ -6,7 +6,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from doubles.clock import ManualClock
-from worker.secret import Secret, SecretUnavailableError
+from shared.errors import SecretUnavailableError
+from worker.secret import Secret
 
 
 class Secrets:

@@ -1,265 +1,373 @@
-"""Spans as items, chunks as rows: grouping, cutting, ids, compression."""
+"""Spans: names of chunks, halves, entries, and the room that an item leaves."""
 
-import gzip
-from itertools import pairwise
-from typing import Any, get_args
+from itertools import count
+from typing import get_args
 
-import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.accounts import Account
+from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
-from tests.support.delivery import envelope, row
-from worker.aside import SetAside
-from worker.aside import decode as decode_aside
-from worker.chunk import Chunk, Groups, chunks, compress, first_row, group, origin
-from worker.plan import MAX_GROUPS, accounts_of, owners_of, plan
-from worker.record import Record, decode, number
-from worker.span import Cut, Entry, Kind, Span, State
-
-BIG = Cut(1_000_000, 1 << 30)
-
-
-def records(*data: bytes) -> list[Record]:
-    """Return records with these bytes."""
-    return [
-        (number(str(n)), 1_700_000_000.0 + n, decode(one, "s", number(str(n)), 1_700_000_000.0 + n))
-        for n, one in enumerate(data, 1)
-    ]
-
-
-def span(**changes: Any) -> Span:
-    """Return a span."""
-    members = {
-        "chain": "c",
-        "after": "000",
-        "first": "0011",
-        "last": "0019",
-        "planned_at": 5,
-        "databases": {"shop": "shop_db"},
-        "cut": BIG,
-        "counts": {},
-    }
-    return Span(**{**members, **changes})
-
-
-text = st.text("abc_:-", min_size=1, max_size=5)
-entries = st.builds(
-    Entry,
-    state=st.sampled_from(State),
-    rows=st.integers(0, 10**9),
-    since=st.none() | st.integers(0, 2**45),
-    kind=st.sampled_from(["", *Kind]),
-    reason=st.sampled_from(["", "http_500"]),
-    database=st.sampled_from(["", "db_x"]),
-    generation=st.integers(0, 3),
-    split=st.booleans(),
-)
-spans = st.builds(
+from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, owners, span
+from worker.delivery import FINAL, Entry, State
+from worker.ledger import _item
+from worker.record import number
+from worker.span import (
+    MAX_PLAN_BYTES,
+    ChunkKey,
+    Cut,
+    Database,
+    Group,
+    NotDeliverable,
+    Owner,
     Span,
-    chain=text,
-    after=text,
-    first=text,
-    last=text,
-    planned_at=st.integers(0, 2**45),
-    databases=st.dictionaries(text, text),
-    cut=st.builds(Cut, st.integers(1, 10**9), st.integers(1, 10**9)),
-    counts=st.dictionaries(text, st.integers(0, 10**9)),
-    version=st.integers(1, 1000),
-    writer=text,
-    done=st.booleans(),
-    chunks=st.dictionaries(text, entries),
+    plan_bytes,
 )
 
-
-@given(spans)
-def test_item_and_back(one: Span) -> None:
-    """A span comes back from its item unchanged."""
-    assert Span.from_item(one.to_item()) == one
+HALVES = KEY.halves
+DELIVERED, DROPPED = Entry(State.DELIVERED, 1), Entry(State.DROPPED, 1)
+PENDING, SPLIT = Entry(State.PENDING, 1), Entry(State.SPLIT, 2)
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1),
-    st.integers(1, 20),
-    st.integers(1, 40),
+# Names
+
+
+@given(owners)
+def test_an_owner_comes_back_from_its_name(owner: Owner) -> None:
+    """An account, with or without the key that its rows came by."""
+    assert owner == Owner.parse(owner.name)
+
+
+@given(groups)
+def test_a_group_comes_back_from_its_name(group: Group) -> None:
+    """A table's rows, or what could not become rows."""
+    assert group == Group.parse(group.name)
+
+
+@given(keys)
+def test_a_chunk_s_key_comes_back_from_its_name(one: ChunkKey) -> None:
+    """A planned chunk, or a half of one however deep."""
+    assert one == ChunkKey.parse(one.name)
+
+
+@pytest.mark.parametrize(
+    ("one", "name"),
+    [
+        (KEY, "shop/views/0"),
+        (KEY._replace(part=3, path="01"), "shop/views/3.0.1"),
+        (ChunkKey(Group(Owner("shop", "k2-7"), "views"), 0), "shop:k2-7/views/0"),
+        (ChunkKey(Group(Owner("-"), "", "undecodable"), 0), "-/-undecodable/0"),
+    ],
 )
-def test_cut_keeps_rows_and_limits(sizes: list[tuple[int, int]], most_rows: int, most_bytes: int) -> None:
-    """Parts keep every block in order, are as full as whole blocks allow, and exceed no limit unless by one block."""
-    blocks = [("views", count, b"x" * size) for count, size in sizes]
-    groups: Groups = {("shop", "views"): blocks}
-    parts = list(chunks(groups, span(cut=Cut(most_rows, most_bytes))))
-    assert [block for part in parts for block in part.blocks] == blocks
-    assert [part.key for part in parts] == [f"shop/views/{n}" for n in range(len(parts))]
-    for part in parts:
-        fits = part.count <= most_rows and len(part.payload()) <= most_bytes
-        assert fits or len(part.blocks) == 1
-    for part, following in pairwise(parts):
-        block = following.blocks[0]
-        assert part.count + block[1] > most_rows or len(part.payload()) + len(block[2]) > most_bytes
+def test_names_stay_what_they_are(one: ChunkKey, name: str) -> None:
+    """Names are in the ledger, in objects, and part of the ids under which rows travel."""
+    assert name == one.name
 
 
-@given(st.lists(st.sampled_from(["a1", "b1", "a2", "c1"]), min_size=1), st.integers(1, 5))
-def test_groups_and_ids_depend_on_the_records_alone(order: list[str], limit: int) -> None:
-    """The same records under the same plan give the same chunks, ids and bytes."""
-    data = [
-        envelope({"a": "shop", "b": "blog", "c": "none"}[one[0]], {f"table_{one[1]}": [row(str(n))]})
-        for n, one in enumerate(order)
-    ]
-    answers: dict[str, Account | str] = {
-        "shop": Account("s_db"),
-        "blog": Account("b_db"),
-        "none": "unknown_account",
-    }
+@pytest.mark.parametrize(
+    "name", ["", "0", "shop/views", "/0", "shop/views/", "shop/views/0.2", "shop/views/0.01", "shop/views/x"]
+)
+def test_other_texts_are_not_names(name: str) -> None:
+    """What does not name a chunk is refused."""
+    with pytest.raises(ValueError, match=r"does not name a chunk|invalid literal"):
+        ChunkKey.parse(name)
 
-    def built() -> list[tuple[str, str, bytes]]:
-        planned = plan(records(*data), answers)
-        one = span(databases=planned.databases, cut=Cut(limit, 1 << 20))
-        return [
-            (chunk.key, one.unique_id(chunk.key, one.destination(chunk.key), 0), compress(chunk.payload()))
-            for chunk in chunks(planned.groups, one)
-        ]
 
-    first = built()
-    assert built() == first
-    ids = [unique_id for _, unique_id, _ in first]
-    assert len(set(ids)) == len(ids)
-    assert all(len(one) == 32 and set(one) <= set("0123456789abcdef") for one in ids)
-    total = sum(gzip.decompress(body).count(b"event_id") for _, _, body in first)
-    assert total == len(order)
+@pytest.mark.parametrize("code", get_args(Code))
+def test_what_could_not_become_rows_is_never_taken_for_rows(code: str) -> None:
+    """It goes nowhere, and the reason is its code."""
+    assert NotDeliverable(code) == span().destination(ChunkKey(Group(Owner("shop"), "", code), 0))
+
+
+def test_an_entry_s_database_replaces_the_plan_s() -> None:
+    """A chunk that was redriven elsewhere stays there."""
+    moved = span(entries={KEY: Entry(State.IN_DOUBT, 2, database="new_db")})
+
+    assert Database("shop_db") == span().destination(KEY)
+    assert Database("new_db") == moved.destination(KEY)
 
 
 def test_ids_differ_with_everything_that_matters() -> None:
     """Another chain, place, chunk, cut, database or generation gives another id."""
     base = span()
     ids = [
-        base.unique_id("shop/views/0", "shop_db", 0),
-        base.unique_id("shop/views/1", "shop_db", 0),
-        base.unique_id("shop/clicks/0", "shop_db", 0),
-        base.unique_id("shop/views/0.1", "shop_db", 0),
-        base.unique_id("shop/views/0", "other_db", 0),
-        base.unique_id("shop/views/0", "shop_db", 1),
-        span(chain="d").unique_id("shop/views/0", "shop_db", 0),
-        span(after="0017").unique_id("shop/views/0", "shop_db", 0),
-        span(cut=Cut(1, 1)).unique_id("shop/views/0", "shop_db", 0),
-        base.object_id("shop/views/0"),
+        base.unique_id(KEY, "shop_db", 0),
+        base.unique_id(KEY._replace(part=1), "shop_db", 0),
+        base.unique_id(key("shop/clicks/0"), "shop_db", 0),
+        base.unique_id(key("shop:k1/views/0"), "shop_db", 0),
+        base.unique_id(HALVES[0], "shop_db", 0),
+        base.unique_id(HALVES[1], "shop_db", 0),
+        base.unique_id(KEY, "other_db", 0),
+        base.unique_id(KEY, "shop_db", 1),
+        span(chain=CHAIN.hole(number("9"))).unique_id(KEY, "shop_db", 0),
+        span(after=number("17")).unique_id(KEY, "shop_db", 0),
+        span(cut=Cut(1, UNCUT.bytes)).unique_id(KEY, "shop_db", 0),
+        span(cut=Cut(UNCUT.rows, 1)).unique_id(KEY, "shop_db", 0),
+        base.object_id(KEY),
     ]
-    assert len(set(ids)) == len(ids)
+
+    assert len(ids) == len(set(ids))
+    assert {32} == {len(one) for one in ids}
+    assert base.object_id(KEY) == base.object_id(HALVES[1])
 
 
-@given(
-    st.lists(
-        st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9)), min_size=2, max_size=30
-    )
+def test_an_id_stays_what_it_is() -> None:
+    """A chunk that is in doubt when the code changes must still travel under the same id."""
+    assert "812cf8eb28f5121756c68464233b7909" == span().unique_id(KEY, "shop_db", 0)
+
+
+# Halves
+
+
+@given(st.integers(0, 300), st.integers(0, 9))
+def test_halves_hold_the_positions_of_the_whole_in_order(rows: int, depth: int) -> None:
+    """Halved as often as one likes, each position is in one leaf, and no leaf is larger than its share."""
+    leaves = [KEY]
+    for _ in range(depth):
+        leaves = [half for leaf in leaves for half in leaf.halves]
+    positions = [leaf.within(rows) for leaf in leaves]
+
+    assert list(range(rows)) == [position for part in positions for position in part]
+    assert max(map(len, positions)) <= -(-rows // 2**depth)
+
+
+@pytest.mark.parametrize(
+    ("path", "rows", "positions"),
+    [
+        ("", 5, range(5)),
+        ("0", 5, range(2)),
+        ("1", 5, range(2, 5)),
+        ("10", 5, range(2, 3)),
+        ("11", 5, range(3, 5)),
+        ("0", 1, range(0)),
+        ("1", 1, range(1)),
+    ],
 )
-def test_halves_hold_the_rows(rows: list[dict[str, Any]]) -> None:
-    """Two halves hold the rows of the whole in order, and halving again comes down to single rows."""
-    packed = [
-        msgpack.packb({k: v for k, v in one.items() if not isinstance(v, int) or abs(v) < 2**63})
-        for one in rows
-    ]
-    waiting, leaves = [Chunk.of_payload("shop/views/0", len(packed), b"".join(packed))], []
-    while waiting:
-        chunk = waiting.pop(0)
-        halves = chunk.halves()
-        if halves is None:
-            leaves.append(chunk)
-        else:
-            waiting[:0] = halves
-    assert [leaf.payload() for leaf in leaves] == packed
-    assert all(leaf.count == 1 for leaf in leaves)
+def test_halves_stay_what_they_are(path: str, rows: int, positions: range) -> None:
+    """A half that is in doubt when the code changes must hold the same rows."""
+    assert list(positions) == list(KEY._replace(path=path).within(rows))
 
 
-def test_gzip_is_reproducible_and_says_nothing_else() -> None:
-    """The same rows give the same bytes: no time, no file name."""
-    body = compress(b"rows")
-    assert gzip.decompress(body) == b"rows"
-    assert body[:8] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
-    assert compress(b"rows") == body
+@given(keys)
+def test_halves_belong_to_their_planned_chunk(one: ChunkKey) -> None:
+    """Whatever is halved, group and part stay, and the planned chunk is its own."""
+    assert one.planned == one.halves[0].planned == one.halves[1].planned == one.planned.planned
+    assert "" == one.planned.path
+    assert one.halves[0] != one.halves[1]
 
 
-def test_origin_names_the_records_of_a_chunk() -> None:
-    """A chunk's origin is the records that its rows came in, and no others."""
-    given_records = records(
-        envelope("shop", {"views": [row("1")]}),
-        envelope("shop", {"clicks": [row("2")]}),
-        envelope("shop", {"views": [row("3")], "clicks": [row("4")]}),
+def tree(*states: tuple[str, State], digest: str = "", done: bool = False) -> Span:
+    """Return a span with the shop's views in these leaves, by path."""
+    entries = {KEY._replace(path=path): Entry(state, 1, digest=digest) for path, state in states}
+    for path, _ in states:
+        for length in range(len(path)):
+            entries[KEY._replace(path=path[:length])] = Entry(State.SPLIT, 0, digest=digest)
+    return span(entries=entries, done=done)
+
+
+def test_leaves_stand_for_a_split_chunk() -> None:
+    """A chunk without an entry, or with another one, stands for itself."""
+    split = tree(("0", State.PARKED), ("10", State.DELIVERED), ("11", State.DEAD_LETTER))
+
+    assert [KEY] == list(span().leaves(KEY))
+    assert ["0", "10", "11"] == [leaf.path for leaf in split.leaves(KEY)]
+    assert ["10", "11"] == [leaf.path for leaf in split.leaves(HALVES[1])]
+
+
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_halves_that_end_alike_become_one(state: State) -> None:
+    """Whole subtrees become one entry, with the rows of all, so that splits do not fill the item for good."""
+    split = tree(("0", state), ("10", state), ("11", State.PARKED))
+    joined = split.with_entries({KEY._replace(path="11"): Entry(state, 1)})
+
+    assert {KEY: Entry(state, 3)} == joined.entries
+
+
+def test_halves_that_end_differently_stay() -> None:
+    """Delivered rows are not counted as dropped ones."""
+    split = tree(("0", State.DELIVERED), ("10", State.DELIVERED), ("11", State.DEAD_LETTER))
+    ended = split.with_entries({KEY._replace(path="11"): DROPPED})
+
+    assert {
+        "": State.SPLIT,
+        "0": State.DELIVERED,
+        "1": State.SPLIT,
+        "10": State.DELIVERED,
+        "11": State.DROPPED,
+    } == {one.path: entry.state for one, entry in ended.entries.items()}
+    assert ended.is_final(KEY)
+
+
+def test_joined_halves_keep_their_object() -> None:
+    """A chunk that was set aside in halves has an object, which may be deleted only on an entry's word."""
+    split = tree(("0", State.DEAD_LETTER), ("1", State.DEAD_LETTER)).with_entries(
+        {half: Entry(State.DEAD_LETTER, 1, digest="d1") for half in HALVES}, done=True
     )
-    groups = group(given_records, {("shop", "k1"): "shop"})
-    found = {chunk.key: origin(chunk, given_records) for chunk in chunks(groups, span())}
-    assert found == {
-        "shop/views/0": [(number("1"), 1_700_000_001.0), (number("3"), 1_700_000_003.0)],
-        "shop/clicks/0": [(number("2"), 1_700_000_002.0), (number("3"), 1_700_000_003.0)],
+    joined = split.with_entries({half: Entry(State.DELIVERED, 1, digest="d1") for half in HALVES})
+
+    assert {KEY: Entry(State.DELIVERED, 2, digest="d1")} == joined.entries
+    assert joined.is_final(KEY)
+
+
+def test_a_done_span_keeps_what_it_must_tell() -> None:
+    """What is delivered needs no entry, unless an object of it or a sibling is left."""
+    entries = {
+        KEY: DELIVERED,
+        key("shop/views/1"): Entry(State.DELIVERED, 1, digest="d1"),
+        key("shop/views/2"): SPLIT,
+        key("shop/views/2.0"): DELIVERED,
+        key("shop/views/2.1"): Entry(State.PARKED, 1),
+        key("shop/views/3"): DROPPED,
     }
+    done = span().with_entries(entries, done=True)
+
+    assert list(entries)[1:] == list(done.entries)
+    assert done.with_entries({}).done
+    assert entries == span().with_entries(entries).entries
 
 
-def test_rows_that_no_plan_knows_are_not_lost() -> None:
-    """Rows of an owner that the plan does not name, which only a change of code can bring about, stand apart."""
-    given_records = records(envelope("shop", {"views": [row("1")]}), envelope("new", {"views": [row("2")]}))
-    groups = group(given_records, owners_of(given_records, {"shop": "shop_db"}))
-    assert list(groups) == [("shop", "views"), ("-", "-unplanned")]
-    assert span().destination("-/-unplanned/0") == "!unplanned"
+@pytest.mark.parametrize(
+    ("states", "final"),
+    [
+        ([("", State.DELIVERED)], True),
+        ([("", State.DROPPED)], True),
+        ([("", State.MISSING)], True),
+        ([("", State.PENDING)], False),
+        ([("", State.PARKED)], False),
+        ([("", State.IN_DOUBT)], False),
+        ([("", State.DEAD_LETTER)], False),
+        ([("0", State.DELIVERED), ("1", State.DROPPED)], True),
+        ([("0", State.DELIVERED), ("1", State.PARKED)], False),
+        ([("0", State.DELIVERED), ("10", State.DROPPED), ("11", State.DEAD_LETTER)], False),
+    ],
+)
+@pytest.mark.parametrize("done", [False, True])
+def test_a_chunk_is_final_when_all_its_leaves_are(
+    states: list[tuple[str, State]], final: bool, done: bool
+) -> None:
+    """Only then may its object go; asked of a half, the answer is its planned chunk's."""
+    one = tree(*states, done=done)
+
+    assert final == one.is_final(KEY)
+    assert final == one.is_final(KEY._replace(path=states[0][0]))
 
 
-def test_first_row() -> None:
-    """The first row is read without the others, and what begins with no row has none."""
-    assert first_row(msgpack.packb({"a": 1}) + b"\xc1") == {"a": 1}
-    assert first_row(b"\xc1") is None
-    assert first_row(b"") is None
-    assert first_row(msgpack.packb(7)) is None
+@pytest.mark.parametrize("done", [False, True])
+def test_what_has_no_entry_is_not_known_to_be_final(done: bool) -> None:
+    """An absent entry of a done span reads as delivered, but deletes nothing."""
+    assert not span(done=done).is_final(KEY)
+    assert (State.DELIVERED if done else State.PENDING) is span(done=done).entry(KEY).state
 
 
-def test_a_stretch_ends_where_it_must() -> None:
-    """A plan ends before an account without an answer, before its limit, and never for records that are too old."""
-    given_records = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "shop")))
-    answers: dict[str, Account | str] = {"shop": Account("s_db")}
-    assert len(plan(given_records, answers).records) == 1
-    assert len(plan(given_records, answers, too_old=1_700_000_002.5).records) == 3
-    assert plan(given_records, answers, too_old=1_700_000_002.5).databases["blog"] == "!unresolved"
-    answers["blog"] = Account("b_db")
-    assert len(plan(given_records, answers, limit=number("3")).records) == 2
-    assert plan(given_records[1:], {}).records == []
-    assert accounts_of(given_records) == ["shop", "blog"]
+def test_a_pending_chunk_may_have_been_sent_since_its_plan() -> None:
+    """Whoever planned a span and died may have sent it."""
+    assert 1_700_000_000_000 == span().entry(KEY).since
 
 
-def test_a_plan_has_a_bounded_size() -> None:
-    """A plan holds at most as many groups as an item can carry."""
-    given_records = records(*(envelope(f"acct_{n}", {"views": [row("1")]}) for n in range(MAX_GROUPS + 10)))
-    answers: dict[str, Account | str] = {name: Account("some_db") for name in accounts_of(given_records)}
-    planned = plan(given_records, answers)
-    assert 0 < len(planned.groups) <= MAX_GROUPS
-    assert list(planned.records) == given_records[: len(planned.records)]
+@pytest.mark.parametrize(
+    ("states", "done", "settled"),
+    [
+        ([], False, False),
+        ([], True, True),
+        ([("", State.DROPPED)], True, True),
+        ([("", State.MISSING)], True, True),
+        ([("0", State.DELIVERED), ("1", State.DROPPED)], True, True),
+        ([("0", State.DELIVERED), ("1", State.PARKED)], True, False),
+        ([("", State.DEAD_LETTER)], True, False),
+        ([("", State.IN_DOUBT)], True, False),
+        ([("", State.DELIVERED)], False, False),
+    ],
+)
+def test_a_span_is_settled_when_nothing_can_follow(
+    states: list[tuple[str, State]], done: bool, settled: bool
+) -> None:
+    """Only then may the ledger forget it."""
+    assert settled == tree(*states, done=done).is_settled
 
 
-@pytest.mark.parametrize("reason", get_args(Code))
-def test_reasons_are_no_tables(reason: str) -> None:
-    """What could not become rows can never be taken for rows of a table."""
-    assert span().destination(f"shop/-{reason}/0") == f"!{reason}"
+# The room that an item leaves
+
+LONGEST_OWNER = "o" * 64
+LONGEST_NAME = "n" * 128
+KEY_ID = "k" * 16 + "-1234"
+LONGEST_REASON = "r" * 32
+STATES = [State.PARKED, State.IN_DOUBT, State.DEAD_LETTER]
 
 
-@given(st.binary(max_size=100), st.lists(st.text("0123456789", min_size=1), max_size=5).map(tuple))
-def test_set_aside_and_back(payload: bytes, numbers: tuple[str, ...]) -> None:
-    """A set-aside chunk comes back from its object unchanged, whatever bytes it holds."""
-    chunk = SetAside(
-        kind=Kind.PARKED,
-        reason="http_500",
-        account="shop",
-        table="views",
-        database="shop_db",
-        rows=3,
-        payload_form="rows",
-        shard="shardId-000000000000",
-        sequence_numbers=numbers,
-        first_seen=1,
-        last_seen=2,
-        set_aside_at=3,
-        unique_id="0" * 32,
-        object_id="1" * 32,
-        chain="c#d",
-        after="000",
-        chunk="shop/views/0",
-        payload=payload,
+def longest(rows: int = 10**7) -> Entry:
+    """Return an entry that takes the most room."""
+    return Entry(
+        State.DEAD_LETTER,
+        rows,
+        since=1_999_999_999_999,
+        reason=LONGEST_REASON,
+        aside_at=1_999_999_999_999,
+        database=LONGEST_NAME,
+        generation=9_999,
+        edit=9_999,
+        digest="d" * 32,
     )
-    assert decode_aside(chunk.encode()) == chunk
-    assert chunk.name == f"aside/parked/shop/views/3-{'1' * 32}.gz"
+
+
+def largest_plan(cut: Cut, rows: int) -> Span:
+    """Return the span with the most groups of that many rows, of the longest names, that may be planned."""
+    counts: dict[Group, int] = {}
+    destinations: dict[Owner, Database] = {}
+    for serial in count():
+        owner = Owner(f"{serial:05d}{LONGEST_OWNER[5:]}", KEY_ID)
+        more = counts | {Group(owner, LONGEST_NAME): rows}
+        goes = destinations | {owner: Database(LONGEST_NAME)}
+        if plan_bytes(more, goes, cut) > MAX_PLAN_BYTES:
+            break
+        counts, destinations = more, goes
+    return span(
+        destinations=destinations,
+        cut=cut,
+        counts=counts,
+        records=10_000,
+        ignored=frozenset(range(10_000)),
+        writer="f" * 16,
+    )
+
+
+@pytest.mark.parametrize(("cut", "rows"), [(UNCUT, 10**4), (Cut(10, 1 << 20), 95), (Cut(2, 1 << 20), 501)])
+def test_a_span_fits_its_item_whatever_becomes_of_its_chunks(cut: Cut, rows: int) -> None:
+    """Planned to the limit, with every chunk set aside at its longest, and then split as far as is allowed."""
+    planned = largest_plan(cut, rows)
+    parts = range(1 + 2 * rows // cut.rows)
+    aside = planned.with_entries(
+        {ChunkKey(group, part): longest() for group in planned.counts for part in parts}
+    )
+
+    assert item_size(_item(aside)) < MAX_ITEM_BYTES
+
+    waiting = [ChunkKey(group, part) for group in planned.counts for part in parts]
+    while waiting and aside.can_split(one := waiting.pop()):
+        entries = {one: longest()} | dict.fromkeys(one.halves, longest())
+        aside = Span.with_entries(aside, entries)
+        waiting += one.halves  # the longest names
+    assert waiting
+    assert item_size(_item(aside)) < MAX_ITEM_BYTES
+
+
+def test_an_item_has_room_for_splits() -> None:
+    """An ordinary chunk can be halved down to its rows, and an item that is full says so."""
+    one, depth = span(), KEY
+    for _ in range(20):
+        assert one.can_split(depth)
+        one = one.with_entries({depth: SPLIT, **dict.fromkeys(depth.halves, PENDING)})
+        depth = depth.halves[1]
+    planned = largest_plan(UNCUT, 10)
+    full = planned.with_entries({KEY._replace(path=f"{number:010b}"): PENDING for number in range(300)})
+
+    assert not full.can_split(next(ChunkKey(group, 0) for group in planned.counts))
+
+
+def test_what_is_joined_makes_room_again() -> None:
+    """Splits that have ended do not keep others from being split."""
+    one = tree(("0", State.PENDING), ("1", State.PENDING))
+    joined = one.with_entries(dict.fromkeys(HALVES, DELIVERED))
+
+    assert {KEY: Entry(State.DELIVERED, 2)} == joined.entries
+    assert VIEWS in joined.counts

@@ -52,7 +52,7 @@ export const suite = (name, more = () => {}) => {
       );
 
     for (const [trouble, play] of Object.entries(TROUBLE)) {
-      visit(`${trouble}: nothing is lost, nothing doubled`, async (visitor) => {
+      visit(`${trouble}: nothing is lost or duplicated`, async (visitor) => {
         await play(visitor);
         await until(
           () => outcome(visitor),
@@ -65,8 +65,8 @@ export const suite = (name, more = () => {}) => {
           (count) => count == 0,
           90_000,
         );
-        const { lost, doubled, preflights } = await outcome(visitor);
-        assert.deepEqual({ lost, doubled, preflights }, { lost: 0, doubled: 0, preflights: 0 });
+        const { lost, duplicated, preflights } = await outcome(visitor);
+        assert.deepEqual({ lost, duplicated, preflights }, { lost: 0, duplicated: 0, preflights: 0 });
         assert.equal(await keptBatches(tab), 0);
       });
     }

@@ -74,7 +74,7 @@ export class Visitor {
 
 /** How events are lost, and what is done about it in the end, if anything can be. */
 export const TROUBLE = {
-  'no trouble': async (visitor) => {
+  'no failure': async (visitor) => {
     const tab = await visitor.open();
     for (const page of ['list', 'item', 'cart']) {
       await visitor.send(tab);
@@ -85,7 +85,7 @@ export const TROUBLE = {
     }
   },
 
-  'gone at once after an event': async (visitor) => {
+  'page left right after an event': async (visitor) => {
     const tab = await visitor.open();
     for (const page of ['list', 'item', 'cart', 'paid']) {
       await visitor.sendAndGo(tab, page);
@@ -113,7 +113,7 @@ export const TROUBLE = {
     await tab.setOfflineMode(false);
   },
 
-  'server answers 503, then recovers': async (visitor) => {
+  'server returns 503, then recovers': async (visitor) => {
     const tab = await visitor.open();
     await visitor.collector.fault('unavailable');
     for (const page of ['list', 'item']) {
@@ -124,7 +124,7 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
-  'gateway answers 500 without CORS, then recovers': async (visitor) => {
+  'gateway returns 500 without CORS, then recovers': async (visitor) => {
     const tab = await visitor.open();
     await visitor.send(tab);
     await sleep(1200);
@@ -145,7 +145,7 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
-  'answers are lost': async (visitor) => {
+  'responses are lost': async (visitor) => {
     const tab = await visitor.open();
     await visitor.collector.fault('deaf');
     await visitor.send(tab);
@@ -154,7 +154,7 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
-  'slow network, and gone before the answer': async (visitor) => {
+  'slow network, page left before the response': async (visitor) => {
     const tab = await visitor.open();
     await visitor.collector.fault('slow');
     for (const page of ['list', 'item']) {
@@ -165,7 +165,7 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
-  'two tabs, one closed, while the server answers 503': async (visitor) => {
+  'two tabs, one closed, while the server returns 503': async (visitor) => {
     const [one, other] = [await visitor.open('home'), await visitor.open('list')];
     await visitor.collector.fault('unavailable');
     for (let round = 0; round < 2; round += 1) {
@@ -179,7 +179,7 @@ export const TROUBLE = {
     await Promise.all([visitor.open('item'), visitor.open('cart')]);
   },
 
-  'storage full, server answers 503': async (visitor) => {
+  'storage full, server returns 503': async (visitor) => {
     const tab = await visitor.open();
     await tab.evaluate(() => {
       for (let size = 1 << 20; size >= 1; size >>= 1) {
@@ -195,7 +195,7 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
-  'clock ten days ahead, then put right': async (visitor) => {
+  'clock ten days fast, then corrected': async (visitor) => {
     const ahead = await visitor.tab([
       (ms) => {
         const now = Date.now;
@@ -225,7 +225,7 @@ export const outcome = async (visitor) => {
     made,
     delivered: copies.size,
     lost: made - copies.size,
-    doubled: [...copies.values()].reduce((sum, count) => sum + count - 1, 0),
+    duplicated: [...copies.values()].reduce((sum, count) => sum + count - 1, 0),
     requests: requests.length,
     bytes: requests.reduce((sum, request) => sum + request.bytes, 0),
     preflights: requests.filter(({ method }) => method == 'OPTIONS').length,

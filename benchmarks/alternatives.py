@@ -1,0 +1,138 @@
+"""What the alternatives to Sluice cost a month, by their own published figures."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ops.estimate import SECONDS
+
+LEAST_EVENTS = 1e4
+"""Events a month below which nothing is compared."""
+
+_EARLIER_USD = 200.0
+_EARLIER_EVENTS = 10e6
+
+_CLICKSTREAM_PER_REQUEST = 10
+_CLICKSTREAM_LOGGING = 14.0
+_CLICKSTREAM = ((10.0, 175.8), (100.0, 205.8), (1000.0, 578.8))
+
+_SNOWPLOW_USD = 200.0
+_SNOWPLOW_PER_SECOND = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another way to load events into Treasure Data, or part of one.
+
+    Attributes:
+        name: its name.
+        label: a short name, for charts.
+        usd: dollars a month as a function of events a month.
+        most: events a month up to which its figures are published.
+        source: where the figures are from.
+        covers: what it does, and what it leaves out.
+    """
+
+    name: str
+    label: str
+    usd: Callable[[float], float]
+    most: float
+    source: str
+    covers: str
+
+
+def _earlier(events: float) -> float:
+    return _EARLIER_USD * events / _EARLIER_EVENTS
+
+
+def _clickstream(events: float) -> float:
+    """Interpolate between the published figures; below the first one, the same servers run."""
+    rate = events / _CLICKSTREAM_PER_REQUEST / SECONDS
+    return _CLICKSTREAM_LOGGING + _between(_CLICKSTREAM, rate)
+
+
+def _between(points: Sequence[tuple[float, float]], x: float) -> float:
+    if x <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in itertools.pairwise(points):
+        if x <= right:
+            return low + (high - low) * (x - left) / (right - left)
+    return points[-1][1] * x / points[-1][0]
+
+
+def _snowplow(events: float) -> float:
+    """Return the cost of as many pipelines of the published size as the load needs."""
+    rate = events / SECONDS / _SNOWPLOW_PER_SECOND
+    return _SNOWPLOW_USD * max(1.0, rate)
+
+
+ALTERNATIVES = (
+    Alternative(
+        "One upload to Treasure Data per event",
+        "upload per event",
+        _earlier,
+        10 * _EARLIER_EVENTS,
+        "an actual bill: $200 for 10 million events in a month, assumed proportional",
+        "everything; no buffer, nothing set aside",
+    ),
+    Alternative(
+        "AWS Clickstream Analytics",
+        "AWS Clickstream",
+        _clickstream,
+        _CLICKSTREAM[-1][0] * _CLICKSTREAM_PER_REQUEST * SECONDS,
+        "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25: "
+        "EC2, provisioned Kinesis, 10 events per request, us-east-1, and $14 for logging",
+        "collection up to Kinesis and S3; no network, no loading into a database",
+    ),
+    Alternative(
+        "Snowplow Community Edition",
+        "Snowplow",
+        _snowplow,
+        _SNOWPLOW_PER_SECOND * SECONDS,
+        "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25: "
+        "around $200 a month on AWS for around 100 events per second",
+        "everything, on servers that are always on",
+    ),
+)
+
+
+def ranges_where_dearer(
+    ours: Callable[[float], float], alternative: Alternative
+) -> list[tuple[float, float]]:
+    """Return the ranges of events a month in which Sluice costs more, as far as figures are published.
+
+    Args:
+        ours: dollars a month as a function of events a month.
+        alternative: what to compare it with.
+    """
+
+    def is_dearer(events: float) -> bool:
+        return ours(events) > alternative.usd(events)
+
+    decades = math.log10(alternative.most / LEAST_EVENTS)
+    steps = math.ceil(decades * 20)
+    marks = [*(LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps)), alternative.most]
+    ranges: list[tuple[float, float]] = []
+    start = marks[0] if is_dearer(marks[0]) else None
+    for low, high in itertools.pairwise(marks):
+        if is_dearer(low) != is_dearer(high):
+            border = _border(is_dearer, low, high)
+            if start is None:
+                start = border
+            else:
+                ranges.append((start, border))
+                start = None
+    return ranges if start is None else [*ranges, (start, marks[-1])]
+
+
+def _border(is_dearer: Callable[[float], bool], low: float, high: float) -> float:
+    """Find by bisection where the answer changes between two volumes."""
+    before = is_dearer(low)
+    while high / low > 1.001:
+        middle = (low * high) ** 0.5
+        if is_dearer(middle) == before:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -1,0 +1,116 @@
+"""`python -m chaos`: seeded schedules of trouble over the whole pipeline.
+
+EVENTS in all are spread over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …; with SEEDS=1 the schedule's trace
+can be written to a file. Ends with status 1 where a promise was broken, after printing how to see it again.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from chaos import schedule as schedules
+from chaos.report import Report
+from chaos.run import Ran, run_schedule, run_seeds
+from chaos.schedule import START, Schedule
+from chaos.shrink import shrink
+
+_MOST_SHOWN = 3
+_WIDTH = 132  # of the table where it goes to no terminal
+
+
+@click.command(help=__doc__)
+@click.option("--events", default=100_000, show_default=True, help="Events in all.")
+@click.option("--seeds", default=100, show_default=True, help="Schedules.")
+@click.option("--seed", default=0, show_default=True, help="The first seed.")
+@click.option(
+    "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace of a single seed here."
+)
+@click.option("--processes", default=0, help="Schedules at once; 0 for as many as there are cores.")
+def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int) -> None:
+    """Run."""
+    console = Console(stderr=True)
+    share, more = divmod(events, seeds)
+    jobs = [(seed + index, share + (index < more)) for index in range(seeds)]
+    if trace is not None:
+        _write_trace(jobs[0], trace)
+    report = Report()
+    began = time.monotonic()
+    for ran in _shown(run_seeds(jobs, processes or None), len(jobs), report, console):
+        report.add(ran)
+    report.print(Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    for ran in report.failures[:_MOST_SHOWN]:
+        _show(ran, console)
+    if len(report.failures) > _MOST_SHOWN:
+        console.print(
+            f"… and the seeds {', '.join(str(ran.seed) for ran in report.failures[_MOST_SHOWN:40])}"
+        )
+    if missing := report.missing():
+        console.print(f"did not occur: {', '.join(missing)}")
+    console.print(f"{time.monotonic() - began:.0f} s")
+    click.echo(report.json())
+    sys.exit(bool(report.failures))
+
+
+def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
+    """Yield the runs and show how far they are: a bar on a terminal, else a line for every tenth and every failure."""
+    columns = (
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    has_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=console, disable=not has_terminal) as progress:
+        task = progress.add_task("schedules", total=total)
+        for count, ran in enumerate(runs, 1):
+            yield ran
+            if ran.verdict.violations:
+                progress.console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
+            failed = f", {len(report.failures)} failed" if report.failures else ""
+            progress.update(task, advance=1, description=f"schedules{failed}")
+            if not has_terminal and count * 10 // total > (count - 1) * 10 // total:
+                progress.console.print(f"{count} of {total} schedules{failed}")
+
+
+def _write_trace(job: tuple[int, int], path: Path) -> None:
+    lines: list[str] = []
+    run_schedule(schedules.draw(*job), trace=lines)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _show(ran: Ran, console: Console) -> None:
+    """Print what a failed schedule broke, how to see it again, and the smallest schedule that breaks it."""
+    verdict = ran.verdict
+    console.print(
+        f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; again: "
+        f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
+    )
+    for name in ("lost", "doubled", "misrouted", "both", "misjudged", "miscounted", "stuck"):
+        if found := getattr(verdict, name):
+            console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
+    broken = set(verdict.violations)
+
+    def fails(schedule: Schedule) -> bool:
+        try:
+            return bool(broken & set(run_schedule(schedule).violations))
+        except Exception:  # noqa: BLE001 -- a schedule that breaks otherwise is no smaller form of this one
+            return False
+
+    small = shrink(schedules.draw(ran.seed, ran.events), fails)
+    console.print(f"  smallest found: {small.events} events in {len(small.sent)} requests, and")
+    for window in small.windows:
+        console.print(
+            f"    {window.kind} {window.target} from {window.begin - START:.0f} s to {window.end - START:.0f} s,"
+            f" at {window.chance:.0%} of the chances"
+        )
+    for act in small.acts:
+        console.print(f"    {act.kind} {act.arguments} at {act.at - START:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Promise 6: the balance that operators see, taken while everything goes on, and when it has come to rest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from chaos.world import BUCKET, TABLE, World
+from shared.errors import InvalidObjectError
+from shared.telemetry import NullTelemetry
+from worker.delivery import ASIDE, Entry
+from worker.ledger import Ledger
+from worker.set_aside import SetAsideStore
+from worker.span import ChunkKey, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A chunk that is set aside: its span, key and entry, and what its object holds of it; None where that is not there."""
+
+    span: Span
+    key: ChunkKey
+    entry: Entry
+    values: list[Any] | None
+
+    @property
+    def place(self) -> str:
+        """Names it."""
+        return f"{self.span.chain.name} {self.span.after} {self.key.name}"
+
+
+class Audit:
+    """Looks at a world past its troubles.
+
+    Args:
+        world: the services.
+
+    Attributes:
+        faults: what was wrong.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.faults: list[str] = []
+        self.store = SetAsideStore(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        self.ledger = Ledger(
+            world.table,  # type: ignore[arg-type]  # a double
+            TABLE,
+            clock=world.clock,
+            entropy=bytes,
+            telemetry=NullTelemetry(),
+        )
+
+    def held(self) -> Iterator[Held]:
+        """Yield everything that the ledger calls set aside."""
+        for span in self.ledger.spans():
+            for key, entry in span.entries.items():
+                if entry.state in ASIDE:
+                    yield Held(span, key, entry, self._values(span, key, entry))
+
+    def _values(self, span: Span, key: ChunkKey, entry: Entry) -> list[Any] | None:
+        try:
+            chunk = self.store.get(span, key, entry.edit, entry.digest)
+        except InvalidObjectError:
+            return None
+        values = list(_unpacked(chunk.payload))
+        positions = key.within(chunk.rows)
+        if len(values) != chunk.rows or len(positions) != entry.rows:
+            return None
+        return values[positions.start : positions.stop]
+
+    def open_spans(self) -> list[str]:
+        """Return the spans that are not settled."""
+        return [f"{span.chain.name} {span.after}" for span in self.ledger.spans() if not span.done]
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing is parked or in doubt."""
+        marks = (item.get("wk") for item in self._world.table.items(TABLE))
+        return not any(mark is not None and mark["S"].startswith("aside") for mark in marks)
+
+    def left_over(self) -> list[str]:
+        """Return the objects that belong to no chunk that is set aside."""
+        needed = {
+            self.store.name(held.span, held.key, held.entry.edit, held.entry.digest) for held in self.held()
+        }
+        return sorted(self._world.bucket.objects(BUCKET).keys() - needed)
+
+    def look(self) -> None:
+        """Note what does not add up at this moment: balances, and chunks that are set aside without their object."""
+        self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
+
+
+def _unpacked(payload: bytes) -> Iterator[Any]:
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
+    unpacker.feed(payload)
+    return iter(unpacker)

@@ -1,0 +1,443 @@
+"""Each defence of the pipeline, and what the functions are built with to leave it out.
+
+A defence is left out by a guard's name, a setting, a part that is replaced or a client that behaves otherwise: all of them
+are constructor arguments. What follows when it is missing is found in schedules that have the trouble against which it stands.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from botocore.exceptions import ReadTimeoutError
+
+from chaos import clients
+from chaos.functions import Functions, Weakness
+from chaos.trouble import Kind
+from chaos.world import TD_MEMORY_SECONDS, World
+from doubles.redis import MemoryRedis
+from worker.breaker import Breakers
+from worker.claims import Claims
+from worker.delivery import Rules
+from worker.drain import Drain
+from worker.guards import Guard
+from worker.ledger import Ledger
+from worker.record import START
+from worker.search import Finding, Search, SearchRun, Sought
+from worker.shards import Shards
+from worker.span import Cut, Database, Span
+from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """One defence.
+
+    Attributes:
+        name: what it is.
+        weakness: leaves it out.
+        kinds: the trouble that shows its absence.
+        breaks: what its absence breaks: names of violations, or `waiting`.
+        seeds: how many schedules may be needed.
+        events: of each schedule.
+        accounts: of the steady traffic by which waiting is measured.
+        every: seconds between two requests of one of these.
+    """
+
+    name: str
+    weakness: Weakness
+    kinds: tuple[Kind, ...]
+    breaks: tuple[str, ...]
+    seeds: int = 40
+    events: int = 400
+    accounts: int = 12
+    every: float = 20.0
+
+
+def without(weakness: Weakness) -> Callable[[World], Functions]:
+    """Return a builder of functions in which a defence is left out."""
+    return lambda world: Functions(world, weakness)
+
+
+def _guard(*guards: Guard) -> Weakness:
+    return Weakness(without=frozenset(guards))
+
+
+def _replaced(kind: type, other: Any) -> Weakness:
+    return Weakness(replaced=lambda _world: {kind: other})
+
+
+# The ledger
+
+
+class _LatePlans(Ledger):
+    """Writes a plan only when what came of it is written."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._unwritten: dict[tuple[str, str], Span] = {}
+
+    def append(self, span: Span) -> tuple[bool, Span]:
+        self._unwritten[span.chain.name, span.after] = span
+        return True, replace(span, version=1)
+
+    def update(self, span: Span) -> tuple[bool, Span]:
+        planned = self._unwritten.pop((span.chain.name, span.after), None)
+        if planned is not None:
+            super().append(planned)
+        return super().update(span)
+
+
+def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
+    """Let the worker read spans from the ledger other than they were planned."""
+
+    def replaced(world: World) -> Mapping[Any, Any]:
+        class OtherLedger(Ledger):
+            def preceding(self, *args: Any) -> Span | None:
+                span = super().preceding(*args)
+                return span and change(world, span)
+
+        return {Ledger: OtherLedger}
+
+    return Weakness(replaced=replaced)
+
+
+def _todays_databases(world: World, span: Span) -> Span:
+    todays = {
+        owner: Database(world.accounts[owner.account].database) if owner.account in world.accounts else to
+        for owner, to in span.destinations.items()
+    }
+    return replace(span, destinations=todays)
+
+
+class _NoClaims(Claims):
+    def decide(self, records: Any, chain: Any) -> Any:  # noqa: ARG002 -- the signature
+        return records, frozenset()
+
+
+class _BatchAlone(Shards):
+    def read(self, *_args: Any) -> Any:
+        return []
+
+
+# Doubt
+
+
+class _EndlessMemory(Rules):
+    def may_repeat(self, since: int, now: float) -> bool:  # noqa: ARG002 -- the signature
+        return True
+
+
+def _held_for_ever(**options: Any) -> Rules:
+    return Rules(**options | {"held_at_most_seconds": float("inf")})
+
+
+class _NeverThere(TreasureDataClient):
+    def ask(self, *_args: Any) -> Presence:
+        return Presence.ABSENT
+
+
+_serial = itertools.count()
+
+
+class _NewIds(TreasureDataClient):
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Any:  # noqa: ARG002 -- the signature
+        return super().send(database, table, f"{next(_serial):032x}", body, seconds)
+
+
+class _BlindToMd5(TreasureDataClient):
+    def send(self, *args: Any) -> Any:
+        reply = super().send(*args)
+        return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
+
+
+# The stream and the queue
+
+
+class _AlwaysAbsent(Search):
+    def find(self, sought: Any, deadline: float) -> Any:
+        run = super().find(sought, deadline)
+        return _Absent(run, sought)
+
+
+class _Absent:
+    """A search that finds nothing."""
+
+    def __init__(self, run: SearchRun, sought: Iterable[Sought]) -> None:
+        self._run = run
+        self._sought = sought
+
+    def __iter__(self) -> Iterator[Finding]:
+        return (Finding(one.identity, is_there=False) for one in self._sought)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+
+class _RepeatingKinesis(clients.Kinesis):
+    """Repeats a put that timed out, as botocore does by default."""
+
+    def _put(self, what: str, action: Any) -> Any:
+        try:
+            return super()._put(what, action)
+        except ReadTimeoutError:
+            return super()._put(what, action)
+
+
+class _TrustingKinesis(clients.Kinesis):
+    """Takes a put that timed out for accepted."""
+
+    def _put(self, what: str, action: Any) -> Any:
+        try:
+            return super()._put(what, action)
+        except ReadTimeoutError:
+            return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
+
+
+class _SentinelEverywhere(clients.Redis):
+    """Redis in which the sentinel is always there."""
+
+    def __init__(self, server: MemoryRedis, effects: Any) -> None:
+        super().__init__(server, effects)
+        self._view = _Sentinel(server, effects)
+
+
+class _Sentinel(clients.Reachable):
+    def hget(self, *_args: Any) -> str:
+        return "always"
+
+
+# Isolation
+
+
+class _ClosedBreakers(Breakers):
+    def is_open(self, database: str) -> bool:  # noqa: ARG002 -- the signature
+        return False
+
+    consult = is_open
+
+
+class _NobodyElse(Breakers):
+    def others_succeeded(self, database: str, since: float) -> bool:  # noqa: ARG002 -- the signature
+        return False
+
+
+class _Silent(TreasureDataClient):
+    def answers(self) -> bool:
+        return False
+
+    knows_key = answers
+
+
+ALL: tuple[Defence, ...] = (
+    Defence(
+        "condition of the plan's put",
+        _guard(Guard.CONDITIONAL_PLAN),
+        (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
+        ("doubled", "lost", "stuck"),
+    ),
+    Defence(
+        "plan before the upload",
+        _replaced(Ledger, _LatePlans),
+        (Kind.KILL, Kind.ABANDON, Kind.REPLAY, Kind.BORDERS, Kind.TD_5XX),
+        ("doubled", "lost"),
+    ),
+    Defence(
+        "fence of an open span",
+        _guard(Guard.FENCE),
+        (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.PAUSE, Kind.KILL),
+        ("doubled", "both", "lost"),
+        seeds=200,
+    ),
+    Defence(
+        "IF v",
+        _guard(Guard.IF_VERSION),
+        (
+            Kind.TD_LOST_ANSWER,
+            Kind.TD_REFUSED,
+            Kind.REPLAY,
+            Kind.REDRIVE,
+            Kind.REMAP,
+            Kind.PAUSE,
+            Kind.ABANDON,
+            Kind.TD_REJECTS_TABLE,
+        ),
+        ("doubled", "both", "lost"),
+        seeds=200,
+    ),
+    Defence(
+        "databases in the plan",
+        _read_otherwise(_todays_databases),
+        (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.REPLAY),
+        ("doubled", "misrouted"),
+    ),
+    Defence(
+        "limits in the plan",
+        _read_otherwise(lambda world, span: replace(span, cut=Cut(*world.cut))),
+        (Kind.LIMITS, Kind.TD_LOST_ANSWER, Kind.KILL),
+        ("doubled", "lost"),
+    ),
+    Defence(
+        "holes",
+        _read_otherwise(lambda _world, span: replace(span, first=START)),
+        (Kind.REPLAY, Kind.TD_5XX, Kind.REDIS_DOWN, Kind.BORDERS),
+        ("lost",),
+    ),
+    Defence(
+        "records before and behind the batch are read, or the span is held",
+        replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
+        (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
+        ("lost", "doubled"),
+    ),
+    Defence(
+        "S3 before the ledger",
+        _guard(Guard.OBJECT_FIRST),
+        (Kind.KILL, Kind.S3_ERROR, Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "a set-aside chunk that is being sent is in doubt",
+        _guard(Guard.FENCED_IN_DOUBT),
+        (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
+        ("both", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "an object is deleted only when all of it is settled",
+        _guard(Guard.FINAL_DELETE),
+        (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.REDRIVE),
+        ("lost", "miscounted", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "one claim for an envelope that may be there twice",
+        _replaced(Claims, _NoClaims),
+        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
+        ("doubled",),
+    ),
+    Defence(
+        "search before a message is put",
+        _replaced(Search, _AlwaysAbsent),
+        (Kind.KINESIS_LOST_ANSWER,),
+        ("doubled",),
+    ),
+    Defence(
+        "two minutes before a message is searched for",
+        _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
+        (Kind.KINESIS_LATE,),
+        ("doubled",),
+    ),
+    Defence(
+        "a doubtful put goes to the queue",
+        Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)),
+        (Kind.KINESIS_TIMEOUT,),
+        ("lost",),
+    ),
+    Defence(
+        "botocore repeats no put",
+        Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)),
+        (Kind.KINESIS_LOST_ANSWER,),
+        ("doubled",),
+    ),
+    Defence(
+        "clock of the doubt",
+        _replaced(Rules, _EndlessMemory),
+        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
+        ("doubled",),
+    ),
+    Defence(
+        "asking Treasure Data",
+        _replaced(TreasureDataClient, _NeverThere),
+        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("doubled",),
+    ),
+    Defence(
+        "patience before asking",
+        Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
+        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.REDRIVE, Kind.TD_LATE),
+        ("doubled",),
+        seeds=200,
+    ),
+    Defence(
+        "a doubt is cleared only by whoever opened it",
+        _guard(Guard.OWN_DOUBT),
+        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
+        ("doubled",),
+    ),
+    Defence(
+        "asking about what is refused after a doubt",
+        _guard(Guard.DOUBTED_REFUSAL),
+        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
+        ("both",),
+    ),
+    Defence(
+        "deadline before each send",
+        _guard(Guard.CLOCK_BEFORE_SEND),
+        (Kind.OVERRUN, Kind.PAUSE, Kind.TD_LOST_ANSWER, Kind.TD_SLOW),
+        ("doubled",),
+        seeds=200,
+    ),
+    Defence(
+        "the same id at every attempt",
+        _replaced(TreasureDataClient, _NewIds),
+        (Kind.TD_LOST_ANSWER,),
+        ("doubled",),
+    ),
+    Defence(
+        "md5 of what was accepted",
+        _replaced(TreasureDataClient, _BlindToMd5),
+        (Kind.TD_WRONG_MD5,),
+        ("lost",),
+    ),
+    Defence(
+        "set aside at half of the retention",
+        _replaced(Rules, _held_for_ever),
+        (Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
+        ("lost",),
+        events=100,
+    ),
+    Defence(
+        "sentinel of the accounts",
+        Weakness(redis=lambda world: _SentinelEverywhere(world.redis_server, world.effects)),
+        (Kind.REDIS_EMPTY,),
+        ("misjudged",),
+    ),
+    Defence(
+        "batches are held from the first record that is not settled",
+        Weakness(answer=lambda _answer: {"batchItemFailures": []}),
+        (Kind.REDIS_DOWN, Kind.DYNAMODB_ERROR),
+        ("lost", "stuck"),
+    ),
+)
+"""Without each of these, rows are lost, duplicated or misjudged."""
+
+WAITING: tuple[Defence, ...] = (
+    Defence(
+        "a breaker parks what follows untried",
+        _replaced(Breakers, _ClosedBreakers),
+        (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
+        ("waiting",),
+    ),
+    Defence(
+        "a failing database is tried for a bounded time",
+        Weakness(settings={"park_after_seconds": 1e9}),
+        (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
+        ("waiting",),
+    ),
+    Defence(
+        "a database that fails alone is parked, not held",
+        Weakness(replaced=lambda _world: {Breakers: _NobodyElse, TreasureDataClient: _Silent}),
+        (Kind.TD_HANGING_DATABASE, Kind.TD_FORBIDDEN_DATABASE),
+        ("waiting",),
+    ),
+    Defence(
+        "a lane for each database",
+        Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}),
+        (Kind.TD_HANGING_DATABASE,),
+        ("waiting",),
+        accounts=50,
+        every=8.0,
+    ),
+)
+"""Without each of these, the rows of healthy databases wait for a failing one."""

@@ -1,0 +1,107 @@
+"""The one point through which every effect goes: kills, pauses and latency."""
+
+import random
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from chaos.simulation import Killed, Process, Simulation
+from chaos.trouble import Kind, Trouble
+
+
+class Effects:
+    """Performs effects for whichever process runs.
+
+    Args:
+        simulation: time and processes.
+        trouble: decides what goes wrong.
+        seed: of latencies.
+    """
+
+    def __init__(self, simulation: Simulation, trouble: Trouble, seed: int) -> None:
+        self.simulation = simulation
+        self.trouble = trouble
+        self.chance = random.Random(f"{seed}/latency")
+
+    def process(self) -> Process:
+        """Return the running process.
+
+        Raises:
+            Killed: it is dead.
+        """
+        task = self.simulation.current
+        if task is None:
+            raise RuntimeError("an effect outside all processes")
+        if task.process.dead:
+            raise Killed
+        return task.process
+
+    def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:
+        """Do something to the world that takes a time; others may run before it is done and before it is answered."""
+        process = self.begin(what)
+        lead = self.chance.random() * seconds
+        self.simulation.delay(lead)
+        self.simulation.note(what)
+        try:
+            return action()
+        finally:
+            if not process.dead:
+                self.simulation.delay(seconds - lead)
+                self.end(process, what)
+
+    def begin(self, what: str) -> Process:
+        """Let the process die or pause before an effect."""
+        process = self.process()
+        if self.trouble.strike(Kind.KILL):
+            self._kill(process, f"killed before {what}")
+        if not process.overruns and (chances := self.trouble.strike(Kind.PAUSE)):
+            self.simulation.delay(chances.choice((0.5, 3.0, 20.0, 60.0, 200.0)))
+        return process
+
+    def end(self, process: Process, what: str) -> None:
+        """Let the process die after an effect."""
+        if self.trouble.strike(Kind.KILL):
+            self._kill(process, f"killed after {what}")
+
+    def fail(self, what: str, error: Exception, seconds: float) -> NoReturn:
+        """Let an effect fail after a time, without anything done."""
+        process = self.begin(what)
+        self.simulation.delay(seconds)
+        self.simulation.note(f"{what}: {type(error).__name__}")
+        self.end(process, what)
+        raise error
+
+    def _kill(self, process: Process, how: str) -> NoReturn:
+        self.simulation.note(how)
+        self.simulation.kill(process)
+        raise Killed
+
+
+class SandboxClock:
+    """A sandbox's clock: a little wrong, and a point at which time may pass unnoticed.
+
+    Args:
+        effects: whose time it tells.
+    """
+
+    def __init__(self, effects: Effects) -> None:
+        self._effects = effects
+        self._skew = 0.0  # seconds that it is ahead
+
+    def now(self) -> float:
+        """Return UNIX seconds as the sandbox believes them."""
+        process, simulation = self._effects.process(), self._effects.simulation
+        task = simulation.current
+        # Who runs on past his time-out may sleep for hours before he looks at the clock. Having looked, he goes on at
+        # once: against a sleep between the look and the send nothing helps but that Lambda ends the sandbox in time.
+        if process.overruns and task is not None and task.looked_at != simulation.now:
+            if chances := self._effects.trouble.strike(Kind.PAUSE):
+                simulation.delay(chances.choice((3.0, 60.0, 600.0, 4000.0, 20000.0)))
+            task.looked_at = simulation.now
+        if chances := self._effects.trouble.strike(Kind.SKEW):
+            self._skew = chances.uniform(-20, 20)
+        return self._effects.simulation.now + self._skew
+
+    def sleep(self, seconds: float) -> None:
+        """Let that time pass."""
+        self._effects.begin("sleep")
+        self._effects.simulation.delay(max(0.0, seconds))

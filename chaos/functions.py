@@ -1,0 +1,180 @@
+"""The product's handlers, built by its own composition roots over one world's clients.
+
+Each sandbox has parts of its own: a clock, chance, memory. A weakness says what fault injection leaves out of them.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.effects import SandboxClock
+from chaos.platform import Handler, Sandbox
+from chaos.simulation import Greenlets
+from chaos.world import (
+    BUCKET,
+    STREAM,
+    TABLE,
+    TD_KEY_SECRET,
+    TD_MEMORY_SECONDS,
+    TD_QUERY_DELAY_SECONDS,
+    WRITE_KEY_SECRET,
+    World,
+)
+from ingest.app import Ingest
+from ingest.keyring import Keyring
+from ingest.overflow import Overflow
+from ingest.stream import Stream
+from shared.settings import IngestSettings, WorkerSettings
+from worker.app import redrive_with
+from worker.deadline import Deadline
+from worker.guards import NONE, Without
+from worker.wiring import Effects, Wiring
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """What is left out of the functions.
+
+    Attributes:
+        without: guards.
+        settings: that are changed.
+        replaced: by class, what is built in its place.
+        kinesis: makes the Kinesis client, of the ingest too.
+        redis: makes the Redis client.
+        answer: changes what the worker answers.
+    """
+
+    without: Without = NONE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    replaced: Callable[[World], Mapping[Any, Any]] = lambda _world: {}
+    kinesis: Callable[[World], Any] = lambda world: world.kinesis
+    redis: Callable[[World], Any] = lambda world: world.redis
+    answer: Callable[[Any], Any] = lambda answer: answer
+
+
+SOUND = Weakness()
+
+
+class _Telemetry:
+    """What the functions report to: metrics are added up, lines go into the trace."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.count = world.count
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Write to the trace."""
+        if self._world.simulation.trace is not None:
+            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            self._world.simulation.note(f"{message}: {told}")
+
+    warning = info
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Write to the trace."""
+        self.info(message, **fields, error=repr(error))
+
+    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
+        """Do nothing."""
+        return nullcontext()
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+class Functions:
+    """Builds handlers.
+
+    Args:
+        world: the services.
+        weakness: what is left out.
+    """
+
+    def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
+        self.world = world
+        self._weakness = weakness
+        self._kinesis = weakness.kinesis(world)
+        self._redis = weakness.redis(world)
+
+    def wiring(self) -> Wiring:
+        """Return the parts of a new sandbox of a delivery function."""
+        world, weakness = self.world, self._weakness
+        entropy = world.entropy()
+        rows, size = world.cut
+        settings = WorkerSettings(
+            **{
+                "stream_name": STREAM,
+                "overflow_queue_url": world.queue_url,
+                "ledger_table": TABLE,
+                "aside_bucket": BUCKET,
+                "redis_url_secret": "",
+                "td_api_key_secret": TD_KEY_SECRET,
+                "td_import_endpoint": "https://api-import.td.invalid",
+                "td_api_endpoint": "https://api.td.invalid",
+                "retention_hours": world.schedule.setup.retention_hours,
+                "td_memory_minutes": TD_MEMORY_SECONDS / 60,
+                "td_query_delay_minutes": TD_QUERY_DELAY_SECONDS / 60,
+                "chunk_max_rows": rows,
+                "chunk_max_bytes": size,
+                **weakness.settings,
+            }
+        )
+        effects = Effects(
+            kinesis=self._kinesis,
+            dynamodb=world.dynamodb,  # type: ignore[arg-type]  # a double
+            s3=world.s3,  # type: ignore[arg-type]  # a double
+            sqs=world.sqs,  # type: ignore[arg-type]  # a double
+            secrets=world.secrets,  # type: ignore[arg-type]  # a double
+            redis=lambda: self._redis,
+            session=world.session,
+            clock=SandboxClock(world.effects),
+            entropy=entropy,
+            chance=random.Random(entropy(8)).random,
+            executors=lambda: Greenlets(world.simulation),
+            telemetry=_Telemetry(world),
+        )
+        return Wiring(settings, effects, weakness.without, weakness.replaced(world))
+
+    def worker(self, _sandbox: Sandbox) -> Handler:
+        """Return the worker of a new sandbox."""
+        worker, answer = self.wiring().worker, self._weakness.answer
+        return lambda event, context: answer(worker.run(event, context.get_remaining_time_in_millis()))
+
+    def drain(self, _sandbox: Sandbox) -> Handler:
+        """Return the drainer of a new sandbox."""
+        drain = self.wiring().drain
+        return lambda event, context: drain.run(event, context.get_remaining_time_in_millis())
+
+    def redrive(self, _sandbox: Sandbox) -> Handler:
+        """Return the redrive of a new sandbox."""
+        wiring = self.wiring()
+
+        def handle(event: Any, context: Any) -> dict[str, Any]:
+            deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
+            return redrive_with(wiring, event, deadline)
+
+        return handle
+
+    def ingest(self, _sandbox: Sandbox) -> Handler:
+        """Return the ingest of a new sandbox."""
+        world, entropy = self.world, self.world.entropy()
+        clock, telemetry = SandboxClock(world.effects), _Telemetry(world)
+        settings = IngestSettings(
+            stream_name=STREAM,
+            overflow_queue_url=world.queue_url,
+            write_key_secret=WRITE_KEY_SECRET,
+            partition_buckets=4,
+        )
+        keyring = Keyring(world.secrets, settings.write_key_secret, clock, telemetry)
+        overflow = Overflow(lambda: world.sqs, settings.overflow_queue_url, telemetry)
+        stream = Stream(
+            self._kinesis,
+            settings.stream_name,
+            overflow,
+            clock=clock,
+            entropy=entropy,
+            telemetry=telemetry,
+        )
+        return Ingest(settings, keyring, stream, clock=clock, entropy=entropy, telemetry=telemetry)

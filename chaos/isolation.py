@@ -1,0 +1,97 @@
+"""Promise 4, measured: fifty accounts, one database sick for an hour, and how long the rows of the others take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.run import Build
+from chaos.schedule import START, Schedule, Setup
+from chaos.traffic import TABLES, Sent
+from chaos.trouble import Kind, Window
+from chaos.verdict import Verdict, judge
+from chaos.world import World
+
+BOUND = 1.5
+"""By how much the others' 99th percentile may grow."""
+_FLOOD_EVERY = 300.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        p50: seconds from acceptance to Treasure Data that half of the other accounts' rows take at most.
+        p99: the same of 99 of 100.
+        longest: the same of all.
+        verdict: what became of all rows.
+    """
+
+    p50: float
+    p99: float
+    longest: float
+    verdict: Verdict
+
+
+def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods: bool = False) -> Schedule:
+    """Return a schedule without trouble: each account sends one request every so many seconds.
+
+    Args:
+        accounts: how many, each with a database of its own.
+        minutes: for how long.
+        every: seconds between two requests of an account.
+        floods: the first account sends hundreds of requests at once now and then, so that whole batches are its own.
+    """
+    names = [f"acct_{index:03}" for index in range(accounts)]
+    between_floods = round(_FLOOD_EVERY / every)
+    sent: list[Sent] = []
+    number = 0
+    for step in range(int(minutes * 60 / every)):
+        for index, name in enumerate(names):
+            at = START + 10 + step * every + index * every / accounts
+            sent.append(Sent(at, name, f"v{step % 7}", "events", ((number, TABLES[step % 3]),)))
+            number += 1
+        if floods and step % between_floods == between_floods // 2:
+            for extra in range(250):
+                at = START + 10 + step * every + extra * 0.002
+                sent.append(Sent(at, names[0], f"v{extra}", "events", ((number, TABLES[extra % 3]),)))
+                number += 1
+    setup = Setup(
+        shards=2,
+        databases=tuple((name, f"db_{index:03}") for index, name in enumerate(names)),
+        retention_hours=168,
+        horizon=minutes * 60 + 60,
+        batch_size=100,
+    )
+    return Schedule(1, setup, tuple(sorted(sent, key=lambda one: one.at)))
+
+
+def sick(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) -> Schedule:
+    """Return the schedule with the first accounts' databases sick from the fifth minute on."""
+    begin = START + 300
+    names = [database for _, database in schedule.setup.databases[:count]]
+    windows = tuple(Window(kind, begin, begin + minutes * 60, 1.0, name) for name in names)
+    return replace(schedule, windows=windows)
+
+
+def measure(schedule: Schedule, build: Build = Functions) -> Measured:
+    """Run a schedule and time the rows of the accounts whose database is well."""
+    world = World(schedule)
+    pipeline = Pipeline(world, build(world))
+    pipeline.run()
+    sick_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
+    delays = sorted(
+        taken.at - pipeline.accepted[int(row["n"])]
+        for taken in world.td.imports()
+        if taken.database not in sick_ones
+        for row in taken.rows
+        if int(row["n"]) in pipeline.accepted
+    )
+    verdict = judge(pipeline)
+    world.close()
+    return Measured(_percentile(delays, 0.5), _percentile(delays, 0.99), delays[-1], verdict)
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

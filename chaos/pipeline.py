@@ -1,0 +1,441 @@
+"""The pipeline over one world: functions, what invokes them, clients and operators."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from chaos.audit import Audit
+from chaos.functions import Functions
+from chaos.platform import Function
+from chaos.schedule import Act, Schedule
+from chaos.traffic import Sent
+from chaos.trouble import Kind
+from chaos.world import STREAM, VISIBILITY_SECONDS, World
+from doubles.event_source import (
+    EventForm,
+    EventSourceMapping,
+    Invocation,
+    Outcome,
+    Record,
+    Returned,
+    StreamPoller,
+)
+from local.functions import DRAIN, INGEST, REDRIVE
+
+REDRIVE_EVERY = 300.0
+_POLL_EVERY = 900.0  # where nothing has landed; else at once
+_STEP = 171.0  # never just when the redrive is invoked
+_AUDITS = 5
+_REPEATED_FOR = 3000.0  # seconds for which a client repeats a request; the ingest knows it for an hour
+
+
+class Pipeline:
+    """Runs a world.
+
+    Args:
+        world: the services.
+        functions: builds the handlers.
+
+    Attributes:
+        accepted: by event, when the answer that calls it accepted was given, UNIX seconds.
+        sent: by event, its request.
+        statuses: how requests were answered; 0 for those that were not.
+        audit: takes balances meanwhile.
+        missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
+            the first time, before anything was replayed.
+        resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
+        garbage: undecodable records that were put on the stream.
+        lost_batches: batches that expired before they were settled, which must never happen.
+    """
+
+    def __init__(self, world: World, functions: Functions) -> None:
+        schedule = world.schedule
+        self.world = world
+        self.schedule: Schedule = schedule
+        self.accepted: dict[int, float] = {}
+        self.sent: dict[int, Sent] = {}
+        self.statuses: list[int] = []
+        self.garbage: list[bytes] = []
+        self.lost_batches = 0
+        self._simulation = world.simulation
+        self._trouble = world.trouble
+        self._chance = random.Random(f"{schedule.seed}/pipeline")
+        effects, seed = world.effects, schedule.seed
+        self.ingest = Function(effects, "I", functions.ingest, INGEST.timeout, seed, overruns=False)
+        self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
+        self.redrive = Function(effects, "R", functions.redrive, REDRIVE.timeout, seed)
+        self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
+        self.functions = (self.ingest, self.worker, self.redrive, self.drain)
+        self._standstill_until = 0.0
+        self._draining = 0
+        self._redriving = True
+        summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        self._mapping = EventSourceMapping(
+            event_source_arn=summary["StreamARN"],
+            batch_size=schedule.setup.batch_size,
+            maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
+            children_wait=schedule.setup.children_wait,
+            borders=self._border,
+            on_expired=self._expired,
+        )
+        self._poller = StreamPoller(world.stream, self._mapping)
+        self._next_tick = float("inf")
+        self.resends_dead_letters = self._chance.random() < 0.5
+        self.audit = Audit(world)
+        self.missing: list[int] = []
+        world.stream.landed = self._record_landed
+        world.queue.landed = self._message_landed
+
+    # Running
+
+    def run(self) -> None:
+        """Send and do everything, until all has healed and come to rest, and then days later again."""
+        for sent in self.schedule.sent:
+            self._simulation.at(sent.at, partial(self.send, sent))
+        for act in self.schedule.acts:
+            self._simulation.at(act.at, partial(self.act, act))
+        for _ in range(_AUDITS):
+            moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
+            self._simulation.at(moment, self.audit.look)
+        self.begin()
+        self._simulation.run(self.schedule.end)
+        self.finish()
+
+    def begin(self) -> None:
+        """Let the event source and the redrive's timer run."""
+        self._tick_at(self._simulation.now)
+        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+
+    def finish(self) -> None:
+        """Heal everything, let it come to rest, and replay everything, twice, days later."""
+        self.heal()
+        self.rest(hours=72)
+        self.missing = self._missing()
+        for account in self.world.accounts:
+            self.world.remap(account, status="active")
+        for _ in range(2):
+            self._redriving = False
+            self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
+            self._redriving = True
+            self._redrive_by_timer()
+            self._replay_everything()
+            self.rest(hours=24)
+        if self.resends_dead_letters:
+            self._redrive_dead_letters()
+        self._simulation.run(self._simulation.now + 2 * 3600)
+        self.redrive.invoke({"sweep": True}, lambda _outcome: None)
+        self._simulation.run(self._simulation.now + _STEP)
+
+    def _redrive_dead_letters(self) -> None:
+        """Send what was refused again, as an operator does when the cause is gone."""
+        for _ in range(3):
+            self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+            self._simulation.run(self._simulation.now + _STEP)
+        self._simulation.run(self._simulation.now + 2 * 3600)
+        self.rest(hours=24)
+        self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+        self._simulation.run(self._simulation.now + _STEP)
+
+    def heal(self) -> None:
+        """End all trouble."""
+        self._trouble.heal()
+        self.world.apply_accounts()
+        self._standstill_until = 0.0
+        self._simulation.note("everything heals")
+        self._tick_at(self._simulation.now)
+
+    def rest(self, hours: float) -> bool:
+        """Run until nothing is left to be done; tell whether that was within so many hours."""
+        until = self._simulation.now + hours * 3600
+        while not self.at_rest:
+            if self._simulation.now >= until:
+                return False
+            self._simulation.run(self._simulation.now + _STEP)
+        return True
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every record is settled, the queue empty, nothing parked or in doubt, and nothing runs."""
+        return (
+            not any(function.running for function in self.functions)
+            and not self.backlog()
+            and not self.world.queue.messages(self.world.queue_url)
+            and self.audit.is_quiet()
+        )
+
+    def backlog(self) -> list[str]:
+        """Return the shards that have records which are not settled."""
+        settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
+        return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
+
+    def _missing(self) -> list[int]:
+        """Return the events that were accepted and are neither in Treasure Data nor set aside."""
+        held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
+        for one in self.audit.held():
+            held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
+        return [number for number in self.accepted if number not in held]
+
+    # Clients
+
+    def send(self, sent: Sent) -> None:
+        """Let a client send a request now."""
+        for number, _ in sent.events:
+            self.sent[number] = sent
+        if sent.dialect == "stream":
+            self.world.stream.put_record(
+                StreamName=STREAM, Data=sent.record(), PartitionKey=f"{sent.account}/{sent.visitor}"
+            )
+            self._accept(number for number, _ in sent.events)
+            return
+
+        self._ask(sent, is_repeat=False)
+
+    def _ask(self, sent: Sent, *, is_repeat: bool) -> None:
+        """Send a request to the ingest; one that has an id is sent again until its answer is heard, for an hour."""
+        now = self._simulation.now
+
+        def answered(outcome: Outcome) -> None:
+            accepted: tuple[int, ...] = ()
+            if isinstance(outcome, Returned):
+                self.statuses.append(outcome.value["statusCode"])
+                accepted = sent.accepted(outcome.value)
+                self._accept(accepted)
+            else:
+                self.statuses.append(0)
+            if sent.dialect != "batch" or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
+                return
+            again = self._simulation.now + self._chance.choice((0.5, 5.0, 60.0, 400.0))
+            if again < sent.at + _REPEATED_FOR:
+                self._simulation.at(again, partial(self._ask, sent, is_repeat=True))
+
+        payload = sent.payload(self.world.key(sent.account), now, is_repeat=is_repeat)
+        self.ingest.invoke(payload, answered)
+
+    def _accept(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.accepted.setdefault(number, self._simulation.now)
+
+    # The event source mapping
+
+    def _record_landed(self) -> None:
+        self._tick_at(self._simulation.now + self._chance.random())
+
+    def _tick_at(self, when: float) -> None:
+        when = max(when, self._standstill_until, self._simulation.now)
+        if when < self._next_tick:
+            self._next_tick = when
+            self._simulation.at(when, lambda: self._tick(when))
+
+    def _tick(self, when: float) -> None:
+        if when != self._next_tick:
+            return
+        self._next_tick = float("inf")
+        now = self._simulation.now
+        while invocation := self._poller.poll(now):
+            self._invoke_worker(invocation)
+        self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
+
+    def _invoke_worker(self, invocation: Invocation) -> None:
+        def done(outcome: Outcome) -> None:
+            self._poller.complete(invocation, outcome, self._simulation.now)
+            self._tick_at(self._simulation.now)
+
+        self.worker.invoke(invocation.event, done)
+
+    def _border(self, records: Sequence[Record]) -> int:
+        if chances := self._trouble.strike(Kind.BORDERS):
+            return chances.randint(1, len(records))
+        return len(records)
+
+    def _expired(self, records: Sequence[Record]) -> None:
+        self.lost_batches += 1
+        self._simulation.note(f"{len(records)} records expired before they were settled")
+
+    # The overflow queue's mapping
+
+    def _message_landed(self) -> None:
+        self._simulation.at(self._simulation.now + self._chance.random(), self._drain)
+
+    def _drain(self) -> None:
+        if self._simulation.now < self._standstill_until:
+            self._simulation.at(self._standstill_until, self._drain)
+            return
+        if self._draining >= 2:
+            self._simulation.at(self._simulation.now + 5, self._drain)
+            return
+        queue, url = self.world.queue, self.world.queue_url
+        most = self._chance.choice((1, 10, 1000))
+        messages: list[dict[str, Any]] = []
+        while len(messages) < most:  # the mapping collects what SQS returns ten at a time
+            wanted = min(most - len(messages), 10)
+            received = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=wanted).get("Messages")
+            if not received:
+                break
+            messages += received
+        if not messages:
+            return
+        if self._trouble.strike(Kind.SQS_TWICE):
+            for message in messages:
+                queue.change_message_visibility(
+                    QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+            self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
+
+        event = {"Records": [_sqs_record(message) for message in messages]}
+        self._draining += 1
+        self.drain.invoke(event, partial(self._drained, messages))
+
+    def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
+        """Delete the messages of an invocation that it did not return."""
+        self._draining -= 1
+        queue, url = self.world.queue, self.world.queue_url
+        failed = {message["MessageId"] for message in messages}
+        if isinstance(outcome, Returned):
+            value = outcome.value or {}
+            failed = {item["itemIdentifier"] for item in value.get("batchItemFailures") or []}
+        for message in messages:
+            if message["MessageId"] not in failed:
+                queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        # what failed shows again after its visibility time-out, or when the drainer says
+        for seconds in (1, 125, VISIBILITY_SECONDS + 1):
+            self._simulation.at(self._simulation.now + seconds, self._drain)
+
+    # The redrive's timer
+
+    def _redrive_by_timer(self) -> None:
+        if not self._redriving:
+            return
+        if self._simulation.now >= self._standstill_until:
+            self.redrive.invoke({}, lambda _outcome: None)
+        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+
+    # Operators
+
+    def act(self, act: Act) -> None:
+        """Let an operator do something now."""
+        self._trouble.count(act.kind)
+        acts: dict[Kind, Callable[..., None]] = {
+            Kind.REDRIVE: self._redrive_by_hand,
+            Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
+            Kind.DISABLE: lambda account, off: self.world.remap(
+                account, status="disabled" if off else "active"
+            ),
+            Kind.GARBAGE: self._put_garbage,
+            Kind.REWIND: self._rewind,
+            Kind.LIMITS: self._limit,
+            Kind.RESHARD: self._reshard,
+            Kind.REPLAY: self._replay,
+            Kind.STANDSTILL: self._stand_still,
+        }
+        acts[act.kind](*act.arguments)
+
+    def _redrive_by_hand(self, kinds: Sequence[str]) -> None:
+        self.redrive.invoke({"kinds": list(kinds)}, lambda _outcome: None)
+
+    def _put_garbage(self, data: bytes) -> None:
+        self.garbage.append(data)
+        self.world.stream.put_record(StreamName=STREAM, Data=data, PartitionKey="garbage")
+
+    def _limit(self, rows: int, size: int) -> None:
+        """Let a new version be deployed, which cuts chunks otherwise."""
+        self.world.cut = (rows, size)
+        for function in self.functions:
+            function.deploy()
+
+    def _rewind(self, where: float, start: float) -> None:
+        """Let the event source read a shard again from a record on that was settled."""
+        shards = self._shards()
+        poller = self._poller.pollers.get(shards[int(where * len(shards))])
+        if poller is None or poller.last_settled is None:
+            return
+        settled = int(poller.last_settled)
+        records = [record for record in self._records(poller.shard_id) if record.number <= settled]
+        if records:
+            with suppress(ValueError):  # an invocation is under way
+                poller.rewind(records[int(start * len(records))].sequence_number)
+            self._tick_at(self._simulation.now)
+
+    def _stand_still(self, seconds: float) -> None:
+        self._standstill_until = self._simulation.now + seconds
+        for function in self.functions:
+            for process in list(function.running):
+                self._simulation.kill(process)
+        self._next_tick = float("inf")
+        self._tick_at(self._standstill_until)
+
+    def _reshard(self, how: str, where: float) -> None:
+        stream = self.world.stream
+        shards = [
+            shard
+            for shard in stream.list_shards(StreamName=STREAM)["Shards"]
+            if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
+        ]
+        shards.sort(key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        place = int(where * len(shards))
+        if how == "merge" and len(shards) > 1:
+            place = min(place, len(shards) - 2)
+            one, other = shards[place : place + 2]
+            stream.merge_shards(
+                StreamName=STREAM, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
+            )
+        else:
+            keys = shards[place]["HashKeyRange"]
+            middle = (int(keys["StartingHashKey"]) + int(keys["EndingHashKey"])) // 2
+            stream.split_shard(
+                StreamName=STREAM, ShardToSplit=shards[place]["ShardId"], NewStartingHashKey=str(middle)
+            )
+        self._tick_at(self._simulation.now + 10)
+
+    def _records(self, shard: str) -> list[Record]:
+        stream, form = self.world.stream, EventForm(self._mapping, shard)
+        iterator = stream.get_shard_iterator(
+            StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        found: list[Record] = []
+        while iterator:
+            answer = stream.get_records(ShardIterator=iterator)
+            found += [form.record(record) for record in answer["Records"]]
+            iterator = answer.get("NextShardIterator") if answer["Records"] else None
+        return found
+
+    def _shards(self) -> list[str]:
+        return [shard["ShardId"] for shard in self.world.stream.list_shards(StreamName=STREAM)["Shards"]]
+
+    def _replay(self, where: float, start: float, count: int) -> None:
+        shards = self._shards()
+        shard = shards[int(where * len(shards))]
+        records = self._records(shard)
+        first = int(start * len(records))
+        if records:
+            self._replay_batch(shard, records[first : first + count])
+
+    def _replay_batch(self, shard: str, records: list[Record]) -> None:
+        self.worker.invoke(EventForm(self._mapping, shard).event(records), lambda _outcome: None)
+
+    def _replay_everything(self) -> None:
+        for shard in self._shards():
+            records = self._records(shard)
+            while records:
+                count = self._chance.choice((1, 5, 40, 300))
+                self._replay_batch(shard, records[:count])
+                records = records[count:]
+
+
+def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as the queue's event source mapping hands it on."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {
+            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:overflow",
+        "awsRegion": "us-east-1",
+    }

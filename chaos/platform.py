@@ -1,0 +1,162 @@
+"""Lambda: functions, their sandboxes, time-outs, and what becomes of invocations that nobody waits for any more."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+from chaos.effects import Effects
+from chaos.simulation import Killed, Process, Simulation
+from chaos.trouble import Kind, Trouble
+from doubles.event_source import Outcome, Raised, Returned, TimedOut
+from doubles.lambda_context import Context
+
+LONGEST_OVERRUN = 8 * 3600.0
+"""Seconds after which even an invocation that runs on past its time-out is ended."""
+
+Handler = Callable[[Any, Any], Any]
+Done = Callable[[Outcome], None]
+
+
+class Sandbox:
+    """One execution environment: what was built in it stays until it vanishes.
+
+    Attributes:
+        handler: the function.
+        leftover: an invocation that returned while greenlets of it were still at work; they are frozen.
+    """
+
+    def __init__(self) -> None:
+        self.handler: Handler | None = None
+        self.leftover: Process | None = None
+
+
+class Function:
+    """A Lambda function.
+
+    Args:
+        effects: time, processes, trouble.
+        name: one letter, names its invocations.
+        build: makes the handler of a new sandbox.
+        timeout: seconds.
+        seed: decides which sandbox serves.
+        overruns: whether an invocation may run on past its time-out, as those must survive that look at their deadline.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        name: str,
+        build: Callable[[Sandbox], Handler],
+        timeout: float,
+        seed: int,
+        *,
+        overruns: bool = True,
+    ) -> None:
+        self.timeout = timeout
+        self.running: set[Process] = set()
+        self.invocations = 0
+        self.left_behind = 0
+        self.errors: list[tuple[str, str]] = []
+        self._effects = effects
+        self._simulation: Simulation = effects.simulation
+        self._trouble: Trouble = effects.trouble
+        self._name = name
+        self._overruns = overruns
+        self._build = build
+        self._idle: list[Sandbox] = []
+        self._chance = random.Random(f"{seed}/{name}")
+
+    def deploy(self) -> None:
+        """Let every invocation from now on find new sandboxes."""
+        self._idle.clear()
+
+    def invoke(self, event: Any, done: Done) -> None:
+        """Begin an invocation; `done` is told how it ended for whoever waits for it, once."""
+        self.invocations += 1
+        process = Process(self._simulation, f"{self._name}{self.invocations}")
+        process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
+        self.running.add(process)
+        _Invocation(self, self._effects, process, self._sandbox(), done).begin(event)
+
+    def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
+        """Take an invocation's end: its sandbox, unless it died, is frozen until it serves again."""
+        self.running.discard(process)
+        if not alive or self._simulation.now - process.born >= self.timeout:
+            return
+        if sandbox.leftover is not None and not sandbox.leftover.idle:
+            sandbox.leftover.frozen = True
+        elif not process.idle:
+            self.left_behind += len(process.tasks)
+            process.frozen = True
+            sandbox.leftover = process
+        else:
+            sandbox.leftover = None
+        self._idle.append(sandbox)
+
+    def _sandbox(self) -> Sandbox:
+        if self._trouble.strike(Kind.COLD):
+            self._idle.clear()
+        if self._idle:
+            return self._idle.pop(self._chance.randrange(len(self._idle)))
+        sandbox = Sandbox()
+        sandbox.handler = self._build(sandbox)
+        return sandbox
+
+
+class _Invocation:
+    """One invocation, until whoever waits for it knows how it ended and its process is no more."""
+
+    def __init__(
+        self, function: Function, effects: Effects, process: Process, sandbox: Sandbox, done: Done
+    ) -> None:
+        self._function = function
+        self._effects = effects
+        self._simulation = effects.simulation
+        self._process = process
+        self._sandbox = sandbox
+        self._done: Done | None = done
+
+    def begin(self, event: Any) -> None:
+        simulation, handler, timeout = self._simulation, self._sandbox.handler, self._function.timeout
+        if handler is None:
+            raise RuntimeError("a sandbox without a handler")
+        context = Context(
+            function_name=self._process.name[0],
+            deadline=simulation.now + timeout,
+            now=lambda: simulation.now,
+            aws_request_id=self._process.name,
+        )
+        if self._sandbox.leftover is not None:
+            simulation.thaw(self._sandbox.leftover)
+        simulation.spawn(self._process, lambda: handler(event, context), self._ended)
+        simulation.at(context.deadline, self._time_out)
+        if chances := self._effects.trouble.strike(Kind.ABANDON):
+            simulation.at(simulation.now + chances.random() * timeout, lambda: self._tell(TimedOut()))
+
+    def _tell(self, outcome: Outcome) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(outcome)
+
+    def _ended(self, value: Any, error: BaseException | None) -> None:
+        process = self._process
+        self._function.end(self._sandbox, process, alive=not isinstance(error, Killed))
+        if isinstance(error, Killed):
+            self._tell(Raised("Runtime.ExitError"))
+        elif error is not None:
+            self._function.errors.append((type(error).__name__, f"{process.name}: {error!r}"))
+            self._simulation.note(f"raised {error!r}")
+            self._tell(Raised(type(error).__name__, str(error)))
+        else:
+            self._tell(Returned(json.loads(json.dumps(value))))
+
+    def _time_out(self) -> None:
+        simulation, process = self._simulation, self._process
+        if process in self._function.running and self._done is not None:
+            self._effects.trouble.count(Kind.TIMEOUT)
+            self._tell(TimedOut())
+        if process.overruns:
+            simulation.at(process.born + LONGEST_OVERRUN, lambda: simulation.kill(process))
+        else:
+            simulation.kill(process)

@@ -1,0 +1,85 @@
+"""Runs schedules: one, or many side by side."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from chaos import schedule as schedules
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.schedule import Schedule
+from chaos.verdict import Verdict, judge
+from chaos.world import World
+
+Build = Callable[[World], Functions]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One schedule that was run.
+
+    Attributes:
+        seed: of the schedule.
+        events: how many it was told to send.
+        verdict: what became of them.
+        seconds: of processor time.
+    """
+
+    seed: int
+    events: int
+    verdict: Verdict
+    seconds: float
+
+
+def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None) -> Verdict:
+    """Run a schedule and return its verdict.
+
+    Args:
+        schedule: what happens.
+        build: makes the functions' builder.
+        trace: gets the lines of the trace.
+    """
+    world = World(schedule, traced=trace is not None)
+    pipeline = Pipeline(world, build(world))
+    try:
+        pipeline.run()
+        return judge(pipeline)
+    finally:
+        world.close()
+        if trace is not None:
+            trace += world.simulation.trace or []
+
+
+def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
+    """Draw a seed's schedule and run it."""
+    began = time.process_time()
+    verdict = run_schedule(schedules.draw(seed, events), build)
+    return Ran(seed, events, verdict, time.process_time() - began)
+
+
+def run_seeds(jobs: list[tuple[int, int]], processes: int | None = None) -> Iterator[Ran]:
+    """Run schedules on all cores; yield each as it ends.
+
+    Args:
+        jobs: seed and number of events of each.
+        processes: how many at once; None for as many as there are cores.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: a process was killed, by a lack of memory for example.
+    """
+    count = processes or len(os.sched_getaffinity(0))
+    if count == 1:
+        for seed, events in jobs:
+            yield run_seed(seed, events)
+        return
+    with pool_of(count) as pool:
+        for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):
+            yield future.result()
+
+
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Return processes that know nothing of this one, so that a schedule runs the same in all."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))

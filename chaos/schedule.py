@@ -1,0 +1,340 @@
+"""A schedule: everything that will be sent, done and go wrong, drawn from a seed before anything runs.
+
+As plain data it can be printed, and cut down when it fails.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.traffic import TABLES, Sent, generate
+from chaos.trouble import DATABASE_KINDS, Kind, Window
+
+START = 1_780_000_000.0
+"""When every schedule begins, UNIX seconds."""
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something that an operator does.
+
+    Attributes:
+        at: UNIX seconds.
+        kind: what.
+        arguments: how.
+    """
+
+    at: float
+    kind: Kind
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What stays the same for a whole schedule.
+
+    Attributes:
+        shards: at the beginning.
+        databases: by account, at the beginning.
+        retention_hours: of the stream.
+        horizon: seconds until everything heals.
+        duplicate_status: how Treasure Data answers a repeated unique_id.
+        job_seconds: how long its queries take.
+        tables_exist: whether databases and tables are there from the start.
+        may_query: whether the API key may query.
+        chunk_max_rows: how chunks are cut at first.
+        children_wait: whether the event source drains a shard before its children.
+        batch_size: records of one invocation.
+        worker_seconds: the worker's time-out.
+        index_lag: seconds by which the ledger's index is behind its table.
+    """
+
+    shards: int
+    databases: tuple[tuple[str, str], ...]
+    retention_hours: int
+    horizon: float
+    duplicate_status: int = 200
+    job_seconds: float = 0.0
+    tables_exist: bool = True
+    may_query: bool = True
+    chunk_max_rows: int = 50_000
+    children_wait: bool = True
+    batch_size: int = 100
+    worker_seconds: float = 120.0
+    index_lag: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A whole schedule.
+
+    Attributes:
+        seed: where it was drawn from; decides chances and latencies while it runs.
+        setup: what stays the same.
+        sent: the requests.
+        windows: when trouble may strike.
+        acts: what operators do.
+    """
+
+    seed: int
+    setup: Setup
+    sent: tuple[Sent, ...]
+    windows: tuple[Window, ...] = ()
+    acts: tuple[Act, ...] = field(default=())
+
+    @property
+    def events(self) -> int:
+        """How many events are sent."""
+        return sum(len(sent.events) for sent in self.sent)
+
+    @property
+    def end(self) -> float:
+        """When everything heals, UNIX seconds."""
+        return START + self.setup.horizon
+
+
+# How many windows of a kind a schedule has where it has any, how long they are (seconds), and the chance of a strike.
+_BRIEF = (5.0, 120.0)
+_LONG = (60.0, 1800.0)
+_WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
+    Kind.TD_5XX: (3, _LONG, (0.2, 0.6, 1.0)),
+    Kind.TD_429: (2, _LONG, (0.2, 0.6, 1.0)),
+    Kind.TD_SLOW: (2, _LONG, (0.3, 1.0)),
+    Kind.TD_HANG: (2, _LONG, (0.2, 0.6)),
+    Kind.TD_RESET_BEFORE: (2, _LONG, (0.3, 1.0)),
+    Kind.TD_RESET_AFTER: (2, _LONG, (0.3, 1.0)),
+    Kind.TD_LOST_ANSWER: (3, _LONG, (0.2, 0.5, 1.0)),
+    Kind.TD_LATE: (2, _LONG, (0.2, 0.5)),
+    Kind.TD_WRONG_MD5: (2, _BRIEF, (0.2, 1.0)),
+    Kind.TD_NOT_JSON: (2, _LONG, (0.2, 0.6)),
+    Kind.TD_REFUSED: (2, _LONG, (0.3, 1.0)),
+    Kind.TD_UNREACHABLE: (2, _LONG, (0.3, 1.0)),
+    Kind.TD_OUTAGE: (1, (600.0, 3 * HOUR), (1.0,)),
+    Kind.TD_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
+    Kind.TD_UNAUTHORIZED: (1, _LONG, (1.0,)),
+    Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
+    Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,)),
+    Kind.TD_HANGING_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
+    Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
+    Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,)),
+    Kind.TD_TOO_LARGE: (1, _LONG, (1.0,)),
+    Kind.TD_JOB_FAILS: (1, (HOUR, 4 * HOUR), (0.5, 1.0)),
+    Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0)),
+    Kind.REDIS_SLOW: (1, _LONG, (1.0,)),
+    Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0)),
+    Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
+    Kind.REDIS_EMPTY: (1, _LONG, (1.0,)),
+    Kind.REDIS_HALF: (1, _LONG, (1.0,)),
+    Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9)),
+    Kind.KINESIS_PARTIAL: (2, _LONG, (0.5, 1.0)),
+    Kind.KINESIS_INTERNAL: (2, _LONG, (0.2, 0.6)),
+    Kind.KINESIS_LOST_ANSWER: (2, _LONG, (0.2, 0.7)),
+    Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7)),
+    Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7)),
+    Kind.KINESIS_DOWN: (1, _LONG, (1.0,)),
+    Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
+    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
+    Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
+    Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,)),
+    Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,)),
+    Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0)),
+    Kind.DYNAMODB_LOST_ANSWER: (2, _LONG, (0.05, 0.3)),
+    Kind.DYNAMODB_REPEAT: (2, _LONG, (0.1, 0.5)),
+    Kind.DYNAMODB_LATE: (2, _LONG, (0.05, 0.2)),
+    Kind.DYNAMODB_SLOW: (1, _LONG, (0.5,)),
+    Kind.S3_ERROR: (2, _LONG, (0.2, 1.0)),
+    Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5)),
+    Kind.S3_LATE: (2, _LONG, (0.2, 0.5)),
+    Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8)),
+    Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04)),
+    Kind.ABANDON: (2, _LONG, (0.3, 0.8)),
+    Kind.OVERRUN: (2, _LONG, (0.3, 0.8)),
+    Kind.PAUSE: (2, _LONG, (0.002, 0.02)),
+    Kind.COLD: (1, (HOUR, 4 * HOUR), (0.2, 1.0)),
+    Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2)),
+    Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,)),
+}
+
+_ACTS: dict[Kind, int] = {  # and how many at most
+    Kind.REPLAY: 12,
+    Kind.REDRIVE: 8,
+    Kind.REMAP: 6,
+    Kind.LIMITS: 5,
+    Kind.RESHARD: 4,
+    Kind.STANDSTILL: 2,
+    Kind.DISABLE: 4,
+    Kind.GARBAGE: 10,
+    Kind.REWIND: 6,
+}
+_SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
+
+DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
+"""The kinds that a schedule can be told to have; a time-out is what others bring about."""
+
+
+COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE, Kind.KINESIS_LONG_OUTAGE}
+"""Schedules with these take many seconds of computing: mixtures seldom have them."""
+
+
+def with_companions(kind: Kind) -> tuple[Kind, ...]:
+    """Return a kind and those without which it would show nothing."""
+    return kind, *_COMPANIONS.get(kind, ())
+
+
+def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Schedule:
+    """Return the schedule of a seed.
+
+    Args:
+        seed: anything.
+        events: how many are sent.
+        kinds: what goes wrong; None draws that too: one kind alone, a few, or very many.
+    """
+    chance = random.Random(f"{seed}/schedule")
+    if kinds is None:
+        # each kind has its turn alone, seed by seed; every other schedule is a mixture
+        focus = DRAWN[seed // 2 % len(DRAWN)]
+        count = chance.choice((2, 4, 8, 16, 30))
+        mixture = [
+            kind for kind in chance.sample(DRAWN, count) if kind not in COSTLY or chance.random() < 0.1
+        ]
+        kinds = with_companions(focus) if seed % 2 == 0 else (focus, *mixture)
+    chosen = dict.fromkeys(kinds)
+    setup = _setup(chance, chosen)
+    accounts = [account for account, _ in setup.databases]
+    sent = generate(
+        chance,
+        events,
+        accounts,
+        (START + 5, START + setup.horizon * 0.9),
+        _weights(chosen),
+    )
+    anchors = [one.at for one in sent] or [START]
+    windows: list[Window] = []
+    acts: list[Act] = []
+    density = chance.choice((1, 1, 2, 4))
+    for kind in chosen:
+        for _ in range(1 if kind in COSTLY else density):
+            if kind in _WINDOWS:
+                windows += _windows(chance, kind, setup, anchors)
+            elif kind in _ACTS:
+                acts += _acts(chance, kind, setup)
+    return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))
+
+
+# What a kind needs beside it to show anything.
+_COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
+    Kind.TD_JOB_FAILS: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER, Kind.KILL),
+    Kind.TD_OUTAGE: (Kind.TD_LOST_ANSWER,),
+    Kind.UNASKABLE: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
+    Kind.ABANDON: (Kind.TD_SLOW,),
+    Kind.OVERRUN: (Kind.PAUSE, Kind.TD_LOST_ANSWER),
+    Kind.PAUSE: (Kind.ABANDON,),
+    Kind.REPLAY: (Kind.PAUSE,),
+    Kind.REMAP: (Kind.REPLAY, Kind.TD_5XX),
+    Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
+    Kind.BORDERS: (Kind.TD_5XX,),
+    Kind.REDRIVE: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
+    Kind.CLIENT_DEAF: (Kind.KINESIS_LOST_ANSWER, Kind.KILL),
+    Kind.REWIND: (Kind.TD_5XX, Kind.BORDERS),
+    Kind.DISABLE: (Kind.REPLAY, Kind.TD_BROKEN_DATABASE),
+    Kind.SQS_DOWN: (Kind.KINESIS_THROTTLE,),
+    Kind.SQS_LOST_ANSWER: (Kind.KINESIS_LOST_ANSWER,),
+    Kind.SQS_TWICE: (Kind.KINESIS_LOST_ANSWER,),
+    Kind.RESHARD: (Kind.KINESIS_LOST_ANSWER,),
+    Kind.KINESIS_READ: (Kind.KINESIS_LOST_ANSWER, Kind.BORDERS),
+    Kind.STANDSTILL: (Kind.TD_LOST_ANSWER,),
+    Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+    Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+    Kind.S3_LATE: (Kind.TD_BROKEN_DATABASE,),
+}
+
+
+def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
+    """Return how heavy events may be: what fails partly takes several envelopes, what is too large a little."""
+    if Kind.KINESIS_PARTIAL in kinds and Kind.TD_LONG_OUTAGE not in kinds:
+        return 0, 200, 40_000
+    return (0, 0, 200) if Kind.TD_TOO_LARGE in kinds else (0,)
+
+
+def _setup(chance: random.Random, kinds: dict[Kind, None]) -> Setup:
+    count = chance.choice((2, 4, 7))
+    databases = [f"db_{letter}" for letter in "abcde"[: max(2, count - 1)]]
+    mapped = {f"acct_{index}": chance.choice(databases) for index in range(count)}
+    horizon = HOUR * chance.choice((0.5, 1, 2, 4, 8))
+    if Kind.TD_OUTAGE in kinds or {Kind.TD_JOB_FAILS, Kind.STANDSTILL, Kind.UNASKABLE} & kinds.keys():
+        horizon = max(horizon, 4 * HOUR)
+    retention = 168
+    if COSTLY & kinds.keys():
+        horizon, retention = 34 * HOUR, 24
+    return Setup(
+        shards=chance.choice((1, 2, 4)),
+        databases=tuple(mapped.items()),
+        retention_hours=retention,
+        horizon=horizon,
+        duplicate_status=chance.choice((200, 409)),
+        job_seconds=chance.choice((0.0, 3.0, 40.0)),
+        tables_exist=Kind.TD_TABLE_MISSING not in kinds,
+        may_query=Kind.UNASKABLE not in kinds,
+        chunk_max_rows=chance.choice((50_000, 50_000, 7)),
+        children_wait=Kind.RESHARD not in kinds or chance.random() < 0.5,
+        batch_size=chance.choice((3, 20, 100, 1000)),
+        worker_seconds=chance.choice((30.0, 120.0, 120.0, 900.0)),
+        index_lag=chance.choice((0.0, 0.0, 2.0, 400.0)),
+    )
+
+
+def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[float]) -> list[Window]:
+    most, (shortest, longest), chances = _WINDOWS[kind]
+    windows = []
+    for _ in range(chance.randint(1, most)):
+        length = shortest * (longest / shortest) ** chance.random()
+        if kind in COSTLY:
+            length = chance.choice((shortest, longest))
+        # trouble without traffic shows nothing: it begins about when something is sent
+        anchor = min(anchors) if kind in COSTLY else chance.choice(anchors)
+        begin = max(START, anchor - min(HOUR, length * chance.random() * 0.5))
+        strength = chance.choice(chances)
+        windows += [
+            Window(kind, begin, begin + length, strength, target) for target in _targets(chance, kind, setup)
+        ]
+    return windows
+
+
+def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
+    databases = sorted({database for _, database in setup.databases})
+    if kind in DATABASE_KINDS:
+        return [chance.choice(databases)]
+    if kind is Kind.TD_REJECTS_TABLE:
+        return [chance.choice(TABLES)]
+    if kind is Kind.REDIS_HALF:
+        accounts = [account for account, _ in setup.databases]
+        return [f"account:{account}" for account in chance.sample(accounts, (len(accounts) + 1) // 2)]
+    return [""]
+
+
+_GARBAGE = (b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}')
+
+
+def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
+    def times(most: int) -> list[float]:
+        return [START + setup.horizon * chance.random() for _ in range(chance.randint(1, most))]
+
+    databases = sorted({database for _, database in setup.databases})
+    accounts = [account for account, _ in setup.databases]
+    longest = 14 * HOUR if setup.retention_hours > 24 else HOUR
+    arguments: dict[Kind, Callable[[], tuple[Any, ...]]] = {
+        Kind.REPLAY: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
+        Kind.REDRIVE: lambda: (chance.choice(((), (), ("dead_letter",), ("parked",), ("in_doubt",))),),
+        Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
+        Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
+        Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
+        # not so long that records expire: nobody could help that
+        Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
+        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
+        Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
+        Kind.REWIND: lambda: (chance.random(), chance.random()),
+    }
+    return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind])]

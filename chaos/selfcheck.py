@@ -1,0 +1,103 @@
+"""`python -m chaos.selfcheck`: leaves out one defence after the other, and shows that the harness notices.
+
+Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from chaos import isolation
+from chaos import schedule as schedules
+from chaos.defences import ALL, WAITING, Defence, without
+from chaos.run import pool_of, run_schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """What became of the schedules without a defence.
+
+    Attributes:
+        name: of the defence.
+        schedules: how many were run.
+        seed: the first that broke a promise; None where none did.
+        broken: what it broke.
+        sound: with the defence, the same schedule breaks nothing.
+        seconds: that it took.
+    """
+
+    name: str
+    schedules: int
+    seed: int | None
+    broken: str
+    sound: bool
+    seconds: float
+
+
+def check(defence: Defence) -> Noticed:
+    """Run schedules without a defence until one breaks what the defence protects."""
+    began = time.monotonic()
+    for seed in range(defence.seeds):
+        schedule = schedules.draw(seed, defence.events, defence.kinds)
+        broken = run_schedule(schedule, without(defence.weakness)).violations
+        if any(broken[name] for name in defence.breaks):
+            sound = not run_schedule(schedule).violations
+            told = ", ".join(f"{count} {name}" for name, count in broken.items())
+            return Noticed(defence.name, seed + 1, seed, told, sound, time.monotonic() - began)
+    return Noticed(defence.name, defence.seeds, None, "", sound=True, seconds=time.monotonic() - began)
+
+
+def check_waiting(defence: Defence) -> Noticed:
+    """Measure what the accounts of healthy databases wait without a defence, and with it."""
+    began = time.monotonic()
+    base = isolation.steady(accounts=defence.accounts, minutes=60, every=defence.every, floods=True)
+    usual = isolation.measure(base).p99
+    told, noticed, sound = [], False, True
+    for kind in defence.kinds:
+        schedule = isolation.sick(base, kind, minutes=30)
+        ratio = isolation.measure(schedule, without(defence.weakness)).p99 / usual
+        kept = isolation.measure(schedule).p99 / usual
+        noticed |= ratio > isolation.BOUND
+        sound &= kept <= isolation.BOUND
+        told.append(f"{kind}: waiting {ratio:.1f}-fold, else {kept:.2f}-fold")
+    seed = 0 if noticed else None
+    return Noticed(defence.name, len(defence.kinds), seed, "; ".join(told), sound, time.monotonic() - began)
+
+
+def _run(job: tuple[str, int]) -> Noticed:
+    kind, index = job
+    return check(ALL[index]) if kind == "all" else check_waiting(WAITING[index])
+
+
+@click.command(help=__doc__)
+@click.option("--only", default="", help="Only defences whose name holds this.")
+@click.option("--processes", default=0, help="Defences at once; 0 for as many as there are cores.")
+def main(only: str, processes: int) -> None:
+    """Run."""
+    jobs = [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
+    jobs += [("all", index) for index, one in enumerate(ALL) if only in one.name]
+    table = Table(title="What the harness notices when a defence is left out")
+    for name in ("left out", "schedules", "seed", "noticed", "seconds"):
+        table.add_column(name)
+    progress, failed = Console(stderr=True), False
+    with pool_of(processes or len(os.sched_getaffinity(0))) as pool:
+        for noticed in pool.map(_run, jobs):
+            bad = noticed.seed is None or not noticed.sound
+            failed |= bad
+            verdict = noticed.broken or "NOTHING"
+            if not noticed.sound:
+                verdict += "; BUT WITH IT TOO"
+            progress.print(f"{noticed.name}: {verdict} ({noticed.seconds:.0f} s)")
+            seed = "" if noticed.seed is None else str(noticed.seed)
+            table.add_row(noticed.name, str(noticed.schedules), seed, verdict, f"{noticed.seconds:.0f}")
+    Console().print(table)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What became of every event: the promises, checked against Treasure Data and S3."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from chaos.pipeline import Pipeline
+from chaos.trouble import Kind
+from worker.delivery import State
+
+# Reasons for which rows may be dead letters in the end, and the trouble without which they may not.
+_CAUSES: dict[str, tuple[Kind, ...]] = {
+    "http_422": (Kind.TD_REJECTS_TABLE,),
+    "row_too_large": (Kind.TD_TOO_LARGE,),
+    "may_not_create": (Kind.TD_FORBIDDEN_DATABASE, Kind.TD_UNAUTHORIZED),
+    "no_such_database": (Kind.REMAP,),
+    "disabled_account": (Kind.DISABLE,),
+}
+_MAY_BE_RAISED = ("LedgerUnavailableError", "SetAsideUnavailableError")
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a schedule came to.
+
+    Attributes:
+        events: how many were sent.
+        accepted: how many were called accepted.
+        delivered: how many rows stand in Treasure Data.
+        aside: how many rows are dead letters.
+        lost: events that were accepted and were nowhere, even if a replay found them again.
+        doubled: events of which there is more than one row.
+        misrouted: events in a database that was never their account's.
+        both: events that are in Treasure Data and dead letters too, or dead letters twice.
+        misjudged: events set aside for a reason that nothing explains.
+        miscounted: where the balance that operators see is not what the stand-in and S3 hold.
+        ambiguous: rows that were reported as perhaps doubled although the key may query.
+        unasked: rows that were reported as perhaps doubled because the key may not.
+        stuck: what has not come to rest.
+        largest_delay: seconds from acceptance to Treasure Data.
+        strikes: trouble that really occurred, by kind.
+    """
+
+    events: int = 0
+    accepted: int = 0
+    delivered: int = 0
+    aside: int = 0
+    lost: list[int] = field(default_factory=list)
+    doubled: list[int] = field(default_factory=list)
+    misrouted: list[int] = field(default_factory=list)
+    both: list[int] = field(default_factory=list)
+    misjudged: list[int] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
+    ambiguous: int = 0
+    unasked: int = 0
+    stuck: list[str] = field(default_factory=list)
+    largest_delay: float = 0.0
+    strikes: Counter[Kind] = field(default_factory=Counter)
+    checksum: int = 0
+    steps: int = 0
+
+    @property
+    def violations(self) -> Counter[str]:
+        """How often each promise was broken."""
+        broken = {
+            "lost": len(self.lost),
+            "doubled": len(self.doubled),
+            "misrouted": len(self.misrouted),
+            "both": len(self.both),
+            "misjudged": len(self.misjudged),
+            "miscounted": len(self.miscounted),
+            "ambiguous": self.ambiguous,
+            "stuck": len(self.stuck),
+        }
+        return Counter({name: count for name, count in broken.items() if count})
+
+
+def judge(pipeline: Pipeline) -> Verdict:
+    """Return what became of a pipeline's events once it has run."""
+    world = pipeline.world
+    may_query = pipeline.schedule.setup.may_query
+    verdict = Verdict(
+        events=pipeline.schedule.events,
+        accepted=len(pipeline.accepted),
+        ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
+        unasked=0 if may_query else world.counts["RowsAmbiguous"],
+        strikes=world.trouble.strikes,
+        checksum=world.simulation.checksum,
+        steps=world.simulation.steps,
+    )
+    verdict.lost += pipeline.missing
+    places = _delivered(pipeline, verdict)
+    reasons = _aside(pipeline, verdict)
+    may_double = verdict.unasked > 0
+    for number, sent in pipeline.sent.items():
+        found, reason = places.get(number, []), reasons.get(number)
+        if number in pipeline.accepted and not found and reason is None and number not in verdict.lost:
+            verdict.lost.append(number)
+        if len(found) > 1 and not may_double:
+            verdict.doubled.append(number)
+        if set(found) - world.mapped[sent.account]:
+            verdict.misrouted.append(number)
+        if not reason:
+            continue
+        if found and not may_double:
+            verdict.both.append(number)
+        if pipeline.resends_dead_letters:
+            verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
+        if not any(verdict.strikes[kind] for kind in _CAUSES.get(reason, ())):
+            verdict.misjudged.append(number)
+    _rest(pipeline, verdict)
+    verdict.miscounted += pipeline.audit.faults
+    return verdict
+
+
+def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
+    """Return by event the databases that it stands in, once for each row."""
+    places: dict[int, list[str]] = {}
+    for taken in pipeline.world.td.imports():
+        for row in taken.rows:
+            number = int(row["n"])
+            places.setdefault(number, []).append(taken.database)
+            verdict.delivered += 1
+            if number in pipeline.accepted:
+                delay = taken.at - pipeline.accepted[number]
+                verdict.largest_delay = max(verdict.largest_delay, delay)
+    return places
+
+
+def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
+    """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
+    reasons: dict[int, str] = {}
+    garbage: Counter[bytes] = Counter()
+    for held in pipeline.audit.held():
+        if held.values is None:
+            verdict.stuck.append(f"{held.place} has no object")
+            continue
+        if held.key.group.code:
+            garbage.update(held.values)
+            continue
+        numbers = [int(row["n"]) for row in held.values]
+        if held.entry.state is not State.DEAD_LETTER:
+            reasons |= dict.fromkeys(numbers, "")
+            continue
+        verdict.aside += len(numbers)
+        for number in numbers:
+            if reasons.get(number):
+                verdict.both.append(number)
+            reasons[number] = held.entry.reason
+    if garbage != Counter(pipeline.garbage):
+        verdict.stuck.append(f"of undecodable records {dict(garbage)} are set aside")
+    return reasons
+
+
+def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
+    world = pipeline.world
+    verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
+    verdict.stuck += [
+        f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
+    ]
+    verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
+    verdict.stuck += [
+        f"{held.place} is {held.entry.state.value}"
+        for held in pipeline.audit.held()
+        if held.entry.state is not State.DEAD_LETTER
+    ]
+    verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
+    verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
+    for function in pipeline.functions:
+        # the redrive may raise where it cannot go on: its next run does
+        unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()
+        verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+    if pipeline.lost_batches:
+        verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

@@ -1,0 +1,234 @@
+"""The services as they are for one schedule, and what stands around them that only the harness knows."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import requests
+
+from chaos import clients
+from chaos.effects import Effects
+from chaos.schedule import START, Schedule
+from chaos.simulation import Simulation
+from chaos.traffic import SECRETS
+from chaos.trouble import Kind, Trouble, Window
+from doubles.dynamodb import MemoryDynamoDB
+from doubles.kinesis import MemoryKinesis
+from doubles.redis import MemoryRedis
+from doubles.s3 import MemoryS3
+from doubles.sqs import MemorySQS
+from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
+from doubles.treasure_data import Settings as TdSettings
+from local.resources import LEDGER
+from shared import write_key
+from shared.accounts import Account
+from worker import account_store
+
+STREAM = "sluice"
+TABLE = "ledger"
+BUCKET = "aside"
+VISIBILITY_SECONDS = 1800.0
+"""The template's: for so long a message that a drainer took is hidden from others."""
+TD_MEMORY_SECONDS = 3600.0
+TD_QUERY_DELAY_SECONDS = 600.0
+TD_KEY_SECRET = "td-api-key"
+WRITE_KEY_SECRET = "write-keys"
+
+
+class _Kinesis(MemoryKinesis):
+    """Kinesis that tells when something has landed."""
+
+    landed: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.last: dict[str, int] = {}
+
+    def put_record(self, **request: Any) -> dict[str, Any]:
+        answer = super().put_record(**request)
+        self.last[answer["ShardId"]] = int(answer["SequenceNumber"])
+        self.landed()
+        return answer
+
+    def put_records(self, **request: Any) -> dict[str, Any]:
+        answer = super().put_records(**request)
+        for entry in answer["Records"]:
+            self.last[entry["ShardId"]] = int(entry["SequenceNumber"])
+        self.landed()
+        return answer
+
+
+class _SQS(MemorySQS):
+    """SQS that tells when something was sent."""
+
+    landed: Callable[[], None] = staticmethod(lambda: None)
+
+    def send_message(self, **request: Any) -> dict[str, str]:
+        answer = super().send_message(**request)
+        self.landed()
+        return answer
+
+
+class _TrueClock:
+    """The time itself; to sleep is to let the running process wait."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def now(self) -> float:
+        return self._simulation.now
+
+    def sleep(self, seconds: float) -> None:
+        self._simulation.delay(seconds)
+
+
+class _Secrets:
+    """Secrets Manager, whose troubles are not tried here: the functions hold secrets in memory."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
+        return {"SecretString": self._texts[SecretId]}
+
+
+class World:
+    """Services, their clients under trouble, and the accounts' file.
+
+    Args:
+        schedule: what is to happen.
+        traced: keep the whole trace.
+
+    Attributes:
+        mapped: by account, every database that it was ever mapped to.
+        counts: what all sandboxes counted in metrics.
+        cut: rows and bytes by which sandboxes that are built from now on cut chunks.
+        on_end: called when the schedule has been judged.
+    """
+
+    def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
+        setup, seed = schedule.setup, schedule.seed
+        self.schedule = schedule
+        self.simulation = simulation = Simulation(START, traced=traced)
+        self.trouble = Trouble(simulation, list(schedule.windows), seed)
+        self.effects = Effects(simulation, self.trouble, seed)
+        self.clock = _TrueClock(simulation)
+        self.counts: Counter[str] = Counter()
+        self.cut: tuple[int, int] = (setup.chunk_max_rows, 16 << 20)
+        self.on_end: list[Callable[[], None]] = []
+        self._sandboxes = 0
+
+        self.stream = _Kinesis(self.clock.now, seed=seed)
+        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
+        self.stream.increase_stream_retention_period(
+            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
+        )
+        # without the template's delay: the drainer itself must leave young messages alone
+        self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
+        self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
+        self.table = MemoryDynamoDB(self.clock.now)
+        self.table.create_table(TableName=TABLE, **LEDGER)
+        self.table.lag_indexes(TABLE, setup.index_lag)
+        self.bucket = MemoryS3(self.clock.now)
+        self.bucket.create_bucket(Bucket=BUCKET)
+        self.redis_server = MemoryRedis()
+        self.td = TreasureData(
+            clock=self.clock,
+            settings=TdSettings(
+                id_memory=TD_MEMORY_SECONDS,
+                duplicate_status=setup.duplicate_status,
+                query_delay=TD_QUERY_DELAY_SECONDS,
+                job_seconds=setup.job_seconds,
+            ),
+            keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
+            fault_source=clients.TdTroubles(self.effects),
+        )
+        self.accounts = {name: Account(database) for name, database in setup.databases}
+        self.mapped: defaultdict[str, set[str]] = defaultdict(set)
+        self.apply_accounts()
+
+        self.kinesis = clients.Kinesis(self.stream, self.effects)
+        self.sqs = clients.SQS(self.queue, self.effects)
+        self.dynamodb = clients.DynamoDB(self.table, self.effects)
+        self.s3 = clients.S3(self.bucket, self.effects)
+        self.redis = clients.Redis(self.redis_server, self.effects)
+        self.secrets = _Secrets({TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: _json(SECRETS)})
+        self.session = requests.Session()
+        self.session.trust_env = False
+        door = clients.TreasureDataDoor(self.td.handle, self.effects)
+        self.session.mount("https://", InProcess(door, self.clock))
+        self._set_tables_up()
+        for window in schedule.windows:
+            self._set_up(window)
+
+    def apply_accounts(self) -> None:
+        """Write the accounts' file to Redis, as an operator does."""
+        for name, account in self.accounts.items():
+            self.mapped[name].add(account.database)
+        account_store.apply(self.redis_server, self.accounts, self.simulation.now)
+
+    def remap(self, name: str, **changes: Any) -> None:
+        """Change an account in the file, and apply it."""
+        self.accounts[name] = replace(self.accounts[name], **changes)
+        if not self.trouble.active(Kind.REDIS_EMPTY):
+            self.apply_accounts()
+
+    def key(self, account: str) -> str:
+        """Return a write key of an account."""
+        return write_key.sign(account, "k1", SECRETS["k1"])
+
+    def entropy(self) -> Callable[[int], bytes]:
+        """Return a new source of chance, that of one sandbox."""
+        self._sandboxes += 1
+        return random.Random(f"{self.schedule.seed}/sandbox/{self._sandboxes}").randbytes
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Add to a metric of any function."""
+        self.counts[metric] += value
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for call in self.on_end:
+            call()
+
+    def _set_tables_up(self) -> None:
+        from chaos.traffic import TABLES
+
+        if not self.schedule.setup.may_query:
+            self.trouble.count(Kind.UNASKABLE)
+        if not self.schedule.setup.tables_exist:
+            self.trouble.count(Kind.TD_TABLE_MISSING)
+            return
+        for database in sorted({account.database for account in self.accounts.values()}):
+            self.td.create(database, *TABLES)
+
+    def open(self, window: Window) -> None:
+        """Let trouble strike in a window, and change for its time what it changes."""
+        self.trouble.add(window)
+        self._set_up(window)
+
+    def _set_up(self, window: Window) -> None:
+        if window.kind is Kind.REDIS_EMPTY:
+            self.simulation.at(window.begin, self._empty_redis)
+            self.simulation.at(window.end, self.apply_accounts)
+        elif window.kind is Kind.TD_TOO_LARGE:
+            self.simulation.at(window.begin, lambda: self._limit_imports(600))
+            self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+
+    def _empty_redis(self) -> None:
+        if self.trouble.active(Kind.REDIS_EMPTY):
+            self.trouble.count(Kind.REDIS_EMPTY)
+            self.redis_server.flushall()
+
+    def _limit_imports(self, most: int) -> None:
+        if most < 1024 and self.trouble.active(Kind.TD_TOO_LARGE):
+            self.trouble.count(Kind.TD_TOO_LARGE)
+        self.td.settings = replace(self.td.settings, largest_import=most)
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)

@@ -1,0 +1,202 @@
+"""One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES`.
+
+The environment variables are the function's own, as in Lambda. What invokes it depends on the function.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import threading
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from doubles.event_source import EventSource, EventSourceMapping, StreamPoller
+from doubles.gateway import Gateway, Record
+from doubles.invocation_api import InvocationApi
+from doubles.lambda_context import Context
+from doubles.queue_source import QueueSource
+from local import functions
+from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
+from local.parent_watch import ParentWatch
+from local.resources import ACCOUNT_ID, REGION, Resources
+from shared.clock import SystemClock
+
+_log = logging.getLogger("local.function_host")
+
+_QUEUE_REST_SECONDS = 1.0
+
+Handler = Callable[[dict[str, Any], Any], Any]
+
+
+def load(function: Function) -> Handler:
+    """Import the function's handler as Lambda's runtime does, and return it."""
+    module, _, name = function.handler.rpartition(".")
+    handler: Handler = getattr(importlib.import_module(module), name)
+    return handler
+
+
+def serve_ingest(handler: Handler, parent: ParentWatch, record: Path | None) -> None:
+    """Serve the function behind the gateway."""
+    with ExitStack() as files, Gateway(handler, record=_recorder(files, record)) as gateway:
+        parent.ready(url=gateway.url)
+        parent.wait()
+
+
+def _recorder(files: ExitStack, path: Path | None) -> Record:
+    """Return a callback that appends each request to the file, or does nothing if there is none."""
+    if path is None:
+        return lambda *_: None
+    file = files.enter_context(path.open("a"))
+    lock = threading.Lock()
+
+    def record(method: str, target: str, headers: Any, body: bytes, event: Any) -> None:
+        line = {"method": method, "target": target, "headers": headers, "body": b64encode(body).decode()}
+        with lock:
+            file.write(json.dumps(line | {"event": event}) + "\n")
+            file.flush()
+
+    return record
+
+
+def serve_worker(
+    handler: Handler, parent: ParentWatch, resources: Resources, window: float, invoked_at: str
+) -> None:
+    """Invoke the function with batches of the stream, which may fill for `window` seconds."""
+    deployed = functions.event_source(WORKER, "Stream", resources)
+    mapping = EventSourceMapping(
+        event_source_arn=deployed["Stream"],
+        batch_size=int(deployed["BatchSize"]),
+        maximum_batching_window_seconds=window,
+        discovery_seconds=5,
+    )
+    source = EventSource(
+        StreamPoller(resources.client("kinesis"), mapping),
+        handler,
+        clock=SystemClock(),
+        timeout_seconds=WORKER.timeout,
+        function_name=WORKER.name,
+        memory_limit_in_mb=WORKER.memory,
+    )
+    stopped = threading.Event()  # never set: the process exits without waiting
+    threading.Thread(target=source.run, args=(stopped,), name="event source", daemon=True).start()
+    parent.ready(invoke=invoked_at)
+    parent.wait()
+
+
+def serve_redrive(
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, invoked_at: str
+) -> None:
+    """Invoke the function on a schedule."""
+
+    def call() -> None:
+        try:
+            invoke(_scheduled_event())
+        except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
+            _log.exception("a scheduled run failed; the next one starts on schedule")
+
+    parent.ready(invoke=invoked_at)
+    parent.wait(call, seconds)
+
+
+def serve_drain(
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, invoked_at: str
+) -> None:
+    """Invoke the function with messages of the overflow queue."""
+    source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
+
+    def poll() -> None:
+        try:
+            while source.poll():
+                pass
+        except (BotoCoreError, ClientError):
+            _log.exception("cannot read the queue")
+
+    parent.ready(invoke=invoked_at)
+    parent.wait(poll, _QUEUE_REST_SECONDS)
+
+
+def serve(
+    function: Function,
+    invoke: Callable[[dict[str, Any]], Any],
+    parent: ParentWatch,
+    resources: Resources,
+    options: argparse.Namespace,
+) -> None:
+    """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
+    api = InvocationApi(function.name, invoke)
+    if function is WORKER:
+        serve_worker(load(function), parent, resources, options.window, api.url)
+    elif function is REDRIVE:
+        serve_redrive(invoke, parent, options.every, api.url)
+    elif function is DRAIN:
+        serve_drain(invoke, parent, resources, api.url)
+    else:
+        parent.ready(invoke=api.url)
+        parent.wait()
+
+
+def _scheduled_event() -> dict[str, Any]:
+    """Return the event of an EventBridge schedule."""
+    return {
+        "version": "0",
+        "id": str(uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT_ID,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": REGION,
+        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/sluice-local"],
+        "detail": {},
+    }
+
+
+def _invoker(function: Function, handler: Handler) -> Callable[[dict[str, Any]], Any]:
+    clock = SystemClock()
+
+    def invoke(event: dict[str, Any]) -> Any:
+        context = Context(
+            function_name=function.name,
+            deadline=clock.now() + function.timeout,
+            now=clock.now,
+            memory_limit_in_mb=function.memory,
+        )
+        return handler(event, context)
+
+    return invoke
+
+
+def main() -> None:
+    """Run the function until the parent process ends."""
+    parent = ParentWatch()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("function", choices=FUNCTIONS)
+    parser.add_argument("resources", type=json.loads, help="the resources")
+    parser.add_argument("--record", type=Path, help="append the gateway's requests to this file")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between scheduled runs")
+    parser.add_argument(
+        "--window", type=float, default=1.0, help="seconds that the worker's batches may fill"
+    )
+    options = parser.parse_args()
+    function, resources = FUNCTIONS[options.function], Resources(**options.resources)
+    handler = load(function)
+    if function is INGEST:
+        serve_ingest(handler, parent, options.record)
+    else:
+        invoke = _invoker(function, handler)
+        serve(function, invoke, parent, resources, options)
+    os._exit(0)  # do not wait for invocations: functions must survive being killed at any moment
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Reads template.yaml, and resolves as many of CloudFormation's intrinsic functions as the local stack needs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
+_NO_VALUE = object()
+
+
+class TemplateError(Exception):
+    """The template uses a function or names a value that is not known here."""
+
+
+class Template:
+    """A SAM template.
+
+    Args:
+        text: YAML with CloudFormation's short tags, such as `!Ref`.
+    """
+
+    def __init__(self, text: str) -> None:
+        document = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
+        self._parameters: Mapping[str, Any] = document.get("Parameters", {})
+        self._conditions: Mapping[str, Any] = document.get("Conditions", {})
+        self._globals: Mapping[str, Any] = document.get("Globals", {}).get("Function", {})
+        self._resources: Mapping[str, Any] = document["Resources"]
+
+    def parameters(self, overrides: Mapping[str, str]) -> dict[str, str]:
+        """Return the value of each parameter: its default, unless it is overridden.
+
+        Raises:
+            TemplateError: the template has no such parameter.
+        """
+        if unknown := overrides.keys() - self._parameters.keys():
+            raise TemplateError(f"no such parameter: {', '.join(sorted(unknown))}")
+        defaults = {name: str(parameter["Default"]) for name, parameter in self._parameters.items()}
+        return defaults | dict(overrides)
+
+    def logical_ids(self, kind: str) -> list[str]:
+        """Return the logical ids of the resources of a type, in the order of the template."""
+        return [name for name, resource in self._resources.items() if resource["Type"] == kind]
+
+    def properties(self, resource: str) -> dict[str, Any]:
+        """Return the properties of a resource, unresolved."""
+        properties: dict[str, Any] = self._resources[resource]["Properties"]
+        return properties
+
+    def variables(self, function: str) -> dict[str, Any]:
+        """Return the environment variables of a function, those of Globals included, unresolved."""
+        variables: dict[str, Any] = {}
+        for properties in (self._globals, self.properties(function)):
+            variables |= properties.get("Environment", {}).get("Variables", {})
+        return variables
+
+    def resolve(self, value: Any, values: Mapping[str, str]) -> Any:
+        """Return a part of the template with its intrinsic functions replaced by their results.
+
+        Args:
+            value: the part.
+            values: results of `!Ref` and `!GetAtt` by what follows them, such as `Stage`, `Stream` and `Stream.Arn`.
+
+        Raises:
+            TemplateError: it uses another function, or `values` lacks a name.
+        """
+        match value:
+            case {"Ref": "AWS::NoValue"}:
+                return _NO_VALUE
+            case {"Ref": str(name)} | {"Fn::GetAtt": str(name)}:
+                return _lookup(name, values)
+            case {"Fn::Sub": str(text)}:
+                return _PLACEHOLDER.sub(lambda placeholder: _lookup(placeholder[1], values), text)
+            case {"Fn::If": [condition, yes, no]}:
+                holds = self._holds({"Condition": condition}, values)
+                return self.resolve(yes if holds else no, values)
+            case dict():
+                if unknown := [key for key in value if key.startswith("Fn::")]:
+                    raise TemplateError(f"cannot resolve {unknown[0]}")
+                members = {key: self.resolve(member, values) for key, member in value.items()}
+                return {key: member for key, member in members.items() if member is not _NO_VALUE}
+            case list():
+                items = [self.resolve(item, values) for item in value]
+                return [item for item in items if item is not _NO_VALUE]
+        return value
+
+    def _holds(self, condition: Any, values: Mapping[str, str]) -> bool:
+        match condition:
+            case {"Condition": name}:
+                return self._holds(self._conditions[name], values)
+            case {"Fn::Equals": [left, right]}:
+                return str(self.resolve(left, values)) == str(self.resolve(right, values))
+            case {"Fn::Not": [negated]}:
+                return not self._holds(negated, values)
+            case {"Fn::And": list() as conditions}:
+                return all(self._holds(one, values) for one in conditions)
+        raise TemplateError(f"cannot evaluate the condition {condition}")
+
+
+def _lookup(name: str, values: Mapping[str, str]) -> str:
+    if name not in values:
+        raise TemplateError(f"the local stack has no value for {name}")
+    return values[name]
+
+
+class _Loader(yaml.CSafeLoader):
+    """Turns short tags into long ones: `!Ref X` into `{"Ref": "X"}`, `!If [...]` into `{"Fn::If": [...]}`."""
+
+
+def _long_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.MappingNode):
+        argument: Any = loader.construct_mapping(node, deep=True)
+    elif isinstance(node, yaml.SequenceNode):
+        argument = loader.construct_sequence(node, deep=True)
+    else:
+        argument = node.value
+    return {tag if tag in {"Ref", "Condition"} else f"Fn::{tag}": argument}
+
+
+_Loader.add_multi_constructor("!", _long_form)
+
+TEMPLATE = Template(Path(__file__).with_name("template.yaml").read_text())
+"""The template of this repository."""

@@ -1,0 +1,320 @@
+"""What a batch id makes of a request: envelopes that are recognised whenever the same events are sent again."""
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.aws_errors import client_error
+from ingest import batch_id
+from ingest.batch import Batch
+from shared import rows
+from shared.envelope import MAX_ENVELOPE_BYTES, Envelope
+from shared.write_key import WriteKey
+from tests.support import json_values
+from tests.support.ingest import KEY, SECRETS, Answer, Site, gzipped, http_event, rows_of
+
+EVENT = {"table": "pageviews", "n": 1}
+TIMEOUT = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
+LARGE = [EVENT | {"n": n, "text": "x" * 100_000} for n in range(9)]
+NOW = 1_764_000_000_000
+
+
+def send(
+    site: Site,
+    events: list[Any],
+    ip: str = "192.0.2.7",
+    headers: dict[str, str] | None = None,
+    **said: Any,
+) -> Answer:
+    """Send a batch, from some address and with some headers."""
+    body = gzipped(json.dumps({"batch_id": "b1", "events": events, **said}).encode())
+    event = http_event("POST", "/v1/events", f"k={KEY}", headers or {}, body)
+    event["requestContext"]["http"]["sourceIp"] = ip
+    return site.send(event)
+
+
+def named(site: Site) -> list[tuple[str, list[Any]]]:
+    """Return the request id of each envelope on the stream, and the `n` of its rows."""
+    return [(item.request_id, [row.get("n") for _, row in rows_of(item)]) for item in site.envelopes()]
+
+
+def ids(items: list[Envelope]) -> list[str]:
+    """Return the envelopes' ids."""
+    return [item.request_id for item in items]
+
+
+# The way
+
+
+@pytest.mark.parametrize("events", [[EVENT], LARGE], ids=["one envelope", "several"])
+def test_every_envelope_is_a_claim_and_goes_to_the_stream(events: list[Any]) -> None:
+    """First requests and copies alike: one put each."""
+    site = Site()
+
+    answers = [send(site, events) for _ in range(3)]
+
+    operation = "put_record" if events == [EVENT] else "put_records"
+    assert [operation] * 3 == [name for name, _ in site.kinesis.calls]
+    assert {1} == {item.claim for item in site.envelopes()}
+    assert [{"accepted": len(events), "rejected": []}] * 3 == [answer.json for answer in answers]
+    assert [] == site.queue.messages
+
+
+def test_without_an_id_an_envelope_is_no_claim() -> None:
+    """The worker asks nobody for it."""
+    site = Site()
+
+    site.post(gzipped(json.dumps(LARGE).encode()))
+
+    assert {0} == {item.claim for item in site.envelopes()}
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"x-sluice-repeat": "true"}, {}),
+        ({}, {"repeat": True, "made_at": 1_000_000, "sent_at": 1_000_060}),
+        ({}, {"repeat": "yes", "made_at": {}}),
+    ],
+)
+def test_what_once_marked_a_repetition_says_nothing(headers: dict[str, str], said: dict[str, Any]) -> None:
+    """Clients may go on sending it."""
+    site = Site()
+    send(site, [EVENT])
+
+    assert 200 == send(site, [EVENT], headers=headers, **said).status
+    first, second = named(site)
+    assert first == second
+
+
+def test_the_header_names_the_batch_where_the_body_has_no_place_for_it() -> None:
+    """Both give the same id; the header comes first."""
+    site = Site()
+    send(site, [EVENT])
+    send(site, [EVENT], headers={"idempotency-key": "b1"}, batch_id="other")
+    send(site, [EVENT], headers={"idempotency-key": '"b1"'})
+    site.post([EVENT], idempotency_key="b1")
+
+    assert 1 == len(set(ids(site.envelopes())))
+
+
+@pytest.mark.parametrize("batch", ["", "x" * 65, 7, [], {}])
+def test_an_id_is_text_of_1_to_64_characters(batch: Any) -> None:
+    """Anything else refuses the request: its sender would find its events doubled later."""
+    assert "invalid_batch_id" == send(Site(), [EVENT], batch_id=batch).code
+
+
+def test_all_or_nothing_is_durable() -> None:
+    """503 where neither stream nor queue took one of the envelopes: the sender repeats them all, to no harm."""
+    site = Site()
+    throttled = {"ErrorCode": "InternalFailure"}
+    site.kinesis.faults = [{"Records": [{"SequenceNumber": "1"}, throttled]}]
+    site.sqs.faults = [client_error("InternalError", "SendMessage", status=500)]
+
+    answer = send(site, LARGE)
+
+    assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
+    assert 0 == site.telemetry.counts["EventsAccepted"]
+    assert 200 == send(site, LARGE).status
+
+
+def test_rejected_events_do_not_count_among_all() -> None:
+    """They are rejected for themselves, next time too."""
+    answer = send(Site(), [EVENT, {"no": "table"}])
+
+    assert (200, 1, 1) == (answer.status, answer.json["accepted"], len(answer.json["rejected"]))
+
+
+def test_copies_spread_like_other_requests_of_servers() -> None:
+    """An event that names its visitor goes where the visitor's go; others go anywhere."""
+    site = Site(partition_buckets=1000)
+    for number in range(3):
+        for event in (EVENT | {"td_client_id": "c1"}, EVENT):
+            request = http_event(
+                "POST",
+                "/v1/events",
+                f"k={KEY}",
+                {},
+                json.dumps({"batch_id": "b", "events": [event]}).encode(),
+            )
+            request["requestContext"]["requestId"] = f"request {number}"
+            site.send(request)
+
+    keys = [record["PartitionKey"] for record in site.records()]
+    assert (1, 3) == (len(set(keys[::2])), len(set(keys[1::2])))
+
+
+# Ids and borders
+
+surroundings = st.fixed_dictionaries(
+    {
+        "ip": st.sampled_from(["192.0.2.7", "2001:db8:85a3:1234:5678:8a2e:370:7334", "unknown"]),
+        "headers": st.fixed_dictionaries(
+            {},
+            optional={
+                "user-agent": st.sampled_from(
+                    ["UA", "Googlebot/2.1", "ContextualBot é" + "é" * 400, "x" * 9_000]
+                ),
+                "sec-gpc": st.just("1"),
+            },
+        ),
+        "sent_at": st.sampled_from([None, NOW // 1000, NOW // 1000 - 5_000, "odd"]),
+    }
+)
+policies = st.fixed_dictionaries(
+    {},
+    optional={
+        "visitor_ip": st.sampled_from(["keep", "truncate", "drop"]),
+        "bots": st.sampled_from(["mark", "keep"]),
+        "dropped_columns": st.sampled_from([(), ("td_user_agent", "text")]),
+        "hashed_columns": st.sampled_from([(), ("text",)]),
+        "partition_buckets": st.sampled_from([1, 16]),
+    },
+)
+odd_events = st.one_of(
+    st.just(EVENT),
+    st.just({"no": "table"}),
+    st.just(EVENT | {"text": "x" * 262_200}),
+    st.builds(
+        lambda size, fill: EVENT | {"text": fill * size}, st.integers(0, 130_000), st.sampled_from('xé"')
+    ),
+    st.builds(lambda columns: EVENT | {f"c{n}": 0.5 for n in range(columns)}, st.integers(0, 520)),
+    json_values.events,
+    json_values.values,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(odd_events, min_size=1, max_size=12), surroundings, surroundings, policies)
+def test_a_copy_has_the_same_ids_and_borders(
+    events: list[Any], once: dict[str, Any], again: dict[str, Any], policy: dict[str, Any]
+) -> None:
+    """From whatever address, with whatever headers, under whatever settings, hours later: the same envelopes."""
+    events = [event | {"n": n} if isinstance(event, dict) else event for n, event in enumerate(events)]
+    body = json.loads(json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999"))
+    first, second = Site(), Site(**policy)
+    second.clock.sleep(50_000)
+
+    answers = [send(first, body, **once), send(second, body, **again)]
+
+    assert answers[0].json == answers[1].json
+    assert named(first) == named(second)
+    assert len(set(ids(first.envelopes()))) == len(first.envelopes())
+    assert all(len(item.encode()) <= MAX_ENVELOPE_BYTES for item in (*first.envelopes(), *second.envelopes()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(odd_events, min_size=1, max_size=12), st.data())
+def test_what_is_rejected_moves_no_border(events: list[Any], data: st.DataObject) -> None:
+    """Rules may reject an event today that they accept tomorrow: the others are covered by the same envelopes."""
+    batch, key = Batch(events, id="b1"), WriteKey("shop", "k1")
+    everything = {index: ("pageviews", b"%d" % index) for index in range(len(events))}
+    some = {index: row for index, row in everything.items() if data.draw(st.booleans())}
+
+    def covered(taken: dict[int, Any]) -> dict[str, str]:
+        return {
+            character: item.request_id
+            for item in batch_id.envelopes(batch, taken, key, NOW)
+            for character in item.tables[0].rows.decode()
+        }
+
+    assert covered(some).items() <= covered(everything).items()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        odd_events,
+        json_values.events,
+        st.dictionaries(json_values.names, json_values.scalars, min_size=10, max_size=30),
+        st.just({chr(0x100 + n): 0.5 for n in range(500)}),  # all become `_`, `__2`, `__3` …
+        st.just({f"V{'v' * n}": 2**63 for n in range(300)}),
+        st.just({"time": "\0" * 1000, "event_id": [1.5], "td_ip": None}),
+    ),
+    surroundings,
+    st.sampled_from([(), ("_", "td_ip", "td_user_agent", "a")]),
+)
+def test_a_row_never_takes_more_than_its_event_says(
+    event: Any, around: dict[str, Any], hashed: tuple[str, ...]
+) -> None:
+    """So an envelope whose border follows from its events has room for their rows."""
+    site = Site(hashed_columns=hashed)
+    site.secret.text = json.dumps(SECRETS | {".hash": "key"})
+    body = json.loads(json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999"))
+    sent = body | {"table": "t" * 128} if isinstance(body, dict) else body
+
+    send(site, [sent], **around)
+
+    for item in site.envelopes():
+        most = batch_id._most_bytes(sent, rows.text_of(sent).encode(errors="replace"))
+        assert len(item.encode()) - 100 < most
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(odd_events, min_size=1, max_size=8), st.data())
+def test_other_events_under_the_same_id_have_other_ids(events: list[Any], data: st.DataObject) -> None:
+    """One event more, less, moved or changed, an accepted or a rejected one: no envelope is taken for an old one."""
+    changed = list(events)
+    match data.draw(st.sampled_from(["more", "less", "moved", "changed"])):
+        case "more":
+            changed.insert(data.draw(st.integers(0, len(events))), data.draw(odd_events))
+        case "less":
+            del changed[data.draw(st.integers(0, len(events) - 1))]
+        case "moved":
+            changed = data.draw(st.permutations(events))
+        case "changed":
+            changed[data.draw(st.integers(0, len(events) - 1))] = data.draw(odd_events)
+    same = [rows.text_of(event) for event in events] == [rows.text_of(event) for event in changed]
+
+    old, new = (set(_ids(Batch(some, "t", id="b1"))) for some in (events, changed))
+
+    assert (old == new) if same else not old & new
+
+
+def test_account_batch_id_and_table_are_part_of_the_id() -> None:
+    """None can be taken for another, wherever one text ends and the next begins."""
+    made = [
+        _ids(Batch([EVENT, EVENT], table, id=batch), account)
+        for account, batch, table in (
+            ("shop", "b1", "t"),
+            ("shopb", "1", "t"),
+            ("shop", "b12", "t"),
+            ("shop", "b1", "u"),
+            ("shop", "b1", None),
+        )
+    ]
+
+    assert 5 == len({name for names in made for name in names})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(odd_events, min_size=1, max_size=12))
+def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> None:
+    """All events are covered, in their order, and small requests are one envelope."""
+    batch = Batch(events, id="b1")
+    taken = {index: ("pageviews", bytes([index])) for index in range(len(events))}
+
+    made = list(batch_id.envelopes(batch, taken, WriteKey("shop", "k1"), NOW))
+
+    assert bytes(range(len(events))) == b"".join(item.tables[0].rows for item in made)
+    if sum(len(rows.text_of(event).encode(errors="replace")) for event in events) < 500_000:
+        assert 1 == len(made)
+
+
+def test_events_without_an_id_have_the_same_one_in_each_copy() -> None:
+    """So that a person can tell that they are copies; equal events of one request are still two."""
+    site = Site()
+    for _ in range(2):
+        send(site, [EVENT, EVENT, EVENT | {"n": 2}])
+
+    found = [row["event_id"] for _, row in site.rows()]
+    assert (3, found[:3]) == (len(set(found)), found[3:])
+
+
+def _ids(batch: Batch, account: str = "shop") -> list[str]:
+    taken = dict.fromkeys(range(len(batch.events)), ("pageviews", b"\x80"))
+    return ids(list(batch_id.envelopes(batch, taken, WriteKey(account, "k1"), NOW)))

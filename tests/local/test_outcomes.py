@@ -1,0 +1,98 @@
+"""What is set aside, read from the bucket and the ledger without the worker's code."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from moto import mock_aws
+
+from doubles.treasure_data import Action, Fault, Kind
+from local import outcomes, reconciliation
+from local.reconciliation import Outcome
+from local.resources import LEDGER, Resources
+from shared.accounts import Account
+from tests.support.delivery import Delivery, envelope, row
+from worker.delivery import State
+from worker.ledger import Place
+
+ACCOUNTS = {"shop": Account("goods")}
+ORDERS = reconciliation.Place("goods", "orders")
+
+
+@pytest.fixture
+def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
+    """An empty bucket and an empty ledger."""
+    with mock_aws():
+        made = Resources(None, "queue")  # type: ignore[arg-type]  # AWS's own endpoints, which moto answers for
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        made.client("dynamodb").create_table(TableName=made.ledger_table, **LEDGER)
+        made.client("s3").create_bucket(Bucket=made.aside_bucket)
+        yield made
+
+
+def copy(made: Delivery, resources: Resources) -> None:
+    """Copy the ledger's items and the objects of a delivery."""
+    items: Any = made.dynamodb.client.items("ledger")
+    for item in items:
+        resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
+    for name in made.objects():
+        body = made.s3.get_object(Bucket="aside", Key=name)["Body"].read()
+        resources.client("s3").put_object(Bucket=resources.aside_bucket, Key=name, Body=body)
+
+
+def dead(*sizes: int) -> Delivery:
+    """Return a delivery whose rows of these sizes Treasure Data has refused."""
+    made = Delivery()
+    made.map(shop="goods")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    made.put(envelope("shop", {"orders": [row(str(n), text="x" * size) for n, size in enumerate(sizes)]}))
+    made.deliver()
+    made.td.faults.clear()
+    return made
+
+
+def test_a_dead_letter_is_told_with_its_reason(resources: Resources) -> None:
+    """The ids are the object's, kind and reason the ledger's."""
+    copy(dead(1, 1), resources)
+
+    expected = [Outcome(ORDERS, ("0", "1"), "dead_letter", "http_422")]
+    assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
+
+
+def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(resources: Resources) -> None:
+    """The object holds all rows; most of them are delivered."""
+    made = dead(1, 1, 1)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, count=1))
+    made.redrive(State.DEAD_LETTER)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
+    made.redrive()
+    copy(made, resources)
+
+    assert ["1", "2"] == made.ids("goods", "orders")
+    expected = [Outcome(ORDERS, ("0",), "dead_letter", "http_422")]
+    assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
+
+
+def test_an_edited_chunk_counts_once(resources: Resources) -> None:
+    """The object with the original rows stays until the edited ones are delivered."""
+    made = dead(1)
+    (span,) = made.spans()
+    (key,) = span.entries
+    edited = msgpack.packb(row("0", text="mended"))
+    made.wiring.edits.make(Place(span.chain, span.after), key, edited)
+    copy(made, resources)
+
+    assert 2 == len(made.objects())
+    assert [("0",)] == [one.event_ids for one in outcomes.set_aside(resources, ACCOUNTS)]
+
+
+def test_what_is_delivered_counts_no_more_though_its_object_is_there(resources: Resources) -> None:
+    """Whoever deletes it may have been cut short."""
+    made = dead(1)
+    copy(made, resources)
+    made.redrive(State.DEAD_LETTER)
+    for item in made.dynamodb.client.items("ledger"):
+        resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
+
+    assert [] == list(outcomes.set_aside(resources, ACCOUNTS))

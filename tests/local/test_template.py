@@ -1,0 +1,105 @@
+"""What the local stack reads from template.yaml."""
+
+from typing import Any
+
+import pytest
+
+from local.template import Template, TemplateError
+
+TEXT = """
+Parameters:
+  Stage: {Type: String, Default: dev}
+  Buckets: {Type: Number, Default: 16}
+  SecretArn: {Type: String, Default: ''}
+Conditions:
+  IsProd: !Equals [!Ref Stage, prod]
+  IsTest: !Not [!Condition IsProd]
+  MakesSecret: !Equals [!Ref SecretArn, '']
+  MakesTestSecret: !And [!Condition IsTest, !Condition MakesSecret]
+  HasSixteen: !Equals [!Ref Buckets, 16]
+Globals:
+  Function:
+    Environment:
+      Variables: {STAGE: !Ref Stage, COMMON: both}
+Resources:
+  Stream:
+    Type: AWS::Kinesis::Stream
+    Properties: {}
+  First:
+    Type: AWS::Serverless::Function
+    Properties:
+      Environment:
+        Variables: &first {OWN: first, COMMON: first}
+  Second:
+    Type: AWS::Serverless::Function
+    Properties:
+      Environment:
+        Variables:
+          <<: *first
+          OWN: second
+  Third:
+    Type: AWS::Serverless::Function
+    Properties: {}
+"""
+
+
+def resolved(value: str, **overrides: str) -> Any:
+    """Return what a value written in YAML resolves to, in a stack with one stream."""
+    template = Template(f"{TEXT}  Probe:\n    Type: Probe\n    Properties: {{value: {value}}}\n")
+    values = template.parameters(overrides) | {"Stream": "events", "Stream.Arn": "arn:events"}
+    return template.resolve(template.properties("Probe"), values)["value"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("text", "text"),
+        ("!Ref Buckets", "16"),
+        ("!Ref Stream", "events"),
+        ("!GetAtt Stream.Arn", "arn:events"),
+        ("!Sub '${Stage}: ${Stream.Arn}'", "dev: arn:events"),
+        ("!If [IsProd, a, b]", "b"),
+        ("!If [IsTest, a, b]", "a"),
+        ("!If [HasSixteen, a, b]", "a"),
+        ("!If [MakesTestSecret, !Ref Stream, !Ref SecretArn]", "events"),
+        ("[1, !Ref AWS::NoValue, {a: !Ref Stage, b: !Ref AWS::NoValue}]", [1, {"a": "dev"}]),
+    ],
+)
+def test_intrinsic_functions_are_resolved(value: str, expected: object) -> None:
+    """References, conditions and substitutions give what CloudFormation would."""
+    assert expected == resolved(value)
+
+
+def test_parameters_can_be_overridden() -> None:
+    """A given value replaces the default, in references and in conditions."""
+    assert ["prod", "a"] == resolved("[!Ref Stage, !If [IsProd, a, b]]", Stage="prod")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("!Ref Queue", "no value for Queue"),
+        ("!GetAtt Stream.Name", "no value for Stream.Name"),
+        ("!Sub '${Queue}'", "no value for Queue"),
+        ("!Join ['', [a]]", "cannot resolve Fn::Join"),
+    ],
+)
+def test_what_cannot_be_resolved_is_named(value: str, message: str) -> None:
+    """A reference or a function that is not known here is an error, not an empty value."""
+    with pytest.raises(TemplateError, match=message):
+        resolved(value)
+
+
+def test_a_misspelt_parameter_is_an_error() -> None:
+    """Only parameters of the template can be overridden."""
+    with pytest.raises(TemplateError, match=r"no such parameter: Bucket$"):
+        resolved("text", Bucket="4")
+
+
+def test_variables_of_all_functions_are_inherited() -> None:
+    """A function has the variables of Globals, and its own in preference."""
+    template = Template(TEXT)
+
+    assert ["First", "Second", "Third"] == template.logical_ids("AWS::Serverless::Function")
+    assert {"STAGE": {"Ref": "Stage"}, "COMMON": "first", "OWN": "second"} == template.variables("Second")
+    assert {"STAGE": {"Ref": "Stage"}, "COMMON": "both"} == template.variables("Third")

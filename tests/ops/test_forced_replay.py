@@ -1,0 +1,155 @@
+"""A forced replay duplicates no row that is set aside, and leaves out none that was delivered."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind
+from ops.replay import Replay, Stretch
+from ops.stream import Border, Stream
+from shared import accounts
+from shared.accounts import Account
+from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
+from tests.support.sluice import Sluice, until
+from worker.delivery import Decision, State
+from worker.forced_replay import ForcedReplay
+from worker.shards import Shards
+
+LONG = 2_000_000_000
+
+
+def forced(made: Delivery) -> None:
+    """Replay everything by force."""
+    stream = Stream(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
+    made.clock.sleep(1)
+    Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
+        SHARD, Stretch(Border(), Border(), ForcedReplay("lost")), lambda _: None
+    )
+
+
+def dead() -> Delivery:
+    """Return a delivery of three records, of which the second is a dead letter of an unknown account."""
+    made = Delivery()
+    made.map(shop="shop")
+    for account, event_id in (("shop", "a"), ("stray", "b"), ("shop", "c")):
+        made.put(envelope(account, {"views": [row(event_id)]}, request_id=event_id))
+    made.deliver()
+    made.map(stray="stray_db")
+    return made.start()
+
+
+def test_a_dead_letter_goes_out_by_the_redrive_alone() -> None:
+    """A forced replay leaves it out, so a later redrive brings it once."""
+    made = dead()
+    made.td.lose("shop", "views", 0, LONG)
+
+    forced(made)
+    made.redrive(State.DEAD_LETTER)
+
+    assert ["a", "c"] == made.ids("shop", "views")
+    assert ["b"] == made.ids("stray_db", "views")
+
+
+def test_once_it_is_redriven_it_can_be_replayed() -> None:
+    """It is delivered then, and goes out again once."""
+    made = dead()
+    made.redrive(State.DEAD_LETTER)
+    made.td.lose("stray_db", "views", 0, LONG)
+
+    for _ in range(2):
+        forced(made)
+
+    assert ["b"] == made.ids("stray_db", "views")
+
+
+def test_what_a_person_dropped_is_not_sent() -> None:
+    """It was given up."""
+    made = dead()
+    made.redrive(State.DEAD_LETTER, decision=Decision.DROP)
+
+    forced(made)
+
+    assert {} == made.td.counts().get("stray_db", {})
+
+
+def test_a_forced_replay_that_was_held_sends_no_more_than_it_planned() -> None:
+    """What was set aside when it was planned stays out of it, whatever has become of it since."""
+    made = Delivery()
+    made.map(shop="shop", ill="ill")
+    for match in ({"table": "carts"}, {"database": "ill"}):
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, **match))
+    made.put(
+        envelope("shop", {"views": [row("a")], "carts": [row("b")]}, request_id="a"),
+        envelope("ill", {"views": [row("c")]}, request_id="c"),
+    )
+    made.deliver()
+    made.td.lose("shop", "views", 0, LONG)
+    made.td.faults.clear()
+    made.td.faults.add(Fault(kind=Kind.STATUS, status=503))
+    event = made.event() | {"forced": {"tag": "lost"}}
+    assert made.worker.run(event, 120_000)["batchItemFailures"]
+    made.td.faults.clear()
+    made.redrive(State.DEAD_LETTER)
+
+    forced(made)
+
+    assert ["a"] == made.ids("shop", "views")
+    assert ["b"] == made.ids("shop", "carts")
+    assert ["c"] == made.ids("ill", "views")
+    assert {} == made.aside()
+
+
+def test_rows_beside_a_revoked_key_s_are_sent() -> None:
+    """Dead letters of a key that was revoked keep no other rows of their account out of a forced replay."""
+    made = Delivery()
+    revoking = Account("shop", revoked_key_ids=frozenset({"k2"}))
+    made.redis.hset(accounts.redis_key("shop"), mapping=revoking.to_fields())
+    for key_id, event_id in (("k1", "a"), ("k2", "b")):
+        made.put(envelope("shop", {"views": [row(event_id)]}, key_id=key_id, request_id=event_id))
+    made.deliver()
+    made.td.lose("shop", "views", 0, LONG)
+
+    forced(made)
+
+    assert ["a"] == made.ids("shop", "views")
+
+
+def test_a_forced_replay_that_is_run_again_leaves_its_own_dead_letters_alone() -> None:
+    """It has planned them, and does not send them again."""
+    made = Delivery()
+    made.map(shop="shop")
+    made.put(envelope("shop", {"views": [row("a")]}))
+    made.deliver()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    forced(made)
+    made.td.faults.clear()
+    forced(made)
+
+    assert {"shop/views/0": ("dead_letter", "http_422", 1)} == made.aside()
+    assert ["a"] == made.ids("shop", "views")
+
+
+@pytest.mark.xdist_group("ops")
+def test_the_command_leaves_dead_letters_out(sluice: Sluice, tmp_path: Path) -> None:
+    """Redriven, they are replayed; before, a replay goes through without them."""
+    sluice.send("later", "later_rows", "a")
+    until(lambda: any(one["account"] == "later" for one in sluice.json("status --local")["aside"]))
+    line = "replay --local --force --tag {} --account later --yes"
+    before = sluice.run(line.format("early"))
+    listed = sluice.json("accounts list --local")["accounts"]
+    fields = {
+        name: one | {"revoked_key_ids": [key for key in one["revoked_key_ids"].split(",") if key]}
+        for name, one in listed.items()
+    }
+    file = tmp_path / "accounts.yaml"
+    file.write_text(json.dumps({**fields, "later": {"database": "later_db"}}))
+    sluice.run(f"accounts apply --local --yes {file}")
+    sluice.json("redrive --local --kind dead --account later")
+    sluice.lose("later_db", "later_rows")
+    after = sluice.run(line.format("later"))
+    file.write_text(json.dumps(fields))
+    sluice.run(f"accounts apply --local --yes {file}")
+
+    assert (0, 0) == (before.exit_code, after.exit_code)
+    assert ["a"] == sluice.rows("later_db", "later_rows")

@@ -1,0 +1,279 @@
+"""What operators get to see, and what nobody must."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from inspect import currentframe
+from itertools import permutations
+from threading import Barrier
+
+import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+from doubles.clock import ManualClock
+from doubles.lambda_context import Context
+from shared.telemetry import METRICS, QUIET_SECONDS
+from tests.support.ingest import START
+from tests.support.telemetry import Output
+
+
+def context(request_id: str) -> Context:
+    """Return the context of an invocation."""
+    return Context(
+        function_name="WorkerFunction", deadline=START, now=lambda: START, aws_request_id=request_id
+    )
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Time that passes by hand."""
+    return ManualClock(START)
+
+
+@pytest.fixture
+def output(clock: ManualClock) -> Output:
+    """What a function writes."""
+    return Output(clock)
+
+
+def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
+    """In CloudWatch's embedded format, by stage and service, zeros left out; nothing where nothing was counted."""
+    with output.telemetry.invocation(context("1")):
+        output.telemetry.count("EventsAccepted", 9)
+        output.telemetry.count("EventsRejected")
+    with output.telemetry.invocation(context("2")):
+        pass
+
+    [line] = output.metrics()
+    [directive] = line["_aws"]["CloudWatchMetrics"]
+    assert ("Sluice", {"stage", "service"}) == (directive["Namespace"], set(directive["Dimensions"][0]))
+    assert {"EventsAccepted": "Count", "EventsRejected": "Count"} == {
+        metric["Name"]: metric["Unit"] for metric in directive["Metrics"]
+    }
+    assert ([9.0], [1.0], "test", output.service) == (
+        line["EventsAccepted"],
+        line["EventsRejected"],
+        line["stage"],
+        line["service"],
+    )
+
+
+def test_counts_start_at_zero_with_each_invocation(output: Output, clock: ManualClock) -> None:
+    """And the dimensions stay; each line tells its own time."""
+    for number in (1, 2):
+        clock.time = number
+        output.telemetry.count("EventsAccepted", number)
+        output.telemetry.flush()
+
+    assert [([1.0], "test", 1000), ([2.0], "test", 2000)] == [
+        (line["EventsAccepted"], line["stage"], line["_aws"]["Timestamp"]) for line in output.metrics()
+    ]
+
+
+def test_each_line_has_the_metrics_that_were_counted(
+    output: Output, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no others, in whatever order they come; it is what Powertools itself would write."""
+    metrics = EphemeralMetrics(namespace="Sluice", service=output.service)
+    metrics.set_default_dimensions(stage="test")
+    orders = [order for size in (1, 2, 3) for order in permutations(list(METRICS)[:6], size)]
+    for order in orders:
+        for name in order:
+            output.telemetry.count(name, 3)
+            metrics.add_metric(name, "Count", 3)
+        output.telemetry.flush()
+        metrics.flush_metrics()
+
+    theirs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ours = output.metrics()
+    for line in (*theirs, *ours):
+        line["_aws"]["Timestamp"] = 0
+    assert len(orders) == len(ours)
+    assert theirs == ours
+
+
+def test_an_unknown_metric_is_refused(output: Output) -> None:
+    """Docs and alarms follow one list."""
+    with pytest.raises(KeyError):
+        output.telemetry.count("Typo")
+
+
+def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+    """By Powertools' own variable."""
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    output = Output(clock)
+    output.telemetry.count("EventsAccepted")
+    output.telemetry.flush()
+
+    assert [] == output.lines()
+
+
+def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None:
+    """They say what it did until then."""
+
+    def invoke() -> None:
+        with output.telemetry.invocation(context("1")):
+            output.telemetry.count("Holds")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        invoke()
+
+    assert [[1.0]] == [line["Holds"] for line in output.metrics()]
+
+
+def test_a_line_says_who_wrote_it(output: Output) -> None:
+    """Level, the caller's module and line, service, stage and the invocation's request id, beside its fields."""
+    frame = currentframe()
+    assert frame is not None
+    with output.telemetry.invocation(context("1a2b")):
+        output.telemetry.info("span", rows=3)
+        output.telemetry.warning("held", reason="http_503")
+        output.telemetry.error("unexpected exception")
+        last = frame.f_lineno - 1
+
+    common = {"service": output.service, "stage": "test", "function_request_id": "1a2b"}
+    assert [
+        {"level": "INFO", "location": f"test_telemetry:{last - 2}", "message": "span", "rows": 3} | common,
+        {
+            "level": "WARNING",
+            "location": f"test_telemetry:{last - 1}",
+            "message": "held",
+            "reason": "http_503",
+        }
+        | common,
+        {"level": "ERROR", "location": f"test_telemetry:{last}", "message": "unexpected exception"} | common,
+    ] == [{name: value for name, value in line.items() if name != "timestamp"} for line in output.log()]
+
+
+def test_a_line_says_when_it_was_written(output: Output) -> None:
+    """In RFC 3339: with another timestamp Lambda takes a warning for information."""
+    output.telemetry.warning("held")
+
+    [line] = output.log()
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})", line["timestamp"])
+
+
+def test_threads_of_an_invocation_write_under_its_request_id(output: Output) -> None:
+    """The worker uploads from several; after the invocation there is none."""
+    with ThreadPoolExecutor() as threads:
+        for request_id in ("1", "2"):
+            with output.telemetry.invocation(context(request_id)):
+                threads.submit(output.telemetry.warning, "breaker opened").result()
+        threads.submit(output.telemetry.warning, "breaker opened").result()
+
+    assert ["1", "2", None] == [line.get("function_request_id") for line in output.log()]
+
+
+def test_invocations_at_once_are_told_apart(output: Output) -> None:
+    """A local gateway serves several requests in one process, each in a thread."""
+    barrier = Barrier(2, timeout=10)
+
+    def invoke(request_id: str) -> None:
+        with output.telemetry.invocation(context(request_id)):
+            barrier.wait()
+            output.telemetry.info("refused", request=request_id)
+            barrier.wait()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(invoke, ("1", "2")))
+
+    assert [("1", "1"), ("2", "2")] == sorted(
+        (line["request"], line["function_request_id"]) for line in output.log()
+    )
+
+
+def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) -> None:
+    """One in ten seconds with the same message and code; the next one tells how many were suppressed."""
+    for _ in range(100):
+        output.telemetry.info("refused", code="invalid_key", path="/pixel.gif")
+        output.telemetry.info("refused", code="not_found", path="other")
+        output.telemetry.warning("trouble", code="Timeout")
+        output.telemetry.error("fault", code="KeyError")
+    clock.time += QUIET_SECONDS
+    output.telemetry.info("refused", code="invalid_key", path="/pixel.gif")
+
+    assert [
+        ("INFO", "refused", "invalid_key", 0),
+        ("INFO", "refused", "not_found", 0),
+        ("WARNING", "trouble", "Timeout", 0),
+        ("ERROR", "fault", "KeyError", 0),
+        ("INFO", "refused", "invalid_key", 99),
+    ] == [(line["level"], line["message"], line["code"], line["suppressed"]) for line in output.log()]
+
+
+def test_lines_without_a_code_are_always_written(output: Output) -> None:
+    """A batch has one each, and each is needed."""
+    for number in range(3):
+        output.telemetry.info("span", rows=number)
+        output.telemetry.warning("held", rows=number)
+        output.telemetry.error("unexpected exception", KeyError("x"), rows=number)
+
+    assert [0, 0, 0, 1, 1, 1, 2, 2, 2] == [line["rows"] for line in output.log()]
+
+
+def test_a_clock_that_is_set_back_silences_nothing(output: Output, clock: ManualClock) -> None:
+    """A line from the future does not suppress others."""
+    output.telemetry.info("refused", code="not_found")
+    clock.time -= 86_400
+    output.telemetry.info("refused", code="not_found")
+
+    assert 2 == len(output.log())
+
+
+def _look_up(visitor: str) -> None:
+    try:
+        {}[visitor]
+    except KeyError as error:
+        raise ValueError(f"no visitor {visitor}") from error
+
+
+def test_an_exception_is_told_by_type_and_stack(output: Output) -> None:
+    """And not by its message, nor its cause's, which may quote a visitor."""
+    try:
+        _look_up("203.0.113.9")
+    except ValueError as error:
+        output.telemetry.error("unexpected exception", error)
+
+    [line] = output.log()
+    places = [frame.rpartition("/")[2] for frame in line["frames"]]
+    test, helper = test_an_exception_is_told_by_type_and_stack.__code__, _look_up.__code__
+    assert ("ERROR", "ValueError") == (line["level"], line["exception_name"])
+    assert [
+        f"test_telemetry.py:{test.co_firstlineno + 3} {test.co_name}",
+        f"test_telemetry.py:{helper.co_firstlineno + 4} {helper.co_name}",
+    ] == places
+    assert "203.0.113.9" not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("DEBUG", ["INFO", "WARNING", "ERROR"]),
+        ("INFO", ["INFO", "WARNING", "ERROR"]),
+        ("", ["INFO", "WARNING", "ERROR"]),
+        ("WARN", ["WARNING", "ERROR"]),
+        ("WARNING", ["WARNING", "ERROR"]),
+        ("ERROR", ["WARNING", "ERROR"]),
+        ("CRITICAL", ["WARNING", "ERROR"]),
+    ],
+)
+def test_no_level_silences_warnings_or_metrics(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, level: str, expected: list[str]
+) -> None:
+    """The log level decides about information alone, whatever Powertools makes of it."""
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
+    output = Output(clock, POWERTOOLS_LOG_LEVEL=level)
+    with output.telemetry.invocation(context("1")):
+        output.telemetry.info("span")
+        output.telemetry.warning("held")
+        output.telemetry.error("unexpected exception")
+        output.telemetry.count("Holds")
+
+    assert expected == [line["level"] for line in output.log()]
+    assert 1 == len(output.metrics())
+
+
+def test_every_metric_is_explained() -> None:
+    """In words, for the docs and the alarms."""
+    assert [] == [name for name, meaning in METRICS.items() if not meaning]

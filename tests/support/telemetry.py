@@ -1,0 +1,105 @@
+"""Telemetry that can be read back."""
+
+import json
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from io import StringIO
+from itertools import count
+from logging import makeLogRecord
+from typing import Any, NamedTuple
+
+from shared.clock import Clock
+from shared.telemetry import METRICS, PowertoolsTelemetry
+
+_serial = count()
+_TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record already has
+
+
+class Line(NamedTuple):
+    """A line that would have been logged."""
+
+    level: str
+    message: str
+    fields: dict[str, Any]
+
+
+class CollectedTelemetry:
+    """Telemetry that remembers, and refuses what logging would.
+
+    Attributes:
+        counts: by metric.
+        lines: in order.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: list[Line] = []
+
+    def count(self, metric: str, value: int = 1) -> None:
+        """Add to a metric, a documented one."""
+        if metric not in METRICS:
+            raise KeyError(metric)
+        self.counts[metric] += value
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Remember the line."""
+        self._log("INFO", message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Remember the line."""
+        self._log("WARNING", message, fields)
+
+    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
+        """Remember the line; of an exception its type."""
+        named = {} if error is None else {"exception_name": type(error).__name__}
+        self._log("ERROR", message, fields | named)
+
+    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
+        """Do nothing."""
+        return nullcontext()
+
+    def flush(self) -> None:
+        """Keep what was counted."""
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        """Return the fields of all lines with this message."""
+        return [line.fields for line in self.lines if line.message == message]
+
+    def _log(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        if taken := fields.keys() & _TAKEN:
+            raise KeyError(*taken)
+        self.lines.append(Line(level, message, fields))
+
+    def codes(self) -> list[tuple[str, Any]]:
+        """Return message and code of each line."""
+        return [(line.message, line.fields.get("code")) for line in self.lines]
+
+
+class Output:
+    """What a function writes to standard output.
+
+    Attributes:
+        telemetry: of the function.
+        service: the function's name. Python keeps a logger by name, and Powertools the stream that it began with, so
+            each output has another one.
+    """
+
+    def __init__(self, clock: Clock, **environment: str) -> None:
+        self._text = StringIO()
+        self.service = f"test-{next(_serial)}"
+        variables = {"STAGE": "test", "POWERTOOLS_METRICS_NAMESPACE": "Sluice"} | environment
+        self.telemetry = PowertoolsTelemetry.from_environment(
+            variables | {"POWERTOOLS_SERVICE_NAME": self.service}, clock, self._text
+        )
+
+    def lines(self) -> list[Any]:
+        """Return everything that was written."""
+        return [json.loads(line) for line in self._text.getvalue().splitlines()]
+
+    def log(self) -> list[Any]:
+        """Return the log lines."""
+        return [line for line in self.lines() if "_aws" not in line]
+
+    def metrics(self) -> list[Any]:
+        """Return the lines of metrics."""
+        return [line for line in self.lines() if "_aws" in line]

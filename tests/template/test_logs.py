@@ -1,0 +1,59 @@
+"""What of the functions' output reaches their logs."""
+
+import re
+from typing import Any
+
+import pytest
+
+from doubles.clock import ManualClock
+from shared.telemetry import PowertoolsTelemetry
+from tests.support.modes import Mode
+from tests.support.sam import FUNCTIONS, template
+from tests.support.telemetry import Output
+
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+LOG_LEVELS = template()["Parameters"]["LogLevel"]["AllowedValues"]
+_RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
+
+
+def reaches_the_log(line: dict[str, Any], least: str) -> bool:
+    """Tell whether Lambda's filter lets a line through; one without a level or timestamp that it knows counts as INFO."""
+    level = str(line.get("level", "INFO"))
+    is_known = level in LEVELS and _RFC_3339.fullmatch(str(line.get("timestamp")))
+    return LEVELS.index(level if is_known else "INFO") >= LEVELS.index(least)
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_log_level_hides_metrics_or_trouble(
+    function: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alarms live on the metrics, and `sluice status` on warnings and errors."""
+    properties = Mode({"LogLevel": level}).properties(function)
+    least = properties["LoggingConfig"]["ApplicationLogLevel"]
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", least)  # as Lambda does, and Powertools reads it
+    output = Output(
+        ManualClock(), POWERTOOLS_LOG_LEVEL=properties["Environment"]["Variables"]["POWERTOOLS_LOG_LEVEL"]
+    )
+    _report(output.telemetry)
+
+    assert ([] if level == "WARN" else ["INFO"]) + ["WARNING", "ERROR", "metrics"] == [
+        line.get("level", "metrics") for line in output.lines() if reaches_the_log(line, least)
+    ]
+
+
+def _report(telemetry: PowertoolsTelemetry) -> None:
+    telemetry.info("span")
+    telemetry.warning("held")
+    telemetry.error("unexpected exception")
+    telemetry.count("Holds")
+    telemetry.flush()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_invocations_that_end_badly_are_logged_by_lambda(function: str) -> None:
+    """`sluice status` reads Lambda's reports, which are JSON and of level INFO."""
+    config = Mode({}).properties(function)["LoggingConfig"]
+
+    assert "JSON" == config["LogFormat"]
+    assert config.get("SystemLogLevel", "INFO") in ("DEBUG", "INFO")

@@ -1,0 +1,77 @@
+"""Accounts in Redis."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from local import valkey
+from shared.accounts import SENTINEL, Account
+from worker import account_store
+
+SHOP = Account("shop")
+NEWS = Account("media", "disabled", frozenset({"k1", "k1-2"}))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Run a Valkey and give its port."""
+    process, port = valkey.start(Path(tmp_path_factory.mktemp("valkey")))
+    yield port
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def redis(server: int) -> Iterator[Redis]:
+    """Give a client of an empty Valkey."""
+    with Redis(port=server, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+def test_what_is_applied_is_what_stands(redis: Redis) -> None:
+    """Applied accounts can be read back."""
+    account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
+
+    assert account_store.applied(redis) == {"news": NEWS, "shop": SHOP}
+
+
+def test_what_is_no_longer_applied_goes(redis: Redis) -> None:
+    """An account that the mapping does not have leaves Redis; other keys stay."""
+    redis.set("something", "else")
+    account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
+    account_store.apply(redis, {"news": SHOP}, now=0)
+
+    assert account_store.applied(redis) == {"news": SHOP}
+    assert redis.get("something") == "else"
+
+
+def test_the_sentinel_says_when_and_how_many(redis: Redis) -> None:
+    """The sentinel tells a filled Redis from an emptied one."""
+    account_store.apply(redis, {"shop": SHOP}, now=1_700_000_000)
+
+    assert redis.hgetall(SENTINEL) == {"at": "2023-11-14T22:13:20+00:00", "count": "1"}
+
+
+def test_the_sentinel_is_written_last() -> None:
+    """While accounts are being written, Redis does not count as filled."""
+    written: list[str] = []
+
+    class Recorder:
+        def hset(self, key: str, **_: object) -> None:
+            written.append(key)
+
+        def scan_iter(self, **_: object) -> list[str]:
+            return []
+
+    account_store.apply(Recorder(), {"shop": SHOP, "news": NEWS}, now=0)
+
+    assert written == ["account:shop", "account:news", SENTINEL]
+
+
+def test_an_illegal_name_is_refused_before_anything_is_written() -> None:
+    """No account can take the sentinel's place."""
+    with pytest.raises(ValueError, match="cannot be an account"):
+        account_store.apply(None, {"shop": SHOP, ".applied": NEWS}, now=0)

@@ -1,0 +1,97 @@
+"""Responses end in time, however slowly they drip: over real sockets on loopback."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from worker import bounded_http, wiring
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+@contextmanager
+def dripping(start: bytes) -> Iterator[str]:
+    """Serve one connection: send `start`, then a byte every 20 ms, for 5 s at most."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            try:
+                connection.recv(65_536)
+                connection.sendall(start)
+                for _ in range(250):
+                    if ended.wait(0.02):
+                        return
+                    connection.sendall(b"x")
+            except OSError:
+                return  # the client has hung up, as it should
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        ended.set()
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD], ids=["head", "body"])
+def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
+    """Neither a head nor a body that comes byte by byte holds a request beyond its time-out."""
+    began = time.monotonic()
+    with dripping(start) as url, pytest.raises(requests.RequestException):
+        bounded_http.session(1).get(url, timeout=0.3)
+
+    assert time.monotonic() - began < 2
+
+
+def test_aws_responses_end_at_the_timeout() -> None:
+    """A client of AWS gives up on a dripping response at its time-out, too."""
+    assert wiring.AWSHTTPConnection.response_class is bounded_http.BoundedResponse
+    began = time.monotonic()
+    with dripping(HEAD) as url, pytest.raises(BotoCoreError):
+        boto3.client(
+            "dynamodb",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(read_timeout=0.3, retries={"total_max_attempts": 1}),
+        ).get_item(TableName="t", Key={"pk": {"S": "k"}})
+
+    assert time.monotonic() - began < 2
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    """A response that ends in time leaves its connection open for the next request."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    accepted = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        accepted.append(connection)
+        for _ in range(2):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    session = bounded_http.session(1)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    answers = [session.get(url, timeout=5).text for _ in range(2)]
+    thread.join()
+    listener.close()
+
+    assert (["ok", "ok"], 1) == (answers, len(accepted))

@@ -1,0 +1,119 @@
+"""Chunks: cutting, halving, compressing, and the rows that are looked at."""
+
+import gzip
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.spans import KEY, VIEWS, span
+from worker.chunk import Chunk, compress, offsets, pending_leaves, planned_chunks, rows_at
+from worker.delivery import Entry, State
+from worker.span import Cut
+
+rows = st.lists(
+    st.dictionaries(st.text(max_size=5), st.integers(-(2**63), 2**63 - 1) | st.text(max_size=9)), max_size=30
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1),
+    st.integers(1, 20),
+    st.integers(1, 40),
+)
+def test_a_cut_keeps_rows_and_limits(sizes: list[tuple[int, int]], most_rows: int, most_bytes: int) -> None:
+    """Parts keep every block in order, are as full as whole blocks allow, and exceed no limit unless by one block."""
+    blocks = [("views", count, b"x" * size) for count, size in sizes]
+    parts = list(planned_chunks({VIEWS: blocks}, Cut(most_rows, most_bytes)))
+
+    assert blocks == [block for part in parts for block in part.blocks]
+    assert [f"shop/views/{n}" for n in range(len(parts))] == [part.key.name for part in parts]
+    for part in parts:
+        assert sum(block[1] for block in part.blocks) == part.count
+        fits = part.count <= most_rows and len(part.payload()) <= most_bytes
+        assert fits or len(part.blocks) == 1
+    for part, following in pairwise(parts):
+        block = following.blocks[0]
+        assert part.count + block[1] > most_rows or len(part.payload()) + len(block[2]) > most_bytes
+
+
+@given(rows)
+def test_leaves_hold_the_rows(values: list[dict[str, Any]]) -> None:
+    """However often a chunk is halved, its leaves hold its rows in order."""
+    packed = list(map(msgpack.packb, values))
+    chunk, keys = Chunk.of_payload(KEY, len(packed), b"".join(packed)), [KEY]
+    for _ in range(5):
+        keys = [half for key in keys for half in key.halves]
+    leaves = [chunk.leaf(key) for key in keys]
+
+    assert packed == [leaf.payload() for leaf in leaves if leaf.count]
+    assert keys == [leaf.key for leaf in leaves]
+    assert chunk is chunk.leaf(KEY)
+
+
+def test_a_half_of_blocks_is_cut_between_rows() -> None:
+    """A chunk of several envelopes' blocks is halved by rows, not by blocks."""
+    one, two, three = (msgpack.packb({"n": n}) for n in range(3))
+    chunk = Chunk(KEY, [("views", 2, one + two), ("views", 1, three)], 3)
+
+    assert [one, two + three] == [chunk.leaf(half).payload() for half in KEY.halves]
+
+
+def test_a_chunk_with_fewer_rows_than_planned_has_no_halves() -> None:
+    """Bytes that hold something else are found out before anything is sent."""
+    with pytest.raises(ValueError, match="fewer rows than planned"):
+        Chunk.of_payload(KEY, 3, msgpack.packb({"n": 1})).leaf(KEY.halves[1])
+
+
+def test_only_pending_leaves_are_sent() -> None:
+    """Of a split chunk what is pending goes out; of one that is settled nothing does."""
+    chunk = Chunk.of_payload(KEY, 2, msgpack.packb({"n": 1}) + msgpack.packb({"n": 2}))
+    first, second = KEY.halves
+    halved = span(entries={KEY: Entry(State.SPLIT, 2), first: Entry(State.DELIVERED, 1), second: Entry()})
+
+    assert [KEY] == [leaf.key for leaf in pending_leaves(chunk, span())]
+    assert [second] == [leaf.key for leaf in pending_leaves(chunk, halved)]
+    assert [] == list(pending_leaves(chunk, span(done=True)))
+
+
+@given(rows)
+def test_offsets_lie_between_rows(values: list[dict[str, Any]]) -> None:
+    """A range of rows is found by its bytes, whatever the rows hold."""
+    packed = list(map(msgpack.packb, values))
+    payload = b"".join(packed)
+    for stop in range(len(packed) + 1):
+        for start in range(stop):
+            begin, end = offsets(payload, range(start, stop))
+            assert b"".join(packed[start:stop]) == payload[begin:end]
+
+
+@pytest.mark.parametrize(
+    ("payload", "positions", "found"),
+    [
+        (
+            msgpack.packb({"a": 1}) + msgpack.packb({"b": 2}) + msgpack.packb({"c": 3}),
+            [0, 2],
+            [{"a": 1}, {"c": 3}],
+        ),
+        (msgpack.packb({"a": 1}), [0], [{"a": 1}]),
+        (msgpack.packb({1: 2}), [0], [{1: 2}]),
+        (msgpack.packb({"a": 1}) + b"\xc1", [0, 1], [{"a": 1}]),
+        (b"\xc1", [0], []),
+        (b"", [0], []),
+    ],
+)
+def test_rows_are_read_alone(payload: bytes, positions: list[int], found: list[Any]) -> None:
+    """The rows that Treasure Data is asked for are read without the others; what holds none has none."""
+    assert found == rows_at(payload, positions)
+
+
+def test_gzip_is_reproducible_and_says_nothing_else() -> None:
+    """The same rows give the same bytes: no time, no file name."""
+    body = compress(b"rows")
+
+    assert b"rows" == gzip.decompress(body)
+    assert b"\x1f\x8b\x08\x00\x00\x00\x00\x00" == body[:8]
+    assert body == compress(b"rows")

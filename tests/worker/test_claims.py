@@ -1,0 +1,404 @@
+"""Claims: of all copies of an envelope on the stream, the rows of one count."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.treasure_data import Action, Fault, Kind
+from shared import accounts
+from tests.support.delivery import (
+    SHARD,
+    Delivery,
+    KilledError,
+    envelope,
+    is_settling,
+    kill,
+    lose_answer,
+    member,
+    once,
+    row,
+)
+from tests.support.spans import CHAIN, span
+from worker.chain import ChainId
+from worker.claims import Claims, owner_name
+from worker.record import Record, decode, number
+
+DAY = 86_400.0
+RETENTION = 7 * DAY
+OTHER = "shardId-000000000001"
+
+
+def copy(request_id: str, *ids: str, claim: int = 1, account: str = "shop") -> bytes:
+    """Return an envelope that may be on the stream more than once."""
+    return envelope(
+        account, {"views": [row(one) for one in ids or (request_id,)]}, request_id=request_id, claim=claim
+    )
+
+
+def records(*data: bytes, begin: int = 1) -> list[Record]:
+    """Return records with these bytes, numbered from there on."""
+    return [decode(one, SHARD, number(str(n)), 1_700_000_000.0) for n, one in enumerate(data, begin)]
+
+
+class Made:
+    """Claims over a ledger in memory."""
+
+    def __init__(self) -> None:
+        self.delivery = Delivery(retention=RETENTION)
+        self.ledger, self.clock = self.delivery.ledger, self.delivery.clock
+        self.claims: Claims = self.delivery.wiring.claims
+
+    def decide(self, given: list[Record], chain: ChainId = CHAIN) -> tuple[list[str], list[str]]:
+        """Return the numbers of the records that are decided, and of those that do not count."""
+        decided, ignored = self.claims.decide(given, chain)
+        return [record.number[3:] for record in decided], sorted(one[3:] for one in ignored)
+
+
+@pytest.fixture
+def made() -> Made:
+    """Return claims over an empty ledger."""
+    return Made()
+
+
+def test_records_without_claims_ask_nobody(made: Made) -> None:
+    """They all count, and cost no call."""
+    made.delivery.dynamodb.calls.clear()
+
+    assert (["1", "2"], []) == made.decide(records(copy("q", claim=0), copy("q", claim=0)))
+    assert [] == made.delivery.dynamodb.calls
+
+
+def test_of_copies_in_one_batch_the_lowest_number_counts(made: Made) -> None:
+    """It is the one that claims: the others are not even asked for."""
+    made.delivery.dynamodb.calls.clear()
+    batch = records(copy("q"), copy("r"), copy("q"), copy("s", claim=0), copy("q"))
+
+    assert (["1", "2", "3", "4", "5"], ["3", "5"]) == made.decide(batch)
+    assert ["batch_execute_statement"] == made.delivery.dynamodb.calls
+
+
+def test_of_copies_on_two_shards_the_first_that_was_claimed_counts(made: Made) -> None:
+    """Also days later, when the stream has forgotten it."""
+    assert (["5"], []) == made.decide(records(copy("q"), begin=5))
+    made.ledger.append(span(first=number("5"), last=number("5")))
+    made.clock.sleep(30 * DAY)
+
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), replace(CHAIN, shard=OTHER))
+
+
+def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
+    """However often it is decided about, from its shard's chain or a hole of it."""
+    for chain in (CHAIN, CHAIN, CHAIN.hole(number("7"))):
+        assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), chain)
+
+
+def test_an_owner_is_the_stream_s_shard_and_number() -> None:
+    """Whichever chain its record is met in."""
+    name = f"{CHAIN.name}#{number('7')}"
+
+    assert name == owner_name(CHAIN, number("7"))
+    assert name == owner_name(CHAIN.hole(number("3")), number("7"))
+    assert name == owner_name(CHAIN.forced("lost/*/*"), number("7"))
+
+
+def test_a_claim_outlives_every_copy(made: Made) -> None:
+    """A sender repeats for 30 days, a queue keeps for 14, the stream for its retention."""
+    made.decide(records(copy("q")))
+    (item,) = made.delivery.dynamodb.client.items("ledger")
+
+    assert {"N": str(int(made.clock.now() + 44 * DAY + RETENTION))} == item["ttl"]
+    assert 44 * DAY + RETENTION == made.claims.seconds_kept
+
+
+def throttle(made: Made, *positions: int) -> None:
+    """Let DynamoDB refuse these statements of each batch."""
+    client = made.delivery.dynamodb.client
+    real = client.batch_execute_statement
+
+    def batch_execute_statement(*, Statements: list[Any]) -> Any:  # noqa: N803 -- boto3's name
+        kept = [one for place, one in enumerate(Statements) if place not in positions]
+        responses = iter(real(Statements=kept)["Responses"] if kept else [])
+        refused = {"Error": {"Code": "ThrottlingError"}}
+        return {"Responses": [refused if n in positions else next(responses) for n in range(len(Statements))]}
+
+    client.batch_execute_statement = batch_execute_statement
+
+
+@pytest.mark.parametrize(
+    ("position", "decided", "ignored"),
+    [(0, [], []), (1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])],
+)
+def test_an_undecided_claim_ends_the_stretch(
+    made: Made, position: int, decided: list[str], ignored: list[str]
+) -> None:
+    """What comes before it is decided, what comes behind it waits."""
+    batch = records(copy("q"), copy("q"), copy("x", claim=0), copy("r"), copy("s"))
+    throttle(made, position)
+
+    assert (decided, ignored) == made.decide(batch)
+
+
+def test_more_claims_than_one_batch_takes_are_made_in_several(made: Made) -> None:
+    """All of them are decided."""
+    batch = records(*(copy(f"q{n}") for n in range(60)))
+    made.delivery.dynamodb.calls.clear()
+
+    assert ([str(n) for n in range(1, 61)], []) == made.decide(batch)
+    assert ["batch_execute_statement"] * 3 == made.delivery.dynamodb.calls
+
+
+# An owner that was never planned
+
+
+def claimed(made: Made, owner: str) -> None:
+    """Let somebody claim the envelope."""
+    made.ledger.claim({"q": owner}, 10 * RETENTION)
+
+
+OWNER = owner_name(CHAIN, number("5"))
+COPY = replace(CHAIN, shard=OTHER)
+RECREATED = replace(COPY, created_at=COPY.created_at + 1)
+
+
+@pytest.mark.parametrize(
+    ("chain", "age", "counts"),
+    [
+        (COPY, 0.0, False),
+        (COPY, RETENTION, False),
+        (COPY, RETENTION + 1, True),
+        (RECREATED, 0.0, True),
+    ],
+)
+def test_a_claim_of_a_record_that_never_will_be_planned_is_taken_over(
+    made: Made, chain: ChainId, age: float, counts: bool
+) -> None:
+    """Its stream has gone, or it is older than the retention; until then it may still come."""
+    claimed(made, OWNER)
+    made.clock.sleep(age)
+
+    assert (["1"], [] if counts else ["1"]) == made.decide(records(copy("q")), chain)
+
+
+@pytest.mark.parametrize("chain", [COPY, RECREATED])
+@pytest.mark.parametrize("held_by", [CHAIN, CHAIN.hole(number("3"))])
+def test_a_claim_of_a_planned_record_is_never_taken_over(
+    made: Made, chain: ChainId, held_by: ChainId
+) -> None:
+    """Its rows are a span's, whatever became of stream and retention; a hole's span counts too."""
+    if held_by != CHAIN:
+        made.ledger.append(span(after=number("3"), first=number("9"), last=number("9")))
+    made.ledger.append(span(chain=held_by, first=number("5"), last=number("5")))
+    claimed(made, OWNER)
+    made.clock.sleep(2 * RETENTION)
+
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), chain)
+
+
+@pytest.mark.parametrize("name", ["q", "q#1"])
+def test_a_claim_of_what_was_set_aside_is_never_taken_over(made: Made, name: str) -> None:
+    """An envelope of the overflow queue goes to Treasure Data past the stream, whatever its request is called."""
+    chain = ChainId.overflow(name)
+    made.ledger.append(span(chain=chain, first="000", last="000", done=True))
+    claimed(made, chain.name)
+    made.clock.sleep(2 * RETENTION)
+
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), RECREATED)
+
+
+def test_one_copy_takes_a_claim_over(made: Made) -> None:
+    """The first of a batch; and of two batches the one that comes first."""
+    claimed(made, OWNER)
+    made.clock.sleep(RETENTION + 1)
+
+    assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), COPY)
+    assert (["8"], ["8"]) == made.decide(records(copy("q"), begin=8))
+    assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), COPY)
+
+
+def test_of_two_that_take_a_claim_over_at_once_one_does(made: Made) -> None:
+    """Who was overtaken after it looked does not count."""
+    claimed(made, OWNER)
+    made.clock.sleep(RETENTION + 1)
+    client = made.delivery.dynamodb
+    client.before["update_item"] = once(
+        lambda: made.ledger.take_over("q", owner_name(CHAIN, number("8")), OWNER)
+    )
+
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
+
+
+# What the worker makes of them
+
+
+def delivery(**changes: Any) -> Delivery:
+    """Return a delivery with one account."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db")
+    return made
+
+
+def test_copies_are_delivered_once_in_any_order() -> None:
+    """The span says how many rows count."""
+    made = delivery()
+    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("q", "e1"))
+    assert made.deliver(2, 3) is None
+    made.start()
+    assert made.deliver(0, 3) is None
+
+    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
+    assert 2 == sum(sum(one.counts.values()) for one in made.spans())
+
+
+def test_a_span_without_rows_is_settled_without_a_send() -> None:
+    """A batch of nothing but copies costs nothing more."""
+    made = delivery()
+    made.put(copy("q"), copy("q"))
+    made.deliver(0, 1)
+
+    assert made.deliver(1, 2) is None
+    assert 1 == len(made.td.imports())
+    assert [True, True] == [one.done for one in made.spans()]
+
+
+def test_claims_are_asked_for_before_the_plan() -> None:
+    """Which stores what was decided, so that a batch costs one call more, and only where there are claims."""
+    made = delivery()
+    made.put(copy("r", claim=0), copy("q"), copy("q"))
+    made.dynamodb.calls.clear()
+    made.deliver()
+
+    assert ["query", "batch_execute_statement", "put_item", "update_item"] == made.dynamodb.calls
+    assert [frozenset((2,))] == [one.ignored for one in made.spans()]
+
+
+def forget_claims(made: Delivery) -> None:
+    """Let the ledger lose all claims."""
+    for item in list(made.dynamodb.client.items("ledger")):
+        if item["pk"]["S"].startswith("put#"):
+            made.dynamodb.client.delete_item(TableName="ledger", Key={"pk": item["pk"], "sk": item["sk"]})
+
+
+@pytest.mark.parametrize("begin", [0, 2])
+def test_a_plan_that_is_met_again_asks_nobody(begin: int) -> None:
+    """Not even when the claims have gone: what does not count never will, whichever part of the span a batch holds."""
+    made = delivery()
+    made.put(copy("q", "e1"), copy("q", "e1"), copy("r", "e2"))
+    made.dynamodb.after["put_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    forget_claims(made)
+    made.start()
+    assert made.deliver(begin) is None
+
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
+    assert "batch_execute_statement" not in made.dynamodb.calls[-3:]
+
+
+def test_an_undecided_claim_holds_from_its_record_on() -> None:
+    """What comes before is delivered; the record itself comes again."""
+    made = delivery()
+    numbers = made.put(copy("r", "e1", claim=0), copy("q", "e2"), copy("s", "e3", claim=0))
+    claims = Made()
+    claims.delivery = made
+    real = made.dynamodb.client.batch_execute_statement
+    throttle(claims, 0)
+    assert numbers[1] == made.deliver()
+    assert ["e1"] == made.ids("shop_db", "views")
+    assert {"RowsDelivered": 1, "Holds": 1} == made.telemetry.counts
+
+    made.dynamodb.client.batch_execute_statement = real
+    assert made.deliver() is None
+    assert ["e1", "e2", "e3"] == made.ids("shop_db", "views")
+
+
+def test_without_the_ledger_s_word_nothing_is_planned() -> None:
+    """Who counts is never guessed."""
+    made = delivery()
+    numbers = made.put(copy("q"))
+    made.dynamodb.before["batch_execute_statement"] = lambda _: lose_answer()
+
+    assert numbers[0] == made.deliver()
+    assert [] == made.spans()
+
+
+def test_an_invocation_that_dies_between_claim_and_plan_loses_nothing() -> None:
+    """The record comes again, and owns its claim."""
+    made = delivery()
+    made.put(copy("q", "e1"))
+    made.dynamodb.after["batch_execute_statement"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+
+    assert made.deliver() is None
+    assert ["e1"] == made.ids("shop_db", "views")
+
+
+def test_an_account_that_cannot_be_asked_claims_nothing() -> None:
+    """A record that must wait leaves the claim to a copy that need not."""
+    made = delivery()
+    numbers = made.put(copy("q", account="blog"))
+    made.redis.delete(accounts.SENTINEL)
+    made.dynamodb.calls.clear()
+
+    assert numbers[0] == made.deliver()
+    assert "batch_execute_statement" not in made.dynamodb.calls
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.integers(0, 7),
+            st.integers(1, 8),
+            st.sampled_from(["", "plan", "settle", "claim"]),
+        ),
+        max_size=10,
+    ),
+)
+def test_copies_on_two_shards_are_delivered_once(
+    copies: list[str], invocations: list[tuple[int, int, int, str]]
+) -> None:
+    """In whatever batches, overlapping and broken off, each envelope's rows arrive once."""
+    made = delivery()
+    made.put(*(copy(name) for name in copies))
+    half = (len(copies) + 1) // 2
+    shards = [
+        [member(one, (SHARD, OTHER)[shard]) for one in part]
+        for shard, part in enumerate((made.records()[:half], made.records()[half:]))
+    ]
+    made.td.faults.add(Fault(kind=Kind.CLOSE, action=Action.IMPORT, lands=0, count=1))
+    kills = {
+        "plan": {"after": {"put_item": once(kill)}},
+        "settle": {"before": {"update_item": once(kill, is_settling)}},
+        "claim": {"after": {"batch_execute_statement": once(kill)}},
+    }
+    for shard, begin, size, death in [*invocations, (0, 0, 8, ""), (1, 0, 8, "")]:
+        event = {"Records": shards[shard][begin : begin + size]}
+        made.dynamodb.before, made.dynamodb.after = {}, {}
+        vars(made.dynamodb).update(kills.get(death, {}))
+        made.start()
+        read_from(made, shards)
+        try:
+            made.worker.run(event, 120_000)
+        except KilledError:
+            continue
+
+    assert sorted(set(copies)) == sorted(made.ids("shop_db", "views"))
+
+
+def read_from(made: Delivery, shards: list[list[dict[str, Any]]]) -> None:
+    """Let the worker read both shards, of which the stream in memory has one, from what was put."""
+    names = (SHARD, OTHER)
+    found = {names[n]: {one["kinesis"]["sequenceNumber"] for one in part} for n, part in enumerate(shards)}
+    original = made.wiring.shards.read
+
+    def read(shard: str, first: str, last: str, deadline: Any) -> list[Record]:
+        return [one for one in original(SHARD, first, last, deadline) if one.number[3:] in found[shard]]
+
+    made.wiring.shards.read = read  # type: ignore[method-assign]  # the stream has one shard

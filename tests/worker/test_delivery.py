@@ -1,0 +1,459 @@
+"""The rules of delivery: the state machine, and the steps that follow from a chunk's entry and the time."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.delivery import (
+    ASIDE,
+    ASK,
+    FINAL,
+    LONGEST_INVOCATION_SECONDS,
+    SEND,
+    TRANSITIONS,
+    UNRESOLVED,
+    Action,
+    Decision,
+    Entry,
+    Event,
+    Happening,
+    Rules,
+    State,
+    Step,
+)
+from worker.guards import Guard
+
+P, K, U, D, S = State.PENDING, State.PARKED, State.IN_DOUBT, State.DEAD_LETTER, State.SPLIT
+OK, DROPPED, MISSING = State.DELIVERED, State.DROPPED, State.MISSING
+
+MEMORY, QUERY_DELAY, PARKED_MAX = 3600.0, 600.0, 14 * 86_400.0
+REPEATABLE = MEMORY - LONGEST_INVOCATION_SECONDS
+SINCE, NOW, ASIDE_AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
+
+
+def rules(**changes: Any) -> Rules:
+    """Return rules."""
+    members = {
+        "memory_seconds": MEMORY,
+        "query_delay_seconds": QUERY_DELAY,
+        "held_at_most_seconds": 43_200.0,
+        "parked_max_seconds": PARKED_MAX,
+        "retention_seconds": 86_400.0,
+    }
+    return Rules(**(members | changes))
+
+
+def entry(state: State, **changes: Any) -> Entry:
+    """Return an entry of which every member says something."""
+    members = {
+        "rows": 7,
+        "since": None,
+        "reason": "before",
+        "aside_at": ASIDE_AT,
+        "database": "old_db",
+        "generation": 2,
+        "edit": 1,
+        "digest": "d1",
+    }
+    return Entry(state, **(members | changes))
+
+
+# Where each event leads: where Treasure Data cannot have the chunk, and where it may. Two states with a bar: a chunk that cannot be
+# halved, and one that can. Events that a state does not know leave it as it is.
+MACHINE = {
+    P: {
+        Event.FENCED: (P, P),
+        Event.ACCEPTED: (OK, OK),
+        Event.REJECTED: (D, U),
+        Event.TOO_LARGE: ((D, S), U),
+        Event.MISMATCHED: (U, U),
+        Event.UNANSWERED: (P, P),
+        Event.DATABASE_FAILS: (K, U),
+        Event.HELD_TOO_LONG: (K, U),
+        Event.NOT_DELIVERABLE: (D, D),
+        Event.UNRESOLVED: (K, K),
+        Event.FORGOTTEN: (U, U),
+        Event.VANISHED: (MISSING, MISSING),
+    },
+    K: {
+        Event.FENCED: (U, U),
+        Event.ACCEPTED: (OK, OK),
+        Event.NOT_DELIVERABLE: (D, D),
+        Event.EXPIRED: (D, D),
+    },
+    U: {
+        Event.FENCED: (U, U),
+        Event.ACCEPTED: (OK, OK),
+        Event.REJECTED: (D, U),
+        Event.TOO_LARGE: ((D, S), U),
+        Event.MISMATCHED: (U, U),
+        Event.UNANSWERED: (K, U),
+        Event.ABSENT: (U, U),
+        Event.UNASKED: (U, U),
+        Event.DROPPED: (DROPPED, DROPPED),
+    },
+    D: {
+        Event.FENCED: (U, U),
+        Event.ACCEPTED: (OK, OK),
+        Event.DROPPED: (DROPPED, DROPPED),
+        Event.EDITED: (D, D),
+    },
+}
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_every_event_leads_from_every_state_where_the_machine_says(state: State, event: Event) -> None:
+    """Each transition is there, and no other is; what does not follow leaves the very same entry."""
+    expected = MACHINE.get(state, {}).get(event, (state, state))
+    for doubted, divisible in product((False, True), repeat=2):
+        to = expected[doubted]
+        before = entry(state, since=SINCE if doubted else None)
+        then = rules().follow(before, Happening(event, NOW, "why", divisible=divisible))
+
+        assert (to[divisible] if isinstance(to, tuple) else to) is then.state
+        assert event in MACHINE.get(state, {}) or then is before
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, event: Event) -> None:
+    """Where every attempt was definitely refused, a doubt counts no more than none."""
+    for divisible in (False, True):
+        happening = Happening(event, NOW, "why", certain=True, divisible=divisible)
+        certain = rules().follow(entry(state, since=SINCE), happening)
+        unsent = rules().follow(entry(state), replace(happening, certain=False))
+
+        assert unsent.state is certain.state
+
+
+@pytest.mark.parametrize(
+    ("before", "happening", "changes"),
+    [
+        # A fence opens the doubt, and keeps the time of one that is open.
+        (entry(P), Happening(Event.FENCED, NOW), {"since": NOW}),
+        (entry(P, since=SINCE), Happening(Event.FENCED, NOW), {}),
+        (entry(P), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
+        (entry(K), Happening(Event.FENCED, NOW), {"state": U, "since": NOW}),
+        (entry(U, since=SINCE), Happening(Event.FENCED, NOW), {}),
+        (entry(U), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
+        # A dead letter that is sent is seen by the schedule from then on, as if it had just been set aside.
+        (entry(D), Happening(Event.FENCED, NOW), {"state": U, "since": NOW, "aside_at": NOW}),
+        # What is accepted, dropped or missing has neither a doubt nor a reason.
+        (entry(P, since=SINCE), Happening(Event.ACCEPTED, NOW), {"state": OK, "since": None, "reason": ""}),
+        (entry(K), Happening(Event.ACCEPTED, NOW), {"state": OK, "reason": ""}),
+        (entry(D), Happening(Event.DROPPED, NOW), {"state": DROPPED, "reason": ""}),
+        (
+            entry(U, since=SINCE),
+            Happening(Event.DROPPED, NOW),
+            {"state": DROPPED, "since": None, "reason": ""},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.VANISHED, NOW),
+            {"state": MISSING, "since": None, "reason": ""},
+        ),
+        # What is set aside says why and since when; what changes only its reason keeps its age.
+        (
+            entry(P),
+            Happening(Event.REJECTED, NOW, "http_422"),
+            {"state": D, "reason": "http_422", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.REJECTED, NOW, "http_422", certain=True),
+            {"state": D, "since": None, "reason": "http_422", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.REJECTED, NOW, "http_422"),
+            {"state": U, "reason": "http_422", "aside_at": NOW},
+        ),
+        (entry(U, since=SINCE), Happening(Event.REJECTED, NOW, "http_422"), {"reason": "http_422"}),
+        (
+            entry(U),
+            Happening(Event.REJECTED, NOW, "http_422"),
+            {"state": D, "reason": "http_422", "aside_at": NOW},
+        ),
+        (
+            entry(U, since=SINCE),
+            Happening(Event.MISMATCHED, NOW, "md5_mismatch"),
+            {"reason": "md5_mismatch"},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.MISMATCHED, NOW, "md5_mismatch", certain=True),
+            {"state": U, "reason": "md5_mismatch", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.FORGOTTEN, NOW, "too_old_to_repeat"),
+            {"state": U, "reason": "too_old_to_repeat", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.NOT_DELIVERABLE, NOW, "unknown_account"),
+            {"state": D, "since": None, "reason": "unknown_account", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.UNRESOLVED, NOW, UNRESOLVED),
+            {"state": K, "since": None, "reason": UNRESOLVED, "aside_at": NOW},
+        ),
+        (
+            entry(K),
+            Happening(Event.EXPIRED, NOW, "parked_too_long"),
+            {"state": D, "reason": "parked_too_long", "aside_at": NOW},
+        ),
+        # An orderly end without an answer: the doubt is over where nothing can have been accepted.
+        (entry(P, since=SINCE), Happening(Event.UNANSWERED, NOW, "http_503"), {}),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.UNANSWERED, NOW, "http_429", certain=True),
+            {"since": None, "reason": "http_429"},
+        ),
+        (
+            entry(U, since=SINCE),
+            Happening(Event.UNANSWERED, NOW, certain=True),
+            {"state": K, "since": None},
+        ),
+        # What Treasure Data does not have goes out under another id.
+        (entry(U, since=SINCE), Happening(Event.ABSENT, NOW), {"since": None, "generation": 3}),
+        (entry(U, since=SINCE), Happening(Event.UNASKED, NOW), {"since": None, "generation": 3}),
+        # So do edited rows.
+        (entry(D), Happening(Event.EDITED, NOW, digest="d2"), {"generation": 3, "edit": 2, "digest": "d2"}),
+        # Of a split chunk the halves tell.
+        (entry(P), Happening(Event.TOO_LARGE, NOW, "http_413", divisible=True), {"state": S}),
+    ],
+)
+def test_a_transition_changes_these_members_alone(
+    before: Entry, happening: Happening, changes: dict[str, Any]
+) -> None:
+    """What is known of a chunk stays unless the transition is about it."""
+    assert replace(before, **changes) == rules().follow(before, happening)
+
+
+happenings = st.builds(
+    Happening,
+    st.sampled_from(Event),
+    st.integers(NOW, NOW + 10**9),
+    reason=st.sampled_from(["", "http_500"]),
+    certain=st.booleans(),
+    divisible=st.booleans(),
+    database=st.sampled_from(["", "new_db"]),
+    digest=st.just("d2"),
+)
+histories = st.lists(happenings, max_size=12)
+
+
+def after(history: Iterable[Happening], began: Entry = Entry(since=SINCE, rows=7)) -> list[Entry]:  # noqa: B008 -- frozen
+    """Return a chunk's entries, from the one that its plan implies on."""
+    entries = [began]
+    for happening in history:
+        entries.append(rules().follow(entries[-1], happening))
+    return entries
+
+
+@given(st.sampled_from(sorted(FINAL | {State.SPLIT})), happenings)
+def test_final_states_and_splits_never_change(state: State, happening: Happening) -> None:
+    """Nothing that happens to a chunk that is settled for good, or stands in halves, changes its entry."""
+    before = entry(state)
+
+    assert before is rules().follow(before, happening)
+
+
+@given(histories)
+def test_what_treasure_data_may_have_is_neither_parked_nor_a_dead_letter(history: list[Happening]) -> None:
+    """Whatever happens: what is parked or a dead letter goes where the account goes today, and must not be there already."""
+    assert {None} >= {one.since for one in after(history) if one.state in (K, D)}
+
+
+CLEARS = {Event.ACCEPTED, Event.ABSENT, Event.UNASKED, Event.DROPPED, Event.VANISHED}
+"""Events after which nobody need ask any more whether Treasure Data has the chunk."""
+NEVER_SENT = {Event.NOT_DELIVERABLE, Event.UNRESOLVED}
+"""Events of chunks whose rows go nowhere: none of them was ever sent."""
+
+
+@given(histories)
+def test_a_doubt_is_cleared_by_certainty_alone(history: list[Happening]) -> None:
+    """It ends with an answer to the question, or where every attempt of it was definitely refused."""
+    entries = after(history)
+    for before, happening, then in zip(entries, history, entries[1:], strict=False):
+        if before.since is not None and then.since is None:
+            assert happening.certain or happening.event in CLEARS | NEVER_SENT
+
+
+@given(histories)
+def test_a_doubt_keeps_the_time_of_its_first_attempt(history: list[Happening]) -> None:
+    """Whatever is sent later under the same id: Treasure Data's memory is counted from the first."""
+    entries = after(history)
+    for before, then in pairwise(entries):
+        if before.since is not None and then.since is not None:
+            assert before.since == then.since
+
+
+@given(histories)
+def test_an_id_is_renewed_only_once_the_old_one_is_settled(history: list[Happening]) -> None:
+    """A chunk gets another id when Treasure Data does not have the old one's rows, or a person or a rule decides so."""
+    entries = after(history)
+    for before, happening, then in zip(entries, history, entries[1:], strict=False):
+        renewed = happening.event in (Event.ABSENT, Event.UNASKED, Event.EDITED) and then is not before
+        assert before.generation + renewed == then.generation
+        assert then.since is None or not renewed
+
+
+@given(histories)
+def test_rows_are_never_forgotten(history: list[Happening]) -> None:
+    """Each entry counts its rows, edits go up, and what is set aside says since when."""
+    entries = after(history)
+    for before, then in pairwise(entries):
+        assert before.rows == then.rows
+        assert before.edit <= then.edit
+        assert then.state not in ASIDE or then.aside_at > 0
+
+
+def test_the_machine_has_no_line_without_effect() -> None:
+    """Of two lines about the same state and event, each has a condition that the other lacks."""
+    seen = [
+        (state, line.event, line.when) for line in TRANSITIONS for state in line.states if line.when.value
+    ]
+    always = [(state, line.event) for line in TRANSITIONS for state in line.states if not line.when.value]
+
+    assert len(set(seen)) == len(seen)
+    assert len(set(always)) == len(always)
+    assert not {(state, event) for state, event, _ in seen} & set(always)
+
+
+# Steps
+
+LATER = 1_700_000_000.0 + REPEATABLE
+"""The last moment, in UNIX seconds, at which what is in doubt since SINCE may be sent under its id."""
+
+
+@pytest.mark.parametrize(
+    ("since", "now", "step"),
+    [
+        (None, 2e9, SEND),
+        (SINCE, SINCE / 1000, SEND),
+        (SINCE, LATER, SEND),
+        (SINCE, LATER + 0.001, Step(Action.APPLY, Event.FORGOTTEN, "too_old_to_repeat")),
+    ],
+)
+def test_a_pending_chunk_is_sent_while_treasure_data_is_sure_to_know_its_id(
+    since: int | None, now: float, step: Step
+) -> None:
+    """The longest invocation lies between the look at the clock and the last moment at which a send can arrive."""
+    assert step == rules().first_step(Entry(since=since), "", now)
+
+
+@pytest.mark.parametrize("since", [None, SINCE])
+def test_a_pending_chunk_that_goes_nowhere_is_not_sent(since: int | None) -> None:
+    """The obstacle says whether it is parked, because it may pass, or a dead letter; however old it is."""
+    for now in (SINCE / 1000, LATER + 1):
+        assert Step(Action.APPLY, Event.UNRESOLVED, UNRESOLVED) == rules().first_step(
+            Entry(since=since), UNRESOLVED, now
+        )
+        assert Step(Action.APPLY, Event.NOT_DELIVERABLE, "revoked_key") == rules().first_step(
+            Entry(since=since), "revoked_key", now
+        )
+
+
+def waits(reason: str) -> Step:
+    """Return the step of a chunk that is left."""
+    return Step(Action.WAIT, reason=reason)
+
+
+def applies(event: Event, reason: str = "") -> Step:
+    """Return the step that writes an event."""
+    return Step(Action.APPLY, event, reason)
+
+
+EXPIRES = ASIDE_AT / 1000 + PARKED_MAX
+ASKABLE = SINCE / 1000 + MEMORY + QUERY_DELAY
+DOUBTED = entry(U, since=SINCE)
+SEND_UNASKED = Step(Action.SEND, Event.UNASKED)
+
+
+@pytest.mark.parametrize(
+    ("before", "obstacle", "decision", "now", "step"),
+    [
+        # parked
+        (entry(K), "", None, EXPIRES, SEND),
+        (entry(K), "", None, EXPIRES + 0.001, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), "revoked_key", None, EXPIRES, applies(Event.NOT_DELIVERABLE, "revoked_key")),
+        (entry(K), "revoked_key", None, EXPIRES + 1, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), None, None, EXPIRES, waits("account_unavailable")),
+        (entry(K), None, None, EXPIRES + 1, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), "", Decision.DROP, EXPIRES, SEND),
+        (entry(K), "", Decision.SEND, EXPIRES, SEND),
+        # dead letters
+        (entry(D), "", None, EXPIRES + 1, SEND),
+        (entry(D), "unknown_account", None, EXPIRES, waits("unknown_account")),
+        (entry(D), None, None, EXPIRES, waits("account_unavailable")),
+        (entry(D), "", Decision.SEND, EXPIRES, SEND),
+        (entry(D), "unknown_account", Decision.SEND, EXPIRES, waits("unknown_account")),
+        (entry(D), "unknown_account", Decision.DROP, EXPIRES, applies(Event.DROPPED)),
+        (entry(D), None, Decision.DROP, EXPIRES, applies(Event.DROPPED)),
+        # in doubt, by age
+        (DOUBTED, "", None, LATER, SEND),
+        (DOUBTED, "", None, LATER + 0.001, waits("too_early_to_ask")),
+        (DOUBTED, "", None, ASKABLE, waits("too_early_to_ask")),
+        (DOUBTED, "", None, ASKABLE + 0.001, ASK),
+        (entry(U), "", None, ASKABLE + 1, SEND),
+        # in doubt, with an obstacle
+        (DOUBTED, "unknown_account", None, LATER, waits("unknown_account")),
+        (DOUBTED, None, None, LATER, waits("account_unavailable")),
+        (DOUBTED, None, None, ASKABLE + 1, ASK),
+        # in doubt, decided by a person
+        (DOUBTED, "", Decision.SEND, LATER, SEND),
+        (DOUBTED, "", Decision.SEND, LATER + 0.001, SEND_UNASKED),
+        (DOUBTED, "", Decision.SEND, ASKABLE + 1, SEND_UNASKED),
+        (DOUBTED, "unknown_account", Decision.SEND, ASKABLE + 1, waits("unknown_account")),
+        (DOUBTED, "", Decision.DROP, LATER, applies(Event.DROPPED)),
+        (DOUBTED, None, Decision.DROP, ASKABLE + 1, applies(Event.DROPPED)),
+    ],
+)
+def test_a_set_aside_chunk_takes_this_step(
+    before: Entry, obstacle: str | None, decision: Decision | None, now: float, step: Step
+) -> None:
+    """The redrive sends, asks, writes or waits, as the entry, the account, a person and the time say."""
+    assert step == rules().next_step(before, obstacle, decision, now)
+
+
+@pytest.mark.parametrize("decision", [None, *Decision])
+@pytest.mark.parametrize("state", sorted(set(State) - ASIDE))
+def test_what_is_not_set_aside_is_left_alone(state: State, decision: Decision | None) -> None:
+    """The redrive has no business with what is pending or settled."""
+    assert waits("settled") == rules().next_step(entry(state), "", decision, ASKABLE + 1)
+
+
+@given(st.integers(0, 10 * 86_400_000), st.sampled_from([None, *Decision]))
+def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decision: Decision | None) -> None:
+    """Between memory and question, and behind both, a send has another id."""
+    now = (SINCE + age) / 1000
+    step = rules().next_step(DOUBTED, "", decision, now)
+
+    assert step != SEND or age <= REPEATABLE * 1000
+    assert step != ASK or age > (MEMORY + QUERY_DELAY) * 1000
+
+
+# Guards, which fault injection leaves out by name
+
+
+@pytest.mark.parametrize(
+    ("guard", "before", "happening", "state"),
+    [
+        (Guard.OWN_DOUBT, entry(P, since=SINCE), Happening(Event.DATABASE_FAILS, NOW), K),
+        (Guard.DOUBTED_REFUSAL, entry(P, since=SINCE), Happening(Event.REJECTED, NOW), D),
+        (Guard.FENCED_IN_DOUBT, entry(D), Happening(Event.FENCED, NOW), D),
+    ],
+)
+def test_a_guard_can_be_left_out(guard: Guard, before: Entry, happening: Happening, state: State) -> None:
+    """Without it the chunk ends in a state that it protects from."""
+    assert state is rules(without={guard}).follow(before, happening).state
+    assert state is not rules().follow(before, happening).state

@@ -1,0 +1,277 @@
+"""A forced replay sends again what the ledger has as delivered, once per tag."""
+
+from typing import Any
+
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind
+from shared.errors import InvalidReplayError
+from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
+from worker.delivery import State
+from worker.forced_replay import ForcedReplay
+
+
+def forced(delivery: Delivery, begin: int = 0, end: int | None = None, **asked: str) -> list[Any]:
+    """Invoke the worker with a forced replay of records by their position; return what it holds."""
+    event = delivery.event(begin, end) | {"forced": {"tag": "lost"} | asked}
+    return list(delivery.worker.run(event, 120_000)["batchItemFailures"])
+
+
+def lose(delivery: Delivery) -> None:
+    """Let Treasure Data lose everything."""
+    for database, tables in delivery.td.counts().items():
+        for table in tables:
+            delivery.td.lose(database, table, 0, 2_000_000_000)
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    """Four delivered records of two accounts, of which Treasure Data has lost everything."""
+    made = Delivery()
+    made.map(shop="shop", news="media")
+    for index in range(4):
+        account = "news" if index == 2 else "shop"
+        tables = {"views": [row(f"v{index}")], "clicks": [row(f"c{index}")]}
+        made.put(envelope(account, tables, request_id=f"r{index}"))
+    assert made.deliver() is None
+    lose(made)
+    return made
+
+
+def test_what_was_lost_is_there_again(delivery: Delivery) -> None:
+    """Everything in the range is sent, although the ledger has it as delivered."""
+    assert [] == forced(delivery, 0, 2)
+
+    assert ["v0", "v1"] == delivery.ids("shop", "views")
+    assert ["c0", "c1"] == delivery.ids("shop", "clicks")
+    assert [] == delivery.ids("media", "views")
+
+
+def test_the_same_tag_sends_nothing_twice(delivery: Delivery) -> None:
+    """Run again, over other borders and in a new sandbox, it changes nothing."""
+    forced(delivery, 1, 3)
+    delivery.start()
+    forced(delivery, 0, 4)
+    forced(delivery, 0, 2)
+
+    assert ["v1", "v0", "v3"] == delivery.ids("shop", "views")
+    assert ["v2"] == delivery.ids("media", "views")
+
+
+def test_another_tag_sends_again(delivery: Delivery) -> None:
+    """What is lost twice is sent twice."""
+    forced(delivery, 0, 1)
+    forced(delivery, 0, 1, tag="lost-again")
+
+    assert ["v0", "v0"] == delivery.ids("shop", "views")
+
+
+def test_one_account_or_table_alone(delivery: Delivery) -> None:
+    """What is narrowed to an account's table sends nothing else."""
+    forced(delivery, account="shop", table="views")
+
+    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
+    assert [] == delivery.ids("shop", "clicks") + delivery.ids("media", "views")
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 4), (2, 3)])
+def test_broken_off_in_the_middle_and_run_again_with_other_borders(
+    delivery: Delivery, begin: int, end: int
+) -> None:
+    """A span that was planned and not executed is read from the shard, narrowed as it was planned."""
+    delivery.dynamodb.after["put_item"] = once(kill)
+    with pytest.raises(KilledError):
+        forced(delivery, 0, 4, table="views")
+    delivery.start()
+    forced(delivery, begin, end, table="views")
+
+    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
+    assert [] == delivery.ids("shop", "clicks")
+
+
+# Rows that the shard's own chain does not have as delivered go out by themselves
+
+
+def test_what_was_never_planned_is_held(delivery: Delivery) -> None:
+    """The live worker delivers it for the first time; forced later, it is sent again."""
+    (number,) = delivery.put(envelope("shop", {"views": [row("v4")]}, request_id="r4"))
+
+    assert [{"itemIdentifier": number}] == forced(delivery, 4)
+    assert [] == delivery.ids("shop", "views")
+    delivery.deliver(4)
+    lose(delivery)
+    assert [] == forced(delivery, 4)
+    assert ["v4"] == delivery.ids("shop", "views")
+
+
+def test_what_is_being_delivered_is_held(delivery: Delivery) -> None:
+    """While its span is open nobody can say which rows it will have delivered."""
+    (number,) = delivery.put(envelope("shop", {"views": [row("v4")]}, request_id="r4"))
+    delivery.dynamodb.before["update_item"] = once(kill, is_settling)
+    with pytest.raises(KilledError):
+        delivery.deliver(4)
+
+    assert [{"itemIdentifier": number}] == forced(delivery, 4)
+    assert ["v4"] == delivery.ids("shop", "views")
+
+
+REFUSED = {"status": 422, "table": "views"}
+FAILING = {"status": 500}
+THROTTLING = {"status": 429, "retry_after": 99}
+
+
+def partly_aside(fault: dict[str, Any]) -> Delivery:
+    """Return a delivery of which rows of the shop's are set aside, and the others are lost by Treasure Data."""
+    made = Delivery()
+    made.map(shop="shop", news="media")
+    made.td.create("shop", "views", "clicks")
+    made.td.create("media", "views")
+    made.put(
+        *(
+            envelope("shop", {"views": [row(f"v{n}")], "clicks": [row(f"c{n}")]}, request_id=f"r{n}")
+            for n in (0, 1)
+        ),
+        envelope("news", {"views": [row("v2")]}, request_id="r2"),
+    )
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop", **fault))
+    assert made.deliver() is None
+    made.td.faults.clear()
+    lose(made)
+    return made
+
+
+@pytest.mark.parametrize("broken_off", [None, (0, 3), (1, 2)])
+@pytest.mark.parametrize(
+    ("fault", "states", "clicks"),
+    [
+        (REFUSED, {"dead_letter"}, ["c0", "c1"]),
+        (FAILING, {"in_doubt"}, []),
+        (THROTTLING, {"parked"}, []),
+    ],
+)
+def test_what_is_set_aside_is_not_forced(
+    fault: dict[str, Any], states: set[str], clicks: list[str], broken_off: tuple[int, int] | None
+) -> None:
+    """The redrive sends it, once, also where the replay is broken off; what was delivered beside it is forced."""
+    made = partly_aside(fault)
+    aside = made.aside()
+    assert states == {one[0] for one in aside.values()}
+    if broken_off:
+        made.dynamodb.after["put_item"] = once(kill)
+        with pytest.raises(KilledError):
+            forced(made)
+        made.start()
+    assert [] == forced(made, *(broken_off or (0, 3)))
+
+    assert (clicks, ["v2"]) == (made.ids("shop", "clicks"), made.ids("media", "views"))
+    assert (aside, []) == (made.aside(), made.ids("shop", "views"))
+    made.redrive(State.PARKED, State.IN_DOUBT, State.DEAD_LETTER)
+    forced(made)
+    assert (["v0", "v1"], ["c0", "c1"]) == (made.ids("shop", "views"), made.ids("shop", "clicks"))
+
+
+def test_each_span_says_for_itself_what_it_has_delivered() -> None:
+    """What a later span of the replay's range has set aside is not forced because an earlier one has delivered."""
+    made = Delivery()
+    made.map(shop="shop")
+    made.put(*(envelope("shop", {"views": [row(f"v{n}")]}, request_id=f"r{n}") for n in range(3)))
+    made.deliver(0, 1)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, count=1, status=422))
+    made.deliver(1, 2)
+    made.deliver(2, 3)
+    lose(made)
+
+    assert [] == forced(made)
+    assert ["v0", "v2"] == made.ids("shop", "views")
+    assert 1 == len(made.aside())
+
+
+def with_copies() -> Delivery:
+    """Return a delivery of an envelope and two copies of it, whose rows Treasure Data has lost."""
+    made = Delivery()
+    made.map(shop="shop")
+    made.put(
+        envelope("shop", {"views": [row("v0")]}, request_id="r", claim=1),
+        envelope("shop", {"views": [row("v1")]}, request_id="s"),
+        *(envelope("shop", {"views": [row("v0")]}, request_id="r", claim=1) for _ in range(2)),
+    )
+    assert made.deliver() is None
+    lose(made)
+    return made
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 4), (2, 4), (1, 3)])
+def test_copies_that_do_not_count_are_not_forced(begin: int, end: int) -> None:
+    """The span of the shard's own chain says which of them counts; nobody is asked again."""
+    made = with_copies()
+    made.dynamodb.calls.clear()
+    assert [] == forced(made, begin, end)
+
+    assert ["v0", "v1"][begin:] == made.ids("shop", "views")
+    assert "batch_execute_statement" not in made.dynamodb.calls
+
+
+def test_copies_that_do_not_count_are_not_forced_by_a_replay_that_was_broken_off() -> None:
+    """A planned span is met again: what its plan left out stays out."""
+    made = with_copies()
+    made.dynamodb.after["put_item"] = once(kill)
+    with pytest.raises(KilledError):
+        forced(made)
+    made.start()
+    assert [] == forced(made)
+
+    assert ["v0", "v1"] == made.ids("shop", "views")
+
+
+def test_copies_are_not_told_apart_by_an_incomplete_read() -> None:
+    """The plan knows a copy by its place among its span's records: where one cannot be read, nothing is sent."""
+    made = with_copies()
+    read = made.wiring.shards.read
+    made.wiring.shards.read = lambda *stretch: read(*stretch)[1:]  # type: ignore[method-assign]  # the first one has expired
+
+    assert 1 == len(forced(made, 1, 4))
+    assert [] == made.ids("shop", "views")
+
+
+def test_what_could_not_become_rows_is_not_forced(delivery: Delivery) -> None:
+    """It was never delivered."""
+    delivery.put(b"junk", b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"v5"}]}')
+    delivery.deliver(4)
+    objects = delivery.objects()
+    assert [] == forced(delivery, 4)
+
+    assert ["v5", "v5"] == delivery.ids("shop", "views")
+    assert objects == delivery.objects()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tag": ""},
+        {"tag": "-"},
+        {"tag": "a#b"},
+        {"tag": "a/b"},
+        {"tag": "A"},
+        {"tag": "ä"},
+        {"tag": "a" * 65},
+        {"tag": "t", "account": "#"},
+        {"tag": "t", "account": "*"},
+        {"tag": "t", "table": "-x"},
+    ],
+)
+def test_what_cannot_be_part_of_a_chain_s_name_is_refused(asked: dict[str, str]) -> None:
+    """A tag, account or table that could be mistaken for something else is refused before anything is sent."""
+    with pytest.raises(InvalidReplayError):
+        ForcedReplay.from_event({"forced": asked})
+
+
+@pytest.mark.parametrize(
+    "asked", [{"tag": "a" * 64}, {"tag": "2026-11-25_10:00.1", "account": "shop", "table": "views"}]
+)
+def test_a_replay_comes_back_from_its_name(asked: dict[str, str]) -> None:
+    """A chain says which replay it belongs to."""
+    replay = ForcedReplay.from_event({"forced": asked})
+
+    assert replay is not None
+    assert replay == ForcedReplay.parse(replay.name)
+    assert ForcedReplay.from_event({}) is None

@@ -1,0 +1,275 @@
+"""The set-aside store: objects that never change, and what is believed of them."""
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.s3 import MemoryS3
+from shared.errors import InvalidObjectError, SetAsideUnavailableError
+from tests.support.delivery import BUCKET, Meddled, lose_answer, row
+from tests.support.spans import CHAIN, KEY, key, span
+from worker.delivery import Entry, State
+from worker.guards import Guard
+from worker.record import START
+from worker.set_aside import SetAside, SetAsideStore, decode, object_name
+
+ROWS = msgpack.packb(row("e1")) + msgpack.packb(row("e2"))
+
+
+def chunk(**changes: Any) -> SetAside:
+    """Return the set-aside chunk of a span's only group."""
+    members: dict[str, Any] = {
+        "account": "shop",
+        "table": "views",
+        "rows": 2,
+        "payload_form": "rows",
+        "shard": CHAIN.shard,
+        "sequence_numbers": ("7", "9"),
+        "first_seen": 1,
+        "last_seen": 2,
+        "chain": CHAIN.name,
+        "after": START,
+        "chunk": KEY.name,
+        "object_id": span().object_id(KEY),
+        "payload": ROWS,
+    }
+    return SetAside(**(members | changes))
+
+
+class Bucket:
+    """A store, and the bucket behind it."""
+
+    def __init__(self, *without: Guard) -> None:
+        self.s3: Any = Meddled(MemoryS3(lambda: 1_700_000_000.0, page_keys=2))
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.store = SetAsideStore(self.s3, BUCKET, frozenset(without))
+
+    def overwrite(self, data: bytes) -> None:
+        """Put other bytes in place of each object."""
+        for name in self.s3.objects(BUCKET):
+            self.s3.put_object(Bucket=BUCKET, Key=name, Body=data)
+
+    def get(self, one: SetAside) -> SetAside:
+        """Return what the store holds in the chunk's place."""
+        return self.store.get(span(), one.key, one.edit, one.digest)
+
+
+@given(
+    st.binary(max_size=100),
+    st.binary(max_size=30),
+    st.lists(st.text("0123456789", min_size=1), max_size=5).map(tuple),
+    st.integers(0, 3),
+)
+def test_a_chunk_comes_back_from_its_object(
+    payload: bytes, original: bytes, numbers: tuple[str, ...], edit: int
+) -> None:
+    """Whatever bytes it holds, edited or not."""
+    one = chunk(payload=payload, original=original, sequence_numbers=numbers, edit=edit)
+
+    assert one == decode(one.encode())
+
+
+def test_an_object_is_gzip_of_a_line_and_the_rows() -> None:
+    """It can be understood without anything else, and tells of original rows only where there are any."""
+    header, _, payload = gzip.decompress(chunk().encode()).partition(b"\n")
+
+    assert ROWS == payload
+    assert {
+        "account": "shop",
+        "table": "views",
+        "rows": 2,
+        "payload_form": "rows",
+        "shard": CHAIN.shard,
+        "sequence_numbers": ["7", "9"],
+        "first_seen": 1,
+        "last_seen": 2,
+        "chain": CHAIN.name,
+        "after": START,
+        "chunk": KEY.name,
+        "object_id": span().object_id(KEY),
+        "edit": 0,
+    } == json.loads(header)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("shop/views/0", "aside/shop/views/"),
+        ("shop/views/3.0.1", "aside/shop/views/"),
+        ("shop:k2/views/0", "aside/shop/views/"),
+        ("-/-undecodable/0", "aside/-/-undecodable/"),
+    ],
+)
+def test_a_name_is_account_table_chunk_edit_and_digest(name: str, prefix: str) -> None:
+    """One that reads the listing finds an account's table; halves are in their planned chunk's object."""
+    planned = key(name).planned
+
+    assert f"{prefix}{span().object_id(planned)}-2-abc.gz" == object_name(span(), key(name), 2, "abc")
+
+
+@pytest.mark.parametrize(
+    "change", [{"payload": b"\x80"}, {"original": b"\x80"}, {"edit": 1}, {"rows": 3}, {"last_seen": 3}]
+)
+def test_a_digest_covers_all_that_an_object_says(change: dict[str, Any]) -> None:
+    """Two chunks that differ in anything never have one name."""
+    assert chunk().digest != chunk(**change).digest
+    assert 32 == len(chunk().digest)
+
+
+def test_an_object_is_written_once() -> None:
+    """Who comes second finds it there and leaves it: it holds the same."""
+    bucket = Bucket()
+    requests: list[dict[str, Any]] = []
+    bucket.s3.before["put_object"] = requests.append
+    bucket.store.put(span(), chunk())
+    (name,) = bucket.s3.objects(BUCKET)
+    bucket.overwrite(b"other bytes")
+    bucket.store.put(span(), chunk())
+
+    assert b"other bytes" == bucket.s3.objects(BUCKET)[name].body
+    assert {"*"} == {request["IfNoneMatch"] for request in (requests[0], requests[-1])}
+
+
+def test_versions_of_a_chunk_stand_side_by_side() -> None:
+    """An edit is an object of its own, and the one before it is still there."""
+    bucket = Bucket()
+    edited = chunk().edited(b"\x80" * 2)
+    bucket.store.put(span(), chunk())
+    bucket.store.put(span(), edited)
+
+    assert [chunk(), edited] == [bucket.get(chunk()), bucket.get(edited)]
+
+
+def test_an_edit_keeps_the_first_original() -> None:
+    """However often a person edits, what was sent in is not lost."""
+    edited = chunk().edited(b"\x81").edited(b"\x82")
+
+    assert (2, b"\x82", ROWS) == (edited.edit, edited.payload, edited.original)
+    assert chunk() == replace(edited, edit=0, payload=edited.original, original=b"")
+
+
+def zipped(data: bytes) -> bytes:
+    """Return gzip of some bytes."""
+    return gzip.compress(data, mtime=0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"text",
+        zipped(b""),
+        zipped(b"[]\n"),
+        zipped(b"{}\n"),
+        zipped(b'{"account":"shop"}\n'),
+        zipped(b"\xff\n"),
+        zipped(json.dumps({"sequence_numbers": 1}).encode() + b"\n"),
+        chunk().encode()[:-9],
+        chunk(chain="nowhere").encode(),
+        chunk(chunk="nothing").encode(),
+        chunk(chain=5).encode(),
+        zipped(gzip.decompress(chunk().encode()).replace(b'"edit"', b'"revision"')),
+        zipped(gzip.decompress(chunk(original=b"\x80").encode()).replace(b'"gA=="', b'"g"')),
+    ],
+)
+def test_other_bytes_are_not_a_chunk(data: bytes) -> None:
+    """A foreign or broken object is told apart by a documented error, whatever it holds."""
+    bucket = Bucket()
+    bucket.store.put(span(), chunk())
+    bucket.overwrite(data)
+    (name,) = bucket.s3.objects(BUCKET)
+
+    with pytest.raises(InvalidObjectError):
+        bucket.store.read(name)
+    with pytest.raises(InvalidObjectError):
+        bucket.get(chunk())
+
+
+@pytest.mark.parametrize("other", [chunk(payload=b"\x80" * 2), chunk(edit=1), chunk(rows=1)])
+def test_a_whole_chunk_with_other_bytes_is_not_believed(other: SetAside) -> None:
+    """The ledger names the digest: another chunk in the object's place is never sent."""
+    bucket = Bucket()
+    bucket.store.put(span(), chunk())
+    bucket.overwrite(other.encode())
+
+    with pytest.raises(InvalidObjectError, match="holds other bytes than were written"):
+        bucket.get(chunk())
+
+
+def test_an_object_that_has_gone_is_told_apart_from_a_store_that_is_away() -> None:
+    """Gone is for good, away is for now."""
+    bucket = Bucket()
+    with pytest.raises(InvalidObjectError, match="has gone"):
+        bucket.get(chunk())
+
+    bucket.store.put(span(), chunk())
+    bucket.s3.before["get_object"] = lambda _: lose_answer()
+    with pytest.raises(SetAsideUnavailableError):
+        bucket.get(chunk())
+
+
+def refuse(code: str) -> Callable[[Any], None]:
+    """Return a hook that lets S3 refuse."""
+
+    def refused(_: Any) -> None:
+        raise ClientError({"Error": {"Code": code}}, "operation")
+
+    return refused
+
+
+@pytest.mark.parametrize("failure", [refuse("SlowDown"), refuse("AccessDenied"), lambda _: lose_answer()])
+def test_what_s3_did_not_acknowledge_is_not_set_aside(failure: Callable[[Any], None]) -> None:
+    """Every failure but one that says that the object is there is an error."""
+    bucket = Bucket()
+    for call in ("put_object", "get_object", "list_objects_v2", "delete_object"):
+        bucket.s3.before[call] = failure
+    with pytest.raises(SetAsideUnavailableError):
+        bucket.store.put(span(), chunk())
+    with pytest.raises(SetAsideUnavailableError):
+        bucket.get(chunk())
+    with pytest.raises(SetAsideUnavailableError):
+        list(bucket.store.listed())
+
+    assert not bucket.store.delete("aside/x")
+
+
+def test_all_objects_are_listed() -> None:
+    """Page after page, with the time at which each was written; other objects of the bucket are not."""
+    bucket = Bucket()
+    for edit in range(5):
+        bucket.store.put(span(), chunk(edit=edit))
+    bucket.s3.put_object(Bucket=BUCKET, Key="archive/x", Body=b"")
+    listed = list(bucket.store.listed())
+
+    assert [object_name(span(), KEY, edit, chunk(edit=edit).digest) for edit in range(5)] == [
+        one.name for one in listed
+    ]
+    assert {1_700_000_000.0} == {one.written_at for one in listed}
+
+
+def test_an_object_may_be_deleted_on_the_ledger_s_word_alone() -> None:
+    """What the ledger does not call final for all of the object's chunk is needed."""
+    store = Bucket().store
+    delivered = span(entries={KEY: Entry(State.DELIVERED, 2)}, done=True)
+
+    assert store.may_delete(delivered, KEY)
+    assert not store.may_delete(span(done=True), KEY)
+    assert not store.may_delete(span(entries={KEY: Entry(State.PARKED, 2)}, done=True), KEY)
+
+
+def test_guards_can_be_left_out() -> None:
+    """Fault injection needs objects that are overwritten, and deleted whatever the ledger says."""
+    careless = Bucket(Guard.DIGEST_IN_NAME, Guard.FINAL_DELETE)
+    careless.store.put(span(), chunk())
+    careless.store.put(span(), chunk(payload=b"\x80" * 2))
+
+    assert [chunk(payload=b"\x80" * 2)] == [careless.store.read(one.name) for one in careless.store.listed()]
+    assert careless.store.may_delete(span(), KEY)

@@ -1,0 +1,395 @@
+"""The reader of shards: where it begins, what an answer says, and how it waits."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.clock import START as BEGAN
+from doubles.clock import ManualClock
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from shared.errors import ShardUnreadableError
+from tests.support.delivery import SHARD, STREAM, Meddled
+from worker.chain import ChainId
+from worker.deadline import Deadline
+from worker.record import Number, number
+from worker.shards import SECONDS_BETWEEN_READS, Cursor, Position, Shards, hash_key
+
+STAMP = datetime.fromtimestamp(BEGAN, UTC)
+
+
+def refusal(code: str) -> ClientError:
+    """Return what boto3 raises for an error code."""
+    return ClientError({"Error": {"Code": code, "Message": code}}, "GetRecords")
+
+
+OLDEST = Position()
+LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
+THROTTLED = [
+    refusal(code)
+    for code in (
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+    )
+]
+FAILING = [
+    refusal("InternalFailure"),
+    refusal("ResourceNotFoundException"),
+    LOST,
+    ResponseParserError("html"),
+]
+EXPIRED = refusal("ExpiredIteratorException")
+
+
+def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str, Any]:
+    """Return an answer of GetRecords with these records."""
+    answer: dict[str, Any] = {
+        "Records": [
+            {"SequenceNumber": str(n), "Data": b"%d" % n, "ApproximateArrivalTimestamp": STAMP}
+            for n in numbers
+        ]
+    }
+    if behind is not None:
+        answer["MillisBehindLatest"] = behind
+    return answer if ended else answer | {"NextShardIterator": f"after {numbers[-1]}" if numbers else "next"}
+
+
+class Kinesis:
+    """Answers reads as the script says.
+
+    Attributes:
+        calls: what was asked for: the arguments of each GetShardIterator, and the iterator of each GetRecords.
+        times: when each read was made.
+    """
+
+    def __init__(self, clock: ManualClock, *script: dict[str, Any] | Exception) -> None:
+        self._clock = clock
+        self._script = list(script)
+        self.calls: list[Any] = []
+        self.times: list[float] = []
+
+    def get_shard_iterator(self, *, StreamName: str, ShardId: str, **position: Any) -> dict[str, str]:  # noqa: N803 -- boto3's names
+        """Return an iterator that names the position."""
+        assert (STREAM, SHARD) == (StreamName, ShardId)
+        self.calls.append(position)
+        return {"ShardIterator": "first"}
+
+    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 -- boto3's names
+        """Return the next answer of the script."""
+        assert 10_000 == Limit
+        self.calls.append(ShardIterator)
+        self.times.append(self._clock.now())
+        answer = self._script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def reader(*script: dict[str, Any] | Exception) -> tuple[Shards, Kinesis, ManualClock]:
+    """Return the reader of a stream whose reads are answered like this."""
+    clock = ManualClock()
+    kinesis = Kinesis(clock, *script)
+    return Shards(kinesis, STREAM, clock), kinesis, clock  # type: ignore[arg-type]  # two calls are made
+
+
+def cursor(
+    *script: dict[str, Any] | Exception, position: Position = OLDEST
+) -> tuple[Cursor, Kinesis, ManualClock]:
+    """Return a cursor whose reads are answered like this."""
+    shards, kinesis, clock = reader(*script)
+    return shards.cursor(SHARD, position), kinesis, clock
+
+
+def numbers_of(records: Any) -> list[str]:
+    """Return sequence numbers."""
+    return [record["SequenceNumber"] for record in records]
+
+
+@pytest.mark.parametrize(
+    ("position", "request_"),
+    [
+        (Position(), {"ShardIteratorType": "TRIM_HORIZON"}),
+        (
+            Position(after=number("77")),
+            {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "77"},
+        ),
+        (
+            Position(at=number("77")),
+            {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "77"},
+        ),
+        (Position(moment=BEGAN), {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN}),
+    ],
+)
+def test_reading_begins_at_its_position(position: Position, request_: dict[str, Any]) -> None:
+    """At the oldest record, behind or at a record, or at a time."""
+    one, kinesis, _ = cursor(page(78), position=position)
+    one.read()
+
+    assert [request_, "first"] == kinesis.calls
+
+
+def test_answers_lead_on() -> None:
+    """Each read goes on from the iterator of the one before, a distance apart."""
+    one, kinesis, clock = cursor(page(1, 2, behind=5000), page(behind=5000), page(3))
+    pages = []
+    for _ in range(3):
+        pages.append(one.read())
+        assert clock.now() + SECONDS_BETWEEN_READS == one.due
+        clock.sleep(SECONDS_BETWEEN_READS)
+
+    assert [["1", "2"], [], ["3"]] == [numbers_of(each.records) for each in pages if each]
+    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", "next"] == kinesis.calls
+    assert 3 == one.reads
+
+
+@pytest.mark.parametrize(
+    ("answer", "at_tip", "ended"),
+    [
+        (page(1), True, False),
+        (page(), True, False),
+        (page(1, behind=1), False, False),
+        (page(behind=1), False, False),
+        (page(behind=None), False, False),
+        (page(1, behind=1, ended=True), True, True),
+        (page(behind=0, ended=True), True, True),
+    ],
+)
+def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool, ended: bool) -> None:
+    """An empty answer alone says nothing; an iterator that is missing says that nothing ever comes."""
+    one, _, _ = cursor(answer)
+    read = one.read()
+
+    assert read is not None
+    assert (at_tip, ended) == (read.at_tip, read.ended)
+
+
+def test_an_expired_iterator_is_renewed_behind_the_last_record() -> None:
+    """Nothing is read twice, nothing is left out."""
+    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
+
+    assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
+    assert {
+        "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+        "StartingSequenceNumber": "2",
+    } == kinesis.calls[3]
+
+
+def test_an_iterator_that_expires_before_anything_was_read_begins_again() -> None:
+    """The position is what it was."""
+    one, kinesis, _ = cursor(page(behind=9), EXPIRED, page(7), position=Position(at=number("7")))
+    for _ in range(3):
+        one.read()
+
+    assert kinesis.calls[0] == kinesis.calls[3]
+
+
+def test_a_cursor_can_be_moved() -> None:
+    """It goes on from there, whatever its iterator was."""
+    one, kinesis, _ = cursor(page(1, behind=9), page(5))
+    one.read()
+    one.seek(Position(moment=BEGAN))
+    one.read()
+
+    assert {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN} == kinesis.calls[2]
+
+
+@pytest.mark.parametrize("error", THROTTLED)
+def test_a_throttled_read_is_made_again_after_a_growing_pause(error: Exception) -> None:
+    """However often Kinesis throttles: it is never an error, and the pause is no longer than it needs to be."""
+    one, _, clock = cursor(*[error] * 12, page(1))
+    pauses = []
+    for _ in range(12):
+        assert one.read() is None
+        pauses.append(one.due - clock.now())
+        clock.time = one.due
+
+    assert [0.5, 1.0, 2.0, 4.0, *[5.0] * 8] == pauses
+    read = one.read()
+    assert read is not None
+    assert ["1"] == numbers_of(read.records)
+
+
+@pytest.mark.parametrize("error", FAILING)
+def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
+    """The fourth failure in a row is one; a read that was answered restarts the count."""
+    one, _, _ = cursor(error, error, error, page(1, behind=9), error, error, error, error)
+    for _ in range(7):
+        one.read()
+
+    with pytest.raises(ShardUnreadableError):
+        one.read()
+
+
+def test_pages_are_read_until_the_shard_has_ended() -> None:
+    """Pauses are waited for, refused reads are left out."""
+    shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2), page(3, ended=True))
+    pages = list(shards.pages(SHARD, Position()))
+
+    assert [["1"], ["2"], ["3"]] == [numbers_of(each.records) for each in pages if each]
+    assert [0.0, 0.25, 0.75, 1.0] == [time - BEGAN for time in kinesis.times]
+    assert BEGAN + 1.0 == clock.now()
+
+
+def test_no_page_is_read_when_the_time_is_up() -> None:
+    """The pause before a read counts too: the caller is told at once, not after the pause."""
+    shards, kinesis, clock = reader(page(1, behind=9), page(2, behind=9), page(3))
+    pages = list(shards.pages(SHARD, Position(), until=BEGAN + 0.5))
+
+    assert [["1"], ["2"], None] == [each and numbers_of(each.records) for each in pages]
+    assert BEGAN + 0.25 == clock.now()
+    assert 2 == len(kinesis.times)
+
+
+def read(
+    shards: Shards, clock: ManualClock, first: Number, last: Number, seconds: float = 10.0
+) -> list[Number]:
+    """Return the numbers of a stretch's records."""
+    return [
+        record.number for record in shards.read(SHARD, first, last, Deadline(clock, clock.now() + seconds))
+    ]
+
+
+SEVEN, NINE = number("7"), number("9")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (page(7, 8, 9, 10, behind=9),),
+        (page(7, behind=9), page(behind=9), page(8, 9, behind=9)),
+        (page(7, behind=9), EXPIRED, page(8, 9)),
+        (page(6, 7, 8, behind=9), page(9, 10)),
+        (page(7, 8, 9, ended=True),),
+    ],
+)
+def test_a_stretch_is_read_to_its_end(script: Any) -> None:
+    """Over empty pages and expired iterators, and no further than its last record."""
+    shards, kinesis, clock = reader(*script)
+
+    assert [SEVEN, number("8"), NINE] == read(shards, clock, SEVEN, NINE)
+    assert {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "7"} == kinesis.calls[0]
+
+
+@pytest.mark.parametrize(
+    "script", [(page(7, behind=9), page()), (page(7, ended=True),), (page(7, 10, behind=9),)]
+)
+def test_a_stretch_of_which_records_are_not_there_is_returned_without_them(script: Any) -> None:
+    """The caller knows how many there must be."""
+    shards, _, clock = reader(*script)
+
+    assert [SEVEN] == read(shards, clock, SEVEN, NINE)
+
+
+def test_a_stretch_that_is_not_read_in_time_is_an_error() -> None:
+    """Half a stretch is never taken for the whole."""
+    shards, _, clock = reader(page(7, behind=9), page(behind=9))
+
+    with pytest.raises(ShardUnreadableError, match="time was up"):
+        read(shards, clock, SEVEN, NINE, seconds=0.4)
+
+
+# The stream
+
+
+def test_a_chain_is_named_by_the_stream_s_creation() -> None:
+    """It is asked for once."""
+    clock = ManualClock()
+    kinesis = Meddled(MemoryKinesis(clock.now))
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    shards = Shards(kinesis, STREAM, clock)
+
+    assert ChainId(STREAM, int(BEGAN), SHARD) == shards.chain(SHARD)
+    assert ChainId(STREAM, int(BEGAN), "other") == shards.chain("other")
+    assert 1 == kinesis.calls.count("describe_stream_summary")
+
+
+@pytest.mark.parametrize("error", [*THROTTLED, *FAILING])
+@pytest.mark.parametrize("act", [lambda one: one.chain(SHARD), lambda one: list(one.all())])
+def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any], error: Exception) -> None:
+    """What the stream is like is never guessed."""
+
+    def fail(_: Any) -> None:
+        raise error
+
+    clock = ManualClock()
+    kinesis = Meddled(MemoryKinesis(clock.now))
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    kinesis.before = dict.fromkeys(("describe_stream_summary", "list_shards"), fail)
+
+    with pytest.raises(ShardUnreadableError):
+        act(Shards(kinesis, STREAM, clock))
+
+
+def split_stream() -> tuple[MemoryKinesis, Shards]:
+    """Return a stream of one shard that was split in the middle."""
+    clock = ManualClock()
+    kinesis = MemoryKinesis(clock.now)
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey="k")  # keeps the parent
+    kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+    return kinesis, Shards(kinesis, STREAM, clock)
+
+
+def test_all_shards_are_listed_with_the_keys_that_they_take() -> None:
+    """Parents before children; each range ends with its last key."""
+    _, shards = split_stream()
+
+    assert [
+        (SHARD, range(HASH_KEYS), False),
+        ("shardId-000000000001", range(HASH_KEYS // 2), True),
+        ("shardId-000000000002", range(HASH_KEYS // 2, HASH_KEYS), True),
+    ] == [(shard.shard_id, shard.keys, shard.is_open) for shard in shards.all()]
+
+
+def test_the_list_of_shards_goes_on() -> None:
+    """A page of it is not all of it."""
+    kinesis, _ = split_stream()
+    paged = Meddled(kinesis)
+    paged.before["list_shards"] = lambda request: request.update(MaxResults=1)
+
+    assert 3 == len(list(Shards(paged, STREAM, ManualClock()).all()))
+    assert 3 == paged.calls.count("list_shards")
+
+
+def shard_at(first: int, last: int) -> Any:
+    """Return a client of a stream with one shard that takes these hash keys."""
+    described = {
+        "ShardId": SHARD,
+        "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(last)},
+        "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+    }
+    return type("Client", (), {"list_shards": lambda _self, **_: {"Shards": [described]}})()
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_a_shard_takes_the_keys_at_both_of_its_borders(partition_key: str) -> None:
+    """A record whose hash is a shard's first or last is on that shard; its neighbours' are not."""
+    key = int(hashlib.md5(partition_key.encode()).hexdigest(), 16)
+
+    def takes(first: int, last: int) -> bool:
+        (shard,) = Shards(shard_at(first, last), STREAM, ManualClock()).all()
+        return hash_key(partition_key) in shard.keys
+
+    assert takes(key, key)
+    assert takes(0, key)
+    assert takes(key, HASH_KEYS - 1)
+    assert not takes(0, key - 1)
+    assert not takes(key + 1, HASH_KEYS)
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_a_key_is_hashed_as_kinesis_does(partition_key: str) -> None:
+    """A record is on the shard that its key's hash says."""
+    kinesis, shards = split_stream()
+    put = kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey=partition_key)
+
+    assert [put["ShardId"]] == [
+        shard.shard_id for shard in shards.all() if shard.is_open and hash_key(partition_key) in shard.keys
+    ]

@@ -1,0 +1,109 @@
+"""Looks up in Redis which database an account's rows go to.
+
+Answers are kept in memory: fresh for a minute, and stale for as long as Redis fails. An account that Redis does not
+have is unknown only if the sentinel is there; without it Redis has lost its data, and its answer says nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import redis
+
+from shared import accounts
+from shared.accounts import Account
+from shared.clock import Clock
+from shared.errors import InvalidAccountError, SecretUnavailableError
+from shared.telemetry import Telemetry
+
+FRESH_SECONDS = 60.0
+
+UNKNOWN = "unknown_account"
+INVALID = "invalid_account"
+
+
+class AccountCache:
+    """Tells where accounts' rows go.
+
+    Args:
+        connect: returns the Redis client, made on first use.
+        clock: tells how old an answer is.
+        telemetry: counts answers that are stale.
+    """
+
+    def __init__(self, connect: Callable[[], Any], clock: Clock, telemetry: Telemetry) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._telemetry = telemetry
+        self._known: dict[str, tuple[Account, float]] = {}
+
+    def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
+        """Return for each account where it goes, or why nowhere: `unknown_account`, `invalid_account`.
+
+        One round trip for all that memory does not answer. Accounts that cannot be asked for now are left out.
+        """
+        now = self._clock.now()
+        answers: dict[str, Account | str] = {}
+        missing = []
+        for account in wanted:
+            known = self._known.get(account)
+            if known is not None and now < known[1]:
+                answers[account] = known[0]
+            else:
+                missing.append(account)
+        if missing:
+            self._ask(missing, answers)
+        return answers
+
+    def _ask(self, missing: list[str], answers: dict[str, Account | str]) -> None:
+        replies = self._round_trip(missing)
+        fresh_until = self._clock.now() + FRESH_SECONDS
+        stale = 0
+        for account in missing:
+            answer = replies.get(account)
+            if isinstance(answer, Account):
+                self._known[account] = (answer, fresh_until)
+            elif answer is None and account in self._known:
+                answer = self._known[account][0]
+                stale += 1
+            if answer is not None:
+                answers[account] = answer
+        if stale:
+            self._telemetry.count("AccountsStale", stale)
+
+    def _round_trip(self, missing: list[str]) -> dict[str, Account | str]:
+        try:
+            pipeline = self._connect().pipeline(transaction=False)
+            pipeline.hget(accounts.SENTINEL, "at")
+            for account in missing:
+                pipeline.hmget(accounts.redis_key(account), accounts.FIELDS)
+            sentinel, *replies = pipeline.execute(raise_on_error=False)
+        except (redis.RedisError, SecretUnavailableError) as error:
+            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__)
+            return {}
+        complete = isinstance(sentinel, str)
+        answers: dict[str, Account | str] = {}
+        for account, reply in zip(missing, replies, strict=True):
+            answer = _read(reply)
+            if answer == UNKNOWN and not complete:
+                continue
+            if answer is not None:
+                answers[account] = answer
+        if len(answers) < len(missing):
+            self._telemetry.warning(
+                "Redis does not answer for accounts", count=len(missing) - len(answers), sentinel=complete
+            )
+        return answers
+
+
+def _read(reply: Any) -> Account | str | None:
+    """Return what Redis's reply to HMGET says; None when it says nothing about the account."""
+    if isinstance(reply, redis.ResponseError):
+        return INVALID if str(reply).startswith("WRONGTYPE") else None
+    if isinstance(reply, Exception):
+        return None
+    if all(value is None for value in reply):
+        return UNKNOWN
+    try:
+        return Account.from_fields(dict(zip(accounts.FIELDS, reply, strict=True)))
+    except InvalidAccountError:
+        return INVALID

@@ -1,0 +1,73 @@
+"""Writes accounts to Redis: the mapping that is applied becomes all that Redis has."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from shared import names
+from shared.accounts import FIELDS, SENTINEL, Account, redis_key
+
+
+def apply(redis: Any, accounts: Mapping[str, Account], now: float) -> None:
+    """Make Redis hold exactly these accounts.
+
+    Each command concerns one key, so that it works on a cluster. The sentinel is written last: an emptied Redis,
+    which is not judged by, counts as filled only when all is there.
+
+    Args:
+        redis: a client of redis-py, `Redis` or `RedisCluster`, that decodes answers.
+        accounts: by name.
+        now: UNIX seconds.
+
+    Raises:
+        ValueError: a name is no account's.
+        redis.RedisError: Redis did not take it all; apply it again.
+    """
+    for name in accounts:
+        if not names.is_account(name):
+            raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+    for name, account in accounts.items():
+        redis.hset(redis_key(name), mapping=account.to_fields())
+    for key in _keys(redis):
+        if key.removeprefix(redis_key("")) not in accounts:
+            redis.delete(key)
+    at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    redis.hset(SENTINEL, mapping={"at": at, "count": len(accounts)})
+
+
+def change(redis: Any, name: str, account: Account) -> None:
+    """Make Redis hold this for one account; the others and the sentinel stay as they are.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    redis.hset(redis_key(name), mapping=account.to_fields())
+
+
+def applied(redis: Any) -> dict[str, Account]:
+    """Return the accounts that Redis holds, by name in order.
+
+    Raises:
+        shared.accounts.InvalidAccountError: one of them is none.
+        redis.RedisError: Redis did not answer.
+    """
+    found = {}
+    for key in sorted(_keys(redis)):
+        fields = dict(zip(FIELDS, redis.hmget(key, FIELDS), strict=True))
+        found[key.removeprefix(redis_key(""))] = Account.from_fields(fields)
+    return found
+
+
+def applied_at(redis: Any) -> str | None:
+    """Return when accounts were applied last, as ISO 8601; None where Redis has lost its data.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    at: str | None = redis.hget(SENTINEL, "at")
+    return at
+
+
+def _keys(redis: Any) -> Iterable[str]:
+    keys: list[str] = list(redis.scan_iter(match=redis_key("*"), count=1000))
+    return [key for key in keys if key != SENTINEL]

@@ -1,0 +1,94 @@
+"""HTTP connections whose responses end in time, however slowly they drip.
+
+A socket's time-out starts over with each byte that arrives: a server that sends a byte a second holds its client for as long
+as it likes. Here the time-out that is in force when a response is awaited bounds its head and its body together. Name resolution is
+bounded by RES_OPTIONS in template.yaml.
+"""
+
+import io
+import time
+from http.client import HTTPResponse
+from socket import socket
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads a socket until a moment, by the monotonic clock."""
+
+    def __init__(self, sock: socket, seconds: float) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """Return whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there, or what comes within the time.
+
+        Raises:
+            TimeoutError: the time is up.
+        """
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the response did not end in time")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class BoundedResponse(HTTPResponse):
+    """A response that ends within the time-out that its socket has when it is awaited."""
+
+    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        seconds = sock.gettimeout()
+        if seconds is not None:
+            self.fp.close()
+            self.fp = io.BufferedReader(_BoundedReader(sock, seconds))
+
+
+class _Connection(HTTPConnection):
+    response_class = BoundedResponse
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = BoundedResponse
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _BoundedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
+def session(connections: int) -> requests.Session:
+    """Return a session that repeats nothing and asks nobody for proxies.
+
+    Args:
+        connections: to keep open to one host.
+    """
+    made = requests.Session()
+    made.trust_env = False  # neither proxies nor netrc are looked for at every request
+    adapter = _BoundedAdapter(pool_maxsize=connections, max_retries=0)
+    made.mount("https://", adapter)
+    made.mount("http://", adapter)
+    return made

@@ -1,0 +1,95 @@
+"""Chains: each shard's spans form one, and so do the spans of a hole, of a forced replay and of an overflow message.
+
+A chain's name is the partition key of its spans in the ledger, and part of the id of every chunk:
+
+    <stream>@<created>#<shard>                                      the chain of a shard
+    <stream>@<created>#<shard>#force#<tag>/<account>/<table>        of a forced replay, beside it; * for any
+    <any of these>#<after>                                          of a hole in front of the span that follows `after`
+    overflow#<id>                                                   of an envelope that could not be put on the stream
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+from worker.record import Number
+
+_FORCE = "#force#"
+OVERFLOW = "overflow"
+"""How the names of overflow chains begin; `#` and an id follow."""
+
+_OVERFLOW = f"{OVERFLOW}#"
+_NAME = re.compile(
+    rf"(?P<stream>[^@#]+)@(?P<created>\d+)#(?P<shard>[^#]+)(?:{_FORCE}(?P<replay>[^#]+))?(?P<holes>(?:#\d+)*)"
+)
+
+
+@dataclass(frozen=True)
+class ChainId:
+    """Names a chain.
+
+    Attributes:
+        stream: the stream; empty for an overflow message.
+        created_at: UNIX seconds at which the stream was created: one created again under its name has other chains.
+        shard: the shard's id; for an overflow message what names it.
+        replay: the forced replay, `tag/account/table`; empty without one.
+        holes: for a hole the `after` of the span behind it, and so on for a hole in a hole.
+    """
+
+    stream: str
+    created_at: int
+    shard: str
+    replay: str = ""
+    holes: tuple[Number, ...] = ()
+
+    @classmethod
+    def overflow(cls, name: str) -> Self:
+        """Return the chain of an envelope, or message, that could not be put on the stream."""
+        return cls("", 0, name)
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the chain of that name.
+
+        Raises:
+            ValueError: it is not a chain's name.
+        """
+        if name.startswith(_OVERFLOW):
+            return cls.overflow(name.removeprefix(_OVERFLOW))
+        parts = _NAME.fullmatch(name)
+        if parts is None:
+            raise ValueError(f"{name!r} does not name a chain")
+        holes = tuple(parts["holes"].split("#")[1:])
+        return cls(parts["stream"], int(parts["created"]), parts["shard"], parts["replay"] or "", holes)
+
+    @cached_property
+    def name(self) -> str:
+        """The name in the ledger."""
+        if self.is_overflow:
+            return f"{_OVERFLOW}{self.shard}"
+        replay = f"{_FORCE}{self.replay}" if self.replay else ""
+        return "#".join((f"{self.stream}@{self.created_at}#{self.shard}{replay}", *self.holes))
+
+    @property
+    def is_overflow(self) -> bool:
+        """Whether it is the chain of an overflow message."""
+        return not self.stream
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether it is the chain of a forced replay, or of a hole in one."""
+        return bool(self.replay)
+
+    @property
+    def root(self) -> Self:
+        """The chain of the shard, without replay and holes."""
+        return replace(self, replay="", holes=())
+
+    def hole(self, after: Number) -> Self:
+        """Return the chain of the hole in front of the span that follows `after`."""
+        return replace(self, holes=(*self.holes, after))
+
+    def forced(self, replay: str) -> Self:
+        """Return the chain of a forced replay beside this one."""
+        return replace(self, replay=replay)

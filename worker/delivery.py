@@ -1,0 +1,371 @@
+"""The rules of delivery: what follows for a chunk from what the ledger says of it, what happened, the rules and the time.
+
+TRANSITIONS is the whole state machine; docs/delivery.md draws it from here. First delivery, redelivery, redrive, overflow and
+edit carry out what it says and decide nothing themselves. Nothing here has an effect.
+
+A chunk is *in doubt* from the moment that an attempt begins which Treasure Data may accept without our hearing of it. `since`
+is the start of the first such attempt. While Treasure Data remembers the attempt's unique_id the chunk may be sent again under
+that id; later Treasure Data must be asked.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+
+from worker.guards import NONE, Guard, Without
+
+LONGEST_INVOCATION_SECONDS = 15 * 60
+"""Lambda's own limit: for this long a send whose time was checked can still be under way."""
+
+
+class State(StrEnum):
+    """What became of a chunk."""
+
+    PENDING = "pending"
+    PARKED = "parked"
+    IN_DOUBT = "in_doubt"
+    DEAD_LETTER = "dead_letter"
+    SPLIT = "split"
+    DELIVERED = "delivered"
+    DROPPED = "dropped"
+    MISSING = "missing"
+
+
+ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
+"""The chunk's rows are in S3."""
+FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING))
+"""Nothing can follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the ledger says of a chunk.
+
+    Attributes:
+        state: what became of it; of a split chunk its halves tell.
+        rows: how many it holds.
+        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None where there is none.
+        reason: why it is set aside, in one word.
+        aside_at: UNIX milliseconds at which it was set aside in this state.
+        database: where it goes, where that is not the plan's.
+        generation: how often it was given a new unique_id.
+        edit: how often a person has edited its planned chunk's rows.
+        digest: of the object in S3 that holds its planned chunk; empty while there is none.
+    """
+
+    state: State = State.PENDING
+    rows: int = 0
+    since: int | None = None
+    reason: str = ""
+    aside_at: int = 0
+    database: str = ""
+    generation: int = 0
+    edit: int = 0
+    digest: str = ""
+
+
+class Event(Enum):
+    """What happens to a chunk."""
+
+    FENCED = "it is about to be sent"
+    ACCEPTED = "Treasure Data has it"
+    REJECTED = "Treasure Data rejects it for good"
+    TOO_LARGE = "it is too large"
+    MISMATCHED = "Treasure Data has other bytes under its id"
+    UNANSWERED = "it was not sent, or no answer settles it"
+    DATABASE_FAILS = "its database fails while Treasure Data works"
+    HELD_TOO_LONG = "it cannot be held any longer"
+    NOT_DELIVERABLE = "its rows go nowhere"
+    UNRESOLVED = "nobody can say where its rows go, for too long"
+    FORGOTTEN = "it is pending for longer than Treasure Data remembers ids"
+    ABSENT = "Treasure Data was asked and does not have it"
+    UNASKED = "Treasure Data cannot be asked, and rules or a person have it sent"
+    EXPIRED = "it was parked for too long"
+    DROPPED = "a person drops it"
+    EDITED = "a person edits its rows"
+    VANISHED = "its records have expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event and what comes with it.
+
+    Attributes:
+        event: what happens.
+        now: UNIX milliseconds.
+        reason: in one word.
+        certain: no attempt can have been accepted: every one of this invocation was definitely refused, this invocation
+            opened the doubt, and nobody else has written the span since.
+        divisible: it has two rows or more, and the span's item has room for its halves.
+        database: where it is about to go.
+        digest: of the object that holds its edited rows.
+    """
+
+    event: Event
+    now: int
+    reason: str = ""
+    certain: bool = False
+    divisible: bool = False
+    database: str = ""
+    digest: str = ""
+
+
+class Condition(Enum):
+    """What else must hold for a transition."""
+
+    ALWAYS = ""
+    ABSENT = "Treasure Data cannot have it"
+    DOUBTED = "Treasure Data may have it"
+    DIVISIBLE = "Treasure Data cannot have it; it can be halved"
+    INDIVISIBLE = "Treasure Data cannot have it; it cannot be halved"
+
+
+_CONDITIONS: dict[Condition, Callable[[bool, bool], bool]] = {
+    Condition.ALWAYS: lambda _absent, _divisible: True,
+    Condition.ABSENT: lambda absent, _divisible: absent,
+    Condition.DOUBTED: lambda absent, _divisible: not absent,
+    Condition.DIVISIBLE: lambda absent, divisible: absent and divisible,
+    Condition.INDIVISIBLE: lambda absent, divisible: absent and not divisible,
+}
+
+Change = Callable[[Entry, Happening], Entry]
+
+
+def _settle(entry: Entry, _happening: Happening) -> Entry:
+    return replace(entry, since=None, reason="")
+
+
+def _open_doubt(entry: Entry, happening: Happening) -> Entry:
+    since = happening.now if entry.since is None else entry.since
+    return replace(entry, since=since, database=happening.database or entry.database)
+
+
+def _open_doubt_again(entry: Entry, happening: Happening) -> Entry:
+    return replace(_open_doubt(entry, happening), aside_at=happening.now)
+
+
+def _set_aside(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, since=None, reason=happening.reason, aside_at=happening.now)
+
+
+def _clear_doubt(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, since=None, reason=happening.reason or entry.reason)
+
+
+def _set_aside_in_doubt(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, reason=happening.reason, aside_at=happening.now)
+
+
+def _say_why(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, reason=happening.reason)
+
+
+def _renew_id(entry: Entry, _happening: Happening) -> Entry:
+    return replace(entry, since=None, generation=entry.generation + 1)
+
+
+def _replace_rows(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, edit=entry.edit + 1, generation=entry.generation + 1, digest=happening.digest)
+
+
+def _nothing(entry: Entry, _happening: Happening) -> Entry:
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One line of the state machine.
+
+    Attributes:
+        states: from which it leads.
+        event: what happens.
+        to: where it leads.
+        when: what else must hold.
+        change: what else changes in the entry.
+    """
+
+    states: tuple[State, ...]
+    event: Event
+    to: State
+    when: Condition = Condition.ALWAYS
+    change: Change = _nothing
+
+
+_UNSETTLED = (State.PENDING, State.PARKED, State.IN_DOUBT, State.DEAD_LETTER)
+_SENT = (State.PENDING, State.IN_DOUBT)
+_P, _D = (State.PENDING,), (State.IN_DOUBT,)
+
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(_P, Event.FENCED, State.PENDING, change=_open_doubt),
+    Transition((State.PARKED, State.IN_DOUBT), Event.FENCED, State.IN_DOUBT, change=_open_doubt),
+    Transition((State.DEAD_LETTER,), Event.FENCED, State.IN_DOUBT, change=_open_doubt_again),
+    Transition(_UNSETTLED, Event.ACCEPTED, State.DELIVERED, change=_settle),
+    Transition(_SENT, Event.REJECTED, State.DEAD_LETTER, Condition.ABSENT, _set_aside),
+    Transition(_P, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_D, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
+    Transition(_SENT, Event.TOO_LARGE, State.SPLIT, Condition.DIVISIBLE),
+    Transition(_SENT, Event.TOO_LARGE, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
+    Transition(_P, Event.TOO_LARGE, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_D, Event.TOO_LARGE, State.IN_DOUBT, Condition.DOUBTED, _say_why),
+    Transition(_P, Event.MISMATCHED, State.IN_DOUBT, change=_set_aside_in_doubt),
+    Transition(_D, Event.MISMATCHED, State.IN_DOUBT, change=_say_why),
+    Transition(_P, Event.UNANSWERED, State.PENDING, Condition.ABSENT, _clear_doubt),
+    Transition(_D, Event.UNANSWERED, State.PARKED, Condition.ABSENT, _clear_doubt),
+    Transition(_P, Event.DATABASE_FAILS, State.PARKED, Condition.ABSENT, _set_aside),
+    Transition(_P, Event.DATABASE_FAILS, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_P, Event.HELD_TOO_LONG, State.PARKED, Condition.ABSENT, _set_aside),
+    Transition(_P, Event.HELD_TOO_LONG, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition((State.PENDING, State.PARKED), Event.NOT_DELIVERABLE, State.DEAD_LETTER, change=_set_aside),
+    Transition(_P, Event.UNRESOLVED, State.PARKED, change=_set_aside),
+    Transition(_P, Event.FORGOTTEN, State.IN_DOUBT, change=_set_aside_in_doubt),
+    Transition(_D, Event.ABSENT, State.IN_DOUBT, change=_renew_id),
+    Transition(_D, Event.UNASKED, State.IN_DOUBT, change=_renew_id),
+    Transition((State.PARKED,), Event.EXPIRED, State.DEAD_LETTER, change=_set_aside),
+    Transition((State.IN_DOUBT, State.DEAD_LETTER), Event.DROPPED, State.DROPPED, change=_settle),
+    Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
+    Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
+)
+"""The state machine. What is not in it does not happen: the entry stays as it is."""
+
+
+def _lines() -> Iterator[tuple[tuple[State, Event], Transition]]:
+    for transition in TRANSITIONS:
+        for state in transition.states:
+            yield (state, transition.event), transition
+
+
+_BY_PLACE: dict[tuple[State, Event], list[Transition]] = {}
+for _place, _transition in _lines():
+    _BY_PLACE.setdefault(_place, []).append(_transition)
+
+
+class Action(Enum):
+    """What to do with a chunk next."""
+
+    SEND = "send it"
+    ASK = "ask Treasure Data whether it has the rows"
+    APPLY = "write what happened"
+    WAIT = "leave it"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next step for a chunk: an action, and the event that is written (APPLY), or the reason to leave it (WAIT)."""
+
+    action: Action
+    event: Event | None = None
+    reason: str = ""
+
+
+SEND = Step(Action.SEND)
+ASK = Step(Action.ASK)
+
+
+class Decision(Enum):
+    """What a person decides about rows."""
+
+    SEND = "send"  # in doubt: under a new id, where the old one may be forgotten
+    DROP = "drop"  # in doubt or dead letters: they are given up
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What bounds decisions.
+
+    Attributes:
+        memory_seconds: how long Treasure Data remembers a unique_id.
+        query_delay_seconds: how long after an import a query is sure to find its rows.
+        held_at_most_seconds: how long rows may be held before they are set aside whatever the reason.
+        parked_max_seconds: after which parked rows become dead letters.
+        retention_seconds: how long the stream keeps a record.
+        sends_unasked: whether rows in doubt are sent where the API key may not query, or kept for a person.
+        without: guards to leave out.
+    """
+
+    memory_seconds: float
+    query_delay_seconds: float
+    held_at_most_seconds: float
+    parked_max_seconds: float
+    retention_seconds: float
+    sends_unasked: bool = True
+    without: Without = NONE
+
+    def follow(self, entry: Entry, happening: Happening) -> Entry:
+        """Return the entry after something happened; the same one where nothing follows."""
+        absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
+        if happening.event is Event.REJECTED and Guard.DOUBTED_REFUSAL in self.without:
+            absent = True
+        for transition in _BY_PLACE.get((entry.state, happening.event), ()):
+            if _CONDITIONS[transition.when](absent, happening.divisible):
+                to = transition.to
+                if happening.event is Event.FENCED and Guard.FENCED_IN_DOUBT in self.without:
+                    to = entry.state
+                return replace(transition.change(entry, happening), state=to)
+        return entry
+
+    def may_repeat(self, since: int, now: float) -> bool:
+        """Tell whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id.
+
+        Args:
+            since: start of the first attempt.
+            now: UNIX seconds.
+        """
+        return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
+
+    def may_ask(self, since: int, now: float) -> bool:
+        """Tell whether a query is sure to find what an attempt that began at `since` has brought to Treasure Data."""
+        return now - since / 1000 > self.memory_seconds + self.query_delay_seconds
+
+    def first_step(self, entry: Entry, obstacle: str, now: float) -> Step:
+        """Return the worker's next step for a chunk that its span has as pending.
+
+        Args:
+            entry: what the ledger says.
+            obstacle: why its rows go nowhere; empty where they go to a database.
+            now: UNIX seconds.
+        """
+        if obstacle:
+            event = Event.UNRESOLVED if obstacle == UNRESOLVED else Event.NOT_DELIVERABLE
+            return Step(Action.APPLY, event, obstacle)
+        if entry.since is not None and not self.may_repeat(entry.since, now):
+            return Step(Action.APPLY, Event.FORGOTTEN, "too_old_to_repeat")
+        return SEND
+
+    def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
+        """Return the redrive's next step for a chunk that is set aside.
+
+        Args:
+            entry: what the ledger says.
+            obstacle: why the account's rows go nowhere today; empty where they go to a database; None where nobody can tell.
+            decision: what a person has decided.
+            now: UNIX seconds.
+        """
+        match entry.state:
+            case State.PARKED if now * 1000 - entry.aside_at > self.parked_max_seconds * 1000:
+                return Step(Action.APPLY, Event.EXPIRED, "parked_too_long")
+            case State.PARKED if obstacle:
+                return Step(Action.APPLY, Event.NOT_DELIVERABLE, obstacle)
+            case State.DEAD_LETTER | State.IN_DOUBT if decision is Decision.DROP:
+                return Step(Action.APPLY, Event.DROPPED)
+            case State.PARKED | State.DEAD_LETTER:
+                return SEND if obstacle == "" else _wait(obstacle)
+            case State.IN_DOUBT:
+                return self._step_in_doubt(entry, obstacle, decision, now)
+        return _wait("settled")
+
+    def _step_in_doubt(
+        self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float
+    ) -> Step:
+        if entry.since is None or self.may_repeat(entry.since, now):
+            return SEND if obstacle == "" else _wait(obstacle)
+        if decision is Decision.SEND:
+            return Step(Action.SEND, Event.UNASKED) if obstacle == "" else _wait(obstacle)
+        return ASK if self.may_ask(entry.since, now) else _wait("too_early_to_ask")
+
+
+UNRESOLVED = "unresolved"
+"""Why rows are parked that were held too long because nobody could say where their account's rows go."""
+
+
+def _wait(reason: str | None) -> Step:
+    return Step(Action.WAIT, reason=reason or "account_unavailable")

@@ -1,0 +1,87 @@
+"""A forced replay: rows that Treasure Data has lost go out again, though the ledger has them as delivered.
+
+It has a chain of its own beside each shard's, named by a tag: the rows of one tag are sent once, however often the replay is run,
+broken off or resumed. Which rows it concerns is part of the chain's name, because a span's rows never change.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from shared import names
+from shared.errors import InvalidReplayError
+from worker.record import NOBODY, Record
+
+_TAG_LENGTH = 64
+_NO_MARKS = str.maketrans("", "", "-_.:")
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedReplay:
+    """What is sent again.
+
+    Attributes:
+        tag: names the replay: lower case letters, digits, `-`, `_`, `.` and `:`, at most 64.
+        account: only this account's rows.
+        table: only this table's.
+    """
+
+    tag: str
+    account: str | None = None
+    table: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot stand in a chain's name."""
+        plain = (
+            self.tag.isascii() and self.tag.translate(_NO_MARKS).isalnum() and self.tag == self.tag.lower()
+        )
+        if not plain or len(self.tag) > _TAG_LENGTH:
+            raise InvalidReplayError(f"{self.tag!r} is not a tag: use 1 to 64 of a-z, 0-9, -, _, . and :")
+        if self.account is not None and not names.is_account(self.account):
+            raise InvalidReplayError(f"{self.account!r} is not an account")
+        if self.table is not None and not names.is_table(self.table):
+            raise InvalidReplayError(f"{self.table!r} is not a table")
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Self | None:
+        """Return what an event's `forced` asks for: `tag`, and optionally `account` and `table`; None without it.
+
+        Raises:
+            InvalidReplayError: it cannot be done.
+        """
+        asked = event.get("forced")
+        return None if asked is None else cls(asked["tag"], asked.get("account"), asked.get("table"))
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the replay of that name."""
+        tag, account, table = name.split("/")
+        return cls(tag, None if account == "*" else account, None if table == "*" else table)
+
+    @property
+    def name(self) -> str:
+        """What names its chains."""
+        return f"{self.tag}/{self.account or '*'}/{self.table or '*'}"
+
+    def narrow(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records with only the rows that it concerns; a record without any names no account.
+
+        What could not become rows was never delivered, and is left out.
+        """
+        return [
+            self._with(
+                record,
+                tuple(block for block in record.blocks if self.table in (None, block[0]))
+                if self.account in (None, record.account)
+                else (),
+            )
+            for record in records
+        ]
+
+    @staticmethod
+    def _with(record: Record, blocks: tuple[tuple[str, int, bytes], ...]) -> Record:
+        if blocks:
+            return record._replace(claim=0, blocks=blocks, refused=())
+        return Record(
+            record.number, record.arrived_at, NOBODY, "", record.received_at, "", 0, blocks=(), refused=()
+        )

@@ -1,0 +1,30 @@
+"""Guards: the single steps of the delivery protocol that fault injection switches off, one by one, by their names.
+
+Each part that holds a guard takes the set of those to leave out as a constructor argument; in production it is empty.
+docs/delivery.md says what each is for, and `make chaos-selfcheck` shows what breaks without it.
+"""
+
+from collections.abc import Set as AbstractSet
+from enum import Enum
+
+
+class Guard(Enum):
+    """One step."""
+
+    CONDITIONAL_PLAN = "only one span can follow the last one of a chain"
+    FENCE = "an invocation that takes up an open span writes its version first"
+    IF_VERSION = "a span is written only if nobody has written it since it was read"
+    OBJECT_FIRST = "the object is in S3 before the ledger says that a chunk is set aside"
+    OWN_DOUBT = "a doubt is cleared only by the invocation that opened it"
+    DOUBTED_REFUSAL = "a chunk that is refused after a doubt is in doubt, not a dead letter"
+    FENCED_IN_DOUBT = "a set-aside chunk that is being sent is in doubt"
+    DIGEST_IN_NAME = "the digest of an object's bytes is part of its name"
+    FINAL_DELETE = "an object is deleted only when every row in it is settled for good"
+    WHOLE_SPAN = "a span of which records cannot be read is held, not settled without them"
+    CLOCK_BEFORE_SEND = "the time is checked immediately before each send"
+
+
+Without = AbstractSet[Guard]
+"""The guards to leave out."""
+
+NONE: Without = frozenset()

@@ -1,0 +1,125 @@
+"""Sets aside what cannot be brought from the overflow queue to the stream.
+
+It gets a span of its own, so that the ledger accounts for it and the redrive treats it like everything else: what is parked goes
+to Treasure Data past the stream, and what is in doubt only after Treasure Data was asked for it.
+
+The envelope is claimed, then its objects are written, then the span. Each step can be repeated, so a run that breaks off
+anywhere is completed by the next one; until then the message stays on the queue.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from shared.clock import Clock
+from shared.envelope import Envelope
+from worker.chain import ChainId
+from worker.delivery import Entry, State
+from worker.ledger import Ledger
+from worker.message import Message
+from worker.record import NOBODY, START, Block, milliseconds, packed
+from worker.set_aside import SetAside, SetAsideStore
+from worker.span import ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
+
+REFUSED = "stream_refused"
+UNSEARCHED = "stream_unsearched"
+
+_UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table are one chunk
+
+
+class OverflowQuarantine:
+    """Sets aside what the queue holds.
+
+    Args:
+        ledger: where the chunks' spans are.
+        store: takes the chunks.
+        clock: tells when.
+        seconds_kept: how long a claim is remembered.
+    """
+
+    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: float) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._clock = clock
+        self._seconds_kept = seconds_kept
+
+    def set_aside(self, envelope: Envelope, sent_at: float, *, absent: bool) -> bool:
+        """Set aside an envelope; return False, and do nothing, where a record on the stream counts in its place.
+
+        Args:
+            envelope: to set aside.
+            sent_at: UNIX seconds at which it came to the queue.
+            absent: no record on the stream carries it without a claim, so its claim decides on all of them: it is parked.
+                Otherwise nobody can tell, and Treasure Data may have its rows: it is in doubt.
+
+        Raises:
+            SetAsideUnavailableError: S3 cannot be reached.
+            LedgerUnavailableError: the ledger cannot be reached, or cannot say who owns the envelope.
+        """
+        chain = ChainId.overflow(envelope.request_id)
+        # Puts of the drainer may have landed, or land later: the worker then finds their envelope claimed.
+        if not self._ledger.claim_one(envelope.request_id, chain.name, self._seconds_kept):
+            return False
+        entry = Entry(State.PARKED, reason=REFUSED)
+        if not absent:
+            entry = Entry(State.IN_DOUBT, since=milliseconds(sent_at), reason=UNSEARCHED)
+        owner = Owner(envelope.account)
+        groups = {Group(owner, one.table): (one.table, one.count, one.rows) for one in envelope.tables}
+        destinations = {owner: NotDeliverable(entry.reason)}
+        self._write(chain, destinations, groups, entry, envelope.received_at)
+        return True
+
+    def bury(self, message: Message) -> None:
+        """Set aside a message that does not hold an envelope, as a dead letter.
+
+        Raises:
+            SetAsideUnavailableError: S3 cannot be reached.
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        entry = Entry(State.DEAD_LETTER, reason=message.fault)
+        group = Group(Owner(NOBODY), "", message.fault)
+        original = (message.fault, 1, packed(message.body.encode()))
+        chain = ChainId.overflow(message.message_id)
+        self._write(chain, {}, {group: original}, entry, milliseconds(message.sent_at))
+
+    def _write(
+        self,
+        chain: ChainId,
+        destinations: Mapping[Owner, Destination],
+        groups: Mapping[Group, Block],
+        entry: Entry,
+        seen: int,
+    ) -> None:
+        """Write the objects, then the span that says that they are there."""
+        now = milliseconds(self._clock.now())
+        span = Span(
+            chain=chain,
+            after=START,
+            first=START,
+            last=START,
+            planned_at=now,
+            destinations=destinations,
+            cut=_UNCUT,
+            counts={group: block[1] for group, block in groups.items()},
+            done=True,
+        )
+        entries = {}
+        for group, (_, count, payload) in groups.items():
+            key = ChunkKey(group, 0)
+            chunk = SetAside(
+                account=key.account,
+                table=group.label,
+                rows=count,
+                payload_form="original" if group.code else "rows",
+                shard="",
+                sequence_numbers=(),
+                first_seen=seen,
+                last_seen=seen,
+                chain=chain.name,
+                after=START,
+                chunk=key.name,
+                object_id=span.object_id(key),
+                payload=payload,
+            )
+            self._store.put(span, chunk)
+            entries[key] = replace(entry, rows=count, aside_at=now, digest=chunk.digest)
+        self._ledger.append(span.with_entries(entries))

@@ -1,0 +1,66 @@
+"""What a redrive takes up: chunks that are set aside, by state, account, table, reason, time or place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.delivery import Decision, Entry, State
+from worker.ledger import Place
+from worker.span import ChunkKey
+
+SCHEDULED = (State.PARKED, State.IN_DOUBT)
+"""What the schedule takes up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which chunks are selected.
+
+    Attributes:
+        states: chunks in these states.
+        account: only this account's.
+        table: only this table's.
+        reason: only what is set aside for this reason.
+        since: only what was set aside then or later, in UNIX seconds.
+        decision: what a person has decided about the rows.
+        place: only chunks of this span.
+        chunk: only this chunk of it.
+    """
+
+    states: tuple[State, ...] = SCHEDULED
+    account: str | None = None
+    table: str | None = None
+    reason: str | None = None
+    since: float | None = None
+    decision: Decision | None = None
+    place: Place | None = None
+    chunk: ChunkKey | None = None
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "Selection":
+        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
+
+        A schedule asks for nothing: the `account` of its event is AWS's.
+        """
+        if event.get("source") == "aws.events":
+            return cls()
+        decision = event.get("decision")
+        return cls(
+            tuple(State(kind) for kind in event.get("kinds", ())) or SCHEDULED,
+            event.get("account"),
+            event.get("table"),
+            event.get("reason"),
+            event.get("since"),
+            None if decision is None else Decision(decision),
+        )
+
+    def has(self, key: ChunkKey, entry: Entry) -> bool:
+        """Tell whether a chunk is selected."""
+        return (
+            entry.state in self.states
+            and self.account in (None, key.account)
+            and self.table in (None, key.group.label)
+            and self.reason in (None, entry.reason)
+            and (self.since is None or entry.aside_at >= self.since * 1000)
+            and self.chunk in (None, key)
+        )

@@ -1,0 +1,245 @@
+"""The set-aside store: chunks in S3, complete, so that they can be understood and sent without anything else.
+
+    aside/<account>/<table>/<object id>-<edit>-<digest>.gz
+
+An object holds one planned chunk and never changes; the digest of its content is part of its name. Why the chunk is set aside,
+and what became of it since, is in the ledger alone. An object is gzip of one line of JSON that describes the chunk, then its
+rows as MessagePack maps back to back. What could not become rows (`payload` is `original`) is kept as MessagePack byte strings,
+one per record or event. Where a person has edited the rows, the line ends with the original ones, in Base64.
+"""
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.errors import InvalidObjectError, SetAsideUnavailableError
+from worker.chain import ChainId
+from worker.chunk import compress
+from worker.guards import NONE, Guard, Without
+from worker.ledger import Place
+from worker.record import Number
+from worker.span import ChunkKey, Span
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "aside/"
+_THERE_ALREADY = ("PreconditionFailed", "412")
+_GONE = ("NoSuchKey", "404")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """One planned chunk that is set aside.
+
+    Attributes:
+        account: whose rows they are; `-` where no account could be read.
+        table: their table; `-` and a code for what could not become rows.
+        rows: how many.
+        payload_form: `rows`, or `original` for what could not become rows.
+        shard: the shard they came from.
+        sequence_numbers: of the records that they came in.
+        first_seen: UNIX milliseconds at which the first of these records arrived.
+        last_seen: UNIX milliseconds at which the last one arrived.
+        chain: name of the span's chain.
+        after: the span's place in it.
+        chunk: name of the planned chunk in the span.
+        object_id: follows from chain, after and chunk.
+        edit: how often a person has edited the rows.
+        payload: the rows.
+        original: the rows as they were before a person edited them; empty where nobody has.
+    """
+
+    account: str
+    table: str
+    rows: int
+    payload_form: str
+    shard: str
+    sequence_numbers: tuple[str, ...]
+    first_seen: int
+    last_seen: int
+    chain: str
+    after: Number
+    chunk: str
+    object_id: str
+    edit: int = 0
+    payload: bytes
+    original: bytes = b""
+
+    @property
+    def digest(self) -> str:
+        """What its content comes to, whatever compresses it."""
+        return sha256(self._content()).hexdigest()[:32]
+
+    @property
+    def place(self) -> Place:
+        """Where its span is in the ledger."""
+        return Place(ChainId.parse(self.chain), self.after)
+
+    @property
+    def key(self) -> ChunkKey:
+        """The planned chunk."""
+        return ChunkKey.parse(self.chunk)
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether it holds rows, and not what could not become rows."""
+        return self.payload_form == "rows"
+
+    def encode(self) -> bytes:
+        """Return the object's bytes."""
+        return compress(self._content())
+
+    def edited(self, payload: bytes) -> "SetAside":
+        """Return the chunk with other rows in place of these, which it keeps."""
+        return replace(self, payload=payload, original=self.original or self.payload, edit=self.edit + 1)
+
+    def _content(self) -> bytes:
+        header = asdict(self)
+        payload: bytes = header.pop("payload")
+        if original := header.pop("original"):
+            header["original"] = b64encode(original).decode()
+        return json.dumps(header).encode() + b"\n" + payload
+
+
+def object_name(span: Span, key: ChunkKey, edit: int, digest: str, without: Without = NONE) -> str:
+    """Return the name of the object that holds a chunk, or the planned chunk that it is a half of."""
+    if Guard.DIGEST_IN_NAME in without:
+        digest = ""
+    group = key.group
+    return f"{PREFIX}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
+
+
+def decode(data: bytes) -> SetAside:
+    """Return the chunk that `SetAside.encode` made these bytes from.
+
+    Raises:
+        InvalidObjectError: other bytes.
+    """
+    try:
+        header, _, payload = zlib.decompress(data, wbits=zlib.MAX_WBITS | 16).partition(b"\n")
+        members: dict[str, Any] = json.loads(header)
+        members["sequence_numbers"] = tuple(members["sequence_numbers"])
+        members["original"] = b64decode(members.get("original", ""))
+        chunk = SetAside(**members, payload=payload)
+        _ = chunk.place, chunk.key
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidObjectError("the object does not hold a set-aside chunk") from error
+    return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object of the bucket: its name, and the UNIX seconds at which it was written."""
+
+    name: str
+    written_at: float
+
+
+class SetAsideStore:
+    """The bucket of what is set aside.
+
+    Args:
+        s3: a boto3 client.
+        bucket: its name.
+        without: guards to leave out.
+    """
+
+    def __init__(self, s3: "S3Client", bucket: str, without: Without = NONE) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._without = without
+
+    def name(self, span: Span, key: ChunkKey, edit: int, digest: str) -> str:
+        """Return the name of the object that holds a chunk, or the planned chunk that it is a half of."""
+        return object_name(span, key, edit, digest, self._without)
+
+    def put(self, span: Span, chunk: SetAside) -> None:
+        """Write a chunk's object; one of that name that is there already holds the same.
+
+        Raises:
+            SetAsideUnavailableError: S3 did not acknowledge it.
+        """
+        name = self.name(span, chunk.key, chunk.edit, chunk.digest)
+        condition = {} if Guard.DIGEST_IN_NAME in self._without else {"IfNoneMatch": "*"}
+        try:
+            self._s3.put_object(
+                Bucket=self._bucket,
+                Key=name,
+                Body=chunk.encode(),
+                ContentType="application/gzip",
+                **condition,  # type: ignore[arg-type]  # a dict of optional arguments
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _THERE_ALREADY:
+                raise SetAsideUnavailableError(str(error)) from error
+        except BotoCoreError as error:
+            raise SetAsideUnavailableError(str(error)) from error
+
+    def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
+        """Return the planned chunk that a chunk is, or is a half of.
+
+        Raises:
+            InvalidObjectError: the object has gone, or holds something else.
+            SetAsideUnavailableError: S3 cannot be reached.
+        """
+        name = self.name(span, key, edit, digest)
+        chunk = decode(self._read(name))
+        if Guard.DIGEST_IN_NAME not in self._without and chunk.digest != digest:
+            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        return chunk
+
+    def read(self, name: str) -> SetAside:
+        """Return the chunk that an object holds.
+
+        Raises:
+            InvalidObjectError: it has gone, or does not hold a chunk.
+            SetAsideUnavailableError: S3 cannot be reached.
+        """
+        return decode(self._read(name))
+
+    def may_delete(self, span: Span, key: ChunkKey) -> bool:
+        """Tell whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
+        return span.is_final(key) or Guard.FINAL_DELETE in self._without
+
+    def delete(self, name: str) -> bool:
+        """Remove an object, on the word of `may_delete` alone; tell whether S3 did."""
+        try:
+            self._s3.delete_object(Bucket=self._bucket, Key=name)
+        except (ClientError, BotoCoreError):
+            return False  # the sweeper tries again
+        return True
+
+    def listed(self) -> Iterator[Listed]:
+        """Yield all objects of set-aside chunks, by name.
+
+        Raises:
+            SetAsideUnavailableError: S3 cannot be reached.
+        """
+        more: dict[str, Any] = {}
+        while True:
+            try:
+                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=PREFIX, **more)
+            except (ClientError, BotoCoreError) as error:
+                raise SetAsideUnavailableError(str(error)) from error
+            for item in page.get("Contents", []):
+                yield Listed(item["Key"], item["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._s3.get_object(Bucket=self._bucket, Key=name)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                raise InvalidObjectError(f"{name} has gone") from error
+            raise SetAsideUnavailableError(str(error)) from error
+        except BotoCoreError as error:
+            raise SetAsideUnavailableError(str(error)) from error

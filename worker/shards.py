@@ -1,0 +1,256 @@
+"""Reads the stream beside its event source mapping: the one place that calls GetRecords.
+
+Kinesis answers five reads a second and shard, and the mapping needs one of them; reads here keep a distance, and back off where
+Kinesis throttles. An empty answer says nothing about what comes behind it: a cursor knows that it is at the shard's tip only
+from `MillisBehindLatest`, and that the shard has ended only from the missing iterator.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from shared.clock import Clock
+from shared.errors import ShardUnreadableError
+from worker.chain import ChainId
+from worker.deadline import Deadline
+from worker.record import START, Number, Record, from_stream, sequence_number
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+SECONDS_BETWEEN_READS = 0.25
+THROTTLED = frozenset(
+    (
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+    )
+)
+"""Codes by which Kinesis definitely rejects a call, to be repeated later."""
+
+_TRIES = 4  # of a read that fails otherwise than by throttling
+_LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
+_RECORDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard: its id, the hash keys that it takes, and whether it takes records still."""
+
+    shard_id: str
+    keys: range
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading begins: at the oldest record, behind a record, at one, or at a time in UNIX seconds."""
+
+    after: Number = START
+    at: Number = START
+    moment: float | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Return the arguments of GetShardIterator."""
+        if self.moment is not None:
+            return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self.moment}
+        for name, number in (("AFTER_SEQUENCE_NUMBER", self.after), ("AT_SEQUENCE_NUMBER", self.at)):
+            if number != START:
+                return {"ShardIteratorType": name, "StartingSequenceNumber": sequence_number(number)}
+        return {"ShardIteratorType": "TRIM_HORIZON"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read brought.
+
+    Attributes:
+        records: as GetRecords returns them.
+        at_tip: nothing came behind them when the read was answered.
+        ended: the shard is closed, and nothing ever comes behind them.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    at_tip: bool
+    ended: bool
+
+
+class Cursor:
+    """Reads one shard, read by read, for callers that read several in turn.
+
+    Attributes:
+        due: UNIX seconds before which the next read must not be made.
+        reads: how many were answered.
+    """
+
+    def __init__(
+        self, kinesis: "KinesisClient", stream: str, shard: str, position: Position, clock: Clock
+    ) -> None:
+        self._kinesis = kinesis
+        self._stream = stream
+        self._shard = shard
+        self._position = position
+        self._clock = clock
+        self._iterator: str | None = None
+        self._failures = 0
+        self.due = 0.0
+        self.reads = 0
+
+    def seek(self, position: Position) -> None:
+        """Go on from another position."""
+        self._position, self._iterator = position, None
+
+    def read(self) -> Page | None:
+        """Make one read; return None where Kinesis asks for patience: `due` says when to read again.
+
+        Raises:
+            ShardUnreadableError: Kinesis refuses, or fails again and again.
+        """
+        try:
+            if self._iterator is None:
+                self._iterator = self._kinesis.get_shard_iterator(
+                    StreamName=self._stream, ShardId=self._shard, **self._position.request()
+                )["ShardIterator"]
+            answer: Any = self._kinesis.get_records(ShardIterator=self._iterator, Limit=_RECORDS)
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            self._failed(error)
+            return None
+        self._failures = 0
+        self.reads += 1
+        self.due = self._clock.now() + SECONDS_BETWEEN_READS
+        records: list[Mapping[str, Any]] = answer["Records"]
+        if records:
+            self._position = Position(after=_number(records[-1]))
+        self._iterator = answer.get("NextShardIterator")
+        ended = self._iterator is None
+        return Page(records, ended or answer.get("MillisBehindLatest") == 0, ended)
+
+    def _failed(self, error: Exception) -> None:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        self._iterator = None
+        self._failures += 1
+        self.due = self._clock.now() + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
+        if code not in THROTTLED and self._failures >= _TRIES:
+            raise ShardUnreadableError(str(error)) from error
+
+
+class Shards:
+    """The shards of one stream.
+
+    Args:
+        kinesis: a boto3 client.
+        stream: the stream's name.
+        clock: paces the reads.
+    """
+
+    def __init__(self, kinesis: "KinesisClient", stream: str, clock: Clock) -> None:
+        self._kinesis = kinesis
+        self._stream = stream
+        self._clock = clock
+        self._created_at: int | None = None
+        self._chains: dict[str, ChainId] = {}
+
+    def chain(self, shard: str) -> ChainId:
+        """Return a shard's chain.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not say when the stream was created.
+        """
+        chain = self._chains.get(shard)
+        if chain is None:
+            if self._created_at is None:
+                self._created_at = int(self.summary()["StreamCreationTimestamp"].timestamp())
+            chain = self._chains[shard] = ChainId(self._stream, self._created_at, shard)
+        return chain
+
+    def summary(self) -> Mapping[str, Any]:
+        """Return Kinesis' summary of the stream.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        try:
+            answer = self._kinesis.describe_stream_summary(StreamName=self._stream)
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
+            raise ShardUnreadableError(str(error)) from error
+        return answer["StreamDescriptionSummary"]
+
+    def all(self) -> Iterator[Shard]:
+        """Yield all shards, parents before their children, closed ones too while records of theirs are kept.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        request: dict[str, Any] = {"StreamName": self._stream}
+        while True:
+            try:
+                answer = self._kinesis.list_shards(**request)
+            except (ClientError, BotoCoreError, ResponseParserError) as error:
+                raise ShardUnreadableError(str(error)) from error
+            for shard in answer["Shards"]:
+                keys = shard["HashKeyRange"]
+                hashes = range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
+                is_open = "EndingSequenceNumber" not in shard["SequenceNumberRange"]
+                yield Shard(shard["ShardId"], hashes, is_open)
+            if not answer.get("NextToken"):
+                return
+            request = {"NextToken": answer["NextToken"]}
+
+    def cursor(self, shard: str, position: Position) -> Cursor:
+        """Return a cursor on a shard."""
+        return Cursor(self._kinesis, self._stream, shard, position, self._clock)
+
+    def pages(self, shard: str, position: Position, until: float = float("inf")) -> Iterator[Page | None]:
+        """Yield what a shard holds from a position on, without an end; None where the time was up.
+
+        Args:
+            shard: its id.
+            position: where to begin.
+            until: UNIX seconds after which nothing more is read.
+
+        Raises:
+            ShardUnreadableError: Kinesis refuses, or fails again and again.
+        """
+        cursor = self.cursor(shard, position)
+        while True:
+            now = self._clock.now()
+            if max(now, cursor.due) >= until:
+                yield None
+                return
+            if cursor.due > now:
+                self._clock.sleep(cursor.due - now)
+            page = cursor.read()
+            if page is not None:
+                yield page
+                if page.ended:
+                    return
+
+    def read(self, shard: str, first: Number, last: Number, deadline: Deadline) -> list[Record]:
+        """Return the shard's records from `first` to `last`, as far as it shows them now.
+
+        Raises:
+            ShardUnreadableError: Kinesis fails, or the time is up.
+        """
+        found: list[Record] = []
+        for page in self.pages(shard, Position(at=first), deadline.at):
+            if page is None:
+                raise ShardUnreadableError("the time was up before all records were read")
+            records = from_stream(page.records, shard)
+            found += [record for record in records if first <= record.number <= last]
+            if page.at_tip or (records and records[-1].number >= last):
+                break
+        return found
+
+
+def hash_key(partition_key: str) -> int:
+    """Return where in 0 … 2^128 - 1 Kinesis places a partition key."""
+    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
+
+
+def _number(record: Mapping[str, Any]) -> Number:
+    text: str = record["SequenceNumber"]
+    return f"{len(text):03d}{text}"

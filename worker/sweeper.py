@@ -1,0 +1,77 @@
+"""The sweeper: removes objects of set-aside chunks that nobody needs any more.
+
+Whoever settles a chunk for good deletes its object. What stays behind, because that was cut short or a write landed late, is found
+here by listing the bucket; whether it may go is for the ledger to say.
+"""
+
+from dataclasses import dataclass
+
+from shared.errors import InvalidObjectError
+from worker.deadline import Deadline
+from worker.execution import Delivery
+from worker.set_aside import Listed
+
+YOUNGEST_SECONDS = 3600.0
+"""Younger objects are left alone: whoever wrote one may be about to tell the ledger."""
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a sweep did: objects deleted, needed, and of spans that the ledger has forgotten."""
+
+    deleted: int = 0
+    needed: int = 0
+    unknown: int = 0
+    complete: bool = True
+
+
+class Sweeper:
+    """Sweeps the bucket.
+
+    Args:
+        delivery: what spans are executed with.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._store = delivery.store
+        self._ledger = delivery.ledger
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
+
+    def run(self, deadline: Deadline) -> Sweep:
+        """Sweep, as far as the time allows.
+
+        Raises:
+            SetAsideUnavailableError: S3 cannot be reached.
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        sweep = Sweep()
+        for listed in self._store.listed():
+            if deadline.near:
+                sweep.complete = False
+                break
+            if self._clock.now() - listed.written_at >= YOUNGEST_SECONDS:
+                self._sweep(listed, sweep)
+        self._telemetry.info(
+            "sweep",
+            deleted=sweep.deleted,
+            needed=sweep.needed,
+            unknown=sweep.unknown,
+            complete=sweep.complete,
+        )
+        return sweep
+
+    def _sweep(self, listed: Listed, sweep: Sweep) -> None:
+        try:
+            chunk = self._store.read(listed.name)
+        except InvalidObjectError:
+            span = None
+        else:
+            span = self._ledger.get(chunk.place)
+        if span is None:
+            sweep.unknown += 1
+            self._telemetry.warning("an object of no known span is in the bucket", object=listed.name)
+        elif self._store.may_delete(span, chunk.key) and self._store.delete(listed.name):
+            sweep.deleted += 1
+        else:
+            sweep.needed += 1

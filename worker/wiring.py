@@ -1,0 +1,263 @@
+"""The composition root of the delivery functions: every part, built once from settings and effects.
+
+Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulation and benchmarks pass in theirs.
+"""
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import requests
+from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
+from botocore.config import Config
+
+from shared.clock import Clock, SystemClock
+from shared.settings import WorkerSettings
+from shared.telemetry import PowertoolsTelemetry, Telemetry
+from worker import bounded_http
+from worker.account_cache import AccountCache
+from worker.admin import Admin
+from worker.breaker import Breakers
+from worker.claims import Claims
+from worker.delivery import Rules
+from worker.drain import Drain
+from worker.edit import Edits
+from worker.execution import Delivery
+from worker.executor import Executors, Threads
+from worker.guards import NONE, Without
+from worker.ledger import Ledger
+from worker.overflow_quarantine import OverflowQuarantine
+from worker.redis_client import connect
+from worker.redrive import Redrive
+from worker.search import Search
+from worker.secret import Secret
+from worker.set_aside import SetAsideStore
+from worker.shards import Shards
+from worker.span import Cut
+from worker.sweeper import Sweeper
+from worker.treasure_data import TreasureDataClient
+from worker.upload import MOST_SENDS, Limits, Uploader
+from worker.worker import Worker
+
+if TYPE_CHECKING:
+    import redis
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+
+REDIS_URL_SECONDS = 600.0
+"""How long a change of the Redis URL may take to be noticed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """Everything that the functions reach outside of themselves.
+
+    Attributes:
+        kinesis: a client that repeats nothing by itself: a repeated put could be on the stream twice.
+        dynamodb: a client that may repeat writes: the ledger recognises its own.
+        s3: a client.
+        sqs: a client.
+        secrets: a client.
+        redis: returns the Redis client.
+        session: carries requests to Treasure Data; it must not retry.
+        clock: tells the time and waits.
+        entropy: returns that many random bytes.
+        chance: returns a random number below 1.
+        executors: run jobs in parallel.
+        telemetry: where the functions report to.
+    """
+
+    kinesis: "KinesisClient"
+    dynamodb: "DynamoDBClient"
+    s3: "S3Client"
+    sqs: "SQSClient"
+    secrets: "SecretsManagerClient"
+    redis: "Callable[[], redis.Redis]"
+    session: requests.Session
+    clock: Clock
+    entropy: Callable[[int], bytes]
+    chance: Callable[[], float]
+    executors: Executors
+    telemetry: Telemetry
+
+
+class Wiring:
+    """The parts of one sandbox.
+
+    Args:
+        settings: of the function.
+        effects: what it reaches.
+        without: guards to leave out.
+        replaced: by class, what fault injection builds in its place.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        effects: Effects,
+        without: Without = NONE,
+        replaced: Mapping[Any, Any] = MappingProxyType({}),
+    ) -> None:
+        self.settings = settings
+        self.effects = effects
+        clock, telemetry, executors = effects.clock, effects.telemetry, effects.executors
+
+        def make[T](kind: type[T]) -> type[T]:
+            found: type[T] = replaced.get(kind, kind)
+            return found
+
+        self.rules = make(Rules)(
+            memory_seconds=settings.td_memory_minutes * 60,
+            query_delay_seconds=settings.td_query_delay_minutes * 60,
+            held_at_most_seconds=settings.retention_hours * 3600 / 2,
+            parked_max_seconds=settings.parked_max_days * 86_400,
+            retention_seconds=settings.retention_hours * 3600,
+            sends_unasked=settings.unaskable_doubt == "send",
+            without=without,
+        )
+        self.ledger = make(Ledger)(
+            effects.dynamodb,
+            settings.ledger_table,
+            clock=clock,
+            entropy=effects.entropy,
+            telemetry=telemetry,
+            without=without,
+        )
+        self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
+        self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
+        self.accounts = make(AccountCache)(effects.redis, clock, telemetry)
+        self.claims = make(Claims)(self.ledger, executors, clock, self.rules.retention_seconds)
+        self.treasure_data = make(TreasureDataClient)(
+            effects.session,
+            settings.td_import_endpoint,
+            settings.td_api_endpoint,
+            Secret(effects.secrets, settings.td_api_key_secret, clock),
+            clock,
+        )
+        self.breakers = make(Breakers)(self.ledger, clock, telemetry)
+        self.uploader = Uploader(
+            treasure_data=self.treasure_data,
+            accounts=self.accounts,
+            breakers=self.breakers,
+            executors=executors,
+            clock=clock,
+            chance=effects.chance,
+            limits=Limits(
+                threads=settings.upload_threads,
+                per_database=settings.uploads_per_database,
+                park_after=settings.park_after_seconds,
+                held_at_most=self.rules.held_at_most_seconds,
+            ),
+            telemetry=telemetry,
+            without=without,
+        )
+        delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
+        self.worker = Worker(
+            shards=self.shards,
+            accounts=self.accounts,
+            claims=self.claims,
+            uploader=self.uploader,
+            delivery=delivery,
+            cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
+        )
+        self.redrive = Redrive(
+            delivery=delivery,
+            accounts=self.accounts,
+            uploader=self.uploader,
+            breakers=self.breakers,
+            at_once=settings.upload_threads,
+        )
+        self.edits = Edits(delivery)
+        self.sweeper = Sweeper(delivery)
+        self.drain = make(Drain)(
+            kinesis=effects.kinesis,
+            stream_name=settings.stream_name,
+            search=make(Search)(self.shards, clock),
+            ledger=self.ledger,
+            sqs=effects.sqs,
+            queue_url=settings.overflow_queue_url,
+            quarantine=OverflowQuarantine(self.ledger, self.store, clock, self.claims.seconds_kept),
+            clock=clock,
+            chance=effects.chance,
+            retention_seconds=self.rules.retention_seconds,
+            telemetry=telemetry,
+        )
+        self.admin = Admin(effects.redis, self.treasure_data, settings, clock)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Wiring":
+        """Return the parts of a Lambda function.
+
+        Raises:
+            SettingsError: a setting is missing or wrong.
+        """
+        settings = WorkerSettings.from_environment(environment)
+        return cls(settings, _lambda_effects(settings, environment))
+
+
+class _OnFirstUse:
+    """A client that is created when it is needed: most batches set nothing aside."""
+
+    def __init__(self, create: Callable[[], Any]) -> None:
+        self._create = create
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._create()
+
+
+def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
+    clock = SystemClock()
+    secrets = _aws("secretsmanager", settings)
+    return Effects(
+        kinesis=_aws("kinesis", settings, attempts=1),
+        dynamodb=_aws("dynamodb", settings, attempts=3, read_seconds=2),
+        s3=_aws("s3", settings, read_seconds=10),
+        sqs=_aws("sqs", settings),
+        secrets=secrets,
+        redis=_redis(Secret(secrets, settings.redis_url_secret, clock)),
+        session=bounded_http.session(MOST_SENDS),
+        clock=clock,
+        entropy=os.urandom,
+        chance=random.random,
+        executors=Threads,
+        telemetry=PowertoolsTelemetry.from_environment(environment, clock),
+    )
+
+
+# a response of AWS must end in time, too
+AWSHTTPConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]  # it is http.client's
+AWSHTTPSConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]
+
+
+def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> Any:
+    """Return a boto3 client that answers, or fails, within a few seconds."""
+
+    def create() -> Any:
+        config = Config(
+            connect_timeout=1,
+            read_timeout=read_seconds,
+            tcp_keepalive=True,
+            max_pool_connections=settings.upload_threads,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+        )
+        return boto3.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
+
+    return _OnFirstUse(create)
+
+
+def _redis(url: Secret) -> "Callable[[], redis.Redis]":
+    """Return what returns the Redis client, another one when the secret names another server."""
+    connected = lru_cache(maxsize=1)(connect)
+    return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))
