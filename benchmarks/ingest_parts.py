@@ -15,7 +15,7 @@ from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS, Stream
 from shared.clock import SystemClock
 from shared.settings import IngestSettings
-from shared.telemetry import NullTelemetry, PowertoolsTelemetry
+from shared.telemetry import NAMESPACE, SERVICE, NullTelemetry, PowertoolsTelemetry
 
 ROUNDS = 9
 REPEATS = 500
@@ -44,7 +44,7 @@ class _Silent(NullTelemetry):
 def parts(event: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds of each part of a request, given as API Gateway's event."""
     clock = SystemClock()
-    names = {"POWERTOOLS_SERVICE_NAME": "ingest", "POWERTOOLS_METRICS_NAMESPACE": "Sluice"}
+    names = {SERVICE: "ingest", NAMESPACE: "Sluice"}
     signer = Signer("kinesis", "us-east-1", "127.0.0.1:8080", "application/x-amz-json-1.1")
     body = bytes(600)
     with services.running() as url, Path(os.devnull).open("w") as nowhere:

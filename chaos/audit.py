@@ -6,13 +6,28 @@ from typing import Any
 
 import msgpack
 
-from chaos.world import BUCKET, TABLE, World
+from chaos.world import BUCKET, STREAM, TABLE, World
+from ops.accounting import Accounting, Balance
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore
+from worker.shards import Shards
 from worker.span import ChunkKey, Span
+
+
+class _Impatient:
+    """A clock at which no time passes: the balance is one moment's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> float:
+        return self._world.simulation.now
+
+    def sleep(self, seconds: float) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +101,26 @@ class Audit:
         }
         return sorted(self._world.bucket.objects(BUCKET).keys() - needed)
 
+    def balance(self) -> Balance:
+        """Return the balance of this moment, as operators see it."""
+        world, clock = self._world, _Impatient(self._world)
+        return Accounting(
+            ledger=self.ledger,
+            shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
+            store=self.store,
+            sqs=world.queue,
+            queue_url=world.queue_url,
+            clock=clock,
+        ).take()
+
     def look(self) -> None:
         """Note what does not add up at this moment: balances, and chunks that are set aside without their object."""
         self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
+        self.faults += [
+            f"{place} does not add up: {rows}"
+            for place, rows in self.balance().tables.items()
+            if not rows.adds_up
+        ]
 
 
 def _unpacked(payload: bytes) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
+from shared import envelope
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
@@ -28,6 +29,9 @@ _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
 _LATEST_LANDING = 95.0
 """Seconds after which no put lands any more. The drainer waits two minutes, by a clock that may be wrong by twenty seconds."""
+
+_LATEST_CLAIM = 6 * 3600.0
+"""The same for claims."""
 
 Call = Callable[[], Any]
 
@@ -192,7 +196,7 @@ class Kinesis(_Client):
 
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         if operation == "put_record":
-            return self._put(what, action)
+            return self._put(what, action, _latest_landing(request))
         if operation == "put_records":
             return self._put_many(what, request)
         trouble = self.effects.trouble
@@ -210,7 +214,7 @@ class Kinesis(_Client):
             return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
         return self.effects.perform(what, action, self._time())
 
-    def _put(self, what: str, action: Call) -> Any:
+    def _put(self, what: str, action: Call, latest: float) -> Any:
         trouble, effects = self.effects.trouble, self.effects
         if chances := trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             errors = (
@@ -233,7 +237,7 @@ class Kinesis(_Client):
         if trouble.strike(Kind.KINESIS_LOST_ANSWER):
             return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 1.5)
         if chances := trouble.strike(Kind.KINESIS_LATE):
-            return self._late(what, action, chances.uniform(0, _LATEST_LANDING), 1.5)
+            return self._late(what, action, chances.uniform(0, latest), 1.5)
         return effects.perform(what, action, self._time())
 
     def _put_many(self, what: str, request: dict[str, Any]) -> Any:
@@ -249,7 +253,7 @@ class Kinesis(_Client):
         )
         chances = partial_kind and trouble.strike(partial_kind)
         if not chances:
-            return self._put(what, whole)
+            return self._put(what, whole, _latest_landing(request))
         failing = chances.sample(range(len(records)), chances.randint(1, len(records) - 1))
         code = "InternalFailure"
         if partial_kind is Kind.KINESIS_PARTIAL:
@@ -270,6 +274,13 @@ class Kinesis(_Client):
             return {"FailedRecordCount": len(failing), "Records": answers}
 
         return self.effects.perform(f"{what}: {len(failing)} of {len(records)} fail", act, self._time())
+
+
+def _latest_landing(request: dict[str, Any]) -> float:
+    """Return the seconds after which no record of a put lands any more; nobody waits for a claim."""
+    records = request.get("Records", [request])
+    are_claims = all(envelope.decode(record["Data"]).claim for record in records)
+    return _LATEST_CLAIM if are_claims else _LATEST_LANDING
 
 
 class Redis:

@@ -178,19 +178,19 @@ class _Absent:
 class _RepeatingKinesis(clients.Kinesis):
     """Repeats a put that timed out, as botocore does by default."""
 
-    def _put(self, what: str, action: Any) -> Any:
+    def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
-            return super()._put(what, action)
+            return super()._put(what, action, latest)
         except ReadTimeoutError:
-            return super()._put(what, action)
+            return super()._put(what, action, latest)
 
 
 class _TrustingKinesis(clients.Kinesis):
     """Takes a put that timed out for accepted."""
 
-    def _put(self, what: str, action: Any) -> Any:
+    def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
-            return super()._put(what, action)
+            return super()._put(what, action, latest)
         except ReadTimeoutError:
             return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 

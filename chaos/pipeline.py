@@ -28,7 +28,8 @@ REDRIVE_EVERY = 300.0
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
 _STEP = 171.0  # never just when the redrive is invoked
 _AUDITS = 5
-_REPEATED_FOR = 3000.0  # seconds for which a client repeats a request; the ingest knows it for an hour
+_COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
+_PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 
 
 class Pipeline:
@@ -109,7 +110,7 @@ class Pipeline:
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
 
     def finish(self) -> None:
-        """Heal everything, let it come to rest, and replay everything, twice, days later."""
+        """Heal everything, let it come to rest, and replay everything, twice, days later; then send copies once more."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -124,6 +125,7 @@ class Pipeline:
             self.rest(hours=24)
         if self.resends_dead_letters:
             self._redrive_dead_letters()
+        self._send_last_copies()
         self._simulation.run(self._simulation.now + 2 * 3600)
         self.redrive.invoke({"sweep": True}, lambda _outcome: None)
         self._simulation.run(self._simulation.now + _STEP)
@@ -190,11 +192,16 @@ class Pipeline:
             self._accept(number for number, _ in sent.events)
             return
 
-        self._ask(sent, is_repeat=False)
+        self._ask(sent)
 
-    def _ask(self, sent: Sent, *, is_repeat: bool) -> None:
-        """Send a request to the ingest; one that has an id is sent again until its answer is heard, for an hour."""
+    def _ask(self, sent: Sent, copy: int = 0) -> None:
+        """Send a request, or a copy of it, to the ingest.
+
+        One that has an id is sent again until its answer is heard, and sometimes without need: at once, within
+        milliseconds, as Chromium resends a request byte for byte whose connection was closed, or much later.
+        """
         now = self._simulation.now
+        payload = sent.payload(self.world.key(sent.account), now, copy)
 
         def answered(outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
@@ -206,12 +213,31 @@ class Pipeline:
                 self.statuses.append(0)
             if sent.dialect != "batch" or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
                 return
-            again = self._simulation.now + self._chance.choice((0.5, 5.0, 60.0, 400.0))
-            if again < sent.at + _REPEATED_FOR:
-                self._simulation.at(again, partial(self._ask, sent, is_repeat=True))
+            self._ask_again(sent, copy)
 
-        payload = sent.payload(self.world.key(sent.account), now, is_repeat=is_repeat)
         self.ingest.invoke(payload, answered)
+        if sent.dialect == "batch" and not copy:
+            if self._chance.random() < 0.2:
+                resent = now + self._chance.choice((0.0, self._chance.uniform(0.012, 0.07)))
+                self._simulation.at(resent, lambda: self.ingest.invoke(payload, answered))
+            if self._chance.random() < 0.3:
+                self._ask_again(sent, copy)
+
+    def _ask_again(self, sent: Sent, copy: int) -> None:
+        again = self._simulation.now + self._chance.choice(_PAUSES)
+        if again < sent.at + _COPIES_FOR:
+            self._simulation.at(again, partial(self._ask, sent, copy + 1))
+
+    def _send_last_copies(self) -> None:
+        """Send everything that has an id once more, weeks later."""
+        batches = [sent for sent in self.schedule.sent if sent.dialect == "batch"]
+        self._redriving = False
+        self._simulation.run(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
+        self._redriving = True
+        self._redrive_by_timer()
+        for sent in batches:
+            self._ask(sent, copy=1)
+        self.rest(hours=24)
 
     def _accept(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -19,9 +19,9 @@ class Sent:
     Attributes:
         at: when, UNIX seconds.
         account: whose key it bears.
-        visitor: decides the partition key.
-        dialect: `events`, `batch` (the same under an id, repeated until an answer is heard), `pixel`, or `stream`, a
-            record that another producer puts there in JSON form.
+        visitor: decides the partition key, unless it is a batch of a server, which names none.
+        dialect: `events`, `batch` (the same under an id: copies arrive for weeks), `pixel`, or `stream`, a record that
+            another producer puts there in JSON form.
         events: number and table of each event.
         weight: bytes of filling in each event.
     """
@@ -36,13 +36,12 @@ class Sent:
     def documents(self) -> list[dict[str, Any]]:
         """Return the events as a client sends them."""
         filling = {"filling": "x" * self.weight} if self.weight else {}
-        return [
-            {"table": table, "n": number, "td_client_id": self.visitor, **filling}
-            for number, table in self.events
-        ]
+        if self.dialect != "batch" or self.events[0][0] % 2:
+            filling |= {"td_client_id": self.visitor}
+        return [{"table": table, "n": number, **filling} for number, table in self.events]
 
-    def payload(self, key: str, now: float, *, is_repeat: bool = False) -> dict[str, Any]:
-        """Return what the HTTP API hands the ingest when the request is sent now, UNIX seconds."""
+    def payload(self, key: str, now: float, copy: int = 0) -> dict[str, Any]:
+        """Return what the HTTP API hands the ingest when the request, or a copy of it, is sent now, UNIX seconds."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
@@ -50,20 +49,17 @@ class Sent:
         document: dict[str, Any] = {"events": self.documents()}
         if self.dialect == "batch":
             first = self.events[0][0]
-            document |= {"batch_id": f"batch-{first}"}
-            document |= (
-                {"made_at": self.at, "sent_at": now} if first % 2 else {}
-            )  # some clients tell no times
-            document |= {"repeat": True} if is_repeat else {}
+            document |= {"batch_id": f"batch-{first}"} | ({"sent_at": now} if first % 3 else {})
         body = json.dumps(document).encode()
         headers = {"content-type": "application/json", "x-write-key": key}
         if self.weight:
             headers["content-encoding"] = "gzip"
             body = compress(body, 1, mtime=0)
-        return _payload("POST", "/v1/events", "", headers) | {
-            "body": b64encode(body).decode(),
-            "isBase64Encoded": True,
-        }
+        payload = _payload("POST", "/v1/events", "", headers)
+        address = "2001:db8:85a3:1234:5678:8a2e:370:7334" if copy % 2 else "192.0.2.1"
+        payload["requestContext"]["http"]["sourceIp"] = address
+        payload["requestContext"]["requestId"] = f"{self.events[0][0]}/{copy}"
+        return payload | {"body": b64encode(body).decode(), "isBase64Encoded": True}
 
     def record(self) -> bytes:
         """Return the record that another producer puts on the stream."""

@@ -109,7 +109,28 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     verdict.miscounted += pipeline.audit.faults
+    if not verdict.stuck and not may_double:
+        verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict
+
+
+def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str]) -> list[str]:
+    """Return where the balance differs from what is in Treasure Data and S3, by account and table."""
+    held: dict[tuple[str, str], Counter[str]] = {}
+    for number, sent in pipeline.sent.items():
+        table = next(name for one, name in sent.events if one == number)
+        counts = held.setdefault((sent.account, table), Counter())
+        counts["delivered"] += len(places.get(number, ()))
+        counts["dead letters"] += number in reasons
+    told = {
+        place: Counter({"delivered": rows.delivered, "dead letters": rows.aside.total()})
+        for place, rows in pipeline.audit.balance().tables.items()
+    }
+    return [
+        f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"
+        for place, counts in held.items()
+        if +counts != +told.get(place, Counter())
+    ]
 
 
 def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:

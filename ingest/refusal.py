@@ -76,7 +76,7 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
-    "event_too_large": Answer(413, "the row would be larger than 256 KiB"),
+    "event_too_large": Answer(413, "the event takes more than 256 KiB as JSON"),
 }
 """Codes are stable: clients may depend on them. `stream_unavailable` is a request's or an event's."""
 

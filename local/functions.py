@@ -6,6 +6,7 @@ from typing import Any
 
 from local.resources import CREDENTIALS, REGION, Resources
 from local.template import TEMPLATE
+from shared.telemetry import SERVICE
 
 _LOCAL = {"Stage": "local", "Network": "external"}
 """Parameters that the local stack sets. Its Redis has a URL, as an external one does."""
@@ -32,7 +33,7 @@ class Function:
 
 def _read(name: str) -> Function:
     properties, variables = TEMPLATE.properties(name), TEMPLATE.variables(name)
-    service = variables["POWERTOOLS_SERVICE_NAME"]
+    service = variables[SERVICE]
     return Function(name, properties["Handler"], service, properties["Timeout"], properties["MemorySize"])
 
 

@@ -23,6 +23,12 @@ from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 
 from shared.clock import Clock
 
+STAGE = "STAGE"
+SERVICE = "POWERTOOLS_SERVICE_NAME"
+NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
+LEVEL = "POWERTOOLS_LOG_LEVEL"
+"""Variables that say how a function reports."""
+
 INGEST_METRICS: Mapping[str, str] = {
     "EventsAccepted": "events accepted: on the stream or in the overflow queue",
     "EventsRejected": "events rejected with a code",
@@ -174,14 +180,14 @@ class PowertoolsTelemetry:
         """Return the telemetry of a function.
 
         Args:
-            environment: holds STAGE, POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE and POWERTOOLS_LOG_LEVEL. The
-                level is not left to Powertools, which obeys Lambda's own where there is one.
+            environment: holds the variables STAGE, SERVICE, NAMESPACE and LEVEL. The level is not left to Powertools, which obeys
+                Lambda's own where there is one.
             clock: says when a line may follow another.
             output: takes the lines; None is standard output.
         """
         output = output or sys.stdout
-        stage = environment.get("STAGE") or "none"
-        service = environment.get("POWERTOOLS_SERVICE_NAME")
+        stage = environment.get(STAGE) or "none"
+        service = environment.get(SERVICE)
         logger = Logger(
             service=service,
             level="INFO",
@@ -190,9 +196,9 @@ class PowertoolsTelemetry:
             location="%(module)s:%(lineno)d",
             stage=stage,
         )
-        metrics = EphemeralMetrics(service=service, namespace=environment.get("POWERTOOLS_METRICS_NAMESPACE"))
+        metrics = EphemeralMetrics(service=service, namespace=environment.get(NAMESPACE))
         metrics.set_default_dimensions(stage=stage)
-        level = environment.get("POWERTOOLS_LOG_LEVEL") or "INFO"
+        level = environment.get(LEVEL) or "INFO"
         return cls(logger, metrics, output, clock, with_info=level.upper() in ("DEBUG", "INFO"))
 
     def invocation(self, context: object) -> AbstractContextManager[None]:

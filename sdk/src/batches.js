@@ -13,7 +13,7 @@ const MAX_EVENT_CHARACTERS = 262144;
 const MAX_KEPT = 500000;
 /** How long a batch takes events. */
 export const GATHER_MS = 1000;
-/** How long a batch is a sender's own: what was sent must have arrived by then, or a repetition counts twice. */
+/** How long a batch is a sender's own. */
 export const LEASE_MS = 15000;
 
 /**
@@ -37,42 +37,30 @@ let dropped = 0;
  */
 export const batchId = (key) => key.slice(keyOf('b.').length);
 
-/** Returns when a batch was made, in UNIX ms. @param {string} key */
-export const madeAt = (key) => parseInt(batchId(key), 36);
-
-/** Returns how many ms ago that was, by a clock that may have been set back. @param {string} key */
-export const age = (key) => Math.abs(Date.now() - madeAt(key));
+/** Returns how many ms ago a batch was made, by a clock that may have been set back. @param {string} key */
+const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
 
 /**
- * Tells whether this page made it and has not sent it.
- *
- * @param {string} key
- */
-export const isUnsent = (key) => key in fresh;
-
-/**
- * Tells whether no other page can have sent it either. What was once any page's stays so, wherever the clock jumps.
+ * Tells whether nobody can have sent a batch that this page has made. What was once any page's stays so, wherever the
+ * clock jumps.
  *
  * @param {string} key
  */
 export const isOwn = (key) => {
   if (age(key) >= LEASE_MS) delete fresh[key];
-  return isUnsent(key);
+  return key in fresh;
 };
 
 /**
- * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
- * joined by commas; these are empty where there is no batch.
- *
- * The server has it surely not: 0; hardly, because a request failed: -1; likely, because a page was left with a
- * request under way: when that was sent (UNIX ms).
+ * Returns from when any page may send a batch (UNIX ms), when it was first sent without a failure to be heard of
+ * (UNIX ms, else 0), and its events as JSON, joined by commas; these are empty where there is no batch.
  *
  * @param {string} key
- * @returns {[due: number, doubt: number, events: string]}
+ * @returns {[due: number, sent: number, events: string]}
  */
 export const load = (key) => {
-  const [due, doubt, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
-  return [+due, +doubt, text || ''];
+  const [due, sent, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
+  return [+due, +sent, text || ''];
 };
 
 /**
@@ -80,12 +68,12 @@ export const load = (key) => {
  *
  * @param {string} key
  * @param {number} wait ms.
- * @param {number} doubt
+ * @param {number} sent
  * @param {string} text
  * @param {boolean} own Whether this page has not sent it, as is so of the open one; otherwise it is then any page's.
  */
-export const store = (key, wait, doubt, text, own = key == open) => {
-  const batch = [Date.now() + wait, doubt, text].join('\n');
+export const store = (key, wait, sent, text, own = key == open) => {
+  const batch = [Date.now() + wait, sent, text].join('\n');
   delete fresh[key];
   if (own) fresh[key] = batch;
   write(key, batch, own); // of the open one, the events have changed

@@ -3,15 +3,12 @@ import {
   LEASE_MS,
   MAX_CHARACTERS,
   add,
-  age,
   batchId,
   close,
   closed,
   drop,
   isOwn,
-  isUnsent,
   load,
-  madeAt,
   settle,
   store,
 } from './batches.js';
@@ -21,17 +18,13 @@ import { keyOf, settings } from './settings.js';
 import { isVolatile, read, remove, write } from './storage.js';
 
 const HOUR_MS = 3600000;
-/** How long the server surely knows a batch again: it remembers an hour, and requests take their time. */
-const MEMORY_MS = 3000000;
+/** How long the server recognises a batch: 30 days, and requests take their time. */
+const MEMORY_MS = 2505600000;
 /** How long a request may take. */
 const PATIENCE_MS = 10000;
-/** Twice as long as it may take until a page sees what another one has stored. */
-const SPREAD_MS = 250;
 const LONGEST_PAUSE_MS = 300000;
 
 let underway = '';
-/** The batch that the server told this page last not to have taken. */
-let refused = '';
 let failures = 0;
 /** @type {number | undefined} */
 let gathering;
@@ -56,56 +49,27 @@ const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
 /**
  * @param {string} key
  * @param {string} events
- * @param {number} doubt
  */
-const body = (key, events, doubt) =>
-  `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}",${
-    doubt ? `"repeat":true,"made_at":${madeAt(key)},` : ''
-  }"events":[${events}]}`;
+const body = (key, events) =>
+  `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}","events":[${events}]}`;
 
 /**
- * Takes over a batch that any page may send.
- *
- * @param {string} key
- * @returns {Promise<boolean>} False where another page was faster.
- */
-const claim = async (key) => {
-  const [, doubt, events] = load(key);
-  if (!events) remove(key); // nothing of ours
-  if (!events || lease(key)) return false; // the lock may have come late
-  store(key, LEASE_MS + Math.random(), doubt, events); // the fraction tells whose it is
-  const text = read(key);
-  await new Promise((done) => setTimeout(done, SPREAD_MS));
-  return read(key) == text;
-};
-
-/**
- * Sends one batch.
+ * Sends one batch. Two pages may send the same one: the server counts it once.
  *
  * @param {string} key
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
-  // What could not be stored again may have been sent meanwhile by a page that has it as it was.
-  const unsent = isUnsent(key) || (key == refused && !isVolatile(key));
-  if (!isOwn(key)) {
-    let won;
-    try {
-      won = await navigator.locks.request(key, { ifAvailable: true }, (lock) => lock && claim(key));
-    } catch (error) {
-      won = await claim(key);
-    }
-    if (!won) return false;
-  }
-  let [, doubt, events] = load(key);
-  // The last that another page has stored may be lost with it: that it had sent this batch.
-  if (!unsent && age(key) < HOUR_MS) doubt = doubt || -1;
+  let [, sent, events] = load(key);
+  if (!events) remove(key); // nothing of ours
+  if (!events || (!isOwn(key) && lease(key))) return false; // the lock may have come late
   let wait = 0;
-  // What a page had sent when it was left, and the server would not know again, counts as delivered.
-  let done = doubt > 0 && Date.now() - doubt > MEMORY_MS;
+  // What a page had sent when it was left, and the server would not recognise, counts as delivered. Where no answer was
+  // ever readable, the server may take everything and not allow this page to know.
+  let done = sent && Date.now() - sent > (read(keyOf('heard')) ? MEMORY_MS : HOUR_MS);
   if (!done) {
-    const text = body(key, events, doubt);
-    store(key, LEASE_MS, doubt || Date.now(), events);
+    const text = body(key, events);
+    store(key, LEASE_MS, sent || Date.now(), events);
     try {
       const controller = new AbortController();
       setTimeout(() => controller.abort(), PATIENCE_MS);
@@ -124,11 +88,9 @@ const send = async (key) => {
         if (error || rejected[0]) console.warn('sluice', error || rejected);
         const all = JSON.parse(`[${events}]`);
         drop(answer.ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
-      } else if (answer.status == 503) refused = key;
-      else doubt = doubt || -1;
+      }
     } catch (error) {
-      // Where no answer was ever readable, the server may take them all and not allow this page to know.
-      doubt = doubt || (read(keyOf('heard')) ? -1 : Date.now());
+      if (!read(keyOf('heard'))) sent = sent || Date.now();
     }
   }
   if (done) {
@@ -140,9 +102,23 @@ const send = async (key) => {
   if (load(key)[2]) {
     // It was not erased meanwhile.
     write(keyOf('pause'), Date.now() + wait);
-    store(key, wait, doubt, events);
+    store(key, wait, sent, events);
   }
   return false;
+};
+
+/**
+ * Sends a batch that any page may send; one page at a time, where the browser can tell.
+ *
+ * @param {string} key
+ * @returns {Promise<boolean>}
+ */
+const sendAlone = async (key) => {
+  try {
+    return await navigator.locks.request(key, { ifAvailable: true }, (lock) => !!lock && send(key));
+  } catch (error) {
+    return send(key);
+  }
 };
 
 /** Sends what may be sent now, one batch after another. */
@@ -152,7 +128,7 @@ export const pump = async () => {
     clearTimeout(retrying);
     while (!pause() && navigator.onLine !== false && isGranted()) {
       underway = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
-      if (!underway || !(await send(underway))) break;
+      if (!underway || !(await (isOwn(underway) ? send : sendAlone)(underway))) break;
     }
     const waits = closed().map(lease);
     if (waits.length) {
@@ -184,13 +160,13 @@ export const enqueue = (event) => {
 export const leave = () => {
   close();
   for (const key of closed()) {
-    const [, doubt, events] = load(key);
+    const [, sent, events] = load(key);
     const own = isOwn(key);
     if (isGranted() && key != underway && (own || isVolatile(key))) {
-      const text = body(key, events, doubt);
+      const text = body(key, events);
       // First, because a browser may end the script of a page that is left at any step, and still call it again.
-      store(key, LEASE_MS, doubt || Date.now(), events);
-      if (!navigator.sendBeacon(url(), text)) store(key, LEASE_MS, doubt, events, own);
+      store(key, LEASE_MS, sent || Date.now(), events);
+      if (!navigator.sendBeacon(url(), text)) store(key, LEASE_MS, sent, events, own);
     }
   }
 };

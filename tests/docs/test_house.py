@@ -1,6 +1,7 @@
 """Who may import whom."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,87 @@ def test_imports_follow_the_house(package: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         if (found := imports(path) & forbidden)
     }
+
+
+PRODUCT = ("shared", "ingest", "worker", "ops", "local")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+    for package in PRODUCT
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+NAMED_TUPLE = {"_replace", "_asdict", "_make"}
+AWS = {"dynamodb", "kinesis", "s3", "sqs", "secrets"}
+
+
+def imported_modules(tree: ast.Module) -> set[str]:
+    """Return the modules of the product that a module imports, whole or in part."""
+    found = set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+        found.update(name for name in names if name in MODULES)
+    return found
+
+
+def test_imports_form_no_circle() -> None:
+    """No module imports itself, by however many others."""
+    graph = {name: imported_modules(tree) for name, tree in MODULES.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    """No two public classes of the product have the same name."""
+    places: dict[str, list[str]] = {}
+    for name, tree in MODULES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+
+    assert {} == {name: modules for name, modules in places.items() if len(modules) > 1}
+
+
+def test_modules_keep_what_is_private() -> None:
+    """No module reads a private attribute of what another one made."""
+    found = []
+    for name, tree in MODULES.items():
+        own = {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_self(node.value)
+        }
+        own |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        found += [
+            f"{name}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and not node.attr.startswith("__")
+            and node.attr not in NAMED_TUPLE | {"_exit"}
+            and not is_self(node.value)
+            and node.attr not in own
+        ]
+
+    assert [] == found
+
+
+def is_self(node: ast.expr) -> bool:
+    """Tell whether an expression is a method's own object or class."""
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_aws_clients_have_types() -> None:
+    """A parameter that is an AWS client says which."""
+    found = [
+        f"{name}: {argument.arg}"
+        for name, tree in MODULES.items()
+        if not name.startswith("local")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.arg in AWS
+        and isinstance(argument.annotation, ast.Name)
+        and argument.annotation.id == "Any"
+    ]
+
+    assert [] == found

@@ -9,7 +9,7 @@ from logging import makeLogRecord
 from typing import Any, NamedTuple
 
 from shared.clock import Clock
-from shared.telemetry import METRICS, PowertoolsTelemetry
+from shared.telemetry import METRICS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry
 
 _serial = count()
 _TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record already has
@@ -87,9 +87,9 @@ class Output:
     def __init__(self, clock: Clock, **environment: str) -> None:
         self._text = StringIO()
         self.service = f"test-{next(_serial)}"
-        variables = {"STAGE": "test", "POWERTOOLS_METRICS_NAMESPACE": "Sluice"} | environment
+        variables = {STAGE: "test", NAMESPACE: "Sluice"} | environment
         self.telemetry = PowertoolsTelemetry.from_environment(
-            variables | {"POWERTOOLS_SERVICE_NAME": self.service}, clock, self._text
+            variables | {SERVICE: self.service}, clock, self._text
         )
 
     def lines(self) -> list[Any]:

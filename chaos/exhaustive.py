@@ -1,0 +1,592 @@
+"""`python -m chaos.exhaustive`: every interleaving of two invocations of a small scenario, up to some preemptions and one fault.
+
+The delivery functions are the real ones over in-memory services; Treasure Data is a few lines here. Each call of DynamoDB, S3 or
+Treasure Data is a step. Before a step the other invocation may go on instead, the invocation may be killed, the call may fail,
+take effect without an answer, or find that an hour has passed. After that everything heals, redrives and redeliveries run to
+the end, and every row must be in Treasure Data exactly once, or be a dead letter with its object. At every step, every
+chunk that the ledger calls set aside must have its object.
+"""
+
+import itertools
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+import click
+import msgpack
+import requests
+from botocore.exceptions import ReadTimeoutError
+from greenlet import getcurrent, greenlet
+from rich.console import Console
+from rich.table import Table
+
+from chaos.run import pool_of
+from doubles.dynamodb import MemoryDynamoDB
+from doubles.kinesis import MemoryKinesis
+from doubles.redis import MemoryRedis
+from doubles.s3 import MemoryS3
+from local.resources import LEDGER
+from shared import accounts
+from shared.accounts import Account
+from shared.envelope import Envelope, TableRows
+from shared.errors import InvalidObjectError
+from shared.settings import WorkerSettings
+from shared.telemetry import NullTelemetry
+from worker.app import redrive_with
+from worker.deadline import Deadline
+from worker.delivery import ASIDE, State
+from worker.executor import InlineExecutor
+from worker.guards import NONE, Without
+from worker.span import ChunkKey, Group, Owner
+from worker.treasure_data import ACCEPTED, Meaning, Presence, Reply, TreasureDataClient
+from worker.wiring import Effects, Wiring
+
+_START = 1_700_000_000.0
+_MEMORY_SECONDS = 3600.0
+_STREAM, _TABLE, _BUCKET, _SHARD = "events", "ledger", "aside", "shardId-000000000000"
+_SESSION = requests.Session()
+_REJECTS = 4  # rows of a table that Treasure Data rejects until everything heals
+
+
+class FaultKind(Enum):
+    """What happens to a step."""
+
+    KILLED_BEFORE = "killed before"
+    KILLED_AFTER = "killed after"
+    FAILS = "fails"
+    UNHEARD = "takes effect, no answer"
+    HOUR = "an hour passes"
+    THREE_HOURS = "three hours pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One interleaving: the steps before which the other invocation goes on, and at most one fault."""
+
+    preemptions: tuple[int, ...] = ()
+    fault: tuple[int, FaultKind] | None = None
+
+
+class _Killed(BaseException):
+    """The invocation was killed."""
+
+
+@dataclass
+class _Clock:
+    time: float = _START
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class _Hub:
+    """Runs invocations step by step, as a choice says."""
+
+    def __init__(self, choice: Choice, clock: _Clock, check: Callable[[], None]) -> None:
+        self._choice = choice
+        self._clock = clock
+        self._check = check
+        self._suspended: list[greenlet] = []
+        self._sending: set[greenlet] = set()
+        self.steps = 0
+        self.free = False  # everything has healed: no more preemptions and faults
+
+    def run(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        self._suspended = [greenlet(self._job(job)) for job in jobs]
+        while self._suspended:
+            self._suspended.pop(0).switch()
+
+    def _job(self, job: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                job()
+            except _Killed:
+                return
+
+        return run
+
+    def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
+        """Take one step; no time passes in a send, which follows a look at the clock immediately."""
+        if self.free:
+            return action()
+        number, choice = self.steps, self._choice
+        self.steps += 1
+        if number in choice.preemptions and self._suspended:
+            self._suspended.append(getcurrent())
+            if is_send:
+                self._sending.add(getcurrent())
+            hub = getcurrent().parent
+            if hub is not None:
+                hub.switch()
+        kind = choice.fault[1] if choice.fault is not None and choice.fault[0] == number else None
+        if kind is FaultKind.KILLED_BEFORE:
+            raise _Killed
+        if kind is FaultKind.FAILS:
+            raise error
+        if kind in (FaultKind.HOUR, FaultKind.THREE_HOURS) and not is_send:
+            # whoever was about to send has been ended by Lambda meanwhile
+            self._suspended = [one for one in self._suspended if one not in self._sending]
+            self._clock.time += 3000 if kind is FaultKind.HOUR else 10_800
+        answer = action()
+        self._check()
+        if kind is FaultKind.KILLED_AFTER:
+            raise _Killed
+        if kind is FaultKind.UNHEARD:
+            raise error
+        return answer
+
+
+class _Stepped:
+    """A client whose calls are steps."""
+
+    def __init__(self, client: Any, hub: _Hub) -> None:
+        self._client = client
+        self._hub = hub
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        error = ReadTimeoutError(endpoint_url="https://service.invalid")
+        return lambda **request: self._hub.step(lambda: call(**request), error)
+
+
+@dataclass
+class _Warehouse:
+    """Treasure Data: what it has, and how it answers.
+
+    Attributes:
+        rows: how often each event is there.
+        answers: by table, what imports meet until everything heals: `ok`, `reject`, `large` (more than one row), `fail` or
+            `unheard` (accepted, without an answer).
+    """
+
+    clock: _Clock
+    rows: Counter[str] = field(default_factory=Counter)
+    ids: dict[str, float] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
+    healed: bool = False
+
+    def accept(self, unique_id: str, names: list[str]) -> None:
+        seen = self.ids.get(unique_id)
+        if seen is None or self.clock.time - seen > _MEMORY_SECONDS:
+            self.rows.update(names)
+        self.ids[unique_id] = self.clock.time
+
+
+def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  # noqa: C901 -- a class of small methods
+    class Client(TreasureDataClient):
+        def send(self, _database: str, table: str, unique_id: str, body: bytes, _seconds: float) -> Reply:
+            names = _names(body)
+            unheard = Reply(Meaning.PASSING, "timeout", definitely_not_delivered=False)
+            answer = "ok" if warehouse.healed else warehouse.answers.get(table, "ok")
+
+            def act() -> Reply:
+                if answer == "reject":
+                    return Reply(Meaning.REJECTED, "http_422")
+                if answer == "large" and len(names) > 1:
+                    return Reply(Meaning.TOO_LARGE, "http_413")
+                if answer == "fail":
+                    return Reply(Meaning.PASSING, "http_429")
+                warehouse.accept(unique_id, names)
+                return unheard if answer == "unheard" else ACCEPTED
+
+            try:
+                reply: Reply = hub.step(act, TimeoutError(), is_send=True)
+            except TimeoutError:
+                return unheard
+            return reply
+
+        def ask(self, _database: str, _table: str, rows: Any, _deadline: Deadline) -> Presence:
+            there = [bool(warehouse.rows[row["event_id"]]) for row in rows]
+            try:
+                hub.step(lambda: None, TimeoutError())
+            except TimeoutError:
+                return Presence.UNDECIDED
+            return Presence.PRESENT if all(there) else Presence.UNDECIDED if any(there) else Presence.ABSENT
+
+        def answers(self) -> bool:
+            return True
+
+        def knows_key(self) -> bool:
+            return True
+
+    return Client
+
+
+def _names(body: bytes) -> list[str]:
+    import zlib
+
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(zlib.decompress(body, wbits=31))
+    return [row["event_id"] for row in unpacker]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A situation, and the two invocations that meet in it.
+
+    Attributes:
+        name: what it is.
+        actors: names of the invocations: `worker`, `schedule`, `hand`, `edit`, `sweep`.
+        before: invocations that have run before, undisturbed, with `answers_before`.
+        answers_before: by table, how Treasure Data answered them.
+        answers: by table, how it answers now.
+    """
+
+    name: str
+    actors: tuple[str, ...]
+    before: tuple[str, ...] = ("worker",)
+    answers_before: Mapping[str, str] = MappingProxyType({})
+    answers: Mapping[str, str] = MappingProxyType({})
+
+
+_REJECTED = MappingProxyType({"views": "reject"})
+_LARGE = MappingProxyType({"views": "large"})
+_FAILING = MappingProxyType({"views": "fail", "clicks": "fail"})
+SCENARIOS = (
+    Scenario(
+        "two redrives of a dead letter that is rejected again",
+        ("hand", "hand"),
+        answers_before=_REJECTED,
+        answers=_REJECTED,
+    ),
+    Scenario(
+        "two redrives of a dead letter that is accepted now", ("hand", "hand"), answers_before=_REJECTED
+    ),
+    Scenario(
+        "a redrive by hand beside the schedule, parked rows", ("hand", "schedule"), answers_before=_FAILING
+    ),
+    Scenario(
+        "a redrive by hand beside the schedule, answers are lost",
+        ("hand", "schedule"),
+        answers_before=_FAILING,
+        answers=MappingProxyType({"views": "unheard"}),
+    ),
+    Scenario(
+        "two redrives of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE
+    ),
+    Scenario(
+        "a redrive beside a redelivery",
+        ("hand", "worker"),
+        before=("killed worker",),
+        answers_before=_REJECTED,
+        answers=_REJECTED,
+    ),
+    Scenario(
+        "two workers of one batch, rows are rejected", ("worker", "worker"), before=(), answers=_REJECTED
+    ),
+    Scenario(
+        "two workers of one batch, rows must be halved", ("worker", "worker"), before=(), answers=_LARGE
+    ),
+    Scenario(
+        "an edit beside a redrive by hand", ("edit", "hand"), answers_before=_REJECTED, answers=_REJECTED
+    ),
+    Scenario("two edits of one dead letter", ("edit", "edit"), answers_before=_REJECTED, answers=_REJECTED),
+    Scenario("the sweeper beside a redrive", ("sweep", "hand"), answers_before=_REJECTED),
+    Scenario(
+        "the sweeper beside a redelivery",
+        ("sweep", "worker"),
+        before=("killed worker",),
+        answers_before=_REJECTED,
+    ),
+)
+
+
+class _World:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, choice: Choice, without: Without) -> None:
+        self.scenario = scenario
+        self.without = without
+        self.clock = _Clock()
+        self.hub = _Hub(choice, self.clock, self.check)
+        self.td = _Warehouse(self.clock)
+        self.kinesis = MemoryKinesis(self.clock.now)
+        self.kinesis.create_stream(StreamName=_STREAM, ShardCount=1)
+        self.dynamodb = MemoryDynamoDB(self.clock.now)
+        self.dynamodb.create_table(TableName=_TABLE, **LEDGER)
+        self.s3 = MemoryS3(self.clock.now)
+        self.s3.create_bucket(Bucket=_BUCKET)
+        self.redis = MemoryRedis()
+        self.redis.hset(accounts.SENTINEL, mapping={"at": "now", "count": "1"})
+        self.redis.hset(accounts.redis_key("shop"), mapping=Account("shop_db").to_fields())
+        self.faults: list[str] = []
+        self._serial = itertools.count(1)
+        self._inspector = self.wiring(stepped=False)
+        self._put()
+
+    def wiring(self, *, stepped: bool = True) -> Wiring:
+        """Return the parts of a fresh sandbox."""
+        settings = WorkerSettings(
+            stream_name=_STREAM,
+            overflow_queue_url="",
+            ledger_table=_TABLE,
+            aside_bucket=_BUCKET,
+            redis_url_secret="",
+            td_api_key_secret="",
+        )
+        effects = Effects(
+            kinesis=self.kinesis,  # type: ignore[arg-type]  # doubles
+            dynamodb=_Stepped(self.dynamodb, self.hub) if stepped else self.dynamodb,  # type: ignore[arg-type]
+            s3=_Stepped(self.s3, self.hub) if stepped else self.s3,  # type: ignore[arg-type]
+            sqs=None,  # type: ignore[arg-type]
+            secrets=None,  # type: ignore[arg-type]
+            redis=lambda: self.redis,  # type: ignore[arg-type, return-value]
+            session=_SESSION,
+            clock=self.clock,
+            entropy=lambda size: next(self._serial).to_bytes(size, "big"),
+            chance=lambda: 0.5,
+            executors=InlineExecutor,
+            telemetry=NullTelemetry(),
+        )
+        client = _client_of(self.td, self.hub)
+        return Wiring(settings, effects, self.without, {TreasureDataClient: client})
+
+    def _put(self) -> None:
+        blocks = []
+        for table, count in (("views", _REJECTS), ("clicks", 1)):
+            rows = [
+                {"time": int(_START), "event_id": f"{table}-{n}", "received_at": int(_START) * 1000}
+                for n in range(count)
+            ]
+            blocks.append(TableRows(table, count, b"".join(map(msgpack.packb, rows))))
+        data = Envelope("shop", "k1", int(_START) * 1000, "r", 0, tuple(blocks)).encode()
+        self.kinesis.put_record(StreamName=_STREAM, Data=data, PartitionKey="k")
+
+    def actor(self, name: str) -> Callable[[], Any]:
+        """Return an invocation."""
+        wiring = self.wiring()
+        deadline = Deadline(self.clock, self.clock.now() + 100_000)
+        events: dict[str, dict[str, Any]] = {
+            "schedule": {},
+            "hand": {"kinds": ["parked", "in_doubt", "dead_letter"]},
+            "sweep": {"sweep": True},
+        }
+        if name in events:
+            return lambda: _quietly(lambda: redrive_with(wiring, events[name], deadline))
+        if name == "edit":
+            return lambda: _quietly(lambda: self._edit(wiring, deadline))
+        return lambda: self._deliver(wiring)
+
+    def _edit(self, wiring: Wiring, _deadline: Deadline) -> None:
+        key = ChunkKey(Group(Owner("shop"), "views"), 0)
+        place = next(iter(self._inspector.ledger.worklist(dead=True)), None)
+        if place is None:
+            return
+        rows = [
+            {
+                "time": int(_START),
+                "event_id": f"views-{n}",
+                "received_at": int(_START) * 1000,
+                "edited": next(self._serial),
+            }
+            for n in range(_REJECTS)
+        ]
+        wiring.edits.make(place, key, b"".join(map(msgpack.packb, rows)))
+
+    def _deliver(self, wiring: Wiring) -> bool:
+        from base64 import b64encode
+
+        iterator = self.kinesis.get_shard_iterator(
+            StreamName=_STREAM, ShardId=_SHARD, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        members = [
+            {
+                "kinesis": {
+                    "sequenceNumber": one["SequenceNumber"],
+                    "data": b64encode(one["Data"]).decode(),
+                    "approximateArrivalTimestamp": one["ApproximateArrivalTimestamp"].timestamp(),
+                },
+                "eventID": f"{_SHARD}:{one['SequenceNumber']}",
+            }
+            for one in self.kinesis.get_records(ShardIterator=iterator)["Records"]
+        ]
+        return not wiring.worker.run({"Records": members}, 100_000)["batchItemFailures"]
+
+    def check(self) -> None:
+        """Note chunks that are set aside without their object."""
+        for span in self._inspector.ledger.spans():
+            for key, entry in span.entries.items():
+                if entry.state in ASIDE:
+                    try:
+                        chunk = self._inspector.store.get(span, key, entry.edit, entry.digest)
+                    except InvalidObjectError:
+                        self.faults.append(f"{key.name} has no object")
+                        continue
+                    if chunk.rows != _REJECTS and key.group.table == "views":
+                        self.faults.append(f"{key.name} has an object of {chunk.rows} rows")
+
+    def run(self) -> list[str]:
+        """Run the scenario; return what is wrong."""
+        scenario = self.scenario
+        self.hub.free = True
+        self.td.answers = scenario.answers_before
+        for name in scenario.before:
+            if name == "killed worker":
+                self._killed_worker()
+            else:
+                self.actor(name)()
+        self.td.answers = scenario.answers
+        self.clock.time += 4000  # what is in the bucket is no longer young
+        self.hub.free = False
+        self.hub.run([self.actor(name) for name in scenario.actors])
+        self.hub.free = True
+        self._heal()
+        return self.faults + self._wrong()
+
+    def _killed_worker(self) -> None:
+        """Let a worker be killed after it has written an object, before it says so in the ledger."""
+        self.hub.free = False
+        self.hub._choice, choice = Choice(fault=(4, FaultKind.KILLED_BEFORE)), self.hub._choice
+        self.hub.run([self.actor("worker")])
+        self.hub._choice, self.hub.steps, self.hub.free = choice, 0, True
+
+    def _heal(self) -> None:
+        for healed in (False, True):
+            self.td.healed = healed
+            for _ in range(5):
+                self.clock.time += 6000
+                for name in ("worker", "schedule") if not healed else ("worker", "schedule", "hand"):
+                    self.actor(name)()
+                if self._is_at_rest(dead_letters=not healed):
+                    break
+        self.clock.time += 6000
+        self.actor("sweep")()
+
+    def _is_at_rest(self, *, dead_letters: bool) -> bool:
+        marks = [(item.get("wk") or {"S": ""})["S"] for item in self.dynamodb.items(_TABLE) if "g" in item]
+        is_open = any(item["st"]["S"] == "open" for item in self.dynamodb.items(_TABLE) if "g" in item)
+        return not is_open and not any(
+            mark.startswith("aside") or (mark and not dead_letters) for mark in marks
+        )
+
+    def _wrong(self) -> list[str]:
+        wrong = []
+        expected = [*(f"views-{n}" for n in range(_REJECTS)), "clicks-0"]
+        wrong += [
+            f"{name} is there {self.td.rows[name]} times" for name in expected if self.td.rows[name] != 1
+        ]
+        for span in self._inspector.ledger.spans():
+            wrong += [
+                f"{key.name} is {entry.state.value}"
+                for key, entry in span.entries.items()
+                if entry.state in ASIDE or entry.state is State.PENDING
+            ]
+            wrong += [] if span.done else ["a span is open"]
+        return wrong + [f"{name} is left over" for name in self.s3.objects(_BUCKET)]
+
+
+def _quietly(job: Callable[[], Any]) -> None:
+    """Do a job; what it raises is what an invocation may raise, or an edit that is refused."""
+    from shared.errors import SluiceError
+
+    try:
+        job()
+    except SluiceError:
+        return
+
+
+def steps_of(scenario: Scenario, without: Without = NONE) -> int:
+    """Return how many steps a scenario takes undisturbed."""
+    world = _World(scenario, Choice(), without)
+    world.run()
+    return world.hub.steps
+
+
+def choices(steps: int, preemptions: int, *, faults: bool) -> Iterator[Choice]:
+    """Yield all choices up to that many preemptions and, if asked for, one fault."""
+    for count in range(preemptions + 1):
+        for places in itertools.combinations(range(steps), count):
+            yield Choice(places)
+            if faults:
+                for step in range(steps):
+                    for kind in FaultKind:
+                        yield Choice(places, (step, kind))
+
+
+def run(scenario: Scenario, choice: Choice, without: Without = NONE) -> list[str]:
+    """Run one interleaving; return what is wrong."""
+    return _World(scenario, choice, without).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What became of a share of a scenario's interleavings."""
+
+    scenario: int
+    runs: int
+    complete: bool
+    wrong: tuple[tuple[Choice, tuple[str, ...]], ...]
+
+
+def explore(job: tuple[int, int, int, int, float]) -> Explored:
+    """Run a share of a scenario's interleavings: scenario, preemptions, share, shares, seconds."""
+    index, preemptions, share, shares, seconds = job
+    scenario, until = SCENARIOS[index], time.monotonic() + seconds
+    steps = steps_of(scenario) + 6  # a disturbed run may take more
+    runs, wrong, complete = 0, [], True
+    for number, choice in enumerate(choices(steps, preemptions, faults=True)):
+        if number % shares != share:
+            continue
+        if time.monotonic() > until:
+            complete = False
+            break
+        runs += 1
+        if found := run(scenario, choice):
+            wrong.append((choice, tuple(found)))
+            if len(wrong) >= 5:
+                complete = False
+                break
+    return Explored(index, runs, complete, tuple(wrong))
+
+
+@click.command(help=__doc__)
+@click.option("--preemptions", default=2, show_default=True, help="At most so many in one run.")
+@click.option("--seconds", default=120.0, show_default=True, help="For each scenario, on each core.")
+@click.option("--only", default="", help="Only scenarios whose name contains this.")
+def main(preemptions: int, seconds: float, only: str) -> None:
+    """Explore all scenarios."""
+    cores = len(os.sched_getaffinity(0))
+    jobs = [
+        (index, preemptions, share, cores, seconds)
+        for index, scenario in enumerate(SCENARIOS)
+        if only in scenario.name
+        for share in range(cores)
+    ]
+    done: dict[int, list[Explored]] = {}
+    progress = Console(stderr=True)
+    with pool_of(cores) as pool:
+        for explored in pool.map(explore, jobs):
+            parts = done.setdefault(explored.scenario, [])
+            parts.append(explored)
+            if len(parts) == cores:
+                progress.print(
+                    f"{SCENARIOS[explored.scenario].name}: {sum(part.runs for part in parts):,} runs"
+                )
+    table = Table(title=f"Interleavings with up to {preemptions} preemptions and one fault")
+    for name in ("scenario", "runs", "all of them", "violations"):
+        table.add_column(name)
+    total, failed = 0, False
+    for index, parts in done.items():
+        wrong = [one for part in parts for one in part.wrong]
+        runs = sum(part.runs for part in parts)
+        total, failed = total + runs, failed or bool(wrong)
+        complete = "yes" if all(part.complete for part in parts) else "no"
+        table.add_row(SCENARIOS[index].name, f"{runs:,}", complete, str(len(wrong)))
+        for choice, found in wrong[:3]:
+            progress.print(f"{SCENARIOS[index].name}: {choice}: {found}")
+    Console().print(table)
+    Console().print(f"{total:,} interleavings")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
