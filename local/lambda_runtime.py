@@ -57,7 +57,8 @@ class LambdaRuntime:
         emulator = Path(shutil.copy(_EMULATOR, folder / "emulator"))
         emulator.chmod(0o755)
         # No site packages: the function sees its own zip and what Lambda brings, nothing of this environment.
-        python = [sys._base_executable, "-s", "-S", "-m", "awslambdaric"]  # type: ignore[attr-defined]  # noqa: SLF001 -- not the venv's
+        interpreter = str(Path(sys.executable).resolve())  # not the virtual environment's
+        python = [interpreter, "-s", "-S", "-m", "awslambdaric"]
         self._command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
         self._command += ["--runtime-api-address", f"127.0.0.1:{runtime_port}", *python, handler]
         self._environment = {
