@@ -156,17 +156,9 @@ class _Connection(BaseHTTPRequestHandler):
             self.connection.close()
 
     def _read(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
-            return self._exactly(int(self.headers.get("Content-Length", "0")))
-        parts = []
-        while size := int(self.rfile.readline(1024).partition(b";")[0], 16):
-            parts.append(self._exactly(size))
-            self.rfile.readline(8)
-        while self.rfile.readline(8192).strip():
-            pass  # trailers
-        return b"".join(parts)
-
-    def _exactly(self, size: int) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            raise ValueError("the server reads only bodies with a Content-Length")
+        size = int(self.headers.get("Content-Length", "0"))
         data = self.rfile.read(size)
         if len(data) < size:
             raise ConnectionAbortedError("the client disconnected in the middle of a body")

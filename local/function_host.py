@@ -19,12 +19,13 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source import EventSource, EventSourceMapping, StreamPoller
+from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
 from local import functions
+from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import ACCOUNT_ID, REGION, Resources

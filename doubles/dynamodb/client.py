@@ -4,9 +4,9 @@ Reads of a table are consistent; an index can lag behind. Pages end after `page_
 DynamoDB's megabyte, so that a caller who forgets to ask for the next page is found out.
 """
 
-import marshal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from contextlib import contextmanager
+from typing import Any
 
 from doubles.aws_errors import check_members, client_error
 from doubles.dynamodb import expressions, partiql
@@ -48,7 +48,7 @@ class MemoryDynamoDB:
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return `Item` if there is one."""
-        with _Rejections("GetItem", request, {"Key", "ConsistentRead"}):
+        with _rejections("GetItem", request, {"Key", "ConsistentRead"}):
             table = self._table(request, "GetItem")
             item = table.items.get(table.place(request["Key"]))
         return {} if item is None else {"Item": _copy(item)}
@@ -57,7 +57,7 @@ class MemoryDynamoDB:
         """Return the items of up to 100 keys, and the keys that were not processed."""
         responses: dict[str, list[Item]] = {}
         unprocessed: dict[str, Any] = {}
-        with _Rejections("BatchGetItem", request, {"RequestItems"}):
+        with _rejections("BatchGetItem", request, {"RequestItems"}):
             count = sum(len(wanted["Keys"]) for wanted in request["RequestItems"].values())
             if not 0 < count <= _MAX_BATCH_GET_KEYS:
                 raise ValueError("Too many items requested for the BatchGetItem call")
@@ -77,7 +77,7 @@ class MemoryDynamoDB:
 
     def put_item(self, **request: Any) -> dict[str, Any]:
         """Put a whole item, if the condition holds."""
-        with _Rejections("PutItem", request, {"Item", *_CONDITIONAL}):
+        with _rejections("PutItem", request, {"Item", *_CONDITIONAL}):
             table = self._table(request, "PutItem")
             item = _checked_copy(request["Item"])
             place = table.place_of(item)
@@ -87,7 +87,7 @@ class MemoryDynamoDB:
 
     def delete_item(self, **request: Any) -> dict[str, Any]:
         """Delete an item, if the condition holds."""
-        with _Rejections("DeleteItem", request, {"Key", *_CONDITIONAL}):
+        with _rejections("DeleteItem", request, {"Key", *_CONDITIONAL}):
             table = self._table(request, "DeleteItem")
             place = table.place(request["Key"])
             _check_condition(table.items.get(place), request, "DeleteItem")
@@ -96,7 +96,7 @@ class MemoryDynamoDB:
 
     def update_item(self, **request: Any) -> dict[str, Any]:
         """Change an item, or create it, if the condition holds."""
-        with _Rejections("UpdateItem", request, {"Key", "UpdateExpression", *_CONDITIONAL}):
+        with _rejections("UpdateItem", request, {"Key", "UpdateExpression", *_CONDITIONAL}):
             table = self._table(request, "UpdateItem")
             place = table.place(request["Key"])
             old = table.items.get(place)
@@ -109,7 +109,7 @@ class MemoryDynamoDB:
 
     def batch_execute_statement(self, **request: Any) -> dict[str, Any]:
         """Insert items by up to 25 PartiQL statements, each of which succeeds or fails on its own."""
-        with _Rejections("BatchExecuteStatement", request, {"Statements"}):
+        with _rejections("BatchExecuteStatement", request, {"Statements"}):
             if not 0 < len(request["Statements"]) <= _MAX_BATCH_STATEMENTS:
                 raise ValueError("Member must have length between 1 and 25")
         return {"Responses": [self._insert(statement) for statement in request["Statements"]]}
@@ -132,7 +132,7 @@ class MemoryDynamoDB:
     def query(self, **request: Any) -> dict[str, Any]:
         """Return one page of a partition of the table or an index, in order."""
         known = {"IndexName", "KeyConditionExpression", "ScanIndexForward", *_PAGED}
-        with _Rejections("Query", request, known):
+        with _rejections("Query", request, known):
             table = self._table(request, "Query")
             condition = expressions.key_condition(request["KeyConditionExpression"])
             accept = _filter(request, condition)
@@ -154,7 +154,7 @@ class MemoryDynamoDB:
 
     def scan(self, **request: Any) -> dict[str, Any]:
         """Return one page of all items of a table."""
-        with _Rejections("Scan", request, _PAGED):
+        with _rejections("Scan", request, _PAGED):
             table = self._table(request, "Scan")
             accept = _filter(request)
             start = request.get("ExclusiveStartKey")
@@ -202,51 +202,35 @@ class MemoryDynamoDB:
         return table
 
 
-class _Rejections:
-    """Raises a ValidationException for a ValueError, and NotImplementedError for an unknown member of a request."""
-
-    __slots__ = ("operation",)
-
-    def __init__(self, operation: str, request: Mapping[str, Any], known: set[str]) -> None:
-        self.operation = operation
-        check_members(operation, request, known | {"TableName"})
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise client_error("ValidationException", self.operation, str(error)) from error
+@contextmanager
+def _rejections(operation: str, request: Mapping[str, Any], known: set[str]) -> Iterator[None]:
+    """Raise a ValidationException for a ValueError, and NotImplementedError for an unknown member of a request."""
+    check_members(operation, request, known | {"TableName"})
+    try:
+        yield
+    except ValueError as error:
+        raise client_error("ValidationException", operation, str(error)) from error
 
 
 def _statement_error(code: str, message: str) -> dict[str, Any]:
     return {"Error": {"Code": code, "Message": message}}
 
 
-def _copy(item: Item) -> Item:
-    return cast("Item", marshal.loads(marshal.dumps(item)))  # noqa: S302 -- written just now
+def _copy(value: Any) -> Any:
+    """Return a deep copy, without subclasses of str."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {_copy(name): _copy(member) for name, member in value.items()}
+    return [_copy(member) for member in value] if isinstance(value, list) else value
 
 
 def _checked_copy(item: Item) -> Item:
     """Return a copy of an item that is not larger than DynamoDB allows."""
-    try:
-        written = marshal.dumps(item, 2)
-    except ValueError:  # a subclass of str somewhere
-        item = cast("Item", _plain(item))
-        written = marshal.dumps(item, 2)
-    # this form of marshal is never shorter than what DynamoDB counts, and far quicker than counting
-    if len(written) > MAX_ITEM_BYTES and item_size(item) > MAX_ITEM_BYTES:
+    if item_size(item) > MAX_ITEM_BYTES:
         raise ValueError("Item size has exceeded the maximum allowed size")
-    return cast("Item", marshal.loads(written))  # noqa: S302 -- written just now
-
-
-def _plain(value: Any) -> Any:
-    """Return a deep copy without subclasses of str."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return {_plain(name): _plain(member) for name, member in value.items()}
-    return [_plain(member) for member in value] if isinstance(value, list) else value
+    copy: Item = _copy(item)
+    return copy
 
 
 def _placeholders(request: Mapping[str, Any], *used: Parsed[Any]) -> tuple[Names, Values]:

@@ -7,12 +7,10 @@ ReportBatchItemFailures, and without a limit on retries or age, so that only the
 from doubles.event_source.invocation import Invocation, Outcome, Raised, Returned, TimedOut
 from doubles.event_source.mapping import EventSourceMapping
 from doubles.event_source.record import EventForm, Record
-from doubles.event_source.source import EventSource
 from doubles.event_source.stream_poller import StreamPoller
 
 __all__ = [
     "EventForm",
-    "EventSource",
     "EventSourceMapping",
     "Invocation",
     "Outcome",

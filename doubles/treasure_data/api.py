@@ -14,6 +14,7 @@ from doubles.treasure_data.job import Job
 from doubles.treasure_data.settings import Right, Settings
 
 _HEX = set("0123456789abcdef")
+_RIGHTS = {Action.IMPORT: Right.WRITE, Action.CREATE: Right.CREATE, Action.QUERY: Right.QUERY}
 
 
 class Api:
@@ -64,44 +65,39 @@ class Api:
             return error(rejected.status, rejected.message)
 
     def _route(self, request: Request, settings: Settings, now: float) -> Response:
+        self._allow(request)
         match request.method, request.segments:
             case "PUT", ("v3", "table", "import_with_id", _, _, _, "msgpack.gz"):
-                self._allow(request, Right.WRITE)
                 return self._import(request, settings, now)
             case "POST", ("v3", "database", "create", database):
-                self._allow(request, Right.CREATE)
                 self._log.create(database)
                 return answer({"database": database})
             case "POST", ("v3", "table", "create", database, table, "log"):
-                self._allow(request, Right.CREATE)
                 self._log.create(database, table)
                 return answer({"database": database, "table": table, "type": "log"})
             case "GET", ("v3", "database", "list"):
-                self._allow(request)
                 return answer({"databases": [{"name": name} for name in self._log.counts()]})
             case "GET", ("v3", "table", "show", database, table):
-                self._allow(request)
                 return self._show(database, table, now - settings.query_delay)
             case "POST", ("v3", "job", "issue", "trino", database):
-                self._allow(request, Right.QUERY)
                 return self._issue(request.form.get("query", ""), database, settings, now)
             case "GET", ("v3", "job", "status", job):
-                self._allow(request, Right.QUERY)
                 return answer(self._job(job).status(now))
             case "GET", ("v3", "job", "result", job) if request.query.get("format") == "json":
-                self._allow(request, Right.QUERY)
                 return self._job(job).result(now)
             case "GET", ("v3", "system", "server_status"):
                 return answer({"status": "ok"})
         raise RejectedError(404, f"there is no {request.method} {request.target}")
 
-    def _allow(self, request: Request, right: Right | None = None) -> None:
+    def _allow(self, request: Request) -> None:
+        """Raise RejectedError unless the request's key may do it: 401 for an unknown key, 403 for too few rights."""
+        action = self.target(request.segments).action
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         rights = self._keys.get(key)
-        if scheme != "TD1" or rights is None:
+        if action not in (Action.STATUS, Action.OTHER) and (scheme != "TD1" or rights is None):
             raise RejectedError(401, "Authentication failed")
-        if right is not None and right not in rights:
-            raise RejectedError(403, f"this key may not {right}")
+        if action in _RIGHTS and _RIGHTS[action] not in (rights or ()):
+            raise RejectedError(403, f"this key may not {action}")
 
     def _import(self, request: Request, settings: Settings, now: float) -> Response:
         (database, table, unique_id), body = request.segments[3:-1], request.body

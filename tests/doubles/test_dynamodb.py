@@ -299,6 +299,16 @@ def test_unprocessed_keys_can_be_asked_again() -> None:
     assert ["1", "2", "3"] == found
 
 
+def test_what_is_returned_is_a_copy() -> None:
+    """Changing a request or a response afterwards changes nothing that is stored."""
+    double, item = _double(), _item("a", "1", x={"M": {"one": _wire(1)}})
+    double.put_item(TableName="ledger", Item=item)
+    item["x"]["M"]["one"] = _wire(2)
+    next(double.items("ledger"))["x"]["M"].clear()
+
+    assert [_item("a", "1", x={"M": {"one": _wire(1)}})] == list(double.items("ledger"))
+
+
 def test_an_insert_does_not_replace_an_item() -> None:
     """A duplicate is named in its own place of the response, and the other items are inserted; 25 are the most."""
     double = _double()
@@ -380,15 +390,3 @@ def test_unknown_requests_are_not_ignored(call: Call) -> None:
     """What the double does not know raises an error of its own, not one of DynamoDB's."""
     with pytest.raises(NotImplementedError):
         _outcome(_double(), call)
-
-
-def test_what_is_returned_is_a_copy() -> None:
-    """Changing a request or a response afterwards changes nothing that is stored."""
-    double = _double()
-    item = _item("a", "1", x={"M": {"one": _wire(1)}})
-    key = {"TableName": "ledger", "Key": _item("a", "1")}
-    double.put_item(TableName="ledger", Item=item)
-    item["x"]["M"]["one"] = _wire(2)
-    double.get_item(**key)["Item"]["x"]["M"].clear()
-
-    assert {"M": {"one": _wire(1)}} == double.get_item(**key)["Item"]["x"]

@@ -1,63 +1,62 @@
-"""One shard's poller: cases recorded on AWS, AWS's documentation, and what fault injection needs."""
+"""The event source's pollers: cases recorded on AWS, AWS's documentation, and what fault injection needs.
+
+The machine in test_event_source_machine.py tries that every record is sent, in order, whatever happens.
+"""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from doubles.event_source import EventSourceMapping, Invocation, Outcome, Raised, Record, Returned, TimedOut
+from doubles.event_source import EventSourceMapping, Invocation, Outcome, Raised, Returned, TimedOut
 from doubles.event_source.invocation import settled_count
 from doubles.event_source.mapping import exponential_backoff
 from doubles.event_source.record import EVENT_BYTES
+from doubles.kinesis import HASH_KEYS
 from tests.support.event_source import SHARD, STREAM_ARN, Bench, data_of
 
 DONE = Returned(None)
 DAY = 24 * 3600
+EMPTY: list[Any] = [
+    "",
+    [],
+    None,
+    {},
+    {"batchItemFailures": []},
+    {"batchItemFailures": None},
+    {"failures": [1]},
+]
+ODD: list[Any] = [
+    {"itemIdentifier": 123},
+    {"itemIdentifier": ""},
+    {"itemIdentifier": None},
+    {"foo": 1},
+    {"foo": None},
+]
 
 
-def failing_from(invocation: Invocation, place: int) -> Outcome:
-    """Report the record at this place as the first that failed."""
-    return Returned({"batchItemFailures": [{"itemIdentifier": invocation.sequence_numbers[place]}]})
+def report(*failures: Any) -> Outcome:
+    """Return a report of failures."""
+    return Returned({"batchItemFailures": list(failures)})
 
 
 @pytest.mark.parametrize(
-    "value",
-    ["", [], None, {}, {"batchItemFailures": []}, {"batchItemFailures": None}, "text", {"failures": [1]}],
-)
-def test_an_empty_result_settles_everything(value: Any) -> None:
-    """The six recorded ways to report nothing, and a result without the key, are success."""
-    assert 3 == settled_count(Returned(value), ["1", "2", "10"])
-
-
-@pytest.mark.parametrize(
-    "outcome",
+    ("outcome", "settled"),
     [
-        Returned({"batchItemFailures": [{"itemIdentifier": 123}]}),
-        Returned({"batchItemFailures": [{"itemIdentifier": ""}]}),
-        Returned({"batchItemFailures": [{"itemIdentifier": None}]}),
-        Returned({"batchItemFailures": [{"foo": 123}]}),
-        Returned({"batchItemFailures": [{"foo": None}]}),
-        Raised("ZeroDivisionError", "division by zero"),
-        TimedOut(),
-        # Not recorded:
-        Returned({"batchItemFailures": "10"}),
-        Returned({"batchItemFailures": ["10"]}),
-        Returned({"batchItemFailures": [{"itemIdentifier": "10"}, {}]}),
+        *((Returned(value), 3) for value in EMPTY),  # six of them recorded
+        *((report(item), 0) for item in ODD),  # recorded
+        *(
+            (outcome, 0)
+            for outcome in (Raised(), TimedOut(), report("10"), Returned({"batchItemFailures": "10"}))
+        ),
+        (report({"itemIdentifier": "10"}, {}), 0),
+        (report({"itemIdentifier": "10"}, {"itemIdentifier": "2"}), 1),  # the lowest number, not the first
     ],
 )
-def test_a_report_that_cannot_be_read_settles_nothing(outcome: Outcome) -> None:
-    """The five recorded odd items, an exception, a time-out and malformed lists fail the whole batch."""
-    assert 0 == settled_count(outcome, ["1", "2", "10"])
-
-
-def test_the_lowest_number_is_the_checkpoint() -> None:
-    """With several items everything from the lowest number on is to be sent again, in whatever order they come."""
-    numbers = [str(number) for number in range(8, 12)]
-    failures = [{"itemIdentifier": number} for number in ("11", "9", "10")]
-
-    assert 1 == settled_count(Returned({"batchItemFailures": failures}), numbers)
+def test_what_an_outcome_settles(outcome: Outcome, settled: int) -> None:
+    """An empty result settles everything, a report what precedes its lowest number, anything odd nothing."""
+    assert settled == settled_count(outcome, ["1", "2", "10"])
 
 
 def test_a_partial_failure_is_sent_on_from_its_first_record() -> None:
@@ -65,11 +64,12 @@ def test_a_partial_failure_is_sent_on_from_its_first_record() -> None:
     bench = Bench()
     *_, bad = bench.put("r1", "r2", "r3", "r4", "r5", "r6")
 
-    def report(invocation: Invocation) -> Outcome:
-        failures = [{"itemIdentifier": number} for number in invocation.sequence_numbers if number == bad]
-        return Returned({"batchItemFailures": failures})
+    def function(invocation: Invocation) -> Outcome:
+        return report(
+            *({"itemIdentifier": number} for number in invocation.sequence_numbers if number == bad)
+        )
 
-    bench.run(bench.poller(batch_size=3, maximum_batching_window_seconds=1), report, calls=6)
+    bench.run(bench.poller(batch_size=3, maximum_batching_window_seconds=1), function, calls=6)
 
     assert [["r1", "r2", "r3"], ["r4", "r5", "r6"], *[["r6"]] * 4] == bench.sent
 
@@ -84,55 +84,30 @@ def test_a_failing_batch_is_sent_eight_times_in_a_minute() -> None:
         bench.put("late")
         bench.now = poller.ready_at
     invocation = bench.invoke(poller)
-    poller.complete(invocation, failing_from(invocation, 1), bench.now)
+    poller.complete(invocation, report({"itemIdentifier": invocation.sequence_numbers[1]}), bench.now)
 
     assert [["a", "b"]] * 8 == bench.sent
     assert pytest.approx(bench.now + 0.3) == poller.ready_at
     assert 60 == max(exponential_backoff(failures) for failures in range(1, 2000))
 
 
-def test_batches_are_cut_by_their_size() -> None:
-    """Thirty records, twenty of them older than the mapping, are three batches of ten (recorded), and then nothing."""
-    bench = Bench()
-    bench.put(*[str(i) for i in range(20)])
-    poller = bench.poller(batch_size=10)
-    bench.put(*[str(i) for i in range(20, 30)])
-    bench.run(poller, lambda _: DONE)
-
-    assert [[str(i) for i in range(start, start + 10)] for start in (0, 10, 20)] == bench.sent
-    assert None is poller.poll(bench.now + 60)
-
-
-def test_a_batch_waits_for_its_window() -> None:
-    """A batch that is not full goes out when the window has passed, with everything that arrived by then."""
-    bench = Bench()
-    poller = bench.poller(batch_size=3, maximum_batching_window_seconds=5)
-    bench.put("a")
-    early = poller.poll(bench.now)
-    bench.now += 4.9
-    bench.put("b")
-    late = poller.poll(bench.now)
-    bench.now += 0.1
-
-    assert (None, None, ["a", "b"]) == (early, late, data_of(poller.poll(bench.now)))
-
-
-def test_a_full_batch_does_not_wait() -> None:
-    """A batch of BatchSize records goes out at once, the next one a whole window after its end."""
+def test_a_batch_waits_for_its_window_or_its_size() -> None:
+    """A full batch goes out at once; others wait for the window, which begins when the last invocation ends."""
     bench = Bench()
     poller = bench.poller(batch_size=2, maximum_batching_window_seconds=5)
-    bench.put("a", "b")
+    bench.put("a")
+    seen = [data_of(poller.poll(bench.now))]
+    bench.put("b", "c")
     invocation = bench.invoke(poller)
-    bench.put("c")
-    under_way = (poller.poll(bench.now), poller.ready_at)
+    seen += [data_of(invocation), data_of(poller.poll(bench.now))]
+    under_way = poller.ready_at
     bench.now += 60
     poller.complete(invocation, DONE, bench.now)
-    bench.now += 4.9
-    early = poller.poll(bench.now)
-    bench.now += 0.1
+    for seconds in (4.9, 0.1):
+        bench.now += seconds
+        seen.append(data_of(poller.poll(bench.now)))
 
-    assert (["a", "b"], None, ["c"]) == (data_of(invocation), early, data_of(poller.poll(bench.now)))
-    assert (None, float("inf")) == under_way
+    assert ([[], ["a", "b"], [], [], ["c"]], float("inf")) == (seen, under_way)
 
 
 def test_an_event_stays_below_six_megabytes() -> None:
@@ -140,9 +115,8 @@ def test_an_event_stays_below_six_megabytes() -> None:
     bench = Bench()
     bench.put(*["x" * 700_000] * 9, key="müller")
     invocation = bench.invoke(bench.poller(batch_size=100, maximum_batching_window_seconds=300))
+    size = len(json.dumps(invocation.event, separators=(",", ":"), ensure_ascii=False).encode())
 
-    text = json.dumps(invocation.event, separators=(",", ":"), ensure_ascii=False)
-    size = len(text.encode())
     assert len('{"Records":[]}') - len(",") + sum(record.size for record in invocation.records) == size
     assert 6 == len(invocation.records)
     assert size <= EVENT_BYTES < size + 933_334
@@ -153,7 +127,6 @@ def test_the_event_has_the_recorded_form() -> None:
     bench = Bench()
     [number] = bench.put("hello", key="test_0")
     invocation = bench.invoke(bench.poller(role_arn="arn:aws:iam::123456789012:role/r"))
-
     expected = {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",
@@ -170,44 +143,37 @@ def test_the_event_has_the_recorded_form() -> None:
         "awsRegion": "us-east-1",
         "eventSourceARN": STREAM_ARN,
     }
+
     assert json.dumps({"Records": [expected]}) == json.dumps(invocation.event)
 
 
-def test_a_record_too_large_for_any_event_blocks_its_shard() -> None:
-    """It is never sent, and its shard continues when it expires."""
+def test_what_cannot_be_sent_expires_with_the_retention() -> None:
+    """A record too large for any event blocks its shard until it expires; a failed batch loses only its front."""
     bench = Bench()
     bench.client._max_record_bytes = 10 * 1024 * 1024
     bench.put("x" * 5_000_000)
     poller = bench.poller()
-    blocked = [data_of(poller.poll(bench.now + seconds)) for seconds in (0, 3600, DAY - 1)]
-    bench.now += DAY - 1
-    bench.put("later")
-    bench.now += 1
-
-    assert ([[]] * 3, ["later"]) == (blocked, data_of(poller.poll(bench.now)))
-    assert ["x" * 5_000_000] == bench.expired
-
-
-def test_the_retention_takes_the_front_of_a_failed_batch() -> None:
-    """Records of a failed batch that expire are dropped, and the rest is sent again."""
-    bench = Bench()
-    bench.put("a", "b")
+    blocked = [data_of(poller.poll(bench.now + seconds)) for seconds in (0, DAY - 1)]
+    bench.now += DAY - 30
+    bench.put("a")
     bench.now += 30
-    bench.put("c", "d")
-    poller = bench.poller()
+    bench.put("b")
     poller.complete(bench.invoke(poller), Raised(), bench.now)
-    bench.put("e")
+    bench.put("c")
     bench.now += DAY - 30
 
-    assert (["c", "d"], ["a", "b"]) == (data_of(poller.poll(bench.now)), bench.expired)
+    assert ([[], []], ["b"]) == (blocked, data_of(poller.poll(bench.now)))
+    assert ["x" * 5_000_000, "a"] == bench.expired
 
 
 def test_an_invocation_that_timed_out_no_longer_counts() -> None:
     """After a time-out the batch is sent again in a new invocation, and the old one cannot be completed."""
     bench = Bench()
-    bench.put("a")
+    [number] = bench.put("a")
     poller = bench.poller()
     old = bench.invoke(poller)
+    with pytest.raises(ValueError, match="under way"):
+        poller.pollers[SHARD].rewind(number)
     poller.complete(old, TimedOut(), bench.now)
     bench.now += 1
     new = bench.invoke(poller)
@@ -217,68 +183,79 @@ def test_an_invocation_that_timed_out_no_longer_counts() -> None:
         poller.complete(old, DONE, bench.now)
 
 
-def test_borders_cut_batches_at_will() -> None:
-    """Fault injection's `borders` decides how many of the records on offer go out, again after each failure."""
-    bench = Bench()
-    bench.put(*"abcde")
-    takes = [2, 4, 1, 99]
-    offered: list[int] = []
-
-    def borders(records: Sequence[Record]) -> int:
-        offered.append(len(records))
-        return takes.pop(0)
-
-    poller = bench.poller(borders=borders, batch_size=4)
-    outcomes: list[Outcome] = [Raised(), Raised(), DONE, DONE]
-    bench.run(poller, lambda _: outcomes.pop(0), calls=4)
-
-    assert [list("ab"), list("abcd"), list("a"), list("bcde")] == bench.sent
-    assert [4, 4, 4, 4] == offered
-
-
 class Flaky:
-    """A client whose next reads fail."""
+    """A client that lists shards one by one, and whose first listings and reads fail."""
 
-    def __init__(self, client: Any, *errors: Exception) -> None:
+    def __init__(self, client: Any) -> None:
         self._client = client
-        self._errors = list(errors)
+        self._listings: list[Exception] = [ClientError({"Error": {"Code": "LimitExceeded"}}, "ListShards")]
+        throttled = ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "GetRecords")
+        self._reads: list[Exception] = [throttled, EndpointConnectionError(endpoint_url="http://127.0.0.1")]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def get_records(self, **arguments: Any) -> Any:
         """Read or fail."""
-        if self._errors:
-            raise self._errors.pop(0)
+        if self._reads:
+            raise self._reads.pop(0)
         return self._client.get_records(**arguments)
 
+    def list_shards(self, **arguments: Any) -> Any:
+        """List or fail."""
+        if self._listings:
+            raise self._listings.pop(0)
+        return self._client.list_shards(MaxResults=1, **arguments)
 
-def test_reads_that_fail_are_repeated() -> None:
-    """A read that fails costs a poll and no record; an expired iterator is renewed, an empty read goes on."""
-    bench = Bench()
-    empty = [True, True, False, False]
-    bench.client.reads_empty = lambda: empty.pop(0)
-    throttled = ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "GetRecords")
-    bench.client = Flaky(bench.client, throttled, EndpointConnectionError(endpoint_url="http://127.0.0.1"))
-    bench.put("a", "b")
+
+def test_calls_that_fail_are_repeated() -> None:
+    """A call that fails costs a poll and no record; an expired iterator is renewed, an empty read goes on."""
+    bench = Bench(shards=2)
+    empty = [True, True]
+    bench.client.reads_empty = lambda: bool(empty) and empty.pop()
+    bench.client = Flaky(bench.client)
+    bench.put("a", "b", key="d")
     poller = bench.poller()
-    polls = [data_of(poller.poll(bench.now)) for _ in range(2)]
+    failed = poller.poll(bench.now)
     poller.complete(bench.invoke(poller), DONE, bench.now)
-    bench.put("c")
+    bench.put("c", key="d")
     bench.now += 7200
 
-    assert ([[], []], ["c"]) == (polls, data_of(poller.poll(bench.now)))
+    assert (None, ["c"], 2) == (failed, data_of(poller.poll(bench.now)), len(poller.pollers))
 
 
-def test_a_rewind_waits_for_the_invocation_under_way() -> None:
-    """A poller cannot lose its checkpoint while an invocation is under way."""
+def test_children_need_not_wait() -> None:
+    """Fault injection can have parent and child side by side, because AWS promises no order between them.
+
+    A split is then noticed within the discovery time although the parent has not ended. A child whose parent has
+    expired does not wait in any case.
+    """
     bench = Bench()
-    [number] = bench.put("a")
-    poller = bench.poller()
-    bench.invoke(poller)
+    bench.put("parent")
+    poller = bench.poller(children_wait=False, discovery_seconds=10)
+    parent = bench.invoke(poller)
+    bench.client.split_shard(StreamName="s", ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+    bench.put("low", key="a")
+    early, child = poller.poll(bench.now + 9), poller.poll(bench.now + 10)
+    bench.now += DAY + 1
+    bench.put("late", key="a")
 
-    with pytest.raises(ValueError, match="under way"):
-        poller.pollers[SHARD].rewind(number)
+    assert (["parent"], None, ["low"]) == (data_of(parent), early, data_of(child))
+    assert ["late"] == data_of(bench.poller().poll(bench.now))
+
+
+def test_shards_take_turns() -> None:
+    """A shard that fails, or has much to send, does not delay the others."""
+    bench = Bench(shards=2)
+    bench.put("bad", key="a")
+    bench.put("good 1", "good 2", key="d")
+    poller = bench.poller(batch_size=1)
+    bench.run(poller, lambda invocation: Raised() if invocation.shard_id == SHARD else DONE, calls=3)
+    bench.now = poller.ready_at
+    bench.put("good 3", key="d")
+    bench.run(poller, lambda _: DONE)
+
+    assert ["bad", "good 1", "good 2", "bad", "good 3"] == [batch[0] for batch in bench.sent]
 
 
 @pytest.mark.parametrize(

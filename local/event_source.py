@@ -7,12 +7,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import Any
 
-from doubles.event_source.invocation import Invocation, Outcome, Raised, Returned, TimedOut, settled_count
-from doubles.event_source.stream_poller import StreamPoller
+from doubles.event_source import Invocation, Outcome, Raised, Returned, StreamPoller, TimedOut
+from doubles.event_source.invocation import settled_count
 from doubles.lambda_context import Context
 from shared.clock import Clock
 
-_log = logging.getLogger("doubles.event_source")
+_log = logging.getLogger("local.event_source")
 
 _SHARDS_AT_ONCE = 16
 

@@ -11,8 +11,9 @@ import pytest
 from moto import mock_aws
 
 from doubles.clock import ManualClock
-from doubles.event_source import EventSource, EventSourceMapping, StreamPoller
+from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.kinesis import MemoryKinesis
+from local.event_source import EventSource
 from shared.clock import SystemClock
 from tests.support.event_source import STREAM_ARN
 
@@ -93,10 +94,10 @@ def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptu
     [number] = put(client)
     report = {"batchItemFailures": [{"itemIdentifier": number}]}
     function = Function(RuntimeError("out of order"), report, object(), SystemExit(3))
-    with caplog.at_level(logging.WARNING, "doubles.event_source"), running(client, function):
+    with caplog.at_level(logging.WARNING, "local.event_source"), running(client, function):
         function.wait_for(5)
 
-    logged = [record.getMessage() for record in caplog.records if record.name == "doubles.event_source"]
+    logged = [record.getMessage() for record in caplog.records if record.name == "local.event_source"]
     words = ["out of order", "batchItemFailures", "not JSON serializable", "SystemExit"]
     assert [[number]] * 5 == function.sent
     assert [True] * 4 == [word in line for word, line in zip(words, logged, strict=True)]
