@@ -45,6 +45,7 @@ def test_answers() -> None:
     """Known accounts, unknown ones and those that are none are told apart."""
     client = MemoryRedis()
     fill(client)
+
     assert cache(client).resolve(["shop", "blog", "odd", "nobody"]) == {
         "shop": SHOP,
         "blog": BLOG,
@@ -57,7 +58,8 @@ def test_missing_sentinel_makes_nobody_unknown() -> None:
     """Without the sentinel, accounts that are there count and those that are not have no answer."""
     client = MemoryRedis()
     fill(client, sentinel=False)
-    assert cache(client).resolve(["shop", "nobody"]) == {"shop": SHOP}
+
+    assert {"shop": SHOP} == cache(client).resolve(["shop", "nobody"])
 
 
 def test_fresh_then_asked_again() -> None:
@@ -68,9 +70,10 @@ def test_fresh_then_asked_again() -> None:
     made.resolve(["shop"])
     client.hset(accounts.redis_key("shop"), mapping=Account("new_db").to_fields())
     clock.sleep(59)
-    assert made.resolve(["shop"]) == {"shop": SHOP}
+    assert {"shop": SHOP} == made.resolve(["shop"])
     clock.sleep(2)
-    assert made.resolve(["shop"]) == {"shop": Account("new_db")}
+
+    assert {"shop": Account("new_db")} == made.resolve(["shop"])
 
 
 def test_unknown_is_not_remembered() -> None:
@@ -78,9 +81,10 @@ def test_unknown_is_not_remembered() -> None:
     client = MemoryRedis()
     fill(client)
     made = cache(client)
-    assert made.resolve(["new"]) == {"new": UNKNOWN}
+    assert {"new": UNKNOWN} == made.resolve(["new"])
     client.hset(accounts.redis_key("new"), mapping=SHOP.to_fields())
-    assert made.resolve(["new"]) == {"new": SHOP}
+
+    assert {"new": SHOP} == made.resolve(["new"])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,8 @@ def test_stale_while_redis_fails(error: Exception) -> None:
     made.resolve(["shop"])
     broken.append(error)
     clock.sleep(86_400)
-    assert made.resolve(["shop", "blog"]) == {"shop": SHOP}
+
+    assert {"shop": SHOP} == made.resolve(["shop", "blog"])
 
 
 def test_failures_of_single_accounts() -> None:
@@ -130,7 +135,7 @@ def test_failures_of_single_accounts() -> None:
             assert not transaction
             return Pipeline()
 
-    assert cache(Client()).resolve(["shop", "blog", "nobody"]) == {"shop": SHOP, "nobody": INVALID}
+    assert {"shop": SHOP, "nobody": INVALID} == cache(Client()).resolve(["shop", "blog", "nobody"])
 
 
 @contextmanager
@@ -181,14 +186,14 @@ def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
         client = connect(proxy.url.replace("http", "redis"))
         fill(client)
         made = cache(client)
-        assert made.resolve(["shop"]) == {"shop": SHOP}
+        assert {"shop": SHOP} == made.resolve(["shop"])
         client.close()
         proxy.hang()
         began = time.monotonic()
-        assert made.resolve(["blog"]) == {}
+        assert {} == made.resolve(["blog"])
         assert time.monotonic() - began < 4
     began = time.monotonic()
-    assert cache(client).resolve(["blog"]) == {}
+    assert {} == cache(client).resolve(["blog"])
     assert time.monotonic() - began < 4
     client.close()
 
@@ -199,5 +204,5 @@ def test_wrong_type_on_a_real_server(tmp_path: Path) -> None:
         client = connect(f"redis://127.0.0.1:{port}")
         fill(client)
         client.set(accounts.redis_key("text"), "x")
-        assert cache(client).resolve(["text", "shop"]) == {"text": INVALID, "shop": SHOP}
+        assert {"text": INVALID, "shop": SHOP} == cache(client).resolve(["text", "shop"])
         client.close()

@@ -35,7 +35,7 @@ def test_what_is_applied_is_what_stands(redis: Redis) -> None:
     """Applied accounts can be read back."""
     account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
 
-    assert account_store.applied(redis) == {"news": NEWS, "shop": SHOP}
+    assert {"news": NEWS, "shop": SHOP} == account_store.applied(redis)
 
 
 def test_what_is_no_longer_applied_goes(redis: Redis) -> None:
@@ -44,15 +44,15 @@ def test_what_is_no_longer_applied_goes(redis: Redis) -> None:
     account_store.apply(redis, {"shop": SHOP, "news": NEWS}, now=0)
     account_store.apply(redis, {"news": SHOP}, now=0)
 
-    assert account_store.applied(redis) == {"news": SHOP}
-    assert redis.get("something") == "else"
+    assert {"news": SHOP} == account_store.applied(redis)
+    assert "else" == redis.get("something")
 
 
 def test_the_sentinel_says_when_and_how_many(redis: Redis) -> None:
     """The sentinel tells a filled Redis from an emptied one."""
     account_store.apply(redis, {"shop": SHOP}, now=1_700_000_000)
 
-    assert redis.hgetall(SENTINEL) == {"at": "2023-11-14T22:13:20+00:00", "count": "1"}
+    assert {"at": "2023-11-14T22:13:20+00:00", "count": "1"} == redis.hgetall(SENTINEL)
 
 
 def test_the_sentinel_is_written_last() -> None:
@@ -68,7 +68,7 @@ def test_the_sentinel_is_written_last() -> None:
 
     account_store.apply(Recorder(), {"shop": SHOP, "news": NEWS}, now=0)
 
-    assert written == ["account:shop", "account:news", SENTINEL]
+    assert ["account:shop", "account:news", SENTINEL] == written
 
 
 def test_an_illegal_name_is_refused_before_anything_is_written() -> None:

@@ -13,13 +13,14 @@ def test_results_come_back() -> None:
     with Threads() as threads:
         for number in range(5):
             threads.submit(lambda number=number: number)
-        assert sorted(threads.wait(5) for _ in range(5)) == [0, 1, 2, 3, 4]
+        assert [0, 1, 2, 3, 4] == sorted(threads.wait(5) for _ in range(5))
         assert threads.wait(0.01) is None
 
 
 def test_jobs_run_side_by_side() -> None:
     """Jobs that wait for each other end."""
     barrier = threading.Barrier(8, timeout=5)
+
     assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
 
 
@@ -29,7 +30,8 @@ def test_no_thread_outlives_the_context() -> None:
     done = []
     with Threads() as threads:
         threads.submit(lambda: done.append(time.sleep(0.05)) or 1)
-    assert done == [None]
+
+    assert [None] == done
     assert threading.active_count() == before
 
 
@@ -42,7 +44,8 @@ def test_errors_are_raised_by_wait() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_parallel(Threads, [fail, lambda: done.append(time.sleep(0.05)) or 1])
-    assert done == [None]
+
+    assert [None] == done
 
 
 def test_run_parallel_keeps_order_and_limit() -> None:
@@ -57,6 +60,7 @@ def test_run_parallel_keeps_order_and_limit() -> None:
         return number
 
     jobs = [lambda number=number: job(number) for number in range(20)]
+
     assert run_parallel(Threads, jobs, at_once=3) == list(range(20))
     assert max(most) <= 3
-    assert run_parallel(Threads, []) == []
+    assert [] == run_parallel(Threads, [])

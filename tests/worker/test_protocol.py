@@ -6,7 +6,6 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import (
-    TABLE,
     Delivery,
     envelope,
     is_settling,
@@ -16,9 +15,10 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
-from worker.span import Span, State
+from worker.delivery import ASIDE, State
+from worker.span import ChunkKey, Span
 
-CHUNK = "shop/views/0"
+CHUNK = ChunkKey.parse("shop/views/0")
 
 
 def delivery(events: int = 1, **changes: Any) -> Delivery:
@@ -31,7 +31,7 @@ def delivery(events: int = 1, **changes: Any) -> Delivery:
 
 def span(made: Delivery) -> Span:
     """Return the first span."""
-    return next(Span.from_item(item) for item in made.dynamodb.client.items(TABLE) if "first" in item)
+    return made.spans()[0]
 
 
 def fault(made: Delivery, **members: Any) -> None:
@@ -52,16 +52,17 @@ def other_sandbox(made: Delivery) -> Delivery:
     return other.start()
 
 
-def test_a_chain_s_end_has_one_successor() -> None:
-    """Of two invocations that both found nothing planned, one plans; the other works on what that one left."""
+def test_only_one_span_follows_the_last() -> None:
+    """Of two invocations that both found nothing planned, one plans; the other executes what that one has left."""
     made = delivery(2)
 
     def run_other(_: Any = None) -> None:
         assert other_sandbox(made).deliver(0, 1) is None
 
     made.dynamodb.before = {"put_item": once(run_other)}
+
     assert made.deliver(0, 2) is None
-    assert made.ids("shop_db", "views") == ["e0", "e1"]
+    assert ["e0", "e1"] == made.ids("shop_db", "views")
 
 
 def test_the_plan_comes_before_the_upload() -> None:
@@ -71,24 +72,26 @@ def test_the_plan_comes_before_the_upload() -> None:
     with pytest.raises(Killed):
         made.deliver(0, 2)
     made.start()
+
     assert made.deliver(1, 3) is None
-    assert made.ids("shop_db", "views") == ["e0", "e1", "e2"]
-    assert made.td.duplicates == 1
+    assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
+    assert 1 == made.td.duplicates
 
 
 def test_nothing_is_sent_if_the_plan_s_answer_is_lost_for_good() -> None:
-    """A plan that may or may not stand in the ledger is not carried out; whoever meets it does that."""
+    """A plan that may or may not be in the ledger is not executed; whoever meets it does that."""
     made = delivery()
     made.dynamodb.after = {"put_item": lambda _: lose_answer()}
     assert made.deliver() is not None
-    assert made.td.imports() == []
+    assert [] == made.td.imports()
     made.dynamodb.after = {}
+
     assert made.deliver() is None
-    assert made.ids("shop_db", "views") == ["e0"]
+    assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_a_write_that_the_client_repeats_is_known_as_our_own() -> None:
-    """A plan whose answer was lost, and that the client then wrote again, is ours: no touch, and doubt can be cleared."""
+def test_a_plan_that_the_client_repeats_is_recognised_as_our_own() -> None:
+    """A plan whose answer was lost, and that the client then wrote again, is ours: no fence, and doubt can be cleared."""
     made = delivery()
     client = made.dynamodb.client
     made.dynamodb.before = {"put_item": once(lambda: None)}
@@ -100,11 +103,12 @@ def test_a_write_that_the_client_repeats_is_known_as_our_own() -> None:
 
     client.put_item = twice
     made.start()
+
     assert made.deliver() is None
-    assert made.dynamodb.calls == ["create_table", "query", "put_item", "update_item"]
+    assert ["create_table", "query", "put_item", "update_item"] == made.dynamodb.calls
 
 
-def test_a_settlement_that_the_client_repeats_is_known_as_our_own() -> None:
+def test_a_settlement_that_the_client_repeats_is_recognised_as_our_own() -> None:
     """A settlement written twice by the client is one."""
     made = delivery()
     client = made.dynamodb.client
@@ -115,11 +119,12 @@ def test_a_settlement_that_the_client_repeats_is_known_as_our_own() -> None:
         return original(**request)
 
     client.update_item = twice
+
     assert made.deliver() is None
     assert (span(made).done, span(made).version) == (True, 2)
 
 
-def test_a_touch_keeps_the_doubt_from_being_cleared() -> None:
+def test_a_fence_keeps_the_doubt_from_being_cleared() -> None:
     """An invocation whose sends were all refused clears no doubt that another one has brought about meanwhile."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=429, retry_after=1000, count=1)
@@ -139,13 +144,14 @@ def test_a_touch_keeps_the_doubt_from_being_cleared() -> None:
     made.dynamodb.before = {"update_item": once(run_other)}
     assert made.deliver() is not None
     made.dynamodb.before = {}
-    assert made.ids("shop_db", "views") == ["e0"]
-    assert span(made).chunk(CHUNK).since is not None
+    assert ["e0"] == made.ids("shop_db", "views")
+    assert span(made).entry(CHUNK).since is not None
     made.clock.sleep(3 * 3600)
     made.start()
+
     assert made.deliver() is None
-    assert made.send_aside().delivered == 1
-    assert made.ids("shop_db", "views") == ["e0"]
+    assert 1 == made.redrive().delivered
+    assert ["e0"] == made.ids("shop_db", "views")
 
 
 def test_s3_comes_before_the_ledger() -> None:
@@ -155,11 +161,12 @@ def test_s3_comes_before_the_ledger() -> None:
     made.s3.before = {"put_object": once(kill)}
     with pytest.raises(Killed):
         made.deliver()
-    assert span(made).chunk(CHUNK).state is State.PENDING
+    assert span(made).entry(CHUNK).state is State.PENDING
     made.start()
+
     assert made.deliver() is None
-    assert span(made).chunk(CHUNK).state is State.ASIDE
-    assert len(made.objects()) == 1
+    assert span(made).entry(CHUNK).state is State.IN_DOUBT  # the one that was killed may have brought it
+    assert 1 == len(made.objects())
 
 
 def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
@@ -173,34 +180,36 @@ def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
     made.clock.sleep(46 * 60)
     made.start()
     assert made.deliver() is None
-    assert len(made.objects()) == 1
+    assert 1 == len(made.objects())
     return made
 
 
 def with_table(made: Delivery, database: str = "shop_db") -> None:
     """Let the table be there before."""
-    made.means.uploader.sender.treasure_data.create_database(database, 1)
-    made.means.uploader.sender.treasure_data.create_table(database, "views", 1)
+    made.wiring.treasure_data.create_database(database, 1)
+    made.wiring.treasure_data.create_table(database, "views", 1)
 
 
 def test_doubt_ends_sending_under_the_same_id() -> None:
     """Rows that Treasure Data may have had for longer than it remembers ids are not sent, but set aside in doubt."""
     made = in_doubt(taken=True)
-    assert [name.split("/")[1] for name in made.objects()] == ["in_doubt"]
-    assert made.journal.counts["RowsInDoubt"] == 1
-    assert len(made.td.imports()) == 1
+
+    assert {"shop/views/0": ("in_doubt", "too_old_to_repeat", 1)} == made.aside()
+    assert 1 == made.telemetry.counts["RowsInDoubt"]
+    assert 1 == len(made.td.imports())
 
 
 def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
     """Before a last send under the old id can have landed and shows, the redrive leaves the chunk alone."""
     made = in_doubt(taken=True)
     made.clock.sleep(23 * 60)  # 69 minutes after the send
-    report = made.send_aside()
+    report = made.redrive()
     assert (report.delivered, report.kept, len(made.objects())) == (0, 1, 1)
     made.clock.sleep(2 * 60)
-    assert made.send_aside().delivered == 1
-    assert made.objects() == []
-    assert made.ids("shop_db", "views") == ["e0"]
+
+    assert 1 == made.redrive().delivered
+    assert [] == made.objects()
+    assert ["e0"] == made.ids("shop_db", "views")
 
 
 def test_what_treasure_data_does_not_have_is_sent_under_a_new_id() -> None:
@@ -208,10 +217,11 @@ def test_what_treasure_data_does_not_have_is_sent_under_a_new_id() -> None:
     made = in_doubt(taken=False)
     before = span(made).unique_id(CHUNK, "shop_db", 0)
     made.clock.sleep(25 * 60)
-    assert made.send_aside().delivered == 1
-    assert made.ids("shop_db", "views") == ["e0"]
+
+    assert 1 == made.redrive().delivered
+    assert ["e0"] == made.ids("shop_db", "views")
     assert before not in [one.unique_id for one in made.td.imports()]
-    assert made.objects() == []
+    assert [] == made.objects()
 
 
 def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
@@ -219,8 +229,9 @@ def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
     made = delivery()
     fault(made, kind=Kind.STATUS, status=500)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+
     assert made.deliver() is not None
-    assert span(made).chunk(CHUNK).since is not None
+    assert span(made).entry(CHUNK).since is not None
 
 
 def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
@@ -229,12 +240,13 @@ def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
     fault(made, kind=Kind.STATUS, status=429)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
     assert made.deliver() is not None
-    assert span(made).chunk(CHUNK).since is None
+    assert span(made).entry(CHUNK).since is None
     made.td.faults.clear()
     made.clock.sleep(4 * 3600)
     made.start()
+
     assert made.deliver() is None
-    assert made.ids("shop_db", "views") == ["e0"]
+    assert ["e0"] == made.ids("shop_db", "views")
 
 
 def test_doubt_that_began_before_is_not_cleared() -> None:
@@ -245,13 +257,14 @@ def test_doubt_that_began_before_is_not_cleared() -> None:
     made.dynamodb.before = {"query": once(kill, is_of_breakers)}
     with pytest.raises(Killed):
         made.deliver()
-    since = span(made).chunk(CHUNK).since
+    since = span(made).entry(CHUNK).since
     fault(made, kind=Kind.STATUS, status=429)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
     made.clock.sleep(60)
     made.start()
+
     assert made.deliver() is not None
-    assert span(made).chunk(CHUNK).since == since
+    assert since == span(made).entry(CHUNK).since
 
 
 @pytest.mark.parametrize("threads", [1, 16])
@@ -264,11 +277,12 @@ def test_every_send_looks_at_the_deadline(threads: int) -> None:
     with_table(made, "blog_db")
     fault(made, kind=Kind.SLOW, seconds=7.4)
     assert made.deliver(remaining_ms=10_000) is not None
-    assert len(made.td.imports()) == 1
-    assert span(made).chunk("blog/views/0").since is None
+    assert 1 == len(made.td.imports())
+    assert span(made).entry(ChunkKey.parse("blog/views/0")).since is None
     made.td.faults.clear()
+
     assert made.deliver() is None
-    assert (made.ids("shop_db", "views"), made.ids("blog_db", "views")) == (["e1"], ["e2"])
+    assert (["e1"], ["e2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
 
 
 def test_two_invocations_settle_one_span_together() -> None:
@@ -282,28 +296,40 @@ def test_two_invocations_settle_one_span_together() -> None:
         assert other_sandbox(made).deliver() is None
 
     made.dynamodb.before = {"update_item": once(run_other)}
+
     assert made.deliver() is None
-    assert made.ids("blog_db", "views") == ["e2"]
-    assert span(made).done
-    assert span(made).chunks == {}
-    assert made.objects() == []
+    assert ["e2"] == made.ids("blog_db", "views")
+    assert (True, {}) == (span(made).done, span(made).entries)
 
 
-@pytest.mark.parametrize("away", [False, True])
-def test_refused_rows_that_are_taken_after_all_leave_no_dead_letter(away: bool) -> None:
-    """Where an invocation died with the object written, the one that delivers the rows deletes it first."""
+def test_refused_rows_that_are_accepted_after_all_are_no_dead_letter() -> None:
+    """Where an invocation died with the object written, the next one's answer counts; the object belongs to nobody."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=422, count=1)
     made.s3.after = {"put_object": once(kill)}
     with pytest.raises(Killed):
         made.deliver()
-    assert [name.split("/")[1] for name in made.objects()] == ["dead_letter"]
+    assert ({}, 1) == (made.aside(), len(made.objects()))
     made.start()
-    if away:
-        made.s3.before = {"delete_object": once(lose_answer)}
-        assert made.deliver() is not None
+
     assert made.deliver() is None
-    assert ([], ["e0"], {}) == (made.objects(), made.ids("shop_db", "views"), span(made).chunks)
+    assert ({}, ["e0"]) == (made.aside(), made.ids("shop_db", "views"))
+    assert 0 == made.redrive(*ASIDE).delivered
+
+
+def test_an_object_that_is_there_already_is_the_same() -> None:
+    """Who died once it was written is followed by one that finds it there."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=422)
+    made.s3.after = {"put_object": once(kill)}
+    with pytest.raises(Killed):
+        made.deliver()
+    made.clock.sleep(60)
+    made.start()
+
+    assert made.deliver() is None
+    assert {"shop/views/0": ("in_doubt", "http_422", 1)} == made.aside()
+    assert 1 == len(made.objects())
 
 
 def test_a_refusal_while_others_write_is_a_doubt() -> None:
@@ -314,17 +340,18 @@ def test_a_refusal_while_others_write_is_a_doubt() -> None:
 
     def send_and_die() -> None:
         other = other_sandbox(made)
-        attempt = other.means.uploader.sender.attempt
-        other.means.uploader.sender.attempt = lambda *sent: (attempt(*sent), kill())[0]  # type: ignore[method-assign]
+        attempt = other.wiring.uploader.attempt
+        other.wiring.uploader.attempt = lambda *sent: (attempt(*sent), kill())[0]  # type: ignore[method-assign]
         with pytest.raises(Killed):
             other.deliver()
 
     made.dynamodb.before = {"update_item": once(send_and_die)}
     assert made.deliver() is None
-    chunk = span(made).chunk(CHUNK)
-    assert (chunk.kind, chunk.since is None) == ("in_doubt", False)
+    assert {"shop/views/0": ("in_doubt", "http_422", 1)} == made.aside()
+    assert span(made).entry(CHUNK).since is not None
     made.clock.sleep(2 * 3600)
-    made.send_aside()
+    made.redrive()
+
     assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))
 
 
@@ -337,8 +364,8 @@ def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:
 
     assert made.deliver() is None
     assert ["e0"] == made.ids("shop_db", "views")
-    assert (0, 1) == (made.journal.counts["RowsDeadLettered"], made.journal.counts["RowsInDoubt"])
-    assert all(name.startswith("aside/in_doubt/") for name in made.objects())
+    assert (0, 1) == (made.telemetry.counts["RowsDeadLettered"], made.telemetry.counts["RowsInDoubt"])
     made.clock.sleep(2 * 3600)
-    made.send_aside()
+    made.redrive()
+
     assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))

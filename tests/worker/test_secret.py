@@ -42,6 +42,7 @@ def test_read_once() -> None:
     """The text is read once, without the white space around it."""
     secrets = Secrets(" text\n")
     one = secret(secrets)
+
     assert [one.get(), one.get(), secrets.reads] == ["text", "text", 1]
 
 
@@ -52,11 +53,12 @@ def test_read_anew_when_old() -> None:
     one.get()
     secrets.text = "two"
     clock.sleep(601)
-    assert one.get() == "one"
-    assert one.get(max_age=600) == "two"
+    assert "one" == one.get()
+    assert "two" == one.get(max_age=600)
     secrets.error = missing()
     clock.sleep(601)
-    assert one.get(max_age=600) == "two"
+
+    assert "two" == one.get(max_age=600)
 
 
 def test_a_refused_text_is_read_anew() -> None:
@@ -68,11 +70,12 @@ def test_a_refused_text_is_read_anew() -> None:
     assert not one.changed("one")
     clock.sleep(31)
     assert one.changed("one")
-    assert one.get() == "two"
+    assert "two" == one.get()
     assert one.changed("one")
-    assert secrets.reads == 2
+    assert 2 == secrets.reads
     clock.sleep(31)
     secrets.error = missing()
+
     assert not one.changed("two")
 
 

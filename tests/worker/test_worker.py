@@ -1,6 +1,7 @@
 """Batches, from Lambda's event to what Treasure Data, the bucket and the ledger hold."""
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -28,12 +29,24 @@ from worker.record import Record
 from worker.set_aside import SetAside
 from worker.span import ChunkKey, Cut
 
+ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
+
 
 def delivery(**changes: Any) -> Delivery:
     """Return a delivery with two accounts."""
     made = Delivery(**changes)
     made.map(shop="shop_db", blog="blog_db")
     return made
+
+
+def open_span(*data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery with an open span of these records that nobody has begun to send."""
+    made = delivery(**changes)
+    made.put(*data)
+    made.dynamodb.after["put_item"] = once(kill)
+    with pytest.raises(Killed):
+        made.deliver()
+    return made.start()
 
 
 def test_rows_arrive_once_in_order() -> None:
@@ -64,19 +77,30 @@ def test_columns_arrive_as_they_were_sent() -> None:
 
 
 def test_redelivery_sends_nothing() -> None:
-    """A settled batch that is delivered again, by a sandbox that remembers nothing, is not sent again."""
+    """A settled batch that is delivered again, by a sandbox that remembers nothing, costs one question."""
     made = delivery()
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(5)))
     made.deliver()
-    made.clock.sleep(30 * 86_400)
+    made.clock.sleep(86_400)
     made.start()
+    made.dynamodb.calls.clear()
 
-    assert made.deliver() is None
-    assert 1 == len(made.td.imports())
+    assert made.deliver(2, 4) is None
+    assert (["query"], 1) == (made.dynamodb.calls, len(made.td.imports()))
+    assert "get_records" not in made.kinesis.calls
+
+
+@pytest.fixture(params=[False, True])
+def gc_enabled(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether the cyclic garbage collector is enabled before a batch."""
+    before = gc.isenabled()
+    (gc.enable if request.param else gc.disable)()
+    yield request.param
+    (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize("outage", [False, True])
-def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool) -> None:
+def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool, gc_enabled: bool) -> None:
     """Afterwards it is as it was before, even when the batch was killed."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
@@ -88,7 +112,6 @@ def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool) -> None:
             kill()
 
     made.dynamodb.before["put_item"] = look
-    before = gc.isenabled()
     if outage:
         with pytest.raises(Killed):
             made.deliver()
@@ -96,7 +119,7 @@ def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool) -> None:
         made.deliver()
 
     assert [False] == seen
-    assert before == gc.isenabled()
+    assert gc_enabled == gc.isenabled()
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,6 +134,7 @@ def test_any_borders_give_each_row_once(batches: list[tuple[int, int]], forgetfu
         assert made.deliver(begin, begin + size) is None
 
     arrived = made.ids("shop_db", "views") + made.ids("blog_db", "views")
+
     assert sorted(f"e{n}" for n in range(12)) == sorted(arrived)
     assert all(span.done for span in made.spans())
 
@@ -171,6 +195,7 @@ def test_dead_letters_leave_their_neighbours() -> None:
         envelope("shop", {"views": [row("e5"), row("e6")]}, key_id="k2"),
         b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"e7"}]}',
     )
+
     assert made.deliver() is None
     assert ["e1", "e7"] == made.ids("shop_db", "views")
     assert {
@@ -197,13 +222,16 @@ def test_dead_letters_leave_their_neighbours() -> None:
 def test_a_set_aside_chunk_is_complete() -> None:
     """Its object says whose rows these are, where they came from, and holds them; why, the ledger says."""
     made = delivery()
-    first, _, third = made.put(
-        envelope("nobody", {"views": [row("e1")]}),
-        envelope("shop", {"views": [row("e2")]}),
-        envelope("nobody", {"clicks": [row("e3")], "views": [row("e4")]}),
-    )
-    arrived_at = round(made.clock.now() * 1000)
-    made.clock.sleep(60)
+    began = round(made.clock.now() * 1000)
+    numbers = []
+    for tables in (
+        {"nobody": {"views": [row("e1")]}},
+        {"shop": {"views": [row("e2")]}},
+        {"nobody": {"clicks": [row("e3")], "views": [row("e4")]}},
+    ):
+        ((account, rows),) = tables.items()
+        numbers += made.put(envelope(account, rows))
+        made.clock.sleep(60)
     made.deliver()
     (span,) = made.spans()
     key = ChunkKey.parse("nobody/views/0")
@@ -215,9 +243,9 @@ def test_a_set_aside_chunk_is_complete() -> None:
         rows=2,
         payload_form="rows",
         shard=SHARD,
-        sequence_numbers=(first, third),
-        first_seen=arrived_at,
-        last_seen=arrived_at,
+        sequence_numbers=(numbers[0], numbers[2]),
+        first_seen=began,
+        last_seen=began + 120_000,
         chain=span.chain.name,
         after=span.after,
         chunk="nobody/views/0",
@@ -245,6 +273,7 @@ def test_redis_without_data_judges_nobody() -> None:
     numbers = made.put(envelope("shop", {"views": [row("e1")]}))
     assert numbers[0] == made.deliver()
     assert ([], [], []) == (made.objects(), made.td.imports(), made.spans())
+    assert {"Holds": 1} == made.telemetry.counts
     made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
     made.map(shop="shop_db")
 
@@ -293,6 +322,7 @@ def test_ledger_away_holds_everything() -> None:
     assert [] == made.td.imports()
     made.dynamodb.before = {}
     made.start()
+
     assert made.deliver() is None
 
 
@@ -324,6 +354,31 @@ def test_no_time_left_sends_nothing() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
+def test_no_time_left_leaves_an_open_span_alone() -> None:
+    """It is neither fenced nor read from the shard."""
+    made = open_span(*ROWS)
+    before = made.spans()
+
+    assert made.deliver(1, 3, remaining_ms=100) is not None
+    assert before == made.spans()
+    assert "get_records" not in made.kinesis.calls
+
+
+def test_a_warm_sandbox_that_was_overtaken_looks_again() -> None:
+    """What it remembers of the chain's end is no longer so: it executes what another one has planned."""
+    made = delivery()
+    made.put(*ROWS)
+    made.deliver(0, 1)
+    other = Delivery.__new__(Delivery)
+    vars(other).update(vars(made))
+    other.start()
+    made.dynamodb.before["put_item"] = once(lambda: other.deliver(1, 2))
+
+    assert made.deliver(1, 3) is None
+    assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
+    assert [1, 1, 1] == [span.records for span in made.spans()]
+
+
 def test_s3_away_holds_what_must_be_set_aside() -> None:
     """A chunk that S3 does not take stays pending; its neighbours are delivered, once."""
     made = delivery()
@@ -333,6 +388,7 @@ def test_s3_away_holds_what_must_be_set_aside() -> None:
     assert {} == made.aside()
 
     made.s3.before = {}
+
     assert made.deliver() is None
     assert (1, ["e2"]) == (len(made.objects()), made.ids("shop_db", "views"))
 
@@ -424,6 +480,7 @@ def test_held_for_half_the_retention_is_set_aside() -> None:
     made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
     made.map(shop="shop_db")
     made.start()
+
     assert made.deliver() is None
     assert 1 == made.redrive().delivered
     assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
@@ -460,16 +517,6 @@ def test_many_shards_in_one_event() -> None:
 # Open spans of which records cannot be read
 
 
-def open_span(*data: bytes, **changes: Any) -> Delivery:
-    """Return a delivery with an open span of these records that nobody has begun to send."""
-    made = delivery(**changes)
-    made.put(*data)
-    made.dynamodb.after["put_item"] = once(kill)
-    with pytest.raises(Killed):
-        made.deliver()
-    return made.start()
-
-
 def expire(made: Delivery, records: int) -> dict[str, Any]:
     """Let the stream forget the first records; return the event with the others."""
     event = made.event(records)
@@ -483,9 +530,6 @@ def expire(made: Delivery, records: int) -> dict[str, Any]:
     return event
 
 
-ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
-
-
 def test_an_open_span_that_cannot_be_read_as_a_whole_is_held() -> None:
     """An incomplete read is not believed: what it lacks may be there the next time."""
     made = open_span(*ROWS)
@@ -494,6 +538,7 @@ def test_an_open_span_that_cannot_be_read_as_a_whole_is_held() -> None:
     assert event["Records"][0]["kinesis"]["sequenceNumber"] == held(made, event)
     assert [] == made.td.imports()
     made.start()
+
     assert made.deliver(1) is None
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
 
@@ -506,6 +551,7 @@ def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> 
     assert held(made, event) is not None
 
     made.clock.sleep(0.001)
+
     assert held(made, event) is None
     assert {"shop/views/3": ("missing", 3)} == states(made)
 
@@ -519,6 +565,22 @@ def held(made: Delivery, event: dict[str, Any]) -> str | None:
 def states(made: Delivery) -> dict[str, tuple[str, int]]:
     """Return the states and rows of the first span's entries."""
     return {key.name: (entry.state.value, entry.rows) for key, entry in made.spans()[0].entries.items()}
+
+
+def test_what_was_delivered_of_other_groups_is_not_taken_for_what_has_expired() -> None:
+    """Each group's rows are counted for themselves."""
+    made = delivery()
+    made.put(*ROWS[:2], envelope("blog", {"views": [row("e3")]}))
+    made.td.create("shop_db", "views")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=503))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=503))
+    made.deliver()
+    made.start()
+    event = expire(made, 2)
+    made.clock.sleep(made.retention + 1)
+    held(made, event)
+
+    assert ("missing", 2) == states(made)["shop/views/2"]
 
 
 def test_rows_whose_records_have_expired_are_missing() -> None:
@@ -553,6 +615,7 @@ def test_a_group_that_lacks_rows_is_missing_but_for_what_is_settled() -> None:
     assert held(made, event) is None
     assert ("missing", 2) == states(made)["shop/views/3"]
     assert 1 == len(made.td.imports())
+    assert made.spans()[0].is_settled
     assert 0 == sum(
         rows for name, (state, rows) in states(made).items() if name != "shop/views/3" and state == "missing"
     )
