@@ -114,7 +114,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
     with services.running() as url:
         work = delivery(ACCOUNTS, url)
         work.worker.run(traffic.event(100, ACCOUNTS), 120_000)
-        before = work.journal.counts["RowsDelivered"]
+        before = work.telemetry.counts["RowsDelivered"]
         gc.collect()
         idle = memory.resident_kb()
         peak = 0
@@ -132,8 +132,8 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
         gc.collect()
         drained.peak_mb = (peak - idle) / 1024
         drained.left_mb = (memory.resident_kb() - idle) / 1024
-        if work.journal.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
+        if work.telemetry.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
             raise RuntimeError("not all rows were delivered")
-    notes = [fields["chunks"] for message, fields in work.journal.notes if message == "span"]
-    drained.uploads = sum(notes[1:])
+    chunks = [fields["chunks"] for fields in work.telemetry.said("span")]
+    drained.uploads = sum(chunks[1:])
     return drained

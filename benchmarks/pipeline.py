@@ -5,7 +5,6 @@ event source run inside the processes of the functions. So the shares say nothin
 """
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,12 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgpack
-
 from benchmarks import traffic
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report
-from doubles.treasure_data.import_body import inflated
 from local.accounts import KEYS
 from local.stack import Stack
 from ops.estimate import Setup, Workload, total
@@ -223,21 +219,20 @@ def _wait_for(stack: Stack, rows: int) -> int:
 
 
 def _rows_taken(stack: Stack) -> int:
-    return int(_query(stack, "SELECT coalesce(sum(row_count), 0) FROM imports")[0][0])
+    return sum(sum(tables.values()) for tables in _treasure_data(stack, "counts").values())
 
 
 def _waits(stack: Stack) -> Iterator[float]:
     """Yield for each row the seconds from the ingest to Treasure Data."""
-    for at, body in _query(stack, "SELECT at, body FROM imports"):
-        unpacker = msgpack.Unpacker(max_buffer_size=0)
-        unpacker.feed(inflated(body, 1 << 30))
-        for row in unpacker:
-            yield at - row["received_at"] / 1000
+    for one in _treasure_data(stack, f"rows?limit={_rows_taken(stack)}")["rows"]:
+        yield one["at"] - one["row"]["received_at"] / 1000
 
 
-def _query(stack: Stack, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(f"{stack.rows_file.as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute(sql).fetchall()
+def _treasure_data(stack: Stack, path: str) -> Any:
+    """Return what the Treasure Data double tells about its rows."""
+    with closing(_connection(stack.addresses.treasure_data)) as connection:
+        connection.request("GET", f"/-/{path}")
+        return json.load(connection.getresponse())
 
 
 def _cpu(stack: Stack) -> dict[str, float]:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from benchmarks import contenders, services
 from local import functions
+from local.lambda_runtime import ARCHITECTURE, LambdaRuntime, link_runtime
 from local.resources import Resources
 from ops.package import package
 from shared import write_key
-from tests.support.artifacts import ARCHITECTURE, link_runtime
-from tests.support.lambda_runtime import LambdaRuntime
 
 KEY = write_key.sign("shop", "k1", services.SECRETS["k1"])
 _CONTENDERS = Path(contenders.__file__).parent

@@ -46,7 +46,6 @@ class _Client:
     def __init__(self, client: Any, effects: Effects) -> None:
         self.client = client
         self.effects = effects
-        self.exceptions = client.exceptions
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         """Return a call of the service as an effect."""
@@ -63,11 +62,6 @@ class _Client:
 
         self.__dict__[operation] = call
         return call
-
-    def get_paginator(self, operation: str) -> Any:
-        """Return a paginator each of whose pages is a call."""
-        paginator = type(self.client.get_paginator(operation))
-        return paginator(getattr(self, operation))
 
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         raise NotImplementedError
@@ -297,7 +291,7 @@ class Redis:
         self._effects = effects
         self._view = Reachable(server, effects)
 
-    def pipeline(self, transaction: bool = True) -> MemoryPipeline:  # noqa: FBT002 -- redis-py's signature
+    def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
         """Return a pipeline that is one effect when it executes."""
         if transaction:
             return self._server.pipeline()

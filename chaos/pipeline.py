@@ -13,8 +13,15 @@ from chaos.schedule import Act, Schedule
 from chaos.traffic import Sent
 from chaos.trouble import Kind
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
-from doubles.event_source import Invocation, Mapping, Outcome, Returned, StreamPoller
-from doubles.event_source.record import EventForm, Record
+from doubles.event_source import (
+    EventForm,
+    EventSourceMapping,
+    Invocation,
+    Outcome,
+    Record,
+    Returned,
+    StreamPoller,
+)
 from local.functions import DRAIN, INGEST, REDRIVE
 
 REDRIVE_EVERY = 300.0
@@ -41,7 +48,7 @@ class Pipeline:
             the first time, before anything was replayed.
         resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
         garbage: undecodable records that were put on the stream.
-        lost_batches: records that the event source gave up, which it never must.
+        lost_batches: batches that expired before they were settled, which must never happen.
     """
 
     def __init__(self, world: World, functions: Functions) -> None:
@@ -66,21 +73,15 @@ class Pipeline:
         self._draining = 0
         self._redriving = True
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
-        self._mapping = Mapping(
+        self._mapping = EventSourceMapping(
             event_source_arn=summary["StreamARN"],
-            starting_position="TRIM_HORIZON",
             batch_size=schedule.setup.batch_size,
             maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
-            report_batch_item_failures=True,
-        )
-        self._poller = StreamPoller(
-            world.stream,
-            self._mapping,
             children_wait=schedule.setup.children_wait,
             borders=self._border,
-            on_failure=self._gave_up,
-            new_id=lambda: "request",
+            on_expired=self._expired,
         )
+        self._poller = StreamPoller(world.stream, self._mapping)
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
         self.audit = Audit(world)
@@ -274,9 +275,9 @@ class Pipeline:
             return chances.randint(1, len(records))
         return len(records)
 
-    def _gave_up(self, failure: Any) -> None:
+    def _expired(self, records: Sequence[Record]) -> None:
         self.lost_batches += 1
-        self._simulation.note(f"the event source gave up {len(failure.records)} records: {failure.condition}")
+        self._simulation.note(f"{len(records)} records expired before they were settled")
 
     # The overflow queue's mapping
 
@@ -292,7 +293,13 @@ class Pipeline:
             return
         queue, url = self.world.queue, self.world.queue_url
         most = self._chance.choice((1, 10, 1000))
-        messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=most).get("Messages", [])
+        messages: list[dict[str, Any]] = []
+        while len(messages) < most:  # the mapping collects what SQS returns ten at a time
+            wanted = min(most - len(messages), 10)
+            received = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=wanted).get("Messages")
+            if not received:
+                break
+            messages += received
         if not messages:
             return
         if self._trouble.strike(Kind.SQS_TWICE):

@@ -143,7 +143,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
-            faults=clients.TdTroubles(self.effects),
+            fault_source=clients.TdTroubles(self.effects),
         )
         self.accounts = {name: Account(database) for name, database in setup.databases}
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
@@ -192,23 +192,17 @@ class World:
         """Let go of everything."""
         for call in self.on_end:
             call()
-        self.td.close()
 
     def _set_tables_up(self) -> None:
         from chaos.traffic import TABLES
-        from doubles.treasure_data import Request
 
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)
         if not self.schedule.setup.tables_exist:
             self.trouble.count(Kind.TD_TABLE_MISSING)
             return
-        headers = {"Authorization": f"TD1 {API_KEY}"}
         for database in sorted({account.database for account in self.accounts.values()}):
-            paths = [f"database/create/{database}", *(f"table/create/{database}/{t}/log" for t in TABLES)]
-            for path in paths:
-                # before anything goes wrong
-                self.td._api.answer(Request("POST", f"/v3/{path}", headers), self.td.settings, START)
+            self.td.create(database, *TABLES)
 
     def open(self, window: Window) -> None:
         """Let trouble strike in a window, and change for its time what it changes."""

@@ -5,15 +5,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-_CLASSES: dict[str, type[ClientError]] = {}
-
-
-def error_class(code: str) -> type[ClientError]:
-    """Return the exception class that a botocore client has for an error code."""
-    if code not in _CLASSES:
-        _CLASSES[code] = type(code, (ClientError,), {})
-    return _CLASSES[code]
-
 
 def client_error(
     code: str, operation: str, message: str = "", status: int = 400, **members: Any
@@ -24,20 +15,10 @@ def client_error(
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
         **members,
     }
-    return error_class(code)(response, operation)  # type: ignore[arg-type]  # botocore-stubs want a TypedDict
+    return ClientError(response, operation)  # type: ignore[arg-type]  # botocore-stubs want a TypedDict
 
 
 def check_members(operation: str, request: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise NotImplementedError for a member of a request that a double would ignore."""
     if unknown := request.keys() - set(known):
         raise NotImplementedError(f"the double does not know {', '.join(unknown)} of {operation}")
-
-
-class Exceptions:
-    """A client's `exceptions`: an exception class for each error code."""
-
-    def __getattr__(self, code: str) -> type[ClientError]:
-        """Return the class of an error code."""
-        if code.startswith("_"):
-            raise AttributeError(code)
-        return error_class(code)

@@ -4,32 +4,38 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 
+START = 1_700_000_000.0
+"""When a clock starts unless told otherwise, UNIX seconds."""
 
-class SimulatedClock:
-    """A clock of a single thread.
+
+class ManualClock:
+    """A clock of a single thread that moves when someone sleeps on it, or when its time is set.
 
     Args:
-        now: UNIX seconds at which it begins.
+        time: UNIX seconds at which it starts.
+
+    Attributes:
+        time: UNIX seconds.
     """
 
-    def __init__(self, now: float) -> None:
-        self._now = now
+    def __init__(self, time: float = START) -> None:
+        self.time = time
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
     def now(self) -> float:
         """Return UNIX seconds."""
-        return self._now
+        return self.time
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and what is due meanwhile happen at its moment."""
-        end = self._now + max(0.0, seconds)
+        """Let time pass; whatever is due meanwhile happens at its moment."""
+        end = self.time + max(0.0, seconds)
         while self._due and self._due[0][0] <= end:
             moment, _, happen = heapq.heappop(self._due)
-            self._now = max(self._now, moment)
+            self.time = max(self.time, moment)
             happen()
-        self._now = max(self._now, end)
+        self.time = max(self.time, end)
 
     def at(self, moment: float, happen: Callable[[], None]) -> None:
-        """Let something happen at a time, UNIX seconds; it must not wait itself."""
+        """Let something happen at a time, UNIX seconds; it must not sleep itself."""
         heapq.heappush(self._due, (moment, next(self._order), happen))

@@ -1,10 +1,10 @@
-"""What API Gateway's HTTP API makes of a request and of a function's result: payload format 2.0, its rules and limits.
+"""How API Gateway's HTTP API turns a request into an event, and a function's result into a response.
 
-Where AWS's documentation is silent, this follows what was captured from live APIs: paths are decoded twice and cut at
-a question mark that the first decoding uncovers; repeated headers are joined by a comma alone; only `text/*` and JSON,
-XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not; a Lambda that takes too
-long is a 503. Not captured, and so a guess: that a request line beyond the limit is 414 while headers are 431, and that
-text which is not UTF-8, and whatever has a content encoding, travels in base64.
+Payload format 2.0. Where AWS's documentation is silent, this follows what was captured from live APIs: paths are
+decoded twice and cut at a question mark that the first decoding reveals; repeated headers are joined by a comma alone;
+only `text/*` and JSON, XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not.
+Not captured, and so a guess: that a request line beyond the limit is 414 while headers are 431, and that text which is
+not UTF-8, and anything with a content encoding, travels in base64.
 """
 
 import json
@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from doubles.http_server import Reply
+
 MAX_HEAD_BYTES = 10_240
 """Request line and header values together; AWS does not count the headers' names."""
 
@@ -27,28 +29,16 @@ MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 """Lambda's limit of an event, and of a result, as JSON text."""
 
 _TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
-_HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+_HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """The gateway answers by itself, and no function sees the request.
 
     Attributes:
-        status: of the answer.
+        status: of the response.
         message: goes into its JSON body.
     """
 
@@ -73,26 +63,16 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     source_ip: str = "127.0.0.1"
-    protocol: str = "HTTP/1.1"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back to the client; the body's length and the connection are the server's concern."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-def message(status: int, text: str) -> Answer:
-    """Return an answer of the gateway itself."""
+def message(status: int, text: str) -> Reply:
+    """Return a response of the gateway itself."""
     body = json.dumps({"message": text}, separators=(",", ":")).encode()
-    return Answer(status, (("Content-Type", "application/json"),), body)
+    return Reply(status, (("Content-Type", "application/json"),), body)
 
 
 def new_request_id() -> str:
-    """Return an id as the gateway makes them: 16 characters, the last one `=`."""
+    """Return an id like the gateway's: 16 characters, the last one `=`."""
     return b64encode(secrets.token_bytes(11), altchars=b"-_").decode()
 
 
@@ -105,23 +85,23 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
         now: UNIX seconds.
 
     Raises:
-        RefusedError: a limit is passed (413, 414, 431) or the path cannot be read (400).
+        RejectedError: a limit is exceeded (413, 414, 431) or the path cannot be decoded (400).
     """
     _check_size(request)
-    target = quote(request.target.encode("latin-1"), safe=_PRINTABLE)
-    path, _, query = _origin_form(target).partition("?")
-    raw_path = _raw_path(path)
+    path, _, query = quote(request.target.encode("latin-1"), safe=_PRINTABLE).partition("?")
+    raw_path = _decoded(_decoded(path).partition("?")[0])
     headers = _joined(request.headers)
     cookies = [part.strip() for part in headers.pop("cookie", "").split(";") if part.strip()]
     host = headers.get("host", "localhost").partition(":")[0]
+    parameters = _parameters(query)
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": "$default",
         "rawPath": raw_path,
         "rawQueryString": query,
-        "cookies": cookies,
+        **({"cookies": cookies} if cookies else {}),
         "headers": headers | _added_headers(request, headers, now),
-        "queryStringParameters": _parameters(query),
+        **({"queryStringParameters": parameters} if parameters else {}),
         "requestContext": {
             "accountId": "123456789012",
             "apiId": "local",
@@ -130,7 +110,7 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
             "http": {
                 "method": request.method,
                 "path": raw_path,
-                "protocol": request.protocol,
+                "protocol": "HTTP/1.1",
                 "sourceIp": request.source_ip,
                 "userAgent": headers.get("user-agent", ""),
             },
@@ -142,28 +122,23 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
         },
         "isBase64Encoded": False,
     }
-    for optional in ("cookies", "queryStringParameters"):
-        if not event[optional]:
-            del event[optional]
     if request.body:
         event["body"], event["isBase64Encoded"] = _body(request.body, headers)
-    if (
-        len(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
-        > MAX_PAYLOAD_BYTES
-    ):
-        raise RefusedError(413, "Request Entity Too Large")
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES:
+        raise RejectedError(413, "Request Entity Too Large")
     return event
 
 
-def answer_of(result: Any) -> Answer:
-    """Return the answer that a function's result becomes; a result that has the wrong form is a 500.
+def answer_of(result: Any) -> Reply:
+    """Return the response that a function's result becomes; a malformed result is a 500.
 
     Args:
         result: a value of JSON.
     """
     if not isinstance(result, Mapping) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-        return Answer(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))
+        return Reply(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))
     try:
         status = _status(result["statusCode"])
         headers = [(name, _header_value(value)) for name, value in (result.get("headers") or {}).items()]
@@ -174,35 +149,22 @@ def answer_of(result: Any) -> Answer:
     kept = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
     if not any(name.lower() == "content-type" for name, _ in kept):
         kept.append(("Content-Type", "text/plain; charset=utf-8"))
-    return Answer(status, (*kept, *cookies), body)
+    return Reply(status, (*kept, *cookies), body)
 
 
 def _check_size(request: Request) -> None:
-    line = len(f"{request.method} {request.target} {request.protocol}")
+    line = len(f"{request.method} {request.target} HTTP/1.1")
     if line > MAX_HEAD_BYTES:
-        raise RefusedError(414, "URI Too Long")
+        raise RejectedError(414, "URI Too Long")
     if line + sum(len(value) for _, value in request.headers) > MAX_HEAD_BYTES:
-        raise RefusedError(431, "Request Header Fields Too Large")
+        raise RejectedError(431, "Request Header Fields Too Large")
     if len(request.body) > MAX_BODY_BYTES:
-        raise RefusedError(413, "Request Entity Too Large")
-
-
-def _origin_form(target: str) -> str:
-    if re.match("https?://", target, re.IGNORECASE):
-        _, slash, rest = target.partition("://")[2].partition("/")
-        target = slash + rest or "/"
-    if not target.startswith("/"):
-        raise RefusedError(400, "Bad Request")
-    return target
-
-
-def _raw_path(path: str) -> str:
-    return _decoded(_decoded(path).partition("?")[0])
+        raise RejectedError(413, "Request Entity Too Large")
 
 
 def _decoded(path: str) -> str:
-    if _BROKEN_ESCAPE.search(path):
-        raise RefusedError(400, "Bad Request")
+    if not path.startswith("/") or _BROKEN_ESCAPE.search(path):
+        raise RejectedError(400, "Bad Request")
     return unquote(path, errors="replace")
 
 
@@ -225,8 +187,8 @@ def _added_headers(request: Request, headers: Mapping[str, str], now: float) -> 
         "x-forwarded-port": "443",
         "x-forwarded-proto": "https",
     }
-    empty = not request.body and any(name.lower() == "content-length" for name, _ in request.headers)
-    if empty and "content-type" not in headers:
+    says_empty = not request.body and any(name.lower() == "content-length" for name, _ in request.headers)
+    if says_empty and "content-type" not in headers:
         added["content-type"] = "text/plain; charset=utf-8"
     return added
 

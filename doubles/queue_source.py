@@ -1,4 +1,4 @@
-"""The event source of a queue: hands its messages to a function, and deletes those that it is through with."""
+"""Lambda's event source mapping of a queue, with ReportBatchItemFailures."""
 
 import logging
 from collections.abc import Callable
@@ -6,16 +6,18 @@ from typing import Any
 
 _log = logging.getLogger("doubles.queue_source")
 
+_RECEIVED = 10  # SQS returns no more at a time
+
 
 class QueueSource:
-    """Calls a function with a queue's messages, as a mapping with ReportBatchItemFailures does.
+    """Calls a function with a queue's messages and deletes those that it has settled.
 
     Args:
         client: boto3-shaped SQS client.
         queue_url: the queue.
-        queue_arn: stands in the messages.
+        queue_arn: goes into the messages.
         invoke: the handler, called with an event.
-        batch_size: messages of one event, at most 10.
+        batch_size: the most messages of one event. Lambda collects more than ten by several receives.
     """
 
     def __init__(
@@ -33,36 +35,43 @@ class QueueSource:
         self._batch_size = batch_size
 
     def poll(self) -> int:
-        """Hand on what is there now, and return how many messages were deleted.
+        """Pass on what is visible, and return how many messages were deleted.
 
-        What the function reports as failed stays and comes back after the queue's time-out; so does all when it
-        raises or reports what is not in the batch.
+        Messages that the function reports as failed become visible again after the queue's time-out. So do all of
+        them if it raises or reports a message that is not in the batch.
 
         Raises:
-            ClientError: as SQS has it.
+            ClientError: as SQS raises it.
         """
-        answer = self._client.receive_message(
-            QueueUrl=self._queue_url,
-            MaxNumberOfMessages=self._batch_size,
-            AttributeNames=["All"],
-            MessageAttributeNames=["All"],
-        )
-        messages = answer.get("Messages", [])
+        messages = self._receive()
         if not messages:
             return 0
+        receipts = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
         try:
             result = self._invoke({"Records": [self._record(message) for message in messages]}) or {}
-            failures = result.get("batchItemFailures") or []
-            failed = {failure["itemIdentifier"] for failure in failures}
-            if failed - {message["MessageId"] for message in messages}:
-                failed = {message["MessageId"] for message in messages}
+            failed = {failure["itemIdentifier"] for failure in result.get("batchItemFailures") or []}
         except Exception:  # noqa: BLE001 -- whatever a function raises, its messages come back
-            _log.exception("%d messages are to be sent again", len(messages))
+            _log.exception("%d messages will be sent again", len(messages))
             return 0
-        done = [message for message in messages if message["MessageId"] not in failed]
-        for message in done:
-            self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
-        return len(done)
+        if failed - receipts.keys():
+            return 0
+        for message_id in receipts.keys() - failed:
+            self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipts[message_id])
+        return len(receipts) - len(failed)
+
+    def _receive(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        while wanted := min(self._batch_size - len(messages), _RECEIVED):
+            answer = self._client.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=wanted,
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+            if not answer.get("Messages"):
+                break
+            messages += answer["Messages"]
+        return messages
 
     def _record(self, message: dict[str, Any]) -> dict[str, Any]:
         return {

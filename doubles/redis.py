@@ -1,180 +1,81 @@
-"""Redis in memory: hashes and strings as a redis-py client with `decode_responses=True` shows them, and pipelines."""
+"""Redis in memory: the commands on hashes that the product sends, as a redis-py client with `decode_responses=True`."""
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 from redis.exceptions import DataError, ResponseError
 
-_WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
-
 
 class MemoryRedis:
-    """A redis-py-shaped client and its keys. Nothing expires."""
+    """A redis-py-shaped client and its keys, all of them hashes. Nothing expires."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, dict[str, str] | str] = {}
-
-    def ping(self) -> bool:
-        """Say that the server is there."""
-        return True
-
-    def hgetall(self, name: str) -> dict[str, str]:
-        """Return a hash, empty where there is none."""
-        return dict(self._hash(name))
+        self._keys: dict[str, dict[str, str]] = {}
 
     def hget(self, name: str, key: str) -> str | None:
         """Return one field."""
         return self._hash(name).get(key)
 
-    def hmget(self, name: str, keys: str | Iterable[str], *more: str) -> list[str | None]:
-        """Return fields in the order asked for, None for each that is missing."""
-        fields = [keys, *more] if isinstance(keys, str) else [*keys, *more]
+    def hmget(self, name: str, keys: Iterable[str]) -> list[str | None]:
+        """Return fields in the order of `keys`, None for each that is missing."""
         found = self._hash(name)
-        return [found.get(field) for field in fields]
+        return [found.get(key) for key in keys]
 
-    def hset(
-        self,
-        name: str,
-        key: str | None = None,
-        value: Any = None,
-        mapping: Mapping[str, Any] | None = None,
-        items: Iterable[Any] | None = None,
-    ) -> int:
+    def hset(self, name: str, *, mapping: Mapping[str, Any]) -> int:
         """Set fields; return how many are new."""
-        fields = _fields(key, value, mapping, items)
+        if not mapping:
+            raise DataError("'hset' with no key value pairs")
         stored = self._hash(name)
-        new = sum(field not in stored for field in fields)
-        self._keys[name] = stored | {str(field): _text(value) for field, value in fields.items()}
-        return new
+        self._keys[name] = stored | {key: str(value) for key, value in mapping.items()}
+        return len(self._keys[name]) - len(stored)
 
-    def hdel(self, name: str, *keys: str) -> int:
-        """Delete fields; return how many there were."""
-        stored = dict(self._hash(name))
-        gone = sum(stored.pop(key, None) is not None for key in keys)
-        if stored:
-            self._keys[name] = stored
-        else:
-            self._keys.pop(name, None)
-        return gone
+    def delete(self, name: str) -> int:
+        """Delete a key; return whether it existed."""
+        return int(self._keys.pop(name, None) is not None)
 
-    def hexists(self, name: str, key: str) -> bool:
-        """Tell whether a hash has a field."""
-        return key in self._hash(name)
-
-    def get(self, name: str) -> str | None:
-        """Return a string."""
-        value = self._keys.get(name)
-        if isinstance(value, dict):
-            raise ResponseError(_WRONG_TYPE)
-        return value
-
-    def set(self, name: str, value: Any) -> bool:
-        """Set a string."""
-        self._keys[name] = _text(value)
-        return True
-
-    def exists(self, *names: str) -> int:
-        """Count which of the keys there are."""
-        return sum(name in self._keys for name in names)
-
-    def delete(self, *names: str) -> int:
-        """Delete keys; return how many there were."""
-        return sum(self._keys.pop(name, None) is not None for name in names)
-
-    def scan_iter(self, match: str | None = None, **_ignored: Any) -> Iterator[str]:
+    def scan_iter(self, *, match: str, count: int | None = None) -> Iterator[str]:  # noqa: ARG002 -- only a hint
         """Yield the keys that match a pattern."""
-        for name in list(self._keys):
-            if match is None or fnmatch.fnmatchcase(name, match):
-                yield name
-
-    def keys(self, pattern: str = "*") -> list[str]:
-        """Return the keys that match a pattern."""
-        return list(self.scan_iter(match=pattern))
+        yield from fnmatch.filter(list(self._keys), match)
 
     def flushall(self) -> bool:
         """Delete every key."""
         self._keys.clear()
         return True
 
-    flushdb = flushall
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
-
-    def pipeline(self, transaction: bool = True) -> "MemoryPipeline":  # noqa: FBT001, FBT002 -- redis-py's signature
-        """Return a pipeline; as in cluster mode, it must not be a transaction."""
+    def pipeline(self, *, transaction: bool = True) -> "MemoryPipeline":
+        """Return a pipeline. As in cluster mode, it must not be a transaction."""
         if transaction:
             raise ResponseError("CROSSSLOT Keys in request don't hash to the same slot")
         return MemoryPipeline(self)
 
     def _hash(self, name: str) -> dict[str, str]:
-        value = self._keys.get(name, {})
-        if isinstance(value, str):
-            raise ResponseError(_WRONG_TYPE)
-        return value
+        return self._keys.get(name, {})
 
 
 class MemoryPipeline:
-    """Commands that are queued, then answered at once."""
+    """Commands that are queued and answered together."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: MemoryRedis) -> None:
         self._redis = redis
-        self._commands: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self._commands: list[tuple[str, tuple[Any, ...]]] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._commands.clear()
-
-    def __len__(self) -> int:
-        return len(self._commands)
-
-    def __getattr__(self, command: str) -> Callable[..., "MemoryPipeline"]:
+    def __getattr__(self, command: str) -> Callable[..., None]:
         """Return what queues a command."""
-        call = getattr(self._redis, command)
-
-        def queue(*args: Any, **options: Any) -> "MemoryPipeline":
-            if command == "hset":
-                _fields(*args[1:], **options)  # the client refuses it, not the server
-            self._commands.append((call, args, options))
-            return self
-
-        return queue
+        if command.startswith("_"):
+            raise AttributeError(command)
+        return lambda *arguments: self._commands.append((command, arguments))
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- redis-py's signature
-        """Return each command's answer; the first error is raised when all have run, or stands in the list."""
+        """Return each command's response; the first error is raised after all have run, or takes its place."""
         commands, self._commands = self._commands, []
         answers: list[Any] = []
-        for call, args, options in commands:
+        for command, arguments in commands:
             try:
-                answers.append(call(*args, **options))
+                answers.append(getattr(self._redis, command)(*arguments))
             except ResponseError as error:
                 answers.append(error)
-        if raise_on_error:
-            for answer in answers:
-                if isinstance(answer, ResponseError):
-                    raise answer
+        errors = [answer for answer in answers if isinstance(answer, ResponseError)]
+        if errors and raise_on_error:
+            raise errors[0]
         return answers
-
-
-def _fields(
-    key: str | None = None,
-    value: Any = None,
-    mapping: Mapping[str, Any] | None = None,
-    items: Iterable[Any] | None = None,
-) -> dict[str, Any]:
-    fields: dict[str, Any] = {} if key is None else {key: value}
-    fields |= mapping or {}
-    listed = list(items or ())
-    fields |= dict(zip(listed[::2], listed[1::2], strict=True))
-    if not fields:
-        raise DataError("'hset' with no key value pairs")
-    return fields
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | bytes | int | float):
-        raise DataError(f"Invalid input of type: {type(value).__name__!r}")
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,17 +1,15 @@
 """S3 in memory: the calls of a boto3 client that the product makes, without network, faults or delay."""
 
 import base64
-import binascii
 import hashlib
 import io
 import re
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from doubles.aws_errors import Exceptions, check_members, client_error
+from doubles.aws_errors import check_members, client_error
 
 _MAX_KEYS = 1000
 _MAX_KEY_BYTES = 1024
@@ -26,18 +24,10 @@ class StoredObject:
     headers: dict[str, str]
     modified: float
 
-    @property
-    def etag(self) -> str:
-        """The quoted MD5, which S3 gives to an object that was put in one piece."""
-        return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
-
-
-class _Bucket:
-    """The objects of one bucket, and their keys sorted."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, StoredObject] = {}
-        self.keys: list[str] = []
+    def described(self) -> dict[str, Any]:
+        """Return what every response tells of it; S3's ETag of an object put in one piece is the quoted MD5."""
+        digest = hashlib.md5(self.body, usedforsecurity=False).hexdigest()
+        return {"ETag": f'"{digest}"', "LastModified": datetime.fromtimestamp(self.modified, UTC)}
 
 
 class MemoryS3:
@@ -48,16 +38,14 @@ class MemoryS3:
         page_keys: the most keys that one listing returns.
     """
 
-    exceptions = Exceptions()
-
     def __init__(self, now: Callable[[], float] = lambda: 0.0, page_keys: int = 100) -> None:
         self._now = now
         self._page_keys = page_keys
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, dict[str, StoredObject]] = {}
 
-    def create_bucket(self, *, Bucket: str, **_ignored: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's names
+    def create_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
         """Create a bucket."""
-        self._buckets.setdefault(Bucket, _Bucket())
+        self._buckets.setdefault(Bucket, {})
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
@@ -69,18 +57,16 @@ class MemoryS3:
         if condition not in (None, "*"):
             message = "A header you provided implies functionality that is not implemented"
             raise client_error("NotImplemented", "PutObject", message, 501)
-        if condition and key in bucket.objects:
+        if condition and key in bucket:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
-        if key not in bucket.objects:
-            insort(bucket.keys, key)
         headers = {name: str(request[name]) for name in _HEADERS if name in request}
-        stored = bucket.objects[key] = StoredObject(bytes(request.get("Body", b"")), headers, self._now())
-        return {"ETag": stored.etag}
+        bucket[key] = StoredObject(bytes(request.get("Body", b"")), headers, self._now())
+        return {"ETag": bucket[key].described()["ETag"]}
 
     def get_object(self, **request: Any) -> dict[str, Any]:
         """Return an object, its bytes as a stream in `Body`; with `Range`, the first bytes of it."""
-        stored = self._bucket("GetObject", request, "Range").objects.get(request["Key"])
+        stored = self._bucket("GetObject", request, "Range").get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
         body, partial = stored.body, {}
@@ -92,21 +78,19 @@ class MemoryS3:
                 raise client_error("InvalidRange", "GetObject", "The requested range is not satisfiable", 416)
             body = body[: int(wanted[1]) + 1]
             partial = {"ContentRange": f"bytes 0-{len(body) - 1}/{len(stored.body)}"}
-        described = self._described(stored) | {"ContentLength": len(body)}
+        described = stored.described() | stored.headers | {"ContentLength": len(body)}
         return described | partial | {"Body": io.BytesIO(body)}
 
     def head_object(self, **request: Any) -> dict[str, Any]:
         """Return what is known of an object."""
-        stored = self._bucket("HeadObject", request).objects.get(request["Key"])
+        stored = self._bucket("HeadObject", request).get(request["Key"])
         if stored is None:
             raise client_error("404", "HeadObject", "Not Found", 404)
-        return self._described(stored)
+        return stored.described() | stored.headers | {"ContentLength": len(stored.body)}
 
     def delete_object(self, **request: Any) -> dict[str, Any]:
         """Delete an object, whether it exists or not."""
-        bucket = self._bucket("DeleteObject", request)
-        if bucket.objects.pop(request["Key"], None) is not None:
-            del bucket.keys[bisect_left(bucket.keys, request["Key"])]
+        self._bucket("DeleteObject", request).pop(request["Key"], None)
         return {}
 
     def list_objects_v2(self, **request: Any) -> dict[str, Any]:
@@ -115,50 +99,36 @@ class MemoryS3:
         prefix, delimiter = request.get("Prefix", ""), request.get("Delimiter", "")
         after = _key_of(request["ContinuationToken"]) if "ContinuationToken" in request else ""
         most = min(request.get("MaxKeys", _MAX_KEYS), _MAX_KEYS, self._page_keys)
-        contents: list[dict[str, Any]] = []
-        folders: list[dict[str, Any]] = []
-        last, truncated = "", False
-        for key in bucket.keys[max(bisect_left(bucket.keys, prefix), bisect_right(bucket.keys, after)) :]:
-            if not key.startswith(prefix):
-                break
-            folder = _folder(key, prefix, delimiter)
-            if folder and {"Prefix": folder} == (folders[-1] if folders else None):
-                last = key  # a page goes on to the end of a folder
-                continue
-            if len(contents) + len(folders) == most:
-                truncated = True
-                break
-            last = key
-            if folder:
-                folders.append({"Prefix": folder})
-            else:
-                contents.append({"Key": key, **self._listed(bucket.objects[key])})
-        answer: dict[str, Any] = {"KeyCount": len(contents) + len(folders), "IsTruncated": truncated}
+        # what is listed, a key or a folder, and the last key that it stands for
+        listed: dict[str, str] = {}
+        for key in sorted(bucket):
+            if key.startswith(prefix) and key > after:
+                listed[_folder(key, prefix, delimiter) or key] = key
+        page = dict(list(listed.items())[:most])
+        contents = [
+            {"Key": name, "Size": len(bucket[key].body), **bucket[key].described()}
+            for name, key in page.items()
+            if name == key
+        ]
+        folders = [{"Prefix": name} for name, key in page.items() if name != key]
+        answer: dict[str, Any] = {"KeyCount": len(page), "IsTruncated": len(page) < len(listed)}
         answer |= {"Contents": contents} if contents else {}
         answer |= {"CommonPrefixes": folders} if folders else {}
-        return answer | ({"NextContinuationToken": _token(last)} if truncated else {})
+        token = base64.b64encode(
+            "".join([*page.values()][-1:]).encode()
+        ).decode()  # not to be taken for a key
+        return answer | ({"NextContinuationToken": token} if answer["IsTruncated"] else {})
 
     def objects(self, bucket: str) -> dict[str, StoredObject]:
         """Return every object of a bucket by key; not a call of S3's."""
-        return dict(self._buckets[bucket].objects)
+        return dict(self._buckets[bucket])
 
-    def _bucket(self, operation: str, request: dict[str, Any], *known: str) -> _Bucket:
+    def _bucket(self, operation: str, request: dict[str, Any], *known: str) -> dict[str, StoredObject]:
         check_members(operation, request, {"Bucket", "Key", *known})
         bucket = self._buckets.get(request["Bucket"])
         if bucket is None:
             raise client_error("NoSuchBucket", operation, "The specified bucket does not exist", 404)
         return bucket
-
-    @staticmethod
-    def _listed(stored: StoredObject) -> dict[str, Any]:
-        modified = datetime.fromtimestamp(stored.modified, UTC)
-        return {"Size": len(stored.body), "ETag": stored.etag, "LastModified": modified}
-
-    @staticmethod
-    def _described(stored: StoredObject) -> dict[str, Any]:
-        modified = datetime.fromtimestamp(stored.modified, UTC)
-        described = {"ContentLength": len(stored.body), "ETag": stored.etag, "LastModified": modified}
-        return described | stored.headers
 
 
 def _folder(key: str, prefix: str, delimiter: str) -> str:
@@ -167,14 +137,9 @@ def _folder(key: str, prefix: str, delimiter: str) -> str:
     return prefix + head + found if found else ""
 
 
-def _token(key: str) -> str:
-    """Return a continuation token that a caller cannot take for a key."""
-    return base64.b64encode(key.encode()).decode()
-
-
 def _key_of(token: str) -> str:
     try:
         return base64.b64decode(token, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         message = "The continuation token provided is incorrect"
         raise client_error("InvalidArgument", "ListObjectsV2", message) from None

@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from doubles.aws_errors import Exceptions, client_error
+from doubles.aws_errors import check_members, client_error
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+"""Of a message's body and attributes together."""
+
+_MAX_RECEIVED = 10
+_MAX_DELAY_SECONDS = 900
 
 
 @dataclass(slots=True)
 class Message:
-    """One message and its state."""
+    """One message and its state; times are UNIX seconds."""
 
     message_id: str
     body: str
@@ -20,8 +24,22 @@ class Message:
     sent_at: float
     visible_at: float
     receives: int = 0
-    first_received_at: float | None = None
-    receipt: str = field(default="")
+    first_received_at: float = 0.0
+
+    def received(self) -> dict[str, Any]:
+        """Return the message as ReceiveMessage does."""
+        answer: dict[str, Any] = {
+            "MessageId": self.message_id,
+            "ReceiptHandle": f"{self.message_id}/{self.receives}",
+            "MD5OfBody": _md5(self.body),
+            "Body": self.body,
+            "Attributes": {
+                "SentTimestamp": str(int(self.sent_at * 1000)),
+                "ApproximateReceiveCount": str(self.receives),
+                "ApproximateFirstReceiveTimestamp": str(int(self.first_received_at * 1000)),
+            },
+        }
+        return answer | ({"MessageAttributes": self.attributes} if self.attributes else {})
 
 
 class MemorySQS:
@@ -29,10 +47,8 @@ class MemorySQS:
 
     Args:
         now: tells UNIX seconds.
-        visibility_seconds: how long a received message stays hidden where the call does not say.
+        visibility_seconds: how long a received message stays hidden unless the call says otherwise.
     """
-
-    exceptions = Exceptions()
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, visibility_seconds: float = 30) -> None:
         self._now = now
@@ -40,121 +56,86 @@ class MemorySQS:
         self._queues: dict[str, dict[str, Message]] = {}
         self._serial = 0
 
-    def create_queue(self, *, QueueName: str, **_ignored: Any) -> dict[str, str]:  # noqa: N803 -- boto3's names
-        """Make a queue."""
+    def create_queue(self, *, QueueName: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
+        """Create a queue."""
         url = f"https://sqs.invalid/000000000000/{QueueName}"
         self._queues.setdefault(url, {})
         return {"QueueUrl": url}
 
     def send_message(self, **request: Any) -> dict[str, str]:
-        """Take a message, to be seen after `DelaySeconds`."""
-        queue = self._queue(request, "SendMessage")
-        body = request["MessageBody"]
+        """Accept a message that becomes visible after `DelaySeconds`."""
+        queue = self._queue("SendMessage", request, "MessageBody", "DelaySeconds", "MessageAttributes")
+        body, attributes = request["MessageBody"], request.get("MessageAttributes", {})
+        delay = request.get("DelaySeconds", 0)
+        size = len(body.encode()) + sum(
+            len(f"{name}{value['DataType']}{value['StringValue']}".encode())
+            for name, value in attributes.items()
+        )
         if not body:
             raise client_error("MissingParameter", "SendMessage", "MessageBody is required")
-        if len(body.encode()) > MAX_MESSAGE_BYTES:
-            raise client_error(
-                "InvalidParameterValue",
-                "SendMessage",
-                f"Message must be shorter than {MAX_MESSAGE_BYTES} bytes.",
-            )
-        delay = request.get("DelaySeconds", 0)
-        if not 0 <= delay <= 900:
+        if size > MAX_MESSAGE_BYTES:
+            reason = f"Message must be shorter than {MAX_MESSAGE_BYTES} bytes."
+            raise client_error("InvalidParameterValue", "SendMessage", reason)
+        if not 0 <= delay <= _MAX_DELAY_SECONDS:
             raise client_error("InvalidParameterValue", "SendMessage", "DelaySeconds must be <= 900")
         self._serial += 1
         now = self._now()
-        message = Message(
-            f"{self._serial:032x}", body, dict(request.get("MessageAttributes") or {}), now, now + delay
-        )
-        queue[message.message_id] = message
-        return {"MessageId": message.message_id, "MD5OfMessageBody": _md5(body)}
-
-    def send_message_batch(self, **request: Any) -> dict[str, Any]:
-        """Take up to ten messages."""
-        done = []
-        for entry in request["Entries"]:
-            message = {name: value for name, value in entry.items() if name != "Id"}
-            answer = self.send_message(QueueUrl=request["QueueUrl"], **message)
-            done.append({"Id": entry["Id"], **answer})
-        return {"Successful": done}
+        message_id = f"{self._serial:032x}"
+        queue[message_id] = Message(message_id, body, attributes, now, now + delay)
+        return {"MessageId": message_id, "MD5OfMessageBody": _md5(body)}
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        """Return up to `MaxNumberOfMessages` that are visible, and hide them."""
-        queue = self._queue(request, "ReceiveMessage")
+        """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them."""
+        known = ("MaxNumberOfMessages", "VisibilityTimeout", "AttributeNames", "MessageAttributeNames")
+        queue = self._queue("ReceiveMessage", request, *known)
+        most = request.get("MaxNumberOfMessages", 1)
+        if not 1 <= most <= _MAX_RECEIVED:
+            reason = f"Value {most} for parameter MaxNumberOfMessages is invalid: must be between 1 and 10."
+            raise client_error("InvalidParameterValue", "ReceiveMessage", reason)
         now = self._now()
         visible = [message for message in queue.values() if message.visible_at <= now]
-        visible.sort(key=lambda message: message.visible_at)
-        taken = visible[: request.get("MaxNumberOfMessages", 1)]
-        hidden = request.get("VisibilityTimeout", self._visibility)
+        taken = sorted(visible, key=lambda message: message.visible_at)[:most]
         for message in taken:
             message.receives += 1
             message.first_received_at = message.first_received_at or now
-            message.visible_at = now + hidden
-            message.receipt = f"{message.message_id}/{message.receives}"
-        return {"Messages": [_received(message) for message in taken]} if taken else {}
+            message.visible_at = now + request.get("VisibilityTimeout", self._visibility)
+        return {"Messages": [message.received() for message in taken]} if taken else {}
 
     def delete_message(self, **request: Any) -> dict[str, Any]:
-        """Delete the message of a receipt; an old receipt deletes too, as in a standard queue."""
-        queue = self._queue(request, "DeleteMessage")
+        """Delete the message of a receipt; an old receipt also deletes it, as in a standard queue."""
+        queue = self._queue("DeleteMessage", request, "ReceiptHandle")
         queue.pop(request["ReceiptHandle"].partition("/")[0], None)
         return {}
 
-    def delete_message_batch(self, **request: Any) -> dict[str, Any]:
-        """Delete up to ten messages."""
-        for entry in request["Entries"]:
-            self.delete_message(QueueUrl=request["QueueUrl"], ReceiptHandle=entry["ReceiptHandle"])
-        return {"Successful": [{"Id": entry["Id"]} for entry in request["Entries"]], "Failed": []}
-
     def change_message_visibility(self, **request: Any) -> dict[str, Any]:
-        """Hide a message, or show it, from now on."""
-        queue = self._queue(request, "ChangeMessageVisibility")
+        """Hide a message for so many seconds from now, or show it at once."""
+        operation = "ChangeMessageVisibility"
+        queue = self._queue(operation, request, "ReceiptHandle", "VisibilityTimeout")
         message = queue.get(request["ReceiptHandle"].partition("/")[0])
         if message is None:
-            raise client_error(
-                "InvalidParameterValue", "ChangeMessageVisibility", "The receipt handle has expired"
-            )
+            raise client_error("InvalidParameterValue", operation, "The receipt handle has expired")
         message.visible_at = self._now() + request["VisibilityTimeout"]
         return {}
 
     def get_queue_attributes(self, **request: Any) -> dict[str, dict[str, str]]:
         """Return how many messages are visible, hidden and delayed."""
-        messages, now = self._queue(request, "GetQueueAttributes").values(), self._now()
+        queue = self._queue("GetQueueAttributes", request, "AttributeNames")
+        messages, now = queue.values(), self._now()
         visible = sum(message.visible_at <= now for message in messages)
         delayed = sum(message.visible_at > now and not message.receives for message in messages)
-        return {
-            "Attributes": {
-                "ApproximateNumberOfMessages": str(visible),
-                "ApproximateNumberOfMessagesDelayed": str(delayed),
-                "ApproximateNumberOfMessagesNotVisible": str(len(messages) - visible - delayed),
-            }
-        }
+        counts = {"": visible, "Delayed": delayed, "NotVisible": len(messages) - visible - delayed}
+        return {"Attributes": {f"ApproximateNumberOfMessages{name}": str(n) for name, n in counts.items()}}
 
     def messages(self, queue_url: str) -> list[Message]:
         """Return every message of a queue; not a call of SQS's."""
         return list(self._queues[queue_url].values())
 
-    def _queue(self, request: dict[str, Any], operation: str) -> dict[str, Message]:
+    def _queue(self, operation: str, request: dict[str, Any], *known: str) -> dict[str, Message]:
+        check_members(operation, request, {"QueueUrl", *known})
         queue = self._queues.get(request["QueueUrl"])
         if queue is None:
             raise client_error("AWS.SimpleQueueService.NonExistentQueue", operation)
         return queue
-
-
-def _received(message: Message) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "MessageId": message.message_id,
-        "ReceiptHandle": message.receipt,
-        "MD5OfBody": _md5(message.body),
-        "Body": message.body,
-        "Attributes": {
-            "SentTimestamp": str(int(message.sent_at * 1000)),
-            "ApproximateReceiveCount": str(message.receives),
-            "ApproximateFirstReceiveTimestamp": str(int((message.first_received_at or 0) * 1000)),
-        },
-    }
-    if message.attributes:
-        answer["MessageAttributes"] = message.attributes
-    return answer
 
 
 def _md5(text: str) -> str:

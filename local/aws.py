@@ -5,7 +5,7 @@ It is a separate process so that it does not compete with the functions for the 
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -24,7 +24,7 @@ def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]
     return [_insert(backend, one["Statement"], one.get("Parameters", ())) for one in statements]
 
 
-def _insert(backend: DynamoDBBackend, statement: str, parameters: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def _insert(backend: DynamoDBBackend, statement: str, parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
     table, item = parse_insert(statement, parameters)
     try:
         with _inserting:

@@ -42,7 +42,7 @@ def send_recording(
 def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
     """Update the reconciliation with the outcomes so far."""
     reconciliation.count_outcomes(
-        outcomes.delivered(stack.rows_file),
+        outcomes.delivered(stack.addresses.treasure_data),
         outcomes.set_aside(stack.resources, ACCOUNTS),
         observer.in_flight(),
     )

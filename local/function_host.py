@@ -19,12 +19,13 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source import EventSource, Mapping
+from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
 from local import functions
+from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import ACCOUNT_ID, REGION, Resources
@@ -72,23 +73,22 @@ def serve_worker(
 ) -> None:
     """Invoke the function with batches of the stream, which may fill for `window` seconds."""
     deployed = functions.event_source(WORKER, "Stream", resources)
-    mapping = Mapping(
+    mapping = EventSourceMapping(
         event_source_arn=deployed["Stream"],
-        starting_position=deployed["StartingPosition"],
         batch_size=int(deployed["BatchSize"]),
         maximum_batching_window_seconds=window,
-        report_batch_item_failures="ReportBatchItemFailures" in deployed["FunctionResponseTypes"],
+        discovery_seconds=5,
     )
     source = EventSource(
-        resources.client("kinesis"),
-        mapping,
+        StreamPoller(resources.client("kinesis"), mapping),
         handler,
         clock=SystemClock(),
         timeout_seconds=WORKER.timeout,
         function_name=WORKER.name,
         memory_limit_in_mb=WORKER.memory,
     )
-    source.start()
+    stopped = threading.Event()  # never set: the process exits without waiting
+    threading.Thread(target=source.run, args=(stopped,), name="event source", daemon=True).start()
     parent.ready(invoke=invoked_at)
     parent.wait()
 
@@ -133,7 +133,7 @@ def serve(
     options: argparse.Namespace,
 ) -> None:
     """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
-    api = InvocationApi(function.name, invoke).start()
+    api = InvocationApi(function.name, invoke)
     if function is WORKER:
         serve_worker(load(function), parent, resources, options.window, api.url)
     elif function is REDRIVE:

@@ -5,11 +5,9 @@ It uses none of the worker's code, so a bug there cannot hide itself.
 
 import gzip
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 import msgpack
 
@@ -17,18 +15,21 @@ from local.reconciliation import Outcome, Place, place_of
 from local.resources import Resources
 from shared.accounts import Account
 
+_DIRECT = build_opener(ProxyHandler({}))
+_TIMEOUT_SECONDS = 30
 _KINDS = ("parked", "in_doubt", "dead_letter")
 
 
-def delivered(file: Path) -> Iterator[Outcome]:
-    """Yield the rows that the Treasure Data double has imported, one outcome for each import.
+def delivered(treasure_data: str) -> Iterator[Outcome]:
+    """Yield the rows that the Treasure Data double has imported, one outcome for each table.
 
     Args:
-        file: the double's SQLite file.
+        treasure_data: the double's URL.
     """
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as sql:
-        for database, table, body in sql.execute('SELECT "database", "table", body FROM imports'):
-            yield Outcome(Place(database, table), _event_ids(gzip.decompress(body)))
+    with _DIRECT.open(f"{treasure_data}/-/event_ids", timeout=_TIMEOUT_SECONDS) as response:
+        for database, tables in json.load(response).items():
+            for table, event_ids in tables.items():
+                yield Outcome(Place(database, table), tuple(event_ids))
 
 
 def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[Outcome]:

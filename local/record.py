@@ -22,8 +22,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
-from doubles.event_source import Mapping as SourceMapping
-from doubles.event_source.record import EventForm
+from doubles.event_source import EventForm, EventSourceMapping
 from local import recording
 from local.accounts import KEYS
 from local.page_server import Server
@@ -303,7 +302,7 @@ def _read(stack: Stack, after: str) -> list[Any]:
 
 def _kinesis_event(stack: Stack, after: str, most: int) -> Mapping[str, Any]:
     """Return an event with the records after a sequence number, at most `most` of them."""
-    mapping = SourceMapping(event_source_arn=stack.resources.stream_arn, starting_position="TRIM_HORIZON")
+    mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
     form = EventForm(mapping, _SHARD)
     return form.event([form.record(item) for item in _read(stack, after)[:most]])
 

@@ -43,7 +43,7 @@ class Stack:
     """The whole pipeline. A context manager that starts and stops it.
 
     Args:
-        folder: for logs and the rows in Treasure Data; emptied at the start.
+        folder: for logs; emptied at the start.
         shards: number of shards of the stream.
         redrive_seconds: how often to redrive what is set aside.
         window_seconds: how long the worker's batches may fill. Shorter than when deployed, since somebody is watching.
@@ -87,11 +87,6 @@ class Stack:
         if self._addresses is None:
             raise RuntimeError("the stack was not started")
         return self._addresses
-
-    @property
-    def rows_file(self) -> Path:
-        """The SQLite file with the rows in Treasure Data."""
-        return self.folder / "treasure-data.sqlite"
 
     def start(self) -> None:
         """Start all parts and return when events can be sent and are delivered.
@@ -140,7 +135,7 @@ class Stack:
         # These three depend on nothing, so they start in parallel; the functions depend on all of them.
         aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.td_server", str(self.rows_file)])
+        td = self._run("treasure-data", ["local.td_server"])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             apply(redis, self._accounts, time.time())

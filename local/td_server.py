@@ -1,19 +1,15 @@
-"""The Treasure Data double, as one part of the local stack: `python -m local.td_server FILE`."""
-
-import sys
+"""The Treasure Data double, as one part of the local stack: `python -m local.td_server`."""
 
 from doubles.treasure_data import Server, TreasureData
 from local.parent_watch import ParentWatch
 
 
 def main() -> None:
-    """Serve until the parent process ends. Rows are stored in the file."""
+    """Serve until the parent process ends."""
     parent = ParentWatch()
-    td = TreasureData(sys.argv[1])
-    with Server(td.handle) as server:
+    with Server(TreasureData().handle) as server:
         parent.ready(url=server.url)
         parent.wait()
-    td.close()
 
 
 if __name__ == "__main__":

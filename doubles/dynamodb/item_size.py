@@ -4,9 +4,6 @@ from typing import Any
 
 MAX_ITEM_BYTES = 400 * 1024
 
-_MAP_OR_LIST_OVERHEAD = 3
-_ELEMENT_OVERHEAD = 1
-
 
 def item_size(item: dict[str, Any]) -> int:
     """Return the bytes that an item in wire form counts for: attribute names and values."""
@@ -18,22 +15,15 @@ def _value_size(value: dict[str, Any]) -> int:
     match kind:
         case "S":
             return len(raw.encode())
-        case "N":
-            return _number_size(raw)
+        case "N":  # one byte for two significant digits, and one more
+            digits = raw.lower().partition("e")[0].lstrip("-+").replace(".", "").strip("0")
+            return (len(digits) + 1) // 2 + 1
         case "B":
             return len(raw)
+        case "M":  # three bytes, and one for each member
+            return 3 + item_size(raw) + len(raw)
+        case "L":
+            return 3 + sum(_value_size(element) + 1 for element in raw)
         case "BOOL" | "NULL":
             return 1
-        case "M":
-            return _MAP_OR_LIST_OVERHEAD + item_size(raw) + _ELEMENT_OVERHEAD * len(raw)
-        case "L":
-            return _MAP_OR_LIST_OVERHEAD + sum(_value_size(element) + _ELEMENT_OVERHEAD for element in raw)
-        case "SS" | "NS" | "BS":
-            return sum(_value_size({kind[0]: member}) for member in raw)
-    raise ValueError(f"Supplied AttributeValue has an unknown type: {kind}")
-
-
-def _number_size(text: str) -> int:
-    """Return one byte for two significant digits, and one more."""
-    digits = text.lower().partition("e")[0].lstrip("-+").replace(".", "").strip("0")
-    return (len(digits) + 1) // 2 + 1
+    raise NotImplementedError(f"the DynamoDB double does not know the type {kind}")

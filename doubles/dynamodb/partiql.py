@@ -1,15 +1,15 @@
 """The one PartiQL statement that the ledger uses: INSERT of a whole item."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from doubles.dynamodb.expressions import Item, Value
 
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s+\"([^\"]+)\"\s+VALUE\s+\{(.*)\}\s*", re.IGNORECASE | re.DOTALL)
-_MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*(?:\?|'([^']*)'|(-?\d+))\s*(,|$)")
+_MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*(\?|'[^']*'|-?\d+)\s*(?:,|$)")
 
 
-def parse_insert(statement: str, parameters: Iterable[Value]) -> tuple[str, Item]:
+def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
     """Return the table and the item of `INSERT INTO "table" VALUE {'name': value, …}`.
 
     Args:
@@ -24,21 +24,14 @@ def parse_insert(statement: str, parameters: Iterable[Value]) -> tuple[str, Item
     if insert is None:
         raise NotImplementedError(f"the DynamoDB double does not know {statement}")
     table, members = insert[1], insert[2].strip()
-    given = iter(parameters)
-    item: Item = {}
-    position = 0
-    while position < len(members):
-        member = _MEMBER.match(members, position)
-        if member is None:
-            raise ValueError("Statement wasn't well formed, can't be processed")
-        name, text, digits, _ = member.groups()
-        value = (
-            {"S": text} if text is not None else {"N": digits} if digits is not None else next(given, None)
-        )
-        if value is None:
-            raise ValueError("Number of parameters in request and statement don't match.")
-        item[name] = value
-        position = member.end()
-    if next(given, None) is not None:
+    if _MEMBER.sub("", members):
+        raise ValueError("Statement wasn't well formed, can't be processed")
+    pairs = _MEMBER.findall(members)
+    if [value for _, value in pairs].count("?") != len(parameters):
         raise ValueError("Number of parameters in request and statement don't match.")
-    return table, item
+    given = iter(parameters)
+    return table, {name: next(given) if value == "?" else _literal(value) for name, value in pairs}
+
+
+def _literal(text: str) -> Value:
+    return {"S": text[1:-1]} if text[0] == "'" else {"N": text}

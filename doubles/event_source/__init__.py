@@ -1,32 +1,22 @@
-"""The double of Lambda's Kinesis event source mapping, for the local stack, the tests and the fault harness."""
+"""The double of Lambda's Kinesis event source mapping, for the local stack, the tests and fault injection.
 
-from doubles.event_source.backlog import Backlog
-from doubles.event_source.failure_record import FailureRecord
-from doubles.event_source.invocation import Invocation
-from doubles.event_source.mapping import Mapping, StartingPosition
-from doubles.event_source.outcome import Outcome, Raised, Returned, Throttled, TimedOut, settled_count
-from doubles.event_source.record import EVENT_BYTES, Record
-from doubles.event_source.runner import EventSource
-from doubles.event_source.shard_poller import Borders, ShardPoller, exponential_backoff
+It has the settings that template.yaml uses: from TRIM_HORIZON on, one batch per shard at a time, with
+ReportBatchItemFailures, and without a limit on retries or age, so that only the retention ends a batch.
+"""
+
+from doubles.event_source.invocation import Invocation, Outcome, Raised, Returned, TimedOut
+from doubles.event_source.mapping import EventSourceMapping
+from doubles.event_source.record import EventForm, Record
 from doubles.event_source.stream_poller import StreamPoller
 
 __all__ = [
-    "EVENT_BYTES",
-    "Backlog",
-    "Borders",
-    "EventSource",
-    "FailureRecord",
+    "EventForm",
+    "EventSourceMapping",
     "Invocation",
-    "Mapping",
     "Outcome",
     "Raised",
     "Record",
     "Returned",
-    "ShardPoller",
-    "StartingPosition",
     "StreamPoller",
-    "Throttled",
     "TimedOut",
-    "exponential_backoff",
-    "settled_count",
 ]

@@ -1,116 +1,56 @@
-"""What an event source mapping can be told."""
+"""The settings of an event source mapping."""
 
-from collections.abc import Mapping as Properties
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
-StartingPosition = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
 
-_RANGES = {
-    "batch_size": (1, 10_000),
-    "maximum_batching_window_seconds": (0, 300),
-    "maximum_retry_attempts": (-1, 10_000),
-    "maximum_record_age_seconds": (-1, 604_800),
-}
+def exponential_backoff(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row: 0.3, 0.6, 1.2 … 60.
 
-_NAMES = {
-    "BatchSize": "batch_size",
-    "BisectBatchOnFunctionError": "bisect_batch_on_function_error",
-    "MaximumBatchingWindowInSeconds": "maximum_batching_window_seconds",
-    "MaximumRecordAgeInSeconds": "maximum_record_age_seconds",
-    "MaximumRetryAttempts": "maximum_retry_attempts",
-    "ParallelizationFactor": "parallelization_factor",
-    "StartingPosition": "starting_position",
-    "StartingPositionTimestamp": "starting_position_timestamp",
-}
-
-# Where records come from, go to and end is wired by whoever builds the pollers.
-_WIRING = frozenset({"DestinationConfig", "Enabled", "EventSourceArn", "FunctionName", "Stream"})
+    AWS does not document its own; these give the eight calls that were recorded within 60 s.
+    """
+    return min(60.0, 0.3 * 2.0 ** min(failures - 1, 16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
-    """The settings of one event source mapping, with Lambda's defaults and ranges.
+class EventSourceMapping:
+    """The settings that template.yaml chooses, and what fault injection changes; all else is as in the template.
 
     Attributes:
         event_source_arn: the stream's ARN.
-        starting_position: where reading begins; Lambda has no default for it.
-        starting_position_timestamp: UNIX seconds, with AT_TIMESTAMP alone.
-        batch_size: records per invocation, 1 … 10,000.
+        batch_size: the most records per invocation, 1 … 10,000.
         maximum_batching_window_seconds: how long to wait for a full batch, 0 … 300 s.
-        maximum_retry_attempts: retries after the first failure, 0 … 10,000; -1 until the records expire.
-        maximum_record_age_seconds: 60 … 604,800 s; -1 until the records expire.
-        bisect_batch_on_function_error: halve a failed batch, which uses no retry.
-        parallelization_factor: 1; Lambda knows 1 … 10, this double only the order of a whole shard.
-        report_batch_item_failures: heed `batchItemFailures` in what the function returns.
-        function_arn: stands in failure records.
-        role_arn: stands in every record as `invokeIdentityArn`.
-        uuid: the mapping's own id; stands in the S3 keys of failure records.
+        role_arn: every record's `invokeIdentityArn`.
+        children_wait: start a child only when its parents are drained. Lambda is known to do so, but AWS does not
+            promise it.
+        discovery_seconds: how often to look for new shards, besides whenever a shard ends.
+        backoff: seconds to wait after that many failures in a row.
+        borders: given the records that the next batch can take at most, returns how many it takes; None is all of
+            them, and then a batch that failed is sent again as it was.
+        on_expired: gets the records that expired before they were settled.
 
     Raises:
-        ValueError: a value that Lambda refuses, or a factor above 1.
+        ValueError: a value that Lambda rejects.
     """
 
     event_source_arn: str
-    starting_position: StartingPosition
-    starting_position_timestamp: float | None = None
     batch_size: int = 100
     maximum_batching_window_seconds: float = 0
-    maximum_retry_attempts: int = -1
-    maximum_record_age_seconds: float = -1
-    bisect_batch_on_function_error: bool = False
-    parallelization_factor: int = 1
-    report_batch_item_failures: bool = False
-    function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:WorkerFunction"
     role_arn: str = "arn:aws:iam::123456789012:role/WorkerFunctionRole"
-    uuid: str = "00000000-0000-4000-8000-000000000000"
+    children_wait: bool = True
+    discovery_seconds: float = 10
+    backoff: Callable[[int], float] = exponential_backoff
+    borders: Callable[[Sequence[Any]], int] | None = None
+    on_expired: Callable[[Sequence[Any]], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        """Refuse what Lambda refuses."""
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}: not within {low} … {high}")
-        if -1 < self.maximum_record_age_seconds < 60:
-            raise ValueError(
-                f"maximum_record_age_seconds is {self.maximum_record_age_seconds}: neither -1 nor at least 60"
-            )
-        if self.parallelization_factor != 1:
-            raise ValueError(
-                f"parallelization_factor is {self.parallelization_factor}: only 1 is doubled here"
-            )
-        if self.starting_position not in ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"):
-            raise ValueError(f"starting_position is {self.starting_position!r}")
-        if (self.starting_position == "AT_TIMESTAMP") != (self.starting_position_timestamp is not None):
-            raise ValueError("starting_position_timestamp goes with AT_TIMESTAMP, and only with it")
-
-    @classmethod
-    def from_properties(cls, properties: Properties[str, Any], **wiring: Any) -> Self:
-        """Return the mapping that a template's properties (`BatchSize: …`) describe.
-
-        Args:
-            properties: those of a SAM `Kinesis` event or an `AWS::Lambda::EventSourceMapping`.
-            wiring: fields that a template only refers to, such as `event_source_arn`.
-
-        Raises:
-            ValueError: a property that this double does not have, or a value that is refused.
-        """
-        fields: dict[str, Any] = {}
-        for name, value in properties.items():
-            if name in _NAMES:
-                fields[_NAMES[name]] = value
-            elif name == "FunctionResponseTypes":
-                fields["report_batch_item_failures"] = "ReportBatchItemFailures" in value
-            elif name not in _WIRING:
-                raise ValueError(f"{name} is not doubled here")
-        return cls(**fields, **wiring)
+        if not 1 <= self.batch_size <= 10_000:
+            raise ValueError(f"batch_size is {self.batch_size}: not within 1 … 10,000")
+        if not 0 <= self.maximum_batching_window_seconds <= 300:
+            raise ValueError(f"the window is {self.maximum_batching_window_seconds} s: not within 0 … 300 s")
 
     @property
     def stream_name(self) -> str:
         """The stream's name, the last part of its ARN."""
         return self.event_source_arn.rpartition("/")[2]
-
-    @property
-    def region(self) -> str:
-        """The stream's region."""
-        return self.event_source_arn.split(":")[3]

@@ -1,122 +1,84 @@
-"""Lambda's pollers of one stream: one for each shard, as shards come and go. A state machine as theirs."""
+"""Lambda's pollers of one stream: one for each shard, as shards come and go. A state machine like theirs."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source.failure_record import FailureRecord
-from doubles.event_source.invocation import Invocation
-from doubles.event_source.mapping import Mapping, StartingPosition
-from doubles.event_source.outcome import Outcome
-from doubles.event_source.shard_poller import Borders, ShardPoller, exponential_backoff, random_id
+from doubles.event_source.invocation import Invocation, Outcome
+from doubles.event_source.mapping import EventSourceMapping
+from doubles.event_source.shard_poller import ShardPoller
 
 _log = logging.getLogger("doubles.event_source")
 
 
-def _ignore(_: FailureRecord) -> None:
-    pass
-
-
 class StreamPoller:
-    """Finds a stream's shards and hands on the invocations of all of them.
-
-    Shards that are found later are read from their beginning, as a resharding loses nothing on AWS.
+    """Finds a stream's shards and hands out the invocations of all of them.
 
     Args:
         client: boto3-shaped Kinesis client (`list_shards`, `describe_stream_summary`, `get_shard_iterator`,
             `get_records`).
         mapping: the settings.
-        children_wait: begin with a child only when its parents are drained. Lambda is known to do so, but AWS does
-            not promise it: a harness turns it off.
-        discovery_seconds: how often to ask for new shards; where one ends it is asked at once.
-        borders: as for `ShardPoller`, and so are the other arguments.
+
+    Attributes:
+        pollers: the pollers that were started, by shard id; those that are served next come first.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        mapping: Mapping,
-        *,
-        children_wait: bool = True,
-        discovery_seconds: float = 10,
-        borders: Borders | None = None,
-        backoff: Callable[[int], float] = exponential_backoff,
-        on_failure: Callable[[FailureRecord], None] = _ignore,
-        new_id: Callable[[], str] = random_id,
-    ) -> None:
+    def __init__(self, client: Any, mapping: EventSourceMapping) -> None:
         self.pollers: dict[str, ShardPoller] = {}
-        """Those begun with, by shard id."""
         self._client = client
         self._mapping = mapping
-        self._children_wait = children_wait
-        self._discovery_seconds = discovery_seconds
-        self._new_poller = partial(
-            ShardPoller,
-            client,
-            mapping,
-            borders=borders,
-            backoff=backoff,
-            on_failure=on_failure,
-            new_id=new_id,
-        )
-        # Shards that were listed and not begun with: their parents, and where they will begin.
-        self._waiting: dict[str, tuple[list[str], StartingPosition]] = {}
-        # Shards that were closed before a mapping that begins with the latest record.
-        self._passed: set[str] = set()
+        # the parents of the shards that were listed and not started
+        self._waiting: dict[str, list[str]] = {}
         self._listed: set[str] = set()
         self._listed_at = float("-inf")
         self._ended: set[str] = set()
-        self._retention_seconds: float | None = None
-        self._turn: list[ShardPoller] = []
-
-    @property
-    def waiting(self) -> tuple[str, ...]:
-        """The ids of the shards that wait for their parents."""
-        return tuple(self._waiting)
+        self._retention_seconds = float("inf")
 
     @property
     def ready_at(self) -> float:
-        """When what has been read already can be sent, in UNIX seconds; inf where waiting alone changes nothing."""
-        return min((poller.ready_at for poller in self._turn), default=float("inf"))
+        """When what has been read can be sent, in UNIX seconds; inf if waiting alone changes nothing."""
+        return min((poller.ready_at for poller in self.pollers.values()), default=float("inf"))
 
     def poll(self, now: float) -> Invocation | None:
-        """Return the next invocation of any shard that has none under way; the shards take turns.
+        """Return the next invocation of any shard that has none under way. The shards take turns.
 
         Args:
             now: UNIX seconds, never less than before.
         """
-        self.discover(now)
-        for poller in tuple(self._turn):
+        self._discover(now)
+        for shard_id, poller in list(self.pollers.items()):
             invocation = poller.poll(now)
             if invocation is not None:
-                self._turn.remove(poller)
-                self._turn.append(poller)
+                self.pollers[shard_id] = self.pollers.pop(shard_id)  # to the end
                 return invocation
-        # A shard may have come to its end just now, and its children may begin.
-        return self.poll(now) if self.discover(now) else None
+        # A shard may have ended just now, so that its children can start.
+        return self.poll(now) if self._discover(now) else None
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
-        """Go on from how an invocation ended.
+        """Continue after the end of an invocation.
 
         Raises:
             ValueError: it is not under way.
         """
         self.pollers[invocation.shard_id].complete(invocation, outcome, now)
 
-    def discover(self, now: float) -> list[ShardPoller]:
-        """Look for shards where it is time to, and return the pollers of those begun with."""
+    def _discover(self, now: float) -> bool:
+        """Look for shards if it is time to, and return whether any poller was started."""
         ended = {shard_id for shard_id, poller in self.pollers.items() if poller.ended}
-        if now >= self._listed_at + self._discovery_seconds or ended != self._ended:
+        if now >= self._listed_at + self._mapping.discovery_seconds or ended != self._ended:
             try:
                 self._list(now)
             except (ClientError, BotoCoreError) as error:
                 _log.warning("the shards of %s could not be listed: %s", self._mapping.stream_name, error)
             else:
                 self._ended = ended
-        return [self._begin(shard_id) for shard_id in self._waiting.copy() if self._may_begin(shard_id)]
+        startable = [shard_id for shard_id in self._waiting if self._may_start(shard_id)]
+        for shard_id in startable:
+            del self._waiting[shard_id]
+            poller = self.pollers[shard_id] = ShardPoller(self._client, self._mapping, shard_id)
+            poller.retention_seconds = self._retention_seconds
+        return bool(startable)
 
     def _list(self, now: float) -> None:
         shards: list[dict[str, Any]] = []
@@ -129,34 +91,18 @@ class StreamPoller:
         self._retention_seconds = summary["StreamDescriptionSummary"]["RetentionPeriodHours"] * 3600
         for poller in self.pollers.values():
             poller.retention_seconds = self._retention_seconds
-
-        position = self._mapping.starting_position
-        first_time = self._listed_at < 0
         for shard in shards:
-            shard_id = shard["ShardId"]
-            if shard_id in self.pollers or shard_id in self._waiting or shard_id in self._passed:
-                continue
-            if position == "LATEST" and first_time and "EndingSequenceNumber" in shard["SequenceNumberRange"]:
-                self._passed.add(shard_id)
-                continue
-            parents = [shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if name in shard]
-            begin: StartingPosition = "TRIM_HORIZON" if position == "LATEST" and not first_time else position
-            self._waiting[shard_id] = (parents, begin)
+            if shard["ShardId"] not in self.pollers:
+                parents = [
+                    shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if name in shard
+                ]
+                self._waiting[shard["ShardId"]] = parents
         self._listed = {shard["ShardId"] for shard in shards}
         self._listed_at = now
 
-    def _may_begin(self, shard_id: str) -> bool:
-        parents, _ = self._waiting[shard_id]
-        return not self._children_wait or all(self._is_drained(parent) for parent in parents)
+    def _may_start(self, shard_id: str) -> bool:
+        return not self._mapping.children_wait or all(map(self._is_drained, self._waiting[shard_id]))
 
     def _is_drained(self, shard_id: str) -> bool:
-        if shard_id in self.pollers:
-            return self.pollers[shard_id].drained
-        return shard_id in self._passed or shard_id not in self._listed
-
-    def _begin(self, shard_id: str) -> ShardPoller:
-        _, position = self._waiting.pop(shard_id)
-        poller = self._new_poller(shard_id, position=position, retention_seconds=self._retention_seconds)
-        self.pollers[shard_id] = poller
-        self._turn.append(poller)
-        return poller
+        poller = self.pollers.get(shard_id)
+        return poller.drained if poller is not None else shard_id not in self._listed

@@ -1,16 +1,15 @@
-"""A stand-in of Treasure Data: its import, its databases and tables, its queries, and whatever can go wrong with it.
+"""A double of Treasure Data: its import, its databases and tables, its queries, and whatever can go wrong with it.
 
-`TreasureData.handle` turns a request into what becomes of it, without sockets and without waiting. `Server` puts it
-behind real sockets, `InProcess` under a `requests.Session`. Where TD's own behaviour is documented by nobody, such as
-for how long it remembers a unique_id, `Settings` decides.
+`TreasureData.handle` turns a request into a response, without sockets and without waiting. `Server` puts it behind real
+sockets, `InProcess` under a `requests.Session`. Where TD's behaviour is not documented, such as how long it remembers a
+unique_id, `Settings` decides.
 """
 
 from doubles.treasure_data.core import TreasureData
-from doubles.treasure_data.exchange import Drop, Refusal, Request, Response
+from doubles.treasure_data.exchange import Drop, Request, Response
 from doubles.treasure_data.fault import Action, Fault, Faults, FaultSource, Kind, Target
-from doubles.treasure_data.import_log import Import, NumberedRow
+from doubles.treasure_data.import_log import Import
 from doubles.treasure_data.in_process import InProcess
-from doubles.treasure_data.query_tables import QueryError, Result
 from doubles.treasure_data.server import Server
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 
@@ -24,12 +23,8 @@ __all__ = [
     "Import",
     "InProcess",
     "Kind",
-    "NumberedRow",
-    "QueryError",
-    "Refusal",
     "Request",
     "Response",
-    "Result",
     "Right",
     "Server",
     "Settings",

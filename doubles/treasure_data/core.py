@@ -1,4 +1,4 @@
-"""Treasure Data without its sockets: a request comes in as a value, what becomes of it goes out as a value."""
+"""Treasure Data without its sockets: a request goes in as a value, its response comes out as a value."""
 
 from collections.abc import Mapping
 from heapq import heappop, heappush
@@ -6,67 +6,58 @@ from itertools import count
 from threading import RLock
 
 from doubles.treasure_data.api import Api
-from doubles.treasure_data.control import Control
+from doubles.treasure_data.control import control
 from doubles.treasure_data.exchange import Request, Response
 from doubles.treasure_data.fault import Faults, FaultSource
 from doubles.treasure_data.import_body import Row
-from doubles.treasure_data.import_log import Import, NumberedRow
-from doubles.treasure_data.query_tables import Result
+from doubles.treasure_data.import_log import Import, ImportLog
 from doubles.treasure_data.settings import API_KEY, Right, Settings
-from doubles.treasure_data.warehouse import Warehouse
 from shared.clock import Clock, SystemClock
 
 
 class TreasureData:
-    """The stand-in. Its methods may be called from many threads.
+    """The double. Its methods may be called from many threads.
 
     Args:
-        path: the SQLite file that keeps databases, tables and rows, or `:memory:`.
         clock: tells the time; it is never asked to sleep.
-        settings: what is not known of TD.
+        settings: TD's behaviour where it is not documented.
         keys: the API keys with their rights; None is API_KEY with all of them.
-        faults: what decides on faults; None is a `Faults`, which `POST /-/faults` sets too.
+        fault_source: decides on faults; None is the attribute `faults`.
 
     Attributes:
-        settings: what is not known of TD; may be set anew at any time.
-        faults: what decides on faults.
+        settings: may be replaced at any time.
+        faults: the faults that are set.
     """
 
     def __init__(
         self,
-        path: str = ":memory:",
         *,
         clock: Clock | None = None,
         settings: Settings | None = None,
         keys: Mapping[str, frozenset[Right]] | None = None,
-        faults: FaultSource | None = None,
+        fault_source: FaultSource | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.faults: FaultSource = Faults() if faults is None else faults
+        self.faults = Faults()
+        self._fault_source = fault_source or self.faults
         self._clock = clock or SystemClock()
-        self._warehouse = Warehouse(path)
-        self._api = Api(self._warehouse, {API_KEY: frozenset(Right)} if keys is None else keys)
-        self._control = Control(self)
+        self._log = ImportLog()
+        self._api = Api(self._log, {API_KEY: frozenset(Right)} if keys is None else keys)
         self._late: list[tuple[float, int, Request]] = []
         self._serials = count()
         self._lock = RLock()
 
-    def close(self) -> None:
-        """Close the file; that happens too once nobody needs the stand-in."""
-        with self._lock:
-            self._warehouse.close()
-
     def handle(self, request: Request) -> Response:
-        """Carry out a request, or let it meet its fault.
+        """Carry out a request, or let a fault strike it.
 
-        Requests to `/v3/` are TD's, requests to `/-/` look at the stand-in or set its faults and meet none.
+        Requests to `/v3/` are TD's. Requests to `/-/` look at the double or set its faults, and no fault strikes them.
         """
         if request.segments[0] == "-":
-            return self._control.answer(request)
+            return control(self, request)
         with self._lock:
-            fault = self.faults.strike(self._api.target(request.segments), self._clock.now())
+            fault = self._fault_source.strike(self._api.target(request.segments), self._clock.now())
         if fault is None or fault.reads_body:
-            request.body  # noqa: B018 - reads it from a socket, maybe slowly: not under the lock
+            request.body  # noqa: B018 -- reads it from a socket, maybe slowly: not under the lock
         with self._lock:
             now = self._catch_up()
             if fault is None:
@@ -76,62 +67,50 @@ class TreasureData:
             if fault.lands is not None:
                 heappush(self._late, (now + fault.lands, next(self._serials), request))
                 self._catch_up()
-            return fault.response(request)
+            return fault.response()
 
     def create(self, database: str, *tables: str) -> None:
-        """Create a database and tables, those that are not there yet, whatever faults are set.
-
-        Raises:
-            Refusal: a name is illegal.
-        """
+        """Create a database and tables, those that do not exist, whatever faults are set."""
         with self._lock:
-            now = self._catch_up()
-            log = self._warehouse.log
-            if database not in {named.name for named in log.databases()}:
-                log.create_database(database, now)
-            there = {named.name for named in log.tables(database)}
-            for table in tables:
-                if table not in there:
-                    log.create_table(database, table, now)
+            if database not in self.counts():
+                self._log.create(database)
+            for table in set(tables) - self.counts()[database].keys():
+                self._log.create(database, table)
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
         """Return the accepted imports in their order: all, or those of one database or table."""
         with self._lock:
             self._catch_up()
-            return list(self._warehouse.log.imports(database, table))
+            return self._log.imports(database, table)
 
     def rows(self, database: str, table: str) -> list[Row]:
         """Return a table's rows in the order of their import, with the values that were packed."""
-        return [row for taken in self.imports(database, table) for row in taken.rows]
+        return [row for one in self.imports(database, table) for row in one.rows]
 
-    def latest(
-        self, database: str | None = None, table: str | None = None, *, limit: int = 100, after: int = 0
-    ) -> list[NumberedRow]:
-        """Return the last rows of all, of a database or of a table, the latest first.
-
-        Args:
-            database: only this database's.
-            table: only this table's.
-            limit: how many at most.
-            after: only rows with a greater number.
-        """
+    def latest(self, *, limit: int, after: int) -> list[dict[str, object]]:
+        """Return the last rows of all, as `ImportLog.latest` does."""
         with self._lock:
             self._catch_up()
-            return self._warehouse.log.latest(database, table, limit=limit, after=after)
+            return self._log.latest(limit, after)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by database and table."""
         with self._lock:
             self._catch_up()
-            log = self._warehouse.log
-            return {
-                database.name: {table.name: table.row_count for table in log.tables(database.name)}
-                for database in log.databases()
+            return self._log.counts()
+
+    def event_ids(self) -> dict[str, dict[str, list[str]]]:
+        """Return the event ids of all rows by database and table, empty for a row without one."""
+        return {
+            database: {
+                table: [row.get("event_id", "") for row in self.rows(database, table)] for table in tables
             }
+            for database, tables in self.counts().items()
+        }
 
     @property
     def duplicates(self) -> int:
-        """How many imports were answered without being taken, as their unique_id was remembered."""
+        """How many imports were answered without being accepted, because their unique_id was remembered."""
         return self._api.duplicates
 
     @property
@@ -139,33 +118,17 @@ class TreasureData:
         """How many of the duplicates held other rows than the import that is remembered."""
         return self._api.conflicts
 
-    def query(self, database: str, query: str) -> Result:
-        """Run a SELECT over the rows of a database that queries see by now.
-
-        Raises:
-            QueryError: it is none, or wrong, or takes too long.
-            Refusal: there is no such database.
-        """
-        with self._lock:
-            return self._warehouse.query(database, query, self._catch_up() - self.settings.query_delay)
-
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
-        """Lose accepted rows, as if TD had an accident; their unique_ids stay remembered.
+        """Lose accepted rows whose `time` is in [begin, end), as in an accident at TD; return how many.
 
-        Args:
-            database: their database.
-            table: their table.
-            begin: the first `time` that is lost, UNIX seconds.
-            end: the first `time` behind it that is kept.
-
-        Returns:
-            How many rows were lost.
+        Their unique_ids stay remembered.
         """
         with self._lock:
             self._catch_up()
-            return self._warehouse.lose(database, table, begin, end)
+            return self._log.lose(database, table, begin, end)
 
     def _catch_up(self) -> float:
+        """Carry out the requests that have landed by now, and return the time."""
         now = self._clock.now()
         while self._late and self._late[0][0] <= now:
             at, _, request = heappop(self._late)

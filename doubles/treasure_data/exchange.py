@@ -1,22 +1,19 @@
-"""A request to the stand-in and what comes of it, as values: no sockets, no waiting."""
+"""A request to the double and its response, as values: no sockets, no waiting."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import orjson
 from werkzeug.formparser import parse_form_data
 
-JSON = "application/json; charset=utf-8"
 
-
-class Refusal(Exception):  # noqa: N818 - TD refuses a request; nothing of the stand-in failed
-    """A request that is answered with an error.
+class RejectedError(Exception):
+    """A request that gets an error response.
 
     Attributes:
         status: the HTTP status, 400 to 499.
@@ -34,14 +31,9 @@ class Request:
 
     Args:
         method: the method, in capitals.
-        target: path and query as they stand in the request line.
+        target: path and query as in the request line.
         headers: the header fields, their names in any case.
-        body: the body, or what reads it: at most once, and not at all when the connection is to be reset first.
-
-    Attributes:
-        method: the method, in capitals.
-        target: path and query as they stand in the request line.
-        headers: the header fields, their names in lower case.
+        body: the body, or what reads it: at most once, and not at all if the connection is to be reset first.
     """
 
     def __init__(
@@ -54,14 +46,16 @@ class Request:
 
     @cached_property
     def body(self) -> bytes:
-        """The body, whole."""
+        """The whole body."""
         return self._read()
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
         """The path's segments, each decoded by itself, so that `%2F` stays within its segment."""
         path = self.target.partition("?")[0]
-        return tuple(unquote(segment) for segment in path.removeprefix("/").split("/"))
+        return tuple(
+            unquote(segment) for segment in path.lstrip("/").split("/")
+        )  # td-client sends two slashes
 
     @cached_property
     def query(self) -> dict[str, str]:
@@ -70,30 +64,15 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The body's fields, `multipart/form-data` (as td-client sends them) or urlencoded; of a repeated one the first."""
-        environ = {
-            "CONTENT_TYPE": self.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(self.body)),
-        }
-        return parse_form_data(environ | {"wsgi.input": BytesIO(self.body)})[1].to_dict()
-
-    @cached_property
-    def json(self) -> Any:
-        """The body read as JSON.
-
-        Raises:
-            Refusal: it is none (400).
-        """
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise Refusal(400, f"the body is not JSON: {error}") from error
+        """The body's fields, `multipart/form-data` (as td-client sends them) or urlencoded."""
+        environ = {"wsgi.input": BytesIO(self.body), "CONTENT_LENGTH": str(len(self.body))}
+        return parse_form_data(environ | {"CONTENT_TYPE": self.headers.get("content-type", "")})[1].to_dict()
 
 
 class Drop(StrEnum):
-    """How a connection ends that gets no answer."""
+    """How a connection ends without a response."""
 
-    REFUSE = "refuse"  # nobody listens: the connection is refused
+    REFUSE = "refuse"  # the connection is refused
     UNREACHABLE = "unreachable"  # the connection cannot be made, until the client gives up
     RESET = "reset"  # reset before the body was read
     CLOSE = "close"  # closed after the body was read
@@ -104,11 +83,9 @@ class Response:
     """What becomes of a request.
 
     Attributes:
-        status: the HTTP status.
-        body: the body.
-        headers: the header fields, Content-Length aside.
-        delay: seconds that pass before the answer's first byte, or before the connection ends; may be infinite.
-        drop: how the connection ends instead of an answer.
+        headers: the header fields without Content-Length.
+        delay: seconds before the response's first byte, or before the connection ends; may be infinite.
+        drop: how the connection ends instead of a response.
     """
 
     status: int = 200
@@ -118,21 +95,25 @@ class Response:
     drop: Drop | None = None
 
 
-def answer(
-    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None, delay: float = 0.0
-) -> Response:
-    """Return a JSON answer."""
-    fields = {"Content-Type": JSON} | dict(headers or {})
-    return Response(status, json.dumps(document).encode(), fields, delay)
+def as_json(value: object) -> bytes:
+    """Return values of rows or cells as JSON: bytes as hexadecimal digits, NaN as null, other kinds as Python shows them."""
+    try:
+        return orjson.dumps(value, default=_json_default, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # nested beyond 254 levels
+        return orjson.dumps("(nested too deep to be shown)")
+
+
+def _json_default(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else repr(value)
+
+
+def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response."""
+    fields = {"Content-Type": "application/json; charset=utf-8"} | dict(headers or {})
+    return Response(status, as_json(document), fields)
 
 
 def error(status: int, message: str, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer in the form of TD's error document."""
-    document = {
-        "error": HTTPStatus(status).phrase,
-        "message": message,
-        "text": message,
-        "severity": "error",
-        "status_code": status,
-    }
-    return answer(document, status=status, headers=headers)
+    """Return TD's error document: exactly these five members."""
+    shown = {"error": HTTPStatus(status).phrase, "message": message, "text": message, "severity": "error"}
+    return answer(shown | {"status_code": status}, status=status, headers=headers)

@@ -1,12 +1,13 @@
-"""The stand-in under the real requests library, without sockets: for tests, and for clocks that are not the machine's."""
+"""The double under the real requests library, without sockets, for clocks other than the machine's."""
 
 import errno
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from http.client import RemoteDisconnected
 from io import BytesIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -29,11 +30,11 @@ from shared.clock import Clock, SystemClock
 class InProcess(HTTPAdapter):
     """A transport of requests: `session.mount("http://", InProcess(td.handle, clock))`, and `https://` likewise.
 
-    Only urllib3's connections are replaced; so what is raised and returned is what requests makes of them. A client that
-    would wait makes the clock sleep for as long. A request without a time-out that would wait for ever is a RuntimeError.
+    Only urllib3's connections are replaced, so that errors and responses are those of requests. When a client would
+    wait, the clock sleeps for as long. A request without a time-out that would wait for ever is a RuntimeError.
 
     Args:
-        handle: what answers a request.
+        handle: answers a request.
         clock: sleeps.
     """
 
@@ -44,17 +45,11 @@ class InProcess(HTTPAdapter):
         self._hosts: dict[str, _Connections] = {}
 
     def get_connection_with_tls_context(
-        self,
-        request: PreparedRequest,
-        verify: bool | str | None,  # noqa: ARG002, FBT001 - requests' signature
-        proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - requests' signature
-        cert: object = None,  # noqa: ARG002 - requests' signature
+        self, request: PreparedRequest, *_arguments: Any, **_options: Any
     ) -> HTTPConnectionPool:
-        """Return what urllib3 would call a pool of connections to the request's host."""
+        """Return urllib3's pool of connections to the request's host."""
         host = urlsplit(request.url or "").hostname or ""
-        if host not in self._hosts:
-            self._hosts[host] = _Connections(host, self._handle, self._clock)
-        return self._hosts[host]
+        return self._hosts.setdefault(host, _Connections(host, self._handle, self._clock))
 
 
 class _Connections(HTTPConnectionPool):
@@ -63,15 +58,8 @@ class _Connections(HTTPConnectionPool):
         self._handle = handle
         self._clock = clock
 
-    def urlopen(  # type: ignore[override]  # of urllib3's many parameters requests gives these
-        self,
-        *,
-        method: str,
-        url: str,
-        body: bytes | str | None,
-        headers: Mapping[str, str],
-        timeout: Timeout,
-        **_: object,
+    def urlopen(  # type: ignore[override]  # requests passes these and few other of urllib3's parameters
+        self, *, method: str, url: str, body: bytes | str | None, headers: Any, timeout: Timeout, **_: object
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
         response = self._handle(Request(method, url, headers, sent))
@@ -103,7 +91,7 @@ class _Connections(HTTPConnectionPool):
         return ConnectTimeoutError(connection, message)
 
     def _outlasts(self, delay: float, patience: object) -> bool:
-        """Sleep for a delay, or for the client's patience if that ends first, and tell whether it did."""
+        """Sleep for a delay, or for the client's patience if that ends first; return whether it did."""
         limit = patience if isinstance(patience, int | float) else math.inf
         seconds = min(delay, limit)
         if seconds == math.inf:
@@ -114,4 +102,4 @@ class _Connections(HTTPConnectionPool):
 
 
 def _system_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))  # Python makes it the number's own subclass
+    return OSError(number, os.strerror(number))  # Python returns the number's own subclass

@@ -1,13 +1,10 @@
 """Jobs: queries that were issued, and what became of them."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgpack
-
-from doubles.treasure_data.exchange import JSON, Refusal, Response
-from doubles.treasure_data.query_tables import Result, as_json
+from doubles.treasure_data.exchange import RejectedError, Response, as_json
+from doubles.treasure_data.queries import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,80 +12,52 @@ class Job:
     """A query that was issued.
 
     Attributes:
-        id: its id.
-        database: the database it was issued for.
-        type: the engine: trino, presto or hive.
-        query: its SQL.
-        priority: -2 to 2.
         issued_at: UNIX seconds.
         finished_at: UNIX seconds; the job runs until then.
-        result: what it found, or None if it failed.
-        problem: why it failed.
+        rows: what it found, or None if it failed.
     """
 
     id: str
     database: str
-    type: str
-    query: str
-    priority: int
     issued_at: float
     finished_at: float
-    result: Result | None
-    problem: str = ""
+    rows: list[tuple[Cell, ...]] | None
 
-    def status(self, now: float) -> str:
-        """Return `running`, then `success` or `error`."""
-        if now < self.finished_at:
-            return "running"
-        return "error" if self.result is None else "success"
-
-    def document(self, now: float) -> dict[str, object]:
-        """Return what TD shows of the job."""
-        document: dict[str, object] = {
+    def status(self, now: float) -> dict[str, object]:
+        """Return the document of `job/status`: exactly the members of TD's OpenAPI."""
+        done = now >= self.finished_at
+        return {
             "job_id": self.id,
-            "status": self.status(now),
-            "type": self.type,
-            "query": self.query,
-            "database": self.database,
-            "priority": self.priority,
+            "status": self._state(now),
             "created_at": timestamp(self.issued_at),
+            "updated_at": timestamp(self.finished_at if done else self.issued_at),
             "start_at": timestamp(self.issued_at),
-            "debug": {"cmdout": "", "stderr": self.problem},
+            "end_at": timestamp(self.finished_at) if done else None,
+            "duration": int(min(now, self.finished_at) - self.issued_at),
+            "cpu_time": 0 if done else None,
+            "num_records": len(self.rows or ()) if done else None,
+            "result_size": len(self._lines()) if done else None,
         }
-        if now >= self.finished_at:
-            document["end_at"] = timestamp(self.finished_at)
-            if self.result is not None:
-                document["hive_result_schema"] = json.dumps(self.result.columns)
-                document["num_records"] = len(self.result.rows)
-                document["result_size"] = len(_encoded(self.result, "msgpack", header=False))
-        return document
 
-    def answer(self, form: str, now: float, *, header: bool) -> Response:
-        """Return the job's result.
-
-        Args:
-            form: `json`, a JSON array a line, or `msgpack`, arrays one after another.
-            now: UNIX seconds.
-            header: whether the columns' names come first.
+    def result(self, now: float) -> Response:
+        """Return the response with the result, a JSON array a line.
 
         Raises:
-            Refusal: there is no result, or not yet (404), or another form is wanted (400).
+            RejectedError: there is no result, or not yet (404).
         """
-        if self.result is None or now < self.finished_at:
-            raise Refusal(404, f"job {self.id} has no result: it is {self.status(now)}")
-        if form not in ("json", "msgpack"):
-            raise Refusal(400, "the stand-in answers results as json or msgpack")
-        kind = JSON if form == "json" else "application/x-msgpack"
-        return Response(200, _encoded(self.result, form, header=header), {"Content-Type": kind})
+        if self._state(now) != "success":
+            raise RejectedError(404, f"job {self.id} has no result: it is {self._state(now)}")
+        return Response(200, self._lines(), {"Content-Type": "application/json; charset=utf-8"})
+
+    def _state(self, now: float) -> str:
+        if now < self.finished_at:
+            return "running"
+        return "error" if self.rows is None else "success"
+
+    def _lines(self) -> bytes:
+        return b"".join(as_json(row) + b"\n" for row in self.rows or ())
 
 
 def timestamp(seconds: float) -> str:
     """Return UNIX seconds as TD writes them."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _encoded(result: Result, form: str, *, header: bool) -> bytes:
-    lines = [tuple(name for name, _ in result.columns), *result.rows] if header else result.rows
-    if form == "json":
-        return b"".join(as_json(line) + b"\n" for line in lines)
-    return b"".join(msgpack.packb(line) for line in lines)

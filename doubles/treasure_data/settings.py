@@ -1,10 +1,10 @@
-"""What is not known of Treasure Data, or differs from place to place."""
+"""Treasure Data's behaviour where it is not documented, or differs from account to account."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 API_KEY = "1/5f1ce05f1ce05f1ce05f1ce05f1ce05f1ce05f1c"
-"""The key that may do everything, where no others are given."""
+"""The key that may do everything, unless others are given."""
 
 
 class Right(StrEnum):
@@ -17,15 +17,15 @@ class Right(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the stand-in behaves where TD's behaviour is not known.
+    """How the double behaves where TD's behaviour is not documented.
 
     Attributes:
         id_memory: seconds for which a table remembers a unique_id, from the first import that was accepted under it.
-        duplicate_status: the answer to a repeated unique_id: 200 or 409.
+        duplicate_status: the status of the response to a repeated unique_id: 200 or 409.
         query_delay: seconds from an import until queries see its rows.
         job_seconds: seconds that a job takes; it sees what could be queried when it was issued.
-        answer_seconds: seconds that the answer to an import takes.
-        largest_import: bytes of an import before gzip; more is answered with 413. fluent-plugin-td's limit.
+        answer_seconds: seconds that the response to an import takes.
+        largest_import: bytes of an import before gzip; more is a 413. fluent-plugin-td's limit.
     """
 
     id_memory: float = 3600.0

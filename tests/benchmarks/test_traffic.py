@@ -17,8 +17,8 @@ def test_events_are_reproducible() -> None:
     assert [record["kinesis"]["data"] for record in one["Records"]] == [
         record["kinesis"]["data"] for record in other["Records"]
     ]
-    assert ["account_0", "account_1", "account_0"] == [record[2][1] for record in records]
-    assert [10, 10, 5] == [block[1] for record in records for block in record[2][6]]
+    assert ["account_0", "account_1", "account_0"] == [record.account for record in records]
+    assert [10, 10, 5] == [count for record in records for _, count, _ in record.blocks]
 
 
 def test_later_events_have_higher_sequence_numbers() -> None:
@@ -28,7 +28,7 @@ def test_later_events_have_higher_sequence_numbers() -> None:
     for number in range(3):
         assert {"batchItemFailures": []} == work.worker.run(traffic.later(made, number), 120_000)
 
-    assert 60 == work.journal.counts["RowsDelivered"]
+    assert 60 == work.telemetry.counts["RowsDelivered"]
 
 
 def test_contenders_do_the_same_work() -> None:

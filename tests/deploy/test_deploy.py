@@ -31,10 +31,10 @@ import redis
 
 from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from local import valkey
+from local.lambda_runtime import ARCHITECTURE
 from shared import accounts, write_key
 from shared.accounts import Account
 from shared.settings import IngestSettings, WorkerSettings
-from tests.support.artifacts import ARCHITECTURE
 from tests.support.ministack import Ministack
 from tests.support.sam import ROOT
 

@@ -18,8 +18,8 @@ import requests
 from samcli.yamlhelper import yaml_dump, yaml_parse
 
 from local import functions
+from local.lambda_runtime import ARCHITECTURE
 from local.stack import Stack
-from tests.support.artifacts import ARCHITECTURE
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 from tests.support.tcp_proxy import TcpProxy

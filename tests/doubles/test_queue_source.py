@@ -9,43 +9,49 @@ from doubles.queue_source import QueueSource
 from doubles.sqs import MemorySQS
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:overflow"
+FIRST, SECOND = f"{1:032x}", f"{2:032x}"
 
 
-class Queue:
+@pytest.fixture
+def sqs() -> MemorySQS:
     """A queue with two messages."""
+    sqs = MemorySQS(lambda: 1_764_000_000.0)
+    url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+    for body in ("one", "two"):
+        attributes = {"n": {"DataType": "String", "StringValue": body}}
+        sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
+    return sqs
 
-    def __init__(self) -> None:
-        """Send them."""
-        self.sqs = MemorySQS(lambda: 1_764_000_000.0)
-        self.url = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
-        for body in ("one", "two"):
-            attributes = {"n": {"DataType": "String", "StringValue": body}}
-            self.sqs.send_message(QueueUrl=self.url, MessageBody=body, MessageAttributes=attributes)
 
-    def poll(self, function: Callable[[dict[str, Any]], Any]) -> int:
-        """Hand what is there to a function."""
-        return QueueSource(self.sqs, self.url, ARN, function).poll()
-
-    @property
-    def left(self) -> list[str]:
-        """The bodies that are still in the queue."""
-        return [message.body for message in self.sqs.messages(self.url)]
+def source(sqs: MemorySQS, function: Callable[[dict[str, Any]], Any]) -> QueueSource:
+    """Return the source of the queue."""
+    return QueueSource(sqs, sqs.create_queue(QueueName="overflow")["QueueUrl"], ARN, function)
 
 
 def fail(_event: dict[str, Any]) -> None:
-    """Fail as a function does."""
+    """Fail like a function."""
     raise ValueError("no")
 
 
-def test_messages_have_lambdas_form() -> None:
-    """A function gets messages as Lambda's event source mapping writes them."""
-    events: list[dict[str, Any]] = []
-    Queue().poll(events.append)
+def test_large_batches_take_several_receives(sqs: MemorySQS) -> None:
+    """A batch of more than ten messages is collected ten at a time."""
+    queue = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+    for number in range(20):
+        sqs.send_message(QueueUrl=queue, MessageBody=str(number))
+    sizes: list[int] = []
+    large = QueueSource(sqs, queue, ARN, lambda event: sizes.append(len(event["Records"])), batch_size=15)
+    deleted = [large.poll() for _ in range(3)]
 
-    assert [len(event["Records"]) for event in events] == [2]
-    assert events[0]["Records"][0] == {
-        "messageId": f"{1:032x}",
-        "receiptHandle": f"{1:032x}/1",
+    assert ([15, 7, 0], [15, 7]) == (deleted, sizes)
+
+
+def test_messages_have_lambdas_form(sqs: MemorySQS) -> None:
+    """A function gets messages as Lambda writes them, and is not called for an empty queue."""
+    events: list[dict[str, Any]] = []
+    deleted = [source(sqs, events.append).poll() for _ in range(2)]
+    expected = {
+        "messageId": FIRST,
+        "receiptHandle": f"{FIRST}/1",
         "body": "one",
         "attributes": {
             "SentTimestamp": "1764000000000",
@@ -61,31 +67,27 @@ def test_messages_have_lambdas_form() -> None:
         "awsRegion": "us-east-1",
     }
 
+    assert ([2, 0], [2]) == (deleted, [len(event["Records"]) for event in events])
+    assert expected == events[0]["Records"][0]
+
 
 @pytest.mark.parametrize(
-    ("function", "deleted", "left"),
+    ("function", "left"),
     [
-        (lambda _: None, 2, []),
-        (lambda _: {"batchItemFailures": []}, 2, []),
-        (lambda _: {"batchItemFailures": [{"itemIdentifier": f"{2:032x}"}]}, 1, ["two"]),
-        (lambda _: {"batchItemFailures": [{"itemIdentifier": "another"}]}, 0, ["one", "two"]),
-        (lambda _: {"batchItemFailures": [{}]}, 0, ["one", "two"]),
-        (fail, 0, ["one", "two"]),
+        (lambda _: None, []),
+        (lambda _: {"batchItemFailures": []}, []),
+        (lambda _: {"batchItemFailures": [{"itemIdentifier": SECOND}]}, ["two"]),
+        (lambda _: {"batchItemFailures": [{"itemIdentifier": "another"}]}, ["one", "two"]),
+        (lambda _: {"batchItemFailures": [{}]}, ["one", "two"]),
+        (fail, ["one", "two"]),
     ],
     ids=["nothing", "no failures", "one failure", "a foreign id", "no id", "raises"],
 )
-def test_what_a_function_is_through_with_is_deleted(
-    function: Callable[[dict[str, Any]], Any], deleted: int, left: list[str]
+def test_settled_messages_are_deleted(
+    sqs: MemorySQS, function: Callable[[dict[str, Any]], Any], left: list[str]
 ) -> None:
     """Messages that the function does not report as failed are deleted, and no others."""
-    queue = Queue()
+    deleted = source(sqs, function).poll()
+    queue = sqs.create_queue(QueueName="overflow")["QueueUrl"]
 
-    assert (queue.poll(function), queue.left) == (deleted, left)
-
-
-def test_an_empty_queue_calls_nobody() -> None:
-    """Where nothing is visible the function is not called."""
-    queue = Queue()
-    queue.poll(lambda _: None)
-
-    assert queue.poll(fail) == 0
+    assert (2 - len(left), left) == (deleted, [message.body for message in sqs.messages(queue)])

@@ -1,4 +1,4 @@
-"""The in-memory SQS behaves as moto's does, and by the clock it is given."""
+"""The in-memory SQS behaves like moto's, and by the clock that it is given."""
 
 from typing import Any
 
@@ -10,58 +10,67 @@ from moto import mock_aws
 from doubles.sqs import MAX_MESSAGE_BYTES, MemorySQS
 
 
-def _bodies(client: Any, url: str, **request: Any) -> list[str]:
-    answer = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, **request)
+def _bodies(client: Any, url: str) -> list[str]:
+    answer = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
     return sorted(message["Body"] for message in answer.get("Messages", []))
 
 
-def test_messages_go_the_way_they_go_in_moto() -> None:
-    """Send, receive, hide, show again and delete answer alike."""
+def test_messages_behave_as_in_moto() -> None:
+    """Send, receive, hide, show and delete behave alike, and so does a receive of more than ten messages."""
     with mock_aws():
         real = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
         for client in (MemorySQS(), real):
             url = client.create_queue(QueueName="overflow")["QueueUrl"]
-            sent = client.send_message(QueueUrl=url, MessageBody="one")
-            client.send_message_batch(QueueUrl=url, Entries=[{"Id": "0", "MessageBody": "two"}])
-            assert sent["MD5OfMessageBody"] == "f97c5d29941bfb1b2fdab0874906ab82"
-            answer = client.receive_message(
+            sent = [client.send_message(QueueUrl=url, MessageBody=body) for body in ("one", "two")]
+            assert "f97c5d29941bfb1b2fdab0874906ab82" == sent[0]["MD5OfMessageBody"]
+            received = client.receive_message(
                 QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=60
             )
-            first, second = sorted(answer["Messages"], key=lambda message: message["Body"])
-            assert (first["Body"], second["Body"]) == ("one", "two")
-            assert first["Attributes"]["ApproximateReceiveCount"] == "1"
-            assert first["MessageId"] == sent["MessageId"]
-            assert _bodies(client, url) == []
+            first, second = sorted(received["Messages"], key=lambda message: message["Body"])
+            assert ("one", "two") == (first["Body"], second["Body"])
+            assert "1" == first["Attributes"]["ApproximateReceiveCount"]
+            assert sent[0]["MessageId"] == first["MessageId"]
+            assert [] == _bodies(client, url)
             client.change_message_visibility(
                 QueueUrl=url, ReceiptHandle=second["ReceiptHandle"], VisibilityTimeout=0
             )
             client.delete_message(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
-            assert _bodies(client, url) == ["two"]
+            assert ["two"] == _bodies(client, url)
+            with pytest.raises(ClientError, match="InvalidParameterValue"):
+                client.receive_message(QueueUrl=url, MaxNumberOfMessages=11)
 
 
-@pytest.mark.parametrize("size", [0, MAX_MESSAGE_BYTES + 1])
-def test_a_message_without_size_or_too_large_is_refused(size: int) -> None:
-    """A message has 1 byte to 1 MiB."""
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_message_has_at_most_1_mib(excess: int) -> None:
+    """Body and attributes together have 1 MiB at most, and a body has at least one byte."""
     client = MemorySQS()
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
+    attributes = {"n": {"DataType": "String", "StringValue": "v"}}
+    body = "x" * (MAX_MESSAGE_BYTES - len("nStringv") + excess)
+    if not excess:
+        client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
+        body, attributes = "", {}
+
     with pytest.raises(ClientError):
-        client.send_message(QueueUrl=url, MessageBody="x" * size)
+        client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
 
 
-def test_delay_and_visibility_go_by_the_clock() -> None:
-    """A delayed message shows after its delay; a received one after its visibility, with its count."""
+def test_delay_and_visibility_depend_on_the_clock() -> None:
+    """A delayed message is visible after its delay, a received one after its time-out and with its count."""
     now = [100.0]
     client = MemorySQS(lambda: now[0], visibility_seconds=30)
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
     client.send_message(QueueUrl=url, MessageBody="late", DelaySeconds=120)
-    assert _bodies(client, url) == []
     counts = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    assert counts["ApproximateNumberOfMessagesDelayed"] == "1"
-    now[0] = 220.0
-    assert _bodies(client, url) == ["late"]
-    now[0] = 249.0
-    assert _bodies(client, url) == []
+    seen = []
+    for now[0] in (100.0, 220.0, 249.0):
+        seen.append(_bodies(client, url))
     now[0] = 250.0
     (message,) = client.receive_message(QueueUrl=url)["Messages"]
-    assert message["Attributes"]["ApproximateReceiveCount"] == "2"
-    assert message["Attributes"]["SentTimestamp"] == "100000"
+
+    assert [[], ["late"], []] == seen
+    assert "1" == counts["ApproximateNumberOfMessagesDelayed"]
+    assert ("2", "100000") == (
+        message["Attributes"]["ApproximateReceiveCount"],
+        message["Attributes"]["SentTimestamp"],
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doubles.clock import ManualClock
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -14,7 +15,7 @@ from ingest.refusal import ANSWERS
 from ingest.stream import Stream
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
-from tests.support.ingest import ManualClock, Secrets
+from tests.support.ingest import START, Secrets
 from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
@@ -78,7 +79,13 @@ class Report:
 
 def run(count: int, seed: int, texts: list[str]) -> Report:
     """Hand `count` requests to an ingest."""
-    inputs, report, telemetry, clock, sink = Inputs(seed, texts), Report(), _Faults(), ManualClock(), _Sink()
+    inputs, report, telemetry, clock, sink = (
+        Inputs(seed, texts),
+        Report(),
+        _Faults(),
+        ManualClock(START),
+        _Sink(),
+    )
     settings = IngestSettings(
         "events", "queue", "keys", ("https://www.shop.example",), redirect_hosts=("www.shop.example",)
     )

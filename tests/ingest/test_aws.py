@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest import app, stream
 from ingest.aws_client import KinesisClient
@@ -24,9 +25,9 @@ from tests.support import aws_server
 from tests.support.ingest import (
     KEY,
     SECRETS,
+    START,
     Answer,
     Entropy,
-    ManualClock,
     Queue,
     gzipped,
     http_event,
@@ -162,7 +163,7 @@ def test_no_connection_is_a_refusal() -> None:
     """Where nobody listens, nothing was sent: the put is repeated until patience ends."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        clock, telemetry = ManualClock(), CollectedTelemetry()
+        clock, telemetry = ManualClock(START), CollectedTelemetry()
         client = KinesisClient(
             f"http://127.0.0.1:{nobody.getsockname()[1]}",
             "eu-west-1",

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from schemathesis import checks
 
-from doubles.http_api import RefusedError
+from doubles.http_api import RejectedError
 from ingest import app, intake, request
 from ingest.refusal import ANSWERS, EVENT_CODES
 from shared import json_codec, rows
@@ -185,7 +185,7 @@ CHECKS = [
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_anything_that_is_sent_is_answered_as_described(case: schemathesis.Case) -> None:
     """Requests that fit the document and requests that do not, with the key that they brought and with a valid one."""
-    with suppress(RefusedError):  # the gateway's own answers, to what never reaches the ingest
+    with suppress(RejectedError):  # the gateway's own answers, to what never reaches the ingest
         for headers in ({}, {"x-write-key": KEY}):
             case.validate_response(case.call(headers=headers), checks=CHECKS)
         case.query = {**(case.query or {}), "k": KEY, "t": "pageviews"}

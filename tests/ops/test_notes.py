@@ -8,9 +8,9 @@ from typing import Any
 import boto3
 import pytest
 
+from doubles.clock import ManualClock
 from ops.notes import Note, troubles
 from ops.stack import Stack
-from tests.support.ingest import ManualClock
 from tests.support.telemetry import Output
 
 REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}

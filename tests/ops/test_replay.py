@@ -7,13 +7,13 @@ from typing import Any
 import boto3
 import pytest
 
+from doubles.clock import START, ManualClock
 from doubles.kinesis import MemoryKinesis
 from ops.failure import INTERRUPTED, Failure
 from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack
 from ops.stream import EVENT_BYTES, Border, Stream, batches, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
-from tests.support.treasure_data import START, ManualClock
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from ops.set_aside import KINDS, chunks
 from tests.support.delivery import Delivery, envelope, row
-from tests.support.treasure_data import START
 from worker.delivery import ASIDE, State
 from worker.selection import Selection
 

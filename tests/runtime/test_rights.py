@@ -21,6 +21,7 @@ from doubles.treasure_data import Action, Fault, Kind, TreasureData
 from local import functions
 from local.accounts import KEYS
 from local.functions import Function
+from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
 from ops.set_aside import chunks
 from shared import accounts, envelope
@@ -28,7 +29,6 @@ from shared.accounts import Account
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
-from tests.support.lambda_runtime import LambdaRuntime
 from tests.support.rights import granted
 from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
 from worker.delivery import State

@@ -10,9 +10,10 @@ from threading import Barrier
 import pytest
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from shared.telemetry import METRICS, QUIET_SECONDS
-from tests.support.ingest import START, ManualClock
+from tests.support.ingest import START
 from tests.support.telemetry import Output
 
 
@@ -26,7 +27,7 @@ def context(request_id: str) -> Context:
 @pytest.fixture
 def clock() -> ManualClock:
     """Time that passes by hand."""
-    return ManualClock()
+    return ManualClock(START)
 
 
 @pytest.fixture

@@ -2,24 +2,14 @@
 
 import fcntl
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from local.lambda_runtime import ARCHITECTURE, link_runtime
 from tests.support.sam import ROOT
-
-__all__ = ["ARCHITECTURE", "artifacts", "link_runtime", "runtime_libraries"]
-
-ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
-
-# What Lambda puts behind a function's own code: its runtime client, boto3, and what these need.
-_RUNTIME = (
-    *("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py"),
-    *("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3"),
-)
 
 
 @pytest.fixture(scope="session")
@@ -39,15 +29,6 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that stands for Lambda's own: what its runtime adds to the path behind the function's code."""
     return link_runtime(tmp_path_factory.mktemp("runtime"))
-
-
-def link_runtime(folder: Path) -> Path:
-    """Fill the folder with what Lambda's runtime brings, and return it."""
-    site = Path(pytest.__file__).parents[1]
-    for pattern in _RUNTIME:
-        (source,) = site.glob(pattern)
-        (folder / source.name).symlink_to(source)
-    return folder
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:

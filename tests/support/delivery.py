@@ -10,6 +10,7 @@ import msgpack
 import requests
 from botocore.exceptions import ConnectionClosedError
 
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
@@ -22,7 +23,6 @@ from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
 from tests.support.telemetry import CollectedTelemetry
-from tests.support.treasure_data import ManualClock
 from worker.app import redrive_with
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, State

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.artifacts import ARCHITECTURE
+from local.lambda_runtime import ARCHITECTURE
 
 __all__ = ["docker_gateway", "lambda_image"]
 

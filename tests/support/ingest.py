@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 
+from doubles.clock import ManualClock
 from doubles.kinesis import MemoryKinesis
 from ingest.app import Ingest
 from ingest.keyring import Keyring
@@ -25,21 +26,6 @@ QUEUE_URL = "https://queue.invalid/overflow"
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
-
-
-class ManualClock:
-    """Time that passes only when somebody waits or a test says so."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        """Let that time pass."""
-        self.time += seconds
 
 
 class Entropy:
@@ -160,7 +146,7 @@ class Site:
     def __init__(
         self, allowed_origins: tuple[str, ...] = ("*",), partition_buckets: int = 16, **settings: Any
     ) -> None:
-        self.clock = ManualClock()
+        self.clock = ManualClock(START)
         memory = MemoryKinesis(self.clock.now)
         memory.create_stream(StreamName=STREAM, ShardCount=1)
         self._memory = memory

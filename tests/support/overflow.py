@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from doubles.clock import START, ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from doubles.queue_source import QueueSource
 from doubles.sqs import MemorySQS
@@ -17,7 +18,6 @@ from shared.envelope import Envelope, TableRows
 from tests.support import delivery
 from tests.support.delivery import Delivery
 from tests.support.telemetry import CollectedTelemetry
-from tests.support.treasure_data import START, ManualClock
 from worker.drain import Drain
 from worker.wiring import Wiring
 

@@ -18,10 +18,10 @@ import requests
 from doubles.treasure_data import API_KEY, Server, TreasureData
 from local import functions, resources, valkey
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
+from local.lambda_runtime import LambdaRuntime
 from local.part import Part
 from local.resources import Resources
 from shared import accounts, envelope
-from tests.support.lambda_runtime import LambdaRuntime
 from tests.support.sam import ROOT
 
 _START_SECONDS = 30
@@ -63,11 +63,9 @@ def aws(aws_endpoint: str, redis_url: str) -> Resources:
 
 
 @pytest.fixture
-def treasure_data() -> Iterator[TreasureData]:
+def treasure_data() -> TreasureData:
     """A Treasure Data without databases."""
-    core = TreasureData()
-    yield core
-    core.close()
+    return TreasureData()
 
 
 type Start = Callable[..., LambdaRuntime]

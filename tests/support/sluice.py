@@ -86,8 +86,7 @@ class Sluice:
 
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
-        found = self.td(f"rows?database={database}&table={table}&limit=1000")["rows"]
-        return sorted(one["row"]["event_id"] for one in found)
+        return sorted(self.td("event_ids").get(database, {}).get(table, []))
 
     def lose(self, database: str, table: str) -> int:
         """Let Treasure Data lose a table's rows; return how many."""

@@ -1,30 +1,15 @@
-"""What the tests of the Treasure Data stand-in share."""
+"""Requests to the double of Treasure Data, for tests."""
 
 import gzip
 from collections.abc import Iterable
 from typing import Any
+from uuid import uuid4
 
 import msgpack
 
 from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 
 AUTHORIZED = {"Authorization": f"TD1 {API_KEY}"}
-START = 1_700_000_000.0
-
-
-class ManualClock:
-    """A clock that moves only when someone sleeps on it, from START on."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        """Move on by that many seconds."""
-        self.time += seconds
 
 
 def import_body(rows: Iterable[object]) -> bytes:
@@ -45,7 +30,6 @@ def with_tables(td: TreasureData, *tables: str) -> TreasureData:
 
 
 def put(td: TreasureData, table: str, rows: Iterable[Any], unique_id: str | None = None) -> Response:
-    """Import rows into a table, named as database.table."""
-    verb, infix = ("import", "") if unique_id is None else ("import_with_id", f"/{unique_id}")
-    target = f"/v3/table/{verb}/{table.replace('.', '/')}{infix}/msgpack.gz"
+    """Import rows into a table, named as database.table, under an id or one that was never used before."""
+    target = f"/v3/table/import_with_id/{table.replace('.', '/')}/{unique_id or uuid4().hex}/msgpack.gz"
     return call(td, "PUT", target, import_body(rows))

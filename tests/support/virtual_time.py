@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
 
-from tests.support.treasure_data import ManualClock
+from doubles.clock import ManualClock
 
 
 class VirtualClock(ManualClock):

@@ -15,7 +15,7 @@ def wsgi(handler: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]) -> Appl
     """Return an application that asks the handler as the gateway does.
 
     Raises:
-        RefusedError: by the application, where the gateway would not ask the handler.
+        RejectedError: by the application, where the gateway would not ask the handler.
     """
 
     def application(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from doubles.clock import ManualClock
 from shared.telemetry import PowertoolsTelemetry
-from tests.support.ingest import ManualClock
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, template
 from tests.support.telemetry import Output

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from doubles.clock import ManualClock
 from doubles.redis import MemoryRedis
 from local.valkey import find_server
 from shared import accounts
@@ -19,7 +20,6 @@ from shared.errors import SecretUnavailableError
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
-from tests.support.treasure_data import ManualClock
 from worker.account_cache import INVALID, UNKNOWN, AccountCache
 from worker.redis_client import connect
 

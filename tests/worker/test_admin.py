@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from worker.marked import MEASURE_TABLE
 
+from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
-from tests.support.treasure_data import START
 from worker.admin import Admin
 from worker.deadline import Deadline
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from doubles.clock import START, ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.envelope import Envelope, TableRows
 from tests.support.overflow import (
@@ -20,7 +21,6 @@ from tests.support.overflow import (
     stream,
     timeout,
 )
-from tests.support.treasure_data import START, ManualClock
 from worker import record
 from worker.record import Number
 from worker.search import INACCURACY_SECONDS, READ_OUT, Identity, Search, Sought, identity_of

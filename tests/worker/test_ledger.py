@@ -12,14 +12,14 @@ from botocore.stub import Stubber
 from hypothesis import given
 from moto import mock_aws
 
+from doubles.clock import START as BEGAN
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from local.resources import LEDGER
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import TABLE, Meddled, lose_answer
 from tests.support.spans import CHAIN, KEY, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
-from tests.support.treasure_data import START as BEGAN
-from tests.support.treasure_data import ManualClock
 from worker.chain import ChainId
 from worker.delivery import Entry, State
 from worker.guards import Guard

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from doubles.clock import ManualClock
 from shared.errors import SecretUnavailableError
-from tests.support.treasure_data import ManualClock
 from worker.secret import Secret
 
 

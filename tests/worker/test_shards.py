@@ -11,11 +11,11 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.clock import START as BEGAN
+from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.errors import ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM, Meddled
-from tests.support.treasure_data import START as BEGAN
-from tests.support.treasure_data import ManualClock
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.record import Number, number

@@ -13,10 +13,11 @@ import pytest
 import requests
 import tdclient.api
 
+from doubles.clock import START, ManualClock
 from doubles.treasure_data import API_KEY, Action, Fault, InProcess, Kind, Right, Server, TreasureData
 from doubles.treasure_data.settings import Settings
 from tests.support.delivery import StaticSecrets, row
-from tests.support.treasure_data import START, ManualClock, put, with_tables
+from tests.support.treasure_data import put, with_tables
 from worker.chunk import compress
 from worker.deadline import Deadline
 from worker.secret import Secret

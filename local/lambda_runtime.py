@@ -1,7 +1,8 @@
-"""A built function in Lambda's real runtime: awslambdaric under the emulator that aws-sam-cli carries."""
+"""A built function in Lambda's real runtime: awslambdaric under the emulator that aws-sam-cli includes."""
 
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -15,20 +16,27 @@ from typing import Any, Self
 
 import samcli
 
-from tests.support.artifacts import ARCHITECTURE
+ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
+"""This machine's processor, as Lambda names it."""
 
 _EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{ARCHITECTURE}"
 _START_SECONDS = 30
 
+# What Lambda adds to a function's own code: its runtime client, boto3, and their dependencies.
+_LIBRARIES = (
+    *("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py"),
+    *("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3"),
+)
+
 
 class LambdaRuntime:
-    """One sandbox of one function, as a context manager.
+    """One execution environment of one function, as a context manager.
 
     Args:
         code: the folder of the built function.
         handler: as in the template.
         environment: the function's variables.
-        libraries: what Lambda adds to the path behind the function's code.
+        libraries: the folder of the libraries that Lambda's runtime has, behind the function's code on the path.
         folder: where the emulator and its log go.
         timeout: the function's time-out in seconds.
     """
@@ -49,7 +57,8 @@ class LambdaRuntime:
         emulator = Path(shutil.copy(_EMULATOR, folder / "emulator"))
         emulator.chmod(0o755)
         # No site packages: the function sees its own zip and what Lambda brings, nothing of this environment.
-        python = [sys._base_executable, "-s", "-S", "-m", "awslambdaric"]  # type: ignore[attr-defined]
+        interpreter = str(Path(sys.executable).resolve())  # not the virtual environment's
+        python = [interpreter, "-s", "-S", "-m", "awslambdaric"]
         self._command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
         self._command += ["--runtime-api-address", f"127.0.0.1:{runtime_port}", *python, handler]
         self._environment = {
@@ -71,7 +80,7 @@ class LambdaRuntime:
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 -- our own command
                 self._command,
                 cwd=self._code,
                 env=self._environment,
@@ -97,12 +106,12 @@ class LambdaRuntime:
         self._end()
 
     def _end(self) -> None:
-        # It ends the runtime's process, which it started, by itself.
+        # The emulator ends the runtime's process itself.
         self._process.terminate()
         self._process.wait(10)
 
     def invoke(self, event: Any) -> Any:
-        """Return the handler's answer, or the text that Lambda gives where there is none."""
+        """Return the handler's result, or Lambda's own text if there is no result."""
         answer = self.invoke_raw(event)
         try:
             return json.loads(answer)
@@ -110,13 +119,22 @@ class LambdaRuntime:
             return answer
 
     def invoke_raw(self, event: Any) -> str:
-        """Return what the caller of the function is given, as text."""
+        """Return the response of the Invoke API, as text."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def link_runtime(folder: Path) -> Path:
+    """Fill a folder with the libraries that Lambda's runtime has, and return it."""
+    site = Path(samcli.__file__).parents[1]
+    for pattern in _LIBRARIES:
+        (source,) = site.glob(pattern)
+        (folder / source.name).symlink_to(source)
+    return folder
 
 
 def _free_ports() -> tuple[int, int]:

@@ -1,0 +1,174 @@
+"""An HTTP/1.1 server on the loopback interface, for the doubles that are reached over sockets."""
+
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any, Self
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request as it arrived.
+
+    Attributes:
+        target: the request line's second word; bytes beyond ASCII are characters of Latin-1.
+        headers: in their order and spelling, repeated ones too.
+        read: reads the body, at most once.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    source_ip: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response, without the headers that concern the connection."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+class HangUp(StrEnum):
+    """How a connection ends without a response."""
+
+    CLOSE = "close"
+    RESET = "reset"
+
+
+Respond = Callable[[Received], Reply | HangUp]
+
+
+class HttpServer:
+    """A server that listens from its construction on, and answers each connection in a thread; a context manager.
+
+    Args:
+        respond: answers a request, from many threads. If it does not read the body, the server does.
+        port: the port, or 0 for a free one.
+
+    Attributes:
+        stopping: set when the server is to stop, for `respond` to wait on.
+    """
+
+    def __init__(self, respond: Respond, port: int = 0) -> None:
+        self.stopping = Event()
+        self._listener = _Listener(respond, port)
+        self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return int(self._listener.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """The address without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Stop listening and end all connections. A response that is being made is not waited for."""
+        self.stopping.set()
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._thread.join()
+        for connection in tuple(self._listener.connections):
+            with suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Listener(ThreadingHTTPServer):
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, respond: Respond, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
+        self.respond = respond
+        self.connections: set[Any] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(
+            sys.exception(), OSError | ValueError
+        ):  # a client that disconnected, or sent nonsense
+            super().handle_error(request, client_address)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Listener
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Answer every method."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+    def _answer(self) -> None:
+        bodies: list[bytes] = []
+
+        def read() -> bytes:
+            bodies.append(self._read())
+            return bodies[0]
+
+        target, source_ip = self.requestline.split()[1], str(self.client_address[0])
+        reply = self.server.respond(
+            Received(self.command, target, tuple(self.headers.items()), source_ip, read)
+        )
+        if reply is not HangUp.RESET and not bodies:
+            read()  # an unread body would be taken for the next request
+        if isinstance(reply, Reply):
+            self._send(reply)
+            return
+        self.close_connection = True
+        if reply is HangUp.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.rfile.close()  # holds the socket open
+            self.connection.close()
+
+    def _read(self) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            raise ValueError("the server reads only bodies with a Content-Length")
+        size = int(self.headers.get("Content-Length", "0"))
+        data = self.rfile.read(size)
+        if len(data) < size:
+            raise ConnectionAbortedError("the client disconnected in the middle of a body")
+        return data
+
+    def _send(self, reply: Reply) -> None:
+        has_body = reply.status not in (204, 304)
+        head = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
+        head += [f"{name}: {value}" for name, value in reply.headers]
+        head += [f"Date: {self.date_time_string()}"]
+        head += [f"Content-Length: {len(reply.body)}"] if has_body else []
+        body = reply.body if has_body and self.command != "HEAD" else b""
+        self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + body)

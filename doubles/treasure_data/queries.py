@@ -1,0 +1,88 @@
+"""Queries over rows, in SQLite: each one has tables of its own, filled with the rows that it may see.
+
+A table has a column for each of the first 512 names in its rows, like TD's schema on read; values that SQLite cannot
+hold are text: integers beyond 64 bits as digits, nested values as JSON. True and false are 1 and 0, NaN is NULL.
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from doubles.treasure_data.exchange import as_json
+from doubles.treasure_data.import_body import MAX_COLUMNS, Row
+
+Cell = str | int | float | bytes | None
+
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
+_TD_TYPES = {bool: "int", int: "long", float: "double"}  # everything else is "string"
+_COLUMN = re.compile("[a-z_][a-z0-9_]*")
+
+
+class QueryError(Exception):
+    """A query is wrong or forbidden."""
+
+
+def columns(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the columns of a table with these rows and TD's types for them, from the first value seen."""
+    found: dict[str, Any] = {"time": 0}
+    for row in rows:
+        for name, value in row.items():
+            known = found.get(name)
+            if known is None and (name in found or len(found) < MAX_COLUMNS) and _COLUMN.fullmatch(name):
+                found[name] = value
+    return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
+
+
+def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...]]:
+    """Return the rows that a SELECT finds.
+
+    Args:
+        query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
+        tables: the rows that it sees, by table.
+
+    Raises:
+        QueryError: it is not a SELECT, or wrong.
+    """
+    with closing(sqlite3.connect(":memory:")) as sql:
+        sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
+        sql.create_function("TD_TIME_RANGE", 3, _time_range, deterministic=True)
+        for table, rows in tables.items():
+            if not table.startswith("sqlite_"):  # SQLite keeps these names to itself
+                _fill(sql, table, rows)
+        sql.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+        )
+        try:
+            found = sql.execute(query)
+            if found.description is None:
+                raise QueryError("the query is empty")
+            return found.fetchall()
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise QueryError(str(error)) from error
+
+
+def _fill(sql: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+    names = list(columns(rows))
+    quoted = ", ".join(f'"{name}"' for name in names)
+    places = ", ".join("?" * len(names))
+    sql.execute(f'CREATE TABLE "{table}" ({quoted})')
+    sql.executemany(
+        f'INSERT INTO "{table}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
+        ([_cell(row.get(name)) for name in names] for row in rows),
+    )
+
+
+def _cell(value: Any) -> Cell:
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bytes):
+        return value
+    return as_json(value).decode()
+
+
+def _time_range(time: int | None, begin: float | None, end: float | None) -> bool | None:
+    if time is None:
+        return None
+    return (begin is None or begin <= time) and (end is None or time < end)

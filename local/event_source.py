@@ -1,0 +1,87 @@
+"""The event source in real time: what stands between the stream and the worker in the local stack."""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event
+from typing import Any
+
+from doubles.event_source import Invocation, Outcome, Raised, Returned, StreamPoller, TimedOut
+from doubles.event_source.invocation import settled_count
+from doubles.lambda_context import Context
+from shared.clock import Clock
+
+_log = logging.getLogger("local.event_source")
+
+_SHARDS_AT_ONCE = 16
+
+
+class EventSource:
+    """Calls the function with what its poller finds, the shards in parallel.
+
+    A function that overruns its time-out is not stopped, because a thread cannot be. Its shard waits for it and then
+    ignores its result, as Lambda would.
+
+    Args:
+        poller: of the stream.
+        invoke: the handler, called with an event and a context.
+        clock: tells the time.
+        poll_seconds: how long to rest between polls. Lambda rests a second.
+        timeout_seconds: the function's time-out.
+        function_name: goes into the context.
+        memory_limit_in_mb: likewise.
+    """
+
+    def __init__(
+        self,
+        poller: StreamPoller,
+        invoke: Callable[[dict[str, Any], Any], Any],
+        *,
+        clock: Clock,
+        poll_seconds: float = 0.2,
+        timeout_seconds: float = 60,
+        function_name: str = "WorkerFunction",
+        memory_limit_in_mb: int = 1024,
+    ) -> None:
+        self._poller = poller
+        self._invoke = invoke
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._timeout_seconds = timeout_seconds
+        self._function_name = function_name
+        self._memory_limit_in_mb = memory_limit_in_mb
+
+    def run(self, stop: Event) -> None:
+        """Poll and call until told to stop; return when no call is under way."""
+        under_way: dict[Future[Outcome], Invocation] = {}
+        with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+            while not stop.is_set():
+                while invocation := self._poller.poll(self._clock.now()):
+                    under_way[pool.submit(self._call, invocation)] = invocation
+                if not under_way:
+                    stop.wait(self._poll_seconds)
+                done, _ = wait(under_way, self._poll_seconds, FIRST_COMPLETED)
+                for future in done:
+                    self._poller.complete(under_way.pop(future), future.result(), self._clock.now())
+
+    def _call(self, invocation: Invocation) -> Outcome:
+        context = Context(
+            function_name=self._function_name,
+            deadline=self._clock.now() + self._timeout_seconds,
+            now=self._clock.now,
+            memory_limit_in_mb=self._memory_limit_in_mb,
+            aws_request_id=invocation.request_id,
+        )
+        outcome: Outcome
+        try:
+            # The result goes through JSON, as in Lambda: what cannot be written fails here as there.
+            outcome = Returned(json.loads(json.dumps(self._invoke(invocation.event, context))))
+        except BaseException as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
+            outcome = Raised(type(error).__name__, str(error))
+        if self._clock.now() >= context.deadline:
+            outcome = TimedOut()
+        left = len(invocation.records) - settled_count(outcome, invocation.sequence_numbers)
+        if left:
+            _log.warning("%s: %d records will be sent again: %s", invocation.shard_id, left, outcome)
+        return outcome

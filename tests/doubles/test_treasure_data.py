@@ -1,0 +1,360 @@
+"""What the double of Treasure Data answers, as values without sockets."""
+
+import gzip
+import hashlib
+import json
+import math
+from typing import Any
+from urllib.parse import urlencode
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.clock import START, ManualClock
+from doubles.treasure_data import API_KEY, Fault, Kind, Request, Settings, TreasureData
+from tests.support.treasure_data import call, import_body, put, with_tables
+
+UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
+IMPORT = f"/v3/table/import_with_id/shop/views/{UNIQUE_ID}/msgpack.gz"
+ROW = {"time": 1_700_000_000, "event_id": "it's", "n": 1}
+OTHER = {"time": 1_700_000_060, "event_id": "e-2", "n": 2}
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The double's clock."""
+    return ManualClock()
+
+
+@pytest.fixture
+def td(clock: ManualClock) -> TreasureData:
+    """A double with two tables."""
+    return with_tables(TreasureData(clock=clock), "shop.views", "shop.orders")
+
+
+def read(td: TreasureData, target: str) -> Any:
+    """Return the JSON of a response."""
+    return json.loads(call(td, "GET", target).body)
+
+
+TD_CLIENT = {
+    "Accept-Encoding": "identity",
+    "authorization": f"TD1 {API_KEY}",
+    "date": "Wed, 25 Nov 2026 09:06:12 -0000",
+    "user-agent": "TD-Client-Python/1.7.0",
+    "content-type": "application/octet-stream",
+}
+FLUENT_BIT = {
+    "User-Agent": "Fluent-Bit",
+    "AUTHORIZATION": f"TD1 {API_KEY}",
+    "Content-Type": "application/gzip",
+}
+
+
+@pytest.mark.parametrize("headers", [TD_CLIENT, FLUENT_BIT], ids=["td-client", "fluent-bit"])
+def test_recorded_requests(td: TreasureData, headers: dict[str, str]) -> None:
+    """Requests as the official clients send them get 200 and five fields, the checksum over the body as it came."""
+    packed = "83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"
+    body = gzip.compress(bytes.fromhex(packed), mtime=0)
+    response = td.handle(Request("PUT", IMPORT, headers, body))
+
+    rows = [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}]
+    assert rows == td.rows("shop", "views")
+    assert {
+        "elapsed_time": 0,
+        "database": "shop",
+        "table": "views",
+        "md5_hex": hashlib.md5(body).hexdigest(),
+        "unique_id": UNIQUE_ID,
+    } == json.loads(response.body)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.binary()
+    | st.just(msgpack.Timestamp(1, 2)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc") | st.integers(0, 9), inner),
+    max_leaves=8,
+)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).filter(lambda name: name != "time")
+TIMES = st.integers(0, 253_402_300_799)
+ROWS = st.tuples(st.dictionaries(NAMES, VALUES, max_size=5), TIMES).map(
+    lambda pair: pair[0] | {"time": pair[1]}
+)
+
+
+@settings(deadline=None)
+@given(st.lists(ROWS, max_size=5), st.binary())
+def test_rows_come_back_equal(rows: list[dict[str, Any]], garbage: bytes) -> None:
+    """Whatever msgpack can carry comes back unchanged, can be queried and shown; arbitrary bytes are rejected."""
+    td = with_tables(TreasureData(clock=ManualClock()), "shop.views")
+    statuses = [call(td, "PUT", IMPORT, body).status for body in (garbage, gzip.compress(garbage))]
+    put(td, "shop.views", rows)
+
+    assert statuses in ([400, 400], [400, 422], [400, 200 if not garbage else 0])
+    assert repr(rows) == repr(td.rows("shop", "views"))
+    assert [[row["time"]] for row in rows] == found(td, "SELECT time FROM views")
+    assert len(rows) == len(read(td, "/-/rows")["rows"])
+
+
+GOOD = msgpack.packb(ROW)
+FULL = ROW | {f"c{number}": number for number in range(509)}
+WRONG = {
+    "nothing": (b"", 400),
+    "gzip cut off": (gzip.compress(GOOD)[:-1], 400),
+    "more behind the gzip": (gzip.compress(GOOD) + b"behind", 400),
+    "msgpack cut off": (gzip.compress(GOOD[:-1]), 400),
+    "not msgpack": (gzip.compress(b"\xc1"), 400),
+    "not utf-8": (gzip.compress(b"\x81\xa1a\xa1\xff"), 400),
+    "an array of rows": (import_body([[ROW]]), 400),
+    "a number among the rows": (import_body([ROW, 1]), 400),
+    "a number as a column": (import_body([ROW, {"time": 1, 2: 3}]), 400),
+    "no time": (import_body([ROW, {"event_id": "e-2"}]), 422),
+    "time is text": (import_body([ROW, {"time": "1700000000"}]), 422),
+    "time is true": (import_body([ROW, {"time": True}]), 422),
+    "time before 1970": (import_body([ROW, {"time": -1}]), 422),
+    "time in milliseconds": (import_body([ROW, {"time": 1_700_000_000_000}]), 422),
+    "too many columns": (import_body([ROW, FULL | {"one": "more"}]), 422),
+    "too large": (import_body([ROW, {"time": 1, "bomb": "x" * 1_000_000}]), 413),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), WRONG.values(), ids=WRONG)
+def test_one_wrong_row_rejects_the_whole_import(td: TreasureData, body: bytes, status: int) -> None:
+    """An import is accepted whole or not at all, and a rejected one leaves its id free."""
+    good = gzip.compress(msgpack.packb(FULL)) + import_body([ROW])  # two members are one body
+    td.settings = Settings(largest_import=10_000)
+    rejected = call(td, "PUT", IMPORT, body)
+    members = {"error", "message", "text", "severity", "status_code"}
+
+    assert (status, members) == (rejected.status, set(json.loads(rejected.body)))
+    assert ([], 200) == (td.imports(), call(td, "PUT", IMPORT, good).status)
+    assert [FULL, ROW] == td.rows("shop", "views")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (f"PUT /v3/table/import_with_id/missing/views/{UNIQUE_ID}/msgpack.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/missing/{UNIQUE_ID}/msgpack.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/views/{UNIQUE_ID}/json.gz", 404),
+        (f"PUT /v3/table/import_with_id/shop/views%2Fmore/{UNIQUE_ID}/msgpack.gz", 422),
+        ("PUT /v3/table/import_with_id/shop/views/ABCDEF/msgpack.gz", 422),
+        ("PUT /v3/table/import_with_id/shop/views//msgpack.gz", 422),
+        (f"POST /v3/database/create/{'d' * 129}", 422),
+        ("POST /v3/database/create/ab", 422),
+        ("POST /v3/database/create/shop", 409),
+        ("POST /v3/table/create/shop/views/log", 409),
+        ("POST /v3/table/create/shop/Views/log", 422),
+        ("POST /v3/table/create/missing/views/log", 404),
+        ("GET /v3/table/show/shop/missing", 404),
+        ("GET /v3/job/status/1", 404),
+        ("GET /", 404),
+        ("GET /-/", 404),
+        ("GET /-/rows?limit=many", 400),
+    ],
+)
+def test_errors(td: TreasureData, request_line: str, status: int) -> None:
+    """Unknown names, illegal names, names that exist and unknown routes are answered as TD's clients expect."""
+    response = call(td, *request_line.split(), import_body([ROW]))
+
+    assert (status, status) == (response.status, json.loads(response.body)["status_code"])
+    assert {"shop": {"orders": 0, "views": 0}} == td.counts()
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "TD1 1/00"}, {"Authorization": API_KEY}])
+def test_without_a_known_key(td: TreasureData, header: dict[str, str]) -> None:
+    """Without a known key in TD's scheme, everything but the status is rejected."""
+    lines = (
+        "GET /v3/database/list",
+        "GET /v3/table/show/shop/views",
+        "GET /v3/job/status/1",
+        f"PUT {IMPORT}",
+    )
+    statuses = [td.handle(Request(*line.split(), header)).status for line in lines]
+
+    assert [401] * 4 == statuses
+    assert 200 == td.handle(Request("GET", "/v3/system/server_status", header)).status
+
+
+def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: ManualClock) -> None:
+    """Repeats neither add rows nor extend the memory: once it ends, the same id is accepted again."""
+    counts = []
+    for seconds in (0, 1799, 1799, 2):
+        clock.sleep(seconds)
+        put(td, "shop.views", [ROW], UNIQUE_ID)
+        counts.append(td.counts()["shop"]["views"])
+
+    assert [1, 1, 1, 2] == counts
+
+
+def test_an_id_with_other_rows_is_a_conflict(td: TreasureData) -> None:
+    """Other rows under a remembered id are dropped, as TD does, but counted; other gzip bytes and tables do not matter."""
+    put(td, "shop.views", [ROW], UNIQUE_ID)
+    put(td, "shop.orders", [ROW], UNIQUE_ID)
+    call(td, "PUT", IMPORT, gzip.compress(GOOD, 1, mtime=5))
+    before = (td.duplicates, td.conflicts)
+    put(td, "shop.views", [OTHER], UNIQUE_ID)
+
+    assert ((1, 0), (2, 1)) == (before, (td.duplicates, td.conflicts))
+    assert [ROW] == td.rows("shop", "views") == td.rows("shop", "orders")
+
+
+def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualClock) -> None:
+    """Counts, event ids, and the latest rows first are shown as JSON, whatever the rows hold and whatever faults are set."""
+    odd = {"bytes": b"\x00\xff", "nan": math.nan, "big": (1 << 64) - 1, "map": {1: None}}
+    td.faults.add(Fault(kind=Kind.STATUS, count=1))
+    td.create("shop", "views", "items")
+    put(td, "shop.views", [ROW])
+    put(td, "shop.views", [ROW, OTHER])
+    clock.sleep(5)
+    put(td, "shop.orders", [{"time": 1} | odd])
+
+    shown = {"time": 1} | odd | {"bytes": "00ff", "nan": None, "map": {"1": None}}
+    latest = {"number": 3, "database": "shop", "table": "orders", "at": START + 5, "row": shown}
+    assert {"shop": {"items": 0, "orders": 1, "views": 2}} == read(td, "/-/counts")
+    assert {"shop": {"items": [], "orders": [""], "views": ["it's", "e-2"]}} == read(td, "/-/event_ids")
+    assert [latest] == read(td, "/-/rows?limit=1")["rows"]
+    assert [3, 2] == [row["number"] for row in read(td, "/-/rows?after=1")["rows"]]
+
+
+def test_losing_rows(td: TreasureData) -> None:
+    """Rows of a time range can be lost, in code and over HTTP; their ids stay remembered, other rows stay as they are."""
+    rows = [{"time": time, "n": (1 << 64) - 1} for time in range(10)]
+    put(td, "shop.views", rows[:5], UNIQUE_ID)
+    put(td, "shop.views", rows[5:])
+    lose = json.dumps({"database": "shop", "table": "views", "begin": 8, "end": 99}).encode()
+    lost = [td.lose("shop", "views", 2, 4), json.loads(call(td, "POST", "/-/lose", lose).body)["lost"]]
+    put(td, "shop.views", rows[:5], UNIQUE_ID)
+
+    assert ([2, 2], 6) == (lost, td.counts()["shop"]["views"])
+    assert [rows[time] for time in (0, 1, 4, 5, 6, 7)] == td.rows("shop", "views")
+
+
+# Queries
+
+
+def issue(td: TreasureData, query: str) -> str:
+    """Issue a query as a urlencoded form and return its job's id."""
+    form = urlencode({"query": query, "priority": "1"}).encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    job_id: str = json.loads(call(td, "POST", "/v3/job/issue/trino/shop", form, **kind).body)["job_id"]
+    return job_id
+
+
+def result(td: TreasureData, job: str) -> list[Any] | int:
+    """Return a job's result, or the status of the error."""
+    response = call(td, "GET", f"/v3/job/result/{job}?format=json")
+    return (
+        [json.loads(line) for line in response.body.splitlines()]
+        if response.status == 200
+        else response.status
+    )
+
+
+def found(td: TreasureData, query: str) -> list[Any] | int:
+    """Return what a query finds, or the status of the error."""
+    return result(td, issue(td, query))
+
+
+@pytest.mark.parametrize(
+    ("where", "events"),
+    [
+        ("event_id = 'it''s' AND TD_TIME_RANGE(time, 1700000000, 1700000060)", [["it's"]]),
+        ("event_id = 'e-2' AND TD_TIME_RANGE(time, 1700000000, 1700000060)", []),
+        ("TD_TIME_RANGE(time, 1700000000, 1700000061)", [["it's"], ["e-2"]]),
+        ("TD_TIME_RANGE(time, NULL, 1700000060)", [["it's"]]),
+        ("TD_TIME_RANGE(NULL, 0, NULL)", []),
+    ],
+)
+def test_asking_for_rows(td: TreasureData, where: str, events: list[list[str]]) -> None:
+    """A query finds rows of one table by values and by a range of time that excludes its end."""
+    put(td, "shop.views", [ROW, OTHER])
+    put(td, "shop.orders", [ROW])
+
+    assert events == found(td, f'SELECT event_id FROM "views" WHERE {where} ORDER BY time')
+
+
+def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) -> None:
+    """Queries see each import, and its columns, only once the delay from import to query has passed."""
+    td.settings = Settings(query_delay=600)
+    put(td, "shop.views", [ROW])
+    clock.sleep(599)
+    put(td, "shop.views", [OTHER])
+    count = "SELECT count(*) FROM views"
+    seen = [
+        found(td, count),
+        read(td, "/v3/table/show/shop/views")["schema"],
+        found(td, "SELECT n FROM views"),
+    ]
+    for seconds in (1, 599):
+        clock.sleep(seconds)
+        seen.append(found(td, count))
+
+    assert [[[0]], "[]", 404, [[1]], [[2]]] == seen
+
+
+def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
+    """A job runs as long as the setting says, has no result before, and then what it saw when it was issued."""
+    td.settings = Settings(job_seconds=30)
+    job = issue(td, "SELECT count(*) FROM views")
+    put(td, "shop.views", [ROW])
+    running, early = read(td, f"/v3/job/status/{job}"), result(td, job)
+    clock.sleep(30)
+    done = read(td, f"/v3/job/status/{job}")
+
+    documented = (
+        "job_id cpu_time created_at duration end_at num_records result_size start_at status updated_at"
+    )
+    assert ("running", None, 404) == (running["status"], running["end_at"], early)
+    assert ("success", 1, "2023-11-14T22:13:50Z") == (done["status"], done["num_records"], done["end_at"])
+    assert (set(documented.split()), [[0]]) == (set(done), result(td, job))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "nonsense",
+        "SELECT nothing FROM views",
+        'SELECT "no column but a name" FROM views',
+        "SELECT * FROM missing",
+        "SELECT 1; SELECT 2",
+        "DELETE FROM views",
+        "ATTACH '/etc/passwd' AS other",
+        "SELECT '\0'",
+    ],
+)
+def test_only_valid_queries_that_read(td: TreasureData, query: str) -> None:
+    """A query that is wrong or would change something becomes a job that fails."""
+    put(td, "shop.views", [ROW])
+    job = issue(td, query)
+
+    assert ("error", 404) == (read(td, f"/v3/job/status/{job}")["status"], result(td, job))
+
+
+def test_values_that_sql_cannot_hold_are_text(td: TreasureData) -> None:
+    """Integers beyond 64 bits are digits, nested values JSON, true is 1; only names that are legal for TD are columns."""
+    row = {"time": 1, "N": 1, "n": (1 << 64) - 1, "b": True, "list": [1, {"a": None}], "": "", 'q"': 2}
+    put(td, "shop.views", [row])
+    schema = json.loads(read(td, "/v3/table/show/shop/views")["schema"])
+
+    assert [[1, "18446744073709551615", 1, '[1,{"a":null}]']] == found(td, "SELECT * FROM views")
+    assert [["n", "long", "n"], ["b", "int", "b"], ["list", "string", "list"]] == schema
+
+
+def test_limits_of_a_table(td: TreasureData) -> None:
+    """Columns beyond TD's limit cannot be queried; a table may have any legal name, even one that SQLite reserves."""
+    with_tables(td, "shop.select", "shop.sqlite_sequence")
+    put(td, "shop.select", [{"time": n, **{f"c{n}_{m}": m for m in range(400)}} for n in range(2)])
+    put(td, "shop.sqlite_sequence", [ROW])
+
+    assert [[2, 1, 1]] == found(td, 'SELECT count(*), sum(c0_1), sum(c1_1) FROM "select"')
+    assert 511 == len(json.loads(read(td, "/v3/table/show/shop/select")["schema"]))
+    assert (404, [ROW]) == (found(td, "SELECT n FROM sqlite_sequence"), td.rows("shop", "sqlite_sequence"))

@@ -1,0 +1,125 @@
+"""The event source in real time."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from doubles.clock import ManualClock
+from doubles.event_source import EventSourceMapping, StreamPoller
+from doubles.kinesis import MemoryKinesis
+from local.event_source import EventSource
+from shared.clock import SystemClock
+from tests.support.event_source import STREAM_ARN
+
+
+@contextmanager
+def running(client: Any, function: Callable[..., Any], **options: Any) -> Iterator[None]:
+    """Run an event source of the stream `s` that hardly waits."""
+    mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10, backoff=lambda _: 0.0)
+    source = EventSource(
+        StreamPoller(client, mapping), function, **{"clock": SystemClock(), "poll_seconds": 0.01} | options
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=source.run, args=(stop,))
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+class Function:
+    """A handler that remembers its calls and can be waited for."""
+
+    def __init__(self, *results: Any) -> None:
+        self.sent: list[list[str]] = []
+        self._results = list(results)
+        self._changed = threading.Condition()
+
+    def __call__(self, event: dict[str, Any], context: Any) -> Any:
+        """Return the next result, or raise it."""
+        with self._changed:
+            self.sent.append([record["kinesis"]["sequenceNumber"] for record in event["Records"]])
+            result = self._results.pop(0) if self._results else None
+            self._changed.notify_all()
+        if isinstance(result, BaseException):
+            raise result
+        return result(context) if callable(result) else result
+
+    def wait_for(self, count: int) -> None:
+        """Return when so many records have arrived, repeated ones included."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 20)
+
+
+@pytest.fixture(params=["memory", "moto"])
+def client(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A client of either Kinesis, with a stream `s` of two shards."""
+    with mock_aws():
+        made: Any = MemoryKinesis(SystemClock().now)
+        if request.param == "moto":
+            made = boto3.client("kinesis", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        made.create_stream(StreamName="s", ShardCount=2)
+        yield made
+
+
+def put(client: Any, key: str = "a", count: int = 1) -> list[str]:
+    """Put records and return their sequence numbers."""
+    record = {"StreamName": "s", "Data": b"x", "PartitionKey": key}
+    return [client.put_record(**record)["SequenceNumber"] for _ in range(count)]
+
+
+def test_records_reach_the_function(client: Any) -> None:
+    """Records put before and after the start arrive in order, while another shard's function is busy."""
+    busy = threading.Event()
+    numbers = put(client, "d")
+    function = Function(lambda _: busy.wait(20) and None)
+    with running(client, function):
+        function.wait_for(1)
+        numbers += put(client, count=12)
+        function.wait_for(13)
+        busy.set()
+
+    assert sorted(numbers) == sorted(number for sent in function.sent for number in sent)
+    assert all(sorted(sent, key=int) == sent for sent in function.sent)
+
+
+def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Each failed invocation, even an exit of the process, is logged and repeated."""
+    [number] = put(client)
+    report = {"batchItemFailures": [{"itemIdentifier": number}]}
+    function = Function(RuntimeError("out of order"), report, object(), SystemExit(3))
+    with caplog.at_level(logging.WARNING, "local.event_source"), running(client, function):
+        function.wait_for(5)
+
+    logged = [record.getMessage() for record in caplog.records if record.name == "local.event_source"]
+    words = ["out of order", "batchItemFailures", "not JSON serializable", "SystemExit"]
+    assert [[number]] * 5 == function.sent
+    assert [True] * 4 == [word in line for word, line in zip(words, logged, strict=True)]
+
+
+def test_a_result_after_the_time_out_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    """A function sees its remaining time shrink; if it returns too late, its batch is sent again."""
+    clock = ManualClock()
+    client = MemoryKinesis(clock.now)
+    client.create_stream(StreamName="s", ShardCount=1)
+    [number] = put(client)
+    seen: list[Any] = []
+
+    def overrun(context: Any) -> None:
+        seen.append((context.function_name, context.memory_limit_in_mb, len(context.aws_request_id)))
+        for seconds in (0, 2, 1):
+            clock.sleep(seconds)
+            seen.append(context.get_remaining_time_in_millis())
+
+    function = Function(overrun)
+    with running(client, function, clock=clock, timeout_seconds=3, function_name="Worker"):
+        function.wait_for(2)
+
+    assert ([("Worker", 1024, 36), 3000, 1000, 0], [[number]] * 2) == (seen, function.sent)
+    assert "TimedOut" in caplog.text
