@@ -20,7 +20,7 @@ from benchmarks import traffic
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report
 from local.accounts import KEYS
-from local.stack import Stack
+from local.stack import LocalStack
 from ops.estimate import Setup, Workload, total
 from ops.prices import DEFAULT_REGION, REGIONS
 
@@ -58,7 +58,7 @@ def run(report: Report) -> None:
 
 def _throughput(report: Report, folder: Path) -> None:
     rows, groups = [], []
-    with Stack(folder / "stack") as stack:
+    with LocalStack(folder / "stack") as stack:
         for name, message, events in (("pixel", pixel(), 1), ("ten events", posted(10), 10)):
             before, had = _cpu(stack), _rows_taken(stack)
             began, mine = time.perf_counter(), time.process_time()
@@ -121,7 +121,7 @@ def _throughput(report: Report, folder: Path) -> None:
 def _arrival(report: Report, folder: Path) -> None:
     rows = []
     for window in WINDOWS:
-        with Stack(folder / f"window-{window}", window_seconds=window) as stack:
+        with LocalStack(folder / f"window-{window}", window_seconds=window) as stack:
             sent = _drip(stack.addresses.gateway, pixel(), max(20.0, 3.0 * window))
             _wait_for(stack, sent)
             waits = sorted(_waits(stack))
@@ -202,7 +202,7 @@ def _exchange(connection: HTTPConnection, message: Message) -> None:
         raise RuntimeError(answer.status)
 
 
-def _wait_for(stack: Stack, rows: int) -> int:
+def _wait_for(stack: LocalStack, rows: int) -> int:
     """Wait until all rows have arrived, or none has for a while; return how many have.
 
     Missing rows are in the overflow queue, which delays messages by two minutes: the emulator's response to their put
@@ -218,24 +218,24 @@ def _wait_for(stack: Stack, rows: int) -> int:
     return taken
 
 
-def _rows_taken(stack: Stack) -> int:
+def _rows_taken(stack: LocalStack) -> int:
     return sum(sum(tables.values()) for tables in _treasure_data(stack, "counts").values())
 
 
-def _waits(stack: Stack) -> Iterator[float]:
+def _waits(stack: LocalStack) -> Iterator[float]:
     """Yield for each row the seconds from the ingest to Treasure Data."""
     for one in _treasure_data(stack, f"rows?limit={_rows_taken(stack)}")["rows"]:
         yield one["at"] - one["row"]["received_at"] / 1000
 
 
-def _treasure_data(stack: Stack, path: str) -> Any:
+def _treasure_data(stack: LocalStack, path: str) -> Any:
     """Return what the Treasure Data double tells about its rows."""
     with closing(_connection(stack.addresses.treasure_data)) as connection:
         connection.request("GET", f"/-/{path}")
         return json.load(connection.getresponse())
 
 
-def _cpu(stack: Stack) -> dict[str, float]:
+def _cpu(stack: LocalStack) -> dict[str, float]:
     """Return the CPU seconds of each part, including its child processes."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}

@@ -18,7 +18,7 @@ import msgpack
 
 from doubles.treasure_data import Request, Response
 from ops.replay import Progressing, Replay, Stretch
-from ops.stream import Border, Stream
+from ops.stream import Border, StreamReader
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from tests.support.delivery import SHARD, STREAM, Delivery, Meddled
@@ -143,7 +143,7 @@ def main() -> None:
         busy.append(time.monotonic() - began)
         return answer
 
-    replay = Replay(Stream(Shards(made.kinesis, STREAM, clock), clock), invoke, clock)
+    replay = Replay(StreamReader(Shards(made.kinesis, STREAM, clock), clock), invoke, clock)
     run(options.records, "sent", replay, busy)
     print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
     run(options.records, "skipped", replay, busy)

@@ -108,7 +108,7 @@ class Audit:
             ledger=self.ledger,
             shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
             store=self.store,
-            sqs=world.queue,
+            sqs=world.queue,  # type: ignore[arg-type]  # a double
             queue_url=world.queue_url,
             clock=clock,
         ).take()

@@ -22,7 +22,7 @@ from doubles.event_source import Returned
 from ops import screen
 from ops.accounting import Accounting
 from ops.replay import Replay, Stretch
-from ops.stream import Border, Stream
+from ops.stream import Border, StreamReader
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 
@@ -108,7 +108,7 @@ class Story:
 
     def replay(self, begin: float | None = None, end: float | None = None, tag: str | None = None) -> int:
         """Replay a range, as `sluice replay` does, and return how many records were settled."""
-        stream = Stream(Shards(self.pipeline.world.stream, STREAM, self.clock), self.clock)  # type: ignore[arg-type]  # a double
+        stream = StreamReader(Shards(self.pipeline.world.stream, STREAM, self.clock), self.clock)  # type: ignore[arg-type]  # a double
         replay = Replay(stream, self._invoke, self.clock)
         stretch = Stretch(Border(begin), Border(end), None if tag is None else ForcedReplay(tag))
         return sum(replay.shard(shard, stretch, lambda _: None).records for shard in stream.shards())
@@ -138,7 +138,7 @@ def story() -> Story:
         ledger=pipeline.audit.ledger,
         shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
         store=pipeline.audit.store,
-        sqs=world.queue,
+        sqs=world.queue,  # type: ignore[arg-type]  # a double
         queue_url=world.queue_url,
         clock=clock,
     )

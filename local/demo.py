@@ -18,7 +18,7 @@ from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
 from local.report import Meter, show
 from local.sender import Exchange, send
-from local.stack import PartError, Stack
+from local.stack import LocalStack, PartError
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.3
 
 
 def send_recording(
-    stack: Stack, requests: Iterable[RecordedRequest], on_exchange: Callable[[Exchange], None]
+    stack: LocalStack, requests: Iterable[RecordedRequest], on_exchange: Callable[[Exchange], None]
 ) -> Reconciliation:
     """Send the requests over several connections, and return the counts from the responses."""
     reconciliation = Reconciliation()
@@ -39,7 +39,7 @@ def send_recording(
     return reconciliation
 
 
-def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliation) -> None:
+def count_outcomes(stack: LocalStack, observer: Observer, reconciliation: Reconciliation) -> None:
     """Update the reconciliation with the outcomes so far."""
     reconciliation.count_outcomes(
         outcomes.delivered(stack.addresses.treasure_data),
@@ -49,7 +49,7 @@ def count_outcomes(stack: Stack, observer: Observer, reconciliation: Reconciliat
 
 
 def wait_for_outcomes(
-    stack: Stack,
+    stack: LocalStack,
     reconciliation: Reconciliation,
     updated: Callable[[int], None],
     patience: float = _PATIENCE_SECONDS,
@@ -93,14 +93,14 @@ def run(
         requests: what to send.
         console: where to print.
         patience: seconds without a change after which missing events count as missing.
-        parameters: as for `Stack`.
+        parameters: as for `LocalStack`.
 
     Raises:
         PartError: a part of the stack did not start, or exited.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with Stack(folder, parameters=parameters) as stack:
+    with LocalStack(folder, parameters=parameters) as stack:
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s. The gateway is {stack.addresses.gateway}"
         )

@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from local.stack import Stack
+from local.stack import LocalStack
 from ops.set_aside import chunks
 from shared import envelope
 from shared.clock import SystemClock
@@ -63,7 +63,7 @@ class Observer:
         stack: the stack.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: LocalStack) -> None:
         resources = stack.resources
         self._stack = stack
         self._resources = resources

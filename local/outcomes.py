@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgpack
 
-from local.reconciliation import Outcome, Place, place_of
+from local.reconciliation import TableOutcome, TablePlace, place_of
 from local.resources import Resources
 from shared.accounts import Account
 
@@ -20,7 +20,7 @@ _TIMEOUT_SECONDS = 30
 _KINDS = ("parked", "in_doubt", "dead_letter")
 
 
-def delivered(treasure_data: str) -> Iterator[Outcome]:
+def delivered(treasure_data: str) -> Iterator[TableOutcome]:
     """Yield the rows that the Treasure Data double has imported, one outcome for each table.
 
     Args:
@@ -29,10 +29,10 @@ def delivered(treasure_data: str) -> Iterator[Outcome]:
     with _DIRECT.open(f"{treasure_data}/-/event_ids", timeout=_TIMEOUT_SECONDS) as response:
         for database, tables in json.load(response).items():
             for table, event_ids in tables.items():
-                yield Outcome(Place(database, table), tuple(event_ids))
+                yield TableOutcome(TablePlace(database, table), tuple(event_ids))
 
 
-def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[Outcome]:
+def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[TableOutcome]:
     """Yield the rows that are set aside, one outcome for each chunk.
 
     Args:
@@ -51,7 +51,7 @@ def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator
             place = place_of(chunk["account"], chunk["table"], accounts)
             for entry, ids in _leaves(chunk["chunk"], _event_ids(payload), entries):
                 if entry["s"]["S"] in _KINDS and entry["o"]["S"] == digest:
-                    yield Outcome(place, ids, entry["s"]["S"], entry["why"]["S"])
+                    yield TableOutcome(place, ids, entry["s"]["S"], entry["why"]["S"])
 
 
 def _items(resources: Resources) -> dict[tuple[str, str], dict[str, Any]]:

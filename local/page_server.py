@@ -17,7 +17,7 @@ from ops import browser_sdk
 FOLDER = Path(__file__).parent / "page"
 
 
-class Page:
+class LivePage:
     """A WSGI application: the page at `/`, the demo site at `/site/…`, the state of the stack at `/state.json`.
 
     The browser SDK is at `/sdk/VERSION/…`, as in a deployed stack; any origin may load it.

@@ -16,7 +16,7 @@ NOWHERE = "(no account)"
 DEAD_LETTER = "dead_letter"
 
 
-class Place(NamedTuple):
+class TablePlace(NamedTuple):
     """A table in the database that an account's rows are loaded into."""
 
     database: str
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TableOutcome:
     """What became of some rows.
 
     Attributes:
@@ -34,7 +34,7 @@ class Outcome:
         reason: why they are set aside.
     """
 
-    place: Place
+    place: TablePlace
     event_ids: tuple[str, ...]
     kind: str = ""
     reason: str = ""
@@ -62,13 +62,13 @@ class Reconciliation:
     refused: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
-    accepted: Counter[Place] = field(default_factory=Counter)
-    delivered: Counter[Place] = field(default_factory=Counter)
-    set_aside: Counter[Place] = field(default_factory=Counter)
+    accepted: Counter[TablePlace] = field(default_factory=Counter)
+    delivered: Counter[TablePlace] = field(default_factory=Counter)
+    set_aside: Counter[TablePlace] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     in_flight: dict[str, int] = field(default_factory=dict)
-    _accepted_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
-    _outcome_ids: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    _accepted_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
+    _outcome_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
 
     def count_exchange(self, exchange: Exchange, accounts: Mapping[str, Account]) -> None:
         """Add a request and its response."""
@@ -88,7 +88,10 @@ class Reconciliation:
                 self._accepted_ids[place, event.event_id] += 1
 
     def count_outcomes(
-        self, delivered: Iterable[Outcome], set_aside: Iterable[Outcome], in_flight: Mapping[str, int]
+        self,
+        delivered: Iterable[TableOutcome],
+        set_aside: Iterable[TableOutcome],
+        in_flight: Mapping[str, int],
     ) -> None:
         """Replace the outcomes that were counted before."""
         self.delivered, self.set_aside, self.dead_letters = Counter(), Counter(), Counter()
@@ -105,12 +108,12 @@ class Reconciliation:
         self.in_flight = dict(flight)
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[TablePlace]:
         """All places, sorted."""
         return sorted({*self.accepted, *self.delivered, *self.set_aside})
 
     @property
-    def differences(self) -> dict[Place, int]:
+    def differences(self) -> dict[TablePlace, int]:
         """Missing events by place; a negative number means too many rows."""
         balance = {
             place: self.accepted[place] - self.delivered[place] - self.set_aside[place]
@@ -134,7 +137,7 @@ class Reconciliation:
         return not self.errors and not self.differences and self.settled and not self.mismatched_ids
 
     @property
-    def mismatched_ids(self) -> dict[tuple[Place, str], int]:
+    def mismatched_ids(self) -> dict[tuple[TablePlace, str], int]:
         """Events that are missing (positive) or duplicated (negative), by place and id; events without an id are left out."""
         mismatched = {}
         for key, count in self._accepted_ids.items():
@@ -143,7 +146,7 @@ class Reconciliation:
         return mismatched
 
 
-def place_of(account: str, table: str, accounts: Mapping[str, Account]) -> Place:
+def place_of(account: str, table: str, accounts: Mapping[str, Account]) -> TablePlace:
     """Return the place of an account's rows of a table."""
     known = accounts.get(account)
-    return Place(known.database if known else NOWHERE, table)
+    return TablePlace(known.database if known else NOWHERE, table)

@@ -27,7 +27,7 @@ from local import recording
 from local.accounts import KEYS
 from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
-from local.stack import PartError, Stack
+from local.stack import LocalStack, PartError
 from local.website import Website
 from shared.errors import SluiceError
 
@@ -226,7 +226,7 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         log = GatewayLog(Path(scratch, "gateway.jsonl"))
         with (
-            Stack(Path(scratch, "stack"), shards=1, record=Path(scratch, "gateway.jsonl")) as stack,
+            LocalStack(Path(scratch, "stack"), shards=1, record=Path(scratch, "gateway.jsonl")) as stack,
             Server(Website(f"http://{GATEWAY}", KEYS)) as site,
             sync_playwright() as playwright,
         ):
@@ -284,12 +284,12 @@ def _resolver_rules(gateway: str, site: str) -> str:
     return f"--host-resolver-rules={', '.join(rules)}"
 
 
-def _last(stack: Stack) -> str:
+def _last(stack: LocalStack) -> str:
     """Return the sequence number of the last record on the stream."""
     return str(_read(stack, "")[-1]["SequenceNumber"])
 
 
-def _read(stack: Stack, after: str) -> list[Any]:
+def _read(stack: LocalStack, after: str) -> list[Any]:
     """Return the records after a sequence number, or all if it is empty."""
     kinesis = stack.resources.client("kinesis")
     start = {"ShardIteratorType": "TRIM_HORIZON"}
@@ -300,14 +300,14 @@ def _read(stack: Stack, after: str) -> list[Any]:
     return records
 
 
-def _kinesis_event(stack: Stack, after: str, most: int) -> Mapping[str, Any]:
+def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
     """Return an event with the records after a sequence number, at most `most` of them."""
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
     form = EventForm(mapping, _SHARD)
     return form.event([form.record(item) for item in _read(stack, after)[:most]])
 
 
-def _produce_directly(stack: Stack) -> None:
+def _produce_directly(stack: LocalStack) -> None:
     """Put records on the stream as other producers would."""
     kinesis, stream = stack.resources.client("kinesis"), stack.resources.stream
     batch = {

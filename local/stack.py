@@ -20,7 +20,7 @@ from local.resources import Resources
 from shared.accounts import Account
 from worker.account_store import apply
 
-__all__ = ["Addresses", "PartError", "Stack"]
+__all__ = ["Addresses", "LocalStack", "PartError"]
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 8.0
@@ -39,7 +39,7 @@ class Addresses:
     """The endpoint of Lambda's Invoke API for each function but the ingest, by logical id."""
 
 
-class Stack:
+class LocalStack:
     """The whole pipeline. A context manager that starts and stops it.
 
     Args:

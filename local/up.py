@@ -14,8 +14,8 @@ from rich.console import Console
 from local.accounts import KEYS
 from local.interrupt import exit_on_signals
 from local.observer import Observer
-from local.page_server import Page, Server
-from local.stack import PartError, Stack
+from local.page_server import LivePage, Server
+from local.stack import LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
 from ops.failure import Failure
@@ -60,11 +60,11 @@ def run(home: Path, console: Console) -> None:
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
-    with exclusive(home), Stack(home / "stack") as stack:
+    with exclusive(home), LocalStack(home / "stack") as stack:
         observer = Observer(stack)
         gateway = stack.addresses.gateway
         site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
-        with Server(Page(site, observer.state)) as page:
+        with Server(LivePage(site, observer.state)) as page:
             stack.save(description, page=page.url)
             for line in _addresses(stack, page.url):
                 console.print(line, markup=False)
@@ -92,7 +92,7 @@ def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
     return browser_sdk.snippet(template, endpoint=endpoint, key=key, host="/sdk")
 
 
-def _addresses(stack: Stack, page: str) -> Iterator[str]:
+def _addresses(stack: LocalStack, page: str) -> Iterator[str]:
     """Yield a line per address."""
     example = (
         f'curl \'{stack.addresses.gateway}/v1/events?k={KEYS["shop"]}\' -d \'{{"table": "tries", "n": 1}}\''

@@ -12,7 +12,7 @@ is set aside, not with the ledger.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Final, Self, TYPE_CHECKING
 
 from shared.clock import Clock
 from worker.chain import ChainId
@@ -23,7 +23,10 @@ from worker.set_aside import SetAsideStore
 from worker.shards import Position, Shards
 from worker.span import ChunkKey, Group, Span
 
-_QUEUE_COUNTS = (
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
@@ -166,7 +169,7 @@ class Accounting:
         ledger: Ledger,
         shards: Shards,
         store: SetAsideStore,
-        sqs: Any,
+        sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
     ) -> None:

@@ -43,7 +43,7 @@ _MAPPING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at.
 
     Attributes:
@@ -57,12 +57,12 @@ class Finding:
     said: str
 
 
-def _ok(what: str, said: str = "") -> Finding:
-    return Finding(what, "ok", said)
+def _ok(what: str, said: str = "") -> Diagnosis:
+    return Diagnosis(what, "ok", said)
 
 
-def _fault(what: str, said: str) -> Finding:
-    return Finding(what, "fault", said)
+def _fault(what: str, said: str) -> Diagnosis:
+    return Diagnosis(what, "fault", said)
 
 
 class Doctor:
@@ -84,9 +84,9 @@ class Doctor:
         self.assumed: dict[str, int] = {}
         self._key = ""
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Diagnosis]:
         """Yield what was looked at, from the outside in."""
-        looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        looks: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
             self._api,
             self._stream,
             self._mapping,
@@ -101,7 +101,7 @@ class Doctor:
             try:
                 yield from look()
             except (ClientError, BotoCoreError) as error:
-                yield Finding(
+                yield Diagnosis(
                     look.__name__.lstrip("_").replace("_", " "), "unknown", explained(error).message
                 )
             except requests.RequestException as error:
@@ -112,7 +112,7 @@ class Doctor:
             except Failure as failure:
                 yield _fault(look.__name__.lstrip("_").replace("_", " "), failure.message)
 
-    def _api(self) -> Iterator[Finding]:
+    def _api(self) -> Iterator[Diagnosis]:
         started = time.time()
         try:
             answer = requests.get(f"{self._url}/health", timeout=_HTTP_SECONDS)
@@ -137,7 +137,7 @@ class Doctor:
             else:
                 yield _ok("clock")
 
-    def _stream(self) -> Iterator[Finding]:
+    def _stream(self) -> Iterator[Diagnosis]:
         kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
         summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
         if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
@@ -146,9 +146,9 @@ class Doctor:
             shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
             yield _ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
 
-    def _mapping(self) -> Iterator[Finding]:
+    def _mapping(self) -> Iterator[Diagnosis]:
         if self._stack.is_local:
-            yield Finding("mapping", "unknown", "the local stack has an event source of its own")
+            yield Diagnosis("mapping", "unknown", "the local stack has an event source of its own")
             return
         found = self._stack.client("lambda").list_event_source_mappings(
             FunctionName=self._stack.outputs["WorkerFunction"]
@@ -176,7 +176,7 @@ class Doctor:
         else:
             yield _ok("mapping", f"enabled; last: {mapping.get('LastProcessingResult', '?')}")
 
-    def _inside(self) -> Iterator[Finding]:
+    def _inside(self) -> Iterator[Diagnosis]:
         """Yield how Redis and Treasure Data look from the functions' network."""
         answer = self._stack.administer(do="check")
         redis = answer["redis"]
@@ -195,10 +195,10 @@ class Doctor:
         yield from _treasure_data(answer["treasure_data"])
         self.assumed = answer.get("assumed", {})
 
-    def _write_key(self) -> Iterator[Finding]:
+    def _write_key(self) -> Iterator[Diagnosis]:
         signing = signing_secrets(self._stack)
         if self.account is None:
-            yield Finding("write key", "unknown", "there is no active account whose key could be tried")
+            yield Diagnosis("write key", "unknown", "there is no active account whose key could be tried")
             return
         secret_id = next(reversed(signing))
         self._key = write_key.sign(self.account, secret_id, signing[secret_id])
@@ -217,7 +217,7 @@ class Doctor:
         else:
             yield _ok("write key", f"a key of {self.account} under {secret_id} is accepted")
 
-    def _ledger(self) -> Iterator[Finding]:
+    def _ledger(self) -> Iterator[Diagnosis]:
         name = self._stack.outputs["LedgerTable"]
         table = self._stack.client("dynamodb").describe_table(TableName=name)["Table"]
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
@@ -225,17 +225,17 @@ class Doctor:
         else:
             yield _ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
 
-    def _bucket(self) -> Iterator[Finding]:
+    def _bucket(self) -> Iterator[Diagnosis]:
         self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["AsideBucket"])
         yield _ok("bucket")
 
-    def _queue(self) -> Iterator[Finding]:
+    def _queue(self) -> Iterator[Diagnosis]:
         attributes = self._stack.client("sqs").get_queue_attributes(
             QueueUrl=self._stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
         yield _ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
 
-    def _alarms(self) -> Iterator[Finding]:
+    def _alarms(self) -> Iterator[Diagnosis]:
         if self._stack.is_local:
             return
         pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
@@ -246,7 +246,7 @@ class Doctor:
         else:
             yield _ok("alarms", "none")
 
-    def send_marked(self) -> Finding:
+    def send_marked(self) -> Diagnosis:
         """Send one event through, and look for it in the ledger."""
         mark = f"sluice-doctor-{uuid4()}"
         event = {"table": MARKED_TABLE, "event_id": mark}
@@ -299,7 +299,7 @@ class Doctor:
         return f"set aside ({aside[0]})" if aside else "delivered, by the ledger's word,"
 
 
-def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
+def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
     if not said["answers"]:
         yield _fault(
             "Treasure Data",
@@ -320,7 +320,7 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Finding]:
     elif said.get("may_write"):
         yield _ok("write right", f"to {said['database']}")
     if said.get("may_query") is False:
-        yield Finding(
+        yield Diagnosis(
             "query right", "unknown", "the API key may not query: rows in doubt are decided by UnaskableDoubt"
         )
     elif said.get("may_query"):
@@ -382,7 +382,7 @@ def command(
     ctx.exit(UNFINISHED if faults else 0)
 
 
-def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[Finding]:
+def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[Diagnosis]:
     """Measure, and return what was found; of a measurement that is broken off, what is known."""
     if doctor.account is None:
         raise Failure(
@@ -409,7 +409,7 @@ def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[F
     return measured(measurement.found, doctor.assumed)
 
 
-def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
+def measured(found: Measured, assumed: Mapping[str, int]) -> list[Diagnosis]:
     """Return what a measurement means for what the worker takes for true of Treasure Data."""
     delay, memory = assumed["query_delay_minutes"] * 60, assumed["memory_minutes"] * 60
     hidden, remembered = screen.lasting(found.hidden), screen.lasting(found.remembered)
@@ -420,7 +420,7 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
     else:
         said, late = f"after {hidden} a row was not shown, and {waits}", found.hidden > delay
     state = "fault" if late else "unknown" if found.shown is None else "ok"
-    findings = [Finding("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
+    findings = [Diagnosis("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
     if found.forgotten is not None and found.forgotten <= memory:
         minutes = int(found.remembered // 60)
         advice = f"set TdMemoryMinutes to {minutes} and `sam deploy`, or rows may be doubled"
@@ -430,12 +430,12 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
         return [*findings, _fault("id memory", said)]
     until = "" if found.forgotten is None else f", and forgotten at {screen.lasting(found.forgotten)}"
     said = f"an id of {remembered} is remembered{until}; the worker relies on {screen.lasting(memory)}"
-    return [*findings, Finding("id memory", "ok" if found.remembered >= memory else "unknown", said)]
+    return [*findings, Diagnosis("id memory", "ok" if found.remembered >= memory else "unknown", said)]
 
 
 _MARKS = {"ok": "ok     ", "fault": "FAULT  ", "unknown": "?      "}
 
 
-def _show(finding: Finding, *, as_json: bool) -> None:
+def _show(finding: Diagnosis, *, as_json: bool) -> None:
     if not as_json:
         screen.say(f"{_MARKS[finding.state]}{finding.what}{f': {finding.said}' if finding.said else ''}")

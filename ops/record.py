@@ -13,7 +13,7 @@ from ops import screen
 from ops.failure import Failure
 from ops.replay import PLACE
 from ops.stack import Stack, works_on_stack
-from ops.stream import EVENT_BYTES, Border, Read, Stream, member, size
+from ops.stream import EVENT_BYTES, Border, Read, StreamReader, member, size
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
@@ -63,7 +63,7 @@ def command(
     stack: Stack, *, shard: str | None, start: Border, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
     """Save records of the stream to a file, as an event for `sam local invoke` and for tests."""
-    stream = Stream(stack.shards(), SystemClock())
+    stream = StreamReader(stack.shards(), SystemClock())
     stream.check(start)
     shard = stream.shards(shard)[0]
     found = list(islice(chain.from_iterable(stream.read(shard, start, Border())), count))

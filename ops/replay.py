@@ -20,7 +20,7 @@ from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
 from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
-from ops.stream import Border, Read, Stream, arrival, batches, member
+from ops.stream import Border, Read, StreamReader, arrival, batches, member
 from shared.clock import Clock, SystemClock
 from shared.errors import InvalidReplayError, SluiceError
 from worker.forced_replay import ForcedReplay
@@ -81,7 +81,7 @@ class Replay:
     """
 
     def __init__(
-        self, stream: Stream, invoke: Invoke, clock: Clock, *, source: str = "", region: str = ""
+        self, stream: StreamReader, invoke: Invoke, clock: Clock, *, source: str = "", region: str = ""
     ) -> None:
         self._stream = stream
         self._invoke = invoke
@@ -228,7 +228,7 @@ def command(
         )
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
-    stream = Stream(stack.shards(), clock)
+    stream = StreamReader(stack.shards(), clock)
     stream.check(start)
     shards = stream.shards(only)
     stretch = Stretch(start, end, forced)
@@ -310,7 +310,7 @@ def _text(border: Border, otherwise: str) -> str:
     return otherwise if border.at is None else screen.utc(border.at)
 
 
-def _count(stream: Stream, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
+def _count(stream: StreamReader, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
     counts = {shard: sum(map(len, stream.read(shard, stretch.start, stretch.end))) for shard in shards}
     if as_json:
         screen.show_json({"shards": counts, "records": sum(counts.values())})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from botocore.exceptions import ClientError
@@ -11,6 +11,9 @@ from ops import browser_sdk, screen
 from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 FOR_EVER = "public, max-age=31536000, immutable"
 SHORTLY = "public, max-age=300"
@@ -55,7 +58,7 @@ def objects(build: Build) -> list[Object]:
     ]
 
 
-def publish(s3: Any, bucket: str, made: list[Object]) -> list[str]:
+def publish(s3: "S3Client", bucket: str, made: list[Object]) -> list[str]:
     """Put what is not there yet and return its keys.
 
     Raises:
@@ -73,12 +76,12 @@ def publish(s3: Any, bucket: str, made: list[Object]) -> list[str]:
                 )
             if standing is not None:
                 continue
-        s3.put_object(Bucket=bucket, Key=one.key, Body=one.body, **one.headers)
+        s3.put_object(Bucket=bucket, Key=one.key, Body=one.body, **one.headers)  # type: ignore[arg-type]  # S3's names of headers
         put.append(one.key)
     return put
 
 
-def _standing(s3: Any, bucket: str, key: str) -> bytes | None:
+def _standing(s3: "S3Client", bucket: str, key: str) -> bytes | None:
     try:
         body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     except ClientError as error:

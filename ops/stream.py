@@ -42,7 +42,7 @@ class Border:
         return self.at is not None and arrival(record) >= self.at
 
 
-class Stream:
+class StreamReader:
     """Reads a stream next to its event source mapping.
 
     Args:

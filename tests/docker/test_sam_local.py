@@ -19,7 +19,7 @@ from samcli.yamlhelper import yaml_dump, yaml_parse
 
 from local import functions
 from local.lambda_runtime import ARCHITECTURE
-from local.stack import Stack
+from local.stack import LocalStack
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 from tests.support.tcp_proxy import TcpProxy
@@ -119,7 +119,7 @@ def sluice(docker_gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A local stack that containers reach, too."""
     home = tmp_path_factory.mktemp("sluice")
     with ExitStack() as parts:
-        stack = parts.enter_context(Stack(home / "stack", redrive_seconds=3600))
+        stack = parts.enter_context(LocalStack(home / "stack", redrive_seconds=3600))
         addresses, made = stack.addresses, stack.resources
         for url in (addresses.aws, addresses.treasure_data, addresses.redis):
             parts.enter_context(TcpProxy(url, docker_gateway, urlsplit(url).port or 0))

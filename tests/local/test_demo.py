@@ -16,7 +16,7 @@ from local.accounts import KEYS
 from local.functions import treasure_data_at
 from local.observer import Observer
 from local.recording import RecordedRequest
-from local.stack import Stack
+from local.stack import LocalStack
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def orders(table: str, *event_ids: str) -> RecordedRequest:
 
 def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
     """Every accepted event becomes one row or one dead letter; rows that Treasure Data then loses are named."""
-    with Stack(tmp_path / "stack") as stack:
+    with LocalStack(tmp_path / "stack") as stack:
         requests = [*recording.read(), orders("lost", "a"), orders("lost", "b")]
         count = demo.send_recording(stack, requests, lambda _: None)
         demo.wait_for_outcomes(stack, count, lambda _: None)

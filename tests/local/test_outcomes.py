@@ -9,15 +9,15 @@ from moto import mock_aws
 
 from doubles.treasure_data import Action, Fault, Kind
 from local import outcomes, reconciliation
-from local.reconciliation import Outcome
+from local.reconciliation import TableOutcome
 from local.resources import LEDGER, Resources
 from shared.accounts import Account
 from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import State
-from worker.ledger import Place
+from worker.ledger import TablePlace
 
 ACCOUNTS = {"shop": Account("goods")}
-ORDERS = reconciliation.Place("goods", "orders")
+ORDERS = reconciliation.TablePlace("goods", "orders")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_dead_letter_is_told_with_its_reason(resources: Resources) -> None:
     """The ids are the object's, kind and reason the ledger's."""
     copy(dead(1, 1), resources)
 
-    expected = [Outcome(ORDERS, ("0", "1"), "dead_letter", "http_422")]
+    expected = [TableOutcome(ORDERS, ("0", "1"), "dead_letter", "http_422")]
     assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
 
 
@@ -70,7 +70,7 @@ def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(reso
     copy(made, resources)
 
     assert ["1", "2"] == made.ids("goods", "orders")
-    expected = [Outcome(ORDERS, ("0",), "dead_letter", "http_422")]
+    expected = [TableOutcome(ORDERS, ("0",), "dead_letter", "http_422")]
     assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
 
 
@@ -80,7 +80,7 @@ def test_an_edited_chunk_counts_once(resources: Resources) -> None:
     (span,) = made.spans()
     (key,) = span.entries
     edited = msgpack.packb(row("0", text="mended"))
-    made.wiring.edits.make(Place(span.chain, span.after), key, edited)
+    made.wiring.edits.make(TablePlace(span.chain, span.after), key, edited)
     copy(made, resources)
 
     assert 2 == len(made.objects())

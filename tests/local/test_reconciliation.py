@@ -12,13 +12,13 @@ from local.acknowledgement import (
     InconsistentResponseError,
     read_acknowledgement,
 )
-from local.reconciliation import NOWHERE, Outcome, Place, Reconciliation
+from local.reconciliation import NOWHERE, Reconciliation, TableOutcome, TablePlace
 from local.recording import RecordedRequest
 from local.sender import Exchange
 from shared.accounts import Account
 
 ACCOUNTS = {"shop": Account("goods"), "outlet": Account("goods")}
-ORDERS = Place("goods", "orders")
+ORDERS = TablePlace("goods", "orders")
 SETTLED: Mapping[str, int] = {"records": 0}
 
 
@@ -99,8 +99,8 @@ def test_it_adds_up_when_each_event_is_one_row() -> None:
         acknowledged(AcceptedEvent("nobody", "orders", "c"), rejected={"invalid_table": 1}), ACCOUNTS
     )
     count.count_outcomes(
-        [Outcome(ORDERS, ("a", "b"))],
-        [Outcome(Place(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
+        [TableOutcome(ORDERS, ("a", "b"))],
+        [TableOutcome(TablePlace(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
         SETTLED,
     )
 
@@ -119,14 +119,16 @@ def test_it_adds_up_when_each_event_is_one_row() -> None:
     ids=["lost", "duplicated", "one lost and one duplicated"],
 )
 def test_lost_and_duplicated_rows_are_named(
-    rows: tuple[str, ...], difference: Mapping[Place, int], mismatched: Mapping[tuple[Place, str], int]
+    rows: tuple[str, ...],
+    difference: Mapping[TablePlace, int],
+    mismatched: Mapping[tuple[TablePlace, str], int],
 ) -> None:
     """A lost or duplicated row is reported by its id, even if the totals are right."""
     count = Reconciliation()
     count.count_exchange(
         acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("shop", "orders", "b")), ACCOUNTS
     )
-    count.count_outcomes([Outcome(ORDERS, rows)], [], SETTLED)
+    count.count_outcomes([TableOutcome(ORDERS, rows)], [], SETTLED)
 
     assert not count.adds_up
     assert count.differences == difference
@@ -146,7 +148,7 @@ def test_it_does_not_add_up_while_rows_are_parked() -> None:
     """Parked rows are accounted for, but not settled; only dead letters are."""
     count = Reconciliation()
     count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
-    count.count_outcomes([], [Outcome(ORDERS, ("a",), "parked", "td_503")], SETTLED)
+    count.count_outcomes([], [TableOutcome(ORDERS, ("a",), "parked", "td_503")], SETTLED)
 
     assert count.differences == {}
     assert count.in_flight == {"records": 0, "rows parked": 1}
@@ -168,6 +170,6 @@ def test_outcomes_are_replaced() -> None:
     count = Reconciliation()
     count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
     for _ in range(2):
-        count.count_outcomes([Outcome(ORDERS, ("a",))], [], SETTLED)
+        count.count_outcomes([TableOutcome(ORDERS, ("a",))], [], SETTLED)
 
     assert count.adds_up

@@ -18,7 +18,7 @@ from local.accounts import KEYS
 from local.demo import send_recording
 from local.observer import Observer
 from local.recording import RecordedRequest
-from local.stack import PartError, Stack
+from local.stack import LocalStack, PartError
 from local.up import DESCRIPTION
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def pixel(table: str) -> RecordedRequest:
 
 def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
     """While Valkey is down, requests are accepted and their records wait on the stream."""
-    with Stack(tmp_path / "stack") as stack:
+    with LocalStack(tmp_path / "stack") as stack:
         os.kill(stack.part("valkey").pid, signal.SIGTERM)
         stack.part("valkey").wait(5)
         count = send_recording(stack, [pixel("held") for _ in range(5)], lambda _: None)
@@ -64,7 +64,7 @@ def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     """The error names the part and quotes its log; no part is left running."""
-    stack = Stack(tmp_path / "stack", parameters={"PartitionBuckets": "many"})
+    stack = LocalStack(tmp_path / "stack", parameters={"PartitionBuckets": "many"})
 
     with pytest.raises(PartError, match=re.compile("ingest exited with status 1 .*'many'", re.DOTALL)):
         stack.start()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from local.stack import Stack
+from local.stack import LocalStack
 from tests.support.sluice import Sluice
 
 
 @contextmanager
 def running(home: Path) -> Iterator[Sluice]:
     """Run a stack, whose redrive is called by nobody else, and the command over it."""
-    with Stack(home / "stack", redrive_seconds=3600, parameters={"ParkAfterSeconds": "1"}) as stack:
+    with LocalStack(home / "stack", redrive_seconds=3600, parameters={"ParkAfterSeconds": "1"}) as stack:
         yield Sluice(stack, home)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.replay import Replay, Stretch
-from ops.stream import Border, Stream
+from ops.stream import Border, StreamReader
 from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
@@ -21,7 +21,7 @@ LONG = 2_000_000_000
 
 def forced(made: Delivery) -> None:
     """Replay everything by force."""
-    stream = Stream(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
+    stream = StreamReader(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
     made.clock.sleep(1)
     Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
         SHARD, Stretch(Border(), Border(), ForcedReplay("lost")), lambda _: None

@@ -9,7 +9,7 @@ import pytest
 
 from ops.open_spans import LEFT_SECONDS, MOST, Found, OpenSpan, find
 from ops.replay import Replay, Stretch
-from ops.stream import Border, Stream
+from ops.stream import Border, StreamReader
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
@@ -32,7 +32,7 @@ def found(made: Delivery, **options: Any) -> Found:
 
 def replay(made: Delivery, stretch: Stretch) -> None:
     """Replay a stretch of the delivery's shard."""
-    stream = Stream(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
+    stream = StreamReader(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
     Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
         SHARD, stretch, lambda _: None
     )

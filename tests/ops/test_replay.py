@@ -12,7 +12,7 @@ from doubles.kinesis import MemoryKinesis
 from ops.failure import INTERRUPTED, Failure
 from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack
-from ops.stream import EVENT_BYTES, Border, Stream, batches, size
+from ops.stream import EVENT_BYTES, Border, StreamReader, batches, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
@@ -24,9 +24,9 @@ def ignore(_: Progressing) -> None:
     """Hear of progress."""
 
 
-def stream_of(delivery: Delivery) -> Stream:
+def stream_of(delivery: Delivery) -> StreamReader:
     """Return a delivery's stream."""
-    return Stream(Shards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
+    return StreamReader(Shards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
 
 
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
@@ -159,7 +159,7 @@ def test_batches_fit_an_event() -> None:
     for index in range(40):
         kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
     clock = ManualClock()
-    made = list(batches(Stream(Shards(kinesis, STREAM, clock), clock).read(SHARD, Border(), Border())))
+    made = list(batches(StreamReader(Shards(kinesis, STREAM, clock), clock).read(SHARD, Border(), Border())))
 
     assert 40 == sum(map(len, made))
     assert all(0 < sum(map(size, batch)) <= EVENT_BYTES for batch in made)
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
         kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     clock = ManualClock()
     clock.sleep(1)
-    counted = Replay(Stream(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock)
+    counted = Replay(StreamReader(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock)
 
     tracemalloc.start()
     records = counted.shard(SHARD, EVERYTHING, ignore).records

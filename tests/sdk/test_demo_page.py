@@ -10,7 +10,7 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from doubles.gateway import Gateway
-from local.page_server import Page, Server
+from local.page_server import LivePage, Server
 from local.record import BROWSER_ARGUMENTS
 from local.up import snippet
 from local.website import Website
@@ -36,7 +36,7 @@ def tab(build: str, site: Site) -> Iterator[Tab]:
     executable = chromium.path()
     with Gateway(site.handler) as gateway:
         pages = Website(gateway.url, {}, snippet=snippet(gateway.url, KEY))
-        with Server(Page(pages, lambda _: {})) as server, sync_playwright() as playwright:
+        with Server(LivePage(pages, lambda _: {})) as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=list(BROWSER_ARGUMENTS))
             tab = browser.new_page()
             tab.goto(f"{server.url}/site/guide.html")

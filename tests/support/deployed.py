@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from click.testing import CliRunner, Result
 
 from local import resources
-from local.stack import Stack
+from local.stack import LocalStack
 from ops.cli import main
 
 NAME = "sluice-dev"
@@ -106,7 +106,7 @@ class Deployed:
 
 
 @contextmanager
-def deployed(stack: Stack, **more: str) -> Iterator[Deployed]:
+def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
     """Show a local stack as a deployed one, with more outputs than it has."""
     made = stack.resources
     outputs = {
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     shown: Deployed
-    stack: Stack
+    stack: LocalStack
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))

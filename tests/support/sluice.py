@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from redis import Redis
 
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
-from local.stack import Stack
+from local.stack import LocalStack
 from local.up import DESCRIPTION
 from ops.cli import main
 from shared import write_key
@@ -30,7 +30,7 @@ class Sluice:
         home: where its description is.
     """
 
-    def __init__(self, stack: Stack, home: Path) -> None:
+    def __init__(self, stack: LocalStack, home: Path) -> None:
         self.stack = stack
         self.home = home
         stack.save(home / DESCRIPTION)
