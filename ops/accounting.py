@@ -12,7 +12,7 @@ is set aside, not with the ledger.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
 from shared.clock import Clock
 from worker.chain import ChainId
