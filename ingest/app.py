@@ -171,7 +171,7 @@ class Ingest:
         refuse: Callable[[Refused], Response] = refusal_response
         try:
             request = Request.from_event(event)
-            routes, places = self._paths.find(request.path)
+            routes, path_parameters = self._paths.find(request.path)
             route = routes.get(request.method)
             if request.method == "OPTIONS":
                 response = self._cors.preflight(request, _allowed(routes))
@@ -181,7 +181,10 @@ class Ingest:
                 raise Refused("method_not_allowed", allow=_allowed(routes))  # noqa: TRY301 -- the same
             else:
                 refuse = route.refuse
-                response = route.answer(replace(request, places=places) if places else request, self._intake)
+                response = route.answer(
+                    replace(request, path_parameters=path_parameters) if path_parameters else request,
+                    self._intake,
+                )
         except Refused as refused:
             response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
@@ -210,12 +213,12 @@ def build(environment: Mapping[str, str]) -> Handler:
     clock = SystemClock()
     telemetry = PowertoolsTelemetry.from_environment(environment, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-    credentials = aws_client.credentials_of(environment)
-    authorities = aws_client.authorities_of(environment)
+    credentials = aws_client.credentials_from(environment)
+    ca_bundle = aws_client.ca_bundle_from(environment)
 
     def client[Client: AwsClient](kind: type[Client], options: Mapping[str, Any]) -> Client:
         endpoint = aws_client.endpoint_of(kind, environment, region)
-        return kind(endpoint, region, credentials, authorities=authorities, **options)
+        return kind(endpoint, region, credentials, ca_bundle=ca_bundle, **options)
 
     queue = Overflow(
         partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, telemetry

@@ -36,11 +36,11 @@ class AwsClient:
         endpoint: its URL; nothing but a host and a port counts.
         region: of the service.
         credentials: returns who signs, anew for each call.
-        authorities: the file of certificates that vouch for the endpoint, where it is HTTPS.
+        ca_bundle: the file of certificates that vouch for the endpoint, where it is HTTPS.
         connect_timeout: seconds.
         read_timeout: seconds.
         attempts: how often a call is tried that fails or is refused.
-        most_idle: connections that are kept between calls.
+        max_idle: connections that are kept between calls.
         now: returns UNIX seconds.
     """
 
@@ -58,17 +58,17 @@ class AwsClient:
         region: str,
         credentials: Callable[[], Credentials],
         *,
-        authorities: str,
+        ca_bundle: str,
         connect_timeout: float,
         read_timeout: float,
         attempts: int = 1,
-        most_idle: int = 10,
+        max_idle: int = 10,
         now: Callable[[], float] = time.time,
     ) -> None:
         url = urlsplit(endpoint)
         host = url.hostname or ""
         if url.scheme == "https":
-            self._address = Address(host, url.port or 443, _tls(authorities))
+            self._address = Address(host, url.port or 443, _tls(ca_bundle))
         else:
             self._address = Address(host, url.port or 80, None)
         host = f"[{host}]" if ":" in host else host
@@ -78,7 +78,7 @@ class AwsClient:
         self._credentials = credentials
         self._timeouts = connect_timeout, read_timeout
         self._attempts = attempts
-        self._most_idle = most_idle
+        self._max_idle = max_idle
         self._now = now
         self._idle: list[Connection] = []
         weakref.finalize(self, _close, self._idle)
@@ -113,25 +113,25 @@ class AwsClient:
         return self._value(answer) if answer.status == 200 else _refuse(answer, operation)
 
     def _exchange(self, request: bytes) -> Answer:
-        connection = self._quiet_connection() or Connection(self._address, *self._timeouts)
+        connection = self._idle_connection() or Connection(self._address, *self._timeouts)
         try:
             answer = connection.exchange(request)
         except BaseException:
             connection.close()
             raise
-        if connection.is_kept and len(self._idle) < self._most_idle:
+        if connection.is_reusable and len(self._idle) < self._max_idle:
             self._idle.append(connection)
         else:
             connection.close()
         return answer
 
-    def _quiet_connection(self) -> Connection | None:
+    def _idle_connection(self) -> Connection | None:
         while self._idle:
             try:
                 connection = self._idle.pop()
             except IndexError:  # another thread was quicker
                 break
-            if connection.is_quiet():
+            if connection.is_idle():
                 return connection
             connection.close()
         return None
@@ -194,7 +194,7 @@ def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: s
     return str(client.meta.endpoint_url)
 
 
-def credentials_of(environment: Mapping[str, str]) -> Callable[[], Credentials]:
+def credentials_from(environment: Mapping[str, str]) -> Callable[[], Credentials]:
     """Return what returns the credentials: those of the environment, as in Lambda, else botocore's, which renews them.
 
     A function that starts from a snapshot has a container's, for example.
@@ -214,7 +214,7 @@ def credentials_of(environment: Mapping[str, str]) -> Callable[[], Credentials]:
     return current
 
 
-def authorities_of(environment: Mapping[str, str]) -> str:
+def ca_bundle_from(environment: Mapping[str, str]) -> str:
     """Return the file of certificates that the environment names, else botocore's own."""
     own = environment.get("AWS_CA_BUNDLE") or environment.get("REQUESTS_CA_BUNDLE")
     return own or str(Path(botocore.__file__).with_name("cacert.pem"))
@@ -232,10 +232,10 @@ def _botocore_session() -> Any:
 
 
 @cache
-def _tls(authorities: str) -> ssl.SSLContext:
-    """Return the context of all clients: the list of authorities is long, and read once."""
+def _tls(ca_bundle: str) -> ssl.SSLContext:
+    """Return the context of all clients: the certificate list is long and is read once."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and name, as botocore does
-    context.load_verify_locations(authorities)
+    context.load_verify_locations(ca_bundle)
     return context
 
 

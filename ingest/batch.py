@@ -14,7 +14,7 @@ class Batch:
     Attributes:
         events: of JSON's types.
         table: where those go that name no table.
-        is_addressed: all go to `table`, and an event's member of that name is a column.
+        single_table: all go to `table`, and an event's member of that name is a column.
         columns: are added to each row whose event does not bring them.
         sent_at: when the request was sent, by the sender's clock; None where it does not say.
         earliest: UNIX seconds before which no event counts as having happened.
@@ -23,7 +23,7 @@ class Batch:
 
     events: Sequence[Any]
     table: object = None
-    is_addressed: bool = False
+    single_table: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
     sent_at: object = None
     earliest: int = rows.EARLIEST_TIME

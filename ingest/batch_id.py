@@ -25,7 +25,7 @@ _ADDED_BYTES = 1536
 
 
 def envelopes(
-    batch: Batch, taken: Mapping[int, tuple[str, bytes]], key: WriteKey, received_at: int
+    batch: Batch, encoded: Mapping[int, tuple[str, bytes]], key: WriteKey, received_at: int
 ) -> Iterator[Envelope]:
     """Yield the rows of a request that has a batch id, in their order.
 
@@ -41,7 +41,7 @@ def envelopes(
         sent.update(b"%d:%b" % (len(text), text))
     named = f"{len(key.account)}:{key.account}{len(batch.id)}:{batch.id}".encode(errors="replace")
     for covered in _shares(batch, texts):
-        if share := [taken[index] for index in covered if index in taken]:
+        if share := [encoded[index] for index in covered if index in encoded]:
             place = f"{covered.start}-{covered.stop}:".encode()
             request_id = hashlib.sha256(named + place + sent.digest()).hexdigest()[:32]
             yield envelope.gather(share, key.account, key.key_id, received_at, request_id)
@@ -51,7 +51,7 @@ def _shares(batch: Batch, texts: list[bytes]) -> Iterator[range]:
     """Yield the indices of the events that each envelope covers: as many as surely fit, at least one."""
     start, size = 0, 0
     for index, (event, text) in enumerate(zip(batch.events, texts, strict=True)):
-        cost = _most_bytes(event, text)
+        cost = _max_bytes(event, text)
         if index > start and size + cost > envelope.ROOM:
             yield range(start, index)
             start, size = index, 0
@@ -59,7 +59,7 @@ def _shares(batch: Batch, texts: list[bytes]) -> Iterator[range]:
     yield range(start, len(texts))
 
 
-def _most_bytes(event: object, text: bytes) -> int:
+def _max_bytes(event: object, text: bytes) -> int:
     """Return more bytes than what an event takes in an envelope, whatever is added to it."""
     columns = len(event) if isinstance(event, dict) else 0
     return len(text) + columns * rows.COLUMN_GROWTH + _ADDED_BYTES

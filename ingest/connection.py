@@ -73,7 +73,7 @@ class Connection:
         self._read_timeout = read_timeout
         self._deadline = 0.0
         self._rest = b""  # what came after the last answer: nothing, if all is well
-        self.is_kept = True
+        self.is_reusable = True
         try:
             plain = socket.create_connection((address.host, address.port), connect_timeout)
         except TimeoutError as error:
@@ -98,13 +98,13 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def is_quiet(self) -> bool:
-        """Tell whether the other side has neither closed nor said anything since the last answer."""
-        return self.is_kept and not self._rest and not self._poll.poll(0)
+    def is_idle(self) -> bool:
+        """Tell whether the other side has neither closed nor sent anything since the last answer."""
+        return self.is_reusable and not self._rest and not self._poll.poll(0)
 
     def close(self) -> None:
         """Close it."""
-        self.is_kept = False
+        self.is_reusable = False
         self._socket.close()
 
     def exchange(self, request: bytes) -> Answer:
@@ -140,7 +140,7 @@ class Connection:
             status = int(rest[:3])
             self._rest = data
         headers = {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in lines]}
-        self.is_kept = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
+        self.is_reusable = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         if "transfer-encoding" in headers:
             body = self._chunks()
         elif "content-length" in headers:
@@ -186,7 +186,7 @@ class Connection:
         return b"".join(chunks)
 
     def _all(self) -> bytes:
-        self.is_kept = False
+        self.is_reusable = False
         pieces = [self._rest]
         self._rest = b""
         while piece := self._receive():

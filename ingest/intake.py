@@ -40,7 +40,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Outcome:
     """What became of a request's events, at least one of which was accepted or rejected for itself.
 
     Attributes:
@@ -112,7 +112,9 @@ class Intake:
         """Return an id that nothing else has."""
         return new_event_id(int(self._clock.now() * 1000), self._entropy)
 
-    def take(self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None) -> Verdict:
+    def accept(
+        self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None
+    ) -> Outcome:
         """Make the events durable that can become rows.
 
         Args:
@@ -126,7 +128,7 @@ class Intake:
                 request may succeed later. `unwanted_bot`.
         """
         visitor = visitor or self.privacy.visitor(request)
-        if not self.privacy.takes(visitor):
+        if not self.privacy.accepts(visitor):
             raise Refused("unwanted_bot")
         now = int(self._clock.now() * 1000)
         arrival = rows.Arrival(
@@ -134,33 +136,33 @@ class Intake:
             {**batch.columns, "bot": visitor.bot} if visitor.bot else batch.columns,
             drift=client_clock.drift(batch.sent_at, now // 1000),
             earliest=batch.earliest,
-            table_is_column=batch.is_addressed,
+            table_is_column=batch.single_table,
             screen=self.privacy.screen(visitor),
             is_small=request.is_small,
         )
-        taken: dict[int, tuple[str, bytes]] = {}
+        encoded: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []
         for index, event in enumerate(batch.events):
             try:
-                table = _addressee(event, batch)
+                table = _table_of(event, batch)
                 row = rows.encode(event, arrival, partial(self._event_id, key.account, batch, index, event))
-            except rows.Rejected as verdict:
-                rejected.append(Rejection(index, verdict.code, verdict.message))
+            except rows.Rejected as reason:
+                rejected.append(Rejection(index, reason.code, reason.message))
             else:
-                taken[index] = table, row
-        untaken = self._put(taken, key, now, batch, self._partition_key(key.account, batch, request))
-        if untaken and (batch.id or len(untaken) == len(taken)):
+                encoded[index] = table, row
+        not_stored = self._put(encoded, key, now, batch, self._partition_key(key.account, batch, request))
+        if not_stored and (batch.id or len(not_stored) == len(encoded)):
             raise Refused("stream_unavailable")
-        if untaken:
+        if not_stored:
             message = ANSWERS["stream_unavailable"].meaning
-            rejected += [Rejection(index, "stream_unavailable", message) for index in untaken]
+            rejected += [Rejection(index, "stream_unavailable", message) for index in not_stored]
             rejected.sort(key=lambda rejection: rejection.index)
-        accepted = len(taken) - len(untaken)
+        accepted = len(encoded) - len(not_stored)
         if accepted:
             self._telemetry.count("EventsAccepted", accepted)
         if rejected:
             self._telemetry.count("EventsRejected", len(rejected))
-        return Verdict(accepted, rejected)
+        return Outcome(accepted, rejected)
 
     def _event_id(self, account: str, batch: Batch, index: int, event: object) -> str:
         """Return the id of an event that brings none."""
@@ -168,7 +170,7 @@ class Intake:
 
     def _put(
         self,
-        taken: Mapping[int, tuple[str, bytes]],
+        encoded: Mapping[int, tuple[str, bytes]],
         key: WriteKey,
         now: int,
         batch: Batch,
@@ -176,17 +178,17 @@ class Intake:
     ) -> list[int]:
         """Return the indices of the events whose rows are not durable."""
         if batch.id:
-            envelopes = list(batch_id.envelopes(batch, taken, key, now))
+            envelopes = list(batch_id.envelopes(batch, encoded, key, now))
         else:
             request_id = new_event_id(now, self._entropy)
-            envelopes = list(envelope.divide(taken.values(), key.account, key.key_id, now, request_id))
-        untaken: list[int] = []
-        indices = iter(taken)  # an envelope holds rows that followed one another
+            envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))
+        not_stored: list[int] = []
+        indices = iter(encoded)  # an envelope holds rows that followed one another
         for item, is_durable in zip(envelopes, self._stream.put(envelopes, partition_key), strict=True):
             covered = list(islice(indices, item.row_count))
             if not is_durable:
-                untaken += covered
-        return untaken
+                not_stored += covered
+        return not_stored
 
     def _partition_key(self, account: str, batch: Batch, request: Request) -> str:
         """Return the partition key. Events from one visitor share a key, so they stay in order.
@@ -200,9 +202,9 @@ class Intake:
         return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
 
 
-def _addressee(event: object, batch: Batch) -> str:
+def _table_of(event: object, batch: Batch) -> str:
     """Return the table of an event."""
-    if not batch.is_addressed:
+    if not batch.single_table:
         return rows.table_of(event, batch.table)
     if not isinstance(batch.table, str) or not names.is_table(batch.table):
         raise rows.Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")

@@ -17,27 +17,29 @@ from ingest.response import Response, json_response, refusal_response
 
 def answer_post(request: Request, intake: Intake) -> Response:
     """Take the record of the body in, or of the address where there is no body."""
-    return _take(request, intake) or json_response(200, {})
+    return _accept(request, intake) or json_response(200, {})
 
 
 def answer_get(request: Request, intake: Intake) -> Response:
     """Take the record of the address in, and answer with a script that says so."""
     jsonp.callback_of(request)  # refused before anything is taken in
-    return _take(request, intake) or jsonp.response(request, {"created": True})
+    return _accept(request, intake) or jsonp.response(request, {"created": True})
 
 
-def _take(request: Request, intake: Intake) -> Response | None:
+def _accept(request: Request, intake: Intake) -> Response | None:
     """Return the refusal of a rejected record."""
-    key = td_client.verify(request, intake, request.places["database"])
+    key = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     value = _value(request)
     if not isinstance(value, dict):
         raise Refused("not_events")
-    event = td_client.filled(value, visitor)
-    verdict = intake.take(request, key, Batch([event], request.places["table"], is_addressed=True), visitor)
-    if not verdict.rejected:
+    event = td_client.fill_placeholders(value, visitor)
+    outcome = intake.accept(
+        request, key, Batch([event], request.path_parameters["table"], single_table=True), visitor
+    )
+    if not outcome.rejected:
         return None
-    [rejection] = verdict.rejected
+    [rejection] = outcome.rejected
     return refusal_response(Refused(rejection.code, rejection.message))
 
 

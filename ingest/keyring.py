@@ -12,7 +12,7 @@ from shared.errors import SecretUnavailableError, UnknownSecretError
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "max_idle": 0}
 """How the client is made; a failed reading is repeated by a later request. No connection is kept: minutes later, or in a
 sandbox that starts from a snapshot, nobody would be at its other end."""
 FRESH_SECONDS = 300
@@ -26,7 +26,7 @@ PAUSE_WITHOUT_SECRETS_SECONDS = 1
 HASH_KEY = ".hash"
 """Under this name, which no signing secret can bear, the secret may hold the key of hashed columns."""
 
-_MOST_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
+_MAX_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
 
 
 class Keyring:
@@ -65,7 +65,7 @@ class Keyring:
         verified = self._verified.get(key)
         if verified is None:
             verified = self._verify(key)
-            if len(self._verified) >= _MOST_VERIFIED:
+            if len(self._verified) >= _MAX_VERIFIED:
                 self._verified.clear()
             self._verified[key] = verified
         return verified

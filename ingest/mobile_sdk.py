@@ -4,14 +4,14 @@ from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
-from ingest.events_api import counted
+from ingest.events_api import check_count
 from ingest.intake import Intake
 from ingest.records_api import receipts
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 
-_TABLES = 100  # of one body: each is put on its own
+_MAX_TABLES = 100  # of one body: each is put on its own
 
 
 def answer(request: Request, intake: Intake) -> Response:
@@ -23,10 +23,10 @@ def answer(request: Request, intake: Intake) -> Response:
     value = document.read(request)
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
         raise Refused("not_events")
-    counted([event for events in value.values() for event in events])
+    check_count([event for events in value.values() for event in events])
     addresses = {name: name.partition(".") for name in value}
     keys = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
-    if len(addresses) > _TABLES:
+    if len(addresses) > _MAX_TABLES:
         raise Refused("too_many_events")
     visitor = intake.privacy.visitor(request)
     answers: dict[str, Any] = {}
@@ -34,21 +34,21 @@ def answer(request: Request, intake: Intake) -> Response:
         if not value[name]:
             answers[name] = []
             continue
-        events = [td_client.filled(_plain(event), visitor) for event in value[name]]
-        batch = Batch(events, table, is_addressed=True)
+        events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
+        batch = Batch(events, table, single_table=True)
         try:
-            verdict = intake.take(request, keys[database], batch, visitor)
+            outcome = intake.accept(request, keys[database], batch, visitor)
         except Refused:
             if not any(answers.values()):
                 raise
             error = {"name": "ServiceUnavailableError", "description": "stream_unavailable"}
             answers[name] = [{"success": False, "error": error}] * len(events)
         else:
-            answers[name] = receipts(len(events), verdict)
+            answers[name] = receipts(len(events), outcome)
     return json_response(200, answers)
 
 
-def _plain(event: Any) -> Any:
+def _normalize(event: Any) -> Any:
     """Return the event with the SDK's own members as the names that they have today.
 
     `#SSUT` asks for the server's time; without it, it is the SDK's.

@@ -29,13 +29,13 @@ _NOT_MEMBERS = {"k", "t"}
 def answer(request: Request, intake: Intake) -> Response:
     """Take the event in and answer with the image, also where the event is rejected."""
     page = request.headers.get("referer")  # the page that shows an image is the image's referrer
-    return _take(request, intake, {"td_url": page} if page else {})
+    return _accept(request, intake, {"td_url": page} if page else {})
 
 
 def answer_ping(request: Request, intake: Intake) -> Response:
     """Take in the event of a link that was followed, as `<a ping>` has browsers tell; what they post says nothing."""
     headers = {"td_url": request.headers.get("ping-from"), "ping_to": request.headers.get("ping-to")}
-    return _take(request, intake, {name: text for name, text in headers.items() if text})
+    return _accept(request, intake, {name: text for name, text in headers.items() if text})
 
 
 def refuse(refused: Refused) -> Response:
@@ -48,13 +48,13 @@ def answer_head(_request: Request, _intake: Intake) -> Response:
     return Response(200, HEADERS)
 
 
-def _take(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
+def _accept(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
     key = intake.verify(request.parameter("k"))
     visitor = intake.privacy.visitor(request)
     event = document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)
     batch = Batch([event], request.parameter("t"), columns={**columns, **visitor.columns})
-    verdict = intake.take(request, key, batch, visitor)
-    return _image(verdict.rejected[0].code) if verdict.rejected else Response(200, HEADERS, GIF)
+    outcome = intake.accept(request, key, batch, visitor)
+    return _image(outcome.rejected[0].code) if outcome.rejected else Response(200, HEADERS, GIF)
 
 
 def _image(code: AnyCode) -> Response:

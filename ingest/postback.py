@@ -5,7 +5,7 @@ from urllib.parse import quote, urlsplit
 
 from ingest import document, pixel, td_client
 from ingest.batch import Batch
-from ingest.events_api import counted
+from ingest.events_api import check_count
 from ingest.intake import Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -30,7 +30,7 @@ def answer(request: Request, intake: Intake) -> Response:
     """
     target = _redirect(request, intake)
     try:
-        refused = _take(request, intake)
+        refused = _accept(request, intake)
     except Refused as refusal:
         refused = refusal
     if target:
@@ -42,22 +42,22 @@ def answer(request: Request, intake: Intake) -> Response:
     return refusal_response(refused) if refused else json_response(200, {})
 
 
-def _take(request: Request, intake: Intake) -> Refused | None:
+def _accept(request: Request, intake: Intake) -> Refused | None:
     """Return why the first event was rejected, if it was."""
-    key = td_client.verify(request, intake, request.places["database"])
+    key = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     sent = _events(request)
     is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent)
     batch = Batch(
-        [td_client.filled(_timed(event), visitor) for event in sent],
-        request.places["table"],
-        is_addressed=True,
+        [td_client.fill_placeholders(_with_time(event), visitor) for event in sent],
+        request.path_parameters["table"],
+        single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
     )
-    verdict = intake.take(request, key, batch, visitor)
-    if not verdict.rejected:
+    outcome = intake.accept(request, key, batch, visitor)
+    if not outcome.rejected:
         return None
-    return Refused(verdict.rejected[0].code, verdict.rejected[0].message)
+    return Refused(outcome.rejected[0].code, outcome.rejected[0].message)
 
 
 def _events(request: Request) -> list[Any]:
@@ -65,10 +65,10 @@ def _events(request: Request) -> list[Any]:
     if body.strip() in (b"", document.PING):
         return [document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)]
     value = document.read(request)
-    return counted(value) if isinstance(value, list) else [value]
+    return check_count(value) if isinstance(value, list) else [value]
 
 
-def _timed(event: Any) -> Any:
+def _with_time(event: Any) -> Any:
     """Return the event with its special member for the time as ours."""
     if not isinstance(event, dict) or "td_record_time" not in event:
         return event

@@ -93,7 +93,7 @@ class Privacy:
             global_id=cookie.read(request, cookie.GLOBAL) if self._cookies and not anonymous else "",
         )
 
-    def takes(self, visitor: Visitor) -> bool:
+    def accepts(self, visitor: Visitor) -> bool:
         """Tell whether the visitor's events are wanted."""
         return not (visitor.bot and self._bots == "drop")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
-from ingest.events_api import counted
-from ingest.intake import Intake, Verdict
+from ingest.events_api import check_count
+from ingest.intake import Intake, Outcome
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
@@ -26,20 +26,20 @@ _OTHER_ERROR = "InvalidPropertyValueError"
 
 def answer(request: Request, intake: Intake) -> Response:
     """Take the records in and answer with a receipt for each: without it a mobile SDK sends them for ever."""
-    key = td_client.verify(request, intake, request.places["database"])
+    key = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
-    events = [td_client.filled(event, visitor) for event in _records(document.read(request), kind)]
+    events = [td_client.fill_placeholders(event, visitor) for event in _records(document.read(request), kind)]
     columns = {"td_ip": visitor.ip} if kind in _SERVER_ADDRESS and visitor.ip else {}
-    batch = Batch(events, request.places["table"], is_addressed=True, columns=columns)
-    verdict = intake.take(request, key, batch, visitor)
-    return json_response(200, {"receipts": receipts(len(events), verdict)})
+    batch = Batch(events, request.path_parameters["table"], single_table=True, columns=columns)
+    outcome = intake.accept(request, key, batch, visitor)
+    return json_response(200, {"receipts": receipts(len(events), outcome)})
 
 
-def receipts(count: int, verdict: Verdict) -> list[dict[str, Any]]:
+def receipts(count: int, outcome: Outcome) -> list[dict[str, Any]]:
     """Return what became of each of `count` events."""
     answers: list[dict[str, Any]] = [{"success": True} for _ in range(count)]
-    for item in verdict.rejected:
+    for item in outcome.rejected:
         error = {"name": _ERRORS.get(item.code, _OTHER_ERROR), "description": f"{item.code}: {item.message}"}
         answers[item.index] = {"success": False, "error": error}
     return answers
@@ -49,7 +49,7 @@ def _records(value: Any, kind: str) -> list[Any]:
     if kind != SINGLE:
         match value:
             case {"events": list(events)} | {"records": list(events)} | list(events):
-                return counted(events)
+                return check_count(events)
     if isinstance(value, dict):
         return [value]
     raise Refused("not_events")

@@ -22,7 +22,7 @@ MAX_INFLATED_BYTES = 5 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's sign for: gzip, and nothing else
 _ZLIB_WINDOW = 15  # what HTTP calls deflate (RFC 9110)
-_COOKIES = 50  # are looked at
+_MAX_COOKIES = 50  # are looked at
 _SLASHES = re.compile("//+")
 _PIECE = 16 * 1024  # so that what follows a member is copied only this far, however many members there are
 
@@ -41,7 +41,7 @@ class Request:
         raw_body: None where there was none.
         is_base64: how the gateway wrote the body.
         cookies: by name.
-        places: what stands in the path where its route has a name in braces.
+        path_parameters: what stands in the path where its route has a name in braces.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Request:
     raw_body: str | None
     is_base64: bool
     cookies: Mapping[str, str] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
@@ -65,7 +65,7 @@ class Request:
         context = event["requestContext"]
         http = context["http"]
         path = event["rawPath"]
-        cookies = (event.get("cookies") or ())[:_COOKIES]
+        cookies = (event.get("cookies") or ())[:_MAX_COOKIES]
         return cls(
             method=http["method"],
             path=_SLASHES.sub("/", path) if "//" in path else path,

@@ -104,7 +104,7 @@ class Stream:
                 queue_works = queue_works and self._overflow.send(envelope, partition_key, refused=refused)
                 durable[index] = queue_works
         if not queue_works:
-            self._telemetry.count("EnvelopesUntaken", durable.count(False))
+            self._telemetry.count("EnvelopesNotStored", durable.count(False))
         return durable
 
     def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[Fate]:

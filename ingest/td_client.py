@@ -35,7 +35,7 @@ def verify(request: Request, intake: Intake, database: str) -> WriteKey:
     return key
 
 
-def filled(event: Any, visitor: Visitor) -> Any:
+def fill_placeholders(event: Any, visitor: Visitor) -> Any:
     """Return the event with each placeholder, a value that is its own member's name, as the server knows it.
 
     What the server does not know becomes null.

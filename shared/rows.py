@@ -36,7 +36,7 @@ MAX_SECONDS_AHEAD = 3 * 86_400
 _LEGAL_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
 _ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
-_TAKEN_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
+_RESERVED_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
 _NOT_COLUMNS = {"table", "time", "event_id"}
 _INT64 = range(-(2**63), 2**63)
 
@@ -136,7 +136,7 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     """
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
-    _refuse_many(len(event) - len(_NOT_COLUMNS))  # before work is spent on a hundred thousand
+    _check_column_count(len(event) - len(_NOT_COLUMNS))  # before work is spent on a hundred thousand
     time, odd_time = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
     )
@@ -147,10 +147,10 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     for name, value in event.items():
         if name not in _NOT_COLUMNS or (arrival.table_is_column and name == "table"):
             column = column_name(name)
-            row[_free(column, row, numbers) if column in row else column] = _column_value(value)
+            row[_unused_name(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
-        row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
-    _refuse_many(len(row) - len(odd_time))
+        row[_unused_name("event_id", row, numbers)] = _column_value(event["event_id"])
+    _check_column_count(len(row) - len(odd_time))
     size = 0 if arrival.is_small else len(text_of(event).encode(errors="replace"))
     if size > MAX_EVENT_BYTES:
         raise Rejected(
@@ -215,10 +215,10 @@ def _column_name(name: str) -> str:
         if not name or name[0].isdigit():
             name = "_" + name
     name = name[:MAX_COLUMN_NAME]
-    return _TAKEN_BY_TD.get(name, name)
+    return _RESERVED_BY_TD.get(name, name)
 
 
-def _free(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
+def _unused_name(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
     """Return the first of `name_2`, `name_3` … that the row does not have.
 
     `numbers` remembers where to go on for the next one of that name: hundreds of names that become the same take no
@@ -299,7 +299,7 @@ def _read_date(text: str) -> tuple[int | None, str]:
         return None, ""
 
 
-def _refuse_many(columns: int) -> None:
+def _check_column_count(columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise Rejected(
             "too_many_columns",

@@ -31,7 +31,7 @@ INGEST_METRICS: Mapping[str, str] = {
     "StreamRefusals": "envelopes that the stream definitely rejected, per attempt",
     "StreamDoubts": "envelopes that the stream may or may not have stored, per attempt",
     "EnvelopesOverflowed": "envelopes sent to the overflow queue instead",
-    "EnvelopesUntaken": "envelopes that neither the stream nor the queue stored; their events are not accepted",
+    "EnvelopesNotStored": "envelopes that neither the stream nor the queue stored; their events are not accepted",
     "KeyringFailures": "failed attempts to read the signing secrets",
     "UnforeseenErrors": "unexpected errors: the request is answered with 500, or the batch is held",
 }
@@ -66,7 +66,7 @@ METRICS: Mapping[str, str] = {**INGEST_METRICS, **DELIVERY_METRICS}
 QUIET_SECONDS = 10
 """How long a sandbox suppresses further lines with the same message and `code`."""
 
-_MOST_COMPOSED = 64  # sets of metrics whose line is remembered; the ingest needs about ten
+_MAX_COMPOSED = 64  # sets of metrics whose line is remembered; the ingest needs about ten
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -259,7 +259,7 @@ class PowertoolsTelemetry:
         values["_aws"]["Timestamp"] = "%d"
         values.update({name: ["%d"] for name in names})
         line = orjson.dumps(values).decode().replace("%", "%%").replace('"%%d"', "%d") + "\n"
-        if len(self._composed) >= _MOST_COMPOSED:
+        if len(self._composed) >= _MAX_COMPOSED:
             self._composed.clear()
         self._composed[names] = line
         return line

@@ -167,7 +167,7 @@ def test_no_connection_is_a_refusal() -> None:
             f"http://127.0.0.1:{nobody.getsockname()[1]}",
             "eu-west-1",
             lambda: Credentials("testing", "testing"),
-            authorities="",
+            ca_bundle="",
             **stream.CLIENT_OPTIONS,
         )
         queue = Queue()

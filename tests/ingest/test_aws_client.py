@@ -60,7 +60,7 @@ def aws() -> Iterator[Any]:
 
 def ours(kind: type[AwsClient], url: str, **options: Any) -> Any:
     """Return the ingest's client of a service."""
-    waits = {"authorities": "", "connect_timeout": 5, "read_timeout": 5}
+    waits = {"ca_bundle": "", "connect_timeout": 5, "read_timeout": 5}
     return kind(url, REGION, lambda: KEYS, **waits | options)
 
 
@@ -169,7 +169,7 @@ def test_a_connection_is_kept(aws: Any) -> None:
 
 def test_no_more_connections_are_kept_than_told(aws: Any) -> None:
     """With none, each call makes its own."""
-    client = ours(SecretsManagerClient, aws.url, most_idle=0)
+    client = ours(SecretsManagerClient, aws.url, max_idle=0)
     for _ in range(2):
         client.get_secret_value(SecretId="keys")
 
@@ -193,8 +193,8 @@ def test_https_is_checked(aws: Any, tmp_path: Path) -> None:
     with TlsFront(port, tmp_path) as front:
         own = str(tmp_path / "certificate.pem")
         url = f"https://127.0.0.1:{front.port}"
-        assert "MessageId" in ours(SqsClient, url, authorities=own).send_message(**MESSAGE)
-        stranger = ours(SqsClient, url, authorities=aws_client.authorities_of({}))
+        assert "MessageId" in ours(SqsClient, url, ca_bundle=own).send_message(**MESSAGE)
+        stranger = ours(SqsClient, url, ca_bundle=aws_client.ca_bundle_from({}))
         with pytest.raises(SSLError):
             stranger.send_message(**MESSAGE)
 
@@ -255,14 +255,14 @@ def test_the_environments_credentials_sign() -> None:
     """As Lambda gives them; no token where there is no session."""
     given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 
-    assert Credentials("a", "b", "c") == aws_client.credentials_of(given)()
-    assert Credentials("a", "b") == aws_client.credentials_of(given | {"AWS_SESSION_TOKEN": ""})()
+    assert Credentials("a", "b", "c") == aws_client.credentials_from(given)()
+    assert Credentials("a", "b") == aws_client.credentials_from(given | {"AWS_SESSION_TOKEN": ""})()
 
 
 @pytest.mark.usefixtures("bare")
 def test_no_credentials_are_an_error_of_each_call() -> None:
     """A sandbox starts without them."""
-    credentials = aws_client.credentials_of({})
+    credentials = aws_client.credentials_from({})
 
     with pytest.raises(NoCredentialsError):
         credentials()
@@ -303,7 +303,7 @@ def test_a_containers_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -
             url = f"http://127.0.0.1:{server.server_port}/credentials"
             monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
             monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me in")
-            current = aws_client.credentials_of(os.environ)
+            current = aws_client.credentials_from(os.environ)
             numbers = [int(re.sub(r"\D", "", current().access_key)) for _ in range(2)]
         finally:
             server.shutdown()

@@ -250,7 +250,7 @@ def test_a_row_never_takes_more_than_its_event_says(
     send(site, [sent], **around)
 
     for item in site.envelopes():
-        most = batch_id._most_bytes(sent, rows.text_of(sent).encode(errors="replace"))
+        most = batch_id._max_bytes(sent, rows.text_of(sent).encode(errors="replace"))
         assert len(item.encode()) - 100 < most
 
 

@@ -68,7 +68,7 @@ def test_an_answer_is_read_to_its_end(name: str, size: int) -> None:
         answer = connection.exchange(REQUEST)
 
         assert BODIES[name] == answer.body
-        assert connection.is_quiet()
+        assert connection.is_idle()
 
 
 def test_an_answers_head_is_read() -> None:
@@ -85,14 +85,14 @@ def test_a_connection_that_will_close_is_not_kept(head: bytes) -> None:
     """The other side says so, or speaks a version that closes by itself."""
     with answering(head + b"\r\n\r\nhello") as connection:
         assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_kept
+        assert not connection.is_reusable
 
 
 def test_an_answer_may_end_with_its_connection() -> None:
     """Where it tells no length."""
     with answering(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", stays=False) as connection:
         assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_kept
+        assert not connection.is_reusable
 
 
 def test_what_follows_an_answer_unasked_ends_the_connection() -> None:
@@ -100,7 +100,7 @@ def test_what_follows_an_answer_unasked_ends_the_connection() -> None:
     with answering(WHOLE["length"] + b"HTTP/1.1 500 Oh\r\n\r\n") as connection:
         connection.exchange(REQUEST)
 
-        assert not connection.is_quiet()
+        assert not connection.is_idle()
 
 
 def test_a_closed_connection_is_noticed() -> None:
@@ -109,7 +109,7 @@ def test_a_closed_connection_is_noticed() -> None:
         connection.exchange(REQUEST)
         connection._poll.poll(5000)
 
-        assert not connection.is_quiet()
+        assert not connection.is_idle()
 
 
 @pytest.mark.parametrize("end", range(0, len(WHOLE["length"]), 9))

@@ -186,7 +186,7 @@ def test_what_neither_takes_is_not_durable(fault: Any) -> None:
     site.sqs.faults = [fault]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
-    assert 1 == site.telemetry.counts["EnvelopesUntaken"]
+    assert 1 == site.telemetry.counts["EnvelopesNotStored"]
 
 
 def test_the_queues_client_is_made_when_it_is_needed() -> None:
@@ -291,7 +291,7 @@ def test_a_failing_queue_costs_one_call() -> None:
     site.sqs.faults = [None, None, QUEUE_DOWN]
 
     assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
-    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesUntaken"])
+    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesNotStored"])
 
 
 def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
@@ -387,7 +387,7 @@ def test_what_neither_took_is_to_be_sent_again() -> None:
 
     for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
         assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
-    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.telemetry.counts
+    assert {"StreamDoubts": 2, "EnvelopesNotStored": 2, "RequestsFailed": 2} == site.telemetry.counts
 
 
 def test_a_request_may_be_taken_in_part() -> None:
