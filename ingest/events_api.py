@@ -1,10 +1,9 @@
-"""The events API: many events in one body, each with its own outcome."""
+"""The events API: many events in one body, each accepted or rejected on its own."""
 
 from typing import Any
 
 from ingest import document
-from ingest.batch import Batch
-from ingest.batch_id import MAX_CHARACTERS
+from ingest.batch import MAX_ID_CHARACTERS, Batch
 from ingest.intake import MAX_EVENTS, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -12,9 +11,9 @@ from ingest.response import Response, json_response
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the events in and answer with a outcome on each.
+    """Accept the events and answer with how many were accepted and which were rejected.
 
-    A key outside the body is verified before the body is looked at.
+    A key outside the body is verified before the body is read.
     """
     sent_key = _bearer(request) or request.headers.get("x-write-key") or request.parameter("k")
     key = intake.verify(sent_key) if sent_key else None
@@ -41,7 +40,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
 
 def events_of(value: Any) -> list[Any]:
-    """Return the events of a body: an object whose `events` is an array, an array, or one event.
+    """Return the events of a body: an object with an `events` array, an array, or a single event.
 
     Raises:
         Refused: `not_events`, `no_events`, `too_many_events`.
@@ -55,7 +54,7 @@ def events_of(value: Any) -> list[Any]:
 
 
 def check_count(events: list[Any]) -> list[Any]:
-    """Return events that are neither none nor too many.
+    """Return the events if there is at least one and at most MAX_EVENTS.
 
     Raises:
         Refused: `no_events`, `too_many_events`.
@@ -68,12 +67,12 @@ def check_count(events: list[Any]) -> list[Any]:
 
 
 def _batch_id(request: Request, options: dict[str, Any]) -> str:
-    """Return the id of a batch, which a header or the body gives; empty where none is given."""
+    """Return the batch id from the header or the body, empty if neither has one."""
     header = request.headers.get("idempotency-key")
     batch_id = options.get("batch_id") if header is None else header.strip().strip('"')
     if batch_id is None:
         return ""
-    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_CHARACTERS:
+    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_ID_CHARACTERS:
         raise Refused("invalid_batch_id")
     return batch_id
 

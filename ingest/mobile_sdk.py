@@ -1,4 +1,4 @@
-"""The dialect of Treasure Data's mobile SDKs before version 1: events of several tables in one body."""
+"""The dialect of Treasure Data's mobile SDKs before version 1: events for several tables in one body."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 
-_MAX_TABLES = 100  # of one body: each is put on its own
+_MAX_TABLES = 100  # per body: each table is a put of its own
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the events in and answer with a receipt for each, by database and table as they were sent.
+    """Accept the events and answer with a receipt for each, by database and table as sent.
 
     Raises:
-        Refused: where nothing was accepted; what is said of later tables then is that they were not.
+        Refused: nothing was accepted. If only later tables fail, their receipts say so.
     """
     value = document.read(request)
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
@@ -49,9 +49,9 @@ def answer(request: Request, intake: Intake) -> Response:
 
 
 def _normalize(event: Any) -> Any:
-    """Return the event with the SDK's own members as the names that they have today.
+    """Rename the SDK's own members to the names that later SDKs use.
 
-    `#SSUT` asks for the server's time; without it, it is the SDK's.
+    `#SSUT` asks for the server's time instead of the SDK's.
     """
     if not isinstance(event, dict):
         return event

@@ -1,4 +1,4 @@
-"""The dialect of records.in: Treasure Data's browser SDK 4, its mobile SDKs 1 and its other senders of records."""
+"""The records API: Treasure Data's browser SDK 4, its mobile SDKs 1 and other clients of its records endpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from ingest.request import Request
 from ingest.response import Response, json_response
 
 SINGLE = "application/vnd.treasuredata.v1.single+json"
-"""The content type of a body that is one record, whatever its members are called."""
+"""The content type of a body that is a single record, even if it has an `events` or `records` member."""
 
 _SERVER_ADDRESS = ("application/vnd.treasuredata.v1.js+json", "application/vnd.treasuredata.v1.mobile+json")
 _ERRORS: Mapping[str, str] = {
-    # By these three names a mobile SDK forgets an event; any other makes it send the event again.
+    # On these three names a mobile SDK drops the event; on any other it sends the event again.
     "invalid_table": "InvalidCollectionNameError",
     "too_many_columns": "InvalidPropertyNameError",
     "stream_unavailable": "ServiceUnavailableError",
@@ -25,7 +25,7 @@ _OTHER_ERROR = "InvalidPropertyValueError"
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the records in and answer with a receipt for each: without it a mobile SDK sends them for ever."""
+    """Accept the records and answer with a receipt for each; without receipts a mobile SDK retries forever."""
     key = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
@@ -37,7 +37,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
 
 def receipts(count: int, outcome: Outcome) -> list[dict[str, Any]]:
-    """Return what became of each of `count` events."""
+    """Return a receipt for each of `count` events."""
     answers: list[dict[str, Any]] = [{"success": True} for _ in range(count)]
     for item in outcome.rejected:
         error = {"name": _ERRORS.get(item.code, _OTHER_ERROR), "description": f"{item.code}: {item.message}"}

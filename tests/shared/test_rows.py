@@ -231,7 +231,7 @@ def test_numbering_takes_linear_time() -> None:
     numbers: dict[str, int] = {}
     made = Watched(a=1)
     for _ in range(200):
-        made[rows._free("a", made, numbers)] = 1
+        made[rows._unused_name("a", made, numbers)] = 1
 
     assert 200 == len(looked_up)
 
