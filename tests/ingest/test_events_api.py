@@ -324,8 +324,8 @@ def test_any_events_are_rows_or_rejected(events: list[Any]) -> None:
         try:
             table = rows.table_of(event, "events")
             expected.append((table, len(rows.encode(event, arrival, lambda: "x" * 36))))
-        except rows.Rejected as verdict:
-            rejected.append((index, verdict.code))
+        except rows.Rejected as reason:
+            rejected.append((index, reason.code))
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert len(expected) == answer.json["accepted"]
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
