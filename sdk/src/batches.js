@@ -3,55 +3,56 @@ import { keyOf } from './settings.js';
 import { keys, read, remove, write } from './storage.js';
 import { uuid } from './uuid.js';
 
-/** How many events a batch holds. */
+/** Maximum events per batch. */
 const MAX_EVENTS = 10;
-/** How many characters: at three bytes each they stay below the 64 KiB that a browser sends for a page that is left. */
+/** Maximum characters per batch: at three bytes each below the 64 KiB that browsers send after the page is left. */
 export const MAX_CHARACTERS = 20000;
-/** How large an event may be: Sluice takes less. */
+/** Maximum size of an event; Sluice accepts no larger one. */
 const MAX_EVENT_CHARACTERS = 262144;
-/** How many characters of all batches are kept; the oldest go first. */
+/** Maximum characters of all stored batches; the oldest are dropped first. */
 const MAX_KEPT = 500000;
-/** How long a batch takes events. */
+/** How long a batch collects events. */
 export const GATHER_MS = 1000;
-/** How long a batch is a sender's own: what was sent must have arrived by then, or a repetition counts twice. */
+/** How long a batch belongs to one sender. Its requests must arrive within this time, or a retry may count twice. */
 export const LEASE_MS = 15000;
 
 /**
- * The texts of this page's batches that it has not sent: while they are its own, no script of the page can clear them.
+ * The texts of this page's unsent batches. While the page owns them, no other script can clear them.
  *
  * @type {Record<string, string>}
  */
 const fresh = {};
 
-/** The key of the batch that takes events, these as JSON, joined by commas, and how many they are. */
+/** The open batch: its key, its events as comma-separated JSON, and their number. */
 let open = '';
 let events = '';
 let count = 0;
-/** How many events were given up and not yet told of. */
+/** How many dropped events have not been reported yet. */
 let dropped = 0;
 
 /**
- * Returns the name under which the server knows a batch; it starts with when it was made.
+ * Returns the id that the server knows a batch by; it starts with the creation time.
  *
  * @param {string} key
  */
 export const batchId = (key) => key.slice(keyOf('b.').length);
 
-/** Returns when a batch was made, in UNIX ms. @param {string} key */
+/** Returns a batch's creation time in UNIX ms. @param {string} key */
 export const madeAt = (key) => parseInt(batchId(key), 36);
 
-/** Returns how many ms ago that was, by a clock that may have been set back. @param {string} key */
+/** Returns a batch's age in ms; the clock may have been set back. @param {string} key */
 export const age = (key) => Math.abs(Date.now() - madeAt(key));
 
 /**
- * Tells whether this page made it and has not sent it.
+ * Tells whether this page created the batch and has not sent it.
  *
  * @param {string} key
  */
 export const isUnsent = (key) => key in fresh;
 
 /**
- * Tells whether no other page can have sent it either. What was once any page's stays so, wherever the clock jumps.
+ * Tells whether no other page can have sent it either. Once other pages may send a batch, that never changes, even if the
+ * clock jumps.
  *
  * @param {string} key
  */
@@ -61,17 +62,17 @@ export const isOwn = (key) => {
 };
 
 /**
- * Returns from when any page may send a batch (UNIX ms), whether the server may have it, and its events as JSON,
- * joined by commas; these are empty where there is no batch.
+ * Returns when any page may send a batch (UNIX ms), the doubt whether the server has it, and its events as
+ * comma-separated JSON, empty if there is no batch.
  *
- * The server has it surely not: 0; hardly, because a request failed: -1; likely, because a page was left with a
- * request under way: when that was sent (UNIX ms).
+ * The doubt is 0 if the server definitely does not have it; -1 if that is unlikely, because a request failed; and the
+ * sending time (UNIX ms) if it is likely, because the page was left during a request.
  *
  * @param {string} key
  * @returns {[due: number, doubt: number, events: string]}
  */
 export const load = (key) => {
-  const [due, doubt, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
+  const [due, doubt, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON text has no line breaks
   return [+due, +doubt, text || ''];
 };
 
@@ -82,22 +83,22 @@ export const load = (key) => {
  * @param {number} wait ms.
  * @param {number} doubt
  * @param {string} text
- * @param {boolean} own Whether this page has not sent it, as is so of the open one; otherwise it is then any page's.
+ * @param {boolean} own Whether this page has not sent it, which is true of the open batch; otherwise any page may send it.
  */
 export const store = (key, wait, doubt, text, own = key == open) => {
   const batch = [Date.now() + wait, doubt, text].join('\n');
   delete fresh[key];
   if (own) fresh[key] = batch;
-  write(key, batch, own); // of the open one, the events have changed
+  write(key, batch, own); // an older text of the open batch must not remain
 };
 
-/** Returns the keys of all pages' batches but the open one, the oldest first. */
+/** Returns the keys of all pages' batches except the open one, oldest first. */
 export const closed = () =>
   [...new Set([...Object.keys(fresh).filter(isOwn), ...keys()])]
     .filter((key) => key != open && key.startsWith(keyOf('b.')))
     .sort();
 
-/** Lets the open batch take no more events. */
+/** Closes the open batch. */
 export const close = () => {
   open = '';
 };
@@ -105,7 +106,7 @@ export const close = () => {
 /** @typedef {Record<string, unknown>} Columns */
 
 /**
- * Counts events that are given up, and those of which they would have told.
+ * Counts dropped events, and those that they would have reported as dropped.
  *
  * @param {Columns[]} given
  */
@@ -113,13 +114,13 @@ export const drop = (given) => {
   for (const { sluice_dropped = 0 } of given) dropped += 1 + Number(sluice_dropped);
 };
 
-/** @param {string} key */
+/** Deletes a batch. @param {string} key */
 export const settle = (key) => {
   delete fresh[key];
   remove(key);
 };
 
-/** Makes room: the oldest batches go. */
+/** Drops the oldest batches to make room. */
 const trim = () => {
   let kept = 0;
   for (const key of closed().reverse()) {
@@ -133,7 +134,7 @@ const trim = () => {
 };
 
 /**
- * Puts an event into the open batch, or into a new one where it does not fit.
+ * Adds an event to the open batch, or to a new one if it does not fit.
  *
  * @param {Columns} event
  * @returns {boolean} Whether the batch is full.

@@ -21,16 +21,16 @@ import { keyOf, settings } from './settings.js';
 import { isVolatile, read, remove, write } from './storage.js';
 
 const HOUR_MS = 3600000;
-/** How long the server surely knows a batch again: it remembers an hour, and requests take their time. */
+/** How long the server is certain to recognize a batch: it remembers an hour, less the time that requests take. */
 const MEMORY_MS = 3000000;
-/** How long a request may take. */
-const PATIENCE_MS = 10000;
-/** Twice as long as it may take until a page sees what another one has stored. */
+/** Request timeout. */
+const TIMEOUT_MS = 10000;
+/** Twice the time until a page sees what another page has stored. */
 const SPREAD_MS = 250;
 const LONGEST_PAUSE_MS = 300000;
 
-let underway = '';
-/** The batch that the server told this page last not to have taken. */
+let current = '';
+/** The last batch that the server told this page it did not accept. */
 let refused = '';
 let failures = 0;
 /** @type {number | undefined} */
@@ -39,7 +39,7 @@ let gathering;
 let retrying;
 
 /**
- * Returns how many ms lie ahead. An hour and more means that the clock was set back.
+ * Returns the ms until a time. An hour or more means that the clock was set back.
  *
  * @param {number} time UNIX ms.
  */
@@ -64,16 +64,16 @@ const body = (key, events, doubt) =>
   }"events":[${events}]}`;
 
 /**
- * Takes over a batch that any page may send.
+ * Claims a batch that any page may send.
  *
  * @param {string} key
- * @returns {Promise<boolean>} False where another page was faster.
+ * @returns {Promise<boolean>} False if another page was faster.
  */
 const claim = async (key) => {
   const [, doubt, events] = load(key);
-  if (!events) remove(key); // nothing of ours
-  if (!events || lease(key)) return false; // the lock may have come late
-  store(key, LEASE_MS + Math.random(), doubt, events); // the fraction tells whose it is
+  if (!events) remove(key); // not a batch
+  if (!events || lease(key)) return false; // the lock may have been granted late
+  store(key, LEASE_MS + Math.random(), doubt, events); // the random fraction identifies the owner
   const text = read(key);
   await new Promise((done) => setTimeout(done, SPREAD_MS));
   return read(key) == text;
@@ -86,7 +86,7 @@ const claim = async (key) => {
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
-  // What could not be stored again may have been sent meanwhile by a page that has it as it was.
+  // If the batch could not be stored again, a page that sees its old state may have sent it meanwhile.
   const unsent = isUnsent(key) || (key == refused && !isVolatile(key));
   if (!isOwn(key)) {
     let won;
@@ -98,17 +98,17 @@ const send = async (key) => {
     if (!won) return false;
   }
   let [, doubt, events] = load(key);
-  // The last that another page has stored may be lost with it: that it had sent this batch.
+  // Another page may have sent this batch and been closed before that was stored.
   if (!unsent && age(key) < HOUR_MS) doubt = doubt || -1;
   let wait = 0;
-  // What a page had sent when it was left, and the server would not know again, counts as delivered.
+  // A batch sent when its page was left, which the server would no longer recognize, counts as delivered.
   let done = doubt > 0 && Date.now() - doubt > MEMORY_MS;
   if (!done) {
     const text = body(key, events, doubt);
     store(key, LEASE_MS, doubt || Date.now(), events);
     try {
       const controller = new AbortController();
-      setTimeout(() => controller.abort(), PATIENCE_MS);
+      setTimeout(() => controller.abort(), TIMEOUT_MS);
       const answer = await fetch(url(), {
         method: 'POST',
         body: text,
@@ -117,7 +117,7 @@ const send = async (key) => {
       });
       if (isGranted()) write(keyOf('heard'), 1);
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
-      // Unreadable, unwanted or too large now is so for ever; other refusals are an operator's fault and will be mended.
+      // Invalid, unwanted or too large batches never succeed. Other rejections are configuration errors that will be fixed.
       if (answer.ok || answer.status == 400 || answer.status == 403 || answer.status == 413) {
         const { error, rejected = [] } = await answer.json();
         done = true;
@@ -127,7 +127,7 @@ const send = async (key) => {
       } else if (answer.status == 503) refused = key;
       else doubt = doubt || -1;
     } catch (error) {
-      // Where no answer was ever readable, the server may take them all and not allow this page to know.
+      // If no response was ever readable, the server may accept every batch while CORS hides the responses.
       doubt = doubt || (read(keyOf('heard')) ? -1 : Date.now());
     }
   }
@@ -138,31 +138,31 @@ const send = async (key) => {
   }
   wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
   if (load(key)[2]) {
-    // It was not erased meanwhile.
+    // It has not been deleted meanwhile.
     write(keyOf('pause'), Date.now() + wait);
     store(key, wait, doubt, events);
   }
   return false;
 };
 
-/** Sends what may be sent now, one batch after another. */
+/** Sends all batches that may be sent now, one after another. */
 export const pump = async () => {
-  if (underway) return;
+  if (current) return;
   try {
     clearTimeout(retrying);
     while (!pause() && navigator.onLine !== false && isGranted()) {
-      underway = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
-      if (!underway || !(await send(underway))) break;
+      current = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
+      if (!current || !(await send(current))) break;
     }
     const waits = closed().map(lease);
     if (waits.length) {
       retrying = setTimeout(pump, Math.max(pause(), Math.min(...waits)) + 1000 * (1 + Math.random()));
     }
   } catch (error) {}
-  underway = '';
+  current = '';
 };
 
-/** Sends what was gathered. */
+/** Closes the open batch and sends. */
 export const flush = guard(() => {
   clearTimeout(gathering);
   gathering = 0;
@@ -171,7 +171,7 @@ export const flush = guard(() => {
 });
 
 /**
- * Keeps an event until it is delivered.
+ * Stores an event until it is delivered.
  *
  * @param {Record<string, unknown>} event
  */
@@ -180,15 +180,15 @@ export const enqueue = (event) => {
   else gathering = gathering || setTimeout(flush, GATHER_MS);
 };
 
-/** Hands the browser what only this page has, as the page may be gone in a moment. */
+/** Sends what only this page has as beacons, because the page may be closed at any moment. */
 export const leave = () => {
   close();
   for (const key of closed()) {
     const [, doubt, events] = load(key);
     const own = isOwn(key);
-    if (isGranted() && key != underway && (own || isVolatile(key))) {
+    if (isGranted() && key != current && (own || isVolatile(key))) {
       const text = body(key, events, doubt);
-      // First, because a browser may end the script of a page that is left at any step, and still call it again.
+      // Store first: a browser may stop the script of a page being left at any point, and resume the page later.
       store(key, LEASE_MS, doubt || Date.now(), events);
       if (!navigator.sendBeacon(url(), text)) store(key, LEASE_MS, doubt, events, own);
     }
