@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import services
 from benchmarks.measure import cpu_seconds
 from ingest.app import Ingest
-from ingest.aws_client import KinesisClient, authorities_of
+from ingest.aws_client import KinesisClient, ca_bundle_from
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.signature import Credentials, Signer
@@ -50,7 +50,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
     with services.running() as url, Path(os.devnull).open("w") as nowhere:
         telemetry = PowertoolsTelemetry.from_environment(names, clock, nowhere)
         client = KinesisClient(
-            url, "us-east-1", lambda: _CREDENTIALS, authorities=authorities_of({}), **CLIENT_OPTIONS
+            url, "us-east-1", lambda: _CREDENTIALS, ca_bundle=ca_bundle_from({}), **CLIENT_OPTIONS
         )
         handler = _handler(clock)
 

@@ -89,7 +89,7 @@ class Audit:
         """Return the spans that are not settled."""
         return [f"{span.chain.name} {span.after}" for span in self.ledger.spans() if not span.done]
 
-    def is_quiet(self) -> bool:
+    def is_idle(self) -> bool:
         """Tell whether nothing is parked or in doubt."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
         return not any(mark is not None and mark["S"].startswith("aside") for mark in marks)

@@ -164,7 +164,7 @@ class Pipeline:
             not any(function.running for function in self.functions)
             and not self.backlog()
             and not self.world.queue.messages(self.world.queue_url)
-            and self.audit.is_quiet()
+            and self.audit.is_idle()
         )
 
     def backlog(self) -> list[str]:

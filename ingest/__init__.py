@@ -1,1 +1,1 @@
-"""The ingest function: an HTTP request becomes envelopes on the stream."""
+"""The ingest function: turns HTTP requests into envelopes on the stream."""

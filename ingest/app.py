@@ -1,6 +1,6 @@
-"""The ingest's door: matches the route, lets a dialect answer, and adds what every answer has.
+"""The ingest's entry point: finds the route, lets its dialect answer, and adds the headers that every response has.
 
-`handler` is made when the module is first asked for it, which Lambda's runtime does during INIT.
+`handler` is built on first access to the module's attribute, which Lambda's runtime does during INIT.
 """
 
 import os
@@ -38,13 +38,13 @@ from shared.settings import IngestSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
 
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
-"""What Lambda calls, with an event of payload format 2.0 and a context."""
+"""What Lambda calls with an event (payload format 2.0) and a context."""
 
 
 class Route(NamedTuple):
-    """Who answers what, and how a refusal looks there.
+    """Which function answers a method and path, and how it renders a rejection.
 
-    In the path `{database}` stands for what Treasure Data takes as a database's name, `{table}` for anything but nothing.
+    In a path, `{database}` matches a legal Treasure Data database name and `{table}` any non-empty segment.
     """
 
     method: str
@@ -63,7 +63,7 @@ def _robots(_request: Request, _intake: Intake) -> Response:
 
 
 def _headers_only(_request: Request, _intake: Intake) -> Response:
-    """Take nothing in: who asks for headers alone has not seen the page."""
+    """Accept no event: link checkers and mail proxies send HEAD requests, and they have not displayed the page."""
     return Response(200, {"cache-control": "no-store"})
 
 
@@ -90,27 +90,27 @@ ROUTES = (
     Route("GET", "/robots.txt", _robots),
     Route("HEAD", "/robots.txt", _robots),
 )
-"""OPTIONS is answered on every path."""
+"""Every path also answers OPTIONS."""
 
 
 class Paths:
-    """Finds the routes of a path: first those that name it to the letter."""
+    """Finds the routes of a path; literal paths come first."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
-        self._open: dict[tuple[str, ...], dict[str, Route]] = {}
+        self._patterns: dict[tuple[str, ...], dict[str, Route]] = {}
         for route in routes:
             if "{" in route.path:
-                self._open.setdefault(tuple(route.path.split("/")), {})[route.method] = route
+                self._patterns.setdefault(tuple(route.path.split("/")), {})[route.method] = route
             else:
                 self._exact.setdefault(route.path, {})[route.method] = route
 
     def find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
-        """Return a path's routes by method, and what stands where they have a name in braces."""
+        """Return a path's routes by method, and its parameters."""
         if path in self._exact:
             return self._exact[path], {}
         parts = path.split("/")
-        for pattern, routes in self._open.items():
+        for pattern, routes in self._patterns.items():
             if len(pattern) == len(parts):
                 pairs = list(zip(pattern, parts, strict=True))
                 if all(_fits(name, part) for name, part in pairs):
@@ -132,12 +132,12 @@ class Ingest:
     """Answers requests.
 
     Args:
-        settings: of this stack.
+        settings: this stack's settings.
         keys: verifies write keys.
-        puts: makes envelopes durable.
-        clock: says when a request arrived.
-        entropy: returns that many random bytes; ids are made of them.
-        telemetry: learns of every request.
+        puts: stores envelopes.
+        clock: timestamps requests.
+        entropy: returns n random bytes, for ids.
+        telemetry: counts and logs.
     """
 
     def __init__(
@@ -165,26 +165,29 @@ class Ingest:
         self._paths = Paths(ROUTES)
 
     def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
-        """Answer one request; the event and the result are of payload format 2.0."""
+        """Answer one request; the event and the result have payload format 2.0."""
         request = None
         route: Route | None = None
         refuse: Callable[[Refused], Response] = refusal_response
         try:
             request = Request.from_event(event)
-            routes, places = self._paths.find(request.path)
+            routes, path_parameters = self._paths.find(request.path)
             route = routes.get(request.method)
             if request.method == "OPTIONS":
                 response = self._cors.preflight(request, _allowed(routes))
             elif not routes:
-                raise Refused("not_found")  # noqa: TRY301 -- one place makes answers of refusals
+                raise Refused("not_found")  # noqa: TRY301 -- one place turns rejections into responses
             elif route is None:
                 raise Refused("method_not_allowed", allow=_allowed(routes))  # noqa: TRY301 -- the same
             else:
                 refuse = route.refuse
-                response = route.answer(replace(request, places=places) if places else request, self._intake)
+                response = route.answer(
+                    replace(request, path_parameters=path_parameters) if path_parameters else request,
+                    self._intake,
+                )
         except Refused as refused:
             response = refuse(refused)
-        except Exception as error:  # noqa: BLE001 -- the last resort: whatever happens, the answer is a documented one
+        except Exception as error:  # noqa: BLE001 -- last resort: every response is a documented one
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("unexpected exception", error, code=type(error).__name__)
             response = refuse(Refused("internal_error"))
@@ -195,27 +198,27 @@ class Ingest:
     def _report(self, code: AnyCode, request: Request | None, route: Route | None) -> None:
         failed = ANSWERS[code].status >= 500
         self._telemetry.count("RequestsFailed" if failed else "RequestsRefused")
-        path = route.path if route is not None else "other"  # what was asked for may tell of a person
+        path = route.path if route is not None else "other"  # the requested path may contain personal data
         log = self._telemetry.warning if failed else self._telemetry.info
         log("refused", code=code, path=path, request=request.id if request else "")
 
 
 def build(environment: Mapping[str, str]) -> Handler:
-    """Return the handler of a sandbox: its clients are made and its secrets are read once.
+    """Build a sandbox's handler: create the clients and read the secrets.
 
     Raises:
-        SettingsError: settings are missing.
+        SettingsError: settings are missing or invalid.
     """
     settings = IngestSettings.from_environment(environment)
     clock = SystemClock()
     telemetry = PowertoolsTelemetry.from_environment(environment, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-    credentials = aws_client.credentials_of(environment)
-    authorities = aws_client.authorities_of(environment)
+    credentials = aws_client.credentials_from(environment)
+    ca_bundle = aws_client.ca_bundle_from(environment)
 
     def client[Client: AwsClient](kind: type[Client], options: Mapping[str, Any]) -> Client:
         endpoint = aws_client.endpoint_of(kind, environment, region)
-        return kind(endpoint, region, credentials, authorities=authorities, **options)
+        return kind(endpoint, region, credentials, ca_bundle=ca_bundle, **options)
 
     queue = Overflow(
         partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, telemetry
@@ -235,7 +238,7 @@ def build(environment: Mapping[str, str]) -> Handler:
 
 
 def __getattr__(name: str) -> Handler:
-    """Make `handler` when it is first asked for."""
+    """Build `handler` on first access."""
     if name != "handler":
         raise AttributeError(name)
     globals()[name] = handler = build(os.environ)

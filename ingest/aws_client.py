@@ -1,9 +1,9 @@
-"""The calls that the ingest makes to AWS, without what a general client does around each.
+"""Lightweight AWS clients with only the operations that the ingest calls.
 
-boto3 spends most of a put's CPU on building, hooking, signing and parsing what is the same each time, and half of a cold start on
-being loaded. These clients take the same arguments and raise the same errors, and know only what the ingest needs:
-HTTPS to the region's endpoint or to one that `AWS_ENDPOINT_URL…` names, and nothing by way of a proxy. What is
-unusual, credentials that are not in the environment or endpoints of other partitions, is left to botocore, which is loaded then.
+boto3 spends most of a put's CPU time on work that is the same for every call, and loading it takes half of a cold start. These
+clients accept the same arguments and raise the same errors. They support HTTPS to the region's endpoint or to one set with
+`AWS_ENDPOINT_URL…`, and no proxies. Unusual cases (credentials outside the environment, endpoints in other partitions) are
+delegated to botocore, which is loaded on demand.
 """
 
 import os
@@ -22,7 +22,7 @@ import botocore
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from ingest.connection import Address, Answer, Connection, UnreadableAnswerError
+from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswerError
 from ingest.signature import Credentials, Signer
 
 _COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
@@ -33,23 +33,23 @@ class AwsClient:
     """Calls one service.
 
     Args:
-        endpoint: its URL; nothing but a host and a port counts.
-        region: of the service.
-        credentials: returns who signs, anew for each call.
-        authorities: the file of certificates that vouch for the endpoint, where it is HTTPS.
+        endpoint: its URL; only scheme, host and port are used.
+        region: the service's region.
+        credentials: called for each request.
+        ca_bundle: file with trusted CA certificates, for HTTPS.
         connect_timeout: seconds.
         read_timeout: seconds.
-        attempts: how often a call is tried that fails or is refused.
-        most_idle: connections that are kept between calls.
+        attempts: maximum attempts per call.
+        max_idle: connections to keep between calls.
         now: returns UNIX seconds.
     """
 
     SERVICE = ""
-    """Its name in signatures and endpoints."""
+    """Service name in signatures and endpoints."""
     SETTING = ""
-    """Its name in `AWS_ENDPOINT_URL_…`."""
+    """Service name in `AWS_ENDPOINT_URL_…`."""
     TARGET = ""
-    """What stands before an operation's name."""
+    """Prefix of an operation's name in `x-amz-target`."""
     CONTENT_TYPE = "application/x-amz-json-1.1"
 
     def __init__(
@@ -58,17 +58,17 @@ class AwsClient:
         region: str,
         credentials: Callable[[], Credentials],
         *,
-        authorities: str,
+        ca_bundle: str,
         connect_timeout: float,
         read_timeout: float,
         attempts: int = 1,
-        most_idle: int = 10,
+        max_idle: int = 10,
         now: Callable[[], float] = time.time,
     ) -> None:
         url = urlsplit(endpoint)
         host = url.hostname or ""
         if url.scheme == "https":
-            self._address = Address(host, url.port or 443, _tls(authorities))
+            self._address = Address(host, url.port or 443, _tls(ca_bundle))
         else:
             self._address = Address(host, url.port or 80, None)
         host = f"[{host}]" if ":" in host else host
@@ -78,22 +78,22 @@ class AwsClient:
         self._credentials = credentials
         self._timeouts = connect_timeout, read_timeout
         self._attempts = attempts
-        self._most_idle = most_idle
+        self._max_idle = max_idle
         self._now = now
         self._idle: list[Connection] = []
         weakref.finalize(self, _close, self._idle)
 
     def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the service answers.
+        """Call an operation and return its response.
 
         Args:
-            operation: as in its API: `PutRecord`.
-            arguments: of JSON's types.
+            operation: the API's name, such as `PutRecord`.
+            arguments: JSON values.
 
         Raises:
-            ClientError: the service refused, or failed.
-            BotoCoreError: no answer came. Where it is ConnectTimeoutError or EndpointConnectionError, the call has
-                surely not arrived.
+            ClientError: the service returned an error.
+            BotoCoreError: there was no response. After ConnectTimeoutError or EndpointConnectionError, the call
+                definitely did not arrive.
         """
         body = orjson.dumps(arguments)
         for _ in range(self._attempts - 1):
@@ -106,43 +106,45 @@ class AwsClient:
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
         headers = self._signer.headers(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
         if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and (trace := os.environ.get("_X_AMZN_TRACE_ID")):
-            headers["x-amzn-trace-id"] = quote(trace, safe="-=;:+&[]{}\"',")  # Lambda finds loops by it
+            headers["x-amzn-trace-id"] = quote(
+                trace, safe="-=;:+&[]{}\"',"
+            )  # Lambda detects recursive loops with it
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = f"POST / HTTP/1.1\r\n{lines}user-agent: sluice\r\ncontent-length: {len(body)}\r\n\r\n"
         answer = self._exchange(head.encode() + body)
-        return self._value(answer) if answer.status == 200 else _refuse(answer, operation)
+        return self._parse(answer) if answer.status == 200 else _raise_error(answer, operation)
 
-    def _exchange(self, request: bytes) -> Answer:
-        connection = self._quiet_connection() or Connection(self._address, *self._timeouts)
+    def _exchange(self, request: bytes) -> AwsResponse:
+        connection = self._idle_connection() or Connection(self._address, *self._timeouts)
         try:
             answer = connection.exchange(request)
         except BaseException:
             connection.close()
             raise
-        if connection.is_kept and len(self._idle) < self._most_idle:
+        if connection.is_reusable and len(self._idle) < self._max_idle:
             self._idle.append(connection)
         else:
             connection.close()
         return answer
 
-    def _quiet_connection(self) -> Connection | None:
+    def _idle_connection(self) -> Connection | None:
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 break
-            if connection.is_quiet():
+            if connection.is_idle():
                 return connection
             connection.close()
         return None
 
-    def _value(self, answer: Answer) -> dict[str, Any]:
+    def _parse(self, answer: AwsResponse) -> dict[str, Any]:
         try:
             value = orjson.loads(answer.body)
         except ValueError as error:
             raise UnreadableAnswerError(endpoint_url=self._address.url, error=error) from error
         if not isinstance(value, dict):
-            raise UnreadableAnswerError(endpoint_url=self._address.url, error="it is not an object")
+            raise UnreadableAnswerError(endpoint_url=self._address.url, error="not an object")
         return value
 
 
@@ -183,7 +185,7 @@ class SecretsManagerClient(AwsClient):
 
 
 def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: str) -> str:
-    """Return where a service is: what the environment names, else AWS's own address of it."""
+    """Return a service's endpoint: from the environment, else AWS's default."""
     if environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
         for name in (f"AWS_ENDPOINT_URL_{kind.SETTING}", "AWS_ENDPOINT_URL"):
             if environment.get(name):
@@ -194,15 +196,15 @@ def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: s
     return str(client.meta.endpoint_url)
 
 
-def credentials_of(environment: Mapping[str, str]) -> Callable[[], Credentials]:
-    """Return what returns the credentials: those of the environment, as in Lambda, else botocore's, which renews them.
+def credentials_from(environment: Mapping[str, str]) -> Callable[[], Credentials]:
+    """Return a source of credentials: the environment's, as in Lambda, else botocore's, which renews them.
 
-    A function that starts from a snapshot has a container's, for example.
+    Functions restored from a snapshot, for example, get container credentials, which expire.
     """
     key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if key and secret and not environment.get("AWS_CREDENTIAL_EXPIRATION"):
-        ours = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
-        return lambda: ours
+        fixed = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
+        return lambda: fixed
     found = _botocore_session().get_credentials()
 
     def current() -> Credentials:
@@ -214,28 +216,28 @@ def credentials_of(environment: Mapping[str, str]) -> Callable[[], Credentials]:
     return current
 
 
-def authorities_of(environment: Mapping[str, str]) -> str:
-    """Return the file of certificates that the environment names, else botocore's own."""
+def ca_bundle_from(environment: Mapping[str, str]) -> str:
+    """Return the CA bundle set in the environment, else botocore's own."""
     own = environment.get("AWS_CA_BUNDLE") or environment.get("REQUESTS_CA_BUNDLE")
     return own or str(Path(botocore.__file__).with_name("cacert.pem"))
 
 
 def error_code(error: Exception) -> str:
-    """Return what a failed call's log line is told by: the service's error code, otherwise the exception's type."""
+    """Return an error's code for the log: the service's, else the exception's type."""
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
 
 
 def _botocore_session() -> Any:
-    import botocore.session  # noqa: PLC0415 -- a hundred milliseconds that most sandboxes never spend
+    import botocore.session  # noqa: PLC0415 -- takes 100 ms, and most sandboxes never need it
 
     return botocore.session.get_session()
 
 
 @cache
-def _tls(authorities: str) -> ssl.SSLContext:
-    """Return the context of all clients: the list of authorities is long, and read once."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and name, as botocore does
-    context.load_verify_locations(authorities)
+def _tls(ca_bundle: str) -> ssl.SSLContext:
+    """Return the TLS context that all clients share; reading the CA bundle is slow."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name, like botocore
+    context.load_verify_locations(ca_bundle)
     return context
 
 
@@ -248,8 +250,8 @@ def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, "Data": b64encode(arguments["Data"]).decode()}
 
 
-def _refuse(answer: Answer, operation: str) -> Any:
-    """Raise what botocore raises for an error."""
+def _raise_error(answer: AwsResponse, operation: str) -> Any:
+    """Raise the same error as botocore."""
     try:
         value = orjson.loads(answer.body)
     except ValueError:

@@ -1,10 +1,10 @@
-"""One HTTP/1.1 connection that is kept, for small requests and answers.
+"""A persistent HTTP/1.1 connection for small requests and responses.
 
-A request leaves in one piece, head and body together, and an answer's head is read without more than it takes: this is
-most of what a put costs, and several times less than what a general client needs for the same bytes.
+It sends head and body in one write and does the minimum of parsing. This is most of what a put costs, and several times
+cheaper than a general-purpose client.
 
-Errors are botocore's, because what may have been sent decides what becomes of an envelope: where ConnectTimeoutError or
-EndpointConnectionError is raised, nothing was.
+Errors are botocore's, because callers must know whether a request may have been sent: after ConnectTimeoutError or
+EndpointConnectionError, nothing was.
 """
 
 import select
@@ -28,13 +28,13 @@ _MAX_HEAD = 64 * 1024
 
 
 class UnreadableAnswerError(HTTPClientError):
-    """What came is no HTTP answer, or not a whole one: it tells nothing of what became of the request."""
+    """The response is invalid or incomplete, so the outcome of the request is unknown."""
 
-    fmt = "Unreadable answer from {endpoint_url}: {error}"
+    fmt = "Unreadable response from {endpoint_url}: {error}"
 
 
 class Address(NamedTuple):
-    """Whither to connect; `tls` is None for plain HTTP."""
+    """Where to connect to; `tls` is None for plain HTTP."""
 
     host: str
     port: int
@@ -42,12 +42,12 @@ class Address(NamedTuple):
 
     @property
     def url(self) -> str:
-        """How it is called in errors."""
+        """The URL in error messages."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
-class Answer(NamedTuple):
-    """What came back; headers' names are in lower case."""
+class AwsResponse(NamedTuple):
+    """A response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,22 +58,22 @@ class Connection:
     """An open connection.
 
     Args:
-        address: whither.
-        connect_timeout: seconds for TCP, and the same for TLS.
-        read_timeout: seconds for an exchange, however its answer trickles in.
+        address: where to connect to.
+        connect_timeout: seconds for TCP, and again for TLS.
+        read_timeout: seconds for a whole exchange, even if the response trickles in.
 
     Raises:
-        ConnectTimeoutError: the time passed; nothing was sent.
-        EndpointConnectionError: there is no connection; nothing was sent.
-        SSLError: the other side is not who it should be.
+        ConnectTimeoutError: the connection timed out; nothing was sent.
+        EndpointConnectionError: the connection failed; nothing was sent.
+        SSLError: the TLS handshake failed, for example because the certificate is not trusted.
     """
 
     def __init__(self, address: Address, connect_timeout: float, read_timeout: float) -> None:
         self._url = address.url
         self._read_timeout = read_timeout
         self._deadline = 0.0
-        self._rest = b""  # what came after the last answer: nothing, if all is well
-        self.is_kept = True
+        self._rest = b""  # bytes after the last response; normally empty
+        self.is_reusable = True
         try:
             plain = socket.create_connection((address.host, address.port), connect_timeout)
         except TimeoutError as error:
@@ -98,24 +98,24 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def is_quiet(self) -> bool:
-        """Tell whether the other side has neither closed nor said anything since the last answer."""
-        return self.is_kept and not self._rest and not self._poll.poll(0)
+    def is_idle(self) -> bool:
+        """Tell whether the connection is open and nothing has arrived since the last response."""
+        return self.is_reusable and not self._rest and not self._poll.poll(0)
 
     def close(self) -> None:
-        """Close it."""
-        self.is_kept = False
+        """Close the connection."""
+        self.is_reusable = False
         self._socket.close()
 
-    def exchange(self, request: bytes) -> Answer:
-        """Send a request and return its answer.
+    def exchange(self, request: bytes) -> AwsResponse:
+        """Send a request and return the response.
 
-        Whatever is raised, the request may have been received.
+        After any error the request may have been received.
 
         Raises:
-            ReadTimeoutError: no answer came in time.
-            ConnectionClosedError: none came at all, or not all of it.
-            UnreadableAnswerError: what came is no answer.
+            ReadTimeoutError: the response did not arrive in time.
+            ConnectionClosedError: the connection closed before the response was complete.
+            UnreadableAnswerError: the response is not valid HTTP.
         """
         try:
             self._deadline = time.monotonic() + self._read_timeout
@@ -129,18 +129,18 @@ class Connection:
         except ValueError as error:
             raise UnreadableAnswerError(endpoint_url=self._url, error=error) from error
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> AwsResponse:
         status = 100
-        while status < 200:  # what is below only announces an answer
-            head, data = self._until(b"\r\n\r\n", _MAX_HEAD)
+        while status < 200:  # skip informational responses
+            head, data = self._until(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")
             version, _, rest = first.partition(" ")
             if version not in ("HTTP/1.1", "HTTP/1.0"):
-                raise ValueError("it is not HTTP/1")
+                raise ValueError("not HTTP/1")
             status = int(rest[:3])
             self._rest = data
         headers = {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in lines]}
-        self.is_kept = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
+        self.is_reusable = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         if "transfer-encoding" in headers:
             body = self._chunks()
         elif "content-length" in headers:
@@ -149,14 +149,14 @@ class Connection:
             body = b""
         else:
             body = self._all()
-        return Answer(status, headers, body)
+        return AwsResponse(status, headers, body)
 
-    def _until(self, end: bytes, most: int) -> tuple[bytes, bytes]:
-        """Return what comes before `end`, and what came after it."""
+    def _until(self, end: bytes) -> tuple[bytes, bytes]:
+        """Read up to `end`; return the bytes before it and those already read after it."""
         data = self._rest or self._more()
         while (place := data.find(end)) < 0:
-            if len(data) > most:
-                raise ValueError("it does not end")
+            if len(data) > _MAX_HEAD:
+                raise ValueError("the head or a chunk size is too long")
             data += self._more()
         return data[:place], data[place + len(end) :]
 
@@ -174,19 +174,19 @@ class Connection:
     def _chunks(self) -> bytes:
         chunks: list[bytes] = []
         while True:
-            line, self._rest = self._until(b"\r\n", _MAX_HEAD)
+            line, self._rest = self._until(b"\r\n")
             size = int(line.partition(b";")[0], 16)
             if not size:
                 break
             chunks.append(self._exactly(size))
             if self._exactly(2) != b"\r\n":
-                raise ValueError("a chunk does not end where it should")
-        while line:  # trailers, and the empty line after them
-            line, self._rest = self._until(b"\r\n", _MAX_HEAD)
+                raise ValueError("a chunk is longer than its size")
+        while line:  # trailers and the final empty line
+            line, self._rest = self._until(b"\r\n")
         return b"".join(chunks)
 
     def _all(self) -> bytes:
-        self.is_kept = False
+        self.is_reusable = False
         pieces = [self._rest]
         self._rest = b""
         while piece := self._receive():
@@ -196,7 +196,7 @@ class Connection:
     def _more(self) -> bytes:
         piece = self._receive()
         if not piece:
-            raise ConnectionResetError("closed before the answer was whole")
+            raise ConnectionResetError("closed before the response was complete")
         return piece
 
     def _receive(self) -> bytes:

@@ -1,7 +1,7 @@
-"""Which pages may read the answers (the Fetch standard's CORS protocol).
+"""Which pages may read responses (the Fetch standard's CORS protocol).
 
-CORS does not decide on who may send: browsers deliver pixels and beacons of any page, and the write key decides on
-them. So a request of a foreign origin is handled like any other, and its page cannot read the answer.
+CORS does not control who may send events: browsers send pixels and beacons from any page, and the write key decides whether
+they are accepted. A request from a foreign origin is handled like any other, but its page cannot read the response.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from ingest.request import Request
 from ingest.response import Response
 
 MAX_AGE_SECONDS = 86_400
-"""How long a browser may remember a preflight's answer; browsers cap it further (Chromium: two hours)."""
+"""How long a browser may cache a preflight response; browsers have lower caps (Chromium: two hours)."""
 ALLOWED_METHODS = "GET, HEAD, POST"
 ALLOWED_HEADERS = (
     "accept, authorization, content-encoding, content-type, idempotency-key, user-agent, x-sluice-repeat,"
@@ -20,10 +20,10 @@ _EXPOSED_HEADERS = "retry-after, x-sluice-error"
 
 
 class Cors:
-    """The rules of one stack.
+    """The CORS rules of one stack.
 
     Args:
-        allowed_origins: exact origins, or `*` for any; any excludes credentials.
+        allowed_origins: exact origins, or `*` for any origin without credentials.
     """
 
     def __init__(self, allowed_origins: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class Cors:
         self._allowed = frozenset(allowed_origins)
 
     def headers(self, origin: str | None) -> Mapping[str, str]:
-        """Return the headers of every answer, refusals too."""
+        """Return the headers for any response to this origin."""
         if self._any:
             return {"access-control-allow-origin": "*", "access-control-expose-headers": _EXPOSED_HEADERS}
         if origin is None or origin not in self._allowed:
@@ -44,7 +44,7 @@ class Cors:
         }
 
     def preflight(self, request: Request, allow: str) -> Response:
-        """Return the answer to OPTIONS on any path, whose methods are `allow`; a foreign page gets no permission."""
+        """Answer OPTIONS on a path whose methods are `allow`; foreign origins get no permission."""
         headers = {"allow": allow}
         origin = request.headers.get("origin")
         if self._any or origin in self._allowed:

@@ -1,4 +1,4 @@
-"""What a body holds, in any of the forms that clients send: JSON, a form, or nothing."""
+"""Parsing of request bodies: JSON or form-encoded."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,23 +10,23 @@ from shared.errors import InvalidJsonError
 
 FORM = "application/x-www-form-urlencoded"
 PING = b"PING"
-"""The body of the request that a browser sends for `<a ping>`."""
+"""The body that a browser sends for `<a ping>`."""
 
 
 def read(request: Request) -> Any:
-    """Return the value of a body in JSON, or a form's members.
+    """Parse a body of JSON, or of a form.
 
-    The content type alone does not make a form: tools call JSON one too unless they are told. So what starts as
-    JSON does is JSON.
+    The content type alone does not decide: tools such as curl send JSON as a form by default. A body that starts like JSON
+    is parsed as JSON.
 
     Raises:
-        Refused: `invalid_json`, and what `Request.body` raises.
+        Refused: `invalid_json`, or as `Request.body`.
     """
     return value_of(request.body(), request.headers.get("content-type", ""))
 
 
 def value_of(body: bytes, content_type: str) -> Any:
-    """Return what a body of that type holds.
+    """Parse a body of that content type.
 
     Raises:
         Refused: `invalid_json`.
@@ -41,7 +41,7 @@ def value_of(body: bytes, content_type: str) -> Any:
 
 
 def members(parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return parameters as an event's members; a repeated one holds a list."""
+    """Return parameters as an event's members; a repeated one becomes a list."""
     event: dict[str, Any] = {}
     for name, value in parameters:
         if name not in event:

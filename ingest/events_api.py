@@ -1,10 +1,9 @@
-"""The events API: many events in one body, each with its own verdict."""
+"""The events API: many events in one body, each accepted or rejected on its own."""
 
 from typing import Any
 
 from ingest import document
-from ingest.batch import Batch
-from ingest.batch_id import MAX_CHARACTERS
+from ingest.batch import MAX_ID_CHARACTERS, Batch
 from ingest.intake import MAX_EVENTS, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -12,50 +11,50 @@ from ingest.response import Response, json_response
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the events in and answer with a verdict on each.
+    """Accept the events and answer with how many were accepted and which were rejected.
 
-    A key outside the body is verified before the body is looked at.
+    A key outside the body is verified before the body is read.
     """
     sent_key = _bearer(request) or request.headers.get("x-write-key") or request.parameter("k")
     key = intake.verify(sent_key) if sent_key else None
     value = document.read(request)
     events = events_of(value)
-    said = value if isinstance(value, dict) and events is value.get("events") else {}
-    key = key or intake.verify(said.get("write_key"))
-    table = said.get("table")
+    options = value if isinstance(value, dict) and events is value.get("events") else {}
+    key = key or intake.verify(options.get("write_key"))
+    table = options.get("table")
     visitor = intake.privacy.visitor(request)
     batch = Batch(
         events,
         request.parameter("t") if table is None else table,
         columns=visitor.columns,
-        sent_at=said.get("sent_at"),
-        id=_batch_id(request, said),
+        sent_at=options.get("sent_at"),
+        id=_batch_id(request, options),
     )
-    verdict = intake.take(request, key, batch, visitor)
+    outcome = intake.accept(request, key, batch, visitor)
     rejected = [
-        {"index": item.index, "code": item.code, "message": item.message} for item in verdict.rejected
+        {"index": item.index, "code": item.code, "message": item.message} for item in outcome.rejected
     ]
     return json_response(
-        200 if verdict.accepted else 400, {"accepted": verdict.accepted, "rejected": rejected}
+        200 if outcome.accepted else 400, {"accepted": outcome.accepted, "rejected": rejected}
     )
 
 
 def events_of(value: Any) -> list[Any]:
-    """Return the events of a body: an object whose `events` is an array, an array, or one event.
+    """Return the events of a body: an object with an `events` array, an array, or a single event.
 
     Raises:
         Refused: `not_events`, `no_events`, `too_many_events`.
     """
     match value:
         case {"events": list(events)} | list(events):
-            return counted(events)
+            return check_count(events)
         case dict():
             return [value]
     raise Refused("not_events")
 
 
-def counted(events: list[Any]) -> list[Any]:
-    """Return events that are neither none nor too many.
+def check_count(events: list[Any]) -> list[Any]:
+    """Return the events if there is at least one and at most MAX_EVENTS.
 
     Raises:
         Refused: `no_events`, `too_many_events`.
@@ -67,13 +66,13 @@ def counted(events: list[Any]) -> list[Any]:
     return events
 
 
-def _batch_id(request: Request, said: dict[str, Any]) -> str:
-    """Return the id of a batch, which a header or the body gives; empty where none is given."""
+def _batch_id(request: Request, options: dict[str, Any]) -> str:
+    """Return the batch id from the header or the body, empty if neither has one."""
     header = request.headers.get("idempotency-key")
-    batch_id = said.get("batch_id") if header is None else header.strip().strip('"')
+    batch_id = options.get("batch_id") if header is None else header.strip().strip('"')
     if batch_id is None:
         return ""
-    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_CHARACTERS:
+    if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_ID_CHARACTERS:
         raise Refused("invalid_batch_id")
     return batch_id
 

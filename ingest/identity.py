@@ -1,31 +1,31 @@
-"""The ids that Treasure Data's SDKs ask a server for.
+"""The visitor ids that Treasure Data's SDKs request from a server.
 
-With cookies off, which is the default, or for a visitor who asked not to be identified, each answer brings a new id
-and leaves nothing behind: what the page does with it is the page's affair.
+If cookies are off (the default), or the visitor asked not to be identified, every response has a new id and sets no
+cookie. What the page does with the id is up to the page.
 """
 
-from ingest import cookie, jsonp
+from ingest import cookie
 from ingest.intake import Intake
 from ingest.request import Request
-from ingest.response import Response
+from ingest.response import Response, jsonp_response
 
 
 def answer_global_id(request: Request, intake: Intake) -> Response:
-    """Answer with the id by which the visitor is known on all sites that use this collector."""
+    """Answer with the visitor's id on all sites that use this collector."""
     visitor = intake.privacy.visitor(request)
     if visitor.global_id or not intake.privacy.may_set_cookies(visitor):
-        return jsonp.response(request, {"global_id": visitor.global_id or intake.new_id()})
+        return jsonp_response(request, {"global_id": visitor.global_id or intake.new_id()})
     new = intake.new_id()
-    return jsonp.response(request, {"global_id": new}, cookie.for_all_sites(new))
+    return jsonp_response(request, {"global_id": new}, cookie.for_all_sites(new))
 
 
 def answer_site_id(request: Request, intake: Intake) -> Response:
-    """Answer with the id by which the visitor is known on one site, whose server this collector poses as.
+    """Answer with the visitor's id on one site, whose domain includes this collector's host.
 
-    The cookie is set anew each time: browsers forget what scripts have set sooner than what servers have.
+    The cookie is set every time: browsers expire cookies set by scripts sooner than cookies set by servers.
     """
     domain = cookie.domain_of(request)
     if not domain or not intake.privacy.may_set_cookies(intake.privacy.visitor(request)):
-        return jsonp.response(request, {"td_ssc_id": intake.new_id()})
+        return jsonp_response(request, {"td_ssc_id": intake.new_id()})
     known = cookie.read(request, cookie.SITE) or intake.new_id()
-    return jsonp.response(request, {"td_ssc_id": known}, cookie.for_site(known, domain))
+    return jsonp_response(request, {"td_ssc_id": known}, cookie.for_site(known, domain))

@@ -1,4 +1,4 @@
-"""What all dialects have in common: a key is verified, events become rows, rows become durable."""
+"""What all dialects share: verify the key, encode events as rows, and store the rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice
 from zlib import crc32
 
-from ingest import batch_id, client_clock
 from ingest.batch import Batch
 from ingest.keyring import Keyring
 from ingest.privacy import Privacy, Visitor
@@ -21,7 +20,7 @@ from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
 MAX_EVENTS = 500
-"""Events of one request."""
+"""Events per request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Rejection:
     """Why one event of a request was not accepted.
 
     Attributes:
-        index: where the event stands in its request, from 0.
+        index: the event's position in its request, from 0.
         code: one of ANSWERS.
         message: for a person.
     """
@@ -40,30 +39,35 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a request's events, at least one of which was accepted or rejected for itself.
+class Outcome:
+    """What happened to a request's events.
 
     Attributes:
-        accepted: how many are durable.
+        accepted: how many are stored.
         rejected: the others, in order.
     """
 
     accepted: int
     rejected: Sequence[Rejection]
 
+    @property
+    def refusal(self) -> Refused | None:
+        """The first rejection, as the answer to the whole request."""
+        return Refused(self.rejected[0].code, self.rejected[0].message) if self.rejected else None
+
 
 class Intake:
-    """Takes events in.
+    """Accepts events.
 
     Args:
         keyring: verifies write keys.
-        stream: makes envelopes durable.
-        privacy: decides what is kept of visitors.
-        redirect_hosts: whither a postback may redirect.
-        partition_buckets: partition keys over which an account's visitors spread.
-        clock: says when a request arrived.
-        entropy: returns that many random bytes; ids are made of them.
-        telemetry: learns how many events were accepted and rejected.
+        stream: stores envelopes.
+        privacy: decides what is kept about visitors.
+        redirect_hosts: hosts that a postback may redirect to.
+        partition_buckets: number of partition keys per account.
+        clock: timestamps requests.
+        entropy: returns n random bytes, for ids.
+        telemetry: counts accepted and rejected events.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Intake:
         self._telemetry = telemetry
 
     def verify(self, key: object) -> WriteKey:
-        """Return what a write key says; None and what is empty are no key.
+        """Verify a write key; None and empty values count as missing.
 
         Raises:
             Refused: `missing_key`, `invalid_key`, `keys_unavailable`.
@@ -109,89 +113,91 @@ class Intake:
         return self._clock.now()
 
     def new_id(self) -> str:
-        """Return an id that nothing else has."""
+        """Return a new unique id."""
         return new_event_id(int(self._clock.now() * 1000), self._entropy)
 
-    def take(self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None) -> Verdict:
-        """Make the events durable that can become rows.
+    def accept(
+        self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None
+    ) -> Outcome:
+        """Encode the events as rows and store them.
 
         Args:
-            request: what brought them.
-            key: whose they are.
+            request: the request that sent them.
+            key: its write key.
             batch: the events.
-            visitor: whom they came from, where that is known already.
+            visitor: the sender, if already known.
 
         Raises:
-            Refused: `stream_unavailable`: none is accepted, or, with a batch id, not all that could have been; the same
-                request may succeed later. `unwanted_bot`.
+            Refused: `unwanted_bot`, or `stream_unavailable`: no event was stored or, with a batch id, not every valid
+                event; a retry may succeed.
         """
         visitor = visitor or self.privacy.visitor(request)
-        if not self.privacy.takes(visitor):
+        if not self.privacy.accepts(visitor):
             raise Refused("unwanted_bot")
         now = int(self._clock.now() * 1000)
         arrival = rows.Arrival(
             now,
             {**batch.columns, "bot": visitor.bot} if visitor.bot else batch.columns,
-            drift=client_clock.drift(batch.sent_at, now // 1000),
+            drift=rows.clock_drift(batch.sent_at, now // 1000),
             earliest=batch.earliest,
-            table_is_column=batch.is_addressed,
+            table_is_column=batch.single_table,
             screen=self.privacy.screen(visitor),
             is_small=request.is_small,
         )
-        taken: dict[int, tuple[str, bytes]] = {}
+        encoded: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []
         for index, event in enumerate(batch.events):
             try:
-                table = _addressee(event, batch)
-                row = rows.encode(event, arrival, partial(self._event_id, key.account, batch, index, event))
-            except rows.Rejected as verdict:
-                rejected.append(Rejection(index, verdict.code, verdict.message))
+                table = _table_of(event, batch)
+                row = rows.encode(event, arrival, partial(self._event_id, key.account, batch, index))
+            except rows.Rejected as reason:
+                rejected.append(Rejection(index, reason.code, reason.message))
             else:
-                taken[index] = table, row
-        untaken = self._put(taken, key, now, batch, self._partition_key(key.account, batch, request))
-        if untaken and (batch.id or len(untaken) == len(taken)):
+                encoded[index] = table, row
+        not_stored = self._put(encoded, key, now, batch, self._partition_key(key.account, batch, request))
+        if not_stored and (batch.id or len(not_stored) == len(encoded)):
             raise Refused("stream_unavailable")
-        if untaken:
+        if not_stored:
             message = ANSWERS["stream_unavailable"].meaning
-            rejected += [Rejection(index, "stream_unavailable", message) for index in untaken]
+            rejected += [Rejection(index, "stream_unavailable", message) for index in not_stored]
             rejected.sort(key=lambda rejection: rejection.index)
-        accepted = len(taken) - len(untaken)
+        accepted = len(encoded) - len(not_stored)
         if accepted:
             self._telemetry.count("EventsAccepted", accepted)
         if rejected:
             self._telemetry.count("EventsRejected", len(rejected))
-        return Verdict(accepted, rejected)
+        return Outcome(accepted, rejected)
 
-    def _event_id(self, account: str, batch: Batch, index: int, event: object) -> str:
-        """Return the id of an event that brings none."""
-        return batch_id.event_id(account, batch.id, index, event) if batch.id else self.new_id()
+    def _event_id(self, account: str, batch: Batch, index: int) -> str:
+        """Return the id for an event that has none."""
+        return batch.event_id(account, index) if batch.id else self.new_id()
 
     def _put(
         self,
-        taken: Mapping[int, tuple[str, bytes]],
+        encoded: Mapping[int, tuple[str, bytes]],
         key: WriteKey,
         now: int,
         batch: Batch,
         partition_key: str,
     ) -> list[int]:
-        """Return the indices of the events whose rows are not durable."""
+        """Store the rows; return the indices of the events that could not be stored."""
         if batch.id:
-            envelopes = list(batch_id.envelopes(batch, taken, key, now))
+            envelopes = list(batch.claims(encoded, key, now))
         else:
             request_id = new_event_id(now, self._entropy)
-            envelopes = list(envelope.divide(taken.values(), key.account, key.key_id, now, request_id))
-        untaken: list[int] = []
-        indices = iter(taken)  # an envelope holds rows that followed one another
+            envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))
+        not_stored: list[int] = []
+        indices = iter(encoded)  # each envelope holds consecutive rows
         for item, is_durable in zip(envelopes, self._stream.put(envelopes, partition_key), strict=True):
             covered = list(islice(indices, item.row_count))
             if not is_durable:
-                untaken += covered
-        return untaken
+                not_stored += covered
+        return not_stored
 
     def _partition_key(self, account: str, batch: Batch, request: Request) -> str:
         """Return the partition key. Events from one visitor share a key, so they stay in order.
 
-        A sender with a batch id that names no visitor is a server: its requests spread over all keys, copies too.
+        A batch with an id but no visitor comes from a server: its requests, retries included, spread over all keys.
         """
         event = batch.events[0]
         visitor = event.get("td_client_id") if isinstance(event, dict) else None
@@ -200,9 +206,9 @@ class Intake:
         return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
 
 
-def _addressee(event: object, batch: Batch) -> str:
-    """Return the table of an event."""
-    if not batch.is_addressed:
+def _table_of(event: object, batch: Batch) -> str:
+    """Return an event's table."""
+    if not batch.single_table:
         return rows.table_of(event, batch.table)
     if not isinstance(batch.table, str) or not names.is_table(batch.table):
         raise rows.Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")

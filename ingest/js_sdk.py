@@ -1,52 +1,50 @@
 """The dialects of Treasure Data's browser SDK before version 4.
 
-Version 3 posts a record as JSON. Versions 1 and 2 ask for a script whose address holds the record, and post the same
-address without a body when the page is left.
+Version 3 posts a record as JSON. Versions 1 and 2 load a script whose URL contains the record, and post to the same
+URL without a body when the visitor leaves the page.
 """
 
 from base64 import b64decode
 from typing import Any
 
-from ingest import document, jsonp, td_client
+from ingest import document, td_client
 from ingest.batch import Batch
 from ingest.intake import Intake
 from ingest.refusal import ANSWERS, Refused
 from ingest.request import Request
-from ingest.response import Response, json_response, refusal_response
+from ingest.response import Response, callback_of, json_response, jsonp_response
 
 
 def answer_post(request: Request, intake: Intake) -> Response:
-    """Take the record of the body in, or of the address where there is no body."""
-    return _take(request, intake) or json_response(200, {})
+    """Accept the record in the body, or in the URL if there is no body."""
+    _accept(request, intake)
+    return json_response(200, {})
 
 
 def answer_get(request: Request, intake: Intake) -> Response:
-    """Take the record of the address in, and answer with a script that says so."""
-    jsonp.callback_of(request)  # refused before anything is taken in
-    return _take(request, intake) or jsonp.response(request, {"created": True})
+    """Accept the record in the URL and answer with a script that says so."""
+    callback_of(request)  # reject a bad callback before accepting the record
+    _accept(request, intake)
+    return jsonp_response(request, {"created": True})
 
 
-def _take(request: Request, intake: Intake) -> Response | None:
-    """Return the refusal of a rejected record."""
-    key = td_client.verify(request, intake, request.places["database"])
+def _accept(request: Request, intake: Intake) -> None:
+    key = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     value = _value(request)
     if not isinstance(value, dict):
         raise Refused("not_events")
-    event = td_client.filled(value, visitor)
-    verdict = intake.take(request, key, Batch([event], request.places["table"], is_addressed=True), visitor)
-    if not verdict.rejected:
-        return None
-    [rejection] = verdict.rejected
-    return refusal_response(Refused(rejection.code, rejection.message))
+    event = td_client.fill_placeholders(value, visitor)
+    batch = Batch([event], request.path_parameters["table"], single_table=True)
+    if refusal := intake.accept(request, key, batch, visitor).refusal:
+        raise refusal
 
 
 def _value(request: Request) -> Any:
-    body = request.body()
-    if body and request.method == "POST":
+    if request.body() and request.method == "POST":
         return document.read(request)
     try:
-        # A browser that did not encode the address made spaces of its pluses.
+        # If the page did not URL-encode the record, its pluses arrive as spaces.
         text = (request.parameter("data") or "").replace(" ", "+").replace("-", "+").replace("_", "/")
         data = b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The signing secrets of the write keys, as Secrets Manager holds them: JSON, `{"<secret id>": "<secret>"}`."""
+"""Verifies write keys with signing secrets from Secrets Manager, stored as JSON: `{"<secret id>": "<secret>"}`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,33 +12,33 @@ from shared.errors import SecretUnavailableError, UnknownSecretError
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "most_idle": 0}
-"""How the client is made; a failed reading is repeated by a later request. No connection is kept: minutes later, or in a
-sandbox that starts from a snapshot, nobody would be at its other end."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "max_idle": 0}
+"""Client options. A later request retries a failed read. Connections are not kept: after minutes, or in a sandbox restored from
+a snapshot, the other end would be gone."""
 FRESH_SECONDS = 300
-"""How long secrets are used before they are read again: how soon a secret that was taken away is forgotten."""
+"""How long secrets are used before they are read again, so how soon a removed secret stops working."""
 PAUSE_SECONDS = 10
-"""How long after one attempt to read the secrets the next one may follow, so that a failing Secrets Manager, or keys
-with invented secret ids, slow down few requests."""
+"""Minimum time between attempts to read the secrets, so that a failing Secrets Manager, or keys with made-up secret ids, slow
+down few requests."""
 PAUSE_WITHOUT_SECRETS_SECONDS = 1
-"""The same, while there are none at all and every request is refused."""
+"""The same while there are no secrets at all and every request is rejected."""
 
 HASH_KEY = ".hash"
-"""Under this name, which no signing secret can bear, the secret may hold the key of hashed columns."""
+"""The member with the key for hashed columns; no signing secret can have this name."""
 
-_MOST_VERIFIED = 1000  # keys are remembered, for as long as the secrets that they were verified with
+_MAX_VERIFIED = 1000  # cached until the secrets are read again
 
 
 class Keyring:
     """Verifies write keys.
 
-    Secrets that cannot be read anew serve on for as long as that lasts: revocation and rotation wait, visitors do not.
+    If the secrets cannot be refreshed, the old ones stay in use: revocation and rotation are delayed, events are not lost.
 
     Args:
-        client: a boto3-shaped Secrets Manager client.
+        client: a boto3-like Secrets Manager client.
         secret: the secret's name or ARN.
-        clock: tells how old the secrets are.
-        telemetry: learns of failures.
+        clock: measures the secrets' age.
+        telemetry: counts failures.
     """
 
     def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
@@ -52,11 +52,11 @@ class Keyring:
         self._tried_at = float("-inf")
 
     def verify(self, key: str) -> WriteKey:
-        """Return what a write key says.
+        """Verify a write key.
 
         Raises:
-            InvalidKeyError: it is not signed by a secret that is valid now.
-            SecretUnavailableError: there are no signing secrets.
+            InvalidKeyError: it was not signed with a currently valid secret.
+            SecretUnavailableError: the signing secrets have never been read.
         """
         if not self._is_within(self._read_at, FRESH_SECONDS):
             self.refresh()
@@ -65,7 +65,7 @@ class Keyring:
         verified = self._verified.get(key)
         if verified is None:
             verified = self._verify(key)
-            if len(self._verified) >= _MOST_VERIFIED:
+            if len(self._verified) >= _MAX_VERIFIED:
                 self._verified.clear()
             self._verified[key] = verified
         return verified
@@ -73,18 +73,18 @@ class Keyring:
     def _verify(self, key: str) -> WriteKey:
         try:
             return write_key.verify(key, self._secrets)
-        except UnknownSecretError:  # perhaps signed by a secret that was added just now
+        except UnknownSecretError:  # the secret may be new
             if not self.refresh():
                 raise
             return write_key.verify(key, self._secrets)
 
     def hash_key(self) -> bytes | None:
-        """Return the key of hashed columns: the member HASH_KEY of the same secret; None where it has none."""
+        """Return the key for hashed columns (the member HASH_KEY), None if there is none."""
         secret = self._secrets.get(HASH_KEY)
         return secret.encode() if secret else None
 
     def refresh(self) -> bool:
-        """Read the secrets, unless that was tried just now; return whether they were read."""
+        """Read the secrets unless the last attempt was too recent; return whether they were read."""
         pause = PAUSE_SECONDS if self._secrets else PAUSE_WITHOUT_SECRETS_SECONDS
         if self._is_within(self._tried_at, pause):
             return False
@@ -105,7 +105,7 @@ class Keyring:
 
 
 def _secrets(text: str) -> Mapping[str, str]:
-    """Return the secrets by id; an empty one, under which anybody could sign, counts as none."""
+    """Parse the secrets by id; empty ones are ignored, because anyone could sign with them."""
     value = json_codec.parse(text.encode())
     if not isinstance(value, dict):
         raise ValueError("the secret is not a JSON object")  # noqa: TRY004 -- a value, not a type, of ours

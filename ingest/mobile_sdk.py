@@ -1,32 +1,32 @@
-"""The dialect of Treasure Data's mobile SDKs before version 1: events of several tables in one body."""
+"""The dialect of Treasure Data's mobile SDKs before version 1: events for several tables in one body."""
 
 from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
-from ingest.events_api import counted
+from ingest.events_api import check_count
 from ingest.intake import Intake
 from ingest.records_api import receipts
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 
-_TABLES = 100  # of one body: each is put on its own
+_MAX_TABLES = 100  # per body: each table is a put of its own
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the events in and answer with a receipt for each, by database and table as they were sent.
+    """Accept the events and answer with a receipt for each, by database and table as sent.
 
     Raises:
-        Refused: where nothing was accepted; what is said of later tables then is that they were not.
+        Refused: nothing was accepted. If only later tables fail, their receipts say so.
     """
     value = document.read(request)
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
         raise Refused("not_events")
-    counted([event for events in value.values() for event in events])
+    check_count([event for events in value.values() for event in events])
     addresses = {name: name.partition(".") for name in value}
     keys = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
-    if len(addresses) > _TABLES:
+    if len(addresses) > _MAX_TABLES:
         raise Refused("too_many_events")
     visitor = intake.privacy.visitor(request)
     answers: dict[str, Any] = {}
@@ -34,24 +34,24 @@ def answer(request: Request, intake: Intake) -> Response:
         if not value[name]:
             answers[name] = []
             continue
-        events = [td_client.filled(_plain(event), visitor) for event in value[name]]
-        batch = Batch(events, table, is_addressed=True)
+        events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
+        batch = Batch(events, table, single_table=True)
         try:
-            verdict = intake.take(request, keys[database], batch, visitor)
+            outcome = intake.accept(request, keys[database], batch, visitor)
         except Refused:
             if not any(answers.values()):
                 raise
             error = {"name": "ServiceUnavailableError", "description": "stream_unavailable"}
             answers[name] = [{"success": False, "error": error}] * len(events)
         else:
-            answers[name] = receipts(len(events), verdict)
+            answers[name] = receipts(len(events), outcome)
     return json_response(200, answers)
 
 
-def _plain(event: Any) -> Any:
-    """Return the event with the SDK's own members as the names that they have today.
+def _normalize(event: Any) -> Any:
+    """Rename the SDK's own members to the names that later SDKs use.
 
-    `#SSUT` asks for the server's time; without it, it is the SDK's.
+    `#SSUT` asks for the server's time instead of the SDK's.
     """
     if not isinstance(event, dict):
         return event

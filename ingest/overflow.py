@@ -1,9 +1,9 @@
-"""The overflow queue: where an envelope waits that the stream refused, or may have stored.
+"""The overflow queue holds envelopes that the stream rejected or may have stored.
 
-A message's body is the envelope in base64. Its attribute `partition_key` says with which key to put it; `refused` is there
-if the stream definitely refused every put. Such an envelope, and one that is a claim, can be put again without a search,
-so the queue delivers it at once. Any other waits for the queue's own delay, in which a late put still lands. The drainer
-tolerates a message that is sent twice.
+A message's body is the envelope in base64. Its attribute `partition_key` is the key to put it with; it has the attribute
+`refused` if the stream definitely rejected every put. Rejected envelopes and claims can be put again without searching the
+stream first, so the queue delivers them at once. Others wait for the queue's delay, in case a late put still arrives. The
+drainer tolerates duplicate messages.
 """
 
 from base64 import b64encode
@@ -17,17 +17,16 @@ from shared.envelope import Envelope
 from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
-"""How the client is made: it asks twice, because there is no other place to go."""
+"""Client options: two attempts, because the queue is the last resort."""
 
 
 class Overflow:
     """Sends envelopes to the queue.
 
     Args:
-        make_client: makes a boto3-shaped SQS client; called when the first envelope comes, because most sandboxes
-            never need one.
+        make_client: returns a boto3-like SQS client; called for the first envelope, because most sandboxes never need one.
         queue_url: the queue.
-        telemetry: learns of each envelope.
+        telemetry: counts envelopes.
     """
 
     def __init__(self, make_client: Callable[[], Any], queue_url: str, telemetry: Telemetry) -> None:
@@ -37,12 +36,12 @@ class Overflow:
         self._telemetry = telemetry
 
     def send(self, envelope: Envelope, partition_key: str, *, refused: bool) -> bool:
-        """Return whether the queue has acknowledged the envelope.
+        """Send an envelope; return whether the queue acknowledged it.
 
         Args:
             envelope: to send.
-            partition_key: with which to put it on the stream.
-            refused: the stream has definitely refused every put.
+            partition_key: the key to put it on the stream with.
+            refused: whether the stream definitely rejected every put.
         """
         attributes = {"partition_key": {"DataType": "String", "StringValue": partition_key}}
         if refused:
@@ -56,7 +55,7 @@ class Overflow:
                 **({"DelaySeconds": 0} if refused or envelope.claim else {}),
             )
         except (BotoCoreError, ClientError) as error:
-            self._telemetry.warning("the overflow queue did not take an envelope", code=error_code(error))
+            self._telemetry.warning("the overflow queue did not store an envelope", code=error_code(error))
             return False
         if "MessageId" not in answer:
             return False

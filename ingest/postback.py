@@ -1,11 +1,11 @@
-"""The postback dialect: one event of a third party's server, mail or advertisement, in JSON or in the address."""
+"""The postback dialect: an event from a third party's server, email or ad, as JSON or in the URL."""
 
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ingest import document, pixel, td_client
 from ingest.batch import Batch
-from ingest.events_api import counted
+from ingest.events_api import check_count
 from ingest.intake import Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -13,24 +13,24 @@ from ingest.response import Response, json_response, refusal_headers, refusal_re
 from shared.rows import EARLIEST_TIME
 
 OLDEST_SECONDS = 7 * 86_400
-"""How long ago `td_record_time` may lie."""
+"""Maximum age of `td_record_time`."""
 
 _NOT_MEMBERS = {*td_client.KEY_PARAMETERS, "td_format", "td_redirect"}
-_URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # stay as they are; others are encoded
+_URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # not encoded
 _MAX_URL = 4096
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Take the event in; answer with `{}`, with an image, or with a redirect.
+    """Accept the event; answer with `{}`, an image or a redirect.
 
-    A visitor on the way to an allowed page gets there, whatever became of the event.
+    A redirect to an allowed page happens even if the event is rejected.
 
     Raises:
-        Refused: where the answer is neither an image nor a redirect.
+        Refused: `invalid_redirect`.
     """
     target = _redirect(request, intake)
     try:
-        refused = _take(request, intake)
+        refused = _accept(request, intake)
     except Refused as refusal:
         refused = refusal
     if target:
@@ -42,22 +42,19 @@ def answer(request: Request, intake: Intake) -> Response:
     return refusal_response(refused) if refused else json_response(200, {})
 
 
-def _take(request: Request, intake: Intake) -> Refused | None:
-    """Return why the first event was rejected, if it was."""
-    key = td_client.verify(request, intake, request.places["database"])
+def _accept(request: Request, intake: Intake) -> Refused | None:
+    """Return why the first rejected event was rejected, if any was."""
+    key = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     sent = _events(request)
     is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent)
     batch = Batch(
-        [td_client.filled(_timed(event), visitor) for event in sent],
-        request.places["table"],
-        is_addressed=True,
+        [td_client.fill_placeholders(_with_time(event), visitor) for event in sent],
+        request.path_parameters["table"],
+        single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
     )
-    verdict = intake.take(request, key, batch, visitor)
-    if not verdict.rejected:
-        return None
-    return Refused(verdict.rejected[0].code, verdict.rejected[0].message)
+    return intake.accept(request, key, batch, visitor).refusal
 
 
 def _events(request: Request) -> list[Any]:
@@ -65,11 +62,11 @@ def _events(request: Request) -> list[Any]:
     if body.strip() in (b"", document.PING):
         return [document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)]
     value = document.read(request)
-    return counted(value) if isinstance(value, list) else [value]
+    return check_count(value) if isinstance(value, list) else [value]
 
 
-def _timed(event: Any) -> Any:
-    """Return the event with its special member for the time as ours."""
+def _with_time(event: Any) -> Any:
+    """Rename `td_record_time` to `time`."""
     if not isinstance(event, dict) or "td_record_time" not in event:
         return event
     return {name: value for name, value in event.items() if name != "td_record_time"} | {
@@ -78,7 +75,7 @@ def _timed(event: Any) -> Any:
 
 
 def _redirect(request: Request, intake: Intake) -> str:
-    """Return where the visitor is to be sent, empty where nowhere.
+    """Return the URL to redirect to, empty if none is requested.
 
     Raises:
         Refused: `invalid_redirect`.

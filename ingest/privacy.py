@@ -1,6 +1,6 @@
-"""What a stack keeps of its visitors, by its settings and by what their browsers ask for.
+"""What a stack keeps about its visitors, depending on its settings and on the browser's privacy signals.
 
-Rows are changed before they are encoded, so what is not kept is nowhere: neither on the stream nor in a log.
+Rows are screened before they are encoded, so removed data never reaches the stream or a log.
 """
 
 import hmac
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
-from ingest import bots, cookie
+from ingest import cookie
 from ingest.request import Request
+from ingest.user_agent import bot_name
 from shared.settings import IngestSettings
 
 IDENTIFYING = (
@@ -23,10 +24,10 @@ IDENTIFYING = (
     *("sccid", "_ttp", "_mkto_trk", "ly_c", "ly_r", "ly_su", "__lt_cid", "__lt_sid", "ldtag_cl", "shbid"),
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
 )
-"""Columns that rows of a visitor who asked not to be identified do not have: addresses, ids, advertisers' click ids."""
+"""Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids."""
 
 MAX_USER_AGENT_BYTES = 512
-"""Bytes of a User-Agent that are kept."""
+"""Maximum length of a stored User-Agent."""
 
 _HASH_BYTES = 16
 _IPV4_BITS = 24
@@ -35,14 +36,14 @@ _IPV6_BITS = 48
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whom a request came from, as far as the stack may know.
+    """The sender of a request, as far as the stack may know.
 
     Attributes:
-        ip: the address, or its network; empty where it is not kept.
-        user_agent: as it was sent, up to MAX_USER_AGENT_BYTES.
-        anonymous: asked not to be identified.
-        bot: what tells a known bot, else empty.
-        global_id: the id that a cookie of this collector holds, else empty.
+        ip: the address or its network; empty if it is not kept.
+        user_agent: as sent, up to MAX_USER_AGENT_BYTES.
+        anonymous: whether the visitor asked not to be identified.
+        bot: the name of a known bot, else empty.
+        global_id: the id in this collector's cookie, else empty.
     """
 
     ip: str
@@ -53,17 +54,17 @@ class Visitor:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What a row says of its visitor, unless the event says it itself."""
+        """Columns for rows whose events do not have them."""
         columns = {"td_ip": self.ip} if self.ip else {}
         return columns | {"td_user_agent": self.user_agent} if self.user_agent else columns
 
 
 class Privacy:
-    """The rules of one stack.
+    """The privacy rules of one stack.
 
     Args:
-        settings: say them.
-        hash_key: returns the key of the hashed columns, None where there is none.
+        settings: this stack's settings.
+        hash_key: returns the key for hashed columns, None if there is none.
     """
 
     def __init__(self, settings: IngestSettings, hash_key: Callable[[], bytes | None]) -> None:
@@ -78,7 +79,7 @@ class Privacy:
         self._hash_key = hash_key
 
     def visitor(self, request: Request) -> Visitor:
-        """Return whom a request came from."""
+        """Return the sender of a request."""
         headers = request.headers
         anonymous = (self._gpc and headers.get("sec-gpc", "").strip() == "1") or (
             self._dnt and headers.get("dnt", "").strip() == "1"
@@ -89,25 +90,25 @@ class Privacy:
             ip="" if anonymous or self._ip == "drop" else self._kept_address(request.ip),
             user_agent=user_agent,
             anonymous=anonymous,
-            bot=bots.name(user_agent) if self._bots != "keep" else "",
+            bot=bot_name(user_agent) if self._bots != "keep" else "",
             global_id=cookie.read(request, cookie.GLOBAL) if self._cookies and not anonymous else "",
         )
 
-    def takes(self, visitor: Visitor) -> bool:
-        """Tell whether the visitor's events are wanted."""
+    def accepts(self, visitor: Visitor) -> bool:
+        """Tell whether this stack accepts the visitor's events."""
         return not (visitor.bot and self._bots == "drop")
 
     def may_set_cookies(self, visitor: Visitor) -> bool:
-        """Tell whether the visitor may be given a cookie."""
+        """Tell whether responses to the visitor may set a cookie."""
         return self._cookies and not visitor.anonymous
 
     def screen(self, visitor: Visitor) -> Callable[[dict[str, Any]], None] | None:
-        """Return what is to be done with each of the visitor's rows; None where it is nothing."""
+        """Return a function that screens the visitor's rows in place, None if there is nothing to do."""
         dropped, hashed = self._dropped, self._hashed
         if visitor.anonymous:
             dropped |= set(IDENTIFYING)
         key = self._hash_key() if hashed else None
-        if key is None:  # better no value than one that is plain
+        if key is None:  # without a key, drop the columns rather than store them unhashed
             dropped, hashed = dropped | hashed, frozenset()
         rules: dict[str, Callable[[Any], Any] | None] = {}
         if self._ip == "truncate":
@@ -122,7 +123,7 @@ class Privacy:
 
 
 def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None]) -> None:
-    """Change a row's columns, those too that were numbered because a name came twice (`td_ip_2`)."""
+    """Apply the rules to a row's columns, including those numbered because their name was repeated (`td_ip_2`)."""
     for column in list(row):
         name = column
         if name not in rules and name[-1:].isdigit():
@@ -137,7 +138,7 @@ def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None
 
 
 def _network(address: Any) -> Any:
-    """Return the network of an address; what is no address stays nobody's, so it becomes None."""
+    """Return an address's network; anything that is not an address becomes None."""
     try:
         parsed = ip_address(str(address).strip())
     except ValueError:
@@ -149,6 +150,6 @@ def _network(address: Any) -> Any:
 
 
 def _hash(value: Any, key: bytes) -> str:
-    """Return 128 bits of HMAC-SHA256 over the value's text, in hex."""
+    """Return 128 bits of HMAC-SHA256 of the value's text, in hex."""
     text = value if isinstance(value, str) else repr(value)
     return hmac.digest(key, text.encode(errors="replace"), "sha256")[:_HASH_BYTES].hex()

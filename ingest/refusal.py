@@ -1,4 +1,4 @@
-"""Every code with which the ingest rejects a request or an event, and the HTTP response for each."""
+"""Every code that the ingest rejects a request or an event with, and the HTTP response for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ EVENT_CODES: tuple[EventCode, ...] = (*get_args(rows.Code), "stream_unavailable"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a code is answered.
+    """The response for a code.
 
     Attributes:
-        status: the HTTP status where the code decides on the whole request.
+        status: the HTTP status, if the whole request is rejected.
         meaning: what is wrong, for a person.
-        retry_after: after how many seconds the same request may succeed; None where it never will.
+        retry_after: seconds after which a retry may succeed; None if it never will.
     """
 
     status: int
@@ -48,7 +48,7 @@ class Answer:
 
 
 ANSWERS: Mapping[AnyCode, Answer] = {
-    # of a request
+    # for a request
     "invalid_json": Answer(400, "the body is not valid JSON in UTF-8"),
     "not_events": Answer(400, "the body is neither an event nor an array of events"),
     "no_events": Answer(400, "the body contains no event"),
@@ -70,7 +70,7 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "internal_error": Answer(500, "an internal error; this should never happen", 5),
     "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment", 5),
     "stream_unavailable": Answer(503, "neither the stream nor the overflow queue accepted the events", 5),
-    # of an event
+    # for an event
     "not_an_object": Answer(400, "the event is not a JSON object"),
     "missing_table": Answer(400, "neither the event nor the request names a table"),
     "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
@@ -78,16 +78,16 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
     "event_too_large": Answer(413, "the event takes more than 256 KiB as JSON"),
 }
-"""Codes are stable: clients may depend on them. `stream_unavailable` is a request's or an event's."""
+"""Codes are stable: clients may depend on them. `stream_unavailable` applies to requests and to events."""
 
 
 class Refused(Exception):  # noqa: N818 -- an answer, not a failure
-    """The request is refused as a whole.
+    """The request is rejected as a whole.
 
     Attributes:
         code: one of ANSWERS.
-        message: for a person; what the code means where nothing more precise is known.
-        allow: the methods of the path, where the method was wrong.
+        message: for a person; defaults to the code's meaning.
+        allow: the path's methods, if the method was wrong.
     """
 
     def __init__(self, code: AnyCode, message: str = "", allow: str = "") -> None:

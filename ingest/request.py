@@ -1,6 +1,6 @@
-"""What API Gateway hands over (payload format 2.0) as a request.
+"""HTTP requests as API Gateway passes them to the function (payload format 2.0).
 
-Reads `rawQueryString` itself: the gateway's own `queryStringParameters` joins repeated parameters with commas.
+The query is parsed from `rawQueryString`, because the gateway's `queryStringParameters` joins repeated parameters with commas.
 """
 
 import re
@@ -15,16 +15,16 @@ from ingest.refusal import Refused
 from shared import rows
 
 MAX_RAW_BYTES = 1024 * 1024
-"""A body's size as it was sent."""
+"""Maximum size of a body as sent."""
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
-"""A body's size after gunzip."""
+"""Maximum size of a decompressed body."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's sign for: gzip, and nothing else
-_ZLIB_WINDOW = 15  # what HTTP calls deflate (RFC 9110)
-_COOKIES = 50  # are looked at
+_GZIP_WINDOW = 31  # tells zlib to accept only gzip
+_ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
+_MAX_COOKIES = 50
 _SLASHES = re.compile("//+")
-_PIECE = 16 * 1024  # so that what follows a member is copied only this far, however many members there are
+_PIECE = 16 * 1024  # bounds what is copied after each gzip member, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Request:
 
     Attributes:
         method: upper case.
-        path: as the gateway gives it, repeated slashes as one.
-        query: parameters in order, repeated ones too; what is not UTF-8 became U+FFFD.
+        path: as the gateway passes it, with repeated slashes collapsed.
+        query: parameters in order, including repeated ones; bytes that are not UTF-8 become U+FFFD.
         headers: names in lower case.
         ip: the address that the gateway saw.
-        id: the gateway's name of this request.
-        raw_body: None where there was none.
-        is_base64: how the gateway wrote the body.
+        id: the gateway's request id.
+        raw_body: None if there is none.
+        is_base64: whether the gateway encoded the body.
         cookies: by name.
-        places: what stands in the path where its route has a name in braces.
+        path_parameters: values for the names in braces in the route's path.
     """
 
     method: str
@@ -53,19 +53,19 @@ class Request:
     raw_body: str | None
     is_base64: bool
     cookies: Mapping[str, str] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
-        """Return the request of a payload 2.0 event.
+        """Parse a payload 2.0 event.
 
         Raises:
-            KeyError: the event is of another kind.
+            KeyError: it is a different kind of event.
         """
         context = event["requestContext"]
         http = context["http"]
         path = event["rawPath"]
-        cookies = (event.get("cookies") or ())[:_COOKIES]
+        cookies = (event.get("cookies") or ())[:_MAX_COOKIES]
         return cls(
             method=http["method"],
             path=_SLASHES.sub("/", path) if "//" in path else path,
@@ -80,19 +80,19 @@ class Request:
 
     @property
     def is_small(self) -> bool:
-        """Whether its events take no more than `rows.SMALL_BYTES`, as far as that can be told without reading them."""
+        """Whether its events are certain to take no more than `rows.SMALL_BYTES`, judging by the sizes of query and body."""
         size = sum([len(value) for _, value in self.query], len(self.raw_body or ""))
         return size <= rows.SMALL_BYTES and "content-encoding" not in self.headers
 
     def parameter(self, name: str) -> str | None:
-        """Return the first value of a query parameter, None where there is none or it is empty."""
+        """Return the first non-empty value of a query parameter, else None."""
         for found, value in self.query:
             if found == name and value:
                 return value
         return None
 
     def body(self) -> bytes:
-        """Return the body, inflated.
+        """Return the decompressed body.
 
         Raises:
             Refused: `body_too_large`, `unreadable_body`, `unsupported_encoding`.
@@ -101,7 +101,7 @@ class Request:
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Refused("unsupported_encoding")
-        if data.startswith(_GZIP_MAGIC):  # no JSON starts so, and beacons cannot set headers
+        if data.startswith(_GZIP_MAGIC):  # JSON never starts like this, and beacons cannot set headers
             return inflate(data)
         if data and encoding == "deflate":
             return inflate(data, _ZLIB_WINDOW)
@@ -123,8 +123,8 @@ class Request:
 
 
 def parse_query(text: str) -> tuple[tuple[str, str], ...]:
-    """Return the parameters of a query string in order; one without `=` has an empty value."""
-    if "+" in text:  # nothing else stands for a space, and what is escaped has none
+    """Parse a query string; parameters stay in order, and one without `=` has an empty value."""
+    if "+" in text:  # before unquoting, so that an escaped plus stays one
         text = text.replace("+", " ")
     parameters = []
     for part in text.split("&"):
@@ -137,12 +137,12 @@ def parse_query(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def inflate(data: bytes, window: int = _GZIP_WINDOW) -> bytes:
-    """Return the content of a gzip file of one or more members, or of zlib's form as `window` says.
+    """Decompress a gzip file of one or more members, or, depending on `window`, a zlib stream.
 
-    Time and memory are bounded by MAX_INFLATED_BYTES, whatever the file claims to hold.
+    MAX_INFLATED_BYTES bounds time and memory, whatever size the file claims.
 
     Raises:
-        Refused: `body_too_large`, or `unreadable_body`: cut off, corrupt, or followed by something else.
+        Refused: `body_too_large`, or `unreadable_body`: truncated, corrupt, or followed by other data.
     """
     content = bytearray()
     member = zlib.decompressobj(window)

@@ -1,5 +1,6 @@
-"""An answer on its way to API Gateway (payload format 2.0)."""
+"""HTTP responses in the form that API Gateway expects (payload format 2.0)."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +9,27 @@ from typing import Any
 import orjson
 
 from ingest.refusal import ANSWERS, AnyCode, Refused
+from ingest.request import Request
+
+_CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,127}")
+_SCRIPT_HEADERS = {
+    "content-type": "application/javascript; charset=utf-8",
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "cross-origin",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One HTTP answer.
+    """One HTTP response.
 
     Attributes:
         status: the HTTP status.
         headers: names in lower case.
-        body: text; bytes are written in base64.
-        error: the code that decided on the request, where one did.
-        cookie: is set, where there is one.
+        body: bytes are sent as base64.
+        error: the code of a rejected request.
+        cookie: a `Set-Cookie` header, if any.
     """
 
     status: int
@@ -29,26 +39,51 @@ class Response:
     cookie: str = ""
 
     def to_payload(self, added: Mapping[str, str]) -> dict[str, Any]:
-        """Return what the function returns, with more headers."""
-        binary = isinstance(self.body, bytes)
+        """Return the function's result, with additional headers."""
         payload = {
             "statusCode": self.status,
             "headers": {**self.headers, **added},
             "body": b64encode(self.body).decode() if isinstance(self.body, bytes) else self.body,
-            "isBase64Encoded": binary,
+            "isBase64Encoded": isinstance(self.body, bytes),
         }
         return payload | {"cookies": [self.cookie]} if self.cookie else payload
 
 
-def json_response(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a value as a JSON answer."""
-    return Response(
-        status, {"content-type": "application/json", **(headers or {})}, orjson.dumps(value).decode()
-    )
+def json_response(
+    status: int, value: Any, headers: Mapping[str, str] | None = None, cookie: str = ""
+) -> Response:
+    """Return a value as JSON."""
+    headers = {"content-type": "application/json", **(headers or {})}
+    return Response(status, headers, orjson.dumps(value).decode(), cookie=cookie)
+
+
+def callback_of(request: Request) -> str:
+    """Return the page's function to call (JSONP), empty if the page asks for JSON.
+
+    Raises:
+        Refused: `invalid_callback`: it is not a function name, so it could be a script.
+    """
+    callback = request.parameter("callback") or ""
+    if callback and not _CALLBACK.fullmatch(callback):
+        raise Refused("invalid_callback")
+    return callback
+
+
+def jsonp_response(request: Request, value: Any, cookie: str = "") -> Response:
+    """Return a value as a script that passes it to the page's callback, or as JSON if there is no callback.
+
+    Raises:
+        Refused: `invalid_callback`.
+    """
+    callback = callback_of(request)
+    if not callback:
+        return json_response(200, value, {"cache-control": "no-store"}, cookie)
+    # The leading comment keeps the response from being read as anything but a script.
+    return Response(200, _SCRIPT_HEADERS, f"/**/{callback}({orjson.dumps(value).decode()})", cookie=cookie)
 
 
 def refusal_response(refused: Refused) -> Response:
-    """Return the JSON answer to a request that is refused as a whole."""
+    """Return the JSON response to a request that is rejected as a whole."""
     return Response(
         ANSWERS[refused.code].status,
         {"content-type": "application/json", **refusal_headers(refused.code, refused.allow)},
@@ -58,11 +93,11 @@ def refusal_response(refused: Refused) -> Response:
 
 
 def refusal_headers(code: AnyCode, allow: str = "") -> dict[str, str]:
-    """Return the headers that go with a code, whatever the body."""
+    """Return the headers that go with a code, whatever the body is."""
     answer = ANSWERS[code]
     headers = {"x-sluice-error": code, "cache-control": "no-store"}
     if answer.status == 401:
-        headers["www-authenticate"] = "Bearer"  # RFC 9110 asks for one; browsers show no dialog for it
+        headers["www-authenticate"] = "Bearer"  # RFC 9110 requires it; browsers show no dialog for it
     if answer.retry_after is not None:
         headers["retry-after"] = str(answer.retry_after)
     if allow:

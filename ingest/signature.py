@@ -1,7 +1,6 @@
-"""AWS Signature Version 4 of requests that are all `POST /` with a JSON body.
+"""AWS Signature Version 4 for `POST /` requests with a JSON body.
 
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Compared with botocore's in
-the tests.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare it with botocore's.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 class Credentials(NamedTuple):
-    """Who signs; the token is None where there is no session."""
+    """AWS credentials; `token` is None without a session."""
 
     access_key: str
     secret_key: str
@@ -23,13 +22,13 @@ class Credentials(NamedTuple):
 class Signer:
     """Signs the requests to one service.
 
-    The key that a signature is made with follows from the secret and the day, so it is kept for as long as both stay.
+    The signing key depends only on the secret and the day, so it is cached while both stay the same.
 
     Args:
-        service: as in the scope of signatures: `kinesis`.
-        region: of the service.
-        host: as in the header.
-        content_type: of all bodies.
+        service: name in the signature's scope, such as `kinesis`.
+        region: the service's region.
+        host: value of the `host` header.
+        content_type: content type of all bodies.
     """
 
     def __init__(self, service: str, region: str, host: str, content_type: str) -> None:
@@ -41,12 +40,12 @@ class Signer:
         self._made: tuple[str, Credentials, Any] | None = None
 
     def headers(self, target: str, body: bytes, credentials: Credentials, now: float) -> dict[str, str]:
-        """Return the headers of a request, signed.
+        """Return a request's headers, including the signature.
 
         Args:
-            target: the operation: `Kinesis_20131202.PutRecord`.
-            body: is signed too.
-            credentials: of the sender.
+            target: the operation, such as `Kinesis_20131202.PutRecord`.
+            body: the request body.
+            credentials: the sender's credentials.
             now: UNIX seconds.
         """
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))

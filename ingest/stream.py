@@ -1,13 +1,13 @@
-"""Puts envelopes on the Kinesis stream, or makes them durable elsewhere.
+"""Puts envelopes on the Kinesis stream, or on the overflow queue if that fails.
 
-What the stream has definitely refused is put again, by this code and never by botocore, for a limited time. A put whose
-outcome is unknown is never repeated here. In the end both go to the overflow queue, which is told which it was.
+Puts that the stream definitely rejected are retried for a limited time, by this module and never by the client. Puts with an
+unknown outcome are never retried here. Both then go to the overflow queue, with a note of which it was.
 
-| response | fate | what follows |
+| response | fate | next |
 |---|---|---|
 | a sequence number | ACKNOWLEDGED | |
-| Kinesis' own throttling error, for the call or for one entry of PutRecords; no connection was made, TLS included | REFUSED | put again, then the queue |
-| any other error, a time-out, a lost connection, a response that is not Kinesis' … | DOUBTFUL | the queue |
+| Kinesis' own throttling error, for the call or for one entry of PutRecords; no connection was made, TLS included | REFUSED | retry, then the queue |
+| any other error, a timeout, a lost connection, an invalid response … | DOUBTFUL | the queue |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +30,16 @@ from shared.envelope import Envelope
 from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
-"""How the client is made: it repeats nothing, and no wait is so long that a visitor would notice."""
+"""Client options: no retries, and waits too short for visitors to notice."""
 PATIENCE_SECONDS = 1.0
-"""How long a put that is definitely refused is repeated. A request's worst case, 1 s of patience, one last attempt (2.5 s),
-the queue's two (4 s) and a reading of the secrets (2 s), stays below the function's time-out of 10 s."""
+"""How long a definitely rejected put is retried. A request's worst case (1 s of retries, a last attempt of 2.5 s, 4 s for the
+queue's two attempts and 2 s to read the secrets) stays below the function's timeout of 10 s."""
 MAX_PER_PUT = 7
-"""Envelopes of one PutRecords: at their largest they stay below 5 MiB, though Kinesis takes 10 MiB by now."""
+"""Envelopes per PutRecords: at their largest they stay below 5 MiB (Kinesis now accepts 10 MiB)."""
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.4
-_MAX_ATTEMPTS = 20  # a clock that is set back must not make it endless
+_MAX_ATTEMPTS = 20  # bounds the loop even if the clock is set back
 _THROTTLED = {
     "ProvisionedThroughputExceededException",
     "LimitExceededException",
@@ -54,7 +54,7 @@ _NO_CONNECTION = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionE
 
 
 class Fate(Enum):
-    """What became of a put."""
+    """The outcome of a put."""
 
     ACKNOWLEDGED = auto()
     REFUSED = auto()
@@ -62,15 +62,15 @@ class Fate(Enum):
 
 
 class Stream:
-    """Makes envelopes durable.
+    """Stores envelopes.
 
     Args:
-        client: a boto3-shaped Kinesis client that repeats nothing by itself: see CLIENT_OPTIONS.
+        client: a boto3-like Kinesis client that does not retry: see CLIENT_OPTIONS.
         name: the stream's name.
-        overflow: takes what the stream does not.
-        clock: measures patience.
-        entropy: returns that many random bytes; waits are spread by them.
-        telemetry: learns of refusals and doubts.
+        overflow: stores what the stream does not.
+        clock: limits retries.
+        entropy: returns n random bytes, for jitter.
+        telemetry: counts rejected and doubtful puts.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Stream:
         self._telemetry = telemetry
 
     def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
-        """Return for each envelope whether it is durable, on the stream or in the queue.
+        """Store the envelopes; return for each whether it is on the stream or in the queue.
 
-        Once the queue has failed, it is not tried for the rest: each attempt may take seconds.
+        Once the queue fails, it is not tried for the rest: each attempt may take seconds.
         """
         fates = self._put_on_stream(envelopes, partition_key)
         durable = [True] * len(envelopes)
@@ -104,11 +104,11 @@ class Stream:
                 queue_works = queue_works and self._overflow.send(envelope, partition_key, refused=refused)
                 durable[index] = queue_works
         if not queue_works:
-            self._telemetry.count("EnvelopesUntaken", durable.count(False))
+            self._telemetry.count("EnvelopesNotStored", durable.count(False))
         return durable
 
     def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[Fate]:
-        """Return the fate of each; REFUSED where every attempt was."""
+        """Return each envelope's fate; REFUSED if every attempt was rejected."""
         entries = [{"Data": envelope.encode(), "PartitionKey": partition_key} for envelope in envelopes]
         deadline = self._clock.now() + PATIENCE_SECONDS
         fates = [Fate.REFUSED] * len(entries)
@@ -129,7 +129,7 @@ class Stream:
         return fates
 
     def _call(self, entries: Sequence[Mapping[str, Any]]) -> list[Fate]:
-        """Put the entries in one call and return the fate of each."""
+        """Put the entries in one call; return the fate of each."""
         try:
             if len(entries) == 1:
                 results = [self._client.put_record(StreamName=self._name, **entries[0])]
@@ -150,13 +150,13 @@ class Stream:
         return fates
 
     def _pause(self, attempt: int) -> float:
-        """Return full jitter: anything from nothing to the longest wait of this attempt, in seconds."""
+        """Return a pause with full jitter, in seconds."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * (1 << attempt))
         return longest * (int.from_bytes(self._entropy(4)) / 2**32)
 
 
 def _fate(result: Mapping[str, Any]) -> Fate:
-    """Return the fate that a response of PutRecord, or an entry of PutRecords' response, tells of."""
+    """Return the fate of one PutRecord response or PutRecords entry."""
     if "ErrorCode" in result:
         return Fate.REFUSED if result["ErrorCode"] in _THROTTLED else Fate.DOUBTFUL
     number = result.get("SequenceNumber")
@@ -167,7 +167,7 @@ def _fate_of_error(error: Exception) -> Fate:
     if isinstance(error, _NO_CONNECTION):
         return Fate.REFUSED
     if not isinstance(error, ClientError):
-        return Fate.DOUBTFUL  # of some it is certain that nothing was sent, but the queue serves them all
+        return Fate.DOUBTFUL  # for some of these nothing was sent, but the queue handles both cases
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     is_throttled = error.response.get("Error", {}).get("Code") in _THROTTLED
     return Fate.REFUSED if is_throttled and 400 <= status < 500 else Fate.DOUBTFUL

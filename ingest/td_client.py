@@ -1,28 +1,28 @@
-"""What the clients of Treasure Data have in common: where their key stands, and what they leave to the server.
+"""What all Treasure Data clients share: where they put their API key, and the placeholders that the server fills in.
 
-Our write key stands in the place of theirs, and the account's name in the place of the database's.
+These clients send a Sluice write key in place of the API key, and the account in place of the database.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ingest import browser
 from ingest.intake import Intake
 from ingest.privacy import Visitor
 from ingest.refusal import Refused
 from ingest.request import Request
+from ingest.user_agent import browser
 from shared.write_key import WriteKey
 
 KEY_PARAMETERS = ("api_key", "td_write_key")
 
 
 def verify(request: Request, intake: Intake, database: str) -> WriteKey:
-    """Return what the request's key says, which must be of the account that the path calls its database.
+    """Verify the request's write key, whose account must be the path's database.
 
-    Of several keys the first counts: `Authorization: TD1`, `X-TD-Write-Key`, `api_key`, `td_write_key`.
+    The first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key` counts.
 
     Raises:
-        Refused: `wrong_database`, and what `Intake.verify` raises.
+        Refused: `wrong_database`, or as `Intake.verify`.
     """
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     sent = credentials.strip() if scheme.lower() == "td1" else ""
@@ -35,11 +35,8 @@ def verify(request: Request, intake: Intake, database: str) -> WriteKey:
     return key
 
 
-def filled(event: Any, visitor: Visitor) -> Any:
-    """Return the event with each placeholder, a value that is its own member's name, as the server knows it.
-
-    What the server does not know becomes null.
-    """
+def fill_placeholders(event: Any, visitor: Visitor) -> Any:
+    """Replace each placeholder, a member whose value is its own name; unknown values become null."""
     if not isinstance(event, dict):
         return event
     wanted = [name for name in PLACEHOLDERS if event.get(name) == name]
@@ -51,9 +48,9 @@ PLACEHOLDERS: Mapping[str, Callable[[Visitor], str | None]] = {
     "td_ua": lambda visitor: visitor.user_agent,
     "td_user_agent": lambda visitor: visitor.user_agent,
     "td_global_id": lambda visitor: visitor.global_id,
-    "td_browser": lambda visitor: browser.read(visitor.user_agent).name,
-    "td_browser_version": lambda visitor: browser.read(visitor.user_agent).version,
-    "td_os": lambda visitor: browser.read(visitor.user_agent).system,
-    "td_os_version": lambda visitor: browser.read(visitor.user_agent).system_version,
+    "td_browser": lambda visitor: browser(visitor.user_agent).name,
+    "td_browser_version": lambda visitor: browser(visitor.user_agent).version,
+    "td_os": lambda visitor: browser(visitor.user_agent).system,
+    "td_os_version": lambda visitor: browser(visitor.user_agent).system_version,
 }
-"""What the server puts in the place of a value that is its own name."""
+"""The server's value for each placeholder."""

@@ -1,4 +1,4 @@
-/* Builds dist/ from src/ and measures it: `node build.js`. Exits with 1 where a script is too large. */
+/* Builds dist/ from src/ and measures it: `node build.js`. Exits with 1 if a script is too large. */
 
 import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { minify } from 'terser';
 const here = new URL('.', import.meta.url).pathname;
 const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
 
-/* Bytes after gzip -9; undefined where nobody waits for it in a page. */
+/* `limit` is in bytes after gzip -9; pages do not load the module directly, so it has none. */
 const SCRIPTS = [
   { file: 'sluice.js', entry: 'script.js', format: 'iife', full: true, limit: 4000 },
   { file: 'sluice.core.js', entry: 'script.js', format: 'iife', full: false, limit: 2500 },
@@ -36,15 +36,15 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
   const gzip = gzipSync(content, { level: 9 }).length;
   const integrity = `sha384-${createHash('sha384').update(content).digest('base64')}`;
   files[file] = { path: `${version}/${file}`, bytes: content.length, gzip, integrity };
-  const verdict = limit === undefined ? '' : `, ${limit} allowed`;
-  console.log(`${file.padEnd(15)} ${content.length} bytes, ${gzip} after gzip -9${verdict}`);
+  const allowed = limit === undefined ? '' : `, ${limit} allowed`;
+  console.log(`${file.padEnd(15)} ${content.length} bytes, ${gzip} after gzip -9${allowed}`);
   if (gzip > limit) process.exitCode = 1;
 }
 
 copyFileSync(`${here}src/sluice.d.ts`, `${here}dist/sluice.d.ts`);
 copyFileSync(`${here}../LICENSE`, `${here}dist/LICENSE`);
 
-/* What pages carry; where the script lies and whose the page is, is filled in by whoever hosts it. */
+/* The snippet for pages; whoever hosts the SDK fills in the script's URL and the write key. */
 const { path, integrity } = files['sluice.js'];
 const snippet = readFileSync(`${here}src/snippet.html`, 'utf8');
 writeFileSync(

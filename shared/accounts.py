@@ -1,8 +1,8 @@
-"""How accounts stand in Redis.
+"""How accounts are stored in Redis.
 
-One hash per account, `account:<account>`, with `database`, `status` and `revoked_key_ids` (separated by commas), and a
-sentinel, `account:.applied`, which no account can be called. An empty Redis has no sentinel: its answers say nothing
-about accounts.
+Each account is a hash, `account:<account>`, with the fields `database`, `status` and `revoked_key_ids` (comma-separated). A
+sentinel, `account:.applied`, which is not a legal account name, shows that accounts have been applied. Without it, a missing
+account does not mean that the account is unknown.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Account:
     Attributes:
         database: the Treasure Data database.
         status: rows of a disabled account are set aside.
-        revoked_key_ids: rows that came by one of these keys are set aside.
+        revoked_key_ids: rows sent with one of these keys are set aside.
     """
 
     database: str
@@ -33,14 +33,16 @@ class Account:
     revoked_key_ids: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse what no account can be."""
+        """Validate the fields."""
         if not names.is_database(self.database):
-            raise InvalidAccountError(f"{self.database!r} cannot be a database: 3 to 128 of a-z, 0-9 and _")
+            raise InvalidAccountError(
+                f"{self.database!r} is not a legal database name: use 3 to 128 characters of a-z, 0-9 and _"
+            )
         if self.status not in ("active", "disabled"):
-            raise InvalidAccountError(f"status is active or disabled, not {self.status!r}")
+            raise InvalidAccountError(f"status must be active or disabled, not {self.status!r}")
 
     def to_fields(self) -> dict[str, str]:
-        """Return the hash's fields."""
+        """Return the fields of the Redis hash."""
         return {
             "database": self.database,
             "status": self.status,
@@ -49,10 +51,10 @@ class Account:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str | None]) -> "Account":
-        """Return the account that the hash's fields describe.
+        """Parse the fields of a Redis hash.
 
         Raises:
-            InvalidAccountError: they describe none.
+            InvalidAccountError: they are invalid.
         """
         revoked = (fields.get("revoked_key_ids") or "").split(",")
         return cls(
@@ -63,5 +65,5 @@ class Account:
 
 
 def redis_key(account: str) -> str:
-    """Return the name of an account's hash."""
+    """Return the key of an account's hash."""
     return f"account:{account}"

@@ -1,23 +1,23 @@
-"""Time as an effect that is passed in."""
+"""The clock, passed in so that tests control time."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """What tells the time and waits."""
+    """Tells the time and sleeps."""
 
     def now(self) -> float:
         """Return UNIX seconds."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Return after that many seconds."""
+        """Wait for that many seconds."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> float:
         """Return UNIX seconds."""

@@ -1,7 +1,7 @@
-"""What one Kinesis record carries: the rows of one HTTP request for one account, ready for Treasure Data.
+"""The payload of one Kinesis record: rows of one HTTP request for one account, encoded for Treasure Data.
 
-MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …]]`, where `rows` is
-the rows' MessagePack maps one after another: the reader concatenates and compresses them without decoding a row.
+MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …]]`, where `rows` is the rows'
+MessagePack maps, concatenated: the worker joins and compresses them without decoding any.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ from shared.errors import EnvelopeError
 
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
-"""An envelope in base64 must fit a message of the overflow queue (1 MiB)."""
+"""In base64, an envelope must fit into a message of the overflow queue (1 MiB)."""
 FIRST_BYTE = 0x97
-"""A MessagePack array of seven: tells an envelope from a record in JSON, which starts with `{`."""
+"""A MessagePack array of seven elements; distinguishes an envelope from a JSON record, which starts with `{`."""
 
 ROOM = MAX_ENVELOPE_BYTES - 512
-"""Bytes for rows and tables: an envelope's other members take less than the rest."""
+"""Bytes available for rows and table names; the other members need less than the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class TableRows:
     Attributes:
         table: the table's name.
         count: how many rows.
-        rows: their MessagePack maps, one after another.
+        rows: their MessagePack maps, concatenated.
     """
 
     table: str
@@ -44,10 +44,10 @@ class Envelope:
 
     Attributes:
         account: whose rows they are.
-        key_id: the id of the write key that brought them; empty where there was none.
+        key_id: id of the write key they were sent with; empty if there was none.
         received_at: UNIX milliseconds.
-        request_id: names this envelope: no two envelopes have the same.
-        claim: 1 where the rows count only for the record that owns the claim of `request_id`.
+        request_id: unique id of this envelope; copies of a claim share it.
+        claim: 1 if the rows count only for the record that owns the claim of `request_id`.
         tables: the rows by table.
     """
 
@@ -60,11 +60,11 @@ class Envelope:
 
     @property
     def row_count(self) -> int:
-        """How many rows it carries."""
+        """Number of rows."""
         return sum(table.count for table in self.tables)
 
     def encode(self) -> bytes:
-        """Return the bytes that go on the stream."""
+        """Return the record for the stream."""
         tables = [(table.table, table.count, table.rows) for table in self.tables]
         members = (self.account, self.key_id, self.received_at, self.request_id, self.claim, tables)
         data: bytes = msgpack.packb((VERSION, *members))
@@ -72,10 +72,10 @@ class Envelope:
 
 
 def decode(data: bytes) -> Envelope:
-    """Return the envelope that `encode` made these bytes of.
+    """Decode a record that `Envelope.encode` returned.
 
     Raises:
-        EnvelopeError: other bytes.
+        EnvelopeError: the bytes are not an envelope.
     """
     try:
         value: Any = msgpack.unpackb(data, use_list=False)
@@ -84,7 +84,7 @@ def decode(data: bytes) -> Envelope:
     if not isinstance(value, tuple) or not value:
         raise EnvelopeError("not an envelope")
     if value[0] != VERSION:
-        raise EnvelopeError(f"version {value[0]!r} is not known")
+        raise EnvelopeError(f"unknown version {value[0]!r}")
     match value[1:]:
         case (str(account), str(key_id), int(received_at), str(request_id), int(claim), tuple(tables)):
             if names.is_account(account) and tables:
@@ -96,30 +96,29 @@ def decode(data: bytes) -> Envelope:
 def divide(
     rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
 ) -> Iterator[Envelope]:
-    """Yield the rows of one request, as `(table, row)`, in envelopes of at most MAX_ENVELOPE_BYTES.
+    """Split the rows of one request, given as `(table, row)`, into envelopes of at most MAX_ENVELOPE_BYTES.
 
-    Rows keep their order. From the second envelope on, `#1`, `#2` … is added to the request's id.
+    Rows keep their order. From the second envelope on, `#1`, `#2` … is appended to the request id.
     """
-    number, size = 0, 0
+    number, size, name = 0, 0, request_id
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         cost = len(row) + (0 if table in tables else len(table) + 16)
         if tables and size + cost > ROOM:
-            name = f"{request_id}#{number}" if number else request_id
             yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
             number, size, tables = number + 1, 0, {}
+            name = f"{request_id}#{number}"
             cost = len(row) + len(table) + 16
         tables.setdefault(table, []).append(row)
         size += cost
     if tables:
-        name = f"{request_id}#{number}" if number else request_id
         yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
 
 
 def gather(
     rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
 ) -> Envelope:
-    """Return the rows of a request that has a batch id, as `(table, row)`, in one envelope; they must fit in ROOM."""
+    """Return one claim with the rows, given as `(table, row)`, of a request with a batch id; they must fit into ROOM."""
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         tables.setdefault(table, []).append(row)

@@ -1,4 +1,4 @@
-"""Every error that Sluice's functions raise, in one tree.
+"""Every error that Sluice's functions raise, as one tree.
 
 SluiceError
   · UnavailableError
@@ -19,51 +19,51 @@ SluiceError
     · InvalidReplayError
     · InvalidObjectError
 
-Catch UnavailableError where the same attempt may succeed later, InvalidError where it never will.
+After an UnavailableError a retry may succeed; after an InvalidError it never will.
 
-Commands in `ops` and `local` derive the errors that only they raise from SluiceError. Rejecting a request or an event is
-an answer and not an error: `ingest.refusal.Refused` and `shared.rows.Rejected` are outside of the tree.
+Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an
+error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
 """
 
 
 class SluiceError(Exception):
-    """What Sluice raises on purpose; the message is for a person."""
+    """Base class; the message is for a person."""
 
 
 class UnavailableError(SluiceError):
-    """A service that is needed cannot be used now; the same may succeed later."""
+    """A required service is unavailable; a retry may succeed."""
 
 
 class LedgerUnavailableError(UnavailableError):
-    """The ledger cannot be reached: nothing may be sent, everything is held."""
+    """The ledger cannot be reached: nothing may be sent, so everything is held."""
 
 
 class SetAsideUnavailableError(UnavailableError):
-    """The set-aside store cannot be reached, or refuses."""
+    """The set-aside store cannot be reached or rejects the call."""
 
 
 class ShardUnreadableError(UnavailableError):
-    """The shard cannot be read now, or not within the time."""
+    """The shard cannot be read, or not in the time available."""
 
 
 class SecretUnavailableError(UnavailableError):
-    """A secret cannot be read now; the message says why and what to do."""
+    """A secret cannot be read; the message says why and what to do."""
 
 
 class HeldError(SluiceError):
-    """The batch must be delivered again from here; the message says why."""
+    """Lambda must deliver the rest of the batch again; the message says why."""
 
 
 class EditRefusedError(SluiceError):
-    """A chunk that is set aside cannot be edited like this; the message says why."""
+    """A set-aside chunk cannot be edited this way; the message says why."""
 
 
 class SettingsError(SluiceError):
-    """Settings are missing or cannot be read; the message names each one."""
+    """Settings are missing or invalid; the message names each one."""
 
 
 class InvalidError(SluiceError, ValueError):
-    """Data breaks the rules; the message says which."""
+    """Data is invalid; the message says why."""
 
 
 class EnvelopeError(InvalidError):
@@ -71,19 +71,19 @@ class EnvelopeError(InvalidError):
 
 
 class InvalidAccountError(InvalidError):
-    """An entry of Redis, or of accounts.yaml, is not an account."""
+    """An entry in Redis or accounts.yaml is not a valid account."""
 
 
 class InvalidKeyError(InvalidError):
-    """The key was not signed by a secret that is valid now. The message never repeats the key."""
+    """The write key was not signed with a currently valid secret. The message never contains the key."""
 
 
 class UnknownSecretError(InvalidKeyError):
-    """The secret that signed the key is not among those that are valid now."""
+    """The secret that signed the write key is not currently valid."""
 
 
 class InvalidJsonError(InvalidError):
-    """The text is not one JSON document in UTF-8; the message says where it breaks."""
+    """The text is not a JSON document in UTF-8; the message says where parsing failed."""
 
 
 class TooDeepError(InvalidError):
@@ -91,8 +91,8 @@ class TooDeepError(InvalidError):
 
 
 class InvalidReplayError(InvalidError):
-    """An event asks for a replay that is not possible."""
+    """An event asks for an impossible replay."""
 
 
 class InvalidObjectError(InvalidError):
-    """An object in the bucket is not what its name says: it is not a set-aside chunk, or its bytes have changed."""
+    """An object in the bucket is not a set-aside chunk, or its content has changed."""

@@ -1,4 +1,4 @@
-"""Ids for events whose sender gave none."""
+"""Ids for events that have none."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,12 +18,12 @@ def new_event_id(now_ms: int, entropy: Callable[[int], bytes]) -> str:
 
 
 def derived_event_id(whole: str, part: str, index: int) -> str:
-    """Return a UUIDv8 made of where the event stands, so that it is the same each time that it is met there.
+    """Return a UUIDv8 derived from the event's position, so that it is the same each time the event is read.
 
     Args:
-        whole: a shard; or an account.
-        part: the sequence number of a record of the shard; or a request of the account.
-        index: of the event in it, from 0.
+        whole: a shard, or an account.
+        part: the sequence number of a record in the shard, or a request of the account.
+        index: the event's index in it, from 0.
     """
     digest = hashlib.sha256(f"{whole}/{part}/{index}".encode(errors="replace")).digest()
     value = int.from_bytes(digest[:16], "big")
@@ -32,6 +32,6 @@ def derived_event_id(whole: str, part: str, index: int) -> str:
 
 
 def _text(value: int) -> str:
-    """Return a UUID's text, as `str(uuid.UUID(int=value))` does in three times the time."""
+    """Format a UUID, three times as fast as `str(uuid.UUID(int=value))`."""
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,8 +1,7 @@
-"""How JSON text becomes values and nested values become JSON text, without losing digits or raising on odd input.
+"""JSON parsing and serialization that keep all digits and tolerate odd input.
 
-orjson does the ordinary work. What RFC 8259 allows and orjson does not keep is left to the standard library: integers
-beyond 64 bits (orjson rounds them to floats), numbers beyond a float's range and escaped lone surrogates (orjson
-refuses them).
+orjson handles ordinary input. The standard library handles what RFC 8259 allows and orjson does not: integers beyond 64
+bits (orjson rounds them to floats), numbers beyond a float's range, and escaped lone surrogates (orjson rejects both).
 """
 
 import json
@@ -15,24 +14,24 @@ import orjson
 from shared.errors import InvalidJsonError, TooDeepError
 
 MAX_DEPTH = 254
-"""Levels of nesting that one value may have."""
+"""Maximum nesting of one value."""
 
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MAYBE_BEYOND_64_BITS = (b"0" * 20, b"-" + b"0" * 19)
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_MAX_INTEGER_DIGITS = 4000  # CPython refuses to convert more than 4,300
+_MAX_INTEGER_DIGITS = 4000  # CPython's limit is 4,300
 
 
 def parse(text: bytes) -> Any:
-    """Return the value of a JSON document in UTF-8.
+    """Parse a JSON document in UTF-8.
 
-    Integers keep all their digits (beyond 4,000 digits as a string), a repeated name counts once with its last
-    value, `NaN` and `Infinity` are refused, numbers beyond a float's range become infinite.
+    Integers keep all digits (as a string beyond 4,000 digits). The last value of a repeated name wins. `NaN` and `Infinity`
+    are invalid. Numbers beyond a float's range become infinite.
 
     Raises:
-        InvalidJsonError: the text is not UTF-8, not JSON, or nested beyond some thousand levels.
+        InvalidJsonError: the text is not UTF-8, not JSON, or nested thousands of levels deep.
     """
-    zeros = text.translate(_AS_ZEROS)  # finds long numbers in linear time, whatever the text
+    zeros = text.translate(_AS_ZEROS)  # finds long numbers in linear time
     if any(digits in zeros for digits in _MAYBE_BEYOND_64_BITS):
         return _parse_slowly(text)
     try:
@@ -42,10 +41,10 @@ def parse(text: bytes) -> Any:
 
 
 def dump(value: Any) -> str:
-    """Return a nested value as compact JSON text: lone surrogates become U+FFFD, non-finite numbers null.
+    """Serialize a value as compact JSON; lone surrogates become U+FFFD, non-finite numbers null.
 
     Raises:
-        TooDeepError: it is nested deeper than MAX_DEPTH.
+        TooDeepError: the value is nested deeper than MAX_DEPTH.
     """
     try:
         return orjson.dumps(value).decode()
@@ -54,7 +53,7 @@ def dump(value: Any) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """Return the text with each lone surrogate, which UTF-8 cannot carry, replaced by U+FFFD."""
+    """Replace each lone surrogate, which UTF-8 cannot encode, with U+FFFD."""
     return _SURROGATES.sub("\ufffd", text)
 
 

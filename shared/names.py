@@ -1,6 +1,6 @@
-"""What accounts, key ids, databases and tables may be called.
+"""Legal names of accounts, key ids, databases and tables.
 
-Databases and tables follow Treasure Data's rule: 3 to 128 of `a-z`, `0-9` and `_`.
+Databases and tables follow Treasure Data's rule: 3 to 128 characters of `a-z`, `0-9` and `_`.
 """
 
 import re
@@ -11,20 +11,20 @@ _TD_NAME = re.compile(r"[a-z0-9_]{3,128}")
 
 
 def is_account(name: str) -> bool:
-    """Tell whether `name` may be an account's name."""
+    """Tell whether `name` is a legal account name."""
     return _ACCOUNT.fullmatch(name) is not None
 
 
 def is_key_id(name: str) -> bool:
-    """Tell whether `name` may be a key id: a secret's id, then optionally `-` and a serial number."""
+    """Tell whether `name` is a legal key id: a secret's id, optionally followed by `-` and a serial number."""
     return _KEY_ID.fullmatch(name) is not None
 
 
 def is_database(name: str) -> bool:
-    """Tell whether Treasure Data takes `name` as a database's name."""
+    """Tell whether `name` is a legal database name in Treasure Data."""
     return _TD_NAME.fullmatch(name) is not None
 
 
 def is_table(name: str) -> bool:
-    """Tell whether Treasure Data takes `name` as a table's name."""
+    """Tell whether `name` is a legal table name in Treasure Data."""
     return _TD_NAME.fullmatch(name) is not None

@@ -1,8 +1,8 @@
-"""From an event, as a client sent it, to a row, as it will stand in Treasure Data.
+"""Encodes events, as clients send them, as rows for Treasure Data.
 
-A row is a flat map. Its first columns are ours: `time` (UNIX seconds, which Treasure Data partitions by), `event_id`
-and `received_at` (UNIX milliseconds). Every other member of the event becomes a column by the rules below; nothing
-that a client can send raises anything but `Rejected`.
+A row is a flat map. Sluice sets the columns `time` (UNIX seconds, which Treasure Data partitions by), `event_id` and
+`received_at` (UNIX milliseconds). Every other member of the event becomes a column by the rules below. Whatever a client
+sends, only `Rejected` is raised.
 """
 
 import math
@@ -19,30 +19,36 @@ from shared import json_codec, names
 from shared.errors import TooDeepError
 
 MAX_EVENT_BYTES = 256 * 1024
-"""An event's size as compact JSON."""
+"""Maximum size of an event as compact JSON."""
 SMALL_BYTES = MAX_EVENT_BYTES // 8
-"""JSON text is at most eight times as long when it is written anew: `1e9` becomes `1000000000.0`."""
+"""An event of this size cannot exceed MAX_EVENT_BYTES: compact JSON is at most eight times as long (`1e9`: `1000000000.0`)."""
 MAX_COLUMNS = 512
-"""Columns of a row, ours included: Treasure Data's limit for a streamed record."""
+"""Maximum columns per row, including Sluice's own: Treasure Data's limit for a streamed record."""
 COLUMN_GROWTH = 40
-"""Bytes by which a column may take more in a row than as a member of the event's JSON text, even if it is hashed."""
+"""Maximum bytes by which a column is larger than the member in the event's JSON text, even if it is hashed."""
 MAX_COLUMN_NAME = 128
 MAX_EVENT_ID = 128
 EARLIEST_TIME = 946_684_800
-"""2000-01-01 UTC in UNIX seconds. What is said to have happened earlier is a wrong clock."""
+"""2000-01-01 UTC in UNIX seconds; an earlier event time is a clock error."""
 MAX_SECONDS_AHEAD = 3 * 86_400
-"""How far behind an event's time its arrival may lie."""
+"""How far an event's time may be ahead of its arrival."""
+TRANSIT_SECONDS = 300
+"""Longest time that a request is in transit."""
 
 _LEGAL_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
 _ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
-_TAKEN_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
+_RESERVED_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
 _NOT_COLUMNS = {"table", "time", "event_id"}
 _INT64 = range(-(2**63), 2**63)
+_YEAR_10000 = 253_402_300_800
 
-# A count since 1970 of this size and more is not of seconds but of a finer unit (1e11 seconds are the year 5138).
-_FINER_UNITS = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
-
+# From this size on, a number is not seconds since 1970 but a finer unit (1e11 seconds are the year 5138).
+_FINER_UNITS = (
+    (1e17, 1_000_000_000, "nanoseconds"),
+    (1e14, 1_000_000, "microseconds"),
+    (1e11, 1_000, "milliseconds"),
+)
 
 Code = Literal[
     "not_an_object", "missing_table", "invalid_table", "too_many_columns", "too_deep", "event_too_large"
@@ -50,8 +56,8 @@ Code = Literal[
 """Why an event cannot become a row."""
 
 
-class Rejected(Exception):  # noqa: N818 -- a verdict on one event, not a failure
-    """This event cannot become a row. `code` is stable, `message` is for a person."""
+class Rejected(Exception):  # noqa: N818 -- the result for one event, not a failure
+    """The event cannot become a row. `code` is stable, `message` is for a person."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -61,16 +67,16 @@ class Rejected(Exception):  # noqa: N818 -- a verdict on one event, not a failur
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What the receiving side knows of all events of a request.
+    """What the receiver knows about all events of a request.
 
     Attributes:
         received_at: UNIX milliseconds.
-        columns: added to each row whose event does not bring a column of that name, as far as MAX_COLUMNS allows.
-        drift: seconds that the sender's clock is behind; they are added to each event's time.
-        earliest: UNIX seconds; what is said to have happened earlier is a wrong clock.
-        table_is_column: an event's member `table` names no table but is a column like others.
-        screen: changes a row before it is encoded: takes out columns, or changes their values.
-        is_small: the request took no more than SMALL_BYTES, so that no event of it can be too large.
+        columns: added to each row that does not have them, as far as MAX_COLUMNS allows.
+        drift: seconds that the sender's clock is behind; added to each event's time.
+        earliest: UNIX seconds; an earlier event time is a clock error.
+        table_is_column: an event's member `table` is an ordinary column.
+        screen: removes or changes columns of a row before it is encoded.
+        is_small: the request has at most SMALL_BYTES, so no event can be too large.
     """
 
     received_at: int
@@ -83,7 +89,7 @@ class Arrival:
 
 
 def table_of(event: object, default: object = None) -> str:
-    """Return the table that the event's member `table` names, else `default`; null names none.
+    """Return the table in the event's member `table`, or `default` if it is absent or null.
 
     Raises:
         Rejected: `not_an_object`, `missing_table`, `invalid_table`.
@@ -101,10 +107,9 @@ def table_of(event: object, default: object = None) -> str:
 
 
 def text_of(event: object) -> str:
-    """Return an event as compact JSON text: the same text whenever the same event is sent.
+    """Return an event as compact JSON; the same event always gives the same text.
 
-    An event whose values are nested as deeply as allowed is itself one level deeper than that. Its members are then
-    written line by line.
+    An event with values nested to the limit is itself one level too deep. Its members are then written line by line.
     """
     try:
         return json_codec.dump(event)
@@ -121,22 +126,22 @@ def _text_of_value(value: object) -> str:
 
 
 def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
-    """Return the event as a row: one MessagePack map.
+    """Encode an event as a row: one MessagePack map.
 
-    Whether the event is rejected depends on the event alone, never on what the receiving side adds to it: whoever sends
-    the same event again, from another address or under other settings, is told the same.
+    Rejection depends only on the event, never on what the receiver adds: a retry from another address or under other
+    settings gets the same result.
 
     Args:
-        event: what the client sent, of JSON's types.
-        arrival: when it arrived, and the columns that the receiving side adds.
-        new_id: makes the `event_id` where the client gave none that can be used.
+        event: parsed JSON, as the client sent it.
+        arrival: when it arrived, and the columns to add.
+        new_id: returns an `event_id` if the event has no usable one.
 
     Raises:
         Rejected: `not_an_object`, `too_many_columns`, `too_deep`, `event_too_large`.
     """
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
-    _refuse_many(len(event) - len(_NOT_COLUMNS))  # before work is spent on a hundred thousand
+    _check_column_count(len(event) - len(_NOT_COLUMNS))  # fail fast for events with 100,000 members
     time, odd_time = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
     )
@@ -147,14 +152,14 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     for name, value in event.items():
         if name not in _NOT_COLUMNS or (arrival.table_is_column and name == "table"):
             column = column_name(name)
-            row[_free(column, row, numbers) if column in row else column] = _column_value(value)
+            row[_unused_name(column, row, numbers) if column in row else column] = _column_value(value)
     if event_id is None and event.get("event_id") is not None:
-        row[_free("event_id", row, numbers)] = _column_value(event["event_id"])
-    _refuse_many(len(row) - len(odd_time))
+        row[_unused_name("event_id", row, numbers)] = _column_value(event["event_id"])
+    _check_column_count(len(row) - len(odd_time))
     size = 0 if arrival.is_small else len(text_of(event).encode(errors="replace"))
     if size > MAX_EVENT_BYTES:
         raise Rejected(
-            "event_too_large", f"the event takes {size} bytes as JSON; {MAX_EVENT_BYTES} are allowed"
+            "event_too_large", f"the event is {size} bytes as JSON; at most {MAX_EVENT_BYTES} are allowed"
         )
     if len(row) > MAX_COLUMNS:
         row = {name: value for name, value in row.items() if name not in odd_time}
@@ -169,14 +174,14 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
 def event_time(
     value: object, received_at: int, *, drift: int = 0, earliest: int = EARLIEST_TIME
 ) -> tuple[int, dict[str, Any]]:
-    """Return when the event happened, in UNIX seconds, and the columns that tell of an odd stamp.
+    """Return the event's time in UNIX seconds, and extra columns if the timestamp needed interpretation.
 
-    Seconds, milliseconds, microseconds and nanoseconds since 1970 are told apart by size; ISO 8601 text without an
-    offset is UTC. `drift` seconds are added to what could be read. What cannot be read, or then lies before `earliest`
-    or more than three days after `received_at` (both UNIX seconds), counts as having happened on arrival. Unless the
-    stamp was whole seconds within range, the columns are `time_raw`, the stamp as it was sent, and `time_rule`:
-    `fraction`, `milliseconds`, `microseconds`, `nanoseconds`, `text`, `out_of_range` or `unreadable`. Where drift was
-    added, they are `time_raw` and `time_drift`, and `time_rule` where there is one.
+    Seconds, milliseconds, microseconds and nanoseconds since 1970 are distinguished by size. ISO 8601 text without an offset
+    is UTC. `drift` seconds are added to a parsed time. A time that cannot be parsed, or that is then before `earliest` or more
+    than three days after `received_at` (both UNIX seconds), is replaced with the arrival time. Unless the timestamp was whole
+    seconds within range, the columns are `time_raw`, the timestamp as sent, and `time_rule`: `fraction`, `milliseconds`,
+    `microseconds`, `nanoseconds`, `text`, `out_of_range` or `unreadable`. If drift was added, they are `time_raw`, `time_drift`
+    and, if a rule applied, `time_rule`.
     """
     if value is None:
         return received_at, {}
@@ -194,35 +199,46 @@ def event_time(
     return seconds, columns
 
 
-def read_time(value: object) -> int | None:
-    """Return the UNIX seconds that a stamp says, by the same rules; None where it cannot be read."""
-    return _read_time(value)[0]
+def clock_drift(sent_at: object, received_at: int) -> int:
+    """Return the seconds that a sender's clock is behind; 0 if it is right or unknown.
+
+    The difference between sending and arrival is transit time plus clock error, which cannot be separated. Only a difference
+    too long for transit counts as clock error. It is the same for all events of a request, so their order and distances stay.
+
+    Args:
+        sent_at: when the request was sent, by the sender's clock, in any form that an event's `time` may have.
+        received_at: when it arrived, UNIX seconds.
+    """
+    sent, _ = _read_time(sent_at)
+    if sent is None or not 0 <= sent < _YEAR_10000:  # not a plausible clock
+        return 0
+    behind = received_at - sent
+    return behind if abs(behind) > TRANSIT_SECONDS else 0
 
 
 def column_name(name: str) -> str:
-    """Return the name by which Treasure Data knows a column.
+    """Return a member's column name in Treasure Data.
 
-    The first 128 characters count. Lower case; what is not of `a-z`, `0-9`, `_` becomes `_`; a leading digit gets `_`
-    before it; nothing becomes `_`; at most 128 characters; `v`, which Treasure Data keeps for itself, becomes `_v`.
+    The name is cut to 128 characters and lowercased; characters other than `a-z`, `0-9` and `_` become `_`; a leading digit is
+    prefixed with `_`; an empty name becomes `_`; and `v`, which Treasure Data reserves, becomes `_v`.
     """
     return _column_name(name[:MAX_COLUMN_NAME])
 
 
-@lru_cache(maxsize=4096)  # of short names only, so that nobody can fill the memory
+@lru_cache(maxsize=4096)  # names are at most 128 characters, so memory is bounded
 def _column_name(name: str) -> str:
     if not _LEGAL_COLUMN.fullmatch(name):
         name = _ILLEGAL_CHARACTER.sub("_", name.lower())
         if not name or name[0].isdigit():
             name = "_" + name
     name = name[:MAX_COLUMN_NAME]
-    return _TAKEN_BY_TD.get(name, name)
+    return _RESERVED_BY_TD.get(name, name)
 
 
-def _free(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
+def _unused_name(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
     """Return the first of `name_2`, `name_3` … that the row does not have.
 
-    `numbers` remembers where to go on for the next one of that name: hundreds of names that become the same take no
-    longer than others.
+    `numbers` holds the next number for each name, so that hundreds of equal names take linear time.
     """
     stem = name[: MAX_COLUMN_NAME - 4]
     number = numbers.get(stem, 2)
@@ -233,22 +249,18 @@ def _free(name: str, row: Mapping[str, Any], numbers: dict[str, int]) -> str:
 
 
 def _column_value(value: Any) -> Any:
-    """Return what MessagePack and Treasure Data can both hold."""
+    """Convert a value to one that both MessagePack and Treasure Data support."""
     match value:
         case str() | bool() | None:
             return value
         case int():
-            return value if value in _INT64 else _digits(value)
+            return value if value in _INT64 else str(value)  # json_codec limits the digits
         case float():
             return value if math.isfinite(value) else None
     try:
         return json_codec.dump(value)
     except TooDeepError as error:
         raise Rejected("too_deep", f"a value is {error}") from None
-
-
-def _digits(value: int) -> str:
-    return str(value)  # at most 4,000 digits: json_codec reads longer ones as text
 
 
 def _event_id(value: object) -> str | None:
@@ -263,7 +275,7 @@ def _event_id(value: object) -> str | None:
 
 
 def _read_time(value: object) -> tuple[int | None, str]:
-    """Return UNIX seconds, None where it cannot be read, and the rule by which it was read."""
+    """Return UNIX seconds, None if unreadable, and the rule that applied."""
     match value:
         case bool():
             return None, ""
@@ -280,11 +292,8 @@ def _read_time(value: object) -> tuple[int | None, str]:
 
 
 def _scale(count: float) -> tuple[int, str]:
-    for size, per_second in _FINER_UNITS:
+    for size, per_second, name in _FINER_UNITS:
         if count >= size:
-            name = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}[
-                per_second
-            ]
             return int(count // per_second), name
     return math.floor(count), ""
 
@@ -299,7 +308,7 @@ def _read_date(text: str) -> tuple[int | None, str]:
         return None, ""
 
 
-def _refuse_many(columns: int) -> None:
+def _check_column_count(columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise Rejected(
             "too_many_columns",
@@ -310,7 +319,7 @@ def _refuse_many(columns: int) -> None:
 def _pack(row: dict[str, Any]) -> bytes:
     try:
         data: bytes = msgpack.packb(row)
-    except UnicodeEncodeError:  # a lone surrogate, in a value: column names are ASCII
+    except UnicodeEncodeError:  # a lone surrogate in a value; column names are ASCII
         data = msgpack.packb(
             {
                 name: json_codec.without_surrogates(value) if isinstance(value, str) else value

@@ -1,7 +1,6 @@
 """Every setting of the functions, read from the environment once per sandbox.
 
-A field's metadata holds the variable's name and what it means; docs/configuration.md and template.yaml are compared
-with them by tests.
+A field's metadata holds the variable's name and meaning; tests compare them with docs/configuration.md and template.yaml.
 """
 
 import re
@@ -59,10 +58,10 @@ def _one_of(*values: str) -> Callable[[str], str]:
 class _Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Return the settings that the environment holds; an empty variable counts as absent.
+        """Read the settings from the environment; an empty variable counts as not set.
 
         Raises:
-            SettingsError: a required one is missing, or one cannot be read.
+            SettingsError: settings are missing or invalid.
         """
         values, faults = {}, []
         for setting in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -81,7 +80,7 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True)
 class IngestSettings(_Settings):
-    """What the ingest needs to know."""
+    """Settings of the ingest."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
     overflow_queue_url: str = _setting(
@@ -152,7 +151,7 @@ class IngestSettings(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings(_Settings):
-    """What the worker, the redrive and the drainer need to know."""
+    """Settings of the worker, the redrive and the drainer."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
     overflow_queue_url: str = _setting(

@@ -1,10 +1,10 @@
-"""What the functions tell their operators: metrics, and log lines in JSON.
+"""Metrics and JSON log lines for operators.
 
-Both go to standard output. Metrics are in CloudWatch's embedded format, with the dimensions service and stage, never an
-account. No line holds a key, an address, a query, a header, a body or a row: exceptions are reported by type and stack,
-never by message, because a message may quote what a client sent.
+Both go to standard output. Metrics use CloudWatch's embedded format with the dimensions service and stage, never an account.
+Log lines never contain a key, an address, a query, a header, a body or a row. Exceptions are logged by type and stack, never by
+message, because a message may quote client input.
 
-Warnings and errors are always written; the log level only decides about information. `sluice status` shows them.
+Warnings and errors are always written; the log level affects only info lines. `sluice status` shows them.
 """
 
 import sys
@@ -37,11 +37,11 @@ INGEST_METRICS: Mapping[str, str] = {
     "StreamRefusals": "envelopes that the stream definitely rejected, per attempt",
     "StreamDoubts": "envelopes that the stream may or may not have stored, per attempt",
     "EnvelopesOverflowed": "envelopes sent to the overflow queue instead",
-    "EnvelopesUntaken": "envelopes that neither the stream nor the queue stored; their events are not accepted",
+    "EnvelopesNotStored": "envelopes that neither the stream nor the queue stored; their events are not accepted",
     "KeyringFailures": "failed attempts to read the signing secrets",
     "UnforeseenErrors": "unexpected errors: the request is answered with 500, or the batch is held",
 }
-"""What the ingest counts."""
+"""Metrics of the ingest."""
 
 DELIVERY_METRICS: Mapping[str, str] = {
     "RowsDelivered": "rows accepted by Treasure Data",
@@ -64,22 +64,22 @@ DELIVERY_METRICS: Mapping[str, str] = {
     "OverflowLeft": "messages left on the overflow queue for another attempt",
     "UnforeseenErrors": INGEST_METRICS["UnforeseenErrors"],
 }
-"""What the worker, the redrive and the drainer count."""
+"""Metrics of the worker, the redrive and the drainer."""
 
 METRICS: Mapping[str, str] = {**INGEST_METRICS, **DELIVERY_METRICS}
-"""Every metric of every function: its name, and what it counts."""
+"""Every metric of every function, with what it counts."""
 
 QUIET_SECONDS = 10
-"""How long a sandbox suppresses further lines with the same message and `code`."""
+"""How long a sandbox suppresses repeated lines with the same message and `code`."""
 
-_MOST_COMPOSED = 64  # sets of metrics whose line is remembered; the ingest needs about ten
+_MAX_COMPOSED = 64  # cached lines, one per set of metrics; the ingest needs about ten
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class Telemetry(Protocol):
-    """Where functions report to; safe to share between threads.
+    """Where functions report to; thread-safe.
 
-    A line's fields are values of JSON. They are not named like the attributes of logging.LogRecord: `name`, `module`,
+    A line's fields are JSON values. Their names must not be those of logging.LogRecord's attributes: `name`, `module`,
     `process`, `args` and so on.
     """
 
@@ -100,20 +100,20 @@ class Telemetry(Protocol):
         ...
 
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Log a fault; of an exception its type and stack, never its message."""
+        """Log a fault, with an exception's type and stack, never its message."""
         ...
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Put an invocation's request id on every line inside of the `with`, and hand over its metrics at the end."""
+        """Add the invocation's request id to every line inside the `with`, and flush the metrics at its end."""
         ...
 
     def flush(self) -> None:
-        """Hand over what was counted in this invocation."""
+        """Write the metrics counted since the last flush."""
         ...
 
 
 class NullTelemetry:
-    """Telemetry that goes nowhere, for commands that tell people themselves."""
+    """Discards everything, for commands that report to people themselves."""
 
     def count(self, metric: str, value: int = 1) -> None:
         """Do nothing."""
@@ -138,16 +138,16 @@ class NullTelemetry:
 class PowertoolsTelemetry:
     """Telemetry through Powertools.
 
-    A line that carries a `code` is rate limited: per sandbox, one line with the same message and code in QUIET_SECONDS.
-    The next one tells how many were left out (`suppressed`). Lines without a `code` are always written, so give one to
-    lines that clients can cause at will, and none to those that tell of a batch.
+    Lines with a `code` are rate limited: each sandbox writes one line with the same message and code per QUIET_SECONDS. The next
+    one says how many were `suppressed`. Lines without a `code` are always written. Give a code to lines that clients can cause
+    at will, and none to lines about a batch.
 
     Args:
-        logger: Powertools' Logger; its own level must let information through.
+        logger: Powertools' Logger; its own level must include INFO.
         metrics: Powertools' EphemeralMetrics, with its dimensions.
-        output: takes the lines of metrics.
-        clock: says when a line may follow another.
-        with_info: whether information is written, too; warnings and errors always are.
+        output: receives the lines with metrics.
+        clock: times the rate limit.
+        with_info: whether to write info lines; warnings and errors always are.
     """
 
     def __init__(
@@ -165,12 +165,12 @@ class PowertoolsTelemetry:
         self._clock = clock
         self._with_info = with_info
         self._latest = _Latest()
-        self._counts: defaultdict[str, int] = defaultdict(int)  # in C, which Counter is not
+        self._counts: defaultdict[str, int] = defaultdict(int)  # implemented in C, unlike Counter
         self._composed: dict[tuple[str, ...], str] = {}
         self._written_at: dict[tuple[str, str], float] = {}
         self._suppressed: Counter[tuple[str, str]] = Counter()
         self._is_disabled = is_metrics_disabled()
-        # The worker reports from several threads, and a local gateway serves several requests.
+        # The worker reports from several threads, and a local gateway serves concurrent requests.
         self._lock = Lock()
 
     @classmethod
@@ -180,10 +180,10 @@ class PowertoolsTelemetry:
         """Return the telemetry of a function.
 
         Args:
-            environment: holds the variables STAGE, SERVICE, NAMESPACE and LEVEL. The level is not left to Powertools, which obeys
-                Lambda's own where there is one.
-            clock: says when a line may follow another.
-            output: takes the lines; None is standard output.
+            environment: has the variables STAGE, SERVICE, NAMESPACE and LEVEL. Powertools does not get to see the level, because it
+                gives Lambda's own precedence.
+            clock: times the rate limit.
+            output: receives all lines; None is standard output.
         """
         output = output or sys.stdout
         stage = environment.get(STAGE) or "none"
@@ -192,7 +192,7 @@ class PowertoolsTelemetry:
             service=service,
             level="INFO",
             stream=output,
-            use_rfc3339=True,  # Lambda takes lines with another timestamp for INFO
+            use_rfc3339=True,  # Lambda treats lines with other timestamps as INFO
             location="%(module)s:%(lineno)d",
             stage=stage,
         )
@@ -202,13 +202,13 @@ class PowertoolsTelemetry:
         return cls(logger, metrics, output, clock, with_info=level.upper() in ("DEBUG", "INFO"))
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Put an invocation's request id on every line inside of the `with`, and flush its metrics at the end.
+        """Add the invocation's request id to every line inside the `with`, and flush the metrics at its end.
 
-        Lines of threads that the invocation starts carry it as well. Where several invocations run at once, each in a thread,
-        only those threads tell them apart.
+        Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
+        thread, only lines from those threads have the right id.
 
         Args:
-            context: Lambda's.
+            context: Lambda's context.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self._latest, self.flush)
 
@@ -224,7 +224,7 @@ class PowertoolsTelemetry:
             self._counts[metric] += value
 
     def info(self, message: str, **fields: Any) -> None:
-        """Log ordinary work, unless the log level leaves information out."""
+        """Log ordinary work, unless the log level excludes it."""
         if self._with_info and (line := self._line(message, fields)) is not None:
             self._logger.info(message, extra=line, stacklevel=3)
 
@@ -234,7 +234,7 @@ class PowertoolsTelemetry:
             self._logger.warning(message, extra=line, stacklevel=3)
 
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Log a fault; of an exception its type (`exception_name`) and stack (`frames`), never its message."""
+        """Log a fault, with an exception's type (`exception_name`) and stack (`frames`), never its message."""
         if (line := self._line(message, fields)) is not None:
             if error is not None:
                 frames = traceback.extract_tb(error.__traceback__)
@@ -243,10 +243,10 @@ class PowertoolsTelemetry:
             self._logger.error(message, extra=line, stacklevel=3)
 
     def flush(self) -> None:
-        """Write what was counted since the last time, in one line; nothing where nothing was.
+        """Write the metrics counted since the last flush as one line, or nothing if there are none.
 
-        Powertools composes the line of a set of metrics once; afterwards only time and numbers are filled in, which takes a
-        tenth of the CPU.
+        Powertools composes the line once per set of metrics. Later flushes only fill in the time and the numbers, which takes
+        a tenth of the CPU time.
         """
         with self._lock:
             if not self._counts or self._is_disabled:
@@ -257,7 +257,7 @@ class PowertoolsTelemetry:
             self._counts.clear()
 
     def _compose(self, names: tuple[str, ...]) -> str:
-        """Return the line of a set of metrics, with `%d` for its time in milliseconds and then for each metric."""
+        """Return the line for a set of metrics, with `%d` for the time in milliseconds and for each metric."""
         for name in names:
             self._metrics.add_metric(name, "Count", 0)
         values: dict[str, Any] = {**self._metrics.serialize_metric_set()}
@@ -265,13 +265,13 @@ class PowertoolsTelemetry:
         values["_aws"]["Timestamp"] = "%d"
         values.update({name: ["%d"] for name in names})
         line = orjson.dumps(values).decode().replace("%", "%%").replace('"%%d"', "%d") + "\n"
-        if len(self._composed) >= _MOST_COMPOSED:
+        if len(self._composed) >= _MAX_COMPOSED:
             self._composed.clear()
         self._composed[names] = line
         return line
 
     def _line(self, message: str, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the fields of a line, None where it is suppressed."""
+        """Return a line's fields, None if it is suppressed."""
         if (code := fields.get("code")) is not None:
             suppressed = self._admit(message, code)
             if suppressed is None:
@@ -281,7 +281,7 @@ class PowertoolsTelemetry:
         return fields
 
     def _admit(self, message: str, code: str) -> int | None:
-        """Return how many lines like this one were suppressed before it, None where it is suppressed, too."""
+        """Return how many lines like this were suppressed before it, None if this one is suppressed too."""
         kind = message, code
         with self._lock:
             now = self._clock.now()
@@ -294,7 +294,7 @@ class PowertoolsTelemetry:
 
 
 class _Latest:
-    """The invocation that began last, for threads that do not say which one is theirs."""
+    """The most recently started invocation, for threads without one of their own."""
 
     __slots__ = ("request_id",)
 
@@ -303,7 +303,7 @@ class _Latest:
 
 
 class _Invocation:
-    """The context manager of PowertoolsTelemetry.invocation; a generator would take twice as long."""
+    """The context manager of PowertoolsTelemetry.invocation; a generator-based one takes twice as long."""
 
     __slots__ = ("_flush", "_latest", "_request_id", "_token")
 

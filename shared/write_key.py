@@ -1,8 +1,8 @@
-"""Write keys: the public credential in a page or app, verified without asking anyone.
+"""Write keys: the public credential in a page or app, which can be verified offline.
 
-`<account>.<key id>.<mac>`. The key id is the id of the secret that signs it, optionally followed by `-` and a serial
-number, so that one account can be given a new key under the same secret. The mac is HMAC-SHA256 over
-`account.key id`, truncated to 128 bits, base64url without padding.
+`<account>.<key id>.<mac>`. The key id is the id of the signing secret, optionally followed by `-` and a serial number, so that
+an account can get a new key under the same secret. The mac is HMAC-SHA256 of `<account>.<key id>`, truncated to 128 bits, in
+base64url without padding.
 """
 
 import hmac
@@ -19,14 +19,14 @@ _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
 
 @dataclass(frozen=True, slots=True)
 class WriteKey:
-    """What a verified key says."""
+    """A verified write key."""
 
     account: str
     key_id: str
 
 
 def secret_id(key_id: str) -> str:
-    """Return the id of the secret that signs keys of this id."""
+    """Return the id of the secret that signs keys with this id."""
     return key_id.partition("-")[0]
 
 
@@ -37,24 +37,24 @@ def sign(account: str, key_id: str, secret: str) -> str:
         ValueError: the account or the key id is not a legal name.
     """
     if not names.is_account(account):
-        raise ValueError(f"{account!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+        raise ValueError(f"{account!r} is not a legal account name: use 3 to 64 characters of a-z, 0-9 and _")
     if not names.is_key_id(key_id):
         raise ValueError(
-            f"{key_id!r} cannot be a key id: 1 to 16 of a-z and 0-9, optionally - and up to four digits"
+            f"{key_id!r} is not a legal key id: use 1 to 16 characters of a-z and 0-9, optionally followed by - and up to four digits"
         )
     return f"{account}.{key_id}.{_mac(account, key_id, secret)}"
 
 
 def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
-    """Return what the key says, in a time that does not depend on how much of its mac is right.
+    """Verify a write key, comparing its mac in constant time.
 
     Args:
-        key: what the client sent.
-        secrets: the secrets that are valid now, by id.
+        key: as the client sent it.
+        secrets: the currently valid secrets by id.
 
     Raises:
-        UnknownSecretError: it names a secret that is not among them.
-        InvalidKeyError: it was not signed by one of them.
+        UnknownSecretError: the secret it names is not among them.
+        InvalidKeyError: it is malformed or its signature is wrong.
     """
     account, key_id, mac = [*key.split("."), "", "", ""][:3] if len(key) <= _MAX_LENGTH else ("", "", "")
     secret = secrets.get(secret_id(key_id))

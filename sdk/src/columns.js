@@ -1,7 +1,7 @@
-/** Returns the page's address without the fragment. */
+/** Returns the page's URL without the fragment. */
 export const address = () => location.href.split('#')[0];
 
-/** Says which page it is, under the names of Treasure Data's own SDK. */
+/** Returns columns that identify the page, named as in Treasure Data's own SDK. */
 export const pageColumns = () => ({
   td_url: address(),
   td_host: location.host,
@@ -10,7 +10,7 @@ export const pageColumns = () => ({
   td_referrer: document.referrer,
 });
 
-/** Says what is the same for all events of a page, and may take the browser a while to tell. */
+/** Returns columns that are the same for all events of a page and may be slow to read. */
 export const browserColumns = () => ({
   td_charset: document.characterSet.toLowerCase(),
   td_language: navigator.language.toLowerCase(),
@@ -20,7 +20,7 @@ export const browserColumns = () => ({
   td_platform: navigator.platform,
 });
 
-/** Says what the page's author and its campaigns say. */
+/** Returns columns set by the page's author and its campaigns. */
 export const authorColumns = () => {
   /** @type {Record<string, string>} */
   const columns = {};

@@ -6,17 +6,17 @@ import { guard, onLast } from './safe.js';
 import { settings } from './settings.js';
 import { forget, identify } from './visitor.js';
 
-let begun = false;
+let started = false;
 
-/** Starts what is recorded by itself. */
-const begin = guard(() => {
-  if (FULL && !begun) {
-    begun = true;
+/** Starts automatic recording. */
+const start = guard(() => {
+  if (FULL && !started) {
+    started = true;
     automatic();
   }
 });
 
-/** Sends all that there is. */
+/** Sends everything recorded so far. */
 const send = () => {
   release();
   return flush();
@@ -32,15 +32,15 @@ export const commands = {
     if (settings.key) return;
     Object.assign(settings, options);
     onLast(window, 'pagehide', () => {
-      begin();
+      start();
       release();
       leave();
     });
     onLast(document, 'visibilitychange', send);
     onLast(window, 'pageshow', pump);
     onLast(window, 'online', pump);
-    // Each in a task of its own, so that the page's work is never held up for long.
-    setTimeout(begin);
+    // Each in its own task, so that the page is never blocked for long.
+    setTimeout(start);
     setTimeout(release);
     setTimeout(pump);
   },

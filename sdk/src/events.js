@@ -7,19 +7,19 @@ import { keys, remove } from './storage.js';
 import { uuid } from './uuid.js';
 import { forget, visitor } from './visitor.js';
 
-/** How many events wait for a visitor's decision. */
+/** Maximum events that wait for the visitor's consent. */
 const MAX_HELD = 100;
 
 /** @typedef {Record<string, unknown>} Columns */
 
 /**
- * Columns of all events.
+ * Columns added to every event.
  *
  * @type {Columns}
  */
 let common = {};
 /**
- * Events that are not kept yet, because the page's own work goes first or the visitor has not decided.
+ * Events not stored yet, because the page's own work has priority or the visitor has not decided.
  *
  * @type {Columns[]}
  */
@@ -27,7 +27,7 @@ let held = [];
 /** @type {number | undefined} */
 let waiting;
 
-/** Does with what is held as the visitor wishes. */
+/** Stores, keeps waiting or discards the held events, depending on the visitor's consent. */
 export const release = guard(() => {
   clearTimeout(waiting);
   waiting = 0;
@@ -70,7 +70,7 @@ const record = (table, columns) => {
     ...columns,
     table,
   });
-  // Timers of hidden pages are late.
+  // Browsers delay timers of hidden pages.
   if (document.hidden) release();
   else waiting = waiting || setTimeout(release);
 };
@@ -79,7 +79,7 @@ const record = (table, columns) => {
 export const page = (columns) => record(settings.pageTable || 'pageviews', columns);
 
 /**
- * Records an event among the named ones, or, where they have no table of their own, in the table of its name.
+ * Records an event in the event table, or, if none is set, in a table named like the event.
  *
  * @param {string} name
  * @param {Columns} [columns]
@@ -87,7 +87,7 @@ export const page = (columns) => record(settings.pageTable || 'pageviews', colum
 export const track = (name, columns) => (settings.eventTable ? notice(name, columns) : record(name, columns));
 
 /**
- * Records what the page did not ask for by name.
+ * Records an automatic event.
  *
  * @param {string} name
  * @param {Columns} [columns]

@@ -1,13 +1,13 @@
 import { guard } from './safe.js';
 
 /**
- * Carries out what the page's snippet gathered, and takes its place.
+ * Runs the commands that the page's snippet queued, and replaces the snippet's function.
  *
  * @param {import('./sluice').Commands} commands
  */
 export const install = (commands) => {
   const { q = [], version } = window.sluice || {};
-  if (version) return; // the script is there twice
+  if (version) return; // the script was loaded twice
   /** @type {typeof window.sluice} */
   const run = guard((/** @type {keyof typeof commands} */ name, /** @type {any[]} */ ...rest) =>
     /** @type {any} */ (commands[name])(...rest),

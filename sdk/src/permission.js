@@ -3,17 +3,17 @@ import { settings } from './settings.js';
 /** @type {boolean | undefined} */
 let decision;
 
-/** Takes a visitor's decision. @param {boolean} granted */
+/** Stores the visitor's decision. @param {boolean} granted */
 export const decide = (granted) => {
   decision = granted;
 };
 
-/** Whether the browser asks not to be measured, and the page did not choose to overlook it. */
+/** Tells whether the browser sends a privacy signal that the page does not ignore. */
 const isRefused = () =>
   (settings.gpc !== false && navigator.globalPrivacyControl) || (settings.dnt && navigator.doNotTrack == '1');
 
 /**
- * Tells whether events may be stored and sent; undefined while that is not known.
+ * Tells whether events may be stored and sent; undefined while unknown.
  *
  * @returns {boolean | undefined}
  */

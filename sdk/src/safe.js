@@ -1,10 +1,10 @@
 /**
- * Makes a function that never throws: nothing of ours may break the page.
+ * Wraps a function so that it never throws: the SDK must not break the page.
  *
  * @template {unknown[]} A
  * @template R
  * @param {(...args: A) => R} run
- * @returns {(...args: A) => R | undefined} Returns undefined where `run` throws.
+ * @returns {(...args: A) => R | undefined} Returns undefined if `run` throws.
  */
 export const guard =
   (run) =>
@@ -15,7 +15,7 @@ export const guard =
   };
 
 /**
- * Listens before the page's own listeners, which may stop an event.
+ * Adds a listener that runs before the page's own, which may stop the event.
  *
  * @template {Event} E
  * @param {EventTarget} target
@@ -25,7 +25,7 @@ export const guard =
 export const on = (target, type, run) => onLast(target, type, run, true);
 
 /**
- * Listens after those of `on`.
+ * Adds a listener that runs after those of `on`.
  *
  * @template {Event} E
  * @param {EventTarget} target

@@ -1,12 +1,12 @@
 /**
- * What `init` was told; empty before.
+ * The options passed to `init`; empty before that.
  *
  * @type {Partial<import('./sluice').Options>}
  */
 export const settings = {};
 
 /**
- * Returns the key under which something is stored: accounts on one origin do not meet.
+ * Returns a storage key with the account, so that accounts on one origin are separate.
  *
  * @param {string} name
  */

@@ -1,13 +1,13 @@
 import { guard } from './safe.js';
 
 /**
- * What the browser does not store for us lives as long as the page.
+ * Texts that the browser cannot store; they last as long as the page.
  *
  * @type {Record<string, string>}
  */
 const memory = {};
 
-/** Returns the text; null or undefined where there is none. */
+/** Returns the text, or null or undefined if there is none. */
 export const read = guard((/** @type {string} */ key) => memory[key] || localStorage.getItem(key));
 
 export const remove = guard((/** @type {string} */ key) => {
@@ -18,7 +18,7 @@ export const remove = guard((/** @type {string} */ key) => {
 /**
  * @param {string} key
  * @param {string | number} text
- * @param {boolean} [only] Where this text cannot be stored, no older one may stay.
+ * @param {boolean} [only] If this text cannot be stored, delete an older one.
  */
 export const write = (key, text, only) => {
   try {
@@ -31,11 +31,11 @@ export const write = (key, text, only) => {
 };
 
 /**
- * Tells whether a text will be gone with the page.
+ * Tells whether a text exists only in this page's memory.
  *
  * @param {string} key
  */
 export const isVolatile = (key) => key in memory;
 
-/** Returns all keys; a key may be there twice. */
+/** Returns all keys, possibly with duplicates. */
 export const keys = () => Object.keys(memory).concat(guard(() => Object.keys(localStorage))() || []);

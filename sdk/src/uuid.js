@@ -1,4 +1,4 @@
-/** Returns a random UUID; pages without TLS have no `crypto.randomUUID`. */
+/** Returns a random UUID, also on pages without TLS, which do not have `crypto.randomUUID`. */
 export const uuid = () => {
   try {
     return crypto.randomUUID();

@@ -12,9 +12,9 @@ let user;
 
 const cookieName = () => settings.cookieName || '_td';
 
-// A frame without an origin must not even ask for cookies: calls of these two may throw.
+// Accessing cookies throws in a frame without an origin, so these two functions may throw.
 
-/** Returns what td-js-sdk or an earlier page has set. */
+/** Returns the id set by td-js-sdk or an earlier page. */
 const cookie = () => (document.cookie.match(`(?:^|; )${cookieName()}=([^;]+)`) || [])[1];
 
 /**
@@ -28,12 +28,12 @@ const setCookie = (value, seconds) => {
     (location.protocol == 'https:' ? ';secure' : '');
 };
 
-/** Remembers who uses the browser. @param {unknown} name */
+/** Stores the user's name. @param {unknown} name */
 export const identify = (name) => {
   user = '' + name;
 };
 
-/** Returns the columns that tell whose event it is. */
+/** Returns the columns that identify the visitor. */
 export const visitor = () => {
   if (!id && settings.id != 'none') {
     id = read(keyOf('id')) || (FULL && guard(cookie)()) || uuid();
@@ -44,7 +44,7 @@ export const visitor = () => {
   return { td_client_id: id, user_id: read(keyOf('user')) || undefined };
 };
 
-/** Forgets who it was; the next event has a new id. */
+/** Deletes the visitor's id and user; the next event gets a new id. */
 export const forget = () => {
   id = user = undefined;
   remove(keyOf('id'));

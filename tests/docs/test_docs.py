@@ -1,4 +1,4 @@
-"""What the pages say is what the code does."""
+"""The docs match the code."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ PAGES = sorted(
 
 
 def relative(path: Path) -> str:
-    """Name a page in test ids."""
+    """Return a page's path for test ids."""
     return str(path.relative_to(ROOT))
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the names to which a page's headings can be linked, as GitHub makes them, and its own anchors."""
+    """Return the anchors of a page: those that GitHub generates from headings, and explicit ones."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -28,26 +28,26 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", docs_tables.pages(), ids=relative)
 def test_tables_follow_the_code(page: Path) -> None:
-    """Tables of settings, codes, parameters and metrics are as the code has them (else: make docs)."""
+    """Tables of settings, codes, parameters and metrics are up to date (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
 
 
 def test_the_picture_of_states_follows_the_code() -> None:
-    """The picture of a chunk's states shows the transitions that the code has (else: make docs)."""
+    """The diagram of a chunk's states shows the code's transitions (else: make docs)."""
     assert state_picture.picture() == state_picture.FILE.read_text()
 
 
 @pytest.mark.parametrize("name", docs_tables.TABLES)
-def test_every_table_stands_on_a_page(name: str) -> None:
-    """No table of the code is left out of the docs."""
+def test_every_table_is_on_a_page(name: str) -> None:
+    """Every generated table is in the docs exactly once."""
     marker = f"<!-- {name} -->"
 
     assert 1 == sum(page.read_text().count(marker) for page in docs_tables.pages())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link names a file of this repository."""
+def test_links_have_a_target(page: Path) -> None:
+    """Every relative link names a file in this repository."""
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
 
     assert [] == [target for target in targets if not (page.parent / target).exists()]
@@ -55,7 +55,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_fragments_name_a_heading(page: Path) -> None:
-    """Every link to a part of a page names a heading, or an anchor, of that page."""
+    """Every link with a fragment names a heading or an anchor of its page."""
     links = re.findall(r"\]\((?!https?://)([^)#]*\.md)?#([^)]+)\)", page.read_text())
 
     assert [] == [
@@ -67,7 +67,7 @@ def test_fragments_name_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_make_targets_exist(page: Path) -> None:
-    """Every `make …` that a page tells people to run is a target of the Makefile."""
+    """Every `make …` in the docs is a target of the Makefile."""
     named = set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", page.read_text(), re.MULTILINE))
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Which packages may import which."""
 
 import ast
 import graphlib
@@ -29,8 +29,8 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", HOUSE)
-def test_imports_follow_the_house(package: str) -> None:
-    """A package imports no other package of the house than CONTRIBUTING.md allows it."""
+def test_packages_import_only_what_they_may(package: str) -> None:
+    """A package imports only the packages that CONTRIBUTING.md allows."""
     forbidden = {*HOUSE, "tests", "benchmarks", "chaos"} - HOUSE[package] - {package}
 
     assert {} == {

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: hands random requests to the ingest, and fails on any that it does not answer as documented."""
+"""`python -m tests.fuzz`: sends random requests to the ingest and fails if a response is not as documented."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from tests.support import npm
 
 
 def main() -> int:
-    """Run and report."""
+    """Run and print the report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)

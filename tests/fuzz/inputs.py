@@ -1,4 +1,4 @@
-"""Requests that a public endpoint may meet, drawn from one seed."""
+"""Random requests that a public endpoint may receive, determined by a seed."""
 
 import base64
 import json

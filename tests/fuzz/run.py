@@ -1,4 +1,4 @@
-"""Hands drawn requests to the ingest and measures it."""
+"""Sends random requests to the ingest and measures it."""
 
 import os
 import time
@@ -28,7 +28,7 @@ _WARM = 0.1  # of a run fills the caches
 
 
 class _Sink:
-    """Stream and queue in one, which forget what they take."""
+    """Stream and queue in one, which discard what they receive."""
 
     def put_record(self, **_: Any) -> dict[str, str]:
         return {"SequenceNumber": "1"}
@@ -41,16 +41,16 @@ class _Sink:
 
 
 class _Faults(CollectedTelemetry):
-    """Keeps faults and no more, so that it does not grow."""
+    """Keeps only faults, so that it does not grow."""
 
     def info(self, message: str, **fields: Any) -> None:
-        """Forget the line."""
+        """Discard the line."""
 
     def warning(self, message: str, **fields: Any) -> None:
-        """Forget the line."""
+        """Discard the line."""
 
     def error(self, message: str, error: BaseException | None = None, **_fields: Any) -> None:
-        """Raise what no rule foresaw."""
+        """Raise the unexpected exception."""
         raise AssertionError(message) from error
 
 
@@ -78,7 +78,7 @@ class Report:
 
 
 def run(count: int, seed: int, texts: list[str]) -> Report:
-    """Hand `count` requests to an ingest."""
+    """Send `count` requests to an ingest."""
     inputs, report, telemetry, clock, sink = (
         Inputs(seed, texts),
         Report(),
@@ -124,7 +124,7 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
 
 
 def _within(tenths: Counter[int], share: float) -> float:
-    """Return milliseconds within which this share of the requests were answered."""
+    """Return the milliseconds within which this share of the requests was answered."""
     left = share * tenths.total()
     for tenth in sorted(tenths):
         left -= tenths[tenth]
@@ -134,5 +134,5 @@ def _within(tenths: Counter[int], share: float) -> float:
 
 
 def _resident() -> float:
-    """Return the MiB that this process takes."""
+    """Return this process's resident memory in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 2**20

@@ -1,4 +1,4 @@
-"""The ingest as Lambda makes it, with its own AWS clients, against a server that fails down to the socket."""
+"""The ingest as Lambda builds it, with its own AWS clients, against a server that can fail at socket level."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def aws() -> Iterator[Any]:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Set the variables of a sandbox, and no others that AWS's clients read."""
+    """Set a sandbox's variables, and no others that AWS clients read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     variables = ENVIRONMENT | functions.variables(functions.INGEST, RESOURCES, {"Stage": "test"})
@@ -66,7 +66,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def handler(aws: Any, environment: dict[str, str]) -> app.Handler:
-    """The handler that Lambda would make."""
+    """The handler that Lambda would create."""
     return app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
 
@@ -82,7 +82,7 @@ EVENT = {"table": "pageviews"}
 LARGE = [{"table": "pageviews", "a": "x" * 200_000}] * 6
 
 
-def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Handler) -> None:
+def test_a_normal_request_is_one_call(aws: Any, handler: app.Handler) -> None:
     """The secrets are read while the sandbox starts; each request is one put."""
     assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
 
@@ -106,10 +106,10 @@ def test_the_ordinary_path_is_one_call(aws: Any, handler: app.Handler) -> None:
     ids=["close", "reset", "hang", "garbage", "cut short", "500", "503", "502"],
 )
 @pytest.mark.parametrize(("events", "operation"), [(EVENT, "PutRecord"), (LARGE, "PutRecords")])
-def test_the_client_repeats_no_put(
+def test_the_client_never_retries_a_put(
     aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str
 ) -> None:
-    """What the stream may have taken is sent there once, and the queue has it."""
+    """A put that the stream may have stored is sent once; the envelope goes to the queue."""
     aws.faults[operation] = [fault]
 
     answer = send(handler, events)
@@ -118,16 +118,16 @@ def test_the_client_repeats_no_put(
     assert (1, 1 if events is EVENT else 2) == (aws.count(operation), aws.count("SendMessage"))
 
 
-def test_a_throttled_put_is_repeated_by_us(aws: Any, handler: app.Handler) -> None:
-    """As often as it takes, within a second."""
+def test_a_throttled_put_is_retried(aws: Any, handler: app.Handler) -> None:
+    """The ingest retries it for up to a second."""
     aws.faults["PutRecord"] = [aws_server.error(400, "ProvisionedThroughputExceededException")] * 2
 
     assert 200 == send(handler, EVENT).status
     assert (3, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
 
 
-def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Handler) -> None:
-    """Alone."""
+def test_throttled_entries_are_retried(aws: Any, handler: app.Handler) -> None:
+    """Only the throttled entries are sent again."""
     refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
     answer = {"FailedRecordCount": 1, "Records": [{"SequenceNumber": "1", "ShardId": "s"}, refused]}
     aws.faults["PutRecords"] = [lambda server: server.answer(200, answer)]
@@ -137,8 +137,8 @@ def test_throttled_entries_are_repeated_by_us(aws: Any, handler: app.Handler) ->
     assert whole["Records"][1]["Data"] == rest["Data"]
 
 
-def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler: app.Handler) -> None:
-    """After a freeze, the first put finds its connection closed, and a new one is made."""
+def test_recovers_from_a_closed_connection(aws: Any, handler: app.Handler) -> None:
+    """If the connection was closed during a freeze, the next put opens a new one."""
     aws.faults["PutRecord"] = [aws_server.answer_and_close] * 3
     statuses = []
     for _ in range(3):
@@ -150,8 +150,8 @@ def test_a_connection_that_was_closed_meanwhile_is_no_failure(aws: Any, handler:
     assert (4, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
 
 
-def test_the_queue_is_asked_twice(aws: Any, handler: app.Handler) -> None:
-    """A message that arrives twice does no harm."""
+def test_the_queue_is_tried_twice(aws: Any, handler: app.Handler) -> None:
+    """Duplicate messages are harmless."""
     aws.faults["PutRecord"] = [aws_server.close] * 2
     aws.faults["SendMessage"] = [aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
 
@@ -159,8 +159,8 @@ def test_the_queue_is_asked_twice(aws: Any, handler: app.Handler) -> None:
     assert 4 == aws.count("SendMessage")
 
 
-def test_no_connection_is_a_refusal() -> None:
-    """Where nobody listens, nothing was sent: the put is repeated until patience ends."""
+def test_a_failed_connection_is_a_definite_rejection() -> None:
+    """If nothing listens, nothing was sent, so the put is retried until the time limit."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         clock, telemetry = ManualClock(START), CollectedTelemetry()
@@ -168,7 +168,7 @@ def test_no_connection_is_a_refusal() -> None:
             f"http://127.0.0.1:{nobody.getsockname()[1]}",
             "eu-west-1",
             lambda: Credentials("testing", "testing"),
-            authorities="",
+            ca_bundle="",
             **stream.CLIENT_OPTIONS,
         )
         queue = Queue()
@@ -184,7 +184,7 @@ def test_no_connection_is_a_refusal() -> None:
 
 
 def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: dict[str, str]) -> None:
-    """Secrets Manager may be away while a sandbox starts."""
+    """A sandbox can start while Secrets Manager is unavailable."""
     aws.faults["GetSecretValue"] = [BAD_GATEWAY]
     handler = app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
@@ -229,8 +229,8 @@ def test_lambda_finds_the_handler(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of moto's own dependencies
-def test_the_services_take_what_is_sent(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against moto's stream, queue and secret: a record while the stream stands, a message after it is gone."""
+def test_moto_accepts_the_requests(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With moto's stream, queue and secret: a record while the stream exists, a message after it is deleted."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""The ingest's own AWS clients are botocore's in what they send, and in what they make of the answer."""
+"""The ingest's AWS clients send the same requests as botocore's and interpret responses in the same way."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def aws() -> Iterator[Any]:
 
 def ours(kind: type[AwsClient], url: str, **options: Any) -> Any:
     """Return the ingest's client of a service."""
-    waits = {"authorities": "", "connect_timeout": 5, "read_timeout": 5}
+    waits = {"ca_bundle": "", "connect_timeout": 5, "read_timeout": 5}
     return kind(url, REGION, lambda: KEYS, **waits | options)
 
 
@@ -78,14 +78,14 @@ def botocores(kind: type[AwsClient], url: str) -> Any:
 
 
 @pytest.mark.parametrize(("kind", "operation", "arguments"), CALLS, ids=[call[1] for call in CALLS])
-def test_a_call_is_botocores(
+def test_a_call_matches_botocore(
     aws: Any,
     kind: type[AwsClient],
     operation: str,
     arguments: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same operation with the same members, and the same headers, in Lambda the one against loops too."""
+    """The operation, members and headers are the same, including Lambda's loop detection header."""
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "ingest")
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=ü;Sampled=1")
     answers = [getattr(make(kind, aws.url), operation)(**arguments) for make in (botocores, ours)]
@@ -105,10 +105,10 @@ def test_a_call_is_botocores(
     token=st.none() | st.from_regex(r"[A-Za-z0-9+/=]{1,40}", fullmatch=True),
     secret=st.from_regex(r"[A-Za-z0-9+/]{1,40}", fullmatch=True),
 )
-def test_a_signature_is_botocores(
+def test_a_signature_matches_botocore(
     *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str
 ) -> None:
-    """Whatever the service, the body and the credentials, at the same second, and whatever was signed before."""
+    """For any service, body and credentials at the same second, whatever was signed before."""
     request: Any = AWSRequest(
         "POST",
         "http://127.0.0.1:8080/",
@@ -139,8 +139,8 @@ def test_a_signature_is_botocores(
         (400, [1]),
     ],
 )
-def test_an_error_is_botocores(aws: Any, status: int, body: Any) -> None:
-    """Its code and its status, by which it is judged; of what is no error of AWS's, the status."""
+def test_an_error_matches_botocore(aws: Any, status: int, body: Any) -> None:
+    """Code and status are the same; an error that does not come from AWS has its status as code."""
     fault: Callable[[Any], None] = lambda handler: handler.answer(status, body)  # noqa: E731 -- twice the same
     aws.faults["PutRecord"] = [fault, fault]
     found = []
@@ -153,8 +153,8 @@ def test_an_error_is_botocores(aws: Any, status: int, body: Any) -> None:
     assert [found[0]] == list(dict.fromkeys(found))
 
 
-def test_a_connection_is_kept(aws: Any) -> None:
-    """Calls follow one another on one, also after an error that was read to its end."""
+def test_a_connection_is_reused(aws: Any) -> None:
+    """Consecutive calls share a connection, also after an error that was read to its end."""
     aws.faults["PutRecord"] = [None, aws_server.error(400, "ValidationException"), None]
     client = ours(KinesisClient, aws.url)
     ports = []
@@ -167,17 +167,17 @@ def test_a_connection_is_kept(aws: Any) -> None:
     assert 3 == len(ports)
 
 
-def test_no_more_connections_are_kept_than_told(aws: Any) -> None:
-    """With none, each call makes its own."""
-    client = ours(SecretsManagerClient, aws.url, most_idle=0)
+def test_idle_connections_are_limited(aws: Any) -> None:
+    """With a limit of zero, each call opens its own."""
+    client = ours(SecretsManagerClient, aws.url, max_idle=0)
     for _ in range(2):
         client.get_secret_value(SecretId="keys")
 
     assert 2 == len(set(aws.ports))
 
 
-def test_what_fails_is_tried_as_often_as_told(aws: Any) -> None:
-    """And no more often."""
+def test_a_failed_call_is_attempted_as_often_as_configured(aws: Any) -> None:
+    """And not more often."""
     aws.faults["SendMessage"] = [aws_server.close, aws_server.error(500, "InternalFailure"), None]
     client = ours(SqsClient, aws.url, attempts=2)
 
@@ -187,14 +187,14 @@ def test_what_fails_is_tried_as_often_as_told(aws: Any) -> None:
     assert 3 == aws.count("SendMessage")
 
 
-def test_https_is_checked(aws: Any, tmp_path: Path) -> None:
-    """Who is not vouched for is not called."""
+def test_rejects_untrusted_certificate(aws: Any, tmp_path: Path) -> None:
+    """A server with an untrusted certificate receives no request."""
     port = int(aws.url.rpartition(":")[2])
     with TlsFront(port, tmp_path) as front:
         own = str(tmp_path / "certificate.pem")
         url = f"https://127.0.0.1:{front.port}"
-        assert "MessageId" in ours(SqsClient, url, authorities=own).send_message(**MESSAGE)
-        stranger = ours(SqsClient, url, authorities=aws_client.authorities_of({}))
+        assert "MessageId" in ours(SqsClient, url, ca_bundle=own).send_message(**MESSAGE)
+        stranger = ours(SqsClient, url, ca_bundle=aws_client.ca_bundle_from({}))
         with pytest.raises(SSLError):
             stranger.send_message(**MESSAGE)
 
@@ -206,7 +206,7 @@ def test_https_is_checked(aws: Any, tmp_path: Path) -> None:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away every variable and file that botocore would heed."""
+    """Remove every variable and file that botocore would read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -216,8 +216,8 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("kind", [KinesisClient, SqsClient, SecretsManagerClient])
-def test_endpoints_are_botocores(kind: type[AwsClient]) -> None:
-    """In every region of AWS's commercial partition, and in one of each other."""
+def test_endpoints_match_botocore(kind: type[AwsClient]) -> None:
+    """In every region of the commercial partition, and in one region of every other."""
     session: Any = botocore.session.get_session()
     regions = [*session.get_available_regions(kind.SERVICE), "cn-north-1", "us-gov-west-1", "us-iso-east-1"]
     clients = [session.create_client(kind.SERVICE, region_name=region) for region in regions]
@@ -229,8 +229,8 @@ def test_endpoints_are_botocores(kind: type[AwsClient]) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_stricter_endpoint_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment asks of endpoints in general is not overlooked."""
+def test_fips_and_dualstack_endpoints_match_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings for all endpoints in the environment are honored."""
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
 
     found = aws_client.endpoint_of(KinesisClient, os.environ, "us-east-1")
@@ -239,7 +239,7 @@ def test_a_stricter_endpoint_is_botocores(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_environment_names_an_endpoint() -> None:
-    """One for each service before one for all, unless they are to be ignored."""
+    """A service's own endpoint takes precedence over the general one; both can be ignored."""
     named = {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_SECRETS_MANAGER": "http://secrets"}
 
     assert "http://all" == aws_client.endpoint_of(KinesisClient, named, REGION)
@@ -252,24 +252,24 @@ def test_the_environment_names_an_endpoint() -> None:
 
 
 def test_the_environments_credentials_sign() -> None:
-    """As Lambda gives them; no token where there is no session."""
+    """As Lambda sets them; without a session there is no token."""
     given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 
-    assert Credentials("a", "b", "c") == aws_client.credentials_of(given)()
-    assert Credentials("a", "b") == aws_client.credentials_of(given | {"AWS_SESSION_TOKEN": ""})()
+    assert Credentials("a", "b", "c") == aws_client.credentials_from(given)()
+    assert Credentials("a", "b") == aws_client.credentials_from(given | {"AWS_SESSION_TOKEN": ""})()
 
 
 @pytest.mark.usefixtures("bare")
-def test_no_credentials_are_an_error_of_each_call() -> None:
-    """A sandbox starts without them."""
-    credentials = aws_client.credentials_of({})
+def test_missing_credentials_fail_each_call() -> None:
+    """A sandbox can start without them."""
+    credentials = aws_client.credentials_from({})
 
     with pytest.raises(NoCredentialsError):
         credentials()
 
 
 class Container(BaseHTTPRequestHandler):
-    """Gives out credentials that are about to expire, the next ones each time, as after a start from a snapshot."""
+    """Serves credentials that are about to expire, new ones each time, as after a restore from a snapshot."""
 
     asked: list[str | None]
 
@@ -289,12 +289,12 @@ class Container(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.usefixtures("bare")
 def test_a_containers_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are asked for with the token that the environment holds, and again before they expire."""
+    """They are requested with the environment's token, and again before they expire."""
     handler = type("Handler", (Container,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
@@ -303,7 +303,7 @@ def test_a_containers_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -
             url = f"http://127.0.0.1:{server.server_port}/credentials"
             monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
             monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me in")
-            current = aws_client.credentials_of(os.environ)
+            current = aws_client.credentials_from(os.environ)
             numbers = [int(re.sub(r"\D", "", current().access_key)) for _ in range(2)]
         finally:
             server.shutdown()

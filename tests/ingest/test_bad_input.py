@@ -1,4 +1,4 @@
-"""Bad input, each kind with its documented answer, and nothing lost of its neighbours."""
+"""Every kind of bad input gets its documented response, and valid events beside it are not lost."""
 
 import json
 from typing import Any
@@ -57,8 +57,8 @@ NOT_JSON = [
 """Bodies that are no JSON document in UTF-8."""
 
 
-def verdicts(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
-    """Return the status, how many events were accepted, and the others' indices and codes."""
+def outcome(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
+    """Return the status, the number of accepted events, and the rejected events' indices and codes."""
     return (
         answer.status,
         answer.json["accepted"],
@@ -67,7 +67,7 @@ def verdicts(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
 
 
 def refused(site: Site, answer: Answer, status: int, code: str) -> None:
-    """Check that the request was refused as a whole, and that nothing of it was put."""
+    """Check that the request was rejected as a whole and nothing was put."""
     assert (status, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
     assert ([], []) == (site.kinesis.calls, site.sqs.calls)
 
@@ -82,7 +82,7 @@ def test_no_key() -> None:
 
 @pytest.mark.parametrize("key", FORGED, ids=range(len(FORGED)))
 def test_forged_keys(key: str) -> None:
-    """401, `invalid_key`, wherever it is sent."""
+    """401, `invalid_key`, wherever the key is sent."""
     refused(site := Site(), site.post([GOOD], key=key), 401, "invalid_key")
     refused(site := Site(), site.post([GOOD], key="", x_write_key=key), 401, "invalid_key")
     refused(site := Site(), site.post({"events": [GOOD], "write_key": key}, key=""), 401, "invalid_key")
@@ -98,8 +98,10 @@ def test_forged_keys(key: str) -> None:
     st.booleans(),
     st.data(),
 )
-def test_half_a_body_is_none(columns: list[dict[str, Any]], zipped: bool, data: st.DataObject) -> None:
-    """A body that ends too early, wherever, is refused as a whole, gzip or not: nobody counts what came of it."""
+def test_a_truncated_body_is_rejected(
+    columns: list[dict[str, Any]], zipped: bool, data: st.DataObject
+) -> None:
+    """A truncated body, gzip or not, is rejected as a whole, because nobody could tell which events it lost."""
     site = Site()
     text = json.dumps({"events": [{**event, **GOOD} for event in columns]}).encode()
     body = gzipped(text) if zipped else text
@@ -110,14 +112,14 @@ def test_half_a_body_is_none(columns: list[dict[str, Any]], zipped: bool, data: 
 
 
 @pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:20]))
-def test_what_is_not_json(body: bytes) -> None:
-    """400, `invalid_json`, with the place where reading ended."""
+def test_invalid_json(body: bytes) -> None:
+    """400, `invalid_json`, with the position of the error."""
     refused(site := Site(), answer := site.post(body), 400, "invalid_json")
     assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
 def test_a_gzip_bomb() -> None:
-    """413, `body_too_large`, however small it was sent."""
+    """413, `body_too_large`, however small the compressed body is."""
     refused(site := Site(), site.post(gzipped(b" " * 50_000_000)), 413, "body_too_large")
 
 
@@ -127,7 +129,7 @@ def test_a_large_body() -> None:
 
 
 def test_501_events() -> None:
-    """413, `too_many_events`: nothing is taken of what was not wholly read."""
+    """413, `too_many_events`, and no event is accepted."""
     refused(site := Site(), site.post([GOOD] * 501), 413, "too_many_events")
 
 
@@ -158,15 +160,15 @@ BAD_EVENTS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(
     ("text", "code"), BAD_EVENTS, ids=[f"{code} {text[:30]}" for text, code in BAD_EVENTS]
 )
-def test_a_bad_event_alone_is_rejected(text: str, code: str) -> None:
-    """Those before it and behind it are accepted, and stand on the stream in their order."""
+def test_only_the_bad_event_is_rejected(text: str, code: str) -> None:
+    """The events before and after it are accepted and stay in order."""
     site = Site()
 
     answer = site.post(
         f'[{{"table": "pageviews", "n": 1}}, {text}, {{"table": "pageviews", "n": 2}}]'.encode()
     )
 
-    assert (200, 2, [(1, code)]) == verdicts(answer)
+    assert (200, 2, [(1, code)]) == outcome(answer)
     assert [1, 2] == [row["n"] for _, row in site.rows()]
 
 
@@ -200,24 +202,24 @@ ODD_EVENTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("text", "expected"), ODD_EVENTS, ids=[text for text, _ in ODD_EVENTS])
-def test_an_odd_event_is_kept_by_rule(text: str, expected: dict[str, Any]) -> None:
-    """It is accepted, its values equal or changed as documented, and its neighbours untouched."""
+def test_an_odd_event_is_accepted(text: str, expected: dict[str, Any]) -> None:
+    """Its values are unchanged or changed as documented, and other events are not affected."""
     site = Site()
 
     answer = site.post(f'[{GOOD_TEXT}, {{"table": "pageviews", {text}}}, {GOOD_TEXT}]'.encode())
 
-    assert (200, 3, []) == verdicts(answer)
+    assert (200, 3, []) == outcome(answer)
     before, (_, row), after = site.rows()
     assert expected == {name: row[name] for name in row if name in expected}
     assert {"time", "event_id", "received_at", "td_ip", *expected} == set(row)
     assert [("pageviews", "home")] * 2 == [(table, neighbour["page"]) for table, neighbour in (before, after)]
 
 
-def test_a_body_of_bad_events_only() -> None:
-    """400 with all verdicts, and nothing is put."""
+def test_a_body_with_only_bad_events() -> None:
+    """400 with every rejection, and nothing is put."""
     site = Site()
 
     answer = site.post(f"[{', '.join(text for text, _ in BAD_EVENTS)}]".encode())
 
-    assert (400, 0, [(index, code) for index, (_, code) in enumerate(BAD_EVENTS)]) == verdicts(answer)
+    assert (400, 0, [(index, code) for index, (_, code) in enumerate(BAD_EVENTS)]) == outcome(answer)
     assert [] == site.kinesis.calls

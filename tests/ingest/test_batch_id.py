@@ -1,4 +1,4 @@
-"""What a batch id makes of a request: envelopes that are recognised whenever the same events are sent again."""
+"""Batch ids: a retry of the same events produces the same envelopes."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
-from ingest import batch_id
+from ingest import batch as batches
 from ingest.batch import Batch
 from shared import rows
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope
@@ -51,8 +51,8 @@ def ids(items: list[Envelope]) -> list[str]:
 
 
 @pytest.mark.parametrize("events", [[EVENT], LARGE], ids=["one envelope", "several"])
-def test_every_envelope_is_a_claim_and_goes_to_the_stream(events: list[Any]) -> None:
-    """First requests and copies alike: one put each."""
+def test_every_envelope_is_a_claim(events: list[Any]) -> None:
+    """First requests and retries alike are one put each."""
     site = Site()
 
     answers = [send(site, events) for _ in range(3)]
@@ -64,8 +64,8 @@ def test_every_envelope_is_a_claim_and_goes_to_the_stream(events: list[Any]) -> 
     assert [] == site.queue.messages
 
 
-def test_without_an_id_an_envelope_is_no_claim() -> None:
-    """The worker asks nobody for it."""
+def test_without_a_batch_id_an_envelope_is_not_a_claim() -> None:
+    """The worker does not look up a claim for it."""
     site = Site()
 
     site.post(gzipped(json.dumps(LARGE).encode()))
@@ -81,8 +81,8 @@ def test_without_an_id_an_envelope_is_no_claim() -> None:
         ({}, {"repeat": "yes", "made_at": {}}),
     ],
 )
-def test_what_once_marked_a_repetition_says_nothing(headers: dict[str, str], said: dict[str, Any]) -> None:
-    """Clients may go on sending it."""
+def test_obsolete_retry_markers_are_ignored(headers: dict[str, str], said: dict[str, Any]) -> None:
+    """Clients may still send them."""
     site = Site()
     send(site, [EVENT])
 
@@ -91,8 +91,8 @@ def test_what_once_marked_a_repetition_says_nothing(headers: dict[str, str], sai
     assert first == second
 
 
-def test_the_header_names_the_batch_where_the_body_has_no_place_for_it() -> None:
-    """Both give the same id; the header comes first."""
+def test_the_batch_id_may_be_a_header() -> None:
+    """Header and body give the same request ids; the header takes precedence."""
     site = Site()
     send(site, [EVENT])
     send(site, [EVENT], headers={"idempotency-key": "b1"}, batch_id="other")
@@ -104,12 +104,12 @@ def test_the_header_names_the_batch_where_the_body_has_no_place_for_it() -> None
 
 @pytest.mark.parametrize("batch", ["", "x" * 65, 7, [], {}])
 def test_an_id_is_text_of_1_to_64_characters(batch: Any) -> None:
-    """Anything else refuses the request: its sender would find its events doubled later."""
+    """Any other id rejects the request; otherwise the sender would end up with duplicates."""
     assert "invalid_batch_id" == send(Site(), [EVENT], batch_id=batch).code
 
 
-def test_all_or_nothing_is_durable() -> None:
-    """503 where neither stream nor queue took one of the envelopes: the sender repeats them all, to no harm."""
+def test_all_envelopes_are_stored_or_the_request_fails() -> None:
+    """503 if neither stream nor queue stores one of the envelopes; the sender can safely retry all of them."""
     site = Site()
     throttled = {"ErrorCode": "InternalFailure"}
     site.kinesis.faults = [{"Records": [{"SequenceNumber": "1"}, throttled]}]
@@ -122,15 +122,15 @@ def test_all_or_nothing_is_durable() -> None:
     assert 200 == send(site, LARGE).status
 
 
-def test_rejected_events_do_not_count_among_all() -> None:
-    """They are rejected for themselves, next time too."""
+def test_rejected_events_do_not_fail_the_request() -> None:
+    """They are rejected again on every retry."""
     answer = send(Site(), [EVENT, {"no": "table"}])
 
     assert (200, 1, 1) == (answer.status, answer.json["accepted"], len(answer.json["rejected"]))
 
 
-def test_copies_spread_like_other_requests_of_servers() -> None:
-    """An event that names its visitor goes where the visitor's go; others go anywhere."""
+def test_retries_spread_over_partition_keys() -> None:
+    """Events with a visitor id use the visitor's partition key; others use any."""
     site = Site(partition_buckets=1000)
     for number in range(3):
         for event in (EVENT | {"td_client_id": "c1"}, EVENT):
@@ -190,10 +190,10 @@ odd_events = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12), surroundings, surroundings, policies)
-def test_a_copy_has_the_same_ids_and_borders(
+def test_a_retry_has_the_same_envelopes(
     events: list[Any], once: dict[str, Any], again: dict[str, Any], policy: dict[str, Any]
 ) -> None:
-    """From whatever address, with whatever headers, under whatever settings, hours later: the same envelopes."""
+    """Even from another address, with other headers and settings, hours later."""
     events = [event | {"n": n} if isinstance(event, dict) else event for n, event in enumerate(events)]
     body = json.loads(json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999"))
     first, second = Site(), Site(**policy)
@@ -209,16 +209,16 @@ def test_a_copy_has_the_same_ids_and_borders(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12), st.data())
-def test_what_is_rejected_moves_no_border(events: list[Any], data: st.DataObject) -> None:
-    """Rules may reject an event today that they accept tomorrow: the others are covered by the same envelopes."""
+def test_rejected_events_do_not_move_boundaries(events: list[Any], data: st.DataObject) -> None:
+    """If a rule rejects an event that it used to accept, the envelopes still cover the same events."""
     batch, key = Batch(events, id="b1"), WriteKey("shop", "k1")
     everything = {index: ("pageviews", b"%d" % index) for index in range(len(events))}
     some = {index: row for index, row in everything.items() if data.draw(st.booleans())}
 
-    def covered(taken: dict[int, Any]) -> dict[str, str]:
+    def covered(encoded: dict[int, Any]) -> dict[str, str]:
         return {
             character: item.request_id
-            for item in batch_id.envelopes(batch, taken, key, NOW)
+            for item in batch.claims(encoded, key, NOW)
             for character in item.tables[0].rows.decode()
         }
 
@@ -238,10 +238,10 @@ def test_what_is_rejected_moves_no_border(events: list[Any], data: st.DataObject
     surroundings,
     st.sampled_from([(), ("_", "td_ip", "td_user_agent", "a")]),
 )
-def test_a_row_never_takes_more_than_its_event_says(
+def test_a_row_is_never_larger_than_estimated(
     event: Any, around: dict[str, Any], hashed: tuple[str, ...]
 ) -> None:
-    """So an envelope whose border follows from its events has room for their rows."""
+    """So the rows of an envelope whose boundaries come from its events always fit."""
     site = Site(hashed_columns=hashed)
     site.secret.text = json.dumps(SECRETS | {".hash": "key"})
     body = json.loads(json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999"))
@@ -250,14 +250,14 @@ def test_a_row_never_takes_more_than_its_event_says(
     send(site, [sent], **around)
 
     for item in site.envelopes():
-        most = batch_id._most_bytes(sent, rows.text_of(sent).encode(errors="replace"))
+        most = batches._max_bytes(sent, rows.text_of(sent).encode(errors="replace"))
         assert len(item.encode()) - 100 < most
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=8), st.data())
 def test_other_events_under_the_same_id_have_other_ids(events: list[Any], data: st.DataObject) -> None:
-    """One event more, less, moved or changed, an accepted or a rejected one: no envelope is taken for an old one."""
+    """If any event is added, removed, moved or changed, accepted or not, every envelope has a new request id."""
     changed = list(events)
     match data.draw(st.sampled_from(["more", "less", "moved", "changed"])):
         case "more":
@@ -276,7 +276,7 @@ def test_other_events_under_the_same_id_have_other_ids(events: list[Any], data: 
 
 
 def test_account_batch_id_and_table_are_part_of_the_id() -> None:
-    """None can be taken for another, wherever one text ends and the next begins."""
+    """They cannot be confused, wherever one text ends and the next begins."""
     made = [
         _ids(Batch([EVENT, EVENT], table, id=batch), account)
         for account, batch, table in (
@@ -294,19 +294,19 @@ def test_account_batch_id_and_table_are_part_of_the_id() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12))
 def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> None:
-    """All events are covered, in their order, and small requests are one envelope."""
+    """All events are covered in order, and small requests are one envelope."""
     batch = Batch(events, id="b1")
-    taken = {index: ("pageviews", bytes([index])) for index in range(len(events))}
+    encoded = {index: ("pageviews", bytes([index])) for index in range(len(events))}
 
-    made = list(batch_id.envelopes(batch, taken, WriteKey("shop", "k1"), NOW))
+    made = list(batch.claims(encoded, WriteKey("shop", "k1"), NOW))
 
     assert bytes(range(len(events))) == b"".join(item.tables[0].rows for item in made)
     if sum(len(rows.text_of(event).encode(errors="replace")) for event in events) < 500_000:
         assert 1 == len(made)
 
 
-def test_events_without_an_id_have_the_same_one_in_each_copy() -> None:
-    """So that a person can tell that they are copies; equal events of one request are still two."""
+def test_events_without_an_id_get_the_same_one_in_each_retry() -> None:
+    """So copies can be recognized; equal events within one request still have different ids."""
     site = Site()
     for _ in range(2):
         send(site, [EVENT, EVENT, EVENT | {"n": 2}])
@@ -316,5 +316,5 @@ def test_events_without_an_id_have_the_same_one_in_each_copy() -> None:
 
 
 def _ids(batch: Batch, account: str = "shop") -> list[str]:
-    taken = dict.fromkeys(range(len(batch.events)), ("pageviews", b"\x80"))
-    return ids(list(batch_id.envelopes(batch, taken, WriteKey(account, "k1"), NOW)))
+    encoded = dict.fromkeys(range(len(batch.events)), ("pageviews", b"\x80"))
+    return ids(list(batch.claims(encoded, WriteKey(account, "k1"), NOW)))

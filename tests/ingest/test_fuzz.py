@@ -1,4 +1,4 @@
-"""Any request that API Gateway could hand over gets a documented answer; what is accepted stands on the stream."""
+"""Any request that API Gateway could send gets a documented response; accepted events are on the stream."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from tests.support.ingest import KEY, Answer, Site, gzipped, http_event
 
 
 def mostly[T](usual: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
-    """Draw the usual in four of five cases, so that the deeper parts are reached."""
+    """Draw the usual value in four of five cases, to reach deeper code."""
     return st.integers(0, 4).flatmap(lambda number: usual if number else other)
 
 
@@ -124,7 +124,7 @@ bodies = mostly(
 
 @st.composite
 def http_events(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a payload 2.0 event; what is in it need not make sense."""
+    """Draw a payload 2.0 event, which need not make sense."""
     method, path = draw(routes)
     event = http_event(method, path, draw(queries), draw(headers))
     event["isBase64Encoded"] = draw(st.integers(0, 4)) > 0
@@ -141,7 +141,7 @@ def http_events(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def documented(answer: Answer, method: str, path: str) -> None:
-    """Check the answer's shape; docs/openapi.yaml's is checked elsewhere."""
+    """Check the response's form; test_openapi.py checks it against the schema."""
     assert answer.status in {200, 204, 302, 400, 401, 403, 404, 405, 413}
     if answer.code is not None:
         assert answer.status in (302, ANSWERS[answer.code].status)  # type: ignore[index]  # any other code is a KeyError
@@ -164,7 +164,7 @@ def documented(answer: Answer, method: str, path: str) -> None:
 @settings(max_examples=400, deadline=None)
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
 def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: tuple[str, ...]) -> None:
-    """Never an exception, never a 5xx; as many rows stand on the stream as events were accepted."""
+    """No exception, no 5xx, and as many rows on the stream as events were accepted."""
     site = Site(origins, visitor_cookies="on", redirect_hosts=("allowed.example",), visitor_ip="truncate")
 
     answer = site.send(event)
@@ -180,7 +180,7 @@ def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: 
 @settings(max_examples=200, deadline=None)
 @given(documents, st.booleans())
 def test_every_document_with_a_valid_key_is_read(document: bytes, zipped: bool) -> None:
-    """Whatever JSON it holds: verdicts on its events, or what is wrong with it as a whole."""
+    """For any JSON, the response covers each event, or says what is wrong with the whole."""
     site = Site()
 
     answer = site.post(gzipped(document) if zipped else document, "t=pageviews")

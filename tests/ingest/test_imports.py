@@ -1,4 +1,4 @@
-"""What importing the ingest brings with it."""
+"""Which packages importing the ingest loads."""
 
 import json
 import os
@@ -16,7 +16,7 @@ print(json.dumps([name for name in sys.modules]))
 
 @pytest.fixture(scope="module")
 def modules() -> set[str]:
-    """Import the door in a fresh process without a setting, and return what was loaded."""
+    """Import the entry point in a fresh process without settings, and return the loaded modules."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -28,12 +28,12 @@ def modules() -> set[str]:
 
 
 def test_the_workers_packages_are_not_loaded(modules: set[str]) -> None:
-    """Neither Redis nor requests nor the worker itself: they are not in the function's zip, nor boto3's high level."""
+    """Redis, requests, the worker and boto3 are not in the function's zip."""
     assert set() == modules & {"redis", "requests", "isal", "worker", "ops", "local", "boto3", "s3transfer"}
 
 
 def test_botocores_clients_are_not_loaded(modules: set[str]) -> None:
-    """Only its errors: its sessions, clients and transport take longer to load than all the rest."""
+    """Only botocore's errors: its sessions, clients and transport take longer to load than everything else."""
     costly = ("botocore.session", "botocore.client", "botocore.auth", "botocore.httpsession", "urllib3")
 
     assert [] == [name for name in modules if name.startswith(costly)]

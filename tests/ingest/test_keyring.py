@@ -1,4 +1,4 @@
-"""The signing secrets: cached, refreshed, and kept while they cannot be read."""
+"""Signing secrets are cached, refreshed, and kept while they cannot be read."""
 
 import json
 from typing import Any
@@ -26,17 +26,17 @@ FAILURES = [
 
 
 def key_under(secret_id: str, secret: str) -> str:
-    """Return a key that a secret signs."""
+    """Return a key signed with a secret."""
     return write_key.sign("shop", secret_id, secret)
 
 
 def reads(site: Site) -> int:
-    """Return how often the secrets were asked for."""
+    """Return how often the secrets were read."""
     return len(site.secrets.calls)
 
 
 def test_secrets_are_read_once_in_five_minutes() -> None:
-    """Thousands of requests ask Secrets Manager once."""
+    """Thousands of requests cause one call to Secrets Manager."""
     site = Site()
 
     for _ in range(3):
@@ -49,8 +49,8 @@ def test_secrets_are_read_once_in_five_minutes() -> None:
     assert 2 == reads(site)
 
 
-def test_a_secret_that_was_taken_away_is_forgotten() -> None:
-    """Within five minutes, its keys are worth nothing."""
+def test_a_removed_secret_expires() -> None:
+    """Within five minutes, its keys become invalid."""
     site = Site()
     site.keyring.verify(KEY)
     site.secret.text = json.dumps({"k2": SECRETS["k2"]})
@@ -62,7 +62,7 @@ def test_a_secret_that_was_taken_away_is_forgotten() -> None:
 
 
 def test_a_new_secrets_keys_work_at_once() -> None:
-    """A key that names an unknown secret makes the secrets be read again."""
+    """A key that names an unknown secret triggers a refresh."""
     site = Site()
     site.keyring.verify(KEY)
     site.secret.text = json.dumps(SECRETS | {"k3": "third secret"})
@@ -72,8 +72,8 @@ def test_a_new_secrets_keys_work_at_once() -> None:
     assert 2 == reads(site)
 
 
-def test_invented_secrets_cost_little() -> None:
-    """However many keys name unknown secrets, the secrets are read once in ten seconds."""
+def test_unknown_secrets_cost_little() -> None:
+    """However many keys name unknown secrets, the secrets are read at most once in ten seconds."""
     site = Site()
     for number in range(100):
         with pytest.raises(InvalidKeyError):
@@ -88,7 +88,7 @@ def test_invented_secrets_cost_little() -> None:
 
 
 def test_other_wrong_keys_cost_nothing() -> None:
-    """A wrong signature under a known secret, or no key at all, asks nobody."""
+    """A wrong signature under a known secret, or a malformed key, triggers no refresh."""
     site = Site()
     site.keyring.verify(KEY)
     site.clock.time += PAUSE_SECONDS
@@ -101,8 +101,8 @@ def test_other_wrong_keys_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
-def test_secrets_serve_on_while_they_cannot_be_read(failure: Any) -> None:
-    """For as long as that lasts; every ten seconds one request tries again."""
+def test_secrets_stay_in_use_while_they_cannot_be_read(failure: Any) -> None:
+    """For as long as necessary; every ten seconds one request tries a refresh."""
     site = Site()
     site.keyring.verify(KEY)
     site.secrets.faults, site.secrets.sticky = [failure], True
@@ -121,8 +121,8 @@ def test_secrets_serve_on_while_they_cannot_be_read(failure: Any) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
-def test_without_secrets_requests_are_to_come_again(failure: Any) -> None:
-    """A sandbox that never read them answers 503, tries once a second, and serves as soon as it has them."""
+def test_without_secrets_clients_are_told_to_retry(failure: Any) -> None:
+    """A sandbox that has never read them answers 503, tries once a second, and recovers when it succeeds."""
     site = Site()
     site.secrets.faults, site.secrets.sticky = [failure], True
 
@@ -139,7 +139,7 @@ def test_without_secrets_requests_are_to_come_again(failure: Any) -> None:
 
 
 def test_an_empty_secret_signs_nothing() -> None:
-    """Anybody could sign under it; the others beside it still serve."""
+    """Anyone could sign with it; the other secrets remain valid."""
     site = Site()
     site.secret.text = json.dumps({"k0": "", "k1": SECRETS["k1"]})
 
@@ -148,8 +148,8 @@ def test_an_empty_secret_signs_nothing() -> None:
     assert "shop" == site.keyring.verify(KEY).account
 
 
-def test_a_clock_that_is_set_back_stops_nothing() -> None:
-    """Secrets read in what is now the future are read again, and not only when that time comes."""
+def test_a_clock_set_back_does_not_delay_a_refresh() -> None:
+    """Secrets that seem to have been read in the future are read again at once."""
     site = Site()
     site.keyring.verify(KEY)
     site.secret.text = json.dumps({"k2": SECRETS["k2"]})
@@ -165,7 +165,7 @@ def test_a_clock_that_is_set_back_stops_nothing() -> None:
 
 
 def test_a_key_whose_secret_was_replaced_is_refused() -> None:
-    """However often it was good before: what is remembered of keys goes with the secrets."""
+    """Even if it was verified before: cached keys are dropped with the old secrets."""
     site = Site()
     keys = [write_key.sign("shop", f"k1-{number}", SECRETS["k1"]) for number in range(2500)]
     for key in (*keys, keys[0]):

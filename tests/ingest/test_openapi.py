@@ -1,4 +1,4 @@
-"""docs/openapi.yaml is a valid document, and says what the ingest does, no more and no less."""
+"""docs/openapi.yaml is valid and describes exactly what the ingest does."""
 
 import json
 import re
@@ -32,7 +32,7 @@ OPERATIONS = [
 
 
 def resolved(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference refers to."""
+    """Follow a reference."""
     while "$ref" in value:
         _, _, kind, name = value["$ref"].split("/")
         value = COMPONENTS[kind][name]
@@ -40,7 +40,7 @@ def resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def valid(value: Any, schema: dict[str, Any]) -> bool:
-    """Tell whether a value is as a schema says."""
+    """Tell whether a value matches a schema."""
     whole = {**schema, "components": COMPONENTS}
     return Draft202012Validator(whole).is_valid(value)
 
@@ -65,20 +65,20 @@ def test_the_document_is_valid() -> None:
 
 
 def test_it_names_every_route() -> None:
-    """And no other."""
+    """And no others."""
     assert {(route.method, route.path) for route in app.ROUTES} == {
         (method, path) for method, path, _ in OPERATIONS
     }
 
 
 def test_it_names_every_code() -> None:
-    """Of requests and of events."""
+    """Of requests and events."""
     assert set(ANSWERS) == set(COMPONENTS["schemas"]["Code"]["enum"])
     assert set(EVENT_CODES) == set(COMPONENTS["schemas"]["EventCode"]["enum"])
 
 
-def test_codes_stand_beside_their_status() -> None:
-    """Where a response names codes, they are those of its status; each code stands somewhere."""
+def test_codes_are_listed_under_their_status() -> None:
+    """A response that lists codes lists those with its status, and every code is listed."""
     named = set()
     for _, _, operation in OPERATIONS:
         for status, response in operation["responses"].items():
@@ -90,7 +90,7 @@ def test_codes_stand_beside_their_status() -> None:
 
 
 def test_it_names_the_limits() -> None:
-    """As the code has them."""
+    """With the code's values."""
     schemas = COMPONENTS["schemas"]
     limits = {schemas["Batch"]["properties"]["events"]["maxItems"], schemas["Body"]["anyOf"][1]["maxItems"]}
 
@@ -101,7 +101,7 @@ def test_it_names_the_limits() -> None:
 
 @pytest.mark.parametrize("name", ["batch", "array", "event"])
 def test_examples_of_requests_are_accepted(name: str) -> None:
-    """In full."""
+    """With every event."""
     example = COMPONENTS["examples"][name]["value"]
 
     answer = Site().post(example)
@@ -115,7 +115,7 @@ def test_examples_of_requests_are_accepted(name: str) -> None:
     ("name", "schema"), [("verdict", "Verdict"), ("nothing", "NothingAccepted"), ("refusal", "Refusal")]
 )
 def test_examples_of_answers_are_as_described(name: str, schema: str) -> None:
-    """Each is one that the schema allows."""
+    """Each matches its schema."""
     assert valid(COMPONENTS["examples"][name]["value"], COMPONENTS["schemas"][schema])
 
 
@@ -148,7 +148,7 @@ def test_answers_of_the_pixel_are_as_described(query: str) -> None:
 
 
 def test_answers_in_an_outage_are_as_described() -> None:
-    """Of the pixel and of the events API."""
+    """For the pixel and the events API."""
     site = Site()
     site.secret.text = ""
 
@@ -183,8 +183,8 @@ CHECKS = [
 
 @schema.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_anything_that_is_sent_is_answered_as_described(case: schemathesis.Case) -> None:
-    """Requests that fit the document and requests that do not, with the key that they brought and with a valid one."""
+def test_any_request_is_answered_as_described(case: schemathesis.Case) -> None:
+    """Requests that match the document and requests that do not, with their own key and a valid one."""
     with suppress(RejectedError):  # the gateway's own answers, to what never reaches the ingest
         for headers in ({}, {"x-write-key": KEY}):
             case.validate_response(case.call(headers=headers), checks=CHECKS)
@@ -198,7 +198,7 @@ PAGE = (PATH.parent / "http.md").read_text()
 
 
 def test_the_pages_answers_are_as_described() -> None:
-    """Every JSON answer that docs/http.md shows is one that the document allows."""
+    """Every JSON response in docs/http.md matches the document."""
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 
     assert 3 == len(shown)
@@ -207,7 +207,7 @@ def test_the_pages_answers_are_as_described() -> None:
 
 
 def test_the_pages_requests_are_answered_as_it_says() -> None:
-    """Every body that docs/http.md sends with curl is taken, with the verdicts that it shows."""
+    """Every curl request in docs/http.md gets the response shown there."""
     bodies = re.findall(r"-d '([^']*)'", PAGE)
 
     answers = [Site().post(body.encode()).json for body in bodies]
@@ -216,7 +216,7 @@ def test_the_pages_requests_are_answered_as_it_says() -> None:
 
 
 def test_the_page_names_every_limit() -> None:
-    """As the code has them."""
+    """With the code's values."""
     table = PAGE.partition("## Limits")[2].partition("\n## ")[0]
 
     assert {

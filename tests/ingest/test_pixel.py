@@ -41,8 +41,8 @@ def test_parameters_become_columns() -> None:
     ) == (table, row)
 
 
-def test_the_answer_is_an_image_that_nobody_keeps() -> None:
-    """43 bytes of GIF, base64 for the gateway, never cached, also within pages that isolate themselves."""
+def test_the_answer_is_an_uncacheable_image() -> None:
+    """43 bytes of GIF, base64 for the gateway, never cached, usable on cross-origin isolated pages."""
     answer = Site().pixel("")
 
     assert (43, b"GIF89a\x01\x00\x01\x00", b";") == (len(answer.body), answer.body[:10], answer.body[-1:])
@@ -66,7 +66,7 @@ def test_the_answer_is_an_image_that_nobody_keeps() -> None:
     ],
 )
 def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str) -> None:
-    """The body is the image all the same, so that no page shows a broken one."""
+    """The body is still the image, so that pages never show a broken one."""
     site = Site()
 
     answer = site.get("/pixel.gif", query)
@@ -76,8 +76,8 @@ def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str
     assert ([], 1) == (site.rows(), site.telemetry.counts["RequestsRefused"])
 
 
-def test_an_outage_shows_too() -> None:
-    """503 and when to come again, with the image."""
+def test_an_outage_is_reported() -> None:
+    """503 and Retry-After, with the image."""
     site = Site()
     site.secret.text = "{}"
 
@@ -91,8 +91,8 @@ def test_an_outage_shows_too() -> None:
     )
 
 
-def test_even_a_fault_of_the_ingest_is_answered_with_the_image() -> None:
-    """Whatever happens, no page shows a broken one."""
+def test_an_internal_error_is_answered_with_the_image() -> None:
+    """Pages never show a broken image."""
     site = Site()
     site.kinesis.faults = [RuntimeError("a fault")]
 
@@ -102,7 +102,7 @@ def test_even_a_fault_of_the_ingest_is_answered_with_the_image() -> None:
 
 
 def test_a_repeated_parameter_becomes_a_list() -> None:
-    """And, as every nested value, JSON text."""
+    """Stored as JSON text, like every nested value."""
     site = Site()
 
     site.pixel("tag=a&x=1&tag=b&tag=%22")
@@ -119,8 +119,8 @@ def test_time_and_id_are_the_senders() -> None:
     assert (1_700_000_000, "e-1") == (site.row()["time"], site.row()["event_id"])
 
 
-def test_table_is_a_name_for_the_table_here_too() -> None:
-    """An event's own table comes before the request's."""
+def test_the_parameter_table_names_the_table() -> None:
+    """An event's own table takes precedence over the request's."""
     site = Site()
 
     site.pixel("table=clicks")
@@ -129,7 +129,7 @@ def test_table_is_a_name_for_the_table_here_too() -> None:
 
 
 def test_the_first_key_and_table_count() -> None:
-    """Further ones are ignored: neither ever becomes a column."""
+    """Later ones are ignored and never become columns."""
     site = Site()
 
     site.pixel("k=other&t=clicks")
@@ -141,7 +141,7 @@ def test_the_first_key_and_table_count() -> None:
     ("query", "expected"), [("", "https://a.example/"), ("td_url=mine", "mine"), ("td_url=", "")]
 )
 def test_the_page_is_the_images_referrer(query: str, expected: str) -> None:
-    """What the sender says of the page comes first."""
+    """The event's own URL takes precedence."""
     site = Site()
 
     site.pixel(query, referer="https://a.example/")
@@ -149,8 +149,8 @@ def test_the_page_is_the_images_referrer(query: str, expected: str) -> None:
     assert expected == site.row()["td_url"]
 
 
-def test_what_is_not_known_is_no_column() -> None:
-    """Without the headers, there is neither a page nor a user agent."""
+def test_unknown_values_are_not_columns() -> None:
+    """Without the headers there are no columns for page and user agent."""
     site = Site()
 
     site.pixel("")
@@ -158,8 +158,8 @@ def test_what_is_not_known_is_no_column() -> None:
     assert {"time", "event_id", "received_at", "td_ip"} == set(site.row())
 
 
-def test_a_head_request_is_no_view() -> None:
-    """It is answered as GET would be, without the image, and nothing is put."""
+def test_a_head_request_is_not_a_view() -> None:
+    """It has the headers of a GET, and nothing is put."""
     site = Site()
 
     answer = site.send(http_event("HEAD", "/pixel.gif", f"k={KEY}&t=pageviews"))
@@ -174,7 +174,7 @@ def test_a_head_request_is_no_view() -> None:
     )
 )
 def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
-    """Any names and values make a row that holds each value."""
+    """Any names and values become a row with each value."""
     site = Site()
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters.items())
 
@@ -190,7 +190,7 @@ def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
 
 
 def test_any_valid_secret_signs() -> None:
-    """Two secrets are valid at once, and the row's envelope tells by which key it came."""
+    """Two secrets are valid at once, and the envelope has the id of the key."""
     site = Site()
 
     for key_id in ("k1", "k1-2", "k2"):
@@ -203,7 +203,7 @@ def test_any_valid_secret_signs() -> None:
 
 
 def test_list_values_are_text() -> None:
-    """A row's JSON text reads back as the list that was sent."""
+    """Parsing the row's JSON text returns the list that was sent."""
     site = Site()
 
     site.send(http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a=%ff&a=%F0%9F%98%80", named({})))

@@ -1,4 +1,4 @@
-"""What a stack keeps of its visitors."""
+"""What a stack keeps about its visitors."""
 
 import hmac
 from ipaddress import ip_address, ip_network
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest import bots, browser, privacy
+from ingest import privacy
+from ingest import user_agent as user_agents
 from ingest.keyring import HASH_KEY
 from local import functions
 from local.resources import Resources
@@ -40,8 +41,10 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
         ({"honor_dnt": "on", "honor_gpc": "off"}, {"dnt": "1", "sec_gpc": "1"}),
     ],
 )
-def test_who_asks_for_it_is_not_identified(settings: dict[str, str], headers: dict[str, str]) -> None:
-    """The event is kept; what tells whose it is, is not."""
+def test_privacy_signals_remove_identifying_columns(
+    settings: dict[str, str], headers: dict[str, str]
+) -> None:
+    """The event is kept without the columns that identify its visitor."""
     found = row(Site(**settings), {"page": "home", "td_ip": "192.0.2.9", **IDS}, user_agent="UA", **headers)
 
     assert {"time", "event_id", "received_at", "page", "td_user_agent"} == set(found)
@@ -57,15 +60,15 @@ def test_who_asks_for_it_is_not_identified(settings: dict[str, str], headers: di
         ({"honor_dnt": "on"}, {"dnt": "0"}),
     ],
 )
-def test_others_are_as_they_said(settings: dict[str, str], headers: dict[str, str]) -> None:
-    """GPC counts by default and DNT does not; either only when it is 1."""
+def test_other_visitors_keep_their_columns(settings: dict[str, str], headers: dict[str, str]) -> None:
+    """By default GPC counts and DNT does not; either only if it is 1."""
     found = row(Site(**settings), IDS, **headers)
 
     assert {"td_ip": "192.0.2.7", "td_client_id": "c", "sccid": "3"}.items() <= found.items()
 
 
-def test_no_cookie_is_read_or_set_for_who_asks_not_to_be_identified() -> None:
-    """On the routes that set them for others."""
+def test_privacy_signals_disable_cookies() -> None:
+    """On the routes that set them for other visitors."""
     site = Site(visitor_cookies="on")
     known = "0196aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
     for path, query in (("/", ""), ("/get_cookie_id", "cookie_domain=collect.example")):
@@ -93,7 +96,7 @@ def test_a_truncated_address_is_its_network(address: Any) -> None:
 
 @pytest.mark.parametrize(("path", "placeholder"), [(PIXEL_PATHS[0], None), (PIXEL_PATHS[1], "192.0.2.0")])
 def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder: str | None) -> None:
-    """The gateway's, and those that a server sends of its own visitors; what is no address becomes null."""
+    """The gateway's and those that servers send for their visitors; a value that is not an address becomes null."""
     site = Site(visitor_ip="truncate")
 
     site.get(path, f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text")
@@ -103,11 +106,11 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
 
 
 def test_the_gateways_address_is_truncated() -> None:
-    """As it is added to a row."""
+    """When it is added to a row."""
     assert "192.0.2.0" == row(Site(visitor_ip="truncate"), {})["td_ip"]
 
 
-def test_addresses_can_be_left_out() -> None:
+def test_addresses_can_be_dropped() -> None:
     """Altogether."""
     found = row(Site(visitor_ip="drop"), {"td_ip": "192.0.2.9", "TD_IP": "192.0.2.9"})
 
@@ -117,8 +120,8 @@ def test_addresses_can_be_left_out() -> None:
 # Columns
 
 
-def test_columns_can_be_left_out() -> None:
-    """By the name that they have in the row, however it was written."""
+def test_columns_can_be_dropped() -> None:
+    """By their name in the row, whatever spelling the event used."""
     site = Site(dropped_columns=("email", "td_user_agent"))
 
     found = row(site, {"Email": "a", "email": "b", "E-Mail": "c", "email_address": "d"}, user_agent="UA")
@@ -128,7 +131,7 @@ def test_columns_can_be_left_out() -> None:
 
 
 def test_columns_can_be_hashed() -> None:
-    """With the key beside the signing secrets; the same value is the same hash, and null stays null."""
+    """With a key beside the signing secrets; equal values have equal hashes, and null stays null."""
     site = Site(hashed_columns=("email", "user", "none"))
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
 
@@ -140,8 +143,8 @@ def test_columns_can_be_hashed() -> None:
     ]
 
 
-def test_without_a_key_hashed_columns_are_left_out() -> None:
-    """Better no value than a plain one."""
+def test_without_a_key_hashed_columns_are_dropped() -> None:
+    """They are never stored unhashed."""
     assert "email" not in row(Site(hashed_columns=("email",)), {"email": "a@a.example"})
 
 
@@ -155,8 +158,8 @@ def test_the_hash_key_signs_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["time", "event_id", "received_at", "Email", "a b"])
-def test_columns_that_every_row_has_stay(name: str) -> None:
-    """And names that no column has are a mistake."""
+def test_required_columns_cannot_be_dropped(name: str) -> None:
+    """Illegal column names are an error too."""
     dropped = {"DroppedColumns": f"a,{name}"}
     environment = functions.variables(functions.INGEST, Resources("", "http://127.0.0.1/queue"), dropped)
 
@@ -181,24 +184,24 @@ GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.htm
     ],
 )
 def test_bots_are_known_by_a_public_list(user_agent: str, name: str) -> None:
-    """Visitors' browsers and apps are none of them."""
-    assert name == bots.name(user_agent)
+    """Browsers and apps are not on it."""
+    assert name == user_agents.bot_name(user_agent)
 
 
 def test_every_bot_of_the_list_is_known() -> None:
-    """By what the list gives as its examples, as far as those are looked at."""
+    """By the list's own examples, up to the maximum length."""
     listed = [
         (entry["pattern"], example)
-        for entry in bots.CRAWLER_USER_AGENTS_DATA
+        for entry in user_agents.CRAWLER_USER_AGENTS_DATA
         for example in entry.get("instances", [])
         if len(example) <= 512
     ]
 
-    assert [] == [pattern for pattern, example in listed if not bots.name(example)]
+    assert [] == [pattern for pattern, example in listed if not user_agents.bot_name(example)]
 
 
 def test_bots_are_marked() -> None:
-    """In a column of their rows; others have none."""
+    """In the column `bot`, which other rows do not have."""
     assert "Googlebot/" == row(Site(), {}, user_agent=GOOGLE)["bot"]
     assert "bot" not in row(Site(), {}, user_agent=CHROME)
     assert "bot" not in row(Site(bots="keep"), {}, user_agent=GOOGLE)
@@ -206,7 +209,7 @@ def test_bots_are_marked() -> None:
 
 
 def test_bots_can_be_refused() -> None:
-    """403 on each route, and nothing is put: what is not kept is not called accepted."""
+    """403 on each route, and nothing is put: an event that is dropped is not reported as accepted."""
     site = Site(bots="drop")
 
     answers = [
@@ -266,16 +269,16 @@ def test_bots_can_be_refused() -> None:
         ("", (None, None, None, None)),
     ],
 )
-def test_browsers_and_systems_are_told_apart(user_agent: str, expected: tuple[str | None, ...]) -> None:
-    """As far as visitors commonly use them."""
-    assert expected == tuple(browser.read(user_agent))
+def test_browsers_and_systems_are_recognized(user_agent: str, expected: tuple[str | None, ...]) -> None:
+    """The common ones."""
+    assert expected == tuple(user_agents.browser(user_agent))
 
 
 # Logs
 
 
-def test_nothing_personal_is_told() -> None:
-    """What is refused is logged by code, route and the gateway's id alone."""
+def test_nothing_personal_is_logged() -> None:
+    """Rejections are logged only with code, route and the gateway's request id."""
     site = Site()
 
     site.send(http_event("POST", "/ann@a.example/secret", "email=ann", {"user-agent": "Ann's"}, b"ann"))

@@ -1,4 +1,4 @@
-"""How API Gateway's payload 2.0 is read."""
+"""Parsing API Gateway's payload 2.0."""
 
 import base64
 import gzip
@@ -20,14 +20,14 @@ texts = st.text(max_size=20)
 
 
 def body_of(body: bytes | str | None, encoding: str = "") -> bytes:
-    """Return the body that the ingest sees: bytes are sent in base64, text as it is."""
+    """Return the body that the ingest sees; bytes are sent as base64, text as is."""
     event = http_event("POST", "/v1/events", "", {"content-encoding": encoding} if encoding else {})
     event |= {"body": base64.b64encode(body).decode() if isinstance(body, bytes) else body}
     return Request.from_event(event | {"isBase64Encoded": isinstance(body, bytes)}).body()
 
 
 def refusal(body: bytes | str, encoding: str = "") -> str:
-    """Return the code with which a body is refused."""
+    """Return the code that a body is rejected with."""
     with pytest.raises(Refused) as caught:
         body_of(body, encoding)
     return caught.value.code
@@ -38,7 +38,7 @@ def refusal(body: bytes | str, encoding: str = "") -> str:
 
 @given(st.lists(st.tuples(texts, texts)), st.sampled_from([quote, quote_plus]))
 def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: Any) -> None:
-    """Any names and values, repeated ones too, percent-encoded, with `+` or `%20` for a space."""
+    """Any names and values, including repeated ones, percent-encoded, with `+` or `%20` for a space."""
     query = "&".join(f"{encode(name, safe='')}={encode(value, safe='')}" for name, value in parameters)
 
     assert tuple(parameters) == request.parse_query(query)
@@ -67,32 +67,32 @@ def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: A
     ],
 )
 def test_odd_query_strings_are_read_leniently(query: str, expected: tuple[tuple[str, str], ...]) -> None:
-    """Nothing in a query string is an error; what is not UTF-8 becomes U+FFFD."""
+    """No query string is an error; bytes that are not UTF-8 become U+FFFD."""
     assert expected == request.parse_query(query)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
-def test_no_query_string_is_an_error(query: str) -> None:
-    """Any text is read as some parameters."""
+def test_any_query_string_is_parsed(query: str) -> None:
+    """Any text gives some parameters."""
     assert all(len(pair) == 2 for pair in request.parse_query(query))
 
 
 def test_the_raw_query_string_is_read() -> None:
-    """The gateway's own parameters, which join repeated ones with commas, are not looked at."""
+    """The gateway's own parameters, which join repeated ones with commas, are ignored."""
     event = http_event("GET", "/pixel.gif", "a=1,2&a=3") | {"queryStringParameters": {"a": "1,2,3"}}
 
     assert (("a", "1,2"), ("a", "3")) == Request.from_event(event).query
 
 
 def test_the_first_value_that_is_not_empty_counts() -> None:
-    """For parameters of which only one makes sense."""
+    """For parameters that can have only one value."""
     event = http_event("GET", "/pixel.gif", "k=&k=one&k=two&t=")
 
     assert ("one", None, None) == tuple(Request.from_event(event).parameter(name) for name in "ktx")
 
 
 def test_a_bare_event_is_enough() -> None:
-    """What the gateway leaves out where there is nothing may be missing."""
+    """Fields that the gateway omits when empty may be missing."""
     event = {"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}
 
     assert Request("GET", "/", (), {}, "", "", None, is_base64=False) == Request.from_event(event)
@@ -102,8 +102,8 @@ def test_a_bare_event_is_enough() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "gzip", "GZIP", "x-gzip", " gzip "])
-def test_gzip_is_known_by_its_bytes(encoding: str) -> None:
-    """A gzip file is inflated, whether or not a header tells of it: beacons cannot set one."""
+def test_gzip_is_recognized_by_its_bytes(encoding: str) -> None:
+    """A gzip body is decompressed with or without a header, which beacons cannot set."""
     assert b"[{}]" == body_of(gzipped(b"[{}]"), encoding)
 
 
@@ -117,19 +117,19 @@ def test_gzip_is_known_by_its_bytes(encoding: str) -> None:
         (b"\xff\x00", "identity", b"\xff\x00"),
     ],
 )
-def test_other_bodies_are_taken_as_they_are(body: bytes | str | None, encoding: str, expected: bytes) -> None:
-    """As text or in base64, whatever they hold, or none at all."""
+def test_other_bodies_are_unchanged(body: bytes | str | None, encoding: str, expected: bytes) -> None:
+    """As text or base64, whatever they contain, or empty."""
     assert expected == body_of(body, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip,identity", "x"])
 def test_other_encodings_are_refused(encoding: str) -> None:
-    """Only gzip and deflate are inflated."""
+    """Only gzip and deflate are supported."""
     assert "unsupported_encoding" == refusal(b"[{}]", encoding)
 
 
-def test_deflate_is_what_http_calls_so() -> None:
-    """Zlib's form (RFC 9110, 8.4.1.2), whole and alone, within the same limits."""
+def test_deflate_is_the_zlib_format() -> None:
+    """RFC 9110, 8.4.1.2: complete, alone, within the same limits."""
     deflated = zlib.compress(b"[{}]")
 
     assert b"[{}]" == body_of(deflated, "deflate")
@@ -146,7 +146,7 @@ def test_members_are_joined(contents: list[bytes]) -> None:
 
 
 def test_a_thousand_members_are_joined() -> None:
-    """They may lie anywhere in the pieces in which the file is read."""
+    """Members may begin anywhere within the pieces that the file is read in."""
     assert b"x" * 5000 == request.inflate(gzipped(b"x") * 5000)
 
 
@@ -165,19 +165,19 @@ def test_a_thousand_members_are_joined() -> None:
     ],
 )
 def test_broken_gzip_is_refused(data: bytes) -> None:
-    """Cut off, followed by something else, or with a wrong checksum: it is not what was sent."""
+    """Truncated, followed by other data, or with a wrong checksum."""
     assert "unreadable_body" == refusal(data)
 
 
 @pytest.mark.parametrize("body", [b"[{}]", zlib.compress(b"[{}]")])
-def test_what_claims_to_be_gzip_must_be(body: bytes) -> None:
-    """A header that promises gzip is believed."""
+def test_a_gzip_header_requires_gzip(body: bytes) -> None:
+    """A body that is not gzip is rejected."""
     assert "unreadable_body" == refusal(body, "gzip")
 
 
 @pytest.mark.parametrize("body", ["not base64!", "YQ", "YQ==YQ==", "あ"])
 def test_broken_base64_is_refused(body: str) -> None:
-    """The gateway never writes it, but others can call the function."""
+    """The gateway never sends it, but others can invoke the function."""
     event = http_event("POST", "/v1/events") | {"body": body, "isBase64Encoded": True}
 
     with pytest.raises(Refused) as caught:
@@ -185,26 +185,26 @@ def test_broken_base64_is_refused(body: str) -> None:
     assert "unreadable_body" == caught.value.code
 
 
-def test_text_that_utf8_cannot_carry_is_refused() -> None:
-    """A lone surrogate in the event stands for no bytes."""
+def test_lone_surrogates_are_refused() -> None:
+    """UTF-8 cannot encode them."""
     assert "unreadable_body" == refusal('"\ud800"')
 
 
 @pytest.mark.parametrize("kind", [bytes, bytes.decode])
 def test_up_to_one_mebibyte_as_sent(kind: Any) -> None:
-    """As text or in base64."""
+    """As text or base64."""
     assert request.MAX_RAW_BYTES == len(body_of(kind(b"x" * request.MAX_RAW_BYTES)))
     assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 1)))
     assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 3)))
 
 
 def test_bytes_count_not_characters() -> None:
-    """Text of fewer characters than the limit has bytes, may be more bytes."""
+    """Text with fewer characters than the limit may have more bytes."""
     assert "body_too_large" == refusal("あ" * (request.MAX_RAW_BYTES // 3 + 1))
 
 
 def test_up_to_five_mebibytes_inflated() -> None:
-    """Over all members."""
+    """In all members together."""
     half = gzipped(b" " * (request.MAX_INFLATED_BYTES // 2))
 
     assert request.MAX_INFLATED_BYTES == len(body_of(half + half))
@@ -212,7 +212,7 @@ def test_up_to_five_mebibytes_inflated() -> None:
 
 
 def test_a_gzip_bomb_is_inflated_no_further_than_the_limit() -> None:
-    """Of a file that holds a gigabyte, little more is ever in memory than the limit."""
+    """A file that expands to a gigabyte takes little more memory than the limit."""
     member = gzip.compress(bytes(200 * 1024 * 1024), 9)
     bomb = member * 5
 
@@ -226,8 +226,8 @@ def test_a_gzip_bomb_is_inflated_no_further_than_the_limit() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"]))
-def test_no_body_is_an_exception(data: bytes, prefix: bytes) -> None:
-    """Any bytes are read or refused."""
+def test_any_body_is_read_or_refused(data: bytes, prefix: bytes) -> None:
+    """No bytes raise an exception."""
     try:
         body_of(prefix + data)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""The door: which paths and methods there are, and what every answer has."""
+"""The entry point: which paths and methods exist, and what every response has."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from tests.support.ingest import ORIGIN, Answer, Site, http_event
 
 
 def ask(method: str, path: str, origins: tuple[str, ...] = ("*",), **headers: str) -> Answer:
-    """Send a request without a query and a body."""
+    """Send a request without a query or body."""
     sent = {name.replace("_", "-"): text for name, text in headers.items()}
     return Site(origins).send(http_event(method, path, "", sent))
 
 
-def test_health_puts_nothing_and_asks_for_no_key() -> None:
-    """It tells that the function runs, and depends on nothing."""
+def test_health_needs_no_key() -> None:
+    """It shows that the function runs, and depends on nothing else."""
     site = Site()
 
     answer = site.get("/health")
@@ -28,8 +28,8 @@ def test_health_puts_nothing_and_asks_for_no_key() -> None:
     assert ([], [], []) == (site.kinesis.calls, site.secrets.calls, site.sqs.calls)
 
 
-def test_robots_are_sent_away() -> None:
-    """Nothing here is worth a crawler's visit."""
+def test_robots_are_excluded() -> None:
+    """There is nothing to crawl."""
     answer = ask("GET", "/robots.txt")
 
     assert (200, b"User-agent: *\nDisallow: /\n") == (answer.status, answer.body)
@@ -55,7 +55,7 @@ def test_robots_are_sent_away() -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_other_paths_are_not_found(method: str, path: str) -> None:
-    """Paths are matched exactly, and nothing stands for no name."""
+    """Paths are matched exactly, and names must not be empty."""
     answer = ask(method, path)
 
     assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
@@ -63,7 +63,7 @@ def test_other_paths_are_not_found(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["//v1/events", "/v1//events", "///v1///events"])
 def test_repeated_slashes_count_as_one(path: str) -> None:
-    """Clients join an address that ends in a slash and a path that starts with one."""
+    """Clients join a URL that ends in a slash with a path that starts with one."""
     assert "invalid_json" == ask("POST", path).code
 
 
@@ -83,14 +83,14 @@ def test_repeated_slashes_count_as_one(path: str) -> None:
     ],
 )
 def test_other_methods_are_not_allowed(method: str, path: str, allowed: str) -> None:
-    """The answer names those that are (RFC 9110, 15.5.6)."""
+    """The response lists the methods that are (RFC 9110, 15.5.6)."""
     answer = ask(method, path)
 
     assert (405, "method_not_allowed", allowed) == (answer.status, answer.code, answer.headers["allow"])
 
 
 def test_every_route_is_served() -> None:
-    """No line of the table leads nowhere."""
+    """Every line of the table works."""
     for route in app.ROUTES:
         path = route.path.replace("{database}", "shop").replace("{table}", "pageviews")
         assert ask(route.method, path).code in (
@@ -113,8 +113,8 @@ def test_every_route_is_served() -> None:
         ("*", "OPTIONS"),
     ],
 )
-def test_any_page_may_ask_before_it_sends(path: str, allowed: str) -> None:
-    """A preflight is answered on every path, and is good for a day."""
+def test_every_path_answers_a_preflight(path: str, allowed: str) -> None:
+    """The response may be cached for a day."""
     answer = ask("OPTIONS", path, origin=ORIGIN, access_control_request_method="POST")
 
     assert (204, b"") == (answer.status, answer.body)
@@ -131,8 +131,8 @@ def test_any_page_may_ask_before_it_sends(path: str, allowed: str) -> None:
     } == answer.headers
 
 
-def test_exact_origins_may_bring_credentials() -> None:
-    """An allowed origin is echoed, and caches are told that the answer depends on it."""
+def test_exact_origins_may_send_credentials() -> None:
+    """An allowed origin is echoed, and caches are told that the response depends on it."""
     for method, path in (
         ("OPTIONS", "/v1/events"),
         ("POST", "/v1/events"),
@@ -168,7 +168,7 @@ def test_exact_origins_may_bring_credentials() -> None:
     ],
 )
 def test_only_exact_origins_are_allowed(origin: str) -> None:
-    """Nothing that merely resembles an allowed origin is one."""
+    """A similar origin is not allowed."""
     for method in ("OPTIONS", "POST"):
         headers = ask(method, "/v1/events", (ORIGIN,), origin=origin).headers
 
@@ -179,16 +179,16 @@ def test_only_exact_origins_are_allowed(origin: str) -> None:
         }
 
 
-def test_any_origin_never_brings_credentials() -> None:
-    """`*` beside exact origins is still any, and any excludes credentials."""
+def test_any_origin_excludes_credentials() -> None:
+    """`*` together with exact origins still means any origin, without credentials."""
     headers = ask("POST", "/v1/events", (ORIGIN, "*"), origin=ORIGIN).headers
 
     assert "*" == headers["access-control-allow-origin"]
     assert "access-control-allow-credentials" not in headers
 
 
-def test_a_foreign_pages_events_are_taken() -> None:
-    """CORS decides who may read an answer, the key who may send: beacons and pixels of any page arrive anyway."""
+def test_events_from_foreign_pages_are_accepted() -> None:
+    """CORS decides who may read a response, the key who may send; beacons and pixels arrive from any page anyway."""
     site = Site((ORIGIN,))
 
     answer = site.post({"table": "pageviews"}, origin="https://elsewhere.example")
@@ -197,8 +197,8 @@ def test_a_foreign_pages_events_are_taken() -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_every_header_that_carries_something_may_be_sent() -> None:
-    """Pages may use each way to bring a key, and may compress."""
+def test_every_meaningful_header_may_be_sent() -> None:
+    """Pages may send the key in any header, and may compress."""
     sluice = {"authorization", "x-write-key", "content-encoding", "content-type", "idempotency-key"}
     treasure_data = {
         "accept",
@@ -215,8 +215,8 @@ def test_every_header_that_carries_something_may_be_sent() -> None:
 # The last resort
 
 
-def test_a_fault_of_the_ingest_is_answered_and_told() -> None:
-    """A bug never reaches the gateway, but is counted and logged as what it is."""
+def test_an_internal_error_is_answered_and_logged() -> None:
+    """A bug never reaches the gateway; it is counted and logged."""
     site = Site((ORIGIN,))
     site.kinesis.faults = [RuntimeError("a fault")]
 
@@ -232,13 +232,13 @@ def test_a_fault_of_the_ingest_is_answered_and_told() -> None:
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"requestContext": {}}, {"requestContext": None}])
-def test_what_is_no_request_is_answered_too(event: dict[str, Any]) -> None:
-    """An event of another kind, sent by hand, is a fault that is answered."""
+def test_other_events_are_answered(event: dict[str, Any]) -> None:
+    """An event that is not an HTTP request is an internal error."""
     assert (500, "internal_error") == ((answer := Site().send(event)).status, answer.code)
 
 
 def test_requests_are_counted_and_refusals_logged() -> None:
-    """A refusal is told by its code."""
+    """A rejection is logged with its code."""
     site = Site()
 
     site.pixel("")

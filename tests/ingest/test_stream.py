@@ -1,4 +1,4 @@
-"""What becomes of an envelope that the stream takes, refuses, or may have taken."""
+"""What happens to an envelope that the stream stores, rejects, or may have stored."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ QUEUE_DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 
 def envelopes(count: int, size: int = 10) -> list[Envelope]:
-    """Return so many envelopes of one row."""
+    """Return this many envelopes with one row each."""
     return [
         Envelope("shop", "k1", 1, f"r{number}", 0, (TableRows("pageviews", 1, bytes(size)),))
         for number in range(count)
@@ -72,13 +72,13 @@ def ids(items: list[Envelope]) -> list[str]:
 
 
 def entries(*codes: str | None) -> dict[str, Any]:
-    """Return an answer of PutRecords: None is an acknowledgement, everything else an error's code."""
+    """Return a response to PutRecords: None acknowledges an entry, anything else is an error code."""
     results = [{"ErrorCode": code} if code else {"SequenceNumber": "1", "ShardId": "s"} for code in codes]
     return {"FailedRecordCount": sum(code is not None for code in codes), "Records": results}
 
 
 def queued(site: Site) -> list[tuple[str, bool, int | None]]:
-    """Return the id of each message's envelope, whether it is said to be refused, and its own delay."""
+    """Return the envelope id of each message, whether it is marked as rejected, and its own delay."""
     return [
         (item.request_id, "refused" in message["MessageAttributes"], message.get("DelaySeconds"))
         for item, message in zip(site.queued(), site.queue.messages, strict=True)
@@ -86,7 +86,7 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
 
 
 def put_sizes(site: Site) -> list[int]:
-    """Return how many envelopes each call to the stream held."""
+    """Return how many envelopes each call to the stream contained."""
     return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
 
 
@@ -94,7 +94,7 @@ def put_sizes(site: Site) -> list[int]:
 
 
 def test_an_acknowledged_envelope_is_durable() -> None:
-    """One call, and nothing else."""
+    """It takes one call and nothing else."""
     site = Site()
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
@@ -104,8 +104,8 @@ def test_an_acknowledged_envelope_is_durable() -> None:
 
 
 @pytest.mark.parametrize("fault", REFUSED, ids=repr)
-def test_what_was_definitely_refused_is_put_again(fault: Exception) -> None:
-    """Until the stream takes it; it stands there once."""
+def test_a_definite_rejection_is_retried(fault: Exception) -> None:
+    """Until the stream stores the envelope, once."""
     site = Site()
     site.kinesis.faults = [fault, fault]
 
@@ -115,8 +115,8 @@ def test_what_was_definitely_refused_is_put_again(fault: Exception) -> None:
 
 
 @pytest.mark.parametrize("fault", REFUSED, ids=repr)
-def test_patience_has_an_end(fault: Exception) -> None:
-    """Within a second, with pauses that grow and are spread by chance, the envelope goes to the queue, as refused."""
+def test_retries_are_limited(fault: Exception) -> None:
+    """After at most a second of retries with growing, jittered pauses, the envelope goes to the queue, marked as rejected."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [fault], True
     started = site.clock.now()
@@ -128,8 +128,8 @@ def test_patience_has_an_end(fault: Exception) -> None:
 
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
-def test_what_may_be_on_the_stream_is_never_put_again(fault: Any) -> None:
-    """It goes to the queue at once, and waits there for as long as the queue has messages wait."""
+def test_a_doubtful_put_is_never_retried(fault: Any) -> None:
+    """The envelope goes to the queue at once, with the queue's own delay."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -138,8 +138,8 @@ def test_what_may_be_on_the_stream_is_never_put_again(fault: Any) -> None:
     assert {"StreamDoubts": 1, "EnvelopesOverflowed": 1} == site.telemetry.counts
 
 
-def test_a_refusal_may_end_in_doubt() -> None:
-    """One doubtful attempt is enough, however often the put was definitely refused before."""
+def test_a_retry_may_end_in_doubt() -> None:
+    """One doubtful attempt is enough, however many definite rejections came before it."""
     site = Site()
     site.kinesis.faults = [REFUSED[0], REFUSED[0], TIMEOUT]
 
@@ -148,7 +148,7 @@ def test_a_refusal_may_end_in_doubt() -> None:
 
 
 def test_a_claim_does_not_wait_in_the_queue() -> None:
-    """A second copy of it does no harm, so nobody has to know what became of the first."""
+    """A second copy does no harm, so the first one's outcome does not matter."""
     site = Site()
     site.kinesis.faults = [TIMEOUT]
 
@@ -157,7 +157,7 @@ def test_a_claim_does_not_wait_in_the_queue() -> None:
 
 
 def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
-    """The envelope in base64, by which key to put it, and whether it was definitely refused."""
+    """The envelope in base64, its partition key, and whether it was definitely rejected."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
 
@@ -179,18 +179,18 @@ def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
 @pytest.mark.parametrize(
     "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
 )
-def test_what_neither_takes_is_not_durable(fault: Any) -> None:
-    """Without an acknowledgement of either, nothing is promised."""
+def test_an_envelope_that_neither_stores_is_not_durable(fault: Any) -> None:
+    """Without an acknowledgement it is not accepted."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
     site.sqs.faults = [fault]
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
-    assert 1 == site.telemetry.counts["EnvelopesUntaken"]
+    assert 1 == site.telemetry.counts["EnvelopesNotStored"]
 
 
-def test_the_queues_client_is_made_when_it_is_needed() -> None:
-    """Most sandboxes never need it, and each makes one at most."""
+def test_the_queues_client_is_created_on_demand() -> None:
+    """Most sandboxes never need it, and each creates at most one."""
     made = []
     site = Site()
     overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.telemetry)
@@ -205,8 +205,8 @@ def test_the_queues_client_is_made_when_it_is_needed() -> None:
     assert ([1], 2) == (made, len(site.queue.messages))
 
 
-def test_a_queue_whose_client_cannot_be_made_takes_nothing() -> None:
-    """A missing region or credential is a failure like any other."""
+def test_a_queue_without_a_client_stores_nothing() -> None:
+    """A missing region or missing credentials count as a failure."""
 
     def fail() -> Any:
         raise NoCredentialsError
@@ -221,8 +221,8 @@ def test_a_queue_whose_client_cannot_be_made_takes_nothing() -> None:
 # Several envelopes
 
 
-def test_only_the_refused_entries_are_put_again() -> None:
-    """In a call of their own; the others are acknowledged already."""
+def test_only_rejected_entries_are_retried() -> None:
+    """In a call of their own; the others are already acknowledged."""
     site = Site()
     site.kinesis.faults = [entries(None, "ProvisionedThroughputExceededException", None), None]
 
@@ -236,7 +236,7 @@ def test_only_the_refused_entries_are_put_again() -> None:
 
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
 def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
-    """While a refused one beside it is put again."""
+    """While a rejected one in the same call is retried."""
     site = Site()
     site.kinesis.faults = [entries(code, "ProvisionedThroughputExceededException", None), None]
 
@@ -246,7 +246,7 @@ def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
 def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
-    """In their order, all in doubt."""
+    """In order, all of them in doubt."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -256,8 +256,8 @@ def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
     assert {"StreamDoubts": 3, "EnvelopesOverflowed": 3} == site.telemetry.counts
 
 
-def test_an_answer_of_another_length_is_a_doubt() -> None:
-    """What belongs to what cannot be told."""
+def test_a_response_of_the_wrong_length_is_in_doubt() -> None:
+    """Its entries cannot be matched to envelopes."""
     site = Site()
     site.kinesis.faults = [entries(None, None)]
 
@@ -266,7 +266,7 @@ def test_an_answer_of_another_length_is_a_doubt() -> None:
 
 
 def test_a_call_stays_below_the_limits() -> None:
-    """At most seven envelopes, which at their largest are below 5 MiB."""
+    """At most seven envelopes, which stay below 5 MiB even at their largest."""
     site = Site()
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
@@ -275,7 +275,7 @@ def test_a_call_stays_below_the_limits() -> None:
 
 
 def test_a_hanging_stream_costs_one_call() -> None:
-    """Once patience is used up, what has not been tried goes to the queue untried."""
+    """Once the time limit has passed, the remaining envelopes go straight to the queue."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [TIMEOUT], True, 1.5
 
@@ -285,17 +285,17 @@ def test_a_hanging_stream_costs_one_call() -> None:
 
 
 def test_a_failing_queue_costs_one_call() -> None:
-    """It is not asked for every further envelope of the request; what it took before stays durable."""
+    """It is not tried for the request's other envelopes; those it already stored stay stored."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
     site.sqs.faults = [None, None, QUEUE_DOWN]
 
     assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
-    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesUntaken"])
+    assert (3, 3) == (len(site.sqs.calls), site.telemetry.counts["EnvelopesNotStored"])
 
 
-def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
-    """Attempts are bounded too."""
+def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
+    """The number of attempts is limited too."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED[0]], True, -1.0
 
@@ -305,14 +305,14 @@ def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> list[Any]:
-    """Draw what the stream does at each call; entries that a call does not have are ignored."""
+    """Draw the stream's response to each call; surplus entries are ignored."""
     code = st.sampled_from([None, "ProvisionedThroughputExceededException", "InternalFailure"])
     answer = st.lists(code, min_size=MAX_PER_PUT, max_size=MAX_PER_PUT)
     return draw(st.lists(answer | st.sampled_from([None, *REFUSED, *DOUBTFUL[:-4]]), max_size=8))
 
 
 class Partial:
-    """A Kinesis client that follows a schedule, and keeps what it acknowledged and what it may have taken."""
+    """A Kinesis client that follows a schedule and records what it acknowledged and what it may have stored."""
 
     def __init__(self, schedule: list[Any]) -> None:
         self.schedule = list(schedule)
@@ -346,7 +346,7 @@ class Partial:
 @settings(max_examples=200)
 @given(st.integers(1, 10), schedules(), st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
-    """Whatever the two do: each envelope that is called durable stands in exactly one of them, the others in none.
+    """Each envelope reported as durable is in exactly one of stream and queue, and the others are in neither.
 
     None is put on the stream after it may have been taken there, and exactly those that may have been are in doubt.
     """
@@ -371,7 +371,7 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
 
 
 def test_events_in_the_queue_are_accepted() -> None:
-    """They are durable: a visitor sees no outage of the stream."""
+    """They are stored: visitors do not notice an outage of the stream."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [EndpointConnectionError(endpoint_url=URL)], True
 
@@ -387,7 +387,7 @@ def test_what_neither_took_is_to_be_sent_again() -> None:
 
     for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
         assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
-    assert {"StreamDoubts": 2, "EnvelopesUntaken": 2, "RequestsFailed": 2} == site.telemetry.counts
+    assert {"StreamDoubts": 2, "EnvelopesNotStored": 2, "RequestsFailed": 2} == site.telemetry.counts
 
 
 def test_a_request_may_be_taken_in_part() -> None:

@@ -1,4 +1,4 @@
-"""What Treasure Data's own clients send, as it was recorded from them, and what they wait for."""
+"""Recorded requests of Treasure Data's own clients, and the responses they expect."""
 
 import json
 import zlib
@@ -21,14 +21,14 @@ PATHS = ["/shop/pageviews", "/js/v3/event/shop/pageviews", "/postback/v3/event/s
 
 
 def send(site: Site, path: str, body: Any = None, query: str = "", **headers: str) -> Answer:
-    """Post a body, JSON unless it is bytes, with a key in the SDK's header unless there is another."""
+    """Post a body, JSON unless it is bytes, with a key in the SDK's header unless another is given."""
     sent = {"authorization": f"TD1 {KEY}"} | {name.replace("_", "-"): text for name, text in headers.items()}
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     return site.send(http_event("POST", path, query, {n: t for n, t in sent.items() if t}, data))
 
 
 def columns(site: Site) -> dict[str, Any]:
-    """Return the columns of the only row, less those that every row has."""
+    """Return the only row's columns, without those that every row has."""
     [(table, row)] = site.rows()
     assert "pageviews" == table
     assert set(row) >= OWN
@@ -40,7 +40,7 @@ def columns(site: Site) -> dict[str, Any]:
 
 @pytest.mark.parametrize("body", [{"events": [RECORD]}, {"records": [RECORD]}, [RECORD], RECORD], ids=repr)
 def test_records_arrive_with_their_columns_and_no_others(body: Any) -> None:
-    """The table is the path's, so a member `table` is a column; address and browser are not added unasked."""
+    """The path names the table, so a member `table` is a column; address and browser are added only on request."""
     site = Site()
 
     answer = send(
@@ -52,7 +52,7 @@ def test_records_arrive_with_their_columns_and_no_others(body: Any) -> None:
 
 
 def test_a_single_record_may_have_any_members() -> None:
-    """`v1.single+json` is one record, whatever it is called."""
+    """`v1.single+json` is one record, whatever its members are called."""
     site = Site()
 
     send(
@@ -67,7 +67,7 @@ def test_a_single_record_may_have_any_members() -> None:
 
 @pytest.mark.parametrize("kind", ["js", "mobile"])
 def test_two_types_ask_for_the_visitors_address(kind: str) -> None:
-    """The SDK's switch for it is the content type."""
+    """The SDK requests it with the content type."""
     site = Site()
 
     send(
@@ -81,7 +81,7 @@ def test_two_types_ask_for_the_visitors_address(kind: str) -> None:
 
 
 def test_receipts_tell_a_mobile_sdk_what_to_forget() -> None:
-    """In the order of the events, gzip as it sends by default; bad events are forgotten, never sent again."""
+    """In the order of the events, gzip as the SDK sends by default; bad events are dropped, never retried."""
     site = Site()
     events = [{"uuid": "1", "a": 1}, 7, {"uuid": "2"}, {f"c{n}": 1 for n in range(600)}]
 
@@ -103,8 +103,8 @@ def test_receipts_tell_a_mobile_sdk_what_to_forget() -> None:
     assert ["1", "2"] == [row["uuid"] for _, row in site.rows()]
 
 
-def test_a_wrong_table_is_forgotten_too() -> None:
-    """Its receipts say so; no row is put."""
+def test_events_with_a_wrong_table_are_dropped() -> None:
+    """The receipts say so, and nothing is put."""
     site = Site()
 
     [receipt] = send(site, "/shop/No", {"events": [RECORD]}).json["receipts"]
@@ -114,7 +114,7 @@ def test_a_wrong_table_is_forgotten_too() -> None:
 
 
 def test_an_outage_keeps_events_on_the_device() -> None:
-    """No receipt is given: 503."""
+    """503 without receipts."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [{}], True
     site.sqs.faults, site.sqs.sticky = [{}], True
@@ -129,15 +129,15 @@ def test_an_outage_keeps_events_on_the_device() -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "", "x_td_write_key": KEY}, {"authorization": "td1  " + KEY}], ids=repr
 )
-def test_a_key_may_stand_where_treasure_datas_stands(path: str, headers: dict[str, str]) -> None:
-    """`Authorization: TD1` or `X-TD-Write-Key`."""
+def test_a_key_may_replace_treasure_datas(path: str, headers: dict[str, str]) -> None:
+    """In `Authorization: TD1` or `X-TD-Write-Key`."""
     assert 200 == send(Site(), path, RECORD, **headers).status
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["api_key", "td_write_key"])
-def test_a_key_may_stand_in_the_address(path: str, name: str) -> None:
-    """Where no header can be set; there it becomes no column."""
+def test_a_key_may_be_in_the_url(path: str, name: str) -> None:
+    """For clients that cannot set headers; it does not become a column."""
     site = Site()
 
     assert 200 == send(site, path, {"a": 1}, f"{name}={KEY}", authorization="").status
@@ -145,7 +145,7 @@ def test_a_key_may_stand_in_the_address(path: str, name: str) -> None:
 
 
 def test_the_authorization_comes_before_other_keys() -> None:
-    """A wrong one is not made good by a right one."""
+    """A wrong one is not replaced by a right one."""
     answer = send(Site(), PATHS[0], RECORD, authorization="TD1 1/abcdef", x_td_write_key=KEY)
 
     assert (401, "invalid_key") == (answer.status, answer.code)
@@ -153,7 +153,7 @@ def test_the_authorization_comes_before_other_keys() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_database_is_the_keys_account(path: str) -> None:
-    """A valid key of another account is 403, `wrong_database`, and nothing is put."""
+    """A valid key of another account gets 403, `wrong_database`, and nothing is put."""
     site = Site()
 
     answer = send(site, path, RECORD, authorization=f"TD1 {OTHER}")
@@ -167,7 +167,7 @@ def test_the_database_is_the_keys_account(path: str) -> None:
 
 
 def test_placeholders_are_filled_in() -> None:
-    """A value that is its column's own name is what the server knows; other values stay."""
+    """The server replaces a value equal to its column's name; other values stay."""
     site = Site()
     names = ["td_ip", "td_ua", "td_user_agent", "td_browser", "td_browser_version", "td_os", "td_os_version"]
 
@@ -194,7 +194,7 @@ def test_placeholders_are_filled_in() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_each_dialect_fills_placeholders_in(path: str) -> None:
-    """Also where the record is one of several."""
+    """Even if the record is one of several."""
     site = Site()
 
     send(site, path, {"td_ip": "td_ip"})
@@ -206,7 +206,7 @@ def test_each_dialect_fills_placeholders_in(path: str) -> None:
 
 
 def test_version_3_posts_a_record() -> None:
-    """The answer is an empty object."""
+    """The response is an empty object."""
     site = Site((ORIGIN,))
 
     answer = send(
@@ -229,7 +229,7 @@ DATA = quote(b64encode(json.dumps({"time": 1_700_000_000, **RECORD}, ensure_asci
 
 @pytest.mark.parametrize("data", [DATA, DATA.replace("%3D", ""), DATA.replace("%2B", "+")])
 def test_version_2_asks_for_a_script(data: str) -> None:
-    """Which calls the page's function; the record stands in the address, however carelessly it is encoded."""
+    """The script calls the page's function; the record is in the URL, however carelessly encoded."""
     site = Site()
 
     answer = site.get(
@@ -244,7 +244,7 @@ def test_version_2_asks_for_a_script(data: str) -> None:
     assert 1_700_000_000 == site.row()["time"]
 
 
-def test_version_2_posts_the_address_when_its_page_is_left() -> None:
+def test_version_2_posts_the_url_on_page_exit() -> None:
     """Without a body."""
     site = Site()
 
@@ -270,8 +270,8 @@ def test_version_2_posts_the_address_when_its_page_is_left() -> None:
     ],
 )
 @pytest.mark.parametrize("path", [PATHS[1], "/js/v3/global_id", "/get_cookie_id", "/"])
-def test_a_callback_is_nothing_but_a_functions_name(path: str, callback: str) -> None:
-    """Else 400, and nothing is taken in."""
+def test_a_callback_must_be_a_function_name(path: str, callback: str) -> None:
+    """Otherwise 400, and no event is accepted."""
     site = Site()
 
     answer = site.get(path, f"api_key={KEY}&data={DATA}&callback={callback}")
@@ -289,15 +289,15 @@ def test_a_callback_is_nothing_but_a_functions_name(path: str, callback: str) ->
         ("data=" + b64encode(b"[1]").decode(), "not_events"),
     ],
 )
-def test_data_that_is_no_record(query: str, code: str) -> None:
-    """400, with what is wrong."""
+def test_data_that_is_not_a_record(query: str, code: str) -> None:
+    """400, with the reason."""
     answer = Site().get(PATHS[1], f"api_key={KEY}&{query}")
 
     assert (400, code) == (answer.status, answer.code)
 
 
-def test_a_rejected_record_is_the_answers_status() -> None:
-    """There is but one."""
+def test_a_rejected_record_sets_the_status() -> None:
+    """There is only one record."""
     site = Site()
 
     assert "invalid_table" == send(site, "/js/v3/event/shop/No", RECORD).code
@@ -315,7 +315,7 @@ GLOBAL_ID_PATHS = ["/", "/js/v3/global_id", "/js/v3/enable_global_id"]
 
 @pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
 def test_a_global_id_is_new_each_time_and_no_cookie_is_set(path: str) -> None:
-    """As long as cookies are off, an old cookie counts for nothing."""
+    """If cookies are off, an old cookie is ignored."""
     site = Site()
     event = http_event("GET", path) | {"cookies": [f"_td_global={ID}"]}
 
@@ -327,8 +327,8 @@ def test_a_global_id_is_new_each_time_and_no_cookie_is_set(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
-def test_a_cookie_keeps_the_global_id_where_cookies_are_on(path: str) -> None:
-    """For two years, on all sites, and for the server alone."""
+def test_a_cookie_keeps_the_global_id_if_cookies_are_on(path: str) -> None:
+    """For two years, on all sites, readable by the server only."""
     site = Site(visitor_cookies="on")
 
     answer = site.send(http_event("GET", path))
@@ -356,8 +356,8 @@ def test_a_known_global_id_fills_its_placeholder() -> None:
 @pytest.mark.parametrize(
     "forged", ["x", ID + "; Domain=evil.example", ID.upper(), "", ID + "\r\nset-cookie: a=b"]
 )
-def test_a_cookie_that_is_no_id_is_not_repeated(forged: str) -> None:
-    """A new id takes its place."""
+def test_a_cookie_that_is_not_an_id_is_replaced(forged: str) -> None:
+    """With a new id."""
     answer = Site(visitor_cookies="on").send(http_event("GET", "/") | {"cookies": [f"_td_global={forged}"]})
 
     assert answer.json["global_id"] not in (forged, ID)
@@ -365,7 +365,7 @@ def test_a_cookie_that_is_no_id_is_not_repeated(forged: str) -> None:
 
 
 def test_a_site_id_is_its_domains_cookie() -> None:
-    """As the SDK expects of `ssc.` and its site's name; the same id each time, kept anew."""
+    """As the SDK expects of `ssc.` and the site's name; the id stays the same, and the cookie is set every time."""
     site = Site(visitor_cookies="on")
     event = http_event(
         "GET", "/get_cookie_id", "cookie_domain=shop.example&r=1", {"host": "ssc.shop.example:443"}
@@ -392,8 +392,8 @@ def test_a_site_id_is_its_domains_cookie() -> None:
         "x" * 300,
     ],
 )
-def test_a_site_id_is_no_cookie_of_another_domain(domain: str) -> None:
-    """The id is answered all the same."""
+def test_a_site_id_is_never_a_cookie_of_another_domain(domain: str) -> None:
+    """The response still has the id."""
     answer = Site(visitor_cookies="on").send(
         http_event("GET", "/get_cookie_id", f"cookie_domain={domain}", {"host": "ssc.shop.example"})
     )
@@ -402,8 +402,8 @@ def test_a_site_id_is_no_cookie_of_another_domain(domain: str) -> None:
     assert 36 == len(answer.json["td_ssc_id"])
 
 
-def test_ids_come_as_scripts_too() -> None:
-    """For the SDK's versions that ask by a script tag."""
+def test_ids_are_available_as_scripts() -> None:
+    """For SDK versions that use a script tag."""
     answer = Site().get("/js/v3/global_id", "callback=cb")
 
     assert answer.body.startswith(b'/**/cb({"global_id":"')
@@ -414,7 +414,7 @@ def test_ids_come_as_scripts_too() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"content_type": "text/plain"}])
 def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
-    """JSON keeps its types; the answer is an empty object."""
+    """JSON keeps its types; the response is an empty object."""
     site = Site()
 
     answer = send(site, PATHS[2], {"a": 1, "b": "2"}, **headers)
@@ -423,8 +423,8 @@ def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
     assert {"a": 1, "b": "2"} == columns(site)
 
 
-def test_a_postbacks_address_is_an_event_too() -> None:
-    """By GET, or by a POST without a body or with that of a ping; values are text."""
+def test_a_postback_url_is_an_event() -> None:
+    """By GET, or by a POST without a body or with a ping's body; values are text."""
     for method, body in (("GET", None), ("POST", b""), ("POST", b"PING")):
         site = Site()
 
@@ -437,7 +437,7 @@ def test_a_postbacks_address_is_an_event_too() -> None:
 
 
 def test_a_form_is_an_event() -> None:
-    """On the postback's route and on all others that take a body."""
+    """On the postback's route and on every other route with a body."""
     for path in [*PATHS, "/v1/events"]:
         site = Site()
 
@@ -453,8 +453,8 @@ def test_a_form_is_an_event() -> None:
         assert {"a": "1", "b": '["x y","z"]', "td_client_id": "c"}.items() <= columns(site).items()
 
 
-def test_json_that_is_called_a_form_is_json() -> None:
-    """Curl calls it so, unless it is told otherwise."""
+def test_json_sent_as_a_form_is_json() -> None:
+    """Curl sends it as a form by default."""
     site = Site()
 
     send(site, PATHS[2], {"a": 1}, content_type="application/x-www-form-urlencoded")
@@ -463,7 +463,7 @@ def test_json_that_is_called_a_form_is_json() -> None:
 
 
 def test_a_postbacks_pixel() -> None:
-    """Its other parameters are text columns, with the server's values where they are asked for."""
+    """Its other parameters are text columns, with placeholders filled in."""
     site = Site()
 
     answer = site.get(
@@ -474,7 +474,7 @@ def test_a_postbacks_pixel() -> None:
     assert {"td_ip": "192.0.2.7", "td_ua": CHROME, "a": "1"} == columns(site)
 
 
-def test_a_refused_postback_pixel_is_an_image_too() -> None:
+def test_a_refused_postback_pixel_is_an_image() -> None:
     """With the code in the header."""
     answer = Site().get(PATHS[2], "td_format=pixel&td_write_key=x")
 
@@ -497,7 +497,7 @@ WEEK = 7 * 86_400
     ],
 )
 def test_td_record_time_is_the_time(stamp: Any, time: int, odd: dict[str, Any]) -> None:
-    """Unless it is more than seven days ago or three days ahead."""
+    """Unless it is more than seven days in the past or three days in the future."""
     site = Site()
 
     site.get(PATHS[2], f"td_write_key={KEY}&td_record_time={stamp}")
@@ -520,7 +520,7 @@ ALLOWED = "https://allowed.example"
     ],
 )
 def test_a_visitor_is_redirected_to_an_allowed_host(target: str, location: str) -> None:
-    """With its global id where the address asks for it; nothing in it can become another header."""
+    """With the global id if the URL asks for it; the URL cannot inject a header."""
     site = Site(redirect_hosts=("allowed.example",), visitor_cookies="on")
     query = f"td_write_key={KEY}&a=1&td_redirect={quote(target, safe='%')}"
 
@@ -552,8 +552,8 @@ def test_a_visitor_is_redirected_to_an_allowed_host(target: str, location: str) 
         "https://allowed.example/" + "x" * 5000,
     ],
 )
-def test_nobody_is_redirected_elsewhere(target: str) -> None:
-    """400, and the event is not taken in: an open redirect would lend our name to anybody."""
+def test_redirects_to_other_hosts_are_refused(target: str) -> None:
+    """400, and the event is not accepted: an open redirect could be abused for phishing."""
     site = Site(redirect_hosts=("allowed.example",))
 
     answer = site.get(PATHS[2], f"td_write_key={KEY}&td_redirect={quote(target, safe='')}")
@@ -563,7 +563,7 @@ def test_nobody_is_redirected_elsewhere(target: str) -> None:
     assert [] == site.kinesis.calls
 
 
-def test_without_a_setting_nobody_is_redirected() -> None:
+def test_without_a_setting_redirects_are_refused() -> None:
     """The list of hosts is empty."""
     answer = Site().get(PATHS[2], f"td_write_key={KEY}&td_redirect={ALLOWED}/")
 
@@ -571,8 +571,8 @@ def test_without_a_setting_nobody_is_redirected() -> None:
 
 
 @pytest.mark.parametrize("key", ["x", OTHER])
-def test_a_visitor_on_the_way_gets_there_whatever_becomes_of_the_event(key: str) -> None:
-    """The header tells of the refusal."""
+def test_a_visitor_is_redirected_even_if_the_event_is_refused(key: str) -> None:
+    """The header has the code."""
     answer = Site(redirect_hosts=("allowed.example",)).get(
         PATHS[2], f"td_write_key={key}&td_redirect={ALLOWED}/"
     )
@@ -585,8 +585,8 @@ def test_a_visitor_on_the_way_gets_there_whatever_becomes_of_the_event(key: str)
 
 
 @pytest.mark.parametrize("path", ["/ios/v3/event", "/android/v3/event"])
-def test_old_mobile_sdks_bring_several_tables(path: str) -> None:
-    """In zlib's form, with their own names for id and time; receipts stand by table."""
+def test_old_mobile_sdks_send_several_tables(path: str) -> None:
+    """In zlib format, with their own names for id and time; receipts are grouped by table."""
     site = Site()
     body = {
         "shop.pageviews": [
@@ -627,8 +627,8 @@ def test_old_mobile_sdks_bring_several_tables(path: str) -> None:
         ({f"shop.t{n:03}": [{}] for n in range(101)}, 413, "too_many_events"),
     ],
 )
-def test_what_no_old_mobile_sdk_sends(body: Any, status: int, code: str) -> None:
-    """It is refused as a whole."""
+def test_other_bodies_are_refused(body: Any, status: int, code: str) -> None:
+    """The request is rejected as a whole."""
     site = Site()
 
     answer = send(site, "/ios/v3/event", body, authorization="", x_td_write_key=KEY)
@@ -641,8 +641,8 @@ def test_what_no_old_mobile_sdk_sends(body: Any, status: int, code: str) -> None
 
 
 @pytest.mark.parametrize("path", PATHS[1:])
-def test_who_asks_for_headers_sends_nothing(path: str) -> None:
-    """Link checkers and mail proxies do."""
+def test_head_requests_are_not_events(path: str) -> None:
+    """Link checkers and mail proxies send them."""
     site = Site()
 
     answer = site.send(http_event("HEAD", path, f"td_write_key={KEY}&data={DATA}"))
@@ -651,7 +651,7 @@ def test_who_asks_for_headers_sends_nothing(path: str) -> None:
 
 
 def test_a_links_ping_is_an_event() -> None:
-    """From the page that showed the link, to where it led."""
+    """With the page that had the link and the link's target."""
     site = Site()
 
     answer = site.send(

@@ -1,4 +1,4 @@
-"""What the ingest tells its operators, and what it must not."""
+"""What the ingest logs and counts, and what it must not log."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_nothing_personal_is_written() -> None:
         ("WARNING", "refused"),
         ("ERROR", "unexpected exception"),
         ("WARNING", "the stream did not acknowledge a put"),
-        ("WARNING", "the overflow queue did not take an envelope"),
+        ("WARNING", "the overflow queue did not store an envelope"),
         ("WARNING", "the signing secrets cannot be read"),
     } == {(line["level"], line["message"]) for line in output.log()}
     assert set(INGEST_METRICS) > {name for line in output.metrics() for name in line if name[0].isupper()}

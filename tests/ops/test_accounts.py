@@ -109,7 +109,7 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("", "holds no accounts"),
         ("- shop", "holds no accounts"),
         ("shop: media", "shop needs a database"),
-        ("shop: {database: s}", "'s' cannot be a database"),
+        ("shop: {database: s}", "'s' is not a legal database name"),
         ("s: {database: shop}", "'s' cannot be an account"),
         ("shop: {database: shop, state: active}", "a field state"),
         ("shop: {database: shop, status: off}", "status is active or disabled"),

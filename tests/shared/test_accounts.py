@@ -1,4 +1,4 @@
-"""Accounts as they stand in Redis."""
+"""How accounts are stored in Redis."""
 
 import pytest
 from hypothesis import given
@@ -18,14 +18,14 @@ made = st.builds(
 
 @given(made)
 def test_an_account_survives_redis(account: Account) -> None:
-    """Its fields describe it in full."""
+    """Its fields describe it completely."""
     fields = account.to_fields()
 
     assert account == Account.from_fields(fields)
     assert set(accounts.FIELDS) == set(fields)
 
 
-def test_only_the_database_must_be_there() -> None:
+def test_only_the_database_is_required() -> None:
     """An account is active and has no revoked keys unless its fields say otherwise."""
     assert Account("events") == Account.from_fields(
         {"database": "events", "status": None, "revoked_key_ids": None}
@@ -35,12 +35,12 @@ def test_only_the_database_must_be_there() -> None:
 @pytest.mark.parametrize(
     "fields", [{}, {"database": None}, {"database": "Events"}, {"database": "events", "status": "on"}]
 )
-def test_other_fields_describe_none(fields: dict[str, str | None]) -> None:
-    """A hash without a legal database, or with an unknown status, is refused."""
+def test_invalid_fields_are_refused(fields: dict[str, str | None]) -> None:
+    """A hash without a legal database or with an unknown status is not an account."""
     with pytest.raises(InvalidAccountError):
         Account.from_fields(fields)
 
 
 def test_no_account_is_the_sentinel() -> None:
-    """The sentinel's key is one that no account can have."""
+    """No legal account name gives the sentinel's key."""
     assert not names.is_account(accounts.SENTINEL.removeprefix(accounts.redis_key("")))

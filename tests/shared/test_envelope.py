@@ -1,4 +1,4 @@
-"""Envelopes come back as they were; other bytes are refused; a request's rows keep their order over several."""
+"""Envelopes are decoded as encoded, other bytes are rejected, and splitting a request keeps its rows in order."""
 
 import msgpack
 import pytest
@@ -42,14 +42,14 @@ def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
     | st.recursive(st.integers() | st.text(max_size=9), st.lists).map(repr).map(str.encode)
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
-    """Whatever else stands on the stream is an EnvelopeError, and nothing but that."""
+    """Anything else on the stream raises EnvelopeError and nothing else."""
     with pytest.raises(EnvelopeError):
         envelope.decode(data)
 
 
 @given(envelopes, st.data())
 def test_damaged_envelopes_are_refused_or_read(made: Envelope, data: st.DataObject) -> None:
-    """A cut or changed envelope raises nothing but EnvelopeError."""
+    """A truncated or changed envelope raises only EnvelopeError."""
     whole = bytearray(made.encode())
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -86,7 +86,7 @@ MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]]]
     ],
 )
 def test_every_member_is_checked(position: int, value: object) -> None:
-    """An envelope with one member of another kind is refused."""
+    """An envelope with a member of the wrong type is rejected."""
     members = [*MEMBERS[:position], value, *MEMBERS[position + 1 :]]
 
     with pytest.raises(EnvelopeError):
@@ -95,20 +95,20 @@ def test_every_member_is_checked(position: int, value: object) -> None:
 
 @pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
 def test_an_envelope_has_seven_members(members: object) -> None:
-    """Not fewer, not more, and it is an array."""
+    """It is an array with neither fewer nor more."""
     with pytest.raises(EnvelopeError):
         envelope.decode(msgpack.packb(members))
 
 
-def test_the_version_is_named_when_it_is_not_known() -> None:
-    """What a later version wrote is told from damage."""
+def test_an_unknown_version_is_named() -> None:
+    """Data from a later version is distinguished from damage."""
     with pytest.raises(EnvelopeError, match="version 2"):
         envelope.decode(msgpack.packb([2, *MEMBERS[1:]]))
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
-    """Draw the rows of a request: few or many, small or as large as a row may be."""
+    """Draw a request's rows: few or many, small or as large as possible."""
     sizes = st.one_of(st.integers(1, 50), st.integers(1, 256 * 1024))
     names = st.sampled_from(["pageviews", "clicks", "t" * 128])
     drawn = draw(st.lists(st.tuples(names, sizes), max_size=12))
@@ -117,7 +117,7 @@ def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
 
 @given(requests())
 def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> None:
-    """Each envelope takes rows that followed one another, by table, and none is larger than the limit."""
+    """Each envelope has consecutive rows by table, and none exceeds the limit."""
     rest = list(made)
     for number, item in enumerate(envelope.divide(made, "a" * 64, "k" * 16, 2**53, "r1")):
         mine, rest = rest[: item.row_count], rest[item.row_count :]
@@ -130,7 +130,7 @@ def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> 
 
 
 def test_division_fills_envelopes() -> None:
-    """A request of small rows is one envelope; a larger one takes as few as its rows allow."""
+    """Small rows fit into one envelope; larger requests use as few as possible."""
     small = [("pageviews", b"\x80")] * 500
     large = [("pageviews", bytes(100 * 1024))] * 14
 
@@ -139,10 +139,10 @@ def test_division_fills_envelopes() -> None:
 
 
 def test_no_rows_no_envelope() -> None:
-    """Nothing is put for nothing."""
+    """An empty request gives no envelope."""
     assert [] == list(envelope.divide([], "shop", "k1", 1, "r1"))
 
 
 def test_the_largest_envelope_fits_the_queue() -> None:
-    """In base64, with its attributes, it stays below the 1 MiB of an SQS message."""
+    """In base64 with its attributes it stays below the 1 MiB of an SQS message."""
     assert (envelope.MAX_ENVELOPE_BYTES + 2) // 3 * 4 + 1024 < 1024 * 1024

@@ -19,7 +19,7 @@ ANSWERS = {"Refused", "Rejected"}
 
 
 def drawn(error: type[Exception], depth: int = 0) -> Iterator[str]:
-    """Yield the lines of the outline that stand for an error and those below it."""
+    """Yield the lines of the outline for an error and its subclasses."""
     bullet = f"{'  ' * depth}· " if depth else ""
     note = " (a ValueError, too)" if ValueError in error.__bases__ else ""
     yield f"{bullet}{error.__name__}{note}"
@@ -29,7 +29,7 @@ def drawn(error: type[Exception], depth: int = 0) -> Iterator[str]:
 
 
 def test_the_outline_shows_the_tree() -> None:
-    """The docstring of the module draws the classes as they derive from each other."""
+    """The module's docstring lists the classes as they are derived."""
     outline = [line for line in str(errors.__doc__).splitlines() if line.strip().endswith(("Error", "too)"))]
 
     assert list(drawn(SluiceError)) == outline
@@ -37,7 +37,7 @@ def test_the_outline_shows_the_tree() -> None:
 
 @pytest.mark.parametrize("package", [shared, ingest, worker], ids=lambda package: str(package.__name__))
 def test_functions_raise_errors_of_the_tree(package: object) -> None:
-    """A class that derives from a built-in exception alone could be caught by nobody who catches SluiceError."""
+    """Every exception class of the functions derives from SluiceError, so that callers can catch it."""
     path: list[str] = package.__path__  # type: ignore[attr-defined]  # a package has one
     name: str = package.__name__  # type: ignore[attr-defined]  # the same
     modules = [import_module(f"{name}.{module.name}") for module in pkgutil.iter_modules(path)]

@@ -1,4 +1,4 @@
-"""JSON text becomes values and nested values become JSON text, digits kept, nothing raised on odd input."""
+"""JSON is parsed and serialized with all digits, and odd input raises nothing unexpected."""
 
 import json
 import math
@@ -13,18 +13,18 @@ from tests.support import json_values
 
 
 def standard(text: bytes) -> object:
-    """Return what the standard library reads, without its constants, which are not JSON."""
+    """Parse with the standard library, without its constants, which are not JSON."""
     return json.loads(text.decode(), parse_constant=lambda _name: int("no constant"))
 
 
 def nested(levels: int, inside: str = "1") -> bytes:
-    """Return an array in an array, so many times."""
+    """Return this many nested arrays."""
     return ("[" * levels + inside + "]" * levels).encode()
 
 
 @given(json_values.values)
 def test_reads_what_the_standard_library_writes(value: object) -> None:
-    """Any document of the standard library is read with the same values and types."""
+    """Any document of the standard library gives the same values and types."""
     text = json.dumps(value, allow_nan=True)
 
     if any(word in text for word in ("NaN", "Infinity")):
@@ -36,7 +36,7 @@ def test_reads_what_the_standard_library_writes(value: object) -> None:
     st.binary(max_size=60) | st.text(st.sampled_from('[]{}",:0123456789-+.eE \\undtrfalsNI')).map(str.encode)
 )
 def test_refuses_everything_else_in_one_way(text: bytes) -> None:
-    """Bytes are either one document, the one the standard library reads, or InvalidJsonError."""
+    """Bytes are either a document that the standard library parses too, or InvalidJsonError."""
     try:
         value = json_codec.parse(text)
     except InvalidJsonError:
@@ -66,12 +66,12 @@ def test_keeps_all_digits(digits: str) -> None:
 
 
 def test_reads_giant_integers_as_text() -> None:
-    """Beyond 4,000 digits, which Python will not convert, an integer is its digits as text."""
+    """Beyond 4,000 digits, which Python does not convert, an integer becomes text."""
     assert "9" * 4001 == json_codec.parse(b"9" * 4001)
 
 
 def test_overflowing_numbers_become_infinite() -> None:
-    """RFC 8259 allows numbers that no float can hold."""
+    """RFC 8259 allows numbers beyond a float's range."""
     assert [math.inf, -math.inf] == json_codec.parse(b"[1e999, -1e999]")
 
 
@@ -82,7 +82,7 @@ def test_a_repeated_name_counts_with_its_last_value() -> None:
 
 
 def test_reads_escaped_lone_surrogates() -> None:
-    """They are JSON, though no UTF-8 can carry them."""
+    """They are valid JSON, although UTF-8 cannot encode them."""
     assert "\ud800" == json_codec.parse(rb'"\ud800"')
 
 
@@ -101,27 +101,27 @@ def test_reads_escaped_lone_surrogates() -> None:
         b"1 2",
     ],
 )
-def test_refuses_what_is_not_json(text: bytes) -> None:
-    """Text that is not one document in UTF-8 without a byte order mark is refused."""
+def test_refuses_invalid_json(text: bytes) -> None:
+    """Text must be one document in UTF-8 without a byte order mark."""
     with pytest.raises(InvalidJsonError):
         json_codec.parse(text)
 
 
 @pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
-def test_refuses_bottomless_nesting(inside: str) -> None:
-    """A document nested a million levels deep is refused, by whichever parser meets it."""
+def test_refuses_extreme_nesting(inside: str) -> None:
+    """A document nested a million levels deep is rejected, whichever parser reads it."""
     with pytest.raises(InvalidJsonError):
         json_codec.parse(nested(1_000_000, inside))
 
 
 @given(json_values.values)
 def test_written_text_reads_back(value: object) -> None:
-    """What is written is JSON of the same value, but for lone surrogates (U+FFFD) and what is not finite (null)."""
+    """It is JSON of the same value, except lone surrogates (U+FFFD) and non-finite numbers (null)."""
     assert json.loads(json.dumps(plain(value))) == json.loads(json_codec.dump(value))
 
 
 def plain(value: object) -> object:
-    """Return the value with the documented replacements made."""
+    """Return the value with the documented replacements."""
     match value:
         case str():
             return "".join(

@@ -1,4 +1,4 @@
-"""What may be called what."""
+"""Legal names."""
 
 from collections.abc import Callable
 
@@ -41,5 +41,5 @@ from shared import names
     ],
 )
 def test_names(legal: Callable[[str], bool], name: str, expected: bool) -> None:
-    """Lower case ASCII letters, digits and `_`, within the length of its kind."""
+    """Lower case ASCII letters, digits and `_`, up to the maximum length of each kind."""
     assert expected == legal(name)

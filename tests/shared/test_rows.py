@@ -25,14 +25,14 @@ def row(event: object, arrival: rows.Arrival = ARRIVAL) -> dict[str, Any]:
 
 
 def columns(event: object) -> dict[str, Any]:
-    """Return what the event itself brings to the row."""
+    """Return the columns that come from the event itself."""
     return {
         name: value for name, value in row(event).items() if name not in ("time", "event_id", "received_at")
     }
 
 
 def refusal(event: object) -> str:
-    """Return the code with which the event is rejected."""
+    """Return the code that the event is rejected with."""
     with pytest.raises(rows.Rejected) as caught:
         rows.encode(event, ARRIVAL, lambda: "new")
     return caught.value.code
@@ -42,7 +42,7 @@ def refusal(event: object) -> str:
 
 
 def expected_value(value: Any) -> Any:
-    """Return the value of a column."""
+    """Return a column's value."""
     if isinstance(value, str):
         return re.sub("[\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, list | dict):
@@ -55,7 +55,7 @@ def expected_value(value: Any) -> Any:
 
 
 def expected_name(name: str, taken: set[str]) -> str:
-    """Return the name of a column, beside those that there are."""
+    """Return a column's name, given the names in use."""
     name = re.sub("[^a-z0-9_]", "_", name[:128].lower())[:128] or "_"
     if name[0] in "0123456789":
         name = ("_" + name)[:128]
@@ -67,7 +67,7 @@ def expected_name(name: str, taken: set[str]) -> str:
 
 
 def expected_row(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of an event, `time`, and what became of an odd one, aside."""
+    """Return an event's row without `time` and the columns of an odd timestamp."""
     event_id = event.get("event_id")
     usable = isinstance(event_id, str) and 1 <= len(event_id) <= 128
     usable |= isinstance(event_id, int) and not isinstance(event_id, bool) and -(2**63) <= event_id < 2**63
@@ -87,7 +87,7 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def odd_time(event: dict[str, Any]) -> bool:
-    """Tell whether the event's stamp is kept in a column."""
+    """Tell whether the event's timestamp is kept in a column."""
     return bool(rows.event_time(event.get("time"), NOW)[1])
 
 
@@ -96,7 +96,7 @@ def odd_time(event: dict[str, Any]) -> bool:
 @example({"event_id": "", "event_id_2": 1})
 @example({"v": 1, "V": 2, "_v": 3})
 def test_any_event_becomes_the_row_that_the_rules_say(event: dict[str, Any]) -> None:
-    """Every member arrives, under a legal and unused name, with an equal value or by the documented rule."""
+    """Every member arrives under a legal, unused name with the same value or a documented replacement."""
     actual = row(event)
 
     time, odd = rows.event_time(event.get("time"), NOW)
@@ -106,12 +106,12 @@ def test_any_event_becomes_the_row_that_the_rules_say(event: dict[str, Any]) -> 
 
 
 @given(json_values.values | json_values.events)
-def test_nothing_but_a_documented_code_is_raised(event: object) -> None:
-    """Whatever JSON can hold is a row or is rejected with one of the codes."""
+def test_only_documented_codes_are_raised(event: object) -> None:
+    """Any JSON value is a row or is rejected with one of the codes."""
     codes = []
-    for verdict in (rows.table_of, lambda event: rows.encode(event, ARRIVAL, lambda: "new")):
+    for function in (rows.table_of, lambda event: rows.encode(event, ARRIVAL, lambda: "new")):
         try:
-            verdict(event)
+            function(event)
         except rows.Rejected as rejected:
             codes.append(rejected.code)
 
@@ -120,7 +120,7 @@ def test_nothing_but_a_documented_code_is_raised(event: object) -> None:
 
 @pytest.mark.parametrize("event", [None, True, 1, "text", [], [{}]])
 def test_an_event_is_an_object(event: object) -> None:
-    """Anything else is rejected, by both functions."""
+    """Both functions reject anything else."""
     assert "not_an_object" == refusal(event)
     with pytest.raises(rows.Rejected, match="object"):
         rows.table_of(event, "pageviews")
@@ -131,8 +131,8 @@ def test_our_columns_come_first() -> None:
     assert ["time", "event_id", "received_at", "a"] == list(row({"a": 1, "time": NOW}))
 
 
-def test_arrival_adds_what_the_event_does_not_bring() -> None:
-    """Columns of the receiving side give way to the event's own, under whatever spelling."""
+def test_arrival_adds_missing_columns() -> None:
+    """The event's own columns take precedence, whatever their spelling."""
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1", "td_url": "seen"})
 
     actual = row({"TD_IP": "mine"}, arrival)
@@ -154,7 +154,7 @@ def test_arrival_adds_what_the_event_does_not_bring() -> None:
     ],
 )
 def test_the_event_names_its_table(event: dict[str, Any], default: object, expected: str) -> None:
-    """The event's own comes before the request's; null is as good as absent."""
+    """The event's table comes before the request's; null counts as absent."""
     assert expected == rows.table_of(event, default)
 
 
@@ -172,8 +172,8 @@ def test_the_event_names_its_table(event: dict[str, Any], default: object, expec
         ({}, ["pageviews"], "invalid_table"),
     ],
 )
-def test_tables_are_refused(event: dict[str, Any], default: object, expected: str) -> None:
-    """A table that is missing or that Treasure Data would not take rejects the event."""
+def test_illegal_tables_are_refused(event: dict[str, Any], default: object, expected: str) -> None:
+    """A missing table, or a name that is illegal in Treasure Data, rejects the event."""
     with pytest.raises(rows.Rejected) as caught:
         rows.table_of(event, default)
 
@@ -203,24 +203,24 @@ def test_tables_are_refused(event: dict[str, Any], default: object, expected: st
     ],
 )
 def test_column_names_follow_treasure_datas_rule(name: str, expected: str) -> None:
-    """Lower case, `a-z0-9_` alone, no digit first, at most 128 characters, not `v`."""
+    """Lower case, only `a-z0-9_`, no leading digit, at most 128 characters, not `v`."""
     assert expected == rows.column_name(name)
 
 
-def test_names_that_become_the_same_are_numbered() -> None:
-    """In the order of the event, and beside names that look like numbered ones."""
+def test_equal_names_are_numbered() -> None:
+    """In the order of the event, and beside names that look numbered already."""
     assert {"a_": 1, "a__2": 2, "a__3": 3, "a__2_2": 4} == columns({"a_": 1, "A!": 2, "a?": 3, "a__2": 4})
 
 
 def test_reserved_columns_are_kept_under_another_name() -> None:
-    """What would overwrite `time`, `event_id` or `received_at` becomes a numbered column."""
+    """A member that would overwrite `time`, `event_id` or `received_at` becomes a numbered column."""
     assert {"time_2": 1, "event_id_2": 2, "received_at_2": 3} == columns(
         {"Time": 1, "EVENT_ID": 2, "received_at": 3}
     )
 
 
 def test_numbering_takes_linear_time() -> None:
-    """The second of two hundred names that become one is found as fast as the last."""
+    """The second of two hundred equal names is found as fast as the last."""
     looked_up = []
 
     class Watched(dict[str, Any]):
@@ -231,13 +231,13 @@ def test_numbering_takes_linear_time() -> None:
     numbers: dict[str, int] = {}
     made = Watched(a=1)
     for _ in range(200):
-        made[rows._free("a", made, numbers)] = 1
+        made[rows._unused_name("a", made, numbers)] = 1
 
     assert 200 == len(looked_up)
 
 
-def test_long_names_are_not_remembered() -> None:
-    """The cache of names cannot be filled with large ones."""
+def test_cached_names_are_short() -> None:
+    """Large names cannot fill the cache."""
     rows._column_name.cache_clear()
 
     rows.column_name("x" * 100_000)
@@ -278,12 +278,12 @@ def test_up_to_512_columns() -> None:
     ],
 )
 def test_values_are_kept_or_changed_by_rule(value: Any, expected: Any) -> None:
-    """What MessagePack and Treasure Data hold is kept; the rest becomes text or null."""
+    """Values that MessagePack and Treasure Data support are kept; others become text or null."""
     assert {"a": expected} == columns({"a": value})
 
 
-def test_nesting_has_an_end() -> None:
-    """A value of more than 254 levels rejects the event."""
+def test_nesting_is_limited() -> None:
+    """A value nested more than 254 levels deep rejects the event."""
     deep: object = 1
     for _ in range(254):
         deep = [deep]
@@ -292,8 +292,8 @@ def test_nesting_has_an_end() -> None:
     assert "too_deep" == refusal({"a": [deep]})
 
 
-def test_an_event_has_an_end() -> None:
-    """An event of more than 256 KiB of compact JSON in UTF-8 is rejected; one byte less is taken."""
+def test_the_size_of_an_event_is_limited() -> None:
+    """An event of more than 256 KiB of compact JSON in UTF-8 is rejected; one of exactly 256 KiB is accepted."""
     room = rows.MAX_EVENT_BYTES - len('{"é":""}'.encode())
 
     assert room == len(row({"é": "x" * room})["_"])
@@ -313,10 +313,10 @@ def test_an_event_has_an_end() -> None:
         screen=st.sampled_from([None, lambda row: row.pop("text", None)]),
     ),
 )
-def test_verdicts_do_not_depend_on_what_is_added(
+def test_rejection_does_not_depend_on_added_columns(
     event: dict[str, Any], columns: int, size: int, arrival: rows.Arrival
 ) -> None:
-    """An event at a limit is rejected, or not, whatever the receiving side adds to it or takes away."""
+    """An event at a limit is rejected or accepted whatever the receiver adds or removes."""
     event = event | {f"c{number}": number for number in range(columns)} | {"text": ""}
     event["text"] = "x" * max(0, size - len(rows.text_of(event).encode(errors="replace")))
 
@@ -324,16 +324,16 @@ def test_verdicts_do_not_depend_on_what_is_added(
     for one in (rows.Arrival(NOW * 1000), arrival):
         try:
             data = rows.encode(event, one, lambda: "x" * 36)
-        except rows.Rejected as verdict:
-            codes.append(verdict.code)
+        except rows.Rejected as reason:
+            codes.append(reason.code)
         else:
             codes.append("")
             assert len(msgpack.unpackb(data)) <= rows.MAX_COLUMNS
     assert codes[0] == codes[1]
 
 
-def test_what_is_added_gives_way_to_the_events_own_columns() -> None:
-    """A row that the event fills has what it must have, and nothing else."""
+def test_a_full_row_gets_only_required_columns() -> None:
+    """An event with the maximum number of columns gets no optional ones."""
     full = {f"c{n}": n for n in range(508)}
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7", "td_user_agent": "UA"})
 
@@ -346,7 +346,7 @@ def test_what_is_added_gives_way_to_the_events_own_columns() -> None:
 
 @given(json_values.events | json_values.values)
 def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
-    """However it was written: with spaces, or other escapes."""
+    """Whatever whitespace or escapes the sender used."""
     text = json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999")
     once = json_codec.parse(text.encode())
     again = json_codec.parse(json.dumps(once, indent=1).replace("Infinity", "1e999").encode())
@@ -354,8 +354,8 @@ def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
     assert rows.text_of(once) == rows.text_of(again)
 
 
-def test_the_text_of_a_deep_event_tells_it_from_another() -> None:
-    """Rejected events count too in what a batch is recognised by."""
+def test_deep_events_have_distinct_texts() -> None:
+    """Rejected events are part of a batch's identity too."""
     deep: object = 1
     for _ in range(300):
         deep = [deep]
@@ -373,14 +373,14 @@ def test_the_text_of_a_deep_event_tells_it_from_another() -> None:
     [("e-1", "e-1"), ("x" * 128, "x" * 128), (17, "17"), (0, "0"), ("\ud800", "\ufffd"), (None, "new")],
 )
 def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
-    """Text of 1 to 128 characters and whole numbers are ids; without one, a new one is made."""
+    """Text of 1 to 128 characters and integers are ids; otherwise a new one is generated."""
     assert {"event_id": expected} == {"event_id": row({"event_id": event_id})["event_id"]}
     assert {} == columns({"event_id": event_id})
 
 
 @pytest.mark.parametrize("event_id", ["", "x" * 129, True, 1.5, [], {}, 2**63])
 def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
-    """The row gets a new id, and the sender's stands in another column."""
+    """The row gets a new id, and the sender's is kept in another column."""
     actual = row({"event_id": event_id})
 
     assert ("new", expected_value(event_id)) == (actual["event_id"], actual["event_id_2"])
@@ -427,7 +427,7 @@ def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
     ],
 )
 def test_time_is_read_by_rule(value: object, expected: int, rule: str | None) -> None:
-    """Units are told apart by size; what is odd is kept as it was sent, with the rule by which it was read."""
+    """Units are distinguished by size; odd timestamps are kept as sent, with the rule that applied."""
     odd = {} if rule is None else {"time_raw": expected_value(value), "time_rule": rule}
 
     actual = row({"time": value})
@@ -437,7 +437,7 @@ def test_time_is_read_by_rule(value: object, expected: int, rule: str | None) ->
 
 @given(st.integers(rows.EARLIEST_TIME, NOW), st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]), st.data())
 def test_every_unit_tells_the_same_second(seconds: int, per_second: int, data: st.DataObject) -> None:
-    """A stamp in any unit within the range lands in the second that it means, as a number or as text."""
+    """A timestamp within range gives the same second in any unit, as a number or as text."""
     stamp = seconds * per_second + data.draw(st.integers(0, per_second - 1))
 
     assert seconds == rows.event_time(stamp, NOW)[0]
@@ -446,5 +446,5 @@ def test_every_unit_tells_the_same_second(seconds: int, per_second: int, data: s
 
 @given(json_values.values)
 def test_time_is_always_within_range(value: object) -> None:
-    """Whatever is sent, a row's time lies from 2000 to three days after its arrival."""
+    """A row's time is always between 2000 and three days after its arrival."""
     assert rows.event_time(value, NOW)[0] in range(rows.EARLIEST_TIME, NOW + rows.MAX_SECONDS_AHEAD + 1)

@@ -1,4 +1,4 @@
-"""Settings are read from the environment once, and a wrong one is named."""
+"""Settings are read from the environment once, and errors name the setting."""
 
 import pytest
 
@@ -9,7 +9,7 @@ INGEST = {"STREAM_NAME": "events", "OVERFLOW_QUEUE_URL": "https://queue", "WRITE
 
 
 def test_defaults() -> None:
-    """What is not required has a default; an empty variable counts as absent."""
+    """Optional settings have a default; an empty variable counts as absent."""
     expected = IngestSettings("events", "https://queue", "keys", ("*",), 16)
 
     assert expected == IngestSettings.from_environment(
@@ -18,7 +18,7 @@ def test_defaults() -> None:
 
 
 def test_lists_and_numbers() -> None:
-    """Origins are separated by commas, with or without spaces; numbers are numbers."""
+    """Origins are separated by commas, with or without spaces; numbers are parsed."""
     settings = IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example,", "PARTITION_BUCKETS": "4"}
     )
@@ -30,7 +30,7 @@ def test_lists_and_numbers() -> None:
 
 
 def test_every_fault_is_named() -> None:
-    """One message tells of all variables that are missing or cannot be read."""
+    """One message names all variables that are missing or invalid."""
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment({"STREAM_NAME": "events", "PARTITION_BUCKETS": "many"})
 
@@ -41,12 +41,12 @@ def test_every_fault_is_named() -> None:
 
 @pytest.mark.parametrize("buckets", ["0", "-1"])
 def test_there_is_at_least_one_bucket(buckets: str) -> None:
-    """No number of partition keys but a positive one makes sense."""
+    """The number of partition keys must be positive."""
     with pytest.raises(SettingsError, match="PARTITION_BUCKETS"):
         IngestSettings.from_environment(INGEST | {"PARTITION_BUCKETS": buckets})
 
 
 def test_choices() -> None:
-    """A setting that is one of several words takes no other."""
+    """A setting with a fixed set of values accepts no other."""
     with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: must be one of send, keep"):
         WorkerSettings.from_environment({"UNASKABLE_DOUBT": "ask"})

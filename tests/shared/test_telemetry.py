@@ -1,4 +1,4 @@
-"""What operators get to see, and what nobody must."""
+"""What operators see, and what must never be logged."""
 
 import json
 import re
@@ -26,18 +26,18 @@ def context(request_id: str) -> Context:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Time that passes by hand."""
+    """A clock that the test moves."""
     return ManualClock(START)
 
 
 @pytest.fixture
 def output(clock: ManualClock) -> Output:
-    """What a function writes."""
+    """The function's output."""
     return Output(clock)
 
 
 def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
-    """In CloudWatch's embedded format, by stage and service, zeros left out; nothing where nothing was counted."""
+    """In CloudWatch's embedded format, by stage and service, without zeros; no line if nothing was counted."""
     with output.telemetry.invocation(context("1")):
         output.telemetry.count("EventsAccepted", 9)
         output.telemetry.count("EventsRejected")
@@ -59,7 +59,7 @@ def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
 
 
 def test_counts_start_at_zero_with_each_invocation(output: Output, clock: ManualClock) -> None:
-    """And the dimensions stay; each line tells its own time."""
+    """The dimensions stay, and each line has its own time."""
     for number in (1, 2):
         clock.time = number
         output.telemetry.count("EventsAccepted", number)
@@ -73,7 +73,7 @@ def test_counts_start_at_zero_with_each_invocation(output: Output, clock: Manual
 def test_each_line_has_the_metrics_that_were_counted(
     output: Output, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And no others, in whatever order they come; it is what Powertools itself would write."""
+    """And no others, in any order; the line is the one that Powertools writes."""
     metrics = EphemeralMetrics(namespace="Sluice", service=output.service)
     metrics.set_default_dimensions(stage="test")
     orders = [order for size in (1, 2, 3) for order in permutations(list(METRICS)[:6], size)]
@@ -93,13 +93,13 @@ def test_each_line_has_the_metrics_that_were_counted(
 
 
 def test_an_unknown_metric_is_refused(output: Output) -> None:
-    """Docs and alarms follow one list."""
+    """The list is the source for docs and alarms."""
     with pytest.raises(KeyError):
         output.telemetry.count("Typo")
 
 
 def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
-    """By Powertools' own variable."""
+    """With Powertools' own variable."""
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     output = Output(clock)
     output.telemetry.count("EventsAccepted")
@@ -109,7 +109,7 @@ def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: Manua
 
 
 def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None:
-    """They say what it did until then."""
+    """They show what it did before."""
 
     def invoke() -> None:
         with output.telemetry.invocation(context("1")):
@@ -147,7 +147,7 @@ def test_a_line_says_who_wrote_it(output: Output) -> None:
 
 
 def test_a_line_says_when_it_was_written(output: Output) -> None:
-    """In RFC 3339: with another timestamp Lambda takes a warning for information."""
+    """In RFC 3339: Lambda treats a warning with another timestamp as INFO."""
     output.telemetry.warning("held")
 
     [line] = output.log()
@@ -155,7 +155,7 @@ def test_a_line_says_when_it_was_written(output: Output) -> None:
 
 
 def test_threads_of_an_invocation_write_under_its_request_id(output: Output) -> None:
-    """The worker uploads from several; after the invocation there is none."""
+    """The worker uploads from several threads; after the invocation there is no id."""
     with ThreadPoolExecutor() as threads:
         for request_id in ("1", "2"):
             with output.telemetry.invocation(context(request_id)):
@@ -165,8 +165,8 @@ def test_threads_of_an_invocation_write_under_its_request_id(output: Output) -> 
     assert ["1", "2", None] == [line.get("function_request_id") for line in output.log()]
 
 
-def test_invocations_at_once_are_told_apart(output: Output) -> None:
-    """A local gateway serves several requests in one process, each in a thread."""
+def test_concurrent_invocations_are_distinguished(output: Output) -> None:
+    """A local gateway serves several requests in one process, each in its own thread."""
     barrier = Barrier(2, timeout=10)
 
     def invoke(request_id: str) -> None:
@@ -184,7 +184,7 @@ def test_invocations_at_once_are_told_apart(output: Output) -> None:
 
 
 def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) -> None:
-    """One in ten seconds with the same message and code; the next one tells how many were suppressed."""
+    """One in ten seconds per message and code; the next one says how many were suppressed."""
     for _ in range(100):
         output.telemetry.info("refused", code="invalid_key", path="/pixel.gif")
         output.telemetry.info("refused", code="not_found", path="other")
@@ -203,7 +203,7 @@ def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) 
 
 
 def test_lines_without_a_code_are_always_written(output: Output) -> None:
-    """A batch has one each, and each is needed."""
+    """Each batch has one, and all of them are needed."""
     for number in range(3):
         output.telemetry.info("span", rows=number)
         output.telemetry.warning("held", rows=number)
@@ -212,7 +212,7 @@ def test_lines_without_a_code_are_always_written(output: Output) -> None:
     assert [0, 0, 0, 1, 1, 1, 2, 2, 2] == [line["rows"] for line in output.log()]
 
 
-def test_a_clock_that_is_set_back_silences_nothing(output: Output, clock: ManualClock) -> None:
+def test_a_clock_set_back_suppresses_nothing(output: Output, clock: ManualClock) -> None:
     """A line from the future does not suppress others."""
     output.telemetry.info("refused", code="not_found")
     clock.time -= 86_400
@@ -228,8 +228,8 @@ def _look_up(visitor: str) -> None:
         raise ValueError(f"no visitor {visitor}") from error
 
 
-def test_an_exception_is_told_by_type_and_stack(output: Output) -> None:
-    """And not by its message, nor its cause's, which may quote a visitor."""
+def test_an_exception_is_logged_by_type_and_stack(output: Output) -> None:
+    """Without its message or its cause's, which may quote a visitor."""
     try:
         _look_up("203.0.113.9")
     except ValueError as error:
@@ -237,7 +237,7 @@ def test_an_exception_is_told_by_type_and_stack(output: Output) -> None:
 
     [line] = output.log()
     places = [frame.rpartition("/")[2] for frame in line["frames"]]
-    test, helper = test_an_exception_is_told_by_type_and_stack.__code__, _look_up.__code__
+    test, helper = test_an_exception_is_logged_by_type_and_stack.__code__, _look_up.__code__
     assert ("ERROR", "ValueError") == (line["level"], line["exception_name"])
     assert [
         f"test_telemetry.py:{test.co_firstlineno + 3} {test.co_name}",
@@ -261,7 +261,7 @@ def test_an_exception_is_told_by_type_and_stack(output: Output) -> None:
 def test_no_level_silences_warnings_or_metrics(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch, level: str, expected: list[str]
 ) -> None:
-    """The log level decides about information alone, whatever Powertools makes of it."""
+    """The log level affects only info lines, whatever Powertools does with it."""
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     output = Output(clock, POWERTOOLS_LOG_LEVEL=level)
     with output.telemetry.invocation(context("1")):
@@ -275,5 +275,5 @@ def test_no_level_silences_warnings_or_metrics(
 
 
 def test_every_metric_is_explained() -> None:
-    """In words, for the docs and the alarms."""
+    """For the docs and the alarms."""
     assert [] == [name for name, meaning in METRICS.items() if not meaning]

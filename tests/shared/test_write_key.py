@@ -1,4 +1,4 @@
-"""Write keys are verified without asking anyone, and only those that a valid secret signed."""
+"""Write keys are verified offline, and only with a valid secret's signature."""
 
 import pytest
 from hypothesis import given
@@ -17,20 +17,20 @@ key_ids = st.from_regex(r"(k1|k2)(-[0-9]{1,4})?", fullmatch=True)
 
 @given(accounts, key_ids)
 def test_a_signed_key_says_its_account_and_id(account: str, key_id: str) -> None:
-    """Keys of every account, under either of two secrets, with or without a serial number."""
+    """For every account, under either of two secrets, with or without a serial number."""
     key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
 
     assert WriteKey(account, key_id) == write_key.verify(key, SECRETS)
 
 
-def test_a_key_is_the_same_for_good() -> None:
-    """Keys stand in pages and apps: how they are signed never changes."""
+def test_the_signature_is_stable() -> None:
+    """Keys are embedded in pages and apps, so the way they are signed must never change."""
     assert KEY == write_key.sign("shop_a", "k1", "first secret")
 
 
 @given(accounts, key_ids, st.data())
 def test_a_changed_key_is_refused(account: str, key_id: str, data: st.DataObject) -> None:
-    """One other character anywhere, or one more or less, and the key is worth nothing."""
+    """Any changed, added or removed character makes the key invalid."""
     key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
     place = data.draw(st.integers(0, len(key) - 1))
     other = data.draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
@@ -42,13 +42,13 @@ def test_a_changed_key_is_refused(account: str, key_id: str, data: st.DataObject
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_text_is_refused(text: str) -> None:
-    """Whatever is sent as a key raises InvalidKeyError and nothing else."""
+    """Any text raises InvalidKeyError and nothing else."""
     with pytest.raises(InvalidKeyError):
         write_key.verify(text, SECRETS)
 
 
 def test_another_accounts_mac_is_refused() -> None:
-    """A key says one account, and its mac covers that."""
+    """The mac covers the account."""
     mac = write_key.sign("shop_a", "k1", SECRETS["k1"]).rpartition(".")[2]
 
     with pytest.raises(InvalidKeyError):
@@ -56,7 +56,7 @@ def test_another_accounts_mac_is_refused() -> None:
 
 
 def test_a_key_of_a_withdrawn_secret_is_refused() -> None:
-    """Taking a secret away ends all keys that it signed, and only those."""
+    """Removing a secret invalidates exactly the keys signed with it."""
     left = {"k2": SECRETS["k2"]}
 
     with pytest.raises(UnknownSecretError):
@@ -65,7 +65,7 @@ def test_a_key_of_a_withdrawn_secret_is_refused() -> None:
 
 
 def test_messages_do_not_repeat_the_key() -> None:
-    """A refusal is logged and answered; the key is not."""
+    """The message is logged and returned to the client; the key is not."""
     for key in ("shop_a.k1.forged", "shop_a.k9.forged", "shop_a.forged"):
         with pytest.raises(InvalidKeyError) as caught:
             write_key.verify(key, SECRETS)
@@ -85,6 +85,6 @@ def test_messages_do_not_repeat_the_key() -> None:
     ],
 )
 def test_illegal_names_are_not_signed(account: str, key_id: str) -> None:
-    """A key that could not be verified is not made."""
-    with pytest.raises(ValueError, match="cannot be"):
+    """A key that could not be verified is not created."""
+    with pytest.raises(ValueError, match="is not a legal"):
         write_key.sign(account, key_id, "secret")

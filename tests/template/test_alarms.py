@@ -1,4 +1,4 @@
-"""What is watched, what each alarm tells people to do, and what the dashboard shows."""
+"""Alarms, what they tell operators to do, and the dashboard."""
 
 import json
 import re
@@ -32,7 +32,7 @@ TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
 
 
 def _metrics(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield namespace, name and dimensions of each metric that an alarm looks at."""
+    """Yield namespace, name and dimensions of each metric that an alarm uses."""
     looked = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [
         alarm
     ]
@@ -46,8 +46,8 @@ def _said(alarm: dict[str, Any]) -> str:
     return str(said["Fn::Sub"] if isinstance(said, dict) else said)
 
 
-def test_what_can_go_wrong_is_watched() -> None:
-    """Lag, what is set aside, the overflow, Treasure Data, Redis, the ingest, limits and errors have an alarm each."""
+def test_every_failure_has_an_alarm() -> None:
+    """Lag, set-aside rows, overflow, Treasure Data, Redis, the ingest, limits and errors."""
     names = {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()}
 
     assert names == {
@@ -65,8 +65,8 @@ def test_what_can_go_wrong_is_watched() -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_looks_at_metrics_that_exist(name: str) -> None:
-    """Ours are counted by the function that is named, under the stack's stage; AWS's are those of our resources."""
+def test_alarms_use_existing_metrics(name: str) -> None:
+    """Sluice's metrics are counted by the named function under the stack's stage; AWS's belong to the stack's resources."""
     for namespace, metric, dimensions in _metrics(ALARMS[name]["Properties"]):
         if namespace == "Sluice":
             assert metric in COUNTS[dimensions["service"]]
@@ -77,8 +77,8 @@ def test_an_alarm_looks_at_metrics_that_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_the_expression_of_an_alarm_is_about_its_metrics(name: str) -> None:
-    """One value is returned; what the expression names is what the alarm reads."""
+def test_an_alarms_expression_uses_its_metrics(name: str) -> None:
+    """It returns one value and uses exactly the metrics that the alarm reads."""
     metrics = ALARMS[name]["Properties"].get("Metrics")
     if metrics is None:
         return
@@ -93,7 +93,7 @@ def test_the_expression_of_an_alarm_is_about_its_metrics(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_says_what_to_run(name: str) -> None:
-    """Its description names a command, with the stack and the region; those of `sluice` exist."""
+    """Its description names a command with the stack and the region; `sluice` commands exist."""
     said = _said(ALARMS[name]["Properties"])
     commands = [shlex.split(command) for command in re.findall(r"`([^`]+)`", said)]
 
@@ -112,16 +112,16 @@ def _is_command(group: click.Command, words: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_silence_is_no_alarm(name: str) -> None:
-    """A stack without traffic is well. Only a lag lasts until an invocation tells that it is over."""
+def test_missing_data_is_not_an_alarm(name: str) -> None:
+    """A stack without traffic is healthy. Only a lag lasts until an invocation reports that it is over."""
     lasts = name in ("LagWarnAlarm", "LagPageAlarm")
 
     assert ("ignore" if lasts else "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
 
 
 @pytest.mark.parametrize("name", ["LagWarnAlarm", "LagPageAlarm"])
-def test_one_invocation_that_is_late_is_a_lag(name: str) -> None:
-    """While the worker holds, minutes pass between invocations: several in a row would never be seen."""
+def test_one_late_invocation_is_a_lag(name: str) -> None:
+    """While the worker holds, invocations are minutes apart, so several in a row would never be seen."""
     assert 1 == ALARMS[name]["Properties"]["EvaluationPeriods"]
 
 
@@ -129,8 +129,8 @@ def test_one_invocation_that_is_late_is_a_lag(name: str) -> None:
     ("parameters", "actions"),
     [({}, None), ({"AlarmEmail": "a@example.com"}, [TOPIC]), ({"AlarmTopicArn": TOPIC_ARN}, [TOPIC_ARN])],
 )
-def test_alarms_are_told_by_mail_or_to_a_topic(parameters: dict[str, str], actions: list[Any] | None) -> None:
-    """All alarms are told when they are raised and when they are over, or none."""
+def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: list[Any] | None) -> None:
+    """All alarms notify when they are raised and when they end, or none does."""
     mode = Mode(parameters)
 
     assert ("AlarmTopic" in mode.resources()) == ("AlarmEmail" in parameters)
@@ -139,8 +139,8 @@ def test_alarms_are_told_by_mail_or_to_a_topic(parameters: dict[str, str], actio
         assert (actions, actions) == (alarm.get("AlarmActions"), alarm.get("OKActions"))
 
 
-def test_the_topic_takes_messages_of_our_alarms_alone() -> None:
-    """CloudWatch may publish for alarms of this stack; nobody else is let in."""
+def test_only_our_alarms_publish_to_the_topic() -> None:
+    """CloudWatch may publish for alarms of this stack, and nobody else may."""
     (statement,) = Mode({"AlarmEmail": "a@example.com"}).properties("AlarmTopicPolicy")["PolicyDocument"][
         "Statement"
     ]
@@ -151,7 +151,7 @@ def test_the_topic_takes_messages_of_our_alarms_alone() -> None:
 
 
 def test_lag_is_measured_against_the_retention() -> None:
-    """The alarm to get up for is raised at a quarter of the retention, well before rows are set aside."""
+    """The urgent alarm is raised at a quarter of the retention, long before rows are set aside."""
     alarm = Mode({"RetentionHours": "24"}).properties("LagPageAlarm")
 
     assert "age / (24 * 36000)" == alarm["Metrics"][0]["Expression"]  # 24 h are 24 * 36000 ms per cent
@@ -164,8 +164,8 @@ def _dashboard() -> list[dict[str, Any]]:
     return widgets
 
 
-def test_the_dashboard_tells_the_story_from_left_to_right() -> None:
-    """Requests, stream, delivered; below them lag, failures and cost drivers; above all of them the alarms."""
+def test_the_dashboard_follows_the_data() -> None:
+    """Alarms on top, then requests, stream and delivery from left to right, then lag, failures and cost drivers."""
     placed = sorted((widget["y"], widget["x"], widget["properties"]["title"]) for widget in _dashboard())
 
     assert ["Alarms", "Requests", "Stream", "Delivered", "Lag", "Failures", "Cost"] == [
@@ -174,7 +174,7 @@ def test_the_dashboard_tells_the_story_from_left_to_right() -> None:
 
 
 def test_widgets_do_not_overlap() -> None:
-    """Each has its place on the 24 columns."""
+    """Each has its own place in the 24 columns."""
     cells = [
         (x, y)
         for widget in _dashboard()
@@ -186,7 +186,7 @@ def test_widgets_do_not_overlap() -> None:
 
 
 def test_the_dashboard_shows_every_alarm() -> None:
-    """Its alarms are all there are."""
+    """And no others."""
     (shown,) = (widget["properties"]["alarms"] for widget in _dashboard() if widget["type"] == "alarm")
 
     assert {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()} == {
@@ -194,8 +194,8 @@ def test_the_dashboard_shows_every_alarm() -> None:
     }
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
-    """Ours are counted by the function that is named; AWS's are of resources of the template."""
+def test_the_dashboard_shows_existing_metrics() -> None:
+    """Sluice's metrics are counted by the named function; AWS's belong to the template's resources."""
     named = {"Stream", "OverflowQueue.QueueName", "Ledger", "Api", *FUNCTIONS}
     for widget in _dashboard():
         for metric in widget["properties"].get("metrics", ()):

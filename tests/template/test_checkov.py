@@ -1,4 +1,4 @@
-"""What checkov objects to in the template, each objection with the reason for which it stays."""
+"""checkov's findings in the template, each with the reason why it is accepted."""
 
 import json
 import os
@@ -104,6 +104,6 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return failed
 
 
-def test_every_objection_has_an_answer(failures: dict[str, set[str]]) -> None:
-    """Nothing else is objected to, and no answer is left to an objection that is gone."""
+def test_every_finding_is_explained(failures: dict[str, set[str]]) -> None:
+    """There are no other findings, and no explanation is left over."""
     assert {check: where for check, (_, where) in ACCEPTED.items()} == failures

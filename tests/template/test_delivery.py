@@ -1,4 +1,4 @@
-"""How the stream and the overflow queue reach their functions."""
+"""How the stream and the overflow queue invoke their functions."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from worker.ledger import WORKLIST
 
 
 def test_the_mapping_of_the_stream_never_gives_up() -> None:
-    """The worker reads from the start, in the shard's order, reports its progress, and nothing is ever discarded."""
+    """The worker reads each shard in order from its start and reports partial progress; no record is ever discarded."""
     mapping = properties("WorkerFunctionStream")
     expected = {
         "EventSourceArn": {"Fn::GetAtt": ["Stream", "Arn"]},
@@ -30,7 +30,7 @@ def test_the_mapping_of_the_stream_never_gives_up() -> None:
 
 
 def test_the_mapping_of_the_queue_reports_each_message() -> None:
-    """The drainer takes many messages at once, for one search, and says which of them it could not handle."""
+    """The drainer handles many messages with one search, and reports which ones failed."""
     mapping = properties("DrainFunctionQueue")
     expected = {
         "EventSourceArn": {"Fn::GetAtt": ["OverflowQueue", "Arn"]},
@@ -44,7 +44,7 @@ def test_the_mapping_of_the_queue_reports_each_message() -> None:
 
 
 def test_the_queue_outlasts_its_drainer() -> None:
-    """A message rests until no late put can land, stays hidden six time-outs long, and is kept for 14 days."""
+    """Messages are delayed until no late put can arrive, hidden for six timeouts, and kept for 14 days."""
     queue = properties("OverflowQueue")
 
     assert 120 == queue["DelaySeconds"]
@@ -52,25 +52,25 @@ def test_the_queue_outlasts_its_drainer() -> None:
     assert 14 * 24 * 3600 == queue["MessageRetentionPeriod"]
 
 
-def test_the_queue_gives_no_message_up() -> None:
-    """No dead-letter queue takes messages out of sight."""
+def test_the_queue_drops_no_message() -> None:
+    """It has no dead-letter queue."""
     assert "RedrivePolicy" not in properties("OverflowQueue")
 
 
-def test_the_queue_takes_the_largest_envelope() -> None:
-    """An envelope of 700 KiB fits a message in base64."""
+def test_the_queue_accepts_the_largest_envelope() -> None:
+    """An envelope of 700 KiB in base64 fits into a message."""
     assert 700 * 1024 * 4 / 3 < properties("OverflowQueue")["MaximumMessageSize"]
 
 
 def test_runs_of_the_redrive_do_not_overlap() -> None:
-    """A run ends before the next is due, and a failed one is not repeated by Lambda."""
+    """A run ends before the next is due, and Lambda does not retry a failed one."""
     assert "rate(5 minutes)" == properties("RedriveFunctionSchedule")["ScheduleExpression"]
     assert properties("RedriveFunction")["Timeout"] < 5 * 60
     assert 0 == properties("RedriveFunctionEventInvokeConfig")["MaximumRetryAttempts"]
 
 
 def test_every_request_reaches_the_ingest() -> None:
-    """The one route is the default route, in payload format 2.0, and the gateway answers no CORS by itself."""
+    """The default route is the only one, with payload format 2.0, and the gateway does not handle CORS."""
     assert [
         {
             "ApiId": {"Ref": "Api"},
@@ -87,7 +87,7 @@ def test_every_request_reaches_the_ingest() -> None:
 
 
 def test_the_gateway_outwaits_the_ingest() -> None:
-    """The ingest is cut off by its own time-out, so that its log tells, and the gateway's limit is 30 s."""
+    """The ingest's own timeout comes first, so that its log shows it; the gateway's limit is 30 s."""
     waits = properties("ApiIntegration")["TimeoutInMillis"]
 
     assert 1000 * properties("IngestFunction")["Timeout"] < waits <= 30_000
@@ -105,15 +105,15 @@ def test_the_gateway_throttles_by_parameter() -> None:
     "logical_id", ["Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "WriteKeySecret"]
 )
 def test_what_holds_data_outlives_the_stack_in_prod_only(logical_id: str) -> None:
-    """In prod it is retained; in dev and stg it goes with the stack."""
+    """Retained in prod, deleted with the stack in dev and stg."""
     resource = transformed()["Resources"][logical_id]
     policy = {"Fn::If": ["IsProd", "Retain", "Delete"]}
 
     assert (policy, policy) == (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
 
 
-def test_nothing_has_a_name_of_its_own() -> None:
-    """CloudFormation names everything, so that stages live side by side and a retained resource blocks nothing."""
+def test_resources_have_no_fixed_names() -> None:
+    """CloudFormation names everything, so that stages coexist and a retained resource blocks nothing."""
     names = {"BucketName", "StreamName", "TableName", "QueueName", "FunctionName", "RoleName", "LogGroupName"}
     named = {
         logical_id: sorted(names & resource.get("Properties", {}).keys())
@@ -123,8 +123,8 @@ def test_nothing_has_a_name_of_its_own() -> None:
     assert [] == sorted(logical_id for logical_id, found in named.items() if found)
 
 
-def test_what_was_left_in_the_bucket_is_swept_once_a_day() -> None:
-    """The redrive's function is told to sweep."""
+def test_the_bucket_is_swept_daily() -> None:
+    """The schedule tells the redrive to sweep."""
     sweep = properties("RedriveFunctionSweep")
     (target,) = sweep["Targets"]
 
@@ -133,7 +133,7 @@ def test_what_was_left_in_the_bucket_is_swept_once_a_day() -> None:
 
 
 def test_the_ledger_has_an_index_of_spans_with_work() -> None:
-    """The worklist has keys alone, and is found under the name that the worker knows."""
+    """It contains only keys, and the worker knows its name."""
     (index,) = properties("Ledger")["GlobalSecondaryIndexes"]
 
     assert WORKLIST == index["IndexName"]
@@ -142,7 +142,7 @@ def test_the_ledger_has_an_index_of_spans_with_work() -> None:
 
 
 def test_the_ledger_has_the_keys_of_its_items() -> None:
-    """Items are found by pk and sk, both strings, and leave by `ttl`."""
+    """Items have the string keys pk and sk and expire by `ttl`."""
     ledger: dict[str, Any] = properties("Ledger")
 
     assert [("pk", "HASH"), ("sk", "RANGE")] == [
@@ -153,7 +153,7 @@ def test_the_ledger_has_the_keys_of_its_items() -> None:
 
 
 def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
-    """A version is published by its description, a number of whatever its properties refer to.
+    """The description of a version contains a number that depends on everything its properties refer to.
 
     The transform gives it another name when the template changes, and does not see a parameter's value.
     """
@@ -177,7 +177,7 @@ def _ingest_version() -> dict[str, Any]:
 
 
 def _names(value: Any) -> set[str]:
-    """Return the parameters and resources that a value follows from."""
+    """Return the parameters and resources that a value depends on."""
     match value:
         case {"Fn::If": [condition, *_]}:
             return {_CONDITIONS[condition]}

@@ -1,4 +1,4 @@
-"""What docs/deploying.md says about bringing a stack up and taking it down."""
+"""docs/deploying.md is right about creating and deleting a stack."""
 
 import re
 
@@ -21,8 +21,8 @@ def test_the_first_row_is_ten_steps_away_or_fewer() -> None:
     assert [] == [step for step in steps if "```sh" not in step]
 
 
-def test_everything_that_prod_keeps_is_named_where_it_is_removed() -> None:
-    """Each retained resource has an output, and the page deletes what that names."""
+def test_the_page_deletes_everything_prod_retains() -> None:
+    """Each retained resource has an output, and the page deletes what it names."""
     kept = {name for name, found in _PROD.resources().items() if found.get("DeletionPolicy") == "Retain"}
     kept = {name for name in kept if not name.startswith("IngestFunctionVersion")}  # goes with its function
     named = {str(output["Value"]): name for name, output in _PROD.outputs().items()}
@@ -35,8 +35,8 @@ def test_everything_that_prod_keeps_is_named_where_it_is_removed() -> None:
     assert [] == [output for output in found.values() if output not in removed]
 
 
-def test_nothing_but_versions_is_kept_in_the_other_stages() -> None:
-    """What costs money goes with the stack."""
+def test_other_stages_retain_only_versions() -> None:
+    """Everything that costs money is deleted with the stack."""
     kept = {
         name
         for name, resource in Mode({"Stage": "stg"}).resources().items()
@@ -45,7 +45,7 @@ def test_nothing_but_versions_is_kept_in_the_other_stages() -> None:
     assert [] == [name for name in kept if not name.startswith("IngestFunctionVersion")]
 
 
-def test_what_the_page_says_of_parameters_is_true() -> None:
+def test_the_pages_parameters_exist() -> None:
     """Each parameter that the page sets is one of the template's."""
     set_there = set(re.findall(r"`?\b([A-Z][A-Za-z]+)=", _PAGE)) - {
         "KEY",

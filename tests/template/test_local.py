@@ -1,4 +1,4 @@
-"""The local stack reads from the template what AWS would."""
+"""The local stack reads the same values from the template as AWS."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ def _deployed(name: str) -> dict[str, Any]:
 
 
 def test_every_function_is_found() -> None:
-    """The local stack runs the functions that the SAM transform makes."""
+    """The local stack runs the functions of the transformed template."""
     assert sam.resources("AWS::Lambda::Function").keys() == FUNCTIONS.keys()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_the_limits_and_variables_of_a_deployed_one(name: str) -> None:
-    """Handler, limits and names of variables are those that the SAM transform gives the function."""
+    """Handler, limits and variable names match the transformed template."""
     function, deployed = FUNCTIONS[name], _deployed(name)
 
     assert deployed["Handler"] == function.handler
@@ -34,7 +34,7 @@ def test_a_function_has_the_limits_and_variables_of_a_deployed_one(name: str) ->
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_variables_refer_to_the_local_resources(name: str) -> None:
-    """A variable that names a resource or a parameter has that resource's name or that parameter's value."""
+    """A variable that refers to a resource or parameter has that resource's name or that parameter's value."""
     deployed = _deployed(name)["Environment"]["Variables"]
     found = variables(FUNCTIONS[name], RESOURCES, {"Stage": "here", **treasure_data_at("http://td")})
     by_reference = {str(value): found[key] for key, value in deployed.items()}
@@ -51,7 +51,7 @@ def test_variables_refer_to_the_local_resources(name: str) -> None:
 
 
 def test_the_worker_reads_batches_as_large_as_when_deployed() -> None:
-    """The event source has the size of batches and the kind of answer that the template sets."""
+    """The event source uses the template's batch size and response type."""
     source = event_source(FUNCTIONS["WorkerFunction"], "Stream", RESOURCES)
 
     assert RESOURCES.stream_arn == source["Stream"]

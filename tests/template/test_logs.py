@@ -1,4 +1,4 @@
-"""What of the functions' output reaches their logs."""
+"""Which output of the functions reaches their logs."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}
 
 
 def reaches_the_log(line: dict[str, Any], least: str) -> bool:
-    """Tell whether Lambda's filter lets a line through; one without a level or timestamp that it knows counts as INFO."""
+    """Tell whether Lambda's filter passes a line; without a known level or timestamp it counts as INFO."""
     level = str(line.get("level", "INFO"))
     is_known = level in LEVELS and _RFC_3339.fullmatch(str(line.get("timestamp")))
     return LEVELS.index(level if is_known else "INFO") >= LEVELS.index(least)
@@ -28,7 +28,7 @@ def reaches_the_log(line: dict[str, Any], least: str) -> bool:
 def test_no_log_level_hides_metrics_or_trouble(
     function: str, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alarms live on the metrics, and `sluice status` on warnings and errors."""
+    """Alarms depend on the metrics, and `sluice status` on warnings and errors."""
     properties = Mode({"LogLevel": level}).properties(function)
     least = properties["LoggingConfig"]["ApplicationLogLevel"]
     monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", least)  # as Lambda does, and Powertools reads it
@@ -51,8 +51,8 @@ def _report(telemetry: PowertoolsTelemetry) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_invocations_that_end_badly_are_logged_by_lambda(function: str) -> None:
-    """`sluice status` reads Lambda's reports, which are JSON and of level INFO."""
+def test_lambda_logs_failed_invocations(function: str) -> None:
+    """`sluice status` reads Lambda's reports, which are JSON with level INFO."""
     config = Mode({}).properties(function)["LoggingConfig"]
 
     assert "JSON" == config["LogFormat"]

@@ -1,4 +1,4 @@
-"""What is made in each mode, and how it is wired: three networks, with and without domain, SDK hosting and SnapStart."""
+"""Resources and their connections in each mode: three networks, with and without domain, SDK hosting and SnapStart."""
 
 import json
 from itertools import product
@@ -62,7 +62,7 @@ ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
 
 @pytest.mark.parametrize("name", MODES)
 def test_a_mode_makes_its_resources_and_no_others(name: str) -> None:
-    """What belongs to the network, the domain and the SDK is there with them alone; the rest always is."""
+    """Resources for network, domain and SDK exist only in their modes; all others always do."""
     optional = IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE
     chosen = MODES[name]
     expected = transformed()["Resources"].keys() - optional
@@ -74,8 +74,8 @@ def test_a_mode_makes_its_resources_and_no_others(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_in_a_mode_everything_that_is_named_is_made(name: str) -> None:
-    """No resource and no output refers to one that the mode leaves out, and no rule objects."""
+def test_a_mode_has_everything_it_refers_to(name: str) -> None:
+    """No resource or output refers to one that the mode leaves out, and no rule fails."""
     mode = Mode(MODES[name])
 
     assert [] == mode.dangling()
@@ -83,7 +83,7 @@ def test_in_a_mode_everything_that_is_named_is_made(name: str) -> None:
 
 
 def test_every_mode_is_clean(tmp_path: Path) -> None:
-    """cfn-lint has nothing to say about what CloudFormation makes in any mode."""
+    """cfn-lint finds nothing in what CloudFormation creates in any mode."""
     paths = []
     for number, chosen in enumerate(MODES.values()):
         paths.append(tmp_path / f"{number}.json")
@@ -94,7 +94,7 @@ def test_every_mode_is_clean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_needs_redis_is_in_the_vpc_and_nothing_else(network: str) -> None:
-    """Worker, redrive and administration ask Redis; ingest and drainer are in no VPC, whatever the network."""
+    """Worker, redrive and administration use Redis; ingest and drainer are never in a VPC."""
     mode = Mode(NETWORKS[network])
     inside = {name for name in FUNCTIONS if "VpcConfig" in mode.properties(name)}
 
@@ -104,7 +104,7 @@ def test_what_needs_redis_is_in_the_vpc_and_nothing_else(network: str) -> None:
 
 
 def test_functions_join_the_managed_network() -> None:
-    """They are in both private subnets, whose ways out are NAT and the two endpoints."""
+    """They are in both private subnets, with NAT and the two endpoints."""
     mode = Mode(NETWORKS["managed"])
 
     assert {
@@ -125,7 +125,7 @@ def test_functions_join_the_managed_network() -> None:
 
 
 def test_functions_join_an_existing_network() -> None:
-    """They are in the subnets and security groups that are given."""
+    """They are in the given subnets and security groups."""
     config = Mode(NETWORKS["existing"]).properties("WorkerFunction")["VpcConfig"]
 
     assert {
@@ -135,8 +135,8 @@ def test_functions_join_an_existing_network() -> None:
 
 
 @pytest.mark.parametrize(("gateways", "of_b"), [("one", "NatGatewayA"), ("two", "NatGatewayB")])
-def test_a_zone_goes_out_through_its_own_gateway_where_there_are_two(gateways: str, of_b: str) -> None:
-    """With one NAT gateway both zones use it; with two each uses its own, in its own public subnet."""
+def test_a_zone_uses_its_own_gateway_if_there_are_two(gateways: str, of_b: str) -> None:
+    """With one NAT gateway both zones share it; with two, each zone has its own in its public subnet."""
     mode = Mode(NETWORKS["managed"] | {"NatGateways": gateways})
 
     assert {"Ref": "NatGatewayA"} == mode.properties("PrivateWayOutA")["NatGatewayId"]
@@ -146,7 +146,7 @@ def test_a_zone_goes_out_through_its_own_gateway_where_there_are_two(gateways: s
 
 
 def test_zones_can_be_chosen() -> None:
-    """By default the region's first two are used; ElastiCache Serverless is not in every zone."""
+    """The default is the region's first two; ElastiCache Serverless is not available in every zone."""
     for parameters, zone in (
         ({}, lambda number: {"Fn::Select": [number, {"Fn::GetAZs": ""}]}),
         (
@@ -161,7 +161,7 @@ def test_zones_can_be_chosen() -> None:
 
 
 def test_the_managed_redis_is_reached_with_its_password_over_tls() -> None:
-    """The secret that the functions read holds the URL: TLS, the only user, its password, the cache's address."""
+    """The secret's URL has TLS, the only user, its password and the cache's address."""
     mode = Mode(NETWORKS["managed"])
     url = mode.properties("RedisUrlSecret")["SecretString"]["Fn::Sub"]
     user = mode.properties("RedisUser")
@@ -180,7 +180,7 @@ def test_the_managed_redis_is_reached_with_its_password_over_tls() -> None:
 
 @pytest.mark.parametrize("network", ["existing", "external"])
 def test_another_redis_is_named_by_a_secret(network: str) -> None:
-    """Its URL is in the secret that is given, or in an empty one, to be filled."""
+    """The URL is in the given secret, or in an empty one to be filled."""
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
     given = Mode(NETWORKS[network] | {"RedisUrlSecretArn": arn})
 
@@ -210,15 +210,15 @@ def test_another_redis_is_named_by_a_secret(network: str) -> None:
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_at_once(parameters: dict[str, str], objection: str) -> None:
-    """The rules say what is wrong before anything is made."""
+def test_conflicting_parameters_are_refused(parameters: dict[str, str], objection: str) -> None:
+    """The rules report the conflict before any resource is created."""
     (said,) = Mode(parameters).refusals()
 
     assert said.startswith(objection)
 
 
-def test_a_domain_is_brought_up_in_one_deploy() -> None:
-    """The certificate proves itself in the zone, the API answers under the name, and its address is told."""
+def test_a_domain_needs_one_deploy() -> None:
+    """The certificate is validated in the zone, the API uses the name, and an output has the URL."""
     mode = Mode(DOMAINS["domain"])
     certificate = mode.properties("Certificate")
 
@@ -243,8 +243,8 @@ def test_a_domain_is_brought_up_in_one_deploy() -> None:
     assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
 
 
-def test_the_sdk_is_served_under_a_name_of_ours_or_cloudfronts() -> None:
-    """With a domain the distribution has its certificate and a record; the URL is told either way."""
+def test_the_sdk_is_served_under_our_domain_or_cloudfronts() -> None:
+    """With a domain, the distribution has its certificate and a record; an output always has the URL."""
     certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
     own = Mode(
         {
@@ -270,7 +270,7 @@ def test_the_sdk_is_served_under_a_name_of_ours_or_cloudfronts() -> None:
 
 
 def test_any_page_may_load_the_sdk() -> None:
-    """Its answers allow every origin, without credentials, and go over TLS; S3 is asked with a signature."""
+    """Responses allow any origin without credentials, require TLS, and S3 is read with a signature."""
     mode = Mode({})
     cors = mode.properties("SdkHeaders")["ResponseHeadersPolicyConfig"]["CorsConfig"]
     behaviour = _distribution(mode)["DefaultCacheBehavior"]
@@ -287,8 +287,8 @@ def test_any_page_may_load_the_sdk() -> None:
 
 
 @pytest.mark.parametrize("setting", ["on", "off"])
-def test_the_ingest_starts_from_a_snapshot_if_wanted(setting: str) -> None:
-    """SnapStart applies to published versions, to which the alias leads."""
+def test_snapstart_is_optional(setting: str) -> None:
+    """SnapStart applies to published versions, which the alias points to."""
     ingest = Mode({"SnapStart": setting}).properties("IngestFunction")
 
     assert ingest.get("SnapStart") == ({"ApplyOn": "PublishedVersions"} if setting == "on" else None)
@@ -298,8 +298,8 @@ def test_the_ingest_starts_from_a_snapshot_if_wanted(setting: str) -> None:
     ("parameter", "function"),
     [("IngestConcurrency", "IngestFunction"), ("WorkerConcurrency", "WorkerFunction")],
 )
-def test_concurrency_is_reserved_if_wanted(parameter: str, function: str) -> None:
-    """By default none is: a new account may have too little for it."""
+def test_reserved_concurrency_is_optional(parameter: str, function: str) -> None:
+    """The default reserves none, because a new account may have too little."""
     assert "ReservedConcurrentExecutions" not in Mode({}).properties(function)
     assert "7" == Mode({parameter: "7"}).properties(function)["ReservedConcurrentExecutions"]
 
@@ -307,8 +307,8 @@ def test_concurrency_is_reserved_if_wanted(parameter: str, function: str) -> Non
 @pytest.mark.parametrize(
     ("stage", "kind"), [("dev", "AllAtOnce"), ("stg", "AllAtOnce"), ("prod", "Canary10Percent5Minutes")]
 )
-def test_a_new_ingest_is_tried_on_a_few_in_prod(stage: str, kind: str) -> None:
-    """CodeDeploy moves the alias, in prod by way of a canary, and back when an alarm is raised."""
+def test_prod_deploys_the_ingest_as_a_canary(stage: str, kind: str) -> None:
+    """CodeDeploy moves the alias, in prod with a canary, and rolls back on an alarm."""
     mode = Mode({"Stage": stage})
     group = mode.properties("IngestFunctionDeploymentGroup")
     alias = mode.resources()["IngestFunctionAliaslive"]
@@ -325,15 +325,15 @@ def test_a_new_ingest_is_tried_on_a_few_in_prod(stage: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("setting", "mode"), [("on", "Active"), ("off", "PassThrough")])
-def test_functions_are_traced_if_wanted(setting: str, mode: str) -> None:
-    """X-Ray is on or off for all of them."""
+def test_tracing_is_optional(setting: str, mode: str) -> None:
+    """X-Ray is on or off for all functions."""
     made = Mode({"Tracing": setting})
 
     assert {mode} == {made.properties(name)["TracingConfig"]["Mode"] for name in FUNCTIONS}
 
 
-def test_each_condition_decides_something() -> None:
-    """Every mode-dependent name of these tests stands in the template."""
+def test_mode_dependent_names_exist() -> None:
+    """Every mode-dependent name in these tests is in the template."""
     conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
 
     assert (IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {

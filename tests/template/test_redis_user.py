@@ -1,4 +1,4 @@
-"""What the managed Redis's only user may do, tried on a Valkey with the template's access string."""
+"""The permissions of the managed Redis's only user, tested on Valkey with the template's access string."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ PASSWORD = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Valkey, for the template's user."""
+    """The URL of a Valkey with the template's user."""
     user = properties("RedisUser")
     process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
     try:
@@ -34,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_user_may_do_what_functions_do(url: str) -> None:
-    """Accounts are applied, changed, listed and looked up."""
+    """Apply, change, list and look up accounts."""
     client = connect(url)
     with client:
         account_store.apply(client, {"shop": Account("shop"), "news": Account("media")}, 0.0)
@@ -53,13 +53,13 @@ def test_the_user_may_do_what_functions_do(url: str) -> None:
     ["GET other", "SET other 1", "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "SHUTDOWN", "EVAL x 0"],
 )
 def test_the_user_may_do_nothing_else(url: str, command: str) -> None:
-    """Other keys and whatever endangers the server are refused."""
+    """Other keys and dangerous commands are denied."""
     with connect(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*command.split())
 
 
 def test_without_the_password_nothing_is_allowed(url: str) -> None:
-    """The user is the one that a client is without a name, and it has a password."""
+    """The user is the default one, and it has a password."""
     nobody = url.replace(f"default:{PASSWORD}@", "")
     with redis.Redis.from_url(nobody) as client, pytest.raises(redis.exceptions.AuthenticationError):
         client.ping()

@@ -1,4 +1,4 @@
-"""Who may do what, what is encrypted, and what leaves no trace."""
+"""Permissions, encryption, and data that must not be logged."""
 
 import re
 from typing import Any
@@ -87,12 +87,12 @@ MANAGED = {"Network": "managed"}
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
-    """Every action of every role is listed here, each on the one resource that it is for."""
+    """Every action of every role is listed here, each on the one resource it needs."""
     assert ALLOWED[role] == granted(role)
 
 
 def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
-    """Return policy, effect and actions of each statement of a role that names no resource."""
+    """Return policy, effect and actions of each statement of a role that does not name a resource."""
     return [
         (policy["PolicyName"], statement["Effect"], set(listed(statement["Action"])))
         for policy in Mode(parameters).properties(role)["Policies"]
@@ -102,8 +102,8 @@ def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str
 
 
 @pytest.mark.parametrize("role", ALLOWED)
-def test_a_role_names_every_resource_unless_aws_allows_no_name(role: str) -> None:
-    """Only X-Ray and a VPC's interfaces are allowed on everything, each only in the mode that needs it."""
+def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
+    """Only X-Ray and a VPC's interfaces are allowed on everything, each only in its mode."""
     in_vpc = role in ("WorkerRole", "RedriveRole", "AdminRole")
 
     assert [] == _on_everything(PLAIN, role)
@@ -111,8 +111,8 @@ def test_a_role_names_every_resource_unless_aws_allows_no_name(role: str) -> Non
     assert ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(MANAGED, role)
 
 
-def test_only_lambda_itself_touches_interfaces() -> None:
-    """What a function's code asks of EC2 is denied, though its role has to allow it to Lambda."""
+def test_only_lambda_itself_manages_interfaces() -> None:
+    """A function's own code is denied EC2 actions, although its role must grant them to Lambda."""
     (policy,) = (
         found
         for found in Mode(MANAGED).properties("WorkerRole")["Policies"]
@@ -123,8 +123,8 @@ def test_only_lambda_itself_touches_interfaces() -> None:
     assert ["lambda:SourceFunctionArn"] == list(deny["Condition"]["ArnLike"])
 
 
-def test_a_deployment_moves_the_alias_of_the_ingest_and_nothing_else() -> None:
-    """CodeDeploy's role is ours, and changes one function's aliases."""
+def test_a_deployment_only_moves_the_ingests_alias() -> None:
+    """CodeDeploy's role is defined here and may change only one function's aliases."""
     role = properties("DeploymentRole")
     (policy,) = role["Policies"]
     move, look = policy["PolicyDocument"]["Statement"]
@@ -141,7 +141,7 @@ def test_a_deployment_moves_the_alias_of_the_ingest_and_nothing_else() -> None:
 
 
 def test_no_action_is_a_wildcard() -> None:
-    """No role may do whatever a service offers, and none has a managed policy."""
+    """No role allows all actions of a service or has a managed policy."""
     roles = {name: found for name, found in Mode(TRACED | MANAGED).resources().items() if _is_role(found)}
     actions = [
         action
@@ -160,8 +160,8 @@ def _is_role(resource: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_each_function_has_a_role_that_lambda_alone_assumes(function: str) -> None:
-    """The role is the function's own, and its trust names Lambda."""
+def test_each_function_has_its_own_role(function: str) -> None:
+    """Only Lambda can assume it."""
     role = function.replace("Function", "Role")
 
     assert {"Fn::GetAtt": [role, "Arn"]} == properties(function)["Role"]
@@ -170,8 +170,8 @@ def test_each_function_has_a_role_that_lambda_alone_assumes(function: str) -> No
     ] == (properties(role)["AssumeRolePolicyDocument"]["Statement"])
 
 
-def test_what_holds_data_is_encrypted() -> None:
-    """Stream, queue, table and bucket are encrypted at rest; secrets and log groups are so by themselves."""
+def test_data_is_encrypted_at_rest() -> None:
+    """Stream, queue, table and bucket are; secrets and log groups are by default."""
     assert {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"} == properties("Stream")["StreamEncryption"]
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
     assert properties("Ledger")["SSESpecification"]["SSEEnabled"]
@@ -180,8 +180,8 @@ def test_what_holds_data_is_encrypted() -> None:
         assert [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}] == rules
 
 
-def test_these_are_all_that_hold_data() -> None:
-    """A new kind of resource that holds data has to be added to the tests of encryption and retention."""
+def test_every_data_store_is_listed() -> None:
+    """A new kind of data store must be added to the tests for encryption and retention."""
     kinds = {
         "AWS::Kinesis::Stream",
         "AWS::SQS::Queue",
@@ -197,16 +197,16 @@ def test_these_are_all_that_hold_data() -> None:
 @pytest.mark.parametrize(
     ("policy", "actions"), [("OverflowQueuePolicy", "sqs:*"), ("AsideBucketPolicy", "s3:*")]
 )
-def test_connections_that_are_not_encrypted_are_refused(policy: str, actions: str) -> None:
-    """A resource's policy denies plain HTTP to everybody, and allows nobody anything."""
+def test_plain_http_is_denied(policy: str, actions: str) -> None:
+    """Resource policies deny it to everyone and grant nothing to anyone."""
     (statement,) = properties(policy)["PolicyDocument"]["Statement"]
 
     assert ("Deny", "*", actions) == (statement["Effect"], statement["Principal"], statement["Action"])
     assert {"Bool": {"aws:SecureTransport": "false"}} == statement["Condition"]
 
 
-def test_the_bucket_of_the_sdk_is_read_by_our_distribution_alone() -> None:
-    """Its policy denies plain HTTP, and allows reading to CloudFront on behalf of the stack's own distribution."""
+def test_only_our_distribution_reads_the_sdks_bucket() -> None:
+    """The policy denies plain HTTP and lets CloudFront read on behalf of the stack's distribution."""
     deny, allow = properties("SdkBucketPolicy")["PolicyDocument"]["Statement"]
 
     assert ("Deny", "*", "s3:*") == (deny["Effect"], deny["Principal"], deny["Action"])
@@ -216,8 +216,8 @@ def test_the_bucket_of_the_sdk_is_read_by_our_distribution_alone() -> None:
     assert "distribution/${SdkDistribution}" in str(allow["Condition"]["StringEquals"]["aws:SourceArn"])
 
 
-def test_the_network_lets_nothing_in() -> None:
-    """Redis hears the functions alone, and nothing else of the network hears anybody."""
+def test_the_network_accepts_no_connections() -> None:
+    """Redis accepts connections from the functions only, and nothing else accepts any."""
     groups = resources("AWS::EC2::SecurityGroup")
     ways_in = {name: group["Properties"].get("SecurityGroupIngress", []) for name, group in groups.items()}
 
@@ -227,8 +227,8 @@ def test_the_network_lets_nothing_in() -> None:
     assert "CidrIp" not in redis
 
 
-def test_endpoints_of_the_network_lead_to_what_is_ours() -> None:
-    """Through the network's endpoints nobody reaches another bucket or table."""
+def test_network_endpoints_reach_only_our_resources() -> None:
+    """They give no access to other buckets or tables."""
     reached = {
         name: [named(resource) for resource in listed(statement["Resource"])]
         for name, endpoint in resources("AWS::EC2::VPCEndpoint").items()
@@ -241,7 +241,7 @@ def test_endpoints_of_the_network_lead_to_what_is_ours() -> None:
 
 
 @pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
-def test_a_bucket_is_closed_to_the_public(name: str) -> None:
+def test_buckets_block_public_access(name: str) -> None:
     """All four blocks are on, and access lists are off."""
     bucket = properties(name)
 
@@ -255,7 +255,7 @@ def test_a_bucket_is_closed_to_the_public(name: str) -> None:
 
 
 def test_only_our_own_api_and_schedule_invoke_functions() -> None:
-    """Each permission names a service and the one source of ours."""
+    """Each permission names a service and a single source in this stack."""
     principals = {
         name: (permission["Properties"]["Principal"], "SourceArn" in permission["Properties"])
         for name, permission in resources("AWS::Lambda::Permission").items()
@@ -269,7 +269,7 @@ def test_only_our_own_api_and_schedule_invoke_functions() -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_logs_of_a_function_are_kept_for_a_set_time(function: str) -> None:
+def test_function_logs_have_a_retention(function: str) -> None:
     """Each function writes JSON to a log group of the stack."""
     logging = properties(function)["LoggingConfig"]
 
@@ -277,8 +277,8 @@ def test_logs_of_a_function_are_kept_for_a_set_time(function: str) -> None:
     assert {"RetentionInDays": {"Ref": "LogRetentionDays"}} == properties(logging["LogGroup"]["Ref"])
 
 
-def test_the_access_log_holds_no_query_string() -> None:
-    """It is one JSON line per request, kept for a set time, without what a query string or a header carries."""
+def test_the_access_log_has_no_query_string() -> None:
+    """It is one JSON line per request with a retention, without query strings or headers."""
     log = properties("ApiStage")["AccessLogSettings"]
     variables = set(re.findall(r"\$context\.([\w.]+)", log["Format"]))
 
@@ -302,7 +302,7 @@ def test_the_access_log_holds_no_query_string() -> None:
 
 
 def test_no_secret_passes_through_the_template() -> None:
-    """Secrets are generated in place or named by ARN; none is a parameter's or a variable's value.
+    """Secrets are generated in place or named by ARN; no parameter or variable contains one.
 
     CloudFormation itself resolves one, the managed Redis's password: into its user, and into the secret with its URL.
     """

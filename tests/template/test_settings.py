@@ -1,4 +1,4 @@
-"""The template sets what the functions read, and asks for no more than that."""
+"""The template sets every variable that the functions read, and no others."""
 
 import ast
 import re
@@ -35,14 +35,14 @@ def _variables(function: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_is_given_the_settings_that_it_reads(function: str) -> None:
-    """Its variables are the settings that it declares, less what is set in code alone."""
+def test_a_function_gets_its_settings(function: str) -> None:
+    """Its variables are its declared settings, except those set only in code."""
     assert COMMON | (_settings(function).keys() - INNER) == _variables(function).keys()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
-    """A setting with a default is set by the parameter of its name, whose default is the same."""
+    """A setting with a default has a parameter with the same default."""
     for name, default in _settings(function).items():
         if default is MISSING or name in INNER:
             continue
@@ -53,7 +53,7 @@ def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
 
 
 def test_variables_are_named_in_one_place() -> None:
-    """No code has a list of variables of its own: shared/settings.py and the template name them."""
+    """Only shared/settings.py and the template name them."""
     variables = {name for function in FUNCTIONS for name in _variables(function)}
     sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
     named = Counter(
@@ -69,30 +69,30 @@ def test_variables_are_named_in_one_place() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_names_itself(function: str) -> None:
-    """Logs and metrics say which function they are of."""
+    """Logs and metrics have the function's name."""
     assert function.removesuffix("Function").lower() == _variables(function)["POWERTOOLS_SERVICE_NAME"]
     assert "Sluice" == _variables(function)["POWERTOOLS_METRICS_NAMESPACE"]
     assert {"Ref": "Stage"} == _variables(function)["STAGE"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_functions_run_on_the_processor_that_they_are_built_for(function: str) -> None:
-    """Python 3.13, on arm64 unless the parameter says otherwise, packed by the Makefile."""
+def test_functions_run_on_the_architecture_they_are_built_for(function: str) -> None:
+    """Python 3.13, on arm64 unless the parameter says otherwise, built by the Makefile."""
     assert "python3.13" == properties(function)["Runtime"]
     assert [{"Ref": "Architecture"}] == properties(function)["Architectures"]
     assert "arm64" == template()["Parameters"]["Architecture"]["Default"]
     assert "makefile" == template()["Resources"][function]["Metadata"]["BuildMethod"]
 
 
-def test_every_parameter_is_explained_and_can_be_left_alone() -> None:
-    """Each has a description, a default and, where values can be wrong, a constraint."""
+def test_every_parameter_has_a_description_and_a_default() -> None:
+    """And a constraint, where values can be wrong."""
     for name, parameter in template()["Parameters"].items():
         assert parameter.keys() >= {"Type", "Description", "Default"}, name
         assert parameter.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}, name
 
 
 def test_every_parameter_is_used_and_grouped() -> None:
-    """No parameter is without effect, and the console shows each in its group."""
+    """Every parameter has an effect and is in a group of the console."""
     text = (ROOT / "template.yaml").read_text()
     groups = template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     unused = [
@@ -115,8 +115,8 @@ def test_every_parameter_is_used_and_grouped() -> None:
         ("", False),
     ],
 )
-def test_origins_are_checked_before_anything_is_deployed(origins: str, allowed: bool) -> None:
-    """Allowed are `*` alone, or exact origins without a path."""
+def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> None:
+    """Either `*` or exact origins without a path."""
     pattern = template()["Parameters"]["AllowedOrigins"]["AllowedPattern"]
 
     assert allowed == bool(re.fullmatch(pattern, origins))
@@ -129,14 +129,14 @@ def _stages() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_plain_sam_deploy_brings_up_dev() -> None:
+def test_sam_deploy_defaults_to_dev() -> None:
     """The default is the stage dev."""
     assert _stages()["dev"] == _stages()["default"]
 
 
 @pytest.mark.parametrize("stage", ["dev", "stg", "prod"])
 def test_stages_share_nothing(stage: str) -> None:
-    """Each stage is a stack of its own, told which stage it is by parameters that exist."""
+    """Each stage is a stack of its own, with valid parameters that set the stage."""
     deploy = _stages()[stage]
     chosen = dict(pair.split("=") for pair in deploy["parameter_overrides"].split())
 
@@ -150,6 +150,6 @@ def test_stages_share_nothing(stage: str) -> None:
     assert "CAPABILITY_IAM" == deploy["capabilities"]
 
 
-def test_outputs_are_explained() -> None:
-    """Each output has a description."""
+def test_outputs_have_descriptions() -> None:
+    """Every output has one."""
     assert [] == [name for name, output in template()["Outputs"].items() if not output.get("Description")]
