@@ -180,6 +180,7 @@ class Execution:
     def _changes(self) -> dict[ChunkKey, Entry]:
         """Return the entries that change by what happened."""
         now, changes = milliseconds(self._delivery.clock.now()), {}
+        with_splits = self.span
         for key, outcome in self._outcomes.items():
             standing = self.span.entry(key)
             is_large = outcome.event is Event.TOO_LARGE
@@ -190,13 +191,14 @@ class Execution:
                     now,
                     outcome.reason,
                     certain=self._is_certain(key, outcome),
-                    divisible=is_large and self.leaf(key).count > 1 and self.span.can_split(key),
+                    divisible=is_large and self.leaf(key).count > 1 and with_splits.can_split(key),
                 ),
             )
             if entry is not standing:
                 changes[key] = replace(entry, rows=self.leaf(key).count)
                 if entry.state is State.SPLIT:
                     changes |= self._split(key, standing)
+                    with_splits = self.span.with_entries(changes)
         return changes
 
     def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:
