@@ -198,6 +198,7 @@ class Execution:
     def _changes(self) -> dict[ChunkKey, Entry]:
         """Return the entries that change by what happened."""
         now, changes = milliseconds(self._delivery.clock.now()), {}
+        with_splits = self.span
         for key, outcome in self._outcomes.items():
             standing = self.span.entry(key)
             happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
@@ -206,13 +207,14 @@ class Execution:
                 happening = replace(
                     happening,
                     reason="row_too_large" if is_row else "too_large",
-                    divisible=not is_row and self.span.can_split(key),
+                    divisible=not is_row and with_splits.can_split(key),
                 )
             entry = self._rules.follow(standing, happening)
             if entry is not standing:
                 changes[key] = replace(entry, rows=self.leaf(key).count)
                 if entry.state is State.SPLIT:
                     changes |= self._split(key, standing)
+                    with_splits = self.span.with_entries(changes)
         return changes
 
     def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:

@@ -1,5 +1,6 @@
 """Each step of the delivery protocol, in the situation that it is there for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -369,3 +370,79 @@ def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:
     made.redrive()
 
     assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))
+
+
+# Halves
+
+
+def too_large(made: Delivery) -> None:
+    """Let Treasure Data take one row an import."""
+    made.td.settings = replace(made.td.settings, largest_import=70)
+
+
+def two_rows(**changes: Any) -> Delivery:
+    """Return a delivery with one chunk of two rows."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db")
+    with_table(made)
+    made.put(envelope("shop", {"views": [row("e0"), row("e1")]}))
+    return made
+
+
+def test_halves_of_a_fenced_chunk_are_as_free_of_doubt_as_it_was() -> None:
+    """Where the invocation that halves a chunk has opened its doubt, a refused half is a dead letter."""
+    made = two_rows()
+    fault(made, kind=Kind.STATUS, status=429)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    assert made.deliver() is not None
+    made.td.faults.clear()
+    fault(made, kind=Kind.STATUS, status=413, count=1)
+    fault(made, kind=Kind.STATUS, status=422, count=1)
+    made.start()
+
+    assert made.deliver() is None
+    assert {"shop/views/0.0": ("dead_letter", "http_422", 1)} == made.aside()
+    assert ["e1"] == made.ids("shop_db", "views")
+
+
+def test_halves_of_a_chunk_in_doubt_are_not_made() -> None:
+    """Killed after the split was written, nothing is sent twice: the halves are the plan's from then on."""
+    made = two_rows()
+    too_large(made)
+    made.dynamodb.after = {"update_item": once(kill)}
+    with pytest.raises(Killed):
+        made.deliver()
+    assert [] == made.td.imports()
+    made.start()
+
+    assert made.deliver() is None
+    assert [1, 1] == [len(one.rows) for one in made.td.imports()]
+    assert {} == made.aside()
+
+
+def test_a_chunk_is_halved_as_long_as_its_span_s_item_has_room() -> None:
+    """A span of the most tables with the longest names has room for few halves: the other chunks are dead letters."""
+    made = Delivery()
+    account = "a" * 64
+    made.map(**{account: "d" * 128})
+    tables = [f"{n:0>128}" for n in range(500)]
+    made.td.create("d" * 128, *tables)
+    made.put(envelope(account, {table: [row("e0"), row("e1")] for table in tables}))
+    too_large(made)
+
+    assert made.deliver() is None
+    split = [key for key, entry in span(made).entries.items() if entry.state is State.SPLIT]
+    dead = [key for key, entry in span(made).entries.items() if entry.state is State.DEAD_LETTER]
+    assert 0 < len(dead) < 500
+    assert 1000 == 2 * len(dead) + len(made.td.imports()) + 2 * len(split)
+
+
+def test_a_hold_that_has_nothing_to_say_writes_nothing() -> None:
+    """A doubt that stays needs no write."""
+    made = delivery()
+    fault(made, kind=Kind.STATUS, status=500)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    made.dynamodb.calls.clear()
+
+    assert made.deliver() is not None
+    assert "update_item" not in made.dynamodb.calls
