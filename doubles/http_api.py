@@ -139,17 +139,23 @@ def answer_of(result: Any) -> Reply:
     if not isinstance(result, Mapping) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
         return Reply(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))
-    try:
-        status = _status(result["statusCode"])
-        headers = [(name, _header_value(value)) for name, value in (result.get("headers") or {}).items()]
-        cookies = [("Set-Cookie", _header_value(cookie)) for cookie in result.get("cookies") or ()]
-        body = _result_body(result.get("body"), result.get("isBase64Encoded"))
-    except (AttributeError, TypeError, ValueError):
+    status, headers, cookies = result["statusCode"], result.get("headers") or {}, result.get("cookies") or []
+    body = result.get("body") or ""
+    texts = [body, *headers.values(), *cookies] if isinstance(headers, Mapping) else [None]
+    if type(status) is not int or not 200 <= status <= 599 or not all(isinstance(one, str) for one in texts):
         return message(500, "Internal Server Error")
-    kept = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
-    if not any(name.lower() == "content-type" for name, _ in kept):
-        kept.append(("Content-Type", "text/plain; charset=utf-8"))
-    return Reply(status, (*kept, *cookies), body)
+    try:
+        data = (
+            b64decode(body, validate=True)
+            if result.get("isBase64Encoded")
+            else body.encode("utf-8", "replace")
+        )
+    except ValueError:
+        return message(500, "Internal Server Error")
+    kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+    if "content-type" not in map(str.lower, kept):
+        kept["Content-Type"] = "text/plain; charset=utf-8"
+    return Reply(status, (*kept.items(), *(("Set-Cookie", cookie) for cookie in cookies)), data)
 
 
 def _check_size(request: Request) -> None:
@@ -209,28 +215,3 @@ def _body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
         except UnicodeDecodeError:
             pass
     return b64encode(body).decode(), True
-
-
-def _status(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(value)
-    status = int(value)
-    if not 200 <= status <= 599:
-        raise ValueError(value)
-    return status
-
-
-def _header_value(value: Any) -> str:
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    if not isinstance(value, str) or re.search("[\r\n\0]", value):
-        raise TypeError(value)
-    return value
-
-
-def _result_body(body: Any, is_base64: Any) -> bytes:
-    if body is None:
-        return b""
-    if not isinstance(body, str):
-        raise TypeError(body)
-    return b64decode(body, validate=True) if is_base64 else body.encode("utf-8", "replace")

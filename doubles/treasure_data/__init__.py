@@ -6,9 +6,8 @@ unique_id, `Settings` decides.
 """
 
 from doubles.treasure_data.core import TreasureData
-from doubles.treasure_data.exchange import Drop, Request, Response
-from doubles.treasure_data.fault import Action, Fault, Faults, FaultSource, Kind, Target
-from doubles.treasure_data.import_log import Import
+from doubles.treasure_data.exchange import Request, Response
+from doubles.treasure_data.fault import Action, Fault, Kind, Target
 from doubles.treasure_data.in_process import InProcess
 from doubles.treasure_data.server import Server
 from doubles.treasure_data.settings import API_KEY, Right, Settings
@@ -16,11 +15,7 @@ from doubles.treasure_data.settings import API_KEY, Right, Settings
 __all__ = [
     "API_KEY",
     "Action",
-    "Drop",
     "Fault",
-    "FaultSource",
-    "Faults",
-    "Import",
     "InProcess",
     "Kind",
     "Request",

@@ -202,8 +202,8 @@ def test_a_result_without_a_status_is_a_body(result: Any, body: bytes) -> None:
 
 
 def test_a_result_becomes_a_response() -> None:
-    """Status, headers and body are the function's; each cookie is a header of its own; numbers become text."""
-    headers = {"X-One": "a,b", "x-count": 3, "x-flag": True, "Connection": "close", "content-length": "9"}
+    """Status, headers and body are the function's; each cookie is a header of its own."""
+    headers = {"X-One": "a,b", "Connection": "close", "content-length": "9"}
     result = {"statusCode": 202, "headers": headers, "cookies": ["a=1; Path=/", "b=2"]}
     answer = answer_of(result | {"body": b64encode(b"GIF89a\x00\xff").decode(), "isBase64Encoded": True})
 
@@ -214,8 +214,6 @@ def test_a_result_becomes_a_response() -> None:
     )
     assert (
         ("X-One", "a,b"),
-        ("x-count", "3"),
-        ("x-flag", "true"),
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Set-Cookie", "a=1; Path=/"),
         ("Set-Cookie", "b=2"),
@@ -227,7 +225,7 @@ def test_a_result_becomes_a_response() -> None:
     [
         *({"statusCode": status} for status in (200.5, 0, None, "ok", True)),
         {"statusCode": 200, "headers": ["a"]},
-        {"statusCode": 200, "headers": {"a": "b\r\nc: d"}},
+        {"statusCode": 200, "headers": {"a": 1}},
         {"statusCode": 200, "cookies": [1, {}]},
         {"statusCode": 200, "body": {"a": 1}},
         {"statusCode": 200, "body": "not base64!", "isBase64Encoded": True},
