@@ -77,7 +77,10 @@ class AccountCache:
             for account in missing:
                 pipeline.hmget(accounts.redis_key(account), accounts.FIELDS)
             sentinel, *replies = pipeline.execute(raise_on_error=False)
-        except (redis.RedisError, SecretUnavailableError) as error:
+        except SecretUnavailableError as error:
+            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, reason=str(error))
+            return {}
+        except redis.RedisError as error:
             self._telemetry.warning("Redis cannot be reached", error=type(error).__name__)
             return {}
         complete = isinstance(sentinel, str)

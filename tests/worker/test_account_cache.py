@@ -110,6 +110,22 @@ def test_stale_while_redis_fails(error: Exception) -> None:
     assert {"shop": SHOP} == made.resolve(["shop", "blog"])
 
 
+def test_a_secret_without_a_value_is_logged_with_what_to_do() -> None:
+    """The log says why Redis cannot be reached where that is for the operator to fix."""
+    telemetry = CollectedTelemetry()
+
+    def connect() -> Any:
+        raise SecretUnavailableError("the secret x has no value yet: put one there")
+
+    assert {} == AccountCache(connect, ManualClock(), telemetry).resolve(["shop"])
+    expected = {
+        "error": "SecretUnavailableError",
+        "reason": "the secret x has no value yet: put one there",
+    }
+
+    assert [expected] == telemetry.said("Redis cannot be reached")
+
+
 def test_failures_of_single_accounts() -> None:
     """When Redis answers for some accounts only, only the others go without an answer."""
     client = MemoryRedis()

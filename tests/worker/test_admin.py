@@ -1,40 +1,51 @@
-"""The administration's door: marked rows, by which Treasure Data is measured."""
+"""The administration's entry point: accounts, checks, and the probe rows by which Treasure Data is measured."""
 
 from typing import Any
 
 import pytest
-from worker.marked import MEASURE_TABLE
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
 from worker.admin import Admin
 from worker.deadline import Deadline
+from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
+CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": ""}
+SHOP = CLOSED | {"database": "shop_db", "status": "active"}
 
 
 def delivery() -> Delivery:
     """Return a delivery whose register holds one active account and a disabled one."""
     made = Delivery()
-    fields = {"database": "closed_db", "status": "disabled", "revoked_key_ids": ""}
-    assert "error" not in ask(
-        made,
-        do="apply",
-        accounts={"shop": fields | {"database": "shop_db", "status": "active"}, "closed": fields},
-    )
+    assert "error" not in ask(made, do="apply", accounts={"shop": SHOP, "closed": CLOSED})
     return made
 
 
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
-    """Have the administration do something."""
-    client = made.means.uploader.sender.treasure_data
-    admin = Admin(lambda: made.redis, client, made.clock, {"memory_minutes": 60})
+    """Have the administration answer a request."""
+    wiring = made.wiring
+    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock)
     return admin.run(event, Deadline.of(made.clock, 60_000))
 
 
-def test_a_marked_row_says_what_it_is_and_is_found_again() -> None:
-    """Table and database are made where they are missing; a query finds the row by its mark."""
+def test_a_change_concerns_one_account() -> None:
+    """The others stay as they were applied."""
+    made = delivery()
+    answer = ask(made, do="change", account="closed", fields=CLOSED | {"status": "active"})
+
+    assert {"shop": SHOP, "closed": CLOSED | {"status": "active"}} == answer["accounts"]
+    assert answer == ask(made, do="accounts")
+
+
+def test_a_request_that_it_does_not_know_is_answered() -> None:
+    """A newer command gets told that the stack is older."""
+    assert "unknown_request" == ask(delivery(), do="dance")["error"]
+
+
+def test_a_probe_row_says_what_it_is_and_is_found_again() -> None:
+    """Table and database are created where they are missing; a query finds the row by its mark."""
     made = delivery()
 
     assert {"taken": True, "reason": ""} == ask(made, **SENT)
@@ -57,7 +68,7 @@ def test_another_row_under_the_same_id_is_taken_for_the_first() -> None:
 
 @pytest.mark.parametrize("database", ["closed_db", "elsewhere"])
 def test_only_databases_of_active_accounts_are_written_to(database: str) -> None:
-    """The door writes nowhere else."""
+    """Probe rows go nowhere else."""
     made = delivery()
 
     assert "unknown_database" == ask(made, **SENT | {"database": database})["error"]
@@ -65,21 +76,43 @@ def test_only_databases_of_active_accounts_are_written_to(database: str) -> None
 
 
 @pytest.mark.parametrize("mark", ["", "Up", "it's", "a" * 65])
-def test_a_mark_that_is_none_is_refused(mark: str) -> None:
+def test_what_cannot_be_a_mark_is_refused(mark: str) -> None:
     """A mark cannot be anything that means something to a query."""
-    assert "error" in ask(delivery(), **SENT | {"mark": mark})
+    made = delivery()
+
+    assert "error" in ask(made, **SENT | {"mark": mark})
+    assert {} == made.td.counts()
 
 
-def test_what_treasure_data_does_not_take_or_tell_is_said() -> None:
-    """The reason is handed on."""
+def test_the_reason_of_a_failure_is_handed_on() -> None:
+    """Where Treasure Data does not accept a row, or does not tell, the answer says why."""
     made = delivery()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     assert {"taken": False, "reason": "http_503"} == ask(made, **SENT)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
-    said = ask(made, do="ask_marked", database="shop_db", mark="m", time=1)
-    assert {"shown": None, "reason": "forbidden"} == said
+    answer = ask(made, do="ask_marked", database="shop_db", mark="m", time=1)
+
+    assert {"shown": None, "reason": "forbidden"} == answer
 
 
 def test_a_check_tells_what_the_worker_assumes() -> None:
-    """So that a measurement can be compared with it."""
-    assert {"memory_minutes": 60} == ask(delivery(), do="check")["assumed"]
+    """A measurement can be compared with it."""
+    expected = {"memory_minutes": 60, "query_delay_minutes": 10}
+
+    assert expected == ask(delivery(), do="check")["assumed"]
+
+
+def test_a_check_writes_nothing() -> None:
+    """It tells what the key may do by an import of no rows."""
+    made = delivery()
+    answer = ask(made, do="check")["treasure_data"]
+    expected = {
+        "answers": True,
+        "knows_key": True,
+        "database": "shop_db",
+        "may_write": True,
+        "may_query": True,
+    }
+
+    assert expected == answer
+    assert {} == made.td.counts()

@@ -1,58 +1,89 @@
-"""The doors, as Lambda opens them: built from the environment, over moto, Valkey and the stand-in on loopback."""
+"""The handlers, as Lambda invokes them: built from the environment, over moto, Valkey and the stand-in on loopback."""
 
 import itertools
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import msgpack
 import pytest
 from moto.server import ThreadedMotoServer
 
 from doubles.lambda_context import Context
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, Server, TreasureData
 from local import valkey
+from local.resources import LEDGER
 from shared import accounts
 from shared.accounts import Account
 from shared.clock import SystemClock
 from tests.support.delivery import envelope, member, row
-from worker import app, redrive
+from worker import app
+from worker.chunk import compress
 from worker.redis_client import connect
+from worker.span import Span
 
 NAMES = itertools.count()
 
 
 @dataclass
-class Door:
-    """What stands around the handlers."""
+class Stack:
+    """What is around the handlers; stream, bucket and ledger have the same name."""
 
     td: TreasureData
     kinesis: Any
     s3: Any
     redis: Any
-    stream: str
-    bucket: str
+    name: str
 
     def put(self, *data: bytes) -> None:
         """Put records on the stream."""
         for one in data:
-            self.kinesis.put_record(StreamName=self.stream, Data=one, PartitionKey="k")
+            self.kinesis.put_record(StreamName=self.name, Data=one, PartitionKey="k")
 
     def invoke(self, seconds: float = 60) -> Any:
         """Invoke the worker with everything that is on the stream."""
-        shard = self.kinesis.list_shards(StreamName=self.stream)["Shards"][0]["ShardId"]
+        shard = self.kinesis.list_shards(StreamName=self.name)["Shards"][0]["ShardId"]
         iterator = self.kinesis.get_shard_iterator(
-            StreamName=self.stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+            StreamName=self.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
         records = self.kinesis.get_records(ShardIterator=iterator)["Records"]
         event = {"Records": [member(record, shard) for record in records]}
         return app.handler(json.loads(json.dumps(event)), context("worker", seconds))
 
+    def redrive(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the redrive."""
+        return app.redrive(event, context("redrive", 60))
+
+    def spans(self) -> list[Span]:
+        """Return the ledger's spans."""
+        return list(app._wiring().ledger.spans())
+
+    def entries(self) -> dict[str, tuple[str, str, int]]:
+        """Return the ledger's entries: by chunk its state, reason and rows."""
+        return {
+            key.name: (entry.state.value, entry.reason, entry.rows)
+            for span in self.spans()
+            for key, entry in span.entries.items()
+        }
+
+    def edit(self, chunk: str, *rows: dict[str, Any]) -> dict[str, str]:
+        """Return the edit of a chunk of the one span."""
+        (span,) = self.spans()
+        packed = compress(b"".join(map(msgpack.packb, rows)))
+        return {
+            "chain": span.chain.name,
+            "after": span.after,
+            "chunk": chunk,
+            "rows": b64encode(packed).decode(),
+        }
+
     def objects(self) -> list[str]:
         """Return the names of the objects that are set aside."""
-        return [one["Key"] for one in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
+        return [one["Key"] for one in self.s3.list_objects_v2(Bucket=self.name).get("Contents", [])]
 
 
 def context(name: str, seconds: float) -> Context:
@@ -81,7 +112,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def door(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """Everything set up under fresh names, and the environment that template.yaml gives the functions."""
     name = f"sluice-{next(NAMES)}"
     for key, value in {
@@ -94,15 +125,7 @@ def door(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     clients = {service: boto3.client(service) for service in ("kinesis", "s3", "dynamodb", "secretsmanager")}
     clients["kinesis"].create_stream(StreamName=name, ShardCount=1)
     clients["s3"].create_bucket(Bucket=name)
-    clients["dynamodb"].create_table(
-        TableName=name,
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    clients["dynamodb"].create_table(TableName=name, **LEDGER)
     clients["secretsmanager"].create_secret(Name=f"{name}-td", SecretString=f"{API_KEY}\n")
     clients["secretsmanager"].create_secret(Name=f"{name}-redis", SecretString=redis_url)
     redis = connect(redis_url)
@@ -127,11 +150,9 @@ def door(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         }
         for key, value in settings.items():
             monkeypatch.setenv(key, value)
-        app._sandbox.cache_clear()
-        redrive._sandbox.cache_clear()
-        yield Door(td, clients["kinesis"], clients["s3"], redis, name, name)
-        app._sandbox.cache_clear()
-        redrive._sandbox.cache_clear()
+        app._wiring.cache_clear()
+        yield Stack(td, clients["kinesis"], clients["s3"], redis, name)
+        app._wiring.cache_clear()
     redis.close()
 
 
@@ -140,90 +161,168 @@ def ids(td: TreasureData, database: str, table: str) -> list[str]:
     return [one["event_id"] for one in td.rows(database, table)]
 
 
-def test_batch_through_the_door(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
-    """A batch arrives, dead letters go to S3, and one line of log and one of metrics tell of it, without the rows."""
-    door.put(
+def test_a_batch_and_what_is_told_of_it(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """A batch is delivered, dead letters go to S3, and one log line and one line of metrics tell of it, without the rows."""
+    stack.put(
         envelope("shop", {"views": [row("e1"), row("e2")]}), b"junk", envelope("shop", {"views": [row("e3")]})
     )
-    assert door.invoke() == {"batchItemFailures": []}
-    assert ids(door.td, "shop_db", "views") == ["e1", "e2", "e3"]
-    assert [name.split("/")[1:4] for name in door.objects()] == [["dead_letter", "-", "-undecodable"]]
+
+    assert {"batchItemFailures": []} == stack.invoke()
+    assert ["e1", "e2", "e3"] == ids(stack.td, "shop_db", "views")
+    assert [["-", "-undecodable"]] == [name.split("/")[1:3] for name in stack.objects()]
+    assert {"-/-undecodable/0": ("dead_letter", "undecodable", 1)} == stack.entries()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (span,) = [line for line in lines if line.get("message") == "span"]
-    assert (span["records"], span["delivered"], span["aside"], span["pending"]) == (3, 3, 1, 0)
+    assert (3, 3, 1) == (span["records"], span["delivered"], span["dead_letter"])
+    assert "pending" not in span
     (metrics,) = [line for line in lines if "_aws" in line]
-    assert (metrics["RowsDelivered"], metrics["RowsDeadLettered"]) == ([3.0], [1.0])
+    assert ([3], [1]) == (metrics["RowsDelivered"], metrics["RowsDeadLettered"])
     (directive,) = metrics["_aws"]["CloudWatchMetrics"]
-    assert directive["Namespace"] == "Sluice"
-    assert sorted(directive["Dimensions"][0]) == ["service", "stage"]
+    assert "Sluice" == directive["Namespace"]
+    assert ["service", "stage"] == sorted(directive["Dimensions"][0])
     assert "event_id" not in json.dumps(lines)
-    assert door.invoke() == {"batchItemFailures": []}
-    assert len(door.td.imports()) == 1
 
 
-def test_parked_and_redriven_through_the_doors(door: Door) -> None:
-    """A database that fails is parked by the worker's door and delivered through the redrive's."""
-    door.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))  # type: ignore[attr-defined]
-    door.put(envelope("shop", {"views": [row("e1")]}))
-    assert door.invoke() == {"batchItemFailures": []}
-    assert [name.split("/")[1] for name in door.objects()] == ["parked"]
-    door.td.faults.clear()  # type: ignore[attr-defined]  # the default source
-    assert redrive.handler({}, context("redrive", 60)) == {
-        "delivered": 1,
-        "kept": 0,
-        "dead": 0,
-        "complete": True,
-    }
-    assert ids(door.td, "shop_db", "views") == ["e1"]
-    assert door.objects() == []
+def test_a_batch_that_comes_again_is_not_sent_again(stack: Stack) -> None:
+    """The ledger tells that it is delivered."""
+    stack.put(envelope("shop", {"views": [row("e1")]}))
+    for _ in range(2):
+        assert {"batchItemFailures": []} == stack.invoke()
+
+    assert 1 == len(stack.td.imports())
 
 
-def test_a_selection_by_hand(door: Door) -> None:
-    """The redrive's door takes kinds, account and table."""
-    door.put(envelope("new", {"views": [row("e1")], "clicks": [row("e2")]}))
-    door.invoke()
-    door.redis.hset(accounts.redis_key("new"), mapping=Account("new_db").to_fields())
-    event = {"kinds": ["dead_letter"], "account": "new", "table": "clicks"}
-    assert redrive.handler(event, context("redrive", 60))["delivered"] == 1
-    assert door.td.counts() == {"new_db": {"clicks": 1}}
+@pytest.mark.parametrize(("status", "state"), [(429, "parked"), (503, "in_doubt")])
+def test_set_aside_by_the_worker_and_delivered_by_the_redrive(stack: Stack, status: int, state: str) -> None:
+    """Rows of a database that fails are parked, or in doubt where it may have them, until the redrive delivers them."""
+    stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
+    stack.put(envelope("shop", {"views": [row("e1")]}))
+    assert {"batchItemFailures": []} == stack.invoke()
+    assert {"shop/views/0": (state, f"http_{status}", 1)} == stack.entries()
+    stack.td.faults.clear()
+    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+
+    assert report == stack.redrive({})
+    assert ["e1"] == ids(stack.td, "shop_db", "views")
+    assert ({}, []) == (stack.entries(), stack.objects())
 
 
-def test_no_time_left(door: Door) -> None:
+def test_a_selection_by_hand(stack: Stack) -> None:
+    """The redrive takes kinds, account and table."""
+    stack.put(envelope("new", {"views": [row("e1")], "clicks": [row("e2")]}))
+    stack.invoke()
+    stack.redis.hset(accounts.redis_key("new"), mapping=Account("new_db").to_fields())
+    selected = {"kinds": ["dead_letter"], "account": "new", "table": "clicks"}
+
+    assert 1 == stack.redrive(selected)["delivered"]
+    assert {"new_db": {"clicks": 1}} == stack.td.counts()
+
+
+def test_rows_that_are_dropped(stack: Stack) -> None:
+    """What a person gives up counts as dropped, and its object is deleted."""
+    stack.put(envelope("new", {"views": [row("e1")]}))
+    stack.invoke()
+    report = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "complete": True}
+
+    assert report == stack.redrive({"kinds": ["dead_letter"], "decision": "drop"})
+    assert {"new/views/0": ("dropped", "", 1)} == stack.entries()
+    assert [] == stack.objects()
+
+
+def test_an_edit_is_made_and_sent(stack: Stack) -> None:
+    """The edited rows, gzip in Base64, take the place of a dead letter's, which alone is sent."""
+    stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    stack.put(envelope("shop", {"views": [row("e1", page="/a")], "clicks": [row("e2")]}))
+    stack.invoke()
+    stack.td.faults.clear()
+    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+
+    assert report == stack.redrive({"edit": stack.edit("shop/views/0", row("e1", page="/b"))})
+    assert ["/b"] == [one["page"] for one in stack.td.rows("shop_db", "views")]
+    assert {"shop/clicks/0": ("dead_letter", "http_422", 1)} == stack.entries()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chunk": "shop/clicks/0"}, "it is not a dead letter of rows, or not any more"),
+        ({"chunk": "views"}, "'views' does not name a chunk"),
+        ({"chain": "stream"}, "'stream' does not name a chain"),
+        ({"rows": b64encode(b"junk").decode()}, "Not a gzipped file (b'ju')"),
+        ({"rows": b64encode(compress(b"\xc1")).decode()}, "these are not rows"),
+    ],
+)
+def test_an_edit_that_cannot_be_made_is_answered(stack: Stack, changed: dict[str, str], message: str) -> None:
+    """The answer says why, and nothing is sent."""
+    stack.put(envelope("new", {"views": [row("e1")]}))
+    stack.invoke()
+    answer = stack.redrive({"edit": stack.edit("new/views/0", row("e1")) | changed})
+
+    assert "edit_refused" == answer["error"]
+    assert message in answer["message"]
+    assert {"new/views/0": ("dead_letter", "unknown_account", 1)} == stack.entries()
+
+
+def test_a_sweep_of_the_bucket(stack: Stack) -> None:
+    """It leaves alone what was written a moment ago."""
+    stack.put(b"junk")
+    stack.invoke()
+
+    assert {"deleted": 0, "needed": 0, "unknown": 0} == stack.redrive({"sweep": True})
+    assert 1 == len(stack.objects())
+
+
+def test_a_request_of_the_command(stack: Stack) -> None:
+    """The administration tells of the accounts by which the worker has delivered."""
+    stack.put(envelope("shop", {"views": [row("e1")]}))
+    stack.invoke()
+    answer = app.admin({"do": "accounts"}, context("admin", 60))
+
+    assert {"shop": Account("shop_db").to_fields()} == answer["accounts"]
+    assert {"shop_db": {"views": 1}} == stack.td.counts()
+
+
+def test_no_time_left(stack: Stack) -> None:
     """An invocation that begins with hardly any time holds its batch in time."""
-    door.put(envelope("shop", {"views": [row("e1")]}))
-    (failure,) = door.invoke(seconds=0.2)["batchItemFailures"]
+    stack.put(envelope("shop", {"views": [row("e1")]}))
+    (failure,) = stack.invoke(seconds=0.2)["batchItemFailures"]
     assert failure["itemIdentifier"]
-    assert door.td.imports() == []
-    assert door.invoke() == {"batchItemFailures": []}
-    assert ids(door.td, "shop_db", "views") == ["e1"]
+    assert [] == stack.td.imports()
+
+    assert {"batchItemFailures": []} == stack.invoke()
+    assert ["e1"] == ids(stack.td, "shop_db", "views")
 
 
 def test_secrets_without_values_hold(
-    door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While the Redis URL has no value yet, everything is held, and the log says what to do."""
     monkeypatch.setenv("REDIS_URL_SECRET", "nowhere")
-    app._sandbox.cache_clear()
-    door.put(envelope("shop", {"views": [row("e1")]}))
-    assert len(door.invoke()["batchItemFailures"]) == 1
+    app._wiring.cache_clear()
+    stack.put(envelope("shop", {"views": [row("e1")]}))
+    assert 1 == len(stack.invoke()["batchItemFailures"])
     assert "the secret nowhere has no value yet: put one there" in capsys.readouterr().out
-    monkeypatch.setenv("REDIS_URL_SECRET", f"{door.stream}-redis")
-    app._sandbox.cache_clear()
-    assert door.invoke() == {"batchItemFailures": []}
+    monkeypatch.setenv("REDIS_URL_SECRET", f"{stack.name}-redis")
+    app._wiring.cache_clear()
+
+    assert {"batchItemFailures": []} == stack.invoke()
 
 
-def test_no_thread_outlives_the_invocation(door: Door) -> None:
-    """After the handler has returned, no thread of it is left."""
-    door.put(*(envelope("shop", {f"table_{n}": [row("e")]}) for n in range(30)))
-    door.invoke()
-    assert [thread for thread in threading.enumerate() if thread.name == "sluice"] == []
+def test_no_thread_outlives_the_invocation(stack: Stack) -> None:
+    """After the handler has returned, none of its threads is left."""
+    stack.put(*(envelope("shop", {f"table_{n}": [row("e")]}) for n in range(30)))
+    stack.invoke()
+
+    assert [] == [thread for thread in threading.enumerate() if thread.name == "sluice"]
 
 
-def test_secrets_never_show(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither the API key nor the Redis URL stand in anything that is written, whatever happens."""
-    door.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=401))  # type: ignore[attr-defined]
-    door.put(envelope("shop", {"views": [row("e1")]}), b"junk")
-    door.invoke()
+def test_secrets_never_show(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the API key nor the Redis URL is in anything that is written, whatever happens."""
+    stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=401))
+    stack.put(envelope("shop", {"views": [row("e1")]}), b"junk")
+    stack.invoke()
     out = "".join(capsys.readouterr())
+
+    assert out
     assert API_KEY not in out
     assert "redis://" not in out

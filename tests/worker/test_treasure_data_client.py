@@ -3,8 +3,9 @@
 import gzip
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -14,53 +15,64 @@ import requests
 import tdclient.api
 
 from doubles.clock import START, ManualClock
-from doubles.treasure_data import API_KEY, Action, Fault, InProcess, Kind, Right, Server, TreasureData
+from doubles.treasure_data import (
+    API_KEY,
+    Action,
+    Fault,
+    InProcess,
+    Kind,
+    Request,
+    Response,
+    Right,
+    Server,
+    TreasureData,
+)
 from doubles.treasure_data.settings import Settings
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
 from worker.chunk import compress
 from worker.deadline import Deadline
 from worker.secret import Secret
-from worker.treasure_data import Asked, Verdict, classify
-from worker.treasure_data import TreasureData as Client
+from worker.treasure_data import Meaning, Presence, Reply, TreasureDataClient, classify
 
 MD5 = "0" * 32
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "verdict", "sure"),
+    ("status", "body", "meaning", "definitely_not_delivered"),
     [
-        (200, b'{"md5_hex": "%s", "elapsed_time": 0}' % MD5.encode(), Verdict.DELIVERED, True),
-        (200, b"{}", Verdict.DELIVERED, True),
-        (200, b'{"md5_hex": "1"}', Verdict.MISMATCH, False),
-        (200, b"<html>", Verdict.PASSING, False),
-        (200, b"[]", Verdict.PASSING, False),
-        (202, b"{}", Verdict.DELIVERED, True),
-        (409, b"", Verdict.DELIVERED, True),
-        (404, b"", Verdict.MISSING, True),
-        (413, b"", Verdict.TOO_LARGE, True),
-        (400, b"", Verdict.REFUSED, True),
-        (422, b"", Verdict.REFUSED, True),
-        (405, b"", Verdict.REFUSED, True),
-        (415, b"", Verdict.REFUSED, True),
-        (401, b"", Verdict.KEY_REFUSED, True),
-        (403, b"", Verdict.KEY_REFUSED, True),
-        (408, b"", Verdict.PASSING, False),
-        (425, b"", Verdict.PASSING, True),
-        (429, b"", Verdict.PASSING, True),
-        (500, b"", Verdict.PASSING, False),
-        (502, b"", Verdict.PASSING, False),
-        (503, b"", Verdict.PASSING, False),
-        (504, b"", Verdict.PASSING, False),
-        (301, b"", Verdict.PASSING, False),
-        (307, b"", Verdict.PASSING, False),
+        (200, b'{"md5_hex": "%s", "elapsed_time": 0}' % MD5.encode(), Meaning.ACCEPTED, True),
+        (200, b"{}", Meaning.ACCEPTED, True),
+        (200, b'{"md5_hex": "1"}', Meaning.MISMATCH, False),
+        (200, b"<html>", Meaning.PASSING, False),
+        (200, b"[]", Meaning.PASSING, False),
+        (202, b"{}", Meaning.ACCEPTED, True),
+        (409, b"", Meaning.ACCEPTED, True),
+        (404, b"", Meaning.NO_TABLE, True),
+        (413, b"", Meaning.TOO_LARGE, True),
+        (400, b"", Meaning.REJECTED, True),
+        (422, b"", Meaning.REJECTED, True),
+        (405, b"", Meaning.REJECTED, True),
+        (415, b"", Meaning.REJECTED, True),
+        (401, b"", Meaning.KEY_REFUSED, True),
+        (403, b"", Meaning.KEY_REFUSED, True),
+        (408, b"", Meaning.PASSING, False),
+        (425, b"", Meaning.PASSING, True),
+        (429, b"", Meaning.PASSING, True),
+        (500, b"", Meaning.PASSING, False),
+        (502, b"", Meaning.PASSING, False),
+        (503, b"", Meaning.PASSING, False),
+        (504, b"", Meaning.PASSING, False),
+        (301, b"", Meaning.PASSING, False),
+        (307, b"", Meaning.PASSING, False),
     ],
 )
-def test_answers(status: int, body: bytes, verdict: Verdict, sure: bool) -> None:
-    """Each answer has one meaning, and only some exclude that the rows were taken."""
-    answer = classify(status, {}, body, MD5, START)
-    assert (answer.verdict, answer.sure) == (verdict, sure)
+def test_replies(status: int, body: bytes, meaning: Meaning, definitely_not_delivered: bool) -> None:
+    """Each answer has one meaning, and only some rule out that the rows were accepted."""
+    reply = classify(status, {}, body, MD5, START)
+
+    assert (meaning, definitely_not_delivered) == (reply.meaning, reply.definitely_not_delivered)
 
 
 @pytest.mark.parametrize(
@@ -79,20 +91,23 @@ def test_answers(status: int, body: bytes, verdict: Verdict, sure: bool) -> None
     ],
 )
 def test_retry_after(text: str, seconds: float) -> None:
-    """Retry-After counts in seconds or as a date; what cannot be read is no wish."""
-    assert classify(503, {"Retry-After": text}, b"", MD5, START).retry_after == seconds
+    """Retry-After is in seconds or a date; what cannot be parsed is ignored."""
+    assert seconds == classify(503, {"Retry-After": text}, b"", MD5, START).retry_after
 
 
-def made_client(td: TreasureData, clock: ManualClock, key: str = API_KEY) -> Client:
-    """Return a client of the stand-in, in process."""
+def client_of(
+    handle: Callable[[Request], Response], clock: ManualClock, key: str = API_KEY
+) -> TreasureDataClient:
+    """Return a client whose requests are handled in process."""
     session = requests.Session()
     session.trust_env = False
-    session.mount("http://", InProcess(td.handle, clock))
-    return Client(session, "http://import", "http://api", Secret(StaticSecrets(td=key), "td", clock), clock)
+    session.mount("http://", InProcess(handle, clock))
+    secret = Secret(StaticSecrets(td=key), "td", clock)
+    return TreasureDataClient(session, "http://import", "http://api", secret, clock)
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "sure"),
+    ("fault", "reason", "definitely_not_delivered"),
     [
         (Fault(kind=Kind.REFUSE), "connection_refused", True),
         (Fault(kind=Kind.UNREACHABLE), "connect_timeout", True),
@@ -101,13 +116,14 @@ def made_client(td: TreasureData, clock: ManualClock, key: str = API_KEY) -> Cli
         (Fault(kind=Kind.CLOSE), "connection_lost", False),
     ],
 )
-def test_lost_connections(fault: Fault, reason: str, sure: bool) -> None:
-    """Only where no connection was made is it sure that the rows were not taken."""
+def test_lost_connections(fault: Fault, reason: str, definitely_not_delivered: bool) -> None:
+    """Only where no connection was made can Treasure Data not have accepted the rows."""
     clock = ManualClock()
     td = with_tables(TreasureData(clock=clock), "shop_db.views")
-    td.faults.add(fault)  # type: ignore[attr-defined]  # the default source
-    answer = made_client(td, clock).send("shop_db", "views", UNIQUE_ID, compress(b""), 10)
-    assert (answer.verdict, answer.reason, answer.sure) == (Verdict.PASSING, reason, sure)
+    td.faults.add(fault)
+    reply = client_of(td.handle, clock).send("shop_db", "views", UNIQUE_ID, compress(b""), 10)
+
+    assert Reply(Meaning.PASSING, reason, definitely_not_delivered) == reply
     assert clock.now() - START <= 10
 
 
@@ -157,24 +173,31 @@ def parts(request: bytes) -> tuple[bytes, dict[str, str], bytes]:
     return line, {name.lower(): value for name, value in headers.items()}, gzip.decompress(body)
 
 
+def send_over_sockets(url: str, body: bytes) -> None:
+    """Send an import to a server."""
+    clock = ManualClock()
+    with requests.Session() as session:
+        session.trust_env = False
+        key = Secret(StaticSecrets(td=API_KEY), "td", clock)
+        TreasureDataClient(session, url, url, key, clock).send("shop_db", "views", UNIQUE_ID, body, 5)
+
+
 def test_same_request_as_the_official_client() -> None:
     """Our import is, header by header and byte by byte, what td-client sends for the same rows."""
     stream = b"".join(msgpack.packb(row(f"e{n}", n=n, text="ü")) for n in range(20))
     body = compress(stream)
     with capture() as (url, received):
-        session = requests.Session()
-        session.trust_env = False
-        key = Secret(StaticSecrets(td=API_KEY), "td", ManualClock())
-        Client(session, url, url, key, ManualClock()).send("shop_db", "views", UNIQUE_ID, body, 5)
+        send_over_sockets(url, body)
         with closing(tdclient.api.API(API_KEY, endpoint=f"{url}/")) as official:
             official.import_data("shop_db", "views", "msgpack.gz", body, len(body), unique_id=UNIQUE_ID)
     (our_line, ours, our_rows), (their_line, theirs, their_rows) = map(parts, received)
-    assert our_line == their_line
-    assert our_rows == their_rows == stream
-    assert ours.keys() == theirs.keys()
-    differing = {name for name in ours if ours[name] != theirs[name]}
+    differing = {name for name in ours if ours[name] != theirs.get(name)}
+
+    assert their_line == our_line
+    assert stream == our_rows == their_rows
+    assert theirs.keys() == ours.keys()
     assert differing <= {"date", "user-agent"}
-    assert ours["date"] == "Tue, 14 Nov 2023 22:13:20 -0000"
+    assert "Tue, 14 Nov 2023 22:13:20 -0000" == ours["date"]
     assert ours["user-agent"].startswith("Sluice/")
 
 
@@ -183,94 +206,198 @@ def test_same_request_for_what_the_official_client_packs() -> None:
     rows = [{"time": 1_700_000_000, "a": 1, "b": None, "c": "x", "d": 0.5, "e": True}]
     packed = b"".join(msgpack.packb(one) for one in rows)
     with capture() as (url, received):
-        session = requests.Session()
-        session.trust_env = False
-        key = Secret(StaticSecrets(td=API_KEY), "td", ManualClock())
-        Client(session, url, url, key, ManualClock()).send("shop_db", "views", UNIQUE_ID, compress(packed), 5)
+        send_over_sockets(url, compress(packed))
         with closing(tdclient.api.API(API_KEY, endpoint=f"{url}/")) as official:
             official.import_file("shop_db", "views", "msgpack", BytesIO(packed), unique_id=UNIQUE_ID)
     (_, _, our_rows), (_, _, their_rows) = map(parts, received)
-    assert our_rows == their_rows
+
+    assert their_rows == our_rows
 
 
 def test_against_the_stand_in_over_sockets() -> None:
-    """Sends, creations, probes and questions work over real connections."""
+    """Imports, creations, probes and queries work over real connections."""
     td = TreasureData()
-    with Server(td.handle) as server:
+    with Server(td.handle) as server, requests.Session() as session:
         clock = ManualClock()
-        session = requests.Session()
         session.trust_env = False
-        client = Client(
-            session, server.url, server.url, Secret(StaticSecrets(td=API_KEY), "td", clock), clock
-        )
+        key = Secret(StaticSecrets(td=API_KEY), "td", clock)
+        client = TreasureDataClient(session, server.url, server.url, key, clock)
         deadline = Deadline(clock, clock.now() + 60)
         body = compress(msgpack.packb(row("e'1")))
-        assert client.send("shop_db", "views", UNIQUE_ID, body, 5).verdict is Verdict.MISSING
-        assert client.create_table("shop_db", "views", 5) == 404
-        assert client.create_database("shop_db", 5) == 200
-        assert client.create_database("shop_db", 5) == 409
-        assert client.create_table("shop_db", "views", 5) == 200
-        assert client.send("shop_db", "views", UNIQUE_ID, body, 5).verdict is Verdict.DELIVERED
-        assert client.ask("shop_db", "views", row("e'1"), deadline) is Asked.THERE
-        assert client.ask("shop_db", "views", row("e2"), deadline) is Asked.NOT_THERE
+
+        assert Meaning.NO_TABLE is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
+        assert 404 == client.create_table("shop_db", "views", 5)
+        assert 200 == client.create_database("shop_db", 5)
+        assert 409 == client.create_database("shop_db", 5)
+        assert 200 == client.create_table("shop_db", "views", 5)
+        assert Meaning.ACCEPTED is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
+        assert Presence.PRESENT is client.ask("shop_db", "views", [row("e'1")], deadline)
+        assert Presence.ABSENT is client.ask("shop_db", "views", [row("e2")], deadline)
         assert client.answers()
         assert client.knows_key()
-        session.close()
     assert not client.answers()
 
 
-def asked(
-    td: TreasureData, one: Any, *, key: str = API_KEY, table: str = "views", seconds: float = 60
-) -> Asked:
-    """Ask whether a row is there."""
+def presence(td: TreasureData, *rows: object, key: str = API_KEY, table: str = "views") -> Presence:
+    """Ask whether rows are there."""
     clock = ManualClock()
-    return made_client(td, clock, key).ask("shop_db", table, one, Deadline(clock, clock.now() + seconds))
+    deadline = Deadline(clock, clock.now() + 60)
+    return client_of(td.handle, clock, key).ask("shop_db", table, rows, deadline)
 
 
-def test_asking() -> None:
-    """A row is there, or not: also without its table, its database, its columns, or when only its like is there."""
+def test_asking_where_nothing_is() -> None:
+    """A row is absent also without its database, its table or its columns."""
     td = TreasureData()
-    assert asked(td, row("e1")) is Asked.NOT_THERE
+    assert Presence.ABSENT is presence(td, row("e1"))
     with_tables(td, "shop_db.views")
-    assert asked(td, row("e1")) is Asked.NOT_THERE
-    assert asked(td, row("e1"), table="gone") is Asked.NOT_THERE
-    put(td, "shop_db.views", [row("e1"), row('"; DROP TABLE views --'), row("it's")])
-    assert asked(td, row("e1")) is Asked.THERE
-    assert asked(td, row("it's")) is Asked.THERE
-    assert asked(td, row('"; DROP TABLE views --')) is Asked.THERE
-    assert asked(td, row("e1", time=1_700_000_001)) is Asked.NOT_THERE
-    assert asked(td, row("e1") | {"received_at": 5}) is Asked.NOT_THERE
-    assert asked(td, row("' OR 1 = 1 --")) is Asked.NOT_THERE
+
+    assert Presence.ABSENT is presence(td, row("e1"))
+    assert Presence.ABSENT is presence(td, row("e1"), table="gone")
+
+
+@pytest.mark.parametrize("event_id", ["e1", "it's", '"; DROP TABLE views --', "a/1"])
+def test_asking_for_a_row_that_is_there(event_id: str) -> None:
+    """Whatever its event is called."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("other"), row(event_id), row("another")])
+
+    assert Presence.PRESENT is presence(td, row(event_id))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        row("e2"),
+        row("e1", time=1_700_000_001),
+        row("e1") | {"time": 1_700_000_001},
+        row("e1") | {"received_at": 5},
+        row("' OR 1 = 1 --"),
+    ],
+)
+def test_asking_for_a_row_whose_like_is_there(asked: dict[str, Any]) -> None:
+    """A row that differs by event id, time or arrival is another row."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1")])
+
+    assert Presence.ABSENT is presence(td, asked)
+
+
+def test_asking_for_the_rows_of_an_import() -> None:
+    """They are there together, or none is; one of two settles nothing."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1"), row("e2"), row("e3", time=1_700_000_001)])
+
+    assert Presence.PRESENT is presence(td, row("e1"), row("e3", time=1_700_000_001))
+    assert Presence.ABSENT is presence(td, row("e4"), row("e5"))
+    assert Presence.UNDECIDED is presence(td, row("e1"), row("e4"))
+    assert Presence.UNDECIDED is presence(td, row("e4"), row("e2"))
+
+
+def test_asking_for_rows_that_are_alike() -> None:
+    """Rows count once however often they are asked for, or there."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1"), row("e1"), row("e2")])
+
+    assert Presence.PRESENT is presence(td, row("e1"), row("e1"))
+    assert Presence.PRESENT is presence(td, row("e1"), row("e2"))
+    assert Presence.UNDECIDED is presence(td, row("e1"), row("e3"))
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (b"[2]\n", Presence.PRESENT),
+        (b"[2]", Presence.PRESENT),
+        (b"[0]\n", Presence.ABSENT),
+        (b"[1]\n", Presence.UNDECIDED),
+        (b"[3]\n", Presence.UNDECIDED),
+        (b"", Presence.UNDECIDED),
+        (b"\n", Presence.UNDECIDED),
+        (b"[]\n", Presence.UNDECIDED),
+        (b"[2]\n[2]\n", Presence.UNDECIDED),
+        (b"[0]\n[0]\n", Presence.UNDECIDED),
+        (b"[0,0]\n", Presence.UNDECIDED),
+        (b"[2, 2]\n", Presence.UNDECIDED),
+        (b"[[2]]\n", Presence.UNDECIDED),
+        (b"2\n", Presence.UNDECIDED),
+        (b"0\n", Presence.UNDECIDED),
+        (b"[2.0]\n", Presence.UNDECIDED),
+        (b"[0.0]\n", Presence.UNDECIDED),
+        (b"[-0.0]\n", Presence.UNDECIDED),
+        (b'["2"]\n', Presence.UNDECIDED),
+        (b'["0"]\n', Presence.UNDECIDED),
+        (b"[false]\n", Presence.UNDECIDED),
+        (b"[true]\n", Presence.UNDECIDED),
+        (b"[null]\n", Presence.UNDECIDED),
+        (b"[-1]\n", Presence.UNDECIDED),
+        (b'{"count": 2}\n', Presence.UNDECIDED),
+        (b"[0", Presence.UNDECIDED),
+        (b"<html>", Presence.UNDECIDED),
+        (b"[\xff]", Presence.UNDECIDED),
+    ],
+)
+def test_counts(result: bytes, expected: Presence) -> None:
+    """Of two rows, a count decides only if it is one line, one array and one integer: nought or two."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1"), row("e2")])
+
+    def handle(request: Request) -> Response:
+        response = td.handle(request)
+        return replace(response, body=result) if "/v3/job/result/" in request.target else response
+
+    clock = ManualClock()
+    deadline = Deadline(clock, clock.now() + 60)
+
+    assert expected is client_of(handle, clock).ask("shop_db", "views", [row("e1"), row("e2")], deadline)
 
 
 def test_asking_a_full_table() -> None:
-    """A table whose columns ran out before ours came cannot be asked, and is not taken for one without our rows."""
+    """A table whose columns ran out before ours came cannot be asked, and does not count as one without our rows."""
     td = with_tables(TreasureData(), "shop_db.views", "shop_db.clicks")
     wide = {f"column_{n}": n for n in range(511)}
     put(td, "shop_db.views", [{"time": 1_700_000_000, **wide}])
     put(td, "shop_db.views", [row("e1")], "1" * 32)
-    assert asked(td, row("e1")) is Asked.FORBIDDEN
     put(td, "shop_db.clicks", [{"time": 1_700_000_000, "column": 1}], "2" * 32)
-    assert asked(td, row("e1"), table="clicks") is Asked.NOT_THERE
+
+    assert Presence.UNASKABLE is presence(td, row("e1"))
+    assert Presence.ABSENT is presence(td, row("e1"), table="clicks")
 
 
-def test_asking_without_leave_or_answer() -> None:
-    """A key that may not query, a row that cannot be asked for, and a query that does not end are told apart."""
+def test_asking_without_permission() -> None:
+    """A key that may not query gets no answer, now or later."""
     keys = {"1/w": frozenset({Right.WRITE, Right.CREATE}), API_KEY: frozenset(Right)}
     td = with_tables(TreasureData(keys=keys), "shop_db.views")
-    assert asked(td, row("e1"), key="1/w") is Asked.FORBIDDEN
-    assert asked(td, {"time": 1}) is Asked.FORBIDDEN
+
+    assert Presence.UNASKABLE is presence(td, row("e1"), key="1/w")
+
+
+@pytest.mark.parametrize("rows", [(), ({"time": 1},), (row("e1"), {"time": 1}), (row("e1"), 7)])
+def test_asking_for_what_no_query_can_tell_from_other_rows(rows: tuple[object, ...]) -> None:
+    """Every one of the rows must have what tells it from others; no rows at all cannot be asked for."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1")])
+
+    assert Presence.UNASKABLE is presence(td, *rows)
+
+
+def test_asking_without_an_answer() -> None:
+    """A query that does not end, fails or loses its connection settles nothing."""
+    td = with_tables(TreasureData(), "shop_db.views")
     td.settings = Settings(job_seconds=1e9)
-    assert asked(td, row("e1")) is Asked.UNDECIDED
+    assert Presence.UNDECIDED is presence(td, row("e1"))
     td.settings = Settings()
-    td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))  # type: ignore[attr-defined]
-    assert asked(td, row("e1")) is Asked.UNDECIDED
-    td.faults.add(Fault(kind=Kind.CLOSE, action=Action.QUERY))  # type: ignore[attr-defined]
+    td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=1))
+    assert Presence.UNDECIDED is presence(td, row("e1"))
+    td.faults.add(Fault(kind=Kind.CLOSE, action=Action.QUERY))
+
+    assert Presence.UNDECIDED is presence(td, row("e1"))
 
 
 def test_an_endless_answer_is_cut_off() -> None:
-    """An answer that does not end costs no more than its bytes' limit, and is not taken for a delivery."""
+    """An answer that does not end costs no more than a limited number of bytes, and does not count as a delivery."""
     clock = ManualClock()
     td = with_tables(TreasureData(clock=clock), "shop_db.views")
-    td.faults.add(Fault(kind=Kind.STATUS, status=502, body="x" * (3 << 20)))  # type: ignore[attr-defined]
-    assert made_client(td, clock).send("shop_db", "views", UNIQUE_ID, compress(b""), 5).reason == "http_502"
+    td.faults.add(Fault(kind=Kind.STATUS, status=502, body="x" * (3 << 20)))
+    reply = client_of(td.handle, clock).send("shop_db", "views", UNIQUE_ID, compress(b""), 5)
+
+    assert Reply(Meaning.PASSING, "http_502", definitely_not_delivered=False) == reply
