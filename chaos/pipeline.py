@@ -1,4 +1,4 @@
-"""The pipeline over one world: functions, what invokes them, clients and operators."""
+"""The pipeline in one world: functions, the services that invoke them, clients and operators."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -90,7 +90,7 @@ class Pipeline:
     # Running
 
     def run(self) -> None:
-        """Send and do everything, until all has healed and come to rest, and then days later again."""
+        """Run the whole schedule until everything has recovered and settled, and again days later."""
         for sent in self.schedule.sent:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
@@ -103,12 +103,12 @@ class Pipeline:
         self.finish()
 
     def begin(self) -> None:
-        """Let the event source and the redrive's timer run."""
+        """Start the event source and the redrive's timer."""
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
 
     def finish(self) -> None:
-        """Heal everything, let it come to rest, and replay everything, twice, days later."""
+        """End all faults, let everything settle, and replay everything twice, days later."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -128,7 +128,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def _redrive_dead_letters(self) -> None:
-        """Send what was refused again, as an operator does when the cause is gone."""
+        """Send rejected rows again, as an operator does after fixing the cause."""
         for _ in range(3):
             self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
             self._simulation.run(self._simulation.now + _STEP)
@@ -138,7 +138,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def heal(self) -> None:
-        """End all trouble."""
+        """End all faults."""
         self._trouble.heal()
         self.world.apply_accounts()
         self._standstill_until = 0.0
@@ -146,7 +146,7 @@ class Pipeline:
         self._tick_at(self._simulation.now)
 
     def rest(self, hours: float) -> bool:
-        """Run until nothing is left to be done; tell whether that was within so many hours."""
+        """Run until nothing is left to do; return whether that took at most this many hours."""
         until = self._simulation.now + hours * 3600
         while not self.at_rest:
             if self._simulation.now >= until:
@@ -156,7 +156,7 @@ class Pipeline:
 
     @property
     def at_rest(self) -> bool:
-        """Whether every record is settled, the queue empty, nothing parked or in doubt, and nothing runs."""
+        """Whether every record is settled, the queue is empty, nothing is parked or in doubt, and nothing runs."""
         return (
             not any(function.running for function in self.functions)
             and not self.backlog()
@@ -165,12 +165,12 @@ class Pipeline:
         )
 
     def backlog(self) -> list[str]:
-        """Return the shards that have records which are not settled."""
+        """Return the shards with records that are not settled."""
         settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
 
     def _missing(self) -> list[int]:
-        """Return the events that were accepted and are neither in Treasure Data nor set aside."""
+        """Return the accepted events that are neither in Treasure Data nor set aside."""
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
@@ -179,7 +179,7 @@ class Pipeline:
     # Clients
 
     def send(self, sent: Sent) -> None:
-        """Let a client send a request now."""
+        """Make a client send a request now."""
         for number, _ in sent.events:
             self.sent[number] = sent
         if sent.dialect == "stream":
@@ -192,7 +192,7 @@ class Pipeline:
         self._ask(sent, is_repeat=False)
 
     def _ask(self, sent: Sent, *, is_repeat: bool) -> None:
-        """Send a request to the ingest; one that has an id is sent again until its answer is heard, for an hour."""
+        """Send a request to the ingest; with a batch id, retry it for an hour until a response arrives."""
         now = self._simulation.now
 
         def answered(outcome: Outcome) -> None:
@@ -281,7 +281,7 @@ class Pipeline:
         self.drain.invoke(event, partial(self._drained, messages))
 
     def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
-        """Delete the messages of an invocation that it did not return."""
+        """Delete the messages that an invocation handled."""
         self._draining -= 1
         queue, url = self.world.queue, self.world.queue_url
         failed = {message["MessageId"] for message in messages}
@@ -307,7 +307,7 @@ class Pipeline:
     # Operators
 
     def act(self, act: Act) -> None:
-        """Let an operator do something now."""
+        """Make an operator act now."""
         self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
@@ -332,13 +332,13 @@ class Pipeline:
         self.world.stream.put_record(StreamName=STREAM, Data=data, PartitionKey="garbage")
 
     def _limit(self, rows: int, size: int) -> None:
-        """Let a new version be deployed, which cuts chunks otherwise."""
+        """Deploy a version that splits chunks differently."""
         self.world.cut = (rows, size)
         for function in self.functions:
             function.deploy()
 
     def _rewind(self, where: float, start: float) -> None:
-        """Let the event source read a shard again from a record on that was settled."""
+        """Make the event source read a shard again from a settled record."""
         shards = self._shards()
         poller = self._poller.pollers.get(shards[int(where * len(shards))])
         if poller is None or poller.last_settled is None:
@@ -417,7 +417,7 @@ class Pipeline:
 
 
 def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as the queue's event source mapping hands it on."""
+    """Return a message as the queue's event source mapping passes it on."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
