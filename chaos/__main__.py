@@ -1,7 +1,7 @@
 """`python -m chaos`: seeded schedules of trouble over the whole pipeline.
 
 EVENTS in all are spread over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …; with SEEDS=1 the schedule's trace
-can be written to a file. Ends with status 1 where a promise was broken, after printing how to see it again.
+can be written to a file. Exits with status 1 if a promise was broken, after printing how to reproduce it.
 """
 
 import sys
