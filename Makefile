@@ -55,6 +55,7 @@ format: .venv/installed ## format the code
 EVENTS ?= 100000
 SEEDS ?= 100
 SEED ?= 0
+SECONDS_EACH ?= 120
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
 	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
@@ -62,6 +63,10 @@ chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=,
 .PHONY: chaos-selfcheck
 chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice
 	@$(RUN) -m chaos.selfcheck
+
+.PHONY: chaos-exhaustive
+chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=
+	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH)
 
 .PHONY: bench
 bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md

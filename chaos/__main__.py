@@ -1,7 +1,7 @@
 """`python -m chaos`: seeded schedules of trouble over the whole pipeline.
 
 EVENTS in all are spread over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …; with SEEDS=1 the schedule's trace
-can be written to a file. Ends with status 1 where a promise was broken, after printing how to see it again.
+can be written to a file. Exits with status 1 if a promise was broken, after printing how to reproduce it.
 """
 
 import sys
@@ -32,7 +32,7 @@ _WIDTH = 132  # of the table where it goes to no terminal
 )
 @click.option("--processes", default=0, help="Schedules at once; 0 for as many as there are cores.")
 def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int) -> None:
-    """Run."""
+    """Run the schedules."""
     console = Console(stderr=True)
     share, more = divmod(events, seeds)
     jobs = [(seed + index, share + (index < more)) for index in range(seeds)]
@@ -84,13 +84,13 @@ def _write_trace(job: tuple[int, int], path: Path) -> None:
 
 
 def _show(ran: Ran, console: Console) -> None:
-    """Print what a failed schedule broke, how to see it again, and the smallest schedule that breaks it."""
+    """Print which promises a failed schedule broke, how to reproduce it, and the smallest schedule that breaks them."""
     verdict = ran.verdict
     console.print(
         f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; again: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
-    for name in ("lost", "doubled", "misrouted", "both", "misjudged", "miscounted", "stuck"):
+    for name in ("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted", "stuck"):
         if found := getattr(verdict, name):
             console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
     broken = set(verdict.violations)

@@ -1,4 +1,4 @@
-"""Promise 6: the balance that operators see, taken while everything goes on, and when it has come to rest."""
+"""Promise 6: the balance that operators see adds up, during a run and at its end."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class _Impatient:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A chunk that is set aside: its span, key and entry, and what its object holds of it; None where that is not there."""
+    """A set-aside chunk: its span, key and entry, and the rows in its object, None if the object is missing."""
 
     span: Span
     key: ChunkKey
@@ -41,12 +41,12 @@ class Held:
 
     @property
     def place(self) -> str:
-        """Names it."""
+        """The chunk's name."""
         return f"{self.span.chain.name} {self.span.after} {self.key.name}"
 
 
 class Audit:
-    """Looks at a world past its troubles.
+    """Checks a world's accounts directly, without its faults.
 
     Args:
         world: the services.
@@ -68,7 +68,7 @@ class Audit:
         )
 
     def held(self) -> Iterator[Held]:
-        """Yield everything that the ledger calls set aside."""
+        """Yield every chunk that the ledger lists as set aside."""
         for span in self.ledger.spans():
             for key, entry in span.entries.items():
                 if entry.state in ASIDE:
@@ -90,12 +90,12 @@ class Audit:
         return [f"{span.chain.name} {span.after}" for span in self.ledger.spans() if not span.done]
 
     def is_idle(self) -> bool:
-        """Tell whether nothing is parked or in doubt."""
+        """Tell whether no rows are parked or in doubt."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
         return not any(mark is not None and mark["S"].startswith("aside") for mark in marks)
 
     def left_over(self) -> list[str]:
-        """Return the objects that belong to no chunk that is set aside."""
+        """Return the objects that belong to no set-aside chunk."""
         needed = {
             self.store.name(held.span, held.key, held.entry.edit, held.entry.digest) for held in self.held()
         }
@@ -114,7 +114,7 @@ class Audit:
         ).take()
 
     def look(self) -> None:
-        """Note what does not add up at this moment: balances, and chunks that are set aside without their object."""
+        """Record what does not add up now: balances, and set-aside chunks without an object."""
         self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
         self.faults += [
             f"{place} does not add up: {rows}"

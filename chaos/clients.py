@@ -1,4 +1,4 @@
-"""Clients of the in-memory services whose calls are effects and meet trouble."""
+"""Clients of the in-memory services: each call is an effect, and may fail."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,7 +37,7 @@ Call = Callable[[], Any]
 
 
 class _Client:
-    """A boto3-shaped client around another."""
+    """A boto3-like client that wraps another."""
 
     service = ""
     seconds = 0.004
@@ -73,7 +73,7 @@ class _Client:
         return self.seconds * (0.5 + self.effects.chance.random())
 
     def _lost(self, what: str, action: Call, error: Exception, seconds: float) -> Any:
-        """Do it, and answer with an error."""
+        """Perform the call, and raise an error as if its response was lost."""
 
         def act() -> Any:
             with suppress(ClientError):  # it was refused, and that too is not heard of
@@ -83,7 +83,7 @@ class _Client:
         return self.effects.perform(f"{what}: answer lost", act, seconds)
 
     def _late(self, what: str, action: Call, after: float, patience: float) -> Any:
-        """Answer with a time-out, and do it later, whatever has become of the caller."""
+        """Time out, and perform the call later, whatever happens to the caller."""
         simulation = self.effects.simulation
 
         def land() -> None:
@@ -99,7 +99,7 @@ class _Client:
 
 
 class DynamoDB(_Client):
-    """DynamoDB under trouble."""
+    """DynamoDB with faults."""
 
     service = "dynamodb"
     kinds = _DYNAMODB
@@ -140,7 +140,7 @@ class DynamoDB(_Client):
 
 
 class S3(_Client):
-    """S3 under trouble."""
+    """S3 with faults."""
 
     service = "s3"
     seconds = 0.03
@@ -167,7 +167,7 @@ class S3(_Client):
 
 
 class SQS(_Client):
-    """SQS under trouble."""
+    """SQS with faults."""
 
     service = "sqs"
     seconds = 0.01
@@ -188,7 +188,7 @@ class SQS(_Client):
 
 
 class Kinesis(_Client):
-    """Kinesis under trouble."""
+    """Kinesis with faults."""
 
     service = "kinesis"
     seconds = 0.01
@@ -284,7 +284,7 @@ def _latest_landing(request: dict[str, Any]) -> float:
 
 
 class Redis:
-    """Redis under trouble, as redis-py shows it."""
+    """Redis with faults, in the form of redis-py."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         self._server = server
@@ -292,7 +292,7 @@ class Redis:
         self._view = Reachable(server, effects)
 
     def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
-        """Return a pipeline that is one effect when it executes."""
+        """Return a pipeline that executes as one effect."""
         if transaction:
             return self._server.pipeline()
         return _Pipeline(self._view, self._effect)
@@ -320,7 +320,7 @@ class Redis:
 
 
 class Reachable(MemoryRedis):
-    """The keys of a server that can be reached just now."""
+    """The keys of a server that are currently reachable."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         super().__init__()
@@ -341,20 +341,20 @@ class _Pipeline(MemoryPipeline):
         self._effect = effect
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT002 -- redis-py's signature
-        """Answer all commands in one effect."""
+        """Execute all commands as one effect."""
         run = super().execute
         answers: list[Any] = self._effect("pipeline", lambda: run(raise_on_error))
         return answers
 
 
 class TdTroubles:
-    """What decides on the stand-in's faults: asked once for each request."""
+    """Decides which fault the stand-in shows, once per request."""
 
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
     def strike(self, target: Target, now: float) -> Fault | None:  # noqa: ARG002, C901, PLR0912 -- a table of cases
-        """Return the fault that strikes a request."""
+        """Return the fault for a request, if any."""
         trouble = self._effects.trouble
         database, importing = target.database or "", target.action is Action.IMPORT
         if trouble.strike(Kind.TD_LONG_OUTAGE):
@@ -418,8 +418,8 @@ class TdTroubles:
         return None
 
 
-class TreasureDataDoor:
-    """What the stand-in's transport hands requests to: an effect each.
+class TreasureDataTransport:
+    """Passes requests to the stand-in, each as an effect.
 
     Args:
         handle: the stand-in.
@@ -435,7 +435,7 @@ class TreasureDataDoor:
         self._seconds = seconds
 
     def __call__(self, request: Request) -> Response:
-        """Carry out a request."""
+        """Handle a request."""
         what = f"td {request.method} {request.target}"
         seconds = self._seconds * (0.4 + 1.2 * self._effects.chance.random())
         response: Response = self._effects.perform(what, lambda: self._answer(request), seconds)
@@ -456,7 +456,7 @@ def _swallowed(action: Call) -> None:
 
 
 def _brief(request: dict[str, Any]) -> str:
-    """Return what a trace tells of a call to the ledger."""
+    """Return how a trace shows a call to the ledger."""
     key = request.get("Key") or request.get("Item") or {}
     parts = [str(key[name]["S"]) for name in ("pk", "sk") if name in key]
     values = request.get("ExpressionAttributeValues") or {}

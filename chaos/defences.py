@@ -56,7 +56,7 @@ class Defence:
 
 
 def without(weakness: Weakness) -> Callable[[World], Functions]:
-    """Return a builder of functions in which a defence is left out."""
+    """Return a builder of functions without a defence."""
     return lambda world: Functions(world, weakness)
 
 
@@ -72,7 +72,7 @@ def _replaced(kind: type, other: Any) -> Weakness:
 
 
 class _LatePlans(Ledger):
-    """Writes a plan only when what came of it is written."""
+    """Writes a plan only after its results."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -90,7 +90,7 @@ class _LatePlans(Ledger):
 
 
 def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
-    """Let the worker read spans from the ledger other than they were planned."""
+    """Make the worker read spans from the ledger differently from how they were planned."""
 
     def replaced(world: World) -> Mapping[Any, Any]:
         class OtherLedger(Ledger):
@@ -176,7 +176,7 @@ class _Absent:
 
 
 class _RepeatingKinesis(clients.Kinesis):
-    """Repeats a put that timed out, as botocore does by default."""
+    """Retries a put that timed out, as botocore does by default."""
 
     def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
@@ -186,7 +186,7 @@ class _RepeatingKinesis(clients.Kinesis):
 
 
 class _TrustingKinesis(clients.Kinesis):
-    """Takes a put that timed out for accepted."""
+    """Treats a put that timed out as accepted."""
 
     def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
@@ -196,7 +196,7 @@ class _TrustingKinesis(clients.Kinesis):
 
 
 class _SentinelEverywhere(clients.Redis):
-    """Redis in which the sentinel is always there."""
+    """A Redis in which the sentinel always exists."""
 
     def __init__(self, server: MemoryRedis, effects: Any) -> None:
         super().__init__(server, effects)
@@ -235,19 +235,19 @@ ALL: tuple[Defence, ...] = (
         "condition of the plan's put",
         _guard(Guard.CONDITIONAL_PLAN),
         (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
-        ("doubled", "lost", "stuck"),
+        ("duplicated", "lost", "stuck"),
     ),
     Defence(
         "plan before the upload",
         _replaced(Ledger, _LatePlans),
         (Kind.KILL, Kind.ABANDON, Kind.REPLAY, Kind.BORDERS, Kind.TD_5XX),
-        ("doubled", "lost"),
+        ("duplicated", "lost"),
     ),
     Defence(
         "fence of an open span",
         _guard(Guard.FENCE),
         (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.PAUSE, Kind.KILL),
-        ("doubled", "both", "lost"),
+        ("duplicated", "both", "lost"),
         seeds=200,
     ),
     Defence(
@@ -263,20 +263,20 @@ ALL: tuple[Defence, ...] = (
             Kind.ABANDON,
             Kind.TD_REJECTS_TABLE,
         ),
-        ("doubled", "both", "lost"),
+        ("duplicated", "both", "lost"),
         seeds=200,
     ),
     Defence(
         "databases in the plan",
         _read_otherwise(_todays_databases),
         (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.REPLAY),
-        ("doubled", "misrouted"),
+        ("duplicated", "misrouted"),
     ),
     Defence(
         "limits in the plan",
         _read_otherwise(lambda world, span: replace(span, cut=Cut(*world.cut))),
         (Kind.LIMITS, Kind.TD_LOST_ANSWER, Kind.KILL),
-        ("doubled", "lost"),
+        ("duplicated", "lost"),
     ),
     Defence(
         "holes",
@@ -288,7 +288,7 @@ ALL: tuple[Defence, ...] = (
         "records before and behind the batch are read, or the span is held",
         replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
         (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
-        ("lost", "doubled"),
+        ("lost", "duplicated"),
     ),
     Defence(
         "S3 before the ledger",
@@ -314,19 +314,19 @@ ALL: tuple[Defence, ...] = (
         "one claim for an envelope that may be there twice",
         _replaced(Claims, _NoClaims),
         (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "search before a message is put",
         _replaced(Search, _AlwaysAbsent),
         (Kind.KINESIS_LOST_ANSWER,),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "two minutes before a message is searched for",
         _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
         (Kind.KINESIS_LATE,),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "a doubtful put goes to the queue",
@@ -338,32 +338,32 @@ ALL: tuple[Defence, ...] = (
         "botocore repeats no put",
         Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)),
         (Kind.KINESIS_LOST_ANSWER,),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "clock of the doubt",
         _replaced(Rules, _EndlessMemory),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "asking Treasure Data",
         _replaced(TreasureDataClient, _NeverThere),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "patience before asking",
         Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.REDRIVE, Kind.TD_LATE),
-        ("doubled",),
+        ("duplicated",),
         seeds=200,
     ),
     Defence(
         "a doubt is cleared only by whoever opened it",
         _guard(Guard.OWN_DOUBT),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "asking about what is refused after a doubt",
@@ -375,14 +375,14 @@ ALL: tuple[Defence, ...] = (
         "deadline before each send",
         _guard(Guard.CLOCK_BEFORE_SEND),
         (Kind.OVERRUN, Kind.PAUSE, Kind.TD_LOST_ANSWER, Kind.TD_SLOW),
-        ("doubled",),
+        ("duplicated",),
         seeds=200,
     ),
     Defence(
         "the same id at every attempt",
         _replaced(TreasureDataClient, _NewIds),
         (Kind.TD_LOST_ANSWER,),
-        ("doubled",),
+        ("duplicated",),
     ),
     Defence(
         "md5 of what was accepted",

@@ -1,4 +1,4 @@
-"""The one point through which every effect goes: kills, pauses and latency."""
+"""The single point that every effect passes through: kills, pauses and latency."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from chaos.trouble import Kind, Trouble
 
 
 class Effects:
-    """Performs effects for whichever process runs.
+    """Performs effects for the running process.
 
     Args:
         simulation: time and processes.
@@ -36,7 +36,7 @@ class Effects:
         return task.process
 
     def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:
-        """Do something to the world that takes a time; others may run before it is done and before it is answered."""
+        """Perform an effect that takes time; other processes may run before it happens and before it returns."""
         process = self.begin(what)
         lead = self.chance.random() * seconds
         self.simulation.delay(lead)
@@ -49,7 +49,7 @@ class Effects:
                 self.end(process, what)
 
     def begin(self, what: str) -> Process:
-        """Let the process die or pause before an effect."""
+        """Kill or pause the process before an effect, if a fault says so."""
         process = self.process()
         if self.trouble.strike(Kind.KILL):
             self._kill(process, f"killed before {what}")
@@ -58,12 +58,12 @@ class Effects:
         return process
 
     def end(self, process: Process, what: str) -> None:
-        """Let the process die after an effect."""
+        """Kill the process after an effect, if a fault says so."""
         if self.trouble.strike(Kind.KILL):
             self._kill(process, f"killed after {what}")
 
     def fail(self, what: str, error: Exception, seconds: float) -> NoReturn:
-        """Let an effect fail after a time, without anything done."""
+        """Fail an effect after a delay, without performing it."""
         process = self.begin(what)
         self.simulation.delay(seconds)
         self.simulation.note(f"{what}: {type(error).__name__}")
@@ -77,7 +77,7 @@ class Effects:
 
 
 class SandboxClock:
-    """A sandbox's clock: a little wrong, and a point at which time may pass unnoticed.
+    """A sandbox's clock, which is slightly wrong; time may pass whenever it is read.
 
     Args:
         effects: whose time it tells.
@@ -88,7 +88,7 @@ class SandboxClock:
         self._skew = 0.0  # seconds that it is ahead
 
     def now(self) -> float:
-        """Return UNIX seconds as the sandbox believes them."""
+        """Return UNIX seconds by the sandbox's clock."""
         process, simulation = self._effects.process(), self._effects.simulation
         task = simulation.current
         # Who runs on past his time-out may sleep for hours before he looks at the clock. Having looked, he goes on at
@@ -102,6 +102,6 @@ class SandboxClock:
         return self._effects.simulation.now + self._skew
 
     def sleep(self, seconds: float) -> None:
-        """Let that time pass."""
+        """Let this much time pass."""
         self._effects.begin("sleep")
         self._effects.simulation.delay(max(0.0, seconds))

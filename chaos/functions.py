@@ -1,4 +1,4 @@
-"""The product's handlers, built by its own composition roots over one world's clients.
+"""The product's handlers, built by its own composition roots with one world's clients.
 
 Each sandbox has parts of its own: a clock, chance, memory. A weakness says what fault injection leaves out of them.
 """
@@ -35,7 +35,7 @@ from worker.wiring import Effects, Wiring
 
 @dataclass(frozen=True)
 class Weakness:
-    """What is left out of the functions.
+    """Which defences the functions lack.
 
     Attributes:
         without: guards.
@@ -58,7 +58,7 @@ SOUND = Weakness()
 
 
 class _Telemetry:
-    """What the functions report to: metrics are added up, lines go into the trace."""
+    """Sums up metrics, and writes log lines to the trace."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""Promise 4, measured: fifty accounts, one database sick for an hour, and how long the rows of the others take."""
+"""Promise 4, measured: fifty accounts, one failing database for an hour, and the delay of the other accounts' rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ _FLOOD_EVERY = 300.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run.
+    """The result of one run.
 
     Attributes:
         p50: seconds from acceptance to Treasure Data that half of the other accounts' rows take at most.
@@ -35,7 +35,7 @@ class Measured:
 
 
 def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods: bool = False) -> Schedule:
-    """Return a schedule without trouble: each account sends one request every so many seconds.
+    """Return a schedule without faults in which each account sends requests at a constant rate.
 
     Args:
         accounts: how many, each with a database of its own.
@@ -67,8 +67,8 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
     return Schedule(1, setup, tuple(sorted(sent, key=lambda one: one.at)))
 
 
-def sick(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) -> Schedule:
-    """Return the schedule with the first accounts' databases sick from the fifth minute on."""
+def failing(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) -> Schedule:
+    """Return the schedule with the first accounts' databases failing from the fifth minute on."""
     begin = START + 300
     names = [database for _, database in schedule.setup.databases[:count]]
     windows = tuple(Window(kind, begin, begin + minutes * 60, 1.0, name) for name in names)
@@ -76,15 +76,15 @@ def sick(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) ->
 
 
 def measure(schedule: Schedule, build: Build = Functions) -> Measured:
-    """Run a schedule and time the rows of the accounts whose database is well."""
+    """Run a schedule and measure the delay of the rows in working databases."""
     world = World(schedule)
     pipeline = Pipeline(world, build(world))
     pipeline.run()
-    sick_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
+    failing_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
     delays = sorted(
         taken.at - pipeline.accepted[int(row["n"])]
         for taken in world.td.imports()
-        if taken.database not in sick_ones
+        if taken.database not in failing_ones
         for row in taken.rows
         if int(row["n"]) in pipeline.accepted
     )

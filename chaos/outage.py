@@ -39,7 +39,7 @@ Place = tuple[str, str]
 
 
 class _Operator:
-    """The clock of somebody who works beside the pipeline: while they wait, everything goes on."""
+    """The clock of an operator: while they wait, the pipeline goes on."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._simulation = pipeline.world.simulation
@@ -49,7 +49,7 @@ class _Operator:
         return self._simulation.now
 
     def sleep(self, seconds: float) -> None:
-        """Let everything go on for that long."""
+        """Let the pipeline run for that long."""
         self._simulation.run(self._simulation.now + seconds)
 
 
@@ -72,7 +72,7 @@ class Story:
     _number: int = 0
 
     def open_gates(self, until: float) -> None:
-        """Let requests come from now on, up to a time."""
+        """Send requests from now until a time."""
 
         def arrive() -> None:
             self._send()
@@ -99,7 +99,7 @@ class Story:
         return {place: Counter(int(row["n"]) for row in td.rows(*place)) for place in self.accepted}
 
     def lose(self, begin: float, end: float) -> dict[Place, set[int]]:
-        """Let Treasure Data lose the rows of a range of time, and return which."""
+        """Delete rows in a range of time from Treasure Data, and return their events."""
         before = self.found()
         for place in self.accepted:
             self.pipeline.world.td.lose(*place, int(begin), int(end))
@@ -123,7 +123,7 @@ class Story:
 
 
 def story() -> Story:
-    """Return everything as it is before anything happens."""
+    """Return the initial state."""
     setup = Setup(
         shards=2, databases=tuple(ACCOUNTS.items()), retention_hours=168, horizon=0.0, batch_size=5000
     )
@@ -146,7 +146,7 @@ def story() -> Story:
 
 
 def tell(told: Story, say: Callable[[str], None]) -> bool:
-    """Let the story happen, say what is seen, and return whether every count is right."""
+    """Play the story, print what happens, and return whether every count is right."""
     clock, simulation, start = told.clock, told.pipeline.world.simulation, told.clock.now()
     verdicts = []
 
@@ -224,7 +224,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
 
 
 def main() -> None:
-    """Tell the story; the exit status says whether it is true."""
+    """Play the story; the exit status says whether every count was right."""
     console = Console(highlight=False, soft_wrap=True)
     is_right = tell(story(), lambda line: console.print(line, markup=False))
     sys.exit(0 if is_right else 1)

@@ -1,4 +1,4 @@
-"""The pipeline over one world: functions, what invokes them, clients and operators."""
+"""The pipeline in one world: functions, the services that invoke them, clients and operators."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -92,7 +92,7 @@ class Pipeline:
     # Running
 
     def run(self) -> None:
-        """Send and do everything, until all has healed and come to rest, and then days later again."""
+        """Run the whole schedule until everything has recovered and settled, and again days later."""
         for sent in self.schedule.sent:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
@@ -105,12 +105,12 @@ class Pipeline:
         self.finish()
 
     def begin(self) -> None:
-        """Let the event source and the redrive's timer run."""
+        """Start the event source and the redrive's timer."""
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
 
     def finish(self) -> None:
-        """Heal everything, let it come to rest, and replay everything, twice, days later; then send copies once more."""
+        """End all faults, let everything settle, replay everything twice, days later, then send copies once more."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -131,7 +131,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def _redrive_dead_letters(self) -> None:
-        """Send what was refused again, as an operator does when the cause is gone."""
+        """Send rejected rows again, as an operator does after fixing the cause."""
         for _ in range(3):
             self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
             self._simulation.run(self._simulation.now + _STEP)
@@ -141,7 +141,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def heal(self) -> None:
-        """End all trouble."""
+        """End all faults."""
         self._trouble.heal()
         self.world.apply_accounts()
         self._standstill_until = 0.0
@@ -149,7 +149,7 @@ class Pipeline:
         self._tick_at(self._simulation.now)
 
     def rest(self, hours: float) -> bool:
-        """Run until nothing is left to be done; tell whether that was within so many hours."""
+        """Run until nothing is left to do; return whether that took at most this many hours."""
         until = self._simulation.now + hours * 3600
         while not self.at_rest:
             if self._simulation.now >= until:
@@ -159,7 +159,7 @@ class Pipeline:
 
     @property
     def at_rest(self) -> bool:
-        """Whether every record is settled, the queue empty, nothing parked or in doubt, and nothing runs."""
+        """Whether every record is settled, the queue is empty, nothing is parked or in doubt, and nothing runs."""
         return (
             not any(function.running for function in self.functions)
             and not self.backlog()
@@ -168,12 +168,12 @@ class Pipeline:
         )
 
     def backlog(self) -> list[str]:
-        """Return the shards that have records which are not settled."""
+        """Return the shards with records that are not settled."""
         settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
 
     def _missing(self) -> list[int]:
-        """Return the events that were accepted and are neither in Treasure Data nor set aside."""
+        """Return the accepted events that are neither in Treasure Data nor set aside."""
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
@@ -182,7 +182,7 @@ class Pipeline:
     # Clients
 
     def send(self, sent: Sent) -> None:
-        """Let a client send a request now."""
+        """Make a client send a request now."""
         for number, _ in sent.events:
             self.sent[number] = sent
         if sent.dialect == "stream":
@@ -197,8 +197,8 @@ class Pipeline:
     def _ask(self, sent: Sent, copy: int = 0) -> None:
         """Send a request, or a copy of it, to the ingest.
 
-        One that has an id is sent again until its answer is heard, and sometimes without need: at once, within
-        milliseconds, as Chromium resends a request byte for byte whose connection was closed, or much later.
+        A request with an id is retried for an hour until a response arrives. Some are sent again without need: at once, within
+        milliseconds, as Chromium resends a request byte for byte when its connection was closed, or much later.
         """
         now = self._simulation.now
         payload = sent.payload(self.world.key(sent.account), now, copy)
@@ -314,7 +314,7 @@ class Pipeline:
         self.drain.invoke(event, partial(self._drained, messages))
 
     def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
-        """Delete the messages of an invocation that it did not return."""
+        """Delete the messages that an invocation handled."""
         self._draining -= 1
         queue, url = self.world.queue, self.world.queue_url
         failed = {message["MessageId"] for message in messages}
@@ -340,7 +340,7 @@ class Pipeline:
     # Operators
 
     def act(self, act: Act) -> None:
-        """Let an operator do something now."""
+        """Make an operator act now."""
         self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
@@ -365,13 +365,13 @@ class Pipeline:
         self.world.stream.put_record(StreamName=STREAM, Data=data, PartitionKey="garbage")
 
     def _limit(self, rows: int, size: int) -> None:
-        """Let a new version be deployed, which cuts chunks otherwise."""
+        """Deploy a version that splits chunks differently."""
         self.world.cut = (rows, size)
         for function in self.functions:
             function.deploy()
 
     def _rewind(self, where: float, start: float) -> None:
-        """Let the event source read a shard again from a record on that was settled."""
+        """Make the event source read a shard again from a settled record."""
         shards = self._shards()
         poller = self._poller.pollers.get(shards[int(where * len(shards))])
         if poller is None or poller.last_settled is None:
@@ -450,7 +450,7 @@ class Pipeline:
 
 
 def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as the queue's event source mapping hands it on."""
+    """Return a message as the queue's event source mapping passes it on."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

@@ -1,4 +1,4 @@
-"""Lambda: functions, their sandboxes, time-outs, and what becomes of invocations that nobody waits for any more."""
+"""Lambda: functions, sandboxes, timeouts, and invocations that outlive their caller."""
 
 import json
 import random
@@ -19,7 +19,7 @@ Done = Callable[[Outcome], None]
 
 
 class Sandbox:
-    """One execution environment: what was built in it stays until it vanishes.
+    """One execution environment, with the state that its handler keeps between invocations.
 
     Attributes:
         handler: the function.
@@ -68,11 +68,11 @@ class Function:
         self._chance = random.Random(f"{seed}/{name}")
 
     def deploy(self) -> None:
-        """Let every invocation from now on find new sandboxes."""
+        """Use new sandboxes for every later invocation."""
         self._idle.clear()
 
     def invoke(self, event: Any, done: Done) -> None:
-        """Begin an invocation; `done` is told how it ended for whoever waits for it, once."""
+        """Start an invocation; `done` is called once with its result."""
         self.invocations += 1
         process = Process(self._simulation, f"{self._name}{self.invocations}")
         process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
@@ -80,7 +80,7 @@ class Function:
         _Invocation(self, self._effects, process, self._sandbox(), done).begin(event)
 
     def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """Take an invocation's end: its sandbox, unless it died, is frozen until it serves again."""
+        """End an invocation; unless its sandbox died, it is frozen until the next one."""
         self.running.discard(process)
         if not alive or self._simulation.now - process.born >= self.timeout:
             return
@@ -105,7 +105,7 @@ class Function:
 
 
 class _Invocation:
-    """One invocation, until whoever waits for it knows how it ended and its process is no more."""
+    """One invocation, until its caller knows the result and its process has ended."""
 
     def __init__(
         self, function: Function, effects: Effects, process: Process, sandbox: Sandbox, done: Done

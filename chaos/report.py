@@ -1,4 +1,4 @@
-"""What many schedules came to, as a table by kind of trouble and as one line of JSON."""
+"""The results of many schedules, as a table by kind of trouble and as one line of JSON."""
 
 import json
 from collections import Counter
@@ -20,14 +20,14 @@ class _Line:
     strikes: int = 0
     events: int = 0
     lost: int = 0
-    doubled: int = 0
+    duplicated: int = 0
     misrouted: int = 0
     largest_delay: float = 0.0
 
 
 @dataclass(slots=True)
 class Report:
-    """Sums over schedules.
+    """Totals over schedules.
 
     Attributes:
         failures: schedules that broke a promise.
@@ -41,7 +41,7 @@ class Report:
     _lines: dict[str, _Line] = field(default_factory=dict)
 
     def add(self, ran: Ran) -> None:
-        """Count a schedule: with each kind of trouble that really struck in it."""
+        """Add a schedule, under each kind of trouble that actually occurred."""
         verdict = ran.verdict
         self.schedules += 1
         self.seconds += ran.seconds
@@ -52,7 +52,7 @@ class Report:
             delivered=verdict.delivered,
             aside=verdict.aside,
             lost=len(verdict.lost),
-            doubled=len(verdict.doubled),
+            duplicated=len(verdict.duplicated),
             misrouted=len(verdict.misrouted),
             both=len(verdict.both),
             misjudged=len(verdict.misjudged),
@@ -69,12 +69,12 @@ class Report:
             line.strikes += strikes
             line.events += verdict.events
             line.lost += len(verdict.lost)
-            line.doubled += len(verdict.doubled)
+            line.duplicated += len(verdict.duplicated)
             line.misrouted += len(verdict.misrouted)
             line.largest_delay = max(line.largest_delay, verdict.largest_delay)
 
     def missing(self) -> list[str]:
-        """Return the kinds of trouble that have struck nowhere."""
+        """Return the kinds of trouble that never occurred."""
         return [str(kind) for kind in Kind if str(kind) not in self._lines]
 
     def print(self, console: Console) -> None:
@@ -86,7 +86,7 @@ class Report:
             ("schedules", "right"),
             ("events", "right"),
             ("lost", "right"),
-            ("doubled", "right"),
+            ("duplicated", "right"),
             ("wrong database", "right"),
             ("largest delay", "right"),
         ):
@@ -100,21 +100,21 @@ class Report:
                 f"{line.schedules:,}",
                 f"{line.events:,}",
                 f"{line.lost:,}",
-                f"{line.doubled:,}",
+                f"{line.duplicated:,}",
                 f"{line.misrouted:,}",
                 str(timedelta(seconds=round(line.largest_delay))),
             )
         console.print(table)
 
     def json(self) -> str:
-        """Return the sums as one line."""
+        """Return the totals as one line."""
         return json.dumps(
             {
                 "events": self.totals["events"],
                 "schedules": self.schedules,
                 **{
                     name: self.totals[name]
-                    for name in ("accepted", "delivered", "aside", "lost", "doubled", "misrouted")
+                    for name in ("accepted", "delivered", "aside", "lost", "duplicated", "misrouted")
                 },
                 **{
                     name: self.totals[name]

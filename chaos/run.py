@@ -1,4 +1,4 @@
-"""Runs schedules: one, or many side by side."""
+"""Runs one schedule, or many in parallel."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ Build = Callable[[World], Functions]
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One schedule that was run.
+    """The result of one schedule.
 
     Attributes:
         seed: of the schedule.
@@ -35,7 +35,7 @@ class Ran:
 
 
 def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None) -> Verdict:
-    """Run a schedule and return its verdict.
+    """Run a schedule and check the promises.
 
     Args:
         schedule: what happens.
@@ -81,5 +81,5 @@ def run_seeds(jobs: list[tuple[int, int]], processes: int | None = None) -> Iter
 
 
 def pool_of(processes: int) -> ProcessPoolExecutor:
-    """Return processes that know nothing of this one, so that a schedule runs the same in all."""
+    """Return processes that share no state with this one, so that a schedule runs the same in all of them."""
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))

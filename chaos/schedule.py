@@ -1,4 +1,4 @@
-"""A schedule: everything that will be sent, done and go wrong, drawn from a seed before anything runs.
+"""A schedule: all requests, operator actions and faults, drawn from a seed before anything runs.
 
 As plain data it can be printed, and cut down when it fails.
 """
@@ -19,7 +19,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that an operator does.
+    """An operator's action.
 
     Attributes:
         at: UNIX seconds.
@@ -34,13 +34,13 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What stays the same for a whole schedule.
+    """What is constant for a whole schedule.
 
     Attributes:
         shards: at the beginning.
         databases: by account, at the beginning.
         retention_hours: of the stream.
-        horizon: seconds until everything heals.
+        horizon: seconds until everything recovers.
         duplicate_status: how Treasure Data answers a repeated unique_id.
         job_seconds: how long its queries take.
         tables_exist: whether databases and tables are there from the start.
@@ -48,7 +48,7 @@ class Setup:
         chunk_max_rows: how chunks are cut at first.
         children_wait: whether the event source drains a shard before its children.
         batch_size: records of one invocation.
-        worker_seconds: the worker's time-out.
+        worker_seconds: the worker's timeout.
         index_lag: seconds by which the ledger's index is behind its table.
     """
 
@@ -87,12 +87,12 @@ class Schedule:
 
     @property
     def events(self) -> int:
-        """How many events are sent."""
+        """Number of events."""
         return sum(len(sent.events) for sent in self.sent)
 
     @property
     def end(self) -> float:
-        """When everything heals, UNIX seconds."""
+        """When everything recovers, UNIX seconds."""
         return START + self.setup.horizon
 
 
@@ -180,7 +180,7 @@ COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE, Kind.KINESIS_LONG_OUTAGE}
 
 
 def with_companions(kind: Kind) -> tuple[Kind, ...]:
-    """Return a kind and those without which it would show nothing."""
+    """Return a kind with those that it needs to show an effect."""
     return kind, *_COMPANIONS.get(kind, ())
 
 
@@ -253,7 +253,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
 
 
 def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
-    """Return how heavy events may be: what fails partly takes several envelopes, what is too large a little."""
+    """Return the sizes of events: partial failures need several envelopes, size limits need large events."""
     if Kind.KINESIS_PARTIAL in kinds and Kind.TD_LONG_OUTAGE not in kinds:
         return 0, 200, 40_000
     return (0, 0, 200) if Kind.TD_TOO_LARGE in kinds else (0,)
@@ -331,7 +331,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
-        # not so long that records expire: nobody could help that
+        # not so long that records expire: which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),

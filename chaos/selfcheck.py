@@ -1,4 +1,4 @@
-"""`python -m chaos.selfcheck`: leaves out one defence after the other, and shows that the harness notices.
+"""`python -m chaos.selfcheck`: removes one defence after another, and shows that the tests notice.
 
 Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
 """
@@ -20,7 +20,7 @@ from chaos.run import pool_of, run_schedule
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """What became of the schedules without a defence.
+    """The result of running schedules without a defence.
 
     Attributes:
         name: of the defence.
@@ -53,13 +53,13 @@ def check(defence: Defence) -> Noticed:
 
 
 def check_waiting(defence: Defence) -> Noticed:
-    """Measure what the accounts of healthy databases wait without a defence, and with it."""
+    """Measure how long healthy accounts wait without a defence, and with it."""
     began = time.monotonic()
     base = isolation.steady(accounts=defence.accounts, minutes=60, every=defence.every, floods=True)
     usual = isolation.measure(base).p99
     told, noticed, sound = [], False, True
     for kind in defence.kinds:
-        schedule = isolation.sick(base, kind, minutes=30)
+        schedule = isolation.failing(base, kind, minutes=30)
         ratio = isolation.measure(schedule, without(defence.weakness)).p99 / usual
         kept = isolation.measure(schedule).p99 / usual
         noticed |= ratio > isolation.BOUND
@@ -78,7 +78,7 @@ def _run(job: tuple[str, int]) -> Noticed:
 @click.option("--only", default="", help="Only defences whose name holds this.")
 @click.option("--processes", default=0, help="Defences at once; 0 for as many as there are cores.")
 def main(only: str, processes: int) -> None:
-    """Run."""
+    """Check the defences."""
     jobs = [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
     jobs += [("all", index) for index, one in enumerate(ALL) if only in one.name]
     table = Table(title="What the harness notices when a defence is left out")

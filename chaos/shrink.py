@@ -1,4 +1,4 @@
-"""Cuts a failing schedule down: fewer kinds of trouble, fewer acts, fewer requests, as long as it still fails."""
+"""Shrinks a failing schedule: fewer kinds of trouble, actions and requests, as long as it still fails."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Fails = Callable[[Schedule], bool]
 
 
 def shrink(schedule: Schedule, fails: Fails, *, attempts: int = 150, seconds: float = 60) -> Schedule:
-    """Return a smaller schedule that fails too.
+    """Return a smaller schedule that still fails.
 
     Args:
         schedule: one that fails.
@@ -46,7 +46,7 @@ class _Tries:
 
 
 def _fewer(schedule: Schedule, part: str, tries: _Tries) -> Schedule:
-    """Leave out ever smaller pieces of one part."""
+    """Remove ever smaller pieces of one part."""
     items: tuple[Any, ...] = getattr(schedule, part)
     size = len(items)
     while size and items:

@@ -16,7 +16,7 @@ _FOREVER = float("inf")
 
 
 class Killed(BaseException):
-    """The process is dead: whatever tries an effect in it meets this, in `finally` blocks too."""
+    """The process is dead: any effect it attempts raises this, even in `finally` blocks."""
 
 
 class Task:
@@ -39,7 +39,7 @@ class Process:
         name: names it in the trace.
         dead: it performs no effect any more.
         frozen: its sandbox is not running; its greenlets go on when it thaws.
-        overruns: nobody ends it at its time-out.
+        overruns: not ended at its timeout.
         born: when it began, simulated UNIX seconds.
     """
 
@@ -55,7 +55,7 @@ class Process:
 
     @property
     def idle(self) -> bool:
-        """Whether none of its greenlets is left."""
+        """Whether it has no greenlets left."""
         return not self.tasks
 
 
@@ -88,13 +88,13 @@ class Simulation:
             self.trace.append(line)
 
     def at(self, when: float, call: Callable[[], None]) -> None:
-        """Call something at a time, outside all processes."""
+        """Call something at a time, outside of all processes."""
         self._push(max(when, self.now), call, 0)
 
     def spawn(
         self, process: Process, call: Callable[[], Any], ended: Callable[[Any, BaseException | None], None]
     ) -> Task:
-        """Begin a greenlet of a process; `ended` is told what it returned or raised, Killed included."""
+        """Start a greenlet of a process; `ended` is called with what it returned or raised, including Killed."""
         task = Task(process)
 
         def run() -> None:
@@ -103,7 +103,7 @@ class Simulation:
             try:
                 if error is None:
                     value = call()
-            except BaseException as caught:  # noqa: BLE001 -- whoever waits for it is told
+            except BaseException as caught:  # noqa: BLE001 -- reported to the waiting greenlet
                 error = caught
             task.ended = True
             process.tasks.remove(task)
@@ -115,7 +115,7 @@ class Simulation:
         return task
 
     def delay(self, seconds: float) -> None:
-        """Let time pass for the running greenlet, and others run.
+        """Let time pass for the running greenlet while others run.
 
         Raises:
             Killed: its process is dead.
@@ -137,7 +137,7 @@ class Simulation:
             raise Killed
 
     def wait(self, timeout: float | None = None) -> None:
-        """Let others run until somebody wakes the running greenlet, or the time is over.
+        """Let others run until the running greenlet is woken or the time is over.
 
         Raises:
             Killed: its process is dead.
@@ -155,7 +155,7 @@ class Simulation:
             raise Killed
 
     def wake(self, task: Task) -> None:
-        """Let a greenlet that waits go on."""
+        """Resume a waiting greenlet."""
         self._push(self.now, task, task.waits)
 
     def kill(self, process: Process) -> None:
@@ -166,14 +166,14 @@ class Simulation:
         self.at(self.now, lambda: self._reap(process))
 
     def thaw(self, process: Process) -> None:
-        """Let the greenlets of a frozen process go on."""
+        """Resume the greenlets of a frozen process."""
         process.frozen = False
         stalled, process.stalled = process.stalled, []
         for task, waits in stalled:
             self._push(self.now, task, waits)
 
     def run(self, until: float = _FOREVER) -> None:
-        """Do what is due, until a time, or until nothing is."""
+        """Run what is due, until a time or until nothing is left."""
         self._until = until
         while self._due:
             when = self._due[0][0]
@@ -212,7 +212,7 @@ class Simulation:
 
 
 class Greenlets:
-    """Threads of a process as greenlets, in the shape of the worker's executor; none outlives the context.
+    """A process's threads as greenlets, in the form of the worker's executor; none outlives the context.
 
     Args:
         simulation: runs them.

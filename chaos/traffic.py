@@ -1,4 +1,4 @@
-"""What clients send: requests with numbered events, so that each event can be found again wherever it has gone."""
+"""Client requests with numbered events, so that each event can be found anywhere."""
 
 import json
 import random
@@ -41,7 +41,7 @@ class Sent:
         return [{"table": table, "n": number, **filling} for number, table in self.events]
 
     def payload(self, key: str, now: float, copy: int = 0) -> dict[str, Any]:
-        """Return what the HTTP API hands the ingest when the request, or a copy of it, is sent now, UNIX seconds."""
+        """Return the event that the HTTP API passes to the ingest for a request, or a copy of it, sent now (UNIX seconds)."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
@@ -66,7 +66,7 @@ class Sent:
         return json.dumps({"account": self.account, "events": self.documents()}).encode()
 
     def accepted(self, answer: Any) -> tuple[int, ...]:
-        """Return the numbers of the events that an answer calls accepted."""
+        """Return the numbers of the events that a response reports as accepted."""
         numbers = tuple(number for number, _ in self.events)
         if not isinstance(answer, dict) or answer.get("statusCode") != 200:
             return ()
@@ -87,7 +87,7 @@ def generate(
     times: tuple[float, float],
     weights: tuple[int, ...],
 ) -> list[Sent]:
-    """Return requests in bursts and alone, in the order of their times.
+    """Return requests, in bursts and single, ordered by time.
 
     Args:
         chance: decides.

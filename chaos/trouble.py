@@ -1,4 +1,4 @@
-"""What goes wrong in a schedule: kinds of trouble, when each may strike, and how often each really did."""
+"""Kinds of trouble, when each may occur in a schedule, and how often it did."""
 
 import random
 from collections import Counter
@@ -9,7 +9,7 @@ from chaos.simulation import Simulation
 
 
 class Kind(StrEnum):
-    """A kind of trouble. Those without a comment say it by their name."""
+    """A kind of trouble. Those without a comment are explained by their name."""
 
     # Treasure Data
     TD_5XX = "td 5xx"
@@ -100,7 +100,7 @@ DATABASE_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time in which one kind of trouble may strike.
+    """A period in which one kind of trouble may occur.
 
     Attributes:
         kind: what strikes.
@@ -118,7 +118,7 @@ class Window:
 
 
 class Trouble:
-    """Decides at each opportunity whether trouble strikes.
+    """Decides at each opportunity whether trouble occurs.
 
     Args:
         simulation: tells the time.
@@ -135,17 +135,17 @@ class Trouble:
             self.add(window)
 
     def add(self, window: Window) -> None:
-        """Let trouble strike in another window."""
+        """Add a window."""
         # named by itself, so that its chances stay the same when other windows are left out
         chances = random.Random(f"{self._seed}/{window.kind}/{window.begin}/{window.target}")
         self._windows.setdefault(window.kind, []).append((window, chances))
 
     def heal(self) -> None:
-        """End all trouble for good."""
+        """End all trouble permanently."""
         self._windows.clear()
 
     def strike(self, kind: Kind, target: str = "") -> random.Random | None:
-        """Return the window's source of chance if trouble of this kind strikes now, and count it."""
+        """Return the window's random source if trouble of this kind occurs now, and count it."""
         windows = self._windows.get(kind)
         if windows is None:
             return None
@@ -157,16 +157,16 @@ class Trouble:
         return None
 
     def active(self, kind: Kind, target: str = "") -> bool:
-        """Tell whether a window of this kind is open, whatever its chance; it does not count as a strike."""
+        """Tell whether a window of this kind is open, whatever its chance, without counting it."""
         now = self._simulation.now
         return any(_is_open(window, now, target) for window, _ in self._windows.get(kind, ()))
 
     def any_of(self, kinds: frozenset[Kind]) -> bool:
-        """Tell whether the schedule knows any of these kinds: a quick look before the careful one."""
+        """Tell whether the schedule has any of these kinds: a fast check before the exact one."""
         return not kinds.isdisjoint(self._windows)
 
     def count(self, kind: Kind) -> None:
-        """Note that trouble of this kind really occurred."""
+        """Record that trouble of this kind actually occurred."""
         self.strikes[kind] += 1
         self._simulation.note(f"! {kind}")
 

@@ -1,4 +1,4 @@
-"""What became of every event: the promises, checked against Treasure Data and S3."""
+"""What happened to every event: checks the promises against Treasure Data and S3."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,22 +20,22 @@ _MAY_BE_RAISED = ("LedgerUnavailableError", "SetAsideUnavailableError")
 
 @dataclass(slots=True)
 class Verdict:
-    """What a schedule came to.
+    """The result of a schedule.
 
     Attributes:
         events: how many were sent.
         accepted: how many were called accepted.
-        delivered: how many rows stand in Treasure Data.
+        delivered: rows in Treasure Data.
         aside: how many rows are dead letters.
-        lost: events that were accepted and were nowhere, even if a replay found them again.
-        doubled: events of which there is more than one row.
+        lost: accepted events that were nowhere, even if a replay found them again.
+        duplicated: events with more than one row.
         misrouted: events in a database that was never their account's.
         both: events that are in Treasure Data and dead letters too, or dead letters twice.
         misjudged: events set aside for a reason that nothing explains.
-        miscounted: where the balance that operators see is not what the stand-in and S3 hold.
-        ambiguous: rows that were reported as perhaps doubled although the key may query.
-        unasked: rows that were reported as perhaps doubled because the key may not.
-        stuck: what has not come to rest.
+        miscounted: where the balance that operators see is not what the stand-in and S3 contain.
+        ambiguous: rows that were reported as perhaps duplicated although the key may query.
+        unasked: rows that were reported as perhaps duplicated because the key may not.
+        stuck: what has not settled.
         largest_delay: seconds from acceptance to Treasure Data.
         strikes: trouble that really occurred, by kind.
     """
@@ -45,7 +45,7 @@ class Verdict:
     delivered: int = 0
     aside: int = 0
     lost: list[int] = field(default_factory=list)
-    doubled: list[int] = field(default_factory=list)
+    duplicated: list[int] = field(default_factory=list)
     misrouted: list[int] = field(default_factory=list)
     both: list[int] = field(default_factory=list)
     misjudged: list[int] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Verdict:
         """How often each promise was broken."""
         broken = {
             "lost": len(self.lost),
-            "doubled": len(self.doubled),
+            "duplicated": len(self.duplicated),
             "misrouted": len(self.misrouted),
             "both": len(self.both),
             "misjudged": len(self.misjudged),
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def judge(pipeline: Pipeline) -> Verdict:
-    """Return what became of a pipeline's events once it has run."""
+    """Check the promises for a pipeline that has finished."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(
@@ -90,18 +90,18 @@ def judge(pipeline: Pipeline) -> Verdict:
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     reasons = _aside(pipeline, verdict)
-    may_double = verdict.unasked > 0
+    may_duplicate = verdict.unasked > 0
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
         if number in pipeline.accepted and not found and reason is None and number not in verdict.lost:
             verdict.lost.append(number)
-        if len(found) > 1 and not may_double:
-            verdict.doubled.append(number)
+        if len(found) > 1 and not may_duplicate:
+            verdict.duplicated.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
         if not reason:
             continue
-        if found and not may_double:
+        if found and not may_duplicate:
             verdict.both.append(number)
         if pipeline.resends_dead_letters:
             verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
@@ -109,7 +109,7 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     verdict.miscounted += pipeline.audit.faults
-    if not verdict.stuck and not may_double:
+    if not verdict.stuck and not may_duplicate:
         verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict
 
@@ -134,7 +134,7 @@ def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int
 
 
 def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
-    """Return by event the databases that it stands in, once for each row."""
+    """Return the databases that contain each event, once per row."""
     places: dict[int, list[str]] = {}
     for taken in pipeline.world.td.imports():
         for row in taken.rows:
@@ -148,7 +148,7 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
 
 
 def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
-    """Return by event why it is a dead letter, empty where it is set aside otherwise and so has not come to rest."""
+    """Return for each event why it is a dead letter, or an empty string if it is set aside otherwise and so is not settled."""
     reasons: dict[int, str] = {}
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():

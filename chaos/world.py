@@ -1,4 +1,4 @@
-"""The services as they are for one schedule, and what stands around them that only the harness knows."""
+"""The services of one schedule, and the state around them that only the tests know."""
 
 import random
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ WRITE_KEY_SECRET = "write-keys"
 
 
 class _Kinesis(MemoryKinesis):
-    """Kinesis that tells when something has landed."""
+    """Kinesis that reports when a record arrives."""
 
     landed: Callable[[], None] = staticmethod(lambda: None)
 
@@ -61,7 +61,7 @@ class _Kinesis(MemoryKinesis):
 
 
 class _SQS(MemorySQS):
-    """SQS that tells when something was sent."""
+    """SQS that reports when a message is sent."""
 
     landed: Callable[[], None] = staticmethod(lambda: None)
 
@@ -72,7 +72,7 @@ class _SQS(MemorySQS):
 
 
 class _TrueClock:
-    """The time itself; to sleep is to let the running process wait."""
+    """The exact time; sleeping lets the running process wait."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -85,7 +85,7 @@ class _TrueClock:
 
 
 class _Secrets:
-    """Secrets Manager, whose troubles are not tried here: the functions hold secrets in memory."""
+    """Secrets Manager without faults: the functions cache secrets in memory."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -95,7 +95,7 @@ class _Secrets:
 
 
 class World:
-    """Services, their clients under trouble, and the accounts' file.
+    """Services, their faulty clients, and the accounts file.
 
     Args:
         schedule: what is to happen.
@@ -157,14 +157,14 @@ class World:
         self.secrets = _Secrets({TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: _json(SECRETS)})
         self.session = requests.Session()
         self.session.trust_env = False
-        door = clients.TreasureDataDoor(self.td.handle, self.effects)
-        self.session.mount("https://", InProcess(door, self.clock))
+        transport = clients.TreasureDataTransport(self.td.handle, self.effects)
+        self.session.mount("https://", InProcess(transport, self.clock))
         self._set_tables_up()
         for window in schedule.windows:
             self._set_up(window)
 
     def apply_accounts(self) -> None:
-        """Write the accounts' file to Redis, as an operator does."""
+        """Write the accounts file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
         account_store.apply(self.redis_server, self.accounts, self.simulation.now)
@@ -180,7 +180,7 @@ class World:
         return write_key.sign(account, "k1", SECRETS["k1"])
 
     def entropy(self) -> Callable[[int], bytes]:
-        """Return a new source of chance, that of one sandbox."""
+        """Return a new random source for one sandbox."""
         self._sandboxes += 1
         return random.Random(f"{self.schedule.seed}/sandbox/{self._sandboxes}").randbytes
 
@@ -189,7 +189,7 @@ class World:
         self.counts[metric] += value
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         for call in self.on_end:
             call()
 
@@ -205,7 +205,7 @@ class World:
             self.td.create(database, *TABLES)
 
     def open(self, window: Window) -> None:
-        """Let trouble strike in a window, and change for its time what it changes."""
+        """Open a window of trouble, and apply its changes while it lasts."""
         self.trouble.add(window)
         self._set_up(window)
 

@@ -39,7 +39,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EventOutcome:
     """What happened to a request's events.
 
     Attributes:
@@ -118,7 +118,7 @@ class Intake:
 
     def accept(
         self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None
-    ) -> Outcome:
+    ) -> EventOutcome:
         """Encode the events as rows and store them.
 
         Args:
@@ -166,7 +166,7 @@ class Intake:
             self._telemetry.count("EventsAccepted", accepted)
         if rejected:
             self._telemetry.count("EventsRejected", len(rejected))
-        return Outcome(accepted, rejected)
+        return EventOutcome(accepted, rejected)
 
     def _event_id(self, account: str, batch: Batch, index: int) -> str:
         """Return the id for an event that has none."""

@@ -6,7 +6,7 @@ from typing import Any
 from ingest import document, td_client
 from ingest.batch import Batch
 from ingest.events_api import check_count
-from ingest.intake import Intake, Outcome
+from ingest.intake import EventOutcome, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
@@ -36,7 +36,7 @@ def answer(request: Request, intake: Intake) -> Response:
     return json_response(200, {"receipts": receipts(len(events), outcome)})
 
 
-def receipts(count: int, outcome: Outcome) -> list[dict[str, Any]]:
+def receipts(count: int, outcome: EventOutcome) -> list[dict[str, Any]]:
     """Return a receipt for each of `count` events."""
     answers: list[dict[str, Any]] = [{"success": True} for _ in range(count)]
     for item in outcome.rejected:

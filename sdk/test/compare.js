@@ -17,7 +17,7 @@ const TRACKERS = {
   plausible: ['Plausible 0.4.6', '/plausible.js'],
   snowplow: ['Snowplow 4.10.1', '/snowplow.js'],
 };
-/** How long a tracker may take to deliver what is left, and after which time nothing more is expected. */
+/** How long a tracker has to deliver the rest; nothing is expected after that. */
 const PATIENCE_MS = 60_000;
 const CALM_MS = 18_000;
 /** How many troubles are played at a time. */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Browser } from './support/model.js';
 
-/** Makes a page whose browser has these signals. */
+/** Creates a page in a browser that sends these privacy signals. */
 const open = (options, signals = {}, cookie = '') => {
   const browser = new Browser();
   const page = browser.open(options, (window) => {

@@ -12,7 +12,7 @@ EVENTS = 150
 
 @pytest.mark.parametrize("kind", [kind for kind in DRAWN if kind not in schedules.COSTLY])
 def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
-    """With one kind of trouble and what it needs beside it: nothing lost, doubled, misrouted, stuck or miscounted."""
+    """With one kind of trouble and what it needs beside it: nothing lost, duplicated, misrouted, stuck or miscounted."""
     schedule = schedules.draw(7, EVENTS, schedules.with_companions(kind))
     verdict = run_schedule(schedule)
     assert not verdict.violations, verdict

@@ -34,7 +34,7 @@ def _usual(*, floods: bool) -> tuple[Schedule, isolation.Measured]:
 def test_one_sick_database_of_fifty_delays_no_other(kind: Kind, *, floods: bool) -> None:
     """The others' 99th percentile grows at most by half, also where whole batches are the sick one's own."""
     schedule, usual = _usual(floods=floods)
-    measured = isolation.measure(isolation.sick(schedule, kind, minutes=20))
+    measured = isolation.measure(isolation.failing(schedule, kind, minutes=20))
     assert measured.p99 <= isolation.BOUND * usual.p99
     assert measured.verdict.delivered == schedule.events
     assert not measured.verdict.violations

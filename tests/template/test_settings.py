@@ -13,7 +13,13 @@ from shared.settings import IngestSettings, WorkerSettings
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
 # Read by Powertools, but for the stage.
-COMMON = {"STAGE", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
+COMMON = {
+    "STAGE",
+    "RES_OPTIONS",
+    "POWERTOOLS_SERVICE_NAME",
+    "POWERTOOLS_METRICS_NAMESPACE",
+    "POWERTOOLS_LOG_LEVEL",
+}
 # How the worker cuts and spreads its uploads: set in code, changed together with it.
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "shared", "tests/support", "worker")
