@@ -8,7 +8,7 @@ import gc
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -25,11 +25,14 @@ from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
 from worker.ledger import Gap
 from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners_of, plan
-from worker.record import Block, Number, Record, from_event, milliseconds, sequence_number
+from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import EXPIRED, ChunkKey, Cut, Group, Span
+from worker.span import EXPIRED, ChunkKey, Cut, Span
 from worker.upload import Uploader
+
+MAX_BATCH_BYTES = 6 << 20
+"""Lambda's limit of an event: a cut by bytes that is no lower cuts no group."""
 
 _number = itemgetter(0)
 _METRICS = {
@@ -222,56 +225,78 @@ class Worker:
         groups = group(records, owners_of(records, span.destinations), ignored)
         if batch.forced is not None:  # rows that the plan left out
             groups = {place: blocks for place, blocks in groups.items() if place in span.counts}
-        if not is_whole:
-            span = self._without_expired(span, groups)
-        self._fence(batch, span, records, groups)
+        self._fence(batch, span, records, groups, is_whole=is_whole)
 
-    def _without_expired(self, span: Span, groups: dict[Group, list[Block]]) -> Span:
-        """Return the span with an entry for rows whose records have expired, and remove groups that cannot be cut as planned.
+    def _without_expired(self, span: Span, groups: Groups) -> tuple[dict[ChunkKey, Entry], Groups]:
+        """Return the entries for rows whose records have expired, and the groups that can be cut as planned.
 
-        A group that is cut into several chunks, or of which some rows have ended, can only be cut again from all its rows; and which
-        records count is told by their positions.
+        A group that is cut into several chunks, or a chunk of which has been split or settled, can only be cut again from all its
+        rows. None can where copies of envelopes do not count: which ones is told by their positions.
         """
-        changes = {}
+        happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
+        changes: dict[ChunkKey, Entry] = {}
+        left = dict(groups)
         for place, planned in span.counts.items():
             present = sum(block[1] for block in groups.get(place, ()))
+            if present == planned and not span.ignored:
+                continue
+            expired = ChunkKey(place, EXPIRED)
+            entries = {
+                key: entry for key, entry in span.entries.items() if key.group == place and key != expired
+            }
             ended = sum(
                 entry.rows
-                for key, entry in span.entries.items()
-                if key.group == place and entry.state not in (State.PENDING, State.SPLIT)
+                for entry in entries.values()
+                if entry.state not in (State.PENDING, State.SPLIT, State.MISSING)
             )
-            if present == planned:
-                continue
-            if span.ignored or ended or planned > span.cut.rows:
-                groups.pop(place, None)
+            if (
+                span.ignored
+                or planned > span.cut.rows
+                or span.cut.bytes < MAX_BATCH_BYTES
+                or any(entry.state is not State.PENDING for entry in entries.values())
+            ):
+                left.pop(place, None)
                 present = 0
+            if not present:
+                for key, entry in entries.items():  # their rows are counted once, by `expired`
+                    if entry.state is State.PENDING:
+                        changes[key] = self._rules.follow(replace(entry, rows=0), happening)
             if rows := planned - present - ended:
-                happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
-                changes[ChunkKey(place, EXPIRED)] = self._rules.follow(Entry(rows=rows), happening)
-                self._telemetry.count("RowsMissing", rows)
-                self._telemetry.error(
-                    "planned rows have expired", account=place.owner.account, table=place.label, rows=rows
-                )
-        return span.with_entries(changes)
+                changes[expired] = self._rules.follow(Entry(rows=rows), happening)
+        return changes, left
 
     def _has_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
-    def _fence(self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups) -> None:
+    def _fence(
+        self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups, *, is_whole: bool
+    ) -> None:
         """Write the span's version, so that whoever works on it too cannot settle it unnoticed, then execute it."""
         while not span.done:
+            expired, left = ({}, groups) if is_whole else self._without_expired(span, groups)
             pending = [
-                leaf.key for chunk in planned_chunks(groups, span.cut) for leaf in pending_leaves(chunk, span)
+                leaf.key for chunk in planned_chunks(left, span.cut) for leaf in pending_leaves(chunk, span)
             ]
             opened = {key for key in pending if span.entry(key).since is None}
             happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
             fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
-            won, span = self._ledger.fence(span.with_entries(fenced))
+            won, standing = self._ledger.fence(span.with_entries(expired | fenced))
             if won:
-                self._execute(batch, span, records, groups, opened)
+                self._report_expired(span, expired)
+                self._execute(batch, standing, records, left, opened)
                 return
+            span = standing
+
+    def _report_expired(self, before: Span, expired: Mapping[ChunkKey, Entry]) -> None:
+        for key, entry in expired.items():
+            known = before.entries.get(key)
+            if rows := entry.rows - (known.rows if known is not None else 0):
+                self._telemetry.count("RowsMissing", rows)
+                self._telemetry.error(
+                    "planned rows have expired", account=key.account, table=key.group.label, rows=rows
+                )
 
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
         """Return a span's records: those at hand, and those before and behind the batch from the shard."""

@@ -441,15 +441,16 @@ class _Noisy:
     def __init__(self, memory: MemoryKinesis, data: st.DataObject) -> None:
         self._memory = memory
         self._draw = data.draw
-        self._lied = False
+        self._lies: set[str] = set()
 
     def __call__(self, **request: Any) -> Any:
         """Answer GetRecords."""
         kind = self._draw(st.sampled_from(["true", "true", "true", "empty", "lie"]))
         if kind == "empty":
             return {"Records": [], "MillisBehindLatest": 5, "NextShardIterator": request["ShardIterator"]}
-        lies, self._lied = kind == "lie" and not self._lied, kind == "lie" and not self._lied
-        if lies:
+        place = request["ShardIterator"].rpartition("/")[0]  # its time of issue is the last part
+        if kind == "lie" and place not in self._lies:  # whoever looks there a second time is told the truth
+            self._lies.add(place)
             return {"Records": [], "MillisBehindLatest": 0, "NextShardIterator": request["ShardIterator"]}
         answer = self._memory.get_records(**request)
         for one in answer["Records"]:

@@ -238,6 +238,20 @@ def test_a_database_that_recovers_just_in_time_is_found_out() -> None:
     assert made.clock.now() - began < 1
 
 
+def test_databases_that_all_must_rest_are_not_slow() -> None:
+    """Treasure Data throttles most databases: none of them keeps the others waiting."""
+    made = delivery()
+    begin = 0
+    for number in range(3):
+        for database in [SICK, *(f"db_{n}" for n in range(9))]:
+            fault(made, Kind.STATUS, database, status=429, retry_after=15, count=1)
+        count = put_round(made, number)
+        assert made.deliver(begin, begin + count) is None
+        begin += count
+
+    assert [] == list(made.ledger.breakers())
+
+
 def test_a_wrong_key_holds() -> None:
     """A key that Treasure Data does not know is an operator's fault: everything is held, and it is counted."""
     made = delivery()
@@ -488,7 +502,7 @@ def test_a_row_that_is_too_large_is_a_dead_letter() -> None:
     assert made.deliver() is None
     assert ["e1", "e2"] == sorted(made.ids("db_0", "views"))
     assert ["dead_letter"] == kinds(made)
-    assert {"acct_0/views/0.1.0": ("dead_letter", "http_413", 1)} == made.aside()
+    assert {"acct_0/views/0.1.0": ("dead_letter", "row_too_large", 1)} == made.aside()
 
 
 def test_halves_are_noted_before_they_are_sent() -> None:

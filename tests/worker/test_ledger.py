@@ -182,9 +182,12 @@ def test_a_chain_tells_what_precedes_a_number(client: Any) -> None:
 def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Number | Gap) -> None:
     """Behind the last span, in front of one, or behind what was planned of the hole in front of one."""
     one = ledger(client)
-    one.append(stretch(START, N[11], N[13]))
-    one.append(stretch(N[13], N[17], N[19]))
-    one.append(stretch(START, N[14], N[14], CHAIN.hole(N[13])))
+    for appended in (
+        stretch(START, N[11], N[13]),
+        stretch(N[13], N[17], N[19]),
+        stretch(START, N[14], N[14], CHAIN.hole(N[13])),
+    ):
+        one.append(replace(appended, done=True))
     found = one.locate(CHAIN, at)
 
     if at == N[14]:
@@ -192,6 +195,17 @@ def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Nu
         assert (CHAIN.hole(N[13]), N[14]) == (found.chain, found.last)
     else:
         assert expected == (found.last if isinstance(found, Span) else found)
+
+
+def test_a_gap_tells_of_the_open_span_that_it_follows(client: Any) -> None:
+    """Its records may have expired, so that nobody meets it again."""
+    one = ledger(client)
+    _, first = one.append(stretch(START, N[11], N[13]))
+    expected = Gap(CHAIN, N[13], None, first)
+
+    assert expected == one.locate(CHAIN, N[14])
+    one.append(stretch(N[13], N[17], N[19]))
+    assert Gap(CHAIN.hole(N[13]), START, N[17]) == one.locate(CHAIN, N[14])
 
 
 def test_only_one_span_follows_the_last(client: Any) -> None:
@@ -219,10 +233,9 @@ def test_settled_spans_expire_and_others_do_not(client: Any) -> None:
     _, aside = one.update(read.with_entries({KEY: PARKED}, done=True))
     assert "ttl" not in stored(client)
 
-    delivered = Entry(State.DELIVERED, 2, digest="d")
-    one.update(aside.with_entries({KEY: delivered}))
+    one.update(aside.with_entries({KEY: Entry(State.DELIVERED, 2, digest="d")}))
     assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(client)["ttl"]
-    assert _item(span(entries={KEY: delivered}))["x"] == stored(client)["x"]
+    assert {"M": {}} == stored(client)["x"]
 
 
 def test_a_span_that_is_done_at_once_expires() -> None:

@@ -1,5 +1,6 @@
 """Spans: names of chunks, halves, entries, and the room that an item leaves."""
 
+from dataclasses import replace
 from itertools import count
 from typing import get_args
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
 from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, owners, span
+from worker.chain import ChainId
 from worker.delivery import FINAL, Entry, State
 from worker.ledger import _item
 from worker.record import number
@@ -200,18 +202,29 @@ def test_halves_that_end_differently_stay() -> None:
 
 
 def test_joined_halves_keep_their_object() -> None:
-    """A chunk that was set aside in halves has an object, which may be deleted only on an entry's word."""
-    split = tree(("0", State.DEAD_LETTER), ("1", State.DEAD_LETTER)).with_entries(
-        {half: Entry(State.DEAD_LETTER, 1, digest="d1") for half in HALVES}, done=True
-    )
-    joined = split.with_entries({half: Entry(State.DELIVERED, 1, digest="d1") for half in HALVES})
+    """A chunk that was set aside in halves has an object, which the entry that stands for both still names."""
+    split = tree(("0", State.DEAD_LETTER), ("1", State.DEAD_LETTER), digest="d1", done=True)
+    joined = split.with_entries({half: Entry(State.DROPPED, 1, digest="d1") for half in HALVES})
 
-    assert {KEY: Entry(State.DELIVERED, 2, digest="d1")} == joined.entries
+    assert {KEY: Entry(State.DROPPED, 2, digest="d1")} == joined.entries
     assert joined.is_final(KEY)
 
 
-def test_a_done_span_keeps_what_it_must_tell() -> None:
-    """What is delivered needs no entry, unless an object of it or a sibling is left."""
+def test_halves_that_are_all_delivered_leave_nothing_in_a_done_span() -> None:
+    """Not even the note that their chunk was split."""
+    split = tree(("0", State.PARKED), ("10", State.PARKED), ("11", State.PARKED), done=True)
+    first = split.with_entries(dict.fromkeys((HALVES[0], HALVES[1]._replace(path="10")), DELIVERED))
+    second = first.with_entries({HALVES[1]._replace(path="11"): DELIVERED})
+
+    assert {"": State.SPLIT, "1": State.SPLIT, "11": State.PARKED} == {
+        one.path: entry.state for one, entry in first.entries.items()
+    }
+    assert {} == second.entries
+    assert second.is_final(KEY)
+
+
+def test_a_done_span_keeps_no_entry_of_what_is_delivered() -> None:
+    """It needs none; an open span does, and so does a chain of the overflow queue, where it tells what was sent."""
     entries = {
         KEY: DELIVERED,
         key("shop/views/1"): Entry(State.DELIVERED, 1, digest="d1"),
@@ -222,9 +235,11 @@ def test_a_done_span_keeps_what_it_must_tell() -> None:
     }
     done = span().with_entries(entries, done=True)
 
-    assert list(entries)[1:] == list(done.entries)
+    assert ["shop/views/2", "shop/views/2.1", "shop/views/3"] == [one.name for one in done.entries]
     assert done.with_entries({}).done
     assert entries == span().with_entries(entries).entries
+    overflow = replace(span(), chain=ChainId.overflow("r1"))
+    assert entries == overflow.with_entries(entries, done=True).entries
 
 
 @pytest.mark.parametrize(
@@ -254,9 +269,9 @@ def test_a_chunk_is_final_when_all_its_leaves_are(
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_what_has_no_entry_is_not_known_to_be_final(done: bool) -> None:
-    """An absent entry of a done span reads as delivered, but deletes nothing."""
-    assert not span(done=done).is_final(KEY)
+def test_what_has_no_entry_is_final_once_the_span_is_done(done: bool) -> None:
+    """Then nothing of it is pending: it is delivered."""
+    assert done == span(done=done).is_final(KEY)
     assert (State.DELIVERED if done else State.PENDING) is span(done=done).entry(KEY).state
 
 

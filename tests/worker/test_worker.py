@@ -25,6 +25,7 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
+from worker.delivery import Entry, State
 from worker.record import Record
 from worker.set_aside import SetAside
 from worker.span import ChunkKey, Cut
@@ -553,7 +554,7 @@ def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> 
     made.clock.sleep(0.001)
 
     assert held(made, event) is None
-    assert {"shop/views/3": ("missing", 3)} == states(made)
+    assert {"shop/views/-1": ("missing", 1), "shop/views/0": ("in_doubt", 2)} == states(made)
 
 
 def held(made: Delivery, event: dict[str, Any]) -> str | None:
@@ -580,7 +581,7 @@ def test_what_was_delivered_of_other_groups_is_not_taken_for_what_has_expired() 
     made.clock.sleep(made.retention + 1)
     held(made, event)
 
-    assert ("missing", 2) == states(made)["shop/views/2"]
+    assert ("missing", 2) == states(made)["shop/views/-1"]
 
 
 def test_rows_whose_records_have_expired_are_missing() -> None:
@@ -591,10 +592,10 @@ def test_rows_whose_records_have_expired_are_missing() -> None:
     made.td.settings = Settings(id_memory=2 * made.retention)
 
     assert held(made, event) is None
-    assert {"shop/views/3": ("missing", 3), "blog/views/0": ("in_doubt", 1)} == states(made)
+    assert {"shop/views/-1": ("missing", 3), "blog/views/0": ("in_doubt", 1)} == states(made)
     assert (3, 1) == (made.telemetry.counts["RowsMissing"], made.telemetry.counts["RowsInDoubt"])
     assert [{"account": "shop", "table": "views", "rows": 3}] == made.telemetry.said(
-        "planned rows are no longer on the stream"
+        "planned rows have expired"
     )
     assert made.spans()[0].done
 
@@ -613,11 +614,11 @@ def test_a_group_that_lacks_rows_is_missing_but_for_what_is_settled() -> None:
     made.clock.sleep(made.retention + 1)
 
     assert held(made, event) is None
-    assert ("missing", 2) == states(made)["shop/views/3"]
+    assert ("missing", 2) == states(made)["shop/views/-1"]
     assert 1 == len(made.td.imports())
     assert made.spans()[0].is_settled
     assert 0 == sum(
-        rows for name, (state, rows) in states(made).items() if name != "shop/views/3" and state == "missing"
+        rows for name, (state, rows) in states(made).items() if name != "shop/views/-1" and state == "missing"
     )
 
 
@@ -631,8 +632,81 @@ def test_missing_rows_are_written_once() -> None:
     made.s3.before.clear()
 
     assert held(made, event) is None
-    assert {"shop/views/3": ("missing", 3), "nobody/views/0": ("dead_letter", 1)} == states(made)
+    assert {"shop/views/-1": ("missing", 3), "nobody/views/0": ("dead_letter", 1)} == states(made)
     assert 3 == made.telemetry.counts["RowsMissing"]
+
+
+def test_rows_that_are_left_are_kept_when_the_span_is_held() -> None:
+    """What was found to be missing before is told from what has been settled."""
+    made = open_span(*ROWS)
+    event = expire(made, 1)
+    made.clock.sleep(made.retention + 1)
+    made.s3.before["put_object"] = lambda _: lose_answer()
+    assert held(made, event) is not None
+    made.s3.before.clear()
+
+    assert held(made, event) is None
+    assert {"shop/views/-1": ("missing", 1), "shop/views/0": ("in_doubt", 2)} == states(made)
+    assert 1 == made.telemetry.counts["RowsMissing"]
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_missing_rows_are_told_whoever_else_writes_the_span(done: bool) -> None:
+    """They are written and counted with the version that wins; not where another invocation had all rows."""
+    made = open_span(*ROWS)
+    event = expire(made, 1)
+    made.clock.sleep(made.retention + 1)
+    [span] = made.spans()
+    made.dynamodb.before["update_item"] = once(lambda: made.ledger.update(span.with_entries({}, done=done)))
+
+    assert held(made, event) is None
+    assert ({} if done else {"shop/views/-1": ("missing", 1), "shop/views/0": ("in_doubt", 2)}) == states(
+        made
+    )
+    assert (0 if done else 1) == made.telemetry.counts["RowsMissing"]
+
+
+HALVES = ChunkKey.parse("shop/views/0").halves
+
+
+@pytest.mark.parametrize(
+    ("cut", "entries"),
+    [
+        (Cut(1000, 1000), {}),
+        (Cut(2, 16 << 20), {}),
+        (Cut(1000, 16 << 20), {HALVES[0].planned: State.SPLIT, **dict.fromkeys(HALVES, State.PENDING)}),
+    ],
+)
+def test_chunks_are_not_cut_again_from_fewer_rows(cut: Cut, entries: dict[ChunkKey, State]) -> None:
+    """Rows would travel under the id of others; all are missing, each once, and nothing is left pending."""
+    made = open_span(*ROWS, cut=cut)
+    if entries:
+        [span] = made.spans()
+        made.ledger.update(span.with_entries({key: Entry(state, 3) for key, state in entries.items()}))
+    event = expire(made, 1)
+    made.clock.sleep(made.retention + 1)
+
+    assert held(made, event) is None
+    assert ("missing", 3) == states(made)["shop/views/-1"]
+    assert 3 == sum(rows for state, rows in states(made).values() if state == "missing")
+    assert made.spans()[0].is_settled
+    assert [] == made.td.imports()
+
+
+def test_a_chunk_that_was_held_may_expire_as_a_whole() -> None:
+    """It is not left pending in a span that is done."""
+    made = open_span(*ROWS, envelope("blog", {"views": [row("e3")]}))
+    [span] = made.spans()
+    made.ledger.update(span.with_entries({ChunkKey.parse("shop/views/0"): Entry(rows=3)}))
+    event = expire(made, 3)
+    made.clock.sleep(made.retention + 1)
+
+    assert held(made, event) is None
+    assert {
+        "shop/views/0": ("missing", 0),
+        "shop/views/-1": ("missing", 3),
+        "blog/views/0": ("in_doubt", 1),
+    } == states(made)
 
 
 def test_copies_of_an_incomplete_span_are_not_guessed() -> None:
@@ -643,5 +717,5 @@ def test_copies_of_an_incomplete_span_are_not_guessed() -> None:
     made.clock.sleep(made.retention + 1)
 
     assert held(made, event) is None
-    assert {"shop/views/2": ("missing", 2)} == states(made)
+    assert {"shop/views/-1": ("missing", 2)} == states(made)
     assert [] == made.td.imports()
