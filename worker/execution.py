@@ -130,7 +130,9 @@ class Execution:
         rows: dict[str, int] = {}
         for key in self._outcomes:
             entry = self.span.entry(key)
-            if entry.state is not State.SPLIT:
+            if (
+                key.halves[0] not in self._outcomes
+            ):  # of what was split the halves tell, also once they are joined
                 rows[entry.state.value] = rows.get(entry.state.value, 0) + self.leaf(key).count
         return rows
 
