@@ -6,10 +6,11 @@ rest of the run, and one with an open breaker takes its turn after all others.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import batched, chain
+from random import Random
 from threading import Lock
 from typing import Any
 
@@ -50,6 +51,7 @@ LONGEST_QUERY_SECONDS = 60.0
 _SCHEDULED = (State.PARKED, State.IN_DOUBT)
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
+_SHUFFLED = 1000  # at a time
 _PROBE_TABLE = "sluice_probe"
 
 
@@ -241,7 +243,7 @@ class Redrive:
         places = self._ledger.worklist(dead=False)
         if State.DEAD_LETTER in selection.states:
             places = chain(places, self._ledger.worklist(dead=True))
-        return places
+        return _shuffled(places, self._clock.now())
 
     def _pass(self, run: _Run, places: Iterator[Place], report: RedriveReport) -> list[Place]:
         """Give spans their turns; return those with chunks that wait for the last pass.
@@ -304,7 +306,8 @@ class Redrive:
             if span is None or run.deadline.near:
                 return
             turn.kept, turn.waits = 0, False
-            selected = {key: entry for key, entry in span.entries.items() if run.selection.has(key, entry)}
+            entries = _shuffled(span.entries.items(), self._clock.now())
+            selected = {key: entry for key, entry in entries if run.selection.has(key, entry)}
             work = _SpanWork(self._delivery, span)
             try:
                 for key, entry in selected.items():
@@ -538,6 +541,14 @@ class Redrive:
                 continue  # it accepts rows, but as slowly as before
             known.breaker = None
             self._breakers.close(name)
+
+
+def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
+    """Yield things in another order each time: a chunk that always fails must not be the first each time."""
+    for part in batched(things, _SHUFFLED, strict=False):
+        found = list(part)
+        Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
+        yield from found
 
 
 class _SpanWork:
