@@ -382,7 +382,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
-        if event is Event.UNASKED:
+        if event is Event.UNASKED and step.action is Action.ASK:  # otherwise a person has decided
             self._report_ambiguous(work.span, key, entry, database)
         work.fence(key, entry, event, database)
 
