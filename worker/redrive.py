@@ -21,7 +21,6 @@ from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
 from worker.delivery import (
-    ASIDE,
     Action,
     Decision,
     Entry,
@@ -434,7 +433,10 @@ class Redrive:
             return span
 
         def report(key: ChunkKey, entry: Entry) -> None:
-            self._tally(turn, key, entry)
+            if entry.state is State.DEAD_LETTER and work.span.entry(key).state is State.DEAD_LETTER:
+                turn.kept += entry.rows  # refused again
+            else:
+                self._tally(turn, key, entry)
 
         execution = Execution(
             self._delivery,
@@ -455,9 +457,9 @@ class Redrive:
         execution.deliver(uploads, send, run.deadline)
         for key in work.sends:
             entry = execution.span.entry(key)
-            if entry.state in ASIDE:
+            if entry.state in _SCHEDULED:
                 turn.kept += entry.rows
-                turn.complete &= entry.state is State.DEAD_LETTER
+                turn.complete = False
         return execution.span
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
