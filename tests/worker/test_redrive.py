@@ -365,6 +365,17 @@ def test_a_hanging_database_takes_its_turn_after_all_others() -> None:
     assert made.clock.now() - began < 11
 
 
+def test_a_hanging_database_is_tried_by_one_span_at_a_time() -> None:
+    """Those that wait for it are left for the next run once it has failed."""
+    clock = VirtualClock()
+    made = several(8, clock=clock, executors=lambda: SideBySide(clock))
+    made.td.faults.add(Fault(kind=Kind.HANG, action=Action.IMPORT))
+    sent = attempted(made)
+
+    assert (0, 8, 0, 0, False) == numbers(made.redrive())
+    assert 1 == len(sent)
+
+
 def test_spans_that_wait_for_one_database_s_proof_cost_nothing_meanwhile() -> None:
     """While one of them tries it, the others are not read from the ledger again and again."""
     clock = VirtualClock()
@@ -661,6 +672,31 @@ def test_spans_are_sent_side_by_side() -> None:
     made.wiring.uploader.attempt = lambda *sent: (both.wait(), attempt(*sent))[1]  # type: ignore[method-assign]
 
     assert 2 == made.redrive().delivered
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_an_open_span_stays_open(accepted: bool) -> None:
+    """What of it is pending is the worker's, whatever becomes of what is set aside."""
+    made = Delivery()
+    made.map(shop="shop_db", blog="blog_db")
+    made.td.create("blog_db", "views")
+    made.put(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    fail(made, database="shop_db", status=422, count=1)
+    fail(made, database="blog_db", status=503)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=503))
+    made.td.create("shop_db", "views")
+    assert made.deliver() is not None
+    assert {"shop/views/0": ("dead_letter", "http_422", 1)} == made.aside()
+    made.td.faults.clear()
+    if not accepted:
+        fail(made, database="shop_db", status=422)
+    made.redrive(State.DEAD_LETTER)
+
+    assert (False, []) == (span(made).done, made.ids("blog_db", "views"))
+    made.start()
+    assert made.deliver() is None
+    assert (True, ["blog"]) == (span(made).done, made.ids("blog_db", "views"))
+    assert (["shop"] if accepted else []) == made.ids("shop_db", "views")
 
 
 # Halves
