@@ -5,10 +5,11 @@ where to look, and the ledger itself what to do: span by span, several in parall
 rest of the run, and one with an open breaker takes its turn after all others.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import batched, chain
+from random import Random
 from threading import Lock
 
 from shared.accounts import Account
@@ -46,6 +47,7 @@ LONGEST_QUERY_SECONDS = 60.0
 
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
+_SHUFFLED = 1000  # at a time
 _PROBE_TABLE = "sluice_probe"
 
 
@@ -196,7 +198,7 @@ class Redrive:
         places = self._ledger.worklist(dead=False)
         if State.DEAD_LETTER in selection.states:
             places = chain(places, self._ledger.worklist(dead=True))
-        return places
+        return _shuffled(places, self._clock.now())
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
         """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""
@@ -245,7 +247,8 @@ class Redrive:
             if span is None:
                 return
             turn.span, turn.waits = span, False
-            selected = {key: entry for key, entry in span.entries.items() if run.selection.has(key, entry)}
+            entries = _shuffled(span.entries.items(), self._clock.now())
+            selected = {key: entry for key, entry in entries if run.selection.has(key, entry)}
             turn.selected = turn.selected or selected
             if run.deadline.near:
                 return
@@ -320,7 +323,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
-        if event is Event.UNASKED:
+        if event is Event.UNASKED and step.action is Action.ASK:  # otherwise a person has decided
             self._report_ambiguous(work.span, key, entry, database)
         work.fence(key, entry, event, database)
 
@@ -498,6 +501,14 @@ def _outcomes(span: Span, key: ChunkKey, before: Entry) -> Iterator[tuple[State,
             standing = standing._replace(path=standing.path[:-1])
         entry = span.entry(standing)  # of the chunk that it was joined to, unless that is split
         yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, len(within)
+
+
+def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
+    """Yield things in another order each time: a chunk that always fails must not be the first each time."""
+    for part in batched(things, _SHUFFLED, strict=False):
+        found = list(part)
+        Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
+        yield from found
 
 
 class _SpanWork:

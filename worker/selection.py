@@ -24,7 +24,7 @@ class Selection:
         since: only what was set aside then or later, in UNIX seconds.
         decision: what a person has decided about the rows.
         place: only chunks of this span.
-        chunk: only this chunk of it.
+        chunk: only this chunk of it, and its halves.
     """
 
     states: tuple[State, ...] = SCHEDULED
@@ -62,5 +62,5 @@ class Selection:
             and self.table in (None, key.group.label)
             and self.reason in (None, entry.reason)
             and (self.since is None or entry.aside_at >= self.since * 1000)
-            and self.chunk in (None, key)
+            and (self.chunk is None or self.chunk == key._replace(path=key.path[: len(self.chunk.path)]))
         )

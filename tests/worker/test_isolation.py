@@ -485,6 +485,10 @@ def test_a_chunk_that_is_too_large_is_halved() -> None:
     made.put(envelope("acct_0", {"views": rows}))
     assert made.deliver() is None
     assert [one["event_id"] for one in rows] == sorted(made.ids("db_0", "views"))
+    assert (50, [50]) == (
+        made.telemetry.counts["RowsDelivered"],
+        [line["delivered"] for line in made.telemetry.said("span")],
+    )
     ids = [taken.unique_id for taken in made.td.imports("db_0")]
     assert len(set(ids)) == len(ids) > 4
     made.start()

@@ -1,0 +1,283 @@
+"""What cannot be brought from the overflow queue to the stream, and goes to Treasure Data past it."""
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from shared import envelope as envelopes
+from shared.envelope import Envelope
+from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from tests.support.treasure_data import START
+from worker.chain import ChainId
+from worker.delivery import ASIDE, Decision, State
+from worker.message import Message
+from worker.overflow_quarantine import OverflowQuarantine
+from worker.record import START as FIRST
+from worker.span import ChunkKey
+
+SENT_AT = START - 3 * 86_400
+VIEWS, CLICKS = ChunkKey.parse("shop/views/0"), ChunkKey.parse("shop/clicks/0")
+CHAIN = ChainId.overflow("r")
+
+
+def waiting(request_id: str = "r") -> Envelope:
+    """Return an envelope of two tables that waited on the queue."""
+    data = envelope("shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}, request_id=request_id)
+    return envelopes.decode(data)
+
+
+def delivery() -> Delivery:
+    """Return a delivery with an account."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views", "clicks")
+    return made
+
+
+def quarantine(made: Delivery) -> OverflowQuarantine:
+    """Return the quarantine of a sandbox."""
+    return OverflowQuarantine(made.ledger, made.wiring.store, made.clock, made.wiring.claims.seconds_kept)
+
+
+def set_aside(made: Delivery, *, absent: bool = True, request_id: str = "r") -> bool:
+    """Set an envelope aside."""
+    return quarantine(made).set_aside(waiting(request_id), SENT_AT, absent=absent)
+
+
+def ids(made: Delivery) -> list[str]:
+    """Return the ids of the rows in Treasure Data."""
+    return sorted(made.ids("shop_db", "views") + made.ids("shop_db", "clicks"))
+
+
+def test_what_is_not_on_the_stream_is_parked_and_delivered() -> None:
+    """It has a span, and an object for each table, like everything else that is set aside."""
+    made = delivery()
+
+    assert set_aside(made)
+    assert {
+        "shop/views/0": ("parked", "stream_refused", 2),
+        "shop/clicks/0": ("parked", "stream_refused", 1),
+    } == made.aside()
+    (span,) = made.spans()
+    assert (CHAIN, True, {"shop/views": 2, "shop/clicks": 1}) == (
+        span.chain,
+        span.done,
+        {group.name: count for group, count in span.counts.items()},
+    )
+    assert 3 == made.redrive().delivered
+    assert (["e1", "e2", "e3"], []) == (ids(made), made.objects())
+
+
+def test_its_objects_are_complete() -> None:
+    """They say whose rows these are and when they came, and hold them."""
+    made = delivery()
+    set_aside(made)
+    (span,) = made.spans()
+    stored = made.wiring.store.get(span, VIEWS, 0, span.entries[VIEWS].digest)
+
+    assert ("shop", "views", 2, "rows", "", ()) == (
+        stored.account,
+        stored.table,
+        stored.rows,
+        stored.payload_form,
+        stored.shard,
+        stored.sequence_numbers,
+    )
+    assert (1_700_000_000_000, round(SENT_AT * 1000)) == (stored.first_seen, stored.last_seen)
+    assert (CHAIN.name, FIRST, "shop/views/0", span.object_id(VIEWS)) == (
+        stored.chain,
+        stored.after,
+        stored.chunk,
+        stored.object_id,
+    )
+    assert msgpack.packb(row("e1")) + msgpack.packb(row("e2")) == stored.payload
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_the_stream_may_have_is_in_doubt_and_asked_about(there: bool) -> None:
+    """From the time on at which it came to the queue: Treasure Data decides what has to be sent."""
+    made = delivery()
+    if there:
+        made.put(waiting().encode())
+        assert made.deliver() is None
+
+    assert set_aside(made, absent=False)
+    assert {("in_doubt", "stream_unsearched")} == {one[:2] for one in made.aside().values()}
+    assert {round(SENT_AT * 1000)} == {one.since for one in made.spans()[-1].entries.values()}
+    made.clock.sleep(made.query_delay + 1)
+    imports = len(made.td.imports())
+    assert 3 == made.redrive().delivered
+    assert (["e1", "e2", "e3"], 0 if there else 2) == (ids(made), len(made.td.imports()) - imports)
+    assert [] == made.objects()
+
+
+def test_what_a_record_on_the_stream_counts_for_is_not_set_aside() -> None:
+    """A put of the drainer has landed after all, and the worker has claimed it."""
+    made = delivery()
+    made.ledger.claim({"r": "events@1700000000#shardId-000000000000#00217"}, 60.0)
+
+    assert not set_aside(made)
+    assert ({}, [], []) == (made.aside(), made.objects(), made.spans())
+
+
+def test_a_record_that_lands_later_does_not_count() -> None:
+    """Setting aside claims the envelope, also where the request was divided into several."""
+    for request_id in ("r", "r#1"):
+        made = delivery()
+        set_aside(made, request_id=request_id)
+        copy = envelope("shop", {"views": [row("e1")]}, request_id=request_id, claim=1)
+        made.put(copy)
+        made.clock.sleep(20 * 86_400)
+        made.put(copy)
+        assert made.deliver() is None
+        made.redrive()
+        made.redrive(State.DEAD_LETTER)
+
+        assert ["e1", "e2", "e3"] == ids(made)
+
+
+def spans_and_objects(made: Delivery) -> tuple[int, int]:
+    """Return how many spans the ledger has, and how many objects the bucket."""
+    return len(made.spans()), len(made.objects())
+
+
+def test_the_ledger_is_told_once_all_objects_are_there() -> None:
+    """Killed between any two of them, it says nothing that is not so."""
+    made = delivery()
+    counts: list[tuple[int, int]] = []
+    look = lambda _: counts.append(spans_and_objects(made))  # noqa: E731 -- a hook
+    made.s3.before["put_object"] = look
+    made.s3.after["put_object"] = look
+    made.dynamodb.before["put_item"] = look
+    set_aside(made)
+
+    assert [(0, 0), (0, 1), (0, 1), (0, 2), (0, 2)] == counts
+    assert (1, 2) == spans_and_objects(made)
+
+
+def test_an_object_that_s3_does_not_take_leaves_no_span() -> None:
+    """The message comes back, and is set aside then."""
+    made = delivery()
+    made.s3.before["put_object"] = once(lose_answer)
+    with pytest.raises(SetAsideUnavailableError):
+        set_aside(made)
+    assert [] == made.spans()
+
+    assert set_aside(made)
+    assert 3 == made.redrive().delivered
+
+
+@pytest.mark.parametrize("call", ["batch_execute_statement", "put_item"])
+def test_without_the_ledger_nothing_is_said(call: str) -> None:
+    """The message comes back; nothing was put before the envelope was claimed."""
+    made = delivery()
+    made.dynamodb.before[call] = once(lose_answer)
+    with pytest.raises(LedgerUnavailableError):
+        set_aside(made)
+
+    assert (0, 0 if call.startswith("batch") else 2) == spans_and_objects(made)
+    assert set_aside(made)
+    assert 3 == made.redrive().delivered
+
+
+POINTS: list[tuple[str, str, str]] = [
+    (client, when, call)
+    for client, call in (
+        ("dynamodb", "batch_execute_statement"),
+        ("s3", "put_object"),
+        ("dynamodb", "put_item"),
+    )
+    for when in ("before", "after")
+]
+
+
+@pytest.mark.parametrize("later", [0.0, 86_400.0])
+@pytest.mark.parametrize(("client", "when", "call"), POINTS)
+def test_a_run_that_breaks_off_is_completed_by_the_next_one(
+    client: str, when: str, call: str, later: float
+) -> None:
+    """Each step may be repeated, days later too."""
+    made = delivery()
+    getattr(getattr(made, client), when)[call] = once(kill)
+    with pytest.raises(KilledError):
+        set_aside(made)
+    made.clock.sleep(later)
+    made.start()
+
+    assert set_aside(made)
+    assert 3 == made.redrive().delivered
+    assert ["e1", "e2", "e3"] == ids(made)
+
+
+def test_a_message_that_comes_back_once_its_rows_are_delivered_changes_nothing() -> None:
+    """The queue may deliver it again, as parked or in doubt: what the ledger says stays."""
+    made = delivery()
+    set_aside(made)
+    made.redrive()
+    for absent in (True, False):
+        assert set_aside(made, absent=absent)
+
+    assert 0 == made.redrive(*ASIDE).delivered
+    assert ["e1", "e2", "e3"] == ids(made)
+    made.clock.sleep(3600)
+    assert 2 == made.invoke_redrive({"sweep": True})["deleted"]
+
+
+def test_what_is_parked_goes_where_the_account_goes_then() -> None:
+    """It was never planned for a database."""
+    made = delivery()
+    set_aside(made)
+    made.map(shop="new_db")
+    made.start()
+
+    assert 3 == made.redrive().delivered
+    assert {"shop_db": {"clicks": 0, "views": 0}, "new_db": {"clicks": 1, "views": 2}} == made.td.counts()
+
+
+# Messages without an envelope
+
+
+def message(body: str = "text", message_id: str = "m-1", fault: str = "undecodable") -> Message:
+    """Return a message that does not hold an envelope."""
+    return Message(message_id, "receipt", SENT_AT, body, "", None, fault)
+
+
+@pytest.mark.parametrize("fault", ["undecodable", "no_partition_key"])
+def test_a_message_without_an_envelope_is_a_dead_letter(fault: str) -> None:
+    """With its body as it came, until a person drops it."""
+    made = delivery()
+    quarantine(made).bury(message(fault=fault))
+
+    assert {f"-/-{fault}/0": ("dead_letter", fault, 1)} == made.aside()
+    (name,) = made.objects()
+    stored = made.wiring.store.read(name)
+    assert ("original", b"text") == (stored.payload_form, msgpack.unpackb(stored.payload))
+    assert (round(SENT_AT * 1000),) * 2 == (stored.first_seen, stored.last_seen)
+    assert 1 == made.redrive(State.DEAD_LETTER).kept
+    assert 1 == made.redrive(State.DEAD_LETTER, decision=Decision.DROP).dropped
+    assert [] == made.objects()
+
+
+def test_messages_are_told_apart_by_the_queue_s_names() -> None:
+    """Two of the same body are two; one that is delivered twice is one."""
+    made = delivery()
+    for message_id in ("m-1", "m-2", "m-1"):
+        quarantine(made).bury(message(message_id=message_id))
+
+    assert 2 == len(made.spans()) == len(made.objects())
+
+
+def test_a_message_s_object_is_there_before_the_ledger_says_so() -> None:
+    """Killed in between, the next run completes it."""
+    made = delivery()
+    made.s3.after["put_object"] = once(kill)
+    with pytest.raises(KilledError):
+        quarantine(made).bury(message())
+    assert (0, 1) == spans_and_objects(made)
+    quarantine(made).bury(message())
+
+    assert (1, 1) == spans_and_objects(made)
+    items: list[Any] = list(made.dynamodb.client.items(TABLE))
+    assert [ChainId.overflow("m-1").name] == [item["pk"]["S"] for item in items]

@@ -1,0 +1,263 @@
+"""The sweeper: it deletes what the ledger calls final, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind
+from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from tests.support.delivery import (
+    BUCKET,
+    TABLE,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    row,
+)
+from worker.deadline import Deadline
+from worker.delivery import ASIDE, Decision, State
+from worker.ledger import Place
+from worker.span import ChunkKey
+from worker.sweeper import YOUNGEST_SECONDS
+
+CHUNK = ChunkKey.parse("shop/views/0")
+
+
+def fail(made: Delivery, status: int, count: int | None = None) -> None:
+    """Let imports fail."""
+    made.td.faults.add(
+        Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, count=count, retry_after=99)
+    )
+
+
+def set_aside(status: int = 429) -> Delivery:
+    """Return a delivery with a set-aside chunk of two rows."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
+    fail(made, status)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    return made
+
+
+def delivered() -> Delivery:
+    """Return a delivery whose chunk was delivered by a redrive that died before it deleted the object."""
+    made = set_aside()
+    made.s3.before["delete_object"] = once(kill)
+    with pytest.raises(KilledError):
+        made.redrive()
+    return made
+
+
+def dropped() -> Delivery:
+    """Return a delivery whose chunk a person dropped, and whose object S3 did not delete."""
+    made = set_aside(422)
+    made.s3.before["delete_object"] = once(lose_answer)
+    assert 2 == made.redrive(*ASIDE, decision=Decision.DROP).dropped
+    return made
+
+
+def sweep(made: Delivery, age: float = YOUNGEST_SECONDS) -> dict[str, Any]:
+    """Let time pass, and the redrive function sweep."""
+    made.clock.sleep(age)
+    return made.invoke_redrive({"sweep": True})
+
+
+@pytest.mark.parametrize("make", [delivered, dropped])
+def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> None:
+    """Whoever settled it was cut short."""
+    made = make()
+
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+    assert [] == made.objects()
+    assert {"deleted": 0, "needed": 0, "unknown": 0} == sweep(made)
+
+
+@pytest.mark.parametrize("status", [429, 500, 422])
+def test_an_object_of_a_chunk_that_is_set_aside_is_needed(status: int) -> None:
+    """Parked, in doubt or a dead letter, however old."""
+    made = set_aside(status)
+
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made, 300 * 86_400)
+    assert 1 == len(made.objects())
+
+
+def test_a_young_object_is_left_alone() -> None:
+    """Whoever wrote it may be about to tell the ledger; it is not even read."""
+    made = delivered()
+    reads = made.s3.calls.count("get_object")
+
+    assert {"deleted": 0, "needed": 0, "unknown": 0} == sweep(made, YOUNGEST_SECONDS - 1)
+    assert reads == made.s3.calls.count("get_object")
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made, 1)
+
+
+def test_an_object_whose_chunk_is_pending_is_needed() -> None:
+    """Object first, then the ledger: an invocation died in between, and the next one finds it there."""
+    made = Delivery()
+    made.put(envelope("nobody", {"views": [row("e1")]}))
+    made.dynamodb.before["update_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+    made.start()
+    assert made.deliver() is None
+    assert (["nobody/views/0"], 1) == (list(made.aside()), len(made.objects()))
+
+
+def test_an_object_that_the_ledger_does_not_mention_is_needed() -> None:
+    """An absent entry of a done span reads as delivered, but allows nothing to be deleted."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    fail(made, 422, count=1)
+    made.s3.after["put_object"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+    assert made.deliver() is None
+    assert (["e1"], {}) == (made.ids("shop_db", "views"), made.spans()[0].entries)
+
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+
+
+@pytest.mark.parametrize("first", [State.DELIVERED, State.DROPPED])
+def test_an_object_is_needed_until_both_halves_are_final(first: State) -> None:
+    """It holds the rows of both."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
+    fail(made, 413, count=1)
+    fail(made, 422, count=2)
+    assert made.deliver() is None
+    (place,) = made.ledger.worklist(dead=True)
+    decision = Decision.DROP if first is State.DROPPED else None
+    made.redrive(*ASIDE, place=place, chunk=CHUNK.halves[0], decision=decision)
+    assert first is made.spans()[0].entry(CHUNK.halves[0]).state
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+
+    made.s3.before["delete_object"] = once(lose_answer)
+    assert 1 == made.redrive(State.DEAD_LETTER).delivered
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+
+
+def test_objects_of_earlier_edits_go_with_the_last_one() -> None:
+    """An edit is an object of its own; when its rows are delivered nothing of the chunk is needed."""
+    made = set_aside(422)
+    (one,) = made.spans()
+    edited = made.wiring.store.read(made.objects()[0]).payload
+    for _ in range(2):
+        made.wiring.edits.make(Place(one.chain, one.after), CHUNK, edited)
+    assert {"deleted": 0, "needed": 3, "unknown": 0} == sweep(made)
+    assert 2 == made.redrive(State.DEAD_LETTER).delivered
+
+    assert {"deleted": 2, "needed": 0, "unknown": 0} == sweep(made)
+    assert [] == made.objects()
+
+
+@pytest.mark.parametrize("data", [b"", b"other bytes"])
+def test_a_foreign_object_is_reported_and_stays(data: bytes) -> None:
+    """Nothing is deleted because it does not fit."""
+    made = delivered()
+    made.s3.client.put_object(Bucket=BUCKET, Key="aside/aaa/foreign", Body=data)
+
+    assert {"deleted": 1, "needed": 0, "unknown": 1} == sweep(made)
+    assert ["aside/aaa/foreign"] == made.objects()
+    assert [{"object": "aside/aaa/foreign"}] == made.telemetry.said(
+        "an object of no known span is in the bucket"
+    )
+
+
+def test_an_object_of_a_span_that_the_ledger_has_forgotten_is_reported_and_stays() -> None:
+    """Its rows may be nowhere else."""
+    made = set_aside()
+    (item,) = [one for one in made.dynamodb.client.items(TABLE) if "first" in one]
+    made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+
+    assert {"deleted": 0, "needed": 0, "unknown": 1} == sweep(made)
+    assert 1 == len(made.objects())
+
+
+def test_another_chunk_in_an_object_s_place_is_judged_by_what_it_is() -> None:
+    """The name says nothing: what an object holds decides whether it is needed."""
+    made = delivered()
+    made.put(envelope("nobody", {"views": [row("e3")]}))
+    assert made.deliver(1) is None
+    needed, final = sorted(made.objects())
+    body = made.s3.objects(BUCKET)[needed].body
+    made.s3.client.put_object(Bucket=BUCKET, Key=final, Body=body)
+
+    assert {"deleted": 0, "needed": 2, "unknown": 0} == sweep(made)
+
+
+def test_an_object_that_s3_does_not_delete_is_swept_again() -> None:
+    """It counts as needed until then."""
+    made = delivered()
+    made.s3.before["delete_object"] = once(lose_answer)
+
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+
+
+def test_without_the_ledger_nothing_is_deleted() -> None:
+    """Nor without the bucket."""
+    made = delivered()
+    made.clock.sleep(YOUNGEST_SECONDS)
+    for client, call, error in (
+        (made.dynamodb, "get_item", LedgerUnavailableError),
+        (made.s3, "list_objects_v2", SetAsideUnavailableError),
+        (made.s3, "get_object", SetAsideUnavailableError),
+    ):
+        client.before[call] = once(lose_answer)
+        with pytest.raises(error):
+            made.invoke_redrive({"sweep": True})
+
+    assert 1 == len(made.objects())
+
+
+def test_a_sweep_ends_with_its_time() -> None:
+    """It says so; the next one goes on."""
+    made = delivered()
+    made.clock.sleep(YOUNGEST_SECONDS)
+    made.s3.after["list_objects_v2"] = once(lambda: made.clock.sleep(60))
+    swept = made.wiring.sweeper.run(Deadline.of(made.clock, 60_000))
+
+    assert (False, 0) == (swept.complete, swept.deleted)
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("client", "call"),
+    [("s3", "put_object"), ("dynamodb", "update_item"), ("s3", "get_object"), ("s3", "delete_object")],
+)
+def test_a_sweep_within_any_step_of_worker_and_redrive_loses_nothing(
+    client: str, call: str, when: str
+) -> None:
+    """Even of objects that have become old meanwhile: what is about to be needed is not final."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
+    other = Delivery.__new__(Delivery)
+    vars(other).update(vars(made))
+    other.dynamodb, other.s3 = made.dynamodb.client, made.s3.client
+    other.start()
+    getattr(getattr(made, client), when)[call] = once(lambda: sweep(other))
+    fail(made, 422, count=1)
+    made.deliver()
+    assert made.deliver() is None
+    for _ in range(3):
+        made.redrive(*ASIDE)
+        made.clock.sleep(3600)
+
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
