@@ -268,6 +268,7 @@ class Redrive:
             self._delete_final(span, selected)
             if not any(span.entry(key).state is State.SPLIT for key in work.sends):
                 return
+        turn.complete = False
 
     def _release(self, run: _Run, work: "_SpanWork") -> None:
         with run.lock:
