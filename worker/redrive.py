@@ -397,7 +397,7 @@ class Redrive:
         with run.lock:
             known = run.database(upload.database)
             if known.is_sick:
-                return Outcome(Event.UNANSWERED, "database_fails")
+                return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
         since = span.entry(upload.chunk.key).since
         began = self._clock.now()
         reply = UNSENT
@@ -412,7 +412,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 took = self._clock.now() - began
                 known.quickest = took if known.quickest is None else min(took, known.quickest)
-        return Outcome(event, reply.reason, upload.definitely_not_delivered)
+        return Outcome(event, "" if reply is UNSENT else reply.reason, upload.definitely_not_delivered)
 
     def _report(self, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DELIVERED:
