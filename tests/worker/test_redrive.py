@@ -1,5 +1,6 @@
-"""What becomes of chunks that are set aside."""
+"""The redrive and the sweep: what becomes of chunks that are set aside."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
@@ -10,268 +11,193 @@ from doubles.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureD
 from doubles.treasure_data.settings import Settings
 from shared import accounts
 from shared.accounts import Account
-from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import (
+    BUCKET,
+    TABLE,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    other_sandbox,
+    row,
+)
+from worker.breaker import SLOW
 from worker.deadline import Deadline
-from worker.executor import Threads
-from worker.redrive import Report, Selection
-from worker.span import Kind as AsideKind
-from worker.span import Span
-from worker.treasure_data import Answer
+from worker.delivery import ASIDE, Decision, Entry, State
+from worker.executor import InlineExecutor, Threads
+from worker.ledger import Place
+from worker.redrive import BREAKER_LEFT_SECONDS, SLOW_SECONDS, RedriveReport
+from worker.selection import SCHEDULED, Selection
+from worker.span import ChunkKey, Span
+from worker.sweeper import YOUNGEST_SECONDS
+from worker.treasure_data import Reply
+from worker.upload import Upload
 
-CHUNK = "shop/views/0"
+CHUNK = ChunkKey.parse("shop/views/0")
+ASKABLE_SECONDS = 3 * 3600.0
+"""After this time Treasure Data can be asked about a doubt."""
 
 
-def parked(*, in_doubt: bool = False, **changes: Any) -> Delivery:
-    """Return a delivery with one parked chunk of two rows whose database takes rows again."""
+def fault(made: Delivery, status: int, **members: Any) -> None:
+    """Let imports be answered with a status."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
+
+
+def set_aside(status: int, *data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery of these records, whose imports were answered with that status; now they are taken."""
     made = Delivery(**changes)
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
-    fault = {"status": 500} if in_doubt else {"status": 429, "retry_after": 100}
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, **fault))  # type: ignore[arg-type]
+    made.map(shop="shop_db", blog="blog_db")
+    made.td.create("shop_db", "views")
+    made.put(*data or (envelope("shop", {"views": [row("e1"), row("e2")]}),))
+    fault(made, status)
     assert made.deliver() is None
     made.td.faults.clear()
-    assert kinds(made) == ["parked"]
-    assert (span(made).chunk(CHUNK).since is None) is not in_doubt
+    return made.start()
+
+
+def parked(**changes: Any) -> Delivery:
+    """Return a delivery with one parked chunk of two rows."""
+    made = set_aside(429, **changes)
+    assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
     return made
 
 
-def made_tables(made: Delivery) -> None:
-    """Make the table that the chunk goes to."""
-    client = made.means.uploader.sender.treasure_data
-    client.create_database("shop_db", 1)
-    client.create_table("shop_db", "views", 1)
+def in_doubt(**changes: Any) -> Delivery:
+    """Return a delivery with one chunk of two rows in doubt; Treasure Data does not have it."""
+    made = set_aside(500, **changes)
+    assert {"shop/views/0": ("in_doubt", "http_500", 2)} == made.aside()
+    return made
 
 
-def kinds(made: Delivery) -> list[str]:
-    """Return the kinds of the objects that are set aside."""
-    return [name.split("/")[1] for name in made.objects()]
+def dead(**changes: Any) -> Delivery:
+    """Return a delivery with a dead letter of two rows."""
+    made = set_aside(422, **changes)
+    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    return made
 
 
-def reasons(made: Delivery) -> list[str]:
-    """Return why objects are set aside."""
-    return [one.reason for one in map(made.aside.get, made.objects()) if one]
+def unaskable(setting: str) -> Delivery:
+    """Return a delivery with a chunk in old doubt, and a key that may not query."""
+    made = in_doubt(unaskable_doubt=setting)
+    keys = {API_KEY: frozenset({Right.WRITE, Right.CREATE})}
+    made.td = TreasureData(clock=made.clock, keys=keys, settings=Settings())
+    made.td.create("shop_db", "views")
+    made.clock.sleep(ASKABLE_SECONDS)
+    return made.start()
 
 
 def span(made: Delivery) -> Span:
     """Return the first span."""
-    return next(Span.from_item(item) for item in made.dynamodb.client.items(TABLE) if "first" in item)
+    return made.spans()[0]
 
 
-@pytest.mark.parametrize("in_doubt", [False, True])
-def test_parked_rows_arrive_by_themselves(in_doubt: bool) -> None:
-    """Parked rows are delivered by the next redrive, and their object, entry and breaker are gone."""
-    made = parked(in_doubt=in_doubt)
-    report = made.send_aside()
-    assert (report.delivered, report.kept, report.dead, report.complete) == (2, 0, 0, True)
-    assert made.ids("shop_db", "views") == ["e1", "e2"]
-    assert made.objects() == []
-    assert span(made).chunks == {}
-    assert list(made.ledger.breakers()) == []
-    assert made.journal.counts["RowsRedriven"] == 2
+def entry(made: Delivery) -> Entry:
+    """Return what the ledger says of the chunk."""
+    return span(made).entry(CHUNK)
 
 
-def test_free_of_doubt_goes_where_the_account_goes_today() -> None:
-    """Rows that were never taken follow their account to its new database."""
+def breakers(made: Delivery) -> list[str]:
+    """Return the databases whose breaker is open."""
+    return [breaker.database for breaker in made.ledger.breakers()]
+
+
+def around_attempts(
+    made: Delivery, before: Callable[[], Any] = lambda: None, after: Callable[[], Any] = lambda: None
+) -> list[str]:
+    """Let something happen before and after each attempt; return a list of the chunks that are attempted."""
+    attempted: list[str] = []
+    attempt = made.wiring.uploader.attempt
+
+    def watched(upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+        attempted.append(upload.chunk.key.name)
+        before()
+        reply = attempt(upload, timeout, deadline)
+        after()
+        return reply
+
+    made.wiring.uploader.attempt = watched  # type: ignore[method-assign]
+    return attempted
+
+
+def assert_delivered_once(made: Delivery) -> None:
+    """Check that both rows are there once, and that nothing of them is left."""
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
+    assert ({}, []) == (span(made).entries, made.objects())
+
+
+# What is sent, and where to
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt])
+def test_what_is_set_aside_is_delivered_by_schedule(make: Callable[[], Delivery]) -> None:
+    """Parked or in doubt, the next run sends it, and object, entry and breaker are gone."""
+    made = make()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert_delivered_once(made)
+    assert [] == breakers(made)
+    assert 2 == made.telemetry.counts["RowsRedriven"]
+
+
+def test_what_cannot_be_there_goes_where_the_account_goes_today() -> None:
+    """Rows that Treasure Data cannot have follow their account to its new database."""
     made = parked()
     made.map(shop="new_db")
     made.start()
-    assert made.send_aside().delivered == 2
-    assert made.td.counts() == {"new_db": {"views": 2}}
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == made.td.counts()
 
 
-def test_in_doubt_goes_where_it_went_before() -> None:
-    """Rows that may have been taken go to the database of their plan under the id they had."""
-    made = parked(in_doubt=True)
+def test_what_is_in_doubt_goes_where_it_went_before() -> None:
+    """Rows that may be there go to the database of their plan, under the id that they had."""
+    made = in_doubt()
     unique_id = span(made).unique_id(CHUNK, "shop_db", 0)
     made.map(shop="new_db")
-    client = made.means.uploader.sender.treasure_data
-    client.create_database("shop_db", 1)  # of a remapped account no database is made
     made.start()
-    assert made.send_aside().delivered == 2
-    assert [(one.database, one.unique_id) for one in made.td.imports()] == [("shop_db", unique_id)]
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert [("shop_db", unique_id)] == [(one.database, one.unique_id) for one in made.td.imports()]
 
 
-def test_a_missing_database_that_is_no_longer_the_account_s() -> None:
-    """It is not made: once the doubt is over the rows are a dead letter, free of doubt, and go where the account goes."""
-    made = parked(in_doubt=True)
+def test_a_redrive_to_another_database_is_seen_through_there() -> None:
+    """A doubt that a redrive opened at the account's new database is settled there, wherever the account goes then."""
+    made = parked()
+    made.map(shop="new_db")
+    made.td.create("new_db", "views")
+    fault(made, 500, count=1, lands=0)
+    made.start()
+    assert RedriveReport(kept=2, complete=False) == made.redrive()
+    made.map(shop="third_db")
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == made.td.counts()
+
+
+def test_a_missing_database_that_is_no_longer_the_account_s_is_not_made() -> None:
+    """Once the doubt is over the rows are a dead letter, which goes where the account goes."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    fault(made, 500)
+    assert made.deliver() is None
+    made.td.faults.clear()
     made.map(shop="new_db")
     made.start()
-    made.send_aside()
-    assert (kinds(made), reasons(made)) == (["in_doubt"], ["no_such_database"])
-    made.clock.sleep(3 * 3600)
-    assert made.send_aside().dead == 2
-    assert (kinds(made), reasons(made)) == (["dead_letter"], ["no_such_database"])
-    assert span(made).chunk(CHUNK).since is None
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
-    assert made.td.counts() == {"new_db": {"views": 2}}
-
-
-@pytest.mark.parametrize("taken", [False, True])
-def test_what_is_refused_after_a_doubt_is_asked_about(taken: bool) -> None:
-    """Rows that an earlier attempt may have brought are no dead letter, whatever a later one is answered."""
-    made = parked()
-    made_tables(made)
-    lands = 0 if taken else None
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500, count=1, lands=lands))
-    made.send_aside()
-    made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-    made.send_aside()
-    assert (kinds(made), reasons(made)) == (["in_doubt"], ["http_422"])
-    made.clock.sleep(3 * 3600)
-    report = made.send_aside()
-    assert (report.delivered, report.dead) == ((2, 0) if taken else (0, 2))
-    assert kinds(made) == ([] if taken else ["dead_letter"])
-    assert sum(len(one.rows) for one in made.td.imports()) == (2 if taken else 0)
-
-
-def test_what_is_too_large_after_a_doubt_is_halved_once_treasure_data_was_asked() -> None:
-    """A chunk in doubt is left whole; one that is surely not there goes in halves, and too large a row is a dead letter."""
-    made = parked(in_doubt=True)
-    largest = made.td.settings.largest_import
-    made.td.settings = replace(made.td.settings, largest_import=1)
-    made.send_aside()
-    assert list(span(made).chunks) == [CHUNK]
-    made.clock.sleep(3 * 3600)
-    made.send_aside()
-    assert list(span(made).chunks) == [f"{CHUNK}.0", f"{CHUNK}.1"]
-    made.send_aside()
-    assert (kinds(made), reasons(made)) == (["dead_letter"] * 2, ["row_too_large"] * 2)
-    made.td.settings = replace(made.td.settings, largest_import=largest)
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
-    assert sorted(made.ids("shop_db", "views")) == ["e1", "e2"]
-
-
-def test_too_large_a_row_in_doubt_is_asked_about() -> None:
-    """One row that may have been taken before is no dead letter when it is called too large."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500))
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.td.settings = replace(made.td.settings, largest_import=1)
-    made.send_aside()
-    assert (kinds(made), reasons(made)) == (["in_doubt"], ["row_too_large"])
-
-
-def test_unaskable_doubt_that_is_refused_is_a_dead_letter() -> None:
-    """Rows that are sent although nobody could be asked, and surely refused, are reported once and wait for a person."""
-    made = unaskable("send")
-    made_tables(made)
-    client = made.means.uploader.sender.treasure_data
-    send = client.send
-
-    def answered(*sent: Any) -> Answer:
-        made.td.faults.clear()
-        if len(sent[3]) > 40:
-            made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-        return send(*sent)
-
-    client.send = answered  # type: ignore[method-assign]  # an import of nothing is taken, rows are refused
-    assert made.send_aside().dead == 2
-    for _ in range(3):
-        made.clock.sleep(3 * 3600)
-        made.send_aside()
-    assert made.journal.counts["RowsAmbiguous"] == 2
-    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
-
-
-def test_still_sick_is_left_for_the_next_run() -> None:
-    """While the database fails nothing changes but the time, and only one of its chunks is tried a run."""
-    made = parked()
-    made.put(*(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(9)))
-    assert made.deliver(1) is None
-    assert kinds(made) == ["parked"] * 10
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
-    handled: list[str] = []
-    sender = made.means.uploader.sender
-    attempt = sender.attempt
-    sender.attempt = lambda upload, *rest: (handled.append(upload.chunk.key), attempt(upload, *rest))[1]  # type: ignore[method-assign]
-    report = made.send_aside()
-    assert (report.delivered, len(handled)) == (0, 1)
-    assert kinds(made) == ["parked"] * 10
-    assert span(made).chunk(CHUNK).since is None
-    assert len(list(made.ledger.breakers())) == 1
-
-
-def test_accounts_do_not_wait_for_each_other() -> None:
-    """One account's sick database keeps no other account's rows in the bucket."""
-    made = Delivery()
-    names = [f"acct_{n}" for n in range(5)]
-    made.map(**{name: f"db_{name}" for name in names})
-    made.put(*(envelope(name, {f"table_{t}": [row(f"{name}{t}")] for t in range(3)}) for name in names))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="db_acct_0", status=500))
-    assert made.send_aside().delivered == 12
-    assert [name.split("/")[2] for name in made.objects()] == ["acct_0"] * 3
-    assert [breaker.database for breaker in made.ledger.breakers()] == ["db_acct_0"]
-
-
-@pytest.mark.parametrize("status", [429, 500])
-def test_accounts_of_one_sick_database_try_it_once(status: int) -> None:
-    """Accounts that share a database do not each find out that it is still sick, be their rows in doubt or not."""
-    made = Delivery()
-    names = [f"acct_{n}" for n in range(5)]
-    made.map(**dict.fromkeys(names, "shared_db"))
-    made.put(*(envelope(name, {f"table_{name}": [row(name)]}) for name in names))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
-    assert made.deliver() is None
-    tried: list[str] = []
-    sender = made.means.uploader.sender
-    attempt = sender.attempt
-    sender.attempt = lambda upload, *rest: (tried.append(upload.chunk.key), attempt(upload, *rest))[1]  # type: ignore[method-assign]
-    assert made.send_aside().kept == 5
-    assert len(tried) == 1
-
-
-def test_a_refused_redrive_keeps_the_doubt_of_before() -> None:
-    """A redrive whose own send was surely refused clears no doubt that began before it."""
-    made = parked(in_doubt=True)
-    since = span(made).chunk(CHUNK).since
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
-    made.send_aside()
-    assert span(made).chunk(CHUNK).since == since
-
-
-def test_what_was_never_to_be_sent_is_free_of_doubt() -> None:
-    """A dead letter by plan is free of doubt, also when the invocation that planned it was killed."""
-    made = Delivery()
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    made.s3.before = {"put_object": once(kill)}
-    with pytest.raises(KilledError):
-        made.deliver()
+    made.redrive()
+    assert {"shop/views/0": ("in_doubt", "no_such_database", 1)} == made.aside()
+    made.clock.sleep(ASKABLE_SECONDS)
     made.start()
-    assert made.deliver() is None
-    assert span(made).chunk(CHUNK).since is None
-    made.map(shop="shop_db")
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 1
-    assert made.ids("shop_db", "views") == ["e1"]
 
-
-def test_parked_for_too_long() -> None:
-    """What is parked for longer than is allowed becomes a dead letter, which a person may still send."""
-    made = parked()
-    made.clock.sleep(15 * 86_400)
-    assert made.send_aside().dead == 2
-    assert (kinds(made), reasons(made)) == (["dead_letter"], ["parked_too_long"])
-    assert span(made).chunk(CHUNK).kind == "dead_letter"
-    assert made.send_aside().delivered == 0
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
-    assert made.ids("shop_db", "views") == ["e1", "e2"]
-
-
-def test_parked_for_too_long_in_doubt() -> None:
-    """What Treasure Data may have taken is no dead letter: it is asked about."""
-    made = parked(in_doubt=True)
-    made.clock.sleep(15 * 86_400)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
-    made.send_aside()
-    assert (kinds(made), reasons(made)) == (["in_doubt"], ["parked_too_long"])
-    made.td.faults.clear()
-    assert made.send_aside().delivered == 2
+    assert RedriveReport(dead=1) == made.redrive()
+    assert {"shop/views/0": ("dead_letter", "no_such_database", 1)} == made.aside()
+    assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
+    assert {"new_db": {"views": 1}} == made.td.counts()
 
 
 @pytest.mark.parametrize(
@@ -282,341 +208,925 @@ def test_parked_for_too_long_in_doubt() -> None:
         ({"database": "No!"}, "invalid_account"),
     ],
 )
-def test_parked_rows_of_an_account_that_has_gone(fields: dict[str, str] | None, reason: str) -> None:
-    """Parked rows whose account is unknown, disabled or invalid by now become dead letters."""
+def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
+    fields: dict[str, str] | None, reason: str
+) -> None:
+    """Nobody knows where they go any more, until somebody says so."""
     made = parked()
     made.redis.delete(accounts.redis_key("shop"))
     if fields:
         made.redis.hset(accounts.redis_key("shop"), mapping=fields)
     made.start()
-    assert made.send_aside().dead == 2
-    assert reasons(made) == [reason]
+
+    assert RedriveReport(dead=2) == made.redrive()
+    assert {"shop/views/0": ("dead_letter", reason, 2)} == made.aside()
+    assert 2 == made.telemetry.counts["RowsDeadLettered"]
 
 
-def test_redis_away_keeps_what_is_parked() -> None:
-    """While accounts cannot be asked for, what is free of doubt stays where it is."""
+def test_what_is_in_doubt_needs_no_account() -> None:
+    """Where it went before is in the plan."""
+    made = in_doubt()
+    made.redis.delete(accounts.redis_key("shop"))
+    made.start()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+def test_rows_stay_parked_while_accounts_cannot_be_asked_for() -> None:
+    """An emptied Redis makes no dead letters."""
     made = parked()
     made.redis.flushall()
     made.start()
-    assert made.send_aside().kept == 2
-    assert kinds(made) == ["parked"]
+
+    assert RedriveReport(kept=2) == made.redrive()
+    assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
 
 
-def test_refused_when_redriven() -> None:
-    """Parked rows that Treasure Data then refuses become a dead letter with the new reason."""
+def test_rows_of_a_revoked_key_wait_until_it_is_no_longer_revoked() -> None:
+    """A person who redrives them before that changes nothing."""
+    made = Delivery()
+    revoked = Account("shop_db", "active", frozenset({"k1"}))
+    made.redis.hset(accounts.redis_key("shop"), mapping=revoked.to_fields())
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.deliver()
+    assert RedriveReport(kept=1) == made.redrive(State.DEAD_LETTER)
+    made.redis.delete(accounts.redis_key("shop"))
+    made.map(shop="shop_db")
+    made.start()
+
+    assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
+
+
+def test_parked_for_too_long_is_a_dead_letter() -> None:
+    """A person may still send it."""
     made = parked()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-    assert made.send_aside().dead == 2
-    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
-    assert span(made).chunk(CHUNK).since is None
+    made.clock.sleep(15 * 86_400)
+    made.start()
+
+    assert RedriveReport(dead=2) == made.redrive()
+    assert {"shop/views/0": ("dead_letter", "parked_too_long", 2)} == made.aside()
+    assert RedriveReport() == made.redrive()
+    assert RedriveReport(delivered=2) == made.redrive(State.DEAD_LETTER)
 
 
-def test_dead_letters_by_hand() -> None:
-    """A person who has repaired what was wrong sends dead letters, of one account and table alone if need be."""
+def test_what_is_in_doubt_for_however_long_is_asked_about() -> None:
+    """It is no dead letter while Treasure Data may have it, and waits for an answer."""
+    made = in_doubt()
+    made.clock.sleep(15 * 86_400)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
+    assert RedriveReport(kept=2) == made.redrive()
+    made.td.faults.clear()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+# Answers
+
+
+def test_what_is_rejected_is_a_dead_letter_with_the_new_reason() -> None:
+    """Where nothing was in doubt, nothing has to be asked."""
+    made = parked()
+    fault(made, 422)
+
+    assert RedriveReport(dead=2) == made.redrive()
+    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    assert entry(made).since is None
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_is_rejected_in_doubt_is_asked_about(taken: bool) -> None:
+    """Rows that an earlier attempt may have brought are no dead letter, whatever a later one is answered."""
+    made = parked()
+    fault(made, 500, count=1, lands=0 if taken else None)
+    made.redrive()
+    made.td.faults.clear()
+    fault(made, 422)
+    made.redrive()
+    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert RedriveReport(delivered=2 * taken, dead=2 * (not taken)) == made.redrive()
+    assert ["e1", "e2"] * taken == made.ids("shop_db", "views")
+
+
+def test_a_refused_redrive_keeps_the_doubt_of_before() -> None:
+    """That its own attempt was refused says nothing of earlier ones."""
+    made = in_doubt()
+    before = entry(made)
+    made.clock.sleep(60)
+    fault(made, 429)
+
+    assert RedriveReport(kept=2, complete=False) == made.redrive()
+    assert before == entry(made)
+
+
+def test_a_refused_redrive_opens_no_doubt() -> None:
+    """What was parked stays parked, as long as before."""
+    made = parked()
+    before = entry(made)
+    made.clock.sleep(60)
+    fault(made, 429)
+
+    assert RedriveReport(kept=2, complete=False) == made.redrive()
+    assert before == entry(made)
+
+
+def test_other_bytes_under_an_id_are_asked_about() -> None:
+    """Where Treasure Data says that it has something else than was sent, it is asked what it has."""
+    made = parked()
+    made.td.faults.add(Fault(kind=Kind.WRONG_MD5, action=Action.IMPORT, count=1))
+    made.redrive()
+    assert {"shop/views/0": ("in_doubt", "md5_mismatch", 2)} == made.aside()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert_delivered_once(made)
+
+
+def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
+    """Each rejected chunk of a span is free of doubt."""
+    data = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
+    made = set_aside(429, *data)
+    fault(made, 422)
+
+    assert RedriveReport(dead=2) == made.redrive()
+    assert {None} == {one.since for one in span(made).entries.values()}
+
+
+# Halves
+
+
+def test_what_is_too_large_goes_in_halves_within_one_run() -> None:
+    """The halves are written first, then sent under ids of their own."""
+    made = parked()
+    made.td.settings = replace(made.td.settings, largest_import=70)
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert_delivered_once(made)
+    assert [1, 1] == [len(one.rows) for one in made.td.imports()]
+
+
+def test_a_half_is_counted_for_itself() -> None:
+    """Of two halves one is delivered and the other a dead letter; their object stays until both are settled."""
+    made = parked()
+    made.td.settings = replace(made.td.settings, largest_import=70)
+
+    def reject_second() -> None:
+        if attempted[-1].endswith(".1"):
+            fault(made, 422)
+
+    attempted = around_attempts(made, before=reject_second)
+
+    assert RedriveReport(delivered=1, dead=1) == made.redrive()
+    assert {"shop/views/0.1": ("dead_letter", "http_422", 1)} == made.aside()
+    assert 1 == len(made.objects())
+    made.start()
+    made.td.faults.clear()
+    assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
+    assert_delivered_once(made)
+
+
+def test_what_is_too_large_in_doubt_stays_whole_until_treasure_data_was_asked() -> None:
+    """It may be there whole; too large a row is a dead letter only then."""
+    made = in_doubt()
+    largest = made.td.settings.largest_import
+    made.td.settings = replace(made.td.settings, largest_import=1)
+    made.redrive()
+    assert {"shop/views/0": ("in_doubt", "too_large", 2)} == made.aside()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert RedriveReport(dead=2) == made.redrive()
+    assert {f"shop/views/0.{n}": ("dead_letter", "row_too_large", 1) for n in range(2)} == made.aside()
+    made.td.settings = replace(made.td.settings, largest_import=largest)
+    assert RedriveReport(delivered=2) == made.redrive(State.DEAD_LETTER)
+    assert_delivered_once(made)
+
+
+def test_a_chunk_that_is_halved_more_often_than_a_run_allows_is_not_complete() -> None:
+    """One row among thousands that is too large is found by halving; a run says that halves still wait."""
+    rows = [row("big", text="x" * 300_000), *(row(f"e{n}") for n in range(4_999))]
+    made = set_aside(429, envelope("shop", {"views": rows}))
+    made.td.settings = replace(made.td.settings, largest_import=290_000)
+    first = made.redrive()
+    assert (False, 5_000, 0) == (first.complete, first.delivered + first.kept, first.dead)
+
+    assert RedriveReport(delivered=first.kept - 1, dead=1) == made.redrive()
+    assert 4_999 == len(set(made.ids("shop_db", "views"))) == len(made.ids("shop_db", "views"))
+
+
+# Dead letters
+
+
+def test_dead_letters_wait_for_a_person() -> None:
+    """Of what somebody redrives by hand, what could not become rows stays."""
     made = Delivery()
     made.put(envelope("shop", {"views": [row("e1")], "clicks": [row("e2")]}), b"junk")
     assert made.deliver() is None
     made.map(shop="shop_db")
-    assert made.send_aside().delivered == 0
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 2
-    assert made.td.counts() == {"shop_db": {"clicks": 1, "views": 1}}
-    assert [name.split("/")[3] for name in made.objects()] == ["-undecodable"]
+    made.start()
+
+    assert RedriveReport() == made.redrive()
+    assert RedriveReport(delivered=2, kept=1) == made.redrive(State.DEAD_LETTER)
+    assert {"shop_db": {"clicks": 1, "views": 1}} == made.td.counts()
+    assert [("dead_letter", "undecodable", 1)] == list(made.aside().values())
+
+
+def test_a_dead_letter_that_is_rejected_again_stays_one() -> None:
+    """It is kept, not counted as having become one."""
+    made = dead()
+    fault(made, 422)
+
+    assert RedriveReport(kept=2) == made.redrive(State.DEAD_LETTER)
+    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_the_schedule(taken: bool) -> None:
-    """Whether Treasure Data took it or not, the next runs find out, and it is there once in the end."""
-    made = parked()
-    made_tables(made)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
-    assert made.send_aside().dead == 2
-    lands = 0 if taken else None
-    made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500, count=1, lands=lands))
-    assert made.send_aside(AsideKind.DEAD_LETTER).kept == 2
-    assert (kinds(made), reasons(made)) == (["parked"], ["http_422"])
-    assert made.send_aside().delivered == 2
-    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
+def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_schedule(taken: bool) -> None:
+    """Whether Treasure Data took it or not, it is there once in the end."""
+    made = dead()
+    fault(made, 500, count=1, lands=0 if taken else None)
+    assert RedriveReport(kept=2, complete=False) == made.redrive(State.DEAD_LETTER)
+    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert_delivered_once(made)
 
 
-def test_a_dead_letter_whose_redrive_was_killed_is_seen_through_by_the_schedule() -> None:
-    """It is parked before it is sent, so that a redrive may die at any time."""
-    made = parked()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
-    assert made.send_aside().dead == 2
-    attempt = made.means.uploader.sender.attempt
-    made.means.uploader.sender.attempt = lambda *sent: (attempt(*sent), kill())[0]  # type: ignore[method-assign]
-    with pytest.raises(KilledError):
-        made.send_aside(AsideKind.DEAD_LETTER)
-    made.start()
-    assert made.send_aside().delivered == 2
-    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
-
-
-def test_a_dead_letter_that_is_refused_again_stays_one() -> None:
-    """It is not counted as a new one."""
-    made = parked()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-    assert made.send_aside().dead == 2
-    report = made.send_aside(AsideKind.DEAD_LETTER)
-    assert (report.kept, report.dead) == (2, 0)
-    assert (kinds(made), reasons(made)) == (["dead_letter"], ["http_422"])
-    assert made.journal.counts["RowsDeadLettered"] == 2
-
-
-def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
-    """Side by side in one run, each surely refused chunk of a span is free of doubt."""
-    made = Delivery(executors=Threads)
-    made.map(shop="shop_db", other="other_db")
-    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}), envelope("other", {"views": [row("e3")]}))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-    both = Barrier(2, timeout=60)
-    attempt = made.means.uploader.sender.attempt
-    made.means.uploader.sender.attempt = lambda *sent: (both.wait(), attempt(*sent))[1]  # type: ignore[method-assign]
-    assert made.send_aside().dead == 3
-    assert kinds(made) == ["dead_letter"] * 2
-    assert {entry.since for entry in span(made).chunks.values()} == {None}
-
-
-def test_a_run_that_dies_while_it_deletes_is_made_good() -> None:
-    """The object that was met is deleted last, so that the next run meets it and deletes the others."""
-    made = parked()
-    made.s3.after = {"delete_object": once(kill)}
-    with pytest.raises(KilledError):
-        made.send_aside()
-    assert kinds(made) == ["parked"]
-    made.start()
-    assert made.send_aside().delivered == 0
-    assert (made.ids("shop_db", "views"), made.objects()) == (["e1", "e2"], [])
-
-
-def test_revoked_key_by_hand() -> None:
-    """Rows of a revoked key stay set aside until the key is no longer revoked."""
+def test_a_dead_letter_by_plan_is_free_of_doubt() -> None:
+    """It was never to be sent, also where the invocation that planned it was killed."""
     made = Delivery()
-    made.redis.hset(
-        accounts.redis_key("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields()
-    )
     made.put(envelope("shop", {"views": [row("e1")]}))
-    made.deliver()
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 0
+    made.s3.before = {"put_object": once(kill)}
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+    assert made.deliver() is None
     made.map(shop="shop_db")
     made.start()
-    assert made.send_aside(AsideKind.DEAD_LETTER).delivered == 1
+
+    assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
 
 
-def unaskable(setting: str) -> Delivery:
-    """Return a delivery with a chunk in old doubt, and a key that may not query."""
-    made = parked(in_doubt=True, unaskable_doubt=setting)
-    made.td = TreasureData(
-        clock=made.clock, keys={API_KEY: frozenset({Right.WRITE, Right.CREATE})}, settings=Settings()
-    )
-    made.clock.sleep(3 * 3600)
-    return made.start()
+# What cannot be asked about, and what a person decides
 
 
-def test_unaskable_doubt_is_sent_and_reported() -> None:
-    """A key that may not query: the rows are sent under a new id and reported as ambiguous, with both ids."""
+def test_what_cannot_be_asked_about_is_sent_and_reported() -> None:
+    """A key that may not query: the rows go out under a new id, and both ids are in the log."""
     made = unaskable("send")
     ids = [span(made).unique_id(CHUNK, "shop_db", generation) for generation in (0, 1)]
-    assert made.send_aside().delivered == 2
-    assert made.journal.counts["RowsAmbiguous"] == 2
-    (note,) = [fields for message, fields in made.journal.notes if message.startswith("ambiguous")]
-    assert (note["unique_id"], note["new_unique_id"], note["rows"]) == (*ids, 2)
-    assert [one.unique_id for one in made.td.imports() if one.rows] == ids[1:]
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert 2 == made.telemetry.counts["RowsAmbiguous"]
+    (line,) = made.telemetry.said("ambiguous: sent again although Treasure Data may have the rows")
+    assert (*ids, 2) == (line["unique_id"], line["new_unique_id"], line["rows"])
+    assert [ids[1]] == [one.unique_id for one in made.td.imports() if one.rows]
+
+
+def test_what_cannot_be_asked_about_is_kept() -> None:
+    """By setting it waits for a person instead."""
+    made = unaskable("keep")
+
+    assert RedriveReport(kept=2) == made.redrive()
+    assert ([], 0) == (made.td.imports(), made.telemetry.counts["RowsAmbiguous"])
+
+
+def test_what_cannot_be_asked_about_and_is_rejected_is_a_dead_letter() -> None:
+    """It is reported as ambiguous once, and not sent again by itself."""
+    made = unaskable("send")
+    around_attempts(made, before=lambda: fault(made, 422))
+    assert RedriveReport(dead=2) == made.redrive()
+    for _ in range(3):
+        made.clock.sleep(ASKABLE_SECONDS)
+        made.redrive()
+
+    assert 2 == made.telemetry.counts["RowsAmbiguous"]
+    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
 
 
 def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
-    """Where the key may neither query nor write just now, nothing is called unaskable: it is asked once that has passed."""
-    made = parked(in_doubt=True)
-    made.clock.sleep(3 * 3600)
+    """Where the key may neither query nor write just now, nothing is called unaskable."""
+    made = in_doubt()
+    made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, database="shop_db", status=403))
-    assert made.send_aside().kept == 2
-    assert made.journal.counts["RowsAmbiguous"] == 0
-    assert span(made).chunk(CHUNK).generation == 0
+    before = entry(made)
+    assert 2 == made.redrive().kept
+    assert before == entry(made)
     made.td.faults.clear()
-    assert made.send_aside().delivered == 2
-    assert made.journal.counts["RowsAmbiguous"] == 0
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
 def test_a_query_that_was_forbidden_for_a_moment_is_made_again() -> None:
-    """A key that may write is not believed at once to be one that may not query: it is asked twice."""
-    made = parked(in_doubt=True)
-    made.clock.sleep(3 * 3600)
+    """A key that may write is not believed at once to be one that may not query."""
+    made = in_doubt()
+    made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
-    assert made.send_aside().delivered == 2
-    assert made.journal.counts["RowsAmbiguous"] == 0
 
-
-def test_unaskable_doubt_is_kept() -> None:
-    """By setting the rows are kept for a person instead."""
-    made = unaskable("keep")
-    assert made.send_aside().kept == 2
-    assert made.td.imports() == []
-    assert len(made.objects()) == 1
-
-
-def decided(made: Delivery, decision: str, **selected: Any) -> Report:
-    """Run the redrive as a person has decided."""
-    selection = Selection.from_event({"decision": decision} | selected)
-    return made.redrive.run(Deadline.of(made.clock, 120_000), selection)
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
 def test_a_person_sends_what_cannot_be_asked_about() -> None:
-    """It goes out under a new id, and nothing is reported as ambiguous: somebody has decided."""
+    """It goes out under a new id, and the log says that it may be there twice."""
     made = unaskable("keep")
-    assert decided(made, "send").delivered == 2
-    assert [one.unique_id for one in made.td.imports()] == [span(made).unique_id(CHUNK, "shop_db", 1)]
-    assert (made.objects(), made.journal.counts["RowsAmbiguous"]) == ([], 0)
+    unique_id = span(made).unique_id(CHUNK, "shop_db", 1)
+
+    assert RedriveReport(delivered=2) == made.redrive(decision=Decision.SEND)
+    assert [unique_id] == [one.unique_id for one in made.td.imports()]
+    assert ([], 2) == (made.objects(), made.telemetry.counts["RowsAmbiguous"])
 
 
-def test_a_person_drops_what_treasure_data_has() -> None:
-    """It counts as delivered, its object is gone, and nothing is sent."""
-    made = unaskable("keep")
-    assert decided(made, "drop").delivered == 2
-    assert (made.td.imports(), made.objects(), span(made).chunks) == ([], [], {})
+def test_a_person_s_send_keeps_an_id_that_is_remembered() -> None:
+    """Where Treasure Data still knows the id, another one could only make duplicates."""
+    made = in_doubt()
+    unique_id = span(made).unique_id(CHUNK, "shop_db", 0)
+
+    assert RedriveReport(delivered=2) == made.redrive(decision=Decision.SEND)
+    assert [unique_id] == [one.unique_id for one in made.td.imports()]
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-def test_what_treasure_data_can_never_have_taken_is_not_dropped() -> None:
-    """Dropping leaves alone what is parked without doubt."""
+def test_a_person_s_send_that_is_in_doubt_is_seen_through_by_schedule() -> None:
+    """The new id begins a doubt of its own."""
+    made = in_doubt()
+    made.clock.sleep(ASKABLE_SECONDS)
+    fault(made, 500, count=1, lands=0)
+    assert RedriveReport(kept=2, complete=False) == made.redrive(decision=Decision.SEND)
+    assert (1, round(made.clock.now() * 1000)) == (entry(made).generation, entry(made).since)
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert_delivered_once(made)
+
+
+@pytest.mark.parametrize("make", [in_doubt, dead])
+def test_a_person_drops_rows(make: Callable[[], Delivery]) -> None:
+    """They are given up and counted as such: nothing is sent, and nothing stays in the bucket."""
+    made = make()
+
+    assert RedriveReport(dropped=2) == made.redrive(*ASIDE, decision=Decision.DROP)
+    assert ([], [], {}) == (made.td.imports(), made.objects(), made.aside())
+    assert (State.DROPPED, 2) == (entry(made).state, entry(made).rows)
+    assert RedriveReport() == made.redrive(*ASIDE)
+
+
+def test_what_is_parked_is_not_dropped() -> None:
+    """Treasure Data cannot have it, and nobody has rejected it: it is sent."""
     made = parked()
-    assert decided(made, "drop").kept == 2
-    assert kinds(made) == ["parked"]
+
+    assert RedriveReport(delivered=2) == made.redrive(*ASIDE, decision=Decision.DROP)
+
+
+def test_a_drop_that_comes_second_drops_nothing() -> None:
+    """What another redrive has delivered meanwhile is delivered."""
+    made = dead()
+    other = other_sandbox(made)
+    made.dynamodb.before = {"update_item": once(lambda: other.redrive(State.DEAD_LETTER))}
+
+    assert RedriveReport(delivered=2) == made.redrive(State.DEAD_LETTER, decision=Decision.DROP)
+    assert_delivered_once(made)
+
+
+# Selection
+
+
+SELECTED = (
+    envelope("shop", {"views": [row("v1"), row("v2")], "clicks": [row("c1")]}),
+    envelope("blog", {"views": [row("b1")]}),
+)
 
 
 @pytest.mark.parametrize(
     ("selected", "delivered"),
     [
-        ({"reason": "http_500"}, 0),
-        ({"reason": "http_429"}, 2),
-        ({"since": 1_699_999_000}, 2),
-        ({"since": 1_800_000_000}, 0),
+        ({}, ["b1", "c1", "v1", "v2"]),
+        ({"kinds": ["parked"]}, ["b1", "c1", "v1", "v2"]),
+        ({"kinds": ["in_doubt", "dead_letter"]}, []),
+        ({"account": "shop"}, ["c1", "v1", "v2"]),
+        ({"table": "views"}, ["b1", "v1", "v2"]),
+        ({"account": "shop", "table": "views"}, ["v1", "v2"]),
+        ({"account": "nobody"}, []),
+        ({"reason": "http_429"}, ["b1", "c1", "v1", "v2"]),
+        ({"reason": "http_500"}, []),
+        ({"since": 1_699_999_000}, ["b1", "c1", "v1", "v2"]),
+        ({"since": 1_800_000_000}, []),
     ],
 )
-def test_chunks_are_selected_by_reason_and_time(selected: dict[str, Any], delivered: int) -> None:
-    """What is not selected is left alone, and not counted as kept."""
+def test_chunks_are_selected(selected: dict[str, Any], delivered: list[str]) -> None:
+    """What is not selected is left alone, and not counted either."""
+    made = set_aside(429, *SELECTED)
+    answer = made.invoke_redrive(selected)
+
+    found = [event for tables in made.td.event_ids().values() for ids in tables.values() for event in ids]
+    assert delivered == sorted(found)
+    expected = {"delivered": len(delivered), "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    assert expected == answer
+
+
+def test_one_chunk_is_selected_by_its_place() -> None:
+    """Of its span nothing else is sent, and the worklist is not read."""
+    made = set_aside(429, *SELECTED)
+    found = span(made)
+    made.dynamodb.calls.clear()
+    place = Place(found.chain, found.after)
+
+    assert RedriveReport(delivered=2) == made.redrive(place=place, chunk=CHUNK)
+    assert {"shop/clicks/0", "blog/views/0"} == made.aside().keys()
+    assert 1 == made.dynamodb.calls.count("query")  # of the breakers
+
+
+def test_a_span_that_is_not_there_has_nothing_to_redrive() -> None:
+    """The index may lag: it names spans of which nothing is set aside any more."""
     made = parked()
-    event = {"kinds": ["parked"]} | selected
-    report = made.redrive.run(Deadline.of(made.clock, 120_000), Selection.from_event(event))
-    assert (report.delivered, report.kept) == (delivered, 0)
+    found = span(made)
+
+    assert RedriveReport() == made.redrive(place=Place(found.chain, found.last))
+
+
+@pytest.mark.parametrize("event", [{"kinds": ["delivered!"]}, {"decision": "burn"}])
+def test_a_selection_that_says_nothing_is_an_error(event: dict[str, Any]) -> None:
+    """Nothing is redriven by mistake."""
+    with pytest.raises(ValueError, match="is not a valid"):
+        Selection.from_event(event)
 
 
 def test_a_schedule_selects_nothing_by_its_account() -> None:
-    """The account in EventBridge's event is AWS's, not one of ours: the scheduled run sends everything."""
-    event = {
-        "version": "0",
-        "detail-type": "Scheduled Event",
-        "source": "aws.events",
-        "account": "123456789012",
-    }
-    assert Selection.from_event(event) == Selection()
+    """The account in EventBridge's event is AWS's: the scheduled run takes up everything that is parked or in doubt."""
+    event = {"version": "0", "source": "aws.events", "account": "123456789012"}
+
+    assert Selection(SCHEDULED) == Selection.from_event(event)
 
 
-def test_md5_mismatch_is_asked_about() -> None:
-    """When Treasure Data says that it has something else than was sent, it is asked what it has."""
+# Databases that fail
+
+
+def failing_tables(count: int) -> Delivery:
+    """Return a delivery with parked chunks of one database, which still fails."""
+    made = set_aside(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(count)}))
+    fault(made, 429)
+    return made
+
+
+def test_a_database_with_an_open_breaker_is_tried_once_a_run() -> None:
+    """While it fails nothing changes but what the run has tried."""
+    made = failing_tables(10)
+    before = span(made).entries
+    attempted = around_attempts(made)
+
+    assert RedriveReport(kept=10, complete=False) == made.redrive()
+    assert 1 == len(attempted)
+    assert (before, ["shop_db"]) == (span(made).entries, breakers(made))
+
+
+def test_a_database_that_begins_to_fail_is_left_alone_after_three_chunks() -> None:
+    """One chunk that always fails keeps no other one back; three in a row do."""
+    made = failing_tables(10)
+    made.ledger.close_breaker("shop_db")
+    attempted = around_attempts(made)
+
+    assert RedriveReport(kept=10, complete=False) == made.redrive()
+    assert 3 == len(attempted)
+    assert [["shop_db"]] == [line["sick"] for line in made.telemetry.said("redrive")]
+
+
+def test_one_chunk_that_always_fails_keeps_no_other_back() -> None:
+    """The database's other chunks are delivered, and its breaker closes."""
+    made = set_aside(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(10)}))
+    fault(made, 429, table="table_5")
+
+    assert RedriveReport(delivered=9, kept=1, complete=False) == made.redrive()
+    assert {"shop/table_5/0": ("parked", "http_429", 1)} == made.aside()
+    assert [] == breakers(made)
+
+
+def test_accounts_do_not_wait_for_each_other() -> None:
+    """One account's failing database keeps no other account's rows in the bucket."""
+    names = [f"acct_{n}" for n in range(5)]
+    made = Delivery()
+    made.map(**{name: f"db_{name}" for name in names})
+    made.put(*(envelope(name, {f"table_{t}": [row(f"{name}{t}")] for t in range(3)}) for name in names))
+    fault(made, 429, retry_after=100)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    fault(made, 500, database="db_acct_0")
+
+    assert RedriveReport(delivered=12, kept=3, complete=False) == made.redrive()
+    assert {"acct_0"} == {name.split("/")[0] for name in made.aside()}
+    assert ["db_acct_0"] == breakers(made)
+
+
+@pytest.mark.parametrize("executors", [InlineExecutor, Threads])
+@pytest.mark.parametrize("status", [429, 500])
+def test_spans_of_one_failing_database_try_it_once(status: int, executors: Callable[[], Any]) -> None:
+    """They do not each find out that it still fails, be their rows in doubt or not."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(5)))
+    fault(made, status)
+    for n in range(5):
+        assert made.deliver(n, n + 1) is None
+    made.executors = executors
+    made.start()
+    attempted = around_attempts(made)
+
+    assert RedriveReport(kept=5, complete=False) == made.redrive()
+    assert 1 == len(attempted)
+
+
+def test_databases_with_an_open_breaker_take_their_turn_last() -> None:
+    """What may fail keeps nothing back that works."""
+    data = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
+    made = set_aside(429, *data)
+    made.ledger.close_breaker("blog_db")
+
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert ["blog_db", "shop_db"] == [one.database for one in made.td.imports()]
+
+
+def test_spans_are_redriven_side_by_side() -> None:
+    """Two of them are being sent at the same time."""
+    data = [envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")]
+    made = Delivery(executors=Threads)
+    made.map(shop="shop_db", blog="blog_db")
+    made.put(*data)
+    fault(made, 429)
+    for n in range(2):
+        assert made.deliver(n, n + 1) is None
+    made.td.faults.clear()
+    both = Barrier(2, timeout=60)
+    around_attempts(made, before=both.wait)
+
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+def test_an_idle_breaker_is_closed_by_an_answer() -> None:
+    """A database that nothing is set aside for is probed after a while; while it fails its breaker stays open."""
+    made = Delivery()
+    made.ledger.open_breaker("shop_db", "http_500")
+    made.redrive()
+    assert ["shop_db"] == breakers(made)
+    made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
+    fault(made, 500)
+    made.redrive()
+    assert ["shop_db"] == breakers(made)
+    made.td.faults.clear()
+    made.redrive()
+
+    assert [] == breakers(made)
+    assert [] == made.td.imports()
+
+
+def test_a_breaker_is_probed_while_its_chunks_only_wait() -> None:
+    """What comes new is not parked for as long as an old doubt cannot be asked about."""
+    made = in_doubt()
+    made.clock.sleep(3600 + 60)  # too late to be sent again, too early to be asked about
+
+    assert RedriveReport(kept=2) == made.redrive()
+    assert [] == breakers(made)
+
+
+def test_a_database_that_has_just_rejected_rows_is_not_probed() -> None:
+    """Its breaker closes only when it has accepted an import, in a later run."""
+    made = parked()
+    made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
+    fault(made, 422, table="views")
+    assert RedriveReport(dead=2) == made.redrive()
+    assert ["shop_db"] == breakers(made)
+    made.redrive()
+
+    assert [] == breakers(made)
+
+
+def test_a_breaker_that_could_not_be_closed_is_closed_by_a_later_run() -> None:
+    """The run ends with the ledger's failure; what it has delivered is delivered."""
+    made = parked()
+    made.dynamodb.before = {"put_item": once(lose_answer)}
+    with pytest.raises(LedgerUnavailableError):
+        made.redrive()
+    assert_delivered_once(made)
+    assert ["shop_db"] == breakers(made)
+    made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
+    made.redrive()
+
+    assert [] == breakers(made)
+
+
+def test_a_slow_database_s_breaker_stays_open_until_it_is_quick() -> None:
+    """Its rows are delivered all the same; after an hour it is tried however long its answers take."""
+    made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(3)))
+    made.ledger.open_breaker("shop_db", SLOW)
+    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=3.0))
+
+    assert RedriveReport(delivered=3) == made.redrive()
+    assert ["shop_db"] == breakers(made)
+    made.clock.sleep(SLOW_SECONDS)
+    made.redrive()
+    assert [] == breakers(made)
+
+
+# Kills, races and lost answers
+
+
+def settle(made: Delivery, *states: State) -> None:
+    """Let new sandboxes finish what is left, and check that it was delivered once."""
+    made.dynamodb.before, made.dynamodb.after, made.s3.before, made.s3.after = {}, {}, {}, {}
+    for _ in range(2):
+        made.start()
+        made.redrive(*states)
+        made.clock.sleep(ASKABLE_SECONDS)
+    made.invoke_redrive({"sweep": True})
+    assert_delivered_once(made)
+
+
+def at_call(number: int, act: Callable[[], Any]) -> Callable[..., None]:
+    """Return a hook that acts at the call of that number, from 0."""
+    calls: list[dict[str, Any]] = []
+
+    def is_its_turn(request: dict[str, Any]) -> bool:
+        calls.append(request)
+        return len(calls) > number
+
+    return once(act, is_its_turn)
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt, dead])
+@pytest.mark.parametrize(
+    ("client", "moment", "call", "number"),
+    [
+        ("s3", "before", "get_object", 0),
+        ("dynamodb", "before", "update_item", 0),  # the fence
+        ("dynamodb", "after", "update_item", 0),
+        ("dynamodb", "before", "update_item", 1),  # what came of the send
+        ("dynamodb", "after", "update_item", 1),
+        ("s3", "before", "delete_object", 0),
+        ("s3", "after", "delete_object", 0),
+    ],
+)
+def test_a_redrive_may_die_at_any_time(
+    make: Callable[[], Delivery], client: str, moment: str, call: str, number: int
+) -> None:
+    """Whatever it has written or deleted by then, later runs see it through."""
+    made = make()
+    getattr(getattr(made, client), moment)[call] = at_call(number, kill)
+    with pytest.raises(KilledError):
+        made.redrive(*ASIDE)
+
+    settle(made, *ASIDE)
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt, dead])
+def test_a_redrive_may_die_after_its_send(make: Callable[[], Delivery]) -> None:
+    """The ledger has the send as a doubt from before it began."""
+    made = make()
+    around_attempts(made, after=kill)
+    with pytest.raises(KilledError):
+        made.redrive(*ASIDE)
+    assert State.IN_DOUBT is entry(made).state
+
+    settle(made)
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt, dead])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_lost_answer_of_the_ledger_is_seen_through(make: Callable[[], Delivery], number: int) -> None:
+    """A redrive that does not know what the ledger has sends nothing; what it has sent, the next one settles."""
+    made = make()
+    made.dynamodb.after["update_item"] = at_call(number, lose_answer)
+
+    assert RedriveReport(kept=2, complete=False) == made.redrive(*ASIDE)
+    assert number == len(made.td.imports())
+    assert 1 == len(made.telemetry.said("redrive could not go on"))
+    settle(made)
+
+
+def test_trouble_with_one_object_keeps_no_other_back() -> None:
+    """A span whose object S3 does not give has its turn in the next run."""
+    made = set_aside(429, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    made.s3.before = {"get_object": once(lose_answer)}
+    assert RedriveReport(kept=2, complete=False) == made.redrive()
+
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+def test_an_object_that_has_gone_keeps_its_neighbours_not_back() -> None:
+    """Its entry stays, and the log names the object."""
+    made = set_aside(429, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    (gone,) = [name for name in made.objects() if "/blog/" in name]
+    made.s3.delete_object(Bucket=BUCKET, Key=gone)
+
+    assert RedriveReport(delivered=1, kept=1, complete=False) == made.redrive()
+    assert {"blog/views/0": ("parked", "http_429", 1)} == made.aside()
+    (line,) = made.telemetry.said("a set-aside object cannot be read")
+    assert line["object_id"] in gone
+
+
+def test_an_unforeseen_error_keeps_no_other_span_back() -> None:
+    """It is counted, and the run goes on."""
+    made = Delivery()
+    made.map(shop="shop_db", blog="blog_db")
+    made.put(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    fault(made, 429)
+    for n in range(2):
+        assert made.deliver(n, n + 1) is None
+    made.td.faults.clear()
+    made.start()
+
+    def fail() -> None:
+        raise RuntimeError("unforeseen")
+
+    made.s3.before = {"get_object": once(fail)}
+
+    assert RedriveReport(delivered=1, kept=1, complete=False) == made.redrive()
+    assert 1 == made.telemetry.counts["UnforeseenErrors"]
+    assert RedriveReport(delivered=1) == made.redrive()
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt, dead])
+def test_of_two_redrives_the_second_decides_anew(make: Callable[[], Delivery]) -> None:
+    """It finds everything done, and its report says what became of the rows."""
+    made = make()
+    other = other_sandbox(made)
+    made.dynamodb.before = {"update_item": once(lambda: other.redrive(*ASIDE))}
+
+    assert RedriveReport(delivered=2) == made.redrive(*ASIDE)
+    assert_delivered_once(made)
+    assert 0 == made.td.duplicates
+
+
+@pytest.mark.parametrize("make", [parked, in_doubt, dead])
+def test_two_redrives_that_send_at_once_use_one_id(make: Callable[[], Delivery]) -> None:
+    """Treasure Data ignores the repetition."""
+    made = make()
+    other = other_sandbox(made)
+    hook = once(lambda: other.redrive(*ASIDE))
+    around_attempts(made, before=lambda: hook({}))
+
+    assert 2 == made.redrive(*ASIDE).delivered
+    assert_delivered_once(made)
+    assert 1 == made.td.duplicates
+
+
+def test_a_rejection_beside_another_redrive_is_a_doubt() -> None:
+    """A redrive that was killed after its send may have brought what ours is refused."""
+    made = parked()
+    other = other_sandbox(made)
+    around_attempts(other, after=kill)
+
+    def run_other() -> None:
+        with pytest.raises(KilledError):
+            other.redrive()
+        fault(made, 422, count=1)
+
+    hook = once(run_other)
+    around_attempts(made, before=lambda: hook({}))
+    made.redrive()
+    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+
+    settle(made)
+
+
+def test_a_redrive_that_was_frozen_sends_nothing_under_a_forgotten_id() -> None:
+    """While it stood still another one has sent the rows, and was told that they are there."""
+    made = parked()
+    other = other_sandbox(made)
+
+    def freeze() -> None:
+        fault(made, 500, count=1, lands=0)
+        other.redrive()
+        made.clock.sleep(ASKABLE_SECONDS)
+        other.redrive()
+
+    made.dynamodb.after = {"update_item": once(freeze)}
+    report = made.wiring.redrive.run(Deadline(made.clock, made.clock.now() + 86_400))
+
+    assert 2 == report.delivered
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
+    assert 1 == len(made.td.imports())
+
+
+# Time
+
+
+def test_a_run_ends_with_its_time() -> None:
+    """It says that it is not complete, and later ones go on where it ended."""
+    made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(22)))
+    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
+    began = made.clock.now()
+    first = made.redrive()
+    assert (False, 22) == (first.complete, first.delivered + first.kept)
+    assert 0 < first.delivered < 22
+    assert made.clock.now() - began <= 120
+    assert {"http_429"} == {reason for _, reason, _ in made.aside().values()}
+    made.td.faults.clear()
+
+    assert RedriveReport(delivered=first.kept) == made.redrive()
+    assert 22 == len(made.td.imports())
+
+
+def test_a_run_without_time_does_nothing() -> None:
+    """Nothing is read but the breakers, and nothing is called complete."""
+    made = parked()
+    report = made.wiring.redrive.run(Deadline(made.clock, made.clock.now()))
+
+    assert (0, False) == (report.delivered, report.complete)
+    assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
+
+
+def test_a_question_that_takes_too_long_is_asked_again() -> None:
+    """A run waits a minute for an answer, then takes up what comes next."""
+    made = in_doubt()
+    made.clock.sleep(ASKABLE_SECONDS)
+    quick = made.td.settings
+    made.td.settings = replace(quick, job_seconds=300.0)
+    began = made.clock.now()
+    assert RedriveReport(kept=2) == made.redrive()
+    assert 60 <= made.clock.now() - began < 70
+    made.td.settings = quick
+
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+# The sweep
+
+
+def sweep(made: Delivery) -> dict[str, Any]:
+    """Sweep the bucket, an hour later."""
+    made.clock.sleep(YOUNGEST_SECONDS)
+    return made.invoke_redrive({"sweep": True})
+
+
+def test_an_object_whose_rows_were_delivered_after_all_is_swept() -> None:
+    """It was written by an invocation that was killed before it told the ledger; a younger one is left alone."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1")]}))
-    made.td.faults.add(Fault(kind=Kind.WRONG_MD5, action=Action.IMPORT, count=2))
-    assert made.deliver() is None
-    assert (kinds(made), reasons(made)) == (["in_doubt"], ["md5_mismatch"])
-    made.clock.sleep(3 * 3600)
-    assert made.send_aside().delivered == 1
-    assert made.ids("shop_db", "views") == ["e1"]
-
-
-def test_an_object_that_lost_a_race_is_put_right() -> None:
-    """Where ledger and bucket name different kinds, the object is brought to the ledger's kind and stays one."""
-    made = parked()
-    (one,) = [made.aside.get(name) for name in made.objects()]
-    assert one is not None
-    made.aside.put(one.with_kind(AsideKind.IN_DOUBT, "too_large"))
-    assert kinds(made) == ["in_doubt", "parked"]
-    made.redis.flushall()
+    fault(made, 422, count=1)
+    made.s3.after = {"put_object": once(kill)}
+    with pytest.raises(KilledError):
+        made.deliver()
     made.start()
-    made.send_aside()
-    assert kinds(made) == ["parked"]
-    made.aside.put(one.with_kind(AsideKind.IN_DOUBT, "too_large"))
-    made.aside.delete(one.name)
-    made.send_aside()
-    assert kinds(made) == ["parked"]
+    assert made.deliver() is None
+    assert {"deleted": 0, "needed": 0, "unknown": 0} == made.invoke_redrive({"sweep": True})
+    assert 1 == len(made.objects())
+
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+    assert [] == made.objects()
 
 
-def test_an_object_whose_span_is_not_settled_is_left_alone() -> None:
-    """An object that was written before its span was settled belongs to the worker."""
+def test_an_object_whose_span_is_open_is_needed() -> None:
+    """It belongs to the worker, which may be about to name it, whatever a redrive or a sweep finds."""
     made = Delivery()
-    made.map(shop="shop_db")
     made.put(envelope("nobody", {"views": [row("e1")]}))
     made.dynamodb.before = {"update_item": lambda _: lose_answer()}
     assert made.deliver() is not None
     made.dynamodb.before = {}
-    assert made.send_aside(AsideKind.DEAD_LETTER).kept == 1
-    assert len(made.objects()) == 1
+
+    assert RedriveReport() == made.redrive(*ASIDE)
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
     assert made.deliver() is None
-    assert len(made.objects()) == 1
+    assert 1 == len(made.objects())
 
 
-def test_an_object_without_a_span_is_kept() -> None:
-    """An object that the ledger knows nothing of is never deleted."""
+def test_what_is_set_aside_is_needed() -> None:
+    """Parked rows, and both halves' object while one of them is set aside."""
     made = parked()
-    item = next(iter(made.dynamodb.client.items(TABLE)))
+
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+def test_an_object_that_the_ledger_knows_nothing_of_is_kept() -> None:
+    """It is reported: nothing is deleted because it looks out of place."""
+    made = parked()
     for item in list(made.dynamodb.client.items(TABLE)):
         made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
-    assert made.send_aside().kept == 2
-    assert kinds(made) == ["parked"]
+    made.s3.put_object(Bucket=BUCKET, Key="aside/shop/views/foreign", Body=b"foreign")
+    before = made.objects()
+
+    assert RedriveReport() == made.redrive(*ASIDE)
+    assert {"deleted": 0, "needed": 0, "unknown": 2} == sweep(made)
+    assert before == made.objects()
+    lines = made.telemetry.said("an object of no known span is in the bucket")
+    assert before == [line["object"] for line in lines]
 
 
-def test_whoever_writes_meanwhile_makes_it_decide_anew() -> None:
-    """Two redrives of one chunk deliver it once."""
-    made = parked(in_doubt=True)
-
-    def run_other() -> None:
-        made.send_aside()
-
-    made.dynamodb.before = {"update_item": once(run_other)}
-    made.send_aside()
-    assert made.ids("shop_db", "views") == ["e1", "e2"]
-    assert made.objects() == []
-    assert span(made).chunks == {}
-
-
-def test_troubles_of_one_object_do_not_end_the_run() -> None:
-    """When bucket or ledger fail for one account, the others still have their turn."""
-    made = Delivery()
-    made.map(aaa="aaa_db", bbb="bbb_db")
-    made.put(*(envelope(name, {"views": [row(name)]}) for name in ("aaa", "bbb")))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
-    made.deliver()
-    made.td.faults.clear()
-    made.s3.before = {"get_object": once(lose_answer)}
-    assert made.send_aside().delivered == 1
-    assert made.send_aside().delivered == 1
-
-
-def test_an_idle_breaker_is_closed() -> None:
-    """A breaker with nothing parked behind it is closed after a while, so that it parks nothing for ever."""
-    made = Delivery()
-    made.ledger.open_breaker("shop_db", "http_500")
-    made.send_aside()
-    assert len(list(made.ledger.breakers())) == 1
-    made.clock.sleep(600)
-    made.send_aside()
-    assert list(made.ledger.breakers()) == []
-
-
-def test_a_run_ends_with_its_time() -> None:
-    """A run that cannot do everything in its time says so, and the next one goes on."""
+def test_an_object_that_cannot_be_deleted_is_swept_the_next_time() -> None:
+    """Neither the redrive nor the sweep fails because of it."""
     made = parked()
-    made.put(*(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(20)))
-    made.deliver(1)
-    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
-    report = made.send_aside()
-    assert not report.complete
-    assert 0 < report.delivered < 22
-    made.td.faults.clear()
-    made.send_aside()
-    made.send_aside()
-    assert made.objects() == []
-    assert len(made.td.imports()) == 21
+    made.s3.before = {"delete_object": lambda _: lose_answer()}
+    assert RedriveReport(delivered=2) == made.redrive()
+    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+    made.s3.before = {}
+
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
+    assert [] == made.objects()
+
+
+def test_a_sweep_ends_with_its_time() -> None:
+    """What it did not come to is left for the next one."""
+    made = parked()
+    made.clock.sleep(YOUNGEST_SECONDS)
+    report = made.wiring.sweeper.run(Deadline(made.clock, made.clock.now()))
+
+    assert (0, False) == (report.needed, report.complete)
