@@ -271,6 +271,7 @@ class Redrive:
             self._delete_final(span, selected)
             if not any(span.entry(key).state is State.SPLIT for key in work.sends):
                 return
+        turn.complete = False
 
     def _release(self, run: _Run, work: "_SpanWork") -> None:
         with run.lock:
@@ -399,7 +400,7 @@ class Redrive:
         with run.lock:
             known = run.database(upload.database)
             if known.is_sick:
-                return Outcome(Event.UNANSWERED, "database_fails")
+                return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
         since = span.entry(upload.chunk.key).since
         began = self._clock.now()
         reply = UNSENT
@@ -414,7 +415,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 took = self._clock.now() - began
                 known.quickest = took if known.quickest is None else min(took, known.quickest)
-        return Outcome(event, reply.reason, upload.definitely_not_delivered)
+        return Outcome(event, "" if reply is UNSENT else reply.reason, upload.definitely_not_delivered)
 
     def _report(self, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DELIVERED:

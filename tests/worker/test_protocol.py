@@ -13,6 +13,7 @@ from tests.support.delivery import (
     kill,
     lose_answer,
     once,
+    other_sandbox,
     row,
 )
 from tests.support.delivery import KilledError as Killed
@@ -43,14 +44,6 @@ def fault(made: Delivery, **members: Any) -> None:
 def is_of_breakers(request: dict[str, Any]) -> bool:
     """Tell whether a query looks for open breakers."""
     return bool(request["ExpressionAttributeValues"][":pk"] == {"S": "breakers"})
-
-
-def other_sandbox(made: Delivery) -> Delivery:
-    """Return the same delivery with another sandbox's worker, whose calls no hook sees."""
-    other = Delivery.__new__(Delivery)
-    other.__dict__.update(made.__dict__)
-    other.dynamodb, other.s3 = made.dynamodb.client, made.s3.client
-    return other.start()
 
 
 def test_only_one_span_follows_the_last() -> None:
