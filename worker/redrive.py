@@ -324,7 +324,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
-        if event is Event.UNASKED and step.action is Action.ASK:  # otherwise a person has decided
+        if event is Event.UNASKED:
             self._report_ambiguous(work.span, key, entry, database)
         work.fence(key, entry, event, database)
 

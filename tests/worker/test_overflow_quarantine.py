@@ -5,11 +5,11 @@ from typing import Any
 import msgpack
 import pytest
 
+from doubles.clock import START
 from shared import envelope as envelopes
 from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
-from tests.support.treasure_data import START
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Decision, State
 from worker.message import Message
@@ -85,7 +85,7 @@ def test_its_objects_are_complete() -> None:
         stored.shard,
         stored.sequence_numbers,
     )
-    assert (1_700_000_000_000, round(SENT_AT * 1000)) == (stored.first_seen, stored.last_seen)
+    assert (1_700_000_000_000, 1_700_000_000_000) == (stored.first_seen, stored.last_seen)
     assert (CHAIN.name, FIRST, "shop/views/0", span.object_id(VIEWS)) == (
         stored.chain,
         stored.after,
@@ -241,7 +241,7 @@ def test_what_is_parked_goes_where_the_account_goes_then() -> None:
 
 def message(body: str = "text", message_id: str = "m-1", fault: str = "undecodable") -> Message:
     """Return a message that does not hold an envelope."""
-    return Message(message_id, "receipt", SENT_AT, body, "", None, fault)
+    return Message(message_id, "receipt", SENT_AT, body, "", refused=False, envelope=None, fault=fault)
 
 
 @pytest.mark.parametrize("fault", ["undecodable", "no_partition_key"])

@@ -124,7 +124,7 @@ def around_attempts(
 
 def assert_delivered_once(made: Delivery) -> None:
     """Check that both rows are there once, and that nothing of them is left."""
-    assert ["e1", "e2"] == made.ids("shop_db", "views")
+    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
     assert ({}, []) == (span(made).entries, made.objects())
 
 
@@ -1001,7 +1001,7 @@ def test_a_redrive_that_was_frozen_sends_nothing_under_a_forgotten_id() -> None:
     report = made.wiring.redrive.run(Deadline(made.clock, made.clock.now() + 86_400))
 
     assert 2 == report.delivered
-    assert ["e1", "e2"] == made.ids("shop_db", "views")
+    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
     assert 1 == len(made.td.imports())
 
 

@@ -112,8 +112,8 @@ def test_an_object_whose_chunk_is_pending_is_needed() -> None:
     assert (["nobody/views/0"], 1) == (list(made.aside()), len(made.objects()))
 
 
-def test_an_object_that_the_ledger_does_not_mention_is_needed() -> None:
-    """An absent entry of a done span reads as delivered, but allows nothing to be deleted."""
+def test_an_object_of_a_chunk_that_a_done_span_does_not_mention_is_deleted() -> None:
+    """An absent entry of a done span means that the chunk was delivered."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -126,7 +126,7 @@ def test_an_object_that_the_ledger_does_not_mention_is_needed() -> None:
     assert made.deliver() is None
     assert (["e1"], {}) == (made.ids("shop_db", "views"), made.spans()[0].entries)
 
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
+    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
 
 
 @pytest.mark.parametrize("first", [State.DELIVERED, State.DROPPED])
