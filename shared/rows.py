@@ -28,15 +28,18 @@ EARLIEST_TIME = 946_684_800
 MAX_SECONDS_AHEAD = 3 * 86_400
 """How far behind an event's time its arrival may lie."""
 
-_LEGAL_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
 _ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
 _TAKEN_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
 _NOT_COLUMNS = {"table", "time", "event_id"}
 _INT64 = range(-(2**63), 2**63)
 
-# A count since 1970 of this size and more is not of seconds but of a finer unit (1e11 seconds are the year 5138).
-_FINER_UNITS = ((1e17, 1_000_000_000), (1e14, 1_000_000), (1e11, 1_000))
+# A count since 1970 of this size or more is in a finer unit than seconds: 10**11 seconds are the year 5138.
+_FINER_UNITS = (
+    (10**17, 1_000_000_000, "nanoseconds"),
+    (10**14, 1_000_000, "microseconds"),
+    (10**11, 1_000, "milliseconds"),
+)
 
 
 Code = Literal[
@@ -147,7 +150,7 @@ def event_time(
         return received_at, {}
     seconds, rule = _read_time(value)
     if seconds is None:
-        return received_at, {"time_raw": _column_value(value), "time_rule": "unreadable"}
+        return received_at, {"time_raw": _column_value(value), "time_rule": rule}
     seconds += drift
     if not earliest <= seconds <= received_at + MAX_SECONDS_AHEAD:
         seconds, rule = received_at, "out_of_range"
@@ -175,10 +178,9 @@ def column_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)  # of short names only, so that nobody can fill the memory
 def _column_name(name: str) -> str:
-    if not _LEGAL_COLUMN.fullmatch(name):
-        name = _ILLEGAL_CHARACTER.sub("_", name.lower())
-        if not name or name[0].isdigit():
-            name = "_" + name
+    name = _ILLEGAL_CHARACTER.sub("_", name.lower())
+    if not name or name[0].isdigit():
+        name = "_" + name
     name = name[:MAX_COLUMN_NAME]
     return _TAKEN_BY_TD.get(name, name)
 
@@ -228,10 +230,10 @@ def _event_id(value: object) -> str | None:
 
 
 def _read_time(value: object) -> tuple[int | None, str]:
-    """Return UNIX seconds, None where it cannot be read, and the rule by which it was read."""
+    """Return UNIX seconds and the rule by which they were read; None and `unreadable` where there are none."""
     match value:
         case bool():
-            return None, ""
+            return None, "unreadable"
         case int():
             return _scale(value)
         case float() if math.isfinite(value):
@@ -241,15 +243,12 @@ def _read_time(value: object) -> tuple[int | None, str]:
             return _read_time(float(value) if "." in value else int(value))
         case str():
             return _read_date(value)
-    return None, ""
+    return None, "unreadable"
 
 
 def _scale(count: float) -> tuple[int, str]:
-    for size, per_second in _FINER_UNITS:
+    for size, per_second, name in _FINER_UNITS:
         if count >= size:
-            name = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}[
-                per_second
-            ]
             return int(count // per_second), name
     return math.floor(count), ""
 
@@ -260,8 +259,8 @@ def _read_date(text: str) -> tuple[int | None, str]:
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
         return math.floor(date.timestamp()), "text"
-    except (ValueError, OverflowError):
-        return None, ""
+    except ValueError:
+        return None, "unreadable"
 
 
 def _refuse_many(columns: int) -> None:
