@@ -2,15 +2,20 @@
 
 import base64
 import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import (
+    ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
     SSLError,
 )
@@ -18,11 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
-from ingest import stream
+from ingest import keyring, overflow, stream
 from ingest.connection import UnreadableAnswerError
 from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from tests.support.ingest import QUEUE_URL, Site, gzipped
+from tests.support.ingest import QUEUE_URL, STREAM, Faults, ManualClock, Site, gzipped
 
 URL = "https://kinesis.invalid"
 BUSY = [
@@ -31,8 +36,12 @@ BUSY = [
     client_error("KMSThrottlingException", "PutRecord"),
     client_error("ThrottlingException", "PutRecord"),
     client_error("Throttling", "PutRecord", status=503),
+    client_error("ThrottledException", "PutRecord"),
+    client_error("RequestLimitExceeded", "PutRecord", status=503),
+    client_error("TooManyRequestsException", "PutRecord", status=429),
     ConnectTimeoutError(endpoint_url=URL),
     EndpointConnectionError(endpoint_url=URL),
+    ProxyConnectionError(proxy_url=URL),
 ]
 REFUSED = [
     client_error("ResourceNotFoundException", "PutRecord"),
@@ -49,6 +58,7 @@ DOUBTFUL = [
     HTTPClientError(error="anything"),
     UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
+    ClientError({}, "PutRecord"),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
 ]
@@ -77,6 +87,24 @@ def entries(*codes: str | None) -> dict[str, Any]:
 def put_sizes(site: Site) -> list[int]:
     """Return how many envelopes each call to the stream held."""
     return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
+
+
+class Stopwatch(ManualClock):
+    """A clock that records every pause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Record the pause and let that time pass."""
+        self.pauses.append(seconds)
+        super().sleep(seconds)
+
+
+def half(size: int) -> bytes:
+    """Return random bytes that are exactly in the middle of their range."""
+    return b"\x80" + bytes(size - 1)
 
 
 # One envelope
@@ -114,6 +142,29 @@ def test_patience_has_an_end(fault: Exception) -> None:
     assert ["r0"] == ids(site.queued())
     assert 0.5 <= site.clock.now() - started <= PATIENCE_SECONDS
     assert len(site.kinesis.calls) in range(4, 15)
+
+
+def test_pauses_double_up_to_400_ms() -> None:
+    """A pause is a random part, here half, of 50, 100, 200 and from then on 400 ms."""
+    site, clock = Site(), Stopwatch()
+    site.stream._clock, site.stream._entropy = clock, half
+    site.kinesis.faults, site.kinesis.sticky = [BUSY[0]], True
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2] == clock.pauses
+
+
+def test_does_not_pause_until_the_deadline() -> None:
+    """No attempt can follow such a pause, so the envelope goes to the queue at once."""
+    site, clock = Site(), Stopwatch()
+    clock.time = 0.0  # where sums are exact
+    site.kinesis = Faults(site.kinesis, clock)
+    site.stream._client, site.stream._clock, site.stream._entropy = site.kinesis, clock, half
+    site.kinesis.faults, site.kinesis.seconds = [BUSY[0]], PATIENCE_SECONDS - 0.025
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert ([], ["r0"]) == (clock.pauses, ids(site.queued()))
 
 
 @pytest.mark.parametrize("fault", [*REFUSED, *DOUBTFUL], ids=repr)
@@ -170,6 +221,56 @@ def test_what_neither_takes_is_not_durable(fault: Any) -> None:
     assert 1 == site.reports.counts["EnvelopesUntaken"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "code", "fate"),
+    [
+        (BUSY[0], "ProvisionedThroughputExceededException", "BUSY"),
+        (REFUSED[1], "AccessDeniedException", "REFUSED"),
+        (ReadTimeoutError(endpoint_url=URL), "ReadTimeoutError", "DOUBTFUL"),
+        (ClientError({}, "PutRecord"), "Unknown", "DOUBTFUL"),
+    ],
+    ids=repr,
+)
+def test_a_failed_put_is_logged(fault: Exception, code: str, fate: str) -> None:
+    """The log line has the service's error code, or the exception's name, and the fate of the put."""
+    logged = []
+    site = Site()
+    site.reports.warn = lambda message, code, **fields: logged.append((message, code, fields))
+    site.kinesis.faults = [fault]
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [("the stream did not acknowledge a put", code, {"fate": fate})] == logged
+
+
+def test_a_failing_queue_is_logged() -> None:
+    """The log line has the error."""
+    site = Site()
+    site.sqs.faults = [QUEUE_DOWN]
+
+    site.stream.put_again(envelopes(1), "shop/3", since=7)
+
+    assert [("the overflow queue did not take an envelope", "InternalFailure")] == site.reports.lines
+
+
+def test_repeated_envelopes_go_to_the_queue() -> None:
+    """They may already be on the stream, so none is put; the message says since when."""
+    site = Site()
+
+    assert [True, True] == site.stream.put_again(envelopes(2), "shop/3", since=7)
+    assert ([], ["r0", "r1"]) == (site.kinesis.calls, ids(site.queued()))
+    assert [
+        {
+            "partition_key": {"DataType": "String", "StringValue": "shop/3"},
+            "received_at": {"DataType": "Number", "StringValue": "1"},
+            "request_id": {"DataType": "String", "StringValue": name},
+            "since": {"DataType": "Number", "StringValue": "7"},
+        }
+        for name in ("r0", "r1")
+    ] == [message["MessageAttributes"] for message in site.queue.messages]
+    assert {"EnvelopesRepeated": 2} == site.reports.counts
+
+
 def test_the_queues_client_is_made_when_it_is_needed() -> None:
     """Most sandboxes never need it, and each makes one at most."""
     made = []
@@ -215,6 +316,16 @@ def test_only_the_refused_entries_are_put_again() -> None:
     assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.reports.counts)
 
 
+def test_counts_every_refused_envelope() -> None:
+    """The metric counts envelopes, not calls."""
+    site = Site()
+    site.kinesis.faults = [entries("ProvisionedThroughputExceededException", None, "Throttling"), None]
+
+    site.stream.put(envelopes(3), "shop/3")
+
+    assert {"StreamRefusals": 2} == site.reports.counts
+
+
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
 def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
     """While a refused one beside it is put again."""
@@ -251,13 +362,15 @@ def test_a_call_stays_below_the_limits() -> None:
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
     assert [7, 7, 2] == put_sizes(site)
+    assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
     assert MAX_PER_PUT * (MAX_ENVELOPE_BYTES + 256) < 5 * 1024 * 1024
 
 
-def test_a_hanging_stream_costs_one_call() -> None:
+@pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
+def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
     """Once patience is used up, what has not been tried goes to the queue untried."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL[2]], True, 1.5
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL[2]], True, seconds
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
     assert (1, 16) == (len(site.kinesis.calls), len(site.queue.messages))
@@ -280,6 +393,29 @@ def test_a_clock_that_is_set_back_does_not_make_it_endless() -> None:
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
+
+
+def longest_wait(options: Mapping[str, Any]) -> float:
+    """Return the longest time that a call takes with these client options, in seconds."""
+    seconds: float = options["connect_timeout"] + options["read_timeout"]
+    return options.get("attempts", 1) * seconds
+
+
+def test_all_waits_fit_into_the_functions_timeout() -> None:
+    """If a request waits for everything as long as it can, it still ends before Lambda kills the function."""
+    template = (Path(__file__).parents[2] / "template.yaml").read_text()
+    [timeout] = re.findall(r"\n  IngestFunction:\n(?:   .*\n)*?      Timeout: (\d+)\n", template)
+
+    waits = [longest_wait(part.CLIENT_OPTIONS) for part in (stream, overflow, keyring)]
+
+    assert PATIENCE_SECONDS + sum(waits) < int(timeout)
+
+
+def test_only_the_queue_is_tried_twice() -> None:
+    """A second put could duplicate the first; a second message is harmless."""
+    attempts = [part.CLIENT_OPTIONS.get("attempts", 1) for part in (stream, overflow)]
+
+    assert [1, 2] == attempts
 
 
 @st.composite
