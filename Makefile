@@ -68,6 +68,10 @@ chaos-selfcheck: .venv/installed ## switch off each defence in turn and check th
 chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=
 	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH)
 
+.PHONY: mutate
+mutate: .venv/installed .venv-mutate/installed ## mutate the core one small change at a time and check that the tests notice: ONLY=
+	@$(RUN) -m tests.mutation $(if $(ONLY),--only $(ONLY))
+
 .PHONY: bench
 bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md
 	@$(RUN) -m benchmarks $(if $(WRITE),--write)
@@ -133,14 +137,14 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
-	@for name in requirements/dev requirements/emulator requirements/checkov requirements/uv; do $(call compile,$$name) || exit; done
+	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/uv; do $(call compile,$$name) || exit; done
 	@for name in ingest/requirements worker/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
 
 compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header $(1).in -o $(1).txt
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
+	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .venv-mutate .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
 
 # The environments.
 
@@ -173,6 +177,9 @@ endef
 
 .venv-checkov/installed: requirements/checkov.txt | $(UV)
 	$(call environment,.venv-checkov,requirements/checkov.txt)
+
+.venv-mutate/installed: requirements/mutate.txt | $(UV)
+	$(call environment,.venv-mutate,requirements/mutate.txt)
 
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }

@@ -224,7 +224,9 @@ def ca_bundle_from(environment: Mapping[str, str]) -> str:
 
 def error_code(error: Exception) -> str:
     """Return an error's code for the log: the service's, else the exception's type."""
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "Unknown"))
+    return type(error).__name__
 
 
 def _botocore_session() -> Any:

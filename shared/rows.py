@@ -35,7 +35,6 @@ MAX_SECONDS_AHEAD = 3 * 86_400
 TRANSIT_SECONDS = 300
 """Longest time that a request is in transit."""
 
-_LEGAL_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
 _ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
 _RESERVED_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
@@ -43,11 +42,11 @@ _NOT_COLUMNS = {"table", "time", "event_id"}
 _INT64 = range(-(2**63), 2**63)
 _YEAR_10000 = 253_402_300_800
 
-# From this size on, a number is not seconds since 1970 but a finer unit (1e11 seconds are the year 5138).
+# From this size on, a number is not seconds since 1970 but a finer unit (10**11 seconds are the year 5138).
 _FINER_UNITS = (
-    (1e17, 1_000_000_000, "nanoseconds"),
-    (1e14, 1_000_000, "microseconds"),
-    (1e11, 1_000, "milliseconds"),
+    (10**17, 1_000_000_000, "nanoseconds"),
+    (10**14, 1_000_000, "microseconds"),
+    (10**11, 1_000, "milliseconds"),
 )
 
 Code = Literal[
@@ -187,7 +186,7 @@ def event_time(
         return received_at, {}
     seconds, rule = _read_time(value)
     if seconds is None:
-        return received_at, {"time_raw": _column_value(value), "time_rule": "unreadable"}
+        return received_at, {"time_raw": _column_value(value), "time_rule": rule}
     seconds += drift
     if not earliest <= seconds <= received_at + MAX_SECONDS_AHEAD:
         seconds, rule = received_at, "out_of_range"
@@ -227,10 +226,9 @@ def column_name(name: str) -> str:
 
 @lru_cache(maxsize=4096)  # names are at most 128 characters, so memory is bounded
 def _column_name(name: str) -> str:
-    if not _LEGAL_COLUMN.fullmatch(name):
-        name = _ILLEGAL_CHARACTER.sub("_", name.lower())
-        if not name or name[0].isdigit():
-            name = "_" + name
+    name = _ILLEGAL_CHARACTER.sub("_", name.lower())
+    if not name or name[0].isdigit():
+        name = "_" + name
     name = name[:MAX_COLUMN_NAME]
     return _RESERVED_BY_TD.get(name, name)
 
@@ -275,10 +273,10 @@ def _event_id(value: object) -> str | None:
 
 
 def _read_time(value: object) -> tuple[int | None, str]:
-    """Return UNIX seconds, None if unreadable, and the rule that applied."""
+    """Return UNIX seconds and the rule that applied; None and `unreadable` if there are none."""
     match value:
         case bool():
-            return None, ""
+            return None, "unreadable"
         case int():
             return _scale(value)
         case float() if math.isfinite(value):
@@ -288,7 +286,7 @@ def _read_time(value: object) -> tuple[int | None, str]:
             return _read_time(float(value) if "." in value else int(value))
         case str():
             return _read_date(value)
-    return None, ""
+    return None, "unreadable"
 
 
 def _scale(count: float) -> tuple[int, str]:
@@ -304,8 +302,8 @@ def _read_date(text: str) -> tuple[int | None, str]:
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
         return math.floor(date.timestamp()), "text"
-    except (ValueError, OverflowError):
-        return None, ""
+    except ValueError:
+        return None, "unreadable"
 
 
 def _check_column_count(columns: int) -> None:

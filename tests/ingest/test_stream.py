@@ -2,16 +2,21 @@
 
 import base64
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import (
+    ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
     SSLError,
 )
@@ -19,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
-from ingest import stream
+from ingest import keyring, overflow, stream
 from ingest.connection import UnreadableAnswerError
 from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from tests.support.ingest import QUEUE_URL, Site, gzipped
+from tests.support.ingest import QUEUE_URL, STREAM, Faults, ManualClock, Site, gzipped
 
 URL = "https://kinesis.invalid"
 REFUSED = [
@@ -31,8 +36,13 @@ REFUSED = [
     client_error("LimitExceededException", "PutRecord"),
     client_error("KMSThrottlingException", "PutRecord"),
     client_error("ThrottlingException", "PutRecord"),
+    client_error("Throttling", "PutRecord"),
+    client_error("ThrottledException", "PutRecord"),
+    client_error("RequestLimitExceeded", "PutRecord"),
+    client_error("TooManyRequestsException", "PutRecord", status=429),
     ConnectTimeoutError(endpoint_url=URL),
     EndpointConnectionError(endpoint_url=URL),
+    ProxyConnectionError(proxy_url=URL),
     SSLError(endpoint_url=URL, error="not who it should be"),
 ]
 DOUBTFUL = [
@@ -42,6 +52,9 @@ DOUBTFUL = [
     client_error("ValidationException", "PutRecord"),
     client_error("400", "PutRecord"),
     client_error("Throttling", "PutRecord", status=503),
+    client_error("RequestLimitExceeded", "PutRecord", status=503),
+    client_error("ThrottlingException", "PutRecord", status=399),
+    client_error("ThrottlingException", "PutRecord", status=500),
     client_error("InternalFailure", "PutRecord", status=500),
     client_error("ServiceUnavailable", "PutRecord", status=503),
     ReadTimeoutError(endpoint_url=URL),
@@ -49,6 +62,7 @@ DOUBTFUL = [
     HTTPClientError(error="anything"),
     UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
+    ClientError({}, "PutRecord"),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
     {"SequenceNumber": "a page"},
@@ -90,6 +104,24 @@ def put_sizes(site: Site) -> list[int]:
     return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
 
 
+class Stopwatch(ManualClock):
+    """A clock that records every pause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Record the pause and let that time pass."""
+        self.pauses.append(seconds)
+        super().sleep(seconds)
+
+
+def half(size: int) -> bytes:
+    """Return random bytes that are exactly in the middle of their range."""
+    return b"\x80" + bytes(size - 1)
+
+
 # One envelope
 
 
@@ -125,6 +157,29 @@ def test_retries_are_limited(fault: Exception) -> None:
     assert [("r0", True, 0)] == queued(site)
     assert 0.5 <= site.clock.now() - started <= PATIENCE_SECONDS
     assert len(site.kinesis.calls) in range(4, 15)
+
+
+def test_pauses_double_up_to_400_ms() -> None:
+    """A pause is a random part, here half, of 50, 100, 200 and from then on 400 ms."""
+    site, clock = Site(), Stopwatch()
+    site.stream._clock, site.stream._entropy = clock, half
+    site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2] == clock.pauses
+
+
+def test_does_not_pause_until_the_deadline() -> None:
+    """No attempt can follow such a pause, so the envelope goes to the queue at once."""
+    site, clock = Site(), Stopwatch()
+    clock.time = 0.0  # where sums are exact
+    site.kinesis = Faults(site.kinesis, clock)
+    site.stream._client, site.stream._clock, site.stream._entropy = site.kinesis, clock, half
+    site.kinesis.faults, site.kinesis.seconds = [REFUSED[0]], PATIENCE_SECONDS - 0.025
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3")
+    assert ([], ["r0"]) == (clock.pauses, ids(site.queued()))
 
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
@@ -189,6 +244,40 @@ def test_an_envelope_that_neither_stores_is_not_durable(fault: Any) -> None:
     assert 1 == site.telemetry.counts["EnvelopesNotStored"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "code", "fate"),
+    [
+        (REFUSED[0], "ProvisionedThroughputExceededException", "REFUSED"),
+        (DOUBTFUL[1], "AccessDeniedException", "DOUBTFUL"),
+        (ReadTimeoutError(endpoint_url=URL), "ReadTimeoutError", "DOUBTFUL"),
+        (ClientError({}, "PutRecord"), "Unknown", "DOUBTFUL"),
+    ],
+    ids=repr,
+)
+def test_a_failed_put_is_logged(fault: Exception, code: str, fate: str) -> None:
+    """The log line has the service's error code, or the exception's name, and the fate of the put."""
+    site = Site()
+    site.kinesis.faults = [fault]
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [
+        ("WARNING", "the stream did not acknowledge a put", {"code": code, "fate": fate})
+    ] == site.telemetry.lines
+
+
+def test_a_failing_queue_is_logged() -> None:
+    """The log line has the error."""
+    site = Site()
+    site.kinesis.faults, site.sqs.faults = [TIMEOUT], [QUEUE_DOWN]
+
+    site.stream.put(envelopes(1), "shop/3")
+
+    assert [{"code": "InternalFailure"}] == site.telemetry.said(
+        "the overflow queue did not store an envelope"
+    )
+
+
 def test_the_queues_client_is_created_on_demand() -> None:
     """Most sandboxes never need it, and each creates at most one."""
     made = []
@@ -234,6 +323,16 @@ def test_only_rejected_entries_are_retried() -> None:
     assert ([], {"StreamRefusals": 1}) == (site.queue.messages, site.telemetry.counts)
 
 
+def test_counts_every_rejected_envelope() -> None:
+    """The metric counts envelopes, not calls."""
+    site = Site()
+    site.kinesis.faults = [entries("ProvisionedThroughputExceededException", None, "Throttling"), None]
+
+    site.stream.put(envelopes(3), "shop/3")
+
+    assert {"StreamRefusals": 2} == site.telemetry.counts
+
+
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
 def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
     """While a rejected one in the same call is retried."""
@@ -271,13 +370,15 @@ def test_a_call_stays_below_the_limits() -> None:
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
     assert [7, 7, 2] == put_sizes(site)
+    assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
     assert MAX_PER_PUT * (MAX_ENVELOPE_BYTES + 256) < 5 * 1024 * 1024
 
 
-def test_a_hanging_stream_costs_one_call() -> None:
+@pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
+def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
     """Once the time limit has passed, the remaining envelopes go straight to the queue."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [TIMEOUT], True, 1.5
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [TIMEOUT], True, seconds
 
     assert [True] * 16 == site.stream.put(envelopes(16), "shop/3")
     assert 1 == len(site.kinesis.calls)
@@ -301,6 +402,29 @@ def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
+
+
+def longest_wait(options: Mapping[str, Any]) -> float:
+    """Return the longest time that a call takes with these client options, in seconds."""
+    seconds: float = options["connect_timeout"] + options["read_timeout"]
+    return options.get("attempts", 1) * seconds
+
+
+def test_all_waits_fit_into_the_functions_timeout() -> None:
+    """If a request waits for everything as long as it can, it still ends before Lambda kills the function."""
+    template = (Path(__file__).parents[2] / "template.yaml").read_text()
+    [timeout] = re.findall(r"\n  IngestFunction:\n(?:   .*\n)*?      Timeout: (\d+)\n", template)
+
+    waits = [longest_wait(part.CLIENT_OPTIONS) for part in (stream, overflow, keyring)]
+
+    assert PATIENCE_SECONDS + sum(waits) < int(timeout)
+
+
+def test_only_the_queue_is_tried_twice() -> None:
+    """A second put could duplicate the first; a second message is harmless."""
+    attempts = [part.CLIENT_OPTIONS.get("attempts", 1) for part in (stream, overflow)]
+
+    assert [1, 2] == attempts
 
 
 @st.composite

@@ -2,7 +2,7 @@
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import envelope
@@ -37,6 +37,13 @@ def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
     assert envelope.FIRST_BYTE == data[0]
 
 
+def test_the_wire_format_is_the_documented_one() -> None:
+    """Another version of the worker may read what this one writes."""
+    expected = [1, "shop", "k1", 1_764_000_000_000, "r1", 0, [["pageviews", 1, b"\x80"]]]
+
+    assert expected == msgpack.unpackb(ENVELOPE.encode())
+
+
 @given(
     st.binary(max_size=80)
     | st.recursive(st.integers() | st.text(max_size=9), st.lists).map(repr).map(str.encode)
@@ -65,39 +72,45 @@ MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]]]
 
 
 @pytest.mark.parametrize(
-    ("position", "value"),
+    ("position", "value", "why"),
     [
-        (0, 2),
-        (0, "1"),
-        (1, "Shop"),
-        (1, b"shop"),
-        (2, None),
-        (3, 1.5),
-        (4, 7),
-        (5, "0"),
-        (6, []),
-        (6, None),
-        (6, [["pageviews", 0, b"\x80"]]),
-        (6, [["pageviews", 1, b""]]),
-        (6, [["pageviews", 1, "\x80"]]),
-        (6, [["Pageviews", 1, b"\x80"]]),
-        (6, [["pageviews", 1]]),
-        (6, [7]),
+        (0, 2, "version 2"),
+        (0, "1", "version '1'"),
+        (1, "Shop", "not an envelope"),
+        (1, b"shop", "not an envelope"),
+        (2, None, "not an envelope"),
+        (3, 1.5, "not an envelope"),
+        (4, 7, "not an envelope"),
+        (5, "0", "not an envelope"),
+        (6, [], "not an envelope"),
+        (6, None, "not an envelope"),
+        (6, [["pageviews", 0, b"\x80"]], "illegal table"),
+        (6, [["pageviews", 1, b""]], "illegal table"),
+        (6, [["pageviews", 1, "\x80"]], "illegal table"),
+        (6, [["Pageviews", 1, b"\x80"]], "illegal table"),
+        (6, [["pageviews", 1]], "illegal table"),
+        (6, [7], "illegal table"),
     ],
 )
-def test_every_member_is_checked(position: int, value: object) -> None:
-    """An envelope with a member of the wrong type is rejected."""
+def test_every_member_is_checked(position: int, value: object, why: str) -> None:
+    """An envelope with a member of the wrong type is rejected, and the error says which kind of member."""
     members = [*MEMBERS[:position], value, *MEMBERS[position + 1 :]]
 
-    with pytest.raises(EnvelopeError):
+    with pytest.raises(EnvelopeError, match=why):
         envelope.decode(msgpack.packb(members))
 
 
 @pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
 def test_an_envelope_has_seven_members(members: object) -> None:
     """It is an array with neither fewer nor more."""
-    with pytest.raises(EnvelopeError):
+    with pytest.raises(EnvelopeError, match="not an envelope"):
         envelope.decode(msgpack.packb(members))
+
+
+def test_the_error_tells_other_bytes_from_other_messagepack() -> None:
+    """Bytes that are not MessagePack get an error of their own."""
+    with pytest.raises(EnvelopeError, match="not MessagePack"):
+        envelope.decode(b"\x97\x01")
 
 
 def test_an_unknown_version_is_named() -> None:
@@ -116,6 +129,7 @@ def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
 
 
 @given(requests())
+@example([("pageviews", bytes([number]) * 200_000) for number in range(8)])
 def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> None:
     """Each envelope has consecutive rows by table, and none exceeds the limit."""
     rest = list(made)
@@ -123,8 +137,9 @@ def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> 
         mine, rest = rest[: item.row_count], rest[item.row_count :]
         by_table = {name: [row for table, row in mine if table == name] for name, _ in mine}
 
-        expected = tuple(TableRows(name, len(rows), b"".join(rows)) for name, rows in by_table.items())
-        assert (expected, f"r1#{number}" if number else "r1") == (item.tables, item.request_id)
+        tables = tuple(TableRows(name, len(rows), b"".join(rows)) for name, rows in by_table.items())
+        name = f"r1#{number}" if number else "r1"
+        assert Envelope("a" * 64, "k" * 16, 2**53, name, 0, tables) == item
         assert len(item.encode()) <= envelope.MAX_ENVELOPE_BYTES
     assert [] == rest
 
@@ -135,7 +150,34 @@ def test_division_fills_envelopes() -> None:
     large = [("pageviews", bytes(100 * 1024))] * 14
 
     assert [500] == [item.row_count for item in envelope.divide(small, "shop", "k1", 1, "r1")]
-    assert [6, 6, 2] == [item.row_count for item in envelope.divide(large, "shop", "k1", 1, "r1")]
+    assert [("r1", 6), ("r1#1", 6), ("r1#2", 2)] == [
+        (item.request_id, item.row_count) for item in envelope.divide(large, "shop", "k1", 1, "r1")
+    ]
+
+
+FULL = 700 * 1024 - 512 - len("pageviews") - 16
+"""How many bytes of rows fit into an envelope with the single table pageviews."""
+
+
+@pytest.mark.parametrize(
+    ("made", "counts"),
+    [
+        ([("pageviews", FULL - 1), ("pageviews", 1), ("pageviews", 1)], [2, 1]),
+        ([("pageviews", FULL), ("pageviews", 1)], [1, 1]),
+        ([("pageviews", FULL - 1 - 6 - 16), ("clicks", 1), ("clicks", 1)], [2, 1]),
+        ([("pageviews", FULL - 6 - 16), ("clicks", 1)], [1, 1]),
+        ([("pageviews", FULL), ("pageviews", FULL - 1), ("pageviews", 1), ("pageviews", 1)], [1, 2, 1]),
+        ([("pageviews", FULL), ("pageviews", FULL), ("pageviews", 1)], [1, 1, 1]),
+    ],
+)
+def test_borders_between_envelopes_are_fixed(made: list[tuple[str, int]], counts: list[int]) -> None:
+    """A repeated request must be divided exactly as the first was, even by another version: ids name the same rows.
+
+    An envelope is full at 512 bytes below its limit, counting the rows and, per table, its name and 16 bytes.
+    """
+    rows = [(table, bytes(size)) for table, size in made]
+
+    assert counts == [item.row_count for item in envelope.divide(rows, "shop", "k1", 1, "r1")]
 
 
 def test_no_rows_no_envelope() -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import msgpack
@@ -31,11 +33,16 @@ def columns(event: object) -> dict[str, Any]:
     }
 
 
-def refusal(event: object) -> str:
-    """Return the code that the event is rejected with."""
+def rejection(event: object) -> rows.Rejected:
+    """Return why the event is rejected."""
     with pytest.raises(rows.Rejected) as caught:
         rows.encode(event, ARRIVAL, lambda: "new")
-    return caught.value.code
+    return caught.value
+
+
+def refusal(event: object) -> str:
+    """Return the code that the event is rejected with."""
+    return rejection(event).code
 
 
 # The rules once more, written as plainly as can be.
@@ -126,6 +133,23 @@ def test_an_event_is_an_object(event: object) -> None:
         rows.table_of(event, "pageviews")
 
 
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ([], "JSON object"),
+        ({f"c{n}": n for n in range(510)}, "at most 512 columns"),
+        ({"a": [{}] * 300_000}, "262144"),
+        ({"a": json.loads("[" * 256 + "]" * 256)}, "254 levels"),
+    ],
+)
+def test_a_rejection_says_what_is_wrong(event: object, words: str) -> None:
+    """The message names the limit or the expected type, and is also the text of the exception."""
+    rejected = rejection(event)
+
+    assert words in rejected.message
+    assert str(rejected) == rejected.message
+
+
 def test_our_columns_come_first() -> None:
     """A row starts with `time`, `event_id` and `received_at`."""
     assert ["time", "event_id", "received_at", "a"] == list(row({"a": 1, "time": NOW}))
@@ -138,6 +162,31 @@ def test_arrival_adds_missing_columns() -> None:
     actual = row({"TD_IP": "mine"}, arrival)
 
     assert {"td_ip": "mine", "td_url": "seen"} == {name: actual[name] for name in ("td_ip", "td_url")}
+
+
+def test_arrival_defaults() -> None:
+    """By default an arrival adds no columns and no drift, allows times from 2000 on, and `table` names the table."""
+    assert rows.Arrival(NOW, {}, 0, 946_684_800, table_is_column=False, screen=None) == rows.Arrival(NOW)
+
+
+def test_the_screen_runs_last() -> None:
+    """It sees the whole row, including the added columns."""
+    arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1"}, screen=lambda row: row.pop("td_ip"))
+    many = {f"c{n}": n for n in range(508)}
+
+    actual = row(many, arrival)
+
+    assert ["time", "event_id", "received_at", *many] == list(actual)
+
+
+@pytest.mark.parametrize(("is_column", "expected"), [(True, {"table": "chair"}), (False, {})])
+def test_table_may_be_a_column(is_column: bool, expected: dict[str, str]) -> None:
+    """If the request names the table, `table` is an ordinary column; `time` and `event_id` are never repeated."""
+    arrival = rows.Arrival(NOW * 1000, table_is_column=is_column)
+
+    actual = row({"table": "chair", "time": NOW, "event_id": "e-1"}, arrival)
+
+    assert {"time": NOW, "event_id": "e-1", "received_at": NOW * 1000} | expected == actual
 
 
 # Tables
@@ -159,22 +208,24 @@ def test_the_event_names_its_table(event: dict[str, Any], default: object, expec
 
 
 @pytest.mark.parametrize(
-    ("event", "default", "expected"),
+    ("event", "default", "expected", "words"),
     [
-        ({}, None, "missing_table"),
-        ({"table": "ab"}, "default", "invalid_table"),
-        ({"table": "a" * 129}, None, "invalid_table"),
-        ({"table": "Pageviews"}, None, "invalid_table"),
-        ({"table": "page-views"}, None, "invalid_table"),
-        ({"table": "pageviews\n"}, None, "invalid_table"),
-        ({"table": ""}, "default", "invalid_table"),
-        ({"table": 123}, None, "invalid_table"),
-        ({}, ["pageviews"], "invalid_table"),
+        ({}, None, "missing_table", "`table`"),
+        ({"table": "ab"}, "default", "invalid_table", "3 to 128"),
+        ({"table": "a" * 129}, None, "invalid_table", "3 to 128"),
+        ({"table": "Pageviews"}, None, "invalid_table", "a-z"),
+        ({"table": "page-views"}, None, "invalid_table", "a-z"),
+        ({"table": "pageviews\n"}, None, "invalid_table", "a-z"),
+        ({"table": ""}, "default", "invalid_table", "3 to 128"),
+        ({"table": 123}, None, "invalid_table", "a-z"),
+        ({}, ["pageviews"], "invalid_table", "a-z"),
     ],
 )
-def test_illegal_tables_are_refused(event: dict[str, Any], default: object, expected: str) -> None:
-    """A missing table, or a name that is illegal in Treasure Data, rejects the event."""
-    with pytest.raises(rows.Rejected) as caught:
+def test_illegal_tables_are_refused(
+    event: dict[str, Any], default: object, expected: str, words: str
+) -> None:
+    """A missing table, or a name that is illegal in Treasure Data, rejects the event; the message says why."""
+    with pytest.raises(rows.Rejected, match=words) as caught:
         rows.table_of(event, default)
 
     assert expected == caught.value.code
@@ -210,6 +261,11 @@ def test_column_names_follow_treasure_datas_rule(name: str, expected: str) -> No
 def test_equal_names_are_numbered() -> None:
     """In the order of the event, and beside names that look numbered already."""
     assert {"a_": 1, "a__2": 2, "a__3": 3, "a__2_2": 4} == columns({"a_": 1, "A!": 2, "a?": 3, "a__2": 4})
+
+
+def test_a_numbered_name_keeps_to_128_characters() -> None:
+    """The number replaces the last four characters, enough for 512 columns."""
+    assert {"a" * 128: 1, "a" * 124 + "_2": 2} == columns({"a" * 128: 1, "A" * 128: 2})
 
 
 def test_reserved_columns_are_kept_under_another_name() -> None:
@@ -253,6 +309,16 @@ def test_up_to_512_columns() -> None:
     assert 512 == len(row(many | {"table": "pageviews", "time": NOW, "event_id": "e"}))
     assert "too_many_columns" == refusal(many | {"one_more": 1})
     assert "too_many_columns" == refusal({f"c{n}": n for n in range(100_000)})
+
+
+def test_too_many_members_are_not_converted() -> None:
+    """Members are counted first, so a hostile event costs almost nothing."""
+    converted = []
+
+    with pytest.raises(rows.Rejected):
+        rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, lambda: converted.append("event_id") or "new")
+
+    assert [] == converted
 
 
 # Values
@@ -442,6 +508,73 @@ def test_every_unit_tells_the_same_second(seconds: int, per_second: int, data: s
 
     assert seconds == rows.event_time(stamp, NOW)[0]
     assert seconds == rows.event_time(str(stamp), NOW)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds"),
+    [
+        (10**11 - 1, 10**11 - 1),
+        (10**11, 10**8),
+        (10**14 - 1, 10**11 - 1),
+        (10**14, 10**8),
+        (10**17 - 1, 10**11 - 1),
+        (10**17, 10**8),
+    ],
+)
+@pytest.mark.parametrize("spelled", [int, str, float])
+def test_units_have_exact_borders(count: int, seconds: int, spelled: Callable[[int], object]) -> None:
+    """Each unit ends exactly where the next finer one begins."""
+    stamp = spelled(count)
+    as_float = spelled is float and int(float(count)) != count  # rounded up to the border
+
+    assert (10**8 if as_float else seconds) == rows.event_time(stamp, 10**11, earliest=0)[0]
+
+
+@pytest.mark.parametrize("stamp", [1_699_999_999_999_999_999, "1699999999999999999"])
+def test_whole_numbers_keep_all_their_digits(stamp: object) -> None:
+    """The last nanosecond of a second belongs to it, although a float would round it up."""
+    assert 1_699_999_999 == rows.event_time(stamp, NOW)[0]
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set the time zone of the process to one other than UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_text_without_an_offset_is_utc_everywhere() -> None:
+    """The time zone of the machine does not matter."""
+    assert 1_700_000_000 == rows.event_time("2023-11-14T22:13:20", NOW)[0]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "drift", "expected", "rule"),
+    [
+        (1_700_000_000, 30, 1_700_000_030, {}),
+        ("2023-11-14T22:13:20Z", -30, 1_699_999_970, {"time_rule": "text"}),
+        (946_684_799, 1, 946_684_800, {}),
+        (NOW + 3 * 86_400, 1, NOW, {"time_rule": "out_of_range"}),
+    ],
+)
+def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str, str]) -> None:
+    """The corrected time must be within range; the stamp as sent and the drift are kept in columns."""
+    odd = {"time_raw": stamp, "time_drift": drift} | rule
+
+    assert (expected, odd) == rows.event_time(stamp, NOW, drift=drift)
+
+
+def test_arrival_bounds_and_corrects_the_time() -> None:
+    """`drift` and `earliest` of the request apply to the time of each row."""
+    arrival = rows.Arrival(NOW * 1000, drift=30, earliest=NOW - 60)
+
+    actual = [row({"time": stamp}, arrival)["time"] for stamp in (NOW - 91, NOW - 90, NOW - 80)]
+
+    assert [NOW, NOW - 60, NOW - 50] == actual
 
 
 @given(json_values.values)

@@ -18,6 +18,7 @@ from worker.delivery import (
     TRANSITIONS,
     UNRESOLVED,
     Action,
+    Condition,
     Decision,
     Entry,
     Event,
@@ -61,6 +62,57 @@ def entry(state: State, **changes: Any) -> Entry:
         "digest": "d1",
     }
     return Entry(state, **(members | changes))
+
+
+def test_names_in_the_ledger_are_fixed() -> None:
+    """Entries outlive the version of the worker that wrote them."""
+    expected = ["pending", "parked", "in_doubt", "dead_letter", "split", "delivered", "dropped", "missing"]
+
+    assert expected == [str(state) for state in State]
+    assert "unresolved" == UNRESOLVED
+
+
+def test_decisions_have_the_names_that_people_use() -> None:
+    """They are the words of the command."""
+    assert ["send", "drop"] == [decision.value for decision in Decision]
+
+
+def test_states_are_pending_aside_final_or_split() -> None:
+    """Each is in exactly one of these groups."""
+    assert {K, U, D} == ASIDE
+    assert {OK, DROPPED, MISSING} == FINAL
+
+
+def test_an_entry_begins_pending_and_empty() -> None:
+    """That is what the ledger has of a chunk about which nothing is written."""
+    assert Entry(P, 0, None, "", 0, "", 0, 0, "") == Entry()
+
+
+def test_a_happening_assumes_nothing() -> None:
+    """Unless it says so, it is neither certain nor divisible, and has no texts."""
+    expected = Happening(Event.FENCED, NOW, "", certain=False, divisible=False, database="", digest="")
+
+    assert expected == Happening(Event.FENCED, NOW)
+
+
+def test_steps_without_an_event_or_a_reason() -> None:
+    """To send and to ask need neither."""
+    assert (Step(Action.SEND, None, ""), Step(Action.ASK, None, "")) == (SEND, ASK)
+
+
+def test_rows_are_sent_unasked_by_default() -> None:
+    """Keeping them for a person is a setting."""
+    assert rules(sends_unasked=True) == rules()
+
+
+def test_a_line_without_a_condition_has_no_words() -> None:
+    """The picture of the state machine then shows the event alone."""
+    assert "" == Condition.ALWAYS.value
+
+
+def test_an_invocation_takes_at_most_15_minutes() -> None:
+    """It is Lambda's limit, in seconds."""
+    assert 900 == LONGEST_INVOCATION_SECONDS
 
 
 # Where each event leads: where Treasure Data cannot have the chunk, and where it may. Two states with a bar: a chunk that cannot be
@@ -209,6 +261,28 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             entry(K),
             Happening(Event.EXPIRED, NOW, "parked_too_long"),
             {"state": D, "reason": "parked_too_long", "aside_at": NOW},
+        ),
+        # A chunk that is too large and cannot be halved, or may be in Treasure Data whole.
+        (
+            entry(P),
+            Happening(Event.TOO_LARGE, NOW, "http_413"),
+            {"state": D, "reason": "http_413", "aside_at": NOW},
+        ),
+        (
+            entry(P, since=SINCE),
+            Happening(Event.TOO_LARGE, NOW, "http_413"),
+            {"state": U, "reason": "http_413", "aside_at": NOW},
+        ),
+        (entry(U, since=SINCE), Happening(Event.TOO_LARGE, NOW, "http_413"), {"reason": "http_413"}),
+        # A chunk that waits no longer.
+        *(
+            (
+                entry(P, since=since),
+                Happening(event, NOW, "why"),
+                {"state": to, "reason": "why", "aside_at": NOW},
+            )
+            for event in (Event.DATABASE_FAILS, Event.HELD_TOO_LONG)
+            for since, to in ((None, K), (SINCE, U))
         ),
         # An orderly end without an answer: the doubt is over where nothing can have been accepted.
         (entry(P, since=SINCE), Happening(Event.UNANSWERED, NOW, "http_503"), {}),

@@ -1,0 +1,189 @@
+"""Runs tests against mutants. Each mutant gets a forked process, which imports it in place of its module.
+
+No file is written: the mutant's source is given to the import system of its process only, so mutants can run in parallel.
+Third-party packages are imported before forking, so a mutant costs little more than the time of its tests.
+"""
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
+
+ROOT = Path(__file__).parents[2]
+
+_PYTEST = ("-qx", "--disable-plugin-autoload", "-p", "pytest_socket", "-p", "no:cacheprovider")
+_PRELOADED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # plugins are imported before pytest starts
+_MAX_BYTES = 4 << 30  # for mutants that fill the memory
+
+settings.register_profile(
+    "mutation",
+    derandomize=True,  # each run has the same result
+    database=None,
+    deadline=None,  # every core is busy
+    phases=(Phase.explicit, Phase.generate),
+    report_multiple_bugs=False,
+    suppress_health_check=(HealthCheck.too_slow,),
+)
+
+
+class TestsError(Exception):
+    """The tests cannot judge mutants of this module; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A module with one small fault.
+
+    Attributes:
+        module: path of the module, relative to the root.
+        line: number of the first line that differs.
+        was: the lines that differ, in one, as the module has them.
+        now: as the mutant has them.
+        source: the mutant's whole text.
+    """
+
+    module: str
+    line: int
+    was: str
+    now: str
+    source: str
+
+
+class Verdict(Enum):
+    """What the tests say about a mutant."""
+
+    KILLED = "a test fails"
+    TIMED_OUT = "the tests take far too long"
+    SURVIVED = "all tests pass"
+
+
+class _CheapFirst:
+    """Pytest plugin that runs property tests last: most mutants fail a cheaper test."""
+
+    @staticmethod
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: is_hypothesis_test(getattr(item, "obj", None)))
+
+
+class _Importer(MetaPathFinder, SourceLoader):
+    """Imports a mutant in place of its module."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._name = mutant.module.removesuffix(".py").replace("/", ".")
+        self._path = str(ROOT / mutant.module)
+        self._source = mutant.source.encode()
+
+    def find_spec(self, fullname: str, _path: object, _target: object = None) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
+
+    def get_filename(self, _fullname: str) -> str:
+        return self._path
+
+    def get_data(self, _path: Any) -> bytes:
+        return self._source
+
+
+def prepare(module: str, tests: Sequence[str]) -> float:
+    """Import the third-party modules that the tests need, and return how many seconds the tests take.
+
+    Args:
+        module: path of a module, relative to the root.
+        tests: paths of the files that test it.
+
+    Raises:
+        TestsError: the tests fail without a mutation, or pass without the module.
+    """
+    settings.load_profile("mutation")
+    reader, writer = os.pipe()
+    began = time.monotonic()
+    pid = _fork(Mutant(module, 0, "", "", (ROOT / module).read_text()), tests, limit=600, pipe=writer)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        names = pipe.read().split()
+    if _verdict(os.waitpid(pid, 0)[1]) is not Verdict.SURVIVED:
+        command = " ".join(("pytest", *_PYTEST, *tests))
+        raise TestsError(f"{module}: its tests fail without a mutation. To see why, run: {command}")
+    seconds = time.monotonic() - began
+    for name in names:
+        with contextlib.suppress(Exception):  # left to each mutant's process
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    empty = Mutant(module, 0, "", "", "raise ImportError")
+    if [(empty, Verdict.SURVIVED)] == list(judge([empty], tests, limit=600)):
+        raise TestsError(f"{module}: its tests pass without it. Do they import it?")
+    return seconds
+
+
+def judge(
+    mutants: Iterable[Mutant], tests: Sequence[str], *, limit: float, processes: int = 1
+) -> Iterator[tuple[Mutant, Verdict]]:
+    """Yield each mutant with its verdict, in the order in which they finish.
+
+    Args:
+        mutants: to run the tests against.
+        tests: paths of the files.
+        limit: seconds after which a run is killed.
+        processes: how many mutants run at once.
+    """
+    running: dict[int, Mutant] = {}
+    for mutant in mutants:
+        if len(running) >= processes:
+            yield _ended(running)
+        running[_fork(mutant, tests, limit)] = mutant
+    while running:
+        yield _ended(running)
+
+
+def _ended(running: dict[int, Mutant]) -> tuple[Mutant, Verdict]:
+    pid, status = os.wait()
+    return running.pop(pid), _verdict(status)
+
+
+def _verdict(status: int) -> Verdict:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return Verdict.TIMED_OUT
+    return Verdict.KILLED if status else Verdict.SURVIVED
+
+
+def _fork(mutant: Mutant, tests: Sequence[str], limit: float, pipe: int | None = None) -> int:
+    """Start a process that runs the tests and exits with their status; return its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status: int = pytest.ExitCode.INTERNAL_ERROR
+    try:
+        signal.setitimer(signal.ITIMER_REAL, limit)
+        with contextlib.suppress(OSError, ValueError):  # not every system has this limit
+            resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(nothing, stream)
+        sys.meta_path.insert(0, _Importer(mutant))
+        status = pytest.main([*_PYTEST, "--tb=no", *_PRELOADED, *tests], plugins=[_CheapFirst])
+        if pipe is not None:
+            os.write(pipe, "\n".join(_outside(sys.modules)).encode())
+    finally:
+        os._exit(status)
+
+
+def _outside(names: Iterable[str]) -> list[str]:
+    """Return the names of the modules that are not part of this repository."""
+    return [name for name in names if not (ROOT / name.partition(".")[0]).is_dir()]

@@ -1,0 +1,48 @@
+"""What targets.toml says: the modules to mutate, their tests, and the mutants that may survive."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+_PATH = Path(__file__).with_name("targets.toml")
+
+
+class Change(NamedTuple):
+    """How a mutant differs from its module.
+
+    Attributes:
+        module: path of the module, relative to the root.
+        was: the lines that differ, in one, as the module has them.
+        now: as the mutant has them.
+    """
+
+    module: str
+    was: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is to be mutated.
+
+    Attributes:
+        tests: by module, the files that test it; all are paths relative to the root.
+        reasons: why these mutants may survive.
+    """
+
+    tests: dict[str, list[str]]
+    reasons: dict[Change, str]
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the file."""
+        document: dict[str, Any] = tomllib.loads(_PATH.read_text())
+        return cls(
+            document["modules"],
+            {
+                Change(survivor["module"], *change): survivor["why"]
+                for survivor in document["survivors"]
+                for change in survivor["changes"]
+            },
+        )
