@@ -1,0 +1,46 @@
+"""`python -m benchmarks.switches`: how often the worker changes from module to module for one row of a warm invocation.
+
+A measure of how far a reader has to walk. A switch is a call of a function that is in another module than the function called
+last, among those of `worker/` and `shared/`.
+"""
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.support.delivery import Delivery, envelope, row
+
+_ROOT = Path(__file__).parents[1]
+_PACKAGES = ("worker", "shared")
+
+
+def main() -> None:
+    """Print each call, then the sums."""
+    delivery = Delivery()
+    delivery.map(shop="shop_db")
+    delivery.td.create("shop_db", "views")
+    for number in range(3):
+        delivery.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=f"r{number}"))
+        if number < 2:  # the first two make the worker warm
+            delivery.deliver(number, number + 1)
+    event = delivery.event(2, 3)
+    calls: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, what: str, _argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if what == "call" and path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _PACKAGES:
+            calls.append((path.relative_to(_ROOT).as_posix(), frame.f_code.co_qualname))
+
+    sys.setprofile(note)
+    delivery.worker.run(event, 120_000)
+    sys.setprofile(None)
+    modules = [module for module, _ in calls]
+    for module, function in calls:
+        print(f"{module}  {function}")
+    switches = sum(now != before for before, now in zip([None, *modules], modules, strict=False))
+    print(f"{len(calls)} calls in {len(set(modules))} modules, {switches} switches")
+
+
+if __name__ == "__main__":
+    main()
