@@ -182,7 +182,6 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         redis_server, port = valkey.start(folder)
         parts.callback(redis_server.wait, 10)
         parts.callback(redis_server.terminate)
-        parts.callback(destination.core.close)
         server = parts.enter_context(destination.server)
         emulator = parts.enter_context(Ministack(folder))
         deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **_at(server.url))

@@ -112,7 +112,7 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("shop: {database: s}", "'s' is not a legal database name"),
         ("s: {database: shop}", "'s' cannot be an account"),
         ("shop: {database: shop, state: active}", "a field state"),
-        ("shop: {database: shop, status: off}", "status is active or disabled"),
+        ("shop: {database: shop, status: off}", "status must be active or disabled"),
         ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids is a list of key ids"),
         ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
         ("shop: {", "is not YAML"),
