@@ -217,12 +217,12 @@ def test_a_dead_letter_becomes_a_row_by_hand(stack: Stack) -> None:
     stack.send_pixel("shop", "after_the_stray", "/next")
     assert stack.destination.rows("shop", "after_the_stray")
     (name,) = stack.aside()
-    assert name.startswith("aside/dead_letter/stray/pageviews/1-")
+    assert name.startswith("aside/stray/pageviews/")
 
     stack.map_account("stray")
     report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"]})
 
-    assert {"delivered": 1, "kept": 0, "dead": 0, "complete": True} == report
+    assert {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True} == report
     assert ["/stray"] == [row["page"] for row in stack.destination.rows("stray", "pageviews")]
     assert [] == stack.aside()
 
@@ -238,9 +238,11 @@ def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
     }
     assert {"batchItemFailures": []} == stack.invoke("DrainFunction", {"Records": [message]})
     (name,) = stack.aside()
-    assert name.startswith("aside/dead_letter/-/-undecodable/1-")
+    assert name.startswith("aside/-/-undecodable/")
 
-    stack.emulator.client("s3").delete_object(Bucket=stack.outputs["AsideBucket"], Key=name)
+    report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"], "decision": "drop"})
+    assert {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "complete": True} == report
+    assert [] == stack.aside()
 
 
 def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
@@ -278,7 +280,7 @@ def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_p
     well = ("stream", "mapping", "Redis", "Treasure Data", "write right", "ledger", "bucket", "queue")
     assert dict.fromkeys(well, "ok") == {what: states.get(what) for what in well}, looked
     assert ["later"] == [one["account"] for one in before["aside"]]
-    assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0} == sent
+    assert {"selected": 1, "delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True} == sent
     assert ["/later"] == [row["page"] for row in stack.destination.rows("later", "looked_at")]
 
 
@@ -330,7 +332,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Sta
     """The rules of the template stop a deploy and say what is missing."""
     said = deploy(stack.emulator, artifacts, "stg", code=1, Network="existing")
 
-    assert "Network existing needs SubnetIds" in said
+    assert "Network existing requires SubnetIds" in said
     listed = stack.emulator.client("cloudformation").list_stacks()["StackSummaries"]
     assert {STACK} == {
         one["StackName"]
