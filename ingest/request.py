@@ -20,6 +20,7 @@ MAX_INFLATED_BYTES = 5 * 1024 * 1024
 """Maximum size of a decompressed body."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_IN_BASE64 = "H4"  # the third character depends on what follows the magic bytes
 _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
 _MAX_COOKIES = 50
@@ -81,8 +82,10 @@ class Request:
     @property
     def is_small(self) -> bool:
         """Whether its events are certain to take no more than `rows.SMALL_BYTES`, judging by the sizes of query and body."""
-        size = sum([len(value) for _, value in self.query], len(self.raw_body or ""))
-        return size <= rows.SMALL_BYTES and "content-encoding" not in self.headers
+        body = self.raw_body or ""
+        size = sum([len(value) for _, value in self.query], len(body))
+        is_compressed = "content-encoding" in self.headers or body.startswith(_GZIP_IN_BASE64)
+        return size <= rows.SMALL_BYTES and not is_compressed
 
     def parameter(self, name: str) -> str | None:
         """Return the first non-empty value of a query parameter, else None."""

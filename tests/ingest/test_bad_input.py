@@ -118,6 +118,14 @@ def test_invalid_json(body: bytes) -> None:
     assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
+@pytest.mark.parametrize("headers", [{}, {"content_encoding": "gzip"}])
+def test_an_event_is_too_large_however_it_was_compressed(headers: dict[str, str]) -> None:
+    """Gzip is known by its first bytes too, and a small body may hold a large event."""
+    body = gzipped(json.dumps([{"table": "pageviews", "a": "x" * 262_144}]).encode())
+
+    assert "event_too_large" == Site().post(body, **headers).json["rejected"][0]["code"]
+
+
 def test_a_gzip_bomb() -> None:
     """413, `body_too_large`, however small the compressed body is."""
     refused(site := Site(), site.post(gzipped(b" " * 50_000_000)), 413, "body_too_large")
