@@ -14,7 +14,7 @@ from local.resources import LEDGER, Resources
 from shared.accounts import Account
 from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import State
-from worker.ledger import TablePlace
+from worker.ledger import Place
 
 ACCOUNTS = {"shop": Account("goods")}
 ORDERS = reconciliation.TablePlace("goods", "orders")
@@ -69,9 +69,11 @@ def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(reso
     made.redrive()
     copy(made, resources)
 
-    assert ["1", "2"] == made.ids("goods", "orders")
-    expected = [TableOutcome(ORDERS, ("0",), "dead_letter", "http_422")]
-    assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
+    left = tuple(sorted({"0", "1", "2"} - set(made.ids("goods", "orders"))))
+    assert left in (("0",), ("1", "2"))  # the redrive tries the halves in any order
+    assert [TableOutcome(ORDERS, left, "dead_letter", "http_422")] == list(
+        outcomes.set_aside(resources, ACCOUNTS)
+    )
 
 
 def test_an_edited_chunk_counts_once(resources: Resources) -> None:
@@ -80,7 +82,7 @@ def test_an_edited_chunk_counts_once(resources: Resources) -> None:
     (span,) = made.spans()
     (key,) = span.entries
     edited = msgpack.packb(row("0", text="mended"))
-    made.wiring.edits.make(TablePlace(span.chain, span.after), key, edited)
+    made.wiring.edits.make(Place(span.chain, span.after), key, edited)
     copy(made, resources)
 
     assert 2 == len(made.objects())
