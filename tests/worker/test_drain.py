@@ -269,6 +269,25 @@ def test_a_message_delivered_twice_at_once_is_put_once(way: Way) -> None:
     assert 1 == way.records()
 
 
+@pytest.mark.parametrize("ages", [(130, 1), (1, 130), (2, 130, 1)])
+def test_an_envelope_is_as_old_as_the_earliest_of_its_messages(ages: tuple[int, ...], way: Way) -> None:
+    """The put that it waits for came before the first of them: it has landed, or never will."""
+    doubt(way, "r")
+    way.wait(130)
+    [message] = way.sqs.messages(way.queue_url)
+    event: dict[str, Any] = {"Records": []}
+    for age in ages:
+        (record,) = _event(message)["Records"]
+        sent_at = str(round((way.clock.now() - age) * 1000))
+        event["Records"].append(
+            record
+            | {"messageId": f"m-{age}", "attributes": record["attributes"] | {"SentTimestamp": sent_at}}
+        )
+
+    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert 1 == way.records()
+
+
 def test_one_search_serves_all_messages(way: Way) -> None:
     """Two hundred messages cost as many reads as one: two, because the tip is looked at twice."""
     doubt(way, *(f"r{number}" for number in range(200)))
