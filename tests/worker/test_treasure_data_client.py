@@ -1,6 +1,7 @@
 """What is sent to Treasure Data, and what its answers mean."""
 
 import gzip
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -391,6 +392,111 @@ def test_asking_without_an_answer() -> None:
     td.faults.add(Fault(kind=Kind.CLOSE, action=Action.QUERY))
 
     assert Presence.UNDECIDED is presence(td, row("e1"))
+
+
+ISSUED = (200, b'{"job_id":"7"}')
+SUCCESS = (200, b'{"status":"success","num_records":1}')
+FAILED = (200, b'{"status":"error"}')
+
+
+def presence_by(*answers: tuple[int, bytes]) -> Presence:
+    """Ask a Treasure Data that answers like this, one request after another."""
+    clock, script = ManualClock(), list(answers)
+    client = client_of(lambda _: Response(*script.pop(0)), clock)
+    return client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 10))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ((500, b"{}"),),
+        ((307, b"{}"),),
+        ((200, b"<html>"),),
+        ((200, b"{}"),),
+        ((200, b"[]"),),
+        ((202, b'{"job_id":"7"}'),),
+        (ISSUED, *[(404, b"{}")] * 20),
+        (ISSUED, *[(200, b"<html>")] * 20),
+        (ISSUED, *[(200, b'{"status":"running"}')] * 20),
+        (ISSUED, (200, b'{"status":"killed"}')),
+        (ISSUED, SUCCESS, (404, b"{}")),
+        (ISSUED, SUCCESS, (503, b"[0]")),
+        (ISSUED, SUCCESS, (202, b"[0]")),
+    ],
+)
+def test_a_job_that_does_not_succeed_settles_nothing(answers: tuple[tuple[int, bytes], ...]) -> None:
+    """Whatever keeps its result away."""
+    assert Presence.UNDECIDED is presence_by(*answers)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ((200, b'{"schema":"[[\\"a\\",\\"long\\"]]"}'), Presence.ABSENT),
+        ((200, b'{"schema":"[]"}'), Presence.ABSENT),
+        ((200, b'{"schema":"[[\\"event_id\\"],[\\"received_at\\"]]"}'), Presence.UNDECIDED),
+        ((200, b'{"schema":"x"}'), Presence.UNDECIDED),
+        ((200, b'{"schema":"[1]"}'), Presence.UNDECIDED),
+        ((200, b'{"schema":[]}'), Presence.UNDECIDED),
+        ((200, b"{}"), Presence.UNDECIDED),
+        ((200, b"<html>"), Presence.UNDECIDED),
+        ((500, b'{"schema":"[]"}'), Presence.UNDECIDED),
+        ((403, b"{}"), Presence.UNDECIDED),
+    ],
+)
+def test_a_query_that_fails_may_have_no_columns_to_look_at(
+    shown: tuple[int, bytes], expected: Presence
+) -> None:
+    """A table without our columns never had a row of ours; with them, the failure says nothing."""
+    assert expected is presence_by(ISSUED, FAILED, shown)
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(501, Presence.ABSENT), (502, Presence.UNASKABLE)])
+def test_columns_are_missing_from_a_full_table_without_saying_anything(
+    columns: int, expected: Presence
+) -> None:
+    """From about 512 columns on Treasure Data adds none."""
+    schema = json.dumps({"schema": json.dumps([[f"c{n}", "long"] for n in range(columns)])}).encode()
+
+    assert expected is presence_by(ISSUED, FAILED, (200, schema))
+
+
+def test_a_secret_without_a_value_settles_nothing() -> None:
+    """Nothing is sent, asked or created."""
+    clock = ManualClock()
+    client = client_of(TreasureData().handle, clock, " ")
+    reply = client.send("shop_db", "views", UNIQUE_ID, compress(b""), 5)
+
+    assert (Meaning.KEY_REFUSED, "no_key", True) == (
+        reply.meaning,
+        reply.reason,
+        reply.definitely_not_delivered,
+    )
+    assert Presence.UNDECIDED is client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 9))
+    assert [0, 0, False, False] == [
+        client.create_table("shop_db", "views", 5),
+        client.create_database("shop_db", 5),
+        client.answers(),
+        client.knows_key(),
+    ]
+
+
+def test_redirections_are_not_followed() -> None:
+    """Rows and key go to the addresses in the settings alone."""
+    targets: list[str] = []
+
+    def handle(request: Request) -> Response:
+        targets.append(request.target)
+        return Response(307, b"", {"Location": "http://elsewhere/x"})
+
+    reply = client_of(handle, ManualClock()).send("shop_db", "views", UNIQUE_ID, compress(b""), 5)
+
+    assert (Meaning.PASSING, "http_307", False) == (
+        reply.meaning,
+        reply.reason,
+        reply.definitely_not_delivered,
+    )
+    assert 1 == len(targets)
 
 
 def test_an_endless_answer_is_cut_off() -> None:
