@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+import redis
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
+from shared.errors import SecretUnavailableError
 from tests.support.delivery import Delivery
 from worker.admin import Admin
 from worker.deadline import Deadline
@@ -116,3 +118,77 @@ def test_a_check_writes_nothing() -> None:
 
     assert expected == answer
     assert {} == made.td.counts()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"do": "apply", "accounts": {"shop": {"database": "No!"}}},
+        {"do": "apply", "accounts": {"No!": SHOP}},
+        {"do": "change", "account": "shop", "fields": SHOP | {"status": "gone"}},
+    ],
+)
+def test_what_is_not_an_account_changes_nothing(event: dict[str, Any]) -> None:
+    """The answer says what is wrong."""
+    made = delivery()
+    before = ask(made, do="accounts")
+    answer = ask(made, **event)
+
+    assert "invalid_account" == answer["error"]
+    assert answer["message"]
+    assert before == ask(made, do="accounts")
+
+
+@pytest.mark.parametrize(
+    ("problem", "error"),
+    [
+        (
+            redis.ConnectionError("away."),
+            {"error": "redis_unreachable", "message": "Redis does not answer: away"},
+        ),
+        (SecretUnavailableError("no value yet"), {"error": "no_redis_url", "message": "no value yet"}),
+    ],
+)
+def test_a_redis_that_is_away_is_reported(problem: Exception, error: dict[str, str]) -> None:
+    """By a check too, which looks at Treasure Data all the same."""
+    made = delivery()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise problem
+
+    for call in ("hset", "hmget", "hget", "scan_iter"):
+        setattr(made.redis, call, fail)
+
+    assert error == ask(made, do="accounts")
+    checked = ask(made, do="check")
+    assert (error, True) == (checked["redis"], checked["treasure_data"]["answers"])
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "expected"),
+    [
+        (Action.IMPORT, 403, {"may_write": False, "may_query": True}),
+        (Action.QUERY, 403, {"may_write": True, "may_query": False}),
+        (Action.IMPORT, 503, {"may_write": None, "may_query": True}),
+        (Action.QUERY, 503, {"may_write": True, "may_query": None}),
+    ],
+)
+def test_a_check_tells_what_the_key_may_not_do(
+    action: Action, status: int, expected: dict[str, bool | None]
+) -> None:
+    """Each right for itself; what Treasure Data does not say is null."""
+    made = delivery()
+    made.td.create("shop_db")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status))
+    told = ask(made, do="check")["treasure_data"]
+
+    assert expected == {name: told[name] for name in expected}
+
+
+def test_a_check_tells_that_treasure_data_does_not_know_the_key() -> None:
+    """Then it can say nothing about databases."""
+    made = delivery()
+    made.secrets.values["td"] = "1/other"
+    made.start()
+
+    assert {"answers": True, "knows_key": False} == ask(made, do="check")["treasure_data"]
