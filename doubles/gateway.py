@@ -5,16 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from doubles.http_api import (
-    MAX_PAYLOAD_BYTES,
-    RejectedError,
-    Request,
-    answer_of,
-    event_of,
-    message,
-    new_request_id,
-)
-from doubles.http_server import HttpServer, Received, Reply
+from doubles.http_api import MAX_PAYLOAD_BYTES, answer_of, event_of, message, new_request_id
+from doubles.http_server import HttpServer, RejectedError, Reply, Request
 from doubles.lambda_context import Context
 from shared.clock import SystemClock
 
@@ -41,10 +33,7 @@ class Gateway(HttpServer):
         self._clock = SystemClock()
         super().__init__(self._respond)
 
-    def _respond(self, received: Received) -> Reply:
-        request = Request(
-            received.method, received.target, received.headers, received.read(), received.source_ip
-        )
+    def _respond(self, request: Request) -> Reply:
         request_id = new_request_id()
         event = None
         try:

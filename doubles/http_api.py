@@ -12,12 +12,11 @@ import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from doubles.http_server import Reply
+from doubles.http_server import RejectedError, Reply, Request
 
 MAX_HEAD_BYTES = 10_240
 """Request line and header values together; AWS does not count the headers' names."""
@@ -32,37 +31,6 @@ _TEXT_TYPES = frozenset({"application/json", "application/javascript", "applicat
 _HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
-
-
-class RejectedError(Exception):
-    """The gateway answers by itself, and no function sees the request.
-
-    Attributes:
-        status: of the response.
-        message: goes into its JSON body.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status} {message}")
-        self.status = status
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An HTTP request as it was sent.
-
-    Attributes:
-        target: the request line's second word; bytes beyond ASCII are characters of Latin-1.
-        headers: in their order and spelling, repeated ones too.
-        body: without a transfer coding, with its content coding.
-    """
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    source_ip: str = "127.0.0.1"
 
 
 def message(status: int, text: str) -> Reply:

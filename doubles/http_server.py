@@ -16,20 +16,20 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it arrived.
+class Request:
+    """A request as it was sent.
 
     Attributes:
         target: the request line's second word; bytes beyond ASCII are characters of Latin-1.
         headers: in their order and spelling, repeated ones too.
-        read: reads the body, at most once.
+        body: without a transfer coding, with its content coding.
     """
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]
-    source_ip: str
-    read: Callable[[], bytes]
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    source_ip: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,20 @@ class Reply:
     body: bytes
 
 
+class RejectedError(Exception):
+    """A request that gets an error response.
+
+    Attributes:
+        status: of the response, 400 to 499.
+        message: what is wrong, for a person.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status} {message}")
+        self.status = status
+        self.message = message
+
+
 class HangUp(StrEnum):
     """How a connection ends without a response."""
 
@@ -48,23 +62,22 @@ class HangUp(StrEnum):
     RESET = "reset"
 
 
-Respond = Callable[[Received], Reply | HangUp]
+Respond = Callable[[Request], Reply | HangUp]
 
 
 class HttpServer:
     """A server that listens from its construction on, and answers each connection in a thread; a context manager.
 
     Args:
-        respond: answers a request, from many threads. If it does not read the body, the server does.
-        port: the port, or 0 for a free one.
+        respond: answers a request, from many threads.
 
     Attributes:
         stopping: set when the server is to stop, for `respond` to wait on.
     """
 
-    def __init__(self, respond: Respond, port: int = 0) -> None:
+    def __init__(self, respond: Respond) -> None:
         self.stopping = Event()
-        self._listener = _Listener(respond, port)
+        self._listener = _Listener(respond)
         self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
         self._thread.start()
 
@@ -99,8 +112,8 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, respond: Respond, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Connection)
+    def __init__(self, respond: Respond) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
         self.respond = respond
         self.connections: set[Any] = set()
 
@@ -134,18 +147,9 @@ class _Connection(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def _answer(self) -> None:
-        bodies: list[bytes] = []
-
-        def read() -> bytes:
-            bodies.append(self._read())
-            return bodies[0]
-
         target, source_ip = self.requestline.split()[1], str(self.client_address[0])
-        reply = self.server.respond(
-            Received(self.command, target, tuple(self.headers.items()), source_ip, read)
-        )
-        if reply is not HangUp.RESET and not bodies:
-            read()  # an unread body would be taken for the next request
+        headers = tuple(self.headers.items())
+        reply = self.server.respond(Request(self.command, target, headers, self._body(), source_ip))
         if isinstance(reply, Reply):
             self._send(reply)
             return
@@ -155,7 +159,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.rfile.close()  # holds the socket open
             self.connection.close()
 
-    def _read(self) -> bytes:
+    def _body(self) -> bytes:
         if "Transfer-Encoding" in self.headers:
             raise ValueError("the server reads only bodies with a Content-Length")
         size = int(self.headers.get("Content-Length", "0"))

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from doubles.http_server import HttpServer, Received, Reply
+from doubles.http_server import HttpServer, Reply, Request
 
 _log = logging.getLogger("doubles.invocation_api")
 
@@ -24,13 +24,12 @@ class InvocationApi(HttpServer):
         self._invoke = invoke
         super().__init__(self._respond)
 
-    def _respond(self, received: Received) -> Reply:
-        body = received.read()
-        if (received.method, received.target) != ("POST", self._path):
-            text = f"Function not found: {received.target}"
+    def _respond(self, request: Request) -> Reply:
+        if (request.method, request.target) != ("POST", self._path):
+            text = f"Function not found: {request.target}"
             return _reply(404, {"Message": text}, {"x-amzn-errortype": "ResourceNotFoundException"})
         try:
-            return _reply(200, self._invoke(json.loads(body or b"{}")))
+            return _reply(200, self._invoke(json.loads(request.body or b"{}")))
         except Exception as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("an invocation failed")
             failure = {

@@ -78,23 +78,22 @@ class MemoryKinesis:
     Args:
         now: tells UNIX seconds; arrival times, expiry and the life of iterators depend on it.
         seed: decides the gaps between sequence numbers; the same seed and puts give the same numbers.
-        max_record_bytes: the largest record with its key; the service's default is 1 MiB, its limit 10 MiB.
 
     Attributes:
+        max_record_bytes: the largest record with its key; the service's default is 1 MiB, its limit 10 MiB.
         reads_empty: asked at each GetRecords that has records to return; True makes it return none and a
             `MillisBehindLatest` above 0, as Kinesis may.
         arrival_error: asked at each put; returns the seconds by which the record's `ApproximateArrivalTimestamp`
             differs from the time of the put. Kinesis promises neither accuracy nor order.
     """
 
-    def __init__(
-        self, now: Callable[[], float], *, seed: int = 0, max_record_bytes: int = 1024 * 1024
-    ) -> None:
+    max_record_bytes = 1024 * 1024
+
+    def __init__(self, now: Callable[[], float], *, seed: int = 0) -> None:
         self.reads_empty: Callable[[], bool] = lambda: False
         self.arrival_error: Callable[[], float] = lambda: 0.0
         self._now = now
         self._random = random.Random(seed)  # noqa: S311 -- gaps between sequence numbers are no secret
-        self._max_record_bytes = max_record_bytes
         self._streams: dict[str, _Stream] = {}
         self._issued = _FIRST_NUMBER
 
@@ -295,7 +294,7 @@ class MemoryKinesis:
     def _check_record(self, operation: str, data: bytes, partition_key: str) -> int:
         """Return the size of a record with its key, unless it is too large."""
         size = len(data) + len(partition_key.encode())
-        if size > self._max_record_bytes or not 1 <= len(partition_key) <= _MAX_KEY_CHARACTERS:
+        if size > self.max_record_bytes or not 1 <= len(partition_key) <= _MAX_KEY_CHARACTERS:
             message = f"A record of {size} bytes with a partition key of {len(partition_key)} characters"
             raise client_error("ValidationException", operation, message)
         return size

@@ -66,16 +66,7 @@ class MemoryPipeline:
             raise AttributeError(command)
         return lambda *arguments: self._commands.append((command, arguments))
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- redis-py's signature
-        """Return each command's response; the first error is raised after all have run, or takes its place."""
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: ARG002, FBT001, FBT002 -- as redis-py has it
+        """Return each command's response."""
         commands, self._commands = self._commands, []
-        answers: list[Any] = []
-        for command, arguments in commands:
-            try:
-                answers.append(getattr(self._redis, command)(*arguments))
-            except ResponseError as error:
-                answers.append(error)
-        errors = [answer for answer in answers if isinstance(answer, ResponseError)]
-        if errors and raise_on_error:
-            raise errors[0]
-        return answers
+        return [getattr(self._redis, command)(*arguments) for command, arguments in commands]

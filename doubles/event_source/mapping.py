@@ -29,9 +29,6 @@ class EventSourceMapping:
         borders: given the records that the next batch can take at most, returns how many it takes; None is all of
             them, and then a batch that failed is sent again as it was.
         on_expired: gets the records that expired before they were settled.
-
-    Raises:
-        ValueError: a value that Lambda rejects.
     """
 
     event_source_arn: str
@@ -43,12 +40,6 @@ class EventSourceMapping:
     backoff: Callable[[int], float] = exponential_backoff
     borders: Callable[[Sequence[Any]], int] | None = None
     on_expired: Callable[[Sequence[Any]], None] = lambda _: None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= 10_000:
-            raise ValueError(f"batch_size is {self.batch_size}: not within 1 … 10,000")
-        if not 0 <= self.maximum_batching_window_seconds <= 300:
-            raise ValueError(f"the window is {self.maximum_batching_window_seconds} s: not within 0 … 300 s")
 
     @property
     def stream_name(self) -> str:

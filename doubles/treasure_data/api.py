@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import md5
 
+from doubles.http_server import RejectedError
 from doubles.treasure_data import queries
-from doubles.treasure_data.exchange import RejectedError, Request, Response, answer, error
+from doubles.treasure_data.exchange import Request, Response, answer, error
 from doubles.treasure_data.fault import Action, Target
 from doubles.treasure_data.import_body import Row, count_checked, inflated
 from doubles.treasure_data.import_log import ImportLog
@@ -26,12 +27,10 @@ class Api:
 
     Attributes:
         duplicates: imports that were answered without being accepted, because their unique_id was remembered.
-        conflicts: how many of these held other rows than the import that is remembered.
     """
 
     def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Right]]) -> None:
         self.duplicates = 0
-        self.conflicts = 0
         self._log = log
         self._keys = keys
         self._jobs: dict[str, Job] = {}
@@ -104,14 +103,11 @@ class Api:
         self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
             raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
-        stream = inflated(body, settings.largest_import)
-        row_count = count_checked(stream)
-        known = self._log.find_id(database, table, unique_id, now - settings.id_memory)
-        if known is None:
+        row_count = count_checked(inflated(body, settings.largest_import))
+        if not self._log.remembers(database, table, unique_id, now - settings.id_memory):
             self._log.append(database, table, unique_id, body, row_count=row_count, now=now)
         else:
             self.duplicates += 1
-            self.conflicts += known.stream != stream
             if settings.duplicate_status == 409:
                 raise RejectedError(409, f"{unique_id} was imported already")
         document = {

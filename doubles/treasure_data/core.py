@@ -56,9 +56,6 @@ class TreasureData:
             return control(self, request)
         with self._lock:
             fault = self._fault_source.strike(self._api.target(request.segments), self._clock.now())
-        if fault is None or fault.reads_body:
-            request.body  # noqa: B018 -- reads it from a socket, maybe slowly: not under the lock
-        with self._lock:
             now = self._catch_up()
             if fault is None:
                 return self._api.answer(request, self.settings, now)
@@ -112,11 +109,6 @@ class TreasureData:
     def duplicates(self) -> int:
         """How many imports were answered without being accepted, because their unique_id was remembered."""
         return self._api.duplicates
-
-    @property
-    def conflicts(self) -> int:
-        """How many of the duplicates held other rows than the import that is remembered."""
-        return self._api.conflicts
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Lose accepted rows whose `time` is in [begin, end), as in an accident at TD; return how many.

@@ -1,8 +1,7 @@
 """A request to the double and its response, as values: no sockets, no waiting."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from http import HTTPStatus
 from io import BytesIO
@@ -12,20 +11,6 @@ import orjson
 from werkzeug.formparser import parse_form_data
 
 
-class RejectedError(Exception):
-    """A request that gets an error response.
-
-    Attributes:
-        status: the HTTP status, 400 to 499.
-        message: what is wrong, for a person.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
 class Request:
     """One HTTP request.
 
@@ -33,21 +18,14 @@ class Request:
         method: the method, in capitals.
         target: path and query as in the request line.
         headers: the header fields, their names in any case.
-        body: the body, or what reads it: at most once, and not at all if the connection is to be reset first.
+        body: the body.
     """
 
-    def __init__(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Callable[[], bytes] = b""
-    ) -> None:
+    def __init__(self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> None:
         self.method = method
         self.target = target
         self.headers = {name.lower(): value for name, value in headers.items()}
-        self._read = body if callable(body) else lambda: body
-
-    @cached_property
-    def body(self) -> bytes:
-        """The whole body."""
-        return self._read()
+        self.body = body
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
@@ -69,15 +47,6 @@ class Request:
         return parse_form_data(environ | {"CONTENT_TYPE": self.headers.get("content-type", "")})[1].to_dict()
 
 
-class Drop(StrEnum):
-    """How a connection ends without a response."""
-
-    REFUSE = "refuse"  # the connection is refused
-    UNREACHABLE = "unreachable"  # the connection cannot be made, until the client gives up
-    RESET = "reset"  # reset before the body was read
-    CLOSE = "close"  # closed after the body was read
-
-
 @dataclass(frozen=True, slots=True)
 class Response:
     """What becomes of a request.
@@ -85,26 +54,19 @@ class Response:
     Attributes:
         headers: the header fields without Content-Length.
         delay: seconds before the response's first byte, or before the connection ends; may be infinite.
-        drop: how the connection ends instead of a response.
+        drop: how the connection ends instead of a response: the `Kind` of fault that ends it.
     """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    drop: Drop | None = None
+    drop: str | None = None
 
 
 def as_json(value: object) -> bytes:
-    """Return values of rows or cells as JSON: bytes as hexadecimal digits, NaN as null, other kinds as Python shows them."""
-    try:
-        return orjson.dumps(value, default=_json_default, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # nested beyond 254 levels
-        return orjson.dumps("(nested too deep to be shown)")
-
-
-def _json_default(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else repr(value)
+    """Return values of rows or cells as JSON: bytes as hexadecimal digits, NaN as null."""
+    return orjson.dumps(value, default=bytes.hex, option=orjson.OPT_NON_STR_KEYS)
 
 
 def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

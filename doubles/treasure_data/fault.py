@@ -5,10 +5,9 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import md5
-from threading import Lock
 from typing import Any, Protocol, Self
 
-from doubles.treasure_data.exchange import Drop, Response, error
+from doubles.treasure_data.exchange import Response, error
 
 
 class Action(StrEnum):
@@ -40,8 +39,8 @@ class Kind(StrEnum):
 
     STATUS = "status"  # answered with `status`
     HANG = "hang"  # silence for `seconds`, or for ever; then the connection is closed
-    CLOSE = "close"  # the connection is closed without a response, once the body was read
-    RESET = "reset"  # the connection is reset before the body is read
+    CLOSE = "close"  # the connection is closed without a response
+    RESET = "reset"  # the connection is reset, and TD has not seen the request
     REFUSE = "refuse"  # the connection is refused
     UNREACHABLE = "unreachable"  # the connection cannot be made, until the client gives up
     SLOW = "slow"  # carried out at once, answered after `seconds`
@@ -50,7 +49,7 @@ class Kind(StrEnum):
 
 
 _ALTERING = {Kind.SLOW, Kind.NOT_JSON, Kind.WRONG_MD5}
-_READS_NO_BODY = {Kind.RESET, Kind.REFUSE, Kind.UNREACHABLE}
+_NEVER_ARRIVES = {Kind.RESET, Kind.REFUSE, Kind.UNREACHABLE}
 _PAGE = b"<html><body><h1>A proxy's page</h1></body></html>"
 
 
@@ -90,7 +89,7 @@ class Fault:
     lands: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lands is not None and (self.alters or not self.reads_body):
+        if self.lands is not None and self.kind in _ALTERING | _NEVER_ARRIVES:
             raise ValueError(f"a request under the fault {self.kind} cannot land")
         if self.kind is Kind.SLOW and self.seconds is None:
             raise ValueError("a slow fault needs its seconds")
@@ -124,11 +123,6 @@ class Fault:
         """Whether the request is carried out and only its response altered."""
         return self.kind in _ALTERING
 
-    @property
-    def reads_body(self) -> bool:
-        """Whether TD reads the request's body."""
-        return self.kind not in _READS_NO_BODY
-
     def altered(self, response: Response) -> Response:
         """Return the response to a request that was carried out under an altering fault."""
         if self.kind is Kind.SLOW:
@@ -143,9 +137,9 @@ class Fault:
     def response(self) -> Response:
         """Return the response to a request that was not carried out."""
         if self.kind is Kind.HANG:
-            return Response(delay=math.inf if self.seconds is None else self.seconds, drop=Drop.CLOSE)
+            return Response(delay=math.inf if self.seconds is None else self.seconds, drop=Kind.CLOSE)
         if self.kind is not Kind.STATUS:
-            return Response(drop=Drop(self.kind))
+            return Response(drop=self.kind)
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.body is not None:
             return Response(self.status, self.body.encode(), headers)
@@ -161,31 +155,27 @@ class FaultSource(Protocol):
 
 
 class Faults:
-    """The faults that are set. Of those that match a request, the first one set strikes.
+    """The faults that are set. Of those that match a request, the first one set strikes. TreasureData locks it.
 
     So "503 twice, then a reset" is two faults with a count, one after the other.
     """
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
-        self._lock = Lock()
 
     def add(self, fault: Fault) -> None:
         """Set a fault, behind those that are set."""
-        with self._lock:
-            self._faults.append(fault)
+        self._faults.append(fault)
 
     def clear(self) -> None:
         """Remove all faults."""
-        with self._lock:
-            self._faults.clear()
+        self._faults.clear()
 
     def strike(self, target: Target, now: float) -> Fault | None:
         """Return the first fault that strikes this request, and count it."""
-        with self._lock:
-            for position, fault in enumerate(self._faults):
-                if fault.strikes(target, now):
-                    left = None if fault.count is None else fault.count - 1
-                    self._faults[position : position + 1] = [] if left == 0 else [replace(fault, count=left)]
-                    return fault
+        for position, fault in enumerate(self._faults):
+            if fault.strikes(target, now):
+                left = None if fault.count is None else fault.count - 1
+                self._faults[position : position + 1] = [] if left == 0 else [replace(fault, count=left)]
+                return fault
         return None

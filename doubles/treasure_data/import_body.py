@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from doubles.treasure_data.exchange import RejectedError
+from doubles.http_server import RejectedError
 
 Row = dict[str, Any]
 

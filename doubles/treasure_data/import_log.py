@@ -1,12 +1,13 @@
 """What Treasure Data has accepted: databases, tables, and each import with its bytes."""
 
 import gzip
+import math
 import re
 from dataclasses import dataclass, replace
 
 import msgpack
 
-from doubles.treasure_data.exchange import RejectedError
+from doubles.http_server import RejectedError
 from doubles.treasure_data.import_body import Row, inflated, rows
 
 # TD's own rule for databases and tables, written again so that the product's is checked against it.
@@ -32,14 +33,9 @@ class Import:
     body: bytes
 
     @property
-    def stream(self) -> bytes:
-        """The rows as msgpack maps, one after another."""
-        return inflated(self.body, 1 << 40)
-
-    @property
     def rows(self) -> list[Row]:
         """The rows."""
-        return rows(self.stream)
+        return rows(inflated(self.body, 1 << 40))
 
 
 class ImportLog:
@@ -48,7 +44,7 @@ class ImportLog:
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
         self._imports: list[Import] = []
-        self._by_id: dict[tuple[str, str, str], Import] = {}
+        self._accepted_at: dict[tuple[str, str, str], float] = {}
         self._next_row = 1
 
     def create(self, database: str, table: str | None = None) -> None:
@@ -83,16 +79,14 @@ class ImportLog:
         self, database: str, table: str, unique_id: str, body: bytes, *, row_count: int, now: float
     ) -> None:
         """Accept an import."""
-        accepted = Import(database, table, unique_id, now, self._next_row, body)
-        self._imports.append(accepted)
-        self._by_id[database, table, unique_id] = accepted
+        self._imports.append(Import(database, table, unique_id, now, self._next_row, body))
+        self._accepted_at[database, table, unique_id] = now
         self._counts[database][table] += row_count
         self._next_row += row_count
 
-    def find_id(self, database: str, table: str, unique_id: str, since: float) -> Import | None:
-        """Return the import that a table accepted under an id after some time."""
-        found = self._by_id.get((database, table, unique_id))
-        return found if found is not None and found.at > since else None
+    def remembers(self, database: str, table: str, unique_id: str, since: float) -> bool:
+        """Return whether a table has accepted an import under an id after some time."""
+        return self._accepted_at.get((database, table, unique_id), -math.inf) > since
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
         """Return the imports in their order: all, or those of one database or table."""

@@ -23,7 +23,8 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout
 
-from doubles.treasure_data.exchange import Drop, Request, Response
+from doubles.treasure_data.exchange import Request, Response
+from doubles.treasure_data.fault import Kind
 from shared.clock import Clock, SystemClock
 
 
@@ -63,13 +64,13 @@ class _Connections(HTTPConnectionPool):
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
         response = self._handle(Request(method, url, headers, sent))
-        if response.drop in (Drop.REFUSE, Drop.UNREACHABLE):
+        if response.drop in (Kind.REFUSE, Kind.UNREACHABLE):
             raise MaxRetryError(self, url, self._not_connected(response.drop, timeout.connect_timeout))
         if self._outlasts(response.delay, timeout.read_timeout):
             raise ReadTimeoutError(self, url, f"Read timed out. (read timeout={timeout.read_timeout})")
-        if response.drop is Drop.RESET:
+        if response.drop == Kind.RESET:
             raise ProtocolError("Connection aborted.", _system_error(errno.ECONNRESET))
-        if response.drop is Drop.CLOSE:
+        if response.drop == Kind.CLOSE:
             closed = RemoteDisconnected("Remote end closed connection without response")
             raise ProtocolError("Connection aborted.", closed)
         return HTTPResponse(
@@ -81,9 +82,9 @@ class _Connections(HTTPConnectionPool):
             decode_content=False,
         )
 
-    def _not_connected(self, drop: Drop, patience: object) -> ConnectTimeoutError:
+    def _not_connected(self, drop: str, patience: object) -> ConnectTimeoutError:
         connection = HTTPConnection(self.host)
-        if drop is Drop.REFUSE:
+        if drop == Kind.REFUSE:
             refused = _system_error(errno.ECONNREFUSED)
             return NewConnectionError(connection, f"Failed to establish a new connection: {refused}")
         self._outlasts(math.inf, patience)

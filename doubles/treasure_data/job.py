@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from doubles.treasure_data.exchange import RejectedError, Response, as_json
+from doubles.http_server import RejectedError
+from doubles.treasure_data.exchange import Response, as_json
 from doubles.treasure_data.queries import Cell
 
 

@@ -48,13 +48,12 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...
     with closing(sqlite3.connect(":memory:")) as sql:
         sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
         sql.create_function("TD_TIME_RANGE", 3, _time_range, deterministic=True)
-        for table, rows in tables.items():
-            if not table.startswith("sqlite_"):  # SQLite keeps these names to itself
-                _fill(sql, table, rows)
-        sql.set_authorizer(
-            lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
-        )
         try:
+            for table, rows in tables.items():
+                _fill(sql, table, rows)
+            sql.set_authorizer(
+                lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+            )
             found = sql.execute(query)
             if found.description is None:
                 raise QueryError("the query is empty")

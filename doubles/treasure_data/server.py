@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from threading import TIMEOUT_MAX
 
-from doubles.http_server import HangUp, HttpServer, Received, Reply
-from doubles.treasure_data.exchange import Drop, Request, Response
+from doubles import http_server
+from doubles.http_server import HangUp, HttpServer, Reply
+from doubles.treasure_data.exchange import Request, Response
+from doubles.treasure_data.fault import Kind
 
 
 class Server(HttpServer):
@@ -15,19 +17,17 @@ class Server(HttpServer):
 
     Args:
         handle: answers a request; called from many threads.
-        port: the port, or 0 for a free one.
     """
 
-    def __init__(self, handle: Callable[[Request], Response], port: int = 0) -> None:
+    def __init__(self, handle: Callable[[Request], Response]) -> None:
         self._handle = handle
-        super().__init__(self._respond, port)
+        super().__init__(self._respond)
 
-    def _respond(self, received: Received) -> Reply | HangUp:
-        request = Request(received.method, received.target, dict(received.headers), received.read)
-        response = self._handle(request)
+    def _respond(self, sent: http_server.Request) -> Reply | HangUp:
+        response = self._handle(Request(sent.method, sent.target, dict(sent.headers), sent.body))
         if response.delay:
             self.stopping.wait(min(response.delay, TIMEOUT_MAX))
-        if response.drop is Drop.CLOSE or self.stopping.is_set():
+        if response.drop == Kind.CLOSE or self.stopping.is_set():
             return HangUp.CLOSE
         if response.drop is not None:
             return HangUp.RESET

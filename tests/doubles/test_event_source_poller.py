@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from doubles.event_source import EventSourceMapping, Invocation, Outcome, Raised, Returned, TimedOut
+from doubles.event_source import Invocation, Outcome, Raised, Returned, TimedOut
 from doubles.event_source.invocation import settled_count
 from doubles.event_source.mapping import exponential_backoff
 from doubles.event_source.record import EVENT_BYTES
@@ -51,7 +51,7 @@ def report(*failures: Any) -> Outcome:
             for outcome in (Raised(), TimedOut(), report("10"), Returned({"batchItemFailures": "10"}))
         ),
         (report({"itemIdentifier": "10"}, {}), 0),
-        (report({"itemIdentifier": "10"}, {"itemIdentifier": "2"}), 1),  # the lowest number, not the first
+        (report(*({"itemIdentifier": number} for number in ("10", "2", "10"))), 1),  # the lowest number
     ],
 )
 def test_what_an_outcome_settles(outcome: Outcome, settled: int) -> None:
@@ -150,7 +150,7 @@ def test_the_event_has_the_recorded_form() -> None:
 def test_what_cannot_be_sent_expires_with_the_retention() -> None:
     """A record too large for any event blocks its shard until it expires; a failed batch loses only its front."""
     bench = Bench()
-    bench.client._max_record_bytes = 10 * 1024 * 1024
+    bench.client.max_record_bytes = 10 * 1024 * 1024
     bench.put("x" * 5_000_000)
     poller = bench.poller()
     blocked = [data_of(poller.poll(bench.now + seconds)) for seconds in (0, DAY - 1)]
@@ -247,21 +247,9 @@ def test_children_need_not_wait() -> None:
 def test_shards_take_turns() -> None:
     """A shard that fails, or has much to send, does not delay the others."""
     bench = Bench(shards=2)
-    bench.put("bad", key="a")
-    bench.put("good 1", "good 2", key="d")
+    bench.put("low 1", "low 2", "bad", key="a")
+    bench.put("high 1", "high 2", "high 3", "high 4", key="d")
     poller = bench.poller(batch_size=1)
-    bench.run(poller, lambda invocation: Raised() if invocation.shard_id == SHARD else DONE, calls=3)
-    bench.now = poller.ready_at
-    bench.put("good 3", key="d")
-    bench.run(poller, lambda _: DONE)
+    bench.run(poller, lambda invocation: Raised() if data_of(invocation) == ["bad"] else DONE, calls=7)
 
-    assert ["bad", "good 1", "good 2", "bad", "good 3"] == [batch[0] for batch in bench.sent]
-
-
-@pytest.mark.parametrize(
-    "settings", [{"batch_size": 0}, {"batch_size": 10_001}, {"maximum_batching_window_seconds": 301}]
-)
-def test_settings_outside_lambdas_ranges_are_rejected(settings: dict[str, Any]) -> None:
-    """A mapping keeps Lambda's ranges."""
-    with pytest.raises(ValueError, match="not within"):
-        EventSourceMapping(event_source_arn=STREAM_ARN, **settings)
+    assert ["low 1", "high 1", "low 2", "high 2", "bad", "high 3", "high 4"] == [one[0] for one in bench.sent]

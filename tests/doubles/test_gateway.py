@@ -111,15 +111,3 @@ def test_half_a_body_reaches_no_function(serve: Callable[..., Connection]) -> No
 def test_a_failing_function_is_an_internal_error(serve: Callable[..., Connection], handler: Any) -> None:
     """An exception, a result that JSON cannot hold, and one of more than 6 MB are the gateway's own 500."""
     assert (500, {"message": "Internal Server Error"}) == ask(serve(handler), "GET", "/")
-
-
-def test_stopping_ends_connections() -> None:
-    """After a stop, open connections are closed."""
-    gateway = Gateway(lambda _event, _context: 1)
-    connection = Connection("127.0.0.1", gateway.port, timeout=10)
-    ask(connection, "GET", "/")
-    gateway.stop()
-
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        ask(connection, "GET", "/")
-    connection.close()

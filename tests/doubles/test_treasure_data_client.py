@@ -74,7 +74,7 @@ def test_a_repeated_id_is_accepted_once(client: tdclient.Client, td: TreasureDat
     with pytest.raises(AlreadyExistsError):
         send(client)
 
-    assert ({"shop": {"views": 2}}, 3, 0) == (td.counts(), td.duplicates, td.conflicts)
+    assert ({"shop": {"views": 2}}, 3) == (td.counts(), td.duplicates)
 
 
 def test_errors_are_those_that_td_client_knows(client: tdclient.Client, server: Server) -> None:
@@ -110,11 +110,3 @@ def test_rights(server: Server) -> None:
         assert reader.query("shop", "SELECT 1", type="trino").success()
         with pytest.raises(ForbiddenError):
             send(reader)
-
-
-def test_server_status(client: tdclient.Client, td: TreasureData) -> None:
-    """TD's status endpoint answers, unless a fault strikes it."""
-    healthy = client.server_status()
-    td.faults.add(Fault(kind=Kind.STATUS, status=404))
-
-    assert ("ok", "Server is down (404)") == (healthy, client.server_status())

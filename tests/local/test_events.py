@@ -69,7 +69,7 @@ def delivered(name: str) -> Delivery:
     """Return a worker and its surroundings after it has processed a recorded event completely."""
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
-    delivery.clock.seconds = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
+    delivery.clock.time = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
     account_store.apply(delivery.redis, ACCOUNTS, 0)
     assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
