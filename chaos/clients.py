@@ -311,6 +311,9 @@ class Redis:
             if chances := trouble.strike(Kind.REDIS_DOWN) or trouble.strike(Kind.REDIS_LONG_OUTAGE):
                 gone = redis.exceptions.ConnectionError("Connection refused.")
                 return self._effects.fail(what, gone, chances.choice((0.1, 0.5)))
+            if trouble.strike(Kind.REDIS_REFUSED):
+                refused = redis.exceptions.AuthenticationError("invalid username-password pair")
+                return self._effects.fail(what, refused, 0.1)
             if trouble.strike(Kind.REDIS_TIMEOUT):
                 error = redis.exceptions.TimeoutError("Timeout reading from socket")
                 return self._effects.fail(what, error, 1.6)
@@ -332,6 +335,8 @@ class Reachable(MemoryRedis):
         if trouble.active(Kind.REDIS_HALF, name):
             trouble.count(Kind.REDIS_HALF)
             raise redis.exceptions.ClusterDownError("CLUSTERDOWN Hash slot not served")
+        if trouble.strike(Kind.REDIS_ERRORS):
+            raise redis.exceptions.ResponseError("service is not available")
         return super()._hash(name)
 
 

@@ -128,6 +128,8 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
     Kind.REDIS_EMPTY: (1, _LONG, (1.0,)),
     Kind.REDIS_HALF: (1, _LONG, (1.0,)),
+    Kind.REDIS_REFUSED: (1, _LONG, (0.5, 1.0)),
+    Kind.REDIS_ERRORS: (1, _LONG, (0.2, 1.0)),
     Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9)),
     Kind.KINESIS_PARTIAL: (2, _LONG, (0.5, 1.0)),
     Kind.KINESIS_INTERNAL: (2, _LONG, (0.2, 0.6)),

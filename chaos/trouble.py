@@ -42,6 +42,8 @@ class Kind(StrEnum):
     REDIS_LONG_OUTAGE = "redis gone beyond half the retention"
     REDIS_EMPTY = "redis emptied"
     REDIS_HALF = "redis half gone"  # half of the accounts cannot be asked
+    REDIS_REFUSED = "redis refuses tokens"  # no connection is admitted
+    REDIS_ERRORS = "redis answers with errors"  # of its own, to single commands
     # Kinesis
     KINESIS_THROTTLE = "kinesis throttles"
     KINESIS_PARTIAL = "kinesis partial failure"

@@ -66,7 +66,15 @@ class MemoryPipeline:
             raise AttributeError(command)
         return lambda *arguments: self._commands.append((command, arguments))
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: ARG002, FBT001, FBT002 -- as redis-py has it
-        """Return each command's response."""
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- as redis-py has it
+        """Return each command's response; errors that the server answers with are among them unless they are to be raised."""
         commands, self._commands = self._commands, []
-        return [getattr(self._redis, command)(*arguments) for command, arguments in commands]
+        responses: list[Any] = []
+        for command, arguments in commands:
+            try:
+                responses.append(getattr(self._redis, command)(*arguments))
+            except ResponseError as error:
+                if raise_on_error:
+                    raise
+                responses.append(error)
+        return responses

@@ -45,8 +45,8 @@ SECRET_CALLS = 50_000
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events of a visitor who downloads the script once; the script's size."""
 
-SECRETS: Mapping[str, int] = {"managed": 4, "existing": 3, "external": 3}
-"""Counted: write keys, Treasure Data's key, the URL of Redis, and the password of a managed one."""
+SECRETS: Mapping[str, int] = {"managed": 2, "existing": 3, "external": 3}
+"""Counted: write keys, Treasure Data's key, and the URL of a Redis that is not managed."""
 
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream begins."""
@@ -95,7 +95,6 @@ class Setup:
         redrive_mb: memory of the function.
         alarms: how many metrics they watch, for each of which an alarm is paid.
         dashboards: how many.
-        nat_gateways: of a managed network.
         redrive_minutes: between two runs.
         x86: whether the functions run on x86_64.
     """
@@ -111,7 +110,6 @@ class Setup:
     redrive_mb: int = 512
     alarms: int = 42
     dashboards: int = 1
-    nat_gateways: int = 1
     redrive_minutes: int = 5
     x86: bool = False
 
@@ -254,7 +252,11 @@ class _Estimate:
         out = (requests * ANSWER_BYTES + self._compressed) / 1e9
         yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of answers and imports")
         if self._s.network == "managed":
-            yield from self._network()
+            yield Line(
+                "ElastiCache Serverless",
+                0.1 * HOURS * p["valkey_storage"] + self._batches / 1e6 * p["valkey_units"],
+                "its least, 0.1 GB",
+            )
 
     @property
     def _compressed(self) -> float:
@@ -315,21 +317,6 @@ class _Estimate:
         taken = (self._w.requests * REQUEST_LOG_BYTES + self._batches * BATCH_LOG_BYTES) / 1e9
         usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month
         return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
-
-    def _network(self) -> Iterator[Line]:
-        p, gateways = self._p, self._s.nat_gateways
-        through = (self._compressed + self._batches * 1000) / 1e9  # DynamoDB and S3 have ways of their own
-        hours = HOURS * gateways
-        yield Line(
-            "NAT",
-            hours * (p["nat_hours"] + p["addresses"]) + through * p["nat_data"],
-            f"{gateways} with its address, {through:.2g} GB",
-        )
-        yield Line(
-            "ElastiCache Serverless",
-            0.1 * HOURS * p["valkey_storage"] + self._batches / 1e6 * p["valkey_units"],
-            "its least, 0.1 GB",
-        )
 
 
 def _elapsed(cpu: float, megabytes: int) -> float:

@@ -18,7 +18,6 @@ _S3 = "https://aws.amazon.com/s3/pricing/"
 _SQS = "https://aws.amazon.com/sqs/pricing/"
 _SECRETS = "https://aws.amazon.com/secrets-manager/pricing/"
 _CLOUDWATCH = "https://aws.amazon.com/cloudwatch/pricing/"
-_VPC = "https://aws.amazon.com/vpc/pricing/"
 _ELASTICACHE = "https://aws.amazon.com/elasticache/pricing/"
 _CLOUDFRONT = "https://aws.amazon.com/cloudfront/pricing/"
 _EC2 = "https://aws.amazon.com/ec2/pricing/on-demand/"
@@ -64,9 +63,6 @@ UNITS: Mapping[str, Unit] = {
     "metrics": Unit("metric-month", _CLOUDWATCH),
     "alarms": Unit("alarm-month", _CLOUDWATCH),
     "dashboards": Unit("dashboard-month", _CLOUDWATCH),
-    "nat_hours": Unit("NAT gateway-hour", _VPC),
-    "nat_data": Unit("GB through a NAT gateway", _VPC),
-    "addresses": Unit("public IPv4 address-hour", _VPC),
     "valkey_storage": Unit("GB-hour of ElastiCache Serverless for Valkey, at least 0.1 GB", _ELASTICACHE),
     "valkey_units": Unit("million ElastiCache processing units", _ELASTICACHE),
     "cloudfront_requests": Unit("10,000 HTTPS requests, North America and Europe", _CLOUDFRONT),
@@ -102,9 +98,6 @@ US_EAST_1: Mapping[str, float] = {
     "metrics": 0.30,
     "alarms": 0.10,
     "dashboards": 3.00,
-    "nat_hours": 0.045,
-    "nat_data": 0.045,
-    "addresses": 0.005,
     "valkey_storage": 0.084,
     "valkey_units": 0.0023,
     "cloudfront_requests": 0.010,
@@ -130,8 +123,6 @@ _TOKYO = {
     "s3_puts": 0.0047,
     "logs_in": 0.76,
     "logs_stored": 0.033,
-    "nat_hours": 0.062,
-    "nat_data": 0.062,
     "valkey_storage": 0.101,
     "valkey_units": 0.0028,
     "cloudfront_requests": 0.012,
@@ -154,8 +145,6 @@ _SEEN = {
     "table_storage": "the page, as quoted 2026-10-04",
     "valkey_storage": "the page, as quoted 2026-07-29",
     "valkey_units": "the page, as quoted 2026-07-29",
-    "nat_hours": "AWS's price list, effective 2026-08-01",
-    "nat_data": "AWS's price list, effective 2026-08-01",
     "s3_puts": "AWS's price list, as quoted 2026-09-28",
     "secrets": "third-party quotes of the page, 2024 to 2026",
     "secret_calls": "third-party quotes of the page, 2024 to 2026",
@@ -166,7 +155,6 @@ _SEEN = {
     "dashboards": "third-party quotes of the page, 2024 to 2026",
     "sqs_requests": "third-party quotes of the page, 2024 to 2026",
     "s3_storage": "third-party quotes of the page, 2024 to 2026",
-    "addresses": "third-party quotes of the page, 2024 to 2026",
     "cloudfront_requests": "third-party quotes of the page, 2024 to 2026",
     "cloudfront_data": "third-party quotes of the page, 2024 to 2026",
     "data_out": "third-party quotes of the page, 2024 to 2026",
@@ -182,7 +170,6 @@ _SEEN_IN_TOKYO = {
     "lambda_requests": _SEEN["lambda_requests"],
     "lambda_arm": "AWS's price list, as quoted 2026-09-11",
     "shard_hours": "a third-party quote of the page, 2026",
-    "nat_hours": "AWS's price list, as quoted 2026",
 }
 
 

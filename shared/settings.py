@@ -159,11 +159,18 @@ class WorkerSettings(_Settings):
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
     aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket for set-aside chunks")
-    redis_url_secret: str = _setting(
-        "REDIS_URL_SECRET", "Secrets Manager secret with the `redis://` or `rediss://` URL"
-    )
     td_api_key_secret: str = _setting(
         "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"
+    )
+    redis_url: str = _setting(
+        "REDIS_URL",
+        "`rediss://USER@HOST:PORT/?cache=NAME` of an ElastiCache serverless cache, where the functions sign in with IAM",
+        "",
+    )
+    redis_url_secret: str = _setting(
+        "REDIS_URL_SECRET",
+        "Secrets Manager secret with the `redis://` or `rediss://` URL of any other Redis",
+        "",
     )
     td_import_endpoint: str = _setting(
         "TD_IMPORT_ENDPOINT",

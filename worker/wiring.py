@@ -15,8 +15,10 @@ import boto3
 import requests
 from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 
 from shared.clock import Clock, SystemClock
+from shared.errors import SecretUnavailableError
 from shared.settings import WorkerSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
 from worker import bounded_http
@@ -32,7 +34,7 @@ from worker.executor import Executors, Threads
 from worker.guards import NONE, Without
 from worker.ledger import Ledger
 from worker.overflow_quarantine import OverflowQuarantine
-from worker.redis_client import connect
+from worker.redis_client import connect, iam_user
 from worker.redrive import Redrive
 from worker.search import Search
 from worker.secret import Secret
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
 
 REDIS_URL_SECONDS = 600.0
 """How long a change of the Redis URL may take to be noticed."""
+
+IAM_SESSION_SECONDS = 6 * 3600.0
+"""How long connections that IAM admitted are used: ElastiCache ends them after twelve hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +231,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         s3=_aws("s3", settings, read_seconds=10),
         sqs=_aws("sqs", settings),
         secrets=secrets,
-        redis=_redis(Secret(secrets, settings.redis_url_secret, clock)),
+        redis=_redis(settings, secrets, clock),
         session=bounded_http.session(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
@@ -257,7 +262,24 @@ def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds
     return _OnFirstUse(create)
 
 
-def _redis(url: Secret) -> "Callable[[], redis.Redis]":
-    """Return what returns the Redis client, another one when the secret names another server."""
+def _redis(
+    settings: WorkerSettings, secrets: "SecretsManagerClient", clock: Clock
+) -> "Callable[[], redis.Redis]":
+    """Return what returns the Redis client: another one when the secret names another server, or IAM's sessions grow old."""
+    if settings.redis_url:
+        session = boto3.Session()
+
+        def credentials() -> ReadOnlyCredentials:
+            found = session.get_credentials()
+            if found is None:
+                raise SecretUnavailableError("the function has no credentials to sign in to Redis with")
+            return found.get_frozen_credentials()
+
+        @lru_cache(maxsize=1)
+        def sign_in(_period: int) -> Any:
+            return connect(*iam_user(settings.redis_url, session.region_name, credentials))
+
+        return lambda: sign_in(int(clock.now() // IAM_SESSION_SECONDS))
+    url = Secret(secrets, settings.redis_url_secret, clock)
     connected = lru_cache(maxsize=1)(connect)
     return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))

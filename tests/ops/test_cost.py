@@ -69,10 +69,10 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
     assert SETUP.network == parameters["Network"]
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
-    assert (SETUP.nat_gateways == 1) == (parameters["NatGateways"] == "one")
     assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
     assert SETUP.dashboards == kinds["AWS::CloudWatch::Dashboard"]
-    assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"]
+    assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
+    assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
 
 
 @pytest.mark.parametrize("region", sorted(REGIONS))

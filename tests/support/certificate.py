@@ -11,7 +11,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def make(folder: Path) -> tuple[Path, Path]:
-    """Write a new key and its certificate for `localhost` and 127.0.0.1; return the paths of certificate and key."""
+    """Return the paths of a folder's certificate for `localhost` and 127.0.0.1 and of its key, made at the first call."""
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    if certificate_path.exists():
+        return certificate_path, key_path
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -29,7 +32,6 @@ def make(folder: Path) -> tuple[Path, Path]:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
         key.private_bytes(

@@ -1,9 +1,10 @@
 """The emulator's application, run in its own environment, with types of resources that it does not know or not wholly.
 
 They exist in name only: they can be made, referred to, changed and deleted, and do nothing. So the template is deployed
-as it is, in modes that the emulator cannot carry out as well.
+as it is, in modes that the emulator cannot carry out as well. Caches are where the variable CACHE_PORT says.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -18,11 +19,10 @@ _TYPES: Mapping[str, Mapping[str, str]] = {
     "AWS::CloudWatch::Alarm": {},  # it refuses metric math
     "AWS::CodeDeploy::Application": {},
     "AWS::CodeDeploy::DeploymentGroup": {},
-    "AWS::EC2::EIP": {"AllocationId": "eipalloc-0a1b2c3d"},
-    "AWS::EC2::NatGateway": {},
     "AWS::ElastiCache::ServerlessCache": {
-        "Endpoint.Address": "redis.invalid",
-        "Endpoint.Port": "6379",
+        "ARN": "arn:aws:elasticache:us-east-1:000000000000:serverlesscache:sluice",
+        "Endpoint.Address": "127.0.0.1",
+        "Endpoint.Port": os.environ["CACHE_PORT"],
     },
 }
 

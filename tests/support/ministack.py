@@ -25,19 +25,24 @@ _END_SECONDS = 3
 class Ministack:
     """The emulator on a free port, as a context manager. Everything that it writes goes to the folder.
 
+    Args:
+        folder: where it may write.
+        cache_port: of this machine, where its caches listen.
+
     Attributes:
         url: its endpoint.
         certificate: what its clients have to trust.
         environment: variables with which AWS's tools and clients speak to it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache_port: int = 6379) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self._port: int = probe.getsockname()[1]
         self.url = f"https://127.0.0.1:{self._port}"
         self.certificate, self._key = certificate.make(folder)
         self.log = folder / "ministack.log"
         self._folder = folder
+        self._cache_port = cache_port
         self._clients: dict[str, Any] = {}
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -64,6 +69,7 @@ class Ministack:
             "BIND_HOST": "127.0.0.1",
             "LAMBDA_EXECUTOR": "local",
             "AUTH": "true",
+            "CACHE_PORT": str(self._cache_port),
             "USE_SSL": "1",
             "MINISTACK_SSL_CERT": str(self.certificate),
             "MINISTACK_SSL_KEY": str(self._key),

@@ -18,7 +18,7 @@ def listed(value: Any) -> list[Any]:
 def named(resource: Any) -> str:
     """Return the logical id that an IAM resource refers to, with what follows its ARN."""
     match resource:
-        case {"Fn::GetAtt": [name, "Arn" | "Id"]}:
+        case {"Fn::GetAtt": [name, "Arn" | "ARN" | "Id"]}:
             return str(name)
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text)

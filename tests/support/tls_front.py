@@ -26,6 +26,7 @@ class TlsFront:
         self._target = port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*certificate.make(folder))
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []

@@ -16,7 +16,6 @@ _PROGRAM = ROOT / ".venv-checkov" / "bin" / "checkov"
 _FULLEST = {
     "Stage": "prod",
     "Network": "managed",
-    "NatGateways": "two",
     "DomainName": "events.example.com",
     "HostedZoneId": "Z0123456789ABC",
     "AlarmEmail": "a@example.com",

@@ -27,34 +27,7 @@ MODES = {
     for names in product(NETWORKS, DOMAINS, SDKS, SNAPSHOTS)
 }
 
-IN_MANAGED = {
-    "Vpc",
-    "PrivateSubnetA",
-    "PrivateSubnetB",
-    "PublicSubnetA",
-    "InternetGateway",
-    "InternetGatewayAttachment",
-    "NatAddressA",
-    "NatGatewayA",
-    "PublicRoutes",
-    "PublicWayOut",
-    "PublicRoutesOfA",
-    "PrivateRoutesA",
-    "PrivateRoutesB",
-    "PrivateWayOutA",
-    "PrivateWayOutB",
-    "PrivateRoutesOfA",
-    "PrivateRoutesOfB",
-    "BucketEndpoint",
-    "LedgerEndpoint",
-    "FunctionsSecurityGroup",
-    "RedisSecurityGroup",
-    "Redis",
-    "RedisUser",
-    "RedisUserGroup",
-    "RedisPassword",
-}
-WITH_TWO_NAT_GATEWAYS = {"PublicSubnetB", "NatAddressB", "NatGatewayB", "PublicRoutesOfB"}
+IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
 ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
@@ -63,10 +36,10 @@ ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
 @pytest.mark.parametrize("name", MODES)
 def test_a_mode_makes_its_resources_and_no_others(name: str) -> None:
     """Resources for network, domain and SDK exist only in their modes; all others always do."""
-    optional = IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE
+    optional = IN_MANAGED | {"RedisUrlSecret"} | WITH_DOMAIN | WITH_SDK | ELSEWHERE
     chosen = MODES[name]
     expected = transformed()["Resources"].keys() - optional
-    expected |= IN_MANAGED if chosen["Network"] == "managed" else set()
+    expected |= IN_MANAGED if chosen["Network"] == "managed" else {"RedisUrlSecret"}
     expected |= WITH_DOMAIN if "DomainName" in chosen else set()
     expected |= WITH_SDK if chosen["SdkHosting"] == "on" else set()
 
@@ -93,35 +66,14 @@ def test_every_mode_is_clean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_what_needs_redis_is_in_the_vpc_and_nothing_else(network: str) -> None:
-    """Worker, redrive and administration use Redis; ingest and drainer are never in a VPC."""
+def test_only_an_existing_network_is_joined(network: str) -> None:
+    """Worker, redrive and administration use its Redis; ingest and drainer are never in a VPC."""
     mode = Mode(NETWORKS[network])
     inside = {name for name in FUNCTIONS if "VpcConfig" in mode.properties(name)}
 
     assert inside == (
-        set() if network == "external" else {"WorkerFunction", "RedriveFunction", "AdminFunction"}
+        {"WorkerFunction", "RedriveFunction", "AdminFunction"} if network == "existing" else set()
     )
-
-
-def test_functions_join_the_managed_network() -> None:
-    """They are in both private subnets, with NAT and the two endpoints."""
-    mode = Mode(NETWORKS["managed"])
-
-    assert {
-        "SecurityGroupIds": [{"Fn::GetAtt": ["FunctionsSecurityGroup", "GroupId"]}],
-        "SubnetIds": [{"Ref": "PrivateSubnetA"}, {"Ref": "PrivateSubnetB"}],
-    } == mode.properties("WorkerFunction")["VpcConfig"]
-    for zone in "AB":
-        way_out = mode.properties(f"PrivateWayOut{zone}")
-        routes = mode.properties(f"PrivateRoutesOf{zone}")
-        assert {"Ref": f"PrivateRoutes{zone}"} == way_out["RouteTableId"] == routes["RouteTableId"]
-        assert {"Ref": f"PrivateSubnet{zone}"} == routes["SubnetId"]
-    for endpoint in ("BucketEndpoint", "LedgerEndpoint"):
-        assert [{"Ref": "PrivateRoutesA"}, {"Ref": "PrivateRoutesB"}] == mode.properties(endpoint)[
-            "RouteTableIds"
-        ]
-    assert {"Ref": "PublicSubnetA"} == mode.properties("NatGatewayA")["SubnetId"]
-    assert {"Ref": "InternetGateway"} == mode.properties("PublicWayOut")["GatewayId"]
 
 
 def test_functions_join_an_existing_network() -> None:
@@ -134,48 +86,28 @@ def test_functions_join_an_existing_network() -> None:
     } == config
 
 
-@pytest.mark.parametrize(("gateways", "of_b"), [("one", "NatGatewayA"), ("two", "NatGatewayB")])
-def test_a_zone_uses_its_own_gateway_if_there_are_two(gateways: str, of_b: str) -> None:
-    """With one NAT gateway both zones share it; with two, each zone has its own in its public subnet."""
-    mode = Mode(NETWORKS["managed"] | {"NatGateways": gateways})
-
-    assert {"Ref": "NatGatewayA"} == mode.properties("PrivateWayOutA")["NatGatewayId"]
-    assert {"Ref": of_b} == mode.properties("PrivateWayOutB")["NatGatewayId"]
-    assert (WITH_TWO_NAT_GATEWAYS <= mode.resources().keys()) == (gateways == "two")
-    assert [] == mode.dangling()
-
-
-def test_zones_can_be_chosen() -> None:
-    """The default is the region's first two; ElastiCache Serverless is not available in every zone."""
-    for parameters, zone in (
-        ({}, lambda number: {"Fn::Select": [number, {"Fn::GetAZs": ""}]}),
-        (
-            {"Zones": "us-east-1b,us-east-1d"},
-            lambda number: {"Fn::Select": [number, _split("us-east-1b,us-east-1d")]},
-        ),
-    ):
-        mode = Mode(NETWORKS["managed"] | {"NatGateways": "two"} | parameters)
-        for number, letter in enumerate("AB"):
-            for kind in ("Private", "Public"):
-                assert zone(number) == mode.properties(f"{kind}Subnet{letter}")["AvailabilityZone"]
-
-
-def test_the_managed_redis_is_reached_with_its_password_over_tls() -> None:
-    """The secret's URL has TLS, the only user, its password and the cache's address."""
+def test_the_managed_redis_admits_two_users_of_iam() -> None:
+    """It has a public endpoint, and each user is named by the URL and the rights of the functions that sign in as it."""
     mode = Mode(NETWORKS["managed"])
-    url = mode.properties("RedisUrlSecret")["SecretString"]["Fn::Sub"]
-    user = mode.properties("RedisUser")
+    cache = mode.properties("Redis")
 
-    assert url == (
-        f"rediss://{user['UserName']}:{{{{resolve:secretsmanager:${{RedisPassword}}}}}}"
-        "@${Redis.Endpoint.Address}:${Redis.Endpoint.Port}"
-    )
-    assert [{"Fn::Sub": "{{resolve:secretsmanager:${RedisPassword}}}"}] == user["AuthenticationMode"][
-        "Passwords"
-    ]
-    assert "default" == user["UserName"]  # AWS wants one of that name in a group
-    assert {"Ref": "RedisUserGroup"} == mode.properties("Redis")["UserGroupId"]
-    assert [{"Ref": "RedisUser"}] == mode.properties("RedisUserGroup")["UserIds"]
+    assert ("public", "9") == (cache["ConnectionType"], cache["MajorEngineVersion"])
+    assert {"Ref": "RedisUserGroup"} == cache["UserGroupId"]
+    assert [{"Ref": "RedisReader"}, {"Ref": "RedisWriter"}] == mode.properties("RedisUserGroup")["UserIds"]
+    for function, user in (
+        ("WorkerFunction", "RedisReader"),
+        ("RedriveFunction", "RedisReader"),
+        ("AdminFunction", "RedisWriter"),
+    ):
+        variables = mode.properties(function)["Environment"]["Variables"]
+        assert (
+            f"rediss://${{{user}}}@${{Redis.Endpoint.Address}}:${{Redis.Endpoint.Port}}/?cache=${{Redis}}"
+            == variables["REDIS_URL"]["Fn::Sub"]
+        )
+        assert "" == variables["REDIS_URL_SECRET"]
+        properties = mode.properties(user)
+        assert {"Type": "iam"} == properties["AuthenticationMode"]
+        assert properties["UserId"] == properties["UserName"]  # IAM requires it
 
 
 @pytest.mark.parametrize("network", ["existing", "external"])
@@ -336,7 +268,7 @@ def test_mode_dependent_names_exist() -> None:
     """Every mode-dependent name in these tests is in the template."""
     conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
 
-    assert (IN_MANAGED | WITH_TWO_NAT_GATEWAYS | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
+    assert (IN_MANAGED | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
         "TdApiKeySecret",
         "RedisUrlSecret",
     }

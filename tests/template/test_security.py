@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.modes import Mode
-from tests.support.rights import granted, listed, named
+from tests.support.rights import granted, listed
 from tests.support.sam import FUNCTIONS, properties, resources, template, transformed
 
 LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -83,6 +83,7 @@ NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
 PLAIN = {"Network": "external"}
 TRACED = {"Network": "external", "Tracing": "on"}
 MANAGED = {"Network": "managed"}
+IN_VPC = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
 
 
 @pytest.mark.parametrize("role", ALLOWED)
@@ -101,6 +102,17 @@ def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str
     ]
 
 
+@pytest.mark.parametrize(
+    ("role", "user"),
+    [("WorkerRole", "RedisReader"), ("RedriveRole", "RedisReader"), ("AdminRole", "RedisWriter")],
+)
+def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) -> None:
+    """With a managed Redis that right replaces the one to read its URL, and nothing else changes."""
+    changed = {resource: ALLOWED[role][resource] for resource in ALLOWED[role].keys() - {"RedisUrlSecret"}}
+
+    assert changed | {name: {"elasticache:Connect"} for name in ("Redis", user)} == granted(role, MANAGED)
+
+
 @pytest.mark.parametrize("role", ALLOWED)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
     """Only X-Ray and a VPC's interfaces are allowed on everything, each only in its mode."""
@@ -108,14 +120,15 @@ def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
 
     assert [] == _on_everything(PLAIN, role)
     assert [TRACES] == _on_everything(TRACED, role)
-    assert ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(MANAGED, role)
+    assert ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(IN_VPC, role)
+    assert [] == _on_everything(MANAGED, role)
 
 
 def test_only_lambda_itself_manages_interfaces() -> None:
     """A function's own code is denied EC2 actions, although its role must grant them to Lambda."""
     (policy,) = (
         found
-        for found in Mode(MANAGED).properties("WorkerRole")["Policies"]
+        for found in Mode(IN_VPC).properties("WorkerRole")["Policies"]
         if found["PolicyName"] == "network"
     )
     (_, deny) = policy["PolicyDocument"]["Statement"]
@@ -216,30 +229,6 @@ def test_only_our_distribution_reads_the_sdks_bucket() -> None:
     assert "distribution/${SdkDistribution}" in str(allow["Condition"]["StringEquals"]["aws:SourceArn"])
 
 
-def test_the_network_accepts_no_connections() -> None:
-    """Redis accepts connections from the functions only, and nothing else accepts any."""
-    groups = resources("AWS::EC2::SecurityGroup")
-    ways_in = {name: group["Properties"].get("SecurityGroupIngress", []) for name, group in groups.items()}
-
-    assert [] == ways_in.pop("FunctionsSecurityGroup")
-    ((redis,),) = ways_in.values()
-    assert {"Fn::GetAtt": ["FunctionsSecurityGroup", "GroupId"]} == redis["SourceSecurityGroupId"]
-    assert "CidrIp" not in redis
-
-
-def test_network_endpoints_reach_only_our_resources() -> None:
-    """They give no access to other buckets or tables."""
-    reached = {
-        name: [named(resource) for resource in listed(statement["Resource"])]
-        for name, endpoint in resources("AWS::EC2::VPCEndpoint").items()
-        for statement in endpoint["Properties"]["PolicyDocument"]["Statement"]
-    }
-    assert {
-        "BucketEndpoint": ["AsideBucket", "AsideBucket/*"],
-        "LedgerEndpoint": ["Ledger", "Ledger/index/*"],
-    } == reached
-
-
 @pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
 def test_buckets_block_public_access(name: str) -> None:
     """All four blocks are on, and access lists are off."""
@@ -302,24 +291,18 @@ def test_the_access_log_has_no_query_string() -> None:
 
 
 def test_no_secret_passes_through_the_template() -> None:
-    """Secrets are generated in place or named by ARN; no parameter or variable contains one.
-
-    CloudFormation itself resolves one, the managed Redis's password: into its user, and into the secret with its URL.
-    """
+    """Secrets are generated in place or named by ARN; no parameter, variable or resource contains one."""
     assert {"TdApiKeySecretArn", "RedisUrlSecretArn"} == {
         name for name in template()["Parameters"] if "Secret" in name
     }
-    assert ["RedisUrlSecret", "RedisUser"] == sorted(
-        name for name, found in transformed()["Resources"].items() if "resolve:" in str(found)
-    )
-    assert "resolve:" not in str(template()["Outputs"])
-    assert ["WriteKeySecret", "RedisPassword"] == [
+    assert "resolve:" not in str(transformed())
+    assert ["WriteKeySecret"] == [
         name
         for name, secret in resources("AWS::SecretsManager::Secret").items()
         if "GenerateSecretString" in secret["Properties"]
     ]
     assert [] == [
         name
-        for name, secret in Mode(PLAIN).resources().items()
-        if secret["Type"] == "AWS::SecretsManager::Secret" and "SecretString" in secret["Properties"]
+        for name, secret in resources("AWS::SecretsManager::Secret").items()
+        if "SecretString" in secret["Properties"]
     ]

@@ -1,0 +1,159 @@
+"""Signing in to Redis with IAM: the token, and what its users may do on a real Valkey."""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import pytest
+import redis
+from botocore.credentials import ReadOnlyCredentials
+
+from doubles.clock import ManualClock
+from local import valkey
+from shared.accounts import Account
+from tests.support.sam import properties
+from tests.support.telemetry import CollectedTelemetry
+from tests.support.tls_front import TlsFront
+from worker import account_store
+from worker.account_cache import AccountCache
+from worker.redis_client import TOKEN_SECONDS, IamUser, connect, iam_user
+
+KEYS = ReadOnlyCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "a session=", "123456789012")
+SHOP = Account("shop_db")
+
+
+def signature(token: str, secret: str) -> str:
+    """Compute what the signature of a presigned GET has to be, from AWS's description of Signature Version 4."""
+    parts = urlsplit(f"https://{token}")
+    query = sorted((name, value) for name, value in parse_qsl(parts.query) if name != "X-Amz-Signature")
+    given = dict(query)
+    scope = given["X-Amz-Credential"].split("/", 1)[1]
+    canonical = "\n".join(
+        (
+            "GET",
+            parts.path,
+            urlencode(query, quote_via=quote, safe="-_.~"),
+            f"host:{parts.netloc}\n",
+            given["X-Amz-SignedHeaders"],
+            hashlib.sha256(b"").hexdigest(),
+        )
+    )
+    signed = "\n".join(
+        (
+            given["X-Amz-Algorithm"],
+            given["X-Amz-Date"],
+            scope,
+            hashlib.sha256(canonical.encode()).hexdigest(),
+        )
+    )
+    key = f"AWS4{secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return hmac.new(key, signed.encode(), "sha256").hexdigest()
+
+
+def test_a_token_is_a_signed_request_to_connect() -> None:
+    """It names the cache in lower case, its user and the kind of cache; its signature is AWS's, over all of that."""
+    address, user = iam_user(
+        "rediss://sluice-reader@sluice-a1.public.serverless.eu-central-1.cache.amazonaws.com:6379/?cache=Sluice-Dev",
+        "eu-central-1",
+        lambda: KEYS,
+    )
+    name, token = user.get_credentials()
+    parts = urlsplit(f"https://{token}")
+    given = dict(parse_qsl(parts.query))
+    age = datetime.now(UTC) - datetime.strptime(f"{given['X-Amz-Date']}+0000", "%Y%m%dT%H%M%SZ%z")
+
+    assert address == "rediss://sluice-a1.public.serverless.eu-central-1.cache.amazonaws.com:6379/0"
+    assert name == "sluice-reader"
+    assert (parts.netloc, parts.path) == ("sluice-dev", "/")
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    assert given == {
+        "Action": "connect",
+        "User": "sluice-reader",
+        "ResourceType": "ServerlessCache",
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"AKIDEXAMPLE/{given['X-Amz-Date'][:8]}/eu-central-1/elasticache/aws4_request",
+        "X-Amz-Date": given["X-Amz-Date"],
+        "X-Amz-Expires": str(TOKEN_SECONDS),
+        "X-Amz-Security-Token": "a session=",
+        "X-Amz-SignedHeaders": "host",
+        "X-Amz-Signature": signature(token, KEYS.secret_key),
+    }
+
+
+def test_every_connection_has_a_token_of_its_own() -> None:
+    """Credentials are asked for at each, so that rotated ones are used."""
+    keys = iter([KEYS, KEYS._replace(access_key="AKIDROTATED")])
+    user = IamUser("sluice-reader", "sluice-dev", "us-east-1", lambda: next(keys))
+    tokens = [user.get_credentials()[1] for _ in range(2)]
+
+    assert ["AKIDEXAMPLE" in tokens[0], "AKIDROTATED" in tokens[1]] == [True, True]
+
+
+@pytest.fixture
+def sign_in(tmp_path: Path) -> Iterator[Any]:
+    """Returns clients of a Valkey behind TLS 1.3 with the template's users, who may give any token, and no other."""
+    server, port = valkey.start(tmp_path, is_quiet=True)
+    clients = []
+    with TlsFront(port, tmp_path) as front:
+        with connect(f"redis://127.0.0.1:{port}") as owner:
+            for kind in ("Reader", "Writer"):
+                rules = properties(f"Redis{kind}")["AccessString"].split()
+                owner.execute_command("ACL", "SETUSER", kind, *rules, "nopass")
+            owner.execute_command("ACL", "SETUSER", "default", "off")
+
+        def client(name: str) -> Any:
+            user = IamUser(name, "sluice-dev", "us-east-1", lambda: KEYS)
+            clients.append(
+                connect(f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={tmp_path}/certificate.pem", user)
+            )
+            return clients[-1]
+
+        yield client
+        for each in clients:
+            each.close()
+    server.kill()
+    server.wait()
+
+
+def test_the_administration_writes_and_the_worker_reads(sign_in: Any) -> None:
+    """The template's users may do all that the functions do with accounts."""
+    writer = sign_in("Writer")
+    account_store.apply(writer, {"gone": SHOP}, 0)
+    account_store.apply(writer, {"shop": SHOP}, 60)
+    account_store.change(writer, "blog", Account("blog_db", "disabled"))
+    cache = AccountCache(lambda: sign_in("Reader"), ManualClock(), CollectedTelemetry())
+
+    assert {"blog", "shop"} == account_store.applied(writer).keys()
+    assert "1970-01-01T00:01:00+00:00" == account_store.applied_at(writer)
+    assert {"shop": SHOP, "gone": "unknown_account"} == cache.resolve(["shop", "gone"])
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("Reader", ("HSET", "account:shop", "database", "mine")),
+        ("Reader", ("DEL", "account:shop")),
+        ("Reader", ("SCAN", "0")),
+        ("Reader", ("HGET", "session:1", "x")),
+        ("Writer", ("HSET", "session:1", "x", "y")),
+        ("Writer", ("FLUSHALL",)),
+        ("Writer", ("ACL", "LIST")),
+        ("Writer", ("CONFIG", "GET", "*")),
+    ],
+)
+def test_users_may_do_nothing_else(sign_in: Any, user: str, command: tuple[str, ...]) -> None:
+    """The worker cannot write, and neither user reaches other keys or the server's administration."""
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        sign_in(user).execute_command(*command)
+
+
+def test_nobody_else_gets_in(sign_in: Any) -> None:
+    """A user that the cache does not know is refused."""
+    with pytest.raises(redis.AuthenticationError):
+        sign_in("Somebody").hget("account:shop", "database")
