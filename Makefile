@@ -138,7 +138,7 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
 	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/uv; do $(call compile,$$name) || exit; done
-	@for name in ingest/requirements worker/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
+	@for name in ingest/requirements worker/requirements scaler/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
 
 compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header $(1).in -o $(1).txt
 
@@ -193,8 +193,10 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 
 # `sam build` calls these, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 
-.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction
+.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction build-ScaleFunction
 build-IngestFunction: | $(UV)
 	@$(PYTHON) -m ops.package ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction: | $(UV)
 	@$(PYTHON) -m ops.package worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+build-ScaleFunction: | $(UV)
+	@$(PYTHON) -m ops.package scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

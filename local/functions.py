@@ -8,8 +8,8 @@ from local.resources import CREDENTIALS, REGION, Resources
 from local.template import TEMPLATE
 from shared.telemetry import SERVICE
 
-_LOCAL = {"Stage": "local", "Network": "external"}
-"""Parameters that the local stack sets. Its Redis has a URL, as an external one does."""
+_LOCAL = {"Stage": "local", "Network": "external", "StreamMode": "PROVISIONED"}
+"""Parameters that the local stack sets. Its Redis has a URL, as an external one does; its stream keeps its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ WORKER = FUNCTIONS["WorkerFunction"]
 REDRIVE = FUNCTIONS["RedriveFunction"]
 DRAIN = FUNCTIONS["DrainFunction"]
 ADMIN = FUNCTIONS["AdminFunction"]
+SCALE = FUNCTIONS["ScaleFunction"]
 
 
 def variables(function: Function, resources: Resources, overrides: Mapping[str, str]) -> dict[str, str]:

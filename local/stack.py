@@ -158,6 +158,7 @@ class LocalStack:
         started = {
             name: self._run_function(function, overrides, *arguments.get(function, ()))
             for name, function in FUNCTIONS.items()
+            if function is not functions.SCALE
         }
         ready = {name: part.ready(_READY_SECONDS) for name, part in started.items()}
         gateway = ready.pop(functions.INGEST.name)["url"]

@@ -16,7 +16,7 @@ from pathlib import Path
 ARCHITECTURES = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 
 # The packages of ours that a function imports; its requirements stand in the first.
-PACKAGES = {"ingest": ("ingest", "shared"), "worker": ("worker", "shared")}
+PACKAGES = {"ingest": ("ingest", "shared"), "worker": ("worker", "shared"), "scaler": ("scaler", "shared")}
 
 # What no function imports, as globs below the zip's root. A test loads each function from what is left.
 UNUSED = (
@@ -53,7 +53,7 @@ def package(function: str, architecture: str, target: Path, uv: str, root: Path 
     Libraries come as bytecode alone, which halves the zip; our own code keeps its source, so that tracebacks show it.
 
     Args:
-        function: `ingest` or `worker`.
+        function: `ingest`, `worker` or `scaler`.
         architecture: as Lambda calls it, `arm64` or `x86_64`.
         target: the folder whose content becomes the zip.
         uv: the program uv.

@@ -150,6 +150,14 @@ class IngestSettings(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class ScalerSettings(_Settings):
+    """Settings of the scaler."""
+
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    max_shards: int = _setting("MAX_SHARDS", "Shards that the stream may have", 16, _positive)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings(_Settings):
     """Settings of the worker, the redrive and the drainer."""
 

@@ -11,6 +11,7 @@ HOUSE = {
     "shared": set(),
     "ingest": {"shared"},
     "worker": {"shared"},
+    "scaler": {"shared"},
     "ops": {"shared", "worker"},
     "doubles": {"shared"},
     "local": {"shared", "ingest", "worker", "ops", "doubles"},
@@ -40,7 +41,7 @@ def test_packages_import_only_what_they_may(package: str) -> None:
     }
 
 
-PRODUCT = ("shared", "ingest", "worker", "ops", "local")
+PRODUCT = ("shared", "ingest", "worker", "scaler", "ops", "local")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
     for package in PRODUCT

@@ -20,6 +20,8 @@ def named(resource: Any) -> str:
     match resource:
         case {"Fn::GetAtt": [name, "Arn" | "ARN" | "Id"]}:
             return str(name)
+        case "*":
+            return "*"
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text)
     raise AssertionError(f"a resource that is not known here: {resource}")

@@ -15,6 +15,7 @@ from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, resources, template
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
+FULL = ALARMS.pop("StreamFullAlarm")["Properties"]  # it calls a function, not a person
 # What our metrics are told apart by: which functions count, and what.
 COUNTS = {
     "ingest": INGEST_METRICS,
@@ -137,6 +138,20 @@ def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: li
     for name in ALARMS:
         alarm = mode.properties(name)
         assert (actions, actions) == (alarm.get("AlarmActions"), alarm.get("OKActions"))
+
+
+def test_a_throttled_put_calls_the_scaler() -> None:
+    """Within a minute, whoever is notified of alarms; only that alarm may call it."""
+    permission = Mode({}).properties("StreamFullPermission")
+
+    assert [{"Fn::GetAtt": ["ScaleFunction", "Arn"]}] == FULL["AlarmActions"]
+    assert ("WriteProvisionedThroughputExceeded", 60, 1) == (
+        FULL["MetricName"],
+        FULL["Period"],
+        FULL["Threshold"],
+    )
+    assert {"Ref": "ScaleFunction"} == permission["FunctionName"]
+    assert {"Fn::GetAtt": ["StreamFullAlarm", "Arn"]} == permission["SourceArn"]
 
 
 def test_only_our_alarms_publish_to_the_topic() -> None:

@@ -41,6 +41,8 @@ def test_variables_refer_to_the_local_resources(name: str) -> None:
 
     assert "here" == by_reference["{'Ref': 'Stage'}"]
     assert RESOURCES.stream == by_reference["{'Ref': 'Stream'}"]
+    if name == "ScaleFunction":
+        return
     assert RESOURCES.queue_url == by_reference["{'Ref': 'OverflowQueue'}"]
     if name == "IngestFunction":
         assert RESOURCES.write_key_secret == by_reference["{'Fn::GetAtt': ['WriteKeySecret', 'Id']}"]

@@ -28,6 +28,7 @@ MODES = {
 }
 
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
+IN_AUTO = {"ScaleFunction", "ScaleRole", "ScaleLogs", "StreamFullAlarm", "StreamFullPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
 ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
@@ -268,7 +269,7 @@ def test_mode_dependent_names_exist() -> None:
     """Every mode-dependent name in these tests is in the template."""
     conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
 
-    assert (IN_MANAGED | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
+    assert (IN_MANAGED | IN_AUTO | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
         "TdApiKeySecret",
         "RedisUrlSecret",
     }

@@ -60,6 +60,11 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "AsideBucket/*": {"s3:PutObject"},
         "DrainLogs": LOG,
     },
+    "ScaleRole": {
+        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount"},
+        "*": {"cloudwatch:GetMetricData"},
+        "ScaleLogs": LOG,
+    },
     "AdminRole": {
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "AdminLogs": LOG,
@@ -77,6 +82,7 @@ INTERFACES = {
     "ec2:DescribeSubnets",
     "ec2:UnassignPrivateIpAddresses",
 }
+METRICS = ("scale", "Allow", {"cloudwatch:GetMetricData"})
 NETWORK = ("network", "Allow", INTERFACES)
 NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
 # What is open in the strictest mode, and what opens the rest.
@@ -115,13 +121,14 @@ def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) 
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only X-Ray and a VPC's interfaces are allowed on everything, each only in its mode."""
+    """Only X-Ray, a VPC's interfaces and metrics are allowed on everything, each only in its mode."""
     in_vpc = role in ("WorkerRole", "RedriveRole", "AdminRole")
+    always = [METRICS] if role == "ScaleRole" else []
 
-    assert [] == _on_everything(PLAIN, role)
-    assert [TRACES] == _on_everything(TRACED, role)
-    assert ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(IN_VPC, role)
-    assert [] == _on_everything(MANAGED, role)
+    assert always == _on_everything(PLAIN, role)
+    assert [TRACES, *always] == _on_everything(TRACED, role)
+    assert always + ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(IN_VPC, role)
+    assert always == _on_everything(MANAGED, role)
 
 
 def test_only_lambda_itself_manages_interfaces() -> None:
@@ -253,6 +260,8 @@ def test_only_our_own_api_and_schedule_invoke_functions() -> None:
         "ApiPermission": ("apigateway.amazonaws.com", True),
         "RedriveFunctionSchedulePermission": ("events.amazonaws.com", True),
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
+        "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "StreamFullPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import IngestSettings, WorkerSettings
+from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
 # Read by Powertools, but for the stage.
@@ -24,13 +24,14 @@ COMMON = {
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 # Set by the mode of the network, one of the two.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
-CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "shared", "tests/support", "worker")
+CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "scaler", "shared", "tests/support", "worker")
 READS = {
     "IngestFunction": IngestSettings,
     "WorkerFunction": WorkerSettings,
     "RedriveFunction": WorkerSettings,
     "DrainFunction": WorkerSettings,
     "AdminFunction": WorkerSettings,
+    "ScaleFunction": ScalerSettings,
 }
 
 

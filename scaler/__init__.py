@@ -1,0 +1,1 @@
+"""The scaler: keeps the stream as large as its traffic needs."""

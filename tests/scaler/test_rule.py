@@ -1,0 +1,85 @@
+"""How many shards a stream gets."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scaler.rule import SHARD_BYTES, SHARD_RECORDS, SPARE, TURNS_APART_SECONDS, Minute, target
+
+TURN, NO_TURN = 4.0 * TURNS_APART_SECONDS, 4.0 * TURNS_APART_SECONDS + 3600
+minutes = st.builds(
+    Minute,
+    records=st.integers(0, 10**7).map(float),
+    size=st.integers(0, 10**10).map(float),
+    throttled=st.sampled_from([0.0, 0.0, 1.0, 1e6]),
+)
+
+
+def busy(shards: float, throttled: float = 0.0) -> Minute:
+    """Return a minute that fills this many shards with records."""
+    return Minute(60 * SHARD_RECORDS * shards, 60 * SHARD_RECORDS * shards, throttled)
+
+
+def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
+    """Whichever is more counts, and puts that were refused count with their tries and their size."""
+    assert 2.0 == Minute(records=60 * 2 * SHARD_RECORDS, size=1.0).shards
+    assert 3.0 == Minute(records=1.0, size=60 * 3 * SHARD_BYTES).shards
+    assert 2.0 == Minute(records=60 * SHARD_RECORDS, size=1.0, throttled=60 * 5 * SHARD_RECORDS).shards
+    assert 6.0 == Minute(records=60.0, size=60 * 3 * SHARD_BYTES, throttled=60 * 5).shards
+    assert 0.0 == Minute().shards
+
+
+@pytest.mark.parametrize(
+    ("shards", "recent", "expected"),
+    [
+        (1, busy(0.69), 1),
+        (1, busy(0.71), 2),
+        (2, busy(5.6), 8),
+        (1, busy(0.1, throttled=1.0), 2),
+        (8, busy(7.0, throttled=1.0), 16),
+        (8, busy(1.0, throttled=1.0), 8),  # one key is too hot for any shard
+        (4, busy(100.0), 16),
+        (20, busy(100.0), 20),  # somebody gave it more than the limit
+    ],
+)
+def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minute, expected: int) -> None:
+    """It gets what that minute needs, twice its shards where puts were throttled, and never more than the limit."""
+    assert expected == target(shards, [recent], [recent], NO_TURN, 16)
+
+
+@pytest.mark.parametrize(
+    ("shards", "day", "now", "expected"),
+    [
+        (8, [], TURN, 4),
+        (5, [], TURN, 3),
+        (1, [], TURN, 1),
+        (8, [], NO_TURN, 8),
+        (8, [busy(2.0)], TURN, 4),
+        (8, [busy(2.1)], TURN, 8),
+    ],
+)
+def test_a_stream_is_halved_in_its_turn(shards: int, day: list[Minute], now: float, expected: int) -> None:
+    """It needs a turn, and a day whose busiest minute leaves half of the smaller stream free."""
+    assert expected == target(shards, day, [], now, 16)
+
+
+@given(
+    st.integers(1, 200),
+    st.lists(minutes, max_size=30),
+    st.integers(0, 30),
+    st.floats(0, 1e9),
+    st.integers(1, 100),
+)
+def test_a_stream_never_has_less_than_the_day_needed(
+    shards: int, day: list[Minute], recent: int, now: float, most: int
+) -> None:
+    """Whatever came in, a smaller stream has room for the busiest minute twice, and a larger one keeps to its limit."""
+    found = target(shards, day, day[len(day) - recent :], now, most)
+
+    if found < shards:
+        assert found == math.ceil(shards / 2)
+        assert max((minute.shards for minute in day), default=0.0) <= found * SPARE
+    else:
+        assert found == shards or found <= most

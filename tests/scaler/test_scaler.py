@@ -1,0 +1,163 @@
+"""The scaler: metrics in, changes of the stream out; against moto's Kinesis and CloudWatch where they can say it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from doubles.clock import ManualClock
+from scaler.scaler import Scaler
+from tests.support.telemetry import CollectedTelemetry
+
+STREAM = "events"
+NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # in a turn to shrink
+
+
+class Scaled:
+    """A stream, its metrics, and a scaler for it."""
+
+    def __init__(self, shards: int, most: int = 16) -> None:
+        self.kinesis: Any = boto3.client("kinesis", region_name="us-east-1")
+        self.cloudwatch: Any = boto3.client("cloudwatch", region_name="us-east-1")
+        self.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+        self.clock = ManualClock(NOW.timestamp())
+        self.telemetry = CollectedTelemetry()
+        self.scaler = Scaler(
+            kinesis=self.kinesis,
+            cloudwatch=self.cloudwatch,
+            stream_name=STREAM,
+            most=most,
+            clock=self.clock,
+            telemetry=self.telemetry,
+        )
+
+    def count(self, metric: str, value: float, minutes_ago: float) -> None:
+        """Have CloudWatch know a value of the stream."""
+        dimensions = [{"Name": "StreamName", "Value": STREAM}]
+        data = {"MetricName": metric, "Dimensions": dimensions, "Value": value}
+        at = NOW - timedelta(minutes=minutes_ago)
+        self.cloudwatch.put_metric_data(Namespace="AWS/Kinesis", MetricData=[data | {"Timestamp": at}])
+
+    def run(self) -> int | None:
+        """Run the scaler with the time that the function has."""
+        return self.scaler.run(self.clock.now() + 230)
+
+    @property
+    def shards(self) -> int:
+        """How many open shards the stream has."""
+        summary = self.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        count: int = summary["OpenShardCount"]
+        return count
+
+
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Imitate AWS."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        yield
+
+
+def test_a_spike_is_met_in_one_run_by_doublings() -> None:
+    """Ten times what a shard takes brings sixteen shards, each step at most twice the one before."""
+    made = Scaled(1)
+    made.count("IncomingRecords", 60_000, 3)
+    made.count("WriteProvisionedThroughputExceeded", 60_000 * 9 * 5, 3)
+
+    assert 15 == made.run()
+    assert 15 == made.shards
+    assert [(1, 2), (2, 4), (4, 8), (8, 15)] == [
+        (line.fields["shards"], line.fields["to"]) for line in made.telemetry.lines
+    ]
+
+
+def test_a_quiet_day_halves_the_stream_once() -> None:
+    """A turn takes one step, which is all that Kinesis allows at a time."""
+    made = Scaled(8)
+    made.count("IncomingRecords", 100, 60)
+
+    assert 4 == made.run()
+    assert 4 == made.shards
+
+
+def test_yesterdays_peak_keeps_the_stream_large() -> None:
+    """What came in 23 hours ago can come again."""
+    made = Scaled(8)
+    made.count("IncomingRecords", 60 * 1000 * 4, 23 * 60)
+
+    assert 8 == made.run()
+
+
+def _answer(*codes: str, **more: Any) -> dict[str, Any]:
+    names = ("records", "size", "throttled")
+    results = [
+        {"Id": name, "StatusCode": code, "Timestamps": [], "Values": []}
+        for name, code in zip(names, codes, strict=True)
+    ]
+    return {"MetricDataResults": results} | more
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _answer("Complete", "PartialData", "Complete"),
+        _answer("Complete", "Complete", "InternalError"),
+        _answer("Complete", "Complete", "Complete", NextToken="more"),
+        {"MetricDataResults": []},
+    ],
+)
+def test_metrics_that_are_not_complete_change_nothing(answer: dict[str, Any]) -> None:
+    """Silence of CloudWatch is not silence of the stream."""
+    made = Scaled(8)
+    with Stubber(made.cloudwatch) as stubber:
+        stubber.add_response("get_metric_data", answer)
+
+        assert 8 == made.run()
+    assert ["the stream's metrics are incomplete: its size stays"] == [
+        line.message for line in made.telemetry.lines
+    ]
+
+
+def test_a_stream_that_is_changing_is_left_alone() -> None:
+    """Kinesis changes one thing at a time; the next run looks again."""
+    made = Scaled(8)
+    summary = {
+        "StreamName": STREAM,
+        "StreamARN": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
+        "StreamStatus": "UPDATING",
+        "RetentionPeriodHours": 24,
+        "StreamCreationTimestamp": NOW,
+        "EnhancedMonitoring": [],
+        "OpenShardCount": 8,
+    }
+    with Stubber(made.kinesis) as stubber:
+        stubber.add_response("describe_stream_summary", {"StreamDescriptionSummary": summary})
+
+        assert made.run() is None
+
+
+@pytest.mark.parametrize(
+    "code", ["LimitExceededException", "ResourceInUseException", "AccessDeniedException"]
+)
+def test_a_refusal_is_told_and_nothing_breaks(code: str) -> None:
+    """The line says why, and the next run tries again."""
+    made = Scaled(8)
+    with Stubber(made.cloudwatch) as stubber:
+        stubber.add_client_error("get_metric_data", code)
+
+        assert made.run() is None
+    assert [{"reason": code}] == [line.fields for line in made.telemetry.lines]
+
+
+def test_time_that_is_over_ends_a_run() -> None:
+    """What is left to do is left to the next run."""
+    made = Scaled(1)
+    made.count("IncomingRecords", 600_000, 3)
+
+    assert 1 == made.scaler.run(made.clock.now())
+    assert 1 == made.shards
