@@ -96,6 +96,10 @@ bench-pipeline: .venv/installed .venv-emulator/installed ## benchmark the local 
 bench-drain: .venv/installed ## benchmark draining a backlog of 3.6 million events
 	@$(RUN) -m benchmarks drain $(if $(WRITE),--write)
 
+.PHONY: bench-scaling
+bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one on demand
+	@$(RUN) -m benchmarks scaling $(if $(WRITE),--write)
+
 .PHONY: bench-cost
 bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
 	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)

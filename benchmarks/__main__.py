@@ -13,6 +13,7 @@ BENCHMARKS = {
     "worker": ("isal", "msgpack", "td-client"),
     "pipeline": ("boto3", "redis", "requests"),
     "drain": ("isal", "msgpack", "requests"),
+    "scaling": (),
     "cost": (),
 }
 """The packages whose versions matter, by benchmark. Each benchmark is a module here with a function `run`."""

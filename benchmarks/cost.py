@@ -49,7 +49,7 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
         "This command measures nothing. Like `sluice cost`, it calculates from what the other benchmarks measured, from the"
         " template, and from assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which)."
         f"\n\nUS dollars per month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free tiers."
-        " Leanest means `StreamMode=PROVISIONED ShardCount=1 RetentionHours=24 BatchWindowSeconds=60`:"
+        " Leanest means `RetentionHours=24 BatchWindowSeconds=60`:"
     )
     costs = [
         {line.component: line.usd for line in estimate(Workload(EVENTS, 10), setup, prices)}

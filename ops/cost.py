@@ -35,7 +35,7 @@ class _Count(click.ParamType):
 
 def lean(setup: Setup) -> Setup:
     """Return the setup with every setting that makes it cheaper without another network."""
-    return replace(setup, stream_mode="PROVISIONED", shards=1, retention_hours=24, window=60)
+    return replace(setup, stream_mode="AUTO", retention_hours=24, window=60)
 
 
 @click.command("cost")
@@ -66,7 +66,7 @@ def lean(setup: Setup) -> Setup:
 )
 @click.option(
     "--stream-mode",
-    type=click.Choice(["ON_DEMAND", "PROVISIONED"]),
+    type=click.Choice(["AUTO", "PROVISIONED", "ON_DEMAND"]),
     default=_TEMPLATE.stream_mode,
     show_default=True,
     help="Template parameter StreamMode.",
@@ -77,7 +77,7 @@ def lean(setup: Setup) -> Setup:
     default=_TEMPLATE.shards,
     show_default=True,
     metavar="N",
-    help="Template parameter ShardCount. More shards are counted if the load needs them.",
+    help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
 )
 @click.option(
     "--retention-hours",

@@ -48,6 +48,10 @@ EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 SECRETS: Mapping[str, int] = {"managed": 2, "existing": 3, "external": 3}
 """Counted: write keys, Treasure Data's key, and the URL of a Redis that is not managed."""
 
+AUTO_SHARE = 0.7
+"""Share of its capacity from which an AUTO stream grows; a test compares it with the scaler's rule."""
+SCALER_RUNS, SCALER_METRICS, SCALER_SECONDS, SCALER_MB = 730 * 12, 3, 0.3, 256
+"""Runs of the scaler in a month, metrics that each reads, how long it takes (assumed), and its memory."""
 ON_DEMAND_SHARDS = 4
 """Shards with which an on-demand stream begins."""
 SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
@@ -85,7 +89,7 @@ class Setup:
 
     Attributes:
         network: `managed`; `existing` and `external` cost nothing of Sluice's own.
-        stream_mode: `ON_DEMAND` or `PROVISIONED`.
+        stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: of a provisioned stream, at least.
         retention_hours: of the stream.
         batch_size: records of an invocation of the worker, at most.
@@ -100,7 +104,7 @@ class Setup:
     """
 
     network: str = "managed"
-    stream_mode: str = "ON_DEMAND"
+    stream_mode: str = "AUTO"
     shards: int = 1
     retention_hours: int = 168
     batch_size: int = 5000
@@ -108,7 +112,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 42
+    alarms: int = 43
     dashboards: int = 1
     redrive_minutes: int = 5
     x86: bool = False
@@ -175,7 +179,10 @@ def batches(workload: Workload, setup: Setup) -> float:
 def shard_count(workload: Workload, setup: Setup) -> int:
     """Return how many shards there are at the busiest hour."""
     peak = workload.requests / SECONDS * PEAK
-    needed = math.ceil(max(peak / SHARD_RECORDS, peak * workload.record_bytes / SHARD_BYTES))
+    filled = max(peak / SHARD_RECORDS, peak * workload.record_bytes / SHARD_BYTES)
+    if setup.stream_mode == "AUTO":
+        return max(1, math.ceil(filled / AUTO_SHARE))
+    needed = math.ceil(filled)
     if setup.stream_mode == "PROVISIONED":
         return max(setup.shards, needed)
     return max(ON_DEMAND_SHARDS, 2 * needed)  # it makes room for twice the last month's peak
@@ -186,12 +193,8 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
         batched = replace(workload, per_request=10.0)
         yield "10 events per request", batched, setup, "pixels send one each; the browser SDK sends batches"
     if setup.stream_mode == "ON_DEMAND":
-        yield (
-            "StreamMode=PROVISIONED ShardCount=1",
-            workload,
-            replace(setup, stream_mode="PROVISIONED"),
-            "you add shards by hand",
-        )
+        automatic = replace(setup, stream_mode="AUTO")
+        yield "StreamMode=AUTO", workload, automatic, "a sudden spike goes through the overflow queue"
     if setup.retention_hours > 24:
         yield (
             "RetentionHours=24",
@@ -226,6 +229,13 @@ class _Estimate:
         yield self._worker()
         yield self._dynamodb()
         yield self._redrive()
+        if self._s.stream_mode == "AUTO":
+            yield Line(
+                "Scaler",
+                self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
+                + SCALER_RUNS * SCALER_METRICS / 1000 * p["metric_reads"],
+                f"{short(SCALER_RUNS)} runs, each of which reads {SCALER_METRICS} metrics",
+            )
         yield Line(
             "SQS and drain",
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
@@ -295,13 +305,13 @@ class _Estimate:
         written = self._w.requests * math.ceil(self._w.record_bytes / 1024) * 1024 / 1e9
         longer = max(0, min(hours, 168) - 24) / HOURS * written  # GB kept, all month round
         longest = max(0, hours - 168) / HOURS * written
-        if self._s.stream_mode == "PROVISIONED":
+        if self._s.stream_mode != "ON_DEMAND":
             units = self._w.requests * math.ceil(self._w.record_bytes / 25_600)
             shard_hours = self._shards * HOURS
             usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"] + longest * p["stream_long"]
             if hours > 24:
                 usd += shard_hours * p["shard_retention"]
-            return Line("Kinesis", usd, f"{self._shards} provisioned, kept {hours} h")
+            return Line("Kinesis", usd, f"{short(self._shards)} shards, kept {hours} h")
         usd = HOURS * p["stream_hours"] + written * (p["stream_in"] + p["stream_out"])
         usd += longer * p["stream_retention"] + longest * p["stream_long"]
         return Line("Kinesis", usd, f"on demand, {written:.2g} GB, kept {hours} h")

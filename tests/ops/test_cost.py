@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ops.cli import main
 from ops.cost import bar, lean
-from ops.estimate import SECRETS, Setup, Workload, batches, estimate, levers, shard_count, total
+from ops.estimate import AUTO_SHARE, SECRETS, Setup, Workload, batches, estimate, levers, shard_count, total
 from ops.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
+from scaler.rule import FULL
 from tests.support.sam import properties, template
 
 SETUP = Setup()
@@ -23,7 +24,7 @@ workloads = st.builds(Workload, st.floats(1e4, 1e10), st.floats(1, 500))
 setups = st.builds(
     Setup,
     network=st.sampled_from(sorted(SECRETS)),
-    stream_mode=st.sampled_from(["ON_DEMAND", "PROVISIONED"]),
+    stream_mode=st.sampled_from(["AUTO", "ON_DEMAND", "PROVISIONED"]),
     retention_hours=st.integers(24, 8760),
     window=st.integers(0, 300),
 )
@@ -123,10 +124,12 @@ def test_batches_end_with_their_window_or_when_they_are_full() -> None:
 
 
 def test_shards_follow_the_load() -> None:
-    """A provisioned stream has the shards that its busiest hour needs, an on-demand one twice as many and at least four."""
+    """A provisioned stream has the shards that its busiest hour needs, an automatic one some spare, on demand twice as many."""
     provisioned = replace(SETUP, stream_mode="PROVISIONED")
     on_demand = replace(SETUP, stream_mode="ON_DEMAND")
 
+    assert AUTO_SHARE == FULL
+    assert (1, 11) == (shard_count(TEN_MILLION, SETUP), shard_count(Workload(4e9, 1), SETUP))
     assert 1 == shard_count(TEN_MILLION, provisioned)
     assert 4 == shard_count(TEN_MILLION, on_demand)
     assert 8 == shard_count(Workload(4e9, 1), provisioned)
@@ -134,11 +137,11 @@ def test_shards_follow_the_load() -> None:
 
 
 def test_ten_million_events_a_month_in_its_cheapest_settings() -> None:
-    """Ten million events cost at most $25 with a Redis elsewhere, and $80 with a network of their own."""
+    """Ten million events cost at most $25 with a Redis elsewhere, and $31 with a managed one."""
     external, managed = (lean(replace(SETUP, network=network)) for network in ("external", "managed"))
 
     assert total(TEN_MILLION, external, US_EAST_1) <= 25
-    assert total(TEN_MILLION, managed, US_EAST_1) <= 80
+    assert total(TEN_MILLION, managed, US_EAST_1) <= 31
 
 
 def test_bars_show_ratios() -> None:

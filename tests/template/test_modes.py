@@ -77,6 +77,27 @@ def test_only_an_existing_network_is_joined(network: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stream_mode", "expected"),
+    [
+        ("AUTO", ({"StreamMode": "PROVISIONED"}, 1, True)),
+        ("PROVISIONED", ({"StreamMode": "PROVISIONED"}, "3", False)),
+        ("ON_DEMAND", ({"StreamMode": "ON_DEMAND"}, None, False)),
+    ],
+)
+def test_a_stream_has_a_size_in_three_ways(stream_mode: str, expected: tuple[Any, ...]) -> None:
+    """Only an AUTO stream has a scaler, and its template never changes its shards."""
+    mode = Mode({"StreamMode": stream_mode, "ShardCount": "3"})
+    stream = mode.properties("Stream")
+
+    assert expected == (
+        stream["StreamModeDetails"],
+        stream.get("ShardCount"),
+        mode.resources().keys() >= IN_AUTO,
+    )
+    assert [] == mode.dangling()
+
+
 def test_functions_join_an_existing_network() -> None:
     """They are in the given subnets and security groups."""
     config = Mode(NETWORKS["existing"]).properties("WorkerFunction")["VpcConfig"]
