@@ -14,6 +14,7 @@ HOUSE = {
     "scaler": {"shared"},
     "ops": {"shared", "worker"},
     "doubles": {"shared"},
+    "client": set(),
     "local": {"shared", "ingest", "worker", "ops", "doubles"},
 }
 

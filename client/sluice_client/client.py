@@ -1,0 +1,355 @@
+"""The client: stores events on disk, and has them sent."""
+
+import atexit
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sluice_client import event
+from sluice_client.endpoint import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Endpoint
+from sluice_client.errors import ClosedError
+from sluice_client.sender import Counts, Rejection, Retries, Sender
+from sluice_client.spool_directory import SpoolDirectory
+from sluice_client.spool_file import Limits, SpoolFile
+
+_SYNC_SECONDS = 0.5
+"""How much a power failure may lose."""
+_EXIT_SECONDS = 5.0
+_KEY = re.compile(r"([a-z0-9_]{3,64})\.[a-z0-9-]+\.[A-Za-z0-9_-]+")
+
+_clients: set["Client"] = set()
+"""Those that are not closed."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What this process's client has done, and what is left to do.
+
+    Attributes:
+        tracked: events that `track` has stored.
+        accepted: events that Sluice has confirmed, those of earlier processes included.
+        rejected: events that Sluice has rejected.
+        pending: events in this process's spool that have been neither accepted nor rejected.
+        pending_bytes: of their JSON texts.
+        requests: attempts to send a batch.
+        failures: attempts after which nothing was certain.
+        last_error: code of the last attempt's error, empty if it succeeded.
+    """
+
+    tracked: int
+    accepted: int
+    rejected: int
+    pending: int
+    pending_bytes: int
+    requests: int
+    failures: int
+    last_error: str
+
+
+class _Running:
+    """What a client has once it is used: its file and the threads that work on it. A child process has none of it."""
+
+    def __init__(self, file: SpoolFile, sender: Sender) -> None:
+        self.file = file
+        self.sender = sender
+        self.tracked = 0
+        self._written = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=sender.run, name="sluice-sender", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._sync, name="sluice-sync", daemon=True).start()
+
+    def append(self, body: bytes) -> None:
+        """Store an event."""
+        open_events = self.file.append(body)
+        self.tracked += 1
+        if not self._written.is_set():
+            self._written.set()
+        if open_events in (1, MAX_BATCH_EVENTS):
+            self.sender.ring()
+
+    def stop(self, seconds: float) -> None:
+        """Stop the threads, and wait at most so long for the current attempt."""
+        self._stopping = True
+        self._written.set()
+        self.sender.stop()
+        self._thread.join(seconds)
+
+    def _sync(self) -> None:
+        while not self._stopping:
+            self._written.wait()
+            self._written.clear()
+            time.sleep(_SYNC_SECONDS)
+            self.file.sync()
+
+
+class Client:
+    """Delivers events to Sluice, each exactly once.
+
+    `track` stores an event on disk; a thread sends what is stored, in batches, until Sluice has confirmed it. Safe for
+    threads, and for processes that fork: each process has a spool file of its own, and what a process leaves behind is
+    sent by another one, or by the next. Use it as a context manager, or let it live as long as the process.
+
+    Args:
+        endpoint: URL of Sluice, the stack output `ApiUrl`.
+        key: the write key.
+        spool: directory for events that are not delivered yet, on a local disk. Processes that run as the same user
+            should share it. Default: the environment variable SLUICE_SPOOL, else `sluice` in XDG_STATE_HOME or
+            `~/.local/state`.
+        spool_bytes: how much one process may store: bytes of events as JSON.
+        batch_events: events in a request, at most 500.
+        batch_bytes: bytes of their JSON texts, at most 900 KiB.
+        batch_seconds: how long an event waits for others.
+        timeout: seconds to wait for the endpoint in each attempt.
+        retry_seconds: wait after the first failure, and the longest wait.
+        on_rejected: is called with each event that Sluice rejects, by the sender's thread. Rejections are logged too.
+        now: returns UNIX seconds.
+
+    Raises:
+        ValueError: `endpoint` is not a URL, `key` not a write key, or a limit is out of range.
+        SpoolError: the spool's directory cannot be created or written.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: str,
+        *,
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 256 * 1024 * 1024,
+        batch_events: int = MAX_BATCH_EVENTS,
+        batch_bytes: int = MAX_BATCH_BYTES,
+        batch_seconds: float = 1.0,
+        timeout: float = 10.0,
+        retry_seconds: tuple[float, float] = (1.0, 60.0),
+        on_rejected: Callable[[Rejection], None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        account = _KEY.fullmatch(key)
+        if not account:
+            raise ValueError("this is not a write key: <account>.<key id>.<mac>")
+        if not (1 <= batch_events <= MAX_BATCH_EVENTS and 1 <= batch_bytes <= MAX_BATCH_BYTES):
+            raise ValueError(
+                f"a batch has 1 to {MAX_BATCH_EVENTS} events and at most {MAX_BATCH_BYTES} bytes"
+            )
+        # What was tracked for one endpoint and account is never sent to another.
+        place = sha256(endpoint.rstrip("/").encode()).hexdigest()[:8]
+        self._directory = SpoolDirectory(
+            _spool(spool) / f"{account[1]}-{place}", Limits(batch_events, batch_bytes, spool_bytes)
+        )
+        self._new_endpoint = partial(Endpoint, endpoint, key, timeout, now)
+        self._new_endpoint()  # checks the URL
+        self._batch_seconds = batch_seconds
+        self._retries = Retries(
+            *retry_seconds,
+            random.Random().random,  # noqa: S311 -- jitter is not a secret
+        )
+        self._on_rejected = on_rejected
+        self._now = now
+        self._lock = threading.RLock()
+        self._running: _Running | None = None
+        self._stopped: _Running | None = None
+        self._closed = False
+        _clients.add(self)
+
+    def track(self, table: str, columns: Mapping[str, Any] | None = None, /, **more: Any) -> str:
+        """Store an event, and return its `event_id`.
+
+        From then on the event survives the end of the process, and Sluice gets it, though possibly after the next
+        start. The call takes as long as a small write to a file.
+
+        Args:
+            table: where its row will be.
+            columns: the row's columns: values of JSON, dates, times, decimals and UUIDs.
+            more: further columns.
+
+        Raises:
+            InvalidEventError: Sluice would reject the event. It was not stored.
+            SpoolFullError: too much is undelivered. It was not stored.
+            SpoolError: the disk cannot be written. It was not stored.
+            ClosedError: the client is closed. It was not stored.
+        """
+        event_id, body = event.encode(table, {**(columns or {}), **more}, int(self._now()))
+        (self._running or self._start()).append(body)
+        return event_id
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Send what this process has stored, and wait until Sluice has accepted or rejected all of it.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            True if so; False if events are left. They stay in the spool, and are sent later.
+
+        Raises:
+            SpoolError: the disk cannot be read or written.
+        """
+        running = self._running
+        return running is None or self._flush(running, timeout)
+
+    def resume(self) -> None:
+        """Send what earlier processes have left, without waiting for the first event.
+
+        Raises:
+            SpoolError: the disk cannot be read or written.
+            ClosedError: the client is closed.
+        """
+        if self._running is None:
+            self._start()
+
+    def close(self, timeout: float = _EXIT_SECONDS) -> bool:
+        """Flush, then stop. The client cannot be used afterwards. At the end of the process this happens by itself.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            True if everything was accepted or rejected; False if events are left for the next process.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+            self._stopped = running or self._stopped
+        _clients.discard(self)
+        if running is None:
+            return True
+        try:
+            return self._flush(running, timeout)
+        finally:
+            running.stop(max(0.0, deadline - time.monotonic()) + 0.1)
+
+    def statistics(self) -> Statistics:
+        """Return what this process's client has done so far."""
+        running = self._running or self._stopped
+        counts = running.sender.counts if running else Counts()
+        file = running.file if running else None
+        return Statistics(
+            tracked=running.tracked if running else 0,
+            accepted=counts.accepted,
+            rejected=counts.rejected,
+            pending=file.pending_events if file else 0,
+            pending_bytes=file.pending_bytes if file else 0,
+            requests=counts.requests,
+            failures=counts.failures,
+            last_error=counts.last_error,
+        )
+
+    def __enter__(self) -> "Client":  # noqa: PYI034 -- Self is not in Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> _Running:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client is closed; the event was not stored")
+            if self._running is None:
+                file = self._directory.own()
+                if self._running is not None:
+                    file.close()  # type: ignore[unreachable]  # a signal handler was faster
+                    return self._running
+                self._running = _Running(
+                    file,
+                    Sender(
+                        self._new_endpoint(),
+                        file,
+                        self._directory,
+                        self._batch_seconds,
+                        self._retries,
+                        self._on_rejected,
+                    ),
+                )
+            return self._running
+
+    def _flush(self, running: _Running, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        file, sender = running.file, running.sender
+        target = file.last
+        file.seal()
+        sender.ring()
+        with sender.settled:
+            while file.has_before(target):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                sender.settled.wait(left)
+        return True
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        if self._running:
+            self._running.file.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._running:
+            self._running.file.after_fork_in_parent()
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        if self._running:
+            _inherited.append(self._running)
+        self._running = self._stopped = None
+        self._directory.abandon()
+
+
+_inherited: list[_Running] = []
+"""Never closed or deleted: it is the parent's."""
+_forking: list[Client] = []
+
+
+def _spool(path: str | os.PathLike[str] | None) -> Path:
+    chosen = path or os.environ.get("SLUICE_SPOOL")
+    if chosen:
+        return Path(chosen).absolute()
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    except RuntimeError:  # a user without a home
+        state = "/var/tmp"  # noqa: S108 -- the directory in it is readable only by this user
+    return Path(state) / "sluice"
+
+
+def _before_fork() -> None:
+    _forking.extend(_clients)
+    for client in _forking:
+        client._before_fork()  # noqa: SLF001 -- not part of what users see
+
+
+def _after_fork_in_parent() -> None:
+    for client in _forking:
+        client._after_fork_in_parent()  # noqa: SLF001
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._after_fork_in_child()  # noqa: SLF001
+    _forking.clear()
+
+
+def _at_exit() -> None:
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for client in list(_clients):
+        with suppress(Exception):  # the events are on disk
+            client.close(max(0.0, deadline - time.monotonic()))
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+atexit.register(_at_exit)

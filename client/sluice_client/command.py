@@ -1,0 +1,99 @@
+"""The command `sluice-send`: sends lines of JSON."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sluice_client.client import Client
+from sluice_client.errors import InvalidEventError, SluiceError
+from sluice_client.sender import Rejection
+from sluice_client.version import VERSION
+
+DELIVERED, NOT_STORED, USAGE, KEPT = 0, 1, 2, 75
+
+_EPILOG = """
+exit codes:
+  0   Sluice has accepted every event
+  1   an event was lost: invalid, rejected, or not stored; the messages say which, and all others were sent or kept
+  2   wrong options
+  75  no event was lost, but some are not accepted yet; they are in the spool, and the next run sends them.
+      Do not send them again.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send standard input, one JSON object a line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="sluice-send",
+        description="Send events to Sluice: one JSON object a line from standard input.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--endpoint", default=os.environ.get("SLUICE_ENDPOINT"), help="URL of Sluice; or SLUICE_ENDPOINT"
+    )
+    parser.add_argument("--key", default=os.environ.get("SLUICE_KEY"), help="the write key; or SLUICE_KEY")
+    parser.add_argument("--table", help="for events without a member `table`")
+    parser.add_argument("--spool", help="directory for undelivered events; or SLUICE_SPOOL")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for Sluice (30)")
+    parser.add_argument("--version", action="version", version=VERSION)
+    options = parser.parse_args(arguments)
+    if not options.endpoint or not options.key:
+        parser.error("--endpoint and --key are required, or SLUICE_ENDPOINT and SLUICE_KEY")
+    logging.basicConfig(format="sluice-send: %(message)s", level=logging.WARNING)
+    rejected: list[Rejection] = []
+    try:
+        client = Client(options.endpoint, options.key, spool=options.spool, on_rejected=rejected.append)
+    except (SluiceError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        client.resume()
+        lost = _track_lines(client, options.table)
+        delivered = client.close(options.timeout)
+    except SluiceError as error:
+        _complain(str(error))
+        return NOT_STORED
+    if lost or rejected:
+        return NOT_STORED
+    if not delivered:
+        _complain("some events are not accepted yet; they are kept, and the next run sends them")
+    return DELIVERED if delivered else KEPT
+
+
+def script() -> None:
+    """Run as a command."""
+    sys.exit(main())
+
+
+def _track_lines(client: Client, table: str | None) -> int:
+    """Store each line of standard input; return how many could not be stored."""
+    lost = 0
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        if not line.strip():
+            continue
+        try:
+            event = _parse(line)
+            client.track(event.pop("table", table), event)
+        except (InvalidEventError, ValueError) as error:
+            lost += 1
+            _complain(f"line {number}: {error}")
+        except SluiceError as error:
+            lost += 1
+            _complain(f"line {number} and all after it were not stored: {error}")
+            break
+    return lost
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    event = json.loads(line)
+    if not isinstance(event, dict):
+        raise InvalidEventError("not a JSON object")
+    return event
+
+
+def _complain(text: str) -> None:
+    print(f"sluice-send: {text}", file=sys.stderr)  # noqa: T201 -- a command

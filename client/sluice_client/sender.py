@@ -1,0 +1,236 @@
+"""Sends what is in the spool until all of it is accepted or rejected."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sluice_client.bell import Bell
+from sluice_client.endpoint import Endpoint, Refused, Settled, Unacceptable, Unknown
+from sluice_client.errors import SpoolError
+from sluice_client.spool_directory import SpoolDirectory
+from sluice_client.spool_file import Batch, SpoolFile
+
+_log = logging.getLogger("sluice_client")
+
+_ADOPT_SECONDS = 10.0
+"""How often to look for files that other processes have left behind."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An event that Sluice rejected. It will not become a row and is not sent again.
+
+    Attributes:
+        event: as it was sent.
+        code: Sluice's error code, which never changes its meaning.
+        message: for a person.
+    """
+
+    event: Mapping[str, Any]
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How long to wait between attempts: twice as long after each, with jitter.
+
+    Attributes:
+        first_seconds: after the first failure.
+        longest_seconds: unless the answer's `Retry-After` asks for more.
+        jitter: returns a number from 0 to 1.
+    """
+
+    first_seconds: float
+    longest_seconds: float
+    jitter: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the sender has done so far.
+
+    Attributes:
+        accepted: events that Sluice has confirmed.
+        rejected: events that Sluice has rejected.
+        requests: attempts to send a batch.
+        failures: attempts after which nothing was certain.
+        last_error: of the last attempt, empty if it succeeded.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    requests: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
+@dataclass
+class Sender:
+    """Sends batches one after another, in one thread.
+
+    Attributes:
+        endpoint: where to.
+        own: this process's spool file.
+        directory: where other processes may have left theirs.
+        batch_seconds: how long an event waits for others.
+        retries: how long to wait after failures.
+        on_rejected: is told of each rejected event, by the sender's thread; again if the process ends at that moment.
+        counts: what it has done.
+        settled: notified when a batch is settled, and when the sender stops.
+    """
+
+    endpoint: Endpoint
+    own: SpoolFile
+    directory: SpoolDirectory
+    batch_seconds: float
+    retries: Retries
+    on_rejected: Callable[[Rejection], None]
+    counts: Counts = field(default_factory=Counts)
+    settled: threading.Condition = field(default_factory=threading.Condition)
+    _bell: Bell = field(default_factory=Bell)
+    _adopted: list[SpoolFile] = field(default_factory=list)
+    _failures: int = 0
+    _retry_at: float = 0.0
+    _adopt_at: float = 0.0
+    _seal_at: float | None = None
+    _answered: Batch | None = None
+    _stopping: bool = False
+
+    def ring(self) -> None:
+        """Say that there may be something to do."""
+        self._bell.ring()
+
+    def stop(self) -> None:
+        """Stop after the current attempt, and close the files."""
+        self._stopping = True
+        self._bell.ring()
+
+    def run(self) -> None:
+        """Send until `stop`."""
+        try:
+            while not self._stopping:
+                try:
+                    wait = self.step(time.monotonic())
+                except SpoolError as error:
+                    wait = self._fail(time.monotonic(), Unknown("spool", str(error)))
+                except Exception as error:  # noqa: BLE001 -- the thread must survive, or nothing is sent any more
+                    _log.exception("the sender failed")
+                    wait = self._fail(time.monotonic(), Unknown(type(error).__name__, str(error)))
+                if wait:
+                    self._bell.wait(wait)
+        finally:
+            self.endpoint.close()
+            for file in (self.own, *self._adopted):
+                file.close()
+            self._notify()
+
+    def step(self, now: float) -> float:
+        """Do one thing; return the seconds until there is something else to do.
+
+        Args:
+            now: seconds of a clock that is never set.
+
+        Raises:
+            SpoolError: a spool file cannot be read or written.
+        """
+        if self._retry_at > now:
+            return self._retry_at - now
+        if self._seal_at is None and self.own.open_events:
+            self._seal_at = now + self.batch_seconds
+        if self._seal_at is not None and self._seal_at <= now:
+            self.own.seal()
+            self._seal_at = None
+        for file in (self.own, *self._adopted):
+            if batch := file.oldest():
+                return self._send(file, batch, now)
+        for file in self._adopted:
+            file.close()
+        self._adopted.clear()
+        if self._adopt_at <= now:
+            self._adopt_at = now + _ADOPT_SECONDS
+            for file in self.directory.orphans():
+                file.seal()
+                self._adopted.append(file)
+            if self._adopted:
+                return 0.0
+        return min(self._adopt_at if self._seal_at is None else self._seal_at, self._adopt_at) - now
+
+    def _send(self, file: SpoolFile, batch: Batch, now: float) -> float:
+        if batch != self._answered:  # else only deleting it is left to do
+            events = file.events(batch)
+            answer = self.endpoint.send(batch.id, events)
+            self.counts = replace(self.counts, requests=self.counts.requests + 1)
+            match answer:
+                case Unknown():
+                    return self._fail(now, answer)
+                case Unacceptable(code, message) if batch.events > 1:
+                    # The content alone decides, so no earlier attempt was accepted either.
+                    _log.warning(
+                        "a batch of %d events was rejected and is divided: %s: %s",
+                        batch.events,
+                        code,
+                        message,
+                    )
+                    file.split(batch)
+                    return 0.0
+                case Unacceptable(code, message):
+                    self._settle(events, Settled([Refused(0, code, message)]))
+                case Settled():
+                    self._settle(events, answer)
+            self._answered = batch
+        file.settle(batch)
+        self._answered = None
+        self._failures = 0
+        self._notify()
+        return 0.0
+
+    def _settle(self, events: list[bytes], answer: Settled) -> None:
+        """Count a batch's events, and report the rejected ones."""
+        for refused in answer.refused:
+            rejection = Rejection(json.loads(events[refused.index]), refused.code, refused.message)
+            _log.error(
+                "an event for table %s was rejected: %s: %s (event_id %s)",
+                rejection.event.get("table"),
+                refused.code,
+                refused.message,
+                rejection.event.get("event_id"),
+            )
+            try:
+                self.on_rejected(rejection)
+            except Exception:  # noqa: BLE001 -- whatever the caller's function raises
+                _log.exception("on_rejected failed")
+        self.counts = replace(
+            self.counts,
+            accepted=self.counts.accepted + len(events) - len(answer.refused),
+            rejected=self.counts.rejected + len(answer.refused),
+            last_error="",
+        )
+
+    def _fail(self, now: float, answer: Unknown) -> float:
+        """Return the seconds until the next attempt."""
+        level = logging.ERROR if answer.needs_operator else logging.WARNING
+        if answer.reason == self.counts.last_error:
+            level = logging.DEBUG
+        retries = self.retries
+        longest = min(retries.first_seconds * 2.0 ** min(self._failures, 30), retries.longest_seconds)
+        wait = max(longest * (0.5 + retries.jitter() / 2), answer.after)
+        _log.log(
+            level,
+            "events are kept and sent again, in %.0f s at first: %s: %s",
+            wait,
+            answer.reason,
+            answer.message,
+        )
+        self._failures += 1
+        self._retry_at = now + wait
+        self.counts = replace(self.counts, failures=self.counts.failures + 1, last_error=answer.reason)
+        return wait
+
+    def _notify(self) -> None:
+        with self.settled:
+            self.settled.notify_all()

@@ -1,0 +1,122 @@
+"""The spool files of all processes that send to one endpoint, and who owns which.
+
+A process owns a file while it holds the lock of the file beside it. The system releases the lock when the process ends,
+however it ends. What a process has left behind is taken over by the next one that starts, or by one that is running.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from sluice_client.errors import SpoolError
+from sluice_client.spool_file import Limits, SpoolFile
+
+_log = logging.getLogger("sluice_client")
+
+
+class SpoolDirectory:
+    """A directory of spool files.
+
+    Args:
+        path: is created, readable only by this user.
+        limits: for each file.
+
+    Raises:
+        SpoolError: it cannot be created or written.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.path = path
+        self._limits = limits
+        self._locks: set[int] = set()
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SpoolError(f"cannot create the spool {path}: {error}; pass `spool`, a directory") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise SpoolError(f"cannot write to the spool {path}; pass `spool`, a directory")
+
+    def own(self) -> SpoolFile:
+        """Return a file for this process: one that nobody owns, with what it holds, or a new one.
+
+        Raises:
+            SpoolError: it cannot be created.
+        """
+        for file in self.orphans():
+            return file
+        while True:
+            path = self.path / f"{uuid4().hex}.lock"
+            try:
+                lock = _lock(path, os.O_CREAT)
+            except OSError as error:
+                raise SpoolError(f"cannot write to the spool {self.path}: {error}") from error
+            if lock is not None:
+                return self._open(path, lock)
+
+    def orphans(self) -> Iterator[SpoolFile]:
+        """Take over the files that nobody owns, one at a time."""
+        for path in sorted(self.path.glob("*.lock")):
+            lock = None
+            with suppress(OSError):  # its owner has just deleted it
+                lock = _lock(path)
+            if lock is None:
+                continue
+            try:
+                yield self._open(path, lock)
+            except SpoolError as error:
+                if "malformed" in str(error) or "not a database" in str(error):
+                    self._put_away(path, error)
+
+    def abandon(self) -> None:
+        """Let go of all files, in a child: they are the parent's."""
+        for lock in self._locks:
+            os.close(lock)  # the parent still holds it
+        self._locks.clear()
+
+    def _open(self, path: Path, lock: int) -> SpoolFile:
+        def release() -> None:
+            if not database.exists():
+                path.unlink(missing_ok=True)
+            self._locks.discard(lock)
+            os.close(lock)
+
+        database = path.with_suffix(".sqlite")
+        self._locks.add(lock)
+        try:
+            return SpoolFile(database, self._limits, release)
+        except SpoolError:
+            release()
+            raise
+
+    def _put_away(self, path: Path, error: SpoolError) -> None:
+        database = path.with_suffix(".sqlite")
+        kept = path.with_suffix(f".corrupt-{int(time.time())}")
+        with suppress(OSError):  # another process was faster
+            database.rename(kept)
+            Path(f"{database}-shm").unlink(missing_ok=True)
+            if Path(f"{database}-wal").exists():
+                Path(f"{database}-wal").rename(f"{kept}-wal")
+            path.unlink(missing_ok=True)
+            _log.error("a spool file is corrupt and was kept as %s: %s", kept, error)
+
+
+def _lock(path: Path, flags: int = 0) -> int | None:
+    """Return the locked file, None if another process holds the lock or has deleted the file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None

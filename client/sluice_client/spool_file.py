@@ -1,0 +1,351 @@
+"""One process's events on disk, in the batches in which they are sent.
+
+What `append` has returned from survives the end of the process at any moment, and an orderly end of the machine. After a
+power failure, what was written since the last `sync` may be missing.
+
+A batch is a range of consecutive events with an id. It is fixed, on disk, before it is sent for the first time, so every
+repetition has the same id and the same events, whichever process sends it.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+from sluice_client.errors import SpoolError, SpoolFullError
+
+_CHECKPOINT_WRITES = 4000
+"""Writes after which the write-ahead log is copied to the database. The first write afterwards waits for the disk once."""
+_MAX_LOG_FRAMES = 65_536
+"""Pages of the write-ahead log, 64 MiB, above which writers wait until all of it is copied."""
+
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS batch (
+        last INTEGER PRIMARY KEY, first INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        id TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much goes into a batch and into a spool.
+
+    Attributes:
+        batch_events: events in a batch.
+        batch_bytes: bytes of their JSON texts, separators included; a larger event is a batch of its own.
+        spool_bytes: bytes of the JSON texts of all events in one process's spool.
+    """
+
+    batch_events: int
+    batch_bytes: int
+    spool_bytes: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A fixed range of events.
+
+    Attributes:
+        id: never used for other events.
+        first: sequence number of its first event.
+        last: sequence number of its last event. Numbers in between may be unused.
+        events: how many they are.
+        bytes: of their JSON texts.
+    """
+
+    id: str
+    first: int
+    last: int
+    events: int
+    bytes: int
+
+
+class SpoolFile:
+    """The events of one process; safe for threads.
+
+    Args:
+        path: of the database, which is created if it does not exist.
+        limits: for its batches and its size.
+        on_close: called with whether the files were deleted, after the file is closed for good.
+
+    Attributes:
+        path: of the database.
+        last: sequence number of the newest event.
+        pending_events: number of events that have been neither accepted nor rejected.
+        pending_bytes: of their JSON texts.
+
+    Raises:
+        SpoolError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, limits: Limits, on_close: Callable[[], None] = lambda: None) -> None:
+        self.path = path
+        self._limits = limits
+        self._on_close = on_close
+        # Reentrant: a signal handler may track an event while this thread is in `append`.
+        self._lock = threading.RLock()
+        self._background = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._closed = False
+        self._writes = 0
+        self._sealed_through = self._open_events = self._open_bytes = 0
+        self.last = self.pending_events = self.pending_bytes = 0
+        self._numbers = count(1)
+        try:
+            self._load()
+        except BaseException:
+            self._disconnect()
+            raise
+
+    @property
+    def open_events(self) -> int:
+        """Number of events that are in no batch yet."""
+        return self._open_events
+
+    def append(self, body: bytes) -> int:
+        """Store an event; return how many events are now in no batch.
+
+        Raises:
+            SpoolFullError: there is no room. It was not stored.
+            SpoolError: the file cannot be written. It was not stored.
+        """
+        size = len(body) + 1
+        with self._writing("write to") as writer:
+            if self.pending_bytes + size > self._limits.spool_bytes:
+                raise SpoolFullError(
+                    f"the spool {self.path.parent} holds {self.pending_bytes} undelivered bytes and may hold "
+                    f"{self._limits.spool_bytes}; the event was not stored"
+                )
+            if self._open_events and (
+                self._open_events >= self._limits.batch_events
+                or self._open_bytes + size > self._limits.batch_bytes
+            ):
+                self._seal(writer)
+            number = next(self._numbers)
+            writer.execute("INSERT INTO event VALUES (?, ?)", (number, body))
+            self.last = max(number, self.last)
+            self._open_events += 1
+            self._open_bytes += size
+            self.pending_events += 1
+            self.pending_bytes += size
+            self._writes += 1
+            return self._open_events
+
+    def seal(self) -> None:
+        """Fix the batch of the events that are in none.
+
+        Raises:
+            SpoolError: the file cannot be written.
+        """
+        with self._writing("write to") as writer:
+            if self._open_events:
+                self._seal(writer)
+
+    def oldest(self) -> Batch | None:
+        """Return the batch to send next, None if no batch is fixed.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        with self._reading() as reader:
+            for row in reader.execute(
+                "SELECT id, first, last, events, bytes FROM batch ORDER BY last LIMIT 1"
+            ):
+                return Batch(*row)
+        return None
+
+    def events(self, batch: Batch) -> list[bytes]:
+        """Return the events' JSON texts in order.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        with self._reading() as reader:
+            rows = reader.execute(
+                "SELECT body FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq", (batch.first, batch.last)
+            ).fetchall()
+        return [body for (body,) in rows]
+
+    def settle(self, batch: Batch) -> None:
+        """Delete a batch and its events, which have been accepted or rejected.
+
+        Raises:
+            SpoolError: the file cannot be written. The batch is still there.
+        """
+        with self._writing("write to") as writer, _transaction(writer):
+            writer.execute("DELETE FROM event WHERE seq BETWEEN ? AND ?", (batch.first, batch.last))
+            writer.execute("DELETE FROM batch WHERE last = ?", (batch.last,))
+        with self._lock:
+            self.pending_events -= batch.events
+            self.pending_bytes -= batch.bytes
+            self._writes += 1
+
+    def split(self, batch: Batch) -> None:
+        """Replace a batch of several events by two halves with new ids.
+
+        Raises:
+            SpoolError: the file cannot be written. The batch is still there.
+        """
+        with self._writing("write to") as writer, _transaction(writer):
+            [(middle,)] = writer.execute(
+                "SELECT seq FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT 1 OFFSET ?",
+                (batch.first, batch.last, batch.events // 2 - 1),
+            ).fetchall()
+            writer.execute("DELETE FROM batch WHERE last = ?", (batch.last,))
+            for first, last in ((batch.first, middle), (middle + 1, batch.last)):
+                writer.execute(
+                    "INSERT INTO batch SELECT ?, ?, count(*), sum(length(body) + 1), ? FROM event WHERE seq BETWEEN ? AND ?",
+                    (last, first, uuid4().hex, first, last),
+                )
+
+    def has_before(self, sequence: int) -> bool:
+        """Tell whether an event up to this sequence number has not been settled.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        with self._lock:
+            if self._open_events and self._sealed_through < sequence:
+                return True
+        with self._reading() as reader:
+            return bool(
+                reader.execute("SELECT 1 FROM batch WHERE first <= ? LIMIT 1", (sequence,)).fetchall()
+            )
+
+    def sync(self) -> None:
+        """Write what was appended through to the disk, so that a power failure does not lose it.
+
+        Appending does not wait for it.
+        """
+        with self._background:
+            if self._closed:
+                return
+            with suppress(OSError):  # the log does not exist while no connection is open
+                log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    os.fsync(log)
+                finally:
+                    os.close(log)
+            if self._writes >= _CHECKPOINT_WRITES:
+                with suppress(SpoolError):  # the disk is full: the next one may succeed
+                    self._checkpoint()
+
+    def close(self) -> None:
+        """Close the file, and delete it if it is empty. It cannot be used afterwards."""
+        with self._background, self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._disconnect()
+            if not self.pending_events:
+                for name in ("", "-wal", "-shm"):
+                    Path(f"{self.path}{name}").unlink(missing_ok=True)
+            self._on_close()
+
+    def before_fork(self) -> None:
+        """Close the connections: SQLite's must not be carried into a child. They are opened again when needed."""
+        self._background.acquire()
+        self._lock.acquire()
+        self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+        self._background.release()
+
+    def _load(self) -> None:
+        """Count what the file holds."""
+        with self._writing("open") as writer:
+            writer.executescript(_SCHEMA)
+            [(self._sealed_through, sealed_bytes, sealed_events)] = writer.execute(
+                "SELECT coalesce(max(last), 0), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch"
+            )
+            [(last, self._open_events, self._open_bytes)] = writer.execute(
+                "SELECT coalesce(max(seq), 0), count(*), coalesce(sum(length(body) + 1), 0) FROM event WHERE seq > ?",
+                (self._sealed_through,),
+            )
+            self.last = max(last, self._sealed_through)
+            self._numbers = count(self.last + 1)
+            self.pending_events = sealed_events + self._open_events
+            self.pending_bytes = sealed_bytes + self._open_bytes
+
+    def _seal(self, writer: sqlite3.Connection) -> None:
+        """Fix a batch of all events that are in none. A signal handler may append in the middle of it."""
+        first, last, events, size = self._sealed_through + 1, self.last, self._open_events, self._open_bytes
+        writer.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?)", (last, first, events, size, uuid4().hex))
+        self._sealed_through = last
+        self._open_events -= events
+        self._open_bytes -= size
+
+    def _checkpoint(self) -> None:
+        with self._reading() as reader:
+            self._writes = 0
+            [(_, frames, _)] = reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if frames > _MAX_LOG_FRAMES:
+                with self._lock:
+                    reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def _writing(self, action: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._writer or self._open_writer()
+            except sqlite3.Error as error:
+                raise SpoolError(f"cannot {action} the spool {self.path}: {error}") from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._background:
+            try:
+                if self._reader is None:
+                    self._reader = self._connect()
+                yield self._reader
+            except sqlite3.Error as error:
+                raise SpoolError(f"cannot read the spool {self.path}: {error}") from error
+
+    def _open_writer(self) -> sqlite3.Connection:
+        self._writer = self._connect()
+        return self._writer
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("it is closed")
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in (
+                "page_size = 1024",  # each event writes at least a page to the log
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                "wal_autocheckpoint = 0",  # not in the caller's time
+            ):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+        self._reader = self._writer = None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,64 @@
+"""How events become JSON."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sluice_client import InvalidEventError
+from sluice_client.event import encode
+
+
+def test_an_event_has_time_and_id_unless_it_brings_them() -> None:
+    """`time` and `event_id` are set, or kept."""
+    made, text = encode("orders", {}, 7)
+    kept, other = encode("orders", {"time": 1, "event_id": "e-1"}, 7)
+
+    assert [
+        {"time": 7, "event_id": made, "table": "orders"},
+        "e-1",
+        {"time": 1, "event_id": "e-1", "table": "orders"},
+    ] == [json.loads(text), kept, json.loads(other)]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (Decimal("1.10"), "1.10"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (float("nan"), None),
+        ([1.5, {"a": float("-inf")}], [1.5, {"a": None}]),
+        ("a\ud800😀", "a\ud800😀"),
+        (10**30, 10**30),
+    ],
+)
+def test_values_are_converted(value: Any, expected: Any) -> None:
+    """Values that JSON lacks become text or null; the others are unchanged."""
+    assert expected == json.loads(encode("orders", {"x": value}, 0)[1])["x"]
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "message"),
+    [
+        ("Orders", 1, "table name"),
+        ("", 1, "table name"),
+        (None, 1, "table name"),
+        ("orders", object(), "object is not a value of JSON"),
+        ("orders", CIRCLE, "contains itself"),
+        ("orders", "x" * 262_144, "at most 262144"),
+        ("orders", [float("nan"), object()], "object is not a value of JSON"),
+    ],
+)
+def test_what_can_never_be_accepted_is_refused_at_once(table: Any, value: Any, message: str) -> None:
+    """The caller learns of its mistake, instead of a log line later."""
+    with pytest.raises(InvalidEventError, match=message):
+        encode(table, {"x": value}, 0)

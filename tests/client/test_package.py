@@ -1,0 +1,34 @@
+"""The package as it is published."""
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import sluice_client
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]
+
+
+def test_the_version_is_the_code_s() -> None:
+    """The package's version and the one that it sends are the same."""
+    assert PROJECT["version"] == sluice_client.__version__
+
+
+def test_the_licence_is_the_repository_s() -> None:
+    """The package carries the same licence."""
+    assert (ROOT / "LICENSE").read_text() == (ROOT / "client/LICENSE").read_text()
+
+
+def test_the_standard_library_is_enough() -> None:
+    """The package imports nothing that has to be installed."""
+    imported = set()
+    for path in (ROOT / "client/sluice_client").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+
+    assert ([], {"sluice_client"}) == (PROJECT["dependencies"], imported - sys.stdlib_module_names)

@@ -1,0 +1,159 @@
+"""What the sender does after each kind of answer, without a network and without waiting."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from sluice_client.endpoint import Answer, Endpoint, Refused, Settled, Unacceptable, Unknown
+from sluice_client.errors import SpoolError
+from sluice_client.sender import Rejection, Retries, Sender
+from sluice_client.spool_directory import SpoolDirectory
+from sluice_client.spool_file import Batch, Limits
+
+
+class ScriptedEndpoint(Endpoint):
+    """An endpoint that gives these answers in turn, the last one again and again."""
+
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__("https://collect.example.com", "shop.k1.x", 1.0, lambda: 0.0)
+        self.answers = list(answers)
+        self.sent: list[tuple[str, list[bytes]]] = []
+
+    def send(self, batch_id: str, events: Sequence[bytes]) -> Answer:
+        """Remember the batch."""
+        self.sent.append((batch_id, list(events)))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class Bench:
+    """A sender with an endpoint, a directory and a list of rejections."""
+
+    def __init__(self, folder: Path, *answers: Answer) -> None:
+        self.endpoint = ScriptedEndpoint(*answers)
+        self.directory = SpoolDirectory(folder / "spool", Limits(10, 1000, 10_000))
+        self.rejected: list[Rejection] = []
+        self.file = self.directory.own()
+        self.sender = Sender(
+            self.endpoint,
+            self.file,
+            self.directory,
+            0.0,
+            Retries(1.0, 60.0, lambda: 1.0),
+            self.rejected.append,
+        )
+
+    def track(self, *events: bytes) -> None:
+        """Store events and fix their batch."""
+        for event in events:
+            self.file.append(event)
+        self.file.seal()
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes senders, and closes their files at the end."""
+    made = []
+
+    def one(*answers: Answer) -> Bench:
+        made.append(Bench(tmp_path, *answers))
+        return made[-1]
+
+    yield one
+    for bench in made:
+        bench.file.close()
+
+
+def test_waits_double_up_to_the_longest(make: Make) -> None:
+    """After each failure the sender waits twice as long; after a success it begins again."""
+    bench = make(*[Unknown("http_503", "")] * 8, Settled([]), Unknown("http_503", ""))
+    bench.track(b"{}")
+    now, waits = 0.0, []
+    for _ in range(8):
+        waits.append(bench.sender.step(now))
+        now += waits[-1]
+    bench.sender.step(now)
+    bench.track(b"{}")
+
+    assert ([1, 2, 4, 8, 16, 32, 60, 60], 1) == (waits, bench.sender.step(now))
+
+
+def test_a_wait_is_not_cut_short(make: Make) -> None:
+    """Nothing is sent before `Retry-After` has passed, whatever is appended and whoever rings."""
+    bench = make(Unknown("http_503", "", after=300.0))
+    bench.track(b"{}")
+    bench.sender.step(0.0)
+    bench.track(b"{}")
+    left = bench.sender.step(100.0)
+
+    assert (200.0, 1) == (left, len(bench.endpoint.sent))
+
+
+def test_a_repetition_has_the_same_id_and_events(make: Make) -> None:
+    """What is appended after a failure does not get into the batch that is repeated."""
+    bench = make(Unknown("http_503", ""), Settled([]))
+    bench.track(b"1", b"2")
+    bench.sender.step(0.0)
+    bench.track(b"3")
+    bench.sender.step(1.0)
+    first, second = bench.endpoint.sent
+
+    assert (first, [b"1", b"2"], 1) == (second, second[1], bench.file.pending_events)
+
+
+def test_an_unreadable_event_is_found_and_its_neighbours_are_kept(make: Make) -> None:
+    """A batch that is refused as a whole is divided until the culprit is alone; the others are accepted."""
+    bench = make(Settled([]))
+    send = bench.endpoint.send
+    events = [b'{"n": %d}' % number for number in range(7)]
+    bad = Unacceptable("invalid_json", "text")
+    bench.endpoint.send = lambda batch_id, sent: bad if events[4] in sent else send(batch_id, sent)  # type: ignore[method-assign]
+    bench.track(*events)
+    for _ in range(20):
+        bench.sender.step(0.0)
+    accepted = [event for _, sent in bench.endpoint.sent for event in sent]
+
+    assert ([Rejection({"n": 4}, "invalid_json", "text")], [*events[:4], *events[5:]], 0) == (
+        bench.rejected,
+        accepted,
+        bench.file.pending_events,
+    )
+
+
+def test_what_was_answered_is_not_sent_again_while_the_disk_is_full(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a confirmed batch cannot be deleted, only the deletion is repeated, and the rejection is reported once."""
+    bench = make(Settled([Refused(0, "too_deep", "m")]))
+    bench.track(b"{}", b"{}")
+
+    def fail(_: Batch) -> None:
+        raise SpoolError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.file, "settle", fail)
+        with pytest.raises(SpoolError):
+            bench.sender.step(0.0)
+    bench.sender.step(1.0)
+
+    assert (1, 1, 0, 1) == (
+        len(bench.endpoint.sent),
+        len(bench.rejected),
+        bench.file.pending_events,
+        bench.sender.counts.accepted,
+    )
+
+
+def test_what_others_left_is_sent_and_deleted(make: Make) -> None:
+    """A spool file whose owner has gone is sent, also its events that were in no batch, and removed."""
+    bench = make(Settled([]))
+    left = bench.directory.own()
+    left.append(b"left")
+    left.close()
+    for _ in range(3):
+        bench.sender.step(0.0)
+
+    assert ([[b"left"]], False) == ([sent for _, sent in bench.endpoint.sent], left.path.exists())

@@ -1,0 +1,208 @@
+"""The spool: what `append` has returned from is there afterwards, in batches that never change."""
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sluice_client.errors import SpoolError, SpoolFullError
+from sluice_client.spool_directory import SpoolDirectory
+from sluice_client.spool_file import Batch, Limits, SpoolFile
+
+LIMITS = Limits(batch_events=3, batch_bytes=100, spool_bytes=10_000)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[SpoolFile]:
+    """A spool file, closed at the end."""
+    opened = SpoolFile(tmp_path / "one.sqlite", LIMITS)
+    yield opened
+    opened.close()
+
+
+def oldest(file: SpoolFile) -> Batch:
+    """Return the batch that is sent next."""
+    batch = file.oldest()
+    assert batch is not None
+    return batch
+
+
+def test_a_batch_is_full_by_count(file: SpoolFile) -> None:
+    """The event after a full batch begins the next one."""
+    for number in range(4):
+        file.append(b"%d" % number)
+
+    assert [b"0", b"1", b"2"] == file.events(oldest(file))
+
+
+def test_a_batch_is_full_by_bytes(file: SpoolFile) -> None:
+    """An event that would make a batch too large begins the next one."""
+    file.append(b"x" * 60)
+    file.append(b"y" * 60)
+
+    assert [b"x" * 60] == file.events(oldest(file))
+
+
+def test_an_event_larger_than_a_batch_is_one_of_its_own(file: SpoolFile) -> None:
+    """The limit of bytes never keeps an event back."""
+    file.append(b"x" * 500)
+    file.append(b"y")
+
+    assert [b"x" * 500] == file.events(oldest(file))
+
+
+def test_a_batch_keeps_its_id_and_events_when_it_is_opened_again(file: SpoolFile, tmp_path: Path) -> None:
+    """Whatever is appended later, and whoever opens the file, a fixed batch stays as it is."""
+    file.append(b"a")
+    file.seal()
+    before = oldest(file)
+    file.append(b"b")
+    file.close()
+    again = SpoolFile(tmp_path / "one.sqlite", LIMITS)
+
+    assert (before, [b"a"], 1, 2) == (
+        oldest(again),
+        again.events(before),
+        again.open_events,
+        again.pending_events,
+    )
+    again.close()
+
+
+def test_numbers_are_not_used_again(file: SpoolFile) -> None:
+    """An event after all others were settled is not taken for one of them."""
+    file.append(b"a")
+    file.seal()
+    file.settle(oldest(file))
+    file.append(b"b")
+
+    assert (2, False, True) == (file.last, file.has_before(1), file.has_before(2))
+
+
+def test_a_full_spool_says_so_and_has_room_after_delivery(file: SpoolFile) -> None:
+    """At its limit the spool stores nothing, and names the limit; what is settled makes room."""
+    for _ in range(10):
+        file.append(b"x" * 999)
+    with pytest.raises(SpoolFullError, match="holds 10000 undelivered bytes and may hold 10000"):
+        file.append(b"x")
+    file.settle(oldest(file))
+    file.append(b"x")
+
+    assert 10 == file.pending_events
+
+
+def test_a_split_batch_keeps_all_events_under_new_ids(file: SpoolFile) -> None:
+    """The halves of a batch hold its events in order, and neither has its id."""
+    for number in range(3):
+        file.append(b"%d" % number)
+    file.seal()
+    whole = oldest(file)
+    file.split(whole)
+    halves = []
+    while batch := file.oldest():
+        halves.append((batch.id == whole.id, file.events(batch)))
+        file.settle(batch)
+
+    assert ([(False, [b"0"]), (False, [b"1", b"2"])], 0, 0) == (
+        halves,
+        file.pending_events,
+        file.pending_bytes,
+    )
+
+
+def test_a_checkpoint_keeps_everything(file: SpoolFile) -> None:
+    """Copying the log into the database loses nothing, with a full batch settled before and one after."""
+    for number in range(4100):
+        if file.pending_events >= 3:
+            file.seal()
+            file.settle(oldest(file))
+        file.append(b"%d" % number)
+        if number % 1000 == 0:
+            file.sync()
+    file.seal()
+
+    assert file.pending_events == oldest(file).events == len(file.events(oldest(file)))
+
+
+def test_a_file_in_use_is_not_taken_over(tmp_path: Path) -> None:
+    """Two owners in one directory get files of their own; an empty one is deleted when it is closed."""
+    directory = SpoolDirectory(tmp_path / "spool", LIMITS)
+    one, other = directory.own(), directory.own()
+    one.append(b"a")
+    other.close()
+    left = sorted(path.suffix for path in directory.path.iterdir())
+    one.close()
+
+    assert (True, [".lock", ".sqlite", ".sqlite-shm", ".sqlite-wal"]) == (one.path != other.path, left)
+
+
+def test_what_was_left_behind_is_taken_over(tmp_path: Path) -> None:
+    """A file with events that nobody owns is the next owner's own."""
+    directory = SpoolDirectory(tmp_path / "spool", LIMITS)
+    left = directory.own()
+    left.append(b"a")
+    left.close()
+    file = directory.own()
+
+    assert (left.path, 1) == (file.path, file.pending_events)
+    file.close()
+
+
+def test_a_corrupt_file_is_put_away(tmp_path: Path) -> None:
+    """A file that is not a database stops nobody, and is kept for whoever wants to look."""
+    directory = SpoolDirectory(tmp_path / "spool", LIMITS)
+    (directory.path / "bad.lock").touch()
+    (directory.path / "bad.sqlite").write_bytes(b"no database" * 1000)
+    (directory.path / "bad.sqlite-wal").write_bytes(b"of that one")
+    file = directory.own()
+
+    file.close()
+
+    assert {"bad.corrupt"} == {path.name.partition("-")[0] for path in directory.path.iterdir()}
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """The error says which directory, and how to choose another."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SpoolError, match="pass `spool`"):
+        SpoolDirectory(tmp_path / "file" / "spool", LIMITS)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes: a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_loses_only_what_was_refused(file: SpoolFile, tmp_path: Path) -> None:
+    """What is appended while the disk is full raises and is not there; all else is, before and after."""
+    stored = []
+    with largest_file(40_000):
+        for number in range(100):
+            try:
+                file.append(b"%d" % number)
+            except SpoolError:
+                continue
+            stored.append(b"%d" % number)
+    file.append(b"last")
+    file.close()
+    with closing(sqlite3.connect(tmp_path / "one.sqlite")) as database:
+        rows = database.execute("SELECT body FROM event ORDER BY seq").fetchall()
+
+    assert (True, [*stored, b"last"]) == (0 < len(stored) < 100, [body for (body,) in rows])
+
+
+def test_the_spool_is_private(tmp_path: Path) -> None:
+    """Other users cannot read what is spooled."""
+    SpoolDirectory(tmp_path / "spool", LIMITS)
+
+    assert 0o700 == (tmp_path / "spool").stat().st_mode & 0o777

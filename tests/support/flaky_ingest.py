@@ -1,0 +1,77 @@
+"""The real ingest behind the local gateway, with a network in between that fails on request."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from doubles.gateway import Gateway
+from doubles.http_server import HangUp, Reply, Request
+from shared.envelope import Envelope
+from tests.support.ingest import Site, rows_of
+
+Fault = Literal["none", "unavailable", "hanging", "deaf", "reset", "page"]
+"""What happens to a request: it is answered; the ingest's own 503; nothing is taken and no answer comes; it is taken and
+no answer comes; it is taken and the connection is reset; or a proxy answers with a page of its own and a 200."""
+FAULTS: tuple[Fault, ...] = ("none", "unavailable", "hanging", "deaf", "reset", "page")
+
+
+class FlakyIngest(Gateway):
+    """Serves the ingest; a context manager.
+
+    Args:
+        hang_seconds: how long a request hangs at most; longer than its sender waits.
+
+    Attributes:
+        fault: of the requests from now on.
+        retry_after: of a 503, as its header's text.
+        site: the ingest, and what it has stored.
+        requests: those that arrived.
+        on_request: called as a request arrives, and again after it was taken.
+    """
+
+    def __init__(self, hang_seconds: float = 5.0) -> None:
+        self.fault: Fault = "none"
+        self.retry_after = "1"
+        self.requests: list[Request] = []
+        self.on_request: Callable[[], None] = lambda: None
+        self._hang_seconds = hang_seconds
+        self._taking = threading.Lock()
+        self.renew()
+        super().__init__(lambda event, context: self.site.handler(event, context))  # noqa: PLW0108 -- the site changes
+
+    def renew(self) -> None:
+        """Forget what was stored."""
+        self.site = Site()
+        self.site.clock.now = time.time  # type: ignore[method-assign]  # real clients, so real time
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the rows that will be: of all copies of a claim, one counts."""
+        counted: dict[str, Envelope] = {}
+        with self._taking:
+            for item in (*self.site.envelopes(), *self.site.queued()):
+                counted.setdefault(item.request_id, item)
+        return [row for item in counted.values() for _, row in rows_of(item)]
+
+    def take(self, request: Request) -> Reply:
+        """Answer a request that reaches the ingest."""
+        return super()._respond(request)
+
+    def _respond(self, request: Request) -> Reply | HangUp:  # type: ignore[override]  # the server takes both
+        self.requests.append(request)
+        self.on_request()
+        fault = self.fault
+        if fault == "unavailable":
+            headers = (("retry-after", self.retry_after), ("x-sluice-error", "stream_unavailable"))
+            return Reply(503, headers, b'{"error": {"code": "stream_unavailable", "message": "a fault"}}')
+        if fault == "page":
+            return Reply(200, (("content-type", "text/html"),), b"<html>log in</html>")
+        if fault == "hanging":
+            self.stopping.wait(self._hang_seconds)
+            return HangUp.CLOSE
+        with self._taking:
+            reply = self.take(request)
+        self.on_request()
+        if fault == "deaf":
+            self.stopping.wait(self._hang_seconds)
+        return reply if fault == "none" else HangUp.RESET if fault == "reset" else HangUp.CLOSE
