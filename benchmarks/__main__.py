@@ -15,24 +15,25 @@ BENCHMARKS = {
     "drain": ("isal", "msgpack", "requests"),
     "scaling": (),
     "cost": (),
+    "client": (),
 }
 """The packages whose versions matter, by benchmark. Each benchmark is a module here with a function `run`."""
+PAGES = {"client": "server-client"}
+"""Pages of docs/ that have the results; the others are in performance.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
-    parser.add_argument(
-        "--write", action="store_true", help="write the results into docs/performance.md and its charts"
-    )
+    parser.add_argument("--write", action="store_true", help="write the results into docs/ and its charts")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     ratios: dict[str, float] = {}
     names = options.names or list(BENCHMARKS)
     for name in names:
-        report = Report(name, BENCHMARKS[name], write=options.write)
+        report = Report(name, BENCHMARKS[name], write=options.write, page=PAGES.get(name, "performance"))
         importlib.import_module(f"benchmarks.{name}").run(report)
         report.finish()
         ratios |= report.ratios

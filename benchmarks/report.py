@@ -26,11 +26,15 @@ class Report:
         name: of the benchmark: `ingest` for `make bench-ingest`.
         packages: the packages whose versions matter.
         write: write into docs/ instead of .cache/bench/.
+        page: of docs/, without its ending.
     """
 
-    def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
+    def __init__(
+        self, name: str, packages: Iterable[str] = (), *, write: bool = False, page: str = "performance"
+    ) -> None:
         self._name = name
         self._write = write
+        self._page = page
         self._console = Console(width=None if sys.stdout.isatty() else 140)
         self._ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
@@ -77,7 +81,7 @@ class Report:
     def finish(self) -> None:
         """Write the section if requested, and print the ratios as one line of JSON."""
         if self._write:
-            page = ROOT / "docs" / "performance.md"
+            page = ROOT / "docs" / f"{self._page}.md"
             page.write_text(with_section(page.read_text(), self._name, "\n\n".join(self._parts)))
         print(json.dumps(self._ratios))
 
