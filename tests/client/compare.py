@@ -1,0 +1,200 @@
+"""The same program under the same troubles with each client: `python -m tests.client.compare [--write]`.
+
+Prints a table, and with --write puts it into docs/server-client.md. The clients run in `.venv-trackers`.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from doubles.http_server import Reply, Request
+from tests.support.flaky_ingest import Fault, FlakyIngest
+from tests.support.ingest import KEY
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-trackers/bin/python"
+PAGE = ROOT / "docs/server-client.md"
+RUN_SECONDS = 120
+HANG_SECONDS = 30.0
+"""Longer than each client waits for an answer."""
+PACKAGES = {
+    "sluice": ("Sluice", ""),
+    "td-client": ("td-client", "td-client"),
+    "snowplow": ("snowplow-python-tracker", "snowplow-tracker"),
+    "posthog": ("posthog-python", "posthog"),
+    "segment": ("analytics-python", "segment-analytics-python"),
+}
+"""Name in the table and package, by contender."""
+_MARK = re.compile(rb"mark-\d{5}")
+_TAKEN = b'{"elapsed_time": 0.1, "success": true, "status": 1}'
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What goes wrong.
+
+    Attributes:
+        name: in the table.
+        program: the steps, as contender.py reads them.
+        made: how many events it tracks.
+        fault: of requests, from the beginning.
+        fault_seconds: for how long from the first request on; 0 for as long as the program runs.
+    """
+
+    name: str
+    program: str
+    made: int
+    fault: Fault = "none"
+    fault_seconds: float = 0.0
+
+
+TROUBLES = (
+    Trouble("no failure", "track:1-40 close", 40),
+    Trouble("kill -9 while tracking", "track:1-45 kill", 45),
+    Trouble("kill -9, endpoint down", "track:1-40 wait:1 kill", 40, "unavailable"),
+    Trouble("program ends while the endpoint is down", "track:1-40 close", 40, "unavailable"),
+    Trouble("endpoint returns 503 for 20 s", "track:1-40 wait:30 track:41-50 close", 50, "unavailable", 20.0),
+    Trouble("endpoint hangs for 20 s", "track:1-40 wait:30 track:41-50 close", 50, "hanging", 20.0),
+    Trouble("a proxy answers 200 for 5 s", "track:1-40 wait:15 track:41-50 close", 50, "page", 5.0),
+    Trouble("connections die after the request was taken, for 5 s", "track:1-40 wait:15 track:41-50 close", 50, "reset", 5.0),
+    Trouble("answers are lost for 20 s", "track:1-40 wait:30 track:41-50 close", 50, "deaf", 20.0),
+    Trouble("used before a fork, then in the child", "track:1-10 fork:track:11-40;wait:3;close close", 40),
+    Trouble("child killed with kill -9", "track:1-10 fork:track:11-40;kill wait:12 close", 40),
+)  # fmt: skip
+
+
+class Collector(FlakyIngest):
+    """Takes events of every client, each in its own way, with the same failures."""
+
+    def __init__(self) -> None:
+        self.marks: Counter[str] = Counter()
+        super().__init__(HANG_SECONDS)
+
+    def take(self, request: Request) -> Reply:
+        """Answer a request that reaches the collector."""
+        if request.target.startswith("/v1/events"):
+            return super().take(request)
+        body = request.body
+        if body[:2] == b"\x1f\x8b":
+            body = zlib.decompressobj(31).decompress(body)
+        self.marks.update(mark.decode() for mark in _MARK.findall(body))
+        return Reply(200, (("content-type", "application/json"),), _TAKEN)
+
+    def counted(self) -> Counter[str]:
+        """Return how many rows each mark has."""
+        return self.marks + Counter(str(row["mark"]) for row in self.rows())
+
+
+@dataclass
+class Outcome:
+    """What came of a trouble with one client, in events."""
+
+    made: int
+    delivered: int
+    duplicated: int
+    requests: int
+
+    @property
+    def lost(self) -> int:
+        """Events that are not a row, although `track` returned."""
+        return self.made - self.delivered
+
+
+def play(name: str, trouble: Trouble) -> Outcome:
+    """Run the program under a trouble; then, with the trouble over, start it again and let it end in an orderly way."""
+    with tempfile.TemporaryDirectory() as spool, Collector() as collector:
+        collector.fault = trouble.fault
+        if trouble.fault_seconds:
+            end = threading.Timer(trouble.fault_seconds, setattr, (collector, "fault", "none"))
+            end.daemon = True
+
+            def begin() -> None:
+                with suppress(RuntimeError):  # it has begun
+                    end.start()
+
+            collector.on_request = begin
+        run(name, collector.url, spool, trouble.program)
+        collector.fault = "none"
+        run(name, collector.url, spool, "wait:2 close")
+        marks = collector.counted()
+        return Outcome(
+            trouble.made,
+            len(marks),
+            sum(count > 1 for count in marks.values()),
+            len(collector.requests),
+        )
+
+
+def run(name: str, url: str, spool: str, program: str) -> None:
+    """Run a program to its end, at most RUN_SECONDS."""
+    command = [PYTHON, "-W", "ignore", ROOT / "tests/client/contender.py", name, url, KEY, spool, program]
+    environment = {"PYTHONPATH": str(ROOT / "client"), "PATH": ""}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def version(package: str) -> str:
+    """Return the installed version of a package."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def table(outcomes: Sequence[tuple[Trouble, str, Outcome]]) -> str:
+    """Return the table in Markdown."""
+    shown = {
+        name: f"{title} {version(package)}" if package else title
+        for name, (title, package) in PACKAGES.items()
+    }
+    lines = [
+        "| failure | client | made | delivered | lost | duplicated | requests |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    before = ""
+    for trouble, name, outcome in outcomes:
+        label = trouble.name if trouble.name != before else ""
+        before = trouble.name
+        numbers = (outcome.made, outcome.delivered, outcome.lost, outcome.duplicated, outcome.requests)
+        lines.append(f"| {label} | {shown[name]} | {' | '.join(map(str, numbers))} |")
+    for index, name in enumerate(PACKAGES):
+        own = [outcome for _, other, outcome in outcomes if other == name]
+        numbers = tuple(
+            sum(getattr(outcome, column) for outcome in own)
+            for column in ("made", "delivered", "lost", "duplicated", "requests")
+        )
+        lines.append(f"| {'' if index else '**total**'} | {shown[name]} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Play every trouble with every client."""
+    parser = argparse.ArgumentParser(prog="python -m tests.client.compare", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/server-client.md")
+    options = parser.parse_args()
+    outcomes = []
+    with ThreadPoolExecutor(len(PACKAGES)) as pool:
+        for trouble in TROUBLES:
+            played = pool.map(play, PACKAGES, [trouble] * len(PACKAGES))
+            outcomes += [(trouble, name, outcome) for name, outcome in zip(PACKAGES, played, strict=True)]
+            print(trouble.name, flush=True)  # noqa: T201 -- a command
+    text = table(outcomes)
+    print(text)  # noqa: T201
+    if options.write:
+        marked = re.compile(r"(<!-- begin-comparison -->\n).*(<!-- end-comparison -->)", re.DOTALL)
+        PAGE.write_text(marked.sub(lambda mark: f"{mark[1]}\n{text}\n\n{mark[2]}", PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()
