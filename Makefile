@@ -44,6 +44,7 @@ lint: .venv/installed ## check style, types and the template
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/mypy --python-version 3.10 -p sluice_client
 	@.venv/bin/cfn-lint template.yaml
 	@AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 .venv/bin/sam validate --lint
 
@@ -74,7 +75,7 @@ mutate: .venv/installed .venv-mutate/installed ## mutate the core one small chan
 
 .PHONY: bench
 bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md
-	@$(RUN) -m benchmarks $(if $(WRITE),--write)
+	@PYTHONPATH=client $(RUN) -m benchmarks $(if $(WRITE),--write)
 
 .PHONY: bench-ingest
 bench-ingest: .venv/installed | $(UV) ## benchmark the ingest: CPU per request
@@ -99,6 +100,10 @@ bench-drain: .venv/installed ## benchmark draining a backlog of 3.6 million even
 .PHONY: bench-scaling
 bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one on demand
 	@$(RUN) -m benchmarks scaling $(if $(WRITE),--write)
+
+.PHONY: bench-client
+bench-client: .venv/installed ## benchmark the server client: events per second, time of a call
+	@PYTHONPATH=client $(RUN) -m benchmarks client $(if $(WRITE),--write)
 
 .PHONY: bench-cost
 bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
@@ -134,6 +139,25 @@ sdk-speed: sdk .venv/installed ## benchmark the browser SDK on a slowed-down CPU
 sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/sdk.md (15 minutes)
 	@cd sdk && node test/compare.js --write
 
+# The same source gives the same bytes: it is built twice.
+.PHONY: client-dist
+client-dist: .venv-twine/installed | $(UV) ## build the server client's package into build/client and check it
+	@rm -rf build/client build/client-again
+	@for folder in client client-again; do \
+	  $(UV) build -q --build-constraints requirements/client-build.txt --require-hashes --out-dir build/$$folder client || exit; done
+	@for file in build/client/*.whl build/client/*.tar.gz; do cmp $$file build/client-again/$${file##*/} || exit; done
+	@rm -rf build/client-again
+	@.venv-twine/bin/twine check --strict build/client/*.whl build/client/*.tar.gz
+
+POINTS ?= 1000
+.PHONY: client-faults
+client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
+	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
+
+.PHONY: client-compare
+client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/server-client.md (15 minutes)
+	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
+
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
@@ -141,14 +165,14 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
-	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/uv; do $(call compile,$$name) || exit; done
+	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/trackers requirements/twine requirements/client-build requirements/uv; do $(call compile,$$name) || exit; done
 	@for name in ingest/requirements worker/requirements scaler/requirements; do $(call compile,$$name) -c requirements/dev.txt || exit; done
 
 compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --generate-hashes --no-header $(1).in -o $(1).txt
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .venv-mutate .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
+	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .venv-mutate .venv-trackers .venv-twine .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
 
 # The environments.
 
@@ -184,6 +208,12 @@ endef
 
 .venv-mutate/installed: requirements/mutate.txt | $(UV)
 	$(call environment,.venv-mutate,requirements/mutate.txt)
+
+.venv-trackers/installed: requirements/trackers.txt | $(UV)
+	$(call environment,.venv-trackers,requirements/trackers.txt)
+
+.venv-twine/installed: requirements/twine.txt | $(UV)
+	$(call environment,.venv-twine,requirements/twine.txt)
 
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
