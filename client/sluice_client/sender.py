@@ -80,6 +80,7 @@ class Sender:
         batch_seconds: how long an event waits for others.
         retries: how long to wait after failures.
         on_rejected: is told of each rejected event, by the sender's thread; again if the process ends at that moment.
+        clock: returns seconds, and is never set.
         counts: what it has done.
         settled: notified when a batch is settled, and when the sender stops.
     """
@@ -90,6 +91,7 @@ class Sender:
     batch_seconds: float
     retries: Retries
     on_rejected: Callable[[Rejection], None]
+    clock: Callable[[], float] = time.monotonic
     counts: Counts = field(default_factory=Counts)
     settled: threading.Condition = field(default_factory=threading.Condition)
     _bell: Bell = field(default_factory=Bell)
@@ -115,12 +117,12 @@ class Sender:
         try:
             while not self._stopping:
                 try:
-                    wait = self.step(time.monotonic())
+                    wait = self.step()
                 except SpoolError as error:
-                    wait = self._fail(time.monotonic(), Unknown("spool", str(error)))
+                    wait = self._fail(Unknown("spool", str(error)))
                 except Exception as error:  # noqa: BLE001 -- the thread must survive, or nothing is sent any more
                     _log.exception("the sender failed")
-                    wait = self._fail(time.monotonic(), Unknown(type(error).__name__, str(error)))
+                    wait = self._fail(Unknown(type(error).__name__, str(error)))
                 if wait:
                     self._bell.wait(wait)
         finally:
@@ -129,15 +131,13 @@ class Sender:
                 file.close()
             self._notify()
 
-    def step(self, now: float) -> float:
+    def step(self) -> float:
         """Do one thing; return the seconds until there is something else to do.
-
-        Args:
-            now: seconds of a clock that is never set.
 
         Raises:
             SpoolError: a spool file cannot be read or written.
         """
+        now = self.clock()
         if self._retry_at > now:
             return self._retry_at - now
         if self._seal_at is None and self.own.open_events:
@@ -147,27 +147,27 @@ class Sender:
             self._seal_at = None
         for file in (self.own, *self._adopted):
             if batch := file.oldest():
-                return self._send(file, batch, now)
+                return self._send(file, batch)
         for file in self._adopted:
             file.close()
         self._adopted.clear()
         if self._adopt_at <= now:
             self._adopt_at = now + _ADOPT_SECONDS
             for file in self.directory.orphans():
-                file.seal()
                 self._adopted.append(file)
+                file.seal()
             if self._adopted:
                 return 0.0
         return min(self._adopt_at if self._seal_at is None else self._seal_at, self._adopt_at) - now
 
-    def _send(self, file: SpoolFile, batch: Batch, now: float) -> float:
+    def _send(self, file: SpoolFile, batch: Batch) -> float:
         if batch != self._answered:  # else only deleting it is left to do
             events = file.events(batch)
             answer = self.endpoint.send(batch.id, events)
             self.counts = replace(self.counts, requests=self.counts.requests + 1)
             match answer:
                 case Unknown():
-                    return self._fail(now, answer)
+                    return self._fail(answer)
                 case Unacceptable(code, message) if batch.events > 1:
                     # The content alone decides, so no earlier attempt was accepted either.
                     _log.warning(
@@ -211,7 +211,7 @@ class Sender:
             last_error="",
         )
 
-    def _fail(self, now: float, answer: Unknown) -> float:
+    def _fail(self, answer: Unknown) -> float:
         """Return the seconds until the next attempt."""
         level = logging.ERROR if answer.needs_operator else logging.WARNING
         if answer.reason == self.counts.last_error:
@@ -227,7 +227,7 @@ class Sender:
             answer.message,
         )
         self._failures += 1
-        self._retry_at = now + wait
+        self._retry_at = self.clock() + wait
         self.counts = replace(self.counts, failures=self.counts.failures + 1, last_error=answer.reason)
         return wait
 
