@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
-from ingest import keyring, overflow, stream
+from ingest import app, keyring, overflow, stream
 from ingest.connection import UnreadableAnswerError
-from ingest.stream import MAX_PER_PUT, PATIENCE_SECONDS
+from ingest.stream import LONGEST_PUT_SECONDS, MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from tests.support.ingest import QUEUE_URL, STREAM, Faults, ManualClock, Site, gzipped
+from tests.support.ingest import KEY, QUEUE_URL, STREAM, Faults, ManualClock, Site, gzipped, http_event
 
 URL = "https://kinesis.invalid"
 REFUSED = [
@@ -410,14 +410,54 @@ def longest_wait(options: Mapping[str, Any]) -> float:
     return options.get("attempts", 1) * seconds
 
 
-def test_all_waits_fit_into_the_functions_timeout() -> None:
-    """If a request waits for everything as long as it can, it still ends before Lambda kills the function."""
+def test_a_request_has_time_for_each_wait() -> None:
+    """Secrets, stream and queue may each take as long as they can, and Lambda does not kill the function before."""
     template = (Path(__file__).parents[2] / "template.yaml").read_text()
     [timeout] = re.findall(r"\n  IngestFunction:\n(?:   .*\n)*?      Timeout: (\d+)\n", template)
 
-    waits = [longest_wait(part.CLIENT_OPTIONS) for part in (stream, overflow, keyring)]
+    put, send, read = [longest_wait(part.CLIENT_OPTIONS) for part in (stream, overflow, keyring)]
 
-    assert PATIENCE_SECONDS + sum(waits) < int(timeout)
+    assert (put, send) == (LONGEST_PUT_SECONDS, overflow.LONGEST_SECONDS)
+    assert read + PATIENCE_SECONDS + put + send <= app.ANSWER_SECONDS < int(timeout)
+
+
+def slow(site: Site) -> float:
+    """Let every call of a request take as long as it can, and return when the request began."""
+    for client, part in ((site.kinesis, stream), (site.sqs, overflow), (site.secrets, keyring)):
+        client.seconds = longest_wait(part.CLIENT_OPTIONS)
+    return site.clock.now()
+
+
+@pytest.mark.parametrize("fault", [REFUSED[0], DOUBTFUL[0]], ids=["refused", "doubtful"])
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_slowest_request_ends_in_time(fault: Exception, count: int) -> None:
+    """Whatever its size. What was not stored in time is not called accepted."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [fault], True
+    started = slow(site)
+
+    answer = site.post(gzipped(json.dumps([{"table": "pageviews", "a": "x" * 100_000}] * count).encode()))
+
+    assert site.clock.now() - started <= app.ANSWER_SECONDS
+    queued = sum(item.row_count for item in site.queued())
+    assert (200, queued) == (answer.status, answer.json["accepted"])
+    assert queued >= 1
+
+
+def test_a_request_with_many_slow_puts_ends_in_time() -> None:
+    """Each table of an old mobile SDK's request is a put of its own; the SDK sends again what has no receipt."""
+    site = Site()
+    started = slow(site)
+    tables = {f"shop.table_{number:03}": [{"a": 1}] for number in range(100)}
+
+    answer = site.send(
+        http_event("POST", "/ios/v3/event", "", {"x-td-write-key": KEY}, json.dumps(tables).encode())
+    )
+
+    assert site.clock.now() - started <= app.ANSWER_SECONDS
+    accepted = [table for table, [receipt] in answer.json.items() if receipt["success"]]
+    stored = [f"shop.{table.table}" for item in [*site.envelopes(), *site.queued()] for table in item.tables]
+    assert accepted == stored
 
 
 def test_only_the_queue_is_tried_twice() -> None:
