@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from doubles.aws_errors import client_error
 from shared import write_key
 from tests.support.ingest import KEY, ORIGIN, SECRETS, START, Answer, Site, gzipped, http_event
 
@@ -244,6 +245,17 @@ def test_version_2_asks_for_a_script(data: str) -> None:
     assert 1_700_000_000 == site.row()["time"]
 
 
+def test_version_2_writes_surrogates() -> None:
+    """A character beyond the BMP is a surrogate pair, each half in UTF-8; a title cut within a pair has a lone one."""
+    site = Site()
+    text = '{"td_title":"Sale \ud83c\udf89","td_description":"cut \ud83c"}'.encode("utf-8", "surrogatepass")
+
+    answer = site.get(PATHS[1], f"api_key={KEY}&data={quote(b64encode(text).decode())}&callback=cb")
+
+    assert (200, b'/**/cb({"created":true})') == (answer.status, answer.body)
+    assert {"td_title": "Sale \U0001f389", "td_description": "cut \ufffd"} == columns(site)
+
+
 def test_version_2_posts_the_url_on_page_exit() -> None:
     """Without a body."""
     site = Site()
@@ -421,6 +433,33 @@ def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
 
     assert (200, {}) == (answer.status, answer.json)
     assert {"a": 1, "b": "2"} == columns(site)
+
+
+def test_a_postback_array_is_answered_like_a_batch() -> None:
+    """A sender that is told of an error sends the whole array again, so only an array without a row is one."""
+    site = Site()
+
+    answer = send(site, PATHS[2], [{"a": 1}, "no event", {"a": 2}])
+
+    assert (200, 2) == (answer.status, answer.json["accepted"])
+    assert [(1, "not_an_object")] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert [1, 2] == [row["a"] for _, row in site.rows()]
+    assert (400, "not_an_object") == ((answer := send(site, PATHS[2], ["no event"])).status, answer.code)
+
+
+def test_a_postback_array_that_is_stored_in_part_is_not_an_error() -> None:
+    """The sender would repeat what is stored too."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = (
+        [client_error("InternalFailure", "PutRecords", status=500)],
+        True,
+    )
+    site.sqs.faults = [None, client_error("InternalFailure", "SendMessage", status=500)]
+
+    answer = send(site, PATHS[2], gzipped(json.dumps([{"a": "x" * 200_000}] * 6).encode()))
+
+    assert (200, 3) == (answer.status, answer.json["accepted"])
+    assert {"stream_unavailable"} == {item["code"] for item in answer.json["rejected"]}
 
 
 def test_a_postback_url_is_an_event() -> None:
