@@ -170,7 +170,9 @@ class Intake:
 
     def _event_id(self, account: str, batch: Batch, index: int) -> str:
         """Return the id for an event that has none."""
-        return batch.event_id(account, index) if batch.id else self.new_id()
+        if batch.id:
+            return batch.event_id(account, index)
+        return (batch.sent and batch.uuid(index)) or self.new_id()
 
     def _put(
         self,
@@ -183,6 +185,8 @@ class Intake:
         """Store the rows; return the indices of the events that could not be stored."""
         if batch.id:
             envelopes = list(batch.claims(encoded, key, now))
+        elif batch.sent:
+            envelopes = list(batch.single_claims(encoded, key, now, self.new_id))
         else:
             request_id = new_event_id(now, self._entropy)
             envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))

@@ -11,7 +11,7 @@ unknown outcome are never retried here. Both then go to the overflow queue, with
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -37,9 +37,12 @@ PATIENCE_SECONDS = 1.0
 """How long a definitely rejected put is retried, before a last attempt of LONGEST_PUT_SECONDS."""
 LONGEST_PUT_SECONDS = 2.5
 """The longest time that one attempt takes with CLIENT_OPTIONS."""
-MAX_PER_PUT = 7
-"""Envelopes per PutRecords: at their largest they stay below 5 MiB (Kinesis now accepts 10 MiB)."""
+MAX_PER_PUT = 500
+"""Envelopes per PutRecords, as Kinesis allows."""
+MAX_PUT_BYTES = 5 * 1024 * 1024
+"""Bytes per PutRecords, keys included (Kinesis now accepts 10 MiB)."""
 
+_MAX_KEY_BYTES = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.4
 _MAX_ATTEMPTS = 20  # bounds the loop even if the clock is set back
@@ -127,8 +130,7 @@ class Stream:
         fates = [Fate.REFUSED] * len(entries)
         for attempt in range(_MAX_ATTEMPTS):
             waiting = [index for index, fate in enumerate(fates) if fate is Fate.REFUSED]
-            for start in range(0, len(waiting), MAX_PER_PUT):
-                batch = waiting[start : start + MAX_PER_PUT]
+            for batch in _parts(waiting, entries):
                 if self._clock.now() < deadline:
                     answers = self._call([entries[index] for index in batch])
                     for index, fate in zip(batch, answers, strict=True):
@@ -166,6 +168,21 @@ class Stream:
         """Return a pause with full jitter, in seconds."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * (1 << attempt))
         return longest * (int.from_bytes(self._entropy(4)) / 2**32)
+
+
+def _parts(waiting: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
+    """Divide the indices of entries among calls."""
+    part: list[int] = []
+    size = 0
+    for index in waiting:
+        cost = len(entries[index]["Data"]) + _MAX_KEY_BYTES
+        if part and (len(part) == MAX_PER_PUT or size + cost > MAX_PUT_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(index)
+        size += cost
+    if part:
+        yield part
 
 
 def _fate(result: Mapping[str, Any]) -> Fate:
