@@ -26,9 +26,10 @@ from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswer
 from ingest.signature import Credentials, Signer
 
 MAX_IDLE_SECONDS = 15
-"""How long an unused connection is kept. Nobody may have closed it visibly: Lambda purges idle connections, a frozen sandbox
-misses the end of one, and a reset on first use would send the envelope through the overflow queue as doubtful. AWS' services
-close idle connections after 20 s (S3) to 60 s (the default in AWS' own SDK for Java); opening another costs milliseconds."""
+"""How long an unused connection is kept. After that its end may have gone unnoticed: Lambda purges idle connections, and a frozen
+sandbox misses what arrives. A reset on first use would send the envelope through the overflow queue as doubtful, while opening
+another connection takes milliseconds. Users report that S3 closes idle connections after 20 s and DynamoDB after 60 s, which is
+also how long AWS's SDK for Java keeps them."""
 
 _COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
 _UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
