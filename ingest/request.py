@@ -115,9 +115,8 @@ class Request:
             return inflate(data)
         if encoding not in ("", "identity") and _is_zlib(data):
             return inflate(data, _ZLIB_WINDOW)
-        return (
-            data  # plain even if a header says otherwise: some proxies decompress a body and keep the header
-        )
+        # plain even if a header says otherwise: some proxies decompress a body and keep the header
+        return data
 
     def _sent_bytes(self) -> bytes:
         text = self.raw_body or ""
