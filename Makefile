@@ -113,6 +113,10 @@ bench-cost: .venv/installed ## calculate what a stack costs, with tables and a c
 docs: .venv/installed ## regenerate the tables in docs/ from the code
 	@$(RUN) -m tests.support.docs_tables
 
+.PHONY: clients
+clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
+	@$(RUN) -m tests.clients
+
 INPUTS ?= 1000000
 SEED ?= 1
 .PHONY: fuzz

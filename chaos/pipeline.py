@@ -10,7 +10,7 @@ from chaos.audit import Audit
 from chaos.functions import Functions
 from chaos.platform import Function
 from chaos.schedule import Act, Schedule
-from chaos.traffic import Sent
+from chaos.traffic import REPEATED, Sent
 from chaos.trouble import Kind
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import (
@@ -197,7 +197,7 @@ class Pipeline:
     def _ask(self, sent: Sent, copy: int = 0) -> None:
         """Send a request, or a copy of it, to the ingest.
 
-        A request with an id is retried for an hour until a response arrives. Some are sent again without need: at once, within
+        Clients that name their requests or events retry until a response arrives. Some send again without need: at once, within
         milliseconds, as Chromium resends a request byte for byte when its connection was closed, or much later.
         """
         now = self._simulation.now
@@ -207,16 +207,16 @@ class Pipeline:
             accepted: tuple[int, ...] = ()
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
-                accepted = sent.accepted(outcome.value)
+                accepted = sent.accepted(outcome.value, copy)
                 self._accept(accepted)
             else:
                 self.statuses.append(0)
-            if sent.dialect != "batch" or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
+            if sent.dialect not in REPEATED or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
                 return
             self._ask_again(sent, copy)
 
         self.ingest.invoke(payload, answered)
-        if sent.dialect == "batch" and not copy:
+        if sent.dialect in REPEATED and not copy:
             if self._chance.random() < 0.2:
                 resent = now + self._chance.choice((0.0, self._chance.uniform(0.012, 0.07)))
                 self._simulation.at(resent, lambda: self.ingest.invoke(payload, answered))
@@ -230,7 +230,7 @@ class Pipeline:
 
     def _send_last_copies(self) -> None:
         """Send everything that has an id once more, weeks later."""
-        batches = [sent for sent in self.schedule.sent if sent.dialect == "batch"]
+        batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
         self._redriving = False
         self._simulation.run(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
         self._redriving = True

@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 
 SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
 TABLES = ("pageviews", "clicks", "orders")
+REPEATED = ("batch", "mobile")
+"""Dialects whose clients send again what they have named, for weeks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Sent:
         at: when, UNIX seconds.
         account: whose key it bears.
         visitor: decides the partition key, unless it is a batch of a server, which names none.
-        dialect: `events`, `batch` (the same under an id: copies arrive for weeks), `pixel`, or `stream`, a record that
-            another producer puts there in JSON form.
+        dialect: `events`, `batch` (the same under an id: copies arrive for weeks), `mobile` (copies too, in other groups),
+            `pixel`, or `stream`, a record that another producer puts there in JSON form.
         events: number and table of each event.
         weight: bytes of filling in each event.
     """
@@ -47,32 +49,51 @@ class Sent:
             query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
             return _payload("GET", "/pixel.gif", query, {})
         document: dict[str, Any] = {"events": self.documents()}
+        path, headers = "/v1/events", {"x-write-key": key}
+        if self.dialect == "mobile":
+            document = {"events": [self._named(event) for event in self._group(copy)]}
+            path = f"/{self.account}/{self.events[0][1]}"
+            headers = {"x-td-write-key": key, "user-agent": "TD-iOS-SDK/1.2.1 (iOS 18.1)"}
         if self.dialect == "batch":
             first = self.events[0][0]
             document |= {"batch_id": f"batch-{first}"} | ({"sent_at": now} if first % 3 else {})
         body = json.dumps(document).encode()
-        headers = {"content-type": "application/json", "x-write-key": key}
+        headers |= {"content-type": "application/json"}
         if self.weight:
             headers["content-encoding"] = "gzip"
             body = compress(body, 1, mtime=0)
-        payload = _payload("POST", "/v1/events", "", headers)
+        payload = _payload("POST", path, "", headers)
         address = "2001:db8:85a3:1234:5678:8a2e:370:7334" if copy % 2 else "192.0.2.1"
         payload["requestContext"]["http"]["sourceIp"] = address
         payload["requestContext"]["requestId"] = f"{self.events[0][0]}/{copy}"
         return payload | {"body": b64encode(body).decode(), "isBase64Encoded": True}
 
+    def _group(self, copy: int) -> tuple[tuple[int, str], ...]:
+        """Return the events of a copy of a mobile SDK's request: all at first, later some of them in another order."""
+        start = copy % len(self.events)
+        turned = self.events[start:] + self.events[:start]
+        return turned[: max(1, len(turned) - copy)]
+
+    def _named(self, event: tuple[int, str]) -> dict[str, Any]:
+        number, _ = event
+        filling = {"filling": "x" * self.weight} if self.weight else {}
+        return {"uuid": f"event-{number}", "n": number, "td_client_id": self.visitor, **filling}
+
     def record(self) -> bytes:
         """Return the record that another producer puts on the stream."""
         return json.dumps({"account": self.account, "events": self.documents()}).encode()
 
-    def accepted(self, answer: Any) -> tuple[int, ...]:
-        """Return the numbers of the events that a response reports as accepted."""
+    def accepted(self, answer: Any, copy: int = 0) -> tuple[int, ...]:
+        """Return the numbers of the events that the response to a copy reports as accepted."""
         numbers = tuple(number for number, _ in self.events)
         if not isinstance(answer, dict) or answer.get("statusCode") != 200:
             return ()
         if self.dialect == "pixel":
             return () if "x-sluice-error" in answer["headers"] else numbers
         document = json.loads(answer["body"])
+        if self.dialect == "mobile":
+            receipts = zip(self._group(copy), document["receipts"], strict=True)
+            return tuple(number for (number, _), receipt in receipts if receipt["success"])
         rejected = {rejection["index"] for rejection in document["rejected"]}
         taken = tuple(number for index, number in enumerate(numbers) if index not in rejected)
         if len(taken) != document["accepted"]:
@@ -106,18 +127,25 @@ def generate(
             count = min(chance.choice((1, 1, 1, 2, 3, 8, 20)), events - number)
             if not count:
                 break
-            dialect = chance.choices(("events", "batch", "pixel", "stream"), (8, 3, 2, 1))[0]
+            dialect = chance.choices(("events", "batch", "mobile", "pixel", "stream"), (8, 3, 2, 2, 1))[0]
             if dialect == "pixel":
                 count = 1
             account = chance.choices(accounts, shares)[0]
-            tables = TABLES if chance.random() < 0.3 else (chance.choice(TABLES),)
+            tables = TABLES if chance.random() < 0.3 and dialect != "mobile" else (chance.choice(TABLES),)
             numbered = tuple((number + index, chance.choice(tables)) for index in range(count))
             number += count
             weight = chance.choice(weights) if count > 4 else 0
             at = min(end, burst + chance.expovariate(0.2))
             visitor = f"v{chance.randrange(40)}"
             sent.append(
-                Sent(at, account, visitor, dialect, numbered, weight if dialect in ("events", "batch") else 0)
+                Sent(
+                    at,
+                    account,
+                    visitor,
+                    dialect,
+                    numbered,
+                    weight if dialect not in ("pixel", "stream") else 0,
+                )
             )
     return sorted(sent, key=lambda one: (one.at, one.events))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from doubles.http_api import MAX_PAYLOAD_BYTES, answer_of, event_of, message, new_request_id
-from doubles.http_server import HttpServer, RejectedError, Reply, Request
+from doubles.http_server import HangUp, HttpServer, RejectedError, Reply, Request
 from doubles.lambda_context import Context
 from shared.clock import SystemClock
 
@@ -33,7 +33,7 @@ class Gateway(HttpServer):
         self._clock = SystemClock()
         super().__init__(self._respond)
 
-    def _respond(self, request: Request) -> Reply:
+    def _respond(self, request: Request) -> Reply | HangUp:
         request_id = new_request_id()
         event = None
         try:

@@ -37,6 +37,10 @@ from shared.clock import Clock, SystemClock
 from shared.settings import IngestSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
 
+ANSWER_SECONDS = 9.6
+"""How long a request may take: 2 s to read the secrets, 3.5 s for the stream and 4 s for the queue, if each takes as long as it
+can. The function's timeout is 10 s."""
+
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 """What Lambda calls with an event (payload format 2.0) and a context."""
 
@@ -150,6 +154,7 @@ class Ingest:
         entropy: Callable[[int], bytes],
         telemetry: Telemetry,
     ) -> None:
+        self._clock = clock
         self._cors = Cors(settings.allowed_origins)
         self._intake = Intake(
             keys,
@@ -170,7 +175,7 @@ class Ingest:
         route: Route | None = None
         refuse: Callable[[Refused], Response] = refusal_response
         try:
-            request = Request.from_event(event)
+            request = Request.from_event(event, self._clock.now() + ANSWER_SECONDS)
             routes, path_parameters = self._paths.find(request.path)
             route = routes.get(request.method)
             if request.method == "OPTIONS":

@@ -25,6 +25,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswerError
 from ingest.signature import Credentials, Signer
 
+MAX_IDLE_SECONDS = 15
+"""How long an unused connection is kept. After that its end may have gone unnoticed: Lambda purges idle connections, and a frozen
+sandbox misses what arrives. A reset on first use would send the envelope through the overflow queue as doubtful, while opening
+another connection takes milliseconds. Users report that S3 closes idle connections after 20 s and DynamoDB after 60 s, which is
+also how long AWS's SDK for Java keeps them."""
+
 _COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
 _UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
 
@@ -37,10 +43,9 @@ class AwsClient:
         region: the service's region.
         credentials: called for each request.
         ca_bundle: file with trusted CA certificates, for HTTPS.
-        connect_timeout: seconds.
-        read_timeout: seconds.
+        connect_timeout: seconds for name resolution, TCP and TLS together.
+        read_timeout: seconds from sending a request to the end of its response.
         attempts: maximum attempts per call.
-        max_idle: connections to keep between calls.
         now: returns UNIX seconds.
     """
 
@@ -62,7 +67,6 @@ class AwsClient:
         connect_timeout: float,
         read_timeout: float,
         attempts: int = 1,
-        max_idle: int = 10,
         now: Callable[[], float] = time.time,
     ) -> None:
         url = urlsplit(endpoint)
@@ -78,9 +82,8 @@ class AwsClient:
         self._credentials = credentials
         self._timeouts = connect_timeout, read_timeout
         self._attempts = attempts
-        self._max_idle = max_idle
         self._now = now
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []  # with the time of the last response
         weakref.finalize(self, _close, self._idle)
 
     def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +124,8 @@ class AwsClient:
         except BaseException:
             connection.close()
             raise
-        if connection.is_reusable and len(self._idle) < self._max_idle:
-            self._idle.append(connection)
+        if connection.is_reusable:
+            self._idle.append((connection, self._now()))
         else:
             connection.close()
         return answer
@@ -130,10 +133,10 @@ class AwsClient:
     def _idle_connection(self) -> Connection | None:
         while self._idle:
             try:
-                connection = self._idle.pop()
+                connection, used = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if connection.is_idle():
+            if 0 <= self._now() - used < MAX_IDLE_SECONDS and connection.is_idle():
                 return connection
             connection.close()
         return None
@@ -243,8 +246,8 @@ def _tls(ca_bundle: str) -> ssl.SSLContext:
     return context
 
 
-def _close(connections: list[Connection]) -> None:
-    for connection in connections:
+def _close(idle: list[tuple[Connection, float]]) -> None:
+    for connection, _ in idle:
         connection.close()
 
 

@@ -7,10 +7,13 @@ another address or after the rules have changed, and other events under the same
 
 For the same reason, envelope boundaries depend only on the events as sent, not on columns that the ingest adds or on which
 events it rejects.
+
+Mobile SDKs give no batch id. They name each event with `uuid` and may repeat it in another group, so each of their events has
+an envelope of its own, which is a claim by account, table, uuid and content.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +40,7 @@ class Batch:
         sent_at: when the request was sent, by the sender's clock; None if unknown.
         earliest: UNIX seconds; an earlier event time is out of range.
         id: the batch id; empty if the sender gives none.
+        sent: the events as they were sent, if the sender names each with `uuid` and repeats it in any group; else empty.
     """
 
     events: Sequence[Any]
@@ -46,6 +50,7 @@ class Batch:
     sent_at: object = None
     earliest: int = rows.EARLIEST_TIME
     id: str = ""
+    sent: Sequence[Any] = ()
 
     def claims(
         self, encoded: Mapping[int, tuple[str, bytes]], key: WriteKey, received_at: int
@@ -68,6 +73,33 @@ class Batch:
                 request_id = hashlib.sha256(prefix + span + sent.digest()).hexdigest()[:32]
                 yield envelope.gather(share, key.account, key.key_id, received_at, request_id)
 
+    def single_claims(
+        self,
+        encoded: Mapping[int, tuple[str, bytes]],
+        key: WriteKey,
+        received_at: int,
+        new_id: Callable[[], str],
+    ) -> Iterator[Envelope]:
+        """Yield an envelope for each row of a sender that names its events, in order; arguments as for `claims`.
+
+        An event without a usable name is not a claim; `new_id` returns its envelope's id.
+        """
+        for index, (table, row) in encoded.items():
+            rows_of_table = (envelope.TableRows(table, 1, row),)
+            if uuid := self.uuid(index):
+                parts = ("uuid", key.account, table, uuid, rows.text_of(_sorted(self.sent[index])))
+                text = "".join([f"{len(part)}:{part}" for part in parts]).encode(errors="replace")
+                request_id, claim = hashlib.sha256(text).hexdigest()[:32], 1
+            else:
+                request_id, claim = new_id(), 0
+            yield Envelope(key.account, key.key_id, received_at, request_id, claim, rows_of_table)
+
+    def uuid(self, index: int) -> str:
+        """Return the name that the sender gave an event; empty if there is none, or another sender's `uuid` is a column."""
+        event = self.events[index]
+        uuid = event.get("uuid") if self.sent and isinstance(event, dict) else None
+        return uuid if isinstance(uuid, str) and len(uuid) <= rows.MAX_EVENT_ID else ""
+
     def event_id(self, account: str, index: int) -> str:
         """Return the id for an event that has none: the same each time it is sent under this batch id."""
         digest = hashlib.sha256(rows.text_of(self.events[index]).encode(errors="replace")).hexdigest()
@@ -83,6 +115,13 @@ class Batch:
                 start, size = index, 0
             size += cost
         yield range(start, len(texts))
+
+
+def _sorted(value: Any) -> Any:
+    """Return a value with all members in the order of their names: an SDK may serialize a repetition in another order."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def _max_bytes(event: object, text: bytes) -> int:

@@ -11,8 +11,9 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from threading import Thread
+from typing import Any, NamedTuple
 
 from botocore.exceptions import (
     ConnectionClosedError,
@@ -59,8 +60,10 @@ class Connection:
 
     Args:
         address: where to connect to.
-        connect_timeout: seconds for TCP, and again for TLS.
+        connect_timeout: seconds for name resolution, TCP and TLS together.
         read_timeout: seconds for a whole exchange, even if the response trickles in.
+        resolve: `socket.getaddrinfo`, which has no timeout of its own.
+        now: returns monotonic seconds.
 
     Raises:
         ConnectTimeoutError: the connection timed out; nothing was sent.
@@ -68,35 +71,79 @@ class Connection:
         SSLError: the TLS handshake failed, for example because the certificate is not trusted.
     """
 
-    def __init__(self, address: Address, connect_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        connect_timeout: float,
+        read_timeout: float,
+        *,
+        resolve: Callable[..., Any] = socket.getaddrinfo,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = address.url
         self._read_timeout = read_timeout
-        self._deadline = 0.0
+        self._now = now
+        self._deadline = now() + connect_timeout
         self._rest = b""  # bytes after the last response; normally empty
         self.is_reusable = True
         try:
-            plain = socket.create_connection((address.host, address.port), connect_timeout)
+            self._socket = self._open(address, self._resolve(address, resolve))
         except TimeoutError as error:
-            raise ConnectTimeoutError(endpoint_url=self._url, error=error) from error
-        except OSError as error:
-            raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
-        self._socket = plain
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if address.tls is not None:
-                self._socket = address.tls.wrap_socket(plain, server_hostname=address.host)
-        except TimeoutError as error:
-            self.close()
             raise ConnectTimeoutError(endpoint_url=self._url, error=error) from error
         except ssl.SSLError as error:
-            self.close()
             raise SSLError(endpoint_url=self._url, error=error) from error
         except OSError as error:
-            self.close()
             raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+
+    def _resolve(self, address: Address, resolve: Callable[..., Any]) -> list[Any]:
+        """Resolve the host in a thread that is left behind if it takes too long."""
+        found: list[Any] = []
+
+        def look_up() -> None:
+            try:
+                found.append(resolve(address.host, address.port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:
+                found.append(error)
+
+        thread = Thread(target=look_up, daemon=True)
+        thread.start()
+        thread.join(self._remaining())
+        if not found:
+            raise TimeoutError("the name was not resolved in time")
+        if isinstance(found[0], Exception):
+            raise OSError(str(found[0])) from found[0]
+        places: list[Any] = found[0]
+        return places
+
+    def _open(self, address: Address, places: list[Any]) -> socket.socket:
+        """Connect to the first of the addresses that does not refuse."""
+        refusal = OSError("the name has no address")
+        for family, kind, protocol, _, place in places:
+            plain = socket.socket(family, kind, protocol)
+            try:
+                plain.settimeout(self._remaining())
+                plain.connect(place)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if address.tls is None:
+                    return plain
+                plain.settimeout(self._remaining())
+                return address.tls.wrap_socket(plain, server_hostname=address.host)
+            except (TimeoutError, ssl.SSLError):
+                plain.close()
+                raise
+            except OSError as error:
+                plain.close()
+                refusal = error
+        raise refusal
+
+    def _remaining(self) -> float:
+        """Return the seconds until the deadline."""
+        remaining = self._deadline - self._now()
+        if remaining <= 0:
+            raise TimeoutError
+        return remaining
 
     def is_idle(self) -> bool:
         """Tell whether the connection is open and nothing has arrived since the last response."""
@@ -118,9 +165,8 @@ class Connection:
             UnreadableAnswerError: the response is not valid HTTP.
         """
         try:
-            self._deadline = time.monotonic() + self._read_timeout
-            self._socket.settimeout(self._read_timeout)
-            self._socket.sendall(request)
+            self._deadline = self._now() + self._read_timeout
+            self._send(request)
             return self._answer()
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
@@ -128,6 +174,12 @@ class Connection:
             raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
         except ValueError as error:
             raise UnreadableAnswerError(endpoint_url=self._url, error=error) from error
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:  # sendall over TLS would give each piece the whole time
+            self._socket.settimeout(self._remaining())
+            view = view[self._socket.send(view) :]
 
     def _answer(self) -> AwsResponse:
         status = 100
@@ -200,8 +252,5 @@ class Connection:
         return piece
 
     def _receive(self) -> bytes:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        self._socket.settimeout(remaining)
+        self._socket.settimeout(self._remaining())
         return self._socket.recv(_PIECE)

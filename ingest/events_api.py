@@ -4,7 +4,7 @@ from typing import Any
 
 from ingest import document
 from ingest.batch import MAX_ID_CHARACTERS, Batch
-from ingest.intake import MAX_EVENTS, Intake
+from ingest.intake import MAX_EVENTS, EventOutcome, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
@@ -30,7 +30,11 @@ def answer(request: Request, intake: Intake) -> Response:
         sent_at=options.get("sent_at"),
         id=_batch_id(request, options),
     )
-    outcome = intake.accept(request, key, batch, visitor)
+    return outcome_response(intake.accept(request, key, batch, visitor))
+
+
+def outcome_response(outcome: EventOutcome) -> Response:
+    """Return how many events were accepted and which were rejected; 200 if any was accepted."""
     rejected = [
         {"index": item.index, "code": item.code, "message": item.message} for item in outcome.rejected
     ]

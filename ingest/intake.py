@@ -154,7 +154,7 @@ class Intake:
                 rejected.append(Rejection(index, reason.code, reason.message))
             else:
                 encoded[index] = table, row
-        not_stored = self._put(encoded, key, now, batch, self._partition_key(key.account, batch, request))
+        not_stored = self._put(encoded, key, now, batch, request)
         if not_stored and (batch.id or len(not_stored) == len(encoded)):
             raise Refused("stream_unavailable")
         if not_stored:
@@ -170,7 +170,9 @@ class Intake:
 
     def _event_id(self, account: str, batch: Batch, index: int) -> str:
         """Return the id for an event that has none."""
-        return batch.event_id(account, index) if batch.id else self.new_id()
+        if batch.id:
+            return batch.event_id(account, index)
+        return (batch.sent and batch.uuid(index)) or self.new_id()
 
     def _put(
         self,
@@ -178,17 +180,21 @@ class Intake:
         key: WriteKey,
         now: int,
         batch: Batch,
-        partition_key: str,
+        request: Request,
     ) -> list[int]:
         """Store the rows; return the indices of the events that could not be stored."""
         if batch.id:
             envelopes = list(batch.claims(encoded, key, now))
+        elif batch.sent:
+            envelopes = list(batch.single_claims(encoded, key, now, self.new_id))
         else:
             request_id = new_event_id(now, self._entropy)
             envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))
+        partition_key = self._partition_key(key.account, batch, request)
+        stored = self._stream.put(envelopes, partition_key, request.deadline)
         not_stored: list[int] = []
         indices = iter(encoded)  # each envelope holds consecutive rows
-        for item, is_durable in zip(envelopes, self._stream.put(envelopes, partition_key), strict=True):
+        for item, is_durable in zip(envelopes, stored, strict=True):
             covered = list(islice(indices, item.row_count))
             if not is_durable:
                 not_stored += covered

@@ -12,9 +12,8 @@ from shared.errors import SecretUnavailableError, UnknownSecretError
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "max_idle": 0}
-"""Client options. A later request retries a failed read. Connections are not kept: after minutes, or in a sandbox restored from
-a snapshot, the other end would be gone."""
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1}
+"""Client options. A later request retries a failed read."""
 FRESH_SECONDS = 300
 """How long secrets are used before they are read again, so how soon a removed secret stops working."""
 PAUSE_SECONDS = 10

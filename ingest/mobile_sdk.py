@@ -35,7 +35,7 @@ def answer(request: Request, intake: Intake) -> Response:
             answers[name] = []
             continue
         events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
-        batch = Batch(events, table, single_table=True)
+        batch = Batch(events, table, single_table=True, sent=value[name])
         try:
             outcome = intake.accept(request, keys[database], batch, visitor)
         except Refused:

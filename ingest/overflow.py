@@ -18,6 +18,8 @@ from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
 """Client options: two attempts, because the queue is the last resort."""
+LONGEST_SECONDS = 4.0
+"""The longest time that `send` takes with them."""
 
 
 class Overflow:

@@ -5,7 +5,7 @@ from urllib.parse import quote, urlsplit
 
 from ingest import document, pixel, td_client
 from ingest.batch import Batch
-from ingest.events_api import check_count
+from ingest.events_api import check_count, outcome_response
 from ingest.intake import Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -21,7 +21,7 @@ _MAX_URL = 4096
 
 
 def answer(request: Request, intake: Intake) -> Response:
-    """Accept the event; answer with `{}`, an image or a redirect.
+    """Accept the event; answer with `{}`, an image or a redirect, or to an array of events as the events API does.
 
     A redirect to an allowed page happens even if the event is rejected.
 
@@ -29,24 +29,30 @@ def answer(request: Request, intake: Intake) -> Response:
         Refused: `invalid_redirect`.
     """
     target = _redirect(request, intake)
+    refused = None
     try:
-        refused = _accept(request, intake)
+        response = _accept(request, intake)
     except Refused as refusal:
-        refused = refusal
+        refused, response = refusal, refusal_response(refusal)
     if target:
         headers = {"location": target, "cache-control": "no-store"}
         error = refused.code if refused else None
         return Response(302, headers | (refusal_headers(error) if error else {}), "", error)
     if request.parameter("td_format") == "pixel":
         return pixel.refuse(refused) if refused else Response(200, pixel.HEADERS, pixel.GIF)
-    return refusal_response(refused) if refused else json_response(200, {})
+    return response
 
 
-def _accept(request: Request, intake: Intake) -> Refused | None:
-    """Return why the first rejected event was rejected, if any was."""
+def _accept(request: Request, intake: Intake) -> Response:
+    """Return the response to a sender that asked for neither image nor redirect.
+
+    Raises:
+        Refused: no event was accepted. An error for an array of which some events were would make the sender repeat those.
+    """
     key = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
-    sent = _events(request)
+    value = _value(request)
+    sent = check_count(value) if isinstance(value, list) else [value]
     is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent)
     batch = Batch(
         [td_client.fill_placeholders(_with_time(event), visitor) for event in sent],
@@ -54,15 +60,19 @@ def _accept(request: Request, intake: Intake) -> Refused | None:
         single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
     )
-    return intake.accept(request, key, batch, visitor).refusal
+    outcome = intake.accept(request, key, batch, visitor)
+    if isinstance(value, list) and outcome.accepted:
+        return outcome_response(outcome)
+    if outcome.refusal:
+        raise outcome.refusal
+    return json_response(200, {})
 
 
-def _events(request: Request) -> list[Any]:
+def _value(request: Request) -> Any:
     body = request.body() if request.method == "POST" else b""
     if body.strip() in (b"", document.PING):
-        return [document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)]
-    value = document.read(request)
-    return check_count(value) if isinstance(value, list) else [value]
+        return document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)
+    return document.read(request)
 
 
 def _with_time(event: Any) -> Any:

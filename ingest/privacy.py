@@ -81,8 +81,8 @@ class Privacy:
     def visitor(self, request: Request) -> Visitor:
         """Return the sender of a request."""
         headers = request.headers
-        anonymous = (self._gpc and headers.get("sec-gpc", "").strip() == "1") or (
-            self._dnt and headers.get("dnt", "").strip() == "1"
+        anonymous = (self._gpc and _is_one(headers.get("sec-gpc"))) or (
+            self._dnt and _is_one(headers.get("dnt"))
         )
         sent = headers.get("user-agent", "").encode(errors="replace")
         user_agent = sent[:MAX_USER_AGENT_BYTES].decode(errors="ignore")
@@ -120,6 +120,11 @@ class Privacy:
 
     def _kept_address(self, address: Any) -> Any:
         return _network(address) if self._ip == "truncate" else address
+
+
+def _is_one(header: str | None) -> bool:
+    """Tell whether a header is 1; the gateway joins a repeated one with commas."""
+    return header is not None and "1" in [value.strip() for value in header.split(",")]
 
 
 def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None]) -> None:

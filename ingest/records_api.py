@@ -14,6 +14,8 @@ from ingest.response import Response, json_response
 SINGLE = "application/vnd.treasuredata.v1.single+json"
 """The content type of a body that is a single record, even if it has an `events` or `records` member."""
 
+_NAMES_EVENTS = ("TD-Android-SDK/", "TD-iOS-SDK/")
+"""How the User-Agent of mobile SDKs starts. They name each event with `uuid`; to other senders that is a column."""
 _SERVER_ADDRESS = ("application/vnd.treasuredata.v1.js+json", "application/vnd.treasuredata.v1.mobile+json")
 _ERRORS: Mapping[str, str] = {
     # On these three names a mobile SDK drops the event; on any other it sends the event again.
@@ -29,9 +31,16 @@ def answer(request: Request, intake: Intake) -> Response:
     key = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
-    events = [td_client.fill_placeholders(event, visitor) for event in _records(document.read(request), kind)]
+    sent = _records(document.read(request), kind)
+    events = [td_client.fill_placeholders(event, visitor) for event in sent]
     columns = {"td_ip": visitor.ip} if kind in _SERVER_ADDRESS and visitor.ip else {}
-    batch = Batch(events, request.path_parameters["table"], single_table=True, columns=columns)
+    batch = Batch(
+        events,
+        request.path_parameters["table"],
+        single_table=True,
+        columns=columns,
+        sent=sent if request.headers.get("user-agent", "").startswith(_NAMES_EVENTS) else (),
+    )
     outcome = intake.accept(request, key, batch, visitor)
     return json_response(200, {"receipts": receipts(len(events), outcome)})
 

@@ -3,16 +3,19 @@
 The query is parsed from `rawQueryString`, because the gateway's `queryStringParameters` joins repeated parameters with commas.
 """
 
+import math
 import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from ingest.refusal import Refused
 from shared import rows
+from shared.json_codec import without_surrogates
 
 MAX_RAW_BYTES = 1024 * 1024
 """Maximum size of a body as sent."""
@@ -21,6 +24,7 @@ MAX_INFLATED_BYTES = 5 * 1024 * 1024
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_IN_BASE64 = "H4"  # the third character depends on what follows the magic bytes
+_JSON_OR_GZIP_IN_BASE64 = ("e", "W", _GZIP_IN_BASE64)
 _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
 _MAX_COOKIES = 50
@@ -43,6 +47,7 @@ class Request:
         is_base64: whether the gateway encoded the body.
         cookies: by name.
         path_parameters: values for the names in braces in the route's path.
+        deadline: when the response must be ready, UNIX seconds.
     """
 
     method: str
@@ -55,9 +60,10 @@ class Request:
     is_base64: bool
     cookies: Mapping[str, str] = field(default_factory=dict)
     path_parameters: Mapping[str, str] = field(default_factory=dict)
+    deadline: float = math.inf
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Request":
+    def from_event(cls, event: Mapping[str, Any], deadline: float = math.inf) -> "Request":
         """Parse a payload 2.0 event.
 
         Raises:
@@ -77,6 +83,7 @@ class Request:
             raw_body=event.get("body"),
             is_base64=bool(event.get("isBase64Encoded")),
             cookies={name.strip(): value for name, _, value in (text.partition("=") for text in cookies)},
+            deadline=deadline,
         )
 
     @property
@@ -100,16 +107,15 @@ class Request:
         Raises:
             Refused: `body_too_large`, `unreadable_body`, `unsupported_encoding`.
         """
-        data = self._sent_bytes()
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Refused("unsupported_encoding")
+        data = self._sent_bytes()
         if data.startswith(_GZIP_MAGIC):  # JSON never starts like this, and beacons cannot set headers
             return inflate(data)
-        if data and encoding == "deflate":
+        if encoding not in ("", "identity") and _is_zlib(data):
             return inflate(data, _ZLIB_WINDOW)
-        if data and encoding.endswith("gzip"):
-            raise Refused("unreadable_body")
+        # plain even if a header says otherwise: some proxies decompress a body and keep the header
         return data
 
     def _sent_bytes(self) -> bytes:
@@ -117,12 +123,30 @@ class Request:
         if len(text) > (MAX_RAW_BYTES + 2) // 3 * 4 if self.is_base64 else len(text) > MAX_RAW_BYTES:
             raise Refused("body_too_large")
         try:
-            data = b64decode(text, validate=True) if self.is_base64 else text.encode()
-        except ValueError:  # not base64, or lone surrogates
+            data = b64decode(text, validate=True) if self.is_base64 else _plain_bytes(text)
+        except ValueError:
             raise Refused("unreadable_body") from None
         if len(data) > MAX_RAW_BYTES:
             raise Refused("body_too_large")
         return data
+
+
+def _plain_bytes(text: str) -> bytes:
+    """Return a body that was not announced as base64; if it is base64 of JSON or of gzip all the same, decode it."""
+    if text.startswith(_JSON_OR_GZIP_IN_BASE64):
+        with suppress(ValueError):
+            data = b64decode("".join(text.split()), validate=True)
+            if data.startswith((b"{", b"[", _GZIP_MAGIC)):
+                return data
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return without_surrogates(text).encode()
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Tell whether the data has the header of a zlib stream (RFC 1950, 2.2), which no JSON document starts with."""
+    return len(data) > 1 and data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0
 
 
 def parse_query(text: str) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,8 @@ unknown outcome are never retried here. Both then go to the overflow queue, with
 | any other error, a timeout, a lost connection, an invalid response … | DOUBTFUL | the queue |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -24,6 +25,7 @@ from botocore.exceptions import (
 )
 
 from ingest.aws_client import error_code
+from ingest.overflow import LONGEST_SECONDS as LONGEST_SEND_SECONDS
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
@@ -32,11 +34,15 @@ from shared.telemetry import Telemetry
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
 """Client options: no retries, and waits too short for visitors to notice."""
 PATIENCE_SECONDS = 1.0
-"""How long a definitely rejected put is retried. A request's worst case (1 s of retries, a last attempt of 2.5 s, 4 s for the
-queue's two attempts and 2 s to read the secrets) stays below the function's timeout of 10 s."""
-MAX_PER_PUT = 7
-"""Envelopes per PutRecords: at their largest they stay below 5 MiB (Kinesis now accepts 10 MiB)."""
+"""How long a definitely rejected put is retried, before a last attempt of LONGEST_PUT_SECONDS."""
+LONGEST_PUT_SECONDS = 2.5
+"""The longest time that one attempt takes with CLIENT_OPTIONS."""
+MAX_PER_PUT = 500
+"""Envelopes per PutRecords, as Kinesis allows."""
+MAX_PUT_BYTES = 5 * 1024 * 1024
+"""Bytes per PutRecords, keys included (Kinesis now accepts 10 MiB)."""
 
+_MAX_KEY_BYTES = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.4
 _MAX_ATTEMPTS = 20  # bounds the loop even if the clock is set back
@@ -90,32 +96,41 @@ class Stream:
         self._entropy = entropy
         self._telemetry = telemetry
 
-    def put(self, envelopes: Sequence[Envelope], partition_key: str) -> list[bool]:
-        """Store the envelopes; return for each whether it is on the stream or in the queue.
+    def put(
+        self, envelopes: Sequence[Envelope], partition_key: str, deadline: float = math.inf
+    ) -> list[bool]:
+        """Store the envelopes by `deadline` (UNIX seconds); return for each whether it is on the stream or in the queue.
 
-        Once the queue fails, it is not tried for the rest: each attempt may take seconds.
+        Nothing starts that may end later; the stream leaves the queue enough time for one envelope. Once the queue fails, it
+        is not tried for the rest: each attempt may take seconds.
         """
-        fates = self._put_on_stream(envelopes, partition_key)
+        last_send = deadline - LONGEST_SEND_SECONDS
+        fates = self._put_on_stream(envelopes, partition_key, last_send - LONGEST_PUT_SECONDS)
         durable = [True] * len(envelopes)
         queue_works = True
         for index, (envelope, fate) in enumerate(zip(envelopes, fates, strict=True)):
             if fate is not Fate.ACKNOWLEDGED:
                 refused = fate is Fate.REFUSED
-                queue_works = queue_works and self._overflow.send(envelope, partition_key, refused=refused)
+                queue_works = (
+                    queue_works
+                    and self._clock.now() <= last_send
+                    and self._overflow.send(envelope, partition_key, refused=refused)
+                )
                 durable[index] = queue_works
         if not queue_works:
             self._telemetry.count("EnvelopesNotStored", durable.count(False))
         return durable
 
-    def _put_on_stream(self, envelopes: Sequence[Envelope], partition_key: str) -> list[Fate]:
-        """Return each envelope's fate; REFUSED if every attempt was rejected."""
+    def _put_on_stream(
+        self, envelopes: Sequence[Envelope], partition_key: str, last_put: float
+    ) -> list[Fate]:
+        """Return each envelope's fate; REFUSED if every attempt was rejected, or there was no time for one."""
         entries = [{"Data": envelope.encode(), "PartitionKey": partition_key} for envelope in envelopes]
-        deadline = self._clock.now() + PATIENCE_SECONDS
+        deadline = min(self._clock.now() + PATIENCE_SECONDS, last_put)
         fates = [Fate.REFUSED] * len(entries)
         for attempt in range(_MAX_ATTEMPTS):
             waiting = [index for index, fate in enumerate(fates) if fate is Fate.REFUSED]
-            for start in range(0, len(waiting), MAX_PER_PUT):
-                batch = waiting[start : start + MAX_PER_PUT]
+            for batch in _parts(waiting, entries):
                 if self._clock.now() < deadline:
                     answers = self._call([entries[index] for index in batch])
                     for index, fate in zip(batch, answers, strict=True):
@@ -153,6 +168,21 @@ class Stream:
         """Return a pause with full jitter, in seconds."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * (1 << attempt))
         return longest * (int.from_bytes(self._entropy(4)) / 2**32)
+
+
+def _parts(waiting: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
+    """Divide the indices of entries among calls."""
+    part: list[int] = []
+    size = 0
+    for index in waiting:
+        cost = len(entries[index]["Data"]) + _MAX_KEY_BYTES
+        if part and (len(part) == MAX_PER_PUT or size + cost > MAX_PUT_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(index)
+        size += cost
+    if part:
+        yield part
 
 
 def _fate(result: Mapping[str, Any]) -> Fate:

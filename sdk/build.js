@@ -9,8 +9,10 @@ import { minify } from 'terser';
 const here = new URL('.', import.meta.url).pathname;
 const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
 
-/* `limit` is in bytes after gzip -9; pages do not load the module directly, so it has none. */
+/* `limit` is in bytes after gzip -9; only pages of developers load the debug script, and none loads the module directly. The
+   debug script comes first, because the others hold its hash. */
 const SCRIPTS = [
+  { file: 'sluice.debug.js', entry: 'sluice.debug.js', format: 'iife' },
   { file: 'sluice.js', entry: 'script.js', format: 'iife', full: true, limit: 4000 },
   { file: 'sluice.core.js', entry: 'script.js', format: 'iife', full: false, limit: 2500 },
   { file: 'sluice.mjs', entry: 'module.js', format: 'esm', full: true },
@@ -26,7 +28,13 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
     bundle: true,
     format,
     target: 'es2018',
-    define: { VERSION: JSON.stringify(`sluice ${version}`), FULL: String(full) },
+    external: ['./sluice.debug.js'],
+    supported: { 'dynamic-import': true }, // only of modules, in debug mode
+    define: {
+      VERSION: JSON.stringify(`sluice ${version}`),
+      FULL: String(full),
+      DEBUG_INTEGRITY: JSON.stringify(files['sluice.debug.js']?.integrity || ''),
+    },
     tsconfigRaw: {},
     write: false,
   }).outputFiles[0].text;
@@ -34,7 +42,8 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
   const content = Buffer.from(`${code}\n`);
   writeFileSync(`${here}dist/${file}`, content);
   const gzip = gzipSync(content, { level: 9 }).length;
-  const integrity = `sha384-${createHash('sha384').update(content).digest('base64')}`;
+  const hash = full == undefined ? 'sha256' : 'sha384'; // of the debug script, the short one: the others hold it
+  const integrity = `${hash}-${createHash(hash).update(content).digest('base64')}`;
   files[file] = { path: `${version}/${file}`, bytes: content.length, gzip, integrity };
   const allowed = limit === undefined ? '' : `, ${limit} allowed`;
   console.log(`${file.padEnd(15)} ${content.length} bytes, ${gzip} after gzip -9${allowed}`);

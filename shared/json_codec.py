@@ -25,8 +25,9 @@ _MAX_INTEGER_DIGITS = 4000  # CPython's limit is 4,300
 def parse(text: bytes) -> Any:
     """Parse a JSON document in UTF-8.
 
-    Integers keep all digits (as a string beyond 4,000 digits). The last value of a repeated name wins. `NaN` and `Infinity`
-    are invalid. Numbers beyond a float's range become infinite.
+    A surrogate pair in UTF-8 (CESU-8), as td-js-sdk 1 and 2 encode characters beyond the BMP, is read as the character; a
+    lone surrogate becomes U+FFFD. Integers keep all digits (as a string beyond 4,000 digits). The last value of a repeated
+    name wins. `NaN` and `Infinity` are invalid. Numbers beyond a float's range become infinite.
 
     Raises:
         InvalidJsonError: the text is not UTF-8, not JSON, or nested thousands of levels deep.
@@ -59,9 +60,20 @@ def without_surrogates(text: str) -> str:
 
 def _parse_slowly(text: bytes) -> Any:
     try:
-        return json.loads(text.decode(), parse_int=_integer, parse_constant=_refuse_constant)
+        return json.loads(_decode(text), parse_int=_integer, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidJsonError(str(error)) from None
+
+
+def _decode(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return (
+            text.decode("utf-8", "surrogatepass")
+            .encode("utf-16", "surrogatepass")
+            .decode("utf-16", "replace")
+        )
 
 
 def _integer(digits: str) -> int | str:

@@ -9,7 +9,6 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 TOKEN_SECONDS = 900
@@ -63,14 +62,11 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
     return redis.Redis.from_url(
         url,
         credential_provider=user,
-        protocol=2,  # the third needs one command more at each connect and brings nothing that we use
+        protocol=2,  # RESP3 adds a HELLO at each connect, and pushes, which come too late to a frozen sandbox
         socket_timeout=0.5,
         socket_connect_timeout=1,
         max_connections=4,
         decode_responses=True,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
         driver_info=None,  # saves two commands at each connect
-        maint_notifications_config=MaintNotificationsConfig(
-            enabled=False
-        ),  # a push to a frozen sandbox comes too late
     )

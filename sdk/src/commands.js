@@ -4,6 +4,7 @@ import { page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
 import { guard, onLast } from './safe.js';
 import { settings } from './settings.js';
+import { tell } from './tell.js';
 import { forget, identify } from './visitor.js';
 
 let started = false;
@@ -31,6 +32,7 @@ export const commands = {
   init(options) {
     if (settings.key) return;
     Object.assign(settings, options);
+    tell(!settings.key || !settings.endpoint, 'init', options);
     onLast(window, 'pagehide', () => {
       start();
       release();

@@ -16,6 +16,7 @@ import { isGranted } from './permission.js';
 import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { isVolatile, read, remove, write } from './storage.js';
+import { tell } from './tell.js';
 
 const HOUR_MS = 3600000;
 /** How long the server recognises a batch: 30 days, and requests take their time. */
@@ -64,9 +65,8 @@ const send = async (key) => {
   if (!events) remove(key); // nothing of ours
   if (!events || (!isOwn(key) && lease(key))) return false; // the lock may have come late
   let wait = 0;
-  // What a page had sent when it was left, and the server would not recognise, counts as delivered. Where no answer was
-  // ever readable, the server may take everything and not allow this page to know.
-  let done = sent && Date.now() - sent > (read(keyOf('heard')) ? MEMORY_MS : HOUR_MS);
+  // What a page had sent when it was left, and the server would not recognise any more, counts as delivered.
+  let done = sent && Date.now() - sent > MEMORY_MS;
   if (!done) {
     const text = body(key, events);
     store(key, LEASE_MS, sent || Date.now(), events);
@@ -79,18 +79,16 @@ const send = async (key) => {
         keepalive: text.length < MAX_CHARACTERS,
         signal: controller.signal,
       });
-      if (isGranted()) write(keyOf('heard'), 1);
+      const { ok, status } = answer;
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
+      const { error, rejected = [] } = await answer.json();
       // Unreadable, unwanted or too large now is so for ever; other refusals are an operator's fault and will be mended.
-      if (answer.ok || answer.status == 400 || answer.status == 403 || answer.status == 413) {
-        const { error, rejected = [] } = await answer.json();
-        done = true;
-        if (error || rejected[0]) console.warn('sluice', error || rejected);
-        const all = JSON.parse(`[${events}]`);
-        drop(answer.ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
-      }
+      done = ok || status == 400 || status == 403 || status == 413;
+      const all = JSON.parse(`[${events}]`);
+      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
+      if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
     } catch (error) {
-      if (!read(keyOf('heard'))) sent = sent || Date.now();
+      tell(false, 'no_answer', error);
     }
   }
   if (done) {
@@ -166,7 +164,7 @@ export const leave = () => {
       const text = body(key, events);
       // First, because a browser may end the script of a page that is left at any step, and still call it again.
       store(key, LEASE_MS, sent || Date.now(), events);
-      if (!navigator.sendBeacon(url(), text)) store(key, LEASE_MS, sent, events, own);
+      if (!guard(() => navigator.sendBeacon(url(), text))()) store(key, LEASE_MS, sent, events, own);
     }
   }
 };

@@ -4,6 +4,7 @@ import { isGranted } from './permission.js';
 import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { keys, remove } from './storage.js';
+import { tell } from './tell.js';
 import { uuid } from './uuid.js';
 import { forget, visitor } from './visitor.js';
 
@@ -59,8 +60,9 @@ export const unset = () => {
  * @param {Columns} [columns]
  */
 const record = (table, columns) => {
-  if (isGranted() === false) return;
-  held.push({
+  if (isGranted() === false) return tell(false, 'not_recorded', table);
+  /** @type {Columns} */
+  const event = {
     event_id: uuid(),
     time: Math.floor(Date.now() / 1000),
     td_version: VERSION,
@@ -69,7 +71,9 @@ const record = (table, columns) => {
     ...common,
     ...columns,
     table,
-  });
+  };
+  held.push(event);
+  tell(false, 'event', table, event);
   // Browsers delay timers of hidden pages.
   if (document.hidden) release();
   else waiting = waiting || setTimeout(release);

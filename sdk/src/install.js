@@ -1,4 +1,5 @@
 import { guard } from './safe.js';
+import { tell } from './tell.js';
 
 /**
  * Runs the commands that the page's snippet queued, and replaces the snippet's function.
@@ -10,7 +11,7 @@ export const install = (commands) => {
   if (version) return; // the script was loaded twice
   /** @type {typeof window.sluice} */
   const run = guard((/** @type {keyof typeof commands} */ name, /** @type {any[]} */ ...rest) =>
-    /** @type {any} */ (commands[name])(...rest),
+    commands[name] ? /** @type {any} */ (commands[name])(...rest) : tell(true, 'unknown_command', name),
   );
   run.version = VERSION;
   window.sluice = run;

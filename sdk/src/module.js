@@ -1,5 +1,8 @@
 import { commands } from './commands.js';
 import { guard } from './safe.js';
+import { debug } from './tell.js';
+
+debug.load = () => import('./sluice.debug.js');
 
 export const init = guard(commands.init);
 export const page = guard(commands.page);

@@ -26,6 +26,8 @@ export interface Options {
   gpc?: boolean;
   /** `true` does the same for Do Not Track. Default: it is ignored. */
   dnt?: boolean;
+  /** `true` prints to the console what happens to each event, and why anything is refused. Default: off. */
+  debug?: boolean;
 }
 
 export interface Commands {

@@ -5,9 +5,18 @@ import { uuid } from './uuid.js';
 
 const TWO_YEARS_S = 63072000;
 
-/** @type {string | null | undefined} */
-let id;
-/** @type {string | undefined} */
+/**
+ * The id in the cookie that this page has set, and whether the browser keeps it.
+ *
+ * @type {string | undefined}
+ */
+let own;
+let isKept = false;
+/**
+ * The user, until it may be stored.
+ *
+ * @type {string | undefined}
+ */
 let user;
 
 const cookieName = () => settings.cookieName || '_td';
@@ -33,20 +42,25 @@ export const identify = (name) => {
   user = '' + name;
 };
 
-/** Returns the columns that identify the visitor. */
+/** Returns the columns that identify the visitor. They are read each time: another page may have reset them. */
 export const visitor = () => {
-  if (!id && settings.id != 'none') {
-    id = read(keyOf('id')) || (FULL && guard(cookie)()) || uuid();
-    if (FULL && settings.id == 'cookie') guard(setCookie)(id, TWO_YEARS_S);
-    else write(keyOf('id'), id);
+  let id;
+  if (settings.id != 'none') {
+    const stored = read(keyOf('id'));
+    id = stored || (FULL && (guard(cookie)() || (!isKept && own))) || uuid();
+    if (FULL && settings.id == 'cookie') {
+      if (id != own) guard(setCookie)((own = id), TWO_YEARS_S);
+      isKept = guard(cookie)() == id;
+    } else if (!stored) write(keyOf('id'), id);
   }
   if (user) write(keyOf('user'), user);
+  user = undefined;
   return { td_client_id: id, user_id: read(keyOf('user')) || undefined };
 };
 
 /** Deletes the visitor's id and user; the next event gets a new id. */
 export const forget = () => {
-  id = user = undefined;
+  own = user = undefined;
   remove(keyOf('id'));
   remove(keyOf('user'));
   if (FULL && settings.id == 'cookie') guard(setCookie)('', 0);

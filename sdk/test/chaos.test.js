@@ -13,6 +13,7 @@ const FATES = [
   'take',
   'lose answer',
   'lose request',
+  'die',
   503,
   500,
   429,

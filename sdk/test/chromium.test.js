@@ -183,6 +183,29 @@ suite('chrome', (visit) => {
     assert.equal((await named(collector, 'visits')).length, 1);
   });
 
+  for (const [build, load] of [
+    ['script', `<script src="/sluice.js"></script>`],
+    ['module', `<script type="module">import { init, track } from '/sluice.mjs'; Object.assign(window, { init, track })</script>`],
+  ]) {
+    visit(`debug mode shows a wrong key as invalid_key, with the ${build}`, async (visitor, collector, site) => {
+      site.bodies['/debug'] = load;
+      const tab = await visitor.tab();
+      const lines = [];
+      tab.on('console', (message) => lines.push(message.text()));
+      await tab.goto(`${site.origin}/debug`);
+      await tab.evaluate((endpoint) => {
+        const run = window.sluice || ((name, ...rest) => window[name](...rest));
+        run('init', { endpoint, key: 'shop.k1.forged', debug: true });
+        run('track', 'visits', { n: 1 });
+      }, collector.url);
+      const codes = await until(
+        () => lines.map((line) => line.split(':')[1]),
+        (found) => found.includes(' invalid_key'),
+      );
+      assert.ok(codes.some((code) => code.startsWith(' event for the table visits')), lines.join('\n'));
+    });
+  }
+
   visit("a page has the columns that Treasure Data's own SDK sends", async (visitor, collector, site) => {
     for (const tracker of ['sluice', 'td-js-sdk']) {
       site.bodies[`/${tracker}/home`] = '<meta name="description" content="Kettles"><h1>Home</h1>';

@@ -205,3 +205,64 @@ test('only what was asked for is recorded by itself', async () => {
     assert.deepEqual([...new Set(browser.server.rows.map(({ table }) => table))].sort(), tables);
   }
 });
+
+test('a reset in one page reaches the others: none names the visitor or the user that was reset', async () => {
+  for (const options of [{}, { id: 'cookie' }]) {
+    const browser = new Browser();
+    const jar = { cookie: '' };
+    const open = () =>
+      browser.open(options, ({ document }) =>
+        Object.defineProperty(document, 'cookie', {
+          get: () => jar.cookie,
+          set: (text) => {
+            const [pair] = text.split(';');
+            jar.cookie = text.includes('max-age=0') ? '' : pair;
+          },
+        }),
+      );
+    const [one, other] = [open(), open()];
+    one.sluice('identify', 'u1');
+    one.sluice('page');
+    await browser.clock.advance(2000);
+    other.sluice('page');
+    await browser.clock.advance(2000);
+    one.sluice('reset');
+    await browser.clock.advance(2000);
+    for (const page of [other, one, other]) {
+      page.sluice('page');
+      await browser.clock.advance(2000);
+    }
+    const [first, second, ...later] = browser.server.rows;
+    assert.deepEqual([first.user_id, second.user_id], ['u1', 'u1']);
+    assert.equal(first.td_client_id, second.td_client_id);
+    assert.deepEqual(
+      later.map(({ user_id }) => user_id),
+      [undefined, undefined, undefined],
+    );
+    assert.equal(new Set(later.map(({ td_client_id }) => td_client_id)).size, 1);
+    assert.notEqual(later[0].td_client_id, first.td_client_id);
+  }
+});
+
+test('several changes of the address in one task are one view, of the last', async () => {
+  const browser = new Browser();
+  const page = browser.open({ auto: ['page'] });
+  await browser.clock.advance(2000);
+  for (const path of ['b', 'c']) {
+    page.window.location.href = `https://shop.example/${path}`;
+    page.window.history.pushState();
+  }
+  await browser.clock.advance(2000);
+  page.window.location.href = 'https://shop.example/d';
+  page.window.history.replaceState();
+  await browser.clock.advance(2000);
+  const start = 'https://shop.example/a?utm_source=mail';
+  assert.deepEqual(
+    browser.server.rows.map(({ td_url, td_referrer }) => [td_url, td_referrer]),
+    [
+      [start, 'https://elsewhere.example/'],
+      ['https://shop.example/c', start],
+      ['https://shop.example/d', 'https://shop.example/c'],
+    ],
+  );
+});

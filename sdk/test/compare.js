@@ -1,6 +1,6 @@
-/* The same visits under the same failures with each tracker, in real Chromium: `node test/compare.js [--write]`.
+/* The same visits under the same failures with each tracker, in real Chromium: `node test/compare.js [--write] [FAILURE]`.
 
-   Prints a table, and with --write puts it into docs/sdk.md. */
+   Prints a table, of one failure if it is named, and with --write puts it into docs/sdk.md. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -53,7 +53,8 @@ const sum = (results) =>
   );
 
 const rows = [];
-const troubles = Object.keys(TROUBLE);
+const named = process.argv.slice(2).filter((argument) => TROUBLE[argument]);
+const troubles = named.length ? named : Object.keys(TROUBLE);
 const playNext = async () => {
   for (let trouble = troubles.shift(); trouble; trouble = troubles.shift()) {
     const played = Object.keys(TRACKERS).map(async (tracker) => {

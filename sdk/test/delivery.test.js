@@ -335,7 +335,6 @@ test('what a page had sent when it was left is repeated for as long as the serve
     [30 * DAYS, 1],
   ]) {
     const browser = new Browser();
-    browser.stored.set('sluice.shop.heard', '1');
     const page = browser.open();
     make(page, 1);
     page.leave();
@@ -344,23 +343,6 @@ test('what a page had sent when it was left is repeated for as long as the serve
     await browser.clock.advance(MINUTE);
     assert.equal(browser.server.requests.length, requests, `after ${minutes} minutes`);
     assert.deepEqual(numbers(browser), [1]);
-    assert.deepEqual(batches(browser), []);
-  }
-});
-
-test('what a page had sent that never heard an answer is repeated for an hour', async () => {
-  for (const [minutes, requests] of [
-    [58, 2],
-    [62, 1],
-  ]) {
-    const browser = new Browser();
-    const page = browser.open();
-    make(page, 1);
-    page.leave();
-    await browser.clock.advance(minutes * MINUTE);
-    browser.open();
-    await browser.clock.advance(MINUTE);
-    assert.equal(browser.server.requests.length, requests, `after ${minutes} minutes`);
     assert.deepEqual(batches(browser), []);
   }
 });
@@ -385,18 +367,59 @@ test('what was never sent, or failed, is sent days later', async () => {
   assert.deepEqual(numbers(browser).sort(), [1, 2, 3]);
 });
 
-test('a page that may read no answer at all does not send for ever', async () => {
+test("a new visitor's events outlast an endpoint that is unreachable for hours", async () => {
   const browser = new Browser();
   browser.server.decide = () => ({ unreadable: true });
   make(browser.open(), 1);
-  await browser.clock.advance(59 * MINUTE);
-  assert.ok(browser.server.requests.length > 3);
-  await browser.clock.advance(30 * MINUTE);
-  const { length } = browser.server.requests;
-  await browser.clock.advance(600 * MINUTE);
-  assert.equal(browser.server.requests.length, length);
+  await browser.clock.advance(300 * MINUTE);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual(
+    browser.server.rows.map(({ n, sluice_dropped }) => [n, sluice_dropped]),
+    [[1, undefined]],
+  );
   assert.deepEqual(batches(browser), []);
 });
+
+test('where the browser itself repeats a request that was taken, its events count once', async () => {
+  const browser = new Browser();
+  const fates = ['die', 'take'];
+  browser.server.decide = () => fates.shift();
+  make(browser.open(), 1, 3);
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser), [1, 2, 3]);
+  assert.equal(browser.server.requests.length, 2);
+  assert.deepEqual(batches(browser), []);
+});
+
+for (const [name, sendBeacon] of [
+  ['missing', undefined],
+  [
+    'throwing',
+    () => {
+      throw new Error('broken');
+    },
+  ],
+]) {
+  test(`where sendBeacon is ${name}, the last events are sent as a request or by the next page, even weeks later`, async () => {
+    for (const hides of [true, false]) {
+      const browser = new Browser();
+      const page = browser.open({}, (window) => Object.assign(window.navigator, { sendBeacon }));
+      await browser.clock.advance(100);
+      make(page, 1, 2);
+      page.fire(page.window, 'pagehide');
+      if (hides) page.hide();
+      await browser.clock.advance(0);
+      page.kill();
+      await browser.clock.advance(1000);
+      assert.equal(browser.server.requests.length, hides ? 1 : 0);
+      await browser.clock.advance(60 * DAYS * MINUTE);
+      browser.open();
+      await browser.clock.advance(MINUTE);
+      assert.deepEqual(numbers(browser), [1, 2]);
+    }
+  });
+}
 
 test('a page that clears the storage in the same breath loses nothing', async () => {
   const browser = new Browser();

@@ -103,6 +103,7 @@ test('the package holds the build and nothing else', () => {
     'dist/manifest.json',
     'dist/sluice.core.js',
     'dist/sluice.d.ts',
+    'dist/sluice.debug.js',
     'dist/sluice.js',
     'dist/sluice.mjs',
     'dist/snippet.html',

@@ -70,13 +70,15 @@ class PipelineMachine(RuleBasedStateMachine):
     @rule(
         account=st.sampled_from(ACCOUNTS),
         tables=st.lists(st.sampled_from(TABLES), min_size=1, max_size=5),
-        dialect=st.sampled_from(["events", "batch", "pixel", "stream"]),
+        dialect=st.sampled_from(["events", "batch", "mobile", "pixel", "stream"]),
         visitor=st.sampled_from("abc"),
     )
     def send(self, account: str, tables: list[str], dialect: str, visitor: str) -> None:
         """A client sends a request."""
         if dialect == "pixel":
             tables = tables[:1]
+        if dialect == "mobile":
+            tables = tables[:1] * len(tables)
         events = tuple((self.number + index, table) for index, table in enumerate(tables))
         self.number += len(events)
         self.pipeline.send(Sent(self.world.simulation.now, account, visitor, dialect, events))

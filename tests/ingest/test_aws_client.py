@@ -21,8 +21,9 @@ from botocore.exceptions import ClientError, NoCredentialsError, SSLError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.clock import ManualClock
 from ingest import aws_client
-from ingest.aws_client import AwsClient, KinesisClient, SecretsManagerClient, SqsClient
+from ingest.aws_client import MAX_IDLE_SECONDS, AwsClient, KinesisClient, SecretsManagerClient, SqsClient
 from ingest.signature import Credentials, Signer
 from tests.support import aws_server
 from tests.support.tls_front import TlsFront
@@ -167,13 +168,16 @@ def test_a_connection_is_reused(aws: Any) -> None:
     assert 3 == len(ports)
 
 
-def test_idle_connections_are_limited(aws: Any) -> None:
-    """With a limit of zero, each call opens its own."""
-    client = ours(SecretsManagerClient, aws.url, max_idle=0)
+@pytest.mark.parametrize(("idle", "expected"), [(MAX_IDLE_SECONDS - 1, 1), (MAX_IDLE_SECONDS, 2), (-60, 2)])
+def test_a_connection_that_was_idle_for_long_is_not_reused(aws: Any, idle: float, expected: int) -> None:
+    """Nor one whose idle time is unknown because the clock was set back."""
+    clock = ManualClock()
+    client = ours(KinesisClient, aws.url, now=clock.now)
     for _ in range(2):
-        client.get_secret_value(SecretId="keys")
+        client.put_record(**CALLS[0][2])
+        clock.time += idle
 
-    assert 2 == len(set(aws.ports))
+    assert expected == len(set(aws.ports))
 
 
 def test_a_failed_call_is_attempted_as_often_as_configured(aws: Any) -> None:

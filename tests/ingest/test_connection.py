@@ -1,10 +1,13 @@
 """How a connection handles every kind of response, and none at all."""
 
 import socket
+import ssl
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from threading import Thread
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 from botocore.exceptions import (
@@ -16,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswerError
+from tests.support import certificate
 
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -194,3 +198,52 @@ def test_a_connection_attempt_times_out() -> None:
         connections = (Connection(address, 0.2, 5) for _ in range(50))
         with ExitStack() as taken, pytest.raises(ConnectTimeoutError):
             deque(taken.enter_context(closing(one)) for one in connections)
+
+
+def test_a_name_that_is_not_resolved_times_out() -> None:
+    """`getaddrinfo` itself would wait for as long as the resolver is configured to."""
+    released = Event()
+    try:
+        with pytest.raises(ConnectTimeoutError):
+            Connection(
+                Address("kinesis.invalid", 443, None), 0.01, 5, resolve=lambda *_, **__: released.wait()
+            )
+    finally:
+        released.set()
+
+
+def test_name_resolution_and_tls_share_one_deadline(tmp_path: Path) -> None:
+    """If resolving the name took most of a minute, the handshake gets what is left, not another minute."""
+    context = ssl.create_default_context(cafile=str(certificate.make(tmp_path)[0]))
+    time = [0.0]
+
+    def resolve(*arguments: Any, **options: Any) -> Any:
+        time[0] = 59.99
+        return socket.getaddrinfo(*arguments, **options)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1], context)
+        with pytest.raises(ConnectTimeoutError):
+            Connection(address, 60, 5, resolve=resolve, now=lambda: time[0])
+
+
+def test_all_addresses_share_one_deadline() -> None:
+    """An address that refuses is followed by the next; once the time is up, no other is tried."""
+    with socket.socket() as nobody, socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody.bind(("127.0.0.1", 0))
+        places = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", one.getsockname()) for one in (nobody, listener)
+        ]
+        address = Address("127.0.0.1", 0, None)
+        Connection(address, 5, 5, resolve=lambda *_, **__: places).close()
+        times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before the name, the first address, the second
+        with pytest.raises(ConnectTimeoutError):
+            Connection(address, 5, 5, resolve=lambda *_, **__: places, now=lambda: next(times))
+
+
+def test_a_request_that_is_not_read_is_a_timeout() -> None:
+    """The peer accepts the connection and some bytes, but not the whole request."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.05)
+        with closing(connection), pytest.raises(ReadTimeoutError):
+            connection.exchange(bytes(50_000_000))

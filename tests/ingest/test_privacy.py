@@ -37,6 +37,9 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
     ("settings", "headers"),
     [
         ({}, {"sec_gpc": "1"}),
+        ({}, {"sec_gpc": "1,1"}),
+        ({}, {"sec_gpc": "0, 1"}),
+        ({"honor_dnt": "on"}, {"dnt": "1,1"}),
         ({"honor_dnt": "on"}, {"dnt": "1"}),
         ({"honor_dnt": "on", "honor_gpc": "off"}, {"dnt": "1", "sec_gpc": "1"}),
     ],
@@ -56,6 +59,7 @@ def test_privacy_signals_remove_identifying_columns(
         ({}, {}),
         ({}, {"dnt": "1"}),
         ({}, {"sec_gpc": "0"}),
+        ({}, {"sec_gpc": "0,11"}),
         ({"honor_gpc": "off"}, {"sec_gpc": "1"}),
         ({"honor_dnt": "on"}, {"dnt": "0"}),
     ],

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
+from doubles.aws_errors import client_error
 from shared import write_key
-from tests.support.ingest import KEY, ORIGIN, SECRETS, START, Answer, Site, gzipped, http_event
+from tests.support.ingest import KEY, ORIGIN, SECRETS, START, Answer, Site, gzipped, http_event, rows_of
 
 RECORD = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n": {"x": [1, None, "é"]}}
 COLUMNS = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n": '{"x":[1,null,"é"]}'}
@@ -101,6 +102,93 @@ def test_receipts_tell_a_mobile_sdk_what_to_forget() -> None:
         receipts[index]["error"]["name"] for index in (1, 3)
     ]
     assert ["1", "2"] == [row["uuid"] for _, row in site.rows()]
+
+
+ANDROID = "TD-Android-SDK/1.1.0 (Pixel 7 14)"
+NAMED = [{"uuid": f"u{n}", "n": n, "o": {"a": 1, "b": 2}, "time": int(START) - n} for n in range(3)]
+
+
+def claims(site: Site, path: str = PATHS[0], *requests: Any, agent: str = ANDROID) -> dict[str, str]:
+    """Send groups of events of a mobile SDK; return the request id of each claim by its row's event id."""
+    for request in requests:
+        assert 200 == send(site, path, request, user_agent=agent).status
+    return {
+        row["event_id"]: item.request_id
+        for item in site.envelopes()
+        for _, row in rows_of(item)
+        if item.claim
+    }
+
+
+@pytest.mark.parametrize("agent", [ANDROID, "TD-iOS-SDK/1.2.1 (iOS 18.1)"])
+def test_a_mobile_sdk_repeats_events_in_any_group(agent: str) -> None:
+    """Each is a claim of its own, under the same id whatever comes with it and however its members are ordered."""
+    first, again = Site(), Site(visitor_ip="drop")
+    turned = [{**dict(reversed(event.items())), "o": {"b": 2, "a": 1}} for event in reversed(NAMED)]
+
+    once = claims(first, PATHS[0], {"events": NAMED}, agent=agent)
+
+    assert {"u0", "u1", "u2"} == set(once)
+    assert 3 == len(set(once.values()))
+    assert once == claims(
+        again, PATHS[0], {"events": turned[:1]}, {"events": turned[1:] + turned[:1]}, agent=agent
+    )
+    assert ["put_records"] == [operation for operation, _ in first.kinesis.calls]
+    assert "u0" == first.rows()[0][1]["uuid"]
+
+
+def test_different_events_are_different_claims() -> None:
+    """Another content, table or account under the same `uuid` is another event."""
+    one = NAMED[0]
+    found = [
+        claims(Site(), PATHS[0], {"events": [one]}),
+        claims(Site(), PATHS[0], {"events": [one | {"n": 9}]}),
+        claims(Site(), "/shop/clicks", {"events": [one]}),
+    ]
+    other = Site()
+    send(other, "/outlet/pageviews", {"events": [one]}, authorization=f"TD1 {OTHER}", user_agent=ANDROID)
+
+    ids = [each["u0"] for each in found] + [item.request_id for item in other.envelopes()]
+    assert 4 == len(set(ids))
+
+
+def test_an_event_without_a_name_is_not_a_claim() -> None:
+    """Its envelope counts however often it comes; an event's own id comes before its `uuid`."""
+    site = Site()
+    events: list[Any] = [
+        {"a": 1},
+        {"uuid": ""},
+        {"uuid": 7},
+        {"uuid": "x" * 129},
+        {"uuid": "u", "event_id": "e"},
+    ]
+
+    assert {"e"} == set(claims(site, PATHS[0], {"events": events}))
+    assert [0, 0, 0, 0, 1] == [item.claim for item in site.envelopes()]
+    assert 5 == len({item.request_id for item in site.envelopes()})
+
+
+def test_the_uuid_of_other_clients_is_a_column() -> None:
+    """A page may send a device's id under that name, many times."""
+    site = Site()
+
+    assert {} == claims(site, PATHS[0], {"events": NAMED}, agent=CHROME)
+    [item] = site.envelopes()
+    assert (3, 0) == (item.row_count, item.claim)
+    assert "u0" not in {row["event_id"] for _, row in site.rows()}
+
+
+def test_old_mobile_sdks_repeat_events_too() -> None:
+    """They call the name `#UUID`."""
+    events = [{"#UUID": f"u{n}", "n": n} for n in range(3)]
+    first, again = Site(), Site()
+
+    once = claims(first, "/ios/v3/event", {"shop.pageviews": events}, agent="")
+
+    assert {"u0", "u1", "u2"} == set(once)
+    assert once == claims(
+        again, "/ios/v3/event", {"shop.pageviews": events[1:]}, {"shop.pageviews": events[:1]}, agent=""
+    )
 
 
 def test_events_with_a_wrong_table_are_dropped() -> None:
@@ -242,6 +330,17 @@ def test_version_2_asks_for_a_script(data: str) -> None:
     assert "nosniff" == answer.headers["x-content-type-options"]
     assert COLUMNS == columns(site)
     assert 1_700_000_000 == site.row()["time"]
+
+
+def test_version_2_writes_surrogates() -> None:
+    """A character beyond the BMP is a surrogate pair, each half in UTF-8; a title cut within a pair has a lone one."""
+    site = Site()
+    text = '{"td_title":"Sale \ud83c\udf89","td_description":"cut \ud83c"}'.encode("utf-8", "surrogatepass")
+
+    answer = site.get(PATHS[1], f"api_key={KEY}&data={quote(b64encode(text).decode())}&callback=cb")
+
+    assert (200, b'/**/cb({"created":true})') == (answer.status, answer.body)
+    assert {"td_title": "Sale \U0001f389", "td_description": "cut \ufffd"} == columns(site)
 
 
 def test_version_2_posts_the_url_on_page_exit() -> None:
@@ -421,6 +520,33 @@ def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
 
     assert (200, {}) == (answer.status, answer.json)
     assert {"a": 1, "b": "2"} == columns(site)
+
+
+def test_a_postback_array_is_answered_like_a_batch() -> None:
+    """A sender that is told of an error sends the whole array again, so only an array without a row is one."""
+    site = Site()
+
+    answer = send(site, PATHS[2], [{"a": 1}, "no event", {"a": 2}])
+
+    assert (200, 2) == (answer.status, answer.json["accepted"])
+    assert [(1, "not_an_object")] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert [1, 2] == [row["a"] for _, row in site.rows()]
+    assert (400, "not_an_object") == ((answer := send(site, PATHS[2], ["no event"])).status, answer.code)
+
+
+def test_a_postback_array_that_is_stored_in_part_is_not_an_error() -> None:
+    """The sender would repeat what is stored too."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = (
+        [client_error("InternalFailure", "PutRecords", status=500)],
+        True,
+    )
+    site.sqs.faults = [None, client_error("InternalFailure", "SendMessage", status=500)]
+
+    answer = send(site, PATHS[2], gzipped(json.dumps([{"a": "x" * 200_000}] * 6).encode()))
+
+    assert (200, 3) == (answer.status, answer.json["accepted"])
+    assert {"stream_unavailable"} == {item["code"] for item in answer.json["rejected"]}
 
 
 def test_a_postback_url_is_an_event() -> None:

@@ -28,7 +28,7 @@ def test_types() -> None:
 
 def test_the_built_scripts() -> None:
     """Node's tests of the built scripts pass: delivery, commands, privacy, harmlessness, seeded visits, package."""
-    names = ("delivery", "commands", "privacy", "hostile", "chaos", "package")
+    names = ("delivery", "commands", "privacy", "hostile", "chaos", "debug", "package")
     run("node", "--test", *(f"test/{name}.test.js" for name in names))
 
 

@@ -87,12 +87,27 @@ def test_reads_escaped_lone_surrogates() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"a": "\xed\xa0\xbd\xed\xb8\x80"}', {"a": "\U0001f600"}),
+        (b'{"\xed\xa0\xbd\xed\xb8\x80": "\xc3\xa9\xf0\x9f\x98\x80"}', {"\U0001f600": "\u00e9\U0001f600"}),
+        (b'"\xed\xa0\x80"', "\ufffd"),
+        (b'"a\xed\xb8\x80\xed\xa0\xbdb"', "a\ufffd\ufffdb"),
+        (b'"\xef\xbb\xbf\xed\xa0\xbd"', "\ufeff\ufffd"),
+    ],
+)
+def test_reads_surrogates_in_utf_8(text: bytes, expected: object) -> None:
+    """A pair (CESU-8) is its character, a lone surrogate U+FFFD."""
+    assert expected == json_codec.parse(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b"",
         b" ",
         b"\xff",
-        b'"\xed\xa0\x80"',
+        b'"\xed\xa0\xbd\xff"',
         b"NaN",
         b"-Infinity",
         b"[1,]",

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from doubles.gateway import Gateway
+from doubles.http_server import HangUp, Reply, Request
 from shared import write_key
 from shared.envelope import Envelope
 from tests.support.ingest import SECRETS, Site, rows_of
@@ -33,6 +34,7 @@ FAULTS = {
     "deaf": "everything is taken, and no answer comes",
     "slow": "everything is taken, and answers come three seconds late",
     "rejecting": "the key is refused",
+    "dying": "everything is taken, and the connection closes without an answer; a repetition is answered",
 }
 RETRY_AFTER_SECONDS = 1
 SLOW_SECONDS = 3.0
@@ -68,6 +70,14 @@ class Collector:
         self._site.clock.now = time.time  # type: ignore[method-assign]  # visits are real, so is their time
         self._others: list[dict[str, Any]] = []
         self._requests: list[dict[str, Any]] = []
+        self._died: set[bytes] = set()
+
+    def dies(self, method: str, body: bytes) -> bool:
+        """Tell whether the connection of this request, which was taken, closes without an answer."""
+        if self._fault != "dying" or method != "POST" or body in self._died:
+            return False
+        self._died.add(body)
+        return True
 
     def record(
         self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, _event: Event | None
@@ -193,10 +203,25 @@ def _result(status: int, event: Event | None = None, text: str = "") -> Result:
     return {"statusCode": status, "headers": headers, "body": text}
 
 
+class _Front(Gateway):
+    """The gateway, whose connections can die."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        super().__init__(collector, record=collector.record)
+
+    def _respond(self, request: Request) -> Reply | HangUp:
+        reply = super()._respond(request)
+        is_control = request.target.startswith("/-/")
+        return (
+            HangUp.CLOSE if not is_control and self._collector.dies(request.method, request.body) else reply
+        )
+
+
 def main() -> None:
     """Serve until the input ends."""
     collector = Collector(tuple(sys.argv[1:]) or ("*",))
-    with Gateway(collector, record=collector.record) as gateway:
+    with _Front(collector) as gateway:
         keys = {account: write_key.sign(account, "k1", SECRETS["k1"]) for account in ("shop", "outlet")}
         print(json.dumps({"url": gateway.url, "keys": keys}), flush=True)  # noqa: T201 -- for whoever started it
         sys.stdin.read()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "clients"
+FOLDER = Path(os.environ.get("SLUICE_CLIENTS") or Path(__file__).parents[1] / "clients")
+"""Where the packages are; `make clients` names one with the newest versions."""
 
 
 def path(name: str) -> Path:

@@ -26,7 +26,7 @@ COLLECTOR = "collect.shop.example"
 SITE_COLLECTOR = "ssc.shop.example"
 """The same collector by the name that the SDK expects of the server that sets the shop's cookies."""
 
-_HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3\xa9</title>
+_HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3\xa9 \xf0\x9f\x8e\x89</title>
 <link rel="icon" href="data:,"><meta name="description" content="desc"><script src="/td.js"></script></head>
 <body><a id="lnk" class="c" href="/next" target="_blank">next</a><button id="btn" name="b">go</button></body></html>"""
 _OWN = {"time", "event_id", "received_at", "bot"}
@@ -128,7 +128,9 @@ class Visit:
             database, _, table = parts.path.rpartition("/")
             if method == "OPTIONS" or not database.endswith("/shop"):
                 continue
-            value = json.loads(body or b64decode(dict(parse_query(parts.query))["data"]))
+            data = body or b64decode(dict(parse_query(parts.query))["data"])
+            text = data.decode("utf-8", "surrogatepass")  # versions 1 and 2 write surrogate pairs
+            value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16"))
             record = value["events"][0] if "events" in value else value
             found.append((table, {"td_ip": "td_ip", **record} if kind.endswith(".js+json") else record))
         return found

@@ -214,6 +214,14 @@ def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
     client.close()
 
 
+def test_a_connection_speaks_resp2(tmp_path: Path) -> None:
+    """No greeting at each connect, which proxies and older servers reject, and no pushes."""
+    with valkey(tmp_path) as port:
+        client = connect(f"redis://127.0.0.1:{port}")
+        assert " resp=2 " in str(client.execute_command("CLIENT", "INFO"))
+        client.close()
+
+
 def test_wrong_type_on_a_real_server(tmp_path: Path) -> None:
     """A key that holds something else than a hash is an account that is none."""
     with valkey(tmp_path) as port:

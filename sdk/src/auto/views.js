@@ -3,16 +3,26 @@ import { page } from '../events.js';
 import { guard, on } from '../safe.js';
 import { moved } from './leaving.js';
 
-/** Records a view for the page, for each address that its scripts change to, and for each return to it. */
+/**
+ * Records a view for the page, for each address that its scripts change to, and for each return to it. Several changes in one
+ * task are one view, of the last address.
+ */
 export const views = () => {
   let here = address();
+  /** @type {number | undefined} */
+  let waiting;
 
-  const look = guard(() => {
+  const view = guard(() => {
     const last = here;
     here = address();
-    if (here != last) {
+    waiting = 0;
+    if (here != last) page({ td_referrer: last });
+  });
+
+  const look = guard(() => {
+    if (here != address() && !waiting) {
       moved();
-      setTimeout(guard(() => page({ td_referrer: last }))); // scripts set the title after the address
+      waiting = setTimeout(view); // scripts set the title after the address
     }
   });
 

@@ -14,12 +14,15 @@ export class Server {
     this.requests = [];
     this.rows = [];
     this.taken = new Map();
-    /** Decides on a request: `take`, `lose answer`, `lose request`, a status, or an object with `status`, … */
+    /**
+     * Decides on a request: `take`, `lose answer`, `lose request`, a status, an object with `status`, …, or `die`: it is
+     * taken, and the reused connection closes without an answer. Chromium then repeats it 12 to 70 ms later, byte for byte.
+     */
     this.decide = () => 'take';
     this.latency = () => 20;
   }
 
-  /** Returns the answer, or undefined where none comes. */
+  /** Returns the answer, or undefined where none comes; `again` where the browser repeats the request by itself. */
   receive(request) {
     const fate = this.decide(request);
     this.requests.push({ at: this.clock.now, fate, ...request });
@@ -32,6 +35,7 @@ export class Server {
       this.rows.push(...events);
       this.taken.set(batch, this.clock.now);
     }
+    if (fate == 'die') return { again: true };
     return fate == 'lose answer'
       ? undefined
       : { status: 200, body: { accepted: events.length, rejected: [] } };
@@ -248,7 +252,9 @@ export class Page {
       localStorage: new Storage(page),
       setTimeout: (run, ms) => clock.setTimeout(run, ms, page),
       clearTimeout: (id) => clock.clearTimeout(id),
-      console: { warn: (...args) => page.warnings.push(args) },
+      console: Object.fromEntries(
+        ['info', 'warn', 'error'].map((level) => [level, (...args) => page.warnings.push(args)]),
+      ),
       AbortController,
       URLSearchParams,
       fetch: (url, init) => page.fetch(url, init),
@@ -289,9 +295,13 @@ export class Page {
         return;
       }
       // What was sent goes on without its page.
-      clock.setTimeout(() => {
+      const arrive = () => {
         const answer = server.receive({ url, body: init.body, keepalive: init.keepalive });
         if (answer == undefined) return;
+        if (answer.again) {
+          clock.setTimeout(arrive, 12 + browser.random() * 58);
+          return;
+        }
         clock.setTimeout(
           () => {
             if (!browser.online || answer.unreadable) return reject(new TypeError('Failed to fetch'));
@@ -305,7 +315,8 @@ export class Page {
           server.latency(),
           this,
         );
-      }, server.latency());
+      };
+      clock.setTimeout(arrive, server.latency());
     });
   }
 

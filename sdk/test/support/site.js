@@ -45,6 +45,7 @@ export const scripts = () =>
     '/sluice.js': read('dist/sluice.js'),
     '/sluice.core.js': read('dist/sluice.core.js'),
     '/sluice.mjs': read('dist/sluice.mjs'),
+    '/sluice.debug.js': read('dist/sluice.debug.js'),
     '/td.js': read('node_modules/td-js-sdk/dist/td.min.js'),
     '/plausible.js': bundled(`
       import { init, track } from '@plausible-analytics/tracker';

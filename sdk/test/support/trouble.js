@@ -154,6 +154,19 @@ export const TROUBLE = {
     await visitor.collector.fault('none');
   },
 
+  'connection closes after a request was taken': async (visitor) => {
+    const tab = await visitor.open();
+    await visitor.send(tab);
+    await sleep(1200); // the connection will be reused
+    await visitor.collector.fault('dying');
+    for (const page of ['list', 'item']) {
+      await visitor.send(tab);
+      await sleep(1200);
+      await visitor.sendAndGo(tab, page);
+    }
+    await visitor.collector.fault('none');
+  },
+
   'slow network, page left before the response': async (visitor) => {
     const tab = await visitor.open();
     await visitor.collector.fault('slow');

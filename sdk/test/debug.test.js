@@ -1,0 +1,159 @@
+/* What a developer is told, on the built scripts. */
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { Browser } from './support/model.js';
+
+const DIST = new URL('../dist/', import.meta.url);
+const SCRIPT = 'https://sdk.example/0.1.0/sluice.js';
+const { files } = JSON.parse(readFileSync(new URL('manifest.json', DIST), 'utf8'));
+const REFUSED = { status: 401, body: { error: { code: 'invalid_key', message: 'the key is not signed' } } };
+
+/** Opens a page whose debug script loads when it is asked for; `loaded` are the elements that ask. */
+const open = (options, { script = 'sluice.js', stored = {} } = {}) => {
+  const browser = new Browser({ script });
+  for (const [key, text] of Object.entries(stored)) browser.stored.set(key, text);
+  const loaded = [];
+  const page = browser.open(options, ({ document }, page) =>
+    Object.assign(document, {
+      currentScript: { src: SCRIPT },
+      createElement: () => ({}),
+      head: {
+        append: (element) => {
+          loaded.push(element);
+          browser.clock.setTimeout(
+            () => page.evaluate(readFileSync(new URL('sluice.debug.js', DIST), 'utf8')),
+            100,
+            page,
+          );
+        },
+      },
+    }),
+  );
+  return { browser, page, loaded, told: () => page.warnings.map((line) => String(line[0])) };
+};
+
+/** Returns whether a line begins so. */
+const says = (lines, start) => lines.some((line) => line.startsWith(`sluice: ${start}`));
+
+for (const [name, options, stored] of [
+  ['the option debug', { debug: true }, {}],
+  ['an entry in the storage', {}, { 'sluice.debug': '1' }],
+]) {
+  test(`${name} loads the texts once, from beside the script, and tells each event and what became of it`, async () => {
+    const { browser, page, loaded, told } = open(options, { stored });
+    page.sluice('track', 'visits', { n: 1 });
+    page.sluice('page');
+    await browser.clock.advance(2000);
+    assert.deepEqual(loaded, [
+      {
+        src: 'https://sdk.example/0.1.0/sluice.debug.js',
+        integrity: files['sluice.debug.js'].integrity,
+        crossOrigin: '',
+      },
+    ]);
+    for (const start of [
+      'started with',
+      'event for the table visits',
+      'event for the table pageviews',
+      '2 events delivered',
+    ])
+      assert.ok(says(told(), start), `${start}: ${told()}`);
+  });
+}
+
+test('each refusal is told with its code', async () => {
+  const { browser, page, told } = open({ debug: true });
+  const fates = [
+    REFUSED,
+    { status: 404, body: { message: 'Not Found' } },
+    { unreadable: true },
+    { status: 503, body: { error: { code: 'stream_unavailable', message: 'later' } } },
+    { status: 200, body: { accepted: 0, rejected: [{ index: 0, code: 'invalid_table', message: 'no' }] } },
+    { status: 403, body: { error: { code: 'wrong_database', message: 'no' } } },
+  ];
+  browser.server.decide = () => fates.shift() || 'take';
+  page.sluice('track', 'visits');
+  await browser.clock.advance(60_000);
+  page.sluice('track', 'visits');
+  await browser.clock.advance(60_000);
+  for (const code of ['invalid_key', '404', 'no_answer', 'stream_unavailable', 'invalid_table', 'wrong_database'])
+    assert.ok(says(told(), `${code}: `), `${code}: ${told()}`);
+});
+
+test('unknown commands and wrong options are named', async () => {
+  const { browser, page, told } = open({ debug: true, key: '', endpiont: 'x', id: 'cookies', auto: ['pages'] });
+  page.sluice('trak', 'visits');
+  await browser.clock.advance(2000);
+  const lines = told();
+  assert.ok(says(lines, 'missing_option: init needs the option "key"'), lines);
+  assert.ok(says(lines, 'unknown_option: there is no option "endpiont"'), lines);
+  for (const option of ['id', 'auto']) assert.ok(says(lines, `odd_option: the value of the option "${option}"`), lines);
+  assert.ok(!says(lines, 'odd_option: the value of the option "endpoint"'), lines);
+  assert.ok(says(lines, 'unknown_command: there is no command "trak"'), lines);
+});
+
+test('an event that the visitor does not want recorded is named', async () => {
+  const { browser, page, told } = open({ debug: true });
+  page.sluice('consent', 'denied');
+  page.sluice('track', 'visits');
+  await browser.clock.advance(2000);
+  assert.ok(says(told(), 'not recorded: an event for the table visits'), told());
+});
+
+test('the texts know every option and command', async () => {
+  const types = readFileSync(new URL('sluice.d.ts', DIST), 'utf8');
+  const texts = readFileSync(new URL('../src/sluice.debug.js', import.meta.url), 'utf8');
+  for (const [name, pattern] of [
+    ['Options', /const OPTIONS = {([^]*?)\n};/],
+    ['Commands', /const COMMANDS = \[(.*)\]/],
+  ]) {
+    const [, members] = types.match(new RegExp(`interface ${name} {([^]*?)\n}`));
+    const [, known] = texts.match(pattern);
+    for (const [, member] of members.matchAll(/^ {2}(\w+)[?(:]/gm)) assert.match(known, new RegExp(`\\b${member}\\b`));
+  }
+});
+
+test('without debug mode there is one warning for the first mistake, and none for trouble that passes', async () => {
+  const { browser, page, loaded } = open({});
+  const fates = [503, { unreadable: true }, 429, REFUSED, REFUSED, 'take'];
+  browser.server.decide = () => fates.shift() || 'take';
+  page.sluice('track', 'visits');
+  await browser.clock.advance(3000);
+  assert.deepEqual(page.warnings, []);
+  await browser.clock.advance(120_000);
+  page.sluice('trak');
+  assert.deepEqual(
+    page.warnings.map((line) => line.slice(0, 4)),
+    [['sluice', 'answer', 401, REFUSED.body.error]],
+  );
+  assert.deepEqual(loaded, []);
+});
+
+test('a mistake in the page is the warning: an unknown command, or no key', async () => {
+  for (const [options, command, code] of [
+    [{}, 'trak', 'unknown_command'],
+    [{ key: '' }, 'page', 'init'],
+  ]) {
+    const { browser, page } = open(options);
+    page.sluice(command);
+    await browser.clock.advance(2000);
+    assert.deepEqual(
+      page.warnings.map(([, told]) => told),
+      [code],
+    );
+  }
+});
+
+test('the core script tells the codes without texts', async () => {
+  const { browser, page, loaded } = open({ debug: true }, { script: 'sluice.core.js' });
+  browser.server.decide = () => REFUSED;
+  page.sluice('page');
+  await browser.clock.advance(2000);
+  assert.deepEqual(
+    page.warnings.map(([, told]) => told),
+    ['init', 'event', 'answer'],
+  );
+  assert.deepEqual(loaded, []);
+});

@@ -1,0 +1,1 @@
+"""Tests of clients as their users get them."""
