@@ -323,6 +323,13 @@ ALL: tuple[Defence, ...] = (
         ("duplicated",),
     ),
     Defence(
+        "what may come from the stream is not sent before it has been searched for",
+        _guard(Guard.SEARCHED),
+        (Kind.KINESIS_UNREADABLE, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+        events=100,
+    ),
+    Defence(
         "two minutes before a message is searched for",
         _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
         (Kind.KINESIS_LATE,),

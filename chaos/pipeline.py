@@ -259,6 +259,9 @@ class Pipeline:
             return
         self._next_tick = float("inf")
         now = self._simulation.now
+        if self._trouble.active(Kind.KINESIS_UNREADABLE):
+            self._tick_at(now + _POLL_EVERY)
+            return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
         self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))

@@ -139,6 +139,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.KINESIS_DOWN: (1, _LONG, (1.0,)),
     Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
+    Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
     Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,)),
     Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,)),
@@ -177,7 +178,10 @@ DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that a schedule can be told to have; a time-out is what others bring about."""
 
 
-COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE, Kind.KINESIS_LONG_OUTAGE}
+COSTLY = {
+    *(Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
+    *(Kind.KINESIS_LONG_OUTAGE, Kind.KINESIS_UNREADABLE),
+}
 """Schedules with these take many seconds of computing: mixtures seldom have them."""
 
 
@@ -247,6 +251,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.SQS_TWICE: (Kind.KINESIS_LOST_ANSWER,),
     Kind.RESHARD: (Kind.KINESIS_LOST_ANSWER,),
     Kind.KINESIS_READ: (Kind.KINESIS_LOST_ANSWER, Kind.BORDERS),
+    Kind.KINESIS_UNREADABLE: (Kind.KINESIS_LOST_ANSWER,),
     Kind.STANDSTILL: (Kind.TD_LOST_ANSWER,),
     Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),

@@ -54,6 +54,9 @@ class Kind(StrEnum):
     KINESIS_DOWN = "kinesis gone"
     KINESIS_READ = "kinesis reads fail"
     KINESIS_LONG_OUTAGE = "kinesis gone beyond half the retention"
+    KINESIS_UNREADABLE = (
+        "kinesis unreadable beyond half the retention"  # for the event source too; it takes puts
+    )
     RESHARD = "reshard"
     # SQS
     SQS_DOWN = "sqs gone"

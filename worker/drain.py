@@ -7,10 +7,13 @@ A put of any other envelope may have landed, without a claim, or may still land 
 until nothing of it can land any more. Then the shards that its partition key can have gone to are searched, and it is put
 only if it is not there.
 
-An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is set aside: in doubt
-if its first put may have landed without a claim, else parked. Setting aside begins with a claim of its own, after which a
-record on the stream no longer counts; so an envelope that is old enough to be set aside is never put any more, not even
-by a run whose clock is behind.
+An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is parked. Setting aside
+begins with a claim of its own, after which a record on the stream no longer counts; so an envelope that is old enough to be
+set aside is never put any more, not even by a run whose clock is behind.
+
+An envelope whose first put may have landed without a claim stays on the queue until its search has ended: what nobody has
+read may still go out from the stream. Only where the search can never end is it set aside in doubt, for Treasure Data to
+show that it has the rows, or for a person to decide.
 """
 
 from collections import Counter
@@ -27,6 +30,7 @@ from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
+from worker.guards import NONE, Guard, Without
 from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
@@ -47,6 +51,7 @@ CLOCKS_DIFFER_SECONDS = 15 * 60
 """By less than this the clocks of two runs differ."""
 
 _EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
+_LAST_DAY_SECONDS = 86_400  # of the queue's retention: no message waits for its search any more
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
 _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
@@ -118,6 +123,7 @@ class Drain:
         retention_seconds: how long the stream keeps a record.
         landing_seconds: after which a put has landed, or never will.
         telemetry: counts and logs.
+        without: guards to leave out.
     """
 
     def __init__(
@@ -135,6 +141,7 @@ class Drain:
         retention_seconds: float,
         landing_seconds: float = LATEST_LANDING_SECONDS,
         telemetry: Telemetry,
+        without: Without = NONE,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
@@ -149,6 +156,7 @@ class Drain:
         self._landing_seconds = landing_seconds
         self._held_at_most = min(retention_seconds, QUEUE_RETENTION_SECONDS) / 2
         self._telemetry = telemetry
+        self._without = without
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Carry out one invocation; return Lambda's partial batch response.
@@ -195,7 +203,7 @@ class Drain:
             _enter(handled, envelope, found)
         for envelope in doubtful.values():
             handling = Handling.UNDECIDED
-            if self._is_old(envelope):
+            if self._is_old(envelope) and not self._waits_for_search(envelope):
                 handling = self._give_up(envelope, absent=False)
             _enter(handled, envelope, handling)
         self._note(run, deadline)
@@ -203,9 +211,7 @@ class Drain:
 
     def _begin_search(self, doubtful: Iterable[_Waiting], deadline: Deadline) -> SearchRun:
         """Return the search for envelopes whose windows the stream still keeps."""
-        now = self._clock.now()
-        readable = now - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
-        windows = {one: one.window for one in doubtful if one.window[0] >= readable}
+        windows = {one: one.window for one in doubtful if self._is_kept(one)}
         try:
             read = self._ledger.searches(one.identity.request_id for one in windows)
         except LedgerUnavailableError:
@@ -214,7 +220,20 @@ class Drain:
             Sought(one.identity, one.partition_key, *window, read.get(one.identity.request_id, {}))
             for one, window in windows.items()
         ]
-        return self._search.find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
+        until = self._clock.now() + max(0.0, deadline.left()) * _SEARCH_SHARE
+        return self._search.find(sought, until)
+
+    def _is_kept(self, envelope: _Waiting) -> bool:
+        """Tell whether the stream still keeps the window of an envelope."""
+        oldest = self._clock.now() - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
+        return envelope.window[0] >= oldest
+
+    def _waits_for_search(self, envelope: _Waiting) -> bool:
+        """Tell whether a search can still show whether an envelope is on the stream."""
+        if Guard.SEARCHED in self._without:
+            return False
+        age = self._clock.now() - envelope.sent_at
+        return self._is_kept(envelope) and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
 
     def _findings(self, run: SearchRun) -> Iterator[Finding]:
         """Yield the findings of a search; whatever ends it, the rest stays undecided."""

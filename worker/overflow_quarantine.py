@@ -1,7 +1,8 @@
 """Sets aside what cannot be brought from the overflow queue to the stream.
 
 It gets a span of its own, so that the ledger accounts for it and the redrive treats it like everything else: what is parked goes
-to Treasure Data past the stream, and what is in doubt only after Treasure Data was asked for it.
+to Treasure Data past the stream. What is in doubt is settled once Treasure Data shows that it has the rows; that it does not have
+them proves nothing while they may still come from the stream, so they then wait for a person.
 
 The envelope is claimed, then its objects are written, then the span. Each step can be repeated, so a run that breaks off
 anywhere is completed by the next one; until then the message stays on the queue.
@@ -13,7 +14,7 @@ from dataclasses import replace
 from shared.clock import Clock
 from shared.envelope import Envelope
 from worker.chain import ChainId
-from worker.delivery import Entry, State
+from worker.delivery import UNSEARCHED, Entry, State
 from worker.ledger import Ledger
 from worker.message import Message
 from worker.record import NOBODY, START, Block, milliseconds, packed
@@ -21,7 +22,6 @@ from worker.set_aside import SetAside, SetAsideStore
 from worker.span import ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
 
 REFUSED = "stream_refused"
-UNSEARCHED = "stream_unsearched"
 
 _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table are one chunk
 

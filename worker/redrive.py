@@ -324,9 +324,12 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
+        renewed = entry if event is None else work.follow(entry, event)
+        if event is not None and renewed is entry:
+            return  # it is not in Treasure Data, but may still come from the stream
         if event is Event.UNASKED:
             self._report_ambiguous(work.span, key, entry, database)
-        work.fence(key, entry, event, database)
+        work.fence(key, renewed, database)
 
     def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
         """Return the database that a chunk goes to, and why it goes to none; None where nobody can tell."""
@@ -528,21 +531,21 @@ class _SpanWork:
 
     def apply(self, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
         """Note an event that is written without a send."""
-        changed = self._follow(entry, event, reason)
+        changed = self.follow(entry, event, reason)
         if changed is not entry:
             self.changes[key] = changed
 
-    def fence(self, key: ChunkKey, entry: Entry, event: Event | None, database: str) -> None:
-        """Note that a chunk is about to be sent, after the event that makes it possible."""
-        renewed = entry if event is None else self._follow(entry, event)
+    def fence(self, key: ChunkKey, entry: Entry, database: str) -> None:
+        """Note that a chunk is about to be sent."""
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
-        self.changes[key] = self._follow(renewed, Event.FENCED, database=override)
+        self.changes[key] = self.follow(entry, Event.FENCED, database=override)
         self.sends.append(key)
-        if renewed.since is None:
+        if entry.since is None:
             self.opened.append(key)
 
-    def _follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
+    def follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
+        """Return the entry after an event."""
         now = milliseconds(self._delivery.clock.now())
         return self._delivery.rules.follow(entry, Happening(event, now, reason, database=database))
 

@@ -194,6 +194,7 @@ class Wiring:
             chance=effects.chance,
             retention_seconds=self.rules.retention_seconds,
             telemetry=telemetry,
+            without=without,
         )
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock)
 

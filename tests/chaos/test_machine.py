@@ -24,6 +24,7 @@ _EVERYWHERE = [
     not in {
         *(Kind.TIMEOUT, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL),
         *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
+        Kind.KINESIS_UNREADABLE,
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         *DATABASE_KINDS,
         *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF),
