@@ -167,6 +167,7 @@ _ACTS: dict[Kind, int] = {  # and how many at most
     Kind.REMAP: 6,
     Kind.LIMITS: 5,
     Kind.RESHARD: 4,
+    Kind.RECREATE: 2,
     Kind.STANDSTILL: 2,
     Kind.DISABLE: 4,
     Kind.GARBAGE: 10,
@@ -338,6 +339,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
+        Kind.RECREATE: lambda: (chance.random() < 0.5,),
         # not so long that records expire: which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),

@@ -58,6 +58,7 @@ class Kind(StrEnum):
         "kinesis unreadable beyond half the retention"  # for the event source too; it takes puts
     )
     RESHARD = "reshard"
+    RECREATE = "stream created again"  # once it holds nothing that is not settled
     # SQS
     SQS_DOWN = "sqs gone"
     SQS_LOST_ANSWER = "sqs answer lost"

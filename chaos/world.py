@@ -121,10 +121,7 @@ class World:
         self._sandboxes = 0
 
         self.stream = _Kinesis(self.clock.now, seed=seed)
-        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
-        self.stream.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
-        )
+        self.create_stream()
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
@@ -162,6 +159,15 @@ class World:
         self._set_tables_up()
         for window in schedule.windows:
             self._set_up(window)
+
+    def create_stream(self) -> None:
+        """Create the stream, empty."""
+        setup = self.schedule.setup
+        self.stream.last.clear()
+        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
+        self.stream.increase_stream_retention_period(
+            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
+        )
 
     def apply_accounts(self) -> None:
         """Write the accounts file to Redis, as an operator does."""

@@ -35,7 +35,7 @@ from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
-from worker.shards import THROTTLED
+from worker.shards import THROTTLED, Shards
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -113,6 +113,7 @@ class Drain:
     Args:
         kinesis: a boto3-shaped client that repeats nothing by itself.
         stream_name: the stream.
+        shards: tell when it was created.
         search: looks for envelopes there.
         ledger: notes how far searches have come.
         sqs: a boto3-shaped client.
@@ -131,6 +132,7 @@ class Drain:
         *,
         kinesis: "KinesisClient",
         stream_name: str,
+        shards: Shards,
         search: Search,
         ledger: Ledger,
         sqs: "SQSClient",
@@ -145,6 +147,7 @@ class Drain:
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
+        self._shards = shards
         self._search = search
         self._ledger = ledger
         self._sqs = sqs
@@ -196,22 +199,32 @@ class Drain:
                 _enter(handled, envelope, Handling.YOUNG)
             else:
                 doubtful[envelope.identity] = envelope
-        run = self._begin_search(doubtful.values(), deadline)
+        created_at = self._created_at() if doubtful else 0.0
+        run = self._begin_search(doubtful.values(), created_at, deadline)
         for identity, is_there in self._findings(run):
             envelope = doubtful.pop(identity)
             found = Handling.FOUND if is_there else self._place(envelope, crowded, deadline)
             _enter(handled, envelope, found)
         for envelope in doubtful.values():
             handling = Handling.UNDECIDED
-            if self._is_old(envelope) and not self._waits_for_search(envelope):
+            if self._is_old(envelope) and not self._waits_for_search(envelope, created_at):
                 handling = self._give_up(envelope, absent=False)
             _enter(handled, envelope, handling)
         self._note(run, deadline)
         return {"shards": run.shards, "reads": run.reads, "records": run.records}
 
-    def _begin_search(self, doubtful: Iterable[_Waiting], deadline: Deadline) -> SearchRun:
+    def _created_at(self) -> float | None:
+        """Return when the stream was created, in UNIX seconds; None where Kinesis does not say."""
+        try:
+            return self._shards.created_at()
+        except UnavailableError:
+            return None
+
+    def _begin_search(
+        self, doubtful: Iterable[_Waiting], created_at: float | None, deadline: Deadline
+    ) -> SearchRun:
         """Return the search for envelopes whose windows the stream still keeps."""
-        windows = {one: one.window for one in doubtful if self._is_kept(one)}
+        windows = {one: one.window for one in doubtful if self._is_kept(one, created_at)}
         try:
             read = self._ledger.searches(one.identity.request_id for one in windows)
         except LedgerUnavailableError:
@@ -223,17 +236,20 @@ class Drain:
         until = self._clock.now() + max(0.0, deadline.left()) * _SEARCH_SHARE
         return self._search.find(sought, until)
 
-    def _is_kept(self, envelope: _Waiting) -> bool:
-        """Tell whether the stream still keeps the window of an envelope."""
+    def _is_kept(self, envelope: _Waiting, created_at: float | None) -> bool:
+        """Tell whether the stream still keeps the window of an envelope; one created later never had it."""
+        if created_at is None or envelope.sent_at < created_at:
+            return False
         oldest = self._clock.now() - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
         return envelope.window[0] >= oldest
 
-    def _waits_for_search(self, envelope: _Waiting) -> bool:
+    def _waits_for_search(self, envelope: _Waiting, created_at: float | None) -> bool:
         """Tell whether a search can still show whether an envelope is on the stream."""
         if Guard.SEARCHED in self._without:
             return False
         age = self._clock.now() - envelope.sent_at
-        return self._is_kept(envelope) and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
+        is_possible = created_at is None or self._is_kept(envelope, created_at)
+        return is_possible and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
 
     def _findings(self, run: SearchRun) -> Iterator[Finding]:
         """Yield the findings of a search; whatever ends it, the rest stays undecided."""

@@ -89,11 +89,11 @@ class Claim:
 
     Attributes:
         owner: names it.
-        claimed_at: UNIX seconds.
+        arrived_at: UNIX seconds at which the owner's record arrived.
     """
 
     owner: str
-    claimed_at: int
+    arrived_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,42 +330,44 @@ class Ledger:
 
     # Claims
 
-    def claim(self, owners: Mapping[str, str], seconds_kept: float) -> dict[str, Claim]:
+    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
         """Claim envelopes, up to MOST_CLAIMS; return who owns each, those without an answer left out.
 
         Args:
-            owners: by request id, who claims it.
+            wanted: by request id, who claims it.
             seconds_kept: how long a new claim is remembered.
         """
-        now = int(self._clock.now())
-        at, ttl = {"N": str(now)}, {"N": str(now + round(seconds_kept))}
+        ttl = {"N": str(self._expiry(seconds_kept))}
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
         answer = self._call_bare(
             self._dynamodb.batch_execute_statement,
             Statements=[
-                {"Statement": insert, "Parameters": [*_claim_key(one).values(), {"S": owner}, at, ttl]}
-                for one, owner in owners.items()
+                {
+                    "Statement": insert,
+                    "Parameters": [*_claim_key(one).values(), *_claim_values(claim).values(), ttl],
+                }
+                for one, claim in wanted.items()
             ],
         )
         claims, refused = {}, []
-        for (one, owner), response in zip(owners.items(), answer["Responses"], strict=True):
+        for (one, claim), response in zip(wanted.items(), answer["Responses"], strict=True):
             code = response.get("Error", {}).get("Code")
             if code is None:
-                claims[one] = Claim(owner, now)
+                claims[one] = claim
             elif code in ("DuplicateItem", "ConditionalCheckFailed"):
                 refused.append(one)
         return claims | (self._claimed(refused) if refused else {})
 
-    def claim_one(self, request_id: str, owner: str, seconds_kept: float) -> bool:
-        """Claim an envelope; tell whether `owner` owns it.
+    def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
+        """Claim an envelope; tell whether it is owned so.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or does not say.
         """
-        claim = self.claim({request_id: owner}, seconds_kept).get(request_id)
+        claim = self.claim({request_id: wanted}, seconds_kept).get(request_id)
         if claim is None:
             raise LedgerUnavailableError("the ledger does not say who owns an envelope")
-        return claim.owner == owner
+        return claim.owner == wanted.owner
 
     def _claimed(self, ids: list[str]) -> dict[str, Claim]:
         return {
@@ -373,19 +375,15 @@ class Ledger:
             for item in self._items([_claim_key(one) for one in ids])
         }
 
-    def take_over(self, request_id: str, owner: str, old: str) -> bool:
-        """Make `owner` the owner of an envelope that `old` owns, from now on; tell whether it is."""
+    def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
+        """Make another one the owner of an envelope that `old` owns; tell whether it is."""
         standing = self._write(
             self._dynamodb.update_item,
             Key=_claim_key(request_id),
             UpdateExpression="SET #owner = :owner, #at = :at",
             ConditionExpression="#owner = :old OR #owner = :owner",
             ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
-            ExpressionAttributeValues={
-                ":owner": {"S": owner},
-                ":old": {"S": old},
-                ":at": {"N": str(int(self._clock.now()))},
-            },
+            ExpressionAttributeValues={":old": {"S": old}, **_claim_values(wanted)},
         )
         return standing is None
 
@@ -500,6 +498,10 @@ class Ledger:
 
 def _claim_key(request_id: str) -> Item:
     return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
+
+
+def _claim_values(claim: Claim) -> Item:
+    return {":owner": {"S": claim.owner}, ":at": {"N": str(claim.arrived_at)}}
 
 
 def _search_key(request_id: str) -> Item:

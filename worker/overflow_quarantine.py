@@ -15,7 +15,7 @@ from shared.clock import Clock
 from shared.envelope import Envelope
 from worker.chain import ChainId
 from worker.delivery import UNSEARCHED, Entry, State
-from worker.ledger import Ledger
+from worker.ledger import Claim, Ledger
 from worker.message import Message
 from worker.record import NOBODY, START, Block, milliseconds, packed
 from worker.set_aside import SetAside, SetAsideStore
@@ -36,7 +36,7 @@ class OverflowQuarantine:
         seconds_kept: how long a claim is remembered.
     """
 
-    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: float) -> None:
+    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: int) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
@@ -57,7 +57,8 @@ class OverflowQuarantine:
         """
         chain = ChainId.overflow(envelope.request_id)
         # Puts of the drainer may have landed, or land later: the worker then finds their envelope claimed.
-        if not self._ledger.claim_one(envelope.request_id, chain.name, self._seconds_kept):
+        claim = Claim(chain.name, int(sent_at))
+        if not self._ledger.claim_one(envelope.request_id, claim, self._seconds_kept):
             return False
         entry = Entry(State.PARKED, reason=REFUSED)
         if not absent:

@@ -139,7 +139,7 @@ class Wiring:
         self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
         self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.accounts = make(AccountCache)(effects.redis, clock, telemetry)
-        self.claims = make(Claims)(self.ledger, executors, clock, self.rules.retention_seconds)
+        self.claims = make(Claims)(self.ledger, self.shards, executors, clock, self.rules.retention_seconds)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
@@ -185,6 +185,7 @@ class Wiring:
         self.drain = make(Drain)(
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
+            shards=self.shards,
             search=make(Search)(self.shards, clock),
             ledger=self.ledger,
             sqs=effects.sqs,

@@ -115,8 +115,7 @@ class Worker:
         """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
         try:
-            known = self._ends.get(shard)
-            chain = known[0] if known is not None else self._shards.chain(shard)
+            chain = self._chain(shard, records[0])
             if forced is not None:
                 chain, records = chain.forced(forced.name), forced.narrow(records)
             batch = _Batch(shard, chain, records, deadline, forced)
@@ -134,13 +133,20 @@ class Worker:
             self._telemetry.error("held by an unforeseen error", error, **_about(shard, records[done:]))
         return records[done].number if done < len(records) else None
 
+    def _chain(self, shard: str, first: Record) -> ChainId:
+        """Return the chain of a shard whose records have just been received."""
+        chain = self._shards.chain(shard)
+        if first.number < chain.lowest:
+            raise HeldError("the records are of a stream that was deleted")
+        return chain
+
     def _advance(self, batch: _Batch, records: Sequence[Record]) -> Number:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
             first = records[0].number
             gap: Gap | Span
             known = self._ends.get(batch.shard) if batch.forced is None else None
-            if known is not None and known[1] < first:
+            if known is not None and known[0] == batch.chain and known[1] < first:
                 gap = Gap(batch.chain, known[1])
             else:
                 gap = self._ledger.locate(batch.chain, first)

@@ -22,7 +22,16 @@ _EVERYWHERE = [
     for kind in Kind
     if kind
     not in {
-        *(Kind.TIMEOUT, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL),
+        *(
+            Kind.TIMEOUT,
+            Kind.REPLAY,
+            Kind.REDRIVE,
+            Kind.REMAP,
+            Kind.LIMITS,
+            Kind.RESHARD,
+            Kind.RECREATE,
+            Kind.STANDSTILL,
+        ),
         *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
         Kind.KINESIS_UNREADABLE,
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),

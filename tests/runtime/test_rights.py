@@ -42,6 +42,7 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 BY_LAMBDA: dict[str, set[Call]] = {
     "WorkerRole": {
         ("kinesis:DescribeStream", "Stream"),
+        ("kinesis:DescribeStreamSummary", "Stream"),
         ("kinesis:ListShards", "Stream"),
         ("s3:ListBucket", "AsideBucket"),  # of the mapping's destination
     },
@@ -73,6 +74,18 @@ class Recorded:
     def start(self, function: Function) -> LambdaRuntime:
         """Start a function."""
         return self._start(function, endpoint=self._recorder.url)
+
+    def age_stream(self) -> None:
+        """Let the stream be days old."""
+
+        def change(call: Call, content: bytes) -> bytes:
+            if call != ("kinesis:DescribeStreamSummary", "Stream"):
+                return content
+            answer = json.loads(content)
+            answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] = 1_700_000_000
+            return json.dumps(answer).encode()
+
+        self._recorder.change = change
 
     def check(self, role: str) -> None:
         """Compare what was asked for, and what Lambda does by itself, with what a role allows."""
@@ -191,6 +204,7 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
         message(3, "poison", now - 600_000),
         message(4, expired, ages_ago),
     ]
+    made.age_stream()
     drain = made.start(functions.DRAIN)
     answers = [drain.invoke({"Records": one}) for one in (records, records[3:])]
 

@@ -51,6 +51,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "sqs:ReceiveMessage",
         },
         "Stream": {
+            "kinesis:DescribeStreamSummary",
             "kinesis:GetRecords",
             "kinesis:GetShardIterator",
             "kinesis:ListShards",

@@ -527,6 +527,40 @@ def test_what_cannot_be_searched_for_half_the_retention_waits_for_its_search(way
     assert ONE == Counter(way.ids())
 
 
+@pytest.mark.parametrize("lands", [True, False])
+def test_what_an_earlier_stream_may_hold_is_not_searched_for_on_a_later_one(lands: bool, way: Way) -> None:
+    """The first put may have gone to the stream before it was created again, and been delivered from there."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
+    way.collect("r")
+    way.deliver()
+    way.wait(200)
+    way.delivery.kinesis.delete_stream(StreamName=STREAM)
+    way.delivery.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+
+    assert (0, {"undecided": 1}) == (way.drain(), way.handled())
+    way.wait(OLD)
+    assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
+    way.delivery.redrive()
+    assert (
+        ({}, ["r-0"]) == (way.delivery.aside(), way.ids())
+        if lands
+        else (1, [])
+        == (
+            len(way.delivery.aside()),
+            way.ids(),
+        )
+    )
+
+
+def test_nothing_is_decided_while_kinesis_does_not_say_when_the_stream_was_created(way: Way) -> None:
+    """However old the message is, as long as the queue keeps it."""
+    doubt(way, "r")
+    way.wait(OLD)
+    way.kinesis.faults["describe_stream_summary"] = [timeout()]
+
+    assert (0, {"undecided": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
+
+
 def test_no_message_waits_for_its_search_until_the_queue_forgets_it() -> None:
     """A stream that keeps records for a year is no reason to lose a message after two weeks."""
     way = Way(retention=365 * DAY)

@@ -12,6 +12,7 @@ from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Decision, State
+from worker.ledger import Claim
 from worker.message import Message
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.record import START as FIRST
@@ -117,7 +118,7 @@ def test_what_the_stream_may_have_is_in_doubt_and_asked_about(there: bool) -> No
 def test_what_a_record_on_the_stream_counts_for_is_not_set_aside() -> None:
     """A put of the drainer has landed after all, and the worker has claimed it."""
     made = delivery()
-    made.ledger.claim({"r": "events@1700000000#shardId-000000000000#00217"}, 60.0)
+    made.ledger.claim({"r": Claim("events@1700000000#shardId-000000000000#00217", 0)}, 60)
 
     assert not set_aside(made)
     assert ({}, [], []) == (made.aside(), made.objects(), made.spans())

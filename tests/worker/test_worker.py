@@ -15,6 +15,7 @@ from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import (
     SHARD,
+    STREAM,
     Delivery,
     envelope,
     is_settling,
@@ -363,6 +364,49 @@ def test_no_time_left_leaves_an_open_span_alone() -> None:
     assert made.deliver(1, 3, remaining_ms=100) is not None
     assert before == made.spans()
     assert "get_records" not in made.kinesis.calls
+
+
+def create_stream_again(made: Delivery) -> None:
+    """Delete the stream and create it again, in no time, with sequence numbers that begin where they began before."""
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.restart_numbers()
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.read.clear()
+
+
+def test_a_stream_that_is_created_again_under_a_warm_sandbox_has_chains_of_its_own() -> None:
+    """None of its records is taken for one that the old stream has delivered, and none goes into the old stream's chain."""
+    made = delivery()
+    made.put(*ROWS)
+    assert made.deliver() is None
+    [before] = made.spans()
+    create_stream_again(made)
+    made.put(envelope("shop", {"views": [row("new-1")]}))
+    made.clock.sleep(10)
+    assert made.deliver() is None
+    made.put(envelope("shop", {"views": [row("new-2")]}))
+    assert made.deliver(1) is None
+
+    assert ["e0", "e1", "e2", "new-1", "new-2"] == made.ids("shop_db", "views")
+    chains = [span.chain for span in made.spans()]
+    assert (1, 2) == (chains.count(before.chain), chains.count(made.wiring.shards.chain(SHARD)))
+
+
+def test_records_of_a_stream_that_was_deleted_are_held() -> None:
+    """Which of them the old stream has delivered, nobody can tell from the new one's chain."""
+    made = delivery()
+    numbers = made.put(*ROWS)
+    event = made.event()
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+
+    failures = made.worker.run(event, 60_000)["batchItemFailures"]
+
+    assert [{"itemIdentifier": numbers[0]}] == failures
+    assert ([], []) == (made.spans(), made.td.imports())
+    assert ["the records are of a stream that was deleted"] == [
+        fields["reason"] for fields in made.telemetry.said("held")
+    ]
 
 
 def test_a_warm_sandbox_that_was_overtaken_looks_again() -> None:
