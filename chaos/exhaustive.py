@@ -32,8 +32,7 @@ from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from local.resources import LEDGER
-from shared import accounts
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.errors import InvalidObjectError
 from shared.settings import WorkerSettings
@@ -316,8 +315,8 @@ class _World:
         self.s3 = MemoryS3(self.clock.now)
         self.s3.create_bucket(Bucket=_BUCKET)
         self.redis = MemoryRedis()
-        self.redis.hset(accounts.SENTINEL, mapping={"at": "now", "count": "1"})
-        self.redis.hset(accounts.redis_key("shop"), mapping=Account("shop_db").to_fields())
+        self.redis.hset(AccountKeys(_TABLE).sentinel, mapping={"at": "now", "count": "1"})
+        self.redis.hset(AccountKeys(_TABLE).of("shop"), mapping=Account("shop_db").to_fields())
         self.faults: list[str] = []
         self._serial = itertools.count(1)
         self._inspector = self.wiring(stepped=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.traffic import TABLES, Sent, generate
+from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate
 from chaos.trouble import DATABASE_KINDS, Kind, Window
 
 START = 1_780_000_000.0
@@ -319,7 +319,7 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
         return [chance.choice(TABLES)]
     if kind is Kind.REDIS_HALF:
         accounts = [account for account, _ in setup.databases]
-        return [f"account:{account}" for account in chance.sample(accounts, (len(accounts) + 1) // 2)]
+        return [ACCOUNT_KEYS.of(account) for account in chance.sample(accounts, (len(accounts) + 1) // 2)]
     return [""]
 
 

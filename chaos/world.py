@@ -12,7 +12,7 @@ from chaos import clients
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
 from chaos.simulation import Simulation
-from chaos.traffic import SECRETS
+from chaos.traffic import ACCOUNT_KEYS, SECRETS
 from chaos.trouble import Kind, Trouble, Window
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.kinesis import MemoryKinesis
@@ -27,7 +27,7 @@ from shared.accounts import Account
 from worker import account_store
 
 STREAM = "sluice"
-TABLE = "ledger"
+TABLE = ACCOUNT_KEYS.stack
 BUCKET = "aside"
 VISIBILITY_SECONDS = 1800.0
 """The template's: for so long a message that a drainer took is hidden from others."""
@@ -173,7 +173,7 @@ class World:
         """Write the accounts file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        account_store.apply(self.redis_server, self.accounts, self.simulation.now)
+        account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
 
     def remap(self, name: str, **changes: Any) -> None:
         """Change an account in the file, and apply it."""

@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 
+from shared.accounts import AccountKeys
 from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from shared.settings import WorkerSettings
@@ -138,7 +139,9 @@ class Wiring:
         )
         self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
         self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
-        self.accounts = make(AccountCache)(effects.redis, clock, telemetry)
+        self.accounts = make(AccountCache)(
+            effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
+        )
         self.claims = make(Claims)(self.ledger, self.shards, executors, clock, self.rules.retention_seconds)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import Act, Schedule, Setup
-from chaos.traffic import TABLES, Sent
+from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent
 from chaos.trouble import DATABASE_KINDS, Kind, Window
 from chaos.verdict import judge
 from chaos.world import World
@@ -45,7 +45,7 @@ _TARGETED = st.one_of(
         st.sampled_from(DATABASES),
     ),
     st.tuples(st.just(Kind.TD_REJECTS_TABLE), st.sampled_from(TABLES)),
-    st.tuples(st.just(Kind.REDIS_HALF), st.sampled_from([f"account:{name}" for name in ACCOUNTS])),
+    st.tuples(st.just(Kind.REDIS_HALF), st.sampled_from([ACCOUNT_KEYS.of(name) for name in ACCOUNTS])),
     st.tuples(st.sampled_from(_EVERYWHERE), st.just("")),
 )
 

@@ -17,13 +17,13 @@ from doubles.treasure_data.fault import Action, Fault
 from doubles.treasure_data.fault import Kind as FaultKind
 from local.resources import LEDGER
 from ops.accounting import Accounting, Balance, Rows, Unread, UnreadShard
-from shared import accounts
 from shared.accounts import Account
 from shared.errors import ShardUnreadableError
 from shared.telemetry import NullTelemetry
 from tests.support import delivery as support
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     STREAM,
     TABLE,
     Delivery,
@@ -265,7 +265,7 @@ def test_counts_rows_that_are_missing(delivery: Delivery) -> None:
 def test_counts_rows_of_a_revoked_key_under_their_account(delivery: Delivery) -> None:
     """Where they came by a revoked key matters to the ledger, not to the balance."""
     revoking = Account("shop_db", revoked_key_ids=frozenset({"k1"}))
-    delivery.redis.hset(accounts.redis_key("shop"), mapping=revoking.to_fields())
+    delivery.redis.hset(KEYS.of("shop"), mapping=revoking.to_fields())
     put(delivery, rows=2)
     delivery.deliver()
     assert take(delivery).tables == {SHOP: rows({DEAD_LETTER: 2})}

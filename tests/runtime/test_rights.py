@@ -24,8 +24,8 @@ from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
 from ops.set_aside import chunks
-from shared import accounts, envelope
-from shared.accounts import Account
+from shared import envelope
+from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
@@ -160,8 +160,9 @@ def test_the_redrive_may_do_what_it_does(
         telemetry=NullTelemetry(),
     )
     ledger.open_breaker("stray", "http_503")
+    keys = AccountKeys(aws.ledger_table)
     with redis.Redis.from_url(redis_url) as client:
-        client.hset(accounts.redis_key("stray"), mapping=Account("stray").to_fields())
+        client.hset(keys.of("stray"), mapping=Account("stray").to_fields())
         redrive = made.start(functions.REDRIVE)
         treasure_data.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
         redrive.invoke({"kinds": ["dead_letter"]})
@@ -170,7 +171,7 @@ def test_the_redrive_may_do_what_it_does(
         place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
         edited = b64encode(gzip.compress(row)).decode()
         assert 1 == redrive.invoke({"edit": {**place, "rows": edited}})["delivered"]
-        client.delete(accounts.redis_key("stray"))
+        client.delete(keys.of("stray"))
     assert 1 == len(aside(aws))  # the rows before they were edited, for the sweep
     assert [] == list(ledger.breakers())
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
-from shared import accounts
 from shared.errors import ShardUnreadableError
 from tests.support.delivery import (
+    KEYS,
     SHARD,
     STREAM,
     Delivery,
@@ -379,7 +379,7 @@ def test_an_account_that_cannot_be_asked_claims_nothing() -> None:
     """A record that must wait leaves the claim to a copy that need not."""
     made = delivery()
     numbers = made.put(copy("q", account="blog"))
-    made.redis.delete(accounts.SENTINEL)
+    made.redis.delete(KEYS.sentinel)
     made.dynamodb.calls.clear()
 
     assert numbers[0] == made.deliver()

@@ -9,11 +9,11 @@ import pytest
 
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
 from doubles.treasure_data.settings import Settings
-from shared import accounts
 from shared.accounts import Account
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     TABLE,
     Delivery,
     KilledError,
@@ -213,9 +213,9 @@ def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
 ) -> None:
     """Nobody knows where they go any more, until somebody says so."""
     made = parked()
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     if fields:
-        made.redis.hset(accounts.redis_key("shop"), mapping=fields)
+        made.redis.hset(KEYS.of("shop"), mapping=fields)
     made.start()
 
     assert RedriveReport(dead=2) == made.redrive()
@@ -226,7 +226,7 @@ def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
 def test_what_is_in_doubt_needs_no_account() -> None:
     """Where it went before is in the plan."""
     made = in_doubt()
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     made.start()
 
     assert RedriveReport(delivered=2) == made.redrive()
@@ -246,11 +246,11 @@ def test_rows_of_a_revoked_key_wait_until_it_is_no_longer_revoked() -> None:
     """A person who redrives them before that changes nothing."""
     made = Delivery()
     revoked = Account("shop_db", "active", frozenset({"k1"}))
-    made.redis.hset(accounts.redis_key("shop"), mapping=revoked.to_fields())
+    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.deliver()
     assert RedriveReport(kept=1) == made.redrive(State.DEAD_LETTER)
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     made.map(shop="shop_db")
     made.start()
 

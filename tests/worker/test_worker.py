@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
 from doubles.treasure_data.settings import Settings
-from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import (
+    KEYS,
     SHARD,
     STREAM,
     Delivery,
@@ -184,10 +184,10 @@ def test_one_round_trip_for_accounts() -> None:
 def test_dead_letters_leave_their_neighbours() -> None:
     """What is undecodable, rejected, of unknown, disabled or invalid accounts or revoked keys goes to S3 alone."""
     made = delivery()
-    made.redis.hset(accounts.redis_key("gone"), mapping=Account("gone_db", "disabled").to_fields())
-    made.redis.hset(accounts.redis_key("odd"), mapping={"database": "No!", "status": "active"})
+    made.redis.hset(KEYS.of("gone"), mapping=Account("gone_db", "disabled").to_fields())
+    made.redis.hset(KEYS.of("odd"), mapping={"database": "No!", "status": "active"})
     revoked = Account("shop_db", "active", frozenset({"k2"}))
-    made.redis.hset(accounts.redis_key("shop"), mapping=revoked.to_fields())
+    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
     made.put(
         envelope("shop", {"views": [row("e1")]}),
         b"junk",
@@ -276,7 +276,7 @@ def test_redis_without_data_judges_nobody() -> None:
     assert numbers[0] == made.deliver()
     assert ([], [], []) == (made.objects(), made.td.imports(), made.spans())
     assert {"Holds": 1} == made.telemetry.counts
-    made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
     made.map(shop="shop_db")
 
     assert made.deliver() is None
@@ -503,9 +503,7 @@ def test_plan_outlives_a_change_of_keys() -> None:
     made.dynamodb.after = {"put_item": once(kill)}
     with pytest.raises(Killed):
         made.deliver()
-    made.redis.hset(
-        accounts.redis_key("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields()
-    )
+    made.redis.hset(KEYS.of("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields())
     made.start()
     made.deliver()
 
@@ -522,7 +520,7 @@ def test_held_for_half_the_retention_is_set_aside() -> None:
     assert made.deliver() is not None
     assert {"shop/views/0": ("parked", "unresolved", 1)} == made.aside()
 
-    made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
     made.map(shop="shop_db")
     made.start()
 
@@ -549,7 +547,7 @@ def test_many_shards_in_one_event() -> None:
     """Records of several shards are worked on per shard, and each shard's lowest unsettled number is reported."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("who", {"views": [row("e2")]}))
-    made.redis.delete(accounts.SENTINEL)
+    made.redis.delete(KEYS.sentinel)
     one, two = made.records()
     event = {"Records": [member(one), member(two, "shardId-000000000001")]}
 
