@@ -271,6 +271,19 @@ class Worker:
                 changes[expired] = self._rules.follow(Entry(rows=rows), happening)
         return changes, left
 
+    def end_expired(self, span: Span) -> None:
+        """Settle an open span whose records have all expired: no batch brings them any more.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        while not span.done and self._has_expired(span):
+            expired, _ = self._without_expired(span, {})
+            won, standing = self._ledger.update(span.with_entries(expired, done=True))
+            if won:
+                self._report_expired(span, expired)
+            span = standing
+
     def _has_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
