@@ -130,6 +130,14 @@ class _Turn:
     waits: bool = False
     complete: bool = True
 
+    def was_dead(self, key: ChunkKey) -> bool:
+        """Tell whether a chunk, or the chunk that it is a half of, was a dead letter when the turn began."""
+        return any(
+            entry.state is State.DEAD_LETTER and key == one._replace(path=key.path)
+            for one, entry in self.selected.items()
+            if key.path.startswith(one.path)
+        )
+
 
 class Redrive:
     """Sends what is set aside.
@@ -179,7 +187,7 @@ class Redrive:
         for turn in waiting:
             _count(turn, report)
         report.complete &= not waiting
-        if selection == Selection() and report.complete:
+        if selection == Selection() and not deadline.near:
             self._probe_idle(run)
         self._close_breakers(run)
         self._telemetry.info(
@@ -264,7 +272,7 @@ class Redrive:
                 if not won:
                     continue  # somebody else has written: decide again
                 for key, entry in work.changes.items():
-                    self._report(key, entry)
+                    self._report(turn, key, entry)
                 span = turn.span = self._send(run, work, span, turn)
             finally:
                 self._release(run, work)
@@ -383,7 +391,7 @@ class Redrive:
             span,
             work.chunks,
             describe=work.describe,
-            report=self._report,
+            report=partial(self._report, turn),
             opened=set(work.opened),
             whole=False,
         )
@@ -420,10 +428,10 @@ class Redrive:
                 known.quickest = took if known.quickest is None else min(took, known.quickest)
         return Outcome(event, "" if reply is UNSENT else reply.reason, upload.definitely_not_delivered)
 
-    def _report(self, key: ChunkKey, entry: Entry) -> None:
+    def _report(self, turn: _Turn, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DELIVERED:
             self._telemetry.count("RowsRedriven", entry.rows)
-        elif entry.state is State.DEAD_LETTER:
+        elif entry.state is State.DEAD_LETTER and not turn.was_dead(key):
             self._telemetry.count("RowsDeadLettered", entry.rows)
             self._telemetry.warning(
                 "rows set aside",
