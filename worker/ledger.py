@@ -48,6 +48,8 @@ WORKLIST_KEYS = 8
 MOST_CLAIMS = 25
 """Statements that DynamoDB takes in one batch."""
 
+_CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # what is written of a span after its plan
+_BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
 _CLAIM = "put#"
 _SEARCH = "search#"
@@ -207,37 +209,23 @@ class Ledger:
             LedgerUnavailableError: the ledger cannot be reached, or the span has gone.
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
-        sets = ["v = :next", "w = :writer", "st = :state", "x = :entries"]
-        removes = []
-        names: dict[str, str] = {}
-        values = {
-            ":version": {"N": str(span.version)},
-            ":next": {"N": str(written.version)},
-            ":writer": {"S": written.writer},
-            ":state": {"S": "done" if span.done else "open"},
-            ":entries": _entries_value(span.entries),
-        }
-        work = _worklist_key(span)
-        if work:
-            sets.append("wk = :work")
-            values[":work"] = {"S": work}
-        else:
-            removes.append("wk")
+        item = _item(written)
         if span.is_settled:
-            sets.append("#ttl = :ttl")
-            names["#ttl"] = "ttl"
-            values[":ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
-        condition = "v = :version"
-        if Guard.IF_VERSION in self._without:
-            condition = "attribute_exists(sk)"
-            del values[":version"]
+            item["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
+        sets = ", ".join(f"#{name} = :{name}" for name in _CHANGING if name in item)
+        removes = ", ".join(f"#{name}" for name in _CHANGING if name not in item)
+        values = {f":{name}": item[name] for name in _CHANGING if name in item}
+        condition = "attribute_exists(sk)"
+        if Guard.IF_VERSION not in self._without:
+            condition = "#v = :version"
+            values[":version"] = {"N": str(span.version)}
         standing = self._write(
             self._dynamodb.update_item,
-            Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}},
-            UpdateExpression=f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
+            Key={"pk": item["pk"], "sk": item["sk"]},
+            UpdateExpression=f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
             ConditionExpression=condition,
+            ExpressionAttributeNames={f"#{name}": name for name in _CHANGING},
             ExpressionAttributeValues=values,
-            **({"ExpressionAttributeNames": names} if names else {}),
         )
         if standing is None:
             return True, written
@@ -260,17 +248,15 @@ class Ledger:
             dead: those of which nothing but dead letters is; otherwise the others.
         """
         for number in range(WORKLIST_KEYS):
-            yield from self._indexed(f"{'dead' if dead else 'aside'}#{number}")
-
-    def _indexed(self, key: str) -> Iterator[Place]:
-        for page in self._pages(
-            self._dynamodb.query,
-            IndexName=WORKLIST,
-            KeyConditionExpression="wk = :key",
-            ExpressionAttributeValues={":key": {"S": key}},
-        ):
-            for item in page["Items"]:
-                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+            key = f"{'dead' if dead else 'aside'}#{number}"
+            for page in self._pages(
+                self._dynamodb.query,
+                IndexName=WORKLIST,
+                KeyConditionExpression="wk = :key",
+                ExpressionAttributeValues={":key": {"S": key}},
+            ):
+                for item in page["Items"]:
+                    yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def latest(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans, the latest first."""
@@ -286,15 +272,8 @@ class Ledger:
 
     def end(self, chain: ChainId) -> Number:
         """Return the last sequence number that a chain has planned; START where it has planned none."""
-        answer = self._call(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": chain.name}},
-            ScanIndexForward=False,
-            Limit=1,
-            ConsistentRead=True,
-        )
-        return _span(answer["Items"][0]).last if answer["Items"] else START
+        span = self.preceding(chain, _BEHIND_ALL)
+        return START if span is None else span.last
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
         """Yield all spans; the whole table is read, at one read unit per 4 KB.
@@ -465,10 +444,7 @@ class Ledger:
         return None
 
     def _call(self, call: Callable[..., Any], **request: Any) -> Any:
-        try:
-            return call(TableName=self._table, **request)
-        except (ClientError, BotoCoreError) as error:
-            self._fail(error)
+        return self._call_bare(call, TableName=self._table, **request)
 
     def _call_bare(self, call: Callable[..., Any], **request: Any) -> Any:
         try:
@@ -535,7 +511,7 @@ def _item(span: Span) -> Item:
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
     if span.entries:
-        item["x"] = _entries_value(span.entries)
+        item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
     if work := _worklist_key(span):
         item["wk"] = {"S": work}
     return item
@@ -576,21 +552,12 @@ def _destination(text: str) -> Destination:
     return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
 
 
-def _entries_value(entries: Mapping[ChunkKey, Entry]) -> Item:
-    return {"M": {key.name: {"M": _entry_item(entry)} for key, entry in entries.items()}}
-
-
-_TEXTS = (("why", "reason"), ("db", "database"), ("o", "digest"))
-_NUMBERS = (("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
+_TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("o", "digest"))
+_NUMBERS = (("n", "rows"), ("since", "since"), ("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
 
 
 def _entry_item(entry: Entry) -> Item:
-    item: Item = {"s": {"S": entry.state.value}, "n": {"N": str(entry.rows)}}
-    if entry.since is not None:
-        item["since"] = {"N": str(entry.since)}
-    for name, attribute in _TEXTS:
-        if text := getattr(entry, attribute):
-            item[name] = {"S": text}
+    item: Item = {name: {"S": str(text)} for name, attribute in _TEXTS if (text := getattr(entry, attribute))}
     for name, attribute in _NUMBERS:
         if number := getattr(entry, attribute):
             item[name] = {"N": str(number)}
@@ -600,6 +567,4 @@ def _entry_item(entry: Entry) -> Item:
 def _entry(item: Mapping[str, Any]) -> Entry:
     members: dict[str, Any] = {attribute: item[name]["S"] for name, attribute in _TEXTS if name in item}
     members |= {attribute: int(item[name]["N"]) for name, attribute in _NUMBERS if name in item}
-    if "since" in item:
-        members["since"] = int(item["since"]["N"])
-    return Entry(State(item["s"]["S"]), int(item["n"]["N"]), **members)
+    return Entry(**members | {"state": State(members["state"])})

@@ -104,7 +104,7 @@ def lose_answer() -> None:
 def is_settling(request: dict[str, Any]) -> bool:
     """Tell whether an update of the ledger settles a span."""
     values = request.get("ExpressionAttributeValues", {})
-    return bool(values.get(":state") == {"S": "done"})
+    return bool(values.get(":st") == {"S": "done"})
 
 
 class StaticSecrets:
