@@ -5,6 +5,7 @@ where to look, and the ledger itself what to do: span by span, several in parall
 rest of the run, and one with an open breaker takes its turn after all others.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +19,7 @@ from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
-from worker.delivery import (
-    Action,
-    Entry,
-    Event,
-    Happening,
-    State,
-    Step,
-)
+from worker.delivery import Action, Entry, Event, Happening, State, Step
 from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
@@ -89,7 +83,7 @@ class _Database:
     @property
     def is_sick(self) -> bool:
         """Whether it is left alone for the rest of the run."""
-        return self.failures >= (1 if self.breaker is not None and self.quickest is None else _FAILURES)
+        return self.failures >= (1 if self.is_unproven else _FAILURES)
 
     @property
     def is_unproven(self) -> bool:
@@ -103,13 +97,10 @@ class _Run:
 
     deadline: Deadline
     selection: Selection
-    databases: dict[str, _Database] = field(default_factory=dict)
+    databases: defaultdict[str, _Database] = field(default_factory=lambda: defaultdict(_Database))
     aimed: set[str] = field(default_factory=set)
     probes: bool = False  # databases with an open breaker take their turn now
     lock: Lock = field(default_factory=Lock)
-
-    def database(self, name: str) -> _Database:
-        return self.databases.setdefault(name, _Database())
 
 
 @dataclass(slots=True)
@@ -300,7 +291,7 @@ class Redrive:
         """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
         with run.lock:
             run.aimed.add(database)
-            known = run.database(database)
+            known = run.databases[database]
             if known.is_sick:
                 turn.complete = False
                 return False
@@ -357,9 +348,7 @@ class Redrive:
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
                 with run.lock:
-                    run.database(
-                        database
-                    ).failures = _FAILURES  # it is closed to us altogether: that may pass
+                    run.databases[database].failures = _FAILURES  # it is closed to us: that may pass
                 return None
             # it may have been closed when we asked, and open when we looked
             presence = self._presence(run, chunk, database)
@@ -409,7 +398,7 @@ class Redrive:
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
         with run.lock:
-            known = run.database(upload.database)
+            known = run.databases[upload.database]
             if known.is_sick:
                 return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
         since = span.entry(upload.chunk.key).since
