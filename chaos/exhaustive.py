@@ -50,6 +50,7 @@ _START = 1_700_000_000.0
 _MEMORY_SECONDS = 3600.0
 _STREAM, _TABLE, _BUCKET, _SHARD = "events", "ledger", "aside", "shardId-000000000000"
 _SESSION = requests.Session()
+_UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
 _REJECTS = 4  # rows of a table that Treasure Data rejects until everything heals
 
 
@@ -130,7 +131,7 @@ class _Hub:
         if kind is FaultKind.KILLED_BEFORE:
             raise _Killed
         if kind is FaultKind.FAILS:
-            raise error
+            raise error.with_traceback(None)
         if kind in (FaultKind.HOUR, FaultKind.THREE_HOURS) and not is_send:
             # whoever was about to send has been ended by Lambda meanwhile
             self._suspended = [one for one in self._suspended if one not in self._sending]
@@ -140,7 +141,7 @@ class _Hub:
         if kind is FaultKind.KILLED_AFTER:
             raise _Killed
         if kind is FaultKind.UNHEARD:
-            raise error
+            raise error.with_traceback(None)
         return answer
 
 
@@ -153,13 +154,12 @@ class _Stepped:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
-        error = ReadTimeoutError(endpoint_url="https://service.invalid")
 
         def stepped(**request: Any) -> Any:
             keys = request["ExpressionAttributeValues"] if "IndexName" in request else {}
             if any(not value["S"].endswith("#0") for value in keys.values()):
                 return call(**request)
-            return self._hub.step(lambda: call(**request), error)
+            return self._hub.step(lambda: call(**request), _UNHEARD)
 
         return stepped
 
@@ -315,6 +315,7 @@ class _World:
         self.clock = _Clock()
         self.hub = _Hub(choice, self.clock, self.check)
         self.td = _Warehouse(self.clock)
+        self.client = _client_of(self.td, self.hub)
         self.kinesis = MemoryKinesis(self.clock.now)
         self.kinesis.create_stream(StreamName=_STREAM, ShardCount=1)
         self.dynamodb = MemoryDynamoDB(self.clock.now)
@@ -354,8 +355,7 @@ class _World:
             executors=InlineExecutor,
             telemetry=NullTelemetry(),
         )
-        client = _client_of(self.td, self.hub)
-        return Wiring(settings, effects, self.without, {TreasureDataClient: client})
+        return Wiring(settings, effects, self.without, {TreasureDataClient: self.client})
 
     def _put(self) -> None:
         blocks = []
