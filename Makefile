@@ -57,6 +57,7 @@ EVENTS ?= 100000
 SEEDS ?= 100
 SEED ?= 0
 SECONDS_EACH ?= 120
+PREEMPTIONS ?= 2
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
 	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
@@ -66,8 +67,8 @@ chaos-selfcheck: .venv/installed ## switch off each defence in turn and check th
 	@$(RUN) -m chaos.selfcheck
 
 .PHONY: chaos-exhaustive
-chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=
-	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH)
+chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=
+	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) --preemptions $(PREEMPTIONS)
 
 .PHONY: mutate
 mutate: .venv/installed .venv-mutate/installed ## mutate the core one small change at a time and check that the tests notice: ONLY=

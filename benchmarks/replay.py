@@ -59,6 +59,12 @@ class EndlessStream:
         summary = {"StreamCreationTimestamp": self._arrived_at, "RetentionPeriodHours": 8760}
         return {"StreamDescriptionSummary": summary}
 
+    def list_shards(self, **_: Any) -> dict[str, Any]:
+        """List the shard."""
+        keys = {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)}
+        numbers = {"StartingSequenceNumber": str(_FIRST_NUMBER)}
+        return {"Shards": [{"ShardId": SHARD, "HashKeyRange": keys, "SequenceNumberRange": numbers}]}
+
     def get_shard_iterator(self, **_: Any) -> dict[str, Any]:
         """Return an iterator at the oldest record."""
         return {"ShardIterator": "0"}

@@ -201,7 +201,7 @@ class Kinesis(_Client):
             return self._put_many(what, request)
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
-        if chances := trouble.strike(Kind.KINESIS_READ):
+        if chances := trouble.strike(Kind.KINESIS_READ) or trouble.strike(Kind.KINESIS_UNREADABLE):
             errors = [
                 client_error("ProvisionedThroughputExceededException", name),
                 client_error("InternalFailure", name, status=500),

@@ -18,6 +18,7 @@ from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
 from worker.breaker import Breakers
+from worker.chain import ChainId
 from worker.claims import Claims
 from worker.delivery import Rules
 from worker.drain import Drain
@@ -119,6 +120,17 @@ class _NoClaims(Claims):
 class _BatchAlone(Shards):
     def read(self, *_args: Any) -> Any:
         return []
+
+
+class _Unchanging(Shards):
+    def _list(self) -> None:
+        if not self._chains:
+            super()._list()
+
+
+class _ByName(Shards):
+    def chain(self, shard: str) -> ChainId:
+        return replace(super().chain(shard), start="0")
 
 
 # Doubt
@@ -291,6 +303,18 @@ ALL: tuple[Defence, ...] = (
         ("lost", "duplicated"),
     ),
     Defence(
+        "a warm sandbox notices that the stream was created again",
+        _replaced(Shards, _Unchanging),
+        (Kind.RECREATE,),
+        ("lost", "duplicated", "stuck"),
+    ),
+    Defence(
+        "a stream created again has chains of its own",
+        _replaced(Shards, _ByName),
+        (Kind.RECREATE,),
+        ("lost", "duplicated", "stuck"),
+    ),
+    Defence(
         "S3 before the ledger",
         _guard(Guard.OBJECT_FIRST),
         (Kind.KILL, Kind.S3_ERROR, Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
@@ -321,6 +345,13 @@ ALL: tuple[Defence, ...] = (
         _replaced(Search, _AlwaysAbsent),
         (Kind.KINESIS_LOST_ANSWER,),
         ("duplicated",),
+    ),
+    Defence(
+        "what may come from the stream is not sent before it has been searched for",
+        _guard(Guard.SEARCHED),
+        (Kind.KINESIS_UNREADABLE, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+        events=100,
     ),
     Defence(
         "two minutes before a message is searched for",

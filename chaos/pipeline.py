@@ -259,6 +259,9 @@ class Pipeline:
             return
         self._next_tick = float("inf")
         now = self._simulation.now
+        if self._trouble.active(Kind.KINESIS_UNREADABLE):
+            self._tick_at(now + _POLL_EVERY)
+            return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
         self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
@@ -341,7 +344,8 @@ class Pipeline:
 
     def act(self, act: Act) -> None:
         """Make an operator act now."""
-        self._trouble.count(act.kind)
+        if act.kind is not Kind.RECREATE:  # which waits for its time
+            self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
@@ -352,6 +356,7 @@ class Pipeline:
             Kind.REWIND: self._rewind,
             Kind.LIMITS: self._limit,
             Kind.RESHARD: self._reshard,
+            Kind.RECREATE: self._create_again,
             Kind.REPLAY: self._replay,
             Kind.STANDSTILL: self._stand_still,
         }
@@ -413,6 +418,22 @@ class Pipeline:
                 StreamName=STREAM, ShardToSplit=shards[place]["ShardId"], NewStartingHashKey=str(middle)
             )
         self._tick_at(self._simulation.now + 10)
+
+    def _create_again(self, restart: bool) -> None:
+        """Delete the stream as soon as it is drained, and create it again, perhaps with the old sequence numbers."""
+        world, stream = self.world, self.world.stream
+        busy = any(function.running for function in self.functions) or world.queue.messages(world.queue_url)
+        if busy or self.backlog() or any(self.audit.open_spans()):
+            if self._simulation.now < self.schedule.end:
+                self._simulation.at(self._simulation.now + 29, partial(self._create_again, restart))
+            return
+        self._trouble.count(Kind.RECREATE)
+        stream.delete_stream(StreamName=STREAM)
+        if restart:
+            stream.restart_numbers()
+        world.create_stream()
+        self._poller = StreamPoller(stream, self._mapping)
+        self._tick_at(self._simulation.now)
 
     def _records(self, shard: str) -> list[Record]:
         stream, form = self.world.stream, EventForm(self._mapping, shard)

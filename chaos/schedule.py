@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.traffic import TABLES, Sent, generate
+from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate
 from chaos.trouble import DATABASE_KINDS, Kind, Window
 
 START = 1_780_000_000.0
@@ -139,6 +139,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.KINESIS_DOWN: (1, _LONG, (1.0,)),
     Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
+    Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
     Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,)),
     Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,)),
@@ -166,6 +167,7 @@ _ACTS: dict[Kind, int] = {  # and how many at most
     Kind.REMAP: 6,
     Kind.LIMITS: 5,
     Kind.RESHARD: 4,
+    Kind.RECREATE: 2,
     Kind.STANDSTILL: 2,
     Kind.DISABLE: 4,
     Kind.GARBAGE: 10,
@@ -177,7 +179,10 @@ DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that a schedule can be told to have; a time-out is what others bring about."""
 
 
-COSTLY = {Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE, Kind.KINESIS_LONG_OUTAGE}
+COSTLY = {
+    *(Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
+    *(Kind.KINESIS_LONG_OUTAGE, Kind.KINESIS_UNREADABLE),
+}
 """Schedules with these take many seconds of computing: mixtures seldom have them."""
 
 
@@ -247,6 +252,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.SQS_TWICE: (Kind.KINESIS_LOST_ANSWER,),
     Kind.RESHARD: (Kind.KINESIS_LOST_ANSWER,),
     Kind.KINESIS_READ: (Kind.KINESIS_LOST_ANSWER, Kind.BORDERS),
+    Kind.KINESIS_UNREADABLE: (Kind.KINESIS_LOST_ANSWER,),
     Kind.STANDSTILL: (Kind.TD_LOST_ANSWER,),
     Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
@@ -313,7 +319,7 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
         return [chance.choice(TABLES)]
     if kind is Kind.REDIS_HALF:
         accounts = [account for account, _ in setup.databases]
-        return [f"account:{account}" for account in chance.sample(accounts, (len(accounts) + 1) // 2)]
+        return [ACCOUNT_KEYS.of(account) for account in chance.sample(accounts, (len(accounts) + 1) // 2)]
     return [""]
 
 
@@ -333,6 +339,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
+        Kind.RECREATE: lambda: (chance.random() < 0.5,),
         # not so long that records expire: which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),

@@ -8,7 +8,10 @@ from gzip import compress
 from typing import Any
 from urllib.parse import urlencode
 
+from shared.accounts import AccountKeys
+
 SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
+ACCOUNT_KEYS = AccountKeys("ledger")
 TABLES = ("pageviews", "clicks", "orders")
 REPEATED = ("batch", "mobile")
 """Dialects whose clients send again what they have named, for weeks."""

@@ -54,7 +54,11 @@ class Kind(StrEnum):
     KINESIS_DOWN = "kinesis gone"
     KINESIS_READ = "kinesis reads fail"
     KINESIS_LONG_OUTAGE = "kinesis gone beyond half the retention"
+    KINESIS_UNREADABLE = (
+        "kinesis unreadable beyond half the retention"  # for the event source too; it takes puts
+    )
     RESHARD = "reshard"
+    RECREATE = "stream created again"  # once it holds nothing that is not settled
     # SQS
     SQS_DOWN = "sqs gone"
     SQS_LOST_ANSWER = "sqs answer lost"

@@ -12,7 +12,7 @@ from chaos import clients
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
 from chaos.simulation import Simulation
-from chaos.traffic import SECRETS
+from chaos.traffic import ACCOUNT_KEYS, SECRETS
 from chaos.trouble import Kind, Trouble, Window
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.kinesis import MemoryKinesis
@@ -27,7 +27,7 @@ from shared.accounts import Account
 from worker import account_store
 
 STREAM = "sluice"
-TABLE = "ledger"
+TABLE = ACCOUNT_KEYS.stack
 BUCKET = "aside"
 VISIBILITY_SECONDS = 1800.0
 """The template's: for so long a message that a drainer took is hidden from others."""
@@ -121,10 +121,7 @@ class World:
         self._sandboxes = 0
 
         self.stream = _Kinesis(self.clock.now, seed=seed)
-        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
-        self.stream.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
-        )
+        self.create_stream()
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
@@ -163,11 +160,20 @@ class World:
         for window in schedule.windows:
             self._set_up(window)
 
+    def create_stream(self) -> None:
+        """Create the stream, empty."""
+        setup = self.schedule.setup
+        self.stream.last.clear()
+        self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
+        self.stream.increase_stream_retention_period(
+            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
+        )
+
     def apply_accounts(self) -> None:
         """Write the accounts file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        account_store.apply(self.redis_server, self.accounts, self.simulation.now)
+        account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
 
     def remap(self, name: str, **changes: Any) -> None:
         """Change an account in the file, and apply it."""

@@ -108,6 +108,16 @@ class MemoryKinesis:
         self._reshard(stream, [], [(one, next_ - 1) for one, next_ in itertools.pairwise(borders)])
         return {}
 
+    def delete_stream(self, *, StreamName: str) -> dict[str, Any]:
+        """Delete a stream with all that it holds; the name is free at once."""
+        self._stream("DeleteStream", StreamName)
+        del self._streams[StreamName]
+        return {}
+
+    def restart_numbers(self) -> None:
+        """Let the next stream's numbers begin where the first one's did: Kinesis does not promise that they grow."""
+        self._issued = _FIRST_NUMBER
+
     def describe_stream_summary(self, *, StreamName: str) -> dict[str, Any]:
         """Return `StreamDescriptionSummary`."""
         stream = self._stream("DescribeStreamSummary", StreamName)

@@ -11,6 +11,7 @@ from typing import Any
 
 from moto.dynamodb.exceptions import ConditionalCheckFailed
 from moto.dynamodb.models import DynamoDBBackend
+from moto.kinesis.models import Shard
 from moto.server import ThreadedMotoServer
 
 from doubles.dynamodb.partiql import parse_insert
@@ -40,6 +41,8 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise it logs every request
     # moto's INSERT takes no parameters, and overwrites the item that is there
     DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
+    # moto's shards begin at their oldest record, AWS's where they were created
+    Shard.get_min_sequence_number = lambda self: 0  # type: ignore[method-assign]  # noqa: ARG005
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

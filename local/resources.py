@@ -31,6 +31,9 @@ LEDGER: Mapping[str, Any] = {
 }
 
 
+LEDGER_TABLE = "sluice-local-ledger"
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """The names of the resources, and the endpoint of AWS."""
@@ -38,7 +41,7 @@ class Resources:
     endpoint: str
     queue_url: str
     stream: str = "sluice-local"
-    ledger_table: str = "sluice-local-ledger"
+    ledger_table: str = LEDGER_TABLE
     aside_bucket: str = "sluice-local-aside"
     write_key_secret: str = "sluice-local-write-keys"  # noqa: S105 -- a name
     td_api_key_secret: str = "sluice-local-td-api-key"  # noqa: S105 -- a name

@@ -17,7 +17,7 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from worker.account_store import apply
 
 __all__ = ["Addresses", "LocalStack", "PartError"]
@@ -137,8 +137,6 @@ class LocalStack:
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
         td = self._run("treasure-data", ["local.td_server"])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
-        with Redis.from_url(redis_url, decode_responses=True) as redis:
-            apply(redis, self._accounts, time.time())
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
         self._resources = resources.create(
@@ -148,6 +146,8 @@ class LocalStack:
             td_api_key=API_KEY,
             redis_url=redis_url,
         )
+        with Redis.from_url(redis_url, decode_responses=True) as redis:
+            apply(redis, AccountKeys(self._resources.ledger_table), self._accounts, time.time())
         overrides = functions.treasure_data_at(td_url) | self._parameters
         recorder = ["--record", str(self._record)] if self._record else []
         arguments = {

@@ -6,10 +6,11 @@ rows that Treasure Data has lost are sent again, once per tag.
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -62,11 +63,13 @@ class Progressing:
         records: settled.
         arrived: when the last of them arrived, in UNIX seconds.
         next: the sequence number of the first that is not settled; empty while none was read.
+        passed_over: by account and table, rows that a forced replay has left out.
     """
 
     records: int = 0
     arrived: float = 0.0
     next: str = ""
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 class Replay:
@@ -125,7 +128,9 @@ class Replay:
             }
             if forced is not None:
                 event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}
-            rest = _unsettled(batch, self._invoke(event))
+            answer = self._invoke(event)
+            progress.passed_over.update(answer.get("passed_over", {}))
+            rest = _unsettled(batch, answer)
             done = len(batch) - len(rest)
             if done:
                 progress.records += done
@@ -346,6 +351,7 @@ def run(
                 code, why = UNFINISHED, f"{error}: `sluice status {stack.option}` says why"
                 break
     records = sum(progress.records for progress in done.values())
+    passed_over = sum((progress.passed_over for progress in done.values()), Counter[str]())
     left = []
     if code:
         left = _commands(stack, shards, stretch, done) if then is None else _commands(stack, shards, then, {})
@@ -358,6 +364,7 @@ def run(
                 "records": records,
                 "shards": {shard: progress.records for shard, progress in done.items()},
                 "tag": None if stretch.forced is None else stretch.forced.tag,
+                "passed_over": dict(passed_over),
                 "stopped": why,
                 "go_on": left,
             }
@@ -365,11 +372,20 @@ def run(
         return code
     if not code:
         screen.say(f"Done: {screen.plural(records, 'record')}.")
+        _say_passed_over(passed_over)
         return code
     click.echo(f"{why}; {screen.plural(records, 'record')} done. Go on with", err=True)
     for line in left:
         click.echo(f"  {line}", err=True)
     return code
+
+
+def _say_passed_over(passed_over: Counter[str]) -> None:
+    for place, rows in sorted(passed_over.items()):
+        said = screen.plural(rows, "row")
+        screen.say(
+            f"Not sent: {said} of {place}, planned with rows that are dead letters, dropped or missing."
+        )
 
 
 def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: dict[str, Progressing]) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 _FIND = ("cloudformation:DescribeStacks",)
 _ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
 _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
-_READ = (*_FIND, "kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:GetShardIterator")
-_RECORDS = (*_READ, "kinesis:GetRecords")
+_READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
+_RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
 _STATUS = (
-    *_RECORDS,
+    *_READ,
     *_ASIDE,
     "dynamodb:Query",
     "dynamodb:Scan",

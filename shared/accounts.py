@@ -1,8 +1,9 @@
 """How accounts are stored in Redis.
 
-Each account is a hash, `account:<account>`, with the fields `database`, `status` and `revoked_key_ids` (comma-separated). A
-sentinel, `account:.applied`, which is not a legal account name, shows that accounts have been applied. Without it, a missing
-account does not mean that the account is unknown.
+Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status` and `revoked_key_ids`
+(comma-separated). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
+is not a legal account name, shows that accounts have been applied. Without it, a missing account does not mean that the
+account is unknown.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from typing import Literal, cast
 from shared import names
 from shared.errors import InvalidAccountError
 
-SENTINEL = "account:.applied"
 FIELDS = ("database", "status", "revoked_key_ids")
 
 Status = Literal["active", "disabled"]
@@ -64,6 +64,21 @@ class Account:
         )
 
 
-def redis_key(account: str) -> str:
-    """Return the key of an account's hash."""
-    return f"account:{account}"
+@dataclass(frozen=True, slots=True)
+class AccountKeys:
+    """The keys of one stack's accounts.
+
+    Attributes:
+        stack: what names the stack, among all that share the Redis: its ledger's name.
+    """
+
+    stack: str
+
+    def of(self, account: str) -> str:
+        """Return the key of an account's hash."""
+        return f"{self.stack}:account:{account}"
+
+    @property
+    def sentinel(self) -> str:
+        """The key that is there once accounts have been applied."""
+        return self.of(".applied")

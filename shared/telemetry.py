@@ -51,6 +51,7 @@ DELIVERY_METRICS: Mapping[str, str] = {
     "RowsAmbiguous": "rows sent again although Treasure Data may have them: they may be duplicated",
     "RowsRedriven": "rows that were set aside and have now been delivered",
     "RowsMissing": "planned rows that were no longer on the stream when they were due to be sent",
+    "RowsPassedOver": "rows that a forced replay left out, because rows planned with them are not delivered",
     "EnvelopesIgnored": "records whose rows do not count, because another copy of their envelope does",
     "Holds": "batches that stopped before their last record; Lambda delivers the rest again",
     "KeyRefused": "imports that Treasure Data refused because of the API key",

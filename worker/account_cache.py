@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from shared import accounts
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
 from shared.errors import InvalidAccountError, SecretUnavailableError
 from shared.telemetry import Telemetry
@@ -26,12 +26,16 @@ class AccountCache:
 
     Args:
         connect: returns the Redis client, made on first use.
+        keys: of the stack's accounts.
         clock: tells how old an answer is.
         telemetry: counts answers that are stale.
     """
 
-    def __init__(self, connect: Callable[[], Any], clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], keys: AccountKeys, clock: Clock, telemetry: Telemetry
+    ) -> None:
         self._connect = connect
+        self._keys = keys
         self._clock = clock
         self._telemetry = telemetry
         self._known: dict[str, tuple[Account, float]] = {}
@@ -73,9 +77,9 @@ class AccountCache:
     def _round_trip(self, missing: list[str]) -> dict[str, Account | str]:
         try:
             pipeline = self._connect().pipeline(transaction=False)
-            pipeline.hget(accounts.SENTINEL, "at")
+            pipeline.hget(self._keys.sentinel, "at")
             for account in missing:
-                pipeline.hmget(accounts.redis_key(account), accounts.FIELDS)
+                pipeline.hmget(self._keys.of(account), accounts.FIELDS)
             sentinel, *replies = pipeline.execute(raise_on_error=False)
         except SecretUnavailableError as error:
             self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, reason=str(error))

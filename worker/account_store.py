@@ -5,17 +5,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared import names
-from shared.accounts import FIELDS, SENTINEL, Account, redis_key
+from shared.accounts import FIELDS, Account, AccountKeys
 
 
-def apply(redis: Any, accounts: Mapping[str, Account], now: float) -> None:
-    """Make Redis hold exactly these accounts.
+def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: float) -> None:
+    """Make Redis hold exactly these accounts of a stack.
 
     Each command concerns one key, so that it works on a cluster. The sentinel is written last: an emptied Redis,
     which is not judged by, counts as filled only when all is there.
 
     Args:
         redis: a client of redis-py, `Redis` or `RedisCluster`, that decodes answers.
+        keys: of the stack; those of others stay as they are.
         accounts: by name.
         now: UNIX seconds.
 
@@ -27,24 +28,24 @@ def apply(redis: Any, accounts: Mapping[str, Account], now: float) -> None:
         if not names.is_account(name):
             raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
     for name, account in accounts.items():
-        redis.hset(redis_key(name), mapping=account.to_fields())
-    for key in _keys(redis):
-        if key.removeprefix(redis_key("")) not in accounts:
+        redis.hset(keys.of(name), mapping=account.to_fields())
+    for key in _found(redis, keys):
+        if key.removeprefix(keys.of("")) not in accounts:
             redis.delete(key)
     at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    redis.hset(SENTINEL, mapping={"at": at, "count": len(accounts)})
+    redis.hset(keys.sentinel, mapping={"at": at, "count": len(accounts)})
 
 
-def change(redis: Any, name: str, account: Account) -> None:
+def change(redis: Any, keys: AccountKeys, name: str, account: Account) -> None:
     """Make Redis hold this for one account; the others and the sentinel stay as they are.
 
     Raises:
         redis.RedisError: Redis did not answer.
     """
-    redis.hset(redis_key(name), mapping=account.to_fields())
+    redis.hset(keys.of(name), mapping=account.to_fields())
 
 
-def applied(redis: Any) -> dict[str, Account]:
+def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
     """Return the accounts that Redis holds, by name in order.
 
     Raises:
@@ -52,22 +53,22 @@ def applied(redis: Any) -> dict[str, Account]:
         redis.RedisError: Redis did not answer.
     """
     found = {}
-    for key in sorted(_keys(redis)):
+    for key in sorted(_found(redis, keys)):
         fields = dict(zip(FIELDS, redis.hmget(key, FIELDS), strict=True))
-        found[key.removeprefix(redis_key(""))] = Account.from_fields(fields)
+        found[key.removeprefix(keys.of(""))] = Account.from_fields(fields)
     return found
 
 
-def applied_at(redis: Any) -> str | None:
+def applied_at(redis: Any, keys: AccountKeys) -> str | None:
     """Return when accounts were applied last, as ISO 8601; None where Redis has lost its data.
 
     Raises:
         redis.RedisError: Redis did not answer.
     """
-    at: str | None = redis.hget(SENTINEL, "at")
+    at: str | None = redis.hget(keys.sentinel, "at")
     return at
 
 
-def _keys(redis: Any) -> Iterable[str]:
-    keys: list[str] = list(redis.scan_iter(match=redis_key("*"), count=1000))
-    return [key for key in keys if key != SENTINEL]
+def _found(redis: Any, keys: AccountKeys) -> Iterable[str]:
+    found: list[str] = list(redis.scan_iter(match=keys.of("*"), count=1000))
+    return [key for key in found if key != keys.sentinel]

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
 from shared.errors import InvalidAccountError, SecretUnavailableError
 from shared.settings import WorkerSettings
@@ -44,6 +44,7 @@ class Admin:
         clock: Clock,
     ) -> None:
         self._connect = connect
+        self._keys = AccountKeys(settings.ledger_table)
         self._treasure_data = treasure_data
         self._clock = clock
         self._assumed = {
@@ -67,10 +68,10 @@ class Admin:
                     return self._accounts()
                 case {"do": "apply", "accounts": accounts}:
                     found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
-                    account_store.apply(self._connect(), found, self._clock.now())
+                    account_store.apply(self._connect(), self._keys, found, self._clock.now())
                     return self._accounts()
                 case {"do": "change", "account": name, "fields": fields}:
-                    account_store.change(self._connect(), name, Account.from_fields(fields))
+                    account_store.change(self._connect(), self._keys, name, Account.from_fields(fields))
                     return self._accounts()
                 case {"do": "check"}:
                     return {
@@ -92,10 +93,10 @@ class Admin:
 
     def _accounts(self) -> dict[str, Any]:
         client = self._connect()
-        found = account_store.applied(client)
+        found = account_store.applied(client, self._keys)
         return {
             "accounts": {name: account.to_fields() for name, account in found.items()},
-            "applied_at": account_store.applied_at(client),
+            "applied_at": account_store.applied_at(client, self._keys),
         }
 
     def _check_redis(self) -> dict[str, Any]:

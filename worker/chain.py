@@ -2,10 +2,13 @@
 
 A chain's name is the partition key of its spans in the ledger, and part of the id of every chunk:
 
-    <stream>@<created>#<shard>                                      the chain of a shard
-    <stream>@<created>#<shard>#force#<tag>/<account>/<table>        of a forced replay, beside it; * for any
+    <stream>@<start>#<shard>                                        the chain of a shard
+    <stream>@<start>#<shard>#force#<tag>/<account>/<table>          of a forced replay, beside it; * for any
     <any of these>#<after>                                          of a hole in front of the span that follows `after`
     overflow#<id>                                                   of an envelope that could not be put on the stream
+
+`start` is the shard's first possible sequence number. A stream that is deleted and created again has shards of the same names;
+this number tells them apart.
 """
 
 import re
@@ -13,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from worker.record import Number
+from worker.record import Number, number
 
 _FORCE = "#force#"
 OVERFLOW = "overflow"
@@ -21,7 +24,7 @@ OVERFLOW = "overflow"
 
 _OVERFLOW = f"{OVERFLOW}#"
 _NAME = re.compile(
-    rf"(?P<stream>[^@#]+)@(?P<created>\d+)#(?P<shard>[^#]+)(?:{_FORCE}(?P<replay>[^#]+))?(?P<holes>(?:#\d+)*)"
+    rf"(?P<stream>[^@#]+)@(?P<start>\d+)#(?P<shard>[^#]+)(?:{_FORCE}(?P<replay>[^#]+))?(?P<holes>(?:#\d+)*)"
 )
 
 
@@ -31,14 +34,14 @@ class ChainId:
 
     Attributes:
         stream: the stream; empty for an overflow message.
-        created_at: UNIX seconds at which the stream was created: one created again under its name has other chains.
+        start: the shard's first possible sequence number: a stream created again under its name has other chains.
         shard: the shard's id; for an overflow message what names it.
         replay: the forced replay, `tag/account/table`; empty without one.
         holes: for a hole the `after` of the span behind it, and so on for a hole in a hole.
     """
 
     stream: str
-    created_at: int
+    start: str
     shard: str
     replay: str = ""
     holes: tuple[Number, ...] = ()
@@ -46,7 +49,7 @@ class ChainId:
     @classmethod
     def overflow(cls, name: str) -> Self:
         """Return the chain of an envelope, or message, that could not be put on the stream."""
-        return cls("", 0, name)
+        return cls("", "", name)
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -61,7 +64,7 @@ class ChainId:
         if parts is None:
             raise ValueError(f"{name!r} does not name a chain")
         holes = tuple(parts["holes"].split("#")[1:])
-        return cls(parts["stream"], int(parts["created"]), parts["shard"], parts["replay"] or "", holes)
+        return cls(parts["stream"], parts["start"], parts["shard"], parts["replay"] or "", holes)
 
     @cached_property
     def name(self) -> str:
@@ -69,7 +72,12 @@ class ChainId:
         if self.is_overflow:
             return f"{_OVERFLOW}{self.shard}"
         replay = f"{_FORCE}{self.replay}" if self.replay else ""
-        return "#".join((f"{self.stream}@{self.created_at}#{self.shard}{replay}", *self.holes))
+        return "#".join((f"{self.stream}@{self.start}#{self.shard}{replay}", *self.holes))
+
+    @cached_property
+    def lowest(self) -> Number:
+        """The lowest sequence number that a record of the shard can have."""
+        return number(self.start)
 
     @property
     def is_overflow(self) -> bool:

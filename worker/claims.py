@@ -14,10 +14,14 @@ from worker.chain import OVERFLOW, ChainId
 from worker.executor import Executors, run_parallel
 from worker.ledger import MOST_CLAIMS, Claim, Ledger
 from worker.record import Number, Record
+from worker.shards import Shards
 from worker.span import Span
 
 _REPEATED_SECONDS = 30 * 86_400  # for which a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # for which an envelope may wait in the overflow queue
+_UNCERTAIN_SECONDS = (
+    20 * 60
+)  # arrival times may be wrong by minutes, and an invocation may have a record at hand for 15 more
 
 
 class Claims:
@@ -25,17 +29,21 @@ class Claims:
 
     Args:
         ledger: where claims are.
+        shards: tell which shards the stream has.
         executors: run calls in parallel.
-        clock: tells how old a claim is.
+        clock: tells how old a record is.
         retention_seconds: how long the stream keeps a record.
     """
 
-    def __init__(self, ledger: Ledger, executors: Executors, clock: Clock, retention_seconds: float) -> None:
+    def __init__(
+        self, ledger: Ledger, shards: Shards, executors: Executors, clock: Clock, retention_seconds: float
+    ) -> None:
         self._ledger = ledger
+        self._shards = shards
         self._executors = executors
         self._clock = clock
         self._retention_seconds = retention_seconds
-        self.seconds_kept = _REPEATED_SECONDS + retention_seconds + _QUEUED_SECONDS
+        self.seconds_kept = _REPEATED_SECONDS + round(retention_seconds) + _QUEUED_SECONDS
         """Longer than a copy can still be planned."""
 
     def decide(self, records: Sequence[Record], chain: ChainId) -> tuple[Sequence[Record], frozenset[Number]]:
@@ -50,27 +58,28 @@ class Claims:
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
+            ShardUnreadableError: nobody can tell whether a claim's owner may still come.
         """
         first: dict[str, Record] = {}
         for record in records:
             if record.claim:
                 first.setdefault(record.request_id, record)
-        claims = self._claim({one: owner_name(chain, record.number) for one, record in first.items()})
+        claims = self._claim({one: _claim_of(record, chain) for one, record in first.items()})
         ignored: set[Number] = set()
         for place, record in enumerate(records):
             if not record.claim:
                 continue
-            claim = claims.get(record.request_id)
-            if claim is None:
+            claim, me = claims.get(record.request_id), _claim_of(record, chain)
+            counts: bool | None = claim is not None and claim.owner == me.owner
+            if not counts and first[record.request_id] is record:
+                counts = None if claim is None else self._takes_over(record.request_id, me, claim)
+            if counts is None:
                 return records[:place], frozenset(ignored)
-            me = owner_name(chain, record.number)
-            if claim.owner != me and not (
-                first[record.request_id] is record and self._takes_over(record, me, claim, chain)
-            ):
+            if not counts:
                 ignored.add(record.number)
         return records, frozenset(ignored)
 
-    def _claim(self, wanted: dict[str, str]) -> dict[str, Claim]:
+    def _claim(self, wanted: dict[str, Claim]) -> dict[str, Claim]:
         parts = [dict(part) for part in batched(wanted.items(), MOST_CLAIMS, strict=False)]
         jobs = [partial(self._ledger.claim, part, self.seconds_kept) for part in parts]
         claims: dict[str, Claim] = {}
@@ -78,19 +87,27 @@ class Claims:
             claims |= answer
         return claims
 
-    def _takes_over(self, record: Record, me: str, claim: Claim, chain: ChainId) -> bool:
-        """Take over a claim whose owner was never planned and never will be: its stream or the retention has gone."""
+    def _takes_over(self, request_id: str, me: Claim, claim: Claim) -> bool | None:
+        """Take over a claim whose owner was never planned and never will be: its shard has gone, or it has expired.
+
+        Returns:
+            Whether it was taken over; None while the owner may have expired or not, by clocks that differ.
+        """
         if claim.owner.startswith(f"{OVERFLOW}#"):
             return False
         name, _, number = claim.owner.rpartition("#")
         held_by = ChainId.parse(name)
-        is_gone = (
-            held_by.created_at != chain.created_at
-            or self._clock.now() - claim.claimed_at > self._retention_seconds
-        )
-        if not is_gone or isinstance(self._ledger.locate(held_by, number), Span):
+        age = self._clock.now() - claim.arrived_at
+        is_gone = age > self._retention_seconds + _UNCERTAIN_SECONDS or not self._shards.has(held_by)
+        if not is_gone and age < self._retention_seconds - _UNCERTAIN_SECONDS:
             return False
-        return self._ledger.take_over(record.request_id, me, claim.owner)
+        if isinstance(self._ledger.locate(held_by, number), Span):
+            return False
+        return self._ledger.take_over(request_id, me, claim.owner) if is_gone else None
+
+
+def _claim_of(record: Record, chain: ChainId) -> Claim:
+    return Claim(owner_name(chain, record.number), int(record.arrived_at))
 
 
 def owner_name(chain: ChainId, number: Number) -> str:

@@ -118,14 +118,25 @@ class Condition(Enum):
     DOUBTED = "Treasure Data may have it"
     DIVISIBLE = "Treasure Data cannot have it; it can be halved"
     INDIVISIBLE = "Treasure Data cannot have it; it cannot be halved"
+    SEARCHED = "its rows cannot still come from the stream"
 
 
-_CONDITIONS: dict[Condition, Callable[[bool, bool], bool]] = {
-    Condition.ALWAYS: lambda _absent, _divisible: True,
-    Condition.ABSENT: lambda absent, _divisible: absent,
-    Condition.DOUBTED: lambda absent, _divisible: not absent,
-    Condition.DIVISIBLE: lambda absent, divisible: absent and divisible,
-    Condition.INDIVISIBLE: lambda absent, divisible: absent and not divisible,
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What conditions judge by: whether Treasure Data cannot have the chunk, and so on."""
+
+    absent: bool
+    divisible: bool
+    searched: bool
+
+
+_CONDITIONS: dict[Condition, Callable[[_Facts], bool]] = {
+    Condition.ALWAYS: lambda _facts: True,
+    Condition.ABSENT: lambda facts: facts.absent,
+    Condition.DOUBTED: lambda facts: not facts.absent,
+    Condition.DIVISIBLE: lambda facts: facts.absent and facts.divisible,
+    Condition.INDIVISIBLE: lambda facts: facts.absent and not facts.divisible,
+    Condition.SEARCHED: lambda facts: facts.searched,
 }
 
 Change = Callable[[Entry, Happening], Entry]
@@ -218,7 +229,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((State.PENDING, State.PARKED), Event.NOT_DELIVERABLE, State.DEAD_LETTER, change=_set_aside),
     Transition(_P, Event.UNRESOLVED, State.PARKED, change=_set_aside),
     Transition(_P, Event.FORGOTTEN, State.IN_DOUBT, change=_set_aside_in_doubt),
-    Transition(_D, Event.ABSENT, State.IN_DOUBT, change=_renew_id),
+    Transition(_D, Event.ABSENT, State.IN_DOUBT, Condition.SEARCHED, _renew_id),
     Transition(_D, Event.UNASKED, State.IN_DOUBT, change=_renew_id),
     Transition((State.PARKED,), Event.EXPIRED, State.DEAD_LETTER, change=_set_aside),
     Transition((State.IN_DOUBT, State.DEAD_LETTER), Event.DROPPED, State.DROPPED, change=_settle),
@@ -295,8 +306,10 @@ class Rules:
         absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
         if happening.event is Event.REJECTED and Guard.DOUBTED_REFUSAL in self.without:
             absent = True
+        searched = entry.reason != UNSEARCHED or entry.generation > 0 or Guard.SEARCHED in self.without
+        facts = _Facts(absent, happening.divisible, searched)
         for transition in _BY_PLACE.get((entry.state, happening.event), ()):
-            if _CONDITIONS[transition.when](absent, happening.divisible):
+            if _CONDITIONS[transition.when](facts):
                 to = transition.to
                 if happening.event is Event.FENCED and Guard.FENCED_IN_DOUBT in self.without:
                     to = entry.state
@@ -365,6 +378,8 @@ class Rules:
 
 UNRESOLVED = "unresolved"
 """Why rows are parked that were held too long because nobody could say where their account's rows go."""
+UNSEARCHED = "stream_unsearched"
+"""Why an envelope of the overflow queue is in doubt that the stream may hold too, which nobody could search."""
 
 
 def _wait(reason: str | None) -> Step:

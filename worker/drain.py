@@ -7,10 +7,13 @@ A put of any other envelope may have landed, without a claim, or may still land 
 until nothing of it can land any more. Then the shards that its partition key can have gone to are searched, and it is put
 only if it is not there.
 
-An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is set aside: in doubt
-if its first put may have landed without a claim, else parked. Setting aside begins with a claim of its own, after which a
-record on the stream no longer counts; so an envelope that is old enough to be set aside is never put any more, not even
-by a run whose clock is behind.
+An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is parked. Setting aside
+begins with a claim of its own, after which a record on the stream no longer counts; so an envelope that is old enough to be
+set aside is never put any more, not even by a run whose clock is behind.
+
+An envelope whose first put may have landed without a claim stays on the queue until its search has ended: what nobody has
+read may still go out from the stream. Only where the search can never end is it set aside in doubt, for Treasure Data to
+show that it has the rows, or for a person to decide.
 """
 
 from collections import Counter
@@ -27,11 +30,12 @@ from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
+from worker.guards import NONE, Guard, Without
 from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
-from worker.shards import THROTTLED
+from worker.shards import THROTTLED, Shards
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -47,6 +51,7 @@ CLOCKS_DIFFER_SECONDS = 15 * 60
 """By less than this the clocks of two runs differ."""
 
 _EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
+_LAST_DAY_SECONDS = 86_400  # of the queue's retention: no message waits for its search any more
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
 _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
@@ -108,6 +113,7 @@ class Drain:
     Args:
         kinesis: a boto3-shaped client that repeats nothing by itself.
         stream_name: the stream.
+        shards: tell when it was created.
         search: looks for envelopes there.
         ledger: notes how far searches have come.
         sqs: a boto3-shaped client.
@@ -118,6 +124,7 @@ class Drain:
         retention_seconds: how long the stream keeps a record.
         landing_seconds: after which a put has landed, or never will.
         telemetry: counts and logs.
+        without: guards to leave out.
     """
 
     def __init__(
@@ -125,6 +132,7 @@ class Drain:
         *,
         kinesis: "KinesisClient",
         stream_name: str,
+        shards: Shards,
         search: Search,
         ledger: Ledger,
         sqs: "SQSClient",
@@ -135,9 +143,11 @@ class Drain:
         retention_seconds: float,
         landing_seconds: float = LATEST_LANDING_SECONDS,
         telemetry: Telemetry,
+        without: Without = NONE,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
+        self._shards = shards
         self._search = search
         self._ledger = ledger
         self._sqs = sqs
@@ -149,6 +159,7 @@ class Drain:
         self._landing_seconds = landing_seconds
         self._held_at_most = min(retention_seconds, QUEUE_RETENTION_SECONDS) / 2
         self._telemetry = telemetry
+        self._without = without
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Carry out one invocation; return Lambda's partial batch response.
@@ -188,24 +199,32 @@ class Drain:
                 _enter(handled, envelope, Handling.YOUNG)
             else:
                 doubtful[envelope.identity] = envelope
-        run = self._begin_search(doubtful.values(), deadline)
+        created_at = self._created_at() if doubtful else 0.0
+        run = self._begin_search(doubtful.values(), created_at, deadline)
         for identity, is_there in self._findings(run):
             envelope = doubtful.pop(identity)
             found = Handling.FOUND if is_there else self._place(envelope, crowded, deadline)
             _enter(handled, envelope, found)
         for envelope in doubtful.values():
             handling = Handling.UNDECIDED
-            if self._is_old(envelope):
+            if self._is_old(envelope) and not self._waits_for_search(envelope, created_at):
                 handling = self._give_up(envelope, absent=False)
             _enter(handled, envelope, handling)
         self._note(run, deadline)
         return {"shards": run.shards, "reads": run.reads, "records": run.records}
 
-    def _begin_search(self, doubtful: Iterable[_Waiting], deadline: Deadline) -> SearchRun:
+    def _created_at(self) -> float | None:
+        """Return when the stream was created, in UNIX seconds; None where Kinesis does not say."""
+        try:
+            return self._shards.created_at()
+        except UnavailableError:
+            return None
+
+    def _begin_search(
+        self, doubtful: Iterable[_Waiting], created_at: float | None, deadline: Deadline
+    ) -> SearchRun:
         """Return the search for envelopes whose windows the stream still keeps."""
-        now = self._clock.now()
-        readable = now - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
-        windows = {one: one.window for one in doubtful if one.window[0] >= readable}
+        windows = {one: one.window for one in doubtful if self._is_kept(one, created_at)}
         try:
             read = self._ledger.searches(one.identity.request_id for one in windows)
         except LedgerUnavailableError:
@@ -214,7 +233,23 @@ class Drain:
             Sought(one.identity, one.partition_key, *window, read.get(one.identity.request_id, {}))
             for one, window in windows.items()
         ]
-        return self._search.find(sought, now + max(0.0, deadline.left()) * _SEARCH_SHARE)
+        until = self._clock.now() + max(0.0, deadline.left()) * _SEARCH_SHARE
+        return self._search.find(sought, until)
+
+    def _is_kept(self, envelope: _Waiting, created_at: float | None) -> bool:
+        """Tell whether the stream still keeps the window of an envelope; one created later never had it."""
+        if created_at is None or envelope.sent_at < created_at:
+            return False
+        oldest = self._clock.now() - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
+        return envelope.window[0] >= oldest
+
+    def _waits_for_search(self, envelope: _Waiting, created_at: float | None) -> bool:
+        """Tell whether a search can still show whether an envelope is on the stream."""
+        if Guard.SEARCHED in self._without:
+            return False
+        age = self._clock.now() - envelope.sent_at
+        is_possible = created_at is None or self._is_kept(envelope, created_at)
+        return is_possible and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
 
     def _findings(self, run: SearchRun) -> Iterator[Finding]:
         """Yield the findings of a search; whatever ends it, the rest stays undecided."""

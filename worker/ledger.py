@@ -48,6 +48,8 @@ WORKLIST_KEYS = 8
 MOST_CLAIMS = 25
 """Statements that DynamoDB takes in one batch."""
 
+_CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # what is written of a span after its plan
+_BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
 _CLAIM = "put#"
 _SEARCH = "search#"
@@ -89,11 +91,11 @@ class Claim:
 
     Attributes:
         owner: names it.
-        claimed_at: UNIX seconds.
+        arrived_at: UNIX seconds at which the owner's record arrived.
     """
 
     owner: str
-    claimed_at: int
+    arrived_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,37 +209,23 @@ class Ledger:
             LedgerUnavailableError: the ledger cannot be reached, or the span has gone.
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
-        sets = ["v = :next", "w = :writer", "st = :state", "x = :entries"]
-        removes = []
-        names: dict[str, str] = {}
-        values = {
-            ":version": {"N": str(span.version)},
-            ":next": {"N": str(written.version)},
-            ":writer": {"S": written.writer},
-            ":state": {"S": "done" if span.done else "open"},
-            ":entries": _entries_value(span.entries),
-        }
-        work = _worklist_key(span)
-        if work:
-            sets.append("wk = :work")
-            values[":work"] = {"S": work}
-        else:
-            removes.append("wk")
+        item = _item(written)
         if span.is_settled:
-            sets.append("#ttl = :ttl")
-            names["#ttl"] = "ttl"
-            values[":ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
-        condition = "v = :version"
-        if Guard.IF_VERSION in self._without:
-            condition = "attribute_exists(sk)"
-            del values[":version"]
+            item["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
+        sets = ", ".join(f"#{name} = :{name}" for name in _CHANGING if name in item)
+        removes = ", ".join(f"#{name}" for name in _CHANGING if name not in item)
+        values = {f":{name}": item[name] for name in _CHANGING if name in item}
+        condition = "attribute_exists(sk)"
+        if Guard.IF_VERSION not in self._without:
+            condition = "#v = :version"
+            values[":version"] = {"N": str(span.version)}
         standing = self._write(
             self._dynamodb.update_item,
-            Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}},
-            UpdateExpression=f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
+            Key={"pk": item["pk"], "sk": item["sk"]},
+            UpdateExpression=f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
             ConditionExpression=condition,
+            ExpressionAttributeNames={f"#{name}": name for name in _CHANGING},
             ExpressionAttributeValues=values,
-            **({"ExpressionAttributeNames": names} if names else {}),
         )
         if standing is None:
             return True, written
@@ -260,17 +248,15 @@ class Ledger:
             dead: those of which nothing but dead letters is; otherwise the others.
         """
         for number in range(WORKLIST_KEYS):
-            yield from self._indexed(f"{'dead' if dead else 'aside'}#{number}")
-
-    def _indexed(self, key: str) -> Iterator[Place]:
-        for page in self._pages(
-            self._dynamodb.query,
-            IndexName=WORKLIST,
-            KeyConditionExpression="wk = :key",
-            ExpressionAttributeValues={":key": {"S": key}},
-        ):
-            for item in page["Items"]:
-                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+            key = f"{'dead' if dead else 'aside'}#{number}"
+            for page in self._pages(
+                self._dynamodb.query,
+                IndexName=WORKLIST,
+                KeyConditionExpression="wk = :key",
+                ExpressionAttributeValues={":key": {"S": key}},
+            ):
+                for item in page["Items"]:
+                    yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def latest(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans, the latest first."""
@@ -286,15 +272,8 @@ class Ledger:
 
     def end(self, chain: ChainId) -> Number:
         """Return the last sequence number that a chain has planned; START where it has planned none."""
-        answer = self._call(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": chain.name}},
-            ScanIndexForward=False,
-            Limit=1,
-            ConsistentRead=True,
-        )
-        return _span(answer["Items"][0]).last if answer["Items"] else START
+        span = self.preceding(chain, _BEHIND_ALL)
+        return START if span is None else span.last
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
         """Yield all spans; the whole table is read, at one read unit per 4 KB.
@@ -330,42 +309,44 @@ class Ledger:
 
     # Claims
 
-    def claim(self, owners: Mapping[str, str], seconds_kept: float) -> dict[str, Claim]:
+    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
         """Claim envelopes, up to MOST_CLAIMS; return who owns each, those without an answer left out.
 
         Args:
-            owners: by request id, who claims it.
+            wanted: by request id, who claims it.
             seconds_kept: how long a new claim is remembered.
         """
-        now = int(self._clock.now())
-        at, ttl = {"N": str(now)}, {"N": str(now + round(seconds_kept))}
+        ttl = {"N": str(self._expiry(seconds_kept))}
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
         answer = self._call_bare(
             self._dynamodb.batch_execute_statement,
             Statements=[
-                {"Statement": insert, "Parameters": [*_claim_key(one).values(), {"S": owner}, at, ttl]}
-                for one, owner in owners.items()
+                {
+                    "Statement": insert,
+                    "Parameters": [*_claim_key(one).values(), *_claim_values(claim).values(), ttl],
+                }
+                for one, claim in wanted.items()
             ],
         )
         claims, refused = {}, []
-        for (one, owner), response in zip(owners.items(), answer["Responses"], strict=True):
+        for (one, claim), response in zip(wanted.items(), answer["Responses"], strict=True):
             code = response.get("Error", {}).get("Code")
             if code is None:
-                claims[one] = Claim(owner, now)
+                claims[one] = claim
             elif code in ("DuplicateItem", "ConditionalCheckFailed"):
                 refused.append(one)
         return claims | (self._claimed(refused) if refused else {})
 
-    def claim_one(self, request_id: str, owner: str, seconds_kept: float) -> bool:
-        """Claim an envelope; tell whether `owner` owns it.
+    def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
+        """Claim an envelope; tell whether it is owned so.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or does not say.
         """
-        claim = self.claim({request_id: owner}, seconds_kept).get(request_id)
+        claim = self.claim({request_id: wanted}, seconds_kept).get(request_id)
         if claim is None:
             raise LedgerUnavailableError("the ledger does not say who owns an envelope")
-        return claim.owner == owner
+        return claim.owner == wanted.owner
 
     def _claimed(self, ids: list[str]) -> dict[str, Claim]:
         return {
@@ -373,19 +354,15 @@ class Ledger:
             for item in self._items([_claim_key(one) for one in ids])
         }
 
-    def take_over(self, request_id: str, owner: str, old: str) -> bool:
-        """Make `owner` the owner of an envelope that `old` owns, from now on; tell whether it is."""
+    def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
+        """Make another one the owner of an envelope that `old` owns; tell whether it is."""
         standing = self._write(
             self._dynamodb.update_item,
             Key=_claim_key(request_id),
             UpdateExpression="SET #owner = :owner, #at = :at",
             ConditionExpression="#owner = :old OR #owner = :owner",
             ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
-            ExpressionAttributeValues={
-                ":owner": {"S": owner},
-                ":old": {"S": old},
-                ":at": {"N": str(int(self._clock.now()))},
-            },
+            ExpressionAttributeValues={":old": {"S": old}, **_claim_values(wanted)},
         )
         return standing is None
 
@@ -467,10 +444,7 @@ class Ledger:
         return None
 
     def _call(self, call: Callable[..., Any], **request: Any) -> Any:
-        try:
-            return call(TableName=self._table, **request)
-        except (ClientError, BotoCoreError) as error:
-            self._fail(error)
+        return self._call_bare(call, TableName=self._table, **request)
 
     def _call_bare(self, call: Callable[..., Any], **request: Any) -> Any:
         try:
@@ -500,6 +474,10 @@ class Ledger:
 
 def _claim_key(request_id: str) -> Item:
     return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
+
+
+def _claim_values(claim: Claim) -> Item:
+    return {":owner": {"S": claim.owner}, ":at": {"N": str(claim.arrived_at)}}
 
 
 def _search_key(request_id: str) -> Item:
@@ -533,7 +511,7 @@ def _item(span: Span) -> Item:
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
     if span.entries:
-        item["x"] = _entries_value(span.entries)
+        item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
     if work := _worklist_key(span):
         item["wk"] = {"S": work}
     return item
@@ -574,21 +552,12 @@ def _destination(text: str) -> Destination:
     return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
 
 
-def _entries_value(entries: Mapping[ChunkKey, Entry]) -> Item:
-    return {"M": {key.name: {"M": _entry_item(entry)} for key, entry in entries.items()}}
-
-
-_TEXTS = (("why", "reason"), ("db", "database"), ("o", "digest"))
-_NUMBERS = (("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
+_TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("o", "digest"))
+_NUMBERS = (("n", "rows"), ("since", "since"), ("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
 
 
 def _entry_item(entry: Entry) -> Item:
-    item: Item = {"s": {"S": entry.state.value}, "n": {"N": str(entry.rows)}}
-    if entry.since is not None:
-        item["since"] = {"N": str(entry.since)}
-    for name, attribute in _TEXTS:
-        if text := getattr(entry, attribute):
-            item[name] = {"S": text}
+    item: Item = {name: {"S": str(text)} for name, attribute in _TEXTS if (text := getattr(entry, attribute))}
     for name, attribute in _NUMBERS:
         if number := getattr(entry, attribute):
             item[name] = {"N": str(number)}
@@ -598,6 +567,4 @@ def _entry_item(entry: Entry) -> Item:
 def _entry(item: Mapping[str, Any]) -> Entry:
     members: dict[str, Any] = {attribute: item[name]["S"] for name, attribute in _TEXTS if name in item}
     members |= {attribute: int(item[name]["N"]) for name, attribute in _NUMBERS if name in item}
-    if "since" in item:
-        members["since"] = int(item["since"]["N"])
-    return Entry(State(item["s"]["S"]), int(item["n"]["N"]), **members)
+    return Entry(**members | {"state": State(members["state"])})

@@ -1,7 +1,8 @@
 """Sets aside what cannot be brought from the overflow queue to the stream.
 
 It gets a span of its own, so that the ledger accounts for it and the redrive treats it like everything else: what is parked goes
-to Treasure Data past the stream, and what is in doubt only after Treasure Data was asked for it.
+to Treasure Data past the stream. What is in doubt is settled once Treasure Data shows that it has the rows; that it does not have
+them proves nothing while they may still come from the stream, so they then wait for a person.
 
 The envelope is claimed, then its objects are written, then the span. Each step can be repeated, so a run that breaks off
 anywhere is completed by the next one; until then the message stays on the queue.
@@ -13,15 +14,14 @@ from dataclasses import replace
 from shared.clock import Clock
 from shared.envelope import Envelope
 from worker.chain import ChainId
-from worker.delivery import Entry, State
-from worker.ledger import Ledger
+from worker.delivery import UNSEARCHED, Entry, State
+from worker.ledger import Claim, Ledger
 from worker.message import Message
 from worker.record import NOBODY, START, Block, milliseconds, packed
 from worker.set_aside import SetAside, SetAsideStore
 from worker.span import ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
 
 REFUSED = "stream_refused"
-UNSEARCHED = "stream_unsearched"
 
 _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table are one chunk
 
@@ -36,7 +36,7 @@ class OverflowQuarantine:
         seconds_kept: how long a claim is remembered.
     """
 
-    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: float) -> None:
+    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: int) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
@@ -57,7 +57,8 @@ class OverflowQuarantine:
         """
         chain = ChainId.overflow(envelope.request_id)
         # Puts of the drainer may have landed, or land later: the worker then finds their envelope claimed.
-        if not self._ledger.claim_one(envelope.request_id, chain.name, self._seconds_kept):
+        claim = Claim(chain.name, int(sent_at))
+        if not self._ledger.claim_one(envelope.request_id, claim, self._seconds_kept):
             return False
         entry = Entry(State.PARKED, reason=REFUSED)
         if not absent:

@@ -1,7 +1,7 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from shared.accounts import Account
 from worker.delivery import UNRESOLVED, State
@@ -41,6 +41,7 @@ class Plan:
         counts: rows by group.
         ignored: positions of records whose rows do not count, because another copy's do.
         has_claims: whether which records count is to be asked.
+        passed_over: rows by group that a forced replay leaves out.
     """
 
     records: Sequence[Record]
@@ -49,6 +50,7 @@ class Plan:
     counts: Mapping[Group, int]
     ignored: frozenset[int] = frozenset()
     has_claims: bool = False
+    passed_over: Mapping[Group, int] = field(default_factory=dict)
 
 
 def accounts_of(records: Iterable[Record]) -> list[str]:
@@ -121,7 +123,8 @@ def only_delivered(planned: Plan, root: Span) -> Plan:
         and (sender not in then or (then[sender], block[0]) in undelivered)
     }
     groups = {place: blocks for place, blocks in planned.groups.items() if place not in left_out}
-    return replace(planned, groups=groups, counts=count(groups))
+    passed_over = {place: rows for place, rows in planned.counts.items() if place in left_out}
+    return replace(planned, groups=groups, counts=count(groups), passed_over=passed_over)
 
 
 def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destination]) -> Owners:

@@ -5,6 +5,7 @@ where to look, and the ledger itself what to do: span by span, several in parall
 rest of the run, and one with an open breaker takes its turn after all others.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +19,7 @@ from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, rows_at
 from worker.deadline import Deadline
-from worker.delivery import (
-    Action,
-    Entry,
-    Event,
-    Happening,
-    State,
-    Step,
-)
+from worker.delivery import Action, Entry, Event, Happening, State, Step
 from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
@@ -89,7 +83,7 @@ class _Database:
     @property
     def is_sick(self) -> bool:
         """Whether it is left alone for the rest of the run."""
-        return self.failures >= (1 if self.breaker is not None and self.quickest is None else _FAILURES)
+        return self.failures >= (1 if self.is_unproven else _FAILURES)
 
     @property
     def is_unproven(self) -> bool:
@@ -103,13 +97,10 @@ class _Run:
 
     deadline: Deadline
     selection: Selection
-    databases: dict[str, _Database] = field(default_factory=dict)
+    databases: defaultdict[str, _Database] = field(default_factory=lambda: defaultdict(_Database))
     aimed: set[str] = field(default_factory=set)
     probes: bool = False  # databases with an open breaker take their turn now
     lock: Lock = field(default_factory=Lock)
-
-    def database(self, name: str) -> _Database:
-        return self.databases.setdefault(name, _Database())
 
 
 @dataclass(slots=True)
@@ -129,6 +120,14 @@ class _Turn:
     span: Span | None = None
     waits: bool = False
     complete: bool = True
+
+    def was_dead(self, key: ChunkKey) -> bool:
+        """Tell whether a chunk, or the chunk that it is a half of, was a dead letter when the turn began."""
+        return any(
+            entry.state is State.DEAD_LETTER and key == one._replace(path=key.path)
+            for one, entry in self.selected.items()
+            if key.path.startswith(one.path)
+        )
 
 
 class Redrive:
@@ -179,7 +178,7 @@ class Redrive:
         for turn in waiting:
             _count(turn, report)
         report.complete &= not waiting
-        if selection == Selection() and report.complete:
+        if selection == Selection() and not deadline.near:
             self._probe_idle(run)
         self._close_breakers(run)
         self._telemetry.info(
@@ -264,7 +263,7 @@ class Redrive:
                 if not won:
                     continue  # somebody else has written: decide again
                 for key, entry in work.changes.items():
-                    self._report(key, entry)
+                    self._report(turn, key, entry)
                 span = turn.span = self._send(run, work, span, turn)
             finally:
                 self._release(run, work)
@@ -292,7 +291,7 @@ class Redrive:
         """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
         with run.lock:
             run.aimed.add(database)
-            known = run.database(database)
+            known = run.databases[database]
             if known.is_sick:
                 turn.complete = False
                 return False
@@ -324,9 +323,12 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
+        renewed = entry if event is None else work.follow(entry, event)
+        if event is not None and renewed is entry:
+            return  # it is not in Treasure Data, but may still come from the stream
         if event is Event.UNASKED:
             self._report_ambiguous(work.span, key, entry, database)
-        work.fence(key, entry, event, database)
+        work.fence(key, renewed, database)
 
     def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
         """Return the database that a chunk goes to, and why it goes to none; None where nobody can tell."""
@@ -346,9 +348,7 @@ class Redrive:
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
                 with run.lock:
-                    run.database(
-                        database
-                    ).failures = _FAILURES  # it is closed to us altogether: that may pass
+                    run.databases[database].failures = _FAILURES  # it is closed to us: that may pass
                 return None
             # it may have been closed when we asked, and open when we looked
             presence = self._presence(run, chunk, database)
@@ -380,7 +380,7 @@ class Redrive:
             span,
             work.chunks,
             describe=work.describe,
-            report=self._report,
+            report=partial(self._report, turn),
             opened=set(work.opened),
             whole=False,
         )
@@ -398,7 +398,7 @@ class Redrive:
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
         with run.lock:
-            known = run.database(upload.database)
+            known = run.databases[upload.database]
             if known.is_sick:
                 return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
         since = span.entry(upload.chunk.key).since
@@ -417,10 +417,10 @@ class Redrive:
                 known.quickest = took if known.quickest is None else min(took, known.quickest)
         return Outcome(event, "" if reply is UNSENT else reply.reason, upload.definitely_not_delivered)
 
-    def _report(self, key: ChunkKey, entry: Entry) -> None:
+    def _report(self, turn: _Turn, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DELIVERED:
             self._telemetry.count("RowsRedriven", entry.rows)
-        elif entry.state is State.DEAD_LETTER:
+        elif entry.state is State.DEAD_LETTER and not turn.was_dead(key):
             self._telemetry.count("RowsDeadLettered", entry.rows)
             self._telemetry.warning(
                 "rows set aside",
@@ -528,21 +528,21 @@ class _SpanWork:
 
     def apply(self, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
         """Note an event that is written without a send."""
-        changed = self._follow(entry, event, reason)
+        changed = self.follow(entry, event, reason)
         if changed is not entry:
             self.changes[key] = changed
 
-    def fence(self, key: ChunkKey, entry: Entry, event: Event | None, database: str) -> None:
-        """Note that a chunk is about to be sent, after the event that makes it possible."""
-        renewed = entry if event is None else self._follow(entry, event)
+    def fence(self, key: ChunkKey, entry: Entry, database: str) -> None:
+        """Note that a chunk is about to be sent."""
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
-        self.changes[key] = self._follow(renewed, Event.FENCED, database=override)
+        self.changes[key] = self.follow(entry, Event.FENCED, database=override)
         self.sends.append(key)
-        if renewed.since is None:
+        if entry.since is None:
             self.opened.append(key)
 
-    def _follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
+    def follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
+        """Return the entry after an event."""
         now = milliseconds(self._delivery.clock.now())
         return self._delivery.rules.follow(entry, Happening(event, now, reason, database=database))
 

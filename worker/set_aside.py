@@ -190,7 +190,7 @@ class SetAsideStore:
             SetAsideUnavailableError: S3 cannot be reached.
         """
         name = self.name(span, key, edit, digest)
-        chunk = decode(self._read(name))
+        chunk = self.read(name)
         if Guard.DIGEST_IN_NAME not in self._without and chunk.digest != digest:
             raise InvalidObjectError(f"{name} holds other bytes than were written")
         return chunk
@@ -202,7 +202,14 @@ class SetAsideStore:
             InvalidObjectError: it has gone, or does not hold a chunk.
             SetAsideUnavailableError: S3 cannot be reached.
         """
-        return decode(self._read(name))
+        try:
+            return decode(self._s3.get_object(Bucket=self._bucket, Key=name)["Body"].read())
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                raise InvalidObjectError(f"{name} has gone") from error
+            raise SetAsideUnavailableError(str(error)) from error
+        except BotoCoreError as error:
+            raise SetAsideUnavailableError(str(error)) from error
 
     def may_delete(self, span: Span, key: ChunkKey) -> bool:
         """Tell whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
@@ -233,13 +240,3 @@ class SetAsideStore:
             if not page.get("IsTruncated"):
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return self._s3.get_object(Bucket=self._bucket, Key=name)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                raise InvalidObjectError(f"{name} has gone") from error
-            raise SetAsideUnavailableError(str(error)) from error
-        except BotoCoreError as error:
-            raise SetAsideUnavailableError(str(error)) from error

@@ -8,6 +8,7 @@ from `MillisBehindLatest`, and that the shard has ended only from the missing it
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,6 +33,9 @@ THROTTLED = frozenset(
 )
 """Codes by which Kinesis definitely rejects a call, to be repeated later."""
 
+BELIEVED_SECONDS = 5.0
+"""For how long after its last use it is believed that the stream is still the same: AWS needs longer to delete one and create another."""
+
 _TRIES = 4  # of a read that fails otherwise than by throttling
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 _RECORDS = 10_000
@@ -39,11 +43,12 @@ _RECORDS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard: its id, the hash keys that it takes, and whether it takes records still."""
+    """A shard: its id, the hash keys that it takes, whether it takes records still, and its first possible sequence number."""
 
     shard_id: str
     keys: range
     is_open: bool
+    start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +156,36 @@ class Shards:
         self._kinesis = kinesis
         self._stream = stream
         self._clock = clock
-        self._created_at: int | None = None
         self._chains: dict[str, ChainId] = {}
+        self._asked_at = float("-inf")
 
     def chain(self, shard: str) -> ChainId:
-        """Return a shard's chain.
+        """Return the chain of a shard whose records have just been received.
+
+        The shards are listed again when the last call was some seconds ago: the stream may have been created again since.
 
         Raises:
-            ShardUnreadableError: Kinesis does not say when the stream was created.
+            ShardUnreadableError: Kinesis does not list the shard.
         """
-        chain = self._chains.get(shard)
-        if chain is None:
-            if self._created_at is None:
-                self._created_at = int(self.summary()["StreamCreationTimestamp"].timestamp())
-            chain = self._chains[shard] = ChainId(self._stream, self._created_at, shard)
-        return chain
+        if not 0 <= self._clock.now() - self._asked_at <= BELIEVED_SECONDS or shard not in self._chains:
+            self._list()
+        if shard not in self._chains:
+            raise ShardUnreadableError(f"the stream {self._stream} has no shard {shard}")
+        self._asked_at = self._clock.now()
+        return self._chains[shard]
+
+    def has(self, chain: ChainId) -> bool:
+        """Tell whether the stream, as it is now, has the shard of a chain.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        if self._chains.get(chain.shard) != chain:
+            self._list()
+        return self._chains.get(chain.shard) == chain
+
+    def _list(self) -> None:
+        self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
 
     def summary(self) -> Mapping[str, Any]:
         """Return Kinesis' summary of the stream.
@@ -178,6 +198,15 @@ class Shards:
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise ShardUnreadableError(str(error)) from error
         return answer["StreamDescriptionSummary"]
+
+    def created_at(self) -> float:
+        """Return about when the stream was created, in UNIX seconds.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        created: datetime = self.summary()["StreamCreationTimestamp"]
+        return created.timestamp()
 
     def all(self) -> Iterator[Shard]:
         """Yield all shards, parents before their children, closed ones too while records of theirs are kept.
@@ -194,8 +223,9 @@ class Shards:
             for shard in answer["Shards"]:
                 keys = shard["HashKeyRange"]
                 hashes = range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
-                is_open = "EndingSequenceNumber" not in shard["SequenceNumberRange"]
-                yield Shard(shard["ShardId"], hashes, is_open)
+                numbers = shard["SequenceNumberRange"]
+                is_open = "EndingSequenceNumber" not in numbers
+                yield Shard(shard["ShardId"], hashes, is_open, numbers["StartingSequenceNumber"])
             if not answer.get("NextToken"):
                 return
             request = {"NextToken": answer["NextToken"]}

@@ -1,15 +1,18 @@
 """The sweeper: removes objects of set-aside chunks that nobody needs any more.
 
 Whoever settles a chunk for good deletes its object. What stays behind, because that was cut short or a write landed late, is found
-here by listing the bucket; whether it may go is for the ledger to say.
+here by listing the bucket; whether it may go is for the ledger to say. It also ends open spans whose records have expired: where the
+event source went past them, no batch would meet them again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.errors import InvalidObjectError
 from worker.deadline import Deadline
 from worker.execution import Delivery
 from worker.set_aside import Listed
+from worker.span import Span
 
 YOUNGEST_SECONDS = 3600.0
 """Younger objects are left alone: whoever wrote one may be about to tell the ledger."""
@@ -30,9 +33,12 @@ class Sweeper:
 
     Args:
         delivery: what spans are executed with.
+        end_expired: settles an open span whose records have all expired.
     """
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, end_expired: Callable[[Span], None]) -> None:
+        self._end_expired = end_expired
+        self._retention_seconds = delivery.rules.retention_seconds
         self._store = delivery.store
         self._ledger = delivery.ledger
         self._clock = delivery.clock
@@ -46,6 +52,10 @@ class Sweeper:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         sweep = Sweep()
+        for spans in self._ledger.open_spans(self._clock.now() - self._retention_seconds):
+            for span in spans:
+                if not deadline.near:
+                    self._end_expired(span)
         for listed in self._store.listed():
             if deadline.near:
                 sweep.complete = False

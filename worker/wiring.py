@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 
+from shared.accounts import AccountKeys
 from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from shared.settings import WorkerSettings
@@ -138,8 +139,10 @@ class Wiring:
         )
         self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
         self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
-        self.accounts = make(AccountCache)(effects.redis, clock, telemetry)
-        self.claims = make(Claims)(self.ledger, executors, clock, self.rules.retention_seconds)
+        self.accounts = make(AccountCache)(
+            effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
+        )
+        self.claims = make(Claims)(self.ledger, self.shards, executors, clock, self.rules.retention_seconds)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
@@ -181,10 +184,11 @@ class Wiring:
             at_once=settings.upload_threads,
         )
         self.edits = Edits(delivery)
-        self.sweeper = Sweeper(delivery)
+        self.sweeper = Sweeper(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
+            shards=self.shards,
             search=make(Search)(self.shards, clock),
             ledger=self.ledger,
             sqs=effects.sqs,
@@ -194,6 +198,7 @@ class Wiring:
             chance=effects.chance,
             retention_seconds=self.rules.retention_seconds,
             telemetry=telemetry,
+            without=without,
         )
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock)
 

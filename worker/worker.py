@@ -6,9 +6,10 @@ then on every invocation executes that plan. docs/delivery.md says why each step
 
 import gc
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -28,7 +29,7 @@ from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners
 from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import EXPIRED, ChunkKey, Cut, Span
+from worker.span import EXPIRED, ChunkKey, Cut, Group, Span
 from worker.upload import Uploader
 
 MAX_BATCH_BYTES = 6 << 20
@@ -52,6 +53,7 @@ class _Batch:
     records: list[Record]
     deadline: Deadline
     forced: ForcedReplay | None = None
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 class Worker:
@@ -91,6 +93,9 @@ class Worker:
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.
 
+        The answer to a forced replay also has `passed_over`: by account and table the rows that it will not send, because not all
+        rows that were planned with them have been delivered.
+
         Args:
             event: Lambda's, with records of the stream; with `forced` where they are to be sent again whatever the
                 ledger says.
@@ -101,25 +106,32 @@ class Worker:
         """
         deadline = Deadline.of(self._clock, remaining_ms)
         forced = ForcedReplay.from_event(event) if "forced" in event else None
-        held = []
+        held, passed_over = [], Counter[str]()
         with _no_cyclic_gc():
             for shard, records in from_event(event).items():
-                number = self._deliver(shard, records, deadline, forced)
+                number = self._deliver(shard, records, deadline, forced, passed_over)
                 if number is not None:
                     held.append(number)
-        return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
+        answer: dict[str, Any] = {
+            "batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]
+        }
+        return answer if forced is None else answer | {"passed_over": dict(passed_over)}
 
     def _deliver(
-        self, shard: str, records: list[Record], deadline: Deadline, forced: ForcedReplay | None
+        self,
+        shard: str,
+        records: list[Record],
+        deadline: Deadline,
+        forced: ForcedReplay | None,
+        passed_over: Counter[str],
     ) -> Number | None:
         """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
         try:
-            known = self._ends.get(shard)
-            chain = known[0] if known is not None else self._shards.chain(shard)
+            chain = self._chain(shard, records[0])
             if forced is not None:
                 chain, records = chain.forced(forced.name), forced.narrow(records)
-            batch = _Batch(shard, chain, records, deadline, forced)
+            batch = _Batch(shard, chain, records, deadline, forced, passed_over)
             while done < len(records):
                 last = self._advance(batch, records[done:])
                 done = bisect_right(records, last, done, key=_number)
@@ -134,13 +146,20 @@ class Worker:
             self._telemetry.error("held by an unforeseen error", error, **_about(shard, records[done:]))
         return records[done].number if done < len(records) else None
 
+    def _chain(self, shard: str, first: Record) -> ChainId:
+        """Return the chain of a shard whose records have just been received."""
+        chain = self._shards.chain(shard)
+        if first.number < chain.lowest:
+            raise HeldError("the records are of a stream that was deleted")
+        return chain
+
     def _advance(self, batch: _Batch, records: Sequence[Record]) -> Number:
         """Settle the span that holds the first record, appending it if there is none; return where it ends."""
         while True:
             first = records[0].number
             gap: Gap | Span
             known = self._ends.get(batch.shard) if batch.forced is None else None
-            if known is not None and known[1] < first:
+            if known is not None and known[0] == batch.chain and known[1] < first:
                 gap = Gap(batch.chain, known[1])
             else:
                 gap = self._ledger.locate(batch.chain, first)
@@ -166,12 +185,24 @@ class Worker:
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.shard, None)
             if won:
+                self._report_passed_over(batch, planned.passed_over)
                 if standing.ignored:
                     self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
                 if gap.chain is batch.chain and batch.forced is None:
                     self._ends[batch.shard] = gap.chain, standing.last
                 self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 return standing.last
+
+    def _report_passed_over(self, batch: _Batch, passed_over: Mapping[Group, int]) -> None:
+        for place, rows in passed_over.items():
+            batch.passed_over[f"{place.owner.account}/{place.label}"] += rows
+            self._telemetry.count("RowsPassedOver", rows)
+            self._telemetry.warning(
+                "a forced replay passes over rows that were planned with others that are not delivered",
+                account=place.owner.account,
+                table=place.label,
+                rows=rows,
+            )
 
     def _plan(self, batch: _Batch, records: Sequence[Record], limit: Number | None) -> Plan:
         """Plan the next span.
@@ -264,6 +295,19 @@ class Worker:
             if rows := planned - present - ended:
                 changes[expired] = self._rules.follow(Entry(rows=rows), happening)
         return changes, left
+
+    def end_expired(self, span: Span) -> None:
+        """Settle an open span whose records have all expired: no batch brings them any more.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        while not span.done and self._has_expired(span):
+            expired, _ = self._without_expired(span, {})
+            won, standing = self._ledger.update(span.with_entries(expired, done=True))
+            if won:
+                self._report_expired(span, expired)
+            span = standing
 
     def _has_expired(self, span: Span) -> bool:
         if Guard.WHOLE_SPAN in self._rules.without:

@@ -218,6 +218,11 @@ def _statement_error(code: str, message: str) -> dict[str, Any]:
 
 def _copy(value: Any) -> Any:
     """Return a deep copy, without subclasses of str."""
+    kind = type(value)  # the frequent cases first
+    if kind is str or kind is bytes:
+        return value
+    if kind is dict:
+        return {name if type(name) is str else _copy(name): _copy(member) for name, member in value.items()}
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Mapping):

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import Act, Schedule, Setup
-from chaos.traffic import TABLES, Sent
+from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent
 from chaos.trouble import DATABASE_KINDS, Kind, Window
 from chaos.verdict import judge
 from chaos.world import World
@@ -22,8 +22,18 @@ _EVERYWHERE = [
     for kind in Kind
     if kind
     not in {
-        *(Kind.TIMEOUT, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.LIMITS, Kind.RESHARD, Kind.STANDSTILL),
+        *(
+            Kind.TIMEOUT,
+            Kind.REPLAY,
+            Kind.REDRIVE,
+            Kind.REMAP,
+            Kind.LIMITS,
+            Kind.RESHARD,
+            Kind.RECREATE,
+            Kind.STANDSTILL,
+        ),
         *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
+        Kind.KINESIS_UNREADABLE,
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         *DATABASE_KINDS,
         *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF),
@@ -35,7 +45,7 @@ _TARGETED = st.one_of(
         st.sampled_from(DATABASES),
     ),
     st.tuples(st.just(Kind.TD_REJECTS_TABLE), st.sampled_from(TABLES)),
-    st.tuples(st.just(Kind.REDIS_HALF), st.sampled_from([f"account:{name}" for name in ACCOUNTS])),
+    st.tuples(st.just(Kind.REDIS_HALF), st.sampled_from([ACCOUNT_KEYS.of(name) for name in ACCOUNTS])),
     st.tuples(st.sampled_from(_EVERYWHERE), st.just("")),
 )
 

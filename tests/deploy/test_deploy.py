@@ -31,8 +31,8 @@ import redis
 from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from local import valkey
 from local.lambda_runtime import ARCHITECTURE
-from shared import accounts, write_key
-from shared.accounts import Account
+from shared import write_key
+from shared.accounts import Account, AccountKeys
 from shared.settings import IngestSettings, WorkerSettings
 from tests.support.ministack import Ministack
 from tests.support.sam import ROOT
@@ -88,8 +88,9 @@ class Stack:
 
     def map_account(self, name: str) -> None:
         """Map an account to the database of its name."""
-        self.redis.hset(accounts.redis_key(name), mapping=Account(name).to_fields())
-        self.redis.hset(accounts.SENTINEL, mapping={"at": "0", "count": "1"})
+        keys = AccountKeys(self.outputs["LedgerTable"])
+        self.redis.hset(keys.of(name), mapping=Account(name).to_fields())
+        self.redis.hset(keys.sentinel, mapping={"at": "0", "count": "1"})
 
     def send_pixel(self, account: str, table: str, page: str) -> tuple[int, bytes]:
         """Request the pixel from the API and return status and body."""

@@ -12,7 +12,8 @@ from local import record, recording
 from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
 from shared import write_key
 from tests.support import chromium
-from tests.support.delivery import Delivery
+from tests.support.delivery import KEYS as REDIS_KEYS
+from tests.support.delivery import SHARD, Delivery
 from tests.support.ingest import Site
 from worker import account_store
 
@@ -59,6 +60,14 @@ ANSWERS: Mapping[str, tuple[int, str | None]] = {
 }
 
 
+_SHARD = {
+    "ShardId": SHARD,
+    "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)},
+    "SequenceNumberRange": {"StartingSequenceNumber": "0"},
+}
+"""The shard that the events were recorded from."""
+
+
 def load(path: Path) -> dict[str, Any]:
     """Return an event."""
     event: dict[str, Any] = json.loads(path.read_text())
@@ -70,7 +79,8 @@ def delivered(name: str) -> Delivery:
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
     delivery.clock.time = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
-    account_store.apply(delivery.redis, ACCOUNTS, 0)
+    delivery.kinesis.list_shards = lambda **_: {"Shards": [_SHARD]}
+    account_store.apply(delivery.redis, REDIS_KEYS, ACCOUNTS, 0)
     assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
 

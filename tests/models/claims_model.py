@@ -55,6 +55,8 @@ class Rule(Enum):
     CLAIM_ASIDE = "what is set aside is claimed first"
     OBJECT_FIRST = "its object is written before its span"
     DOUBT = "what may have landed without a claim is in doubt"
+    SEARCHED = "and is not sent because Treasure Data does not have it: the stream may still bring it"
+    WAIT_FOR_SEARCH = "so it is set aside only when no search can end any more"
 
 
 Name = tuple[str, ...]
@@ -113,6 +115,7 @@ class Record:
     counts: bool | None = None
     behind: "Record | None" = None
     is_delivered: bool = False
+    is_parked: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -164,7 +167,8 @@ class World:
         self._has_id = has_id
         self._without = without
         self._now = 0.0
-        self._is_healed = self._has_rested = False
+        self._is_healed = False
+        self._healed = float("inf")
         self._stream: list[Record] = []
         self._landings: list[tuple[float, Envelope, Copy | None]] = []
         self._queue: list[Message] = []
@@ -301,10 +305,15 @@ class World:
                 one.counts = yes
         yield
         for one in self._stream:
-            if one.shard == shard and one.counts is not None and not one.is_delivered:
-                one.is_delivered = True
-                if self._is_sent(one):
-                    self._deliver(one.envelope, f"record {one.number}")
+            if one.shard == shard and one.counts is not None and not one.is_delivered and not one.is_parked:
+                one.is_parked = self._choose("sent", "parked") == "parked"
+                if not one.is_parked:
+                    self._send(one)
+
+    def _send(self, record: Record) -> None:
+        record.is_delivered = True
+        if self._is_sent(record):
+            self._deliver(record.envelope, f"record {record.number}")
 
     def _is_sent(self, record: Record) -> bool:
         """Tell whether whoever carries out a plan sends a record's rows."""
@@ -347,8 +356,13 @@ class World:
                 yield
                 self._forget(message, *put)
                 return
-        if age >= old:
+        if age >= old and (is_certain or not self._waits_for_search(message)):
             yield from self._set_aside(message, is_certain=is_certain)
+
+    def _waits_for_search(self, message: Message) -> bool:
+        """Tell whether a search can still show whether a message's envelope is on the stream."""
+        age = self._now - message.sent
+        return self._has(Rule.WAIT_FOR_SEARCH) and age <= RETENTION - HOUR and age < QUEUE_RETENTION - DAY
 
     def _search(self, message: Message) -> Generator[None, None, Record | bool | None]:
         """Return the record that carries the envelope, False where there is none, None where that is not known."""
@@ -393,8 +407,8 @@ class World:
         if name not in self._asides:
             self._note(f"{name} set aside, certain {is_certain}")
             self._asides[name] = Aside(message.envelope, in_doubt=not is_certain and self._has(Rule.DOUBT))
-            if not is_certain and self._has_rested and self._now - message.sent < RETENTION - DAY:
-                self._undecided.add(name)  # though the stream could be read for days
+            if not is_certain and min(self._now, self._healed + DAY) - message.sent < RETENTION - HOUR:
+                self._undecided.add(name)  # though the stream could be read
             yield
             self._objects.add(name)
         self._forget(message, self._asides[name])
@@ -412,18 +426,26 @@ class World:
     # The redrive
 
     def _redrive(self) -> None:
-        """Send what is parked, and what is in doubt once no record without a claim can still bring it."""
+        """Send what is parked; what is in doubt is settled if Treasure Data has it, or waits for a person."""
         for name, aside in self._asides.items():
             if aside.is_delivered or name not in self._objects:
                 continue
-            records = [one for one in self._stream if one.envelope.name == name and aside.in_doubt]
-            if any(one.counts is None and self._is_kept(one) for one in records):
-                continue
-            if any(one.counts and not one.is_delivered for one in records):
-                continue
-            aside.is_delivered = True
-            if not any(one.counts for one in records):
+            if aside.in_doubt and aside.envelope.rows <= self._td.keys():
+                aside.is_delivered = True
+            elif not aside.in_doubt or not self._has(Rule.SEARCHED):
+                aside.is_delivered = True
                 self._deliver(aside.envelope, "what was set aside")
+        for record in self._stream:
+            if record.is_parked and not record.is_delivered:
+                self._send(record)
+
+    def _decide(self) -> None:
+        """Let a person, who knows what the stream still brings, send what is in doubt."""
+        for name, aside in self._asides.items():
+            records = [one for one in self._stream if one.envelope.name == name]
+            if not aside.is_delivered and name in self._objects and not any(one.counts for one in records):
+                aside.is_delivered = True
+                self._deliver(aside.envelope, "what a person sends")
 
     # The schedule
 
@@ -438,7 +460,7 @@ class World:
             actions[f"work on shard {shard}"] = partial(self._start, f"W{self._now:.0f}", self._work(shard))
         if self._has_id and self._requests < 3 and self._now < LAST_COPY:
             actions["copy"] = self._request
-        for seconds in (LANDING, HELD_AT_MOST, RETENTION + HOUR, 20 * DAY):
+        for seconds in (LANDING, DAY, HELD_AT_MOST, RETENTION + HOUR, 20 * DAY):
             actions[f"wait {seconds} s"] = partial(self._wait, seconds)
         for name, process in self._processes:
             actions[f"{name} is killed"] = partial(self._end, process)
@@ -505,16 +527,16 @@ class World:
     def _rest(self) -> None:
         """Heal everything, and let it come to rest."""
         self._note("everything heals")
-        self._is_healed = True
+        self._is_healed, self._healed = True, self._now
         self._processes.clear()
         for seconds in (LANDING, CLOCKS_DIFFER, DAY, 3 * DAY, 6 * DAY):
             self._drain_off()
             self._work_off()
             self._redrive()
             self._wait(seconds)
-            self._has_rested |= seconds >= DAY
         self._work_off()
         self._redrive()
+        self._decide()
         self._replay()
 
     def _verdict(self) -> list[str]:

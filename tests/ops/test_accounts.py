@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from local.resources import LEDGER_TABLE
 from ops import accounts_file
 from ops.failure import Failure
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
 
+KEYS = AccountKeys(LEDGER_TABLE)
 FILE = """
 shop: {database: shop}
 news:
@@ -47,7 +49,7 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
         "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2",
         "- outlet  shop",
     ]
-    assert redis.exists("account:app")
+    assert redis.exists(KEYS.of("app"))
 
 
 @pytest.mark.usefixtures("redis")
@@ -62,7 +64,7 @@ def test_what_is_applied_is_all_that_redis_knows(sluice: Sluice, file: Path) -> 
 def test_a_no_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
     """Whoever does not agree to the difference leaves Redis as it is."""
     assert 1 == sluice.run(f"accounts apply --local {file}", answer="n\n").exit_code
-    assert redis.exists("account:app")
+    assert redis.exists(KEYS.of("app"))
 
 
 def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) -> None:
@@ -73,9 +75,9 @@ def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) 
     result = sluice.run(f"accounts apply --local --yes {file}")
 
     assert "Redis is empty: until accounts are applied the worker holds.\n+ news" in result.output
-    assert redis.exists("account:.applied")
+    assert redis.exists(KEYS.of(".applied"))
     assert {"database": "media", "status": "disabled", "revoked_key_ids": "k1,k1-2"} == redis.hgetall(
-        "account:news"
+        KEYS.of("news")
     )
 
 
@@ -84,12 +86,12 @@ def test_an_account_is_disabled_and_enabled(sluice: Sluice, redis: Redis) -> Non
     said = sluice.run("accounts disable --local app").output
     assert "status: active → disabled" in said
     assert "accounts.yaml" in said
-    assert "disabled" == redis.hget("account:app", "status")
+    assert "disabled" == redis.hget(KEYS.of("app"), "status")
 
     sluice.run("accounts enable --local app --dry-run")
-    assert "disabled" == redis.hget("account:app", "status")
+    assert "disabled" == redis.hget(KEYS.of("app"), "status")
     sluice.run("accounts enable --local app")
-    assert "active" == redis.hget("account:app", "status")
+    assert "active" == redis.hget(KEYS.of("app"), "status")
     assert "Nothing changes.\n" == sluice.run("accounts enable --local app").output
 
 

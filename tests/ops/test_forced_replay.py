@@ -8,9 +8,8 @@ import pytest
 from doubles.treasure_data import Action, Fault, Kind
 from ops.replay import Replay, Stretch
 from ops.stream import Border, StreamReader
-from shared import accounts
 from shared.accounts import Account
-from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
+from tests.support.delivery import KEYS, SHARD, STREAM, Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.delivery import Decision, State
 from worker.forced_replay import ForcedReplay
@@ -104,7 +103,7 @@ def test_rows_beside_a_revoked_key_s_are_sent() -> None:
     """Dead letters of a key that was revoked keep no other rows of their account out of a forced replay."""
     made = Delivery()
     revoking = Account("shop", revoked_key_ids=frozenset({"k2"}))
-    made.redis.hset(accounts.redis_key("shop"), mapping=revoking.to_fields())
+    made.redis.hset(KEYS.of("shop"), mapping=revoking.to_fields())
     for key_id, event_id in (("k1", "a"), ("k2", "b")):
         made.put(envelope("shop", {"views": [row(event_id)]}, key_id=key_id, request_id=event_id))
     made.deliver()

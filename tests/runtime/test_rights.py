@@ -24,8 +24,8 @@ from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
 from ops.set_aside import chunks
-from shared import accounts, envelope
-from shared.accounts import Account
+from shared import envelope
+from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
@@ -42,6 +42,7 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 BY_LAMBDA: dict[str, set[Call]] = {
     "WorkerRole": {
         ("kinesis:DescribeStream", "Stream"),
+        ("kinesis:DescribeStreamSummary", "Stream"),
         ("kinesis:ListShards", "Stream"),
         ("s3:ListBucket", "AsideBucket"),  # of the mapping's destination
     },
@@ -73,6 +74,18 @@ class Recorded:
     def start(self, function: Function) -> LambdaRuntime:
         """Start a function."""
         return self._start(function, endpoint=self._recorder.url)
+
+    def age_stream(self) -> None:
+        """Let the stream be days old."""
+
+        def change(call: Call, content: bytes) -> bytes:
+            if call != ("kinesis:DescribeStreamSummary", "Stream"):
+                return content
+            answer = json.loads(content)
+            answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] = 1_700_000_000
+            return json.dumps(answer).encode()
+
+        self._recorder.change = change
 
     def check(self, role: str) -> None:
         """Compare what was asked for, and what Lambda does by itself, with what a role allows."""
@@ -147,8 +160,9 @@ def test_the_redrive_may_do_what_it_does(
         telemetry=NullTelemetry(),
     )
     ledger.open_breaker("stray", "http_503")
+    keys = AccountKeys(aws.ledger_table)
     with redis.Redis.from_url(redis_url) as client:
-        client.hset(accounts.redis_key("stray"), mapping=Account("stray").to_fields())
+        client.hset(keys.of("stray"), mapping=Account("stray").to_fields())
         redrive = made.start(functions.REDRIVE)
         treasure_data.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
         redrive.invoke({"kinds": ["dead_letter"]})
@@ -157,7 +171,7 @@ def test_the_redrive_may_do_what_it_does(
         place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
         edited = b64encode(gzip.compress(row)).decode()
         assert 1 == redrive.invoke({"edit": {**place, "rows": edited}})["delivered"]
-        client.delete(accounts.redis_key("stray"))
+        client.delete(keys.of("stray"))
     assert 1 == len(aside(aws))  # the rows before they were edited, for the sweep
     assert [] == list(ledger.breakers())
 
@@ -191,6 +205,7 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
         message(3, "poison", now - 600_000),
         message(4, expired, ages_ago),
     ]
+    made.age_stream()
     drain = made.start(functions.DRAIN)
     answers = [drain.invoke({"Records": one}) for one in (records, records[3:])]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import accounts, names
-from shared.accounts import Account
+from shared import names
+from shared.accounts import FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
 
 made = st.builds(
@@ -22,7 +22,7 @@ def test_an_account_survives_redis(account: Account) -> None:
     fields = account.to_fields()
 
     assert account == Account.from_fields(fields)
-    assert set(accounts.FIELDS) == set(fields)
+    assert set(FIELDS) == set(fields)
 
 
 def test_only_the_database_is_required() -> None:
@@ -43,4 +43,6 @@ def test_invalid_fields_are_refused(fields: dict[str, str | None]) -> None:
 
 def test_no_account_is_the_sentinel() -> None:
     """No legal account name gives the sentinel's key."""
-    assert not names.is_account(accounts.SENTINEL.removeprefix(accounts.redis_key("")))
+    keys = AccountKeys("ledger")
+
+    assert not names.is_account(keys.sentinel.removeprefix(keys.of("")))

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -28,10 +28,12 @@ class CallRecorder:
     Attributes:
         url: the endpoint to give to a function.
         calls: what was asked for.
+        change: what becomes of an answer on its way, by default nothing.
     """
 
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
         self.calls: set[Call] = set()
+        self.change: Callable[[Call, bytes], bytes] = lambda _, content: content
         address, recorder = urlsplit(endpoint).netloc, self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,12 +42,13 @@ class CallRecorder:
 
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                recorder.calls.add(_call(self.command, self.path, dict(self.headers.items()), body, secrets))
+                call = _call(self.command, self.path, dict(self.headers.items()), body, secrets)
+                recorder.calls.add(call)
                 connection = HTTPConnection(address, timeout=60)
                 try:
                     connection.request(self.command, self.path, body, dict(self.headers.items()))
                     answer = connection.getresponse()
-                    content = answer.read()
+                    content = recorder.change(call, answer.read())
                 finally:
                     connection.close()
                 self.send_response_only(answer.status)

@@ -18,8 +18,7 @@ from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from doubles.treasure_data.settings import Settings as TreasureDataSettings
 from local.resources import LEDGER
-from shared import accounts
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
 from tests.support.telemetry import CollectedTelemetry
@@ -37,6 +36,7 @@ from worker.wiring import Effects, Wiring
 STREAM = "events"
 TABLE = "ledger"
 BUCKET = "aside"
+KEYS = AccountKeys(TABLE)
 SHARD = "shardId-000000000000"
 INVOCATION_MS = 120_000
 
@@ -104,7 +104,7 @@ def lose_answer() -> None:
 def is_settling(request: dict[str, Any]) -> bool:
     """Tell whether an update of the ledger settles a span."""
     values = request.get("ExpressionAttributeValues", {})
-    return bool(values.get(":state") == {"S": "done"})
+    return bool(values.get(":st") == {"S": "done"})
 
 
 class StaticSecrets:
@@ -167,7 +167,7 @@ class Delivery:
         self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)
         self.redis: Any = MemoryRedis()
-        self.redis.hset(accounts.SENTINEL, mapping={"at": "now", "count": "0"})
+        self.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
         settings = TreasureDataSettings(id_memory=self.memory, query_delay=self.query_delay)
         self.td = TreasureData(clock=self.clock, settings=settings)
         self.secrets = StaticSecrets(td=API_KEY)
@@ -226,7 +226,7 @@ class Delivery:
     def map(self, **databases: str) -> None:
         """Let accounts' rows go to these databases."""
         for account, database in databases.items():
-            self.redis.hset(accounts.redis_key(account), mapping=Account(database).to_fields())
+            self.redis.hset(KEYS.of(account), mapping=Account(database).to_fields())
 
     def put(self, *data: bytes) -> list[str]:
         """Put records on the stream; return their sequence numbers."""

@@ -21,7 +21,8 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.lambda_runtime import LambdaRuntime
 from local.part import Part
 from local.resources import Resources
-from shared import accounts, envelope
+from shared import envelope
+from shared.accounts import AccountKeys
 from tests.support.sam import ROOT
 
 _START_SECONDS = 30
@@ -32,10 +33,11 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis with the accounts of the local stack."""
     process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
     url = f"redis://127.0.0.1:{port}/0"
+    keys = AccountKeys(resources.LEDGER_TABLE)
     with redis.Redis.from_url(url) as client:
         for name, account in ACCOUNTS.items():
-            client.hset(accounts.redis_key(name), mapping=account.to_fields())
-        client.hset(accounts.SENTINEL, mapping={"at": "0", "count": str(len(ACCOUNTS))})
+            client.hset(keys.of(name), mapping=account.to_fields())
+        client.hset(keys.sentinel, mapping={"at": "0", "count": str(len(ACCOUNTS))})
     yield url
     process.terminate()
     process.wait(10)

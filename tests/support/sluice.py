@@ -17,6 +17,7 @@ from local.stack import LocalStack
 from local.up import DESCRIPTION
 from ops.cli import main
 from shared import write_key
+from shared.accounts import AccountKeys
 from worker.account_store import apply
 
 _PATIENCE_SECONDS = 30.0
@@ -38,7 +39,7 @@ class Sluice:
     def restore(self) -> None:
         """Let the stack have the accounts and secrets again that it was made with."""
         with Redis.from_url(self.stack.addresses.redis, decode_responses=True) as redis:
-            apply(redis, ACCOUNTS, 0)
+            apply(redis, AccountKeys(self.stack.resources.ledger_table), ACCOUNTS, 0)
         made = self.stack.resources
         made.client("secretsmanager").put_secret_value(
             SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)

@@ -11,7 +11,7 @@ from worker.delivery import Entry, State
 from worker.record import NOBODY, START, Number, number
 from worker.span import ChunkKey, Cut, Database, Group, NotDeliverable, Owner, Span
 
-CHAIN = ChainId(STREAM, 1_700_000_000, SHARD)
+CHAIN = ChainId(STREAM, "1700000000", SHARD)
 UNCUT = Cut(1_000_000, 1 << 30)
 VIEWS = Group(Owner("shop"), "views")
 KEY = ChunkKey(VIEWS, 0)
@@ -57,7 +57,7 @@ replays = st.just("") | st.builds(
 chains = st.builds(
     ChainId,
     streams,
-    st.integers(0, 10**10),
+    st.integers(0, 10**56).map(str),
     st.from_regex(r"shardId-[0-9]{12}", fullmatch=True),
     replays,
     st.lists(numbers, max_size=2).map(tuple),

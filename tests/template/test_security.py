@@ -36,7 +36,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "WorkerLogs": LOG,
     },
     "RedriveRole": {
-        "Ledger": LEDGER | {"dynamodb:GetItem"},
+        "Ledger": LEDGER | {"dynamodb:GetItem", "dynamodb:Scan"},
         "Ledger/index/worklist": {"dynamodb:Query"},
         "AsideBucket/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
@@ -51,6 +51,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "sqs:ReceiveMessage",
         },
         "Stream": {
+            "kinesis:DescribeStreamSummary",
             "kinesis:GetRecords",
             "kinesis:GetShardIterator",
             "kinesis:ListShards",

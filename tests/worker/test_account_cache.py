@@ -14,8 +14,7 @@ import redis
 from doubles.clock import ManualClock
 from doubles.redis import MemoryRedis
 from local.valkey import find_server
-from shared import accounts
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.errors import SecretUnavailableError
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.telemetry import CollectedTelemetry
@@ -23,6 +22,7 @@ from tests.support.tls_front import TlsFront
 from worker.account_cache import INVALID, UNKNOWN, AccountCache
 from worker.redis_client import connect
 
+KEYS = AccountKeys("ledger")
 SHOP = Account("shop_db", "active", frozenset({"k2"}))
 BLOG = Account("blog_db", "disabled")
 
@@ -30,15 +30,15 @@ BLOG = Account("blog_db", "disabled")
 def fill(client: Any, *, sentinel: bool = True) -> None:
     """Write two accounts and one that is none."""
     for name, account in (("shop", SHOP), ("blog", BLOG)):
-        client.hset(accounts.redis_key(name), mapping=account.to_fields())
-    client.hset(accounts.redis_key("odd"), mapping={"database": "No!"})
+        client.hset(KEYS.of(name), mapping=account.to_fields())
+    client.hset(KEYS.of("odd"), mapping={"database": "No!"})
     if sentinel:
-        client.hset(accounts.SENTINEL, mapping={"at": "2026-11-25T00:00:00Z", "count": "2"})
+        client.hset(KEYS.sentinel, mapping={"at": "2026-11-25T00:00:00Z", "count": "2"})
 
 
 def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
     """Return a cache over a client."""
-    return AccountCache(lambda: client, clock or ManualClock(), CollectedTelemetry())
+    return AccountCache(lambda: client, KEYS, clock or ManualClock(), CollectedTelemetry())
 
 
 def test_answers() -> None:
@@ -68,7 +68,7 @@ def test_fresh_then_asked_again() -> None:
     fill(client)
     made = cache(client, clock)
     made.resolve(["shop"])
-    client.hset(accounts.redis_key("shop"), mapping=Account("new_db").to_fields())
+    client.hset(KEYS.of("shop"), mapping=Account("new_db").to_fields())
     clock.sleep(59)
     assert {"shop": SHOP} == made.resolve(["shop"])
     clock.sleep(2)
@@ -82,7 +82,7 @@ def test_unknown_is_not_remembered() -> None:
     fill(client)
     made = cache(client)
     assert {"new": UNKNOWN} == made.resolve(["new"])
-    client.hset(accounts.redis_key("new"), mapping=SHOP.to_fields())
+    client.hset(KEYS.of("new"), mapping=SHOP.to_fields())
 
     assert {"new": SHOP} == made.resolve(["new"])
 
@@ -102,7 +102,7 @@ def test_stale_while_redis_fails(error: Exception) -> None:
             raise broken[0]
         return client
 
-    made = AccountCache(connect_or_fail, clock, CollectedTelemetry())
+    made = AccountCache(connect_or_fail, KEYS, clock, CollectedTelemetry())
     made.resolve(["shop"])
     broken.append(error)
     clock.sleep(86_400)
@@ -117,7 +117,7 @@ def test_a_secret_without_a_value_is_logged_with_what_to_do() -> None:
     def connect() -> Any:
         raise SecretUnavailableError("the secret x has no value yet: put one there")
 
-    assert {} == AccountCache(connect, ManualClock(), telemetry).resolve(["shop"])
+    assert {} == AccountCache(connect, KEYS, ManualClock(), telemetry).resolve(["shop"])
     expected = {
         "error": "SecretUnavailableError",
         "reason": "the secret x has no value yet: put one there",
@@ -189,7 +189,7 @@ def test_real_server_in_cluster_mode_with_tls(tmp_path: Path) -> None:
         fill(client)
         many = [f"acct_{n}" for n in range(200)]
         for name in many:
-            client.hset(accounts.redis_key(name), mapping=SHOP.to_fields())
+            client.hset(KEYS.of(name), mapping=SHOP.to_fields())
         answers = cache(client).resolve(["shop", "blog", "odd", "nobody", *many])
         expected = {"shop": SHOP, "blog": BLOG, "odd": INVALID, "nobody": UNKNOWN} | dict.fromkeys(many, SHOP)
         assert answers == expected
@@ -227,6 +227,6 @@ def test_wrong_type_on_a_real_server(tmp_path: Path) -> None:
     with valkey(tmp_path) as port:
         client = connect(f"redis://127.0.0.1:{port}")
         fill(client)
-        client.set(accounts.redis_key("text"), "x")
+        client.set(KEYS.of("text"), "x")
         assert {"text": INVALID, "shop": SHOP} == cache(client).resolve(["text", "shop"])
         client.close()

@@ -17,8 +17,7 @@ from doubles.lambda_context import Context
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, Server, TreasureData
 from local import valkey
 from local.resources import LEDGER
-from shared import accounts
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock
 from tests.support.delivery import envelope, member, row
 from worker import app
@@ -130,8 +129,9 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     clients["secretsmanager"].create_secret(Name=f"{name}-redis", SecretString=redis_url)
     redis = connect(redis_url)
     redis.flushall()
-    redis.hset(accounts.SENTINEL, mapping={"at": "now", "count": "1"})
-    redis.hset(accounts.redis_key("shop"), mapping=Account("shop_db").to_fields())
+    keys = AccountKeys(name)
+    redis.hset(keys.sentinel, mapping={"at": "now", "count": "1"})
+    redis.hset(keys.of("shop"), mapping=Account("shop_db").to_fields())
     td = TreasureData()
     with Server(td.handle) as server:
         settings = {
@@ -211,7 +211,7 @@ def test_a_selection_by_hand(stack: Stack) -> None:
     """The redrive takes kinds, account and table."""
     stack.put(envelope("new", {"views": [row("e1")], "clicks": [row("e2")]}))
     stack.invoke()
-    stack.redis.hset(accounts.redis_key("new"), mapping=Account("new_db").to_fields())
+    stack.redis.hset(AccountKeys(stack.name).of("new"), mapping=Account("new_db").to_fields())
     selected = {"kinds": ["dead_letter"], "account": "new", "table": "clicks"}
 
     assert 1 == stack.redrive(selected)["delivered"]

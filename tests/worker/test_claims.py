@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
-from shared import accounts
+from shared.errors import ShardUnreadableError
 from tests.support.delivery import (
+    KEYS,
     SHARD,
+    STREAM,
     Delivery,
     KilledError,
     envelope,
@@ -24,6 +26,7 @@ from tests.support.delivery import (
 from tests.support.spans import CHAIN, span
 from worker.chain import ChainId
 from worker.claims import Claims, owner_name
+from worker.ledger import Claim
 from worker.record import Record, decode, number
 
 DAY = 86_400.0
@@ -154,39 +157,73 @@ def test_more_claims_than_one_batch_takes_are_made_in_several(made: Made) -> Non
 
 
 def claimed(made: Made, owner: str) -> None:
-    """Let somebody claim the envelope."""
-    made.ledger.claim({"q": owner}, 10 * RETENTION)
+    """Let somebody claim the envelope whose record arrives now."""
+    made.ledger.claim({"q": Claim(owner, int(made.clock.now()))}, round(10 * RETENTION))
 
 
-OWNER = owner_name(CHAIN, number("5"))
+def standing(made: Made) -> ChainId:
+    """Return the chain of the shard that the stream has."""
+    return made.delivery.wiring.shards.chain(SHARD)
+
+
+def owner(chain: ChainId) -> str:
+    """Return what names a record of a chain as an owner."""
+    return owner_name(chain, number("5"))
+
+
+OWNER = owner(CHAIN)  # of a stream that has gone
 COPY = replace(CHAIN, shard=OTHER)
-RECREATED = replace(COPY, created_at=COPY.created_at + 1)
+EXPIRED = RETENTION + 1200
 
 
 @pytest.mark.parametrize(
-    ("chain", "age", "counts"),
+    ("age", "decided", "ignored"),
     [
-        (COPY, 0.0, False),
-        (COPY, RETENTION, False),
-        (COPY, RETENTION + 1, True),
-        (RECREATED, 0.0, True),
+        (0.0, ["1"], ["1"]),
+        (RETENTION - 1201, ["1"], ["1"]),
+        (RETENTION - 1199, [], []),
+        (EXPIRED, [], []),
+        (EXPIRED + 1, ["1"], []),
     ],
 )
-def test_a_claim_of_a_record_that_never_will_be_planned_is_taken_over(
-    made: Made, chain: ChainId, age: float, counts: bool
+def test_a_claim_of_a_record_that_has_expired_is_taken_over(
+    made: Made, age: float, decided: list[str], ignored: list[str]
 ) -> None:
-    """Its stream has gone, or it is older than the retention; until then it may still come."""
-    claimed(made, OWNER)
+    """Until then it may still come; while clocks may differ about it, its copy waits."""
+    claimed(made, owner(standing(made)))
     made.clock.sleep(age)
 
-    assert (["1"], [] if counts else ["1"]) == made.decide(records(copy("q")), chain)
+    assert (decided, ignored) == made.decide(records(copy("q")), COPY)
 
 
-@pytest.mark.parametrize("chain", [COPY, RECREATED])
+def test_a_claim_is_as_old_as_its_owners_record(made: Made) -> None:
+    """A record that was claimed days after it arrived, and never planned, expires when it does; its copies then count."""
+    late = [record._replace(arrived_at=made.clock.now()) for record in records(copy("q"))]
+    made.clock.sleep(RETENTION - DAY)
+    made.decide(late, standing(made))
+    made.clock.sleep(DAY + 1201)
+
+    assert (["8"], []) == made.decide(records(copy("q"), begin=8), COPY)
+
+
+def test_a_claim_of_a_stream_that_has_gone_is_taken_over(made: Made) -> None:
+    """Nobody reads its records any more; one of the same name has shards that begin elsewhere."""
+    claimed(made, OWNER)
+
+    assert (["1"], []) == made.decide(records(copy("q")), COPY)
+
+
+def test_nothing_is_taken_over_while_kinesis_does_not_say_what_it_has(made: Made) -> None:
+    """Silence does not mean that a shard has gone."""
+    claimed(made, OWNER)
+    made.delivery.kinesis.before["list_shards"] = lambda _: lose_answer()
+
+    with pytest.raises(ShardUnreadableError):
+        made.decide(records(copy("q")), COPY)
+
+
 @pytest.mark.parametrize("held_by", [CHAIN, CHAIN.hole(number("3"))])
-def test_a_claim_of_a_planned_record_is_never_taken_over(
-    made: Made, chain: ChainId, held_by: ChainId
-) -> None:
+def test_a_claim_of_a_planned_record_is_never_taken_over(made: Made, held_by: ChainId) -> None:
     """Its rows are a span's, whatever became of stream and retention; a hole's span counts too."""
     if held_by != CHAIN:
         made.ledger.append(span(after=number("3"), first=number("9"), last=number("9")))
@@ -194,7 +231,7 @@ def test_a_claim_of_a_planned_record_is_never_taken_over(
     claimed(made, OWNER)
     made.clock.sleep(2 * RETENTION)
 
-    assert (["1"], ["1"]) == made.decide(records(copy("q")), chain)
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
 
 
 @pytest.mark.parametrize("name", ["q", "q#1"])
@@ -205,26 +242,27 @@ def test_a_claim_of_what_was_set_aside_is_never_taken_over(made: Made, name: str
     claimed(made, chain.name)
     made.clock.sleep(2 * RETENTION)
 
-    assert (["1"], ["1"]) == made.decide(records(copy("q")), RECREATED)
+    assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
 
 
 def test_one_copy_takes_a_claim_over(made: Made) -> None:
     """The first of a batch; and of two batches the one that comes first."""
     claimed(made, OWNER)
-    made.clock.sleep(RETENTION + 1)
+    there = standing(made)
+    batch, later = records(copy("q"), copy("q")), records(copy("q"), begin=8)
 
-    assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), COPY)
-    assert (["8"], ["8"]) == made.decide(records(copy("q"), begin=8))
-    assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), COPY)
+    assert (["1", "2"], ["2"]) == made.decide(batch, there)
+    assert (["8"], ["8"]) == made.decide(later, there)
+    assert (["1", "2"], ["2"]) == made.decide(batch, there)
 
 
 def test_of_two_that_take_a_claim_over_at_once_one_does(made: Made) -> None:
     """Who was overtaken after it looked does not count."""
     claimed(made, OWNER)
-    made.clock.sleep(RETENTION + 1)
+    made.clock.sleep(EXPIRED + 1)
     client = made.delivery.dynamodb
     client.before["update_item"] = once(
-        lambda: made.ledger.take_over("q", owner_name(CHAIN, number("8")), OWNER)
+        lambda: made.ledger.take_over("q", Claim(owner_name(CHAIN, number("8")), 0), OWNER)
     )
 
     assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
@@ -341,7 +379,7 @@ def test_an_account_that_cannot_be_asked_claims_nothing() -> None:
     """A record that must wait leaves the claim to a copy that need not."""
     made = delivery()
     numbers = made.put(copy("q", account="blog"))
-    made.redis.delete(accounts.SENTINEL)
+    made.redis.delete(KEYS.sentinel)
     made.dynamodb.calls.clear()
 
     assert numbers[0] == made.deliver()
@@ -366,7 +404,10 @@ def test_copies_on_two_shards_are_delivered_once(
 ) -> None:
     """In whatever batches, overlapping and broken off, each envelope's rows arrive once."""
     made = delivery()
-    made.put(*(copy(name) for name in copies))
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=2)
+    for name in copies:
+        made.kinesis.put_record(StreamName=STREAM, Data=copy(name), PartitionKey="a")
     half = (len(copies) + 1) // 2
     shards = [
         [member(one, (SHARD, OTHER)[shard]) for one in part]

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
 from tests.support.delivery import BUCKET, kill, lose_answer, once
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
 from worker import set_aside
+from worker.delivery import Decision, State
 from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
 from worker.overflow_quarantine import OverflowQuarantine
 
@@ -475,35 +477,100 @@ def test_an_old_claim_is_parked_and_never_in_doubt(lands: bool, way: Way) -> Non
     assert ONE == Counter(way.ids())
 
 
-@pytest.mark.parametrize(("landed", "sent"), [("taken", 0), ("gone", 1)])
-def test_what_nobody_can_search_for_any_more_is_in_doubt_and_treasure_data_is_asked(
-    landed: str, sent: int, way: Way
-) -> None:
-    """Once the stream no longer keeps the minutes in question, Treasure Data decides what has to be sent."""
-    way.kinesis.faults["put_record"] = [way.landing_unheard if landed == "taken" else timeout()]
+@pytest.mark.parametrize("lands", [True, False])
+def test_what_nobody_can_search_for_any_more_is_in_doubt(lands: bool, way: Way) -> None:
+    """The stream no longer keeps the minutes in question: Treasure Data settles it by having the rows."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     way.collect("r")
     way.deliver()
     way.wait(7 * DAY)
 
     assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
     assert (1, []) == (len(way.kinesis.called("put_record")), way.kinesis.called("get_records"))
-    assert {"shop/pageviews/0": ("in_doubt", "stream_unsearched", 1)} == way.delivery.aside()
-    imports = len(way.delivery.td.imports())
+    doubted = {"shop/pageviews/0": ("in_doubt", "stream_unsearched", 1)}
+    assert doubted == way.delivery.aside()
     way.delivery.redrive()
-    assert (["r-0"], sent, {}) == (
-        way.ids(),
-        len(way.delivery.td.imports()) - imports,
-        way.delivery.aside(),
-    )
+    assert (["r-0"], {}) == (way.ids(), way.delivery.aside()) if lands else ([], doubted)
+    way.delivery.redrive(State.IN_DOUBT, decision=Decision.SEND)
+    assert (ONE, {}) == (Counter(way.ids()), way.delivery.aside())
 
 
-def test_what_cannot_be_searched_for_half_the_retention_is_in_doubt(way: Way) -> None:
-    """A stream that cannot be read for days does not hold messages until the queue forgets them."""
-    doubt(way, "r")
+def test_what_treasure_data_does_not_have_may_still_come_from_the_stream(way: Way) -> None:
+    """The first put is parked as part of its span when its message is in doubt: only one of them is sent."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard]
+    way.collect("r")
+    way.delivery.td.create("shop_db", "pageviews")
+    way.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
+    way.deliver()
+    way.wait(7 * DAY)
+    way.drain()
+    way.delivery.redrive()
+    way.delivery.td.faults.clear()
+    for _ in range(2):
+        way.delivery.redrive()
+        way.wait(3600)
+
+    assert (ONE, {}) == (Counter(way.ids()), way.delivery.aside())
+
+
+def test_what_cannot_be_searched_for_half_the_retention_waits_for_its_search(way: Way) -> None:
+    """The first put may stand on the stream, unread; the queue keeps the message until that has been read."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard]
+    way.collect("r")
     way.wait(OLD)
     way.kinesis.faults["list_shards"] = [timeout()]
 
-    assert 1 == way.drain()
+    assert (0, {"undecided": 1}, {}) == (way.drain(), way.handled(), way.delivery.aside())
+    way.wait(361)
+    assert (1, {"found": 1}) == (way.drain(), way.handled())
+    way.deliver()
+    assert ONE == Counter(way.ids())
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_what_an_earlier_stream_may_hold_is_not_searched_for_on_a_later_one(lands: bool, way: Way) -> None:
+    """The first put may have gone to the stream before it was created again, and been delivered from there."""
+    way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
+    way.collect("r")
+    way.deliver()
+    way.wait(200)
+    way.delivery.kinesis.delete_stream(StreamName=STREAM)
+    way.delivery.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+
+    assert (0, {"undecided": 1}) == (way.drain(), way.handled())
+    way.wait(OLD)
+    assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
+    way.delivery.redrive()
+    assert (
+        ({}, ["r-0"]) == (way.delivery.aside(), way.ids())
+        if lands
+        else (1, [])
+        == (
+            len(way.delivery.aside()),
+            way.ids(),
+        )
+    )
+
+
+def test_nothing_is_decided_while_kinesis_does_not_say_when_the_stream_was_created(way: Way) -> None:
+    """However old the message is, as long as the queue keeps it."""
+    doubt(way, "r")
+    way.wait(OLD)
+    way.kinesis.faults["describe_stream_summary"] = [timeout()]
+
+    assert (0, {"undecided": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
+
+
+def test_no_message_waits_for_its_search_until_the_queue_forgets_it() -> None:
+    """A stream that keeps records for a year is no reason to lose a message after two weeks."""
+    way = Way(retention=365 * DAY)
+    doubt(way, "r")
+    way.kinesis.faults["list_shards"] = [timeout(), timeout()]
+    way.wait(13 * DAY - 1)
+    assert (0, {"undecided": 1}) == (way.drain(), way.handled())
+    way.wait(361)
+
+    assert (1, {"set_aside": 1}) == (way.drain(), way.handled())
     assert {"shop/pageviews/0": ("in_doubt", "stream_unsearched", 1)} == way.delivery.aside()
 
 

@@ -170,6 +170,24 @@ def test_what_is_set_aside_is_not_forced(
     assert (["v0", "v1"], ["c0", "c1"]) == (made.ids("shop", "views"), made.ids("shop", "clicks"))
 
 
+def test_what_is_left_out_is_told() -> None:
+    """By account and table, with the rows that were delivered but planned with others that were not."""
+    made = partly_aside({"status": 422, "table": "views"})
+    event = {**made.event(0, 3), "forced": {"tag": "lost"}}
+
+    answer = made.worker.run(event, 60_000)
+
+    assert {"batchItemFailures": [], "passed_over": {"shop/views": 2}} == answer
+    assert 2 == made.telemetry.counts["RowsPassedOver"]
+    assert [("shop", "views", 2)] == [
+        tuple(fields.values())
+        for fields in made.telemetry.said(
+            "a forced replay passes over rows that were planned with others that are not delivered"
+        )
+    ]
+    assert {"batchItemFailures": [], "passed_over": {}} == made.worker.run(event, 60_000)
+
+
 def test_each_span_says_for_itself_what_it_has_delivered() -> None:
     """What a later span of the replay's range has set aside is not forced because an earlier one has delivered."""
     made = Delivery()

@@ -14,7 +14,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from doubles.clock import ManualClock
 from local import valkey
-from shared.accounts import Account
+from shared.accounts import Account, AccountKeys
 from tests.support.sam import properties
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
@@ -24,6 +24,7 @@ from worker.redis_client import TOKEN_SECONDS, IamUser, connect, iam_user
 
 KEYS = ReadOnlyCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "a session=", "123456789012")
 SHOP = Account("shop_db")
+ACCOUNT_KEYS = AccountKeys("sluice-dev-Ledger-1ABC2DEF3GHI")
 
 
 def signature(token: str, secret: str) -> str:
@@ -124,21 +125,21 @@ def sign_in(tmp_path: Path) -> Iterator[Any]:
 def test_the_administration_writes_and_the_worker_reads(sign_in: Any) -> None:
     """The template's users may do all that the functions do with accounts."""
     writer = sign_in("Writer")
-    account_store.apply(writer, {"gone": SHOP}, 0)
-    account_store.apply(writer, {"shop": SHOP}, 60)
-    account_store.change(writer, "blog", Account("blog_db", "disabled"))
-    cache = AccountCache(lambda: sign_in("Reader"), ManualClock(), CollectedTelemetry())
+    account_store.apply(writer, ACCOUNT_KEYS, {"gone": SHOP}, 0)
+    account_store.apply(writer, ACCOUNT_KEYS, {"shop": SHOP}, 60)
+    account_store.change(writer, ACCOUNT_KEYS, "blog", Account("blog_db", "disabled"))
+    cache = AccountCache(lambda: sign_in("Reader"), ACCOUNT_KEYS, ManualClock(), CollectedTelemetry())
 
-    assert {"blog", "shop"} == account_store.applied(writer).keys()
-    assert "1970-01-01T00:01:00+00:00" == account_store.applied_at(writer)
+    assert {"blog", "shop"} == account_store.applied(writer, ACCOUNT_KEYS).keys()
+    assert "1970-01-01T00:01:00+00:00" == account_store.applied_at(writer, ACCOUNT_KEYS)
     assert {"shop": SHOP, "gone": "unknown_account"} == cache.resolve(["shop", "gone"])
 
 
 @pytest.mark.parametrize(
     ("user", "command"),
     [
-        ("Reader", ("HSET", "account:shop", "database", "mine")),
-        ("Reader", ("DEL", "account:shop")),
+        ("Reader", ("HSET", "ledger:account:shop", "database", "mine")),
+        ("Reader", ("DEL", "ledger:account:shop")),
         ("Reader", ("SCAN", "0")),
         ("Reader", ("HGET", "session:1", "x")),
         ("Writer", ("HSET", "session:1", "x", "y")),
@@ -156,4 +157,4 @@ def test_users_may_do_nothing_else(sign_in: Any, user: str, command: tuple[str, 
 def test_nobody_else_gets_in(sign_in: Any) -> None:
     """A user that the cache does not know is refused."""
     with pytest.raises(redis.AuthenticationError):
-        sign_in("Somebody").hget("account:shop", "database")
+        sign_in("Somebody").hget("ledger:account:shop", "database")

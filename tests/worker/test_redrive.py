@@ -9,11 +9,11 @@ import pytest
 
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
 from doubles.treasure_data.settings import Settings
-from shared import accounts
 from shared.accounts import Account
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     TABLE,
     Delivery,
     KilledError,
@@ -213,9 +213,9 @@ def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
 ) -> None:
     """Nobody knows where they go any more, until somebody says so."""
     made = parked()
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     if fields:
-        made.redis.hset(accounts.redis_key("shop"), mapping=fields)
+        made.redis.hset(KEYS.of("shop"), mapping=fields)
     made.start()
 
     assert RedriveReport(dead=2) == made.redrive()
@@ -223,10 +223,65 @@ def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
     assert 2 == made.telemetry.counts["RowsDeadLettered"]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_dead_letter_that_is_rejected_again_is_not_counted_again(large: bool) -> None:
+    """Nor are its halves; what was parked is a new one."""
+    made = dead()
+    if large:
+        made.td.settings = Settings(largest_import=20)
+    else:
+        fault(made, 422)
+    made.redrive(*ASIDE)
+
+    assert {"dead_letter"} == {one[0] for one in made.aside().values()}
+    assert 0 == made.telemetry.counts["RowsDeadLettered"]
+
+
+def test_a_turn_that_a_service_broke_off_was_not_complete() -> None:
+    """What was selected has not been tried."""
+    made = parked()
+    made.s3.before["get_object"] = once(lose_answer)
+
+    assert RedriveReport(kept=2, complete=False) == made.redrive()
+    assert RedriveReport(delivered=2) == made.redrive()
+
+
+def test_a_database_is_left_alone_after_failures_in_a_row() -> None:
+    """An answer in between shows that it works: the next failure is the first one again."""
+    made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(6)))
+    made.ledger.close_breaker("shop_db")
+    attempted: list[str] = []
+
+    def two_of_three_fail() -> None:
+        made.td.faults.clear()
+        if len(attempted) % 3:
+            fault(made, 429)
+
+    attempted = around_attempts(made, before=two_of_three_fail)
+    report = made.redrive()
+
+    assert (6, 2, 4) == (len(attempted), report.delivered, report.kept)
+
+
+def test_halves_are_fenced_before_they_are_sent() -> None:
+    """Each is in doubt while it is under way, as any chunk that was set aside."""
+    made = parked()
+    made.td.settings = Settings(largest_import=80)
+    states = []
+    attempted: list[str] = []
+    attempted = around_attempts(
+        made, before=lambda: states.append(span(made).entry(ChunkKey.parse(attempted[-1])).state)
+    )
+    made.redrive()
+
+    assert 3 == len(attempted)
+    assert {State.IN_DOUBT} == set(states)
+
+
 def test_what_is_in_doubt_needs_no_account() -> None:
     """Where it went before is in the plan."""
     made = in_doubt()
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     made.start()
 
     assert RedriveReport(delivered=2) == made.redrive()
@@ -246,11 +301,11 @@ def test_rows_of_a_revoked_key_wait_until_it_is_no_longer_revoked() -> None:
     """A person who redrives them before that changes nothing."""
     made = Delivery()
     revoked = Account("shop_db", "active", frozenset({"k1"}))
-    made.redis.hset(accounts.redis_key("shop"), mapping=revoked.to_fields())
+    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.deliver()
     assert RedriveReport(kept=1) == made.redrive(State.DEAD_LETTER)
-    made.redis.delete(accounts.redis_key("shop"))
+    made.redis.delete(KEYS.of("shop"))
     made.map(shop="shop_db")
     made.start()
 
@@ -775,6 +830,17 @@ def test_an_idle_breaker_is_closed_by_an_answer() -> None:
 
     assert [] == breakers(made)
     assert [] == made.td.imports()
+
+
+def test_an_idle_breaker_is_closed_also_when_a_run_was_not_complete() -> None:
+    """A database that fails run after run does not keep another one's breaker open."""
+    made = parked()
+    made.ledger.open_breaker("blog_db", "http_500")
+    made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=500))
+
+    assert not made.redrive().complete
+    assert ["shop_db"] == breakers(made)
 
 
 def test_a_breaker_is_probed_while_its_chunks_only_wait() -> None:

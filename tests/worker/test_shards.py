@@ -19,7 +19,7 @@ from tests.support.delivery import SHARD, STREAM, Meddled
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.record import Number, number
-from worker.shards import SECONDS_BETWEEN_READS, Cursor, Position, Shards, hash_key
+from worker.shards import BELIEVED_SECONDS, SECONDS_BETWEEN_READS, Cursor, Position, Shards, hash_key
 
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
@@ -298,16 +298,60 @@ def test_a_stretch_that_is_not_read_in_time_is_an_error() -> None:
 # The stream
 
 
-def test_a_chain_is_named_by_the_stream_s_creation() -> None:
-    """It is asked for once."""
+def recreated(kinesis: Any, shards: int = 1) -> None:
+    """Delete the stream and create it again."""
+    kinesis.delete_stream(StreamName=STREAM)
+    kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+
+
+def one_shard() -> tuple[Any, Shards, ManualClock]:
+    """Return a stream of one shard, whose calls are watched."""
     clock = ManualClock()
     kinesis = Meddled(MemoryKinesis(clock.now))
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    shards = Shards(kinesis, STREAM, clock)
+    return kinesis, Shards(kinesis, STREAM, clock), clock
 
-    assert ChainId(STREAM, int(BEGAN), SHARD) == shards.chain(SHARD)
-    assert ChainId(STREAM, int(BEGAN), "other") == shards.chain("other")
-    assert 1 == kinesis.calls.count("describe_stream_summary")
+
+def start_of(kinesis: Any) -> str:
+    """Return the first possible sequence number of the first shard."""
+    start: str = kinesis.client.list_shards(StreamName=STREAM)["Shards"][0]["SequenceNumberRange"][
+        "StartingSequenceNumber"
+    ]
+    return start
+
+
+def test_a_chain_is_named_by_where_its_shard_begins() -> None:
+    """It is asked for once, as long as batches follow one another."""
+    kinesis, shards, clock = one_shard()
+    for _ in range(9):
+        assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD)
+        clock.sleep(BELIEVED_SECONDS)
+
+    assert 1 == kinesis.calls.count("list_shards")
+
+
+def test_a_stream_that_was_created_again_has_other_chains() -> None:
+    """After a pause in which that can have happened the shards are listed anew, also after a clock that was set back."""
+    kinesis, shards, clock = one_shard()
+    for pause in (BELIEVED_SECONDS + 0.1, -1.0):
+        before = shards.chain(SHARD)
+        recreated(kinesis)
+        clock.time += pause
+
+        assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD) != before
+        assert (True, False) == (shards.has(shards.chain(SHARD)), shards.has(before))
+
+
+def test_a_shard_that_is_not_listed_has_no_chain() -> None:
+    """One that came by a reshard is found; what is not there is never guessed, and not remembered as missing."""
+    kinesis, shards, _ = one_shard()
+    shards.chain(SHARD)
+    child = "shardId-000000000001"
+    with pytest.raises(ShardUnreadableError, match=child):
+        shards.chain(child)
+    kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+
+    assert child == shards.chain(child).shard
 
 
 @pytest.mark.parametrize("error", [*THROTTLED, *FAILING])

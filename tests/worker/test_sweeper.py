@@ -88,6 +88,33 @@ def test_an_object_of_a_chunk_that_is_set_aside_is_needed(status: int) -> None:
     assert 1 == len(made.objects())
 
 
+@pytest.mark.parametrize("hole", [False, True])
+def test_an_open_span_whose_records_have_all_expired_ends(hole: bool) -> None:
+    """The event source went past it, as past a hole that a replay has left: nothing else would ever meet it again."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)))
+    if hole:
+        assert made.deliver(2) is None
+    made.dynamodb.after["put_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver(0, 2)
+    made.start()
+    sweep(made, made.retention)
+    assert [False] == [span.done for span in made.spans() if span.records == 2]
+    assert {} == made.telemetry.counts
+
+    made.start()
+    sweep(made, 1)
+
+    [ended] = [span for span in made.spans() if span.records == 2]
+    assert (True, bool(ended.chain.holes)) == (ended.is_settled, hole)
+    assert {"RowsMissing": 2} == made.telemetry.counts
+    assert 2 == sum(entry.rows for entry in ended.entries.values())
+    sweep(made, 1)
+    assert {"RowsMissing": 2} == made.telemetry.counts
+
+
 def test_a_young_object_is_left_alone() -> None:
     """Whoever wrote it may be about to tell the ledger; it is not even read."""
     made = delivered()

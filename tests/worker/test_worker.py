@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
 from doubles.treasure_data.settings import Settings
-from shared import accounts
 from shared.accounts import Account
 from tests.support.delivery import (
+    KEYS,
     SHARD,
+    STREAM,
     Delivery,
     envelope,
     is_settling,
@@ -183,10 +184,10 @@ def test_one_round_trip_for_accounts() -> None:
 def test_dead_letters_leave_their_neighbours() -> None:
     """What is undecodable, rejected, of unknown, disabled or invalid accounts or revoked keys goes to S3 alone."""
     made = delivery()
-    made.redis.hset(accounts.redis_key("gone"), mapping=Account("gone_db", "disabled").to_fields())
-    made.redis.hset(accounts.redis_key("odd"), mapping={"database": "No!", "status": "active"})
+    made.redis.hset(KEYS.of("gone"), mapping=Account("gone_db", "disabled").to_fields())
+    made.redis.hset(KEYS.of("odd"), mapping={"database": "No!", "status": "active"})
     revoked = Account("shop_db", "active", frozenset({"k2"}))
-    made.redis.hset(accounts.redis_key("shop"), mapping=revoked.to_fields())
+    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
     made.put(
         envelope("shop", {"views": [row("e1")]}),
         b"junk",
@@ -275,7 +276,7 @@ def test_redis_without_data_judges_nobody() -> None:
     assert numbers[0] == made.deliver()
     assert ([], [], []) == (made.objects(), made.td.imports(), made.spans())
     assert {"Holds": 1} == made.telemetry.counts
-    made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
     made.map(shop="shop_db")
 
     assert made.deliver() is None
@@ -363,6 +364,49 @@ def test_no_time_left_leaves_an_open_span_alone() -> None:
     assert made.deliver(1, 3, remaining_ms=100) is not None
     assert before == made.spans()
     assert "get_records" not in made.kinesis.calls
+
+
+def create_stream_again(made: Delivery) -> None:
+    """Delete the stream and create it again, in no time, with sequence numbers that begin where they began before."""
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.restart_numbers()
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.read.clear()
+
+
+def test_a_stream_that_is_created_again_under_a_warm_sandbox_has_chains_of_its_own() -> None:
+    """None of its records is taken for one that the old stream has delivered, and none goes into the old stream's chain."""
+    made = delivery()
+    made.put(*ROWS)
+    assert made.deliver() is None
+    [before] = made.spans()
+    create_stream_again(made)
+    made.put(envelope("shop", {"views": [row("new-1")]}))
+    made.clock.sleep(10)
+    assert made.deliver() is None
+    made.put(envelope("shop", {"views": [row("new-2")]}))
+    assert made.deliver(1) is None
+
+    assert ["e0", "e1", "e2", "new-1", "new-2"] == made.ids("shop_db", "views")
+    chains = [span.chain for span in made.spans()]
+    assert (1, 2) == (chains.count(before.chain), chains.count(made.wiring.shards.chain(SHARD)))
+
+
+def test_records_of_a_stream_that_was_deleted_are_held() -> None:
+    """Which of them the old stream has delivered, nobody can tell from the new one's chain."""
+    made = delivery()
+    numbers = made.put(*ROWS)
+    event = made.event()
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+
+    failures = made.worker.run(event, 60_000)["batchItemFailures"]
+
+    assert [{"itemIdentifier": numbers[0]}] == failures
+    assert ([], []) == (made.spans(), made.td.imports())
+    assert ["the records are of a stream that was deleted"] == [
+        fields["reason"] for fields in made.telemetry.said("held")
+    ]
 
 
 def test_a_warm_sandbox_that_was_overtaken_looks_again() -> None:
@@ -459,9 +503,7 @@ def test_plan_outlives_a_change_of_keys() -> None:
     made.dynamodb.after = {"put_item": once(kill)}
     with pytest.raises(Killed):
         made.deliver()
-    made.redis.hset(
-        accounts.redis_key("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields()
-    )
+    made.redis.hset(KEYS.of("shop"), mapping=Account("shop_db", "active", frozenset({"k1"})).to_fields())
     made.start()
     made.deliver()
 
@@ -478,7 +520,7 @@ def test_held_for_half_the_retention_is_set_aside() -> None:
     assert made.deliver() is not None
     assert {"shop/views/0": ("parked", "unresolved", 1)} == made.aside()
 
-    made.redis.hset(accounts.SENTINEL, mapping={"at": "now"})
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
     made.map(shop="shop_db")
     made.start()
 
@@ -505,7 +547,7 @@ def test_many_shards_in_one_event() -> None:
     """Records of several shards are worked on per shard, and each shard's lowest unsettled number is reported."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("who", {"views": [row("e2")]}))
-    made.redis.delete(accounts.SENTINEL)
+    made.redis.delete(KEYS.sentinel)
     one, two = made.records()
     event = {"Records": [member(one), member(two, "shardId-000000000001")]}
 

@@ -1,0 +1,52 @@
+"""The execution of a span's plan, where the worker and the redrive differ."""
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.support.delivery import Delivery, row
+from tests.support.spans import KEY, span
+from worker.chunk import Chunk
+from worker.deadline import Deadline
+from worker.delivery import Entry, Event, State
+from worker.execution import Execution
+from worker.upload import Outcome, Upload
+
+
+@pytest.mark.parametrize(
+    ("state", "sent"),
+    [
+        (State.PENDING, [["shop/views/0"], ["shop/views/0.0", "shop/views/0.1"]]),
+        (State.IN_DOUBT, [["shop/views/0"]]),
+    ],
+)
+def test_halves_go_out_at_once_only_where_they_are_pending(state: State, sent: list[list[str]]) -> None:
+    """Those of a set-aside chunk are set aside: each is fenced before it is sent."""
+    made = Delivery()
+    entry = Entry(state, rows=2, since=1_700_000_000_000, digest="d")
+    _, planned = made.ledger.append(span(entries={KEY: entry}))
+    payload = b"".join(msgpack.packb(row(one)) for one in ("e1", "e2"))
+    wiring, calls = made.wiring, []
+
+    def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
+        calls.append([upload.chunk.key.name for upload in uploads])
+        is_whole = len(calls) == 1
+        return [Outcome(Event.TOO_LARGE if is_whole else Event.ACCEPTED) for _ in uploads]
+
+    def describe(*_: Any) -> Any:
+        raise NotImplementedError
+
+    execution = Execution(
+        wiring.worker._delivery,
+        planned,
+        {KEY: Chunk.of_payload(KEY, 2, payload)},
+        describe=describe,
+        report=lambda *_: None,
+        opened={KEY},
+        whole=False,
+    )
+    upload = execution.upload(execution.leaf(KEY), "shop_db", 0.0)
+    execution.deliver([upload], send, Deadline(made.clock, made.clock.now() + 60))
+
+    assert sent == calls
