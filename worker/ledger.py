@@ -556,10 +556,13 @@ _TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("o", "digest")
 _NUMBERS = (("n", "rows"), ("since", "since"), ("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
 
 
+_PLAIN = Entry(State.PENDING)  # what an item need not say
+
+
 def _entry_item(entry: Entry) -> Item:
     item: Item = {name: {"S": str(text)} for name, attribute in _TEXTS if (text := getattr(entry, attribute))}
     for name, attribute in _NUMBERS:
-        if number := getattr(entry, attribute):
+        if (number := getattr(entry, attribute)) != getattr(_PLAIN, attribute):
             item[name] = {"N": str(number)}
     return item
 
