@@ -22,9 +22,6 @@ down few requests."""
 PAUSE_WITHOUT_SECRETS_SECONDS = 1
 """The same while there are no secrets at all and every request is rejected."""
 
-HASH_KEY = ".hash"
-"""The member with the key for hashed columns; no signing secret can have this name."""
-
 _MAX_VERIFIED = 1000  # cached until the secrets are read again
 
 
@@ -78,8 +75,8 @@ class Keyring:
             return write_key.verify(key, self._secrets)
 
     def hash_key(self) -> bytes | None:
-        """Return the key for hashed columns (the member HASH_KEY), None if there is none."""
-        secret = self._secrets.get(HASH_KEY)
+        """Return the key for hashed columns (the member write_key.HASH_KEY), None if there is none."""
+        secret = self._secrets.get(write_key.HASH_KEY)
         return secret.encode() if secret else None
 
     def refresh(self) -> bool:

@@ -26,22 +26,32 @@ def group() -> None:
 
 
 def signing_secrets(stack: Stack) -> dict[str, str]:
-    """Return the secrets that are valid now, by id, the newest last.
+    """Return the secrets that sign write keys now, by id, the newest last.
 
     Raises:
-        Failure: the stack's secret holds something else.
+        Failure: the stack's secret has none.
     """
+    return _signing(_members(stack))
+
+
+def _members(stack: Stack) -> dict[str, str]:
+    """Return everything in the stack's secret: the signing secrets and, if there is one, the key for hashed columns."""
     client = stack.client("secretsmanager")
     text = client.get_secret_value(SecretId=stack.outputs["WriteKeySecret"])["SecretString"]
     try:
         found = json.loads(text)
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not found:
+    return found if isinstance(found, dict) else {}
+
+
+def _signing(members: dict[str, str]) -> dict[str, str]:
+    signing = {secret_id: text for secret_id, text in members.items() if secret_id != write_key.HASH_KEY}
+    if not signing:
         raise Failure(
-            'the secret under which write keys are signed holds no JSON such as {"k1": "…"}: put it there'
+            'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it.'
         )
-    return found
+    return signing
 
 
 @group.command()
@@ -173,19 +183,20 @@ def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
 @screen.yes_option
 def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> None:
     """Add a signing secret for new keys. Old secrets stay valid until they are retired."""
-    signing = signing_secrets(stack)
+    members = _members(stack)
+    signing = _signing(members)
     if retire is None:
         fresh = _next_id(signing)
         screen.say(f"Adding the secret {fresh}; {', '.join(signing)} stay valid.")
         if not dry_run:
-            _store(stack, signing | {fresh: secrets.token_urlsafe(_SECRET_BYTES)})
+            _store(stack, members | {fresh: secrets.token_urlsafe(_SECRET_BYTES)})
             screen.say(
                 f"{_NOTICED} Then issue new keys; once no page uses an old one: `sluice keys rotate --retire ID`"
             )
         return
     if retire not in signing:
         raise Failure(f"there is no secret {retire}: {', '.join(signing)} are valid")
-    rest = {secret_id: text for secret_id, text in signing.items() if secret_id != retire}
+    rest = [secret_id for secret_id in signing if secret_id != retire]
     if not rest:
         raise Failure(
             f"{retire} is the only secret: without it no key is valid. Add another first: `sluice keys rotate`"
@@ -195,7 +206,7 @@ def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> Non
     )
     if not dry_run:
         screen.confirm("Retire it?", yes=yes)
-        _store(stack, rest)
+        _store(stack, {name: text for name, text in members.items() if name != retire})
         screen.say(_NOTICED)
 
 
@@ -206,10 +217,10 @@ def _next_id(signing: dict[str, str]) -> str:
     return f"k{number}"
 
 
-def _store(stack: Stack, signing: dict[str, str]) -> None:
+def _store(stack: Stack, members: dict[str, str]) -> None:
     client: Any = stack.client("secretsmanager")
     try:
-        client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(signing))
+        client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(members))
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidRequestException":
             raise Failure(

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from shared import names
 from shared.errors import InvalidKeyError, UnknownSecretError
 
+HASH_KEY = ".hash"
+"""The member of the secret with the signing secrets that holds the key for hashed columns; it signs no write key."""
+
 _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
 

@@ -1,8 +1,11 @@
 """`sluice keys`."""
 
+import json
+
 import pytest
 
 from local.accounts import KEYS
+from shared.write_key import HASH_KEY
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -76,3 +79,52 @@ def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> 
     assert 1 == sluice.run(f"keys verify {KEYS['shop']} --local").exit_code
     sluice.run("keys rotate --local --retire next --yes")
     assert "k3 is the only secret" in sluice.run("keys rotate --local --retire k3 --yes").stderr
+
+
+@pytest.fixture
+def hashing(sluice: Sluice) -> Sluice:
+    """The command over a stack whose secret also has the key for hashed columns, as its last member."""
+    made = sluice.stack.resources
+    made.client("secretsmanager").put_secret_value(
+        SecretId=made.write_key_secret, SecretString=json.dumps({"k1": "a" * 48, HASH_KEY: "b" * 48})
+    )
+    return sluice
+
+
+def _members(sluice: Sluice) -> dict[str, str]:
+    made = sluice.stack.resources
+    text = made.client("secretsmanager").get_secret_value(SecretId=made.write_key_secret)["SecretString"]
+    members: dict[str, str] = json.loads(text)
+    return members
+
+
+def test_the_key_for_hashed_columns_signs_no_write_key(hashing: Sluice) -> None:
+    """The newest signing secret is the last one that signs; nothing else can be named."""
+    assert "k1" == hashing.json("keys issue shop --local")["key_id"]
+    assert (
+        f"there is no secret {HASH_KEY}" in hashing.run(f"keys issue shop --local --secret {HASH_KEY}").stderr
+    )
+    looked = hashing.json("doctor --local --no-event --account app")["findings"]
+    (about,) = (one for one in looked if one["what"] == "write key")
+    assert "under k1" in about["said"]
+
+
+def test_the_last_signing_secret_stays_beside_the_key_for_hashed_columns(hashing: Sluice) -> None:
+    """Retiring it would make every write key invalid."""
+    result = hashing.run("keys rotate --local --retire k1 --yes")
+
+    assert "k1 is the only secret" in result.stderr
+    assert {"k1", HASH_KEY} == _members(hashing).keys()
+
+
+def test_rotation_keeps_the_key_for_hashed_columns(hashing: Sluice) -> None:
+    """Otherwise equal values would get other hashes, or none."""
+    assert "k1 stay valid" in hashing.run("keys rotate --local").output
+    hashing.run("keys rotate --local --retire k1 --yes")
+
+    assert "b" * 48 == _members(hashing)[HASH_KEY]
+    assert {"k2", HASH_KEY} == _members(hashing).keys()
+    assert (
+        f"there is no secret {HASH_KEY}"
+        in hashing.run(f"keys rotate --local --retire {HASH_KEY} --yes").stderr
+    )
