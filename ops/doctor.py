@@ -303,7 +303,7 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
     if not said["answers"]:
         yield _fault(
             "Treasure Data",
-            "it does not answer from the functions' network: is TdApiEndpoint right, and is there a way out?",
+            "it does not answer from the functions' network: is TdSite (or TdApiEndpoint) right, and is there a way out?",
         )
     elif not said["knows_key"]:
         yield _fault(

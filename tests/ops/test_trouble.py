@@ -241,3 +241,15 @@ def test_an_empty_bucket(stack: Deployed) -> None:
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert "Nothing that matches is set aside.\n" == result.stdout
+
+
+def test_the_doctor_reads_on_behind_empty_answers(stack: Deployed) -> None:
+    """Kinesis may return no records although more follow; the test event is found all the same."""
+    stack.empty_reads = 3
+    result = stack.run(["doctor", "--json"])
+
+    assert 0 == stack.empty_reads
+    assert "marked event" in {one["what"]: one for one in json.loads(result.stdout)["findings"]}, (
+        result.output
+    )
+    assert 0 == result.exit_code, result.output

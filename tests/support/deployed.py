@@ -46,6 +46,8 @@ class Deployed:
             has several resources for stands the output that names the one.
         refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
         answers: of functions, instead of their own, by the outputs that name them.
+        empty_reads: how many more reads of the stream find nothing although something is there, as Kinesis answers between
+            stretches of a shard; the next read has to go on from where such an answer says.
         age: seconds by which the stream is older than it is.
         log: lines that the functions have written; each search has an empty page first, as CloudWatch Logs may.
         url: where AWS is.
@@ -56,6 +58,7 @@ class Deployed:
         self.outputs = outputs
         self.answers: dict[str, dict[str, Any]] = {}
         self.age = 0.0
+        self.empty_reads = 0
         self.log: list[str] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
@@ -163,6 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self.shown.refusals.get(operation, self.shown.refusals.get(service))
         if refusal is not None:
             self._refuse(service, *refusal)
+        elif operation == "kinesis:GetRecords" and self.shown.empty_reads:
+            self.shown.empty_reads -= 1
+            onwards = json.loads(body)["ShardIterator"]
+            page = {"Records": [], "NextShardIterator": onwards, "MillisBehindLatest": 60_000}
+            self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
         elif service == "lambda":
             self._answer_for_lambda(body)
         elif service == "logs":
