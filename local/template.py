@@ -26,6 +26,7 @@ class Template:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
         self._parameters: Mapping[str, Any] = document.get("Parameters", {})
         self._conditions: Mapping[str, Any] = document.get("Conditions", {})
+        self._mappings: Mapping[str, Any] = document.get("Mappings", {})
         self._globals: Mapping[str, Any] = document.get("Globals", {}).get("Function", {})
         self._resources: Mapping[str, Any] = document["Resources"]
 
@@ -73,6 +74,11 @@ class Template:
                 return _lookup(name, values)
             case {"Fn::Sub": str(text)}:
                 return _PLACEHOLDER.sub(lambda placeholder: _lookup(placeholder[1], values), text)
+            case {"Fn::FindInMap": [mapping, *keys]}:
+                found: Any = self._mappings[mapping]
+                for key in keys:
+                    found = found[self.resolve(key, values)]
+                return found
             case {"Fn::If": [condition, yes, no]}:
                 holds = self._holds({"Condition": condition}, values)
                 return self.resolve(yes if holds else no, values)

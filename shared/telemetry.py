@@ -27,6 +27,7 @@ STAGE = "STAGE"
 SERVICE = "POWERTOOLS_SERVICE_NAME"
 NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
 LEVEL = "POWERTOOLS_LOG_LEVEL"
+VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 """Variables that say how a function reports."""
 
 INGEST_METRICS: Mapping[str, str] = {
@@ -149,6 +150,7 @@ class PowertoolsTelemetry:
         output: receives the lines with metrics.
         clock: times the rate limit.
         with_info: whether to write info lines; warnings and errors always are.
+        version: of the function. Lines with metrics have it as a property, not a dimension, for the canary's metric filter.
     """
 
     def __init__(
@@ -159,12 +161,14 @@ class PowertoolsTelemetry:
         clock: Clock,
         *,
         with_info: bool = True,
+        version: str = "",
     ) -> None:
         self._logger = logger
         self._metrics = metrics
         self._output = output
         self._clock = clock
         self._with_info = with_info
+        self._version = version
         self._latest = _Latest()
         self._counts: defaultdict[str, int] = defaultdict(int)  # implemented in C, unlike Counter
         self._composed: dict[tuple[str, ...], str] = {}
@@ -181,8 +185,8 @@ class PowertoolsTelemetry:
         """Return the telemetry of a function.
 
         Args:
-            environment: has the variables STAGE, SERVICE, NAMESPACE and LEVEL. Powertools does not get to see the level, because it
-                gives Lambda's own precedence.
+            environment: has the variables STAGE, SERVICE, NAMESPACE, LEVEL and VERSION. Powertools does not get to see the level,
+                because it gives Lambda's own precedence.
             clock: times the rate limit.
             output: receives all lines; None is standard output.
         """
@@ -200,7 +204,10 @@ class PowertoolsTelemetry:
         metrics = EphemeralMetrics(service=service, namespace=environment.get(NAMESPACE))
         metrics.set_default_dimensions(stage=stage)
         level = environment.get(LEVEL) or "INFO"
-        return cls(logger, metrics, output, clock, with_info=level.upper() in ("DEBUG", "INFO"))
+        with_info = level.upper() in ("DEBUG", "INFO")
+        return cls(
+            logger, metrics, output, clock, with_info=with_info, version=environment.get(VERSION) or ""
+        )
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to every line inside the `with`, and flush the metrics at its end.
@@ -263,6 +270,8 @@ class PowertoolsTelemetry:
             self._metrics.add_metric(name, "Count", 0)
         values: dict[str, Any] = {**self._metrics.serialize_metric_set()}
         self._metrics.clear_metrics()
+        if self._version:
+            values["version"] = self._version
         values["_aws"]["Timestamp"] = "%d"
         values.update({name: ["%d"] for name in names})
         line = orjson.dumps(values).decode().replace("%", "%%").replace('"%%d"', "%d") + "\n"

@@ -59,7 +59,9 @@ def alarms_table() -> str:
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
-    return str(alarm["Properties"]["AlarmName"]["Fn::Sub"]).removeprefix("${AWS::StackName}-")
+    name = alarm["Properties"]["AlarmName"]["Fn::Sub"]
+    text = str(name[0] if isinstance(name, list) else name)
+    return text.removeprefix("${AWS::StackName}-").replace("${Version}", "VERSION")
 
 
 def _alarm_advice(alarm: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ class Mode:
         return [
             assertion["AssertDescription"]
             for rule in template()["Rules"].values()
-            if self._holds(rule["RuleCondition"])
+            if "RuleCondition" not in rule or self._holds(rule["RuleCondition"])
             for assertion in rule["Assertions"]
             if not self._holds(assertion["Assert"])
         ]
@@ -87,6 +87,8 @@ class Mode:
                 return self._decided(then if self._holds({"Condition": name}) else otherwise)
             case {"Ref": "AWS::NoValue"}:
                 return _ABSENT
+            case {"Fn::FindInMap": [mapping, first, second]}:
+                return template()["Mappings"][mapping][self._decided(first)][second]
             case {"Ref": name} if name in self._parameters:
                 return self._parameters[name]
             case {"Fn::Sub": str(text)}:

@@ -9,13 +9,17 @@ from typing import Any
 import click
 import pytest
 
+from doubles.clock import ManualClock
 from ops import cli
 from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
 from tests.support.modes import Mode
-from tests.support.sam import FUNCTIONS, resources, template
+from tests.support.sam import FUNCTIONS, properties, resources, template
+from tests.support.telemetry import Output
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
 FULL = ALARMS.pop("StreamFullAlarm")["Properties"]  # it calls a function, not a person
+CANARY = "CanaryAlarm"
+"""It is about one version of the ingest, and only CodeDeploy looks at it."""
 # What our metrics are told apart by: which functions count, and what.
 COUNTS = {
     "ingest": INGEST_METRICS,
@@ -28,6 +32,7 @@ OF_AWS = {
     "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
     "AWS/DynamoDB": {"ConsumedWriteCapacityUnits"},
 }
+(_FAILURES,) = properties("IngestFailures")["MetricTransformations"]
 TOPIC = {"Ref": "AlarmTopic"}
 TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
 
@@ -47,11 +52,14 @@ def _said(alarm: dict[str, Any]) -> str:
     return str(said["Fn::Sub"] if isinstance(said, dict) else said)
 
 
+def _names() -> set[str]:
+    """Return the names of all alarms but the canary's."""
+    return {alarm["Properties"]["AlarmName"]["Fn::Sub"] for name, alarm in ALARMS.items() if name != CANARY}
+
+
 def test_every_failure_has_an_alarm() -> None:
     """Lag, set-aside rows, overflow, Treasure Data, Redis, the ingest, limits and errors."""
-    names = {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()}
-
-    assert names == {
+    assert _names() == {
         f"${{AWS::StackName}}-{name}"
         for name in (
             *("lag-warn", "lag-page", "worker-idle"),
@@ -69,7 +77,9 @@ def test_every_failure_has_an_alarm() -> None:
 def test_alarms_use_existing_metrics(name: str) -> None:
     """Sluice's metrics are counted by the named function under the stack's stage; AWS's belong to the stack's resources."""
     for namespace, metric, dimensions in _metrics(ALARMS[name]["Properties"]):
-        if namespace == "Sluice":
+        if metric == _FAILURES["MetricName"]:
+            assert {one["Key"] for one in _FAILURES["Dimensions"]} == dimensions.keys()
+        elif namespace == "Sluice":
             assert metric in COUNTS[dimensions["service"]]
             assert {"service", "stage"} == dimensions.keys()
             assert {"Ref": "Stage"} == dimensions["stage"]
@@ -88,8 +98,25 @@ def test_an_alarms_expression_uses_its_metrics(name: str) -> None:
     text = re.sub(r"\$\{\w+\}", "", expression["Fn::Sub"] if isinstance(expression, dict) else expression)
 
     assert read == {one["Id"] for one in metrics if one.get("ReturnData") is False}
-    if text != "SUM(METRICS())":
+    if text != "SUM(FILL(METRICS(), 0))":
         assert read == set(re.findall(r"\b[a-z]+\b", text))
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_a_series_without_data_hides_no_other(name: str) -> None:
+    """An expression over several series has a value while only one of them has, as a function that never failed has none.
+
+    CloudWatch fills in the newest period too, before its data has arrived. So such an alarm looks at one period more.
+    """
+    alarm = ALARMS[name]["Properties"]
+    metrics = [one for one in alarm.get("Metrics", ()) if "MetricStat" in one]
+    if len(metrics) < 2:
+        return
+    (expression,) = (one["Expression"] for one in alarm["Metrics"] if "Expression" in one)
+    unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", re.sub(r"FILL\([^()]+(\(\))?, 0\)", "", expression)))
+
+    assert unfilled <= {"requests"}  # a fraction of no requests is none
+    assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] + 1
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -204,9 +231,7 @@ def test_the_dashboard_shows_every_alarm() -> None:
     """And no others."""
     (shown,) = (widget["properties"]["alarms"] for widget in _dashboard() if widget["type"] == "alarm")
 
-    assert {alarm["Properties"]["AlarmName"]["Fn::Sub"] for alarm in ALARMS.values()} == {
-        arn.rpartition(":alarm:")[2] for arn in shown
-    }
+    assert _names() == {arn.rpartition(":alarm:")[2] for arn in shown}
 
 
 def test_the_dashboard_shows_existing_metrics() -> None:
@@ -224,3 +249,68 @@ def test_the_dashboard_shows_existing_metrics() -> None:
                     assert "expression" in metric[0]
                 case other:
                     raise AssertionError(f"a metric that this test does not know: {other}")
+
+
+def test_the_dashboard_counts_gigabyte_seconds() -> None:
+    """AWS bills milliseconds times memory in GB of 1024 MB."""
+    (cost,) = (widget for widget in _dashboard() if widget["properties"]["title"].endswith("Cost drivers"))
+    functions = {
+        metric[-1]["id"]: metric[3].strip("${}")
+        for metric in cost["properties"]["metrics"]
+        if len(metric) > 4 and "id" in metric[-1]
+    }
+    factors = {
+        found[1]: float(found[2])
+        for metric in cost["properties"]["metrics"]
+        if (
+            found := re.fullmatch(
+                r"(\w+) \* ([\d.]+) / 1000", metric[0].get("expression", "") if len(metric) == 1 else ""
+            )
+        )
+    }
+
+    assert {
+        name: properties(functions[name])["MemorySize"] / 1024 for name in ("ingest", "worker")
+    } == factors
+
+
+def test_the_canary_looks_at_the_new_version_only() -> None:
+    """What the old version does, or did before, must not stop the deploy of its fix."""
+    (errors, failed) = (dimensions for _, _, dimensions in _metrics(ALARMS[CANARY]["Properties"]))
+    (version,) = resources("AWS::Lambda::Version")
+    executed = {"Fn::GetAtt": [version, "Version"]}
+
+    assert {
+        "FunctionName": {"Ref": "IngestFunction"},
+        "Resource": {"Fn::Sub": "${IngestFunction}:live"},
+        "ExecutedVersion": executed,
+    } == errors
+    assert {"stage": {"Ref": "Stage"}, "version": executed} == failed
+    assert [{"Name": {"Ref": CANARY}}] == properties("IngestFunctionDeploymentGroup")["AlarmConfiguration"][
+        "Alarms"
+    ]
+
+
+def test_each_version_has_a_canary_alarm_of_its_own() -> None:
+    """CloudWatch keeps the state of an alarm that is changed; one with another name is new, and not raised."""
+    (version,) = resources("AWS::Lambda::Version")
+    text, own = ALARMS[CANARY]["Properties"]["AlarmName"]["Fn::Sub"]
+
+    assert "${Version}" in text
+    assert {"Version": {"Fn::GetAtt": [version, "Version"]}} == own
+
+
+def test_the_canary_counts_the_failures_that_the_ingest_answers_itself() -> None:
+    """The metric filter finds them, with stage and version, in the line with metrics that the ingest writes."""
+    output = Output(ManualClock(), AWS_LAMBDA_FUNCTION_VERSION="7")
+    output.telemetry.count("RequestsFailed", 2)
+    output.telemetry.flush()
+    (line,) = output.lines()
+    found = re.fullmatch(r"\{ \$\.(\w+)\[0\] > 0 \}", properties("IngestFailures")["FilterPattern"])
+
+    assert found is not None
+    assert [2] == line[found[1]]
+    assert {"stage": line["stage"], "version": "7"} == {
+        one["Key"]: line[one["Value"].removeprefix("$.")] for one in _FAILURES["Dimensions"]
+    }
+    assert {"Ref": "IngestLogs"} == properties("IngestFailures")["LogGroupName"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.modes import Mode
 from tests.support.sam import properties, resources, template, transformed
 from worker.ledger import WORKLIST
 
@@ -107,9 +108,28 @@ def test_the_gateway_throttles_by_parameter() -> None:
 def test_what_holds_data_outlives_the_stack_in_prod_only(logical_id: str) -> None:
     """Retained in prod, deleted with the stack in dev and stg."""
     resource = transformed()["Resources"][logical_id]
-    policy = {"Fn::If": ["IsProd", "Retain", "Delete"]}
 
-    assert (policy, policy) == (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
+    assert ["RetainExceptOnCreate", "Retain"] == [
+        resource[policy]["Fn::If"][1] for policy in ("DeletionPolicy", "UpdateReplacePolicy")
+    ]
+    assert ["Delete", "Delete"] == [
+        resource[policy]["Fn::If"][2] for policy in ("DeletionPolicy", "UpdateReplacePolicy")
+    ]
+
+
+def test_a_failed_first_deploy_leaves_nothing() -> None:
+    """When the creation of the stack is rolled back, nothing is retained and nothing is protected from deletion."""
+    made = Mode({"Stage": "prod"}).resources()
+
+    assert [] == [
+        name for name, one in made.items() if one.get("DeletionPolicy") == "Retain" and not _is_version(one)
+    ]
+    assert [] == [name for name, one in made.items() if one["Properties"].get("DeletionProtectionEnabled")]
+
+
+def _is_version(resource: dict[str, Any]) -> bool:
+    """Tell whether it is a version of a function, which is deleted with its function."""
+    return bool(resource["Type"] == "AWS::Lambda::Version")
 
 
 def test_resources_have_no_fixed_names() -> None:
@@ -118,7 +138,7 @@ def test_resources_have_no_fixed_names() -> None:
     named = {
         logical_id: sorted(names & resource.get("Properties", {}).keys())
         for logical_id, resource in template()["Resources"].items()
-        if resource["Type"] != "AWS::Lambda::Permission"
+        if resource["Type"] not in ("AWS::Lambda::Permission", "AWS::Logs::MetricFilter")
     }
     assert [] == sorted(logical_id for logical_id, found in named.items() if found)
 

@@ -158,6 +158,7 @@ def test_another_redis_is_named_by_a_secret(network: str) -> None:
             {"SdkDomainName": "static.example.com", "SdkCertificateArn": "arn", "SdkHosting": "off"},
             "SdkDomainName requires SdkHosting on.",
         ),
+        ({"TdApiEndpoint": "https://api.example.com"}, "Set both TdImportEndpoint and TdApiEndpoint"),
         (
             {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
             "Set AlarmEmail or AlarmTopicArn, not both.",
@@ -270,12 +271,38 @@ def test_prod_deploys_the_ingest_as_a_canary(stage: str, kind: str) -> None:
     assert {"Fn::Sub": [f"CodeDeployDefault.Lambda{kind}", {}]} == group["DeploymentConfigName"] or str(
         group["DeploymentConfigName"]
     ).count(kind)
-    assert [{"Name": {"Ref": "IngestErrorsAlarm"}}, {"Name": {"Ref": "Ingest5xxAlarm"}}] == group[
-        "AlarmConfiguration"
-    ]["Alarms"]
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
     assert {"Fn::GetAtt": ["DeploymentRole", "Arn"]} == group["ServiceRoleArn"]
     assert "CodeDeployLambdaAliasUpdate" in alias["UpdatePolicy"]
+
+
+@pytest.mark.parametrize(
+    ("site", "of_import", "of_api"),
+    [
+        ("us01", "api-import.treasuredata.com", "api.treasuredata.com"),
+        ("ap01", "api-import.treasuredata.co.jp", "api.treasuredata.co.jp"),
+        ("eu01", "api-import.eu01.treasuredata.com", "api.eu01.treasuredata.com"),
+        ("ap02", "api-import.ap02.treasuredata.com", "api.ap02.treasuredata.com"),
+        ("ap03", "api-import.ap03.treasuredata.com", "api.ap03.treasuredata.com"),
+    ],
+)
+def test_one_parameter_names_the_site_of_treasure_data(site: str, of_import: str, of_api: str) -> None:
+    """Both endpoints follow from it, for every function that sends or asks."""
+    for name in set(FUNCTIONS) - {"IngestFunction"}:
+        variables = Mode({"TdSite": site}).properties(name)["Environment"]["Variables"]
+        assert f"https://{of_import}" == variables["TD_IMPORT_ENDPOINT"]
+        assert f"https://{of_api}" == variables["TD_API_ENDPOINT"]
+
+
+def test_the_endpoints_of_treasure_data_can_be_given() -> None:
+    """Both replace those of the site."""
+    given = {"TdImportEndpoint": "https://in.example.com", "TdApiEndpoint": "https://api.example.com"}
+    variables = Mode(given).properties("WorkerFunction")["Environment"]["Variables"]
+
+    assert given == {
+        "TdImportEndpoint": variables["TD_IMPORT_ENDPOINT"],
+        "TdApiEndpoint": variables["TD_API_ENDPOINT"],
+    }
 
 
 @pytest.mark.parametrize(("setting", "mode"), [("on", "Active"), ("off", "PassThrough")])

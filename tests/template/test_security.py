@@ -90,7 +90,8 @@ NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
 PLAIN = {"Network": "external"}
 TRACED = {"Network": "external", "Tracing": "on"}
 MANAGED = {"Network": "managed"}
-IN_VPC = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
+EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
+IN_VPC = ("WorkerRole", "RedriveRole", "AdminRole")
 
 
 @pytest.mark.parametrize("role", ALLOWED)
@@ -122,21 +123,32 @@ def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) 
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only X-Ray, a VPC's interfaces and metrics are allowed on everything, each only in its mode."""
-    in_vpc = role in ("WorkerRole", "RedriveRole", "AdminRole")
+    """Only X-Ray, a VPC's interfaces and metrics are allowed on everything, X-Ray only in its mode."""
     always = [METRICS] if role == "ScaleRole" else []
+    always += [NETWORK, NETWORK_BY_CODE] if role in IN_VPC else []
 
     assert always == _on_everything(PLAIN, role)
     assert [TRACES, *always] == _on_everything(TRACED, role)
-    assert always + ([NETWORK, NETWORK_BY_CODE] if in_vpc else []) == _on_everything(IN_VPC, role)
+    assert always == _on_everything(EXISTING, role)
     assert always == _on_everything(MANAGED, role)
+
+
+@pytest.mark.parametrize("role", IN_VPC)
+def test_lambda_can_delete_interfaces_after_a_function_has_left_a_network(role: str) -> None:
+    """A role that had lost the right would leave them in an existing VPC for ever."""
+    assert "ec2:DeleteNetworkInterface" in {
+        action
+        for _, effect, actions in _on_everything(PLAIN, role)
+        if effect == "Allow"
+        for action in actions
+    }
 
 
 def test_only_lambda_itself_manages_interfaces() -> None:
     """A function's own code is denied EC2 actions, although its role must grant them to Lambda."""
     (policy,) = (
         found
-        for found in Mode(IN_VPC).properties("WorkerRole")["Policies"]
+        for found in Mode(EXISTING).properties("WorkerRole")["Policies"]
         if found["PolicyName"] == "network"
     )
     (_, deny) = policy["PolicyDocument"]["Statement"]
