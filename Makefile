@@ -230,7 +230,7 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 	@echo 'setting up: tests/clients/node_modules from tests/clients/package-lock.json'
 	@cd tests/clients && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json
 
-# `sam build` calls these, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
+# lambda/Makefile calls these for `sam build`, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 
 .PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction build-ScaleFunction
 build-IngestFunction: | $(UV)

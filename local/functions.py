@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.resources import CREDENTIALS, REGION, Resources
-from local.template import TEMPLATE
+from ops.template import sluice_template
 from shared.telemetry import SERVICE
 
+TEMPLATE = sluice_template()
 _LOCAL = {"Stage": "local", "Network": "external", "StreamMode": "PROVISIONED"}
 """Parameters that the local stack sets. Its Redis has a URL, as an external one does; its stream keeps its size."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import Session
 
-from local.template import TEMPLATE
+from ops.template import sluice_template
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
@@ -23,7 +23,8 @@ _CONFIG = Config(
     proxies={},  # never use a proxy for loopback
 )
 
-_QUEUE, _LEDGER = TEMPLATE.properties("OverflowQueue"), TEMPLATE.properties("Ledger")
+_TEMPLATE = sluice_template()
+_QUEUE, _LEDGER = _TEMPLATE.properties("OverflowQueue"), _TEMPLATE.properties("Ledger")
 QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
 LEDGER: Mapping[str, Any] = {
     name: _LEDGER[name]

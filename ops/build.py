@@ -27,7 +27,7 @@ def build(architecture: str, folder: Path, project: Path = Path()) -> list[Path]
     """
     sam = [str(Path(sys.executable).with_name("sam")), "build", "--parallel"]
     sam += ["--build-dir", str(folder), "--parameter-overrides", f"Architecture={architecture}"]
-    environment = os.environ | {"ARCH": architecture, "SAM_CLI_TELEMETRY": "0"}
+    environment = os.environ | {"SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(sam, cwd=project, env=environment, check=False, capture_output=True, text=True)  # noqa: S603 - our own arguments
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)

@@ -1,7 +1,9 @@
 """The template sets every variable that the functions read, and no others."""
 
 import ast
+import os
 import re
+import subprocess
 import tomllib
 from collections import Counter
 from dataclasses import MISSING, fields
@@ -132,10 +134,17 @@ def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> N
 
 
 def _stages() -> dict[str, dict[str, Any]]:
+    """Return what samconfig.toml gives to `sam deploy`, by stage."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     return {
-        name: section["deploy"]["parameters"] for name, section in config.items() if isinstance(section, dict)
+        name: section["global"]["parameters"] | section["deploy"]["parameters"]
+        for name, section in config.items()
+        if isinstance(section, dict)
     }
+
+
+def _chosen(stage: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in _stages()[stage]["parameter_overrides"].split())
 
 
 def test_sam_deploy_defaults_to_dev() -> None:
@@ -146,17 +155,57 @@ def test_sam_deploy_defaults_to_dev() -> None:
 @pytest.mark.parametrize("stage", ["dev", "stg", "prod"])
 def test_stages_share_nothing(stage: str) -> None:
     """Each stage is a stack of its own, with valid parameters that set the stage."""
-    deploy = _stages()[stage]
-    chosen = dict(pair.split("=") for pair in deploy["parameter_overrides"].split())
+    deploy, chosen = _stages()[stage], _chosen(stage)
 
     assert f"sluice-{stage}" == deploy["stack_name"]
     assert stage == chosen["Stage"]
-    assert {} == {
-        name: value
-        for name, value in chosen.items()
-        if value not in template()["Parameters"].get(name, {}).get("AllowedValues", ())
-    }
+    assert [] == [
+        name for name, value in chosen.items() if not _is_valid(template()["Parameters"][name], value)
+    ]
     assert "CAPABILITY_IAM" == deploy["capabilities"]
+
+
+def _is_valid(parameter: dict[str, Any], value: str) -> bool:
+    if "AllowedValues" in parameter:
+        return value in map(str, parameter["AllowedValues"])
+    return int(value) >= parameter["MinValue"]
+
+
+@pytest.mark.parametrize(("stage", "hours"), [("dev", "24"), ("stg", "24"), ("prod", "168")])
+def test_stages_keep_records_as_long_as_they_need(stage: str, hours: str) -> None:
+    """Longer than 24 h costs extra for every hour of a shard, in stages that nobody relies on."""
+    default = str(template()["Parameters"]["RetentionHours"]["Default"])
+
+    assert hours == _chosen(stage).get("RetentionHours", default)
+
+
+@pytest.mark.parametrize("stage", ["default", "dev", "stg", "prod"])
+def test_a_build_gets_the_parameters_of_its_deploy(stage: str) -> None:
+    """`sam build` reads the same section as `sam deploy`; with other parameters it could build for another processor."""
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())[stage]
+
+    assert "parameter_overrides" in config["global"]["parameters"]
+    assert [] == [
+        name
+        for name, command in config.items()
+        if name != "global" and "parameter_overrides" in command["parameters"]
+    ]
+
+
+@pytest.mark.parametrize("architecture", template()["Parameters"]["Architecture"]["AllowedValues"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_built_for_the_processor_it_runs_on(function: str, architecture: str) -> None:
+    """`sam build` runs make in the folder that the parameter selects, and make passes the folder's name on."""
+    resource = template()["Resources"][function]
+    folder = resource["Metadata"]["WorkingDirectory"]["Fn::Sub"].replace("${Architecture}", architecture)
+    make = ["make", "--dry-run", "--makefile", str(ROOT / "lambda" / "Makefile"), f"build-{function}"]
+    environment = {"PATH": os.environ["PATH"], "ARTIFACTS_DIR": "/out"}
+    done = subprocess.run(
+        make, cwd=ROOT / folder, env=environment, check=True, capture_output=True, text=True
+    )
+
+    assert [{"Ref": "Architecture"}] == properties(function)["Architectures"]
+    assert f"{architecture} " in re.search(r"ops\.package \w+ (\w+ )", done.stdout)[1]  # type: ignore[index]  # else it fails
 
 
 def test_outputs_have_descriptions() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from local.template import Template, TemplateError
+from ops.template import Template, TemplateError
 
 TEXT = """
 Parameters:

@@ -1,7 +1,8 @@
-"""Reads template.yaml, and resolves as many of CloudFormation's intrinsic functions as the local stack needs."""
+"""Reads template.yaml, and resolves as many of CloudFormation's intrinsic functions as commands and the local stack need."""
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Template:
     def __init__(self, text: str) -> None:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
         self._parameters: Mapping[str, Any] = document.get("Parameters", {})
+        self._rules: Mapping[str, Any] = document.get("Rules", {})
+        self.description: str = document.get("Description", "")
         self._conditions: Mapping[str, Any] = document.get("Conditions", {})
         self._mappings: Mapping[str, Any] = document.get("Mappings", {})
         self._globals: Mapping[str, Any] = document.get("Globals", {}).get("Function", {})
@@ -40,6 +43,40 @@ class Template:
             raise TemplateError(f"no such parameter: {', '.join(sorted(unknown))}")
         defaults = {name: str(parameter["Default"]) for name, parameter in self._parameters.items()}
         return defaults | dict(overrides)
+
+    def objections(self, overrides: Mapping[str, str]) -> list[str]:
+        """Return what CloudFormation would refuse about values of parameters, each as a sentence."""
+        said = [
+            f"The template has no parameter {name}."
+            for name in sorted(overrides.keys() - self._parameters.keys())
+        ]
+        known = {name: value for name, value in overrides.items() if name in self._parameters}
+        said += [
+            f"{name} cannot be {value!r}: {wanted}."
+            for name, value in known.items()
+            if (wanted := _objection(self._parameters[name], value))
+        ]
+        values = self.parameters(known)
+        said += [
+            assertion["AssertDescription"]
+            for rule in self._rules.values()
+            if "RuleCondition" not in rule or self._holds(rule["RuleCondition"], values)
+            for assertion in rule["Assertions"]
+            if not self._holds(assertion["Assert"], values)
+        ]
+        return said
+
+    def resources(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the type of each resource that a stack with these parameters has, by logical id.
+
+        Args:
+            values: of every parameter.
+        """
+        return {
+            name: resource["Type"]
+            for name, resource in self._resources.items()
+            if "Condition" not in resource or self._holds({"Condition": resource["Condition"]}, values)
+        }
 
     def logical_ids(self, kind: str) -> list[str]:
         """Return the logical ids of the resources of a type, in the order of the template."""
@@ -102,7 +139,23 @@ class Template:
                 return not self._holds(negated, values)
             case {"Fn::And": list() as conditions}:
                 return all(self._holds(one, values) for one in conditions)
+            case {"Fn::Or": list() as conditions}:
+                return any(self._holds(one, values) for one in conditions)
         raise TemplateError(f"cannot evaluate the condition {condition}")
+
+
+def _objection(parameter: Mapping[str, Any], value: str) -> str:
+    """Return what a parameter's value has to be, empty where this one is."""
+    if "AllowedValues" in parameter:
+        allowed = [str(one) for one in parameter["AllowedValues"]]
+        return "" if value in allowed else f"use {', '.join(allowed)}"
+    if parameter["Type"] == "Number":
+        least, most = parameter.get("MinValue", float("-inf")), parameter.get("MaxValue", float("inf"))
+        is_number = re.fullmatch(r"-?\d+", value) is not None
+        return "" if is_number and least <= int(value) <= most else f"use a number from {least} to {most}"
+    if "AllowedPattern" in parameter and not re.fullmatch(parameter["AllowedPattern"], value):
+        return f"use {parameter['ConstraintDescription']}"
+    return ""
 
 
 def _lookup(name: str, values: Mapping[str, str]) -> str:
@@ -127,5 +180,8 @@ def _long_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
 
 _Loader.add_multi_constructor("!", _long_form)
 
-TEMPLATE = Template(Path(__file__).with_name("template.yaml").read_text())
-"""The template of this repository."""
+
+@cache
+def sluice_template() -> Template:
+    """Return Sluice's own template."""
+    return Template(Path(__file__).with_name("template.yaml").read_text())
