@@ -5,7 +5,7 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import accounts, cost, doctor, keys, local, record, redrive, replay, sdk, status
+from ops import accounts, cost, doctor, keys, local, preflight, record, redrive, replay, sdk, status
 from ops.failure import INTERRUPTED, explained
 from shared.errors import UnavailableError
 
@@ -30,7 +30,7 @@ def main() -> None:
 main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
-for module in (status, doctor, replay, redrive, record, cost, local):
+for module in (status, doctor, preflight, replay, redrive, record, cost, local):
     main.add_command(module.command)
 
 

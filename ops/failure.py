@@ -26,7 +26,7 @@ EXIT_CODES = {
     0: "success, or nothing needs attention",
     FAILED: "failed; one line on standard error says why and what to do",
     2: "invalid command line",
-    UNFINISHED: "`status` or `doctor` found something that needs attention; `replay` or `redrive` did not finish everything",
+    UNFINISHED: "`status`, `doctor` or `preflight` found something that needs attention; `replay` or `redrive` did not finish everything",
     INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
 

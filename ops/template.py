@@ -10,6 +10,19 @@ import yaml
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
 _NO_VALUE = object()
+_FUNCTION = "AWS::Serverless::Function"
+_FROM_FUNCTIONS = {
+    "AWS::CodeDeploy::Application",
+    "AWS::CodeDeploy::DeploymentGroup",
+    "AWS::Events::Rule",
+    "AWS::Lambda::Alias",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::EventSourceMapping",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Permission",
+    "AWS::Lambda::Version",
+}
+"""Types that the SAM transform makes of functions with events, an alias and a canary."""
 
 
 class TemplateError(Exception):
@@ -44,6 +57,15 @@ class Template:
         defaults = {name: str(parameter["Default"]) for name, parameter in self._parameters.items()}
         return defaults | dict(overrides)
 
+    def has_parameter(self, name: str) -> bool:
+        """Tell whether the template has a parameter."""
+        return name in self._parameters
+
+    def mapping(self, name: str) -> Mapping[str, Mapping[str, str]]:
+        """Return one of the template's mappings."""
+        found: Mapping[str, Mapping[str, str]] = self._mappings[name]
+        return found
+
     def objections(self, overrides: Mapping[str, str]) -> list[str]:
         """Return what CloudFormation would refuse about values of parameters, each as a sentence."""
         said = [
@@ -69,14 +91,24 @@ class Template:
     def resources(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return the type of each resource that a stack with these parameters has, by logical id.
 
+        Each type that the SAM transform makes of functions is there once, under a name of its own.
+
         Args:
             values: of every parameter.
         """
-        return {
-            name: resource["Type"]
+        made = {
+            name: str(resource["Type"])
             for name, resource in self._resources.items()
             if "Condition" not in resource or self._holds({"Condition": resource["Condition"]}, values)
         }
+        return {name: kind for name, kind in made.items() if kind != _FUNCTION} | {
+            kind.replace("::", ""): kind for kind in _FROM_FUNCTIONS
+        }
+
+    def all_types(self) -> list[str]:
+        """Return the types of all resources, in whatever mode, with those that the SAM transform makes of functions."""
+        found = {str(resource["Type"]) for resource in self._resources.values()}
+        return sorted(found - {_FUNCTION} | _FROM_FUNCTIONS)
 
     def logical_ids(self, kind: str) -> list[str]:
         """Return the logical ids of the resources of a type, in the order of the template."""

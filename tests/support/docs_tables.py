@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 import ops.cli
+import ops.deployer
 import ops.failure
 import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
@@ -124,9 +126,16 @@ def rights_table() -> str:
 
 def policy_text(role: str) -> str:
     """Return the policy of a role as JSON, one statement per line."""
-    found = ops.rights.policy(ops.rights.ROLES[role])
+    return _policy(ops.rights.policy(ops.rights.ROLES[role]))
+
+
+def _policy(found: Mapping[str, Any]) -> str:
     statements = ",\n".join(f"    {json.dumps(statement)}" for statement in found["Statement"])
     return f'```json\n{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n```\n'
+
+
+def _deployer_policy(part: str) -> str:
+    return _policy(ops.deployer.policy(part))
 
 
 def exits_table() -> str:
@@ -177,6 +186,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rights": rights_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
+    **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deployer.PARTS},
     "parameters": parameters_table,
     "outputs": outputs_table,
     "alarms": alarms_table,

@@ -1,7 +1,16 @@
 """docs/deploying.md is right about creating and deleting a stack."""
 
 import re
+import subprocess
+from pathlib import Path
+from typing import Any
 
+import click
+import pytest
+
+from ops.cli import main
+from ops.estimate import Setup, Workload, total
+from ops.prices import US_EAST_1
 from tests.support.modes import Mode
 from tests.support.sam import ROOT, template
 
@@ -13,12 +22,87 @@ def _section(title: str) -> str:
     return _PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-def test_the_first_row_is_ten_steps_away_or_fewer() -> None:
-    """The steps are numbered, and each has something to copy."""
-    steps = re.split(r"^\d+\. ", _section("First deployment"), flags=re.MULTILINE)[1:]
+def _commands(section: str) -> list[str]:
+    """Return the commands of a section, each a line to copy; one that goes on behind a backslash is one."""
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return [
+        line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()
+    ]
 
-    assert 1 <= len(steps) <= 10
-    assert [] == [step for step in steps if "```sh" not in step]
+
+def test_the_first_row_is_six_commands_away_or_fewer() -> None:
+    """The steps are numbered, and each is one command to copy."""
+    section = _section("First deployment")
+    steps = re.split(r"^\d+\. ", section, flags=re.MULTILINE)[1:]
+
+    assert len(_commands(section)) <= 6
+    assert [1] * len(steps) == [len(_commands(step)) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("said", "setup"),
+    [
+        (r"`dev` or `stg` costs about \$(\d+)", {"stream_mode": "PROVISIONED", "retention_hours": 24}),
+        (
+            r"`Network=external`, about \$(\d+)",
+            {"stream_mode": "PROVISIONED", "retention_hours": 24, "network": "external"},
+        ),
+        (r"`prod` costs about \$(\d+)", {"nat_gateways": 2}),
+    ],
+)
+def test_the_page_says_what_an_idle_stack_costs(said: str, setup: dict[str, Any]) -> None:
+    """Before the first command, in dollars a month."""
+    before = _PAGE.partition("## First deployment")[0]
+    found = re.search(said, before)
+    cost = total(Workload(1), Setup(**setup), US_EAST_1)
+
+    assert found is not None
+    assert round(cost) == int(found[1])
+
+
+def test_the_pages_sluice_commands_exist() -> None:
+    """With their options."""
+    named = set(
+        re.findall(r"(?:^|&& )sluice ([a-z]+(?: (?!-)[a-z]+)?)", "\n".join(_commands(_PAGE)), re.MULTILINE)
+    )
+    known = main.commands
+
+    assert {"accounts apply", "doctor", "keys issue", "preflight"} <= named
+    assert [] == [
+        name
+        for name in named
+        for word, *rest in [name.split()]
+        if word not in known or (isinstance(known[word], click.Group) and rest[0] not in known[word].commands)
+    ]
+
+
+def test_the_command_of_the_clone_runs_anywhere(tmp_path: Path) -> None:
+    """bin/sluice, which the page puts on the PATH, finds its repository."""
+    done = subprocess.run(
+        [str(ROOT / "bin" / "sluice"), "--help"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+
+    assert "preflight" in done.stdout
+
+
+def test_every_likely_failure_has_commands() -> None:
+    """Each has a heading that people search for, and something to run."""
+    parts = re.split(r"^### ", _section("When a deploy fails"), flags=re.MULTILINE)[1:]
+    titles = {part.partition("\n")[0] for part in parts}
+
+    assert {
+        "ROLLBACK_COMPLETE",
+        "UPDATE_ROLLBACK_FAILED",
+        "CloudFront verification",
+        "Zones",
+        "Quotas",
+        "DNS",
+    } <= titles
+    without = {part.partition("\n")[0] for part in parts if "```sh" not in part}
+    assert {
+        "CloudFront verification",
+        "Treasure Data",
+    } >= without  # a parameter, and another section's command
 
 
 def test_the_page_deletes_everything_prod_retains() -> None:
@@ -50,9 +134,7 @@ def test_other_stages_retain_only_versions() -> None:
 def test_the_pages_parameters_exist() -> None:
     """Each parameter that the page sets is one of the template's."""
     set_there = set(re.findall(r"`?\b([A-Z][A-Za-z]+)=", _PAGE)) - {
-        "KEY",
         "STACK",
-        "ARCH",
         "PATH",
         "OutputKey",
     }

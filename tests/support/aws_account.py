@@ -1,0 +1,290 @@
+"""An AWS account as `sluice preflight` sees it: real clients, whose calls are answered from a description of the account.
+
+Clients check what is asked. What is answered has to fit AWS's own description of the answer.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+from botocore.validate import ParamValidator
+
+REGION = "eu-central-1"
+ACCOUNT = "123456789012"
+SLUICE = "Sluice collects events over HTTP and loads them into Treasure Data."
+NAME_SERVERS = ["ns-1.awsdns-01.org", "ns-2.awsdns-02.net"]
+TD_KEY = f"1/{'a1' * 20}"
+_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: str, message: str = "it is not there") -> None:
+        self.code = code
+        self.message = message
+
+
+@dataclass
+class AwsAccount:
+    """What is in the account; a sound one by default, in which Sluice has never been deployed.
+
+    Attributes:
+        calls: what was asked, as IAM names it.
+        forbidden: actions that the caller may not do; simulations say so.
+        forbidden_by_organization: likewise, by its policies, where the cache has this kind of connection.
+        unreadable: operations that are refused to the caller, such as `GetAccountSettings`.
+    """
+
+    caller: str = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/me"
+    calls: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
+    forbidden_by_organization: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
+    expired: bool = False
+    stacks: list[dict[str, Any]] = field(default_factory=list)
+    concurrency: int = 1000
+    shards: int = 0
+    on_demand_streams: int = 0
+    vpcs: int = 1
+    addresses: int = 0
+    caches: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    zone: str | None = "example.com"
+    zone_is_private: bool = False
+    records: dict[str, str] = field(default_factory=dict)
+    api_domains: list[str] = field(default_factory=list)
+    distributions: list[list[str]] = field(default_factory=lambda: [[]])
+    certificate: dict[str, Any] | None = None
+    subnets: dict[str, str] = field(
+        default_factory=lambda: {"subnet-0a1b2c": "vpc-1", "subnet-3d4e5f": "vpc-1"}
+    )
+    groups: dict[str, str] = field(default_factory=lambda: {"sg-0a1b2c": "vpc-1"})
+    topics: set[str] = field(default_factory=set)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add_stack(self, name: str, status: str, *, description: str = SLUICE, stage: str = "dev") -> None:
+        """Put a stack into the account."""
+        self.stacks.append(
+            {
+                "StackName": name,
+                "StackStatus": status,
+                "CreationTime": _CREATED,
+                "Description": description,
+                "Parameters": [{"ParameterKey": "Stage", "ParameterValue": stage}],
+            }
+        )
+
+    def client(self, service: str, region: str) -> Any:
+        """Return a boto3 client of a service in this account."""
+        client = boto3.client(  # type: ignore[call-overload]  # not a literal
+            service, region_name=region, aws_access_key_id="key", aws_secret_access_key="secret"
+        )
+        asked: dict[str, Any] = {}
+
+        def remember(params: dict[str, Any], **_: Any) -> None:
+            asked.clear()
+            asked.update(params)
+
+        def answer(model: Any, **_: Any) -> Any:
+            prefix = {"apigatewayv2": "apigateway", "service-quotas": "servicequotas"}.get(service, service)
+            self.calls.add("apigateway:GET" if prefix == "apigateway" else f"{prefix}:{model.name}")
+            try:
+                found = self._answer(model.name, asked, region)
+            except _RefusedError as refused:
+                error = {"Code": refused.code, "Message": refused.message}
+                return SimpleNamespace(status_code=400), {"Error": error, "ResponseMetadata": {}}
+            report = ParamValidator().validate(found, model.output_shape)
+            errors = [one for one in report._errors if one[0] != "missing required field"]
+            assert [] == errors, f"{model.name} does not answer so"
+            return SimpleNamespace(status_code=200), {**found, "ResponseMetadata": {"HTTPStatusCode": 200}}
+
+        client.meta.events.register("before-parameter-build", remember)
+        client.meta.events.register("before-call", answer)
+        return client
+
+    def _answer(self, operation: str, asked: dict[str, Any], region: str) -> Any:
+        if self.expired:
+            raise _RefusedError("ExpiredToken")
+        if operation in self.unreadable:
+            raise _RefusedError("AccessDenied", "it is not for you.")
+        return getattr(self, f"_{_snake(operation)}")(asked, region)
+
+    def _get_caller_identity(self, _asked: Any, _region: str) -> Any:
+        return {"Arn": self.caller, "Account": ACCOUNT, "UserId": "me"}
+
+    def _get_role(self, asked: Any, _region: str) -> Any:
+        return {
+            "Role": {
+                "RoleName": asked["RoleName"],
+                "Arn": f"arn:aws:iam::{ACCOUNT}:role/team/{asked['RoleName']}",
+            }
+        }
+
+    def _simulate_principal_policy(self, asked: Any, _region: str) -> Any:
+        (place,) = asked["ResourceArns"]
+        assert place == "*" or (ACCOUNT in place.split(":") or place.split(":")[4] in ("", "aws")), place
+        results = []
+        for action in asked["ActionNames"]:
+            assert "*" not in action
+            by_organization = action in self.forbidden_by_organization
+            is_denied = action in self.forbidden or by_organization
+            results.append(
+                {
+                    "EvalActionName": action,
+                    "EvalResourceName": place,
+                    "EvalDecision": "implicitDeny" if is_denied else "allowed",
+                    "OrganizationsDecisionDetail": {"AllowedByOrganizations": not by_organization},
+                }
+            )
+        return {"EvaluationResults": results, "IsTruncated": False}
+
+    def _describe_stacks(self, asked: Any, _region: str) -> Any:
+        found = [one for one in self.stacks if asked.get("StackName", one["StackName"]) == one["StackName"]]
+        if "StackName" in asked and not found:
+            raise _RefusedError("ValidationError", f"Stack with id {asked['StackName']} does not exist")
+        return {"Stacks": found}
+
+    def _get_account_settings(self, _asked: Any, _region: str) -> Any:
+        return {
+            "AccountLimit": {
+                "ConcurrentExecutions": self.concurrency,
+                "UnreservedConcurrentExecutions": self.concurrency,
+            }
+        }
+
+    def _describe_limits(self, _asked: Any, _region: str) -> Any:
+        return {
+            "ShardLimit": 200,
+            "OpenShardCount": self.shards,
+            "OnDemandStreamCount": self.on_demand_streams,
+            "OnDemandStreamCountLimit": 50,
+        }
+
+    def _list_service_quotas(self, asked: Any, _region: str) -> Any:
+        quotas = {
+            "vpc": ("VPCs per Region", 5.0),
+            "ec2": ("EC2-VPC Elastic IPs", 5.0),
+            "elasticache": ("Serverless Caches per Region", 40.0),
+        }
+        name, value = quotas[asked["ServiceCode"]]
+        return {"Quotas": [{"QuotaName": "Another", "Value": 1.0}, {"QuotaName": name, "Value": value}]}
+
+    def _describe_vpcs(self, _asked: Any, _region: str) -> Any:
+        return {"Vpcs": [{"VpcId": f"vpc-{number}"} for number in range(self.vpcs)]}
+
+    def _describe_addresses(self, _asked: Any, _region: str) -> Any:
+        return {"Addresses": [{"PublicIp": f"192.0.2.{number}"} for number in range(self.addresses)]}
+
+    def _describe_availability_zones(self, _asked: Any, region: str) -> Any:
+        return {
+            "AvailabilityZones": [{"ZoneName": f"{region}{letter}", "State": "available"} for letter in "abc"]
+        }
+
+    def _describe_subnets(self, asked: Any, _region: str) -> Any:
+        for name in asked["SubnetIds"]:
+            if name not in self.subnets:
+                raise _RefusedError("InvalidSubnetID.NotFound", f"The subnet ID '{name}' does not exist")
+        return {"Subnets": [{"SubnetId": name, "VpcId": self.subnets[name]} for name in asked["SubnetIds"]]}
+
+    def _describe_security_groups(self, asked: Any, _region: str) -> Any:
+        for name in asked["GroupIds"]:
+            if name not in self.groups:
+                raise _RefusedError("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
+        return {
+            "SecurityGroups": [{"GroupId": name, "VpcId": self.groups[name]} for name in asked["GroupIds"]]
+        }
+
+    def _describe_serverless_caches(self, _asked: Any, _region: str) -> Any:
+        return {"ServerlessCaches": [{"ServerlessCacheName": name} for name in self.caches]}
+
+    def _describe_users(self, _asked: Any, _region: str) -> Any:
+        return {"Users": [{"UserId": name} for name in self.users]}
+
+    def _describe_user_groups(self, _asked: Any, _region: str) -> Any:
+        return {"UserGroups": []}
+
+    def _get_hosted_zone(self, asked: Any, _region: str) -> Any:
+        if self.zone is None:
+            raise _RefusedError("NoSuchHostedZone")
+        zone = {"Id": asked["Id"], "Name": f"{self.zone}.", "Config": {"PrivateZone": self.zone_is_private}}
+        return {"HostedZone": zone, "DelegationSet": {"NameServers": NAME_SERVERS}}
+
+    def _list_resource_record_sets(self, _asked: Any, _region: str) -> Any:
+        return {
+            "ResourceRecordSets": [{"Name": f"{name}.", "Type": kind} for name, kind in self.records.items()]
+        }
+
+    def _get_domain_names(self, _asked: Any, _region: str) -> Any:
+        return {"Items": [{"DomainName": name} for name in self.api_domains]}
+
+    def _list_distributions(self, _asked: Any, region: str) -> Any:
+        assert "us-east-1" == region
+        items = [
+            {"Id": f"E{number}", "Aliases": {"Quantity": len(names), "Items": names}}
+            for number, names in enumerate(self.distributions)
+        ]
+        return {"DistributionList": {"Quantity": len(items), "IsTruncated": False, "Items": items}}
+
+    def _describe_certificate(self, _asked: Any, region: str) -> Any:
+        if self.certificate is None or region != "us-east-1":
+            raise _RefusedError("ResourceNotFoundException")
+        return {"Certificate": self.certificate}
+
+    def _get_topic_attributes(self, asked: Any, _region: str) -> Any:
+        if asked["TopicArn"] not in self.topics:
+            raise _RefusedError("NotFound")
+        return {"Attributes": {}}
+
+    def _describe_secret(self, asked: Any, _region: str) -> Any:
+        if asked["SecretId"] not in self.secrets:
+            raise _RefusedError("ResourceNotFoundException")
+        return {
+            name: value for name, value in self.secrets[asked["SecretId"]].items() if name != "SecretString"
+        }
+
+    def _get_secret_value(self, asked: Any, _region: str) -> Any:
+        if "SecretString" not in self.secrets.get(asked["SecretId"], {}):
+            raise _RefusedError("ResourceNotFoundException")
+        return {"SecretString": self.secrets[asked["SecretId"]]["SecretString"]}
+
+
+@dataclass
+class TreasureDataSites:
+    """Treasure Data's sites; the key belongs to one of them."""
+
+    home: str | None = "us01"
+    is_up: bool = True
+    may_import: bool | None = True
+
+    def site(self, _of_import: str, of_api: str, key: str) -> Any:
+        """Return one of them, asked with a key."""
+        names = {
+            "https://api.treasuredata.com": "us01",
+            "https://api.treasuredata.co.jp": "ap01",
+            "https://api.eu01.treasuredata.com": "eu01",
+            "https://api.ap02.treasuredata.com": "ap02",
+            "https://api.ap03.treasuredata.com": "ap03",
+        }
+        return SimpleNamespace(
+            answers=lambda: self.is_up and of_api in names,
+            knows_key=lambda: key == TD_KEY and names[of_api] == self.home,
+            may_import=lambda _database: self.may_import,
+        )
+
+
+@dataclass
+class Dns:
+    """The public DNS."""
+
+    records: dict[tuple[str, str], list[str]] = field(
+        default_factory=lambda: {("example.com", "NS"): [f"{name}." for name in NAME_SERVERS]}
+    )
+
+    def lookup(self, name: str, kind: str) -> list[str] | None:
+        """Return records."""
+        return self.records.get((name, kind), [])
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
