@@ -12,10 +12,12 @@ import shutil
 import sys
 import tempfile
 import time
-from base64 import b64decode
+import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from local import recording
 from local.accounts import KEYS
 from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
+from local.resources import REGION
 from local.stack import LocalStack, PartError
 from local.website import Website
 from shared.errors import SluiceError
@@ -48,6 +51,10 @@ BROWSER_ARGUMENTS = (
 )
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SHARD = "shardId-000000000000"
+_VISITS = 16  # envelopes in the event of visits
+RECORDED_SHARD = "shardId-000000000099"
+"""The shard of recorded events. No local stack has it: an event whose sequence numbers are those of a running stack's shard would
+be taken for that stack's own records."""
 _QUIET_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 
@@ -239,7 +246,8 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
             for number in range(visits):
                 driver.visit(VISITORS[number % len(VISITORS)])
                 say(f"visit {number + 1} of {visits}")
-            kinesis = {"visits": _kinesis_event(stack, "", 16)}
+            kinesis = {"visits": _kinesis_event(stack, "", _VISITS)}
+            queued = {"overflow": queue_event(stack, _VISITS)}
             last = _last(stack)
             driver.make_mistakes()
             kinesis["mistakes"] = _kinesis_event(stack, last, 50)
@@ -251,6 +259,7 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     recording.write((recorded.request for recorded in log.recorded), folder / recording.REQUESTS.name)
     _write_events(folder / "http", http_events(log.recorded))
     _write_events(folder / "kinesis", kinesis)
+    _write_events(folder / "sqs", queued)
     say(f"{len(log.recorded)} requests recorded")
 
 
@@ -303,8 +312,31 @@ def _read(stack: LocalStack, after: str) -> list[Any]:
 def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
     """Return an event with the records after a sequence number, at most `most` of them."""
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
-    form = EventForm(mapping, _SHARD)
+    form = EventForm(mapping, RECORDED_SHARD)
     return form.event([form.record(item) for item in _read(stack, after)[:most]])
+
+
+def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:
+    """Return the event with the message that the ingest would have queued, had the stream refused one of its records."""
+    record = _read(stack, "")[: number + 1][-1]
+    arrived = str(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
+    texts = {"partition_key": record["PartitionKey"], "refused": "true"}
+    body = b64encode(record["Data"]).decode()
+    message = {
+        "messageId": str(uuid.UUID(int=number)),
+        "receiptHandle": "recorded",
+        "body": body,
+        "attributes": {"SentTimestamp": arrived, "ApproximateReceiveCount": "1"},
+        "messageAttributes": {
+            name: {"stringValue": text, "stringListValues": [], "binaryListValues": [], "dataType": "String"}
+            for name, text in texts.items()
+        },
+        "md5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
+        "eventSource": "aws:sqs",
+        "eventSourceARN": stack.resources.queue_arn,
+        "awsRegion": REGION,
+    }
+    return {"Records": [message]}
 
 
 def _produce_directly(stack: LocalStack) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from local import containers
 from local.accounts import KEYS
 from local.interrupt import exit_on_signals
 from local.observer import Observer
@@ -64,7 +65,10 @@ def run(home: Path, console: Console) -> None:
         observer = Observer(stack)
         gateway = stack.addresses.gateway
         site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
-        with Server(LivePage(site, observer.state)) as page:
+        with (
+            Server(LivePage(site, observer.state)) as page,
+            containers.reachable(stack, home, containers.gateway()),
+        ):
             stack.save(description, page=page.url)
             for line in _addresses(stack, page.url):
                 console.print(line, markup=False)

@@ -1,105 +1,96 @@
-"""`sam local invoke` and `sam local start-api` of the built functions, in Docker, over the local stack."""
+"""The commands of events/README.md, as they are typed, in Docker: the built template unmodified, over the local stack."""
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import pytest
 import requests
-from samcli.yamlhelper import yaml_dump, yaml_parse
 
-from local import functions
+from local import containers
 from local.lambda_runtime import ARCHITECTURE
 from local.stack import LocalStack
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
-from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.xdist_group("docker")
 
 _SECONDS = 120
+_ROW = re.compile(r"^\| `(sam local invoke [^`]+)` \| `(\{[^`]+\})`", re.MULTILINE)
+COMMANDS = dict(_ROW.findall((ROOT / "events" / "README.md").read_text()))
 
 
-class InDocker:
-    """The built functions, in containers that reach the local stack at the gateway.
+class Project:
+    """A clone in which `sam build` has run.
 
     Args:
-        sluice: the stack.
-        artifacts: the built template and functions.
-        gateway: this machine, as containers see it.
-        folder: where the template for this stack goes.
+        folder: an empty folder.
+        artifacts: what `sam build` has made.
     """
 
-    def __init__(self, sluice: Sluice, artifacts: Path, gateway: str, folder: Path) -> None:
-        made, addresses = sluice.stack.resources, sluice.stack.addresses
-        built = yaml_parse((artifacts / "template.yaml").read_text())
-        overrides = functions.treasure_data_at(addresses.treasure_data)
-        for name, function in functions.FUNCTIONS.items():
-            variables = functions.variables(function, made, overrides)
-            variables |= {"AWS_ENDPOINT_URL": made.endpoint}
-            properties = built["Resources"][name]["Properties"]
-            properties["CodeUri"] = str(artifacts / name)
-            properties["Environment"] = {
-                "Variables": {key: value.replace("127.0.0.1", gateway) for key, value in variables.items()}
-            }
-        self._template = folder / "template.yaml"
-        self._template.write_text(yaml_dump(built))
-        self._home = folder
+    def __init__(self, folder: Path, artifacts: Path) -> None:
+        for name in ("events", "samconfig.toml", "template.yaml"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / ".local").mkdir()
+        (folder / ".aws-sam").mkdir()
+        (folder / ".aws-sam" / "build").symlink_to(artifacts)
+        self.folder = folder
 
-    def invoke(self, function: str, event: Path) -> Any:
-        """Invoke a function with an event and return its answer."""
-        command = self._command("invoke", function, "--event", str(event))
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a person without AWS credentials; the image is there already."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "SAM_CLI_TELEMETRY": "0",
+            "SAM_SKIP_PULL_IMAGE": "true",
+        }
+
+    def command(self, line: str) -> list[str]:
+        """Return a command line of the page, with what it says to add on this machine's processor."""
+        added = [] if ARCHITECTURE == "arm64" else ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
+        return [*shlex.split(line), *added]
+
+    def run(self, line: str) -> Any:
+        """Run a command line and return what it prints."""
         done = subprocess.run(
-            command, env=self._environment(), check=False, capture_output=True, text=True, timeout=_SECONDS
+            self.command(line),
+            cwd=self.folder,
+            env=self.environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     @contextmanager
     def api(self) -> Iterator[str]:
-        """Serve the HTTP API, its functions in containers that stay, and yield its URL."""
+        """Serve the HTTP API, on a free port instead of 3000, and yield its URL."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port: int = probe.getsockname()[1]
-        command = self._command("start-api", "--port", str(port), "--warm-containers", "LAZY")
-        with (self._home / "start-api.log").open("wb") as log:
-            process = subprocess.Popen(command, env=self._environment(), stdout=log, stderr=log)
+        command = self.command(f"sam local start-api --port {port}")
+        with (self.folder / "start-api.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log
+            )
         try:
             _await_port(port, process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)  # at which it removes its containers
             process.wait(_SECONDS)
-
-    def _command(self, verb: str, *arguments: str) -> list[str]:
-        sam = str(Path(sys.executable).with_name("sam"))
-        options = ["--template", str(self._template), "--skip-pull-image"]
-        return [
-            sam,
-            "local",
-            verb,
-            *arguments,
-            *options,
-            "--parameter-overrides",
-            f"Architecture={ARCHITECTURE}",
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "SAM_CLI_TELEMETRY": "0",
-            "__SAM_CLI_APP_DIR": str(self._home),
-        }
 
 
 def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -115,74 +106,81 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def sluice(docker_gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """A local stack that containers reach, too."""
-    home = tmp_path_factory.mktemp("sluice")
-    with ExitStack() as parts:
-        stack = parts.enter_context(LocalStack(home / "stack", redrive_seconds=3600))
-        addresses, made = stack.addresses, stack.resources
-        for url in (addresses.aws, addresses.treasure_data, addresses.redis):
-            parts.enter_context(TcpProxy(url, docker_gateway, urlsplit(url).port or 0))
-        redis_url = addresses.redis.replace("127.0.0.1", docker_gateway)
-        made.client("secretsmanager").put_secret_value(SecretId=made.redis_url_secret, SecretString=redis_url)
-        yield Sluice(stack, home)
+def project(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The clone."""
+    return Project(tmp_path_factory.mktemp("project"), artifacts)
 
 
 @pytest.fixture(scope="module")
-def in_docker(
-    sluice: Sluice,
-    artifacts: Path,
-    docker_gateway: str,
-    lambda_image: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> InDocker:
-    """The functions in containers."""
+def sluice(
+    project: Project, docker_gateway: str, lambda_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sluice]:
+    """A local stack as `make up` runs it; `.local/sam.json` is there while it runs."""
     assert lambda_image
-    return InDocker(sluice, artifacts, docker_gateway, tmp_path_factory.mktemp("template"))
+    home = tmp_path_factory.mktemp("sluice")
+    with (
+        LocalStack(home / "stack", redrive_seconds=3600) as stack,
+        containers.reachable(stack, project.folder / ".local", docker_gateway),
+    ):
+        yield Sluice(stack, home)
 
 
-@pytest.mark.parametrize("name", ["pixel", "events-gzip", "beacon", "mistake-forged-key"])
-def test_the_ingest_takes_recorded_requests(in_docker: InDocker, name: str) -> None:
+def _told(line: str) -> dict[str, Any]:
+    """Return what the page says that a command prints."""
+    found: dict[str, Any] = json.loads(COMMANDS[line])
+    return found
+
+
+def test_every_function_that_events_invoke_is_on_the_page() -> None:
+    """Each has a command with a recorded event."""
+    assert {"IngestFunction", "WorkerFunction", "DrainFunction", "RedriveFunction"} == {
+        line.split()[3] for line in COMMANDS
+    }
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "Ingest" in line])
+def test_the_ingest_answers_recorded_requests(project: Project, sluice: Sluice, line: str) -> None:
     """What a browser once sent is answered in the container as it was then."""
-    answer = in_docker.invoke("IngestFunction", ROOT / "events" / "http" / f"{name}.json")
+    assert sluice.stack
+    answer = project.run(line)
 
-    assert (401 if name.startswith("mistake") else 200) == answer["statusCode"], answer
+    assert _told(line) == {name: answer.get(name) for name in _told(line)}
 
 
-def test_the_api_is_served_from_the_template(in_docker: InDocker, sluice: Sluice) -> None:
+def test_the_worker_and_the_redrive_settle_recorded_events(project: Project, sluice: Sluice) -> None:
+    """Rows are delivered once, however often; what cannot be delivered is set aside, and tried again."""
+    lines = [line for line in COMMANDS if "Worker" in line or "Redrive" in line]
+    said = [project.run(line) for line in lines]
+    rows = sluice.rows("shop", "searches")
+    again = project.run(lines[0])
+
+    assert [_told(line) for line in lines] == said
+    assert _told(lines[0]) == again
+    assert 2 == len(rows)
+    assert rows == sluice.rows("shop", "searches")
+
+
+def test_the_drainer_puts_a_recorded_message(project: Project, sluice: Sluice) -> None:
+    """The worker of the local stack delivers it, once, although the message came twice."""
+    (line,) = (line for line in COMMANDS if "Drain" in line)
+    before = len(sluice.rows("shop", "carts"))
+    said = [project.run(line), project.run(line)]
+    until(lambda: len(sluice.rows("shop", "carts")) > before)
+    sluice.settled()
+
+    assert [_told(line)] * 2 == said
+    assert before + 1 == len(sluice.rows("shop", "carts"))
+
+
+def test_the_api_is_served_from_the_template(project: Project, sluice: Sluice) -> None:
     """A pixel and a post reach the ingest by the template's own route, and become rows."""
     key = sluice.key("shop")
     query = {"k": key, "t": "served", "event_id": "a"}
     event = {"table": "served", "event_id": "b"}
-    with in_docker.api() as url:
+    with project.api() as url:
         pixel = requests.get(f"{url}/pixel.gif?{urlencode(query)}", timeout=_SECONDS)
-        # The key goes by the query: `sam local` leaves headers' names as they come, AWS makes them lower case.
         post = requests.post(f"{url}/v1/events?k={key}", json={"events": [event]}, timeout=_SECONDS)
 
     assert (200, b"GIF89a") == (pixel.status_code, pixel.content[:6])
     assert {"accepted": 1, "rejected": []} == post.json()
     until(lambda: sluice.rows("shop", "served") == ["a", "b"])
-
-
-def test_the_worker_takes_an_event_that_was_recorded(
-    in_docker: InDocker, sluice: Sluice, tmp_path: Path
-) -> None:
-    """Records of the stream, written by `sluice record`, are delivered in the container; twice, they are so once."""
-    sluice.send("shop", "docked", "a", "b")
-    until(lambda: sluice.rows("shop", "docked") == ["a", "b"])
-    assert 2 == sluice.lose("shop", "docked")
-    event = _recorded(sluice, tmp_path)
-    event.write_text(json.dumps(json.loads(event.read_text()) | {"forced": {"tag": "docker"}}))
-
-    for _ in range(2):
-        assert {"batchItemFailures": []} == in_docker.invoke("WorkerFunction", event)
-        assert ["a", "b"] == sluice.rows("shop", "docked")
-
-
-def _recorded(sluice: Sluice, folder: Path) -> Path:
-    """Record each shard and return the event that holds rows of the table `docked`."""
-    for shard in [one["shard"] for one in sluice.json("status --local")["shards"]]:
-        file = folder / f"{shard}.json"
-        if sluice.run(f"record --local --shard {shard} --count 100 -o {file}").exit_code == 0:
-            return file
-    raise AssertionError("nothing is on the stream")

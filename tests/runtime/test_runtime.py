@@ -7,12 +7,12 @@ from base64 import b64decode, b64encode
 import msgpack
 import pytest
 
+from doubles.tcp_proxy import TcpProxy
 from doubles.treasure_data import TreasureData
 from local import functions
 from local.resources import Resources
 from shared import envelope
 from tests.support.sandboxes import Start, an_envelope, aside, on_stream, recorded, stream_event
-from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.xdist_group("runtime")
 

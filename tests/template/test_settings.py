@@ -49,7 +49,16 @@ def _variables(function: str) -> dict[str, Any]:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
     """Its variables are its declared settings, except those set only in code."""
-    assert COMMON | (_settings(function).keys() - INNER) == _variables(function).keys()
+    variables = Mode({}).properties(function)["Environment"]["Variables"]
+
+    assert COMMON | (_settings(function).keys() - INNER) == variables.keys()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_sam_local_can_point_a_function_at_another_aws(function: str) -> None:
+    """It sets only variables that the template has; deployed, the function does not have this one."""
+    assert {"Ref": "AWS::NoValue"} == _variables(function)["AWS_ENDPOINT_URL"]
+    assert "AWS_ENDPOINT_URL" not in Mode({}).properties(function)["Environment"]["Variables"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -64,8 +73,8 @@ def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
 
 
 def test_variables_are_named_in_one_place() -> None:
-    """Only shared/settings.py and the template name them."""
-    variables = {name for function in FUNCTIONS for name in _variables(function)}
+    """Only shared/settings.py and the template name them, but for the one that AWS's own clients read."""
+    variables = {name for function in FUNCTIONS for name in _variables(function)} - {"AWS_ENDPOINT_URL"}
     sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
     named = Counter(
         node.value

@@ -13,10 +13,10 @@ import redis
 
 from doubles.clock import ManualClock
 from doubles.redis import MemoryRedis
+from doubles.tcp_proxy import TcpProxy
 from local.valkey import find_server
 from shared.accounts import Account, AccountKeys
 from shared.errors import SecretUnavailableError
-from tests.support.tcp_proxy import TcpProxy
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
 from worker.account_cache import INVALID, UNKNOWN, AccountCache
