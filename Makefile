@@ -168,6 +168,10 @@ ARCH ?= arm64
 build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
 	@$(RUN) -m ops.build --arch $(ARCH)
 
+.PHONY: package
+package: .venv/installed ## build one artifact per processor into dist/, to deploy without this repository
+	@$(RUN) -m ops.release
+
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
 	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/trackers requirements/twine requirements/client-build requirements/uv; do $(call compile,$$name) || exit; done
@@ -177,7 +181,7 @@ compile = $(UV) pip compile -q --upgrade --universal --python-version 3.13 --gen
 
 .PHONY: clean
 clean: ## remove environments, caches and builds
-	rm -rf sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .venv-mutate .venv-trackers .venv-twine .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
+	rm -rf dist sdk/node_modules sdk/dist tests/clients/node_modules .venv .venv-emulator .venv-checkov .venv-mutate .venv-trackers .venv-twine .cache .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis build sluice.egg-info
 
 # The environments.
 

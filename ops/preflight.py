@@ -299,7 +299,7 @@ class Preflight:
     def _existing(self, stack: Mapping[str, Any]) -> CheckResult:
         name, status = stack["StackName"], stack["StackStatus"]
         command = f"`aws cloudformation {{}} --stack-name {name} --region {self._plan.region}`"
-        if stack.get("Description", self._template.description) != self._template.description:
+        if stack.get("Description") not in (None, "", self._template.description):
             return CheckResult(
                 "stack",
                 "fault",

@@ -37,7 +37,7 @@ class Template:
     """
 
     def __init__(self, text: str) -> None:
-        document = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
+        document = expanded(text)
         self._parameters: Mapping[str, Any] = document.get("Parameters", {})
         self._rules: Mapping[str, Any] = document.get("Rules", {})
         self.description: str = document.get("Description", "")
@@ -211,6 +211,12 @@ def _long_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
 
 
 _Loader.add_multi_constructor("!", _long_form)
+
+
+def expanded(text: str) -> dict[str, Any]:
+    """Return a template with CloudFormation's functions in their long form, and without YAML's anchors."""
+    document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
+    return document
 
 
 @cache

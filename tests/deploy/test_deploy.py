@@ -12,12 +12,14 @@ What the emulator (ministack) cannot do, so that these tests cannot show it:
   the cache: in its place stands a Valkey behind TLS 1.3 with the users of the template, which takes any token for one of them.
 """
 
+import io
 import json
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPSConnection
@@ -31,6 +33,7 @@ import redis
 from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from local import valkey
 from local.lambda_runtime import ARCHITECTURE
+from ops import release
 from shared import write_key
 from shared.accounts import Account, AccountKeys
 from shared.settings import IngestSettings, WorkerSettings
@@ -123,6 +126,18 @@ class Stack:
         assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
+    def preflight(self, environment: str) -> list[dict[str, str]]:
+        """Run `sluice preflight` for a stage, in the external network, and return what it finds."""
+        overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
+        command = [sys.executable, "-m", "ops.cli", "preflight", "--json", "--region", "us-east-1"]
+        command += ["--config-env", environment, "--parameter-overrides", overrides]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
+        )
+        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
+        found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+        return found
+
     def aside(self) -> list[str]:
         """Return the names of the objects in the bucket."""
         listed = self.emulator.client("s3").list_objects_v2(Bucket=self.outputs["AsideBucket"])
@@ -142,7 +157,7 @@ def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **pa
     """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own; return what sam says."""
     given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
-    command += ["--config-file", str(ROOT / "samconfig.toml")]
+    command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
     overrides = [f"{name}={value}" for name, value in given.items()]
     return sam(emulator, *command, "--parameter-overrides", *overrides, code=code)
 
@@ -327,6 +342,70 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]
     assert stack.send_pixel("shop", "after_the_other", "/still-here")[0] == 200
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
+
+
+@pytest.fixture(scope="module")
+def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a release: what `make package` packs, unpacked."""
+    folder = tmp_path_factory.mktemp("release")
+    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
+        packed.extractall(folder)
+    return folder / f"sluice-1.2.3-{ARCHITECTURE}"
+
+
+def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, artifacts: Path, released: Path) -> None:
+    """What was created is deleted, data and all; the preflight says so, and the next deploy, of a release, begins anew."""
+    emulator, name = stack.emulator, "sluice-prod"
+    cloudformation, before = emulator.client("cloudformation"), _data(emulator)
+    wrong = {"DomainName": "events.example.com", "HostedZoneId": "Z0NOTTHERE"}
+
+    def status() -> str:
+        (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        return str(found["StackStatus"])
+
+    deploy(emulator, artifacts, "prod", code=1, **EXTERNAL, **wrong)
+    assert "ROLLBACK_COMPLETE" == status()
+    assert before == _data(emulator)
+    findings = {one["what"]: one for one in stack.preflight("prod")}
+    assert "delete-stack --stack-name sluice-prod" in findings["stack"]["advice"]
+
+    cloudformation.delete_stack(StackName=name)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    assert "ok" == {one["what"]: one for one in stack.preflight("prod")}["stack"]["state"]
+    deploy(emulator, released, "prod", **EXTERNAL)
+    assert "CREATE_COMPLETE" == status()
+    made = outputs(emulator, name)
+
+    delete(emulator, name)
+    assert {made["StreamName"], made["LedgerTable"], made["AsideBucket"]} < _data(emulator) - before
+    _remove(emulator, made)
+    assert before == _data(emulator)
+
+
+def _data(emulator: Ministack) -> set[str]:
+    """Return the names of everything that holds data."""
+    secrets = emulator.client("secretsmanager").list_secrets()["SecretList"]
+    return {
+        *emulator.client("kinesis").list_streams()["StreamNames"],
+        *emulator.client("sqs").list_queues().get("QueueUrls", ()),
+        *emulator.client("dynamodb").list_tables()["TableNames"],
+        *(
+            one["Name"]
+            for one in emulator.client("s3").list_buckets()["Buckets"]
+            if "samclisource" not in one["Name"]
+        ),
+        *(one["ARN"] for one in secrets if "DeletedDate" not in one),
+    }
+
+
+def _remove(emulator: Ministack, made: Mapping[str, str]) -> None:
+    """Delete what prod retains, as docs/deploying.md does."""
+    emulator.client("kinesis").delete_stream(StreamName=made["StreamName"])
+    emulator.client("sqs").delete_queue(QueueUrl=made["OverflowQueueUrl"])
+    emulator.client("dynamodb").delete_table(TableName=made["LedgerTable"])
+    emulator.client("s3").delete_bucket(Bucket=made["AsideBucket"])
+    for name in ("WriteKeySecret", "TdApiKeySecret", "RedisUrlSecret"):
+        emulator.client("secretsmanager").delete_secret(SecretId=made[name])
 
 
 def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Stack, artifacts: Path) -> None:

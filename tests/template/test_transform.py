@@ -39,3 +39,15 @@ def test_the_template_is_valid() -> None:
     """`sam validate --lint` finds nothing."""
     status, said = run("sam", "validate", "--lint")
     assert status == 0, said
+
+
+# Of Treasure Data's sites, in the order of the parameter TdSite, and five more.
+REGIONS = (
+    *("us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"),
+    *("us-west-2", "eu-west-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1"),
+)
+
+
+def test_every_region_has_what_the_template_needs() -> None:
+    """cfn-lint knows which types of resources and which values a region has."""
+    assert run("cfn-lint", "template.yaml", "--regions", *REGIONS) == (0, "")

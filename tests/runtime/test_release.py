@@ -1,0 +1,99 @@
+"""The artifact of a release."""
+
+import io
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samcli.yamlhelper import yaml_parse
+
+from local.lambda_runtime import ARCHITECTURE
+from ops import package, release
+from tests.support.sam import FUNCTIONS, ROOT, properties, run, template
+
+pytestmark = pytest.mark.xdist_group("runtime")
+
+
+@pytest.fixture(scope="module")
+def content(artifacts: Path) -> dict[str, bytes]:
+    """The artifact's files by name, without their common folder."""
+    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
+        names = packed.namelist()
+        assert {f"sluice-1.2.3-{ARCHITECTURE}"} == {name.partition("/")[0] for name in names}
+        return {name.partition("/")[2]: packed.read(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def packaged(content: dict[str, bytes]) -> dict[str, Any]:
+    """Its template."""
+    found: dict[str, Any] = yaml_parse(content["template.yaml"].decode())
+    return found
+
+
+def test_it_holds_what_a_deploy_needs(content: dict[str, bytes]) -> None:
+    """One zip for the ingest and one for all other functions."""
+    assert {"template.yaml", "ingest.zip", "worker.zip", "CHANGELOG.md", "LICENSE"} == content.keys()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_each_function_finds_its_handler(
+    content: dict[str, bytes], packaged: dict[str, Any], function: str
+) -> None:
+    """The template names the zip, and the zip has the module and may be read by Lambda."""
+    code = packaged["Resources"][function]["Properties"]["CodeUri"]
+    module = properties(function)["Handler"].rpartition(".")[0].replace(".", "/")
+    with zipfile.ZipFile(io.BytesIO(content[code])) as packed:
+        entry = packed.getinfo(f"{module}.py")
+
+    assert 0o644 == entry.external_attr >> 16 & 0o777
+
+
+def test_its_template_is_the_repositorys(packaged: dict[str, Any]) -> None:
+    """But for code and processor: the wrong one cannot be chosen."""
+    ours = json.loads(json.dumps(template()))
+    for name in FUNCTIONS:
+        del ours["Resources"][name]["Metadata"]
+        ours["Resources"][name]["Properties"]["CodeUri"] = packaged["Resources"][name]["Properties"][
+            "CodeUri"
+        ]
+    del ours["Globals"]["Function"]["CodeUri"]
+    ours["Parameters"]["Architecture"] |= {"AllowedValues": [ARCHITECTURE], "Default": ARCHITECTURE}
+    ours["Metadata"]["Sluice"] = {"Version": "1.2.3", "Architecture": ARCHITECTURE}
+
+    assert ours == json.loads(json.dumps(packaged))
+
+
+def test_its_template_is_clean(content: dict[str, bytes], tmp_path: Path) -> None:
+    """cfn-lint finds nothing, and YAML's anchors are resolved, which CloudFormation does not know."""
+    (tmp_path / "template.yaml").write_bytes(content["template.yaml"])
+
+    assert (0, "") == run("cfn-lint", str(tmp_path / "template.yaml"))
+    assert b"&id" not in content["template.yaml"]
+    assert len(content["template.yaml"]) < 1_000_000  # CloudFormation's limit for a template in a bucket
+
+
+def test_the_same_build_gives_the_same_bytes(artifacts: Path, tmp_path: Path) -> None:
+    """Whenever, and in whatever order the files were written."""
+    again = tmp_path / "again"
+    for path in sorted(artifacts.rglob("*"), reverse=True):
+        if path.is_file():
+            target = again / path.relative_to(artifacts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+    first, second = (release.pack(built, ARCHITECTURE, "1.2.3", ROOT) for built in (artifacts, again))
+    assert first == second
+
+
+def test_the_same_sources_give_the_same_build(tmp_path: Path) -> None:
+    """Dependencies are locked by hash, and bytecode depends on the source alone."""
+    uv = shutil.which("uv") or str(ROOT / ".cache" / "uv" / "bin" / "uv")
+    for name in ("one", "two"):
+        package.package("ingest", ARCHITECTURE, tmp_path / name, uv, ROOT)
+
+    assert "3.13" == ".".join(map(str, sys.version_info[:2]))
+    assert release.folder(tmp_path / "one") == release.folder(tmp_path / "two")
