@@ -56,25 +56,6 @@ _APPCONFIG = "arn:aws:appconfig:*:*:application*"
 _DEPLOY = "arn:aws:codedeploy:*:*:*:STACK-*"
 _ZONE = "arn:aws:route53:::hostedzone/*"
 
-_NETWORK: Needs = {
-    "*": (
-        "ec2:AllocateAddress",
-        "ec2:AssociateRouteTable",
-        "ec2:AttachInternetGateway",
-        "ec2:AuthorizeSecurityGroup*",
-        "ec2:Create*",
-        "ec2:Delete*",
-        "ec2:Describe*",
-        "ec2:DetachInternetGateway",
-        "ec2:DisassociateRouteTable",
-        "ec2:ModifySubnetAttribute",
-        "ec2:ModifyVpc*",
-        "ec2:ReleaseAddress",
-        "ec2:ReplaceRoute",
-        "ec2:RevokeSecurityGroup*",
-    )
-}
-
 TYPES: Mapping[str, Needs] = {
     "AWS::ApiGatewayV2::Api": {_API: _EVERY_API},
     "AWS::ApiGatewayV2::ApiMapping": {_API: _EVERY_API},
@@ -204,22 +185,6 @@ TYPES: Mapping[str, Needs] = {
             "dynamodb:UpdateTimeToLive",
         )
     },
-    **dict.fromkeys(
-        (
-            "AWS::EC2::EIP",
-            "AWS::EC2::InternetGateway",
-            "AWS::EC2::NatGateway",
-            "AWS::EC2::Route",
-            "AWS::EC2::RouteTable",
-            "AWS::EC2::SecurityGroup",
-            "AWS::EC2::Subnet",
-            "AWS::EC2::SubnetRouteTableAssociation",
-            "AWS::EC2::VPC",
-            "AWS::EC2::VPCEndpoint",
-            "AWS::EC2::VPCGatewayAttachment",
-        ),
-        _NETWORK,
-    ),
     "AWS::ElastiCache::ServerlessCache": {
         "arn:aws:elasticache:*:*:serverlesscache:STACK": (
             "elasticache:AddTagsToResource",
@@ -232,7 +197,7 @@ TYPES: Mapping[str, Needs] = {
         "arn:aws:iam::*:role/aws-service-role/elasticache.amazonaws.com/*": ("iam:CreateServiceLinkedRole",),
     },
     "AWS::ElastiCache::User": {
-        "arn:aws:elasticache:*:*:user:STACK": (
+        "arn:aws:elasticache:*:*:user:STACK-*": (
             "elasticache:AddTagsToResource",
             "elasticache:CreateUser",
             "elasticache:DeleteUser",
@@ -251,7 +216,10 @@ TYPES: Mapping[str, Needs] = {
             "elasticache:ListTagsForResource",
             "elasticache:ModifyUserGroup",
         ),
-        "arn:aws:elasticache:*:*:user:STACK": ("elasticache:CreateUserGroup", "elasticache:ModifyUserGroup"),
+        "arn:aws:elasticache:*:*:user:STACK-*": (
+            "elasticache:CreateUserGroup",
+            "elasticache:ModifyUserGroup",
+        ),
     },
     "AWS::Events::Rule": {
         "arn:aws:events:*:*:rule/STACK-*": (
@@ -327,7 +295,9 @@ TYPES: Mapping[str, Needs] = {
             "lambda:TagResource",
             "lambda:UpdateFunctionCode",
             "lambda:UpdateFunctionConfiguration",
-        )
+        ),
+        # To join an existing network.
+        "*": ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs"),
     },
     "AWS::Lambda::Permission": {
         _FUNCTION: ("lambda:AddPermission", "lambda:GetPolicy", "lambda:RemovePermission")
@@ -420,11 +390,8 @@ PREFLIGHT = (
     "apigateway:GET",
     "cloudformation:DescribeStacks",
     "cloudfront:ListDistributions",
-    "ec2:DescribeAddresses",
-    "ec2:DescribeAvailabilityZones",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
-    "ec2:DescribeVpcs",
     "elasticache:DescribeServerlessCaches",
     "elasticache:DescribeUserGroups",
     "elasticache:DescribeUsers",
@@ -442,7 +409,7 @@ PREFLIGHT = (
 """What `sluice preflight` asks AWS. It changes nothing."""
 
 _SERVICES = {
-    "network": ("EC2", "ElastiCache"),
+    "cache": ("ElastiCache",),
     "domain": ("CertificateManager", "Route53", "CloudFront"),
     "support": ("AppConfig", "CloudWatch", "CodeDeploy", "Events", "Logs", "SNS"),
 }

@@ -28,7 +28,7 @@ from worker.treasure_data import Meaning, TreasureDataClient
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: what Treasure Data answers to an empty import into it tells what the key may do."""
 
-_STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
 _NO_SNAPSTART = ("ap-east-2", "ap-southeast-6")
 _RESERVABLE = 100
@@ -41,7 +41,6 @@ _SERVICES = {
     "AppConfig": "appconfig",
     "CodeDeploy": "codedeploy",
     "DynamoDB": "dynamodb",
-    "EC2": "ec2",
     "ElastiCache": "elasticache",
     "Events": "events",
     "Kinesis": "kinesis",
@@ -50,15 +49,6 @@ _SERVICES = {
     "SecretsManager": "secretsmanager",
 }
 _QUOTAS = {
-    "AWS::EC2::VPC": ("vpc", "VPCs per Region", "ec2", "describe_vpcs", "Vpcs", "set Network=existing"),
-    "AWS::EC2::EIP": (
-        "ec2",
-        "EC2-VPC Elastic IPs",
-        "ec2",
-        "describe_addresses",
-        "Addresses",
-        "release one",
-    ),
     "AWS::ElastiCache::ServerlessCache": (
         "elasticache",
         "Serverless Caches per Region",
@@ -182,7 +172,6 @@ class Preflight:
                 self._concurrency,
                 self._stream,
                 self._quotas,
-                self._zones,
                 self._network,
                 self._domain,
                 self._sdk,
@@ -213,7 +202,7 @@ class Preflight:
                 "stack name",
                 "fault",
                 f"{self._plan.stack} is not a name for a stack.",
-                "Use at most 40 lower-case letters, digits and hyphens, beginning with a letter.",
+                "Use at most 33 lower-case letters, digits and hyphens, beginning with a letter.",
             )
         shards, workers = int(self._values["ShardCount"]), int(self._values["WorkerConcurrency"])
         if 0 < workers < shards and self._values["StreamMode"] == "PROVISIONED":
@@ -355,7 +344,7 @@ class Preflight:
                 "fault",
                 f"A policy of your organization denies {', '.join(by_organization)}"
                 f"{self._about_cache(by_organization)}.",
-                "Ask its administrators for an exception, or choose parameters that do without: Network=external, SdkHosting=off.",
+                "Ask its administrators for an exception, or choose parameters that do without: Network=existing or external, SdkHosting=off.",
             )
         if denied:
             yield CheckResult(
@@ -401,25 +390,30 @@ class Preflight:
         """Yield whether names that the stack gives, rather than CloudFormation, are taken."""
         if self._is_there():
             return
-        name, cache = self._plan.stack, self._client("elasticache")
+        cache, own = self._client("elasticache"), self._values | {"AWS::StackName": self._plan.stack}
         for kind, operation, answer, key in (
             (
-                "AWS::ElastiCache::ServerlessCache",
+                "ServerlessCache",
                 "describe_serverless_caches",
                 "ServerlessCaches",
                 "ServerlessCacheName",
             ),
-            ("AWS::ElastiCache::User", "describe_users", "Users", "UserId"),
-            ("AWS::ElastiCache::UserGroup", "describe_user_groups", "UserGroups", "UserGroupId"),
+            ("User", "describe_users", "Users", "UserId"),
+            ("UserGroup", "describe_user_groups", "UserGroups", "UserGroupId"),
         ):
-            if kind not in self._types.values():
+            names = {
+                self._template.resolve(self._template.properties(name)[key], own)
+                for name, of_type in self._types.items()
+                if of_type == f"AWS::ElastiCache::{kind}"
+            }
+            if not names:
                 continue
             pages = cache.get_paginator(operation).paginate()
-            if any(one[key] == name for page in pages for one in page[answer]):
+            if taken := sorted(names & {one[key] for page in pages for one in page[answer]}):
                 yield CheckResult(
                     "names",
                     "fault",
-                    f"ElastiCache has a {kind.rpartition('::')[2]} named {name} already.",
+                    f"ElastiCache has a {kind} named {taken[0]} already.",
                     "Delete it, or change stack_name in samconfig.toml.",
                 )
                 return
@@ -506,20 +500,6 @@ class Preflight:
                 )
             else:
                 yield CheckResult("quotas", "ok", f"{used} of {found[0]['Value']:.0f} ({name}) in use")
-
-    def _zones(self) -> Iterator[CheckResult]:
-        if not self._values.get("Zones"):
-            return
-        zones = self._client("ec2").describe_availability_zones()["AvailabilityZones"]
-        known = {zone["ZoneName"] for zone in zones if zone["State"] == "available"}
-        unknown = sorted(set(self._values["Zones"].split(",")) - known)
-        if unknown:
-            yield CheckResult(
-                "zones",
-                "fault",
-                f"{self._plan.region} has no zone {', '.join(unknown)}.",
-                f"Use {', '.join(sorted(known))}.",
-            )
 
     def _network(self) -> Iterator[CheckResult]:
         """Yield whether subnets and security groups exist, and in one VPC."""

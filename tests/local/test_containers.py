@@ -7,9 +7,10 @@ import pytest
 from local import containers
 from local.functions import FUNCTIONS, TEMPLATE
 from local.stack import LocalStack
-from shared.settings import IngestSettings, WorkerSettings
+from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from tests.support.sam import ROOT
 
+SETTINGS = {"IngestFunction": IngestSettings, "ScaleFunction": ScalerSettings}
 pytestmark = pytest.mark.xdist_group("stack")
 
 
@@ -28,7 +29,7 @@ def test_a_function_has_a_value_for_each_of_its_variables(
     written: dict[str, dict[str, str]], name: str
 ) -> None:
     """`sam local` sets what the template has, and takes the value from the file; none may be missing."""
-    settings = IngestSettings if name == "IngestFunction" else WorkerSettings
+    settings = SETTINGS.get(name, WorkerSettings)
 
     assert set(TEMPLATE.variables(name)) == set(written[name])
     assert settings.from_environment(written[name])

@@ -76,7 +76,7 @@ def build(folder: Path, machine: int) -> None:
 
 SOUND: dict[str, Callable[[Surroundings], object]] = {
     "default": lambda _: None,
-    "prod": lambda here: here.given(Stage="prod", StreamMode="ON_DEMAND", NatGateways="two"),
+    "prod": lambda here: here.given(Stage="prod", StreamMode="ON_DEMAND"),
     "update": lambda here: here.account.add_stack("sluice-dev", "UPDATE_COMPLETE"),
     "update of the cache": lambda here: (
         here.account.add_stack("sluice-dev", "CREATE_COMPLETE"),
@@ -175,7 +175,7 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
         "lower-case",
     ),
     "cache of this name": (lambda h: h.account.caches.append("sluice-dev"), "names", "ServerlessCache"),
-    "user of this name": (lambda h: h.account.users.append("sluice-dev"), "names", "User"),
+    "user of this name": (lambda h: h.account.users.append("sluice-dev-writer"), "names", "User"),
     "reserved concurrency": (
         lambda h: (setattr(h.account, "concurrency", 10), h.given(WorkerConcurrency="5")),
         "concurrency",
@@ -386,7 +386,7 @@ def test_it_asks_for_nothing_that_the_policy_does_not_allow(here: Surroundings) 
     here.account.secrets[SECRET] = {"SecretString": TD_KEY}
     here.key = ""
     here.findings()
-    other = Surroundings(plan=replace(here.plan, given={"Zones": "eu-central-1a,eu-central-1b"}))
+    other = Surroundings(plan=replace(here.plan, given={}))
     other.findings()
     asked = (here.account.calls | other.account.calls) - {"sts:GetCallerIdentity"}
 

@@ -35,8 +35,15 @@ def packaged(content: dict[str, bytes]) -> dict[str, Any]:
 
 
 def test_it_holds_what_a_deploy_needs(content: dict[str, bytes]) -> None:
-    """One zip for the ingest and one for all other functions."""
-    assert {"template.yaml", "ingest.zip", "worker.zip", "CHANGELOG.md", "LICENSE"} == content.keys()
+    """One zip for each package; the functions of one share it."""
+    assert {
+        "template.yaml",
+        "ingest.zip",
+        "scaler.zip",
+        "worker.zip",
+        "CHANGELOG.md",
+        "LICENSE",
+    } == content.keys()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

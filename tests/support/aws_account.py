@@ -46,8 +46,6 @@ class AwsAccount:
     concurrency: int = 1000
     shards: int = 0
     on_demand_streams: int = 0
-    vpcs: int = 1
-    addresses: int = 0
     caches: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     zone: str | None = "example.com"
@@ -163,23 +161,10 @@ class AwsAccount:
 
     def _list_service_quotas(self, asked: Any, _region: str) -> Any:
         quotas = {
-            "vpc": ("VPCs per Region", 5.0),
-            "ec2": ("EC2-VPC Elastic IPs", 5.0),
             "elasticache": ("Serverless Caches per Region", 40.0),
         }
         name, value = quotas[asked["ServiceCode"]]
         return {"Quotas": [{"QuotaName": "Another", "Value": 1.0}, {"QuotaName": name, "Value": value}]}
-
-    def _describe_vpcs(self, _asked: Any, _region: str) -> Any:
-        return {"Vpcs": [{"VpcId": f"vpc-{number}"} for number in range(self.vpcs)]}
-
-    def _describe_addresses(self, _asked: Any, _region: str) -> Any:
-        return {"Addresses": [{"PublicIp": f"192.0.2.{number}"} for number in range(self.addresses)]}
-
-    def _describe_availability_zones(self, _asked: Any, region: str) -> Any:
-        return {
-            "AvailabilityZones": [{"ZoneName": f"{region}{letter}", "State": "available"} for letter in "abc"]
-        }
 
     def _describe_subnets(self, asked: Any, _region: str) -> Any:
         for name in asked["SubnetIds"]:
