@@ -1,0 +1,87 @@
+"""The Japanese pages say what the English ones do: the same headings, commands and parameters, in the same order."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.docs_tables import ROOT
+from tests.support.sam import template
+
+PAGES = {"README.ja.md": "README.md", "docs/ja/deploying.md": "docs/deploying.md"}
+# What is in English alone: tables that follow the template, policies, and how releases are made.
+ENGLISH_ONLY = {"parameters", "outputs", "what-the-stack-contains", "permissions", "releases"}
+_FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+def _sections(page: str) -> dict[str, str]:
+    """Return a page's sections by the English name of their heading, in order; `top` is what stands before the first."""
+    text = (ROOT / page).read_text()
+    fences: list[str] = []
+    hidden = _FENCE.sub(lambda found: f"\0{fences.append(found[0]) or len(fences) - 1}\0", text)
+    parts = re.split(r"^(#{2,3}) (.+)\n", hidden, flags=re.MULTILINE)
+    found = {"top": parts[0]}
+    skipped = False
+    for level, title, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        marked = re.match(r'\n<a id="([^"]+)"></a>', body)
+        name = marked[1] if marked else re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        skipped = name in ENGLISH_ONLY if level == "##" else skipped
+        if not skipped:
+            found[name] = body
+    return {
+        name: re.sub("\0(\\d+)\0", lambda number: fences[int(number[1])], body)
+        for name, body in found.items()
+    }
+
+
+@pytest.fixture(params=PAGES.items(), ids=list(PAGES))
+def pair(request: pytest.FixtureRequest) -> tuple[dict[str, str], dict[str, str]]:
+    """The sections of a Japanese page, and of its English one."""
+    japanese, english = request.param
+    return _sections(japanese), _sections(english)
+
+
+def test_headings_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
+    """None is missing, and they come in the same order."""
+    japanese, english = pair
+
+    assert list(english) == list(japanese)
+
+
+def test_commands_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
+    """Each section has the same code, to the letter."""
+    japanese, english = pair
+
+    assert {name: _FENCE.findall(text) for name, text in english.items()} == {
+        name: _FENCE.findall(text) for name, text in japanese.items()
+    }
+
+
+def test_parameters_and_amounts_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
+    """Each section names the same parameters of the template, and the same amounts of money."""
+    japanese, english = pair
+    names = "|".join(sorted(template()["Parameters"], key=len, reverse=True))
+    said = re.compile(rf"`(?:{names})(?:=[^`]*)?`|\$\d+")
+
+    assert {name: sorted(set(said.findall(text))) for name, text in english.items()} == {
+        name: sorted(set(said.findall(text))) for name, text in japanese.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_have_a_target(page: str) -> None:
+    """Every relative link names a file, and a heading of it where it names one."""
+    path = ROOT / page
+    for target, fragment in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", path.read_text()):
+        file = (path.parent / target).resolve() if target else path
+        assert file.exists(), target
+        if fragment and file.suffix == ".md":
+            assert fragment in _anchors(file), fragment
+
+
+def _anchors(page: Path) -> set[str]:
+    text = _FENCE.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(
+        re.findall(r'<a id="([^"]+)">', text)
+    )
