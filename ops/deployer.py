@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 type Needs = Mapping[str, tuple[str, ...]]
-"""Actions by the ARN that they are for. STACK stands for the stack's name."""
+"""Actions by the ARN that they are for. STACK stands for the stack's name, ZONE for the hosted zone's id."""
 
 ALWAYS: Needs = {
     "arn:aws:cloudformation:*:*:stack/STACK/*": (
@@ -47,19 +47,18 @@ ALWAYS: Needs = {
 }
 """What every deploy needs."""
 
-_API = "arn:aws:apigateway:*::*"
-_CLOUDFRONT = "arn:aws:cloudfront::*:*"
+_API = "arn:aws:apigateway:*::/apis*"
+_DOMAIN = "arn:aws:apigateway:*::/domainnames*"
 _EVERY_API = ("apigateway:DELETE", "apigateway:GET", "apigateway:PATCH", "apigateway:POST", "apigateway:PUT")
 _BUCKET = "arn:aws:s3:::STACK-*"
 _FUNCTION = "arn:aws:lambda:*:*:function:STACK-*"
-_APPCONFIG = "arn:aws:appconfig:*:*:application*"
-_DEPLOY = "arn:aws:codedeploy:*:*:*:STACK-*"
-_ZONE = "arn:aws:route53:::hostedzone/*"
+_APPCONFIG = "arn:aws:appconfig:*:*:application/*"
+_ZONE = "arn:aws:route53:::hostedzone/ZONE"
 
 TYPES: Mapping[str, Needs] = {
     "AWS::ApiGatewayV2::Api": {_API: _EVERY_API},
-    "AWS::ApiGatewayV2::ApiMapping": {_API: _EVERY_API},
-    "AWS::ApiGatewayV2::DomainName": {_API: _EVERY_API},
+    "AWS::ApiGatewayV2::ApiMapping": {_DOMAIN: _EVERY_API},
+    "AWS::ApiGatewayV2::DomainName": {_DOMAIN: _EVERY_API},
     "AWS::ApiGatewayV2::Integration": {_API: _EVERY_API},
     "AWS::ApiGatewayV2::Route": {_API: _EVERY_API},
     # A stage with an access log needs the delivery of logs, which AWS cannot narrow.
@@ -110,7 +109,7 @@ TYPES: Mapping[str, Needs] = {
         _ZONE: ("route53:ChangeResourceRecordSets",),
     },
     "AWS::CloudFront::Distribution": {
-        _CLOUDFRONT: (
+        "arn:aws:cloudfront::*:distribution/*": (
             "cloudfront:CreateDistribution",
             "cloudfront:DeleteDistribution",
             "cloudfront:GetDistribution",
@@ -119,7 +118,7 @@ TYPES: Mapping[str, Needs] = {
         )
     },
     "AWS::CloudFront::OriginAccessControl": {
-        _CLOUDFRONT: (
+        "arn:aws:cloudfront::*:origin-access-control/*": (
             "cloudfront:CreateOriginAccessControl",
             "cloudfront:DeleteOriginAccessControl",
             "cloudfront:GetOriginAccessControl",
@@ -127,7 +126,7 @@ TYPES: Mapping[str, Needs] = {
         )
     },
     "AWS::CloudFront::ResponseHeadersPolicy": {
-        _CLOUDFRONT: (
+        "arn:aws:cloudfront::*:response-headers-policy/*": (
             "cloudfront:CreateResponseHeadersPolicy",
             "cloudfront:DeleteResponseHeadersPolicy",
             "cloudfront:GetResponseHeadersPolicy",
@@ -151,7 +150,7 @@ TYPES: Mapping[str, Needs] = {
         )
     },
     "AWS::CodeDeploy::Application": {
-        _DEPLOY: (
+        "arn:aws:codedeploy:*:*:application:STACK-*": (
             "codedeploy:CreateApplication",
             "codedeploy:DeleteApplication",
             "codedeploy:GetApplication",
@@ -160,7 +159,7 @@ TYPES: Mapping[str, Needs] = {
         )
     },
     "AWS::CodeDeploy::DeploymentGroup": {
-        _DEPLOY: (
+        "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": (
             "codedeploy:CreateDeployment",
             "codedeploy:CreateDeploymentGroup",
             "codedeploy:DeleteDeploymentGroup",
@@ -431,7 +430,7 @@ def needs(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def policy(part: str) -> dict[str, Any]:
-    """Return the IAM policy of one of PARTS; STACK stands for the stack's name."""
+    """Return the IAM policy of one of PARTS; STACK stands for the stack's name, ZONE for the hosted zone's id."""
     found = needs(PARTS[part])
     if part == "deploy":
         found["*"] = tuple(sorted({*found["*"], *PREFLIGHT}))

@@ -383,7 +383,9 @@ class Preflight:
         parts = [head, *rest]
         parts[3] = self._plan.region if parts[3] == "*" else parts[3]
         parts[4] = self._account if parts[4] == "*" else parts[4]
-        parts[5] = parts[5].replace("STACK-*", f"{stack}-x").replace("STACK", stack).replace("*", "x")
+        zone = self._values["HostedZoneId"]
+        names = parts[5].replace("STACK-*", f"{stack}-x").replace("STACK", stack).replace("ZONE", zone)
+        parts[5] = names.replace("*", "x")
         return ":".join(parts)
 
     def _names(self) -> Iterator[CheckResult]:
