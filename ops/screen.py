@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDEST = 500  # a table is never cut: it is what people have asked for
 
@@ -20,9 +21,12 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a sentence."""
-    click.echo(text)
+def say(text: str, style: str = "") -> None:
+    """Print a sentence; in colour where standard output is a terminal that has colours, and NO_COLOR is not set."""
+    if style:
+        console().print(Text(text, style))
+    else:
+        click.echo(text)
 
 
 def show_json(value: Any) -> None:
@@ -35,7 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     rows = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
+        numeric = any(isinstance(row[index], int | float) for row in rows)
         made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         made.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row))

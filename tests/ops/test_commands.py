@@ -1,11 +1,15 @@
 """Status, replay, redrive, record and doctor, each through its command line over the local stack."""
 
+import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from base64 import b64decode
 from collections import Counter
@@ -17,6 +21,7 @@ import pytest
 from ops.accounting import Balance, Rows, Unread
 from ops.look import StackState
 from ops.status import document
+from ops.verdict import verdicts
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
@@ -34,10 +39,10 @@ def test_status_says_in_one_line_that_all_is_well(lone: Sluice) -> None:
     state = lone.json("status --local --since 1h")
     (table,) = (one for one in state["balance"]["tables"] if one["table"] == "status_rows")
 
-    assert ("healthy: 0 behind", True) == (state["verdict"], state["healthy"])
+    assert ("HEALTHY: nothing is waiting.", True) == (state["verdict"], state["healthy"])
     assert {"received": 2, "delivered": 2, "in_flight": 0, "adds_up": True}.items() <= table.items()
     shown = lone.run("status --local --all")
-    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
     assert "status_rows" in shown.stdout
 
 
@@ -46,7 +51,10 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     lone.send("stray", "stray_rows", "a")
     until(lambda: lone.json("status --local")["aside"] != [])
     state = lone.run("status --local")
-    assert (3, "1 row refused: dead letters") == (state.exit_code, state.stdout.splitlines()[0])
+    assert (3, "ATTENTION: 1 dead letter (unknown_account).") == (
+        state.exit_code,
+        state.stdout.partition(" `")[0],
+    )
     (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("dead"))
     assert ["dead", "stray", "unknown_account", "1"] == line
 
@@ -86,7 +94,7 @@ def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
         done.exit_code,
         done.stdout.splitlines()[-1],
     )
-    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
     assert "in flight  dropped  adds up" in shown.stdout
     assert (2, True) == (table["dropped"], table["adds_up"])
 
@@ -96,9 +104,10 @@ def test_missing_rows_need_attention() -> None:
     rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
     balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
     state = StackState([], 0, [], Counter(), balance=balance)
+    found = verdicts(state, "--local")
 
-    assert "1 row missing: their records expired undelivered" == state.verdict
-    assert (1, True) == (document(state)["balance"]["tables"][0]["missing"], balance.adds_up)
+    assert "ATTENTION: 1 row missing: their records expired" in found[0].line
+    assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
 
 
 def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
@@ -220,7 +229,10 @@ def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
         sluice.heal()
 
     assert 3 == result.exit_code
-    assert "FAULT  Treasure Data: it refuses our API key" in result.stdout
+    assert re.search(
+        r"FAULT  Treasure Data: 127\.0\.0\.1:\d+ answered 401 to our key: it rejects the API key",
+        result.stdout,
+    )
 
 
 def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
@@ -274,26 +286,50 @@ def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> Non
     assert "" == shown.stderr
 
 
-def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
-    """On a terminal the state is drawn again and again; Ctrl-C ends it with 130 and no traceback."""
-    shown, terminal = pty.openpty()
+def watching(sluice: Sluice, *options: str, stdout: int) -> subprocess.Popen[bytes]:
+    """Start `status --watch`."""
     environment = os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm"}
-    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch"]
-    running = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch", *options]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
+    """On a terminal the state is drawn again in place, no wider and no longer than it; Ctrl-C ends it with 130."""
+    shown, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    running = watching(sluice, stdout=terminal)
     os.close(terminal)
     seen = b""
-    while b"shardId-000000000001" not in seen:
+    while seen.count(b"\x1b[H") < 3:  # the alternate screen, and two frames
         seen += os.read(shown, 4096)
     running.send_signal(signal.SIGINT)
     reader = threading.Thread(target=_drain, args=(shown,))
     reader.start()
     _, said = running.communicate(timeout=60)
     reader.join()
+    frame = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen.split(b"\x1b[H")[2]).decode().splitlines()
 
     assert (130, b"") == (running.returncode, said)
-    assert b"behind" in seen
+    assert any("shardId-000000000001" in line for line in frame)
+    assert (True, True) == (max(map(len, frame)) <= 80, len(frame) <= 24)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str, ...]) -> None:
+    """One below the other and without escape sequences; with --json each is one line."""
+    running = watching(sluice, *options, stdout=subprocess.PIPE)
+    seen = []
+    pipe = running.stdout
+    assert pipe is not None
+    while sum(b"HEALTHY" in line or b"ATTENTION" in line or b"HOLDING" in line for line in seen) < 2:
+        seen.append(pipe.readline())
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+
+    assert (130, b"") == (running.returncode, said)
+    assert b"\x1b" not in b"".join(seen)
+    if options:
+        assert {"at", "verdict", "shards"} <= json.loads(seen[0]).keys()
 
 
 def _drain(terminal: int) -> None:
