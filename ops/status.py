@@ -20,7 +20,7 @@ from ops.moment import MOMENT
 from ops.notes import Note
 from ops.set_aside import KINDS
 from ops.stack import Stack, works_on_stack
-from ops.verdict import STYLES, Condition, Verdict, verdicts
+from ops.verdict import STYLES, Health, Verdict, verdicts
 from shared.errors import UnavailableError
 from worker.delivery import State
 
@@ -76,9 +76,9 @@ def command(
         screen.show_json(document(state, found))
     else:
         for verdict in found:
-            screen.say(verdict.line, STYLES[verdict.condition])
+            screen.say(verdict.line, STYLES[verdict.health])
         _show(state, stack.option)
-    ctx.exit(0 if found[0].condition is Condition.HEALTHY else UNFINISHED)
+    ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
 
 
 def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
@@ -98,7 +98,7 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
             else:
                 found = verdicts(state, option)
                 shown, tables = document(state, found), list(_tables(state, option))
-                lines = [(verdict.line, STYLES[verdict.condition]) for verdict in found]
+                lines = [(verdict.line, STYLES[verdict.health]) for verdict in found]
             at = screen.utc(int(time.time()))
             if as_json:
                 click.echo(json.dumps({"at": at} | shown, default=str))
@@ -219,9 +219,9 @@ def _balanced(balance: Balance) -> Iterator[Section]:
 def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
     """Return the state as JSON's types."""
     return {
-        "healthy": found[0].condition is Condition.HEALTHY,
+        "healthy": found[0].health is Health.HEALTHY,
         "verdict": found[0].line,
-        "condition": found[0].condition,
+        "health": found[0].health,
         "verdicts": [asdict(verdict) for verdict in found],
         "behind_seconds": state.behind_seconds,
         "shards": [asdict(shard) for shard in state.shards],

@@ -19,7 +19,7 @@ BEHIND_SECONDS = 60.0
 NOTHING_TO_DO = "Nothing to do: delivery resumes by itself."
 
 
-class Condition(StrEnum):
+class Health(StrEnum):
     """How a stack is."""
 
     HEALTHY = "healthy"
@@ -29,10 +29,10 @@ class Condition(StrEnum):
 
 
 STYLES = {
-    Condition.HEALTHY: "bold green",
-    Condition.HOLDING: "bold yellow",
-    Condition.BEHIND: "bold yellow",
-    Condition.ATTENTION: "bold red",
+    Health.HEALTHY: "bold green",
+    Health.HOLDING: "bold yellow",
+    Health.BEHIND: "bold yellow",
+    Health.ATTENTION: "bold red",
 }
 
 
@@ -41,13 +41,13 @@ class Verdict:
     """One thing to know about a stack.
 
     Attributes:
-        condition: how the stack is.
+        health: how the stack is.
         cause: why, as a sentence without its full stop.
         step: what to do next, in sentences.
         seconds: how long it has been so; None if that is not known.
     """
 
-    condition: Condition
+    health: Health
     cause: str
     step: str = ""
     seconds: float | None = None
@@ -56,7 +56,7 @@ class Verdict:
     def line(self) -> str:
         """All of it in one line."""
         lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
-        return f"{self.condition.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
+        return f"{self.health.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
 
 
 def verdicts(state: "StackState", option: str) -> list[Verdict]:
@@ -72,7 +72,7 @@ def verdicts(state: "StackState", option: str) -> list[Verdict]:
         *_failing(state, option),
         *_aside(state, option),
     ]
-    return found or [Verdict(Condition.HEALTHY, _in_flight(state))]
+    return found or [Verdict(Health.HEALTHY, _in_flight(state))]
 
 
 def _in_flight(state: "StackState") -> str:
@@ -88,13 +88,13 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
         return
     if not state.balance.adds_up:
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             "the books do not add up",
             f"The lines with NO show where. Please report it, with `sluice status {option} --all --json`.",
         )
     if lost := state.balance.total.states[State.MISSING]:
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             f"{screen.plural(lost, 'row')} missing: their records expired before they were delivered",
             "The worker was down for too long: its alarms and its log show why.",
         )
@@ -106,7 +106,7 @@ def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
         cause, step = explanation(state.hold.reason, state.hold.error, option)
         if state.records and state.behind_seconds > BEHIND_SECONDS:
             cause = f"{cause}; {records} waiting"
-        yield Verdict(Condition.HOLDING, cause, step, state.hold.seconds)
+        yield Verdict(Health.HOLDING, cause, step, state.hold.seconds)
     elif state.behind_seconds > BEHIND_SECONDS:
         rate = sum(shard.rows_per_second for shard in state.shards)
         if rate:
@@ -119,14 +119,14 @@ def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
                 f"{records} waiting, and the worker does not say why",
                 f"`sluice doctor {option}` checks whether it is invoked.",
             )
-        yield Verdict(Condition.BEHIND, cause, step, state.behind_seconds)
+        yield Verdict(Health.BEHIND, cause, step, state.behind_seconds)
 
 
 def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
     for breaker in state.breakers:
         cause, _ = explanation(breaker.reason, "", option)
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             f"the database {breaker.database} has been failing since {screen.utc(breaker.since // 1000)} ({cause}), "
             "and its rows are set aside",
             "Fix the database; the redrive sends the rows every five minutes, `sluice redrive` at once.",
@@ -135,7 +135,7 @@ def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
         since = screen.utc(int(state.open.spans[0].planned_at))
         count = f"{len(state.open.spans)}{'' if len(state.open.spans) < open_spans.MOST else '+'}"
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             f"{count} {'span' if count == '1' else 'spans'} left open since {since}",
             "Run the command beside each.",
         )
@@ -147,14 +147,14 @@ def _aside(state: "StackState", option: str) -> Iterator[Verdict]:
         kinds.setdefault(kind, Counter())[reason] += rows
     if doubt := kinds["doubt"].total():
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             f"{screen.plural(doubt, 'row')} in doubt: Treasure Data may have {'it' if doubt == 1 else 'them'}",
             "Nothing to do: the redrive asks Treasure Data as soon as a query can tell.",
         )
     if dead := kinds["dead"].total():
         reasons = ", ".join(sorted(kinds["dead"]))
         yield Verdict(
-            Condition.ATTENTION,
+            Health.ATTENTION,
             f"{screen.plural(dead, 'dead letter')} ({reasons})",
             f"`sluice dead list {option}` shows them; fix the cause, then redrive or drop them.",
         )

@@ -8,7 +8,7 @@ import pytest
 from ops.accounting import Balance, Rows, Unread
 from ops.look import Hold, ShardState, StackState, find_hold
 from ops.notes import UPLOAD_FAILED, Note
-from ops.verdict import NOTHING_TO_DO, Condition, verdicts
+from ops.verdict import NOTHING_TO_DO, Health, verdicts
 from worker.chain import ChainId
 from worker.delivery import State
 from worker.ledger import OpenBreaker
@@ -136,7 +136,7 @@ def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
         "ATTENTION: 1 row in doubt: Treasure Data may have it",
         "ATTENTION: 2 dead letters (http_422)",
     ] == [one.line.partition(". ")[0] for one in found]
-    assert Condition.HEALTHY not in {one.condition for one in found}
+    assert Health.HEALTHY not in {one.health for one in found}
 
 
 def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
