@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from ops import open_spans, set_aside
 from ops.accounting import Accounting, Balance, Unread, UnreadShard, by_group
+from ops.arrivals import Arrivals, StreamCount, at_gateway, of_gateway
 from ops.notes import UPLOAD_FAILED, Note, troubles
 from ops.open_spans import Found
 from ops.stack import Stack
@@ -76,7 +79,8 @@ class StackState:
         balance: what was received and what became of it, where asked for.
         open: spans that have been open for long, beside those that shards are at.
         notes: of trouble, of the last hour, the oldest first.
-        unreadable: logs that could not be read, each with the cause.
+        unreadable: logs and counts that could not be read, each with the cause.
+        arrivals: what arrived in front of the ledger, where asked for and known.
     """
 
     shards: list[ShardState]
@@ -89,6 +93,7 @@ class StackState:
     open: Found = field(default_factory=Found)
     notes: list[Note] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    arrivals: Arrivals | None = None
 
     @property
     def behind_seconds(self) -> float:
@@ -129,12 +134,13 @@ class Look:
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return how the stack is now."""
+        notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
+        balance, arrivals = None, None
         if balanced:
-            balance = self._accounting.take(since, until, seconds=_COUNT_SECONDS)
+            balance, arrivals = self._balance(since, until, unreadable)
             unread = balance.unread
         else:
-            balance, unread = None, self._accounting.unread(seconds=_COUNT_SECONDS)
-        notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
+            unread = self._accounting.unread(seconds=_COUNT_SECONDS)
         shards, holds = [], []
         for chain, counted in unread.shards.items():
             head = next(self._ledger.latest(chain), None)
@@ -152,7 +158,31 @@ class Look:
             self._open_spans(unread),
             notes,
             unreadable,
+            arrivals,
         )
+
+    def _balance(
+        self, since: float | None, until: float | None, unreadable: list[str]
+    ) -> tuple[Balance, Arrivals | None]:
+        """Return a balance and what arrived in front of it; that is known unless the balance ends in the past."""
+        if until is not None:
+            return self._accounting.take(since, until, seconds=_COUNT_SECONDS), None
+        if self._stack.folder is not None:
+            counted = at_gateway(self._stack.folder)
+            balance = self._accounting.take(since, seconds=_COUNT_SECONDS)
+            return balance, None if since is not None else of_gateway(counted, balance)
+        shards = self._stack.shards()
+        count = StreamCount.of(shards, self._clock, since)
+        if count is None:
+            return self._accounting.take(since, seconds=_COUNT_SECONDS), None
+        balance = self._accounting.take(since, seconds=_COUNT_SECONDS, each=count.add)
+        try:
+            cloudwatch, stream = self._stack.client("cloudwatch"), self._stack.outputs["StreamName"]
+            return balance, count.result(cloudwatch, stream, balance)
+        except (ClientError, BotoCoreError) as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            unreadable.append(f"the stream's own count: {code}")
+            return balance, None
 
     def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
         now, delivered, open_rows, behind = time.time(), 0, 0, counted.behind_seconds

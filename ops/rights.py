@@ -21,6 +21,7 @@ _STATUS = (
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
+    "cloudwatch:GetMetricData",
 )
 
 RIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -84,6 +85,7 @@ _PLACES = {
     "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
     "lambda:ListEventSourceMappings": "*",
     "cloudwatch:DescribeAlarms": "*",
+    "cloudwatch:GetMetricData": "*",
     "s3:ListBucket": "arn:aws:s3:::<{}>",
     "s3": "arn:aws:s3:::<{}>/*",
     "secretsmanager": "<{}>",

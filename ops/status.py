@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ops import screen
 from ops.accounting import Balance, Rows
+from ops.arrivals import Arrivals
 from ops.failure import UNFINISHED, explained
 from ops.look import Look, StackState
 from ops.moment import MOMENT
@@ -176,6 +177,24 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.balance is not None:
         yield from _balanced(state.balance)
+    if state.arrivals is not None:
+        yield (
+            "Before the ledger",
+            ("counted by", "time", "counted", "in the ledger or waiting", "adds up"),
+            [_arrived(state.arrivals)],
+        )
+
+
+def _arrived(arrivals: Arrivals) -> tuple[object, ...]:
+    time_of = (
+        f"{screen.utc(arrivals.since)} to {screen.utc(arrivals.until)}"
+        if arrivals.since is not None and arrivals.until is not None
+        else "all"
+    )
+    by = "the gateway, in events" if arrivals.unit == "events" else "the stream, in records"
+    is_even = arrivals.seen >= arrivals.counted
+    said = "yes" if is_even else "NO" if arrivals.lost else f"yes, within {arrivals.unsure:,}"
+    return (by, time_of, arrivals.counted, arrivals.seen, said)
 
 
 def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
@@ -239,6 +258,9 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
             for function, times, last, what, why in _errors(state.notes)
         ],
         "unreadable_logs": state.unreadable,
+        "arrivals": None
+        if state.arrivals is None
+        else asdict(state.arrivals) | {"lost": state.arrivals.lost},
         "balance": None if state.balance is None else _balance_document(state.balance),
     }
 

@@ -84,6 +84,14 @@ def _in_flight(state: "StackState") -> str:
 
 
 def _books(state: "StackState", option: str) -> Iterator[Verdict]:
+    if state.arrivals is not None and state.arrivals.lost:
+        counter = "the gateway" if state.arrivals.unit == "events" else "the stream"
+        yield Verdict(
+            Health.ATTENTION,
+            f"the books do not add up: {counter} counted {state.arrivals.counted:,} {state.arrivals.unit}, and "
+            f"{state.arrivals.lost:,} of them are neither in the ledger nor waiting",
+            f"Please report it, with `sluice status {option} --all --json`.",
+        )
     if state.balance is None:
         return
     if not state.balance.adds_up:

@@ -86,7 +86,7 @@ class Up:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "local.up", "--home", str(home)],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(home)},
+            env={**os.environ, "TMPDIR": str(home), "HOME": str(home)},
             stdout=subprocess.PIPE,
             text=True,
         )
