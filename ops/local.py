@@ -11,6 +11,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import click
 
 from ops import screen
+from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.moment import LENGTH
 from ops.stack import home, local
@@ -21,7 +22,7 @@ _DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
 _SECONDS = 15.0
 
 
-@click.group("local", invoke_without_command=True)
+@click.group("local", cls=CommandGroup, invoke_without_command=True)
 @click.option(
     "--port", type=click.IntRange(1024, 65_000), help="First of its ports; remembered. Default: 8700."
 )

@@ -73,7 +73,15 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert 1 == lone.json("redrive --local --kind dead --dry-run")["selected"]
     done = lone.json("redrive --local --kind dead --reason unknown_account --since 1h --account stray")
 
-    expected = {"selected": 1, "delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    expected = {
+        "selected": 1,
+        "delivered": 1,
+        "kept": 0,
+        "dead": 0,
+        "dropped": 0,
+        "untried": 0,
+        "complete": True,
+    }
     assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
     assert "Nothing that matches is set aside.\n" == lone.run("redrive --local").output
@@ -186,6 +194,7 @@ def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: 
         sluice.send("shop", "recorded_rows", event_id)
     shards = [one["shard"] for one in sluice.json("status --local")["shards"]]
     found = []
+    (tmp_path / "events").mkdir()
     for shard in shards:
         result = sluice.run(
             f"record --local --shard {shard} --count 500 --scrub -o {tmp_path}/events/{shard}.json"
