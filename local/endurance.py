@@ -7,10 +7,8 @@ most once. Requests are not repeated, so that each event is sent once.
 import argparse
 import http.client
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -163,7 +161,7 @@ def run(
             running = [part for part in stack.parts if part.running and part.name not in spared]
             if count.killed.total() < kills and running:
                 part = chance.choice(running)
-                os.kill(part.pid, signal.SIGKILL)
+                part.kill()
                 count.killed[part.name] += 1
         stack.revive()
         time.sleep(_REVIVE_SECONDS)

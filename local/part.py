@@ -3,10 +3,12 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,13 @@ class Part:
     def pause(self, seconds: float) -> None:
         """Kill the process, and let `revive` start it only after so many seconds."""
         self._paused_until = time.monotonic() + seconds
-        self._process.kill()
+        self.kill()
         self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started with SIGKILL."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads a session of its own
 
     @property
     def is_paused(self) -> bool:
