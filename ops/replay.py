@@ -20,7 +20,7 @@ from ops import screen
 from ops.accounting import row_count
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
-from ops.planned import Planned
+from ops.planned import Planned, Replayed
 from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, StreamReader, arrival, batches, member
@@ -410,7 +410,8 @@ def run(
                 code, why = UNFINISHED, f"{error}: `sluice status {stack.option}` says why"
                 break
     records = sum(progress.records for progress in done.values())
-    replayed = (planned or Planned(stack.ledger())).replayed(sum(progress.rows for progress in done.values()))
+    rows = sum(progress.rows for progress in done.values())
+    replayed = Replayed() if planned is None else planned.replayed(rows)
     left = []
     if code:
         left = _commands(stack, shards, stretch, done) if then is None else _commands(stack, shards, then, {})
@@ -440,8 +441,9 @@ def run(
             f"{replayed.passed_over:,} passed over{kept}."
         )
         return code
+    sent = "" if planned is None else f", {screen.plural(replayed.sent, 'row')} sent"
     click.echo(
-        f"{why}; {screen.plural(records, 'record')} done, {screen.plural(replayed.sent, 'row')} sent. Go on with",
+        f"{why}; {screen.plural(records, 'record')} done{sent}. Go on with",
         err=True,
     )
     for line in left:
