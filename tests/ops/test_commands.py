@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ops.accounting import Balance, Rows, Unread
+from ops.answers import ANSWERS
 from ops.look import StackState
 from ops.status import document
 from ops.verdict import verdicts
@@ -116,6 +117,23 @@ def test_missing_rows_need_attention() -> None:
 
     assert "ATTENTION: 1 row missing: their records expired" in found[0].line
     assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
+
+
+def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
+    """The gateway has accepted an event that neither the ledger nor the stream has: the books do not add up."""
+    lone.send("shop", "status_rows", "a", "b")
+    lone.settled()
+    even = lone.json("status --local --all")["arrivals"]
+    with (lone.stack.folder / ANSWERS).open("a") as answers:
+        answers.write("accepted 1\n")
+    shown = lone.run("status --local --all")
+
+    assert (2, 2, 0) == (even["counted"], even["seen"], even["lost"])
+    assert 3 == shown.exit_code
+    assert shown.stdout.startswith(
+        "ATTENTION: the books do not add up: the gateway counted 3 events, and 1 of them are neither in the ledger"
+    )
+    assert "the gateway, in events  all         3                         2  NO" in shown.stdout
 
 
 def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
