@@ -6,6 +6,7 @@ import pytest
 
 from local.endurance import Count, run, settle
 from local.stack import LocalStack
+from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("stack")
 
@@ -19,6 +20,7 @@ def test_every_accepted_event_is_there_once_whatever_is_killed(tmp_path: Path) -
     with LocalStack(tmp_path / "stack") as stack:
         run(stack, count, total=3000, threads=16, kills=6, seed=2, spared=("aws",))
         settle(stack, count, patience=60)
+        until(lambda: not stack.revive() and all(part.running for part in stack.parts))
         restarts = sum(part.restarts for part in stack.parts)
 
     assert (set(), set()) == (count.lost, count.doubled)
