@@ -70,6 +70,10 @@ chaos-selfcheck: .venv/installed ## switch off each defence in turn and check th
 chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=
 	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) --preemptions $(PREEMPTIONS)
 
+.PHONY: endurance
+endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=
+	@$(RUN) -m local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)
+
 .PHONY: mutate
 mutate: .venv/installed .venv-mutate/installed ## mutate the core one small change at a time and check that the tests notice: ONLY=
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only $(ONLY))

@@ -25,13 +25,23 @@ class Gateway(HttpServer):
     Args:
         handler: of a function, as Lambda calls it.
         record: is told of each request before it is handled, by the thread that serves it.
+        answered: is told of each response before it is sent, likewise.
+        port: where to listen; 0 is any free port.
     """
 
-    def __init__(self, handler: Handler, *, record: Record = lambda *_: None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        record: Record = lambda *_: None,
+        answered: Callable[[Request, Reply], None] = lambda *_: None,
+        port: int = 0,
+    ) -> None:
         self._handler = handler
         self._record = record
         self._clock = SystemClock()
-        super().__init__(self._respond)
+        self._answered = answered
+        super().__init__(self._respond, port=port)
 
     def _respond(self, request: Request) -> Reply | HangUp:
         request_id = new_request_id()
@@ -43,6 +53,7 @@ class Gateway(HttpServer):
         self._record(request.method, request.target, list(request.headers), request.body, event)
         if event is not None:
             answer = self._invoke(event)
+        self._answered(request, answer)
         return Reply(answer.status, (*answer.headers, ("Apigw-Requestid", request_id)), answer.body)
 
     def _invoke(self, event: dict[str, Any]) -> Reply:

@@ -3,7 +3,7 @@
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, Self
 
+_MAX_LINE = 65_536
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
@@ -70,14 +71,15 @@ class HttpServer:
 
     Args:
         respond: answers a request, from many threads.
+        port: where to listen; 0 is any free port.
 
     Attributes:
         stopping: set when the server is to stop, for `respond` to wait on.
     """
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, *, port: int = 0) -> None:
         self.stopping = Event()
-        self._listener = _Listener(respond)
+        self._listener = _Listener(respond, port)
         self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
         self._thread.start()
 
@@ -112,8 +114,8 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, respond: Respond) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, respond: Respond, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
         self.respond = respond
         self.connections: set[Any] = set()
 
@@ -136,6 +138,8 @@ class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Listener
+    raw_requestline: bytes
+    _target = "/"
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         """Answer every method."""
@@ -146,10 +150,17 @@ class _Connection(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
+    def parse_request(self) -> bool:
+        """Parse a request with any bytes in its target: the base class cuts lines wherever Unicode has a space."""
+        words = self.raw_requestline.split(b" ")
+        if len(words) == 3:
+            self._target = words[1].decode("latin-1")
+            self.raw_requestline = b" ".join((words[0], b"/", words[2]))
+        return super().parse_request()
+
     def _answer(self) -> None:
-        target, source_ip = self.requestline.split()[1], str(self.client_address[0])
-        headers = tuple(self.headers.items())
-        reply = self.server.respond(Request(self.command, target, headers, self._body(), source_ip))
+        headers, source_ip = tuple(self.headers.items()), str(self.client_address[0])
+        reply = self.server.respond(Request(self.command, self._target, headers, self._body(), source_ip))
         if isinstance(reply, Reply):
             self._send(reply)
             return
@@ -160,9 +171,21 @@ class _Connection(BaseHTTPRequestHandler):
             self.connection.close()
 
     def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return b"".join(self._chunks())
         if "Transfer-Encoding" in self.headers:
-            raise ValueError("the server reads only bodies with a Content-Length")
-        size = int(self.headers.get("Content-Length", "0"))
+            raise ValueError("the server reads no transfer coding but chunked")
+        return self._read(int(self.headers.get("Content-Length", "0")))
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield the chunks of a body (RFC 9112, section 7.1); extensions and trailers are dropped."""
+        while size := int(self.rfile.readline(_MAX_LINE).partition(b";")[0], 16):
+            yield self._read(size)
+            self.rfile.readline(_MAX_LINE)
+        while self.rfile.readline(_MAX_LINE).strip():
+            pass
+
+    def _read(self, size: int) -> bytes:
         data = self.rfile.read(size)
         if len(data) < size:
             raise ConnectionAbortedError("the client disconnected in the middle of a body")

@@ -17,12 +17,13 @@ class InvocationApi(HttpServer):
     Args:
         name: the function's.
         invoke: the handler, called with an event.
+        port: where to listen; 0 is any free port.
     """
 
-    def __init__(self, name: str, invoke: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, name: str, invoke: Callable[[dict[str, Any]], Any], *, port: int = 0) -> None:
         self._path = f"/2015-03-31/functions/{name}/invocations"
         self._invoke = invoke
-        super().__init__(self._respond)
+        super().__init__(self._respond, port=port)
 
     def _respond(self, request: Request) -> Reply:
         if (request.method, request.target) != ("POST", self._path):

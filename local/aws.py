@@ -1,23 +1,221 @@
-"""AWS, as one part of the local stack: `python -m local.aws` runs moto's server on a free port.
+"""AWS, as one part of the local stack: `python -m local.aws FOLDER --port PORT`.
 
-It is a separate process so that it does not compete with the functions for the interpreter lock.
+The stream and the queue are the doubles, everything else is moto. One request is carried out at a time: moto's backends
+lose writes when threads share them. What changes something goes into a journal, so that a part that is killed has lost
+nothing that it acknowledged. It is a separate process so that it does not compete with the functions for the interpreter
+lock.
 """
 
+import argparse
+import json
 import logging
 import os
+import re
+import sys
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import unquote
 
+from botocore.exceptions import ClientError
 from moto.dynamodb.exceptions import ConditionalCheckFailed
 from moto.dynamodb.models import DynamoDBBackend
-from moto.kinesis.models import Shard
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.test import run_wsgi_app
 
 from doubles.dynamodb.partiql import parse_insert
+from doubles.http_server import HttpServer, Reply, Request
+from doubles.kinesis import MemoryKinesis
+from doubles.sqs import MemorySQS
+from local.journal import Journal, RecordedClock
 from local.parent_watch import ParentWatch
+from local.valkey import free_port
 
-_inserting = Lock()
+_READS = ("Get", "List", "Describe", "Query", "Scan", "BatchGet", "Receive")
+_WORDS = re.compile("(?<!^)(?=[A-Z])")
+
+
+class Cloud:
+    """AWS without its sockets.
+
+    Args:
+        folder: where the journal is.
+        endpoint: where it is reached; it goes into queue URLs.
+    """
+
+    def __init__(self, folder: Path, endpoint: str) -> None:
+        # moto's INSERT takes no parameters, and overwrites the item that is there
+        DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
+        self._clock = RecordedClock()
+        self._endpoint = endpoint
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._lock = Lock()
+        self._journal = Journal(folder / "aws.journal")
+        self._broken_until = 0.0
+        self._empty()
+        for at, request in self._journal.requests():
+            self._carry_out(request, at)
+
+    def answer(self, request: Request) -> Reply:
+        """Carry out a request, and return its response when the journal has what it changed.
+
+        `POST /-/outage` with {"seconds"} lets the stream refuse every call for so long.
+        """
+        with self._lock:
+            at = self._clock.now()
+            if request.target == "/-/outage":
+                self._broken_until = at + json.loads(request.body)["seconds"]
+                return Reply(200, (), b"")
+            if at < self._broken_until and _target(request).startswith("Kinesis_"):
+                return _refusal(500, "InternalFailure", "an outage was ordered")
+            reply = self._carry_out(request, at)
+            if _changes(request, reply):
+                self._journal.append(at, request)
+        return reply
+
+    def _empty(self) -> None:
+        self._stream = MemoryKinesis(self._clock.now)
+        self._queue = Queue(MemorySQS(self._clock.now), self._endpoint)
+
+    def _carry_out(self, request: Request, at: float) -> Reply:
+        self._clock.at = at
+        if request.target == "/moto-api/reset":
+            self._empty()
+        try:
+            service, _, operation = _target(request).partition(".")
+            if service == "Kinesis_20131202":
+                return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
+            if service == "AmazonSQS":
+                return _json_reply(self._queue, operation, json.loads(request.body))
+            return self._ask_moto(request)
+        finally:
+            self._clock.at = None
+
+    def _ask_moto(self, request: Request) -> Reply:
+        pieces, status, headers = run_wsgi_app(self._moto, _environ(request))
+        body = b"".join(pieces)
+        kept = tuple((name, value) for name, value in headers.items() if name.lower() != "content-length")
+        if request.method == "HEAD":  # whose length is that of what a GET would return
+            body = bytes(int(headers.get("content-length", 0)))
+        return Reply(int(status.split()[0]), kept, body)
+
+
+class Queue:
+    """SQS with the attributes that queues were created with, and with this machine's queue URLs.
+
+    Args:
+        sqs: the double.
+        endpoint: of AWS.
+    """
+
+    def __init__(self, sqs: MemorySQS, endpoint: str) -> None:
+        self._sqs = sqs
+        self._endpoint = endpoint
+        self._attributes: dict[str, dict[str, str]] = {}
+
+    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
+        """Create a queue unless it is there."""
+        url = self._sqs.create_queue(QueueName=QueueName)["QueueUrl"]
+        self._attributes.setdefault(url, dict(Attributes or {}))
+        return {"QueueUrl": f"{self._endpoint}/123456789012/{QueueName}"}
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return any other operation, called with the queue's own delay and visibility."""
+
+        def call(**request: Any) -> Any:
+            name = request["QueueUrl"].rpartition("/")[2]
+            url = f"https://sqs.invalid/000000000000/{name}"
+            attributes = self._attributes.get(url, {})
+            defaults = {"send_message": "DelaySeconds", "receive_message": "VisibilityTimeout"}
+            member = defaults.get(operation, "")
+            own = {member: int(attributes[member])} if member in attributes else {}
+            return getattr(self._sqs, operation)(**own | request | {"QueueUrl": url})
+
+        return call
+
+
+def _target(request: Request) -> str:
+    return next((value for name, value in request.headers if name.lower() == "x-amz-target"), "")
+
+
+def _changes(request: Request, reply: Reply) -> bool:
+    """Tell whether a request may have changed something."""
+    operation = _target(request).rpartition(".")[2]
+    if operation == "ReceiveMessage":
+        return b'"Messages"' in reply.body
+    is_read = request.method in ("GET", "HEAD") or operation.startswith(_READS)
+    return reply.status < 400 and not is_read
+
+
+def _json_reply(client: Any, operation: str, request: Mapping[str, Any]) -> Reply:
+    method = getattr(client, _WORDS.sub("_", operation).lower(), None)
+    if method is None:
+        return _refusal(400, "UnknownOperationException", f"the double does not know {operation}")
+    try:
+        answer = method(**request)
+    except ClientError as error:
+        said = error.response["Error"]
+        return _refusal(error.response["ResponseMetadata"]["HTTPStatusCode"], said["Code"], said["Message"])
+    except (NotImplementedError, TypeError) as error:
+        return _refusal(400, "ValidationException", str(error))
+    content = json.dumps(answer, default=_packed, separators=(",", ":")).encode()
+    return Reply(200, (("Content-Type", "application/x-amz-json-1.1"),), content)
+
+
+def _refusal(status: int, code: str, message: str) -> Reply:
+    content = json.dumps({"__type": code, "message": message}).encode()
+    return Reply(status, (("Content-Type", "application/x-amz-json-1.1"),), content)
+
+
+def _unpacked(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request of Kinesis' with its data decoded."""
+    if "Data" in request:
+        request["Data"] = b64decode(request["Data"])
+    for record in request.get("Records", ()):
+        record["Data"] = b64decode(record["Data"])
+    return request
+
+
+def _packed(value: Any) -> str | float:
+    """Return bytes and times as they travel in JSON."""
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.timestamp()
+    raise TypeError(f"JSON cannot hold {value!r}")
+
+
+def _environ(request: Request) -> dict[str, Any]:
+    """Return the environment in which a WSGI application gets a request."""
+    path, _, query = request.target.partition("?")
+    headers = {name.lower(): value for name, value in request.headers}
+    host, _, port = headers.get("host", "127.0.0.1").partition(":")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "PATH_INFO": unquote(path, "latin-1"),
+        "QUERY_STRING": query,
+        "RAW_URI": request.target,
+        "REQUEST_URI": request.target,
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": port or "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": request.source_ip,
+        "CONTENT_TYPE": headers.pop("content-type", ""),
+        "CONTENT_LENGTH": str(len(request.body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    return environ | {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
 
 
 def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -28,8 +226,7 @@ def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]
 def _insert(backend: DynamoDBBackend, statement: str, parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
     table, item = parse_insert(statement, parameters)
     try:
-        with _inserting:
-            backend.put_item(table, item, condition_expression="attribute_not_exists(pk)")
+        backend.put_item(table, item, condition_expression="attribute_not_exists(pk)")
     except ConditionalCheckFailed:
         return {"Error": {"Code": "DuplicateItem", "Message": "Duplicate primary key exists in table"}}
     return {"TableName": table}
@@ -39,17 +236,16 @@ def main() -> None:
     """Serve until the parent process ends."""
     parent = ParentWatch()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise it logs every request
-    # moto's INSERT takes no parameters, and overwrites the item that is there
-    DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
-    # moto's shards begin at their oldest record, AWS's where they were created
-    Shard.get_min_sequence_number = lambda self: 0  # type: ignore[method-assign]  # noqa: ARG005
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ["MOTO_PORT"] = str(port)  # moto puts it into queue URLs
-    parent.ready(endpoint=f"http://{host}:{port}")
-    parent.wait()
-    os._exit(0)  # do not wait for its threads: all of its state is in memory
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    port = options.port or free_port()
+    cloud = Cloud(options.folder, f"http://127.0.0.1:{port}")
+    with HttpServer(cloud.answer, port=port) as server:
+        parent.ready(endpoint=server.url, port=port)
+        parent.wait()
+    os._exit(0)  # do not wait for requests: everything that was answered is in the journal
 
 
 if __name__ == "__main__":

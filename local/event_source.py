@@ -31,6 +31,7 @@ class EventSource:
         timeout_seconds: the function's time-out.
         function_name: goes into the context.
         memory_limit_in_mb: likewise.
+        settled: told of a shard and the last record that was settled in it, after each call.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class EventSource:
         timeout_seconds: float = 60,
         function_name: str = "WorkerFunction",
         memory_limit_in_mb: int = 1024,
+        settled: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._poller = poller
         self._invoke = invoke
@@ -51,6 +53,7 @@ class EventSource:
         self._timeout_seconds = timeout_seconds
         self._function_name = function_name
         self._memory_limit_in_mb = memory_limit_in_mb
+        self._settled = settled
 
     def run(self, stop: Event) -> None:
         """Poll and call until told to stop; return when no call is under way."""
@@ -63,7 +66,11 @@ class EventSource:
                     stop.wait(self._poll_seconds)
                 done, _ = wait(under_way, self._poll_seconds, FIRST_COMPLETED)
                 for future in done:
-                    self._poller.complete(under_way.pop(future), future.result(), self._clock.now())
+                    invocation = under_way.pop(future)
+                    self._poller.complete(invocation, future.result(), self._clock.now())
+                    last = self._poller.pollers[invocation.shard_id].last_settled
+                    if last is not None:
+                        self._settled(invocation.shard_id, last)
 
     def _call(self, invocation: Invocation) -> Outcome:
         context = Context(

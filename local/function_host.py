@@ -1,4 +1,4 @@
-"""One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES`.
+"""One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES FOLDER`.
 
 The environment variables are the function's own, as in Lambda. What invokes it depends on the function.
 """
@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
+from doubles.http_server import Reply, Request
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
@@ -29,6 +30,7 @@ from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import ACCOUNT_ID, REGION, Resources
+from ops.answers import ANSWERS, answer_line
 from shared.clock import SystemClock
 
 _log = logging.getLogger("local.function_host")
@@ -45,10 +47,23 @@ def load(function: Function) -> Handler:
     return handler
 
 
-def serve_ingest(handler: Handler, parent: ParentWatch, record: Path | None) -> None:
-    """Serve the function behind the gateway."""
-    with ExitStack() as files, Gateway(handler, record=_recorder(files, record)) as gateway:
-        parent.ready(url=gateway.url)
+def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
+    """Serve the function behind the gateway, and note what each response says of the events."""
+    answers = os.open(options.folder / ANSWERS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def answered(request: Request, reply: Reply) -> None:
+        os.write(
+            answers,
+            answer_line(request.method, request.target, reply.status, reply.headers, reply.body),
+        )
+
+    with (
+        ExitStack() as files,
+        Gateway(
+            handler, record=_recorder(files, options.record), answered=answered, port=options.port
+        ) as gateway,
+    ):
+        parent.ready(url=gateway.url, port=gateway.port)
         parent.wait()
 
 
@@ -69,32 +84,60 @@ def _recorder(files: ExitStack, path: Path | None) -> Record:
 
 
 def serve_worker(
-    handler: Handler, parent: ParentWatch, resources: Resources, window: float, invoked_at: str
+    handler: Handler,
+    parent: ParentWatch,
+    resources: Resources,
+    options: argparse.Namespace,
+    api: InvocationApi,
 ) -> None:
-    """Invoke the function with batches of the stream, which may fill for `window` seconds."""
+    """Invoke the function with batches of the stream, which may fill for `--window` seconds."""
+    checkpoints = Checkpoints(options.folder / "checkpoints.json")
     deployed = functions.event_source(WORKER, "Stream", resources)
     mapping = EventSourceMapping(
         event_source_arn=deployed["Stream"],
         batch_size=int(deployed["BatchSize"]),
-        maximum_batching_window_seconds=window,
+        maximum_batching_window_seconds=options.window,
         discovery_seconds=5,
     )
     source = EventSource(
-        StreamPoller(resources.client("kinesis"), mapping),
+        StreamPoller(resources.client("kinesis"), mapping, checkpoints.by_shard),
         handler,
         clock=SystemClock(),
         timeout_seconds=WORKER.timeout,
         function_name=WORKER.name,
         memory_limit_in_mb=WORKER.memory,
+        settled=checkpoints.settled,
     )
     stopped = threading.Event()  # never set: the process exits without waiting
     threading.Thread(target=source.run, args=(stopped,), name="event source", daemon=True).start()
-    parent.ready(invoke=invoked_at)
+    parent.ready(invoke=api.url, port=api.port)
     parent.wait()
 
 
+class Checkpoints:
+    """Where the event source goes on in each shard, as Lambda keeps it for an event source mapping.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        by_shard: the last record that was settled, by shard id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.by_shard: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+
+    def settled(self, shard: str, sequence_number: str) -> None:
+        """Keep how far a shard is."""
+        self.by_shard[shard] = sequence_number
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(self.by_shard))
+        new.replace(self._path)
+
+
 def serve_redrive(
-    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, invoked_at: str
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, api: InvocationApi
 ) -> None:
     """Invoke the function on a schedule."""
 
@@ -104,12 +147,12 @@ def serve_redrive(
         except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
             _log.exception("a scheduled run failed; the next one starts on schedule")
 
-    parent.ready(invoke=invoked_at)
+    parent.ready(invoke=api.url, port=api.port)
     parent.wait(call, seconds)
 
 
 def serve_drain(
-    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, invoked_at: str
+    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, api: InvocationApi
 ) -> None:
     """Invoke the function with messages of the overflow queue."""
     source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
@@ -121,7 +164,7 @@ def serve_drain(
         except (BotoCoreError, ClientError):
             _log.exception("cannot read the queue")
 
-    parent.ready(invoke=invoked_at)
+    parent.ready(invoke=api.url, port=api.port)
     parent.wait(poll, _QUEUE_REST_SECONDS)
 
 
@@ -133,15 +176,15 @@ def serve(
     options: argparse.Namespace,
 ) -> None:
     """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
-    api = InvocationApi(function.name, invoke)
+    api = InvocationApi(function.name, invoke, port=options.port)
     if function is WORKER:
-        serve_worker(load(function), parent, resources, options.window, api.url)
+        serve_worker(load(function), parent, resources, options, api)
     elif function is REDRIVE:
-        serve_redrive(invoke, parent, options.every, api.url)
+        serve_redrive(invoke, parent, options.every, api)
     elif function is DRAIN:
-        serve_drain(invoke, parent, resources, api.url)
+        serve_drain(invoke, parent, resources, api)
     else:
-        parent.ready(invoke=api.url)
+        parent.ready(invoke=api.url, port=api.port)
         parent.wait()
 
 
@@ -183,6 +226,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("function", choices=FUNCTIONS)
     parser.add_argument("resources", type=json.loads, help="the resources")
+    parser.add_argument("folder", type=Path, help="where the stack keeps its data")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--record", type=Path, help="append the gateway's requests to this file")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between scheduled runs")
     parser.add_argument(
@@ -192,7 +237,7 @@ def main() -> None:
     function, resources = FUNCTIONS[options.function], Resources(**options.resources)
     handler = load(function)
     if function is INGEST:
-        serve_ingest(handler, parent, options.record)
+        serve_ingest(handler, parent, options)
     else:
         invoke = _invoker(function, handler)
         serve(function, invoke, parent, resources, options)

@@ -8,16 +8,24 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.part import Part
 from local.stack import LocalStack
+from ops import answers
+from ops.accounting import row_count
+from ops.look import Look
 from ops.set_aside import chunks
-from shared import envelope
+from ops.stack import described
+from ops.verdict import Verdict, verdicts
 from shared.clock import SystemClock
+from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.chain import ChainId
 from worker.delivery import ASIDE
@@ -28,6 +36,7 @@ from worker.shards import Position, Shards
 
 _READ_SECONDS = 10.0
 _ROWS_SHOWN = 60
+_LOOK_SECONDS = 2.0
 _DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
 
 
@@ -61,10 +70,14 @@ class Observer:
 
     Args:
         stack: the stack.
+        outages: returns the outages that were ordered, with the seconds that are left of each.
     """
 
-    def __init__(self, stack: LocalStack) -> None:
+    def __init__(self, stack: LocalStack, outages: Callable[[], Mapping[str, float]] = dict) -> None:
         resources = stack.resources
+        self._outages = outages
+        self._look = Look(described(stack.describe()))
+        self._said: tuple[float, list[Verdict]] = (0.0, [])
         self._stack = stack
         self._resources = resources
         self._sqs = resources.client("sqs")
@@ -93,9 +106,18 @@ class Observer:
     def state(self, after: int) -> dict[str, Any]:
         """Return what the page displays, as JSON values.
 
+        While a part is down, it is all that is told.
+
         Args:
             after: number of the last row that the page has already.
         """
+        parts = {"parts": [_described(part) for part in self._stack.parts], "outages": dict(self._outages())}
+        try:
+            return self._state(after) | parts
+        except (OSError, BotoCoreError, ClientError, UnavailableError) as error:
+            return parts | {"error": type(error).__name__}
+
+    def _state(self, after: int) -> dict[str, Any]:
         with self._lock:
             self._update()
             shards = list(self._shards.values())
@@ -123,7 +145,8 @@ class Observer:
                 for table, rows in sorted(counts.items())
             ],
             "latest": self._get(f"/-/rows?after={after}&limit={_ROWS_SHOWN}")["rows"],
-            "parts": [{"name": part.name, "running": part.running} for part in self._stack.parts],
+            "verdicts": [asdict(verdict) | {"line": verdict.line} for verdict in self._verdicts()],
+            "refused": dict(answers.read(self._stack.folder).refused),
             "addresses": {
                 "Gateway": self._stack.addresses.gateway,
                 "Treasure Data": self._stack.addresses.treasure_data,
@@ -131,6 +154,15 @@ class Observer:
                 "Valkey": self._stack.addresses.redis,
             },
         }
+
+    def _verdicts(self) -> list[Verdict]:
+        """Return what `sluice status` would say, as it was a moment ago."""
+        with self._lock:
+            at, said = self._said
+            if time.monotonic() - at > _LOOK_SECONDS:
+                said = verdicts(self._look.state(None, None, balanced=False), "--local")
+                self._said = time.monotonic(), said
+        return said
 
     def _update(self) -> None:
         for listed in self._stream.all():
@@ -144,7 +176,7 @@ class Observer:
         for page in filter(None, self._stream.pages(shard.chain.shard, Position(after=shard.read))):
             for record in page.records:
                 shard.records += 1
-                shard.rows += _row_count(record["Data"])
+                shard.rows += row_count(record["Data"])
                 shard.read = number(record["SequenceNumber"])
                 shard.waiting.append((shard.read, record["ApproximateArrivalTimestamp"].timestamp()))
             if page.at_tip:
@@ -163,12 +195,15 @@ class Observer:
             shard.waiting.popleft()
 
     def _set_aside(self) -> list[dict[str, Any]]:
-        """Return the set-aside rows by kind, account and table."""
-        rows: Counter[tuple[str, str]] = Counter()
+        """Return the set-aside rows by kind, reason, account and table."""
+        rows: Counter[tuple[str, str, str]] = Counter()
         for one in chunks(self._ledger, Selection(tuple(ASIDE))):
             what = f"{one.key.account}/{one.key.group.label}"
-            rows[one.entry.state.value.replace("_", " "), what] += one.entry.rows
-        return [{"kind": kind, "what": what, "rows": count} for (kind, what), count in sorted(rows.items())]
+            rows[one.entry.state.value.replace("_", " "), one.entry.reason, what] += one.entry.rows
+        return [
+            {"kind": kind, "reason": reason, "what": what, "rows": count}
+            for (kind, reason, what), count in sorted(rows.items())
+        ]
 
     def _queued(self) -> int:
         names = (
@@ -186,14 +221,14 @@ class Observer:
             return json.load(answer)
 
 
-def _row_count(data: bytes) -> int:
-    """Return the number of rows in a record; a record that cannot be decoded counts as one."""
-    try:
-        if data.startswith(b"{"):
-            return len(json.loads(data)["events"])
-        return envelope.decode(data).row_count
-    except (ValueError, KeyError, TypeError):
-        return 1
+def _described(part: Part) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "running": part.running,
+        "paused": part.is_paused,
+        "restarts": part.restarts,
+        "ended": part.ended,
+    }
 
 
 def _displayed(shard: _Shard, now: float) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from local.website import Website
 from ops import browser_sdk
+from shared.errors import InvalidError
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -25,16 +26,22 @@ class LivePage:
     Args:
         site: the demo site.
         state: returns the state of the stack; its argument is the number of the last row that the page has.
+        order: breaks a part for so many seconds and returns what is broken; called for `POST /break` with {"target", "seconds"}.
         sdk: the folder of the built SDK.
     """
 
     def __init__(
-        self, site: Website, state: Callable[[int], Mapping[str, Any]], sdk: Path = browser_sdk.FOLDER
+        self,
+        site: Website,
+        state: Callable[[int], Mapping[str, Any]],
+        order: Callable[[str, float], Mapping[str, Any]] = lambda *_: {},
+        sdk: Path = browser_sdk.FOLDER,
     ) -> None:
         self._site = site
         self._files = Website("", {}, FOLDER)
         self._sdk = Website("", {}, sdk)
         self._state = state
+        self._order = order
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -46,6 +53,8 @@ class LivePage:
             return Response(
                 json.dumps(state), content_type="application/json", headers={"cache-control": "no-store"}
             )
+        if request.path == "/break" and request.method == "POST":
+            return self._break(request)
         if request.path.startswith("/site/"):
             return self._site.answer(request.path.removeprefix("/site"))
         if request.path.startswith("/sdk/"):
@@ -55,6 +64,17 @@ class LivePage:
         if request.path == "/config.js":
             return NotFound().get_response()
         return self._files.answer("/index.html" if request.path == "/" else request.path)
+
+    def _break(self, request: Request) -> Response:
+        # browsers send JSON across sites only after a preflight request, which is not answered here
+        if request.mimetype != "application/json":
+            return Response("send JSON", 415)
+        try:
+            order = request.get_json()
+            under_way = self._order(str(order["target"]), float(order["seconds"]))
+        except (InvalidError, KeyError, TypeError, ValueError) as error:
+            return Response(json.dumps({"error": str(error)}), 400, content_type="application/json")
+        return Response(json.dumps(under_way), content_type="application/json")
 
 
 class Server:

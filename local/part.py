@@ -3,16 +3,19 @@
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from shared.errors import SluiceError
 
 _LOG_LINES = 12
+_REVIVE_SECONDS = 1.0
 
 
 class PartError(SluiceError):
@@ -20,10 +23,23 @@ class PartError(SluiceError):
 
 
 class Part:
-    """A Python module that runs as a separate process and reports through a `local.parent_watch.ParentWatch`."""
+    """A Python module that runs as a separate process and reports through a `local.parent_watch.ParentWatch`.
+
+    Attributes:
+        name: shown to people.
+        log: its log.
+        restarts: how often it was started again.
+        ended: how it ended the last time, in words; empty if it never did.
+    """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        port: int | None = None,
     ) -> None:
         """Start the process.
 
@@ -32,19 +48,62 @@ class Part:
             arguments: the module, as for `python -m`, and its arguments.
             environment: its complete environment.
             folder: where to write its log, `<name>.log`.
+            port: passed on as `--port`; 0 is any free port, which the part reports and keeps when it starts again.
         """
         self.name = name
         self.log = folder / f"{name}.log"
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 -- our own modules
-                [sys.executable, "-m", *arguments],
+        self.restarts = 0
+        self.ended = ""
+        self._arguments = arguments
+        self._environment = dict(environment)
+        self._port = port
+        self._paused_until = 0.0
+        self._started = 0.0
+        self._process = self._launch("wb")
+
+    def _launch(self, mode: str) -> subprocess.Popen[bytes]:
+        self._started = time.monotonic()
+        port = [] if self._port is None else ["--port", str(self._port)]
+        with self.log.open(mode) as log:
+            return subprocess.Popen(  # noqa: S603 -- our own modules
+                [sys.executable, "-m", *self._arguments, *port],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=dict(environment),
+                env=self._environment,
                 cwd=Path(__file__).parents[1],
                 start_new_session=True,
             )
+
+    def revive(self) -> str:
+        """Start the part again if it has exited and is not paused; return how it ended, empty if it was not started.
+
+        A part that exits soon after its start is given a moment first.
+        """
+        now = time.monotonic()
+        if self.running or now < max(self._paused_until, self._started + _REVIVE_SECONDS):
+            return ""
+        self.ended = self._ending(0)
+        self._close()
+        self.restarts += 1
+        self._process = self._launch("ab")
+        return self.ended
+
+    def pause(self, seconds: float) -> None:
+        """Kill the process, and let `revive` start it only after so many seconds."""
+        self._paused_until = time.monotonic() + seconds
+        self.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started with SIGKILL."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads a session of its own
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it was paused and will be started again."""
+        return not self.running and time.monotonic() < self._paused_until
 
     @property
     def pid(self) -> int:
@@ -71,6 +130,8 @@ class Part:
             )
             raise PartError(f"{self.name} {state}{self._log_end()}")
         facts: dict[str, Any] = json.loads(line)
+        if self._port is not None:
+            self._port = facts.get("port", self._port)
         return facts
 
     def check(self) -> None:
@@ -96,8 +157,12 @@ class Part:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
     def tail(self, lines: int = _LOG_LINES) -> list[str]:
         """Return the last lines of the log."""

@@ -105,7 +105,7 @@ def _session() -> Session:
 def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Create the resources of template.yaml and return their names.
+    """Create the resources of template.yaml, those that do not exist, and return their names.
 
     Args:
         endpoint: of AWS.
@@ -119,11 +119,18 @@ def create(
     """
     queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
     resources = Resources(endpoint, queue["QueueUrl"])
+    secrets = resources.client("secretsmanager")
+    kept = {
+        resources.write_key_secret: json.dumps(dict(signing_secrets)),
+        resources.td_api_key_secret: td_api_key,
+        resources.redis_url_secret: redis_url,
+    }
+    if "SecretList" in (found := secrets.list_secrets()) and found["SecretList"]:
+        secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
+        return resources  # all of it is kept from an earlier run; secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
     resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)
-    secrets = resources.client("secretsmanager")
-    secrets.create_secret(Name=resources.write_key_secret, SecretString=json.dumps(dict(signing_secrets)))
-    secrets.create_secret(Name=resources.td_api_key_secret, SecretString=td_api_key)
-    secrets.create_secret(Name=resources.redis_url_secret, SecretString=redis_url)
+    for name, value in kept.items():
+        secrets.create_secret(Name=name, SecretString=value)
     return resources

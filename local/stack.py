@@ -18,13 +18,25 @@ from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
 from shared.accounts import Account, AccountKeys
-from worker.account_store import apply
+from worker.account_store import applied_at, apply
 
 __all__ = ["Addresses", "LocalStack", "PartError"]
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 8.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
+
+
+_SERVICES = [function.service for function in FUNCTIONS.values()]
+PORTS = (
+    "ingest",
+    "page",
+    "treasure-data",
+    "aws",
+    "valkey",
+    *(name for name in _SERVICES if name != "ingest"),
+)
+"""What listens, in the order of the ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +55,15 @@ class LocalStack:
     """The whole pipeline. A context manager that starts and stops it.
 
     Args:
-        folder: for logs; emptied at the start.
+        folder: for logs and data; emptied at the start.
         shards: number of shards of the stream.
         redrive_seconds: how often to redrive what is set aside.
         window_seconds: how long the worker's batches may fill. Shorter than when deployed, since somebody is watching.
         record: file to which the gateway appends each request, as one JSON object per line.
         accounts: the accounts in Redis.
         parameters: values of template parameters, where they differ from the local stack's.
+        keep: go on with the data of the last stack in this folder, instead of emptying it.
+        base_port: the first of the ports of `PORTS`; 0 for any free ports.
     """
 
     def __init__(
@@ -62,6 +76,8 @@ class LocalStack:
         record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
         parameters: Mapping[str, str] | None = None,
+        keep: bool = False,
+        base_port: int = 0,
     ) -> None:
         self.folder = folder.resolve()
         self.parts: list[Part] = []
@@ -71,6 +87,8 @@ class LocalStack:
         self._record = record
         self._accounts = accounts
         self._parameters = dict(parameters or {})
+        self._keep = keep
+        self._base_port = base_port
         self._resources: Resources | None = None
         self._addresses: Addresses | None = None
 
@@ -118,6 +136,20 @@ class LocalStack:
         for part in self.parts:
             part.check()
 
+    def revive(self) -> list[str]:
+        """Start parts again that have exited, and return a line for each that was started."""
+        return [
+            f"{part.name} ended {ended} and was started again"
+            for part in self.parts
+            if (ended := part.revive())
+        ]
+
+    def restart_functions(self) -> None:
+        """Let the functions run the code as it is now."""
+        for part in self.parts:
+            if part.name in _SERVICES:
+                part.pause(0)
+
     def part(self, name: str) -> Part:
         """Return the part with that name."""
         return next(part for part in self.parts if part.name == name)
@@ -130,12 +162,13 @@ class LocalStack:
         self.stop()
 
     def _start(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        if not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         # These three depend on nothing, so they start in parallel; the functions depend on all of them.
-        aws = self._run("aws", ["local.aws"])
+        aws = self._run("aws", ["local.aws", str(self.folder)])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.td_server"])
+        td = self._run("treasure-data", ["local.td_server", str(self.folder)])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
@@ -147,7 +180,9 @@ class LocalStack:
             redis_url=redis_url,
         )
         with Redis.from_url(redis_url, decode_responses=True) as redis:
-            apply(redis, AccountKeys(self._resources.ledger_table), self._accounts, time.time())
+            keys = AccountKeys(self._resources.ledger_table)
+            if applied_at(redis, keys) is None:
+                apply(redis, keys, self._accounts, time.time())
         overrides = functions.treasure_data_at(td_url) | self._parameters
         recorder = ["--record", str(self._record)] if self._record else []
         arguments = {
@@ -167,7 +202,8 @@ class LocalStack:
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        part = Part(name, arguments, inherited | dict(environment or {}), self.folder)
+        port = self._base_port + PORTS.index(name) if self._base_port else 0
+        part = Part(name, arguments, inherited | dict(environment or {}), self.folder, port=port)
         self.parts.append(part)
         return part
 
@@ -176,7 +212,9 @@ class LocalStack:
         environment |= functions.variables(function, self.resources, overrides)
         described = json.dumps(asdict(self.resources))
         return self._run(
-            function.service, ["local.function_host", function.name, described, *arguments], environment
+            function.service,
+            ["local.function_host", function.name, described, str(self.folder), *arguments],
+            environment,
         )
 
     def describe(self) -> dict[str, Any]:

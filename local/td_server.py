@@ -1,14 +1,60 @@
-"""The Treasure Data double, as one part of the local stack: `python -m local.td_server`."""
+"""The Treasure Data double, as one part of the local stack: `python -m local.td_server FOLDER --port PORT`."""
 
-from doubles.treasure_data import Server, TreasureData
+import argparse
+from pathlib import Path
+from threading import Lock
+
+from doubles import http_server
+from doubles.treasure_data import Request, Response, Server, TreasureData
+from local.journal import Journal, RecordedClock
 from local.parent_watch import ParentWatch
+
+
+class LastingTreasureData:
+    """The double, which has everything that it acknowledged when it starts again.
+
+    Args:
+        folder: where the journal is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._clock = RecordedClock()
+        self._td = TreasureData(clock=self._clock)
+        self._lock = Lock()
+        self._journal = Journal(folder / "treasure-data.journal")
+        for at, kept in self._journal.requests():
+            self._carry_out(Request(kept.method, kept.target, dict(kept.headers), kept.body), at)
+
+    def handle(self, request: Request) -> Response:
+        """Carry out a request; what changed something is in the journal when this returns."""
+        with self._lock:
+            at = self._clock.now()
+            response = self._carry_out(request, at)
+            if request.method != "GET" and response.status < 400 and response.drop is None:
+                headers = tuple(request.headers.items())
+                self._journal.append(
+                    at, http_server.Request(request.method, request.target, headers, request.body)
+                )
+        return response
+
+    def _carry_out(self, request: Request, at: float) -> Response:
+        self._clock.at = at
+        try:
+            return self._td.handle(request)
+        finally:
+            self._clock.at = None
 
 
 def main() -> None:
     """Serve until the parent process ends."""
     parent = ParentWatch()
-    with Server(TreasureData().handle) as server:
-        parent.ready(url=server.url)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    td = LastingTreasureData(options.folder)
+    with Server(td.handle, port=options.port) as server:
+        parent.ready(url=server.url, port=server.port)
         parent.wait()
 
 

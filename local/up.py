@@ -1,13 +1,18 @@
-"""`make up`: runs the whole pipeline on this machine until it is stopped, with a page that shows it at work."""
+"""`make up`: runs the whole pipeline on this machine until it is stopped, with a page that shows it at work.
+
+A part that dies is started again. Ports are the same at every start, so that snippets and bookmarks stay valid.
+"""
 
 import argparse
 import fcntl
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -15,11 +20,13 @@ from local import containers
 from local.accounts import KEYS
 from local.interrupt import exit_on_signals
 from local.observer import Observer
+from local.outages import Outages
 from local.page_server import LivePage, Server
-from local.stack import LocalStack, PartError
+from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
 from ops.failure import Failure
+from ops.stack import running
 from shared.errors import SluiceError
 
 HOME = Path(__file__).parents[1] / ".local"
@@ -27,6 +34,43 @@ DESCRIPTION = "stack.json"
 """Name of the file with the addresses of the running stack, for other commands."""
 
 _CHECK_SECONDS = 0.5
+_BASE_PORT = 8700
+_PORT_FILE = "port"
+_SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
+
+
+class PortInUseError(SluiceError):
+    """Somebody else listens on one of the ports."""
+
+
+def base_port(home: Path, wanted: int | None) -> int:
+    """Return the first port of the stack, and remember it: the one that is wanted, else the last one, else 8700.
+
+    If nothing was wanted and another program has the default ports, the next ones are taken.
+
+    Raises:
+        PortInUseError: they are in use.
+    """
+    file = home / _PORT_FILE
+    remembered = int(file.read_text()) if file.exists() else None
+    asked = wanted or remembered
+    for base in [asked] if asked else range(_BASE_PORT, _BASE_PORT + 20 * len(PORTS), 2 * len(PORTS)):
+        busy = [base + offset for offset in range(len(PORTS)) if not _is_free(base + offset)]
+        if not busy:
+            file.write_text(str(base))
+            return base
+    raise PortInUseError(
+        f"Port {busy[0]} is in use. Stop the program that uses it, or choose others with --port FIRST: "
+        f"the stack needs {len(PORTS)} ports from there on."
+    )
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 class AlreadyRunningError(SluiceError):
@@ -51,34 +95,60 @@ def exclusive(home: Path) -> Iterator[None]:
         yield
 
 
-def run(home: Path, console: Console) -> None:
+def run(home: Path, console: Console, options: argparse.Namespace) -> None:
     """Run the stack until a signal stops it.
 
     Raises:
         AlreadyRunningError: it is already running.
-        PartError: a part did not start, or exited.
+        PartError: a part did not start.
+        PortInUseError: another program has its ports.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
-    with exclusive(home), LocalStack(home / "stack") as stack:
-        observer = Observer(stack)
-        gateway = stack.addresses.gateway
-        site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
-        with (
-            Server(LivePage(site, observer.state)) as page,
-            containers.reachable(stack, home, containers.gateway()),
-        ):
-            stack.save(description, page=page.url)
-            for line in _addresses(stack, page.url):
-                console.print(line, markup=False)
-            console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
+    with exclusive(home):
+        port = base_port(home, options.port)
+        parameters = {"LogLevel": options.log_level} if options.log_level else {}
+        with LocalStack(home / "stack", keep=options.keep, base_port=port, parameters=parameters) as stack:
+            gateway = stack.addresses.gateway
+            site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
+            page_port = port + PORTS.index("page")
+            stack.save(description, page=f"http://127.0.0.1:{page_port}")
+            running().parent.mkdir(parents=True, exist_ok=True)
+            running().write_text(f"{home.resolve()}\n")
+            outages = Outages(stack)
+            observer = Observer(stack, outages.under_way)
             try:
-                while True:
-                    stack.check()
-                    time.sleep(_CHECK_SECONDS)
+                with (
+                    Server(LivePage(site, observer.state, outages.order), page_port) as page,
+                    containers.reachable(stack, home, containers.gateway()),
+                ):
+                    for line in _addresses(stack, page.url):
+                        console.print(line, markup=False)
+                    console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
+                    _tend(stack, outages, console, reload=options.reload)
             finally:
                 description.unlink()
+
+
+def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool) -> NoReturn:
+    """Start parts again that die and, with `reload`, the functions whenever the code changes."""
+    changed = _last_change() if reload else 0.0
+    while True:
+        for line in stack.revive():
+            console.print(f"{line}. Its log is in {stack.folder}.", markup=False)
+        outages.end_due()
+        if reload and (now := _last_change()) != changed:
+            changed = now
+            stack.restart_functions()
+            console.print("The code has changed; the functions run it now.")
+        time.sleep(_CHECK_SECONDS)
+
+
+def _last_change() -> float:
+    """Return when a module was changed last."""
+    root = Path(__file__).parents[1]
+    return max(file.stat().st_mtime for package in _SOURCES for file in (root / package).rglob("*.py"))
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
@@ -105,7 +175,7 @@ def _addresses(stack: LocalStack, page: str) -> Iterator[str]:
         ("Page", page),
         ("Gateway", stack.addresses.gateway),
         ("Treasure Data (double)", stack.addresses.treasure_data),
-        ("AWS (moto)", stack.addresses.aws),
+        ("AWS (doubles)", stack.addresses.aws),
         ("Valkey", stack.addresses.redis),
         ("Logs", str(stack.folder)),
         ("Try", example),
@@ -123,12 +193,18 @@ def main() -> None:
         metavar="FOLDER",
         help="where to store everything (default: .local/)",
     )
+    parser.add_argument(
+        "--port", type=int, help="the first port; remembered for the next start (default: 8700)"
+    )
+    parser.add_argument("--keep", action="store_true", help="go on with the data of the last run")
+    parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
+    parser.add_argument("--log-level", choices=("INFO", "WARN"), help="of the functions (default: INFO)")
     options = parser.parse_args()
     exit_on_signals()
     console = Console(highlight=False, soft_wrap=True)
     try:
-        run(options.home, console)
-    except (AlreadyRunningError, PartError) as error:
+        run(options.home, console, options)
+    except (AlreadyRunningError, PartError, PortInUseError) as error:
         console.print(str(error), style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:

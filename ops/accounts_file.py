@@ -39,6 +39,18 @@ def read(path: Path) -> dict[str, Account]:
     return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
 
 
+def text_of(accounts: Mapping[str, Account]) -> str:
+    """Return accounts in the form that `read` reads."""
+    content: dict[str, dict[str, Any]] = {}
+    for name, account in sorted(accounts.items()):
+        content[name] = {"database": account.database}
+        content[name] |= {"status": account.status} if account.status != "active" else {}
+        content[name] |= (
+            {"revoked_key_ids": sorted(account.revoked_key_ids)} if account.revoked_key_ids else {}
+        )
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
 def _name(path: Path, name: object) -> str:
     if isinstance(name, str) and names.is_account(name):
         return name

@@ -1,18 +1,23 @@
 """The `sluice` command: operates a stack after it is deployed."""
 
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import accounts, cost, doctor, keys, local, preflight, record, redrive, replay, sdk, status
+from ops import accounts, cost, dead, doctor, keys, local, preflight, record, redrive, replay, sdk, status
+from ops.command_group import CommandGroup
 from ops.failure import INTERRUPTED, explained
 from shared.errors import UnavailableError
 
 _FORESEEN = (BotoCoreError, ClientError, UnavailableError)
 
 
-class _Sluice(click.Group):
+class _Sluice(CommandGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -22,7 +27,30 @@ class _Sluice(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
+def version() -> str:
+    """Return the version that is installed, or that of the clone."""
+    try:
+        return installed("sluice")
+    except PackageNotFoundError:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        return str(project["version"])
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 -- click's signature
+    if is_asked and not ctx.resilient_parsing:
+        click.echo(f"sluice {version()}")
+        ctx.exit()
+
+
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
 def main() -> None:
     """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
@@ -30,6 +58,7 @@ def main() -> None:
 main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
+main.add_command(dead.group)
 for module in (status, doctor, preflight, replay, redrive, record, cost, local):
     main.add_command(module.command)
 

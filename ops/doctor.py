@@ -57,6 +57,12 @@ class Diagnosis:
     said: str
 
 
+def _got(answer: requests.Response) -> str:
+    """Return an answer's status, and the ingest's code if it gave one."""
+    code = answer.headers.get("x-sluice-error")
+    return f"{answer.status_code} {answer.reason}{f' ({code})' if code else ''}"
+
+
 def _ok(what: str, said: str = "") -> Diagnosis:
     return Diagnosis(what, "ok", said)
 
@@ -107,7 +113,7 @@ class Doctor:
             except requests.RequestException as error:
                 yield _fault(
                     look.__name__.lstrip("_").replace("_", " "),
-                    f"the API does not answer ({type(error).__name__})",
+                    f"{self._url} gave no answer ({type(error).__name__})",
                 )
             except Failure as failure:
                 yield _fault(look.__name__.lstrip("_").replace("_", " "), failure.message)
@@ -119,12 +125,12 @@ class Doctor:
         except requests.RequestException as error:
             yield _fault(
                 "API",
-                f"{self._url} does not answer ({type(error).__name__}): is it the right region, and the network up?",
+                f"{self._url}/health gave no answer ({type(error).__name__}): is it the right region, and the network up?",
             )
             return
         seconds = time.time() - started
         if answer.status_code != 200:
-            yield _fault("API", f"{self._url}/health answers {answer.status_code}: the ingest's log says why")
+            yield _fault("API", f"{self._url}/health answered {_got(answer)}: the ingest's log says why")
         else:
             yield _ok("API", f"{self._url} answers in {seconds * 1000:.0f} ms")
         if "Date" in answer.headers:
@@ -209,11 +215,12 @@ class Doctor:
             timeout=_HTTP_SECONDS,
         )
         if answer.status_code in (401, 403):
-            code = answer.headers.get("x-sluice-error", answer.status_code)
             yield _fault(
                 "write key",
-                f"the ingest refuses a key under {secret_id} ({code}): a new secret needs five minutes",
+                f"{self._url} answered {_got(answer)} to a key of {self.account} under {secret_id}: a new secret needs five minutes",
             )
+        elif answer.status_code not in (200, 400):  # 400: the key is accepted, the body has no event
+            yield _fault("write key", f"{self._url} answered {_got(answer)}: the ingest's log says why")
         else:
             yield _ok("write key", f"a key of {self.account} under {secret_id} is accepted")
 
@@ -260,14 +267,14 @@ class Doctor:
         except requests.RequestException as error:
             return _fault("marked event", f"it could not be sent: {type(error).__name__}")
         if answer.status_code != 200:
-            return _fault("marked event", f"the ingest answers {answer.status_code}: {answer.text[:200]}")
+            return _fault("marked event", f"{self._url} answered {_got(answer)}: {answer.text[:200]}")
         started = time.time()
-        place, said = None, ""
+        place = None
         while time.time() - started < _FOUND_SECONDS:
             place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
-            said = "" if place is None else self._outcome(*place)
-            if said:
-                return _ok("marked event", f"{said} after {time.time() - started:.1f} s")
+            span = None if place is None else self._settled(*place)
+            if span is not None:
+                return _canary(span, time.time() - started, self._stack.option)
             time.sleep(1)
         return _fault(
             "marked event",
@@ -286,32 +293,46 @@ class Doctor:
                     break
         return None
 
-    def _outcome(self, chain: ChainId, number: Number) -> str:
-        """Return what became of the marked event; empty while nothing has."""
+    def _settled(self, chain: ChainId, number: Number) -> Span | None:
+        """Return the span of the marked event once it is settled."""
         span = self._stack.ledger().locate(chain, number)
-        if not isinstance(span, Span) or not span.done:
-            return ""
-        aside = [
-            entry.state.value
-            for key, entry in span.entries.items()
-            if key.group.table == MARKED_TABLE and entry.state in ASIDE
-        ]
-        return f"set aside ({aside[0]})" if aside else "delivered, by the ledger's word,"
+        return span if isinstance(span, Span) and span.done else None
+
+
+def _canary(span: Span, seconds: float, option: str) -> Diagnosis:
+    """Return what became of the marked event: unless it is delivered, something is wrong."""
+    aside = [
+        entry
+        for key, entry in span.entries.items()
+        if key.group.table == MARKED_TABLE and entry.state in ASIDE
+    ]
+    if not aside:
+        return _ok("marked event", f"delivered, by the ledger's word, after {seconds:.1f} s")
+    state, reason = aside[0].state.value.replace("_", " "), aside[0].reason
+    return _fault(
+        "marked event",
+        f"accepted, but set aside after {seconds:.1f} s ({state}: {reason}): `sluice status {option}` says what to do",
+    )
 
 
 def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
-    if not said["answers"]:
-        yield _fault(
-            "Treasure Data",
-            "it does not answer from the functions' network: is TdSite (or TdApiEndpoint) right, and is there a way out?",
-        )
-    elif not said["knows_key"]:
-        yield _fault(
-            "Treasure Data",
-            "it refuses our API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`",
-        )
+    host, status, error = said.get("host", "Treasure Data"), said.get("status", 0), said.get("error", "")
+    got = (
+        f"{host} answered {status} to our key" if status else f"{host} gave no answer ({error or 'unknown'})"
+    )
+    if error == "SecretUnavailableError":
+        advice = "there is no API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        yield _fault("Treasure Data", advice)
+    elif said["knows_key"]:
+        yield _ok("Treasure Data", got)
+    elif status == 401:
+        advice = "put a valid key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        yield _fault("Treasure Data", f"{got}: it rejects the API key; {advice}")
+    elif status:
+        yield _fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is not its API")
     else:
-        yield _ok("Treasure Data", "answers and knows our key")
+        advice = "is TdSite (or TdApiEndpoint) right and, with Network=existing, do the subnets reach the internet?"
+        yield _fault("Treasure Data", f"{got}: {advice}")
     if said.get("may_write") is False:
         yield _fault(
             "write right",
@@ -378,7 +399,10 @@ def command(
     if as_json:
         screen.show_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
     else:
-        screen.say(f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.")
+        screen.say(
+            f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.",
+            "bold red" if faults else "green",
+        )
     ctx.exit(UNFINISHED if faults else 0)
 
 
@@ -434,8 +458,10 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[Diagnosis]:
 
 
 _MARKS = {"ok": "ok     ", "fault": "FAULT  ", "unknown": "?      "}
+_STYLES = {"ok": "", "fault": "bold red", "unknown": "yellow"}
 
 
 def _show(finding: Diagnosis, *, as_json: bool) -> None:
     if not as_json:
-        screen.say(f"{_MARKS[finding.state]}{finding.what}{f': {finding.said}' if finding.said else ''}")
+        line = f"{_MARKS[finding.state]}{finding.what}{f': {finding.said}' if finding.said else ''}"
+        screen.say(line, _STYLES[finding.state])

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from ops import accounts, browser_sdk, screen
 from ops.browser_sdk import Build
+from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared import names, write_key
@@ -20,7 +21,7 @@ _ELSEWHERE = "https://YOUR-HOST"
 _NOTICED = "The ingest notices within five minutes."
 
 
-@click.group("keys")
+@click.group("keys", cls=CommandGroup)
 def group() -> None:
     """Issue, verify and revoke write keys, and rotate the secrets that sign them."""
 

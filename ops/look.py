@@ -2,22 +2,25 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ops import open_spans, screen, set_aside
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import open_spans, set_aside
 from ops.accounting import Accounting, Balance, Unread, UnreadShard, by_group
-from ops.notes import Note, troubles
+from ops.arrivals import Arrivals, StreamCount, at_gateway, of_gateway
+from ops.notes import UPLOAD_FAILED, Note, troubles
 from ops.open_spans import Found
 from ops.stack import Stack
 from shared.clock import SystemClock
 from worker.chain import ChainId
 from worker.delivery import ASIDE, State
 from worker.ledger import OpenBreaker, Place
+from worker.record import START
 from worker.selection import Selection
-
-BEHIND_SECONDS = 60.0
-"""A stack with older records is behind."""
+from worker.span import Span
 
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
@@ -48,6 +51,21 @@ class ShardState:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Records that the worker could not settle when it last tried.
+
+    Attributes:
+        reason: as the worker logs it.
+        error: the type of the error, as the worker logs it.
+        seconds: for how long.
+    """
+
+    reason: str
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StackState:
     """The state of a stack.
 
@@ -57,11 +75,12 @@ class StackState:
         breakers: databases that are failing.
         aside: rows by kind, account and reason.
         aside_is_complete: all that is set aside was counted.
-        held: why the worker holds, and since when it has said so; empty when it does not.
+        hold: why records are held; None if none are.
         balance: what was received and what became of it, where asked for.
         open: spans that have been open for long, beside those that shards are at.
         notes: of trouble, of the last hour, the oldest first.
-        unreadable: logs that could not be read, each with the cause.
+        unreadable: logs and counts that could not be read, each with the cause.
+        arrivals: what arrived in front of the ledger, where asked for and known.
     """
 
     shards: list[ShardState]
@@ -69,11 +88,12 @@ class StackState:
     breakers: list[OpenBreaker]
     aside: Counter[tuple[str, str, str]]
     aside_is_complete: bool = True
-    held: str = ""
+    hold: Hold | None = None
     balance: Balance | None = None
     open: Found = field(default_factory=Found)
     notes: list[Note] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    arrivals: Arrivals | None = None
 
     @property
     def behind_seconds(self) -> float:
@@ -86,43 +106,9 @@ class StackState:
         return sum(shard.records for shard in self.shards)
 
     @property
-    def verdict(self) -> str:
-        """One line."""
-        behind = f"{self.records:,}{'' if all(shard.is_complete for shard in self.shards) else '+'} behind"
-        return "; ".join(self.faults) or f"healthy: {behind}"
-
-    @property
-    def faults(self) -> list[str]:
-        """What needs attention, the worst first."""
-        faults = []
-        if self.balance is not None and not self.balance.adds_up:
-            faults.append("the books do not add up")
-        missing = 0 if self.balance is None else self.balance.total.states[State.MISSING]
-        if missing:
-            faults.append(f"{screen.plural(missing, 'row')} missing: their records expired undelivered")
-        if self.behind_seconds > BEHIND_SECONDS:
-            unsettled = self.records + sum(shard.open_rows > 0 for shard in self.shards)
-            faults.append(
-                f"behind by {screen.lasting(self.behind_seconds)}, {screen.plural(unsettled, 'record')} or more"
-            )
-            if self.held:
-                faults.append(self.held)
-        faults += [
-            f"{breaker.database} is sick since {screen.utc(breaker.since // 1000)} ({breaker.reason})"
-            for breaker in self.breakers
-        ]
-        if self.open.spans:
-            since = screen.utc(int(self.open.spans[0].planned_at))
-            count = f"{len(self.open.spans)}{'' if len(self.open.spans) < open_spans.MOST else '+'}"
-            faults.append(f"{count} {'span' if count == '1' else 'spans'} left open since {since}")
-        kinds: Counter[str] = Counter()
-        for (kind, _, _), rows in self.aside.items():
-            kinds[kind] += rows
-        if kinds["doubt"]:
-            faults.append(f"{screen.plural(kinds['doubt'], 'row')} in doubt")
-        if kinds["dead"]:
-            faults.append(f"{screen.plural(kinds['dead'], 'row')} refused: dead letters")
-        return faults
+    def is_counted(self) -> bool:
+        """Whether all records were counted."""
+        return all(shard.is_complete for shard in self.shards)
 
 
 class Look:
@@ -148,14 +134,18 @@ class Look:
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return how the stack is now."""
+        notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
+        balance, arrivals = None, None
         if balanced:
-            balance = self._accounting.take(since, until, seconds=_COUNT_SECONDS)
+            balance, arrivals = self._balance(since, until, unreadable)
             unread = balance.unread
         else:
-            balance, unread = None, self._accounting.unread(seconds=_COUNT_SECONDS)
-        shards = [self._shard(chain, counted) for chain, counted in unread.shards.items()]
-        notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
-        is_behind = any(shard.behind_seconds > BEHIND_SECONDS or shard.open_rows for shard in shards)
+            unread = self._accounting.unread(seconds=_COUNT_SECONDS)
+        shards, holds = [], []
+        for chain, counted in unread.shards.items():
+            head = next(self._ledger.latest(chain), None)
+            shards.append(self._shard(chain, counted))
+            holds.append(find_hold(chain, head, notes, self._clock.now()))
         aside, aside_is_complete = self._aside()
         return StackState(
             shards,
@@ -163,12 +153,36 @@ class Look:
             list(self._ledger.breakers()),
             aside,
             aside_is_complete,
-            _held(notes) if is_behind else "",
+            max(filter(None, holds), key=lambda hold: hold.seconds, default=None),
             balance,
             self._open_spans(unread),
             notes,
             unreadable,
+            arrivals,
         )
+
+    def _balance(
+        self, since: float | None, until: float | None, unreadable: list[str]
+    ) -> tuple[Balance, Arrivals | None]:
+        """Return a balance and what arrived in front of it; that is known unless the balance ends in the past."""
+        if until is not None:
+            return self._accounting.take(since, until, seconds=_COUNT_SECONDS), None
+        if self._stack.folder is not None:
+            counted = at_gateway(self._stack.folder)
+            balance = self._accounting.take(since, seconds=_COUNT_SECONDS)
+            return balance, None if since is not None else of_gateway(counted, balance)
+        shards = self._stack.shards()
+        count = StreamCount.of(shards, self._clock, since)
+        if count is None:
+            return self._accounting.take(since, seconds=_COUNT_SECONDS), None
+        balance = self._accounting.take(since, seconds=_COUNT_SECONDS, each=count.add)
+        try:
+            cloudwatch, stream = self._stack.client("cloudwatch"), self._stack.outputs["StreamName"]
+            return balance, count.result(cloudwatch, stream, balance)
+        except (ClientError, BotoCoreError) as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            unreadable.append(f"the stream's own count: {code}")
+            return balance, None
 
     def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
         now, delivered, open_rows, behind = time.time(), 0, 0, counted.behind_seconds
@@ -211,19 +225,27 @@ class Look:
         return self._open
 
 
-def _held(notes: list[Note]) -> str:
-    found = [note for note in notes if (note.function, note.what) == ("worker", "held")]
+def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: float) -> Hold | None:
+    """Return why a shard's records are held, as soon as the worker has said so once; None if they are not.
+
+    The worker logs the first record that it could not settle. If the ledger has not settled that record, it is held still.
+
+    Args:
+        chain: the shard's chain.
+        head: the last span of the chain, if there is any.
+        notes: warnings and errors, the oldest first.
+        now: UNIX seconds.
+    """
+    settled = START if head is None else head.last if head.done else head.after
+    found = [note for note in notes if note.shard == chain.shard and note.is_about_after(settled)]
+    began = [note.seconds for note in found]
+    if head is not None and not head.done:
+        planned_at = head.planned_at / 1000
+        failed = [note for note in notes if note.what == UPLOAD_FAILED and note.seconds >= int(planned_at)]
+        began += [planned_at] if found or failed else []
+        found = found or failed
     if not found:
-        return ""
-    last = found[-1].why
-    first = next(note for note in found if note.why == last)
-    reason = last.removeprefix("chunks are pending: ")
-    return f"the worker holds since {first.at}: {_EXPLAINED.get(reason, reason)}"
-
-
-_EXPLAINED = {
-    "http_401": "Treasure Data refuses our key (401)",
-    "http_403": "Treasure Data refuses our key (403)",
-    "no_key": "there is no Treasure Data API key yet",
-    "nobody can say where an account's rows go": "Redis does not say where an account's rows go",
-}
+        return None
+    last = found[-1]
+    reason = last.reason or f"an unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
+    return Hold(reason, last.error, max(0.0, now - min(began)))

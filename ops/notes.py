@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
+from worker.record import Number, number
 
 SERVICES = {
     "IngestFunction": "ingest",
@@ -18,6 +20,9 @@ SERVICES = {
     "DrainFunction": "drain",
 }
 """The functions whose logs are read, by the outputs that name them."""
+
+UPLOAD_FAILED = "an upload failed"
+"""What the worker logs when Treasure Data begins to fail, before it gives up."""
 
 _LOCAL_BYTES = 256 * 1024
 _PAGES = 20  # of up to 1 MB or 10,000 events; the answer has pages without any
@@ -34,12 +39,32 @@ class Note:
         at: when, as ISO 8601 in UTC.
         what: happened.
         why: the reason or error that it gives; empty without one.
+        reason: the reason alone.
+        error: the type of the error alone.
+        shard: whose records it concerns, if it concerns any.
+        first: sequence number of the first of them.
     """
 
     function: str
     at: str
     what: str
     why: str = ""
+    reason: str = ""
+    error: str = ""
+    shard: str = ""
+    first: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """When, in UNIX seconds; 0 if the line does not say."""
+        try:
+            return datetime.fromisoformat(self.at).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            return 0.0
+
+    def is_about_after(self, settled: Number) -> bool:
+        """Tell whether it reports that a record behind `settled` is held."""
+        return self.first.isdecimal() and number(self.first) > settled
 
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
@@ -113,7 +138,8 @@ def _note(service: str, line: str) -> Note | None:
         return Note(service, at, str(said["errorType"]), str(said.get("errorMessage", "")))
     why = said.get("reason") or said.get("error") or _exception(said) or said.get("code")
     parts = (said.get("database"), why)
-    return Note(service, at, str(said.get("message")), ": ".join(str(part) for part in parts if part))
+    texts = (str(said.get(name) or "") for name in ("reason", "error", "shard", "sequence_number"))
+    return Note(service, at, str(said.get("message")), ": ".join(str(part) for part in parts if part), *texts)
 
 
 def _exception(said: dict[str, Any]) -> str:

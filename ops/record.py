@@ -71,10 +71,10 @@ def command(
         raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(event, indent=2) + "\n")
     except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}") from error
+        hint = "" if file.parent.is_dir() else f": create the folder first, `mkdir -p {file.parent}`"
+        raise Failure(f"{file} cannot be written: {error.strerror}{hint}") from error
     written = len(event["Records"])
     if as_json:
         screen.show_json({"file": str(file), "records": written, "shard": shard})

@@ -54,7 +54,16 @@ _OUTCOMES = ("delivered", "kept", "dead", "dropped")
 @screen.yes_option
 @screen.json_option
 @click.pass_context
-def command(
+def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
+    """Send what is set aside. Delivered rows are removed from there; what fails again stays.
+
+    If Treasure Data cannot be queried for rows in doubt, decide with --send or --drop. --edit opens the rows of dead letters in
+    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered.
+    """
+    run(ctx, stack, **options)
+
+
+def run(
     ctx: click.Context,
     stack: Stack,
     *,
@@ -69,10 +78,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Send what is set aside. Delivered rows are removed from there; what fails again stays.
+    """Redrive as the options say, and end the command.
 
-    If Treasure Data cannot be queried for rows in doubt, decide with --send or --drop. --edit opens the rows of dead letters in
-    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered.
+    Raises:
+        click.UsageError: the options do not go together.
     """
     states = _states(names, decision, edits=edits, as_json=as_json)
     selection = Selection(states, account, table, reason, since)
@@ -90,7 +99,7 @@ def command(
         )
     if dry_run or not selected:
         if as_json:
-            screen.show_json({"selected": selected.total(), **dict.fromkeys(_OUTCOMES, 0)})
+            screen.show_json({"selected": selected.total(), **dict.fromkeys(_OUTCOMES, 0), "untried": 0})
         return
     if edits:
         ctx.exit(_edit(stack, opened, yes=yes))
@@ -103,8 +112,9 @@ def command(
     wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
     event |= {name: value for name, value in wanted.items() if value is not None}
     totals = _send(stack, event, hidden=as_json)
+    totals = _balanced(selected.total(), totals)
     if as_json:
-        screen.show_json({"selected": selected.total(), **totals})
+        screen.show_json(totals)
         ctx.exit(_code(totals))
     ctx.exit(_report(stack, totals))
 
@@ -127,11 +137,21 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
     return tuple(KINDS[name] for name in names or (("dead",) if edits else ("parked", "doubt")))
 
 
+def _balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
+    """Return the totals with `selected` and `untried`, so that each selected row counts once.
+
+    Rows that somebody else has settled meanwhile are untried; rows that were set aside meanwhile were selected too.
+    """
+    tried = sum(totals[name] for name in _OUTCOMES)
+    return {"selected": max(selected, tried), **totals, "untried": max(0, selected - tried)}
+
+
 def _report(stack: Stack, totals: Mapping[str, int]) -> int:
     dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
+    untried = f", {totals['untried']:,} not tried or settled meanwhile" if totals.get("untried") else ""
     screen.say(
         f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
-        f"{totals['dead']:,} new dead letters{dropped}."
+        f"{totals['dead']:,} new dead letters{dropped}{untried}."
     )
     if totals["kept"]:
         screen.say(f"`sluice status {stack.option}` shows why rows are kept.")

@@ -4,27 +4,33 @@ The ledger decides what is sent: delivered rows are skipped, rows that the event
 rows that Treasure Data has lost are sent again, once per tag.
 """
 
+import functools
 import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops import screen
+from ops.accounting import row_count
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.moment import MOMENT, is_relative
+from ops.planned import Planned, Replayed
 from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
 from ops.stream import Border, Read, StreamReader, arrival, batches, member
+from shared import envelope
 from shared.clock import Clock, SystemClock
-from shared.errors import InvalidReplayError, SluiceError
+from shared.errors import EnvelopeError, InvalidReplayError, SluiceError
+from worker.chain import ChainId
 from worker.forced_replay import ForcedReplay
+from worker.record import number
 from worker.selection import Selection
 
 PATIENCE_SECONDS = 300.0
@@ -64,12 +70,14 @@ class Progressing:
         arrived: when the last of them arrived, in UNIX seconds.
         next: the sequence number of the first that is not settled; empty while none was read.
         passed_over: by account and table, rows that a forced replay has left out.
+        rows: in the records that were read; of a forced replay, those that it concerns.
     """
 
     records: int = 0
     arrived: float = 0.0
     next: str = ""
     passed_over: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
 
 
 class Replay:
@@ -81,16 +89,28 @@ class Replay:
         clock: paces what is tried again.
         source: the stream's ARN, for the events.
         region: the stream's, likewise.
+        planned: is told of the records before and after they are replayed; None if nobody asks.
+        chain: returns a shard's chain; needed with `planned`.
     """
 
     def __init__(
-        self, stream: StreamReader, invoke: Invoke, clock: Clock, *, source: str = "", region: str = ""
+        self,
+        stream: StreamReader,
+        invoke: Invoke,
+        clock: Clock,
+        *,
+        source: str = "",
+        region: str = "",
+        planned: Planned | None = None,
+        chain: Callable[[str], ChainId] | None = None,
     ) -> None:
         self._stream = stream
         self._invoke = invoke
         self._clock = clock
         self._source = source
         self._region = region
+        self._planned = planned
+        self._chain = chain
 
     def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
         """Replay a stretch of one shard; while the worker is at one batch, the next is read.
@@ -110,7 +130,18 @@ class Replay:
         for batch in _ahead(batches(answers)):
             progress.next = batch[0]["SequenceNumber"]
             settled(progress)
-            self._settle(shard, batch, stretch.forced, progress, settled)
+            progress.rows += sum(_rows(record["Data"], stretch.forced) for record in batch)
+            numbers = [number(record["SequenceNumber"]) for record in batch]
+            chain = None if self._chain is None else self._chain(shard)
+            if chain is not None and stretch.forced is not None:
+                chain = chain.forced(stretch.forced.name)
+            if self._planned is not None and chain is not None:
+                self._planned.note_before(chain, numbers)
+            try:
+                self._settle(shard, batch, stretch.forced, progress, settled)
+            finally:
+                if self._planned is not None and chain is not None:
+                    self._planned.note_after(chain, numbers)
         return progress
 
     def _settle(
@@ -144,6 +175,19 @@ class Replay:
                     raise HoldsError(f"the worker has held for {screen.lasting(PATIENCE_SECONDS)}")
                 self._clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _rows(data: bytes, forced: ForcedReplay | None) -> int:
+    """Return how many rows of a record a replay concerns."""
+    if forced is None or not (forced.account or forced.table):
+        return row_count(data)
+    try:
+        found = envelope.decode(data)
+    except EnvelopeError:
+        return 0
+    if forced.account not in (None, found.account):
+        return 0
+    return sum(table.count for table in found.tables if forced.table in (None, table.table))
 
 
 def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
@@ -231,6 +275,8 @@ def command(
         raise click.UsageError(
             "--tag, --account and --table go with --force: without it the ledger decides, row by row"
         )
+    if _is_reversed(start, end):
+        raise click.UsageError("--from is not before --to: exchange them")
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
     stream = StreamReader(stack.shards(), clock)
@@ -242,7 +288,14 @@ def command(
     if dry_run:
         _count(stream, shards, stretch, as_json=as_json)
         return
-    replay = Replay(stream, lambda event: stack.invoke("WorkerFunction", event), clock)
+    planned = Planned(stack.ledger())
+    replay = Replay(
+        stream,
+        lambda event: stack.invoke("WorkerFunction", event),
+        clock,
+        planned=planned,
+        chain=functools.cache(stack.shards().chain),
+    )
     if forced is not None:
         screen.confirm(
             "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
@@ -254,7 +307,8 @@ def command(
         if code:
             ctx.exit(code)
         _check_set_aside(stack, shards, forced)
-    ctx.exit(run(replay, stack, shards, stretch, as_json=as_json))
+        planned.forget()
+    ctx.exit(run(replay, stack, shards, stretch, as_json=as_json, planned=planned))
 
 
 def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
@@ -276,6 +330,12 @@ def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay
             f"others that were planned with {'it' if waiting == 1 else 'them'}: send them first, `sluice redrive {stack.option}`, "
             "or narrow the replay with --account and --table"
         )
+
+
+def _is_reversed(start: Border, end: Border) -> bool:
+    if start.number is not None and end.number is not None:
+        return start.number > end.number
+    return start.at is not None and end.at is not None and start.at >= end.at
 
 
 def _past(end: Border, now: float) -> Border:
@@ -304,7 +364,7 @@ def _forced(
 def _intention(stretch: Stretch, shards: list[str]) -> str:
     what = f"{screen.plural(len(shards), 'shard')} from {_text(stretch.start, 'the oldest record')} to {_text(stretch.end, 'now')}"
     if stretch.forced is None:
-        return f"Replaying {what}: what the ledger has as delivered is passed over."
+        return f"Replaying {what}: rows that are delivered already are passed over."
     of = " ".join(part for part in (stretch.forced.account, stretch.forced.table) if part)
     return f"Sending again{f' {of}' if of else ''}: {what}, under the tag {stretch.forced.tag}."
 
@@ -331,8 +391,12 @@ def run(
     *,
     as_json: bool,
     then: Stretch | None = None,
+    planned: Planned | None = None,
 ) -> int:
-    """Replay shards and say how it went; a pass before another (`then`) says nothing unless it stops."""
+    """Replay shards and say how it went; a pass before another (`then`) says nothing unless it stops.
+
+    What became of the rows is said if `planned` was told of them.
+    """
     done: dict[str, Progressing] = {}
     code, why = 0, ""
     with _progress(hidden=as_json) as show:
@@ -352,6 +416,8 @@ def run(
                 break
     records = sum(progress.records for progress in done.values())
     passed_over = sum((progress.passed_over for progress in done.values()), Counter[str]())
+    rows = sum(progress.rows for progress in done.values())
+    replayed = Replayed() if planned is None else planned.replayed(rows)
     left = []
     if code:
         left = _commands(stack, shards, stretch, done) if then is None else _commands(stack, shards, then, {})
@@ -363,6 +429,7 @@ def run(
                 "complete": not code,
                 "records": records,
                 "shards": {shard: progress.records for shard, progress in done.items()},
+                "rows": asdict(replayed),
                 "tag": None if stretch.forced is None else stretch.forced.tag,
                 "passed_over": dict(passed_over),
                 "stopped": why,
@@ -371,10 +438,22 @@ def run(
         )
         return code
     if not code:
-        screen.say(f"Done: {screen.plural(records, 'record')}.")
+        kept = (
+            f", {replayed.kept:,} not delivered: `sluice status {stack.option}` says why"
+            if replayed.kept
+            else ""
+        )
+        screen.say(
+            f"Done: {screen.plural(records, 'record')} read. {screen.plural(replayed.sent, 'row')} sent, "
+            f"{replayed.passed_over:,} passed over{kept}."
+        )
         _say_passed_over(passed_over)
         return code
-    click.echo(f"{why}; {screen.plural(records, 'record')} done. Go on with", err=True)
+    sent = "" if planned is None else f", {screen.plural(replayed.sent, 'row')} sent"
+    click.echo(
+        f"{why}; {screen.plural(records, 'record')} done{sent}. Go on with",
+        err=True,
+    )
     for line in left:
         click.echo(f"  {line}", err=True)
     return code

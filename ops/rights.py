@@ -21,6 +21,7 @@ _STATUS = (
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
+    "cloudwatch:GetMetricData",
 )
 
 RIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -29,6 +30,10 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts enable": _ADMINISTER,
     "accounts list": _ADMINISTER,
     "accounts show": _ADMINISTER,
+    "accounts export": _ADMINISTER,
+    "dead drop": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
+    "dead list": (*_FIND, *_ASIDE),
+    "dead show": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket"),
     "doctor": (
         *_SIGNED,
         *_RECORDS,
@@ -49,7 +54,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "keys verify": _SIGNED,
     "record": _RECORDS,
     "redrive": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket", "lambda:InvokeFunction RedriveFunction"),
-    "replay": (*_RECORDS, *_ASIDE, "lambda:InvokeFunction WorkerFunction"),
+    "replay": (*_RECORDS, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
     "sdk publish": (
         *_FIND,
         "s3:ListBucket SdkBucket",
@@ -66,7 +71,8 @@ UNASKED = {"s3:ListBucket SdkBucket"}
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status",),
     "operate": (
-        *("accounts apply", "accounts disable", "accounts enable", "accounts list", "accounts show"),
+        *("accounts apply", "accounts disable", "accounts enable", "accounts export", "accounts list"),
+        *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
     ),
 }
@@ -84,6 +90,7 @@ _PLACES = {
     "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
     "lambda:ListEventSourceMappings": "*",
     "cloudwatch:DescribeAlarms": "*",
+    "cloudwatch:GetMetricData": "*",
     "s3:ListBucket": "arn:aws:s3:::<{}>",
     "s3": "arn:aws:s3:::<{}>/*",
     "secretsmanager": "<{}>",

@@ -1,6 +1,7 @@
 """What a command shows: tables and sentences for people, or JSON for scripts."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-_WIDEST = 500  # a table is never cut: it is what people have asked for
+from ops.failure import INTERRUPTED, Failure
+
+_WIDEST = 500  # in a pipe a table is never cut
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
@@ -20,9 +24,12 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a sentence."""
-    click.echo(text)
+def say(text: str, style: str = "") -> None:
+    """Print a sentence; in colour where standard output is a terminal that has colours, and NO_COLOR is not set."""
+    if style:
+        console().print(Text(text, style))
+    else:
+        click.echo(text)
 
 
 def show_json(value: Any) -> None:
@@ -30,29 +37,53 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; numbers stand at the right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:
+    """Return a table; numbers stand at the right. Where it `folds`, long texts go on in the next line."""
     rows = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        if folds and not numeric:
+            made.add_column(column, overflow="fold")
+        else:
+            made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         made.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row))
     return made
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, as wide as it is."""
+    """Print a table: as wide as the terminal, or in a pipe as wide as it is."""
     rows = list(rows)
-    if rows:
+    if not rows:
+        return
+    out = Console(highlight=False)
+    if out.is_terminal:
+        out.print(table(columns, rows, folds=True))
+    else:
         Console(highlight=False, width=_WIDEST).print(table(columns, rows), no_wrap=True, crop=False)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something changes, unless `--yes` was given; a no ends the command."""
-    if not yes:
-        click.confirm(question, abort=True, err=True)
+    """Ask before something changes, unless `--yes` was given; a no ends the command.
+
+    Raises:
+        Failure: there is no terminal, and nothing on standard input, to answer.
+        click.exceptions.Exit: Ctrl-C was the answer.
+    """
+    if yes:
+        return
+    try:
+        is_agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        if sys.stdin.isatty():
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        raise Failure(
+            "nobody answered, and nothing was done: give --yes where there is no terminal"
+        ) from None
+    if not is_agreed:
+        raise click.Abort
 
 
 def utc(seconds: float) -> str:

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from ops import browser_sdk, screen
 from ops.browser_sdk import Build
+from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 
@@ -91,7 +92,7 @@ def _standing(s3: "S3Client", bucket: str, key: str) -> bytes | None:
     return body
 
 
-@click.group("sdk")
+@click.group("sdk", cls=CommandGroup)
 def group() -> None:
     """Publish the browser SDK."""
 

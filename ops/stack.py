@@ -135,6 +135,14 @@ def home() -> Path:
     return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
 
 
+def running() -> Path:
+    """Return the file that names the folder of the local stack that was started last.
+
+    By it an installed command finds the stack that `make up` runs in a clone.
+    """
+    return Path.home() / ".sluice/running"
+
+
 def deployed(name: str, region: str | None) -> Stack:
     """Find a deployed stack.
 
@@ -171,10 +179,18 @@ def local() -> Stack:
     Raises:
         Failure: it does not run.
     """
+    found = home() / _DESCRIPTION
+    if not found.exists() and "SLUICE_HOME" not in os.environ and running().exists():
+        found = Path(running().read_text().strip()) / _DESCRIPTION
     try:
-        said = json.loads((home() / _DESCRIPTION).read_text())
+        said = json.loads(found.read_text())
     except FileNotFoundError:
         raise Failure("the local stack does not run: start it with `sluice local`, or `make up`") from None
+    return described(said)
+
+
+def described(said: Mapping[str, Any]) -> Stack:
+    """Return the local stack that a description is of."""
     made, functions = said["resources"], said["functions"]
     outputs = {
         "ApiUrl": said["gateway"],

@@ -1,23 +1,28 @@
 """`sluice status`: a one-line summary, then the details behind it."""
 
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import click
-from rich.live import Live
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
 from rich.text import Text
 
 from ops import screen
 from ops.accounting import Balance, Rows
-from ops.failure import UNFINISHED
+from ops.arrivals import Arrivals
+from ops.failure import UNFINISHED, explained
 from ops.look import Look, StackState
 from ops.moment import MOMENT
 from ops.notes import Note
 from ops.set_aside import KINDS
 from ops.stack import Stack, works_on_stack
+from ops.verdict import STYLES, Health, Verdict, verdicts
+from shared.errors import UnavailableError
 from worker.delivery import State
 
 _WATCH_SECONDS = 5.0
@@ -30,6 +35,10 @@ _COLUMNS = {
     "missing": State.MISSING,
 }
 _RARE = (State.DROPPED, State.MISSING)  # shown where there are any
+
+
+Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+"""A title, a table's columns and its rows."""
 
 
 @click.command("status")
@@ -58,31 +67,70 @@ def command(
     """
     look = Look(stack)
     balanced = everything or since is not None or until is not None
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until: exchange them")
     if watch:
-        _watch(look, stack.option, since, until, balanced=balanced)
-        return
+        _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
+    found = verdicts(state, stack.option)
     if as_json:
-        screen.show_json(document(state))
+        screen.show_json(document(state, found))
     else:
-        screen.say(state.verdict)
+        for verdict in found:
+            screen.say(verdict.line, STYLES[verdict.health])
         _show(state, stack.option)
-    ctx.exit(UNFINISHED if state.faults else 0)
+    ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
 
 
-def _watch(look: Look, option: str, since: float | None, until: float | None, *, balanced: bool) -> None:
-    out = screen.console()
-    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
+    """Show the state again and again: on a terminal in place, in a pipe one below the other, with --json one a line."""
+    out = Console(highlight=False)
+    in_place = out.is_terminal and not as_json
+    if in_place:
+        out.set_alt_screen()
+    try:
         while True:
-            state = look.state(since, until, balanced=balanced)
-            with out.capture() as captured:
-                out.print(state.verdict, style="bold")
-                for title, columns, rows in _tables(state, option):
-                    if rows:
-                        out.print(f"\n{title}")
-                        out.print(screen.table(columns, rows))
-            live.update(Text.from_ansi(captured.get()), refresh=True)
+            shown: dict[str, Any]
+            try:
+                state = look()
+            except (UnavailableError, BotoCoreError, ClientError) as error:
+                message = explained(error).message
+                shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
+            else:
+                found = verdicts(state, option)
+                shown, tables = document(state, found), list(_tables(state, option))
+                lines = [(verdict.line, STYLES[verdict.health]) for verdict in found]
+            at = screen.utc(int(time.time()))
+            if as_json:
+                click.echo(json.dumps({"at": at} | shown, default=str))
+            else:
+                with out.capture() as captured:
+                    _draw(out, at, lines, tables)
+                _put(out, captured.get(), in_place=in_place)
             time.sleep(_WATCH_SECONDS)
+    finally:
+        if in_place:
+            out.set_alt_screen(enable=False)
+
+
+def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> None:
+    for line, style in lines:
+        out.print(Text(line, style))
+    out.print(f"as of {at}; Ctrl-C ends", style="dim")
+    for title, columns, rows in tables:
+        if rows:
+            out.print(f"\n{title}")
+            out.print(screen.table(columns, rows))
+
+
+def _put(out: Console, text: str, *, in_place: bool) -> None:
+    """Write a frame; in place, as much of it as fits the terminal."""
+    if not in_place:
+        click.echo(text)
+        return
+    lines = text.splitlines()[: max(1, out.height - 1)]
+    out.file.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+    out.file.flush()
 
 
 def _show(state: StackState, option: str) -> None:
@@ -92,9 +140,7 @@ def _show(state: StackState, option: str) -> None:
             screen.show_table(columns, rows)
 
 
-def _tables(
-    state: StackState, option: str
-) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+def _tables(state: StackState, option: str) -> Iterator[Section]:
     yield (
         f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows in open spans", "rows/s"),
@@ -115,7 +161,7 @@ def _tables(
         [(*place, rows) for place, rows in sorted(state.aside.items())],
     )
     yield (
-        "Sick databases",
+        "Failing databases",
         ("database", "since", "reason"),
         [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
     )
@@ -131,6 +177,24 @@ def _tables(
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.balance is not None:
         yield from _balanced(state.balance)
+    if state.arrivals is not None:
+        yield (
+            "Before the ledger",
+            ("counted by", "time", "counted", "in the ledger or waiting", "adds up"),
+            [_arrived(state.arrivals)],
+        )
+
+
+def _arrived(arrivals: Arrivals) -> tuple[object, ...]:
+    time_of = (
+        f"{screen.utc(arrivals.since)} to {screen.utc(arrivals.until)}"
+        if arrivals.since is not None and arrivals.until is not None
+        else "all"
+    )
+    by = "the gateway, in events" if arrivals.unit == "events" else "the stream, in records"
+    is_even = arrivals.seen >= arrivals.counted
+    said = "yes" if is_even else "NO" if arrivals.lost else f"yes, within {arrivals.unsure:,}"
+    return (by, time_of, arrivals.counted, arrivals.seen, said)
 
 
 def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
@@ -141,7 +205,7 @@ def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
     return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
 
 
-def _balanced(balance: Balance) -> Iterator[tuple[str, tuple[str, ...], list[tuple[object, ...]]]]:
+def _balanced(balance: Balance) -> Iterator[Section]:
     found = (*balance.tables.values(), *balance.forced.values())
     columns = {
         name: state
@@ -155,16 +219,29 @@ def _balanced(balance: Balance) -> Iterator[tuple[str, tuple[str, ...], list[tup
         return (account, table, rows.received, *counts, "yes" if rows.adds_up else "NO")
 
     lines = [line(*place, rows) for place, rows in sorted(balance.tables.items())]
-    yield "Reconciliation in rows", names, [*lines, line("all", "", balance.total)]
+    lines.append(line("all", "", balance.total))
+    unread = balance.unread
+    waiting = (
+        (
+            "on the stream",
+            f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}",
+        ),
+        ("in the queue", screen.plural(unread.in_queue, "envelope")),
+    )
+    blank = [""] * (len(names) - 3)
+    lines += [("waiting", where, what, *blank) for where, what in waiting if not what.startswith("0 ")]
+    yield "Reconciliation in rows", names, lines
     again = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
     yield "Sent again by forced replays", names, again
 
 
-def document(state: StackState) -> dict[str, Any]:
+def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
     """Return the state as JSON's types."""
     return {
-        "healthy": not state.faults,
-        "verdict": state.verdict,
+        "healthy": found[0].health is Health.HEALTHY,
+        "verdict": found[0].line,
+        "health": found[0].health,
+        "verdicts": [asdict(verdict) for verdict in found],
         "behind_seconds": state.behind_seconds,
         "shards": [asdict(shard) for shard in state.shards],
         "in_queue": state.in_queue,
@@ -174,13 +251,16 @@ def document(state: StackState) -> dict[str, Any]:
             for (kind, account, reason), rows in sorted(state.aside.items())
         ],
         "aside_is_complete": state.aside_is_complete,
-        "held": state.held,
+        "held": None if state.hold is None else asdict(state.hold),
         "open_spans": [asdict(one) for one in state.open.spans],
         "errors": [
             {"function": function, "times": times, "last": last, "what": what, "why": why}
             for function, times, last, what, why in _errors(state.notes)
         ],
         "unreadable_logs": state.unreadable,
+        "arrivals": None
+        if state.arrivals is None
+        else asdict(state.arrivals) | {"lost": state.arrivals.lost},
         "balance": None if state.balance is None else _balance_document(state.balance),
     }
 
@@ -209,6 +289,7 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
         "tables": documents(balance.tables),
         "forced": documents(balance.forced),
         "unread_records": balance.unread.on_stream,
+        "queued_envelopes": balance.unread.in_queue,
         "spans": balance.spans,
         "open_spans": balance.open_spans,
     }

@@ -113,7 +113,9 @@ class Admin:
     def _check_td(self, deadline: Deadline) -> dict[str, Any]:
         """Tell whether Treasure Data is there, and what our key may do; nothing is written."""
         td = self._treasure_data
-        answers: dict[str, Any] = {"answers": td.answers(), "knows_key": td.knows_key()}
+        host, status, error = td.try_key()
+        answers: dict[str, Any] = {"answers": status > 0 or td.answers(), "knows_key": status in (200, 403)}
+        answers |= {"host": host, "status": status, "error": error}
         databases = self._active_databases()
         if not databases or not answers["knows_key"]:
             return answers

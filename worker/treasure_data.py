@@ -12,7 +12,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 from hashlib import md5
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
@@ -188,6 +188,14 @@ class TreasureDataClient:
     def knows_key(self) -> bool:
         """Tell whether Treasure Data knows our key, whatever it allows."""
         return self._status("/v3/database/list", PROBE_SECONDS) in (200, 403)
+
+    def try_key(self) -> tuple[str, int, str]:
+        """Return what our key gets: the API's host, the status it answered, and the type of the error if there was no answer (0)."""
+        host = urlsplit(self._api_endpoint).netloc
+        try:
+            return host, self._api("GET", "/v3/database/list", seconds=PROBE_SECONDS)[0], ""
+        except (requests.RequestException, SecretUnavailableError) as error:
+            return host, 0, type(error).__name__
 
     def ask(self, database: str, table: str, rows: Sequence[object], deadline: Deadline) -> Presence:
         """Ask by a query whether rows are there, each by its event_id, received_at and time.

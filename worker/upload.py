@@ -452,6 +452,8 @@ class _Run:
             upload.failing_since = upload.began
         # The same chunk once more, so that the others stay free of doubt; then another one: the fault may be the chunk's.
         (lane.waiting.appendleft if upload.attempts % 2 else lane.waiting.append)(upload)
+        if not lane.failing:
+            self._u.telemetry.warning("an upload failed", database=lane.database, reason=reply.reason)
         lane.failing, lane.limit = True, 1
         lane.failures += 1
         lane.reason = reply.reason

@@ -34,6 +34,7 @@ class ShardPoller:
         client: boto3-shaped Kinesis client (`get_shard_iterator`, `get_records`).
         mapping: the settings.
         shard_id: the shard.
+        after: the sequence number to go on after; empty for the oldest record.
 
     Attributes:
         last_settled: the sequence number of the last record that was settled or expired.
@@ -41,7 +42,7 @@ class ShardPoller:
         ended: whether the shard is closed and read to its end.
     """
 
-    def __init__(self, client: Any, mapping: EventSourceMapping, shard_id: str) -> None:
+    def __init__(self, client: Any, mapping: EventSourceMapping, shard_id: str, after: str = "") -> None:
         self.shard_id = shard_id
         self.last_settled: str | None = None
         self.retention_seconds = _NEVER
@@ -50,6 +51,8 @@ class ShardPoller:
         self._mapping = mapping
         self._form = EventForm(mapping, shard_id)
         self._start: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if after:
+            self._start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
         self._iterator: str | None = None
         # what has been read and is neither settled nor expired
         self._pending: list[Record] = []

@@ -1,6 +1,7 @@
 """Lambda's pollers of one stream: one for each shard, as shards come and go. A state machine like theirs."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,15 +20,19 @@ class StreamPoller:
         client: boto3-shaped Kinesis client (`list_shards`, `describe_stream_summary`, `get_shard_iterator`,
             `get_records`).
         mapping: the settings.
+        checkpoints: by shard id, the sequence number to go on after.
 
     Attributes:
         pollers: the pollers that were started, by shard id; those that are served next come first.
     """
 
-    def __init__(self, client: Any, mapping: EventSourceMapping) -> None:
+    def __init__(
+        self, client: Any, mapping: EventSourceMapping, checkpoints: Mapping[str, str] | None = None
+    ) -> None:
         self.pollers: dict[str, ShardPoller] = {}
         self._client = client
         self._mapping = mapping
+        self._checkpoints = dict(checkpoints or {})
         # the parents of the shards that were listed and not started
         self._waiting: dict[str, list[str]] = {}
         self._listed: set[str] = set()
@@ -76,7 +81,9 @@ class StreamPoller:
         startable = [shard_id for shard_id in self._waiting if self._may_start(shard_id)]
         for shard_id in startable:
             del self._waiting[shard_id]
-            poller = self.pollers[shard_id] = ShardPoller(self._client, self._mapping, shard_id)
+            poller = self.pollers[shard_id] = ShardPoller(
+                self._client, self._mapping, shard_id, self._checkpoints.get(shard_id, "")
+            )
             poller.retention_seconds = self._retention_seconds
         return bool(startable)
 

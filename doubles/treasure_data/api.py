@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import md5
 
@@ -44,14 +45,15 @@ class Api:
                 return Target(Action.CREATE, database, table)
             case ("v3", "database", "create", database):
                 return Target(Action.CREATE, database)
-            case ("v3", "table", "show", database, table):
-                return Target(Action.LIST, database, table)
+            case ("v3", "table", "show" | "list", database, *table):
+                return Target(Action.LIST, database, *table[:1])
             case ("v3", "database", "list"):
                 return Target(Action.LIST)
             case ("v3", "job", "issue", _, database):
                 return Target(Action.QUERY, database)
-            case ("v3", "job", _, job):
-                return Target(Action.QUERY, self._jobs[job].database if job in self._jobs else None)
+            case ("v3", "job", _, *job):
+                found = self._jobs.get(job[0]) if job else None
+                return Target(Action.QUERY, None if found is None else found.database)
             case ("v3", "system", *_):
                 return Target(Action.STATUS)
         return Target(Action.OTHER)
@@ -78,14 +80,33 @@ class Api:
                 return answer({"databases": [{"name": name} for name in self._log.counts()]})
             case "GET", ("v3", "table", "show", database, table):
                 return self._show(database, table, now - settings.query_delay)
-            case "POST", ("v3", "job", "issue", "trino", database):
-                return self._issue(request.form.get("query", ""), database, settings, now)
-            case "GET", ("v3", "job", "status", job):
-                return answer(self._job(job).status(now))
-            case "GET", ("v3", "job", "result", job) if request.query.get("format") == "json":
-                return self._job(job).result(now)
+            case "GET", ("v3", "table", "list", database):
+                self._log.check(database)
+                moment = now - settings.query_delay
+                tables = [self._described(database, table, moment) for table in self._log.counts()[database]]
+                return answer({"database": database, "tables": tables})
+            case _, ("v3", "job", *_):
+                return self._route_job(request, settings, now)
             case "GET", ("v3", "system", "server_status"):
                 return answer({"status": "ok"})
+        raise RejectedError(404, f"there is no {request.method} {request.target}")
+
+    def _route_job(self, request: Request, settings: Settings, now: float) -> Response:
+        match request.method, request.segments:
+            case "POST", ("v3", "job", "issue", "trino" | "presto" | "hive" as kind, database):
+                return self._issue(request.form.get("query", ""), kind, database, settings, now)
+            case "GET", ("v3", "job", "list"):
+                jobs = [job.shown(now) for job in reversed(self._jobs.values())]
+                first, last = (int(request.query.get(*one)) for one in (("from", "0"), ("to", "19")))
+                wanted = request.query.get("status")
+                jobs = [job for job in jobs if wanted in (None, job["status"])][first : last + 1]
+                return answer({"count": len(jobs), "from": first, "to": last, "jobs": jobs})
+            case "GET", ("v3", "job", "show", job):
+                return answer(self._job(job).shown(now))
+            case "GET", ("v3", "job", "status", job):
+                return answer(self._job(job).status(now))
+            case "GET", ("v3", "job", "result", job):
+                return self._job(job).result(now, request.query.get("format", ""))
         raise RejectedError(404, f"there is no {request.method} {request.target}")
 
     def _allow(self, request: Request) -> None:
@@ -121,10 +142,15 @@ class Api:
 
     def _show(self, database: str, table: str, moment: float) -> Response:
         self._log.check(database, table)
+        return answer({"database": database} | self._described(database, table, moment))
+
+    def _described(self, database: str, table: str, moment: float) -> dict[str, object]:
         columns = queries.columns(self._visible(database, table, moment)).items()
         schema = [[name, type_, name] for name, type_ in columns if name != "time"]
         count = self._log.counts()[database][table]
-        return answer({"database": database, "name": table, "count": count, "schema": json.dumps(schema)})
+        size = sum(len(one.body) for one in self._log.imports(database, table))
+        described = {"name": table, "type": "log", "count": count, "estimated_storage_size": size}
+        return described | {"schema": json.dumps(schema)}
 
     def _visible(self, database: str, table: str, moment: float) -> list[Row]:
         """Return the rows that queries saw at a moment, UNIX seconds."""
@@ -132,18 +158,19 @@ class Api:
             row for taken in self._log.imports(database, table) if taken.at <= moment for row in taken.rows
         ]
 
-    def _issue(self, query: str, database: str, settings: Settings, now: float) -> Response:
+    def _issue(self, query: str, kind: str, database: str, settings: Settings, now: float) -> Response:
         self._log.check(database)
         tables = {
             table: self._visible(database, table, now - settings.query_delay)
             for table in self._log.counts()[database]
             if table in query
         }
-        try:
-            rows = queries.run(query, tables)
-        except queries.QueryError:
-            rows = None
-        job = Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, rows)
+        found = None
+        with suppress(queries.QueryError):
+            found = queries.run(query, tables)
+        columns, rows = ((), None) if found is None else found
+        number, finished_at = str(len(self._jobs) + 1), now + settings.job_seconds
+        job = Job(number, database, now, finished_at, rows, columns, kind, query)
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 

@@ -42,7 +42,10 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The body's fields, `multipart/form-data` (as td-client sends them) or urlencoded."""
+        """The body's fields: JSON (as the Node client sends them), `multipart/form-data` (as td-client does) or urlencoded."""
+        if self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+            fields = orjson.loads(self.body or b"{}")
+            return {name: str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
         environ = {"wsgi.input": BytesIO(self.body), "CONTENT_LENGTH": str(len(self.body))}
         return parse_form_data(environ | {"CONTENT_TYPE": self.headers.get("content-type", "")})[1].to_dict()
 

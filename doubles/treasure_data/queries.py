@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from doubles.treasure_data.exchange import as_json
 from doubles.treasure_data.import_body import MAX_COLUMNS, Row
@@ -35,8 +35,15 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
 
 
-def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...]]:
-    """Return the rows that a SELECT finds.
+class Found(NamedTuple):
+    """What a SELECT finds: the columns' names, and the rows."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+
+def run(query: str, tables: Mapping[str, Sequence[Row]]) -> Found:
+    """Return what a SELECT finds.
 
     Args:
         query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
@@ -57,7 +64,7 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...
             found = sql.execute(query)
             if found.description is None:
                 raise QueryError("the query is empty")
-            return found.fetchall()
+            return Found(tuple(column[0] for column in found.description), found.fetchall())
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise QueryError(str(error)) from error
 

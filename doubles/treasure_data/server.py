@@ -17,11 +17,12 @@ class Server(HttpServer):
 
     Args:
         handle: answers a request; called from many threads.
+        port: where to listen; 0 is any free port.
     """
 
-    def __init__(self, handle: Callable[[Request], Response]) -> None:
+    def __init__(self, handle: Callable[[Request], Response], *, port: int = 0) -> None:
         self._handle = handle
-        super().__init__(self._respond)
+        super().__init__(self._respond, port=port)
 
     def _respond(self, sent: http_server.Request) -> Reply | HangUp:
         response = self._handle(Request(sent.method, sent.target, dict(sent.headers), sent.body))

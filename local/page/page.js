@@ -89,15 +89,18 @@ function verdict(kind, text) {
 }
 
 function render(state) {
+  renderParts(state);
+  if (state.error) return verdict("bad", `A part of the stack is down (${state.error}). It is started again.`);
   for (const name of ["accepted", "in-flight", "delivered", "aside"]) {
     const value = state[name.replace("-", "_")];
     $(name).textContent = number(value);
     $(name).classList.toggle("some", value > 0);
   }
-  const lost = state.parts.filter((part) => !part.running).map((part) => part.name);
-  if (lost.length) verdict("bad", `${lost.join(", ")} stopped. See the log.`);
-  else if (state.in_flight) verdict("busy", `${plural(state.in_flight, "event")} in flight`);
-  else verdict("good", state.accepted ? "Every accepted event is accounted for" : "Ready");
+  const [worst, ...others] = state.verdicts;
+  verdict({ healthy: state.in_flight ? "busy" : "good", attention: "bad" }[worst.health] ?? "busy", worst.line);
+  $("others").replaceChildren(...others.map((other) => element("li", "", other.line)));
+  renderPairs($("refused"), Object.entries(state.refused).map(([code, count]) => [code, count]));
+  $("refused-none").hidden = Object.keys(state.refused).length > 0;
   renderShards(state.shards);
   renderPairs($("ledger"), [["spans settled", state.spans.done], ["spans open", state.spans.open]]);
   renderAside(state.aside_chunks);
@@ -106,6 +109,33 @@ function render(state) {
   renderRows(state.latest);
   if (first) renderAddresses(state.addresses);
   first = false;
+}
+
+const BREAKS = {
+  "td": "Treasure Data", "td:shop": "Database shop", "answers": "TD's answers", "redis": "Valkey", "kinesis": "Stream", "worker": "Worker",
+};
+for (const [target, name] of Object.entries(BREAKS)) {
+  const button = element("button", "", name);
+  button.type = "button";
+  button.dataset.target = target;
+  button.onclick = () => fetch("break", {
+    method: "POST", headers: { "content-type": "application/json" },
+    body: JSON.stringify({ target, seconds: button.ariaPressed === "true" ? 0 : Number($("break-seconds").value) }),
+  });
+  $("breaks").append(button);
+}
+
+function renderParts({ parts, outages }) {
+  for (const button of $("breaks").children) {
+    const left = outages[button.dataset.target];
+    button.ariaPressed = left ? "true" : "false";
+    button.textContent = BREAKS[button.dataset.target] + (left ? ` (${Math.ceil(left)} s)` : "");
+  }
+  const said = parts.filter((part) => !part.running || part.restarts).map((part) => {
+    const state = part.paused ? "broken on purpose" : part.running ? "running again" : "down";
+    return element("li", "", `${part.name}: ${state}${part.restarts ? `, started again ${plural(part.restarts, "time")}, ended ${part.ended}` : ""}`);
+  });
+  $("parts").replaceChildren(...(said.length ? said : [element("li", "quiet", "all parts are running")]));
 }
 
 function renderShards(shards) {
@@ -128,7 +158,7 @@ function renderPairs(list, pairs) {
 function renderAside(chunks) {
   if (!chunks.length) return $("aside-list").replaceChildren(element("p", "quiet", "nothing"));
   const list = element("dl");
-  for (const chunk of chunks) list.append(element("dt", "", chunk.what, element("small", "", chunk.kind)), element("dd", "", number(chunk.rows)));
+  for (const chunk of chunks) list.append(element("dt", "", chunk.what, element("small", "", `${chunk.kind}: ${chunk.reason}`)), element("dd", "", number(chunk.rows)));
   $("aside-list").replaceChildren(list);
 }
 

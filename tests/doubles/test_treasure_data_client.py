@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
+import requests
 import tdclient
 from tdclient.errors import AlreadyExistsError, APIError, AuthError, ForbiddenError, NotFoundError
 
@@ -110,3 +111,47 @@ def test_rights(server: Server) -> None:
         assert reader.query("shop", "SELECT 1", type="trino").success()
         with pytest.raises(ForbiddenError):
             send(reader)
+
+
+def test_the_read_routes_of_td_client(client: tdclient.Client) -> None:
+    """Tables, jobs and results in each format, as td-client and pytd ask for them."""
+    send(client)
+    job = client.query("shop", "SELECT event_id, n FROM views ORDER BY n", type="presto")
+    job.wait(wait_interval=0.01)
+    client.query("shop", "SELECT broken", type="hive")
+    (table,) = client.tables("shop")
+    shown = client.job(job.id)
+
+    assert ("views", 2) == (table.name, table.count)
+    assert ["hive", "presto"] == [one.type for one in client.jobs()]
+    assert [job.id] == [one.id for one in client.jobs(status="success")]
+    assert ("presto", "shop", "SELECT event_id, n FROM views ORDER BY n") == (
+        shown.type,
+        shown.database,
+        shown.query,
+    )
+    assert [["event_id", "varchar"], ["n", "varchar"]] == shown.result_schema
+    rows = [["e-2", -2], ["e-1", 1]]
+    assert rows == client.job_result(job.id) == list(client.job_result_each(job.id))
+    assert rows == client.job_result_format(job.id, "json")
+
+
+def test_requests_as_the_node_client_sends_them(client: tdclient.Client, server: Server) -> None:
+    """A query as a JSON document, and bodies in chunks."""
+    send(client)
+    headers = {"Authorization": f"TD1 {API_KEY}"}
+    issued = requests.post(
+        f"{server.url}/v3/job/issue/presto/shop",
+        json={"query": "SELECT n FROM views WHERE n > 0", "priority": 0},
+        headers=headers,
+        timeout=10,
+    ).json()
+    imported = requests.put(
+        f"{server.url}/v3/table/import_with_id/shop/views/ab/msgpack.gz",
+        data=iter([import_body(ROWS)]),  # which requests sends in chunks
+        headers=headers,
+        timeout=10,
+    )
+
+    assert [[1]] == client.job_result(issued["job_id"])
+    assert (200, 4) == (imported.status_code, client.tables("shop")[0].count)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -79,14 +80,14 @@ class Up:
         printed: its output so far.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         """Start it. Its processes can be recognised by their TMPDIR, which is its home."""
         self.home = home
         self.printed = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "local.up", "--home", str(home)],
+            [sys.executable, "-m", "local.up", "--home", str(home), *options],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(home)},
+            env={**os.environ, "TMPDIR": str(home), "HOME": str(home)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -181,3 +182,32 @@ def wait_for_rows(page: str) -> dict[str, Any]:
         if state["delivered"]:
             break
     return state
+
+
+def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
+    """With --keep the rows are there again; the port that was asked for is remembered, and one that is taken is named."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    first = Up(tmp_path, "--port", str(port))
+    try:
+        first.wait_for("Ready after")
+        gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
+        get(f"{gateway}/pixel.gif?k={KEYS['shop']}&t=kept&event_id=e1")
+        assert 1 == wait_for_rows(f"http://127.0.0.1:{port + 1}")["delivered"]
+    finally:
+        first.end(signal.SIGINT)
+    second = Up(tmp_path, "--keep", "--log-level", "WARN")
+    try:
+        second.wait_for("Ready after")
+        state = wait_for_rows(f"http://127.0.0.1:{port + 1}")
+    finally:
+        second.end(signal.SIGINT)
+    with socket.create_server(("127.0.0.1", port + 3)):
+        third = Up(tmp_path)
+        third.wait_for(f"Port {port + 3} is in use")
+
+        third.process.communicate(timeout=20)
+
+        assert 1 == third.process.returncode
+    assert f"http://127.0.0.1:{port}" == gateway == state["addresses"]["Gateway"]
+    assert (1, 1) == (state["accepted"], state["delivered"])

@@ -1,11 +1,15 @@
 """Status, replay, redrive, record and doctor, each through its command line over the local stack."""
 
+import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from base64 import b64decode
 from collections import Counter
@@ -15,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from ops.accounting import Balance, Rows, Unread
+from ops.answers import ANSWERS
 from ops.look import StackState
 from ops.status import document
+from ops.verdict import verdicts
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
@@ -34,10 +40,10 @@ def test_status_says_in_one_line_that_all_is_well(lone: Sluice) -> None:
     state = lone.json("status --local --since 1h")
     (table,) = (one for one in state["balance"]["tables"] if one["table"] == "status_rows")
 
-    assert ("healthy: 0 behind", True) == (state["verdict"], state["healthy"])
+    assert ("HEALTHY: nothing is waiting.", True) == (state["verdict"], state["healthy"])
     assert {"received": 2, "delivered": 2, "in_flight": 0, "adds_up": True}.items() <= table.items()
     shown = lone.run("status --local --all")
-    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
     assert "status_rows" in shown.stdout
 
 
@@ -46,7 +52,10 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     lone.send("stray", "stray_rows", "a")
     until(lambda: lone.json("status --local")["aside"] != [])
     state = lone.run("status --local")
-    assert (3, "1 row refused: dead letters") == (state.exit_code, state.stdout.splitlines()[0])
+    assert (3, "ATTENTION: 1 dead letter (unknown_account).") == (
+        state.exit_code,
+        state.stdout.partition(" `")[0],
+    )
     (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("dead"))
     assert ["dead", "stray", "unknown_account", "1"] == line
 
@@ -65,7 +74,15 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert 1 == lone.json("redrive --local --kind dead --dry-run")["selected"]
     done = lone.json("redrive --local --kind dead --reason unknown_account --since 1h --account stray")
 
-    expected = {"selected": 1, "delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    expected = {
+        "selected": 1,
+        "delivered": 1,
+        "kept": 0,
+        "dead": 0,
+        "dropped": 0,
+        "untried": 0,
+        "complete": True,
+    }
     assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
     assert "Nothing that matches is set aside.\n" == lone.run("redrive --local").output
@@ -86,7 +103,7 @@ def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
         done.exit_code,
         done.stdout.splitlines()[-1],
     )
-    assert (0, "healthy: 0 behind") == (shown.exit_code, shown.stdout.splitlines()[0])
+    assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
     assert "in flight  dropped  adds up" in shown.stdout
     assert (2, True) == (table["dropped"], table["adds_up"])
 
@@ -96,9 +113,27 @@ def test_missing_rows_need_attention() -> None:
     rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
     balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
     state = StackState([], 0, [], Counter(), balance=balance)
+    found = verdicts(state, "--local")
 
-    assert "1 row missing: their records expired undelivered" == state.verdict
-    assert (1, True) == (document(state)["balance"]["tables"][0]["missing"], balance.adds_up)
+    assert "ATTENTION: 1 row missing: their records expired" in found[0].line
+    assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
+
+
+def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
+    """The gateway has accepted an event that neither the ledger nor the stream has: the books do not add up."""
+    lone.send("shop", "status_rows", "a", "b")
+    lone.settled()
+    even = lone.json("status --local --all")["arrivals"]
+    with (lone.stack.folder / ANSWERS).open("a") as answers:
+        answers.write("accepted 1\n")
+    shown = lone.run("status --local --all")
+
+    assert (2, 2, 0) == (even["counted"], even["seen"], even["lost"])
+    assert 3 == shown.exit_code
+    assert shown.stdout.startswith(
+        "ATTENTION: the books do not add up: the gateway counted 3 events, and 1 of them are neither in the ledger"
+    )
+    assert "the gateway, in events  all         3                         2  NO" in shown.stdout
 
 
 def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
@@ -177,6 +212,7 @@ def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: 
         sluice.send("shop", "recorded_rows", event_id)
     shards = [one["shard"] for one in sluice.json("status --local")["shards"]]
     found = []
+    (tmp_path / "events").mkdir()
     for shard in shards:
         result = sluice.run(
             f"record --local --shard {shard} --count 500 --scrub -o {tmp_path}/events/{shard}.json"
@@ -220,7 +256,10 @@ def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
         sluice.heal()
 
     assert 3 == result.exit_code
-    assert "FAULT  Treasure Data: it refuses our API key" in result.stdout
+    assert re.search(
+        r"FAULT  Treasure Data: 127\.0\.0\.1:\d+ answered 401 to our key: it rejects the API key",
+        result.stdout,
+    )
 
 
 def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
@@ -274,26 +313,50 @@ def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> Non
     assert "" == shown.stderr
 
 
-def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
-    """On a terminal the state is drawn again and again; Ctrl-C ends it with 130 and no traceback."""
-    shown, terminal = pty.openpty()
+def watching(sluice: Sluice, *options: str, stdout: int) -> subprocess.Popen[bytes]:
+    """Start `status --watch`."""
     environment = os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm"}
-    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch"]
-    running = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch", *options]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
+    """On a terminal the state is drawn again in place, no wider and no longer than it; Ctrl-C ends it with 130."""
+    shown, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    running = watching(sluice, stdout=terminal)
     os.close(terminal)
     seen = b""
-    while b"shardId-000000000001" not in seen:
+    while seen.count(b"\x1b[H") < 3:  # the alternate screen, and two frames
         seen += os.read(shown, 4096)
     running.send_signal(signal.SIGINT)
     reader = threading.Thread(target=_drain, args=(shown,))
     reader.start()
     _, said = running.communicate(timeout=60)
     reader.join()
+    frame = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen.split(b"\x1b[H")[2]).decode().splitlines()
 
     assert (130, b"") == (running.returncode, said)
-    assert b"behind" in seen
+    assert any("shardId-000000000001" in line for line in frame)
+    assert (True, True) == (max(map(len, frame)) <= 80, len(frame) <= 24)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str, ...]) -> None:
+    """One below the other and without escape sequences; with --json each is one line."""
+    running = watching(sluice, *options, stdout=subprocess.PIPE)
+    seen = []
+    pipe = running.stdout
+    assert pipe is not None
+    while sum(b"HEALTHY" in line or b"ATTENTION" in line or b"HOLDING" in line for line in seen) < 2:
+        seen.append(pipe.readline())
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+
+    assert (130, b"") == (running.returncode, said)
+    assert b"\x1b" not in b"".join(seen)
+    if options:
+        assert {"at", "verdict", "shards"} <= json.loads(seen[0]).keys()
 
 
 def _drain(terminal: int) -> None:

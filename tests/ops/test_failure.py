@@ -210,7 +210,8 @@ def test_a_doctor_that_reaches_nothing_says_so(tmp_path: Path) -> None:
 
     assert (3, "") == (result.exit_code, result.stderr)
     assert (
-        "FAULT  API: http://127.0.0.1:9 does not answer (ConnectionError): is it the right" in result.stdout
+        "FAULT  API: http://127.0.0.1:9/health gave no answer (ConnectionError): is it the right"
+        in result.stdout
     )
     assert "FAULT  Redis: Redis does not answer: Connection refused" in result.stdout
     assert "?      ledger: Could not connect" in result.stdout

@@ -29,6 +29,10 @@ LINES = {
     "accounts enable": ["accounts enable app"],
     "accounts list": ["accounts list"],
     "accounts show": ["accounts show app"],
+    "accounts export": ["accounts export"],
+    "dead drop": ["dead drop --account nobody_yet --yes"],
+    "dead list": ["dead list"],
+    "dead show": ["dead show {dead}"],
     "doctor": ["doctor --account app"],
     "keys issue": ["keys issue app"],
     "keys revoke": ["keys revoke app next-9"],
@@ -96,11 +100,21 @@ def test_a_command_asks_for_what_is_listed(
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
-    places = {"file": tmp_path / "accounts.yaml", "key": KEYS["app"], "out": tmp_path / "o", "sdk": tmp_path}
+    dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
+    places = {
+        "dead": dead,
+        "file": tmp_path / "accounts.yaml",
+        "key": KEYS["app"],
+        "out": tmp_path / "o",
+        "sdk": tmp_path,
+    }
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", "true")
     stack.calls.clear()
-    results = [stack.run(line.format(**places).split()) for line in LINES[command]]
+    with stack.as_old_as(
+        days=1 if command == "status" else 0
+    ):  # the stream's own count has closed windows then
+        results = [stack.run(line.format(**places).split()) for line in LINES[command]]
     made = sluice.stack.resources
     made.client("secretsmanager").put_secret_value(
         SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)

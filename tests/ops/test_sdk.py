@@ -105,7 +105,7 @@ def test_the_snippet_names_endpoint_key_host_and_table() -> None:
 def test_the_local_page_serves_the_scripts(tmp_path: Path) -> None:
     """A script lies where hosting has it, and any page may check its integrity."""
     built(tmp_path)
-    client = Client(LivePage(Website("", {}), lambda _: {}, tmp_path))
+    client = Client(LivePage(Website("", {}), lambda _: {}, sdk=tmp_path))
     answer = client.get("/sdk/0.1.0/sluice.js")
 
     assert (200, b"first") == (answer.status_code, answer.data)

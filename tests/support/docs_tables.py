@@ -148,6 +148,8 @@ def exits_table() -> str:
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
     for name, command in sorted(group.commands.items()):
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield f"{path} {name}", command
             yield from _commands(command, f"{path} {name}")
         else:
             arguments = [

@@ -47,7 +47,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an AWS on this machine."""
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    part = Part("aws", ["local.aws"], environment, tmp_path_factory.mktemp("aws"))
+    folder = tmp_path_factory.mktemp("aws")
+    part = Part("aws", ["local.aws", str(folder)], environment, folder)
     try:
         yield part.ready(_START_SECONDS)["endpoint"]
     finally:

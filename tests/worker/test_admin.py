@@ -14,6 +14,7 @@ from worker.deadline import Deadline
 from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
+HOST = "api.td"
 CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": ""}
 SHOP = CLOSED | {"database": "shop_db", "status": "active"}
 
@@ -111,6 +112,9 @@ def test_a_check_writes_nothing() -> None:
     expected = {
         "answers": True,
         "knows_key": True,
+        "host": HOST,
+        "status": 200,
+        "error": "",
         "database": "shop_db",
         "may_write": True,
         "may_query": True,
@@ -191,4 +195,5 @@ def test_a_check_tells_that_treasure_data_does_not_know_the_key() -> None:
     made.secrets.values["td"] = "1/other"
     made.start()
 
-    assert {"answers": True, "knows_key": False} == ask(made, do="check")["treasure_data"]
+    expected = {"answers": True, "knows_key": False, "host": HOST, "status": 401, "error": ""}
+    assert expected == ask(made, do="check")["treasure_data"]

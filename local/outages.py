@@ -1,0 +1,94 @@
+"""Outages on demand: what `sluice local break` and the page's buttons do to the local stack."""
+
+import json
+import threading
+import time
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+from local.stack import LocalStack
+from shared.errors import InvalidError
+
+TARGETS = {
+    "td": "Treasure Data answers 503 to everything",
+    "td:DATABASE": "Treasure Data answers 503 for one database",
+    "answers": "Treasure Data takes imports, and its answers are lost",
+    "redis": "Valkey is down",
+    "kinesis": "the stream refuses every call",
+    "worker": "the worker is down",
+}
+"""What can be broken, with what then happens."""
+
+_PAUSED = {"redis": "valkey", "worker": "worker"}
+_DIRECT = build_opener(ProxyHandler({}))
+_SECONDS = 10.0
+
+
+class UnknownTargetError(InvalidError):
+    """There is no such thing to break; the message lists what there is."""
+
+
+class Outages:
+    """The outages of a running stack. Threads may share it.
+
+    Args:
+        stack: the stack.
+    """
+
+    def __init__(self, stack: LocalStack) -> None:
+        self._stack = stack
+        self._lock = threading.Lock()
+        self._ends: dict[str, float] = {}
+
+    def order(self, target: str, seconds: float) -> dict[str, Any]:
+        """Begin an outage, or with 0 seconds end it; return those that are under way.
+
+        Args:
+            target: one of TARGETS.
+            seconds: how long it lasts.
+
+        Raises:
+            UnknownTargetError: there is no such target.
+        """
+        database = target.removeprefix("td:") if target.startswith("td:") else None
+        if target not in TARGETS and not database:
+            raise UnknownTargetError(f"{target!r} cannot be broken. What can: {', '.join(TARGETS)}")
+        with self._lock:
+            self._ends[target] = time.time() + seconds
+            if part := _PAUSED.get(target):
+                self._stack.part(part).pause(seconds)
+            elif target == "kinesis":
+                self._send(f"{self._stack.addresses.aws}/-/outage", {"seconds": seconds})
+            else:
+                self._set_faults()
+        return self.under_way()
+
+    def under_way(self) -> dict[str, float]:
+        """Return the outages that are under way, with the seconds that are left of each."""
+        now = time.time()
+        return {target: round(end - now, 1) for target, end in self._ends.items() if end > now}
+
+    def end_due(self) -> None:
+        """Forget the outages that are over; they end by themselves."""
+        now = time.time()
+        with self._lock:
+            self._ends = {target: end for target, end in self._ends.items() if end > now}
+
+    def _set_faults(self) -> None:
+        """Let Treasure Data have the faults of the outages that are under way, and no others."""
+        td, now = self._stack.addresses.treasure_data, time.time()
+        self._send(f"{td}/-/faults", method="DELETE")
+        for target, end in self._ends.items():
+            if end <= now or target in _PAUSED or target == "kinesis":
+                continue
+            fault: dict[str, Any] = {"kind": "status", "status": 503}
+            if target == "answers":
+                fault = {"kind": "close", "action": "import", "lands": 0}
+            elif target.startswith("td:"):
+                fault["database"] = target.removeprefix("td:")
+            self._send(f"{td}/-/faults", fault | {"end": end})
+
+    def _send(self, url: str, document: dict[str, Any] | None = None, *, method: str = "POST") -> None:
+        body = None if document is None else json.dumps(document).encode()
+        request = Request(url, body, method=method)  # noqa: S310 -- one of the stack's own
+        _DIRECT.open(request, timeout=_SECONDS).close()

@@ -1,0 +1,221 @@
+"""What the state of a stack means to the person on call: state, cause and next step, the worst first."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ops import open_spans, screen
+from worker.delivery import State
+
+if TYPE_CHECKING:
+    from ops.look import StackState
+
+BEHIND_SECONDS = 60.0
+"""A stack with older records is behind, whatever the worker says."""
+
+NOTHING_TO_DO = "Nothing to do: delivery resumes by itself."
+
+
+class Health(StrEnum):
+    """How a stack is."""
+
+    HEALTHY = "healthy"
+    HOLDING = "holding"
+    BEHIND = "behind"
+    ATTENTION = "attention"
+
+
+STYLES = {
+    Health.HEALTHY: "bold green",
+    Health.HOLDING: "bold yellow",
+    Health.BEHIND: "bold yellow",
+    Health.ATTENTION: "bold red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One thing to know about a stack.
+
+    Attributes:
+        health: how the stack is.
+        cause: why, as a sentence without its full stop.
+        step: what to do next, in sentences.
+        seconds: how long it has been so; None if that is not known.
+    """
+
+    health: Health
+    cause: str
+    step: str = ""
+    seconds: float | None = None
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
+        return f"{self.health.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
+
+
+def verdicts(state: "StackState", option: str) -> list[Verdict]:
+    """Return what there is to know of a stack, the worst first; never empty.
+
+    Args:
+        state: how the stack is.
+        option: names the stack on a command line.
+    """
+    found = [
+        *_books(state, option),
+        *_waiting(state, option),
+        *_failing(state, option),
+        *_aside(state, option),
+    ]
+    return found or [Verdict(Health.HEALTHY, _in_flight(state))]
+
+
+def _in_flight(state: "StackState") -> str:
+    waiting = f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'} waiting"
+    if not state.records:
+        waiting = "nothing is waiting"
+    rows = sum(shard.open_rows for shard in state.shards)
+    return f"{waiting}, {screen.plural(rows, 'row')} being sent" if rows else waiting
+
+
+def _books(state: "StackState", option: str) -> Iterator[Verdict]:
+    if state.arrivals is not None and state.arrivals.lost:
+        counter = "the gateway" if state.arrivals.unit == "events" else "the stream"
+        yield Verdict(
+            Health.ATTENTION,
+            f"the books do not add up: {counter} counted {state.arrivals.counted:,} {state.arrivals.unit}, and "
+            f"{state.arrivals.lost:,} of them are neither in the ledger nor waiting",
+            f"Please report it, with `sluice status {option} --all --json`.",
+        )
+    if state.balance is None:
+        return
+    if not state.balance.adds_up:
+        yield Verdict(
+            Health.ATTENTION,
+            "the books do not add up",
+            f"The lines with NO show where. Please report it, with `sluice status {option} --all --json`.",
+        )
+    if lost := state.balance.total.states[State.MISSING]:
+        yield Verdict(
+            Health.ATTENTION,
+            f"{screen.plural(lost, 'row')} missing: their records expired before they were delivered",
+            "The worker was down for too long: its alarms and its log show why.",
+        )
+
+
+def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
+    records = f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"
+    if state.hold is not None:
+        cause, step = explanation(state.hold.reason, state.hold.error, option)
+        if state.records and state.behind_seconds > BEHIND_SECONDS:
+            cause = f"{cause}; {records} waiting"
+        yield Verdict(Health.HOLDING, cause, step, state.hold.seconds)
+    elif state.behind_seconds > BEHIND_SECONDS:
+        rate = sum(shard.rows_per_second for shard in state.shards)
+        if rate:
+            cause, step = (
+                f"{records} waiting, and the worker delivers {rate:,.1f} rows a second",
+                "It is catching up; nothing to do.",
+            )
+        else:
+            cause, step = (
+                f"{records} waiting, and the worker does not say why",
+                f"`sluice doctor {option}` checks whether it is invoked.",
+            )
+        yield Verdict(Health.BEHIND, cause, step, state.behind_seconds)
+
+
+def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
+    for breaker in state.breakers:
+        cause, _ = explanation(breaker.reason, "", option)
+        yield Verdict(
+            Health.ATTENTION,
+            f"the database {breaker.database} has been failing since {screen.utc(breaker.since // 1000)} ({cause}), "
+            "and its rows are set aside",
+            "Fix the database; the redrive sends the rows every five minutes, `sluice redrive` at once.",
+        )
+    if state.open.spans:
+        since = screen.utc(int(state.open.spans[0].planned_at))
+        count = f"{len(state.open.spans)}{'' if len(state.open.spans) < open_spans.MOST else '+'}"
+        yield Verdict(
+            Health.ATTENTION,
+            f"{count} {'span' if count == '1' else 'spans'} left open since {since}",
+            "Run the command beside each.",
+        )
+
+
+def _aside(state: "StackState", option: str) -> Iterator[Verdict]:
+    kinds: dict[str, Counter[str]] = {"doubt": Counter(), "dead": Counter()}
+    for (kind, _, reason), rows in state.aside.items():
+        kinds.setdefault(kind, Counter())[reason] += rows
+    if doubt := kinds["doubt"].total():
+        yield Verdict(
+            Health.ATTENTION,
+            f"{screen.plural(doubt, 'row')} in doubt: Treasure Data may have {'it' if doubt == 1 else 'them'}",
+            "Nothing to do: the redrive asks Treasure Data as soon as a query can tell.",
+        )
+    if dead := kinds["dead"].total():
+        reasons = ", ".join(sorted(kinds["dead"]))
+        yield Verdict(
+            Health.ATTENTION,
+            f"{screen.plural(dead, 'dead letter')} ({reasons})",
+            f"`sluice dead list {option}` shows them; fix the cause, then redrive or drop them.",
+        )
+
+
+_STATUS = re.compile(r"http_(\d{3})")
+_NETWORK = "Check its status page, TdImportEndpoint, and the network. " + NOTHING_TO_DO
+_REASONS = {
+    "timeout": ("Treasure Data does not answer in time", NOTHING_TO_DO),
+    "connect_timeout": ("no connection to Treasure Data can be made", _NETWORK),
+    "connection_refused": ("Treasure Data refuses connections", _NETWORK),
+    "connection_lost": ("Treasure Data breaks connections off", NOTHING_TO_DO),
+    "not_json": ("Treasure Data's endpoint answers with something else than Treasure Data's JSON", _NETWORK),
+    "slow": ("it is slow", NOTHING_TO_DO),
+    "set_aside_unavailable": ("the set-aside bucket does not answer", NOTHING_TO_DO),
+    "the time is up": ("the last invocation ran out of time", NOTHING_TO_DO),
+}
+_ERRORS = {
+    "LedgerUnavailableError": "the ledger (DynamoDB) does not answer",
+    "SetAsideUnavailableError": "the set-aside bucket does not answer",
+    "ShardUnreadableError": "the stream cannot be read",
+}
+_NO_ACCOUNTS = ("account_unavailable", "nobody can say where an account's rows go")
+
+
+def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
+    """Return what a reason for which the worker holds means, and what to do.
+
+    Args:
+        reason: as the worker logs it; the first counts if there are several.
+        error: the type of the error that it logs with it; may be empty.
+        option: names the stack on a command line.
+    """
+    first = reason.removeprefix("chunks are pending: ").partition(", ")[0]
+    if first in ("http_401", "http_403"):
+        return (
+            f"Treasure Data answers {first[5:]}: it rejects the API key",
+            "Put a valid key into the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+        )
+    if first == "no_key":
+        return (
+            "there is no Treasure Data API key",
+            "Put one into the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+        )
+    if status := _STATUS.fullmatch(first):
+        return f"Treasure Data answers {status[1]}", NOTHING_TO_DO
+    if first in _NO_ACCOUNTS:
+        return (
+            "Redis does not say where an account's rows go",
+            f"`sluice doctor {option}` checks Redis; if it has lost its data, run `sluice accounts apply accounts.yaml`.",
+        )
+    if first in _REASONS:
+        return _REASONS[first]
+    if error in _ERRORS:
+        return _ERRORS[error], NOTHING_TO_DO
+    return first or "the worker does not say why", f"`sluice doctor {option}` checks the stack."

@@ -1,0 +1,124 @@
+"""Outages on demand: `sluice local break`, and the buttons of the page."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from local.accounts import ACCOUNTS, KEYS
+from local.observer import Observer
+from local.outages import Outages, UnknownTargetError
+from local.page_server import LivePage, Server
+from local.stack import LocalStack
+from local.website import Website
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("stack")
+
+
+@pytest.fixture(scope="module")
+def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """A stack that is looked after, as `sluice local` does."""
+    home, done = tmp_path_factory.mktemp("outages"), threading.Event()
+    with LocalStack(home / "stack", redrive_seconds=2) as stack:
+
+        def tend() -> None:
+            while not done.wait(0.1):
+                stack.revive()
+
+        thread = threading.Thread(target=tend)
+        thread.start()
+        yield Sluice(stack, home)
+        done.set()
+        thread.join()
+
+
+@pytest.fixture
+def outages(sluice: Sluice) -> Outages:
+    """Its outages."""
+    return Outages(sluice.stack)
+
+
+@pytest.mark.parametrize(
+    ("target", "account", "said"),
+    [
+        ("td", "outlet", ("Treasure Data answers 503",)),
+        ("answers", "app", ("breaks connections off", "in doubt")),
+        ("redis", "news", ("Redis does not say",)),  # whose database the worker does not know yet
+        ("worker", "outlet", ("",)),
+    ],
+)
+def test_events_are_accepted_and_arrive_when_an_outage_is_over(
+    sluice: Sluice, outages: Outages, target: str, account: str, said: tuple[str, ...]
+) -> None:
+    """Meanwhile the first line of the status says why they wait."""
+    assert target in outages.order(target, 60)
+    sluice.send(account, f"broken_{target}", "a", "b")
+    until(lambda: any(one in sluice.json("status --local")["verdict"] for one in said))
+    assert {} == outages.order(target, 0)
+
+    until(lambda: sluice.rows(ACCOUNTS[account].database, f"broken_{target}") == ["a", "b"])
+
+
+def test_an_outage_ends_by_itself(sluice: Sluice, outages: Outages) -> None:
+    """Of one database, too, while others are delivered."""
+    outages.order("td:field_app", 3)
+    sluice.send("app", "short", "a")
+    sluice.send("shop", "unconcerned", "b")
+
+    until(lambda: sluice.rows("shop", "unconcerned") == ["b"])
+    until(lambda: outages.under_way() == {})
+    until(lambda: sluice.rows("field_app", "short") == ["a"])
+
+
+def test_a_stream_that_refuses_sends_events_through_the_queue(sluice: Sluice, outages: Outages) -> None:
+    """They are accepted all the same."""
+    outages.order("kinesis", 60)
+    sluice.send("app", "queued", "a")
+    outages.order("kinesis", 0)
+
+    assert 1 == sluice.json("status --local")["in_queue"]
+
+
+def test_what_cannot_be_broken_is_refused(outages: Outages) -> None:
+    """With what can be."""
+    with pytest.raises(UnknownTargetError, match="'dynamodb' cannot be broken"):
+        outages.order("dynamodb", 1)
+
+
+def test_the_page_says_what_is_broken_and_why_nothing_arrives(sluice: Sluice, outages: Outages) -> None:
+    """And orders outages from pages of its own only."""
+    observer = Observer(sluice.stack, outages.under_way)
+    page = LivePage(Website("", {}), observer.state, outages.order)
+    with Server(page) as server:
+        with pytest.raises(HTTPError, match="415"):
+            urlopen(Request(f"{server.url}/break", b'{"target": "td", "seconds": 9}'), timeout=10)
+        with pytest.raises(HTTPError, match="400"):
+            _post(server, {"target": "nothing", "seconds": 9})
+        assert "worker" in _post(server, {"target": "worker", "seconds": 60})
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{sluice.stack.addresses.gateway}/pixel.gif?k={KEYS['shop']}x&t=views", timeout=10)
+        state = _state(server)
+        (worker,) = (part for part in state["parts"] if part["name"] == "worker")
+        assert (False, True) == (worker["running"], worker["paused"])
+        assert {"worker"} == state["outages"].keys()
+        assert 1 <= state["refused"]["invalid_key"]
+        assert {} == _post(server, {"target": "worker", "seconds": 0})
+        until(lambda: _state(server)["parts"][4]["running"])
+        assert 1 <= _state(server)["parts"][4]["restarts"]
+
+
+def _post(server: Server, document: dict[str, Any]) -> Any:
+    body = json.dumps(document).encode()
+    request = Request(f"{server.url}/break", body, {"content-type": "application/json"})
+    with urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _state(server: Server) -> Any:
+    with urlopen(f"{server.url}/state.json", timeout=30) as answer:
+        return json.load(answer)

@@ -1,0 +1,246 @@
+"""How every command behaves on a terminal of 80 columns, in a pipe, with --json, without colours, and when it is interrupted."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from ops.cli import main
+from tests.ops.test_trouble import COMMANDS, words
+from tests.support.sam import ROOT
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+READING = [
+    "accounts list",
+    "accounts show app",
+    "dead list",
+    "doctor --no-event",
+    "keys issue app",
+    "keys verify {key}",
+    "record -o {out}",
+    "redrive --dry-run --kind dead",
+    "replay --dry-run",
+    "status",
+    "status --all",
+]
+"""Commands that show something and change nothing."""
+
+
+def invoke(*line: str) -> Result:
+    """Run a command line that needs no stack."""
+    return CliRunner(mix_stderr=False).invoke(main, line, prog_name="sluice")
+
+
+def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command and group."""
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*path, name))
+
+
+@pytest.fixture
+def filled(sluice: Sluice) -> Sluice:
+    """The stack, with a dead letter of long names, and with records on its first shard."""
+    while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
+        sluice.send("shop", "on_any_shard", "a")
+    if not any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local")):
+        sluice.send("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
+        until(
+            lambda: any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local"))
+        )
+    return sluice
+
+
+def trouble(said: str) -> list[str]:
+    """Return the lines on standard error that are no notes."""
+    return [line for line in said.splitlines() if line and not line.startswith("Note: ")]
+
+
+def start(sluice: Sluice, line: list[str], stdout: int, **more: str) -> subprocess.Popen[bytes]:
+    """Run a command in a process of its own."""
+    environment = (
+        os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm-256color"} | more
+    )
+    command = [sys.executable, "-m", "ops.cli", *line, "--local"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("command", [*all_commands(), ()])
+def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
+    """Every command's, and every option has a description."""
+    result = CliRunner(mix_stderr=False).invoke(main, [*command, "--help"], terminal_width=80)
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
+
+
+@pytest.mark.parametrize("line", READING)
+def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, line: str) -> None:
+    """Tables fold long texts; without colours if NO_COLOR says so. Prose and what is to be copied may wrap."""
+    shown, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    running = start(filled, words(line, tmp_path), terminal, NO_COLOR="1")
+    os.close(terminal)
+    seen = b""
+    try:
+        while piece := os.read(shown, 65_536):
+            seen += piece
+    except OSError:  # which is how a terminal ends
+        os.close(shown)
+    _, said = running.communicate(timeout=60)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")
+
+    assert ([], True) == (trouble(said.decode()), running.returncode in (0, 3)), text
+    assert re.search(rb"\x1b\[[0-9;]*3[0-7]", seen) is None
+    tables = [
+        one for one in text.split("\n") if "   " in one.strip() and not one.startswith(("FAULT", "?", "ok"))
+    ]
+    assert [] == [
+        one for one in tables if len(one.rstrip()) > 80 and line.startswith(("status", "dead", "accounts"))
+    ]
+
+
+@pytest.mark.parametrize("line", READING)
+def test_output_in_a_pipe_has_no_escape_sequences(filled: Sluice, tmp_path: Path, line: str) -> None:
+    """And with --json it is one JSON value, and nothing on standard error."""
+    plain = filled.run(f"{' '.join(words(line, tmp_path))} --local")
+    as_json = filled.run(f"{' '.join(words(line, tmp_path))} --local --json")
+
+    assert (True, []) == (plain.exit_code in (0, 3), trouble(plain.stderr))
+    assert "\x1b" not in plain.stdout
+    assert "" == as_json.stderr
+    json.loads(as_json.stdout)
+
+
+def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
+    """While AWS does not answer: Ctrl-C ends each with 130, at once and without a traceback."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "SLUICE_STACK": "sluice-dev",
+        }
+        silent.settimeout(60)
+        for line in COMMANDS:
+            command = [sys.executable, "-m", "ops.cli", *words(line, tmp_path), "--region", "us-east-1"]
+            running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+            connection, _ = silent.accept()
+            with connection:
+                running.send_signal(signal.SIGINT)
+                _, said = running.communicate(timeout=30)
+
+            assert (130, False) == (running.returncode, b"Traceback" in said), (line, said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("statsu", "No such command 'statsu'. Did you mean status?"),
+        ("accounts aply", "No such command 'aply'. Did you mean apply?"),
+        (
+            "xyzzy",
+            "No such command 'xyzzy'. There are: accounts, cost, dead, doctor, keys, local, record, redrive",
+        ),
+        ("status --lcal", "No such option: --lcal"),
+        ("dead drop --local", "Narrow them with --account, --table, --reason or --since, or give --all"),
+        ("replay --local --from 1h --to 2h", "--from is not before --to: exchange them"),
+        (
+            "replay --local --shard s --from 49590338271490256608 --to 49590338271490256607",
+            "--from is not before",
+        ),
+        ("status --local --since 1h --until 2h", "--since is not before --until: exchange them"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(
+    sluice: Sluice, line: str, said: str
+) -> None:
+    """It ends with 2."""
+    result = sluice.run(line)
+
+    assert 2 == result.exit_code
+    assert said in " ".join(result.stderr.split())
+
+
+def test_the_version() -> None:
+    """The package's own."""
+    assert "sluice 0.1.0\n" == invoke("--version").stdout
+
+
+def test_a_question_that_nobody_can_answer_names_yes(sluice: Sluice, tmp_path: Path) -> None:
+    """Where there is no terminal: nothing is done, and the option is named."""
+    (tmp_path / "accounts.yaml").write_text("shop: {database: elsewhere}\n")
+    running = start(sluice, ["accounts", "apply", f"{tmp_path}/accounts.yaml"], subprocess.DEVNULL)
+    _, said = running.communicate(timeout=60)
+
+    assert 1 == running.returncode
+    assert b"nobody answered, and nothing was done: give --yes where there is no terminal" in said
+
+
+def test_accounts_are_exported_as_they_are_applied(sluice: Sluice, tmp_path: Path) -> None:
+    """What is exported changes nothing when it is applied."""
+    file = tmp_path / "accounts.yaml"
+    printed = sluice.run("accounts export --local")
+    file.write_text(printed.stdout)
+    applied = sluice.run(f"accounts apply --local {file}")
+    written = sluice.run(f"accounts export --local -o {tmp_path}/other.yaml")
+
+    assert (0, "Nothing changes.\n") == (applied.exit_code, applied.stdout)
+    assert (0, printed.stdout) == (written.exit_code, (tmp_path / "other.yaml").read_text())
+
+
+def test_dead_letters_are_listed_shown_and_dropped(filled: Sluice) -> None:
+    """By an id; dropping asks first, and concerns only what is selected."""
+    (found,) = (one for one in filled.json("dead list --local") if one["account"] == "nobody_of_a_long_name")
+    shown = filled.run(f"dead show {found['id']} --local")
+    unknown = filled.run("dead show 0000000000 --local")
+    kept = filled.run("dead drop --local --account nobody_of_a_long_name", answer="n\n")
+    dropped = filled.json("dead drop --local --account nobody_of_a_long_name")
+
+    assert "a" == json.loads(shown.stdout)["event_id"]
+    assert (1, True) == (unknown.exit_code, "`sluice dead list --local` lists them" in unknown.stderr)
+    assert 1 == kept.exit_code
+    assert {"selected": 1, "dropped": 1, "kept": 0, "untried": 0}.items() <= dropped.items()
+    assert "nobody_of_a_long_name" not in filled.run("dead list --local").stdout
+
+
+def test_a_replay_says_what_became_of_the_rows(sluice: Sluice) -> None:
+    """Rows that were delivered already are passed over; rows that are sent again are counted."""
+    sluice.send("shop", "replayed_rows", "a", "b")
+    until(lambda: sluice.rows("shop", "replayed_rows") == ["a", "b"])
+    sluice.settled()
+    again = sluice.json("replay --local")
+    forced = sluice.json("replay --local --from 1h --force --tag told --account shop --table replayed_rows")
+    shown = sluice.run("replay --local")
+
+    assert (0, True) == (again["rows"]["sent"], again["rows"]["passed_over"] >= 2)
+    assert {"sent": 2, "passed_over": 0, "kept": 0} == forced["rows"]
+    assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
+
+
+def test_recording_makes_no_folders(sluice: Sluice, tmp_path: Path) -> None:
+    """It says how to make one."""
+    sluice.send("shop", "recorded", "a")
+    result = sluice.run(f"record --local -o {tmp_path}/new/event.json")
+
+    assert f"create the folder first, `mkdir -p {tmp_path}/new`" in result.stderr
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,168 @@
+"""The first line of `sluice status`: state, cause and next step."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from ops.accounting import Balance, Rows, Unread
+from ops.look import Hold, ShardState, StackState, find_hold
+from ops.notes import UPLOAD_FAILED, Note
+from ops.verdict import NOTHING_TO_DO, Health, verdicts
+from worker.chain import ChainId
+from worker.delivery import State
+from worker.ledger import OpenBreaker
+from worker.span import Cut, Span
+
+CHAIN = ChainId.parse("events@1700000000#shardId-0")
+NOW = 1_795_600_000.0
+
+
+def shard(records: int = 0, behind: float = 0.0, rate: float = 0.0, open_rows: int = 0) -> ShardState:
+    """Return a shard's state."""
+    return ShardState(
+        "shardId-0",
+        records,
+        is_complete=True,
+        behind_seconds=behind,
+        open_rows=open_rows,
+        rows_per_second=rate,
+    )
+
+
+def state(*shards: ShardState, hold: Hold | None = None, **more: object) -> StackState:
+    """Return a stack's state in which nothing is wrong but what is given."""
+    return replace(StackState(list(shards), 0, [], Counter(), hold=hold), **more)  # type: ignore[arg-type]
+
+
+def first(of: StackState) -> str:
+    """Return the first line."""
+    return verdicts(of, "--local")[0].line
+
+
+def span(*, after: str, last: str, done: bool, planned_at: float = NOW - 8) -> Span:
+    """Return a span of the chain."""
+    return Span(
+        chain=CHAIN,
+        after=after,
+        first=after,
+        last=last,
+        planned_at=round(planned_at * 1000),
+        destinations={},
+        cut=Cut(100, 100),
+        counts={},
+        records=1,
+        done=done,
+    )
+
+
+def held(number: str, seconds: int = 5, *, shard: str = "shardId-0", reason: str = "http_503") -> Note:
+    """Return a note of the worker that it holds."""
+    at = f"2026-11-25T09:46:{40 - seconds:02d}"
+    return Note("worker", at, "held", reason, reason, "HeldError", shard, number)
+
+
+def test_nothing_is_wrong() -> None:
+    """Records on their way, and rows that are being sent, are no trouble."""
+    assert "HEALTHY: nothing is waiting." == first(state(shard()))
+    assert "HEALTHY: 3 records waiting, 12 rows being sent." == first(state(shard(3, 2.0, open_rows=12)))
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "said"),
+    [
+        ("chunks are pending: http_503", "HeldError", f"Treasure Data answers 503. {NOTHING_TO_DO}"),
+        ("timeout", "", f"Treasure Data does not answer in time. {NOTHING_TO_DO}"),
+        (
+            "chunks are pending: http_401, timeout",
+            "",
+            (
+                "Treasure Data answers 401: it rejects the API key. Put a valid key into the secret TdApiKeySecret: "
+                "`aws secretsmanager put-secret-value`."
+            ),
+        ),
+        (
+            "nobody can say where an account's rows go",
+            "HeldError",
+            (
+                "Redis does not say where an account's rows go. `sluice doctor --local` checks Redis; if it has lost its "
+                "data, run `sluice accounts apply accounts.yaml`."
+            ),
+        ),
+        ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NOTHING_TO_DO}"),
+        ("something new", "", "something new. `sluice doctor --local` checks the stack."),
+    ],
+)
+def test_a_hold_is_said_with_cause_and_next_step(reason: str, error: str, said: str) -> None:
+    """It comes first, with how long it has lasted."""
+    assert f"HOLDING for 45 s: {said}" == first(state(shard(4, 45.0), hold=Hold(reason, error, 45.0)))
+
+
+def test_a_backlog_that_nobody_explains() -> None:
+    """It says whether the worker delivers meanwhile."""
+    idle, busy = first(state(shard(9, 90.0))), first(state(shard(9, 90.0, rate=2.5)))
+
+    assert (
+        "BEHIND for 1 min 30 s: 9 records waiting, and the worker does not say why. "
+        "`sluice doctor --local` checks whether it is invoked." == idle
+    )
+    assert (
+        "BEHIND for 1 min 30 s: 9 records waiting, and the worker delivers 2.5 rows a second. "
+        "It is catching up; nothing to do." == busy
+    )
+
+
+def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
+    """Books, the hold, a database, rows in doubt, dead letters."""
+    rows = Rows(3, Counter({State.DELIVERED: 2}))
+    found = verdicts(
+        state(
+            shard(),
+            hold=Hold("http_500", "", 3.0),
+            breakers=[OpenBreaker("shop", round(NOW * 1000), "http_500")],
+            aside=Counter({("doubt", "shop", "timeout"): 1, ("dead", "app", "http_422"): 2}),
+            balance=Balance({("shop", "views"): rows}, Unread(), {}, 1, 0),
+        ),
+        "--local",
+    )
+
+    assert [
+        "ATTENTION: the books do not add up",
+        "HOLDING for 3 s: Treasure Data answers 500",
+        (
+            "ATTENTION: the database shop has been failing since 2026-11-25T09:46:40Z (Treasure Data answers 500), "
+            "and its rows are set aside"
+        ),
+        "ATTENTION: 1 row in doubt: Treasure Data may have it",
+        "ATTENTION: 2 dead letters (http_422)",
+    ] == [one.line.partition(". ")[0] for one in found]
+    assert Health.HEALTHY not in {one.health for one in found}
+
+
+def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
+    """By the first record that it could not settle, whenever that was."""
+    note = held("9")
+
+    assert find_hold(CHAIN, None, [note], NOW) == Hold("http_503", "HeldError", 5.0)
+    assert find_hold(CHAIN, span(after="001" + "5", last="001" + "8", done=True), [note], NOW) == Hold(
+        "http_503", "HeldError", 5.0
+    )
+    open_span = span(after="001" + "5", last="001" + "9", done=False)
+    assert find_hold(CHAIN, open_span, [note], NOW) == Hold("http_503", "HeldError", 8.0)
+
+
+def test_a_hold_is_over_once_the_ledger_has_settled_its_record() -> None:
+    """What the log says of it does not count any more; nor does another shard's."""
+    done = span(after="001" + "5", last="001" + "9", done=True)
+
+    assert find_hold(CHAIN, done, [held("9")], NOW) is None
+    assert find_hold(CHAIN, None, [held("9", shard="shardId-1")], NOW) is None
+
+
+def test_an_upload_that_fails_is_said_before_the_worker_gives_up() -> None:
+    """A span is open and its upload has failed: the worker still tries."""
+    failed = Note("worker", "2026-11-25T09:46:35", UPLOAD_FAILED, "shop: http_503", "http_503")
+    open_span = span(after="000", last="001" + "9", done=False)
+
+    assert find_hold(CHAIN, open_span, [failed], NOW) == Hold("http_503", "", 8.0)
+    assert find_hold(CHAIN, replace(open_span, done=True), [failed], NOW) is None
