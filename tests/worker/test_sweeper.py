@@ -181,9 +181,9 @@ def test_objects_of_earlier_edits_go_with_the_last_one() -> None:
     """An edit is an object of its own; when its rows are delivered nothing of the chunk is needed."""
     made = set_aside(422)
     (one,) = made.spans()
-    edited = made.wiring.store.read(made.objects()[0]).payload
+    edited = made.store.read(made.objects()[0]).payload
     for _ in range(2):
-        made.wiring.edits.make(Place(one.chain, one.after), CHUNK, edited)
+        made.redrive_wiring.edits.make(Place(one.chain, one.after), CHUNK, edited)
     assert {"deleted": 0, "needed": 3, "unknown": 0} == sweep(made)
     assert 2 == made.redrive(State.DEAD_LETTER).delivered
 
@@ -256,7 +256,7 @@ def test_a_sweep_ends_with_its_time() -> None:
     made = delivered()
     made.clock.sleep(YOUNGEST_SECONDS)
     made.s3.after["list_objects_v2"] = once(lambda: made.clock.sleep(60))
-    swept = made.wiring.sweeper.run(Deadline.of(made.clock, 60_000))
+    swept = made.redrive_wiring.sweeper.run(Deadline.of(made.clock, 60_000))
 
     assert (False, 0) == (swept.complete, swept.deleted)
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
