@@ -5,7 +5,7 @@ refuses with the service's own error, so a function meets a missing permission i
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from botocore.exceptions import ClientError
@@ -38,13 +38,17 @@ class Role:
         name: of the role, for messages.
         statements: of its policies, with references resolved.
 
+    Attributes:
+        actions: that the statements name.
+
     Raises:
         NotImplementedError: a statement has members or conditions that are not evaluated here.
     """
 
-    def __init__(self, name: str, statements: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, name: str, statements: Sequence[Mapping[str, Any]]) -> None:
         self.name = name
         self._statements = [_Statement(statement) for statement in statements]
+        self.actions = {action for one in statements for action in _listed(one["Action"])}
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
         """Tell whether a statement allows an action and none denies it.
