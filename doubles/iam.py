@@ -168,20 +168,27 @@ class Authorized:
                 yield action, arn("sqs", request["QueueUrl"].rpartition("/")[2])
             case "secretsmanager":
                 yield action, request["SecretId"]
+            case "cloudwatch":
+                yield action, "*"  # which supports no resources for what is called
             case "s3" if operation == "list_objects_v2":
                 yield "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}"
             case "s3" if operation in _OBJECT_ACTIONS:
                 yield _OBJECT_ACTIONS[operation], f"arn:aws:s3:::{request['Bucket']}/{request['Key']}"
-            case "dynamodb" if operation == "batch_execute_statement":
-                for statement in request["Statements"]:
-                    table, _ = partiql.parse_insert(statement["Statement"], statement["Parameters"])
-                    yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")
             case "dynamodb":
-                index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
-                for table in request.get("RequestItems") or [request["TableName"]]:
-                    yield action, arn("dynamodb", f"table/{table}{index}")
+                yield from _table_actions(action, request)
             case _:
                 raise NotImplementedError(f"IAM in memory does not know {action}")
+
+
+def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a call of DynamoDB needs: a batch of statements what each of them does, a query of an index the index."""
+    for statement in request.get("Statements", ()):
+        table, _ = partiql.parse_insert(statement["Statement"], statement["Parameters"])
+        yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")
+    if "Statements" not in request:
+        index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
+        for table in request.get("RequestItems") or [request["TableName"]]:
+            yield action, arn("dynamodb", f"table/{table}{index}")
 
 
 def _raise(_what: str, error: ClientError) -> NoReturn:
