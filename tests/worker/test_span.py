@@ -122,6 +122,7 @@ def test_ids_differ_with_everything_that_matters() -> None:
 def test_an_id_stays_what_it_is() -> None:
     """A chunk that is in doubt when the code changes must still travel under the same id."""
     assert "812cf8eb28f5121756c68464233b7909" == span().unique_id(KEY, "shop_db", 0)
+    assert "cf76f78000dc733978b5b5a1ce107b7c" == span().object_id(KEY)
 
 
 # Halves
