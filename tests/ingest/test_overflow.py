@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutErro
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
-from ingest.overflow import CLIENT_OPTIONS, Overflow
+from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS, Overflow
 from shared.envelope import Envelope, TableRows
 from tests.support.ingest import QUEUE_URL, Faults, Queue
 from tests.support.telemetry import CollectedTelemetry
@@ -133,3 +133,4 @@ def test_a_client_that_cannot_be_created_is_tried_again() -> None:
 def test_the_client_gives_up_soon_and_tries_twice() -> None:
     """The queue is the last resort, and a visitor waits."""
     assert {"connect_timeout": 1, "read_timeout": 1, "attempts": 2} == CLIENT_OPTIONS
+    assert 2 * (1 + 1) == LONGEST_SECONDS
