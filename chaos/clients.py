@@ -14,9 +14,11 @@ from botocore.exceptions import (
 )
 
 from chaos.effects import Effects
+from chaos.s3_lies import S3Lies
 from chaos.trouble import Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
+from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
 from shared import envelope
@@ -146,6 +148,10 @@ class S3(_Client):
     seconds = 0.03
     kinds = _S3
 
+    def __init__(self, client: MemoryS3, effects: Effects) -> None:
+        super().__init__(client, effects)
+        self._lies = S3Lies(client, effects.trouble)
+
     def _named(self, what: str, request: dict[str, Any]) -> str:
         return f"{what} {request.get('Key', request.get('Prefix', ''))}"
 
@@ -163,7 +169,7 @@ class S3(_Client):
             return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 2.0)
         if operation == "put_object" and (chances := trouble.strike(Kind.S3_LATE)):
             return self._late(what, action, chances.uniform(0, 60), 2.0)
-        return self.effects.perform(what, action, self._time())
+        return self.effects.perform(what, self._lies.about(operation, request, action), self._time())
 
 
 class SQS(_Client):

@@ -17,17 +17,21 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
+from shared.errors import SetAsideUnavailableError
 from worker.breaker import Breakers
 from worker.chain import ChainId
 from worker.claims import Claims
+from worker.deadline import Deadline
 from worker.delivery import Rules
 from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Ledger
 from worker.record import START
 from worker.search import Finding, Search, SearchRun, Sought
+from worker.set_aside import SetAside, SetAsideStore
 from worker.shards import Shards
-from worker.span import Cut, Database, Span
+from worker.span import ChunkKey, Cut, Database, Span
+from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
 
 
@@ -218,6 +222,49 @@ class _SentinelEverywhere(clients.Redis):
 class _Sentinel(clients.Reachable):
     def hget(self, *_args: Any) -> str:
         return "always"
+
+
+# What S3 answers
+
+
+class _AnyAnswer(SetAsideStore):
+    """Believes every answer to a put."""
+
+    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
+        return True
+
+
+def _ignoring(code: str) -> type[SetAsideStore]:
+    """Return a store that goes on when a put is refused with this code."""
+
+    class Ignoring(SetAsideStore):
+        def put(self, span: Span, chunk: SetAside) -> None:
+            try:
+                super().put(span, chunk)
+            except SetAsideUnavailableError as error:
+                if code not in str(error):
+                    raise
+
+    return Ignoring
+
+
+class _AnyBytes(SetAsideStore):
+    """Takes what S3 returns for what was written."""
+
+    def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
+        return self.read(self.name(span, key, edit, digest))
+
+
+class _AnyName(SetAsideStore):
+    """Takes what an object holds for what belongs there."""
+
+    def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:  # noqa: ARG002 -- the signature
+        return True
+
+
+class _Idle(Sweeper):
+    def run(self, deadline: Deadline) -> Sweep:  # noqa: ARG002 -- the signature
+        return Sweep()
 
 
 # Isolation
@@ -439,6 +486,44 @@ ALL: tuple[Defence, ...] = (
         Weakness(answer=lambda _answer: {"batchItemFailures": []}),
         (Kind.REDIS_DOWN, Kind.DYNAMODB_ERROR),
         ("lost", "stuck"),
+    ),
+    Defence(
+        "a put to S3 counts only with the ETag of its bytes",
+        _replaced(SetAsideStore, _AnyAnswer),
+        (Kind.S3_FOREIGN_PAGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "an object that is said to exist is not believed",
+        _replaced(SetAsideStore, _ignoring("PreconditionFailed")),
+        (Kind.S3_FALSE_CONFLICT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "what may not be set aside is held",
+        _replaced(SetAsideStore, _ignoring("AccessDenied")),
+        (Kind.ACCESS_DENIED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "miscounted", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "the digest of what S3 returns",
+        _replaced(SetAsideStore, _AnyBytes),
+        (Kind.S3_OTHER_OBJECT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "duplicated", "stuck"),
+    ),
+    Defence(
+        "the sweeper compares an object's name with what it holds",
+        _replaced(SetAsideStore, _AnyName),
+        (Kind.S3_OTHER_OBJECT, Kind.S3_DELETE_REFUSED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "miscounted", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "the sweeper removes what could not be deleted",
+        _replaced(Sweeper, _Idle),
+        (Kind.S3_DELETE_REFUSED, Kind.TD_BROKEN_DATABASE, Kind.REDRIVE),
+        ("stuck",),
     ),
 )
 """Without each of these, rows are lost, duplicated or misjudged."""

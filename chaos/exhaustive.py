@@ -28,10 +28,13 @@ from rich.table import Table
 
 from chaos.run import pool_of
 from doubles.dynamodb import MemoryDynamoDB
+from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
-from local.resources import LEDGER
+from local.functions import REDRIVE, WORKER, Function
+from local.resources import LEDGER, Resources
+from local.roles import role_of
 from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.errors import InvalidObjectError
@@ -49,6 +52,9 @@ from worker.wiring import Effects, Wiring
 _START = 1_700_000_000.0
 _MEMORY_SECONDS = 3600.0
 _STREAM, _TABLE, _BUCKET, _SHARD = "events", "ledger", "aside", "shardId-000000000000"
+_RESOURCES = Resources(
+    "", "https://sqs.invalid/0/overflow", stream=_STREAM, ledger_table=_TABLE, aside_bucket=_BUCKET
+)
 _SESSION = requests.Session()
 _UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
 _REJECTS = 4  # rows of a table that Treasure Data rejects until everything heals
@@ -328,23 +334,28 @@ class _World:
         self.faults: list[str] = []
         self._seen: Any = None
         self._serial = itertools.count(1)
-        self._inspector = self.wiring(stepped=False)
+        self._inspector = self.wiring()
         self._put()
 
-    def wiring(self, *, stepped: bool = True) -> Wiring:
-        """Return the parts of a fresh sandbox."""
+    def wiring(self, function: Function | None = None) -> Wiring:
+        """Return the parts of a fresh sandbox of a function, whose calls are steps; without one, of someone who may do everything."""
         settings = WorkerSettings(
             stream_name=_STREAM,
-            overflow_queue_url="",
+            overflow_queue_url=_RESOURCES.queue_url,
             ledger_table=_TABLE,
             aside_bucket=_BUCKET,
             redis_url_secret="",
             td_api_key_secret="",
         )
+
+        def client(service: str, double: Any) -> Any:
+            stepped = double if service == "kinesis" else _Stepped(double, self.hub)
+            return Authorized(service, stepped, role_of(function, _RESOURCES)) if function else double
+
         effects = Effects(
-            kinesis=self.kinesis,  # type: ignore[arg-type]  # doubles
-            dynamodb=_Stepped(self.dynamodb, self.hub) if stepped else self.dynamodb,  # type: ignore[arg-type]
-            s3=_Stepped(self.s3, self.hub) if stepped else self.s3,  # type: ignore[arg-type]
+            kinesis=client("kinesis", self.kinesis),
+            dynamodb=client("dynamodb", self.dynamodb),
+            s3=client("s3", self.s3),
             sqs=None,  # type: ignore[arg-type]
             secrets=None,  # type: ignore[arg-type]
             redis=lambda: self.redis,  # type: ignore[arg-type, return-value]
@@ -370,7 +381,7 @@ class _World:
 
     def actor(self, name: str) -> Callable[[], Any]:
         """Return an invocation."""
-        wiring = self.wiring()
+        wiring = self.wiring(WORKER if name == "worker" else REDRIVE)
         deadline = Deadline(self.clock, self.clock.now() + 100_000)
         events: dict[str, dict[str, Any]] = {
             "schedule": {},

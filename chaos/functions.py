@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.access import Access
 from chaos.effects import SandboxClock
 from chaos.platform import Handler, Sandbox
 from chaos.simulation import Greenlets
@@ -26,6 +27,7 @@ from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.stream import Stream
+from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
 from worker.app import redrive_with
 from worker.deadline import Deadline
@@ -98,9 +100,9 @@ class Functions:
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
 
-    def wiring(self) -> Wiring:
-        """Return the parts of a new sandbox of a delivery function."""
-        world, weakness = self.world, self._weakness
+    def wiring(self, function: Function) -> Wiring:
+        """Return the parts of a new sandbox of a delivery function, with the rights that the template gives it."""
+        world, weakness, access = self.world, self._weakness, Access(function, self.world.effects)
         entropy = world.entropy()
         rows, size = world.cut
         settings = WorkerSettings(
@@ -122,11 +124,11 @@ class Functions:
             }
         )
         effects = Effects(
-            kinesis=self._kinesis,
-            dynamodb=world.dynamodb,  # type: ignore[arg-type]  # a double
-            s3=world.s3,  # type: ignore[arg-type]  # a double
-            sqs=world.sqs,  # type: ignore[arg-type]  # a double
-            secrets=world.secrets,  # type: ignore[arg-type]  # a double
+            kinesis=access.client("kinesis", self._kinesis),
+            dynamodb=access.client("dynamodb", world.dynamodb),
+            s3=access.client("s3", world.s3),
+            sqs=access.client("sqs", world.sqs),
+            secrets=access.client("secretsmanager", world.secrets),
             redis=lambda: self._redis,
             session=world.session,
             clock=SandboxClock(world.effects),
@@ -139,17 +141,17 @@ class Functions:
 
     def worker(self, _sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""
-        worker, answer = self.wiring().worker, self._weakness.answer
+        worker, answer = self.wiring(WORKER).worker, self._weakness.answer
         return lambda event, context: answer(worker.run(event, context.get_remaining_time_in_millis()))
 
     def drain(self, _sandbox: Sandbox) -> Handler:
         """Return the drainer of a new sandbox."""
-        drain = self.wiring().drain
+        drain = self.wiring(DRAIN).drain
         return lambda event, context: drain.run(event, context.get_remaining_time_in_millis())
 
     def redrive(self, _sandbox: Sandbox) -> Handler:
         """Return the redrive of a new sandbox."""
-        wiring = self.wiring()
+        wiring = self.wiring(REDRIVE)
 
         def handle(event: Any, context: Any) -> dict[str, Any]:
             deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
@@ -167,10 +169,12 @@ class Functions:
             write_key_secret=WRITE_KEY_SECRET,
             partition_buckets=4,
         )
-        keyring = Keyring(world.secrets, settings.write_key_secret, clock, telemetry)
-        overflow = Overflow(lambda: world.sqs, settings.overflow_queue_url, telemetry)
+        access = Access(INGEST, world.effects)
+        secrets, sqs = access.client("secretsmanager", world.secrets), access.client("sqs", world.sqs)
+        keyring = Keyring(secrets, settings.write_key_secret, clock, telemetry)
+        overflow = Overflow(lambda: sqs, settings.overflow_queue_url, telemetry)
         stream = Stream(
-            self._kinesis,
+            access.client("kinesis", self._kinesis),
             settings.stream_name,
             overflow,
             clock=clock,

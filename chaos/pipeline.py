@@ -25,6 +25,7 @@ from doubles.event_source import (
 from local.functions import DRAIN, INGEST, REDRIVE
 
 REDRIVE_EVERY = 300.0
+_SWEEP_EVERY = 3700.0  # far more often than in the template, so that sweeps meet trouble
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
 _STEP = 171.0  # never just when the redrive is invoked
 _AUDITS = 5
@@ -108,6 +109,7 @@ class Pipeline:
         """Start the event source and the redrive's timer."""
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+        self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
 
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice, days later, then send copies once more."""
@@ -339,6 +341,11 @@ class Pipeline:
         if self._simulation.now >= self._standstill_until:
             self.redrive.invoke({}, lambda _outcome: None)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+
+    def _sweep(self) -> None:
+        if self._simulation.now < self.schedule.end:
+            self.redrive.invoke({"sweep": True}, lambda _outcome: None)
+            self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
 
     # Operators
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.access import ACTIONS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate
 from chaos.trouble import DATABASE_KINDS, Kind, Window
 
@@ -151,6 +152,13 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.S3_ERROR: (2, _LONG, (0.2, 1.0)),
     Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5)),
     Kind.S3_LATE: (2, _LONG, (0.2, 0.5)),
+    Kind.S3_OTHER_OBJECT: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
+    Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0)),
+    Kind.S3_FALSE_CONFLICT: (2, _LONG, (0.3, 1.0)),
+    Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6)),
+    Kind.S3_DELETE_REFUSED: (2, (600.0, 4 * HOUR), (0.5, 1.0)),
+    Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,)),
+    Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0)),
     Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8)),
     Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04)),
     Kind.ABANDON: (2, _LONG, (0.3, 0.8)),
@@ -257,6 +265,18 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_LATE: (Kind.TD_BROKEN_DATABASE,),
+    Kind.S3_OTHER_OBJECT: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE, Kind.S3_DELETE_REFUSED),
+    Kind.S3_TRUNCATED: (Kind.TD_BROKEN_DATABASE,),
+    Kind.S3_FALSE_CONFLICT: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+    Kind.S3_FOREIGN_PAGE: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+    Kind.S3_DELETE_REFUSED: (Kind.TD_BROKEN_DATABASE,),
+    Kind.S3_STALE_LISTING: (Kind.TD_BROKEN_DATABASE, Kind.S3_DELETE_REFUSED),
+    Kind.ACCESS_DENIED: (
+        Kind.TD_REJECTS_TABLE,
+        Kind.TD_BROKEN_DATABASE,
+        Kind.KINESIS_LOST_ANSWER,
+        Kind.REPLAY,
+    ),
 }
 
 
@@ -317,6 +337,8 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
         return [chance.choice(databases)]
     if kind is Kind.TD_REJECTS_TABLE:
         return [chance.choice(TABLES)]
+    if kind is Kind.ACCESS_DENIED:
+        return [chance.choice(ACTIONS)]
     if kind is Kind.REDIS_HALF:
         accounts = [account for account, _ in setup.databases]
         return [ACCOUNT_KEYS.of(account) for account in chance.sample(accounts, (len(accounts) + 1) // 2)]

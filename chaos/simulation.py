@@ -120,21 +120,13 @@ class Simulation:
         Raises:
             Killed: its process is dead.
         """
-        task = self.current
-        if task is None:
-            raise RuntimeError("an effect outside all processes")
-        if task.process.dead:
-            raise Killed
+        task = self._alive()
         self.steps += 1
         when = self.now + seconds
         if when < self._until and (not self._due or when < self._due[0][0]):
             self.now = when
             return
-        task.waits += 1
-        self._push(when, task, task.waits)
-        self._hub.switch()
-        if task.process.dead:
-            raise Killed
+        self._give_way(task, when)
 
     def wait(self, timeout: float | None = None) -> None:
         """Let others run until the running greenlet is woken or the time is over.
@@ -142,14 +134,22 @@ class Simulation:
         Raises:
             Killed: its process is dead.
         """
+        self._give_way(self._alive(), None if timeout is None else self.now + timeout)
+
+    def _alive(self) -> Task:
+        """Return the running greenlet, unless its process is dead."""
         task = self.current
         if task is None:
-            raise RuntimeError("waiting outside all processes")
+            raise RuntimeError("an effect outside all processes")
         if task.process.dead:
             raise Killed
+        return task
+
+    def _give_way(self, task: Task, until: float | None) -> None:
+        """Let others run until a time, or until the greenlet is woken."""
         task.waits += 1
-        if timeout is not None:
-            self._push(self.now + timeout, task, task.waits)
+        if until is not None:
+            self._push(until, task, task.waits)
         self._hub.switch()
         if task.process.dead:
             raise Killed

@@ -72,6 +72,14 @@ class Kind(StrEnum):
     S3_ERROR = "s3 error"
     S3_LOST_ANSWER = "s3 answer lost"
     S3_LATE = "s3 put lands late"
+    S3_OTHER_OBJECT = "s3 returns another object"
+    S3_TRUNCATED = "s3 returns half an object"
+    S3_FALSE_CONFLICT = "s3 says that a new object exists"  # 412, and nothing was written
+    S3_FOREIGN_PAGE = "s3 is a proxy's page"  # status 200 without S3's headers; nothing was done
+    S3_DELETE_REFUSED = "s3 refuses deletes"
+    S3_STALE_LISTING = "s3 listing stale"  # in small pages, without some objects, with some that have gone
+    # IAM
+    ACCESS_DENIED = "access denied"  # one action of one function
     # Lambda
     KILL = "kill"
     TIMEOUT = "time-out"  # that the harness saw, whatever brought it about

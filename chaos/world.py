@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from chaos import clients
+from chaos.access import RESOURCES
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
 from chaos.simulation import Simulation
@@ -26,15 +27,15 @@ from shared import write_key
 from shared.accounts import Account
 from worker import account_store
 
-STREAM = "sluice"
-TABLE = ACCOUNT_KEYS.stack
-BUCKET = "aside"
+STREAM = RESOURCES.stream
+TABLE = RESOURCES.ledger_table
+BUCKET = RESOURCES.aside_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's: for so long a message that a drainer took is hidden from others."""
 TD_MEMORY_SECONDS = 3600.0
 TD_QUERY_DELAY_SECONDS = 600.0
-TD_KEY_SECRET = "td-api-key"
-WRITE_KEY_SECRET = "write-keys"
+TD_KEY_SECRET = RESOURCES.td_api_key_secret
+WRITE_KEY_SECRET = RESOURCES.write_key_secret
 
 
 class _Kinesis(MemoryKinesis):

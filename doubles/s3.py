@@ -49,17 +49,10 @@ class MemoryS3:
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
-        """Put an object. With `IfNoneMatch="*"`, reject it if the key exists."""
-        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
-        key, condition = request["Key"], request.get("IfNoneMatch")
+        """Put an object."""
+        bucket, key = self._bucket("PutObject", request, "Body", *_HEADERS), request["Key"]
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
-        if condition not in (None, "*"):
-            message = "A header you provided implies functionality that is not implemented"
-            raise client_error("NotImplemented", "PutObject", message, 501)
-        if condition and key in bucket:
-            message = "At least one of the pre-conditions you specified did not hold"
-            raise client_error("PreconditionFailed", "PutObject", message, 412)
         headers = {name: str(request[name]) for name in _HEADERS if name in request}
         bucket[key] = StoredObject(bytes(request.get("Body", b"")), headers, self._now())
         return {"ETag": bucket[key].described()["ETag"]}

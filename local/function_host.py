@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
 from doubles.http_server import Reply, Request
+from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
@@ -29,7 +30,7 @@ from local import functions
 from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
-from local.resources import ACCOUNT_ID, REGION, Resources
+from local.resources import Resources
 from ops.answers import ANSWERS, answer_line
 from shared.clock import SystemClock
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local.resources import CREDENTIALS, REGION, Resources
+from doubles.iam import REGION
+from local.resources import CREDENTIALS, Resources
 from ops.template import sluice_template
 from shared.telemetry import SERVICE
 
@@ -60,7 +61,7 @@ def variables(function: Function, resources: Resources, overrides: Mapping[str, 
     Raises:
         TemplateError: the template has no such parameter, or a variable cannot be resolved.
     """
-    resolved = TEMPLATE.resolve(TEMPLATE.variables(function.name), _values(resources, overrides))
+    resolved = TEMPLATE.resolve(TEMPLATE.variables(function.name), template_values(resources, overrides))
     return {name: str(value) for name, value in resolved.items()}
 
 
@@ -81,7 +82,7 @@ def event_source(function: Function, name: str, resources: Resources) -> dict[st
         TemplateError: a property cannot be resolved.
     """
     events = TEMPLATE.properties(function.name)["Events"]
-    properties: dict[str, Any] = TEMPLATE.resolve(events[name]["Properties"], _values(resources, {}))
+    properties: dict[str, Any] = TEMPLATE.resolve(events[name]["Properties"], template_values(resources, {}))
     return properties
 
 
@@ -98,5 +99,10 @@ def lambda_variables(function: Function, endpoint: str) -> dict[str, str]:
     }
 
 
-def _values(resources: Resources, overrides: Mapping[str, str]) -> dict[str, str]:
+def template_values(resources: Resources, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return what the template's references to parameters and resources refer to.
+
+    Raises:
+        TemplateError: the template has no such parameter.
+    """
     return TEMPLATE.parameters(_LOCAL | dict(overrides)) | resources.references()

@@ -89,14 +89,8 @@ class LambdaRuntime:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), 1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return self
+        if listens(self._process, self._port, _START_SECONDS):
+            return self
         self._end()
         raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
 
@@ -126,6 +120,19 @@ class LambdaRuntime:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bool:
+    """Wait until a process listens on a port of this machine; return False where it exits first, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
 
 
 def link_runtime(folder: Path) -> Path:

@@ -25,11 +25,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from doubles.event_source import EventForm, EventSourceMapping
+from doubles.iam import REGION
 from local import recording
 from local.accounts import KEYS
 from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
-from local.resources import REGION
 from local.stack import LocalStack, PartError
 from local.website import Website
 from shared.errors import SluiceError

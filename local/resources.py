@@ -10,10 +10,9 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import Session
 
+from doubles.iam import REGION, arn
 from ops.template import sluice_template
 
-REGION = "us-east-1"
-ACCOUNT_ID = "123456789012"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 _CONFIG = Config(
@@ -51,12 +50,12 @@ class Resources:
     @property
     def stream_arn(self) -> str:
         """The stream's ARN."""
-        return f"arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{self.stream}"
+        return arn("kinesis", f"stream/{self.stream}")
 
     @property
     def queue_arn(self) -> str:
         """The overflow queue's ARN."""
-        return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{self.queue_url.rpartition('/')[2]}"
+        return arn("sqs", self.queue_url.rpartition("/")[2])
 
     def references(self) -> dict[str, str]:
         """Return the results of `!Ref` and `!GetAtt` in the template, by the name after them."""
@@ -66,6 +65,7 @@ class Resources:
             "OverflowQueue": self.queue_url,
             "OverflowQueue.Arn": self.queue_arn,
             "Ledger": self.ledger_table,
+            "Ledger.Arn": arn("dynamodb", f"table/{self.ledger_table}"),
             "AsideBucket": self.aside_bucket,
             "AsideBucket.Arn": f"arn:aws:s3:::{self.aside_bucket}",
             "WriteKeySecret.Id": self.write_key_secret,

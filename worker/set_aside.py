@@ -11,9 +11,9 @@ one per record or event. Where a person has edited the rows, the line ends with 
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from hashlib import md5, sha256
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "aside/"
-_THERE_ALREADY = ("PreconditionFailed", "412")
 _GONE = ("NoSuchKey", "404")
 
 
@@ -166,21 +165,19 @@ class SetAsideStore:
         Raises:
             SetAsideUnavailableError: S3 did not acknowledge it.
         """
-        name = self.name(span, chunk.key, chunk.edit, chunk.digest)
-        condition = {} if Guard.DIGEST_IN_NAME in self._without else {"IfNoneMatch": "*"}
+        name, body = self.name(span, chunk.key, chunk.edit, chunk.digest), chunk.encode()
         try:
-            self._s3.put_object(
-                Bucket=self._bucket,
-                Key=name,
-                Body=chunk.encode(),
-                ContentType="application/gzip",
-                **condition,  # type: ignore[arg-type]  # a dict of optional arguments
+            answer = self._s3.put_object(
+                Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip"
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _THERE_ALREADY:
-                raise SetAsideUnavailableError(str(error)) from error
-        except BotoCoreError as error:
+        except (ClientError, BotoCoreError) as error:
             raise SetAsideUnavailableError(str(error)) from error
+        if not self._is_acknowledged(answer, body):
+            raise SetAsideUnavailableError(f"S3 did not say that it has {name}")
+
+    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
+        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
+        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
 
     def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
         """Return the planned chunk that a chunk is, or is a half of.
@@ -196,7 +193,7 @@ class SetAsideStore:
         return chunk
 
     def read(self, name: str) -> SetAside:
-        """Return the chunk that an object holds.
+        """Return the chunk that an object holds; `is_name_of` tells whether it is the one that belongs there.
 
         Raises:
             InvalidObjectError: it has gone, or does not hold a chunk.
@@ -210,6 +207,10 @@ class SetAsideStore:
             raise SetAsideUnavailableError(str(error)) from error
         except BotoCoreError as error:
             raise SetAsideUnavailableError(str(error)) from error
+
+    def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
+        """Tell whether a chunk belongs into the object of that name."""
+        return name == self.name(span, chunk.key, chunk.edit, chunk.digest)
 
     def may_delete(self, span: Span, key: ChunkKey) -> bool:
         """Tell whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""

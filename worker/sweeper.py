@@ -78,7 +78,7 @@ class Sweeper:
             span = None
         else:
             span = self._ledger.get(chunk.place)
-        if span is None:
+        if span is None or not self._store.is_name_of(listed.name, span, chunk):
             sweep.unknown += 1
             self._telemetry.warning("an object of no known span is in the bucket", object=listed.name)
         elif self._store.may_delete(span, chunk.key) and self._store.delete(listed.name):

@@ -184,7 +184,7 @@ class Wiring:
             at_once=settings.upload_threads,
         )
         self.edits = Edits(delivery)
-        self.sweeper = Sweeper(delivery, self.worker.end_expired)
+        self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from chaos.access import ACTIONS
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import Act, Schedule, Setup
@@ -36,7 +37,7 @@ _EVERYWHERE = [
         Kind.KINESIS_UNREADABLE,
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         *DATABASE_KINDS,
-        *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF),
+        *(Kind.TD_REJECTS_TABLE, Kind.REDIS_HALF, Kind.ACCESS_DENIED),
     }
 ]
 _TARGETED = st.one_of(
@@ -45,6 +46,7 @@ _TARGETED = st.one_of(
         st.sampled_from(DATABASES),
     ),
     st.tuples(st.just(Kind.TD_REJECTS_TABLE), st.sampled_from(TABLES)),
+    st.tuples(st.just(Kind.ACCESS_DENIED), st.sampled_from(ACTIONS)),
     st.tuples(st.just(Kind.REDIS_HALF), st.sampled_from([ACCOUNT_KEYS.of(name) for name in ACCOUNTS])),
     st.tuples(st.sampled_from(_EVERYWHERE), st.just("")),
 )

@@ -1,6 +1,5 @@
 """What happens to an envelope that the stream stores, rejects, or may have stored."""
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from ingest import app, keyring, overflow, stream
 from ingest.connection import UnreadableAnswerError
 from ingest.stream import LONGEST_PUT_SECONDS, MAX_PER_PUT, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from tests.support.ingest import KEY, QUEUE_URL, STREAM, Faults, ManualClock, Site, gzipped, http_event
+from tests.support.ingest import KEY, STREAM, Faults, ManualClock, Site, gzipped, http_event
 
 URL = "https://kinesis.invalid"
 REFUSED = [
@@ -211,26 +210,6 @@ def test_a_claim_does_not_wait_in_the_queue() -> None:
     assert [("r0", False, 0)] == queued(site)
 
 
-def test_the_queues_message_has_all_that_the_drainer_needs() -> None:
-    """The envelope in base64, its partition key, and whether it was definitely rejected."""
-    site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
-
-    site.stream.put(envelopes(1), "shop/3")
-
-    assert [
-        {
-            "QueueUrl": QUEUE_URL,
-            "MessageBody": base64.b64encode(envelopes(1)[0].encode()).decode(),
-            "MessageAttributes": {
-                "partition_key": {"DataType": "String", "StringValue": "shop/3"},
-                "refused": {"DataType": "String", "StringValue": "true"},
-            },
-            "DelaySeconds": 0,
-        }
-    ] == site.queue.messages
-
-
 @pytest.mark.parametrize(
     "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
 )
@@ -264,47 +243,6 @@ def test_a_failed_put_is_logged(fault: Exception, code: str, fate: str) -> None:
     assert [
         ("WARNING", "the stream did not acknowledge a put", {"code": code, "fate": fate})
     ] == site.telemetry.lines
-
-
-def test_a_failing_queue_is_logged() -> None:
-    """The log line has the error."""
-    site = Site()
-    site.kinesis.faults, site.sqs.faults = [TIMEOUT], [QUEUE_DOWN]
-
-    site.stream.put(envelopes(1), "shop/3")
-
-    assert [{"code": "InternalFailure"}] == site.telemetry.said(
-        "the overflow queue did not store an envelope"
-    )
-
-
-def test_the_queues_client_is_created_on_demand() -> None:
-    """Most sandboxes never need it, and each creates at most one."""
-    made = []
-    site = Site()
-    overflow = stream.Overflow(lambda: made.append(1) or site.sqs, QUEUE_URL, site.telemetry)
-    site.stream._overflow = overflow
-
-    site.stream.put(envelopes(1), "shop/3")
-    assert [] == made
-
-    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
-    site.stream.put(envelopes(1), "shop/3")
-    site.stream.put(envelopes(1), "shop/3")
-    assert ([1], 2) == (made, len(site.queue.messages))
-
-
-def test_a_queue_without_a_client_stores_nothing() -> None:
-    """A missing region or missing credentials count as a failure."""
-
-    def fail() -> Any:
-        raise NoCredentialsError
-
-    site = Site()
-    site.stream._overflow = stream.Overflow(fail, QUEUE_URL, site.telemetry)
-    site.kinesis.faults = [DOUBTFUL[0]]
-
-    assert [False] == site.stream.put(envelopes(1), "shop/3")
 
 
 # Several envelopes

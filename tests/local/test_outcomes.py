@@ -82,7 +82,7 @@ def test_an_edited_chunk_counts_once(resources: Resources) -> None:
     (span,) = made.spans()
     (key,) = span.entries
     edited = msgpack.packb(row("0", text="mended"))
-    made.wiring.edits.make(Place(span.chain, span.after), key, edited)
+    made.redrive_wiring.edits.make(Place(span.chain, span.after), key, edited)
     copy(made, resources)
 
     assert 2 == len(made.objects())

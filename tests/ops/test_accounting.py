@@ -69,7 +69,7 @@ def accounting(
     return Accounting(
         ledger=ledger or delivery.ledger,
         shards=Shards(kinesis or delivery.kinesis, STREAM, delivery.clock),
-        store=delivery.wiring.store,
+        store=delivery.store,
         sqs=sqs,
         queue_url=queue_url,
         clock=delivery.clock,
@@ -473,7 +473,7 @@ def test_adds_up_whatever_becomes_of_rows(
         delivery.clock.sleep(pause)
     balance = take(delivery)
     total = balance.total
-    in_s3 = sum(delivery.wiring.store.read(name).rows for name in delivery.objects())
+    in_s3 = sum(delivery.store.read(name).rows for name in delivery.objects())
     in_td = sum(count for tables in delivery.td.counts().values() for count in tables.values())
     planned = len(sizes) - balance.unread.on_stream
     received = sum(1 if account == "-" else rows for account, rows in sizes[:planned])

@@ -33,7 +33,7 @@ def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAside
         *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
     )
     made.deliver()
-    return list(chunks(made.ledger, DEAD)), made.wiring.store
+    return list(chunks(made.ledger, DEAD)), made.store
 
 
 def shown() -> list[Letter]:

@@ -10,7 +10,11 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from doubles.clock import ManualClock
+from doubles.iam import Authorized
+from local.functions import SCALE
+from local.roles import role_of
 from scaler.scaler import Scaler
+from tests.support.delivery import RESOURCES
 from tests.support.telemetry import CollectedTelemetry
 
 STREAM = "events"
@@ -26,9 +30,10 @@ class Scaled:
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
         self.clock = ManualClock(NOW.timestamp())
         self.telemetry = CollectedTelemetry()
+        role = role_of(SCALE, RESOURCES)
         self.scaler = Scaler(
-            kinesis=self.kinesis,
-            cloudwatch=self.cloudwatch,
+            kinesis=Authorized("kinesis", self.kinesis, role),  # type: ignore[arg-type]  # of its shape
+            cloudwatch=Authorized("cloudwatch", self.cloudwatch, role),  # type: ignore[arg-type]
             stream_name=STREAM,
             most=most,
             clock=self.clock,

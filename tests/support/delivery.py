@@ -12,12 +12,15 @@ from botocore.exceptions import ConnectionClosedError
 
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
+from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from doubles.treasure_data.settings import Settings as TreasureDataSettings
-from local.resources import LEDGER
+from local.functions import REDRIVE, WORKER, Function
+from local.resources import LEDGER, Resources
+from local.roles import role_of
 from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
@@ -30,6 +33,7 @@ from worker.guards import NONE, Without
 from worker.ledger import Ledger
 from worker.redrive import RedriveReport
 from worker.selection import Selection
+from worker.set_aside import SetAsideStore
 from worker.span import Cut, Span
 from worker.wiring import Effects, Wiring
 
@@ -39,6 +43,15 @@ BUCKET = "aside"
 KEYS = AccountKeys(TABLE)
 SHARD = "shardId-000000000000"
 INVOCATION_MS = 120_000
+TD_KEY_SECRET = "td"
+RESOURCES = Resources(
+    endpoint="",
+    queue_url="https://sqs.invalid/000000000000/overflow",
+    stream=STREAM,
+    ledger_table=TABLE,
+    aside_bucket=BUCKET,
+    td_api_key_secret=TD_KEY_SECRET,
+)
 
 
 class KilledError(BaseException):
@@ -143,7 +156,8 @@ def envelope(
 class Delivery:
     """Everything around a worker: stream, accounts, ledger, bucket and Treasure Data, in memory.
 
-    Attributes are what a test may change before it calls `start`, which makes a fresh sandbox.
+    Attributes are what a test may change before it calls `start`, which makes fresh sandboxes. Each function has the rights that
+    the template gives it; the test itself, with the ledger and the store, may do everything.
     """
 
     clock: ManualClock = field(default_factory=ManualClock)
@@ -170,24 +184,35 @@ class Delivery:
         self.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
         settings = TreasureDataSettings(id_memory=self.memory, query_delay=self.query_delay)
         self.td = TreasureData(clock=self.clock, settings=settings)
-        self.secrets = StaticSecrets(td=API_KEY)
+        self.secrets = StaticSecrets(**{TD_KEY_SECRET: API_KEY})
         self.entropy = itertools.count(1)
         self.read: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> "Delivery":
-        """Make a fresh sandbox: parts that remember nothing."""
+        """Make fresh sandboxes: parts that remember nothing."""
         self.telemetry = CollectedTelemetry()
+        self.ledger = Ledger(
+            self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
+        )
+        self.store = SetAsideStore(self.s3, BUCKET, self.without)
+        self.wiring = self.wiring_of(WORKER)
+        self.redrive_wiring = self.wiring_of(REDRIVE)
+        self.worker = self.wiring.worker
+        return self
+
+    def wiring_of(self, function: Function, **clients: Any) -> Wiring:
+        """Return the parts of a fresh sandbox of a function; clients may differ from the delivery's."""
         session = requests.Session()
         session.trust_env = False
         session.mount("http://", InProcess(self.td.handle, self.clock))
         settings = WorkerSettings(
             stream_name=STREAM,
-            overflow_queue_url="",
+            overflow_queue_url=RESOURCES.queue_url,
             ledger_table=TABLE,
             aside_bucket=BUCKET,
             redis_url_secret="",
-            td_api_key_secret="td",
+            td_api_key_secret=TD_KEY_SECRET,
             td_import_endpoint="http://import.td",
             td_api_endpoint="http://api.td",
             retention_hours=round(self.retention / 3600),
@@ -200,28 +225,29 @@ class Delivery:
             chunk_max_rows=self.cut.rows,
             chunk_max_bytes=self.cut.bytes,
         )
+        role = role_of(function, RESOURCES)
+
+        def authorized(service: str, client: Any) -> Any:
+            return Authorized(service, client, role)
+
         effects = Effects(
-            kinesis=self.kinesis,
-            dynamodb=self.dynamodb,
-            s3=self.s3,
-            sqs=None,  # type: ignore[arg-type]  # the worker and the redrive have no queue
-            secrets=self.secrets,  # type: ignore[arg-type]  # the one call that is made
+            kinesis=authorized("kinesis", clients.get("kinesis", self.kinesis)),
+            dynamodb=authorized("dynamodb", self.dynamodb),
+            s3=authorized("s3", self.s3),
+            sqs=authorized("sqs", clients.get("sqs")),
+            secrets=authorized("secretsmanager", self.secrets),
             redis=lambda: self.redis,
             session=session,
             clock=self.clock,
-            entropy=lambda size: next(self.entropy).to_bytes(size, "big"),
+            entropy=self._entropy,
             chance=lambda: 0.5,
             executors=self.executors,
-            telemetry=self.telemetry,
+            telemetry=clients.get("telemetry", self.telemetry),
         )
-        self.wiring = Wiring(settings, effects, self.without)
-        self.worker = self.wiring.worker
-        return self
+        return Wiring(settings, effects, self.without)
 
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger."""
-        return self.wiring.ledger
+    def _entropy(self, size: int) -> bytes:
+        return next(self.entropy).to_bytes(size, "big")
 
     def map(self, **databases: str) -> None:
         """Let accounts' rows go to these databases."""
@@ -264,11 +290,11 @@ class Delivery:
         """Run the redrive, of chunks in these states or as by schedule."""
         deadline = Deadline.of(self.clock, INVOCATION_MS)
         selection = Selection(states or Selection().states, **selected)
-        return self.wiring.redrive.run(deadline, selection)
+        return self.redrive_wiring.redrive.run(deadline, selection)
 
     def invoke_redrive(self, event: dict[str, Any]) -> dict[str, Any]:
         """Invoke the redrive function."""
-        return redrive_with(self.wiring, event, Deadline.of(self.clock, INVOCATION_MS))
+        return redrive_with(self.redrive_wiring, event, Deadline.of(self.clock, INVOCATION_MS))
 
     def spans(self) -> list[Span]:
         """Return all spans of the ledger, by chain and place."""

@@ -16,12 +16,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from click.testing import CliRunner, Result
 
+from doubles.iam import REGION
 from local import resources
 from local.stack import LocalStack
 from ops.cli import main
 
 NAME = "sluice-dev"
-REGION = resources.REGION
 
 _SERVICE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _FUNCTION = re.compile(r"/2015-03-31/functions/([^/]+)/(\w+)")

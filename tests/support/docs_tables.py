@@ -21,7 +21,9 @@ from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, WorkerSettings
 from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
 from tests.support import state_picture
-from tests.support.sam import template
+from tests.support.modes import Mode
+from tests.support.rights import listed, named
+from tests.support.sam import FUNCTIONS, template
 from worker.delivery import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,55 @@ def rights_table() -> str:
     return _table(("command", "permissions"), rows)
 
 
+def roles_table() -> str:
+    """Return a Markdown table of what the functions' roles allow in the default mode, and why."""
+    rows = []
+    mode = Mode({})
+    for function in FUNCTIONS:
+        for policy in mode.properties(function.replace("Function", "Role"))["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if statement["Sid"] == "Log":
+                    continue
+                actions = ", ".join(f"`{action}`" for action in sorted(listed(statement["Action"])))
+                places = ", ".join(f"`{named(place)}`" for place in listed(statement["Resource"]))
+                rows.append((f"`{function}`", actions, places, _WHY[function, statement["Sid"]]))
+    return _table(("function", "actions", "on", "why"), rows)
+
+
+_WHY = {
+    ("IngestFunction", "PutEnvelopes"): "Accept events.",
+    ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
+    ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
+    ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker reads what an open span lacks.",
+    ("WorkerFunction", "KeepLedger"): "Plan spans, claim envelopes, write what became of chunks.",
+    ("WorkerFunction", "SetAside"): "Keep rows that cannot be delivered.",
+    ("WorkerFunction", "FindAside"): "Lambda needs it for the failure destination of the stream's mapping.",
+    ("WorkerFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
+    ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
+    ("RedriveFunction", "KeepLedger"): "Read spans, fence them, write what became of chunks.",
+    ("RedriveFunction", "FindWork"): "Find what is set aside.",
+    (
+        "RedriveFunction",
+        "SendAside",
+    ): "Send what is set aside, store edited rows, delete what is settled for good.",
+    ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object has gone.",
+    ("RedriveFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
+    (
+        "DrainFunction",
+        "TakeFromQueue",
+    ): "Lambda takes messages and deletes those that are done; the drainer shows the others again.",
+    ("DrainFunction", "KeepLedger"): "Claim envelopes, and plan what is set aside.",
+    ("DrainFunction", "SearchAndPut"): "Look whether an envelope is on the stream, and put it there.",
+    ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
+    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("ScaleFunction", "ReadMetrics"): "See how busy the stream is. CloudWatch has no resources for this.",
+    ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
+    ("AdminFunction", "ReadSecrets"): "Check that Treasure Data answers the key.",
+}
+"""Why a function has a right, by its statement's Sid."""
+
+
 def policy_text(role: str) -> str:
     """Return the policy of a role as JSON, one statement per line."""
     return _policy(ops.rights.policy(ops.rights.ROLES[role]))
@@ -186,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "options": options_table,
     "exits": exits_table,
     "rights": rights_table,
+    "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deployer.PARTS},

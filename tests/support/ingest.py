@@ -9,11 +9,15 @@ from typing import Any
 import msgpack
 
 from doubles.clock import ManualClock
+from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.stream import Stream
+from local.functions import INGEST
+from local.resources import Resources
+from local.roles import role_of
 from shared import envelope, write_key
 from shared.envelope import Envelope
 from shared.settings import IngestSettings
@@ -23,6 +27,7 @@ START = 1_764_000_000.0
 """When the manual clock starts, in UNIX seconds."""
 STREAM = "events"
 QUEUE_URL = "https://queue.invalid/overflow"
+_RESOURCES = Resources(endpoint="", queue_url=QUEUE_URL, stream=STREAM, write_key_secret="keys")
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
@@ -157,11 +162,17 @@ class Site:
         self.secrets = Faults(self.secret, self.clock)
         self.telemetry = CollectedTelemetry()
         entropy = Entropy()
-        overflow = Overflow(lambda: self.sqs, QUEUE_URL, self.telemetry)
-        self.stream = Stream(
-            self.kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.telemetry
+        role = role_of(INGEST, _RESOURCES)
+        sqs = Authorized("sqs", self.sqs, role)
+        kinesis, secrets = (
+            Authorized("kinesis", self.kinesis, role),
+            Authorized("secretsmanager", self.secrets, role),
         )
-        self.keyring = Keyring(self.secrets, "keys", self.clock, self.telemetry)
+        overflow = Overflow(lambda: sqs, QUEUE_URL, self.telemetry)
+        self.stream = Stream(
+            kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.telemetry
+        )
+        self.keyring = Keyring(secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
             IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets, **settings),
             self.keyring,

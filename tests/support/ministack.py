@@ -7,13 +7,13 @@ TLS, because ours refuse anything else.
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import boto3
 
+from local.lambda_runtime import listens
 from tests.support import certificate
 from tests.support.sam import ROOT
 
@@ -90,14 +90,8 @@ class Ministack:
             self._process = subprocess.Popen(
                 command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), 1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return self
+        if listens(self._process, self._port, _START_SECONDS):
+            return self
         self._end()
         raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
 

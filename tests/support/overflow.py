@@ -2,24 +2,25 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from doubles.clock import START, ManualClock
+from doubles.iam import Authorized
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from doubles.queue_source import QueueSource
 from doubles.sqs import MemorySQS
 from ingest.overflow import Overflow
 from ingest.stream import Stream
+from local.functions import DRAIN, INGEST
+from local.roles import role_of
 from shared.envelope import Envelope, TableRows
 from tests.support import delivery
 from tests.support.delivery import Delivery
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
-from worker.wiring import Wiring
 
 STREAM = delivery.STREAM
 KEY = "shop/1"
@@ -126,10 +127,12 @@ class Way:
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
+        ingest = role_of(INGEST, delivery.RESOURCES)
+        sqs_of_ingest = Authorized("sqs", self.sqs, ingest)
         self.stream = Stream(
-            self.kinesis,
+            Authorized("kinesis", self.kinesis, ingest),
             STREAM,
-            Overflow(lambda: self.sqs, self.queue_url, CollectedTelemetry()),
+            Overflow(lambda: sqs_of_ingest, self.queue_url, CollectedTelemetry()),
             clock=self.clock,
             entropy=os.urandom,
             telemetry=CollectedTelemetry(),
@@ -144,15 +147,9 @@ class Way:
 
     def drainer(self) -> Drain:
         """Return the drainer of a fresh sandbox."""
-        wiring = self.delivery.wiring
         self.telemetry = CollectedTelemetry()
-        effects = replace(
-            wiring.effects,
-            kinesis=self.kinesis,  # type: ignore[arg-type]  # a double
-            sqs=self.sqs,
-            telemetry=self.telemetry,
-        )
-        return Wiring(replace(wiring.settings, overflow_queue_url=self.queue_url), effects).drain
+        clients = {"kinesis": self.kinesis, "sqs": self.sqs, "telemetry": self.telemetry}
+        return self.delivery.wiring_of(DRAIN, **clients).drain
 
     def drain(self, remaining_ms: float = 60_000) -> int:
         """Hand the drainer what the queue shows; return how many messages were deleted."""

@@ -1,5 +1,7 @@
 """Names of chains."""
 
+from dataclasses import astuple
+
 import pytest
 from hypothesis import given
 
@@ -32,6 +34,15 @@ def test_a_name_says_everything(chain: ChainId) -> None:
 def test_names_stay_what_they_are(chain: ChainId, name: str) -> None:
     """Names are keys of what the ledger holds, and part of the ids under which rows travel."""
     assert name == chain.name
+
+
+def test_an_overflow_chain_is_only_its_name() -> None:
+    """It belongs to no stream and no shard, and is the same wherever it is made."""
+    chain = ChainId.overflow("r")
+
+    assert {"r"} == {member for member in astuple(chain) if member}
+    assert None not in astuple(chain)
+    assert chain.is_overflow
 
 
 @given(replays, numbers)

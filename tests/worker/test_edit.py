@@ -64,13 +64,13 @@ def span(made: Delivery) -> Span:
 def edit(made: Delivery, payload: bytes = EDITED, key: ChunkKey = CHUNK) -> None:
     """Edit a chunk's rows."""
     found = span(made)
-    made.wiring.edits.make(Place(found.chain, found.after), key, payload)
+    made.redrive_wiring.edits.make(Place(found.chain, found.after), key, payload)
 
 
 def letter(made: Delivery, key: ChunkKey = CHUNK) -> SetAside:
     """Return what the ledger has a chunk's rows in."""
     entry = span(made).entry(key)
-    return made.wiring.store.get(span(made), key, entry.edit, entry.digest)
+    return made.store.get(span(made), key, entry.edit, entry.digest)
 
 
 def redrive(made: Delivery, key: ChunkKey) -> RedriveReport:
@@ -295,7 +295,7 @@ def test_what_is_delivered_or_was_never_there_is_not_edited() -> None:
     with pytest.raises(EditRefusedError, match=refusal):
         edit(made)
     with pytest.raises(EditRefusedError, match=refusal):
-        made.wiring.edits.make(Place(found.chain, found.last), CHUNK, EDITED)
+        made.redrive_wiring.edits.make(Place(found.chain, found.last), CHUNK, EDITED)
     with pytest.raises(EditRefusedError, match=refusal):
         edit(made, key=CHUNK._replace(part=1))
 

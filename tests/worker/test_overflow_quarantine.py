@@ -39,7 +39,7 @@ def delivery() -> Delivery:
 
 def quarantine(made: Delivery) -> OverflowQuarantine:
     """Return the quarantine of a sandbox."""
-    return OverflowQuarantine(made.ledger, made.wiring.store, made.clock, made.wiring.claims.seconds_kept)
+    return OverflowQuarantine(made.ledger, made.store, made.clock, made.wiring.claims.seconds_kept)
 
 
 def set_aside(made: Delivery, *, absent: bool = True, request_id: str = "r") -> bool:
@@ -76,7 +76,7 @@ def test_its_objects_are_complete() -> None:
     made = delivery()
     set_aside(made)
     (span,) = made.spans()
-    stored = made.wiring.store.get(span, VIEWS, 0, span.entries[VIEWS].digest)
+    stored = made.store.get(span, VIEWS, 0, span.entries[VIEWS].digest)
 
     assert ("shop", "views", 2, "rows", "", ()) == (
         stored.account,
@@ -254,7 +254,7 @@ def test_a_message_without_an_envelope_is_a_dead_letter(fault: str) -> None:
 
     assert {f"-/-{fault}/0": ("dead_letter", fault, 1)} == made.aside()
     (name,) = made.objects()
-    stored = made.wiring.store.read(name)
+    stored = made.store.read(name)
     assert ("original", b"text") == (stored.payload_form, msgpack.unpackb(stored.payload))
     assert (round(SENT_AT * 1000),) * 2 == (stored.first_seen, stored.last_seen)
     assert 1 == made.redrive(State.DEAD_LETTER).kept

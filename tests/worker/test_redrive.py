@@ -109,7 +109,7 @@ def around_attempts(
 ) -> list[str]:
     """Let something happen before and after each attempt; return a list of the chunks that are attempted."""
     attempted: list[str] = []
-    attempt = made.wiring.uploader.attempt
+    attempt = made.redrive_wiring.uploader.attempt
 
     def watched(upload: Upload, timeout: float, deadline: Deadline) -> Reply:
         attempted.append(upload.chunk.key.name)
@@ -118,7 +118,7 @@ def around_attempts(
         after()
         return reply
 
-    made.wiring.uploader.attempt = watched  # type: ignore[method-assign]
+    made.redrive_wiring.uploader.attempt = watched  # type: ignore[method-assign]
     return attempted
 
 
@@ -1064,7 +1064,7 @@ def test_a_redrive_that_was_frozen_sends_nothing_under_a_forgotten_id() -> None:
         other.redrive()
 
     made.dynamodb.after = {"update_item": once(freeze)}
-    report = made.wiring.redrive.run(Deadline(made.clock, made.clock.now() + 86_400))
+    report = made.redrive_wiring.redrive.run(Deadline(made.clock, made.clock.now() + 86_400))
 
     assert 2 == report.delivered
     assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
@@ -1093,7 +1093,7 @@ def test_a_run_ends_with_its_time() -> None:
 def test_a_run_without_time_does_nothing() -> None:
     """Nothing is read but the breakers, and nothing is called complete."""
     made = parked()
-    report = made.wiring.redrive.run(Deadline(made.clock, made.clock.now()))
+    report = made.redrive_wiring.redrive.run(Deadline(made.clock, made.clock.now()))
 
     assert (0, False) == (report.delivered, report.complete)
     assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
@@ -1193,6 +1193,6 @@ def test_a_sweep_ends_with_its_time() -> None:
     """What it did not come to is left for the next one."""
     made = parked()
     made.clock.sleep(YOUNGEST_SECONDS)
-    report = made.wiring.sweeper.run(Deadline(made.clock, made.clock.now()))
+    report = made.redrive_wiring.sweeper.run(Deadline(made.clock, made.clock.now()))
 
     assert (0, False) == (report.needed, report.complete)

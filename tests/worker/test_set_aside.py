@@ -124,18 +124,23 @@ def test_a_digest_covers_all_that_an_object_says(change: dict[str, Any]) -> None
     assert 32 == len(chunk().digest)
 
 
-def test_an_object_is_written_once() -> None:
-    """Who comes second finds it there and leaves it: it holds the same."""
+def test_an_object_that_is_there_is_written_again() -> None:
+    """Whoever comes second writes the same bytes, and believes nobody who says that they are there."""
     bucket = Bucket()
-    requests: list[dict[str, Any]] = []
-    bucket.s3.before["put_object"] = requests.append
     bucket.store.put(span(), chunk())
-    (name,) = bucket.s3.objects(BUCKET)
     bucket.overwrite(b"other bytes")
     bucket.store.put(span(), chunk())
 
-    assert b"other bytes" == bucket.s3.objects(BUCKET)[name].body
-    assert {"*"} == {request["IfNoneMatch"] for request in (requests[0], requests[-1])}
+    assert chunk() == bucket.get(chunk())
+
+
+@pytest.mark.parametrize("answer", [{}, {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'}, {"ETag": ""}])
+def test_a_put_counts_only_with_the_etag_of_its_bytes(answer: dict[str, Any]) -> None:
+    """Status 200 of a proxy, or for other bytes, does not say that S3 has them."""
+    bucket = Bucket()
+    bucket.s3.client.put_object = lambda **_: answer
+    with pytest.raises(SetAsideUnavailableError, match="did not say that it has aside/"):
+        bucket.store.put(span(), chunk())
 
 
 def test_versions_of_a_chunk_stand_side_by_side() -> None:
@@ -225,9 +230,12 @@ def refuse(code: str) -> Callable[[Any], None]:
     return refused
 
 
-@pytest.mark.parametrize("failure", [refuse("SlowDown"), refuse("AccessDenied"), lambda _: lose_answer()])
+@pytest.mark.parametrize(
+    "failure",
+    [refuse("SlowDown"), refuse("AccessDenied"), refuse("PreconditionFailed"), lambda _: lose_answer()],
+)
 def test_what_s3_did_not_acknowledge_is_not_set_aside(failure: Callable[[Any], None]) -> None:
-    """Every failure but one that says that the object is there is an error."""
+    """Every failure is an error, whatever it says."""
     bucket = Bucket()
     for call in ("put_object", "get_object", "list_objects_v2", "delete_object"):
         bucket.s3.before[call] = failure

@@ -16,10 +16,14 @@ from worker.delivery import FINAL, Entry, State
 from worker.ledger import _item
 from worker.record import number
 from worker.span import (
+    EXPIRED,
     MAX_PLAN_BYTES,
+    NO_OWNER,
+    SECONDS_KEPT,
     ChunkKey,
     Cut,
     Database,
+    Destination,
     Group,
     NotDeliverable,
     Owner,
@@ -59,7 +63,8 @@ def test_a_chunk_s_key_comes_back_from_its_name(one: ChunkKey) -> None:
         (KEY, "shop/views/0"),
         (KEY._replace(part=3, path="01"), "shop/views/3.0.1"),
         (ChunkKey(Group(Owner("shop", "k2-7"), "views"), 0), "shop:k2-7/views/0"),
-        (ChunkKey(Group(Owner("-"), "", "undecodable"), 0), "-/-undecodable/0"),
+        (ChunkKey(Group(NO_OWNER, "", "undecodable"), 0), "-/-undecodable/0"),
+        (KEY._replace(part=EXPIRED), "shop/views/-1"),
     ],
 )
 def test_names_stay_what_they_are(one: ChunkKey, name: str) -> None:
@@ -117,6 +122,7 @@ def test_ids_differ_with_everything_that_matters() -> None:
 def test_an_id_stays_what_it_is() -> None:
     """A chunk that is in doubt when the code changes must still travel under the same id."""
     assert "812cf8eb28f5121756c68464233b7909" == span().unique_id(KEY, "shop_db", 0)
+    assert "cf76f78000dc733978b5b5a1ce107b7c" == span().object_id(KEY)
 
 
 # Halves
@@ -377,6 +383,53 @@ def test_an_item_has_room_for_splits() -> None:
     full = planned.with_entries({KEY._replace(path=f"{number:010b}"): PENDING for number in range(300)})
 
     assert not full.can_split(next(ChunkKey(group, 0) for group in planned.counts))
+
+
+@pytest.mark.parametrize(
+    ("counts", "destinations", "size"),
+    [
+        ({}, {}, 0),
+        ({VIEWS: 1}, {}, 10 + 16 + 340),
+        ({VIEWS: 10}, {}, 10 + 16 + 5 * 340),  # as many parts as there can be, and one more
+        ({VIEWS: 10, Group(Owner("shop"), "", "x"): 1}, {}, 1726 + 7 + 16 + 337),
+        ({}, {Owner("shop"): Database("shop_db"), Owner("a"): NotDeliverable("gone")}, 11 + 16 + 6 + 16),
+    ],
+)
+def test_a_plan_s_size_is_an_entry_for_each_part(
+    counts: dict[Group, int], destinations: dict[Owner, Destination], size: int
+) -> None:
+    """Names are counted by their length, and an entry as the longest that there is."""
+    assert size == plan_bytes(counts, destinations, Cut(5, 1))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_chunk_is_split_only_if_the_item_has_room_for_both_halves(half: bool) -> None:
+    """To the byte; entries of halves that are there count with their names, others are part of the plan."""
+    other = key("shop/clicks/0")
+    entries = {other: PENDING, **({other.halves[0]: PENDING} if half else {})}
+    taken = half * (330 + len("shop/clicks/0.0")) + 2 * (330 + len("shop/views/0.0"))
+    room = 370_000 - taken - plan_bytes({VIEWS: 1}, {Owner("shop"): Database("")}, UNCUT)
+    fits, too_long = (
+        span(counts={VIEWS: 1}, destinations={Owner("shop"): Database("x" * length)}, entries=entries)
+        for length in (room, room + 1)
+    )
+
+    assert fits.can_split(KEY)
+    assert not too_long.can_split(KEY)
+
+
+def test_a_settled_span_is_remembered_for_longer_than_any_stream_keeps_records() -> None:
+    """Kinesis keeps records for at most 365 days."""
+    assert 366 * 86_400 == SECONDS_KEPT
+
+
+def test_a_new_span_has_nothing_but_its_plan() -> None:
+    """It is open, at its first version, and nobody has written it."""
+    made = Span(CHAIN, number("1"), number("2"), number("3"), 0, {}, UNCUT, {})
+
+    assert (0, frozenset(), 1, "") == (made.records, made.ignored, made.version, made.writer)
+    assert (False, {}) == (made.done, made.entries)
+    assert not made.is_settled
 
 
 def test_what_is_joined_makes_room_again() -> None:

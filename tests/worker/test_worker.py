@@ -253,7 +253,7 @@ def test_a_set_aside_chunk_is_complete() -> None:
         chunk="nobody/views/0",
         object_id=span.object_id(key),
         payload=msgpack.packb(row("e1")) + msgpack.packb(row("e4")),
-    ) == made.wiring.store.get(span, key, 0, entry.digest)
+    ) == made.store.get(span, key, 0, entry.digest)
     assert (None, round(made.clock.now() * 1000)) == (entry.since, entry.aside_at)
 
 
@@ -263,7 +263,7 @@ def test_what_could_not_become_rows_keeps_its_bytes() -> None:
     made.put(b"junk")
     made.deliver()
     (name,) = made.objects()
-    stored = made.wiring.store.read(name)
+    stored = made.store.read(name)
 
     assert ("original", b"junk") == (stored.payload_form, msgpack.unpackb(stored.payload))
 

@@ -1,0 +1,62 @@
+"""The rights of each function, as template.yaml gives them, and how single ones are taken away for a while."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from botocore.exceptions import ClientError
+
+from chaos.effects import Effects
+from chaos.trouble import Kind
+from doubles.iam import Authorized
+from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
+from local.resources import Resources
+from local.roles import role_of
+
+RESOURCES = Resources(
+    endpoint="",
+    queue_url="https://sqs.invalid/000000000000/overflow",
+    stream="sluice",
+    ledger_table="ledger",
+    aside_bucket="aside",
+    write_key_secret="write-keys",
+    td_api_key_secret="td-api-key",
+)
+
+# What Lambda itself does with a role, before it invokes a function.
+_BY_LAMBDA = {
+    *("kinesis:DescribeStream", "logs:CreateLogStream", "logs:PutLogEvents"),
+    *("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),
+}
+
+ACTIONS: tuple[str, ...] = tuple(
+    f"{function.name} {action}"
+    for function in (INGEST, WORKER, REDRIVE, DRAIN)
+    for action in sorted(role_of(function, RESOURCES).actions - _BY_LAMBDA)
+)
+"""What can be taken away: a function and an action."""
+
+
+class Access:
+    """Makes clients with the rights of one function.
+
+    Args:
+        function: whose role.
+        effects: of the world; a refused call takes time, too.
+    """
+
+    def __init__(self, function: Function, effects: Effects) -> None:
+        self._name = function.name
+        self._role = role_of(function, RESOURCES)
+        self._effects = effects
+
+    def client(self, service: str, client: Any) -> Any:
+        """Return a client that is refused what the role does not allow, and what has been taken away now."""
+        return Authorized(service, client, self._role, allows=self._allows, refuse=self._refuse)
+
+    def _allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
+        if self._effects.trouble.strike(Kind.ACCESS_DENIED, f"{self._name} {action}"):
+            return False
+        return self._role.allows(action, resource, context)
+
+    def _refuse(self, what: str, error: ClientError) -> NoReturn:
+        self._effects.fail(what, error, 0.02)

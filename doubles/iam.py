@@ -1,0 +1,195 @@
+"""AWS IAM in memory: what a role allows, and clients that refuse everything else.
+
+A client states which action on which resource each of its calls needs, as AWS's service authorization reference lists them. It
+refuses with the service's own error, so a function meets a missing permission in the tests as it would in AWS.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from botocore.exceptions import ClientError
+
+from doubles.aws_errors import client_error
+from doubles.dynamodb import partiql
+
+REGION = "us-east-1"
+ACCOUNT_ID = "123456789012"
+
+_OBJECT_ACTIONS = {
+    "put_object": "s3:PutObject",
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
+    "delete_object": "s3:DeleteObject",
+}
+_REFUSALS = {"s3": ("AccessDenied", 403), "sqs": ("AccessDenied", 403)}
+_ABSENT = ("NoSuchKey", "404")
+
+
+def arn(service: str, resource: str) -> str:
+    """Return the ARN of a resource of this account."""
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT_ID}:{resource}"
+
+
+class Role:
+    """What a function may do.
+
+    Args:
+        name: of the role, for messages.
+        statements: of its policies, with references resolved.
+
+    Attributes:
+        actions: that the statements name.
+
+    Raises:
+        NotImplementedError: a statement has members or conditions that are not evaluated here.
+    """
+
+    def __init__(self, name: str, statements: Sequence[Mapping[str, Any]]) -> None:
+        self.name = name
+        self._statements = [_Statement(statement) for statement in statements]
+        self.actions = {action for one in statements for action in _listed(one["Action"])}
+
+    def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
+        """Tell whether a statement allows an action and none denies it.
+
+        Args:
+            action: such as `s3:PutObject`.
+            resource: its ARN.
+            context: values of condition keys.
+        """
+        effects = {one.effect for one in self._statements if one.covers(action, resource, context)}
+        return effects == {"Allow"}
+
+
+class _Statement:
+    def __init__(self, statement: Mapping[str, Any]) -> None:
+        if unknown := statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}:
+            raise NotImplementedError(f"IAM in memory does not evaluate {', '.join(unknown)}")
+        self.effect = statement["Effect"]
+        self._action = _pattern(statement["Action"], re.IGNORECASE)
+        self._resource = _pattern(statement["Resource"])
+        self._conditions = [
+            (key, _condition(operator, wanted))
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, wanted in keys.items()
+        ]
+
+    def covers(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
+        return bool(
+            self._action.fullmatch(action)
+            and self._resource.fullmatch(resource)
+            and all(key in context and wanted.fullmatch(context[key]) for key, wanted in self._conditions)
+        )
+
+
+def _condition(operator: str, wanted: Any) -> re.Pattern[str]:
+    if operator == "StringEquals":
+        return re.compile("|".join(map(re.escape, _listed(wanted))))
+    if operator in ("StringLike", "ArnLike"):
+        return _pattern(wanted)
+    raise NotImplementedError(f"IAM in memory does not evaluate {operator}")
+
+
+def _pattern(texts: Any, flags: int = 0) -> re.Pattern[str]:
+    """Return what matches one of several texts with the wildcards `*` and `?`."""
+    escaped = (re.escape(text).replace(r"\*", ".*").replace(r"\?", ".") for text in _listed(texts))
+    return re.compile("|".join(f"(?:{one})" for one in escaped), flags | re.DOTALL)
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+class Authorized:
+    """A boto3-shaped client that makes only the calls that a role allows.
+
+    Args:
+        service: such as `s3`.
+        client: makes the calls.
+        role: of the function that calls.
+        allows: asked as the role is; the role itself unless fault injection asks more.
+        refuse: raises the error of a call that is refused.
+
+    Raises:
+        NotImplementedError: at a call of a service, or an operation, that is not known here.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        client: Any,
+        role: Role,
+        *,
+        allows: Callable[[str, str, Mapping[str, str]], bool] | None = None,
+        refuse: Callable[[str, ClientError], NoReturn] | None = None,
+    ) -> None:
+        self._service = service
+        self._client = client
+        self._role = role
+        self._allows = allows or role.allows
+        self._refuse = refuse or _raise
+        self._stream = ""
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return a call that may be refused."""
+        if operation.startswith("_"):
+            raise AttributeError(operation)
+
+        def call(**request: Any) -> Any:
+            for action, resource in self._needed(operation, request):
+                self._check(operation, action, resource)
+            try:
+                return getattr(self._client, operation)(**request)
+            except ClientError as error:
+                # whoever may not list a bucket is not told that an object is absent
+                if self._service == "s3" and error.response["Error"]["Code"] in _ABSENT:
+                    self._check(operation, "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}")
+                raise
+
+        return call
+
+    def _check(self, operation: str, action: str, resource: str) -> None:
+        if not self._allows(action, resource, {"s3:ResourceAccount": ACCOUNT_ID}):
+            code, status = _REFUSALS.get(self._service, ("AccessDeniedException", 400))
+            message = f"{self._role.name} is not authorized to perform: {action} on resource: {resource}"
+            name = operation.title().replace("_", "")
+            self._refuse(f"{self._service} {operation}", client_error(code, name, message, status))
+
+    def _needed(self, operation: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield the actions that a call needs, each with its resource."""
+        action = f"{self._service}:{operation.title().replace('_', '')}"
+        match self._service:
+            case "kinesis":
+                # an iterator or a token is of the stream that was named before
+                self._stream = request.get("StreamName", self._stream)
+                yield action, arn("kinesis", f"stream/{self._stream}")
+            case "sqs":
+                yield action, arn("sqs", request["QueueUrl"].rpartition("/")[2])
+            case "secretsmanager":
+                yield action, request["SecretId"]
+            case "cloudwatch":
+                yield action, "*"  # which supports no resources for what is called
+            case "s3" if operation == "list_objects_v2":
+                yield "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}"
+            case "s3" if operation in _OBJECT_ACTIONS:
+                yield _OBJECT_ACTIONS[operation], f"arn:aws:s3:::{request['Bucket']}/{request['Key']}"
+            case "dynamodb":
+                yield from _table_actions(action, request)
+            case _:
+                raise NotImplementedError(f"IAM in memory does not know {action}")
+
+
+def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a call of DynamoDB needs: a batch of statements what each of them does, a query of an index the index."""
+    for statement in request.get("Statements", ()):
+        table, _ = partiql.parse_insert(statement["Statement"], statement["Parameters"])
+        yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")
+    if "Statements" not in request:
+        index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
+        for table in request.get("RequestItems") or [request["TableName"]]:
+            yield action, arn("dynamodb", f"table/{table}{index}")
+
+
+def _raise(_what: str, error: ClientError) -> NoReturn:
+    raise error

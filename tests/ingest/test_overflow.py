@@ -1,0 +1,136 @@
+"""Envelopes that the stream did not acknowledge go to the overflow queue."""
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
+
+from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
+from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS, Overflow
+from shared.envelope import Envelope, TableRows
+from tests.support.ingest import QUEUE_URL, Faults, Queue
+from tests.support.telemetry import CollectedTelemetry
+
+NOT_STORED = "the overflow queue did not store an envelope"
+
+
+class Made:
+    """An overflow over a queue that can fail.
+
+    Attributes:
+        queue: keeps messages.
+        sqs: the queue's client.
+        clients: how many were created.
+    """
+
+    def __init__(self, *faults: Any) -> None:
+        self.queue = Queue()
+        self.sqs = Faults(self.queue, ManualClock())
+        self.sqs.faults = list(faults)
+        self.telemetry = CollectedTelemetry()
+        self.clients = 0
+        self.overflow = Overflow(self._client, QUEUE_URL, self.telemetry)
+
+    def _client(self) -> Any:
+        self.clients += 1
+        return self.sqs
+
+    def send(self, claim: int = 0, *, refused: bool = False) -> bool:
+        """Send an envelope."""
+        return self.overflow.send(an_envelope(claim), "shop/3", refused=refused)
+
+
+def an_envelope(claim: int = 0) -> Envelope:
+    """Return an envelope with one row."""
+    return Envelope("shop", "k1", 1, "r0", claim, (TableRows("pageviews", 1, b"row"),))
+
+
+@pytest.mark.parametrize(
+    ("claim", "refused", "marks", "delay"),
+    [
+        (0, True, {"refused": {"DataType": "String", "StringValue": "true"}}, {"DelaySeconds": 0}),
+        (1, False, {}, {"DelaySeconds": 0}),
+        (0, False, {}, {}),
+    ],
+    ids=["refused", "claim", "in doubt"],
+)
+def test_a_message_has_all_that_the_drainer_needs(
+    claim: int, refused: bool, marks: dict[str, Any], delay: dict[str, int]
+) -> None:
+    """The envelope in base64, its partition key, the mark of a definite rejection; only what is in doubt waits."""
+    made = Made()
+
+    assert made.send(claim, refused=refused)
+    assert [
+        {
+            "QueueUrl": QUEUE_URL,
+            "MessageBody": b64encode(an_envelope(claim).encode()).decode(),
+            "MessageAttributes": {"partition_key": {"DataType": "String", "StringValue": "shop/3"}, **marks},
+            **delay,
+        }
+    ] == made.queue.messages
+    assert {"EnvelopesOverflowed": 1} == made.telemetry.counts
+    assert [] == made.telemetry.lines
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (client_error("InternalFailure", "SendMessage", status=500), "InternalFailure"),
+        (client_error("AccessDenied", "SendMessage", status=403), "AccessDenied"),
+        (ClientError({}, "SendMessage"), "Unknown"),
+        (ReadTimeoutError(endpoint_url=QUEUE_URL), "ReadTimeoutError"),
+        (NoCredentialsError(), "NoCredentialsError"),
+    ],
+    ids=repr,
+)
+def test_a_failure_is_logged_and_not_counted(fault: Exception, code: str) -> None:
+    """The log line has the service's error code, or the exception's name."""
+    made = Made(fault)
+
+    assert not made.send()
+    assert [("WARNING", NOT_STORED, {"code": code})] == made.telemetry.lines
+    assert {} == made.telemetry.counts
+
+
+@pytest.mark.parametrize("answer", [{}, {"message": "<html>"}])
+def test_an_answer_without_a_message_id_acknowledges_nothing(answer: dict[str, Any]) -> None:
+    """A proxy's page with status 200 is not the queue's word."""
+    made = Made(answer)
+
+    assert not made.send()
+    assert {} == made.telemetry.counts
+
+
+def test_the_client_is_created_on_demand_and_kept() -> None:
+    """Most sandboxes never need one, and each creates at most one."""
+    made = Made()
+    assert 0 == made.clients
+
+    assert [True, True] == [made.send(), made.send()]
+    assert (1, 2) == (made.clients, len(made.queue.messages))
+
+
+def test_a_client_that_cannot_be_created_is_tried_again() -> None:
+    """A missing region or missing credentials count as a failure, for this envelope alone."""
+    created: list[Any] = []
+
+    def create() -> Any:
+        created.append(None)
+        if len(created) == 1:
+            raise NoCredentialsError
+        return queue
+
+    queue, telemetry = Queue(), CollectedTelemetry()
+    overflow = Overflow(create, QUEUE_URL, telemetry)
+
+    assert [False, True] == [overflow.send(an_envelope(), "shop/3", refused=False) for _ in range(2)]
+    assert [{"code": "NoCredentialsError"}] == telemetry.said(NOT_STORED)
+
+
+def test_the_client_gives_up_soon_and_tries_twice() -> None:
+    """The queue is the last resort, and a visitor waits."""
+    assert {"connect_timeout": 1, "read_timeout": 1, "attempts": 2} == CLIENT_OPTIONS
+    assert 2 * (1 + 1) == LONGEST_SECONDS

@@ -1,0 +1,79 @@
+"""The doubles refuse what the template's roles do not allow."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.functions import DRAIN, FUNCTIONS, WORKER
+from local.roles import role_of
+from tests.support.delivery import BUCKET, RESOURCES, STREAM, TABLE, Delivery, envelope, row
+from tests.support.rights import granted
+
+ARNS = {
+    "Stream": RESOURCES.stream_arn,
+    "OverflowQueue": RESOURCES.queue_arn,
+    "Ledger": RESOURCES.references()["Ledger.Arn"],
+    "Ledger/index/worklist": f"{RESOURCES.references()['Ledger.Arn']}/index/worklist",
+    "AsideBucket": f"arn:aws:s3:::{BUCKET}",
+    "AsideBucket/*": f"arn:aws:s3:::{BUCKET}/aside/shop/pageviews/1.gz",
+    "WriteKeySecret": RESOURCES.write_key_secret,
+    "TdApiKeySecret": RESOURCES.td_api_key_secret,
+    "RedisUrlSecret": RESOURCES.redis_url_secret,
+}
+CONTEXT = {"s3:ResourceAccount": "123456789012"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_role_allows_what_the_deployed_one_does(name: str) -> None:
+    """Every action of the transformed template is allowed on its resource and on no other, unless it is on all."""
+    role = role_of(FUNCTIONS[name], RESOURCES)
+    rights = granted(name.replace("Function", "Role"))
+    actions = {action for allowed in rights.values() for action in allowed if not action.startswith("logs:")}
+
+    assert {
+        (action, place) for place in ARNS for action in actions if role.allows(action, ARNS[place], CONTEXT)
+    } == {(action, place) for place in ARNS for action in rights.get(place, set()) | rights.get("*", set())}
+
+
+def test_a_bucket_is_listed_only_in_the_own_account() -> None:
+    """The condition of the statement counts."""
+    role, elsewhere = role_of(WORKER, RESOURCES), {"s3:ResourceAccount": "210987654321"}
+
+    assert role.allows("s3:ListBucket", ARNS["AsideBucket"], CONTEXT)
+    assert not role.allows("s3:ListBucket", ARNS["AsideBucket"], elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("client", "call", "request_"),
+    [
+        ("kinesis", "put_record", {"StreamName": STREAM, "Data": b"", "PartitionKey": "k"}),
+        ("s3", "delete_object", {"Bucket": BUCKET, "Key": "k"}),
+        ("s3", "put_object", {"Bucket": "other", "Key": "k"}),
+        ("dynamodb", "scan", {"TableName": TABLE}),
+        ("dynamodb", "put_item", {"TableName": "other", "Item": {}}),
+        ("sqs", "send_message", {"QueueUrl": RESOURCES.queue_url, "MessageBody": "b"}),
+        ("secrets", "get_secret_value", {"SecretId": RESOURCES.write_key_secret}),
+    ],
+)
+def test_the_worker_of_the_tests_is_refused_what_it_may_not_do(
+    client: str, call: str, request_: dict[str, Any]
+) -> None:
+    """Its clients have its rights and no more."""
+    effects = Delivery().wiring.effects
+    with pytest.raises(ClientError, match="AccessDenied"):
+        getattr(getattr(effects, client), call)(**request_)
+
+
+def test_a_right_that_is_missing_shows() -> None:
+    """A worker with another function's role cannot read its secret: it holds everything, and loses nothing."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"pageviews": [row("a")]}))
+    made.worker = made.wiring_of(replace(WORKER, name=DRAIN.name)).worker
+
+    assert made.records()[0]["SequenceNumber"] == made.deliver()
+    made.start()
+    assert made.deliver() is None
+    assert ["a"] == made.ids("shop_db", "pageviews")
