@@ -133,7 +133,7 @@ def roles_table() -> str:
     for function in FUNCTIONS:
         for policy in mode.properties(function.replace("Function", "Role"))["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
-                if statement["Sid"] == "Log":
+                if statement["Sid"] == "Log" or statement["Effect"] == "Deny":
                     continue
                 actions = ", ".join(f"`{action}`" for action in sorted(listed(statement["Action"])))
                 places = ", ".join(f"`{named(place)}`" for place in listed(statement["Resource"]))
@@ -141,7 +141,11 @@ def roles_table() -> str:
     return _table(("function", "actions", "on", "why"), rows)
 
 
+_NETWORK = "Lambda joins and leaves an existing network with it; the function's code is denied it."
 _WHY = {
+    ("WorkerFunction", "JoinNetwork"): _NETWORK,
+    ("RedriveFunction", "JoinNetwork"): _NETWORK,
+    ("AdminFunction", "JoinNetwork"): _NETWORK,
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
