@@ -378,7 +378,7 @@ class Worker:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        while not span.done and self._has_expired(span):
+        while not span.done and self._is_over(span):
             expired, _ = self._without_expired(span, {})
             won, standing = self._ledger.update(span.with_entries(expired, done=True))
             if won:
@@ -393,11 +393,13 @@ class Worker:
         """
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
-        age = self._clock.now() - span.planned_at / 1000
-        if age <= self._rules.retention_seconds:
+        if not self._is_over(span):
             return False
         retention: int = self._shards.summary()["RetentionPeriodHours"] * 3600
-        return age > retention
+        return self._clock.now() - span.planned_at / 1000 > retention
+
+    def _is_over(self, span: Span) -> bool:
+        return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
     def _fence(
         self, batch: _Batch, span: Span, records: Sequence[Record], groups: Groups, *, is_whole: bool
