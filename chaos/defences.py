@@ -231,9 +231,8 @@ class _AtItsWord:
 class _HopefulLedger(Ledger):
     """Takes a claim that was not answered for its own."""
 
-    def claim(self, owners: Mapping[str, str], seconds_kept: float) -> dict[str, Claim]:
-        answered = super().claim(owners, seconds_kept)
-        return {one: answered.get(one, Claim(owner, 0)) for one, owner in owners.items()}
+    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
+        return {**wanted, **super().claim(wanted, seconds_kept)}
 
 
 class _RepeatingKinesis(clients.Kinesis):
