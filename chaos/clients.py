@@ -1,5 +1,6 @@
 """Clients of the in-memory services: each call is an effect, and may fail."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from chaos.effects import Effects
 from chaos.s3_lies import S3Lies
 from chaos.trouble import Kind
 from doubles.aws_errors import client_error
+from doubles.kinesis_lies import Lie, LyingReads
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
@@ -34,6 +36,14 @@ _LATEST_LANDING = 95.0
 
 _LATEST_CLAIM = 6 * 3600.0
 """The same for claims."""
+
+_LIES = {
+    Kind.KINESIS_EMPTY: Lie.EMPTY,
+    Kind.KINESIS_EMPTY_AT_TIP: Lie.EMPTY_AT_TIP,
+    Kind.KINESIS_TWICE: Lie.TWICE,
+    Kind.KINESIS_FOREIGN: Lie.FOREIGN,
+    Kind.KINESIS_JUMP: Lie.JUMP,
+}
 
 Call = Callable[[], Any]
 
@@ -135,10 +145,37 @@ class DynamoDB(_Client):
         if write and trouble.strike(Kind.DYNAMODB_REPEAT):
             # the client sends it again by itself, and that answer is the one that is heard
             self.effects.perform(f"{what}: first", lambda: _swallowed(action), self._time())
+        if operation in ("batch_execute_statement", "batch_get_item") and (
+            chances := trouble.strike(Kind.DYNAMODB_PARTIAL)
+        ):
+            action = partial(self._in_part, operation, request, chances)
         seconds = self._time()
         if chances := trouble.strike(Kind.DYNAMODB_SLOW):
             seconds = chances.uniform(0.1, 4.0)
         return self.effects.perform(what, action, seconds)
+
+    def _in_part(self, operation: str, request: dict[str, Any], chances: random.Random) -> Any:
+        """Carry out a part of a batch; the rest is throttled, or was carried out and is not heard of."""
+        if operation == "batch_get_item":
+            [(table, wanted)] = request["RequestItems"].items()
+            keys = wanted["Keys"]
+            count = chances.randrange(len(keys) + 1)
+            answer: dict[str, Any] = {"Responses": {table: []}}
+            if count:
+                answer = self.client.batch_get_item(RequestItems={table: wanted | {"Keys": keys[:count]}})
+            if keys[count:]:
+                answer |= {"UnprocessedKeys": {table: wanted | {"Keys": keys[count:]}}}
+            return answer
+        responses = []
+        for statement in request["Statements"]:
+            error = {"Code": chances.choice(("ThrottlingError", "InternalServerError")), "Message": ""}
+            fate = chances.random()
+            if fate < 0.4:
+                responses.append({"Error": error})
+                continue
+            done = self.client.batch_execute_statement(Statements=[statement])["Responses"][0]
+            responses.append({"Error": error} if fate < 0.6 else done)
+        return {"Responses": responses}
 
 
 class S3(_Client):
@@ -218,6 +255,12 @@ class Kinesis(_Client):
             return self.effects.fail(what, chances.choice(errors), chances.choice((0.02, 1.0)))
         if trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
+        if operation == "get_records":
+            for kind, lie in _LIES.items():
+                if chances := trouble.strike(kind):
+                    action = partial(LyingReads(self.client).answer, lie, chances, **request)
+                    what = f"{what}: {kind}"
+                    break
         return self.effects.perform(what, action, self._time())
 
     def _put(self, what: str, action: Call, latest: float) -> Any:

@@ -17,7 +17,7 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from shared.errors import SetAsideUnavailableError
+from shared.errors import SetAsideUnavailableError, UnavailableError
 from worker.breaker import Breakers
 from worker.chain import ChainId
 from worker.claims import Claims
@@ -25,11 +25,11 @@ from worker.deadline import Deadline
 from worker.delivery import Rules
 from worker.drain import Drain
 from worker.guards import Guard
-from worker.ledger import Ledger
+from worker.ledger import Claim, Ledger
 from worker.record import START
-from worker.search import Finding, Search, SearchRun, Sought
+from worker.search import INACCURACY_SECONDS, Finding, Search, SearchRun, Sought, identity_of
 from worker.set_aside import SetAside, SetAsideStore
-from worker.shards import Shards
+from worker.shards import Position, Shards, hash_key
 from worker.span import ChunkKey, Cut, Database, Span
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
@@ -189,6 +189,50 @@ class _Absent:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
+
+
+class _Credulous(Search):
+    """Reads the shard of each envelope's key, once, and takes an answer that shows nothing at its word."""
+
+    def find(self, sought: Any, deadline: float) -> Any:
+        return _AtItsWord(super().find(sought, deadline), self._shards, sought)
+
+
+class _AtItsWord:
+    def __init__(self, run: SearchRun, shards: Shards, sought: Iterable[Sought]) -> None:
+        self._run = run
+        self._shards = shards
+        self._sought = sought
+
+    def __iter__(self) -> Iterator[Finding]:
+        for one in self._sought:
+            try:
+                yield Finding(one.identity, is_there=self._is_there(one))
+            except UnavailableError:
+                return
+
+    def _is_there(self, one: Sought) -> bool:
+        key = hash_key(one.partition_key)
+        for shard in self._shards.all():
+            if key not in shard.keys:
+                continue
+            start = Position(moment=one.since - INACCURACY_SECONDS)
+            for page in filter(None, self._shards.pages(shard.shard_id, start)):
+                if any(identity_of(record["Data"]) == one.identity for record in page.records):
+                    return True
+                if page.at_tip or not page.records:
+                    break
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+
+class _HopefulLedger(Ledger):
+    """Takes a claim that was not answered for its own."""
+
+    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
+        return {**wanted, **super().claim(wanted, seconds_kept)}
 
 
 class _RepeatingKinesis(clients.Kinesis):
@@ -399,6 +443,42 @@ ALL: tuple[Defence, ...] = (
         (Kind.KINESIS_UNREADABLE, Kind.KINESIS_LOST_ANSWER),
         ("duplicated",),
         events=100,
+    ),
+    Defence(
+        "an empty answer proves nothing",
+        _replaced(Search, _Credulous),
+        (Kind.KINESIS_EMPTY_AT_TIP, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+    ),
+    Defence(
+        "an empty answer with a lag proves nothing either",
+        _replaced(Search, _Credulous),
+        (Kind.KINESIS_EMPTY, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+    ),
+    Defence(
+        "all shards are searched where Kinesis chooses them",
+        _replaced(Search, _Credulous),
+        (Kind.KINESIS_AUTO, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+    ),
+    Defence(
+        "a statement that was not answered claims nothing",
+        _replaced(Ledger, _HopefulLedger),
+        (Kind.DYNAMODB_PARTIAL, Kind.CLIENT_DEAF, Kind.KINESIS_LOST_ANSWER, Kind.SQS_TWICE),
+        ("duplicated", "lost"),
+    ),
+    Defence(
+        "holes, where the event source passes over records",
+        _read_otherwise(lambda _world, span: replace(span, first=START)),
+        (Kind.PASSED_OVER, Kind.TD_5XX),
+        ("lost",),
+    ),
+    Defence(
+        "a message is as old as the ingest's clock says, too",
+        _replaced(Drain, partial(Drain, landing_seconds=-170.0)),
+        (Kind.SQS_STAMPS, Kind.KINESIS_LATE),
+        ("duplicated",),
     ),
     Defence(
         "two minutes before a message is searched for",

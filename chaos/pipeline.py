@@ -18,6 +18,7 @@ from doubles.event_source import (
     EventSourceMapping,
     Invocation,
     Outcome,
+    Raised,
     Record,
     Returned,
     StreamPoller,
@@ -273,7 +274,15 @@ class Pipeline:
             self._poller.complete(invocation, outcome, self._simulation.now)
             self._tick_at(self._simulation.now)
 
-        self.worker.invoke(invocation.event, done)
+        event = invocation.event
+        if len(event["Records"]) > 1 and (chances := self._trouble.strike(Kind.PASSED_OVER)):
+            # what comes later is delivered first; all of it comes again
+            self.worker.invoke(
+                {"Records": event["Records"][chances.randrange(1, len(event["Records"])) :]},
+                lambda _outcome: done(Raised()),
+            )
+            return
+        self.worker.invoke(event, done)
 
     def _border(self, records: Sequence[Record]) -> int:
         if chances := self._trouble.strike(Kind.BORDERS):
@@ -314,9 +323,16 @@ class Pipeline:
                 )
             self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
 
-        event = {"Records": [_sqs_record(message) for message in messages]}
+        event = {"Records": [self._stamped(_sqs_record(message)) for message in messages]}
         self._draining += 1
         self.drain.invoke(event, partial(self._drained, messages))
+
+    def _stamped(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a message as SQS passes it on, with what it says of the message's age perhaps wrong."""
+        if chances := self._trouble.strike(Kind.SQS_STAMPS):
+            sent = int(record["attributes"]["SentTimestamp"]) - chances.randint(0, 290_000)
+            record["attributes"] |= {"SentTimestamp": str(sent), "ApproximateReceiveCount": "99"}
+        return record
 
     def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
         """Delete the messages that an invocation handled."""

@@ -57,18 +57,27 @@ class Kind(StrEnum):
     KINESIS_UNREADABLE = (
         "kinesis unreadable beyond half the retention"  # for the event source too; it takes puts
     )
+    KINESIS_EMPTY = "kinesis read empty"  # with lag
+    KINESIS_EMPTY_AT_TIP = "kinesis read empty, no lag"
+    KINESIS_TWICE = "kinesis read shows twice"  # the same record
+    KINESIS_FOREIGN = "kinesis read of another shard"  # a record of it among the shard's own
+    KINESIS_JUMP = "kinesis iterator jumps"  # past records
+    KINESIS_STAMPS = "kinesis stamps wrong"  # arrival times, by up to five minutes
+    KINESIS_AUTO = "kinesis chooses the shards"
     RESHARD = "reshard"
     RECREATE = "stream created again"  # once it holds nothing that is not settled
     # SQS
     SQS_DOWN = "sqs gone"
     SQS_LOST_ANSWER = "sqs answer lost"
     SQS_TWICE = "sqs delivers twice"
+    SQS_STAMPS = "sqs stamps wrong"  # sent up to five minutes earlier than it was, received often
     # DynamoDB and S3
     DYNAMODB_ERROR = "dynamodb error"
     DYNAMODB_LOST_ANSWER = "dynamodb answer lost"
     DYNAMODB_REPEAT = "dynamodb write repeated"
     DYNAMODB_LATE = "dynamodb write lands late"
     DYNAMODB_SLOW = "dynamodb slow"
+    DYNAMODB_PARTIAL = "dynamodb answers in part"  # of a batch some keys or statements are throttled
     S3_ERROR = "s3 error"
     S3_LOST_ANSWER = "s3 answer lost"
     S3_LATE = "s3 put lands late"
@@ -101,6 +110,7 @@ class Kind(StrEnum):
     LIMITS = "part limits changed"
     BORDERS = "batches cut anew"
     REWIND = "event source forgets its checkpoint"
+    PASSED_OVER = "event source passes over records"  # and comes back to them later
 
 
 DATABASE_KINDS = (

@@ -220,9 +220,23 @@ class World:
         if window.kind is Kind.REDIS_EMPTY:
             self.simulation.at(window.begin, self._empty_redis)
             self.simulation.at(window.end, self.apply_accounts)
+        elif window.kind is Kind.KINESIS_STAMPS:
+            self.stream.arrival_error = self._wrong_stamp
+        elif window.kind is Kind.KINESIS_AUTO:
+            self.simulation.at(window.begin, self._distribute)
+            self.simulation.at(window.end, lambda: self._distribute("USER_PARTITION_KEY"))
         elif window.kind is Kind.TD_TOO_LARGE:
             self.simulation.at(window.begin, lambda: self._limit_imports(600))
             self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+
+    def _wrong_stamp(self) -> float:
+        chances = self.trouble.strike(Kind.KINESIS_STAMPS)
+        return chances.uniform(-290, 290) if chances else 0.0
+
+    def _distribute(self, strategy: str = "AUTO") -> None:
+        if strategy == "AUTO" and self.trouble.active(Kind.KINESIS_AUTO):
+            self.trouble.count(Kind.KINESIS_AUTO)
+        self.stream.distribute(StreamName=STREAM, strategy=strategy)
 
     def _empty_redis(self) -> None:
         if self.trouble.active(Kind.REDIS_EMPTY):

@@ -70,6 +70,7 @@ class _Stream:
     shards: dict[str, _Shard] = field(default_factory=dict)
     retention_hours: int = 24
     routes: list[_Shard] = field(default_factory=list)  # the open shards in order of their hash keys
+    strategy: str = "USER_PARTITION_KEY"
 
 
 class MemoryKinesis:
@@ -128,8 +129,13 @@ class MemoryKinesis:
             "RetentionPeriodHours": stream.retention_hours,
             "StreamCreationTimestamp": datetime.fromtimestamp(stream.created, UTC),
             "OpenShardCount": len(stream.routes),
+            "RecordDistributionStrategy": stream.strategy,
         }
         return {"StreamDescriptionSummary": summary}
+
+    def distribute(self, *, StreamName: str, strategy: str = "AUTO") -> None:
+        """Set the record distribution strategy: with AUTO the stream chooses the shards of records itself."""
+        self._stream("UpdateStreamRecordDistributionStrategy", StreamName).strategy = strategy
 
     def increase_stream_retention_period(
         self, *, StreamName: str, RetentionPeriodHours: int
@@ -312,6 +318,8 @@ class MemoryKinesis:
     def _append(self, stream: _Stream, data: bytes, partition_key: str) -> dict[str, Any]:
         hash_key = int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
         shard = stream.routes[bisect_right(stream.routes, hash_key, key=attrgetter("first_hash")) - 1]
+        if stream.strategy == "AUTO":
+            shard = self._random.choice(stream.routes)
         # Arrival times have milliseconds. The clock may be set back, the order of puts may not.
         put_at = round(self._now(), 3)
         if shard.records:

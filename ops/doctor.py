@@ -12,6 +12,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import accounts, screen
+from ops.event_source import mapping_faults, unknown_shards
 from ops.failure import UNFINISHED, Failure, explained
 from ops.keys import signing_secrets
 from ops.measure import AGES, Measured, Measurement
@@ -19,6 +20,7 @@ from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
 from shared import write_key
 from shared.clock import SystemClock
+from shared.errors import UnavailableError
 from worker.chain import ChainId
 from worker.delivery import ASIDE
 from worker.probe_rows import MEASURE_TABLE
@@ -33,13 +35,6 @@ _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
 _FOUND_SECONDS = 60.0
 _LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
-_MAPPING = {
-    "MaximumRetryAttempts": -1,
-    "MaximumRecordAgeInSeconds": -1,
-    "BisectBatchOnFunctionError": False,
-    "ParallelizationFactor": 1,
-    "FunctionResponseTypes": ["ReportBatchItemFailures"],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +105,8 @@ class Doctor:
                 yield Diagnosis(
                     look.__name__.lstrip("_").replace("_", " "), "unknown", explained(error).message
                 )
+            except UnavailableError as error:
+                yield Diagnosis(look.__name__.lstrip("_").replace("_", " "), "unknown", str(error))
             except requests.RequestException as error:
                 yield _fault(
                     look.__name__.lstrip("_").replace("_", " "),
@@ -151,36 +148,28 @@ class Doctor:
         else:
             shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
             yield _ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
+        unknown = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
+        if unknown:
+            yield _fault(
+                "stream",
+                f"the ledger knows nothing of {', '.join(unknown)}, though there are records older than an hour: the worker"
+                " is not running, or this is not the stream that the ledger knew (was it deleted and created again?)",
+            )
 
     def _mapping(self) -> Iterator[Diagnosis]:
         if self._stack.is_local:
             yield Diagnosis("mapping", "unknown", "the local stack has an event source of its own")
             return
-        found = self._stack.client("lambda").list_event_source_mappings(
-            FunctionName=self._stack.outputs["WorkerFunction"]
-        )["EventSourceMappings"]
-        if len(found) != 1:
-            yield _fault(
-                "mapping", f"{len(found)} event source mappings instead of one: `sam deploy` puts it right"
-            )
-            return
-        (mapping,) = found
-        if mapping["State"] not in ("Enabled", "Updating"):
-            yield _fault(
-                "mapping",
-                f"it is {mapping['State']}: nothing is delivered until "
-                f"`aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled`",
-            )
-            return
-        wrong = [
-            f"{name} is {mapping.get(name)}, not {value}"
-            for name, value in _MAPPING.items()
-            if mapping.get(name) != value
-        ]
+        client, function = self._stack.client("lambda"), self._stack.outputs["WorkerFunction"]
+        found = client.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
+        for stream in {mapping["EventSourceArn"] for mapping in found}:  # to aliases of the function, too
+            found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
+        wrong = list(mapping_faults(found, function))
         if wrong:
-            yield _fault("mapping", f"{'; '.join(wrong)}: `sam deploy` puts it right")
+            yield _fault("mapping", f"{'; '.join(wrong)}. `sam deploy` puts back what was changed by hand")
         else:
-            yield _ok("mapping", f"enabled; last: {mapping.get('LastProcessingResult', '?')}")
+            last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
+            yield _ok("mapping", f"enabled; last: {last}")
 
     def _inside(self) -> Iterator[Diagnosis]:
         """Yield how Redis and Treasure Data look from the functions' network."""

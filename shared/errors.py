@@ -5,6 +5,7 @@ SluiceError
     · LedgerUnavailableError
     · SetAsideUnavailableError
     · ShardUnreadableError
+      · NoSuchRecordError
     · SecretUnavailableError
   · HeldError
   · EditRefusedError
@@ -44,6 +45,10 @@ class SetAsideUnavailableError(UnavailableError):
 
 class ShardUnreadableError(UnavailableError):
     """The shard cannot be read, or not in the time available."""
+
+
+class NoSuchRecordError(ShardUnreadableError):
+    """The shard never had the record at which reading was to begin, or so Kinesis says."""
 
 
 class SecretUnavailableError(UnavailableError):

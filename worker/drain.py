@@ -104,7 +104,17 @@ class _Waiting:
         """When a put can have landed; by the clocks of queue and stream, whatever the ingest's said."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
-        return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), sent_at + LATEST_LANDING_SECONDS
+        return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), self.put_at + LATEST_LANDING_SECONDS
+
+    @property
+    def put_at(self) -> float:
+        """The latest that its put can have been made."""
+        return _put_at(self.envelope, self.sent_at)
+
+
+def _put_at(envelope: Envelope, sent_at: float) -> float:
+    """Return the latest time of a message's put: the queue's time stamp may be minutes early, the ingest's clock wrong."""
+    return max(sent_at, min(envelope.received_at / 1000, sent_at + INACCURACY_SECONDS))
 
 
 class Drain:
@@ -195,7 +205,7 @@ class Drain:
         for envelope in waiting:
             if envelope.is_certain:
                 _enter(handled, envelope, self._place(envelope, crowded, deadline))
-            elif self._clock.now() - envelope.sent_at < self._landing_seconds:
+            elif self._clock.now() - envelope.put_at < self._landing_seconds:
                 _enter(handled, envelope, Handling.YOUNG)
             else:
                 doubtful[envelope.identity] = envelope
@@ -334,8 +344,8 @@ class Drain:
         if deadline.near:
             return
         seconds = _RETRY_SECONDS
-        if handling is Handling.YOUNG:
-            age = self._clock.now() - message.sent_at
+        if handling is Handling.YOUNG and message.envelope is not None:
+            age = self._clock.now() - _put_at(message.envelope, message.sent_at)
             seconds = max(0, min(_RETRY_SECONDS, int(self._landing_seconds - age) + 1))
         try:
             self._sqs.change_message_visibility(

@@ -508,6 +508,8 @@ def _item(span: Span) -> Item:
         "w": {"S": span.writer},
         "st": {"S": "done" if span.done else "open"},
     }
+    if span.digest:
+        item["h"] = {"B": span.digest}
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
     if span.entries:
@@ -530,6 +532,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         cut=Cut(int(cut["rows"]["N"]), int(cut["bytes"]["N"])),
         counts={Group.parse(name): int(count["N"]) for name, count in item["g"]["M"].items()},
         records=int(item["n"]["N"]),
+        digest=item["h"]["B"] if "h" in item else b"",
         ignored=_places(item["i"]["B"]) if "i" in item else frozenset(),
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],

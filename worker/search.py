@@ -1,22 +1,25 @@
 """Finds out whether envelopes are on the stream.
 
 A partition key's records can be in every shard whose hash key range holds the key's MD5: one shard that is open today,
-and those that it came from by splits and merges. In each of them the search reads the window in which the envelope can
-have landed. Windows that overlap are read together. Each envelope is decided as soon as its own window is read in all
-its shards, whatever else is still to be read.
+and those that it came from by splits and merges. Where Kinesis distributes records itself (`AUTO`), they can be in any shard.
+In each of them the search reads the window in which the envelope can have landed. Windows that overlap are read together. Each
+envelope is decided as soon as its own window is read in all its shards, whatever else is still to be read.
 
-Three things that Kinesis does not promise are allowed for:
+That an envelope is there is proved by the record. That it is not there is never concluded from an empty answer:
 
-- Arrival times are neither accurate nor in order. A window is read from well before its begin, and is behind the reader
-  only when a record is stamped well after its end.
-- An empty answer says nothing about what comes behind it, and one that claims to be at the tip can be wrong. The search
-  believes it only when a second look, by another iterator, says the same.
-- Time runs out. The search says how far it has read each shard, and the next one continues there.
+- Each read begins at a record that was read before, and counts only if its answer holds that record, its *anchor*. So an answer
+  that is empty, or that starts further on, is told from a shard on which nothing follows.
+- A shard is read to its tip only when two such answers, some time apart, show nothing behind the anchor.
+- Arrival times are neither accurate nor in order. A window is read from a record that was stamped well before its begin, and is
+  behind the reader only when two answers in a row hold nothing but records stamped well after its end.
+- A shard on which no record can be found at all has no anchor. It counts as empty only when the window has been over for an hour.
+
+Time runs out. The search says how far it has read each shard, and the next one continues there.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -25,14 +28,27 @@ import msgpack
 
 from shared import envelope
 from shared.clock import Clock
-from shared.errors import ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError
 from worker.record import START, Number, number
-from worker.shards import Cursor, Page, Position, Shards, hash_key
+from worker.shards import HASH_KEYS, Cursor, Page, Position, Shard, Shards, hash_key
 
 INACCURACY_SECONDS = 300
 """By how much a record's arrival time may be wrong."""
 READ_OUT: Number = "999"
 """Stands for the end of a shard's window, in place of the number up to which it was read; sorts after every number."""
+EMPTY_SHARD_SECONDS = 3600
+"""How long after a window's end a shard that shows no record at all counts as empty."""
+LOOKS = 2
+"""Answers that must agree before the search concludes that nothing more is there."""
+
+_SECOND_LOOK_SECONDS = 1.0  # after the first
+_LOOK_BACK_SECONDS = (
+    30,
+    3600,
+    48 * 3600,
+)  # before a window, in search of a record to start from; then to the oldest
+_LONG_AGO = float("-inf")
+_MOST_DOUBTED = 4  # answers without the anchor, after which reading begins again
 
 _SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
 _HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
@@ -111,6 +127,8 @@ class SearchRun:
         self._clock = clock
         self._sought = sought
         self._deadline = deadline
+        self._everywhere = False  # records need not be where their keys say
+        self._oldest = float("inf")  # what was put before has expired
         self._unread: dict[Identity, set[str]] = {}  # the shards in which its window has not been read
         self.undecided = {one.identity: dict(one.read) for one in sought}
         self.shards = self.reads = self.records = 0
@@ -118,9 +136,17 @@ class SearchRun:
     def __iter__(self) -> Iterator[Finding]:
         """Yield findings until all envelopes are decided, or the time is up."""
         try:
-            lanes = self._lanes()
+            if self._sought:
+                summary = self._source.summary()
+                self._everywhere = summary.get("RecordDistributionStrategy") == "AUTO"
+                self._oldest = self._clock.now() - summary["RetentionPeriodHours"] * 3600
+                yield from self._search()
         except ShardUnreadableError:
             return
+
+    def _search(self) -> Iterator[Finding]:
+        everywhere = self._everywhere
+        lanes = self._lanes()
         self.shards = len(lanes)
         for identity in [identity for identity, unread in self._unread.items() if not unread]:
             yield self._decide(identity, is_there=False)
@@ -132,25 +158,36 @@ class SearchRun:
             if lane.due > now:
                 self._clock.sleep(lane.due - now)
             yield from self._step(lane)
+            if self._everywhere is not everywhere:
+                yield from self._search()
+                return
             if not lane.legs:
                 lanes.remove(lane)
 
     def _lanes(self) -> "list[_Lane]":
         """Return the shards to read; those that are done first come first."""
+        shards = list(self._source.all())
+        sought = [
+            replace(one, read=self.undecided[one.identity])
+            for one in self._sought
+            if one.identity in self.undecided and one.since - INACCURACY_SECONDS > self._oldest
+        ]
+        self._unread = {}
         lanes = []
-        keys = {one.identity: hash_key(one.partition_key) for one in self._sought}
-        for shard in list(self._source.all()):
-            share = [one for one in self._sought if keys[one.identity] in shard.keys]
+        keys = {one.identity: hash_key(one.partition_key) for one in sought}
+        is_whole = sum(shard.keys.stop - shard.keys.start for shard in shards if shard.is_open) == HASH_KEYS
+        for shard in shards:
+            share = [one for one in sought if self._everywhere or keys[one.identity] in shard.keys]
             for one in share:
-                if shard.is_open:
+                if shard.is_open and (is_whole or not self._everywhere):
                     self._unread.setdefault(one.identity, set())
             share = [one for one in share if one.read.get(shard.shard_id) != READ_OUT]
             if share:
-                lanes.append(_Lane(shard.shard_id, share, self._source))
+                lanes.append(_Lane(shard, share, self._source))
         for lane in lanes:
             for one in lane.sought:
                 if one.identity in self._unread:  # else no open shard takes its key: the list is not complete
-                    self._unread[one.identity].add(lane.shard)
+                    self._unread[one.identity].add(lane.shard.shard_id)
         return sorted(lanes, key=attrgetter("until"))
 
     def _step(self, lane: "_Lane") -> Iterator[Finding]:
@@ -160,12 +197,12 @@ class SearchRun:
         if not leg.sought:
             return
         try:
-            page = leg.cursor.read()
+            page = leg.read()
         except ShardUnreadableError:
             return
-        lane.legs.append(leg)
-        lane.due = leg.cursor.due
         if page is None:
+            lane.legs.append(leg)
+            lane.due = leg.due
             return
         self.reads += 1
         self.records += len(page.records)
@@ -173,14 +210,22 @@ class SearchRun:
         for identity in wanted.intersection(identity_of(record["Data"]) for record in page.records):
             yield self._decide(identity, is_there=True)
         leg.sought = [one for one in leg.sought if one.identity in self.undecided]
-        for one, read in leg.advance(page):
-            self.undecided[one.identity][lane.shard] = read
-            if read == READ_OUT and one.identity in self._unread:
-                self._unread[one.identity].discard(lane.shard)
-                if not self._unread[one.identity]:
-                    yield self._decide(one.identity, is_there=False)
-        if not leg.sought:
-            lane.legs.remove(leg)
+        if not self._everywhere and leg.is_misplaced(page):
+            self._everywhere = True
+            return
+        for one, read in leg.advance(page, self._clock.now()):
+            yield from self._note(one.identity, lane.shard.shard_id, read)
+        lane.due = leg.due
+        if leg.sought and not leg.is_empty:
+            lane.legs.append(leg)
+
+    def _note(self, identity: Identity, shard: str, read: Number) -> Iterator[Finding]:
+        """Note how far a shard has been read for an envelope."""
+        self.undecided[identity][shard] = read
+        if read == READ_OUT and identity in self._unread:
+            self._unread[identity].discard(shard)
+            if not self._unread[identity]:
+                yield self._decide(identity, is_there=False)
 
     def _decide(self, identity: Identity, *, is_there: bool) -> Finding:
         del self.undecided[identity]
@@ -190,63 +235,189 @@ class SearchRun:
 class _Lane:
     """One shard and what is to be read of it: its legs take turns, so that none waits for another's end."""
 
-    def __init__(self, shard: str, sought: list[Sought], shards: Shards) -> None:
+    def __init__(self, shard: Shard, sought: list[Sought], shards: Shards) -> None:
         self.shard = shard
         self.sought = sought
         self.until = min(one.until for one in sought)
         self.due = 0.0
         self.legs = deque(
-            _Leg(shards.cursor(shard, start), start, share) for start, share in _legs(shard, sought)
+            _Leg(shard, shards.cursor(shard.shard_id, Position()), read, share)
+            for read, share in _legs(shard.shard_id, sought)
         )
 
 
 class _Leg:
-    """A stretch of a shard, read from where the first of the envelopes sought in it can be."""
+    """A stretch of a shard, read from a record before the first of the windows sought in it.
 
-    def __init__(self, cursor: Cursor, start: Position, sought: list[Sought]) -> None:
-        self.cursor = cursor
+    It first looks for such a record, further and further back, and then goes on from anchor to anchor.
+
+    Args:
+        shard: the shard.
+        cursor: reads it.
+        read: the record up to which an earlier search has read; START where there was none.
+        sought: the envelopes.
+
+    Attributes:
+        due: UNIX seconds before which the next read proves nothing.
+        is_empty: no record was found on the shard.
+    """
+
+    def __init__(self, shard: Shard, cursor: Cursor, read: Number, sought: list[Sought]) -> None:
+        self._cursor = cursor
         self.sought = sorted(sought, key=attrgetter("until"))
-        self._start = start
-        self._read = start.after
-        self._latest = float("-inf")
-        self._was_at_tip = False
+        self.due = 0.0
+        self.is_empty = False
+        self._shard = shard
+        self._since = min(one.since for one in sought) - INACCURACY_SECONDS
+        self._read = read  # all up to here has been read, and the record here was met twice
+        self._begin()
 
-    def advance(self, page: Page) -> list[tuple[Sought, Number]]:
+    def _begin(self) -> None:
+        """Begin at the record up to which was read, or look for one before the window."""
+        self._anchor = self._read
+        self._back = list(_LOOK_BACK_SECONDS)
+        self._earliest = _LONG_AGO, _LONG_AGO  # arrival times in the last two answers
+        self._first: Number = START  # the first record of an answer that a second one is to confirm
+        self._looks = 0  # answers in a row that showed nothing more
+        self._doubted = 0
+        self._seek()
+
+    def _seek(self) -> None:
+        self._is_met = False  # the anchor, since the last seek
+        if self._anchor != START:
+            self._cursor.seek(Position(at=self._anchor))
+        elif self._back:
+            self._cursor.seek(Position(moment=self._since - self._back[0]))
+        else:
+            self._cursor.seek(Position())
+
+    def read(self) -> Page | None:
+        """Make one read; return None where that brought nothing.
+
+        Raises:
+            ShardUnreadableError: Kinesis refuses, or fails again and again.
+        """
+        try:
+            page = self._cursor.read()
+        except NoSuchRecordError:
+            self._lose()
+            page = None
+        self.due = self._cursor.due
+        return page
+
+    def _lose(self) -> None:
+        """Begin again: the shard does not show the record that reading began at."""
+        self._read = START if self._anchor == self._read else self._read
+        self._begin()
+
+    def is_misplaced(self, page: Page) -> bool:
+        """Tell whether the page has a record of a partition key that is not this shard's."""
+        return any(
+            hash_key(record["PartitionKey"]) not in self._shard.keys
+            for record in page.records
+            if "PartitionKey" in record
+        )
+
+    def advance(self, page: Page, now: float) -> list[tuple[Sought, Number]]:
         """Go past a page; return how far the shard has now been read for each envelope."""
-        if page.records:
-            self._read = number(page.records[-1]["SequenceNumber"])
-            self._latest = max(
-                self._latest, *(record["ApproximateArrivalTimestamp"].timestamp() for record in page.records)
-            )
-        is_read_out = page.at_tip and self._was_at_tip
-        self._was_at_tip = page.at_tip
-        if page.at_tip:
-            self.cursor.seek(self._start if self._read == START else Position(after=self._read))
+        numbers = sorted({number(record["SequenceNumber"]) for record in page.records})
+        at_end = page.at_tip and (not page.ended or not self._shard.is_open)
+        is_read_out = False
+        if self._anchor == START:
+            self._look_back(page, numbers, at_end=at_end)
+        else:
+            is_read_out = self._go_on(page, numbers, at_end=at_end)
+        if self._looks and (self._anchor != START or not self._back):
+            self.due = max(self.due, now + _SECOND_LOOK_SECONDS)
         answer, rest = [], []
         for one in self.sought:
-            if is_read_out or self._latest > one.until + INACCURACY_SECONDS:
+            is_over = now >= one.until + EMPTY_SHARD_SECONDS or page.ended
+            if (
+                is_read_out
+                or (self.is_empty and is_over)
+                or min(self._earliest) > one.until + INACCURACY_SECONDS
+            ):
                 answer.append((one, READ_OUT))
             else:
                 rest.append(one)
         self.sought = rest
         return answer + [(one, self._read) for one in rest if self._read != START]
 
+    def _look_back(self, page: Page, numbers: list[Number], *, at_end: bool) -> None:
+        """Look for a record to start from, further and further back."""
+        if numbers:
+            earliest = min(
+                record["ApproximateArrivalTimestamp"].timestamp()
+                for record in page.records
+                if number(record["SequenceNumber"]) == numbers[0]
+            )
+            if earliest <= self._since or (not self._back and self._first == numbers[0]):
+                self._anchor, self._looks = numbers[0], 0
+            elif self._back:
+                self._back.pop(0)
+                self._looks = 0
+            else:
+                self._first = numbers[0]
+        elif at_end:
+            self._looks += 1
+            if self._looks >= LOOKS:
+                self.is_empty = not self._back
+                self._back[:1] = []
+                self._looks = 0
+        else:
+            return  # there may be more where this answer leads
+        self._seek()
 
-def _legs(shard: str, sought: list[Sought]) -> Iterator[tuple[Position, list[Sought]]]:
-    """Yield where to begin reading a shard, and for which envelopes."""
+    def _go_on(self, page: Page, numbers: list[Number], *, at_end: bool) -> bool:
+        """Go past an answer to a read that began at the anchor; tell whether nothing more is behind it."""
+        behind = [one for one in numbers if one > self._anchor]
+        if self._anchor in numbers:
+            self._is_met, self._doubted = True, 0
+            self._read = self._anchor
+        elif not numbers and not at_end:
+            return False  # the anchor, or what is behind it, may be where this answer leads
+        elif not self._is_met or (behind and self._first != behind[0]):
+            self._first = behind[0] if self._is_met else START
+            self._doubt()
+            return False
+        if behind:
+            stamps = [
+                record["ApproximateArrivalTimestamp"].timestamp()
+                for record in page.records
+                if number(record["SequenceNumber"]) > self._anchor
+            ]
+            self._earliest = self._earliest[1], min(stamps)
+            self._anchor, self._first, self._looks = behind[-1], START, 0
+            self._seek()
+        elif at_end:
+            self._looks += 1
+            self._seek()
+        return self._looks >= LOOKS
+
+    def _doubt(self) -> None:
+        """Read from the anchor once more; begin again where it cannot be found any more."""
+        self._doubted += 1
+        if self._doubted < _MOST_DOUBTED:
+            self._seek()
+        else:
+            self._lose()
+
+
+def _legs(shard: str, sought: list[Sought]) -> Iterator[tuple[Number, list[Sought]]]:
+    """Yield which envelopes are sought in one stretch of a shard, and up to where it has been read."""
     known = [one for one in sought if shard in one.read]
     for read, share in groupby(sorted(known, key=lambda one: one.read[shard]), lambda one: one.read[shard]):
-        yield Position(after=read), list(share)
+        yield read, list(share)
     together: list[Sought] = []
     end = float("-inf")
     for one in sorted((one for one in sought if shard not in one.read), key=attrgetter("since")):
         if together and one.since - INACCURACY_SECONDS > end + INACCURACY_SECONDS:
-            yield Position(moment=together[0].since - INACCURACY_SECONDS), together
+            yield START, together
             together, end = [], float("-inf")
         together.append(one)
         end = max(end, one.until)
     if together:
-        yield Position(moment=together[0].since - INACCURACY_SECONDS), together
+        yield START, together
 
 
 def identity_of(data: bytes) -> Identity | None:

@@ -1,8 +1,9 @@
 """Reads the stream beside its event source mapping: the one place that calls GetRecords.
 
 Kinesis answers five reads a second and shard, and the mapping needs one of them; reads here keep a distance, and back off where
-Kinesis throttles. An empty answer says nothing about what comes behind it: a cursor knows that it is at the shard's tip only
-from `MillisBehindLatest`, and that the shard has ended only from the missing iterator.
+Kinesis throttles. A single answer proves nothing but that the records in it exist: it may be empty, end early, claim to be at the
+tip, or hold a record twice. Callers that conclude anything from what is *not* in an answer need more: the worker compares what it
+read with the plan's digest, the search reads again from a record that must be there.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
-from shared.errors import ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.record import START, Number, Record, from_stream, sequence_number
@@ -23,6 +24,8 @@ from worker.record import START, Number, Record, from_stream, sequence_number
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
+HASH_KEYS = 1 << 128
+"""Partition keys are hashed to 0 … 2^128 - 1."""
 SECONDS_BETWEEN_READS = 0.25
 THROTTLED = frozenset(
     (
@@ -36,7 +39,10 @@ THROTTLED = frozenset(
 BELIEVED_SECONDS = 5.0
 """For how long after its last use it is believed that the stream is still the same: AWS needs longer to delete one and create another."""
 
-_TRIES = 4  # of a read that fails otherwise than by throttling
+_EXPIRED = "ExpiredIteratorException"
+_REFUSED = "InvalidArgumentException"
+_SERVER_ERROR = 500
+_TRIES = 4  # of a read that fails, but neither by throttling nor for good
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 _RECORDS = 10_000
 
@@ -89,7 +95,6 @@ class Cursor:
 
     Attributes:
         due: UNIX seconds before which the next read must not be made.
-        reads: how many were answered.
     """
 
     def __init__(
@@ -103,7 +108,6 @@ class Cursor:
         self._iterator: str | None = None
         self._failures = 0
         self.due = 0.0
-        self.reads = 0
 
     def seek(self, position: Position) -> None:
         """Go on from another position."""
@@ -113,7 +117,8 @@ class Cursor:
         """Make one read; return None where Kinesis asks for patience: `due` says when to read again.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses, or fails again and again.
+            ShardUnreadableError: Kinesis definitely refuses, or fails again and again.
+            NoSuchRecordError: Kinesis says that the shard never had the record at which reading is to begin.
         """
         try:
             if self._iterator is None:
@@ -125,21 +130,26 @@ class Cursor:
             self._failed(error)
             return None
         self._failures = 0
-        self.reads += 1
         self.due = self._clock.now() + SECONDS_BETWEEN_READS
         records: list[Mapping[str, Any]] = answer["Records"]
         if records:
-            self._position = Position(after=_number(records[-1]))
+            self._position = Position(after=max(map(_number, records)))
         self._iterator = answer.get("NextShardIterator")
         ended = self._iterator is None
         return Page(records, ended or answer.get("MillisBehindLatest") == 0, ended)
 
     def _failed(self, error: Exception) -> None:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        response = error.response if isinstance(error, ClientError) else {}
+        code = response.get("Error", {}).get("Code", "")
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERROR)
         self._iterator = None
         self._failures += 1
         self.due = self._clock.now() + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code not in THROTTLED and self._failures >= _TRIES:
+        if code in THROTTLED:
+            return
+        if code == _REFUSED:
+            raise NoSuchRecordError(str(error)) from error
+        if self._failures >= _TRIES or (status < _SERVER_ERROR and code != _EXPIRED):
             raise ShardUnreadableError(str(error)) from error
 
 
@@ -260,20 +270,20 @@ class Shards:
                     return
 
     def read(self, shard: str, first: Number, last: Number, deadline: Deadline) -> list[Record]:
-        """Return the shard's records from `first` to `last`, as far as it shows them now.
+        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now.
 
         Raises:
             ShardUnreadableError: Kinesis fails, or the time is up.
         """
-        found: list[Record] = []
+        found: dict[Number, Record] = {}
         for page in self.pages(shard, Position(at=first), deadline.at):
             if page is None:
                 raise ShardUnreadableError("the time was up before all records were read")
             records = from_stream(page.records, shard)
-            found += [record for record in records if first <= record.number <= last]
-            if page.at_tip or (records and records[-1].number >= last):
+            found |= {record.number: record for record in records if first <= record.number <= last}
+            if page.at_tip or any(record.number >= last for record in records):
                 break
-        return found
+        return [found[number] for number in sorted(found)]
 
 
 def hash_key(partition_key: str) -> int:

@@ -5,7 +5,7 @@ exceptions from the plan: while the span is open, a chunk without an entry is pe
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -200,6 +200,7 @@ class Span:
         cut: by which groups are cut into chunks.
         counts: rows by group.
         records: how many records it holds.
+        digest: of their sequence numbers; empty where the span was planned without it.
         ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
         version: grows by one with every write.
         writer: names the last write.
@@ -216,11 +217,18 @@ class Span:
     cut: Cut
     counts: Mapping[Group, int]
     records: int = 0
+    digest: bytes = b""
     ignored: frozenset[int] = frozenset()
     version: int = 1
     writer: str = ""
     done: bool = False
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
+
+    def is_whole(self, numbers: Sequence[Number]) -> bool:
+        """Tell whether these are the sequence numbers of its records: all of them, and no others."""
+        if len(numbers) != self.records:
+            return False
+        return not self.digest or self.digest == digest_of(numbers)
 
     def entry(self, key: ChunkKey) -> Entry:
         """Return what the ledger says of a chunk."""
@@ -287,6 +295,11 @@ class Span:
         return self.done and all(
             entry.state in FINAL or entry.state is State.SPLIT for entry in self.entries.values()
         )
+
+
+def digest_of(numbers: Iterable[Number]) -> bytes:
+    """Return what tells a stretch of records from any other, by their sequence numbers in order."""
+    return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 
 
 def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destination], cut: Cut) -> int:

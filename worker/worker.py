@@ -14,7 +14,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from shared.errors import HeldError, UnavailableError
+from shared.errors import HeldError, ShardUnreadableError, UnavailableError
 from worker.account_cache import AccountCache
 from worker.chain import ChainId
 from worker.chunk import Chunk, pending_leaves, planned_chunks
@@ -29,11 +29,14 @@ from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners
 from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import EXPIRED, ChunkKey, Cut, Group, Span
+from worker.span import EXPIRED, ChunkKey, Cut, Group, Span, digest_of
 from worker.upload import Uploader
 
 MAX_BATCH_BYTES = 6 << 20
 """Lambda's limit of an event: a cut by bytes that is no lower cuts no group."""
+
+_CHECK_EVERY_SECONDS = 60.0
+_MOST_CHECKED = 1000
 
 _number = itemgetter(0)
 _METRICS = {
@@ -88,6 +91,8 @@ class Worker:
         self._rules = delivery.rules
         self._clock = delivery.clock
         self._telemetry = delivery.telemetry
+        self._checked: set[tuple[str, Number]] = set()  # spans that hold all records between their borders
+        self._check_due: dict[str, float] = {}  # by shard, when a batch is to be compared with the shard
         self._ends: dict[str, tuple[ChainId, Number]] = {}  # by shard, as this sandbox left them
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
@@ -166,9 +171,10 @@ class Worker:
             if isinstance(gap, Span):
                 if not gap.done:
                     self._take_up(batch, gap)
+                elif batch.forced is None:
+                    self._check_planned(batch, gap)
                 return gap.last
-            if gap.behind_open is not None and self._has_expired(gap.behind_open):
-                self._take_up(batch, gap.behind_open)  # its records will not be delivered again
+            self._prepare(batch, gap)
             planned = self._plan(batch, records, gap.limit)
             draft = Span(
                 chain=gap.chain,
@@ -180,6 +186,7 @@ class Worker:
                 cut=self._cut,
                 counts=planned.counts,
                 records=len(planned.records),
+                digest=digest_of([record[0] for record in planned.records]),
                 ignored=planned.ignored,
             )
             won, standing = self._ledger.append(draft)
@@ -188,9 +195,9 @@ class Worker:
                 self._report_passed_over(batch, planned.passed_over)
                 if standing.ignored:
                     self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
+                self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 if gap.chain is batch.chain and batch.forced is None:
                     self._ends[batch.shard] = gap.chain, standing.last
-                self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 return standing.last
 
     def _report_passed_over(self, batch: _Batch, passed_over: Mapping[Group, int]) -> None:
@@ -203,6 +210,73 @@ class Worker:
                 table=place.label,
                 rows=rows,
             )
+
+    def _prepare(self, batch: _Batch, gap: Gap) -> None:
+        """Settle what an event source has left behind, and see that it leaves nothing out.
+
+        Raises:
+            HeldError: the next span cannot be planned yet.
+            UnavailableError: the ledger or the shard is away.
+        """
+        if gap.behind_open is not None:
+            self._take_up(batch, gap.behind_open)  # its records need not be delivered again
+        if batch.forced is None:
+            self._check_batch(batch)
+
+    def _check_planned(self, batch: _Batch, span: Span) -> None:
+        """Check that the batch's records in a settled span are among those that were planned.
+
+        Raises:
+            HeldError: there are others, or it cannot be told.
+            ShardUnreadableError: the shard cannot be read.
+        """
+        place = span.chain.name, span.after
+        within = [record for record in batch.records if span.first <= record.number <= span.last]
+        may_be_gone = within[0].arrived_at < self._clock.now() - self._rules.held_at_most_seconds
+        if not span.digest or place in self._checked or may_be_gone:  # the rest of its span may have expired
+            return
+        if span.is_whole([record.number for record in within]):
+            return
+        for _ in range(2):
+            read = [
+                one.number for one in self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+            ]
+            if span.is_whole(read):
+                if len(self._checked) >= _MOST_CHECKED:
+                    self._checked.clear()
+                self._checked.add(place)
+                return
+        if len(read) <= span.records:
+            raise HeldError("records of a settled span cannot be read yet")
+        raise self._left_out(len(read) - span.records, span.first, span.last)
+
+    def _check_batch(self, batch: _Batch) -> None:
+        """Check now and then that the shard has no records between the first and the last of a batch but the batch's.
+
+        Raises:
+            HeldError: it has.
+        """
+        if self._clock.now() < self._check_due.get(batch.shard, 0.0):
+            return
+        given = {record.number for record in batch.records}
+        first, last = batch.records[0].number, batch.records[-1].number
+        try:
+            for _ in range(2):
+                read = {one.number for one in self._shards.read(batch.shard, first, last, batch.deadline)}
+                if read == given:
+                    self._check_due[batch.shard] = self._clock.now() + _CHECK_EVERY_SECONDS
+                if not given < read:
+                    return  # also where the shard does not show all: that proves nothing
+        except ShardUnreadableError:
+            return
+        raise self._left_out(len(read) - len(given), first, last)
+
+    @staticmethod
+    def _left_out(count: int, first: Number, last: Number) -> HeldError:
+        return HeldError(
+            f"the event source passed over {count} records between {sequence_number(first)} and {sequence_number(last)}:"
+            " its mapping was changed, `sluice doctor` says how"
+        )
 
     def _plan(self, batch: _Batch, records: Sequence[Record], limit: Number | None) -> Plan:
         """Plan the next span.
@@ -240,7 +314,7 @@ class Worker:
         if not span.ignored:
             return span, frozenset()
         whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-        if len(whole) != span.records:
+        if not span.is_whole([record.number for record in whole]):
             raise HeldError("records of the span cannot be read yet")
         return span, frozenset(whole[place].number for place in span.ignored)
 
@@ -249,8 +323,10 @@ class Worker:
         if batch.deadline.near:
             raise HeldError("the time is up")
         records = self._records_of(batch, span)
-        is_whole = len(records) == span.records
+        is_whole = span.is_whole([record.number for record in records])
         if not is_whole and not self._has_expired(span):
+            if len(records) > span.records:
+                raise self._left_out(len(records) - span.records, span.first, span.last)
             raise HeldError("records of an open span cannot be read yet")
         ignored = frozenset(records[place].number for place in span.ignored if is_whole)
         groups = group(records, owners_of(records, span.destinations), ignored)
@@ -302,7 +378,7 @@ class Worker:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        while not span.done and self._has_expired(span):
+        while not span.done and self._is_over(span):
             expired, _ = self._without_expired(span, {})
             won, standing = self._ledger.update(span.with_entries(expired, done=True))
             if won:
@@ -310,8 +386,19 @@ class Worker:
             span = standing
 
     def _has_expired(self, span: Span) -> bool:
+        """Tell whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not say.
+        """
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
+        if not self._is_over(span):
+            return False
+        retention: int = self._shards.summary()["RetentionPeriodHours"] * 3600
+        return self._clock.now() - span.planned_at / 1000 > retention
+
+    def _is_over(self, span: Span) -> bool:
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
     def _fence(
@@ -345,7 +432,7 @@ class Worker:
     def _records_of(self, batch: _Batch, span: Span) -> list[Record]:
         """Return a span's records: those at hand, and those before and behind the batch from the shard."""
         within = [record for record in batch.records if span.first <= record.number <= span.last]
-        if len(within) == span.records:
+        if span.is_whole([record.number for record in within]):
             return within
         read = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
         if batch.forced is not None:

@@ -26,8 +26,10 @@ NAME = "sluice-dev"
 _SERVICE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _FUNCTION = re.compile(r"/2015-03-31/functions/([^/]+)/(\w+)")
 _XML = ("cloudformation", "s3")
-_MAPPING = {
+_MAPPING: dict[str, Any] = {
     "UUID": "0f5e1c4a",
+    "FunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:{function}",
+    "EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
     "State": "Enabled",
     "MaximumRetryAttempts": -1,
     "MaximumRecordAgeInSeconds": -1,
@@ -220,7 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_for_lambda(self, body: bytes) -> None:
         named = _FUNCTION.match(self.path)
         if named is None:
-            self._answer(200, json.dumps({"EventSourceMappings": [_MAPPING]}).encode())
+            function = _MAPPING["FunctionArn"].format(function=self.shown.outputs["WorkerFunction"])
+            mapping = _MAPPING | {"FunctionArn": function}
+            self._answer(200, json.dumps({"EventSourceMappings": [mapping]}).encode())
         elif named[1] in self.shown.answers:
             self._answer(200, json.dumps(self.shown.answers[named[1]]).encode())
         elif named[2] == "invocations":

@@ -86,6 +86,7 @@ spans = st.builds(
     cut=st.builds(Cut, st.integers(1, 10**9), st.integers(1, 10**9)),
     counts=st.dictionaries(groups, st.integers(0, 10**9), max_size=4),
     records=st.integers(0, 10_000),
+    digest=st.binary(max_size=8),
     ignored=st.frozensets(st.integers(0, 300), max_size=9),
     version=st.integers(1, 1000),
     writer=st.text("0123456789abcdef", min_size=16, max_size=16),

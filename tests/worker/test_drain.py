@@ -21,6 +21,7 @@ from worker import set_aside
 from worker.delivery import Decision, State
 from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
 from worker.overflow_quarantine import OverflowQuarantine
+from worker.search import INACCURACY_SECONDS
 
 DAY = 86_400.0
 HELD = 3.5 * DAY
@@ -291,16 +292,16 @@ def test_an_envelope_is_as_old_as_the_earliest_of_its_messages(ages: tuple[int, 
 
 
 def test_one_search_serves_all_messages(way: Way) -> None:
-    """Two hundred messages cost as many reads as one: two, because the tip is looked at twice."""
+    """Two hundred messages cost as many reads as one: some to find where to begin, and two looks at the tip."""
     doubt(way, *(f"r{number}" for number in range(200)))
     way.wait(130)
 
-    assert (200, 2) == (way.drain(), len(way.kinesis.called("get_records")))
+    assert (200, 5) == (way.drain(), len(way.kinesis.called("get_records")))
 
 
 def test_a_search_that_is_cut_short_goes_on_where_it_ended(way: Way) -> None:
-    """However little an invocation can read: in the end everything is decided, and nothing is read twice."""
-    way.kinesis.page = 1
+    """However little an invocation can read: in the end everything is decided, and little is read twice."""
+    way.kinesis.page = 5
     doubt(way, "gone")
     for number in range(100):
         way.collect(f"other{number}")
@@ -310,7 +311,7 @@ def test_a_search_that_is_cut_short_goes_on_where_it_ended(way: Way) -> None:
         way.wait(121)
 
     assert (0, {"put": 1}) == (way.waiting(), way.handled())
-    assert 101 <= len(way.kinesis.called("get_records")) <= 103
+    assert 25 <= len(way.kinesis.called("get_records")) <= 50
 
 
 def test_a_search_whose_progress_cannot_be_noted_begins_again(way: Way) -> None:
@@ -331,7 +332,7 @@ def test_a_search_whose_progress_cannot_be_noted_begins_again(way: Way) -> None:
 
 def test_one_messages_window_does_not_delay_another(way: Way) -> None:
     """Of two messages on one shard, the one whose window ends before the time is up is put, the other one waits."""
-    way.kinesis.page = 1
+    way.kinesis.page = 5
     doubt(way, "first")
     for number in range(1000):
         way.wait(1)
@@ -340,7 +341,7 @@ def test_one_messages_window_does_not_delay_another(way: Way) -> None:
         way.collect(f"other{number}")
     way.wait(130)
 
-    assert 1 == way.drain(remaining_ms=260_000)
+    assert 1 == way.drain(remaining_ms=60_000)
     assert {"put": 1, "undecided": 1} == way.handled()
     assert {"first"} == {
         _name(call["Data"]) for call in way.kinesis.called("put_record") if _name(call["Data"]) == "first"
@@ -397,13 +398,27 @@ def test_reads_only_the_minutes_in_which_the_put_can_have_landed(way: Way) -> No
     assert (1, 1) == (way.drain(), len(way.kinesis.called("get_records")))
 
 
+def test_a_message_that_is_stamped_too_early_is_not_searched_for_too_early(way: Way) -> None:
+    """The queue's time stamp may be minutes off; the ingest's clock tells that the put may still land."""
+    data = an_envelope("r", at=way.clock.now()).encode()
+    _send(way, base64.b64encode(data).decode())
+    [message] = way.sqs.messages(way.queue_url)
+    event = _event(message)
+    sent = int(event["Records"][0]["attributes"]["SentTimestamp"])
+    event["Records"][0]["attributes"]["SentTimestamp"] = str(sent - 200_000)
+    way.wait(10)
+    way.drainer().run(event, 60_000)
+
+    assert {"young": 1} == way.handled()
+
+
 @pytest.mark.parametrize("wrong", [-30 * DAY, 30 * DAY])
 def test_searches_by_the_clocks_of_stream_and_queue(wrong: float, way: Way) -> None:
     """An ingest whose clock is far off does not mislead the search."""
     record = an_envelope("r", at=way.clock.now() + wrong).encode()
     way.delivery.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=KEY)
     _send(way, base64.b64encode(record).decode())
-    way.wait(130)
+    way.wait(130 + INACCURACY_SECONDS)
 
     assert (1, {"found": 1}) == (way.drain(), way.handled())
 
@@ -694,10 +709,10 @@ def test_tells_what_it_did_in_one_line(way: Way) -> None:
         {
             "messages": 3,
             "left": 1,
-            "oldest_seconds": 131.25,
+            "oldest_seconds": 132.75,
             "shards": 1,
-            "reads": 2,
-            "records": 1,
+            "reads": 5,
+            "records": 7,
             "found": 1,
             "put": 1,
             "young": 1,
@@ -801,8 +816,8 @@ def test_every_envelope_becomes_one_row(data: st.DataObject) -> None:
     way.kinesis.faults.clear()
     adversary.heal()
     way.wait(data.draw(st.sampled_from([0, OLD])))
-    for _ in range(4):
-        way.wait(361)
+    for _ in range(4):  # more than an hour: a split may have left a shard without any record
+        way.wait(1201)
         way.drain()
     way.deliver()
     way.delivery.redrive()

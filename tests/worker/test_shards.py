@@ -11,10 +11,11 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
-from shared.errors import ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM, Meddled
 from worker.chain import ChainId
 from worker.deadline import Deadline
@@ -41,7 +42,6 @@ THROTTLED = [
 ]
 FAILING = [
     refusal("InternalFailure"),
-    refusal("ResourceNotFoundException"),
     LOST,
     ResponseParserError("html"),
 ]
@@ -146,7 +146,6 @@ def test_answers_lead_on() -> None:
 
     assert [["1", "2"], [], ["3"]] == [numbers_of(each.records) for each in pages if each]
     assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", "next"] == kinesis.calls
-    assert 3 == one.reads
 
 
 @pytest.mark.parametrize(
@@ -224,6 +223,27 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
         one.read()
 
     with pytest.raises(ShardUnreadableError):
+        one.read()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "ValidationException"],
+)
+def test_a_definite_refusal_is_an_error_at_once(code: str) -> None:
+    """Asking again would get the same answer, seconds later."""
+    one, _, clock = cursor(client_error(code, "GetRecords"))
+
+    with pytest.raises(ShardUnreadableError):
+        one.read()
+    assert BEGAN == clock.now()
+
+
+def test_a_record_that_the_shard_never_had_is_an_error_of_its_own() -> None:
+    """The caller can begin elsewhere."""
+    one, _, _ = cursor(client_error("InvalidArgumentException", "GetShardIterator"))
+
+    with pytest.raises(NoSuchRecordError):
         one.read()
 
 

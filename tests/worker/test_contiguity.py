@@ -1,0 +1,174 @@
+"""An event source that leaves records out, and reads of the shard that are wrong: the worker holds, and loses nothing."""
+
+from typing import Any
+
+import pytest
+
+from doubles.aws_errors import client_error
+from tests.support.delivery import Delivery, envelope, row
+from tests.support.telemetry import CollectedTelemetry
+
+ROWS = [envelope("shop", {"views": [row(f"e{number}")]}) for number in range(6)]
+
+
+def delivery() -> Delivery:
+    """Return a pipeline with six records on its shard."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(*ROWS)
+    return made
+
+
+def lane(made: Delivery, number: int) -> dict[str, Any]:
+    """Return every other record, as with a ParallelizationFactor of 2."""
+    return {"Records": made.event()["Records"][number::2]}
+
+
+def run(made: Delivery, event: dict[str, Any]) -> bool:
+    """Hand the worker an event; tell whether all of it was settled."""
+    return made.worker.run(event, 60_000) == {"batchItemFailures": []}
+
+
+def reason(made: Delivery) -> str:
+    """Return why the last batch was held."""
+    telemetry: CollectedTelemetry = made.telemetry
+    told: str = telemetry.said("held")[-1]["reason"]
+    return told
+
+
+def blind(made: Delivery) -> None:
+    """Let the shard be unreadable."""
+
+    def refuse(_: Any) -> None:
+        raise client_error("AccessDeniedException", "GetShardIterator")
+
+    made.kinesis.before["get_shard_iterator"] = refuse
+
+
+@pytest.mark.parametrize("left_out", [slice(1, 2), slice(2, 5)])
+def test_a_batch_with_records_left_out_is_held(left_out: slice) -> None:
+    """Between its first and its last record the shard has others: a filter, or more than one lane."""
+    made = delivery()
+    event = made.event()
+    del event["Records"][left_out]
+
+    assert not run(made, event)
+    assert "the event source passed over" in reason(made)
+    assert not made.spans()
+    assert run(made, made.event())
+
+
+def test_records_of_a_second_lane_are_held_behind_a_plan_without_them() -> None:
+    """They lie within a span that was settled without them: to skip them would lose them."""
+    made = delivery()
+    blind(made)
+    assert run(made, lane(made, 0))
+    made.kinesis.before.clear()
+
+    assert not run(made, lane(made, 1))
+    assert "passed over 2 records" in reason(made)
+
+
+def test_records_of_a_second_lane_are_held_while_the_first_is_open() -> None:
+    """The rows of the first lane are delivered when they come again, and only they."""
+    made = delivery()
+    blind(made)
+    made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
+        client_error("InternalServerError", "UpdateItem", status=500)
+    )
+    assert not run(made, lane(made, 0))
+    made.dynamodb.before.clear()
+    made.kinesis.before.clear()
+
+    assert not run(made, lane(made, 1))
+    assert run(made, lane(made, 0))
+    assert made.ids("shop_db", "views") == ["e0", "e2", "e4"]
+
+
+def test_what_the_event_source_has_left_behind_is_settled_first() -> None:
+    """With a limit on retries it goes on behind a batch that failed: its span is open, and nobody else would take it up."""
+    made = delivery()
+    made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
+        client_error("InternalServerError", "UpdateItem", status=500)
+    )
+    assert not run(made, made.event(0, 3))
+    made.dynamodb.before.clear()
+
+    assert run(made, made.event(3))
+    assert made.ids("shop_db", "views") == [f"e{number}" for number in range(6)]
+    assert all(span.done for span in made.spans())
+
+
+def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_whole() -> None:
+    """Batches may be cut anew: what was planned is compared with the shard, once."""
+    made = delivery()
+    assert run(made, made.event())
+    made.kinesis.calls.clear()
+
+    assert run(made, made.event(2, 4))
+    assert run(made, made.event(3, 5))
+    assert made.kinesis.calls.count("get_records") == 1
+
+
+def test_a_part_of_a_settled_span_is_held_while_the_shard_cannot_be_read() -> None:
+    """Whether its records were planned is not known, and unknown is not yes."""
+    made = delivery()
+    assert run(made, made.event())
+    blind(made)
+
+    assert not run(made, made.event(2, 4))
+    made.kinesis.before.clear()
+    assert run(made, made.event(2, 4))
+
+
+@pytest.mark.parametrize("lie", ["foreign", "twice"])
+def test_a_wrong_read_of_an_open_span_settles_nothing(lie: str) -> None:
+    """As many records as were planned are not the records that were planned."""
+    made = delivery()
+    made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
+        client_error("InternalServerError", "UpdateItem", status=500)
+    )
+    assert not run(made, made.event())
+    made.dynamodb.before.clear()
+    client, event = made.kinesis.client, made.event(0, 1)
+    truth = client.get_records
+
+    def wrong(**request: Any) -> Any:
+        answer = truth(**request)
+        records = answer["Records"]
+        spare = dict(records[1])
+        if lie == "foreign":
+            spare["SequenceNumber"] = str(int(records[1]["SequenceNumber"]) + 1)
+        return answer | {"Records": [records[0], spare, *records[2:]][: len(records)]}
+
+    client.get_records = wrong if lie == "foreign" else lambda **request: _twice(truth(**request))
+    sent = len(made.td.imports())
+
+    assert not run(made, event)
+    assert sent == len(made.td.imports())
+    client.get_records = truth
+    assert run(made, event)
+
+
+def _twice(answer: dict[str, Any]) -> dict[str, Any]:
+    records = answer["Records"]
+    return answer | {"Records": [records[0], records[0], *records[2:]]}
+
+
+def test_rows_are_missing_only_when_the_stream_itself_no_longer_keeps_them() -> None:
+    """The setting is too low: the stream says that its records are there still."""
+    made = delivery()
+    made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=24 * 30)
+    made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
+        client_error("InternalServerError", "UpdateItem", status=500)
+    )
+    assert not run(made, made.event())
+    made.dynamodb.before.clear()
+    made.clock.sleep(8 * 86_400)
+    empty = made.kinesis.client.get_records
+    made.kinesis.client.get_records = lambda **request: empty(**request) | {"Records": []}
+
+    assert not run(made, made.event(0, 2))
+    made.kinesis.client.get_records = empty
+    assert run(made, made.event(0, 2))
+    assert made.telemetry.counts["RowsMissing"] == 0
