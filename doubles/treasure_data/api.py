@@ -9,7 +9,7 @@ from doubles.http_server import RejectedError
 from doubles.treasure_data import queries
 from doubles.treasure_data.exchange import Request, Response, answer, error
 from doubles.treasure_data.fault import Action, Target
-from doubles.treasure_data.import_body import Row, count_checked, inflated
+from doubles.treasure_data.import_body import Row, count_checked, inflated, rows
 from doubles.treasure_data.import_log import ImportLog
 from doubles.treasure_data.job import Job
 from doubles.treasure_data.settings import Right, Settings
@@ -48,6 +48,8 @@ class Api:
                 return Target(Action.LIST, database, table)
             case ("v3", "database", "list"):
                 return Target(Action.LIST)
+            case ("v3", "table", "list", database):
+                return Target(Action.LIST, database)
             case ("v3", "job", "issue", _, database):
                 return Target(Action.QUERY, database)
             case ("v3", "job", _, job):
@@ -74,10 +76,10 @@ class Api:
             case "POST", ("v3", "table", "create", database, table, "log"):
                 self._log.create(database, table)
                 return answer({"database": database, "table": table, "type": "log"})
-            case "GET", ("v3", "database", "list"):
-                return answer({"databases": [{"name": name} for name in self._log.counts()]})
+            case "GET", ("v3", "database", "list") | ("v3", "table", "list", _):
+                return self._list(*request.segments[3:])
             case "GET", ("v3", "table", "show", database, table):
-                return self._show(database, table, now - settings.query_delay)
+                return self._show(database, table, now - settings.query_delay - settings.schema_delay)
             case "POST", ("v3", "job", "issue", "trino", database):
                 return self._issue(request.form.get("query", ""), database, settings, now)
             case "GET", ("v3", "job", "status", job):
@@ -103,7 +105,10 @@ class Api:
         self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
             raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
-        row_count = count_checked(inflated(body, settings.largest_import))
+        stream = inflated(body, settings.largest_import)
+        row_count = count_checked(stream)
+        if settings.rejects is not None and any(map(settings.rejects, rows(stream))):
+            raise RejectedError(422, "a row is rejected")
         if not self._log.remembers(database, table, unique_id, now - settings.id_memory):
             self._log.append(database, table, unique_id, body, row_count=row_count, now=now)
         else:
@@ -118,6 +123,12 @@ class Api:
             "unique_id": unique_id,
         }
         return replace(answer(document), delay=settings.answer_seconds)
+
+    def _list(self, database: str | None = None) -> Response:
+        if database is None:
+            return answer({"databases": [{"name": name} for name in self._log.counts()]})
+        self._log.check(database)
+        return answer({"tables": [{"name": name} for name in self._log.counts()[database]]})
 
     def _show(self, database: str, table: str, moment: float) -> Response:
         self._log.check(database, table)
@@ -134,16 +145,21 @@ class Api:
 
     def _issue(self, query: str, database: str, settings: Settings, now: float) -> Response:
         self._log.check(database)
+        now -= settings.job_age
+        seen = now - settings.query_delay
+        shown = seen - settings.schema_delay
         tables = {
-            table: self._visible(database, table, now - settings.query_delay)
+            table: queries.Table(
+                self._visible(database, table, seen), queries.columns(self._visible(database, table, shown))
+            )
             for table in self._log.counts()[database]
             if table in query
         }
         try:
-            rows = queries.run(query, tables)
+            found = queries.run(query, tables)
         except queries.QueryError:
-            rows = None
-        job = Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, rows)
+            found = None
+        job = Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, found)
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 

@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from doubles.treasure_data.exchange import as_json
 from doubles.treasure_data.import_body import MAX_COLUMNS, Row
@@ -35,12 +35,19 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
 
 
-def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...]]:
+class Table(NamedTuple):
+    """What a query sees of a table: its rows, and the columns that its schema has by then, with their types."""
+
+    rows: Sequence[Row]
+    columns: Mapping[str, str]
+
+
+def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
     """Return the rows that a SELECT finds.
 
     Args:
         query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
-        tables: the rows that it sees, by table.
+        tables: by name, what it sees of them.
 
     Raises:
         QueryError: it is not a SELECT, or wrong.
@@ -49,8 +56,8 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...
         sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
         sql.create_function("TD_TIME_RANGE", 3, _time_range, deterministic=True)
         try:
-            for table, rows in tables.items():
-                _fill(sql, table, rows)
+            for name, table in tables.items():
+                _fill(sql, name, table)
             sql.set_authorizer(
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
             )
@@ -62,14 +69,14 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> list[tuple[Cell, ...
             raise QueryError(str(error)) from error
 
 
-def _fill(sql: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
-    names = list(columns(rows))
+def _fill(sql: sqlite3.Connection, name: str, table: Table) -> None:
+    names = list(table.columns)
     quoted = ", ".join(f'"{name}"' for name in names)
     places = ", ".join("?" * len(names))
-    sql.execute(f'CREATE TABLE "{table}" ({quoted})')
+    sql.execute(f'CREATE TABLE "{name}" ({quoted})')
     sql.executemany(
-        f'INSERT INTO "{table}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
-        ([_cell(row.get(name)) for name in names] for row in rows),
+        f'INSERT INTO "{name}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
+        ([_cell(row.get(column)) for column in names] for row in table.rows),
     )
 
 
