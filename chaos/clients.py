@@ -14,6 +14,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from chaos import td_lies
 from chaos.effects import Effects
 from chaos.s3_lies import S3Lies
 from chaos.trouble import Kind
@@ -423,8 +424,8 @@ class TdTroubles:
                     Fault(kind=TdKind.STATUS, status=503),
                 )
             )
-        if target.action is Action.STATUS:
-            return None
+        if (fault := td_lies.lie(trouble, target)) or target.action is Action.STATUS:
+            return fault
         if trouble.strike(Kind.TD_UNAUTHORIZED):
             return Fault(kind=TdKind.STATUS, status=401)
         if trouble.strike(Kind.TD_FORBIDDEN_DATABASE, database):

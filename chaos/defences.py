@@ -18,21 +18,23 @@ from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
 from shared.errors import SetAsideUnavailableError, UnavailableError
+from worker.answer import TdAnswer
 from worker.breaker import Breakers
 from worker.chain import ChainId
 from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.delivery import Rules
+from worker.delivery import Event, Rules
 from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Claim, Ledger
+from worker.question import Presence
 from worker.record import START
 from worker.search import INACCURACY_SECONDS, Finding, Search, SearchRun, Sought, identity_of
 from worker.set_aside import SetAside, SetAsideStore
 from worker.shards import Position, Shards, hash_key
 from worker.span import ChunkKey, Cut, Database, Span
 from worker.sweeper import Sweep, Sweeper
-from worker.treasure_data import ACCEPTED, Meaning, Presence, TreasureDataClient
+from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,59 @@ class _BlindToMd5(TreasureDataClient):
     def send(self, *args: Any) -> Any:
         reply = super().send(*args)
         return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
+
+
+# Answers at Treasure Data's address
+
+
+def _accepting(*reasons: str) -> Weakness:
+    """Take answers for acceptance that do not prove it, by the reasons that they leave."""
+
+    class Credulous(TreasureDataClient):
+        def send(self, *args: Any) -> Any:
+            reply = super().send(*args)
+            return ACCEPTED if reply.reason.startswith(reasons) else reply
+
+    return _replaced(TreasureDataClient, Credulous)
+
+
+class _TrustsRefusals(TreasureDataClient):
+    def send(self, *args: Any) -> Any:
+        reply = super().send(*args)
+        return replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply
+
+
+class _UndecidedIsAbsent(TreasureDataClient):
+    def ask(self, *args: Any) -> Presence:
+        presence = super().ask(*args)
+        return Presence.ABSENT if presence is Presence.UNDECIDED else presence
+
+
+class _AnyTime(TreasureDataClient):
+    def ask(self, *args: Any) -> Presence:
+        return super().ask(*args[:4])
+
+
+class _NoColumnsNoRows(TreasureDataClient):
+    def ask(self, database: str, table: str, *args: Any) -> Presence:
+        presence = super().ask(database, table, *args)
+        if presence is Presence.UNDECIDED and self.shows_columns(database, table) is False:
+            return Presence.ABSENT
+        return presence
+
+
+class _NotFoundIsGone(TreasureDataClient):
+    def _api(self, method: str, path: str, *args: Any, **options: Any) -> TdAnswer:
+        if "/list" in path:
+            return TdAnswer(200, {}, b'{"databases": [], "tables": []}')
+        return super()._api(method, path, *args, **options)
+
+
+class _ChunksStayWhole(Rules):
+    def follow(self, entry: Any, happening: Any) -> Any:
+        if happening.event is Event.ROWS_REJECTED:
+            happening = replace(happening, divisible=False)
+        return super().follow(entry, happening)
 
 
 # The stream and the queue
@@ -547,6 +602,70 @@ ALL: tuple[Defence, ...] = (
         _replaced(TreasureDataClient, _BlindToMd5),
         (Kind.TD_WRONG_MD5,),
         ("lost",),
+    ),
+    Defence(
+        "a page with status 200 is no acceptance",
+        _accepting("undocumented_answer"),
+        (Kind.TD_FOREIGN_PAGE,),
+        ("lost",),
+    ),
+    Defence(
+        "empty JSON with status 200 is no acceptance",
+        _accepting("undocumented_answer"),
+        (Kind.TD_EMPTY_JSON,),
+        ("lost",),
+    ),
+    Defence("a 206 is no acceptance", _accepting("http_206"), (Kind.TD_PARTIAL,), ("lost",)),
+    Defence("a redirect is no acceptance", _accepting("http_3"), (Kind.TD_REDIRECT,), ("lost",)),
+    Defence("a wrong host's 409 is no acceptance", _accepting("http_409"), (Kind.TD_WRONG_HOST,), ("lost",)),
+    Defence(
+        "only Treasure Data's own error document is a refusal",
+        _replaced(TreasureDataClient, _TrustsRefusals),
+        (Kind.TD_FOREIGN_REFUSAL,),
+        ("duplicated",),
+    ),
+    Defence(
+        "what a cut answer leaves undecided is not absent",
+        _replaced(TreasureDataClient, _UndecidedIsAbsent),
+        (Kind.TD_TRUNCATED, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+    ),
+    Defence(
+        "what a page leaves undecided is not absent",
+        _replaced(TreasureDataClient, _UndecidedIsAbsent),
+        (Kind.TD_FOREIGN_PAGE, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+    ),
+    Defence(
+        "a query that ran too early shows no absence",
+        _replaced(TreasureDataClient, _AnyTime),
+        (Kind.TD_STALE_JOB, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+    ),
+    Defence(
+        "columns that a schema does not show yet are not missing rows",
+        _replaced(TreasureDataClient, _NoColumnsNoRows),
+        (Kind.TD_SCHEMA_LAGS, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+    ),
+    Defence(
+        "columns that a schema never shows are not missing rows",
+        _replaced(TreasureDataClient, _NoColumnsNoRows),
+        (Kind.TD_NO_SCHEMA, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+    ),
+    Defence(
+        "what is not found is gone only if a listing lacks it",
+        _replaced(TreasureDataClient, _NotFoundIsGone),
+        (Kind.TD_WRONG_HOST, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
+        ("duplicated",),
+        seeds=80,
+    ),
+    Defence(
+        "a chunk with rejected rows is halved",
+        _replaced(Rules, _ChunksStayWhole),
+        (Kind.TD_BAD_ROWS,),
+        ("misjudged",),
     ),
     Defence(
         "set aside at half of the retention",

@@ -45,8 +45,9 @@ from worker.deadline import Deadline
 from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
 from worker.guards import NONE, Without
+from worker.question import Presence
 from worker.span import ChunkKey, Group, Owner
-from worker.treasure_data import ACCEPTED, Meaning, Presence, Reply, TreasureDataClient
+from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.wiring import Effects, Wiring
 
 _START = 1_700_000_000.0
@@ -202,7 +203,7 @@ def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  #
 
             def act() -> Reply:
                 if answer == "reject":
-                    return Reply(Meaning.REJECTED, "http_422")
+                    return Reply(Meaning.REJECTED, "http_415")
                 if answer == "large" and len(names) > 1:
                     return Reply(Meaning.TOO_LARGE, "http_413")
                 if answer == "fail":
@@ -216,7 +217,9 @@ def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  #
                 return unheard
             return reply
 
-        def ask(self, _database: str, _table: str, rows: Any, _deadline: Deadline) -> Presence:
+        def ask(
+            self, _database: str, _table: str, rows: Any, _deadline: Deadline, _not_before: float = 0.0
+        ) -> Presence:
             there = [bool(warehouse.rows[row["event_id"]]) for row in rows]
             try:
                 hub.step(lambda: None, TimeoutError())

@@ -35,6 +35,18 @@ class Kind(StrEnum):
     TD_TOO_LARGE = "td too large"  # 413 above a small limit
     TD_TABLE_MISSING = "td table missing"  # nothing exists at first; the worker creates
     TD_JOB_FAILS = "td queries fail"
+    # Whatever answers at Treasure Data's address, in place of Treasure Data or for it
+    TD_FOREIGN_PAGE = "td page with 200"
+    TD_EMPTY_JSON = "td empty json with 200"
+    TD_TRUNCATED = "td answer cut off"
+    TD_PARTIAL = "td 206"
+    TD_REDIRECT = "td redirects"
+    TD_FOREIGN_REFUSAL = "td refused by a proxy"  # its page, whether the rows were accepted or not
+    TD_WRONG_HOST = "td wrong host"  # which knows neither our key nor what we name: 404 and 409
+    TD_STALE_JOB = "td answers with an old job"  # the same query, run hours ago
+    TD_SCHEMA_LAGS = "td schema lags"
+    TD_NO_SCHEMA = "td schema detection off"
+    TD_BAD_ROWS = "td rejects rows"  # single ones, with the chunks that hold them
     # Redis
     REDIS_DOWN = "redis down"
     REDIS_SLOW = "redis slow"

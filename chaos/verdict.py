@@ -4,12 +4,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chaos.pipeline import Pipeline
+from chaos.td_lies import is_bad
 from chaos.trouble import Kind
 from worker.delivery import State
 
 # Reasons for which rows may be dead letters in the end, and the trouble without which they may not.
 _CAUSES: dict[str, tuple[Kind, ...]] = {
-    "http_422": (Kind.TD_REJECTS_TABLE,),
+    "http_422": (Kind.TD_REJECTS_TABLE, Kind.TD_BAD_ROWS),
     "row_too_large": (Kind.TD_TOO_LARGE,),
     "may_not_create": (Kind.TD_FORBIDDEN_DATABASE, Kind.TD_UNAUTHORIZED),
     "no_such_database": (Kind.REMAP,),
@@ -105,13 +106,18 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.both.append(number)
         if pipeline.resends_dead_letters:
             verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
-        if not any(verdict.strikes[kind] for kind in _CAUSES.get(reason, ())):
+        if not _is_explained(number, reason, verdict.strikes):
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     verdict.miscounted += pipeline.audit.faults
     if not verdict.stuck and not may_duplicate:
         verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict
+
+
+def _is_explained(number: int, reason: str, strikes: Counter[Kind]) -> bool:
+    causes = [kind for kind in _CAUSES.get(reason, ()) if strikes[kind]]
+    return is_bad(number) if causes == [Kind.TD_BAD_ROWS] else bool(causes)
 
 
 def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from chaos import clients
+from chaos import clients, td_lies
 from chaos.access import RESOURCES
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
@@ -228,6 +228,16 @@ class World:
         elif window.kind is Kind.TD_TOO_LARGE:
             self.simulation.at(window.begin, lambda: self._limit_imports(600))
             self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+        elif window.kind in td_lies.SETTINGS:
+            self.simulation.at(window.begin, lambda: self._alter_td(window.kind, begins=True))
+            self.simulation.at(window.end, lambda: self._alter_td(window.kind, begins=False))
+
+    def _alter_td(self, kind: Kind, *, begins: bool) -> None:
+        if begins and not self.trouble.active(kind):
+            return
+        if begins and kind is Kind.TD_BAD_ROWS:
+            self.trouble.count(kind)
+        self.td.settings = td_lies.altered(self.td.settings, kind, begins=begins)
 
     def _wrong_stamp(self) -> float:
         chances = self.trouble.strike(Kind.KINESIS_STAMPS)

@@ -92,6 +92,7 @@ class Doctor:
             self._stream,
             self._mapping,
             self._inside,
+            self._columns,
             self._write_key,
             self._ledger,
             self._bucket,
@@ -189,6 +190,25 @@ class Doctor:
             self.account = self.account or (active[0] if active else None)
         yield from _treasure_data(answer["treasure_data"])
         self.assumed = answer.get("assumed", {})
+
+    def _columns(self) -> Iterator[Diagnosis]:
+        """Yield whether the table of earlier marked events shows the columns that rows in doubt are asked for by."""
+        if self.account is None:
+            return
+        shown = self._stack.administer(do="columns", account=self.account, table=MARKED_TABLE)["shown"]
+        if shown:
+            yield _ok("columns", f"{MARKED_TABLE} shows event_id")
+        elif shown is None:
+            yield Diagnosis(
+                "columns", "unknown", f"there is no table {MARKED_TABLE} yet, or no answer about it"
+            )
+        else:
+            yield Diagnosis(
+                "columns",
+                "unknown",
+                f"{MARKED_TABLE} does not show event_id: look again ten minutes after the first marked event. If it stays so, turn "
+                "schema detection on, or rows in doubt wait for a person",
+            )
 
     def _write_key(self) -> Iterator[Diagnosis]:
         signing = signing_secrets(self._stack)

@@ -7,6 +7,7 @@ bits (orjson rounds them to floats), numbers beyond a float's range, and escaped
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ MAX_DEPTH = 254
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MAYBE_BEYOND_64_BITS = (b"0" * 20, b"-" + b"0" * 19)
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_SPACE = re.compile("[^ \t\n\r]")
+_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
 _MAX_INTEGER_DIGITS = 4000  # CPython's limit is 4,300
 
 
@@ -51,6 +54,41 @@ def dump(value: Any) -> str:
         return orjson.dumps(value).decode()
     except TypeError:  # an integer beyond 64 bits, a lone surrogate, or too deep
         return json.dumps(_plain(value, MAX_DEPTH), ensure_ascii=False, separators=(",", ":"))
+
+
+def items(text: bytes, name: str) -> list[bytes]:
+    """Return the items of an array, each byte for byte as it was written.
+
+    Args:
+        text: an object that `parse` accepts.
+        name: of its member that is the array; of a repeated one the last.
+    """
+    source = text.decode("latin-1")  # a character for each byte
+    found: list[bytes] = []
+    place = _next(source, 0) + 1
+    while source[place := _next(source, place)] != "}":
+        member, end = _SCANNER.raw_decode(source, place)
+        begin = _next(source, _next(source, end) + 1)
+        if member == name:
+            found = list(_items(source, begin))
+        place = _next(source, _SCANNER.raw_decode(source, begin)[1])
+        place += source[place] == ","
+    return found
+
+
+def _items(source: str, begin: int) -> Iterator[bytes]:
+    place = begin + 1
+    while source[begin] == "[" and source[place := _next(source, place)] != "]":
+        end = _SCANNER.raw_decode(source, place)[1]
+        yield source[place:end].encode("latin-1")
+        place = _next(source, end)
+        place += source[place] == ","
+
+
+def _next(source: str, place: int) -> int:
+    """Return where the next character is that is no white space."""
+    found = _NOT_SPACE.search(source, place)
+    return found.start() if found else len(source)
 
 
 def without_surrogates(text: str) -> str:

@@ -17,13 +17,16 @@ from worker import account_store
 from worker.chunk import compress
 from worker.deadline import Deadline
 from worker.probe_rows import ProbeRows
-from worker.treasure_data import Meaning, Presence, TreasureDataClient
+from worker.question import Presence
+from worker.treasure_data import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: what Treasure Data says of an import into it tells what the key may do."""
 
 _PROBE_SECONDS = 10.0
 _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
+
+_UNKNOWN = {"error": "unknown_request", "message": "this stack is older than the command; deploy it anew"}
 
 
 class Admin:
@@ -58,7 +61,8 @@ class Admin:
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`), `check` (return how Redis and Treasure Data look), `send_marked` (`database`, `mark`, `id`, `time`)
+                `fields`), `check` (return how Redis and Treasure Data look), `columns` (whether the `table` of an `account` shows the
+                columns that rows in doubt are asked for by, null where nobody says), `send_marked` (`database`, `mark`, `id`, `time`)
                 and `ask_marked` (`database`, `mark`, `time`).
             deadline: for questions to Treasure Data.
         """
@@ -79,17 +83,26 @@ class Admin:
                         "treasure_data": self._check_td(deadline),
                         "assumed": self._assumed,
                     }
-                case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
-                    if database not in self._active_databases():
-                        return {"error": "unknown_database", "message": f"no account's rows go to {database}"}
-                    return self._probe_rows.send(database, mark, of_id, time)
-                case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
-                    return self._probe_rows.ask(database, mark, time, deadline)
+                case {"do": "columns" | "send_marked" | "ask_marked"}:
+                    return self._of_tables(event, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
-        return {"error": "unknown_request", "message": "this stack is older than the command; deploy it anew"}
+        return _UNKNOWN
+
+    def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        match event:
+            case {"do": "columns", "account": name, "table": table}:
+                database = self._accounts()["accounts"].get(name, {}).get("database")
+                return {"shown": database and self._treasure_data.shows_columns(database, table)}
+            case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
+                if database not in self._active_databases():
+                    return {"error": "unknown_database", "message": f"no account's rows go to {database}"}
+                return self._probe_rows.send(database, mark, of_id, time)
+            case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
+                return self._probe_rows.ask(database, mark, time, deadline)
+        return _UNKNOWN
 
     def _accounts(self) -> dict[str, Any]:
         client = self._connect()

@@ -70,6 +70,7 @@ class Event(Enum):
     FENCED = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
     REJECTED = "Treasure Data rejects it for good"
+    ROWS_REJECTED = "Treasure Data rejects rows of it for good"
     TOO_LARGE = "it is too large"
     MISMATCHED = "Treasure Data has other bytes under its id"
     UNANSWERED = "it was not sent, or no answer settles it"
@@ -96,7 +97,7 @@ class Happening:
         reason: in one word.
         certain: no attempt can have been accepted: every one of this invocation was definitely refused, this invocation
             opened the doubt, and nobody else has written the span since.
-        divisible: it has two rows or more, and the span's item has room for its halves.
+        divisible: it has two rows or more, and its planned chunk may be halved further.
         database: where it is about to go.
         digest: of the object that holds its edited rows.
     """
@@ -214,6 +215,10 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_SENT, Event.REJECTED, State.DEAD_LETTER, Condition.ABSENT, _set_aside),
     Transition(_P, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
     Transition(_D, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
+    Transition(_SENT, Event.ROWS_REJECTED, State.SPLIT, Condition.DIVISIBLE),
+    Transition(_SENT, Event.ROWS_REJECTED, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
+    Transition(_P, Event.ROWS_REJECTED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_D, Event.ROWS_REJECTED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
     Transition(_SENT, Event.TOO_LARGE, State.SPLIT, Condition.DIVISIBLE),
     Transition(_SENT, Event.TOO_LARGE, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
     Transition(_P, Event.TOO_LARGE, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
@@ -304,7 +309,8 @@ class Rules:
     def follow(self, entry: Entry, happening: Happening) -> Entry:
         """Return the entry after something happened; the same one where nothing follows."""
         absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
-        if happening.event is Event.REJECTED and Guard.DOUBTED_REFUSAL in self.without:
+        is_rejected = happening.event in (Event.REJECTED, Event.ROWS_REJECTED)
+        if is_rejected and Guard.DOUBTED_REFUSAL in self.without:
             absent = True
         searched = entry.reason != UNSEARCHED or entry.generation > 0 or Guard.SEARCHED in self.without
         facts = _Facts(absent, happening.divisible, searched)
@@ -325,9 +331,9 @@ class Rules:
         """
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
 
-    def may_ask(self, since: int, now: float) -> bool:
-        """Tell whether a query is sure to find what an attempt that began at `since` has brought to Treasure Data."""
-        return now - since / 1000 > self.memory_seconds + self.query_delay_seconds
+    def askable_from(self, since: int) -> float:
+        """Return from when on a query finds what an attempt that began at `since` has brought to Treasure Data, UNIX seconds."""
+        return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float) -> Step:
         """Return the worker's next step for a chunk that its span has as pending.
@@ -373,9 +379,13 @@ class Rules:
             return SEND if obstacle == "" else _wait(obstacle)
         if decision is Decision.SEND:
             return Step(Action.SEND, Event.UNASKED) if obstacle == "" else _wait(obstacle)
-        return ASK if self.may_ask(entry.since, now) else _wait("too_early_to_ask")
+        return ASK if now > self.askable_from(entry.since) else _wait("too_early_to_ask")
 
 
+TOO_LARGE = "too_large"
+"""Why a chunk is in doubt that somebody called too large: once Treasure Data does not have it, it is halved, not sent."""
+ROW_TOO_LARGE = "row_too_large"
+"""Why a row is a dead letter that is too large by itself."""
 UNRESOLVED = "unresolved"
 """Why rows are parked that were held too long because nobody could say where their account's rows go."""
 UNSEARCHED = "stream_unsearched"

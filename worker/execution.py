@@ -14,7 +14,7 @@ from shared.errors import SetAsideUnavailableError
 from shared.telemetry import Telemetry
 from worker.chunk import Chunk, pending_leaves
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, Entry, Event, Happening, Rules, State
+from worker.delivery import ASIDE, ROW_TOO_LARGE, TOO_LARGE, Entry, Event, Happening, Rules, State
 from worker.executor import Executors, run_parallel
 from worker.guards import Guard
 from worker.ledger import Ledger
@@ -22,6 +22,13 @@ from worker.record import milliseconds
 from worker.set_aside import SetAside, SetAsideStore
 from worker.span import ChunkKey, Database, NotDeliverable, Span
 from worker.upload import Outcome, Upload
+
+MOST_HALVINGS = 64
+"""How often an invocation halves what came of one planned chunk, in search of rows that Treasure Data rejects."""
+MOST_VAIN_HALVINGS = 15
+"""The same where Treasure Data has accepted none of it: then no single row is to blame."""
+
+_DIVISIBLE = (Event.TOO_LARGE, Event.ROWS_REJECTED)
 
 Describe = Callable[[Span, Chunk], SetAside]
 """Returns the object of a planned chunk."""
@@ -80,6 +87,7 @@ class Execution:
         self._won = True  # nobody else has written the span since this invocation did
         self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None where S3 did not take it
         self._outcomes: dict[ChunkKey, Outcome] = {}
+        self._halved: set[ChunkKey] = set()  # because rows were rejected
         self.span = span
         self.rows: Counter[State] = Counter()
 
@@ -125,8 +133,8 @@ class Execution:
             for upload, outcome in zip(uploads, send(uploads, deadline) if uploads else (), strict=True):
                 self._outcomes[upload.chunk.key] = outcome
             self._settle()
-            large = [one for one in uploads if self._outcomes[one.chunk.key].event is Event.TOO_LARGE]
-            uploads = [half for upload in large for half in self._halves(upload)]
+            split = [one for one in uploads if self._outcomes[one.chunk.key].event in _DIVISIBLE]
+            uploads = [half for upload in split for half in self._halves(upload)]
             if not uploads:
                 return
 
@@ -197,25 +205,36 @@ class Execution:
 
     def _changes(self) -> dict[ChunkKey, Entry]:
         """Return the entries that change by what happened."""
-        now, changes = milliseconds(self._delivery.clock.now()), {}
-        with_splits = self.span
-        for key, outcome in self._outcomes.items():
+        now = milliseconds(self._delivery.clock.now())
+        changes: dict[ChunkKey, Entry] = {}
+        outcomes = self._outcomes.items()
+        # those to divide last: whether that is in vain depends on what else was accepted
+        for key, outcome in sorted(outcomes, key=lambda one: one[1].event in _DIVISIBLE):
+            if key.path and key not in self.span.entries:
+                continue  # joined with its other half since
             standing = self.span.entry(key)
             happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
-            if outcome.event is Event.TOO_LARGE:
-                is_row = self.leaf(key).count < 2
-                happening = replace(
-                    happening,
-                    reason="row_too_large" if is_row else "too_large",
-                    divisible=not is_row and with_splits.can_split(key),
-                )
+            if outcome.event in _DIVISIBLE:
+                happening = self._divided(happening, key, self.span.with_entries(changes))
             entry = self._rules.follow(standing, happening)
             if entry is not standing:
                 changes[key] = replace(entry, rows=self.leaf(key).count)
                 if entry.state is State.SPLIT:
                     changes |= self._split(key, standing)
-                    with_splits = self.span.with_entries(changes)
         return changes
+
+    def _divided(self, happening: Happening, key: ChunkKey, span: Span) -> Happening:
+        """Return what happened to a chunk that halving may help, with whether it can be halved."""
+        is_row = self.leaf(key).count < 2
+        divisible = not is_row and span.can_split(key)
+        if happening.event is Event.TOO_LARGE:
+            return replace(happening, reason=ROW_TOO_LARGE if is_row else TOO_LARGE, divisible=divisible)
+        is_vain = all(span.entry(leaf).state is not State.DELIVERED for leaf in span.leaves(key.planned))
+        halvings = sum(one.planned == key.planned for one in self._halved - {key})
+        if divisible and halvings < (MOST_VAIN_HALVINGS if is_vain else MOST_HALVINGS):
+            self._halved.add(key)
+            return replace(happening, divisible=True)
+        return happening
 
     def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:
         """Return the entries of a chunk's halves: they take over all that is known of it."""

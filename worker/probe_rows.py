@@ -12,7 +12,8 @@ import msgpack
 from shared.clock import Clock
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.treasure_data import Meaning, Presence, Reply, TreasureDataClient
+from worker.question import Presence
+from worker.treasure_data import Meaning, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"
 """Where they go."""

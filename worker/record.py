@@ -18,7 +18,7 @@ from msgpack import unpackb
 from pybase64 import b64decode
 
 from shared import envelope, event_id, json_codec, names, rows
-from shared.errors import InvalidJsonError, TooDeepError
+from shared.errors import InvalidJsonError
 
 Number = str
 """A sequence number that sorts: `056` and 56 digits."""
@@ -211,6 +211,7 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
     arrival = rows.Arrival(milliseconds(arrived_at))
     blocks: dict[str, list[bytes]] = {}
     refused: dict[str, list[bytes]] = {}
+    originals: list[bytes] = []
     for index, event in enumerate(events):
         place = (shard, sequence_number(this), index)
         try:
@@ -218,7 +219,8 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
             row = rows.encode(event, arrival, partial(event_id.derived_event_id, *place))
             blocks.setdefault(table, []).append(row)
         except rows.Rejected as rejected:
-            refused.setdefault(rejected.code, []).append(packed(_original(event)))
+            originals = originals or json_codec.items(data, "events")
+            refused.setdefault(rejected.code, []).append(packed(originals[index]))
     if len(blocks) > MAX_BLOCKS:
         return None
     return Record(
@@ -226,10 +228,3 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
         blocks=tuple((table, len(parts), b"".join(parts)) for table, parts in blocks.items()),
         refused=tuple((code, len(parts), b"".join(parts)) for code, parts in refused.items()),
     )
-
-
-def _original(event: Any) -> bytes:
-    try:
-        return json_codec.dump(event).encode()
-    except TooDeepError:
-        return repr(event).encode(errors="replace")

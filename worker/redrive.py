@@ -17,17 +17,18 @@ from shared.accounts import Account
 from shared.errors import InvalidObjectError, UnavailableError
 from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
-from worker.chunk import Chunk, compress, rows_at
+from worker.chunk import Chunk, compress, sample
 from worker.deadline import Deadline
-from worker.delivery import Action, Entry, Event, Happening, State, Step
+from worker.delivery import TOO_LARGE, Action, Entry, Event, Happening, State, Step
 from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
+from worker.question import Presence
 from worker.record import milliseconds
 from worker.selection import SCHEDULED, Selection
 from worker.set_aside import SetAside
 from worker.span import ChunkKey, Database, Span
-from worker.treasure_data import READ_SECONDS, Meaning, Presence
+from worker.treasure_data import READ_SECONDS, Meaning
 from worker.upload import EVENTS, UNSENT, Outcome, Upload, Uploader
 
 BREAKER_LEFT_SECONDS = 300.0
@@ -43,6 +44,7 @@ _FAILURES = 3  # in a row, of different chunks, after which a database is left a
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
 _SHUFFLED = 1000  # at a time
 _PROBE_TABLE = "sluice_probe"
+_TOO_LARGE = Outcome(Event.TOO_LARGE, TOO_LARGE)
 
 
 @dataclass(slots=True)
@@ -317,7 +319,7 @@ class Redrive:
             return
         event = step.event
         if step.action is Action.ASK:
-            event = self._ask(run, chunk, database)
+            event = self._ask(run, chunk, database, entry)
             if event is None:
                 return
             if event is Event.ACCEPTED:
@@ -328,6 +330,13 @@ class Redrive:
             return  # it is not in Treasure Data, but may still come from the stream
         if event is Event.UNASKED:
             self._report_ambiguous(work.span, key, entry, database)
+        if (
+            event is not None
+            and renewed.since is None
+            and entry.reason == TOO_LARGE
+            and work.span.can_split(key)
+        ):
+            work.too_large.add(key)
         work.fence(key, renewed, database)
 
     def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
@@ -342,24 +351,26 @@ class Redrive:
             return account.database, obstacle_of(account, key.group.owner.key_id)
         return "", account
 
-    def _ask(self, run: _Run, chunk: Chunk, database: str) -> Event | None:
+    def _ask(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Event | None:
         """Ask Treasure Data whether it has a chunk; return what follows, None where nothing does yet."""
-        presence = self._presence(run, chunk, database)
+        presence = self._presence(run, chunk, database, entry)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
                 with run.lock:
                     run.databases[database].failures = _FAILURES  # it is closed to us: that may pass
                 return None
             # it may have been closed when we asked, and open when we looked
-            presence = self._presence(run, chunk, database)
+            presence = self._presence(run, chunk, database, entry)
             if presence is Presence.UNASKABLE:
                 return Event.UNASKED
         return {Presence.PRESENT: Event.ACCEPTED, Presence.ABSENT: Event.ABSENT}.get(presence)
 
-    def _presence(self, run: _Run, chunk: Chunk, database: str) -> Presence:
-        rows = rows_at(chunk.payload(), sorted({0, chunk.count - 1}))
-        patience = Deadline(self._clock, min(run.deadline.at, self._clock.now() + LONGEST_QUERY_SECONDS))
-        return self._uploader.treasure_data.ask(database, chunk.key.group.table, rows, patience)
+    def _presence(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Presence:
+        now = self._clock.now()
+        patience = Deadline(self._clock, min(run.deadline.at, now + LONGEST_QUERY_SECONDS))
+        not_before = now if entry.since is None else self._rules.askable_from(entry.since)
+        rows, table = sample(chunk.payload()), chunk.key.group.table
+        return self._uploader.treasure_data.ask(database, table, rows, patience, not_before)
 
     def _accepts_imports(self, database: str, table: str, deadline: Deadline) -> bool:
         """Tell whether a database accepts imports, by an import of nothing."""
@@ -368,7 +379,8 @@ class Redrive:
         unique_id = f"{milliseconds(self._clock.now()):032x}"
         seconds = min(READ_SECONDS, deadline.left())
         reply = self._uploader.treasure_data.send(database, table, unique_id, compress(b""), seconds)
-        return reply.meaning in (Meaning.ACCEPTED, Meaning.NO_TABLE)
+        is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
+        return reply.meaning is Meaning.ACCEPTED or is_missing
 
     def _send(self, run: _Run, work: "_SpanWork", span: Span, turn: _Turn) -> Span:
         """Send what was fenced; return the span as it is then."""
@@ -387,7 +399,12 @@ class Redrive:
         uploads = [execution.upload(execution.leaf(key), work.databases[key], 0.0) for key in work.sends]
 
         def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
-            return [self._attempt(run, execution.span, upload) for upload in uploads]
+            return [
+                _TOO_LARGE
+                if upload.chunk.key in work.too_large
+                else self._attempt(run, execution.span, upload)
+                for upload in uploads
+            ]
 
         execution.deliver(uploads, send, run.deadline)
         for key in work.sends:
@@ -523,6 +540,7 @@ class _SpanWork:
         self.databases: dict[ChunkKey, str] = {}
         self.sends: list[ChunkKey] = []
         self.opened: list[ChunkKey] = []
+        self.too_large: set[ChunkKey] = set()  # halved without another send
         self.reserved: set[str] = set()
         self.chunks: dict[ChunkKey, Chunk] = {}
 

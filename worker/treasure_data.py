@@ -4,14 +4,12 @@ Requests carry the headers that the official clients send and no others. What an
 in one place, `classify`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 from hashlib import md5
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -20,16 +18,15 @@ from urllib3.util import Timeout
 
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError
+from worker.answer import TdAnswer
 from worker.deadline import Deadline
+from worker.question import DATABASES, Presence, Question
 from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
-MOST_COLUMNS = 512 - 10
-"""A table of about so many columns gets no more by imports (documented: 512; not whether `time` and the like count)."""
-_JOB_POLL_SECONDS = 1.0
-_MAX_ANSWER_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 16 << 20  # a listing of tables holds all their columns
 _USER_AGENT = "Sluice/0.1.0"
 
 
@@ -41,6 +38,7 @@ class Meaning(Enum):
     NO_TABLE = "no such database or table"
     TOO_LARGE = "too large"
     REJECTED = "rejected for good"
+    ROWS_REJECTED = "rows of it are rejected for good"
     KEY_REFUSED = "our key is refused"
     PASSING = "may pass"
 
@@ -64,60 +62,47 @@ class Reply:
     key: str = ""
 
 
-class Presence(Enum):
-    """What Treasure Data says when it is asked for rows."""
-
-    PRESENT = "it has them"
-    ABSENT = "it does not have them"
-    UNASKABLE = "the key may not query, or the rows cannot be asked for"
-    UNDECIDED = "no answer settles it"
-
-
 ACCEPTED = Reply(Meaning.ACCEPTED)
 _MEANINGS = {
+    400: Meaning.ROWS_REJECTED,
     401: Meaning.KEY_REFUSED,
     403: Meaning.KEY_REFUSED,
     404: Meaning.NO_TABLE,
     408: Meaning.PASSING,
     413: Meaning.TOO_LARGE,
+    422: Meaning.ROWS_REJECTED,
     425: Meaning.PASSING,
     429: Meaning.PASSING,
 }
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, sent_md5: str, now: float) -> Reply:
-    """Return what Treasure Data's answer to an import means.
+def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
+    """Return what the answer to an import means.
 
     Args:
-        status: HTTP status.
-        headers: of the answer.
-        body: of the answer.
-        sent_md5: hexadecimal MD5 of the request's body.
+        answer: what came back.
+        sent: `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
         now: UNIX seconds, against which Retry-After may be given.
     """
-    reason = f"http_{status}"
-    if status == 409:  # this unique_id was there already
-        return ACCEPTED
-    if 200 <= status < 300:
-        answer = _json(body)
-        if answer is None:  # some proxy's page: whether Treasure Data took the rows is open
-            return Reply(Meaning.PASSING, "not_json", definitely_not_delivered=False)
-        if answer.get("md5_hex", sent_md5) != sent_md5:
+    status, is_refusal = answer.status, answer.is_refusal
+    if status == 200:
+        told = {name: value for name, value in answer.document.items() if name in sent}
+        if "md5_hex" in told and told.items() <= sent.items():
+            return ACCEPTED
+        if told.get("md5_hex", sent["md5_hex"]) != sent["md5_hex"]:
             return Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False)
+        return Reply(Meaning.PASSING, "undocumented_answer", definitely_not_delivered=False)
+    if status == 409 and is_refusal:  # this unique_id was there already
         return ACCEPTED
-    if 400 <= status < 500:
-        verdict = _MEANINGS.get(status, Meaning.REJECTED)
-        return Reply(
-            verdict,
-            reason,
-            definitely_not_delivered=status != 408,
-            retry_after=_seconds(headers.get("Retry-After"), now),
-        )
+    is_refusal &= 400 <= status < 500
+    meaning = _MEANINGS.get(status, Meaning.REJECTED) if 400 <= status < 500 else Meaning.PASSING
+    if not is_refusal and meaning in (Meaning.REJECTED, Meaning.ROWS_REJECTED):
+        meaning = Meaning.PASSING
     return Reply(
-        Meaning.PASSING,
-        reason,
-        definitely_not_delivered=False,
-        retry_after=_seconds(headers.get("Retry-After"), now),
+        meaning,
+        f"http_{status}",
+        definitely_not_delivered=is_refusal and status != 408,
+        retry_after=_seconds(answer.headers.get("Retry-After"), now),
     )
 
 
@@ -158,46 +143,69 @@ class TreasureDataClient:
             return Reply(Meaning.KEY_REFUSED, "no_key")
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         try:
-            status, fields, content = self._exchange(
+            answer = self._exchange(
                 "PUT", self._import_endpoint + path, headers=headers, body=body, seconds=seconds
             )
         except requests.RequestException as error:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
-        answer = classify(status, fields, content, checksum, self._clock.now())
-        if answer.meaning is Meaning.KEY_REFUSED:
-            return Reply(answer.meaning, answer.reason, key=key)
-        return answer
+        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
+        reply = classify(answer, sent, self._clock.now())
+        return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
 
     def key_changed(self, refused: str) -> bool:
         """Tell whether there is another key than the refused one."""
         return self._key.changed(refused)
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
-        """Create a table; return the status (409: it exists; 404: no such database), 0 without an answer."""
-        return self._post(f"/v3/table/create/{_quoted(database)}/{_quoted(table)}/log", seconds)
+        """Create a table; return the status (409: it exists; 404: no such database), 0 where no answer settles it."""
+        path = f"/v3/table/create/{_quoted(database)}/{_quoted(table)}/log"
+        return self._create(path, {"database": database, "table": table}, seconds)
 
     def create_database(self, database: str, seconds: float) -> int:
-        """Create a database; return the status (409: it exists), 0 without an answer."""
-        return self._post(f"/v3/database/create/{_quoted(database)}", seconds)
+        """Create a database; return the status (409: it exists), 0 where no answer settles it."""
+        return self._create(f"/v3/database/create/{_quoted(database)}", {"database": database}, seconds)
+
+    def _create(self, path: str, created: Mapping[str, str], seconds: float) -> int:
+        answer = self._try("POST", path, seconds)
+        return answer.status if answer.confirms(created) or answer.is_refusal else 0
 
     def answers(self) -> bool:
         """Tell whether Treasure Data is there at all."""
-        return self._status("/v3/system/server_status", PROBE_SECONDS) == 200
+        answer = self._try("GET", "/v3/system/server_status", PROBE_SECONDS)
+        return answer.status == 200 and isinstance(answer.document.get("status"), str)
 
     def knows_key(self) -> bool:
         """Tell whether Treasure Data knows our key, whatever it allows."""
-        return self._status("/v3/database/list", PROBE_SECONDS) in (200, 403)
+        answer = self._try("GET", DATABASES, PROBE_SECONDS)
+        return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
 
     def try_key(self) -> tuple[str, int, str]:
         """Return what our key gets: the API's host, the status it answered, and the type of the error if there was no answer (0)."""
         host = urlsplit(self._api_endpoint).netloc
         try:
-            return host, self._api("GET", "/v3/database/list", seconds=PROBE_SECONDS)[0], ""
+            return host, self._api("GET", DATABASES, seconds=PROBE_SECONDS).status, ""
         except (requests.RequestException, SecretUnavailableError) as error:
             return host, 0, type(error).__name__
 
-    def ask(self, database: str, table: str, rows: Sequence[object], deadline: Deadline) -> Presence:
+    def lacks_database(self, database: str) -> bool:
+        """Tell whether Treasure Data lists its databases without this one; not so where nothing settles it."""
+        names = self._try("GET", DATABASES, PROBE_SECONDS).names("databases")
+        return names is not None and database not in names
+
+    def shows_columns(self, database: str, table: str) -> bool | None:
+        """Tell whether a table shows the columns that rows are asked for by; None where nothing settles it."""
+        path = f"/v3/table/show/{_quoted(database)}/{_quoted(table)}"
+        return self._try("GET", path, PROBE_SECONDS).shows_columns(table)
+
+    def ask(
+        self,
+        database: str,
+        table: str,
+        rows: Sequence[object],
+        deadline: Deadline,
+        not_before: float = 0.0,
+    ) -> Presence:
         """Ask by a query whether rows are there, each by its event_id, received_at and time.
 
         Args:
@@ -206,84 +214,31 @@ class TreasureDataClient:
             rows: of one import, which Treasure Data has as a whole or not at all: all of them are there, or none. Anything else is
                 undecided.
             deadline: after which the answer is no longer waited for.
+            not_before: UNIX seconds; a query that began earlier does not show that rows are absent.
         """
-        conditions = [_condition(row) for row in rows]
-        if not conditions or None in conditions:
-            return Presence.UNASKABLE
-        wanted = len(set(conditions))
-        # counted, so that the answer is never empty
-        query = (
-            f"SELECT COUNT(DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)) "  # noqa: S608 -- every part is quoted
-            f"FROM {_name(table)} WHERE {' OR '.join(f'({one})' for one in dict.fromkeys(conditions))}"
+        question = Question(
+            api=self._api,
+            clock=self._clock,
+            database=database,
+            table=table,
+            deadline=deadline,
+            not_before=not_before,
         )
         try:
-            return self._ask(database, table, query, wanted, deadline)
+            return question.ask(rows)
         except (requests.RequestException, SecretUnavailableError):
             return Presence.UNDECIDED
 
-    def _ask(self, database: str, table: str, query: str, wanted: int, deadline: Deadline) -> Presence:
-        form = {"query": query, "priority": "0"}
-        status, _, content = self._api("POST", f"/v3/job/issue/trino/{_quoted(database)}", form=form)
-        if status in (401, 403):
-            return Presence.UNASKABLE
-        if status == 404:  # the database has gone, and what was in it
-            return Presence.ABSENT
-        job = (_json(content) or {}).get("job_id")
-        if status != 200 or job is None:
-            return Presence.UNDECIDED
-        state = self._finish(str(job), deadline)
-        if state == "error":
-            return self._ask_for_columns(database, table)
-        if state != "success":
-            return Presence.UNDECIDED
-        status, _, content = self._api("GET", f"/v3/job/result/{_quoted(str(job))}?format=json")
-        if status != 200:
-            return Presence.UNDECIDED
-        count = _count(content)
-        return {0: Presence.ABSENT, wanted: Presence.PRESENT}.get(count, Presence.UNDECIDED)
-
-    def _ask_for_columns(self, database: str, table: str) -> Presence:
-        """Tell what it means that a query failed: the table may be missing, or never have had a row of ours.
-
-        A table has columns for the names in its rows, but not for more than a number of them. One that is full says nothing
-        about rows whose columns came later, and will never: it cannot be asked.
-        """
-        status, _, content = self._api("GET", f"/v3/table/show/{_quoted(database)}/{_quoted(table)}")
-        if status == 404:
-            return Presence.ABSENT
-        schema = (_json(content) or {}).get("schema")
+    def _try(self, method: str, path: str, seconds: float) -> TdAnswer:
+        """Return the answer to a request; one that settles nothing where there is none."""
         try:
-            columns = {column[0] for column in json.loads(schema)} if isinstance(schema, str) else None
-        except (ValueError, TypeError, IndexError):
-            columns = None
-        if status != 200 or columns is None or columns.issuperset(("event_id", "received_at")):
-            return Presence.UNDECIDED
-        return Presence.ABSENT if len(columns) < MOST_COLUMNS else Presence.UNASKABLE
-
-    def _finish(self, job: str, deadline: Deadline) -> str:
-        while not deadline.near:
-            status, _, content = self._api("GET", f"/v3/job/status/{_quoted(job)}")
-            state = str((_json(content) or {}).get("status", "")) if status == 200 else ""
-            if state in ("success", "error", "killed"):
-                return state
-            self._clock.sleep(min(_JOB_POLL_SECONDS, max(0.0, deadline.left())))
-        return ""
-
-    def _post(self, path: str, seconds: float) -> int:
-        try:
-            return self._api("POST", path, seconds=seconds)[0]
+            return self._api(method, path, seconds=seconds)
         except (requests.RequestException, SecretUnavailableError):
-            return 0
-
-    def _status(self, path: str, seconds: float) -> int:
-        try:
-            return self._api("GET", path, seconds=seconds)[0]
-        except (requests.RequestException, SecretUnavailableError):
-            return 0
+            return TdAnswer(0, {}, b"")
 
     def _api(
         self, method: str, path: str, form: Mapping[str, str] | None = None, seconds: float = READ_SECONDS
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> TdAnswer:
         return self._exchange(
             method,
             self._api_endpoint + path,
@@ -310,7 +265,7 @@ class TreasureDataClient:
         headers: Mapping[str, str | None],
         body: bytes | Mapping[str, str] | None,
         seconds: float,
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> TdAnswer:
         timeout = Timeout(total=seconds, connect=min(CONNECT_SECONDS, seconds), read=seconds)
         with self._session.request(
             method,
@@ -321,12 +276,13 @@ class TreasureDataClient:
             allow_redirects=False,
             stream=True,
         ) as response:
-            content = b""
+            pieces, size = [], 0
             for piece in response.iter_content(65_536):
-                content += piece
-                if len(content) > _MAX_ANSWER_BYTES:
+                pieces.append(piece)
+                size += len(piece)
+                if size > _MAX_ANSWER_BYTES:
                     break
-            return response.status_code, response.headers, content
+            return TdAnswer(response.status_code, response.headers, b"".join(pieces))
 
 
 def _lost(error: requests.RequestException) -> Reply:
@@ -341,28 +297,6 @@ def _lost(error: requests.RequestException) -> Reply:
     ):
         return Reply(Meaning.PASSING, "connection_refused")
     return Reply(Meaning.PASSING, "connection_lost", definitely_not_delivered=False)
-
-
-def _json(body: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _count(body: bytes) -> int:
-    """Return the count that a job's result holds: one line, one array, one integer; -1 where it is anything else."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return -1
-    match value:
-        case [bool()]:
-            return -1
-        case [int(count)] if count >= 0:
-            return count
-    return -1
 
 
 def _seconds(retry_after: str | None, now: float) -> float:
@@ -380,22 +314,6 @@ def _seconds(retry_after: str | None, now: float) -> float:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max(0.0, date.timestamp() - now)
-
-
-def _condition(row: object) -> str | None:
-    """Return SQL that is true for this row alone, whose time bounds what Treasure Data must read."""
-    match row:
-        case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
-            text = event_id.replace("'", "''")
-            return (
-                f"TD_TIME_RANGE(time, {time}, {time + 1}) AND event_id = '{text}' "
-                f"AND received_at = {received_at}"
-            )
-    return None
-
-
-def _name(table: str) -> str:
-    return f'"{table}"'
 
 
 def _quoted(text: str) -> str:

@@ -233,20 +233,26 @@ class Uploader:
             account = self._accounts.resolve([key.account]).get(key.account)
             if account is None:
                 return Reply(Meaning.PASSING, "account_unavailable")
-            if not isinstance(account, Account) or account.database != database:
+            if isinstance(account, Account) and account.database == database:
+                status = self.treasure_data.create_database(database, READ_SECONDS)
+                if status in (200, 409):
+                    status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
+            elif self.treasure_data.lacks_database(database):
                 return Reply(Meaning.REJECTED, "no_such_database")
-            status = self.treasure_data.create_database(database, READ_SECONDS)
-            if status in (200, 409):
-                status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
-        if status in (200, 409):
-            return None
-        if status == 401:
-            return Reply(Meaning.KEY_REFUSED, "http_401")
-        if status == 403:
-            return Reply(Meaning.REJECTED, "may_not_create")
-        if 400 <= status < 500 and status not in (404, 408, 429):
-            return Reply(Meaning.REJECTED, f"create_http_{status}")
-        return Reply(Meaning.PASSING, f"create_http_{status}" if status else "create_timeout")
+        return _obstacle(status)
+
+
+def _obstacle(status: int) -> Reply | None:
+    """Return what the response to a creation leaves in the way; None where the table is there."""
+    if status in (200, 409):
+        return None
+    if status == 401:
+        return Reply(Meaning.KEY_REFUSED, "http_401")
+    if status == 403:
+        return Reply(Meaning.REJECTED, "may_not_create")
+    if 400 <= status < 500 and status not in (404, 408, 429):
+        return Reply(Meaning.REJECTED, f"create_http_{status}")
+    return Reply(Meaning.PASSING, f"create_http_{status}" if status else "create_unanswered")
 
 
 EVENTS = {
@@ -254,7 +260,7 @@ EVENTS = {
     Meaning.MISMATCH: Event.MISMATCHED,
     Meaning.TOO_LARGE: Event.TOO_LARGE,
     Meaning.REJECTED: Event.REJECTED,
-    Meaning.NO_TABLE: Event.REJECTED,
+    Meaning.ROWS_REJECTED: Event.ROWS_REJECTED,
 }
 """What a reply means for the chunk; any other leaves it unanswered."""
 

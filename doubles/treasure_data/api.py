@@ -10,7 +10,7 @@ from doubles.http_server import RejectedError
 from doubles.treasure_data import queries
 from doubles.treasure_data.exchange import Request, Response, answer, error
 from doubles.treasure_data.fault import Action, Target
-from doubles.treasure_data.import_body import Row, count_checked, inflated
+from doubles.treasure_data.import_body import Row, count_checked, inflated, rows
 from doubles.treasure_data.import_log import ImportLog
 from doubles.treasure_data.job import Job
 from doubles.treasure_data.settings import Right, Settings
@@ -78,13 +78,10 @@ class Api:
                 return answer({"database": database, "table": table, "type": "log"})
             case "GET", ("v3", "database", "list"):
                 return answer({"databases": [{"name": name} for name in self._log.counts()]})
-            case "GET", ("v3", "table", "show", database, table):
-                return self._show(database, table, now - settings.query_delay)
             case "GET", ("v3", "table", "list", database):
-                self._log.check(database)
-                moment = now - settings.query_delay
-                tables = [self._described(database, table, moment) for table in self._log.counts()[database]]
-                return answer({"database": database, "tables": tables})
+                return self._list(database, now - settings.query_delay - settings.schema_delay)
+            case "GET", ("v3", "table", "show", database, table):
+                return self._show(database, table, now - settings.query_delay - settings.schema_delay)
             case _, ("v3", "job", *_):
                 return self._route_job(request, settings, now)
             case "GET", ("v3", "system", "server_status"):
@@ -124,7 +121,10 @@ class Api:
         self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
             raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
-        row_count = count_checked(inflated(body, settings.largest_import))
+        stream = inflated(body, settings.largest_import)
+        row_count = count_checked(stream)
+        if settings.rejects is not None and any(map(settings.rejects, rows(stream))):
+            raise RejectedError(422, "a row is rejected")
         if not self._log.remembers(database, table, unique_id, now - settings.id_memory):
             self._log.append(database, table, unique_id, body, row_count=row_count, now=now)
         else:
@@ -139,6 +139,11 @@ class Api:
             "unique_id": unique_id,
         }
         return replace(answer(document), delay=settings.answer_seconds)
+
+    def _list(self, database: str, moment: float) -> Response:
+        self._log.check(database)
+        tables = [self._described(database, table, moment) for table in self._log.counts()[database]]
+        return answer({"database": database, "tables": tables})
 
     def _show(self, database: str, table: str, moment: float) -> Response:
         self._log.check(database, table)
@@ -160,8 +165,13 @@ class Api:
 
     def _issue(self, query: str, kind: str, database: str, settings: Settings, now: float) -> Response:
         self._log.check(database)
+        now -= settings.job_age
+        seen = now - settings.query_delay
+        shown = seen - settings.schema_delay
         tables = {
-            table: self._visible(database, table, now - settings.query_delay)
+            table: queries.Table(
+                self._visible(database, table, seen), queries.columns(self._visible(database, table, shown))
+            )
             for table in self._log.counts()[database]
             if table in query
         }

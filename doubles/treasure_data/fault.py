@@ -33,7 +33,7 @@ class Target:
 class Kind(StrEnum):
     """A kind of fault.
 
-    Under the last three the request is carried out and its response altered. Under the others nothing is carried out,
+    Under the last five the request is carried out and its response altered. Under the others nothing is carried out,
     unless `lands` says so.
     """
 
@@ -46,9 +46,11 @@ class Kind(StrEnum):
     SLOW = "slow"  # carried out at once, answered after `seconds`
     NOT_JSON = "not_json"  # the response's body is not JSON
     WRONG_MD5 = "wrong_md5"  # the response has another checksum
+    PARTIAL = "partial"  # the response has the status 206
+    TRUNCATED = "truncated"  # half of the response's body, well-formed as HTTP
 
 
-_ALTERING = {Kind.SLOW, Kind.NOT_JSON, Kind.WRONG_MD5}
+_ALTERING = {Kind.SLOW, Kind.NOT_JSON, Kind.WRONG_MD5, Kind.PARTIAL, Kind.TRUNCATED}
 _NEVER_ARRIVES = {Kind.RESET, Kind.REFUSE, Kind.UNREACHABLE}
 _PAGE = b"<html><body><h1>A proxy's page</h1></body></html>"
 
@@ -64,7 +66,7 @@ class Fault:
         count: how many requests it strikes, None for all.
         begin: when it begins, UNIX seconds.
         end: when it is over, UNIX seconds.
-        status: the status of a `status` fault, 400 to 599.
+        status: the status of a `status` fault, 200 to 599.
         retry_after: its Retry-After in seconds.
         body: its body, text that need not be JSON; None is TD's error document.
         seconds: how long a `slow` or `hang` fault takes; None is for ever.
@@ -93,8 +95,8 @@ class Fault:
             raise ValueError(f"a request under the fault {self.kind} cannot land")
         if self.kind is Kind.SLOW and self.seconds is None:
             raise ValueError("a slow fault needs its seconds")
-        if not 400 <= self.status <= 599:
-            raise ValueError("a fault's status is 400 to 599")
+        if not 200 <= self.status <= 599:
+            raise ValueError("a fault's status is 200 to 599")
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
@@ -129,6 +131,10 @@ class Fault:
             return replace(response, delay=response.delay + (self.seconds or 0.0))
         if self.kind is Kind.NOT_JSON:
             return replace(response, body=_PAGE, headers={"Content-Type": "text/html"})
+        if self.kind is Kind.PARTIAL:
+            return replace(response, status=206)
+        if self.kind is Kind.TRUNCATED:
+            return replace(response, body=response.body[: len(response.body) // 2])
         document = json.loads(response.body)
         if "md5_hex" in document:
             document["md5_hex"] = md5(b"something else", usedforsecurity=False).hexdigest()

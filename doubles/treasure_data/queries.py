@@ -35,6 +35,13 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
 
 
+class Table(NamedTuple):
+    """What a query sees of a table: its rows, and the columns that its schema has by then, with their types."""
+
+    rows: Sequence[Row]
+    columns: Mapping[str, str]
+
+
 class Found(NamedTuple):
     """What a SELECT finds: the columns' names, and the rows."""
 
@@ -42,12 +49,12 @@ class Found(NamedTuple):
     rows: list[tuple[Cell, ...]]
 
 
-def run(query: str, tables: Mapping[str, Sequence[Row]]) -> Found:
+def run(query: str, tables: Mapping[str, Table]) -> Found:
     """Return what a SELECT finds.
 
     Args:
         query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
-        tables: the rows that it sees, by table.
+        tables: by name, what it sees of them.
 
     Raises:
         QueryError: it is not a SELECT, or wrong.
@@ -56,8 +63,8 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> Found:
         sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
         sql.create_function("TD_TIME_RANGE", 3, _time_range, deterministic=True)
         try:
-            for table, rows in tables.items():
-                _fill(sql, table, rows)
+            for name, table in tables.items():
+                _fill(sql, name, table)
             sql.set_authorizer(
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
             )
@@ -69,14 +76,14 @@ def run(query: str, tables: Mapping[str, Sequence[Row]]) -> Found:
             raise QueryError(str(error)) from error
 
 
-def _fill(sql: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
-    names = list(columns(rows))
+def _fill(sql: sqlite3.Connection, name: str, table: Table) -> None:
+    names = list(table.columns)
     quoted = ", ".join(f'"{name}"' for name in names)
     places = ", ".join("?" * len(names))
-    sql.execute(f'CREATE TABLE "{table}" ({quoted})')
+    sql.execute(f'CREATE TABLE "{name}" ({quoted})')
     sql.executemany(
-        f'INSERT INTO "{table}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
-        ([_cell(row.get(name)) for name in names] for row in rows),
+        f'INSERT INTO "{name}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
+        ([_cell(row.get(column)) for column in names] for row in table.rows),
     )
 
 

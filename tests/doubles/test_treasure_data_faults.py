@@ -1,5 +1,6 @@
 """Each fault as a client of requests meets it: over real sockets, and in process, where it must look the same."""
 
+import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +130,7 @@ def test_no_response(wire: Wire, fault: Fault, error: type[Exception], message: 
 
 
 def test_altered_responses(wire: Wire) -> None:
-    """A request is carried out, but its response is slow, a page, or has another checksum."""
+    """A request is carried out, but its response is slow, a page, cut off, or has another checksum."""
     wire.td.settings = Settings(answer_seconds=9)
     with pytest.raises(requests.exceptions.ReadTimeout):
         wire.put(timeout=(5, PATIENCE))
@@ -138,13 +139,18 @@ def test_altered_responses(wire: Wire) -> None:
     for fault in (
         Fault(kind=Kind.SLOW, seconds=PATIENCE, count=1),
         Fault(kind=Kind.WRONG_MD5, count=2),
+        Fault(kind=Kind.TRUNCATED, count=1),
+        Fault(kind=Kind.PARTIAL, count=1),
         Fault(kind=Kind.NOT_JSON),
     ):
         wire.td.faults.add(fault)
     slow, wrong, unaltered = wire.put().json(), wire.put().json(), wire.send("GET", STATUS).json()
-    page = wire.put()
+    half, partial, page = wire.put(), wire.put(), wire.put()
 
     assert (right, {"status": "ok"}) == (slow, unaltered)
+    assert (206, right) == (partial.status_code, partial.json())
+    assert json.dumps(right, separators=(",", ":")).startswith(half.text)
+    assert str(len(half.content)) == half.headers["content-length"]
     assert right["md5_hex"] != wrong["md5_hex"]
     assert right | {"md5_hex": ""} == wrong | {"md5_hex": ""}
     assert (200, "text/html", 1) == (page.status_code, page.headers["Content-Type"], wire.accepted())
@@ -161,7 +167,7 @@ def test_faults_over_http(wire: Wire) -> None:
     wrong = (b"", b"1", b'{"kind": "mood"}', b'{"status": 500}', b'{"kind": "slow"}')
     wrong += (
         b'{"kind": "reset", "lands": 0}',
-        b'{"kind": "close", "status": 200}',
+        b'{"kind": "close", "status": 199}',
         b'{"kind": "close", "hue": 1}',
     )
     rejected = [wire.send("POST", "/-/faults", one).status_code for one in wrong]

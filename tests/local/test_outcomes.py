@@ -45,7 +45,7 @@ def dead(*sizes: int) -> Delivery:
     """Return a delivery whose rows of these sizes Treasure Data has refused."""
     made = Delivery()
     made.map(shop="goods")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
     made.put(envelope("shop", {"orders": [row(str(n), text="x" * size) for n, size in enumerate(sizes)]}))
     made.deliver()
     made.td.faults.clear()
@@ -56,7 +56,7 @@ def test_a_dead_letter_is_told_with_its_reason(resources: Resources) -> None:
     """The ids are the object's, kind and reason the ledger's."""
     copy(dead(1, 1), resources)
 
-    expected = [TableOutcome(ORDERS, ("0", "1"), "dead_letter", "http_422")]
+    expected = [TableOutcome(ORDERS, ("0", "1"), "dead_letter", "http_415")]
     assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
 
 
@@ -65,13 +65,13 @@ def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(reso
     made = dead(1, 1, 1)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, count=1))
     made.redrive(State.DEAD_LETTER)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415, count=1))
     made.redrive()
     copy(made, resources)
 
     left = tuple(sorted({"0", "1", "2"} - set(made.ids("goods", "orders"))))
     assert left in (("0",), ("1", "2"))  # the redrive tries the halves in any order
-    assert [TableOutcome(ORDERS, left, "dead_letter", "http_422")] == list(
+    assert [TableOutcome(ORDERS, left, "dead_letter", "http_415")] == list(
         outcomes.set_aside(resources, ACCOUNTS)
     )
 

@@ -243,6 +243,7 @@ def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
         "Treasure Data",
         "write right",
         "query right",
+        "columns",
         "write key",
     } <= {one["what"] for one in found["findings"]}
 

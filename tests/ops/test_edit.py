@@ -128,7 +128,7 @@ def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
 @pytest.fixture
 def refusing(lone: Sluice) -> Sluice:
     """A stack whose Treasure Data refuses what goes to `field_app`."""
-    lone.td("faults", {"kind": "status", "status": 422, "action": "import", "database": "field_app"})
+    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "database": "field_app"})
     return lone
 
 

@@ -44,7 +44,7 @@ def redrive(made: Delivery, **event: Any) -> Mapping[str, Any]:
 def test_a_row_is_delivered_or_a_dead_letter() -> None:
     """Of what was parked, one table is refused; a dead letter that is refused again is kept."""
     made = parked("views", "carts")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=422))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
 
     assert {"delivered": 4, "dead": 4} == redrive(made)
     assert {"kept": 4} == redrive(made)
@@ -78,7 +78,7 @@ def test_halves_that_are_dropped_count_once() -> None:
 def test_halves_that_are_not_selected_any_more_are_kept() -> None:
     """A dead letter that turns out to be too large is parked in halves, which the schedule sends."""
     made = parked("views")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
     redrive(made)
     made.td.faults.clear()
     made.td.settings = replace(made.td.settings, largest_import=700)
@@ -98,7 +98,7 @@ def test_what_is_not_reached_or_fails_is_kept() -> None:
 def test_what_a_person_drops_is_counted() -> None:
     """Dead letters and rows in doubt go; what is parked is not theirs to decide."""
     made = parked("views", "carts")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=422))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
     redrive(made)
 
     assert {"dropped": 4} == redrive(made, kinds=["dead_letter"], decision="drop")

@@ -161,3 +161,51 @@ def test_writes_up_to_254_levels(inside: object) -> None:
     assert json_codec.dump(value).startswith("[" * json_codec.MAX_DEPTH)
     with pytest.raises(TooDeepError):
         json_codec.dump([value])
+
+
+spaces = st.text(" \t\n\r", max_size=2)
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    """Return a document with an array, and the array's items as they are written."""
+    options = st.sampled_from([(",", ":"), (" ,\t", ": "), ("\n,", "\r:")])
+    texts = st.builds(
+        lambda value, separators, escaped: json.dumps(
+            value, separators=separators, ensure_ascii=escaped, allow_nan=False
+        ),
+        json_values.finite,
+        options,
+        st.booleans(),
+    )
+    items = [text.encode(errors="surrogateescape") for text in draw(st.lists(texts, max_size=5))]
+    others = draw(st.dictionaries(st.sampled_from(["a", "b", "events "]), texts, max_size=3))
+    members = [f'"{name}":{text}'.encode(errors="surrogateescape") for name, text in others.items()]
+    space = draw(spaces).encode()
+    array = b"[" + space + (b"," + space).join(item + space for item in items) + b"]"
+    members.insert(draw(st.integers(0, len(members))), b'"ev\\u0065nts"' + space + b":" + space + array)
+    return space + b"{" + space + (space + b"," + space).join(members) + space + b"}" + space, items
+
+
+@given(written())
+def test_items_are_found_byte_for_byte(document: tuple[bytes, list[bytes]]) -> None:
+    """Whatever white space, escapes and numbers their sender writes."""
+    text, items = document
+
+    assert items == json_codec.items(text, "events")
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (b'{"events":[1.50,1e2],"events":[ 1E+2 , 00.1 ]}'.replace(b"00.1", b"0.10"), [b"1E+2", b"0.10"]),
+        (b'{"events":[1],"events":2}', []),
+        (b'{"events":[]}', []),
+        (b"{}", []),
+        ('{"é":"]}","events":["é", {"ü":[1,2]}]}'.encode(), ['"é"'.encode(), '{"ü":[1,2]}'.encode()]),
+        (b'{"events":[123456789012345678901234567890123]}', [b"123456789012345678901234567890123"]),
+    ],
+)
+def test_items_of_documents(text: bytes, items: list[bytes]) -> None:
+    """The last array of that name counts, as it does in parsing."""
+    assert items == json_codec.items(text, "events")

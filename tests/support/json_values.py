@@ -11,6 +11,20 @@ integers = st.one_of(
 )
 floats = st.floats()
 scalars = st.one_of(st.none(), st.booleans(), integers, floats, odd_texts)
+finite: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        integers,
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=12),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=12), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+"""Any value that JSON in UTF-8 can hold, nested."""
 values: st.SearchStrategy[Any] = st.recursive(
     scalars,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(odd_texts, inner, max_size=4)),

@@ -23,6 +23,7 @@ _WORDS = {
     Event.FENCED: "sent again",
     Event.ACCEPTED: "accepted",
     Event.REJECTED: "rejected",
+    Event.ROWS_REJECTED: "rows rejected",
     Event.TOO_LARGE: "too large",
     Event.MISMATCHED: "wrong MD5",
     Event.UNANSWERED: "no answer",

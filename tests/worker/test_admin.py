@@ -1,5 +1,6 @@
 """The administration's entry point: accounts, checks, and the probe rows by which Treasure Data is measured."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import redis
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import SecretUnavailableError
-from tests.support.delivery import Delivery
+from tests.support.delivery import Delivery, row
+from tests.support.treasure_data import put
 from worker.admin import Admin
 from worker.deadline import Deadline
 from worker.probe_rows import MEASURE_TABLE
@@ -122,6 +124,20 @@ def test_a_check_writes_nothing() -> None:
 
     assert expected == answer
     assert {} == made.td.counts()
+
+
+@pytest.mark.parametrize(
+    ("account", "table", "shown"),
+    [("shop", "views", True), ("shop", "bare", False), ("shop", "gone", None), ("nobody", "views", None)],
+)
+def test_columns_that_rows_in_doubt_are_asked_for_by(account: str, table: str, shown: bool | None) -> None:
+    """A table shows them, or not; where there is none, nobody can tell."""
+    made = delivery()
+    made.td.create("shop_db", "views", "bare")
+    put(made.td, "shop_db.views", [row("e1")])
+    made.td.settings = replace(made.td.settings, query_delay=0)
+
+    assert {"shown": shown} == ask(made, do="columns", account=account, table=table)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.spans import KEY, VIEWS, span
-from worker.chunk import Chunk, compress, offsets, pending_leaves, planned_chunks, rows_at
+from worker.chunk import Chunk, compress, offsets, pending_leaves, planned_chunks, sample
 from worker.delivery import Entry, State
 from worker.span import Cut
 
@@ -91,23 +91,37 @@ def test_offsets_lie_between_rows(values: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "positions", "found"),
+    ("times", "found"),
     [
-        (
-            msgpack.packb({"a": 1}) + msgpack.packb({"b": 2}) + msgpack.packb({"c": 3}),
-            [0, 2],
-            [{"a": 1}, {"c": 3}],
-        ),
-        (msgpack.packb({"a": 1}), [0], [{"a": 1}]),
-        (msgpack.packb({1: 2}), [0], [{1: 2}]),
-        (msgpack.packb({"a": 1}) + b"\xc1", [0, 1], [{"a": 1}]),
-        (b"\xc1", [0], []),
-        (b"", [0], []),
+        ([7], [0]),
+        ([7, 8], [0, 1]),
+        ([7, 8, 9], [0, 2]),
+        ([0, 3599, 3600, 1, 7200, 7201, 0], [0, 2, 4, 6]),
+        ([0, 3600], [0, 1]),
+        ([None, 0, 7], [0, 1, 2]),
+        ([3600 * hour for hour in range(50)], [*range(24), 49]),
     ],
 )
-def test_rows_are_read_alone(payload: bytes, positions: list[int], found: list[Any]) -> None:
-    """The rows that Treasure Data is asked for are read without the others; what holds none has none."""
-    assert found == rows_at(payload, positions)
+def test_rows_that_stand_for_an_import(times: list[int | None], found: list[int]) -> None:
+    """The first, the last, and the first of each hour, of which Treasure Data makes files of their own."""
+    payload = b"".join(msgpack.packb({"time": time, "n": n}) for n, time in enumerate(times))
+
+    assert found == [row["n"] for row in sample(payload)]
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        (b"", []),
+        (b"\xc1", []),
+        (msgpack.packb({1: 2}), [{1: 2}]),
+        (msgpack.packb([1]) + msgpack.packb(7), [[1], 7]),
+        (msgpack.packb({"a": 1}) + b"\xc1", [{"a": 1}]),
+    ],
+)
+def test_sampling_what_holds_no_rows(payload: bytes, found: list[Any]) -> None:
+    """What can be read is returned as it is."""
+    assert found == sample(payload)
 
 
 def test_gzip_is_reproducible_and_says_nothing_else() -> None:

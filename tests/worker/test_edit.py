@@ -47,11 +47,11 @@ def rejected(*, halved: bool = False) -> Delivery:
     made.put(envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]}))
     if halved:
         fault(made, 413, count=1)
-    fault(made, 422)
+    fault(made, 415)
     assert made.deliver() is None
     made.td.faults.clear()
     chunks = (FIRST, SECOND) if halved else (CHUNK,)
-    assert {key.name: ("dead_letter", "http_422", 2 // len(chunks)) for key in chunks} == made.aside()
+    assert {key.name: ("dead_letter", "http_415", 2 // len(chunks)) for key in chunks} == made.aside()
     return made
 
 
@@ -151,7 +151,7 @@ def test_the_sweeper_removes_what_an_edit_leaves() -> None:
 def test_the_original_rows_are_kept_until_the_edited_ones_are_delivered() -> None:
     """Rows that are rejected again stay with both; edited once more, the first original is still there."""
     made = rejected()
-    fault(made, 400)
+    fault(made, 405)
     for times, page in enumerate(("/c", "/d"), 1):
         edited = packed(row("e1", page="/a"), row("e2", page=page))
         edit(made, edited)
@@ -159,7 +159,7 @@ def test_the_original_rows_are_kept_until_the_edited_ones_are_delivered() -> Non
         found = letter(made)
 
         assert (edited, ORIGINAL, times) == (found.payload, found.original, found.edit)
-        assert {"shop/views/0": ("dead_letter", "http_400", 2)} == made.aside()
+        assert {"shop/views/0": ("dead_letter", "http_405", 2)} == made.aside()
     made.td.faults.clear()
 
     assert 2 == made.redrive(State.DEAD_LETTER).delivered
@@ -178,7 +178,7 @@ def test_an_edit_of_a_half_keeps_the_other_half() -> None:
     assert ORIGINAL == letter(made, SECOND).payload
     assert RedriveReport(delivered=1) == redrive(made, FIRST)
     assert ["/c"] == pages(made)
-    assert {"shop/views/0.1": ("dead_letter", "http_422", 1)} == made.aside()
+    assert {"shop/views/0.1": ("dead_letter", "http_415", 1)} == made.aside()
     assert RedriveReport(delivered=1) == redrive(made, SECOND)
     assert ["/c", "/b"] == pages(made)
 

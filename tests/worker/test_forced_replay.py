@@ -115,7 +115,7 @@ def test_what_is_being_delivered_is_held(delivery: Delivery) -> None:
     assert ["v4"] == delivery.ids("shop", "views")
 
 
-REFUSED = {"status": 422, "table": "views"}
+REFUSED = {"status": 415, "table": "views"}
 FAILING = {"status": 500}
 THROTTLING = {"status": 429, "retry_after": 99}
 
@@ -194,7 +194,7 @@ def test_each_span_says_for_itself_what_it_has_delivered() -> None:
     made.map(shop="shop")
     made.put(*(envelope("shop", {"views": [row(f"v{n}")]}, request_id=f"r{n}") for n in range(3)))
     made.deliver(0, 1)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, count=1, status=422))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, count=1, status=415))
     made.deliver(1, 2)
     made.deliver(2, 3)
     lose(made)

@@ -179,13 +179,13 @@ def test_json_form_derives_what_its_rows_lack() -> None:
 
 
 def test_bad_event_leaves_its_neighbours() -> None:
-    """One bad event in JSON form becomes an original of its own under its code; the others become rows."""
-    data = b'{"account":"shop","events":[{"table":"views"},{"table":"No!"},[1],{"table":"views"}]}'
+    """One bad event in JSON form is kept byte for byte under its code; the others become rows."""
+    data = b'{"account":"shop","events":[{"table":"views"},{"table": "No!", "n":1.50},[1],{"table":"views"}]}'
     record = decode(data, *PLACE)
 
     assert [("views", 2)] == [block[:2] for block in record.blocks]
     assert [("invalid_table", 1), ("not_an_object", 1)] == [block[:2] for block in record.refused]
-    assert b'{"table":"No!"}' == msgpack.unpackb(record.refused[0][2])
+    assert b'{"table": "No!", "n":1.50}' == msgpack.unpackb(record.refused[0][2])
 
 
 @given(st.binary(max_size=200))

@@ -74,8 +74,8 @@ def in_doubt(**changes: Any) -> Delivery:
 
 def dead(**changes: Any) -> Delivery:
     """Return a delivery with a dead letter of two rows."""
-    made = set_aside(422, **changes)
-    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    made = set_aside(415, **changes)
+    assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
     return made
 
 
@@ -341,10 +341,10 @@ def test_what_is_in_doubt_for_however_long_is_asked_about() -> None:
 def test_what_is_rejected_is_a_dead_letter_with_the_new_reason() -> None:
     """Where nothing was in doubt, nothing has to be asked."""
     made = parked()
-    fault(made, 422)
+    fault(made, 415)
 
     assert RedriveReport(dead=2) == made.redrive()
-    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
     assert entry(made).since is None
 
 
@@ -355,9 +355,9 @@ def test_what_is_rejected_in_doubt_is_asked_about(taken: bool) -> None:
     fault(made, 500, count=1, lands=0 if taken else None)
     made.redrive()
     made.td.faults.clear()
-    fault(made, 422)
+    fault(made, 415)
     made.redrive()
-    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("in_doubt", "http_415", 2)} == made.aside()
     made.clock.sleep(ASKABLE_SECONDS)
 
     assert RedriveReport(delivered=2 * taken, dead=2 * (not taken)) == made.redrive()
@@ -402,7 +402,7 @@ def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
     """Each rejected chunk of a span is free of doubt."""
     data = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
     made = set_aside(429, *data)
-    fault(made, 422)
+    fault(made, 415)
 
     assert RedriveReport(dead=2) == made.redrive()
     assert {None} == {one.since for one in span(made).entries.values()}
@@ -428,12 +428,12 @@ def test_a_half_is_counted_for_itself() -> None:
 
     def reject_second() -> None:
         if attempted[-1].endswith(".1"):
-            fault(made, 422)
+            fault(made, 415)
 
     attempted = around_attempts(made, before=reject_second)
 
     assert RedriveReport(delivered=1, dead=1) == made.redrive()
-    assert {"shop/views/0.1": ("dead_letter", "http_422", 1)} == made.aside()
+    assert {"shop/views/0.1": ("dead_letter", "http_415", 1)} == made.aside()
     assert 1 == len(made.objects())
     made.start()
     made.td.faults.clear()
@@ -489,10 +489,10 @@ def test_dead_letters_wait_for_a_person() -> None:
 def test_a_dead_letter_that_is_rejected_again_stays_one() -> None:
     """It is kept, not counted as having become one."""
     made = dead()
-    fault(made, 422)
+    fault(made, 415)
 
     assert RedriveReport(kept=2) == made.redrive(State.DEAD_LETTER)
-    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -501,7 +501,7 @@ def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_schedule(taken
     made = dead()
     fault(made, 500, count=1, lands=0 if taken else None)
     assert RedriveReport(kept=2, complete=False) == made.redrive(State.DEAD_LETTER)
-    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("in_doubt", "http_415", 2)} == made.aside()
 
     assert RedriveReport(delivered=2) == made.redrive()
     assert_delivered_once(made)
@@ -548,14 +548,14 @@ def test_what_cannot_be_asked_about_is_kept() -> None:
 def test_what_cannot_be_asked_about_and_is_rejected_is_a_dead_letter() -> None:
     """It is reported as ambiguous once, and not sent again by itself."""
     made = unaskable("send")
-    around_attempts(made, before=lambda: fault(made, 422))
+    around_attempts(made, before=lambda: fault(made, 415))
     assert RedriveReport(dead=2) == made.redrive()
     for _ in range(3):
         made.clock.sleep(ASKABLE_SECONDS)
         made.redrive()
 
     assert 2 == made.telemetry.counts["RowsAmbiguous"]
-    assert {"shop/views/0": ("dead_letter", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
 
 
 def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
@@ -856,7 +856,7 @@ def test_a_database_that_has_just_rejected_rows_is_not_probed() -> None:
     """Its breaker closes only when it has accepted an import, in a later run."""
     made = parked()
     made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
-    fault(made, 422, table="views")
+    fault(made, 415, table="views")
     assert RedriveReport(dead=2) == made.redrive()
     assert ["shop_db"] == breakers(made)
     made.redrive()
@@ -1043,11 +1043,11 @@ def test_a_rejection_beside_another_redrive_is_a_doubt(moment: str) -> None:
     def run_other() -> None:
         with pytest.raises(KilledError):
             other.redrive()
-        fault(made, 422, count=1)
+        fault(made, 415, count=1)
 
     getattr(made.dynamodb, moment)["update_item"] = once(run_other)
     made.redrive()
-    assert {"shop/views/0": ("in_doubt", "http_422", 2)} == made.aside()
+    assert {"shop/views/0": ("in_doubt", "http_415", 2)} == made.aside()
 
     settle(made)
 
@@ -1127,7 +1127,7 @@ def test_an_object_whose_rows_were_delivered_after_all_is_swept() -> None:
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1")]}))
-    fault(made, 422, count=1)
+    fault(made, 415, count=1)
     made.s3.after = {"put_object": once(kill)}
     with pytest.raises(KilledError):
         made.deliver()

@@ -57,7 +57,7 @@ def delivered() -> Delivery:
 
 def dropped() -> Delivery:
     """Return a delivery whose chunk a person dropped, and whose object S3 did not delete."""
-    made = set_aside(422)
+    made = set_aside(415)
     made.s3.before["delete_object"] = once(lose_answer)
     assert 2 == made.redrive(*ASIDE, decision=Decision.DROP).dropped
     return made
@@ -79,7 +79,7 @@ def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> 
     assert {"deleted": 0, "needed": 0, "unknown": 0} == sweep(made)
 
 
-@pytest.mark.parametrize("status", [429, 500, 422])
+@pytest.mark.parametrize("status", [429, 500, 415])
 def test_an_object_of_a_chunk_that_is_set_aside_is_needed(status: int) -> None:
     """Parked, in doubt or a dead letter, however old."""
     made = set_aside(status)
@@ -145,7 +145,7 @@ def test_an_object_of_a_chunk_that_a_done_span_does_not_mention_is_deleted() -> 
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.put(envelope("shop", {"views": [row("e1")]}))
-    fail(made, 422, count=1)
+    fail(made, 415, count=1)
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(KilledError):
         made.deliver()
@@ -164,7 +164,7 @@ def test_an_object_is_needed_until_both_halves_are_final(first: State) -> None:
     made.td.create("shop_db", "views")
     made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
     fail(made, 413, count=1)
-    fail(made, 422, count=2)
+    fail(made, 415, count=2)
     assert made.deliver() is None
     (place,) = made.ledger.worklist(dead=True)
     decision = Decision.DROP if first is State.DROPPED else None
@@ -179,7 +179,7 @@ def test_an_object_is_needed_until_both_halves_are_final(first: State) -> None:
 
 def test_objects_of_earlier_edits_go_with_the_last_one() -> None:
     """An edit is an object of its own; when its rows are delivered nothing of the chunk is needed."""
-    made = set_aside(422)
+    made = set_aside(415)
     (one,) = made.spans()
     edited = made.store.read(made.objects()[0]).payload
     for _ in range(2):
@@ -281,7 +281,7 @@ def test_a_sweep_within_any_step_of_worker_and_redrive_loses_nothing(
     other.dynamodb, other.s3 = made.dynamodb.client, made.s3.client
     other.start()
     getattr(getattr(made, client), when)[call] = once(lambda: sweep(other))
-    fail(made, 422, count=1)
+    fail(made, 415, count=1)
     made.deliver()
     assert made.deliver() is None
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -31,49 +32,130 @@ from doubles.treasure_data import (
 from doubles.treasure_data.settings import Settings
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
+from worker.answer import TdAnswer
 from worker.chunk import compress
 from worker.deadline import Deadline
+from worker.question import Presence
 from worker.secret import Secret
-from worker.treasure_data import Meaning, Presence, Reply, TreasureDataClient, classify
+from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient, classify
 
 MD5 = "0" * 32
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
 
 
+SENT = {"md5_hex": MD5, "unique_id": UNIQUE_ID, "database": "shop_db", "table": "views"}
+TAKEN = json.dumps(SENT | {"elapsed_time": 0}).encode()
+
+
+def refusal(status: int, **changes: Any) -> bytes:
+    """Return Treasure Data's error document."""
+    document = {"error": "e", "message": "m", "text": "t", "severity": "error", "status_code": status}
+    return json.dumps(document | changes).encode()
+
+
 @pytest.mark.parametrize(
-    ("status", "body", "meaning", "definitely_not_delivered"),
+    ("status", "meaning"),
     [
-        (200, b'{"md5_hex": "%s", "elapsed_time": 0}' % MD5.encode(), Meaning.ACCEPTED, True),
-        (200, b"{}", Meaning.ACCEPTED, True),
-        (200, b'{"md5_hex": "1"}', Meaning.MISMATCH, False),
-        (200, b"<html>", Meaning.PASSING, False),
-        (200, b"[]", Meaning.PASSING, False),
-        (202, b"{}", Meaning.ACCEPTED, True),
-        (409, b"", Meaning.ACCEPTED, True),
-        (404, b"", Meaning.NO_TABLE, True),
-        (413, b"", Meaning.TOO_LARGE, True),
-        (400, b"", Meaning.REJECTED, True),
-        (422, b"", Meaning.REJECTED, True),
-        (405, b"", Meaning.REJECTED, True),
-        (415, b"", Meaning.REJECTED, True),
-        (401, b"", Meaning.KEY_REFUSED, True),
-        (403, b"", Meaning.KEY_REFUSED, True),
-        (408, b"", Meaning.PASSING, False),
-        (425, b"", Meaning.PASSING, True),
-        (429, b"", Meaning.PASSING, True),
-        (500, b"", Meaning.PASSING, False),
-        (502, b"", Meaning.PASSING, False),
-        (503, b"", Meaning.PASSING, False),
-        (504, b"", Meaning.PASSING, False),
-        (301, b"", Meaning.PASSING, False),
-        (307, b"", Meaning.PASSING, False),
+        (409, Meaning.ACCEPTED),
+        (404, Meaning.NO_TABLE),
+        (413, Meaning.TOO_LARGE),
+        (400, Meaning.ROWS_REJECTED),
+        (422, Meaning.ROWS_REJECTED),
+        (405, Meaning.REJECTED),
+        (415, Meaning.REJECTED),
+        (401, Meaning.KEY_REFUSED),
+        (403, Meaning.KEY_REFUSED),
+        (425, Meaning.PASSING),
+        (429, Meaning.PASSING),
     ],
 )
-def test_replies(status: int, body: bytes, meaning: Meaning, definitely_not_delivered: bool) -> None:
-    """Each answer has one meaning, and only some rule out that the rows were accepted."""
-    reply = classify(status, {}, body, MD5, START)
+def test_refusals(status: int, meaning: Meaning) -> None:
+    """Each status has one meaning, and Treasure Data's own error document rules out that the rows were accepted."""
+    reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
 
-    assert (meaning, definitely_not_delivered) == (reply.meaning, reply.definitely_not_delivered)
+    assert (meaning, True) == (reply.meaning, reply.definitely_not_delivered)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"<html>",
+        b'{"message": "Forbidden"}',
+        refusal(500),
+        refusal(400, status_code="400"),
+        refusal(400)[:-1],
+        refusal(400, more=1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (400, Meaning.PASSING),
+        (401, Meaning.KEY_REFUSED),
+        (403, Meaning.KEY_REFUSED),
+        (404, Meaning.NO_TABLE),
+        (409, Meaning.PASSING),
+        (413, Meaning.TOO_LARGE),
+        (415, Meaning.PASSING),
+        (422, Meaning.PASSING),
+        (429, Meaning.PASSING),
+    ],
+)
+def test_refusals_by_someone_else(status: int, body: bytes, meaning: Meaning) -> None:
+    """A proxy's page may come after the rows were accepted: it rejects nothing for good, and accepts nothing."""
+    reply = classify(TdAnswer(status, {}, body), SENT, START)
+
+    assert (meaning, False) == (reply.meaning, reply.definitely_not_delivered)
+
+
+def test_an_error_document_may_name_what_conflicts() -> None:
+    """Treasure Data's clients know of `details`."""
+    assert ACCEPTED is classify(TdAnswer(409, {}, refusal(409, details={"conflicts_with": 1})), SENT, START)
+
+
+@pytest.mark.parametrize("status", [301, 307, 408, 500, 502, 503, 504])
+def test_failures_settle_nothing(status: int) -> None:
+    """Whoever wrote the answer: the rows may have been accepted."""
+    reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
+
+    assert Reply(Meaning.PASSING, f"http_{status}", definitely_not_delivered=False) == reply
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (200, b"{}", "undocumented_answer"),
+        (200, b"", "undocumented_answer"),
+        (200, b"[]", "undocumented_answer"),
+        (200, b"<html>", "undocumented_answer"),
+        (200, TAKEN[:-1], "undocumented_answer"),
+        (200, json.dumps(SENT | {"unique_id": "1"}).encode(), "undocumented_answer"),
+        (200, json.dumps(SENT | {"database": "other"}).encode(), "undocumented_answer"),
+        (200, json.dumps(SENT | {"table": "other"}).encode(), "undocumented_answer"),
+        (201, TAKEN, "http_201"),
+        (202, TAKEN, "http_202"),
+        (204, b"", "http_204"),
+        (206, TAKEN, "http_206"),
+    ],
+)
+def test_successes_that_prove_nothing(status: int, body: bytes, reason: str) -> None:
+    """Only a 200 is documented, and only what tells the MD5 of our bytes and contradicts nothing we sent."""
+    reply = classify(TdAnswer(status, {}, body), SENT, START)
+
+    assert Reply(Meaning.PASSING, reason, definitely_not_delivered=False) == reply
+
+
+def test_successes() -> None:
+    """The MD5 proves that Treasure Data has our bytes; another one, that it has others."""
+    other = json.dumps(SENT | {"md5_hex": "1"}).encode()
+
+    assert ACCEPTED is classify(TdAnswer(200, {}, TAKEN), SENT, START)
+    assert ACCEPTED is classify(TdAnswer(200, {}, b'{"md5_hex": "%s"}' % MD5.encode()), SENT, START)
+    assert Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False) == classify(
+        TdAnswer(200, {}, other), SENT, START
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +175,7 @@ def test_replies(status: int, body: bytes, meaning: Meaning, definitely_not_deli
 )
 def test_retry_after(text: str, seconds: float) -> None:
     """Retry-After is in seconds or a date; what cannot be parsed is ignored."""
-    assert seconds == classify(503, {"Retry-After": text}, b"", MD5, START).retry_after
+    assert seconds == classify(TdAnswer(503, {"Retry-After": text}, b""), SENT, START).retry_after
 
 
 def client_of(
@@ -239,11 +321,13 @@ def test_against_the_stand_in_over_sockets() -> None:
     assert not client.answers()
 
 
-def presence(td: TreasureData, *rows: object, key: str = API_KEY, table: str = "views") -> Presence:
+def presence(
+    td: TreasureData, *rows: object, key: str = API_KEY, table: str = "views", not_before: float = 0.0
+) -> Presence:
     """Ask whether rows are there."""
     clock = ManualClock()
     deadline = Deadline(clock, clock.now() + 60)
-    return client_of(td.handle, clock, key).ask("shop_db", table, rows, deadline)
+    return client_of(td.handle, clock, key).ask("shop_db", table, rows, deadline, not_before)
 
 
 def test_asking_where_nothing_is() -> None:
@@ -254,6 +338,38 @@ def test_asking_where_nothing_is() -> None:
 
     assert Presence.ABSENT is presence(td, row("e1"))
     assert Presence.ABSENT is presence(td, row("e1"), table="gone")
+
+
+@pytest.mark.parametrize("schema_delay", [3600.0, math.inf])
+def test_a_schema_that_lags_behind_the_rows(schema_delay: float) -> None:
+    """Where a table does not show our columns, only that no row has the same second shows that ours is absent."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("e1")])
+    td.settings = Settings(schema_delay=schema_delay)
+
+    assert Presence.UNDECIDED is presence(td, row("e1"))
+    assert Presence.UNDECIDED is presence(td, row("e2"))
+    assert Presence.ABSENT is presence(td, row("e2", time=1_700_000_001))
+
+
+def test_columns_of_another_type() -> None:
+    """Where another producer has made our columns with other types, a comparison would find nothing."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [{"time": 1_700_000_000, "event_id": 7, "received_at": 7}])
+    put(td, "shop_db.views", [row("e1")], "1" * 32)
+
+    assert Presence.UNDECIDED is presence(td, row("e2"))
+    assert Presence.ABSENT is presence(td, row("e2", time=1_700_000_001))
+
+
+def test_a_query_that_began_too_early_shows_no_absence() -> None:
+    """By Treasure Data's own clock; that it finds the rows counts whenever it began."""
+    td = with_tables(TreasureData(clock=ManualClock()), "shop_db.views")
+    put(td, "shop_db.views", [row("e1")])
+
+    assert Presence.ABSENT is presence(td, row("e2"), not_before=START)
+    assert Presence.UNDECIDED is presence(td, row("e2"), not_before=START + 1)
+    assert Presence.PRESENT is presence(td, row("e1"), not_before=START + 1)
 
 
 @pytest.mark.parametrize("event_id", ["e1", "it's", '"; DROP TABLE views --', "a/1"])
@@ -353,15 +469,14 @@ def test_counts(result: bytes, expected: Presence) -> None:
 
 
 def test_asking_a_full_table() -> None:
-    """A table whose columns ran out before ours came cannot be asked, and does not count as one without our rows."""
-    td = with_tables(TreasureData(), "shop_db.views", "shop_db.clicks")
+    """A table whose columns ran out before ours came shows only whether any row is there of the same second."""
+    td = with_tables(TreasureData(), "shop_db.views")
     wide = {f"column_{n}": n for n in range(511)}
     put(td, "shop_db.views", [{"time": 1_700_000_000, **wide}])
     put(td, "shop_db.views", [row("e1")], "1" * 32)
-    put(td, "shop_db.clicks", [{"time": 1_700_000_000, "column": 1}], "2" * 32)
 
-    assert Presence.UNASKABLE is presence(td, row("e1"))
-    assert Presence.ABSENT is presence(td, row("e1"), table="clicks")
+    assert Presence.UNDECIDED is presence(td, row("e1"))
+    assert Presence.ABSENT is presence(td, row("e1", time=1_700_000_001))
 
 
 def test_asking_without_permission() -> None:
@@ -394,71 +509,149 @@ def test_asking_without_an_answer() -> None:
     assert Presence.UNDECIDED is presence(td, row("e1"))
 
 
-ISSUED = (200, b'{"job_id":"7"}')
-SUCCESS = (200, b'{"status":"success","num_records":1}')
-FAILED = (200, b'{"status":"error"}')
+def job(status: str, **changes: Any) -> tuple[int, bytes]:
+    """Return the answer about a job."""
+    empty = dict.fromkeys(("cpu_time", "created_at", "duration", "end_at", "result_size", "updated_at"))
+    shown = {"job_id": "7", "status": status, "num_records": 1, "start_at": "2023-11-14T22:13:20Z"}
+    return 200, json.dumps(empty | shown | changes).encode()
 
 
-def presence_by(*answers: tuple[int, bytes]) -> Presence:
-    """Ask a Treasure Data that answers like this, one request after another."""
+def document(**members: Any) -> tuple[int, bytes]:
+    """Return an answer with a JSON object."""
+    return 200, json.dumps(members).encode()
+
+
+ISSUED = document(job="7", job_id="7", database="shop_db")
+SUCCESS, FAILED, ZERO = job("success"), job("error"), (200, b"[0]\n")
+SHOWN = document(name="views", schema='[["event_id", "string"], ["received_at", "long"]]')
+HIDDEN = document(name="views", schema="[]")
+GONE = (404, refusal(404))
+
+
+def presence_by(*answers: tuple[int, bytes], not_before: float = START) -> Presence:
+    """Ask a Treasure Data that answers like this, one request after another; then by pages."""
     clock, script = ManualClock(), list(answers)
-    client = client_of(lambda _: Response(*script.pop(0)), clock)
-    return client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 10))
+    client = client_of(lambda _: Response(*(script.pop(0) if script else (200, b"<html>"))), clock)
+    return client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 10), not_before)
 
 
 @pytest.mark.parametrize(
     "answers",
     [
         ((500, b"{}"),),
-        ((307, b"{}"),),
-        ((200, b"<html>"),),
-        ((200, b"{}"),),
-        ((200, b"[]"),),
-        ((202, b'{"job_id":"7"}'),),
+        ((307, ISSUED[1]),),
+        ((206, ISSUED[1]),),
+        ((202, ISSUED[1]),),
+        (document(job_id="7"),),
+        (document(job="7", job_id="7"),),
+        (document(job="7", job_id="7", database="other"),),
+        (document(job="", job_id="", database="shop_db"),),
+        ((403, b"<html>"),),
+        ((401, b"{}"),),
+        ((404, b"<html>"),),
+        (GONE,),
+        (GONE, document(databases=[{"name": "shop_db"}])),
+        (GONE, document(databases=None)),
+        (GONE, document(databases=[{}])),
+        (GONE, document(databases=[{"name": "other"}, {"name": 7}])),
+        (GONE, document(databases=[{"name": []}])),
+        (GONE, document(databases=["other"])),
+        (GONE, (206, b'{"databases":[]}')),
         (ISSUED, *[(404, b"{}")] * 20),
-        (ISSUED, *[(200, b"<html>")] * 20),
-        (ISSUED, *[(200, b'{"status":"running"}')] * 20),
-        (ISSUED, (200, b'{"status":"killed"}')),
+        (ISSUED, *[document(status="success", num_records=1)] * 20),
+        (ISSUED, *[job("running")] * 20),
+        (ISSUED, *[job("success", job_id="8")] * 20, ZERO, SHOWN),
+        (ISSUED, job("killed")),
+        (ISSUED, job("success", num_records=0), ZERO, SHOWN),
+        (ISSUED, job("success", num_records=2), ZERO, SHOWN),
+        (ISSUED, job("success", num_records=None), ZERO, SHOWN),
         (ISSUED, SUCCESS, (404, b"{}")),
-        (ISSUED, SUCCESS, (503, b"[0]")),
-        (ISSUED, SUCCESS, (202, b"[0]")),
+        (ISSUED, SUCCESS, (503, b"[0]"), SHOWN),
+        (ISSUED, SUCCESS, (202, b"[0]"), SHOWN),
+        (ISSUED, SUCCESS, (206, b"[0]"), SHOWN),
+        (ISSUED, job("success", start_at="2023-11-14T22:13:19Z"), ZERO, SHOWN),
+        (ISSUED, job("success", start_at=None), ZERO, SHOWN),
+        (ISSUED, job("success", start_at="soon"), ZERO, SHOWN),
+        (ISSUED, SUCCESS, ZERO, HIDDEN),
+        (ISSUED, SUCCESS, ZERO, (404, b"<html>")),
+        (ISSUED, SUCCESS, ZERO, document(schema=json.loads(SHOWN[1])["schema"])),
+        (ISSUED, SUCCESS, ZERO, document(name="views", schema="[1]")),
+        (ISSUED, SUCCESS, ZERO, document(name="views", schema=[])),
+        (ISSUED, SUCCESS, ZERO, HIDDEN, ISSUED, SUCCESS, (200, b"[1]")),
+        (ISSUED, FAILED),
+        (ISSUED, FAILED, ISSUED, SUCCESS, (200, b"[1]")),
+        (ISSUED, FAILED, ISSUED, FAILED, SHOWN),
+        (ISSUED, FAILED, ISSUED, FAILED, (404, b"<html>"), document(tables=[])),
+        (ISSUED, FAILED, ISSUED, FAILED, GONE),
+        (ISSUED, FAILED, ISSUED, FAILED, GONE, document(tables=[{"name": "views"}])),
     ],
 )
-def test_a_job_that_does_not_succeed_settles_nothing(answers: tuple[tuple[int, bytes], ...]) -> None:
-    """Whatever keeps its result away."""
+def test_what_is_not_documented_settles_nothing(answers: tuple[tuple[int, bytes], ...]) -> None:
+    """A question is undecided unless each answer on the way is exactly the documented one."""
     assert Presence.UNDECIDED is presence_by(*answers)
 
 
 @pytest.mark.parametrize(
-    ("shown", "expected"),
+    ("answers", "expected"),
     [
-        ((200, b'{"schema":"[[\\"a\\",\\"long\\"]]"}'), Presence.ABSENT),
-        ((200, b'{"schema":"[]"}'), Presence.ABSENT),
-        ((200, b'{"schema":"[[\\"event_id\\"],[\\"received_at\\"]]"}'), Presence.UNDECIDED),
-        ((200, b'{"schema":"x"}'), Presence.UNDECIDED),
-        ((200, b'{"schema":"[1]"}'), Presence.UNDECIDED),
-        ((200, b'{"schema":[]}'), Presence.UNDECIDED),
-        ((200, b"{}"), Presence.UNDECIDED),
-        ((200, b"<html>"), Presence.UNDECIDED),
-        ((500, b'{"schema":"[]"}'), Presence.UNDECIDED),
-        ((403, b"{}"), Presence.UNDECIDED),
+        ((ISSUED, SUCCESS, (200, b"[1]")), Presence.PRESENT),
+        ((ISSUED, SUCCESS, ZERO, SHOWN), Presence.ABSENT),
+        ((ISSUED, job("running"), SUCCESS, ZERO, SHOWN), Presence.ABSENT),
+        ((ISSUED, job("success", start_at="2023-11-14 22:13:20 UTC"), ZERO, SHOWN), Presence.ABSENT),
+        ((ISSUED, SUCCESS, ZERO, HIDDEN, ISSUED, SUCCESS, ZERO), Presence.ABSENT),
+        ((ISSUED, FAILED, ISSUED, SUCCESS, ZERO), Presence.ABSENT),
+        ((ISSUED, FAILED, ISSUED, FAILED, GONE, document(tables=[])), Presence.ABSENT),
+        ((GONE, document(databases=[{"name": "other"}])), Presence.ABSENT),
+        (((403, refusal(403)),), Presence.UNASKABLE),
+        (((401, refusal(401)),), Presence.UNASKABLE),
     ],
 )
-def test_a_query_that_fails_may_have_no_columns_to_look_at(
-    shown: tuple[int, bytes], expected: Presence
-) -> None:
-    """A table without our columns never had a row of ours; with them, the failure says nothing."""
-    assert expected is presence_by(ISSUED, FAILED, shown)
+def test_what_settles_a_question(answers: tuple[tuple[int, bytes], ...], expected: Presence) -> None:
+    """These answers and no others."""
+    assert expected is presence_by(*answers)
 
 
-@pytest.mark.parametrize(("columns", "expected"), [(501, Presence.ABSENT), (502, Presence.UNASKABLE)])
-def test_columns_are_missing_from_a_full_table_without_saying_anything(
-    columns: int, expected: Presence
-) -> None:
-    """From about 512 columns on Treasure Data adds none."""
-    schema = json.dumps({"schema": json.dumps([[f"c{n}", "long"] for n in range(columns)])}).encode()
+def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
+    """Return a client of a Treasure Data that answers like this."""
+    script = list(answers)
+    return client_of(lambda _: Response(*script.pop(0)), ManualClock())
 
-    assert expected is presence_by(ISSUED, FAILED, (200, schema))
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (document(database="shop_db", table="views", type="log"), 200),
+        (document(database="shop_db"), 0),
+        (document(database="shop_db", table="other"), 0),
+        ((200, b"<html>"), 0),
+        ((201, b'{"database":"shop_db","table":"views"}'), 0),
+        ((404, b"<html>"), 0),
+        ((409, b"{}"), 0),
+        *[((status, refusal(status)), status) for status in (401, 403, 404, 409, 422, 503)],
+    ],
+)
+def test_creations(answer: tuple[int, bytes], expected: int) -> None:
+    """A table was created, is there or cannot be created only where Treasure Data itself says so."""
+    assert expected == scripted(answer).create_table("shop_db", "views", 5)
+
+
+def test_listings_and_status() -> None:
+    """Whether a database is gone, our key known, or Treasure Data there: a page says none of it."""
+    page, other = (200, b"<html>"), document(databases=[{"name": "other"}])
+
+    assert [True, False, False, False] == [
+        scripted(one).lacks_database("shop_db")
+        for one in (other, document(databases=[{"name": "shop_db"}]), page, GONE)
+    ]
+    assert [True, True, False, False] == [
+        scripted(one).knows_key() for one in (other, (403, refusal(403)), (403, b""), page)
+    ]
+    assert [True, False, False] == [
+        scripted(one).answers() for one in (document(status="ok"), page, document())
+    ]
+    assert [True, False, None, None] == [
+        scripted(one).shows_columns("shop_db", "views") for one in (SHOWN, HIDDEN, page, GONE)
+    ]
 
 
 def test_a_secret_without_a_value_settles_nothing() -> None:

@@ -1,0 +1,215 @@
+"""Rows that Treasure Data rejects, and what becomes of the rows that travel with them."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.treasure_data import Action, Fault, Kind
+from tests.support.delivery import Delivery, envelope, row
+from worker.delivery import State
+from worker.execution import MOST_HALVINGS, MOST_VAIN_HALVINGS
+from worker.redrive import RedriveReport
+
+
+def delivery(count: int, bad: Collection[int]) -> Delivery:
+    """Return a delivery of one chunk, of whose rows Treasure Data rejects some."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
+    made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in bad)
+    return made
+
+
+def refuse(made: Delivery, status: int, **options: object) -> None:
+    """Let imports be refused."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **options))  # type: ignore[arg-type]
+
+
+def imports_tried(made: Delivery) -> list[str]:
+    """Count imports from now on."""
+    tried: list[str] = []
+    send = made.wiring.treasure_data.send
+
+    def counted(*request: object) -> object:
+        tried.append(str(request[2]))
+        return send(*request)  # type: ignore[arg-type]
+
+    made.wiring.treasure_data.send = counted  # type: ignore[method-assign, assignment]
+    return tried
+
+
+@given(
+    st.integers(1, 40).flatmap(
+        lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1), max_size=3))
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_bad_row_costs_itself_alone(rows: tuple[int, set[int]]) -> None:
+    """The others are delivered, each once, and the bad ones are dead letters of one row."""
+    count, bad = rows
+    made = delivery(count, bad)
+
+    assert made.deliver() is None
+    assert [f"e{n}" for n in range(count) if n not in bad] == sorted(
+        made.ids("shop_db", "views"), key=lambda name: int(name[1:])
+    )
+    assert [("dead_letter", "http_422", 1)] * len(bad) == list(made.aside().values())
+    assert made.spans()[0].done
+    assert (count - len(bad), len(bad)) == (
+        made.telemetry.counts["RowsDelivered"],
+        made.telemetry.counts["RowsDeadLettered"],
+    )
+
+
+def test_a_bad_row_of_fifty_thousand() -> None:
+    """It takes two imports for each time that the chunk is halved."""
+    made = delivery(4096, {1234})
+    tried = imports_tried(made)
+
+    assert made.deliver() is None
+    assert [("dead_letter", "http_422", 1)] == list(made.aside().values())
+    assert 4095 == made.td.counts()["shop_db"]["views"]
+    assert 1 + 2 * 12 == len(tried) == len(set(tried))
+
+
+def test_a_chunk_of_which_nothing_is_accepted() -> None:
+    """After 15 halvings no row of it is to blame: all of it is set aside."""
+    made = delivery(1000, range(1000))
+    tried = imports_tried(made)
+
+    assert made.deliver() is None
+    assert {("dead_letter", "http_422")} == {one[:2] for one in made.aside().values()}
+    assert (MOST_VAIN_HALVINGS + 1, 1000) == (len(made.aside()), sum(one[2] for one in made.aside().values()))
+    assert 1 + 2 * MOST_VAIN_HALVINGS == len(tried)
+
+
+def test_a_chunk_with_very_many_bad_rows() -> None:
+    """Halving is bounded: the rows beside them are set aside with them, and none is lost."""
+    made = delivery(1000, range(0, 1000, 2))
+    made.td.settings = replace(made.td.settings, rejects=lambda one: one["n"] % 2 == 0 and one["n"] > 3)
+    tried = imports_tried(made)
+
+    assert made.deliver() is None
+    delivered = made.td.counts()["shop_db"]["views"]
+    assert 1000 == delivered + sum(one[2] for one in made.aside().values())
+    assert len(tried) <= 1 + 2 * MOST_HALVINGS
+
+
+@pytest.mark.parametrize("status", [405, 415])
+def test_a_refusal_that_is_no_rows_fault(status: int) -> None:
+    """What Treasure Data says of the request as a whole is not tried with less of it."""
+    made = delivery(10, ())
+    refuse(made, status)
+    tried = imports_tried(made)
+
+    assert made.deliver() is None
+    assert {"shop/views/0": ("dead_letter", f"http_{status}", 10)} == made.aside()
+    assert 1 == len(tried)
+
+
+def test_a_dead_letter_of_an_older_version_is_halved_by_a_redrive() -> None:
+    """Its good rows are delivered, by the schedule's next run at the latest."""
+    made = delivery(8, {5})
+    refuse(made, 415)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.redrive(State.DEAD_LETTER)
+    made.redrive()
+
+    assert [("dead_letter", "http_422", 1)] == list(made.aside().values())
+    assert 7 == made.td.counts()["shop_db"]["views"]
+
+
+def test_a_page_that_says_too_large() -> None:
+    """The chunk is in doubt until Treasure Data does not have it; then it is halved without another try."""
+    made = delivery(4, ())
+    refuse(made, 413, body="<html>")
+    assert made.deliver() is None
+    assert {"shop/views/0": ("in_doubt", "too_large", 4)} == made.aside()
+    made.td.faults.clear()
+    refuse(made, 413, body="<html>", count=2)  # by the schedule, under the old id
+    made.redrive()
+    made.redrive()
+    made.clock.sleep(2 * 3600)
+    tried = imports_tried(made)
+
+    assert RedriveReport(delivered=4) == made.redrive()
+    assert [2, 2] == [len(one.rows) for one in made.td.imports()]
+    assert 2 == len(tried)
+
+
+def test_a_page_that_says_too_large_after_the_rows_were_accepted() -> None:
+    """Nothing is halved: Treasure Data has the chunk."""
+    made = delivery(4, ())
+    refuse(made, 413, body="<html>", lands=0)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.clock.sleep(2 * 3600)
+
+    assert RedriveReport(delivered=4) == made.redrive()
+    assert [4] == [len(one.rows) for one in made.td.imports()]
+
+
+def test_a_row_that_a_page_calls_too_large() -> None:
+    """It is sent again once Treasure Data does not have it, and no dead letter for a page."""
+    made = delivery(1, ())
+    refuse(made, 413, body="<html>")
+    assert made.deliver() is None
+    made.clock.sleep(2 * 3600)
+
+    assert RedriveReport(kept=1, complete=False) == made.redrive()
+    assert {"shop/views/0": ("in_doubt", "row_too_large", 1)} == made.aside()
+    made.td.faults.clear()
+    assert RedriveReport(delivered=1) == made.redrive()
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+@pytest.mark.parametrize("lands", [None, 0])
+def test_a_page_settles_nothing(status: int, lands: int | None) -> None:
+    """Whether Treasure Data has the rows or not: they are there once in the end, and no dead letter."""
+    made = delivery(4, ())
+    refuse(made, status, body="<html>", lands=lands)
+    assert made.deliver() is None
+    assert ["in_doubt"] == [one[0] for one in made.aside().values()]
+    made.clock.sleep(2 * 3600)
+    made.td.faults.clear()
+    made.redrive()
+
+    assert ({}, 4) == (made.aside(), made.td.counts()["shop_db"]["views"])
+
+
+def test_a_wrong_host_does_not_make_a_database_gone() -> None:
+    """Rows of an account that was mapped elsewhere since wait, where the listing still names their database."""
+    made = delivery(1, ())
+    refuse(made, 500)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
+    assert made.deliver() is not None
+    made.td.faults.clear()
+    made.map(shop="other_db")
+    made.start()
+    for action in (Action.IMPORT, Action.CREATE):
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=404))
+    assert made.deliver() is None
+    assert {"shop/views/0": ("in_doubt", "create_http_404", 1)} == made.aside()
+    made.td.faults.clear()
+    made.redrive()
+
+    assert ["e0"] == made.ids("shop_db", "views")
+
+
+def test_halves_of_unlike_sizes_are_counted_once() -> None:
+    """Where one half is halved further than the other, whose halves stand as one again by then."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    sizes = [100] * 4 + [300] * 4
+    made.put(envelope("shop", {"views": [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]}))
+    made.td.settings = replace(made.td.settings, largest_import=500)
+
+    assert made.deliver() is None
+    assert [2, 2, 1, 1, 1, 1] == [len(one.rows) for one in made.td.imports()]
+    assert 8 == made.telemetry.counts["RowsDelivered"]

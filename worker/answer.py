@@ -1,0 +1,92 @@
+"""What comes back from Treasure Data's address, from whomever: a proxy, a cache or a wrong host may answer in its place.
+
+An answer settles something only if it is the one that Treasure Data documents. docs/delivery.md says for each call which
+answers are believed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+# What Treasure Data's OpenAPI requires; `details` is known from its Ruby client.
+_ERROR_MEMBERS = {"error", "message", "text", "severity", "status_code"}
+_COLUMNS = {"event_id": "string", "received_at": "long"}
+"""The columns that rows are asked for by, beside `time`, with the types by which they can be told apart."""
+
+
+@dataclass(frozen=True)
+class TdAnswer:
+    """An HTTP answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: the header fields.
+        body: the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The JSON object in the body; empty where there is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it is Treasure Data's own error document."""
+        document = self.document
+        return document.keys() - {"details"} == _ERROR_MEMBERS and document["status_code"] == self.status
+
+    def confirms(self, members: Mapping[str, str]) -> bool:
+        """Tell whether it is a 200 whose document has these members."""
+        return self.status == 200 and members.items() <= self.document.items()
+
+    def names(self, member: str) -> set[str] | None:
+        """Return the names in a listing of `databases` or `tables`; None where it is no such listing."""
+        found = self.document.get(member)
+        if self.status != 200 or not isinstance(found, list):
+            return None
+        names = [one["name"] for one in found if isinstance(one, dict) and isinstance(one.get("name"), str)]
+        return set(names) if len(names) == len(found) else None
+
+    def shows_columns(self, table: str) -> bool | None:
+        """Tell whether a table shows the columns that rows are asked for by; None where it does not show the table."""
+        if not self.confirms({"name": table}):
+            return None
+        try:
+            shown = {column[0]: column[1] for column in json.loads(self.document["schema"])}
+        except (KeyError, ValueError, TypeError, IndexError, RecursionError):
+            return None
+        return _COLUMNS.items() <= shown.items()
+
+    @property
+    def count(self) -> int:
+        """The count that it holds as a job's result: one line, one array, one integer; -1 where it is anything else."""
+        try:
+            value = json.loads(self.body) if self.status == 200 else None
+        except (ValueError, RecursionError):
+            return -1
+        match value:
+            case [bool()]:
+                return -1
+            case [int(count)] if count >= 0:
+                return count
+        return -1
+
+
+def moment(text: object) -> float:
+    """Return the UNIX seconds of a time as Treasure Data writes it; minus infinity where it is none."""
+    try:
+        date = datetime.fromisoformat(str(text).replace(" UTC", "+00:00"))
+    except ValueError:
+        return float("-inf")
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,168 @@
+"""Asks Treasure Data by queries whether it has rows."""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+from urllib.parse import quote
+
+from shared.clock import Clock
+from worker.answer import TdAnswer, moment
+from worker.deadline import Deadline
+
+DATABASES = "/v3/database/list"
+
+_JOB_POLL_SECONDS = 1.0
+_JOB_MEMBERS = {  # what Treasure Data's OpenAPI requires
+    "job_id",
+    "cpu_time",
+    "created_at",
+    "duration",
+    "end_at",
+    "num_records",
+    "result_size",
+    "start_at",
+    "status",
+    "updated_at",
+}
+_ENDED = ("success", "error", "killed")
+_ROWS = "DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
+
+
+class Presence(Enum):
+    """What Treasure Data says when it is asked for rows."""
+
+    PRESENT = "it has them"
+    ABSENT = "it does not have them"
+    UNASKABLE = "the key may not query, or the rows cannot be asked for"
+    UNDECIDED = "no answer settles it"
+
+
+class Question:
+    """One question about rows of a table.
+
+    Args:
+        api: sends a request to Treasure Data's API: method, path and form.
+        clock: waits for jobs.
+        database: where to look.
+        table: where to look.
+        deadline: after which the answer is no longer waited for.
+        not_before: UNIX seconds; a query that began earlier does not show that rows are absent.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: Callable[..., TdAnswer],
+        clock: Clock,
+        database: str,
+        table: str,
+        deadline: Deadline,
+        not_before: float,
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._database = database
+        self._table = table
+        self._deadline = deadline
+        self._not_before = not_before
+
+    def ask(self, rows: Sequence[object]) -> Presence:
+        """Ask for rows of one import, each by its event_id, received_at and time.
+
+        Treasure Data has all of them, or none: anything else is undecided.
+
+        Raises:
+            requests.RequestException, SecretUnavailableError: nothing is settled.
+        """
+        conditions = dict.fromkeys(map(_condition, rows))
+        if not conditions or None in conditions:
+            return Presence.UNASKABLE
+        count = self._count(_ROWS, [f"({one})" for one in conditions])
+        if isinstance(count, Presence):
+            return count
+        if count:
+            return Presence.PRESENT if count == len(conditions) else Presence.UNDECIDED
+        if count == 0 and self._show().shows_columns(self._table):
+            return Presence.ABSENT
+        return self._ask_by_time(dict.fromkeys(map(_times, rows)))
+
+    def _ask_by_time(self, conditions: dict[str, None]) -> Presence:
+        """Ask for any rows of the same seconds, where the query failed or the table does not show our columns.
+
+        The table may never have had a row of ours, the schema may lag behind the rows, nobody may extend it, or it may be full.
+        Whatever the schema shows, each row has its `time`.
+        """
+        count = self._count("1", list(conditions))
+        if isinstance(count, Presence):
+            return count
+        if count is None:
+            return Presence.ABSENT if self._is_table_gone() else Presence.UNDECIDED
+        return Presence.UNDECIDED if count else Presence.ABSENT
+
+    def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
+        """Return how many there are, what settles the question without a count, or None where the query failed."""
+        query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
+        path = f"/v3/job/issue/trino/{_quoted(self._database)}"
+        answer = self._api("POST", path, form={"query": query, "priority": "0"})
+        if answer.is_refusal and answer.status in (401, 403):
+            return Presence.UNASKABLE
+        if answer.is_refusal and answer.status == 404:
+            # the database has gone, and what was in it
+            return Presence.ABSENT if self._lacks(DATABASES, "databases") else Presence.UNDECIDED
+        job = answer.document.get("job_id")
+        if not job or not answer.confirms({"database": self._database, "job": job}):
+            return Presence.UNDECIDED
+        return self._result(str(job))
+
+    def _result(self, job: str) -> int | Presence | None:
+        status = self._finish(job)
+        if status.get("status") == "error":
+            return None
+        if status.get("status") != "success" or status["num_records"] != 1:
+            return Presence.UNDECIDED
+        count = self._api("GET", f"/v3/job/result/{_quoted(job)}?format=json").count
+        if count > 0 or (count == 0 and moment(status["start_at"]) >= self._not_before):
+            return count
+        return Presence.UNDECIDED
+
+    def _finish(self, job: str) -> dict[str, Any]:
+        """Return the status of a job that has ended; empty where it has not, or nobody says so."""
+        while not self._deadline.near:
+            answer = self._api("GET", f"/v3/job/status/{_quoted(job)}")
+            document = answer.document
+            is_status = answer.status == 200 and document.keys() >= _JOB_MEMBERS
+            if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
+                return document
+            self._clock.sleep(min(_JOB_POLL_SECONDS, max(0.0, self._deadline.left())))
+        return {}
+
+    def _is_table_gone(self) -> bool:
+        """Tell whether Treasure Data says that there is no such table, and does not list it."""
+        shown = self._show()
+        path = f"/v3/table/list/{_quoted(self._database)}"
+        return shown.is_refusal and shown.status == 404 and self._lacks(path, "tables")
+
+    def _lacks(self, path: str, member: str) -> bool:
+        names = self._api("GET", path).names(member)
+        return names is not None and (self._database if member == "databases" else self._table) not in names
+
+    def _show(self) -> TdAnswer:
+        return self._api("GET", f"/v3/table/show/{_quoted(self._database)}/{_quoted(self._table)}")
+
+
+def _condition(row: object) -> str | None:
+    """Return SQL that is true for this row alone, whose time bounds what Treasure Data must read."""
+    match row:
+        case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
+            text = event_id.replace("'", "''")
+            return f"TD_TIME_RANGE(time, {time}, {time + 1}) AND event_id = '{text}' AND received_at = {received_at}"
+    return None
+
+
+def _times(row: Any) -> str:
+    """Return SQL that is true for all rows of the same second."""
+    return f"TD_TIME_RANGE(time, {row['time']}, {row['time'] + 1})"
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
