@@ -12,6 +12,7 @@ from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import State
 from worker.execution import MOST_HALVINGS, MOST_VAIN_HALVINGS
 from worker.redrive import RedriveReport
+from worker.treasure_data import TreasureDataClient
 
 
 def delivery(count: int, bad: Collection[int]) -> Delivery:
@@ -32,14 +33,19 @@ def refuse(made: Delivery, status: int, **options: object) -> None:
 def imports_tried(made: Delivery) -> list[str]:
     """Count imports from now on."""
     tried: list[str] = []
-    send = made.wiring.treasure_data.send
+    for client in (made.wiring.treasure_data, made.redrive_wiring.treasure_data):
+        _count(client, tried)
+    return tried
+
+
+def _count(client: TreasureDataClient, tried: list[str]) -> None:
+    send = client.send
 
     def counted(*request: object) -> object:
         tried.append(str(request[2]))
         return send(*request)  # type: ignore[arg-type]
 
-    made.wiring.treasure_data.send = counted  # type: ignore[method-assign, assignment]
-    return tried
+    client.send = counted  # type: ignore[method-assign, assignment]
 
 
 @given(

@@ -166,7 +166,7 @@ def rows_aside(made: Delivery) -> Counter[str]:
     for span in made.spans():
         for key, entry in span.entries.items():
             if entry.state in ASIDE:
-                stored = made.wiring.store.get(span, key, entry.edit, entry.digest)
+                stored = made.store.get(span, key, entry.edit, entry.digest)
                 unpacker = msgpack.Unpacker()
                 unpacker.feed(Chunk.of_payload(key.planned, stored.rows, stored.payload).leaf(key).payload())
                 found.update(one["event_id"] for one in unpacker)
