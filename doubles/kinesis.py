@@ -26,6 +26,8 @@ HASH_KEYS = 1 << 128
 
 _ITERATOR_SECONDS = 300
 _FIRST_NUMBER = 495_903_382_714_902_566_085_596 * 10**32
+FREE_NUMBER = _FIRST_NUMBER + (1 << 50)
+"""The first of many sequence numbers that lie in the range of a first stream's shards, and that no record of it has."""
 _MAX_READ = _MAX_PUT = 10 * 1024 * 1024
 _MAX_PUT_RECORDS = 500
 _MAX_KEY_CHARACTERS = 256
@@ -107,6 +109,7 @@ class MemoryKinesis:
         stream = self._streams[StreamName] = _Stream(arn, self._now())
         borders = [HASH_KEYS * index // ShardCount for index in range(ShardCount + 1)]
         self._reshard(stream, [], [(one, next_ - 1) for one, next_ in itertools.pairwise(borders)])
+        self._issued += 1 << 60
         return {}
 
     def delete_stream(self, *, StreamName: str) -> dict[str, Any]:

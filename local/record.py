@@ -26,6 +26,7 @@ from rich.console import Console
 
 from doubles.event_source import EventForm, EventSourceMapping
 from doubles.iam import REGION
+from doubles.kinesis import FREE_NUMBER
 from local import recording
 from local.accounts import KEYS
 from local.page_server import Server
@@ -52,9 +53,6 @@ BROWSER_ARGUMENTS = (
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SHARD = "shardId-000000000000"
 _VISITS = 16  # envelopes in the event of visits
-RECORDED_SHARD = "shardId-000000000099"
-"""The shard of recorded events. No local stack has it: an event whose sequence numbers are those of a running stack's shard would
-be taken for that stack's own records."""
 _QUIET_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 
@@ -310,10 +308,18 @@ def _read(stack: LocalStack, after: str) -> list[Any]:
 
 
 def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
-    """Return an event with the records after a sequence number, at most `most` of them."""
+    """Return an event with the records after a sequence number, at most `most` of them.
+
+    Their own sequence numbers would be taken for those of other records by every other stack; what they get instead is free in all.
+    """
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
-    form = EventForm(mapping, RECORDED_SHARD)
-    return form.event([form.record(item) for item in _read(stack, after)[:most]])
+    form = EventForm(mapping, _SHARD)
+    numbered = [
+        form.record(item | {"SequenceNumber": str(FREE_NUMBER + place)})
+        for place, item in enumerate(_read(stack, ""), start=1)
+        if not after or int(item["SequenceNumber"]) > int(after)
+    ]
+    return form.event(numbered[:most])
 
 
 def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:

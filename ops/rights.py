@@ -13,7 +13,7 @@ _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetR
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
 _STATUS = (
-    *_READ,
+    *_RECORDS,
     *_ASIDE,
     "dynamodb:Query",
     "dynamodb:Scan",

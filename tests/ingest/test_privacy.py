@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from ingest import privacy
 from ingest import user_agent as user_agents
-from ingest.keyring import HASH_KEY
+
 from local import functions
 from local.resources import Resources
 from shared.errors import SettingsError
 from shared.settings import IngestSettings
+from shared.write_key import HASH_KEY
 from tests.support.ingest import KEY, SECRETS, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}

@@ -99,7 +99,7 @@ def test_a_scheduled_redrive_with_nothing_set_aside_ends_well(start: Start) -> N
 
 
 def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resources) -> None:
-    """The drainer puts an old message's envelope on the stream, as a claim, and reports no failure."""
+    """The drainer puts an envelope that the stream refused on the stream, as a claim, and reports no failure."""
     received_at = int(time.time() * 1000) - 600_000
     data = envelope.decode(an_envelope("r-4", "/four"))
     message = {
@@ -111,6 +111,7 @@ def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resource
             "partition_key": {"dataType": "String", "stringValue": "shop/1"},
             "received_at": {"dataType": "Number", "stringValue": str(received_at)},
             "request_id": {"dataType": "String", "stringValue": "r-4"},
+            "refused": {"dataType": "String", "stringValue": "true"},
         },
         "eventSource": "aws:sqs",
         "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:overflow",
