@@ -53,9 +53,11 @@ def reachable(stack: LocalStack, folder: Path, host: str | None) -> Iterator[Pat
                 parts.enter_context(TcpProxy(url, host, urlsplit(url).port or 0))
         elif host:
             seen = _DOCKER_DESKTOP
-        made.client("secretsmanager").create_secret(
-            Name=_SECRET, SecretString=addresses.redis.replace("127.0.0.1", seen)
-        )
+        secrets, url = made.client("secretsmanager"), addresses.redis.replace("127.0.0.1", seen)
+        try:
+            secrets.create_secret(Name=_SECRET, SecretString=url)
+        except secrets.exceptions.ResourceExistsException:  # the stack goes on with its data
+            secrets.put_secret_value(SecretId=_SECRET, SecretString=url)
         named = replace(made, redis_url_secret=_SECRET)
         overrides = functions.treasure_data_at(addresses.treasure_data)
         found: dict[str, dict[str, str]] = {}

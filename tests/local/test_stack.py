@@ -184,10 +184,21 @@ def wait_for_rows(page: str) -> dict[str, Any]:
     return state
 
 
+def free_ports(count: int) -> int:
+    """Return the first of some neighbouring ports that nobody uses, below those that the system hands out by itself."""
+    for first in range(20_000, 30_000, count):
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return first
+    raise AssertionError("there are no free ports")
+
+
 def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
     """With --keep the rows are there again; the port that was asked for is remembered, and one that is taken is named."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_ports(10)
     first = Up(tmp_path, "--port", str(port))
     try:
         first.wait_for("Ready after")
