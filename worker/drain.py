@@ -17,7 +17,7 @@ show that it has the rows, or for a person to decide.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from worker.shards import THROTTLED, Shards
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import PutRecordsRequestEntryTypeDef
     from mypy_boto3_sqs import SQSClient
 
 LATEST_LANDING_SECONDS = 120
@@ -57,6 +58,7 @@ _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
 _SEARCH_SHARE = 0.6  # of the time, the rest is for puts
 _PUT_TRIES = 5
+_MOST_PER_PUT, _MOST_PUT_BYTES = 500, 5 << 20  # PutRecords takes 500 records, and 10 MiB at most
 _FIRST_PAUSE_SECONDS = 0.1
 
 
@@ -200,21 +202,24 @@ class Drain:
         self, waiting: list[_Waiting], handled: dict[str, Handling], deadline: Deadline
     ) -> dict[str, int]:
         """Enter what becomes of each envelope; return what the search cost."""
-        crowded: set[str] = set()
-        doubtful = {}
+        certain, absent, doubtful = [], [], {}
         for envelope in waiting:
             if envelope.is_certain:
-                _enter(handled, envelope, self._place(envelope, crowded, deadline))
+                certain.append(envelope)
             elif self._clock.now() - envelope.put_at < self._landing_seconds:
                 _enter(handled, envelope, Handling.YOUNG)
             else:
                 doubtful[envelope.identity] = envelope
+        self._place(certain, handled, deadline)
         created_at = self._created_at() if doubtful else 0.0
         run = self._begin_search(doubtful.values(), created_at, deadline)
         for identity, is_there in self._findings(run):
             envelope = doubtful.pop(identity)
-            found = Handling.FOUND if is_there else self._place(envelope, crowded, deadline)
-            _enter(handled, envelope, found)
+            if is_there:
+                _enter(handled, envelope, Handling.FOUND)
+            else:
+                absent.append(envelope)
+        self._place(absent, handled, deadline)
         for envelope in doubtful.values():
             handling = Handling.UNDECIDED
             if self._is_old(envelope) and not self._waits_for_search(envelope, created_at):
@@ -278,44 +283,65 @@ class Drain:
         except LedgerUnavailableError:
             return  # the next search begins again
 
-    def _place(self, envelope: _Waiting, crowded: set[str], deadline: Deadline) -> Handling:
-        """Put an envelope of which no record without a claim is on the stream, or set it aside if it is too old."""
-        if self._is_old(envelope):
-            return self._give_up(envelope, absent=True)
-        if self._clock.now() - envelope.sent_at >= self._held_at_most:
-            return Handling.UNDECIDED
-        if envelope.partition_key in crowded:
-            return Handling.REFUSED
-        handling = self._put(envelope, deadline)
-        if handling is Handling.REFUSED:
-            crowded.add(envelope.partition_key)
-        return handling
+    def _place(self, envelopes: list[_Waiting], handled: dict[str, Handling], deadline: Deadline) -> None:
+        """Put envelopes of which no record without a claim is on the stream, or set aside those that are too old."""
+        ready: list[_Waiting] = []
+        for envelope in envelopes:
+            if self._is_old(envelope):
+                _enter(handled, envelope, self._give_up(envelope, absent=True))
+            elif self._clock.now() - envelope.sent_at >= self._held_at_most:
+                _enter(handled, envelope, Handling.UNDECIDED)
+            else:
+                ready.append(envelope)
+        crowded: set[str] = set()
+        for batch in _batches(ready):
+            fates = self._put([one for one in batch if one.partition_key not in crowded], deadline)
+            for envelope in batch:
+                fate = fates.get(envelope.identity, Handling.REFUSED)
+                if fate is Handling.REFUSED:
+                    crowded.add(envelope.partition_key)
+                _enter(handled, envelope, fate)
 
     def _is_old(self, envelope: _Waiting) -> bool:
         """Tell whether an envelope is so old that it is put no more, by the clock of any run."""
         return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
 
-    def _put(self, envelope: _Waiting, deadline: Deadline) -> Handling:
-        """Put an envelope; what Kinesis throttles is put again a few times."""
-        data = replace(envelope.envelope, claim=1).encode()
+    def _put(self, batch: list[_Waiting], deadline: Deadline) -> dict[Identity, Handling]:
+        """Put a batch, and what Kinesis throttles a few times more; return what became of all that was not throttled to the end."""
+        fates: dict[Identity, Handling] = {}
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_PUT_TRIES):
-            if deadline.near:
+            left = [one for one in batch if one.identity not in fates]
+            if not left or deadline.near:
                 break
-            try:
-                answer = self._kinesis.put_record(
-                    StreamName=self._stream_name, Data=data, PartitionKey=envelope.partition_key
-                )
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in THROTTLED:
-                    return Handling.DOUBTFUL
-            except (BotoCoreError, ResponseParserError):
-                return Handling.DOUBTFUL
+            for envelope, fate in zip(left, self._call(left), strict=True):
+                if fate is not Handling.REFUSED:
+                    fates[envelope.identity] = fate
+            if len(fates) < len(batch):
+                self._clock.sleep(min(self._chance() * pause, max(0.0, deadline.left())))
+                pause *= 2
+        return fates
+
+    def _call(self, batch: list[_Waiting]) -> list[Handling]:
+        """Make one put, and return what became of each envelope."""
+        entries: list[PutRecordsRequestEntryTypeDef] = [
+            {"Data": replace(one.envelope, claim=1).encode(), "PartitionKey": one.partition_key}
+            for one in batch
+        ]
+        results: Sequence[Any]
+        try:
+            if len(entries) == 1:
+                results = [self._kinesis.put_record(StreamName=self._stream_name, **entries[0])]
             else:
-                return Handling.PUT if answer.get("SequenceNumber", "").isdecimal() else Handling.DOUBTFUL
-            self._clock.sleep(min(self._chance() * pause, max(0.0, deadline.left())))
-            pause *= 2
-        return Handling.REFUSED
+                answer = self._kinesis.put_records(StreamName=self._stream_name, Records=entries)
+                results = answer.get("Records", ())
+        except ClientError as error:
+            results = [{"ErrorCode": error.response["Error"]["Code"]}] * len(batch)
+        except (BotoCoreError, ResponseParserError):
+            results = ()
+        if len(results) != len(batch):
+            return [Handling.DOUBTFUL] * len(batch)
+        return [_fate(result) for result in results]
 
     def _bury(self, message: Message) -> Handling:
         def bury() -> bool:
@@ -380,6 +406,29 @@ _METRICS = {
     Handling.PUT: "OverflowPut",
     Handling.SET_ASIDE: "OverflowSetAside",
 }
+
+
+def _batches(envelopes: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Yield envelopes in groups that one call takes."""
+    batch: list[_Waiting] = []
+    size = 0
+    for envelope in envelopes:
+        length = len(envelope.messages[0].body)  # in base64, so more than it puts on the stream
+        if batch and (len(batch) == _MOST_PER_PUT or size + length > _MOST_PUT_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(envelope)
+        size += length
+    if batch:
+        yield batch
+
+
+def _fate(result: Mapping[str, Any]) -> Handling:
+    """Return what became of an envelope, by the answer to its put."""
+    if "ErrorCode" in result:
+        return Handling.REFUSED if result["ErrorCode"] in THROTTLED else Handling.DOUBTFUL
+    number = result.get("SequenceNumber", "")
+    return Handling.PUT if isinstance(number, str) and number.isdecimal() else Handling.DOUBTFUL
 
 
 def _enter(handled: dict[str, Handling], envelope: _Waiting, handling: Handling) -> None:

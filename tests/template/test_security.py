@@ -56,6 +56,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:GetShardIterator",
             "kinesis:ListShards",
             "kinesis:PutRecord",
+            "kinesis:PutRecords",
         },
         "Ledger": CLAIMS | {"dynamodb:PutItem"},
         "AsideBucket/*": {"s3:PutObject"},

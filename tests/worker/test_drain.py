@@ -19,7 +19,8 @@ from tests.support.delivery import BUCKET, kill, lose_answer, once
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
 from worker import set_aside
 from worker.delivery import Decision, State
-from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
+from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS, _batches, _Waiting
+from worker.message import Message
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS
 
@@ -121,12 +122,58 @@ def test_a_throttled_put_is_repeated(way: Way) -> None:
 def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
     """After a few refusals the rest of that partition key waits for the next invocation."""
     refuse(way, "a", "b", "c")
-    way.kinesis.faults["put_record"] = throttled(5)
+    way.kinesis.faults["put_records"] = throttled(5)
 
     assert (0, 3, {"refused": 3}) == (way.drain(), way.waiting(), way.handled())
     assert {120.0} == {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)}
     way.wait(121)
     assert (3, 3) == (way.drain(), way.records())
+
+
+def test_each_envelope_of_a_call_has_an_answer_of_its_own(way: Way) -> None:
+    """Of one call, some are put, some are throttled and put again, and some are in doubt and wait."""
+    refuse(way, "a", "b", "c", "d")
+
+    def answer(**request: Any) -> Any:
+        put = way.delivery.kinesis.put_records(StreamName=STREAM, Records=request["Records"][:1])
+        failed = [
+            {"ErrorCode": "ProvisionedThroughputExceededException"},
+            {"ErrorCode": "InternalFailure"},
+            {},
+        ]
+        return {"FailedRecordCount": 2, "Records": put["Records"] + failed}
+
+    way.kinesis.faults["put_records"] = [answer]
+
+    assert (2, {"put": 2, "doubtful": 2}) == (way.drain(), way.handled())
+    way.wait(121)
+    assert (2, 4) == (way.drain(), way.records())
+    way.deliver()
+    assert {"a-0": 1, "b-0": 1, "c-0": 1, "d-0": 1} == Counter(way.ids())
+
+
+@pytest.mark.parametrize("records", [[], [{"SequenceNumber": "1"}], [{"SequenceNumber": "1"}] * 3])
+def test_an_answer_for_another_number_of_envelopes_proves_nothing(records: list[Any], way: Way) -> None:
+    """All of them wait."""
+    refuse(way, "a", "b")
+    way.kinesis.faults["put_records"] = [lambda **_: {"Records": records}]
+
+    assert (0, {"doubtful": 2}) == (way.drain(), way.handled())
+
+
+def test_a_call_takes_no_more_than_kinesis_allows() -> None:
+    """At most 500 envelopes, and 5 MiB as they are in the queue; one that is larger is put by itself."""
+    small = [_waiting(str(number), 10) for number in range(501)]
+    large = [_waiting("a", 3 << 20), _waiting("b", 3 << 20), _waiting("c", 6 << 20), _waiting("d", 1)]
+
+    assert [500, 1] == [len(batch) for batch in _batches(small)]
+    assert [1, 1, 1, 1] == [len(batch) for batch in _batches(large)]
+    assert [] == list(_batches([]))
+
+
+def _waiting(name: str, size: int) -> _Waiting:
+    message = Message(name, "", 0.0, "x" * size, KEY, refused=True, envelope=None)
+    return _Waiting(an_envelope(name), KEY, [message])
 
 
 def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None:
