@@ -112,7 +112,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 45
+    alarms: int = 46
     dashboards: int = 1
     redrive_minutes: int = 5
     x86: bool = False

@@ -154,7 +154,7 @@ class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
-    max_shards: int = _setting("MAX_SHARDS", "Shards that the stream may have", 16, _positive)
+    max_shards: int = _setting("MAX_SHARDS", "Maximum number of shards of an `AUTO` stream", 16, _positive)
 
 
 @dataclass(frozen=True, slots=True)
