@@ -796,15 +796,15 @@ class Preflight:
     def _import_right(site: Site, database: str) -> CheckResult:
         allowed = site.may_import(database)
         if allowed is None:
-            return CheckResult("import right", "unknown", "Treasure Data's answer does not tell.")
+            return CheckResult("import permission", "unknown", "Treasure Data's answer does not tell.")
         if not allowed:
             return CheckResult(
-                "import right",
+                "import permission",
                 "fault",
                 f"The key may not import into {database}.",
                 "Give its user that permission.",
             )
-        return CheckResult("import right", "ok", database)
+        return CheckResult("import permission", "ok", database)
 
 
 def _example(action: str) -> str:
@@ -933,7 +933,7 @@ def command(
     plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
     session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
     if not session.region_name:
-        raise Failure("which region? Give --region, or set AWS_REGION")
+        raise Failure("no region: pass --region or set AWS_REGION")
     plan = Deployment(plan.stack, session.region_name, plan.given, plan.build)
     config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
 
