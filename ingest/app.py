@@ -208,7 +208,7 @@ class Ingest:
 
 
 def build(environment: Mapping[str, str]) -> Handler:
-    """Build a sandbox's handler: create the clients and read the secrets.
+    """Build a function instance's handler: create the clients and read the secrets.
 
     Raises:
         SettingsError: settings are missing or invalid.

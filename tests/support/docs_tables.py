@@ -161,7 +161,7 @@ _WHY = {
     (
         "RedriveFunction",
         "SendAside",
-    ): "Send what is set aside, store edited rows, delete what is settled for good.",
+    ): "Send what is set aside, store edited rows, delete what is in a final state.",
     ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object has gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
     (
