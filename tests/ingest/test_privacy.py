@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ingest import privacy
 from ingest import user_agent as user_agents
-
 from local import functions
 from local.resources import Resources
 from shared.errors import SettingsError

@@ -60,7 +60,9 @@ def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minu
         (8, [busy(2.1)], WINDOW, 8),
     ],
 )
-def test_a_stream_is_halved_within_a_window(shards: int, day: list[Minute], now: float, expected: int) -> None:
+def test_a_stream_is_halved_within_a_window(
+    shards: int, day: list[Minute], now: float, expected: int
+) -> None:
     """It needs an open window, and a day whose busiest minute would fill at most half of the smaller stream."""
     assert expected == target(shards, day, [], now, 16)
 
