@@ -33,7 +33,7 @@ class Start(NamedTuple):
 def run(report: Report) -> None:
     """Measure, and add a table, a chart and the ratio."""
     report.say(
-        "A new sandbox for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
+        "A new function instance for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
         f" ingest as built by `make build`: median of {ROUNDS} rounds, alternating between handlers. INIT is the time from when the"
         " runtime requests the handler until it is loaded. Sluice's INIT includes reading the signing secrets; the others read"
         " nothing. The first request includes connecting to the stream."

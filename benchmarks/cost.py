@@ -67,7 +67,7 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
 
 def _levers(report: Report) -> None:
     found = levers(Workload(EVENTS, 1), Setup(), REGIONS[DEFAULT_REGION])
-    report.say("Ways to reduce the cost, each on its own, for one event per request in a managed network:")
+    report.say("Ways to reduce the cost, each on its own, for one event per request with `Network=managed`:")
     report.table(
         ("change", "saves per month", "trade-off"),
         [[one.setting, f"${one.saves:.2f}", one.price] for one in found],

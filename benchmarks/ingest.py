@@ -64,7 +64,7 @@ def run(report: Report) -> None:
     """Measure, and add tables, a chart and ratios."""
     report.say(
         "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
-        f" its own sandbox: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
+        f" its own function instance: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
         " are simulated by a server that responds at once over plain HTTP, so only the handler's own work is counted."
     )
     measured: dict[str, dict[Contender, float]] = {}

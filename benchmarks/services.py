@@ -49,7 +49,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             operation = headers.get("x-amz-target", "").rpartition(".")[2]
-            answer = json.dumps(_ANSWERS.get(operation) or _imported(body)).encode()
+            answer = json.dumps(_ANSWERS.get(operation) or _imported(lines[0], body)).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
                 % (len(answer), answer)
@@ -61,9 +61,17 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.close()
 
 
-def _imported(body: bytes) -> dict[str, object]:
+def _imported(request: str, body: bytes) -> dict[str, object]:
+    """Return Treasure Data's answer to `PUT /v3/table/import_with_id/DATABASE/TABLE/ID/msgpack.gz`."""
+    database, table, unique_id = request.split("/")[4:7]
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    return {"elapsed_time": 0, "database": "d", "table": "t", "md5_hex": digest, "unique_id": digest}
+    return {
+        "elapsed_time": 0,
+        "database": database,
+        "table": table,
+        "md5_hex": digest,
+        "unique_id": unique_id,
+    }
 
 
 async def _main() -> None:

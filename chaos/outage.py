@@ -186,7 +186,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     balance = told.accounting.take()
     check(f"{total(told.accepted):,} rows accepted, each of them there once", right=complete())
     check(
-        f"the books agree: {balance.total.received:,} received, {balance.total.delivered:,} delivered",
+        f"reconciled: {balance.total.received:,} received, {balance.total.delivered:,} delivered",
         right=balance.adds_up and balance.total.delivered == total(told.accepted),
     )
 
@@ -215,7 +215,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     check("a replay without --force over everything changes nothing", right=complete())
     sent_again = sum(one.delivered for one in balance.forced.values())
     check(
-        f"the books agree: {balance.total.received:,} received, {sent_again:,} sent again by force",
+        f"reconciled: {balance.total.received:,} received, {sent_again:,} sent again by force",
         right=balance.adds_up
         and sent_again == total(lost)
         and balance.total.received == total(told.accepted),

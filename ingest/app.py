@@ -38,8 +38,7 @@ from shared.settings import IngestSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
 
 ANSWER_SECONDS = 9.6
-"""How long a request may take: 2 s to read the secrets, 3.5 s for the stream and 4 s for the queue, if each takes as long as it
-can. The function's timeout is 10 s."""
+"""Time budget of a request: 2 s for the secrets, 3.5 s for the stream, 4 s for the queue. The function times out at 10 s."""
 
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 """What Lambda calls with an event (payload format 2.0) and a context."""
@@ -209,7 +208,7 @@ class Ingest:
 
 
 def build(environment: Mapping[str, str]) -> Handler:
-    """Build a sandbox's handler: create the clients and read the secrets.
+    """Build a function instance's handler: create the clients and read the secrets.
 
     Raises:
         SettingsError: settings are missing or invalid.

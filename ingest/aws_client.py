@@ -27,7 +27,7 @@ from ingest.signature import Credentials, Signer
 
 MAX_IDLE_SECONDS = 15
 """How long an unused connection is kept. After that its end may have gone unnoticed: Lambda purges idle connections, and a frozen
-sandbox misses what arrives. A reset on first use would send the envelope through the overflow queue as doubtful, while opening
+function instance misses what arrives. A reset on first use would send the envelope through the overflow queue as doubtful, while opening
 another connection takes milliseconds. Users report that S3 closes idle connections after 20 s and DynamoDB after 60 s, which is
 also how long AWS's SDK for Java keeps them."""
 
@@ -233,7 +233,7 @@ def error_code(error: Exception) -> str:
 
 
 def _botocore_session() -> Any:
-    import botocore.session  # noqa: PLC0415 -- takes 100 ms, and most sandboxes never need it
+    import botocore.session  # noqa: PLC0415 -- takes 100 ms, and most function instances never need it
 
     return botocore.session.get_session()
 

@@ -26,7 +26,7 @@ class Overflow:
     """Sends envelopes to the queue.
 
     Args:
-        make_client: returns a boto3-like SQS client; called for the first envelope, because most sandboxes never need one.
+        make_client: returns a boto3-like SQS client; called for the first envelope, because most function instances never need one.
         queue_url: the queue.
         telemetry: counts envelopes.
     """

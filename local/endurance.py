@@ -199,7 +199,7 @@ def report(count: Count, console: Console) -> None:
     console.print(f"killed              {count.killed.total():>8,}  {killed}")
     console.print(f"responses           {count.statuses.total():>8,}  {statuses}")
     console.print(
-        f"accepted            {len(count.accepted):>8,}  by the responses; {count.said:,} by the gateway's books"
+        f"accepted            {len(count.accepted):>8,}  by the responses; {count.said:,} by the gateway's count"
     )
     console.print(f"delivered, set aside{found:>8,}  of the accepted events")
     console.print(f"lost                {len(count.lost):>8,}  {', '.join(sorted(count.lost)[:5])}")

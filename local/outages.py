@@ -14,7 +14,7 @@ TARGETS = {
     "td:DATABASE": "Treasure Data answers 503 for one database",
     "answers": "Treasure Data takes imports, and its answers are lost",
     "redis": "Valkey is down",
-    "kinesis": "the stream refuses every call",
+    "kinesis": "the stream rejects every call",
     "worker": "the worker is down",
 }
 """What can be broken, with what then happens."""

@@ -62,7 +62,7 @@ def lean(setup: Setup) -> Setup:
     type=click.Choice(sorted(SECRETS)),
     default=_TEMPLATE.network,
     show_default=True,
-    help="Template parameter Network. The cost of an existing or external network is not included.",
+    help="Where Redis runs (template parameter Network). Your own Redis is not included.",
 )
 @click.option(
     "--stream-mode",

@@ -94,7 +94,7 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
 @screen.json_option
 @click.pass_context
 def drop(ctx: click.Context, /, stack: Stack, *, everything: bool, **options: Any) -> None:
-    """Give up dead letters for good, after a confirmation. The reconciliation counts them as dropped."""
+    """Give up dead letters permanently, after a confirmation. The reconciliation counts them as dropped."""
     narrowed = any(options[name] is not None for name in ("account", "table", "reason", "since"))
     if not narrowed and not everything:
         raise click.UsageError(

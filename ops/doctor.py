@@ -316,7 +316,7 @@ def _canary(span: Span, seconds: float, option: str) -> Diagnosis:
         if key.group.table == MARKED_TABLE and entry.state in ASIDE
     ]
     if not aside:
-        return _ok("marked event", f"delivered, by the ledger's word, after {seconds:.1f} s")
+        return _ok("marked event", f"delivered (according to the ledger) after {seconds:.1f} s")
     state, reason = aside[0].state.value.replace("_", " "), aside[0].reason
     return _fault(
         "marked event",
@@ -344,17 +344,19 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
         yield _fault("Treasure Data", f"{got}: {advice}")
     if said.get("may_write") is False:
         yield _fault(
-            "write right",
-            f"the API key may not write to {said['database']}: give its user the right to import",
+            "import permission",
+            f"the API key may not write to {said['database']}: give its user permission to import",
         )
     elif said.get("may_write"):
-        yield _ok("write right", f"to {said['database']}")
+        yield _ok("import permission", f"to {said['database']}")
     if said.get("may_query") is False:
         yield Diagnosis(
-            "query right", "unknown", "the API key may not query: rows in doubt are decided by UnaskableDoubt"
+            "query permission",
+            "unknown",
+            "the API key may not query: rows in doubt are decided by UnaskableDoubt",
         )
     elif said.get("may_query"):
-        yield _ok("query right", "rows in doubt can be asked for")
+        yield _ok("query permission", "Treasure Data can be queried for rows in doubt")
 
 
 @click.command("doctor")

@@ -27,7 +27,7 @@ ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.5
 """Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, a run for the ledger."""
 COLD_SHARE, COLD_SECONDS = 0.002, 0.5
-"""Assumed: how many of the requests start a sandbox, and for how long that is billed."""
+"""Assumed: how many of the requests start a function instance, and for how long that is billed."""
 PEAK = 5
 """Assumed: the busiest hour's rate, against the month's mean."""
 REQUEST_LOG_BYTES, BATCH_LOG_BYTES = 1070, 1300
@@ -41,7 +41,7 @@ METRICS_SENT = 5
 QUEUE_POLLS = 650_000
 """Assumed: receives by which Lambda watches the overflow queue."""
 SECRET_CALLS = 50_000
-"""Assumed: reads of secrets by sandboxes, each every few minutes."""
+"""Assumed: reads of secrets by function instances, each every few minutes."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events of a visitor who downloads the script once; the script's size."""
 
@@ -112,7 +112,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 45
+    alarms: int = 46
     dashboards: int = 1
     redrive_minutes: int = 5
     x86: bool = False

@@ -72,7 +72,7 @@ def explained(error: Exception) -> Failure:
         case SSOError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
             return Failure(f"your AWS session has expired: {_NEW_CREDENTIALS}")
         case NoRegionError():
-            return Failure("which region? Give --region, or set AWS_REGION")
+            return Failure("no region: pass --region or set AWS_REGION")
         case exceptions.ConnectionError() | HTTPClientError():
             return Failure(
                 f"{_plain(cause)}: is the network up, and does the local stack run (`sluice local`)?"
@@ -89,11 +89,11 @@ def _refused(error: ClientError) -> str:
     if code in _UNKNOWN_KEY:
         return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
     if code in _DENIED:
-        return f"your credentials lack a right, {operation}: {message} Ask whoever gives out rights in this AWS account"
+        return f"your credentials do not allow {operation}: {message} Ask your AWS administrator for it"
     if code in _THROTTLED:
         return f"AWS asks for a pause ({operation}): repeat the command in a minute"
     if code in ("ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"):
-        return f"something of the stack is gone ({operation}: {message}): `sam deploy` makes it anew"
+        return f"a resource of the stack is gone ({operation}: {message}): `sam deploy` recreates it"
     return f"AWS refused {operation}: {code}: {message}"
 
 

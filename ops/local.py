@@ -60,7 +60,7 @@ def break_(target: str, *, seconds: float, as_json: bool) -> None:
     """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
 
     td: Treasure Data answers 503. answers: it accepts imports, and its answers are lost. redis and worker: the process is
-    killed, and started again when the time is up. kinesis: the stream refuses every call.
+    killed, and started again when the time is up. kinesis: the stream rejects every call.
     """
     page = local().outputs.get("SdkUrl", "").removesuffix("/sdk")
     body = json.dumps({"target": target, "seconds": seconds}).encode()

@@ -122,7 +122,7 @@ class Measurement:
         """Send a second row under an id that has this age, and a third one under a fresh id."""
         if self.found.forgotten is not None:
             return
-        self._show(f"an id of {screen.lasting(age)} is used again")
+        self._show(f"resending an id that is {screen.lasting(age)} old")
         self._send(f"{age:.0f}-second", f"{age:.0f}")
         self._send(f"{age:.0f}-third", f"{age:.0f}-third")
         self._at(_FIRST_ASK, lambda: self._judge(age))
@@ -134,10 +134,10 @@ class Measurement:
         is_shown = self._is_shown(f"{age:.0f}-second") if is_due else None
         if is_shown:
             self.found.gone.add(age)
-            self._show(f"an id of {screen.lasting(age)} is forgotten")
+            self._show(f"an id that is {screen.lasting(age)} old is forgotten")
         elif is_shown is False and is_last:
             self.found.kept.add(age)
-            self._show(f"an id of {screen.lasting(age)} is remembered")
+            self._show(f"an id that is {screen.lasting(age)} old is remembered")
         elif is_shown is False:
             self._at(_SURE, lambda: self._judge(age, is_last=True))
         elif waited < MOST_DELAY:

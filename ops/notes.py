@@ -18,6 +18,7 @@ SERVICES = {
     "WorkerFunction": "worker",
     "RedriveFunction": "redrive",
     "DrainFunction": "drain",
+    "ScaleFunction": "scale",
 }
 """The functions whose logs are read, by the outputs that name them."""
 
@@ -86,7 +87,7 @@ def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
             return f"{SERVICES[function]}: {type(error).__name__}"
 
     with ThreadPoolExecutor(len(SERVICES)) as threads:
-        answers = list(threads.map(read, SERVICES))
+        answers = list(threads.map(read, [one for one in SERVICES if one in stack.outputs]))
     notes = [note for answer in answers if not isinstance(answer, str) for note in answer]
     return sorted(notes, key=lambda note: note.at), [one for one in answers if isinstance(one, str)]
 

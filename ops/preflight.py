@@ -796,28 +796,20 @@ class Preflight:
     def _import_right(site: Site, database: str) -> CheckResult:
         allowed = site.may_import(database)
         if allowed is None:
-            return CheckResult("import right", "unknown", "Treasure Data's answer does not tell.")
+            return CheckResult("import permission", "unknown", "Treasure Data's answer does not tell.")
         if not allowed:
             return CheckResult(
-                "import right",
+                "import permission",
                 "fault",
                 f"The key may not import into {database}.",
                 "Give its user that permission.",
             )
-        return CheckResult("import right", "ok", database)
+        return CheckResult("import permission", "ok", database)
 
 
 def _example(action: str) -> str:
     """Return an action that a pattern stands for: IAM simulates no patterns."""
-    return {
-        "ec2:AuthorizeSecurityGroup*": "ec2:AuthorizeSecurityGroupIngress",
-        "ec2:Create*": "ec2:CreateVpc",
-        "ec2:Delete*": "ec2:DeleteVpc",
-        "ec2:Describe*": "ec2:DescribeVpcs",
-        "ec2:ModifyVpc*": "ec2:ModifyVpcAttribute",
-        "ec2:RevokeSecurityGroup*": "ec2:RevokeSecurityGroupEgress",
-        "s3:GetBucket*": "s3:GetBucketLocation",
-    }.get(action, action)
+    return {"s3:GetBucket*": "s3:GetBucketLocation"}.get(action, action)
 
 
 _MACHINES = {62: "x86_64", 183: "arm64"}
@@ -941,7 +933,7 @@ def command(
     plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
     session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
     if not session.region_name:
-        raise Failure("which region? Give --region, or set AWS_REGION")
+        raise Failure("no region: pass --region or set AWS_REGION")
     plan = Deployment(plan.stack, session.region_name, plan.given, plan.build)
     config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
 

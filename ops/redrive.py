@@ -127,7 +127,7 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
     """
     if edits and (decision is not None or as_json or any(name != "dead" for name in names)):
         raise click.UsageError(
-            "--edit is for dead letters and a person: it does not go with other kinds, --send, --drop or --json"
+            "--edit works only on dead letters, interactively; it cannot be combined with other kinds, --send, --drop or --json"
         )
     if decision is not None:
         allowed = _DECIDED[decision]

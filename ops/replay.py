@@ -364,7 +364,7 @@ def _forced(
 def _intention(stretch: Stretch, shards: list[str]) -> str:
     what = f"{screen.plural(len(shards), 'shard')} from {_text(stretch.start, 'the oldest record')} to {_text(stretch.end, 'now')}"
     if stretch.forced is None:
-        return f"Replaying {what}: rows that are delivered already are passed over."
+        return f"Replaying {what}: rows that the ledger lists as delivered are skipped."
     of = " ".join(part for part in (stretch.forced.account, stretch.forced.table) if part)
     return f"Sending again{f' {of}' if of else ''}: {what}, under the tag {stretch.forced.tag}."
 
@@ -445,7 +445,7 @@ def run(
         )
         screen.say(
             f"Done: {screen.plural(records, 'record')} read. {screen.plural(replayed.sent, 'row')} sent, "
-            f"{replayed.passed_over:,} passed over{kept}."
+            f"{replayed.passed_over:,} skipped{kept}."
         )
         _say_passed_over(passed_over)
         return code

@@ -88,7 +88,7 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
         counter = "the gateway" if state.arrivals.unit == "events" else "the stream"
         yield Verdict(
             Health.ATTENTION,
-            f"the books do not add up: {counter} counted {state.arrivals.counted:,} {state.arrivals.unit}, and "
+            f"reconciliation failed: {counter} counted {state.arrivals.counted:,} {state.arrivals.unit}, and "
             f"{state.arrivals.lost:,} of them are neither in the ledger nor waiting",
             f"Please report it, with `sluice status {option} --all --json`.",
         )
@@ -97,7 +97,7 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
     if not state.balance.adds_up:
         yield Verdict(
             Health.ATTENTION,
-            "the books do not add up",
+            "reconciliation failed",
             f"The lines with NO show where. Please report it, with `sluice status {option} --all --json`.",
         )
     if lost := state.balance.total.states[State.MISSING]:

@@ -1,8 +1,8 @@
 """How many shards a stream should have, decided from what came in.
 
-Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of what it has. So growing is never put
-off, and halving is: it needs a day whose busiest minute leaves half of the smaller stream free, and a turn that comes four times a
-day. That leaves six changes for growth.
+Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of its shards. Growing is immediate.
+Shrinking waits for one of four windows a day, and for a day whose busiest minute would fill at most half of the smaller stream. This
+leaves six of the ten changes for growth.
 """
 
 import math
@@ -14,16 +14,16 @@ SHARD_RECORDS = 1000
 SHARD_BYTES = 1_000_000
 """Bytes that a shard accepts in a second; Kinesis counts MiB."""
 
-FULL = 0.7
-"""Share of a stream's capacity from which it grows: seconds are busier than their minute, and shards than their stream."""
-SPARE = 0.5
-"""Share of a stream's capacity that the busiest minute of a day uses at most."""
+GROW_ABOVE = 0.7
+"""A stream grows above this share of its capacity: seconds are busier than their minute, and shards than their stream."""
+SHRINK_BELOW = 0.5
+"""A stream shrinks if the busiest minute of the day would fill at most this share of the smaller one."""
 TRIES = 5
 """How often the ingest tries a put that is throttled; each try counts as a throttled record."""
 RECENT_SECONDS = 600
 """Age of the oldest minute whose demand a stream must meet at once."""
-TURN_SECONDS, TURNS_APART_SECONDS = 300, 6 * 3600
-"""How long a turn to shrink lasts, and the time from one to the next."""
+SHRINK_WINDOW_SECONDS, WINDOWS_APART_SECONDS = 300, 6 * 3600
+"""How long a window for shrinking is open, and the time from one to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Minute:
     Attributes:
         records: that the stream accepted.
         size: bytes that it accepted.
-        throttled: puts of records that it refused for want of capacity.
+        throttled: puts of records that it throttled.
     """
 
     records: float = 0.0
@@ -52,19 +52,19 @@ def target(shards: int, day: Sequence[Minute], recent: Sequence[Minute], now: fl
     """Return how many shards a stream should have.
 
     Args:
-        shards: it has.
+        shards: current number of shards.
         day: its last 24 hours; minutes in which nothing came in may be missing.
         recent: those of them that are not older than RECENT_SECONDS.
         now: UNIX seconds.
-        most: it may have.
+        most: maximum number of shards.
     """
-    needed = math.ceil(max((minute.shards for minute in day), default=0.0) / SPARE)
-    wanted = math.ceil(max((minute.shards for minute in recent), default=0.0) / FULL)
+    needed = math.ceil(max((minute.shards for minute in day), default=0.0) / SHRINK_BELOW)
+    wanted = math.ceil(max((minute.shards for minute in recent), default=0.0) / GROW_ABOVE)
     if any(minute.throttled for minute in recent) and shards < 2 * max(wanted, 1):
         # with twice of what is needed, one key is too hot for any shard, and more shards would not help
         wanted = max(wanted, 2 * shards)
     if wanted > shards:
         return max(shards, min(wanted, most))
-    if needed <= shards // 2 and now % TURNS_APART_SECONDS < TURN_SECONDS:
+    if needed <= shards // 2 and now % WINDOWS_APART_SECONDS < SHRINK_WINDOW_SECONDS:
         return math.ceil(shards / 2)
     return shards

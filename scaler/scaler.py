@@ -32,7 +32,7 @@ class Scaler:
         kinesis: a boto3 client.
         cloudwatch: a boto3 client.
         stream_name: the stream, in provisioned mode.
-        most: shards that it may have.
+        most: maximum number of shards.
         clock: tells the time and waits.
         telemetry: logs each change.
     """
@@ -57,8 +57,8 @@ class Scaler:
     def run(self, until: float) -> int | None:
         """Change the stream until it has as many shards as it should, and return how many it has.
 
-        A change takes Kinesis half a minute or more, and it doubles or halves the stream at most. What is not reached by then is
-        left to the next run; the rule comes to the same result from the same day.
+        A change takes Kinesis half a minute or more, and it doubles or halves the stream at most. The next run continues, because the
+        rule gives the same target.
 
         Args:
             until: UNIX seconds after which nothing more is begun.
@@ -101,7 +101,7 @@ class Scaler:
     def _day(self) -> dict[datetime, Minute] | None:
         """Return the minutes of the last 24 hours by their begin; None if CloudWatch has not said everything."""
         now = self._clock.now()
-        asked = self._cloudwatch.get_metric_data(
+        response = self._cloudwatch.get_metric_data(
             MetricDataQueries=[self._query(name, metric) for name, metric in _METRICS.items()],
             StartTime=datetime.fromtimestamp(now - _DAY_SECONDS, UTC),
             EndTime=datetime.fromtimestamp(now, UTC),
@@ -109,10 +109,10 @@ class Scaler:
         )
         found: Mapping[str, Mapping[datetime, float]] = {
             result["Id"]: dict(zip(result["Timestamps"], result["Values"], strict=True))
-            for result in asked["MetricDataResults"]
+            for result in response["MetricDataResults"]
             if result["StatusCode"] == "Complete"
         }
-        if "NextToken" in asked or found.keys() != _METRICS.keys():
+        if "NextToken" in response or found.keys() != _METRICS.keys():
             self._telemetry.warning("the stream's metrics are incomplete: its size stays")
             return None
         minutes: dict[datetime, dict[str, float]] = defaultdict(dict)

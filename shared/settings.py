@@ -1,4 +1,4 @@
-"""Every setting of the functions, read from the environment once per sandbox.
+"""Every setting of the functions, read from the environment once per function instance.
 
 A field's metadata holds the variable's name and meaning; tests compare them with docs/configuration.md and template.yaml.
 """
@@ -154,7 +154,7 @@ class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
-    max_shards: int = _setting("MAX_SHARDS", "Shards that the stream may have", 16, _positive)
+    max_shards: int = _setting("MAX_SHARDS", "Maximum number of shards of an `AUTO` stream", 16, _positive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ DELIVERY_METRICS: Mapping[str, str] = {
     "RowsPassedOver": "rows that a forced replay left out, because rows planned with them are not delivered",
     "EnvelopesIgnored": "records whose rows do not count, because another copy of their envelope does",
     "Holds": "batches that stopped before their last record; Lambda delivers the rest again",
-    "KeyRefused": "imports that Treasure Data refused because of the API key",
+    "KeyRefused": "imports that Treasure Data rejected because of the API key",
     "AccountsStale": "accounts answered from memory because Redis failed",
     "LedgerErrors": "failed calls to the ledger",
     "UploadRetries": "imports sent again",
@@ -72,7 +72,7 @@ METRICS: Mapping[str, str] = {**INGEST_METRICS, **DELIVERY_METRICS}
 """Every metric of every function, with what it counts."""
 
 QUIET_SECONDS = 10
-"""How long a sandbox suppresses repeated lines with the same message and `code`."""
+"""How long a function instance suppresses repeated lines with the same message and `code`."""
 
 _MAX_COMPOSED = 64  # cached lines, one per set of metrics; the ingest needs about ten
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -140,7 +140,7 @@ class NullTelemetry:
 class PowertoolsTelemetry:
     """Telemetry through Powertools.
 
-    Lines with a `code` are rate limited: each sandbox writes one line with the same message and code per QUIET_SECONDS. The next
+    Lines with a `code` are rate limited: each function instance writes one line with the same message and code per QUIET_SECONDS. The next
     one says how many were `suppressed`. Lines without a `code` are always written. Give a code to lines that clients can cause
     at will, and none to lines about a batch.
 

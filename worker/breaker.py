@@ -1,4 +1,4 @@
-"""Which databases are failing, as this sandbox knows and as all sandboxes tell each other.
+"""Which databases are failing, as this function instance knows and as all instances tell each other.
 
 The ordinary path reads nothing: a database is looked up in the ledger only once it has failed here, and from then on,
 until it works again, before it is tried.
@@ -35,7 +35,7 @@ class Breakers:
     """What is known of databases.
 
     Args:
-        ledger: where sandboxes tell each other.
+        ledger: where function instances tell each other.
         clock: times successes and failures.
         telemetry: told of breakers that open.
     """
@@ -56,12 +56,12 @@ class Breakers:
         return database in self._open
 
     def consult(self, database: str) -> bool:
-        """Tell whether any sandbox has found that the database fails."""
+        """Tell whether any function instance has found that the database fails."""
         self._read(CONSULTED_SECONDS)
         return database in self._open
 
     def open(self, database: str, reason: str) -> None:
-        """Tell all sandboxes that the database fails; those that cannot be told now find out themselves."""
+        """Tell all function instances that the database fails; those that cannot be told now find out themselves."""
         self._open.add(database)
         self._telemetry.count("BreakersOpened")
         self._telemetry.warning("breaker opened", database=database, reason=reason)
@@ -71,7 +71,7 @@ class Breakers:
             self._telemetry.warning("breaker could not be written", database=database)
 
     def close(self, database: str) -> None:
-        """Tell all sandboxes that the database works again.
+        """Tell all function instances that the database works again.
 
         Raises:
             LedgerUnavailableError: they cannot be told.

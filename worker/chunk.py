@@ -1,4 +1,4 @@
-"""Chunks: rows of one account's table within a span that travel to Treasure Data in one import request.
+"""Chunks: rows of one account's table within a span that are sent to Treasure Data in one import request.
 
 Rows are not decoded on the way: the blocks of envelopes are joined and compressed. Only to halve a chunk, or to ask
 Treasure Data for its rows, is it looked into.

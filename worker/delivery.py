@@ -1,11 +1,11 @@
 """The rules of delivery: what follows for a chunk from what the ledger says of it, what happened, the rules and the time.
 
-TRANSITIONS is the whole state machine; docs/delivery.md draws it from here. First delivery, redelivery, redrive, overflow and
-edit carry out what it says and decide nothing themselves. Nothing here has an effect.
+All changes of a chunk's state are in one table, TRANSITIONS; docs/delivery.md draws it from here. The other modules report events and do
+what `Rules` returns. Nothing here has an effect.
 
 A chunk is *in doubt* from the moment that an attempt begins which Treasure Data may accept without our hearing of it. `since`
 is the start of the first such attempt. While Treasure Data remembers the attempt's unique_id the chunk may be sent again under
-that id; later Treasure Data must be asked.
+that id; later Treasure Data must be queried.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,8 +69,8 @@ class Event(Enum):
 
     FENCED = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
-    REJECTED = "Treasure Data rejects it for good"
-    ROWS_REJECTED = "Treasure Data rejects rows of it for good"
+    REJECTED = "Treasure Data rejects it permanently"
+    ROWS_REJECTED = "Treasure Data rejects rows of it permanently"
     TOO_LARGE = "it is too large"
     MISMATCHED = "Treasure Data has other bytes under its id"
     UNANSWERED = "it was not sent, or no answer settles it"

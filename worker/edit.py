@@ -1,6 +1,6 @@
 """Edits of dead letters: a person replaces rows that Treasure Data has rejected.
 
-Only where none of the old rows can be in Treasure Data. The edited rows travel under an id of their own, and their object
+Only where none of the old rows can be in Treasure Data. The edited rows are sent under an id of their own, and their object
 keeps the original ones beside them.
 """
 

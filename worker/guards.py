@@ -1,7 +1,7 @@
 """Guards: the single steps of the delivery protocol that fault injection switches off, one by one, by their names.
 
 Each part that holds a guard takes the set of those to leave out as a constructor argument; in production it is empty.
-docs/delivery.md says what each is for, and `make chaos-selfcheck` shows what breaks without it.
+Each value says what the guard ensures, and `make chaos-selfcheck` shows what breaks without it.
 """
 
 from collections.abc import Set as AbstractSet
@@ -16,10 +16,10 @@ class Guard(Enum):
     IF_VERSION = "a span is written only if nobody has written it since it was read"
     OBJECT_FIRST = "the object is in S3 before the ledger says that a chunk is set aside"
     OWN_DOUBT = "a doubt is cleared only by the invocation that opened it"
-    DOUBTED_REFUSAL = "a chunk that is refused after a doubt is in doubt, not a dead letter"
+    DOUBTED_REFUSAL = "a chunk that is rejected after a doubt is in doubt, not a dead letter"
     FENCED_IN_DOUBT = "a set-aside chunk that is being sent is in doubt"
     DIGEST_IN_NAME = "the digest of an object's bytes is part of its name"
-    FINAL_DELETE = "an object is deleted only when every row in it is settled for good"
+    FINAL_DELETE = "an object is deleted only when every row in it is in a final state"
     WHOLE_SPAN = "a span of which records cannot be read is held, not settled without them"
     SEARCHED = (
         "an envelope that may be on the stream without a claim is not sent before it has been searched for"

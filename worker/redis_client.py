@@ -62,7 +62,7 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
     return redis.Redis.from_url(
         url,
         credential_provider=user,
-        protocol=2,  # RESP3 adds a HELLO at each connect, and pushes, which come too late to a frozen sandbox
+        protocol=2,  # RESP3 adds a HELLO at each connect, and pushes, which come too late to a frozen function instance
         socket_timeout=0.5,
         socket_connect_timeout=1,
         max_connections=4,

@@ -83,7 +83,7 @@ class _Database:
     quickest: float | None = None
 
     @property
-    def is_sick(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether it is left alone for the rest of the run."""
         return self.failures >= (1 if self.is_unproven else _FAILURES)
 
@@ -189,7 +189,7 @@ class Redrive:
             kept=report.kept,
             dead=report.dead,
             complete=report.complete,
-            sick=sorted(name for name, one in run.databases.items() if one.is_sick),
+            failing=sorted(name for name, one in run.databases.items() if one.is_failing),
         )
         return report
 
@@ -294,7 +294,7 @@ class Redrive:
         with run.lock:
             run.aimed.add(database)
             known = run.databases[database]
-            if known.is_sick:
+            if known.is_failing:
                 turn.complete = False
                 return False
             if known.is_unproven and database not in work.reserved:
@@ -416,7 +416,7 @@ class Redrive:
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
         with run.lock:
             known = run.databases[upload.database]
-            if known.is_sick:
+            if known.is_failing:
                 return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
         since = span.entry(upload.chunk.key).since
         began = self._clock.now()

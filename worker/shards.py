@@ -37,7 +37,8 @@ THROTTLED = frozenset(
 """Codes by which Kinesis definitely rejects a call, to be repeated later."""
 
 BELIEVED_SECONDS = 5.0
-"""For how long after its last use it is believed that the stream is still the same: AWS needs longer to delete one and create another."""
+"""The stream counts as the same for this long after its last use: AWS needs longer to delete one and create another, which also ends
+every other flow of batches."""
 
 _EXPIRED = "ExpiredIteratorException"
 _REFUSED = "InvalidArgumentException"
@@ -195,6 +196,9 @@ class Shards:
         return self._chains.get(chain.shard) == chain
 
     def _list(self) -> None:
+        # `SequenceNumberRange` is documented as the range of a shard's possible sequence numbers, so its start identifies one shard.
+        # A stream that is created again under the same name may have lower numbers; `StreamCreationTimestamp` is documented as
+        # approximate, and `StreamId` as not implemented.
         self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
 
     def summary(self) -> Mapping[str, Any]:

@@ -247,7 +247,7 @@ class Span:
                 yield from self.leaves(half)
 
     def is_final(self, key: ChunkKey) -> bool:
-        """Tell whether every row of a chunk's planned chunk is settled for good."""
+        """Tell whether every row of a chunk's planned chunk is in a final state."""
         return all(self.entry(leaf).state in FINAL for leaf in self.leaves(key.planned))
 
     def destination(self, key: ChunkKey) -> Destination:
@@ -258,7 +258,7 @@ class Span:
         return Database(database) if database else self.destinations[key.group.owner]
 
     def unique_id(self, key: ChunkKey, database: str, generation: int) -> str:
-        """Return the id under which a chunk travels to a database: the same rows always under the same id."""
+        """Return the id under which a chunk is sent to a database: the same rows always have the same id."""
         return self._digest(key, database, str(generation))
 
     def object_id(self, key: ChunkKey) -> str:

@@ -1,6 +1,6 @@
 """The sweeper: removes objects of set-aside chunks that nobody needs any more.
 
-Whoever settles a chunk for good deletes its object. What stays behind, because that was cut short or a write landed late, is found
+Whoever brings a chunk into a final state deletes its object. What stays behind, because that was cut short or a write landed late, is found
 here by listing the bucket; whether it may go is for the ledger to say. It also ends open spans whose records have expired: where the
 event source went past them, no batch would meet them again.
 """

@@ -37,8 +37,8 @@ class Meaning(Enum):
     MISMATCH = "Treasure Data has other bytes than we sent"
     NO_TABLE = "no such database or table"
     TOO_LARGE = "too large"
-    REJECTED = "rejected for good"
-    ROWS_REJECTED = "rows of it are rejected for good"
+    REJECTED = "rejected permanently"
+    ROWS_REJECTED = "rows of it are rejected permanently"
     KEY_REFUSED = "our key is refused"
     PASSING = "may pass"
 

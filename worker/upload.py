@@ -52,7 +52,7 @@ class Upload:
     Attributes:
         chunk: the rows.
         database: where they go.
-        unique_id: under which they travel.
+        unique_id: under which they are sent.
         oldest: UNIX seconds at which the oldest of them arrived.
         body: of the request, once it has been made.
         attempts: how often it was tried.

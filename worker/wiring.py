@@ -96,7 +96,7 @@ class Effects:
 
 
 class Wiring:
-    """The parts of one sandbox.
+    """The parts of one function instance.
 
     Args:
         settings: of the function.

@@ -93,7 +93,7 @@ class Worker:
         self._telemetry = delivery.telemetry
         self._checked: set[tuple[str, Number]] = set()  # spans that hold all records between their borders
         self._check_due: dict[str, float] = {}  # by shard, when a batch is to be compared with the shard
-        self._ends: dict[str, tuple[ChainId, Number]] = {}  # by shard, as this sandbox left them
+        self._ends: dict[str, tuple[ChainId, Number]] = {}  # by shard, as this function instance left them
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.

@@ -291,7 +291,7 @@ def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_p
 
     assert (1, 1) == (recorded["records"], len(json.loads(file.read_text())["Records"]))
     states = {finding["what"]: finding["state"] for finding in looked}
-    well = ("stream", "mapping", "Redis", "Treasure Data", "write right", "ledger", "bucket", "queue")
+    well = ("stream", "mapping", "Redis", "Treasure Data", "import permission", "ledger", "bucket", "queue")
     assert dict.fromkeys(well, "ok") == {what: states.get(what) for what in well}, looked
     assert ["later"] == [one["account"] for one in before["aside"]]
     assert 1 == sent.pop("delivered") == sent.pop("selected")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.trouble import Kind
 from tests.support import docs_tables, state_picture
 
 ROOT = docs_tables.ROOT
@@ -79,3 +80,26 @@ def test_every_page_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
 
     assert [] == [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme]
+
+
+def test_the_readme_says_what_ten_million_events_cost() -> None:
+    """The range reaches from the least to the most of the totals on the page about costs."""
+    totals = re.findall(
+        r"^\| (?:\*\*total\*\*|total, .*?) \|.*$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE
+    )
+    costs = [round(float(usd)) for line in totals for usd in re.findall(r"\d+\.\d\d", line)]
+    said = re.search(r"\[\$(\d+) to \$(\d+)\]\(docs/performance.md#cost\)", (ROOT / "README.md").read_text())
+
+    assert said is not None
+    assert (min(costs), max(costs)) == (int(said[1]), int(said[2]))
+
+
+@pytest.mark.parametrize(
+    ("page", "said"), [("README.md", r"more than (\d+) kinds"), ("README.ja.md", r"(\d+)種類を超える")]
+)
+def test_the_readme_does_not_count_too_many_kinds_of_failure(page: str, said: str) -> None:
+    """The fault-injection tests try more kinds than it says."""
+    found = re.search(said, (ROOT / page).read_text())
+
+    assert found is not None
+    assert int(found[1]) < len(Kind)

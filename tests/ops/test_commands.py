@@ -120,7 +120,7 @@ def test_missing_rows_need_attention() -> None:
 
 
 def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
-    """The gateway has accepted an event that neither the ledger nor the stream has: the books do not add up."""
+    """The gateway has accepted an event that neither the ledger nor the stream has: the reconciliation fails."""
     lone.send("shop", "status_rows", "a", "b")
     lone.settled()
     even = lone.json("status --local --all")["arrivals"]
@@ -131,7 +131,7 @@ def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
     assert (2, 2, 0) == (even["counted"], even["seen"], even["lost"])
     assert 3 == shown.exit_code
     assert shown.stdout.startswith(
-        "ATTENTION: the books do not add up: the gateway counted 3 events, and 1 of them are neither in the ledger"
+        "ATTENTION: reconciliation failed: the gateway counted 3 events, and 1 of them are neither in the ledger"
     )
     assert "the gateway, in events  all         3                         2  NO" in shown.stdout
 
@@ -241,8 +241,8 @@ def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
         "stream",
         "Redis",
         "Treasure Data",
-        "write right",
-        "query right",
+        "import permission",
+        "query permission",
         "columns",
         "write key",
     } <= {one["what"] for one in found["findings"]}

@@ -25,7 +25,7 @@ from worker.deadline import Deadline
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
-ASK = "Ask whoever gives out rights in this AWS account"
+ASK = "Ask your AWS administrator for it"
 
 
 def refused(code: str, message: str = "no") -> ClientError:
@@ -40,12 +40,12 @@ def refused(code: str, message: str = "no") -> ClientError:
         (refused("UnrecognizedClientException"), f"AWS does not know your credentials: {NEW}"),
         (
             refused("AccessDeniedException", "User: x is not authorized to perform: kinesis:GetRecords."),
-            f"your credentials lack a right, GetRecords: User: x is not authorized to perform: kinesis:GetRecords. {ASK}",
+            f"your credentials do not allow GetRecords: User: x is not authorized to perform: kinesis:GetRecords. {ASK}",
         ),
         (refused("ThrottlingException"), "AWS asks for a pause (GetRecords): repeat the command in a minute"),
         (refused("Odd", "two\nlines"), "AWS refused GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
-        (exceptions.NoRegionError(), "which region? Give --region, or set AWS_REGION"),
+        (exceptions.NoRegionError(), "no region: pass --region or set AWS_REGION"),
     ],
 )
 def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
@@ -113,7 +113,7 @@ def on_deployed(endpoint: str) -> Result:
             403,
             "AccessDenied",
             "not authorized",
-            "Error: your credentials lack a right, DescribeStacks: not authorized",
+            "Error: your credentials do not allow DescribeStacks: not authorized",
         ),
     ],
 )

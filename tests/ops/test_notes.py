@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from doubles.clock import ManualClock
-from ops.notes import Note, troubles
+from ops.notes import SERVICES, Note, troubles
 from ops.stack import Stack
 from tests.support.telemetry import Output
 
@@ -24,10 +24,11 @@ def line(level: str, message: str, **fields: Any) -> str:
 
 
 def local(folder: Path, **logs: str) -> Stack:
-    """Return a local stack whose logs are in a folder."""
+    """Return a local stack, which has no scaler, whose logs are in a folder."""
     for function in ("ingest", "worker", "redrive", "drain"):
         (folder / f"{function}.log").write_text(logs.get(function, ""))
-    return Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={}, folder=folder)
+    outputs = {name: name for name in SERVICES if name != "ScaleFunction"}
+    return Stack("local", outputs, boto3.Session(region_name="us-east-1"), functions={}, folder=folder)
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "key of another site": (lambda h: setattr(h.sites, "home", "eu01"), "API key", "TdSite=eu01"),
     "key that nobody knows": (lambda h: setattr(h.sites, "home", None), "API key", "Issue a new one"),
     "something else as key": (lambda h: setattr(h, "key", "my password"), "API key", "hexadecimal"),
-    "key that may not import": (lambda h: setattr(h.sites, "may_import", False), "import right", "shop"),
+    "key that may not import": (lambda h: setattr(h.sites, "may_import", False), "import permission", "shop"),
     "unknown parameter": (lambda h: h.given(TdSight="eu01"), "parameters", "TdSight"),
     "value out of range": (lambda h: h.given(RetentionHours="12"), "parameters", "24"),
     "parameters against each other": (

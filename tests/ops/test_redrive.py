@@ -113,7 +113,7 @@ def test_what_a_person_drops_is_counted() -> None:
         ("--send --kind dead", "--send goes only with --kind doubt"),
         ("--send --kind parked", "--send goes only with --kind doubt"),
         ("--drop --kind parked", "--drop goes only with --kind doubt and --kind dead"),
-        ("--edit --json", "--edit is for dead letters and a person"),
+        ("--edit --json", "--edit works only on dead letters"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(sluice: Sluice, options: str, said: str) -> None:

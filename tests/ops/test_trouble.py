@@ -83,7 +83,7 @@ def test_credentials_that_have_expired(stack: Deployed, tmp_path: Path, line: st
     ("code", "expected"),
     [
         ("InvalidClientTokenId", "AWS does not know your credentials: log in again"),
-        ("AccessDenied", "your credentials lack a right, DescribeStacks: it is not for you Ask whoever"),
+        ("AccessDenied", "your credentials do not allow DescribeStacks: it is not for you Ask your AWS"),
     ],
 )
 def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str) -> None:
@@ -117,8 +117,8 @@ def test_a_right_that_is_missing(
     with stack.refusing(service, 403, "AccessDeniedException"):
         message = said(stack.run(words(line, tmp_path)))
 
-    assert message.startswith(f"your credentials lack a right, {operation}: ")
-    assert message.endswith("Ask whoever gives out rights in this AWS account")
+    assert message.startswith(f"your credentials do not allow {operation}: ")
+    assert message.endswith("Ask your AWS administrator for it")
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_a_right_that_is_missing(
 def test_a_part_of_the_stack_that_is_gone(
     stack: Deployed, tmp_path: Path, line: str, service: str, code: str
 ) -> None:
-    """`sam deploy` makes it anew."""
+    """`sam deploy` recreates it."""
     with stack.refusing(service, 400 if service != "s3" else 404, code):
         message = said(stack.run(words(line, tmp_path)))
 
-    assert message.startswith("something of the stack is gone (")
-    assert message.endswith("`sam deploy` makes it anew")
+    assert message.startswith("a resource of the stack is gone (")
+    assert message.endswith("`sam deploy` recreates it")
 
 
 def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) 
         (tmp_path / name).write_text("")
 
     message = said(stack.run(["sdk", "publish", "--folder", str(tmp_path)]))
-    assert message.startswith("something of the stack is gone (")
+    assert message.startswith("a resource of the stack is gone (")
 
 
 @pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
@@ -191,7 +191,7 @@ def test_the_doctor_goes_on_where_it_may_not_look(stack: Deployed) -> None:
         result = stack.run(["doctor", "--no-event"])
 
     assert (3, "") == (result.exit_code, result.stderr)
-    assert "?      stream: your credentials lack a right, DescribeStreamSummary" in result.stdout
+    assert "?      stream: your credentials do not allow DescribeStreamSummary" in result.stdout
     assert "FAULT  inside: Redis does not answer" in result.stdout
     assert "ok     ledger" in result.stdout
 

@@ -127,7 +127,7 @@ def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
     )
 
     assert [
-        "ATTENTION: the books do not add up",
+        "ATTENTION: reconciliation failed",
         "HOLDING for 3 s: Treasure Data answers 500",
         (
             "ATTENTION: the database shop has been failing since 2026-11-25T09:46:40Z (Treasure Data answers 500), "

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaler.rule import SHARD_BYTES, SHARD_RECORDS, SPARE, TURNS_APART_SECONDS, Minute, target
+from scaler.rule import SHARD_BYTES, SHARD_RECORDS, SHRINK_BELOW, WINDOWS_APART_SECONDS, Minute, target
 
-TURN, NO_TURN = 4.0 * TURNS_APART_SECONDS, 4.0 * TURNS_APART_SECONDS + 3600
+WINDOW, OUTSIDE = 4.0 * WINDOWS_APART_SECONDS, 4.0 * WINDOWS_APART_SECONDS + 3600
 minutes = st.builds(
     Minute,
     records=st.integers(0, 10**7).map(float),
@@ -46,22 +46,24 @@ def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
 )
 def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minute, expected: int) -> None:
     """It gets what that minute needs, twice its shards where puts were throttled, and never more than the limit."""
-    assert expected == target(shards, [recent], [recent], NO_TURN, 16)
+    assert expected == target(shards, [recent], [recent], OUTSIDE, 16)
 
 
 @pytest.mark.parametrize(
     ("shards", "day", "now", "expected"),
     [
-        (8, [], TURN, 4),
-        (5, [], TURN, 3),
-        (1, [], TURN, 1),
-        (8, [], NO_TURN, 8),
-        (8, [busy(2.0)], TURN, 4),
-        (8, [busy(2.1)], TURN, 8),
+        (8, [], WINDOW, 4),
+        (5, [], WINDOW, 3),
+        (1, [], WINDOW, 1),
+        (8, [], OUTSIDE, 8),
+        (8, [busy(2.0)], WINDOW, 4),
+        (8, [busy(2.1)], WINDOW, 8),
     ],
 )
-def test_a_stream_is_halved_in_its_turn(shards: int, day: list[Minute], now: float, expected: int) -> None:
-    """It needs a turn, and a day whose busiest minute leaves half of the smaller stream free."""
+def test_a_stream_is_halved_within_a_window(
+    shards: int, day: list[Minute], now: float, expected: int
+) -> None:
+    """It needs an open window, and a day whose busiest minute would fill at most half of the smaller stream."""
     assert expected == target(shards, day, [], now, 16)
 
 
@@ -80,6 +82,6 @@ def test_a_stream_never_has_less_than_the_day_needed(
 
     if found < shards:
         assert found == math.ceil(shards / 2)
-        assert max((minute.shards for minute in day), default=0.0) <= found * SPARE
+        assert max((minute.shards for minute in day), default=0.0) <= found * SHRINK_BELOW
     else:
         assert found == shards or found <= most

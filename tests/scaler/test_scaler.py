@@ -18,7 +18,7 @@ from tests.support.delivery import RESOURCES
 from tests.support.telemetry import CollectedTelemetry
 
 STREAM = "events"
-NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # in a turn to shrink
+NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # in a window for shrinking
 
 
 class Scaled:
@@ -82,7 +82,7 @@ def test_a_spike_is_met_in_one_run_by_doublings() -> None:
 
 
 def test_a_quiet_day_halves_the_stream_once() -> None:
-    """A turn takes one step, which is all that Kinesis allows at a time."""
+    """A window takes one step, which is all that Kinesis allows at a time."""
     made = Scaled(8)
     made.count("IncomingRecords", 100, 60)
 

@@ -18,7 +18,7 @@ import ops.deployer
 import ops.failure
 import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from shared.settings import IngestSettings, WorkerSettings
+from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
 from tests.support import state_picture
 from tests.support.modes import Mode
@@ -161,7 +161,7 @@ _WHY = {
     (
         "RedriveFunction",
         "SendAside",
-    ): "Send what is set aside, store edited rows, delete what is settled for good.",
+    ): "Send what is set aside, store edited rows, delete what is in a final state.",
     ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object has gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
     (
@@ -254,6 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics: worker": lambda: metrics_table(DELIVERY_METRICS),
     "transitions": transitions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
+    "settings: ScalerSettings": lambda: settings_table(ScalerSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
 }
 

@@ -37,11 +37,14 @@ TOPIC = {"Ref": "AlarmTopic"}
 TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
 
 
+def _queries(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what an alarm reads and calculates, in a stack that has everything that it may read."""
+    return [one["Fn::If"][1] if "Fn::If" in one else one for one in alarm.get("Metrics", ())]
+
+
 def _metrics(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield namespace, name and dimensions of each metric that an alarm uses."""
-    looked = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", ()) if "MetricStat" in one] or [
-        alarm
-    ]
+    looked = [one["MetricStat"]["Metric"] for one in _queries(alarm) if "MetricStat" in one] or [alarm]
     for one in looked:
         dimensions = {dimension["Name"]: dimension["Value"] for dimension in one["Dimensions"]}
         yield one["Namespace"], one["MetricName"], dimensions
@@ -90,8 +93,8 @@ def test_alarms_use_existing_metrics(name: str) -> None:
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarms_expression_uses_its_metrics(name: str) -> None:
     """It returns one value and uses exactly the metrics that the alarm reads."""
-    metrics = ALARMS[name]["Properties"].get("Metrics")
-    if metrics is None:
+    metrics = _queries(ALARMS[name]["Properties"])
+    if not metrics:
         return
     (expression,) = (one["Expression"] for one in metrics if "Expression" in one)
     read = {one["Id"] for one in metrics if "MetricStat" in one}
@@ -109,10 +112,10 @@ def test_a_series_without_data_hides_no_other(name: str) -> None:
     CloudWatch fills in the newest period too, before its data has arrived. So such an alarm looks at one period more.
     """
     alarm = ALARMS[name]["Properties"]
-    metrics = [one for one in alarm.get("Metrics", ()) if "MetricStat" in one]
+    metrics = [one for one in _queries(alarm) if "MetricStat" in one]
     if len(metrics) < 2:
         return
-    (expression,) = (one["Expression"] for one in alarm["Metrics"] if "Expression" in one)
+    (expression,) = (one["Expression"] for one in _queries(alarm) if "Expression" in one)
     unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", re.sub(r"FILL\([^()]+(\(\))?, 0\)", "", expression)))
 
     assert unfilled <= {"requests"}  # a fraction of no requests is none
@@ -179,6 +182,18 @@ def test_a_throttled_put_calls_the_scaler() -> None:
     )
     assert {"Ref": "ScaleFunction"} == permission["FunctionName"]
     assert {"Fn::GetAtt": ["StreamFullAlarm", "Arn"]} == permission["SourceArn"]
+
+
+def test_an_alarm_watches_every_function() -> None:
+    """Each function's errors raise one."""
+    watched = {
+        dimensions["FunctionName"]["Ref"]
+        for alarm in ALARMS.values()
+        for _, metric, dimensions in _metrics(alarm["Properties"])
+        if metric == "Errors"
+    }
+
+    assert set(FUNCTIONS) == watched
 
 
 def test_only_our_alarms_publish_to_the_topic() -> None:

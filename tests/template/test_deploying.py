@@ -42,7 +42,7 @@ def test_the_first_row_is_six_commands_away_or_fewer() -> None:
 @pytest.mark.parametrize(
     ("said", "setup"),
     [
-        (r"`dev` or `stg` costs about \$(\d+)", {"retention_hours": 24}),
+        (r"`dev` or `stg` stack without traffic costs about \$(\d+)", {"retention_hours": 24}),
         (
             r"`Network=external`, about \$(\d+)",
             {"retention_hours": 24, "network": "external"},

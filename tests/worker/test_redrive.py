@@ -741,7 +741,7 @@ def test_a_database_that_begins_to_fail_is_left_alone_after_three_chunks() -> No
 
     assert RedriveReport(kept=10, complete=False) == made.redrive()
     assert 3 == len(attempted)
-    assert [["shop_db"]] == [line["sick"] for line in made.telemetry.said("redrive")]
+    assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("redrive")]
 
 
 def test_one_chunk_that_always_fails_keeps_no_other_back() -> None:
