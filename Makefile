@@ -132,6 +132,10 @@ fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## send INPU
 sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes
 	@cd sdk && node build.js
 
+.PHONY: sdk-dist
+sdk-dist: sdk/node_modules/.package-lock.json ## build the browser SDK's package into build/sdk and check it
+	@cd sdk && node pack.js
+
 .PHONY: publish-sdk
 publish-sdk: sdk .venv/installed ## build the browser SDK and publish it to a stack's bucket: STACK=
 	@$(RUN) -m ops.cli sdk publish --stack "$(STACK)"
