@@ -84,6 +84,8 @@ class Question:
             return Presence.PRESENT if count == len(conditions) else Presence.UNDECIDED
         if count == 0 and self._show().shows_columns(self._table):
             return Presence.ABSENT
+        if count is None and self._is_table_gone():
+            return Presence.ABSENT
         return self._ask_by_time(dict.fromkeys(map(_times, rows)))
 
     def _ask_by_time(self, conditions: dict[str, None]) -> Presence:
@@ -95,9 +97,7 @@ class Question:
         count = self._count("1", list(conditions))
         if isinstance(count, Presence):
             return count
-        if count is None:
-            return Presence.ABSENT if self._is_table_gone() else Presence.UNDECIDED
-        return Presence.UNDECIDED if count else Presence.ABSENT
+        return Presence.ABSENT if count == 0 else Presence.UNDECIDED
 
     def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
         """Return how many there are, what settles the question without a count, or None where the query failed."""

@@ -37,8 +37,8 @@ QUICK_SECONDS = 2.0
 """A database that was slow works again when it answers within this time."""
 SLOW_SECONDS = 3600.0
 """After this time the worker tries a slow database once more, however long its answers take."""
-LONGEST_QUERY_SECONDS = 60.0
-"""How long to wait for the answer to a query; otherwise it is asked again in the next run."""
+LONGEST_QUERY_SECONDS = 90.0
+"""How long to wait for an answer, which may take two queries; otherwise it is asked for again in the next run."""
 
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it

@@ -183,7 +183,7 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
     now = int(time.time() * 1000)
     ages_ago = now - 10 * 86_400_000
 
-    def message(number: int, body: str, sent_at: int) -> dict[str, Any]:
+    def message(number: int, body: str, sent_at: int, **texts: str) -> dict[str, Any]:
         return {
             "messageId": str(number),
             "receiptHandle": str(number),
@@ -193,21 +193,24 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
                 "partition_key": {"dataType": "String", "stringValue": "shop/1"},
                 "received_at": {"dataType": "Number", "stringValue": str(sent_at)},
                 "request_id": {"dataType": "String", "stringValue": f"r-{number}"},
+                **{name: {"dataType": "String", "stringValue": text} for name, text in texts.items()},
             },
         }
 
     old = b64encode(an_envelope("r-1", "/one")).decode()
     young = b64encode(an_envelope("r-2", "/two")).decode()
     expired = b64encode(an_envelope("r-4", "/four")).decode()
+    refused = [b64encode(an_envelope(f"r-{number}", "/refused")).decode() for number in (5, 6)]
     records = [
         message(1, old, now - 7_200_000),  # an empty shard proves nothing for an hour
         message(2, young, now),
         message(3, "poison", now - 600_000),
         message(4, expired, ages_ago),
+        *(message(5 + index, several, now, refused="true") for index, several in enumerate(refused)),
     ]
     made.age_stream()
     drain = made.start(functions.DRAIN)
-    answers = [drain.invoke({"Records": one}) for one in (records, records[3:])]
+    answers = [drain.invoke({"Records": one}) for one in (records, records[3:4])]
 
     assert [{"batchItemFailures": [{"itemIdentifier": "2"}]}, {"batchItemFailures": []}] == answers
     assert aside(aws)
