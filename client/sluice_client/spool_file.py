@@ -94,6 +94,7 @@ class SpoolFile:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._closed = False
+        self._sealing = False
         self._writes = 0
         self._sealed_through = self._open_events = self._open_bytes = 0
         self.last = self.pending_events = self.pending_bytes = 0
@@ -277,7 +278,19 @@ class SpoolFile:
             self.pending_bytes = sealed_bytes + self._open_bytes
 
     def _seal(self, writer: sqlite3.Connection) -> None:
-        """Fix a batch of all events that are in none. A signal handler may append in the middle of it."""
+        """Fix a batch of all events that are in none.
+
+        A signal handler may append in the middle of it. Its event is in the next batch, which another append fixes.
+        """
+        if self._sealing:
+            return
+        self._sealing = True
+        try:
+            self._seal_open(writer)
+        finally:
+            self._sealing = False
+
+    def _seal_open(self, writer: sqlite3.Connection) -> None:
         first, last, events, size = self._sealed_through + 1, self.last, self._open_events, self._open_bytes
         writer.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?)", (last, first, events, size, uuid4().hex))
         self._sealed_through = last

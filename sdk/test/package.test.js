@@ -98,6 +98,7 @@ test('the package holds the build and nothing else', () => {
     }),
   );
   assert.deepEqual(files.map(({ path }) => path).sort(), [
+    'LICENSE',
     'README.md',
     'dist/LICENSE',
     'dist/manifest.json',

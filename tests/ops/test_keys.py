@@ -82,13 +82,13 @@ def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> 
 
 
 @pytest.fixture
-def hashing(sluice: Sluice) -> Sluice:
+def hashing(lone: Sluice) -> Sluice:
     """The command over a stack whose secret also has the key for hashed columns, as its last member."""
-    made = sluice.stack.resources
+    made = lone.stack.resources
     made.client("secretsmanager").put_secret_value(
         SecretId=made.write_key_secret, SecretString=json.dumps({"k1": "a" * 48, HASH_KEY: "b" * 48})
     )
-    return sluice
+    return lone
 
 
 def _members(sluice: Sluice) -> dict[str, str]:
