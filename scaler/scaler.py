@@ -67,14 +67,13 @@ class Scaler:
             None if Kinesis or CloudWatch failed: nothing is known, so nothing was changed.
         """
         try:
-            wanted = shards = self._shards()
-            if shards is not None and (day := self._day()) is not None:
-                now = self._clock.now()
-                recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
-                wanted = target(shards, list(day.values()), recent, now, self._most)
-            while (
-                shards is not None and wanted is not None and shards != wanted and self._clock.now() < until
-            ):
+            shards = self._shards()
+            if shards is None or (day := self._day()) is None:
+                return shards
+            now = self._clock.now()
+            recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
+            wanted = target(shards, list(day.values()), recent, now, self._most)
+            while shards is not None and shards != wanted and self._clock.now() < until:
                 shards = self._change(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)
         except (ClientError, BotoCoreError) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
