@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from botocore.exceptions import BotoCoreError
 from redis import Redis
 
 from doubles.treasure_data import API_KEY
@@ -109,14 +110,24 @@ class LocalStack:
     def start(self) -> None:
         """Start all parts and return when events can be sent and are delivered.
 
+        If a part ends meanwhile, because another process took its port or the machine ran out of memory, all start once
+        more.
+
         Raises:
             PartError: a part did not start; none is left running.
         """
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+        for is_last in (False, True):
+            try:
+                self._start()
+            except PartError:
+                self.stop()
+                if is_last:
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                return
 
     def stop(self) -> None:
         """Stop all parts, in reverse order, and return when they have exited."""
@@ -172,13 +183,17 @@ class LocalStack:
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
-        self._resources = resources.create(
-            endpoint,
-            shards=self._shards,
-            signing_secrets=SIGNING_SECRETS,
-            td_api_key=API_KEY,
-            redis_url=redis_url,
-        )
+        try:
+            self._resources = resources.create(
+                endpoint,
+                shards=self._shards,
+                signing_secrets=SIGNING_SECRETS,
+                td_api_key=API_KEY,
+                redis_url=redis_url,
+            )
+        except BotoCoreError as error:
+            aws.check()
+            raise PartError(f"{aws.name} does not answer: {error}") from error
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             keys = AccountKeys(self._resources.ledger_table)
             if applied_at(redis, keys) is None:

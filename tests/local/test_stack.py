@@ -73,6 +73,26 @@ def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     assert stack.parts == []
 
 
+def test_a_part_that_is_killed_while_the_stack_starts_is_started_again(tmp_path: Path) -> None:
+    """The machine may be short of memory for a moment."""
+    stack = LocalStack(tmp_path / "stack")
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not stack.parts:
+            time.sleep(0.01)
+        killed.append(stack.parts[0].pid)
+        stack.parts[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with stack:
+        killer.join()
+        running = [part.name for part in stack.parts if part.running]
+
+    assert ("aws", len(stack.parts), False) == (running[0], 0, runs(killed[0]))
+
+
 class Up:
     """A running `python -m local.up`.
 
