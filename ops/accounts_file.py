@@ -6,6 +6,7 @@ news:
   database: media
   status: disabled          # active, unless it says otherwise
   revoked_key_ids: [k1-2]
+  limits: {tables: 500}     # tables, events_per_second, bytes_per_second
 """
 
 from collections.abc import Hashable, Mapping
@@ -17,9 +18,9 @@ import yaml
 from ops.failure import Failure
 from shared import names
 from shared.accounts import Account
-from shared.errors import InvalidAccountError
+from shared.policy import AccountLimits
 
-_FIELDS = {"database", "status", "revoked_key_ids"}
+_FIELDS = {"database", "status", "revoked_key_ids", "limits"}
 
 
 def read(path: Path) -> dict[str, Account]:
@@ -48,6 +49,7 @@ def text_of(accounts: Mapping[str, Account]) -> str:
         content[name] |= (
             {"revoked_key_ids": sorted(account.revoked_key_ids)} if account.revoked_key_ids else {}
         )
+        content[name] |= {"limits": limits} if (limits := account.limits.to_fields()) else {}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -70,8 +72,9 @@ def _account(path: Path, name: str, fields: object) -> Account:
     if not isinstance(revoked, list) or bad:
         raise Failure(f"{path}: {name}: revoked_key_ids is a list of key ids, such as [k1, k1-2]")
     try:
-        return Account(fields["database"], fields.get("status", "active"), frozenset(revoked))
-    except InvalidAccountError as error:
+        limits = AccountLimits.parse(fields.get("limits") or {})
+        return Account(fields["database"], fields.get("status", "active"), frozenset(revoked), limits)
+    except ValueError as error:
         raise Failure(f"{path}: {name}: {error}") from error
 
 

@@ -1,21 +1,20 @@
 """How accounts are stored in Redis.
 
-Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status` and `revoked_key_ids`
-(comma-separated). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
+Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status`, `revoked_key_ids`
+(comma-separated) and `limits` (JSON, empty if none is set). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
 is not a legal account name, shows that accounts have been applied. Without it, a missing account does not mean that the
 account is unknown.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, field
+from typing import cast
 
-from shared import names
-from shared.errors import InvalidAccountError
+from shared import json_codec, names
+from shared.errors import InvalidAccountError, InvalidJsonError
+from shared.policy import PolicyEntry, AccountLimits, Status
 
-FIELDS = ("database", "status", "revoked_key_ids")
-
-Status = Literal["active", "disabled"]
+FIELDS = ("database", "status", "revoked_key_ids", "limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,13 @@ class Account:
         database: the Treasure Data database.
         status: rows of a disabled account are set aside.
         revoked_key_ids: rows sent with one of these keys are set aside.
+        limits: what it may use.
     """
 
     database: str
     status: Status = "active"
     revoked_key_ids: frozenset[str] = frozenset()
+    limits: AccountLimits = field(default_factory=AccountLimits)
 
     def __post_init__(self) -> None:
         """Validate the fields."""
@@ -43,11 +44,17 @@ class Account:
 
     def to_fields(self) -> dict[str, str]:
         """Return the fields of the Redis hash."""
+        limits = self.limits.to_fields()
         return {
             "database": self.database,
             "status": self.status,
             "revoked_key_ids": ",".join(sorted(self.revoked_key_ids)),
+            "limits": json_codec.dump(limits) if limits else "",
         }
+
+    def to_entry(self) -> PolicyEntry:
+        """Return what the edge policy says about the account."""
+        return PolicyEntry(self.status, self.revoked_key_ids, self.limits)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str | None]) -> "Account":
@@ -61,7 +68,15 @@ class Account:
             database=fields.get("database") or "",
             status=cast("Status", fields.get("status") or "active"),
             revoked_key_ids=frozenset(key_id for key_id in revoked if key_id),
+            limits=_limits(fields.get("limits")),
         )
+
+
+def _limits(text: str | None) -> AccountLimits:
+    try:
+        return AccountLimits.of_known(json_codec.parse(text.encode())) if text else AccountLimits()
+    except InvalidJsonError:
+        return AccountLimits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ SluiceError
   · InvalidError (a ValueError, too)
     · EnvelopeError
     · InvalidAccountError
+    · InvalidPolicyError
     · InvalidKeyError
       · UnknownSecretError
     · InvalidJsonError
@@ -77,6 +78,10 @@ class EnvelopeError(InvalidError):
 
 class InvalidAccountError(InvalidError):
     """An entry in Redis or accounts.yaml is not a valid account."""
+
+
+class InvalidPolicyError(InvalidError):
+    """The bytes are not an edge policy that this version can read; the message says why."""
 
 
 class InvalidKeyError(InvalidError):

@@ -76,7 +76,7 @@ def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) 
 
     assert "Redis is empty: until accounts are applied the worker holds.\n+ news" in result.output
     assert redis.exists(KEYS.of(".applied"))
-    assert {"database": "media", "status": "disabled", "revoked_key_ids": "k1,k1-2"} == redis.hgetall(
+    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
         KEYS.of("news")
     )
 
@@ -116,6 +116,8 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("shop: {database: shop, state: active}", "a field state"),
         ("shop: {database: shop, status: off}", "status must be active or disabled"),
         ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids is a list of key ids"),
+        ("shop: {database: shop, limits: {rows: 5}}", "'rows' is not a limit: use tables,"),
+        ("shop: {database: shop, limits: {tables: 0}}", "tables must be a positive integer, not 0"),
         ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
         ("shop: {", "is not YAML"),
         ("? [shop]\n: {database: shop}", "is not YAML"),

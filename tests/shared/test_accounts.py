@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from shared import names
 from shared.accounts import FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
+from shared.policy import PolicyEntry, AccountLimits
 
 made = st.builds(
     Account,
     database=st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
     status=st.sampled_from(["active", "disabled"]),
     revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
+    limits=st.builds(AccountLimits, st.integers(1, 500), st.none() | st.integers(1, 2**40)),
 )
 
 
@@ -30,6 +32,19 @@ def test_only_the_database_is_required() -> None:
     assert Account("events") == Account.from_fields(
         {"database": "events", "status": None, "revoked_key_ids": None}
     )
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"tables": 0, "visitors": 5}', '{"tables": "many"}'])
+def test_illegal_limits_do_not_stop_an_account(text: str) -> None:
+    """Its rows are delivered under the default ones."""
+    assert Account("events") == Account.from_fields({"database": "events", "limits": text})
+
+
+def test_the_edge_policy_says_what_the_account_says() -> None:
+    """All but the database, which the edge does not need."""
+    account = Account("events", "disabled", frozenset({"k1"}), AccountLimits(5))
+
+    assert PolicyEntry("disabled", frozenset({"k1"}), AccountLimits(5)) == account.to_entry()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
 HOST = "api.td"
-CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": ""}
+CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": "", "limits": ""}
 SHOP = CLOSED | {"database": "shop_db", "status": "active"}
 
 

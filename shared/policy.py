@@ -1,0 +1,183 @@
+"""The edge policy: what the ingest knows about accounts, one document in S3.
+
+MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}]`. An entry is
+again MessagePack, so that a reader only builds an index and decodes an account's entry when its first event arrives. An ordinary
+account's entry is empty. Whatever a reader does not know in a body or an entry, it ignores; what an old reader would misunderstand
+gets a new version.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import Any, Literal
+
+import msgpack
+
+from shared import names
+from shared.errors import InvalidPolicyError
+
+VERSION = 1
+KEY = "edge/policy"
+"""The document's key in the bucket for set-aside chunks."""
+
+Status = Literal["active", "disabled"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """What one account may use; None leaves it to the stack's default.
+
+    Attributes:
+        tables: how many tables Sluice creates for it.
+        events_per_second: per write key and function instance.
+        bytes_per_second: per write key and function instance.
+    """
+
+    tables: int = 200
+    events_per_second: int | None = None
+    bytes_per_second: int | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> "AccountLimits":
+        """Read limits from a mapping by name.
+
+        Raises:
+            ValueError: there is another name, or a limit is not a positive integer.
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(value, Mapping):
+            raise ValueError(f"limits are {', '.join(known)}, each with a number")  # noqa: TRY004 -- a value
+        for name, limit in value.items():
+            if name not in known:
+                raise ValueError(f"{name!r} is not a limit: use {', '.join(known)}")
+            if type(limit) is not int or limit < 1:
+                raise ValueError(f"{name} must be a positive integer, not {limit!r}")
+        return cls(**value)
+
+    @classmethod
+    def of_known(cls, value: object) -> "AccountLimits":
+        """Read what is legal of a value and ignore the rest: a newer publisher may know more limits."""
+        legal: dict[str, int] = {}
+        for name, limit in value.items() if isinstance(value, Mapping) else ():
+            with suppress(ValueError):
+                legal |= cls.parse({name: limit}).to_fields()
+        return cls(**legal)
+
+    def to_fields(self) -> dict[str, int]:
+        """Return the limits that differ from the default."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: limit for name, limit in found.items() if limit != getattr(_DEFAULT_LIMITS, name)}
+
+
+_DEFAULT_LIMITS = AccountLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEntry:
+    """What the policy says about one account.
+
+    Attributes:
+        status: events of a disabled account are refused.
+        revoked_key_ids: events sent with one of these keys are refused.
+        limits: what it may use.
+    """
+
+    status: Status = "active"
+    revoked_key_ids: frozenset[str] = frozenset()
+    limits: AccountLimits = _DEFAULT_LIMITS
+
+    def encode(self) -> bytes:
+        """Return the entry's bytes in the document; empty for an ordinary account."""
+        members: dict[str, Any] = {}
+        if self.status != "active":
+            members["status"] = self.status
+        if self.revoked_key_ids:
+            members["revoked"] = sorted(self.revoked_key_ids)
+        if limits := self.limits.to_fields():
+            members["limits"] = limits
+        data: bytes = msgpack.packb(members) if members else b""
+        return data
+
+
+_ORDINARY = PolicyEntry()
+
+
+class EdgePolicy:
+    """One published document.
+
+    Attributes:
+        published_at: UNIX milliseconds.
+    """
+
+    def __init__(self, published_at: int, entries: Mapping[str, bytes]) -> None:
+        self.published_at = published_at
+        self._entries = entries
+        self._decoded: dict[str, PolicyEntry] = {}
+
+    def __len__(self) -> int:
+        """Return how many accounts it names."""
+        return len(self._entries)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "EdgePolicy":
+        """Read a document.
+
+        Raises:
+            InvalidPolicyError: it is truncated, changed, of a newer version, or not a policy.
+        """
+        match _unpacked(data):
+            case [int(version), *_] if version > VERSION:
+                raise InvalidPolicyError(f"version {version}; this reader knows {VERSION}")
+            case [1, bytes(digest), bytes(body), *_]:
+                if sha256(body).digest() != digest:
+                    raise InvalidPolicyError("the content has changed")
+                match _unpacked(body):
+                    case [int(published_at), dict(entries), *_]:
+                        return cls(published_at, entries)
+        raise InvalidPolicyError("not an edge policy")
+
+    def account(self, name: str) -> PolicyEntry | None:
+        """Return what is said about an account; None if the document does not name it.
+
+        What is not legal in an entry counts as not there, so that a wrong document refuses nobody.
+        """
+        entry = self._decoded.get(name)
+        if entry is None and name in self._entries:
+            entry = self._decoded[name] = _entry(self._entries[name])
+        return entry
+
+
+def encode(entries: Mapping[str, PolicyEntry], published_at: int) -> bytes:
+    """Return the document for these accounts by name, published at a time in UNIX milliseconds."""
+    body = msgpack.packb([published_at, {name: entries[name].encode() for name in sorted(entries)}])
+    data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
+    return data
+
+
+def _unpacked(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidPolicyError(f"not MessagePack: {error}") from None
+
+
+def _entry(data: object) -> PolicyEntry:
+    if not isinstance(data, bytes) or not data:
+        return _ORDINARY
+    try:
+        value = _unpacked(data)
+    except InvalidPolicyError:
+        return _ORDINARY
+    if not isinstance(value, dict):
+        return _ORDINARY
+    revoked = value.get("revoked")
+    return PolicyEntry(
+        status="disabled" if value.get("status") == "disabled" else "active",
+        revoked_key_ids=frozenset(
+            key_id for key_id in revoked if isinstance(key_id, str) and names.is_key_id(key_id)
+        )
+        if isinstance(revoked, list)
+        else frozenset(),
+        limits=AccountLimits.of_known(value.get("limits")),
+    )

@@ -1,0 +1,118 @@
+"""The edge policy's document: whatever arrives, it is the published one or none."""
+
+import tracemalloc
+from time import perf_counter
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import policy
+from shared.errors import InvalidPolicyError
+from shared.policy import EdgePolicy, PolicyEntry, AccountLimits
+
+positive = st.integers(1, 2**40)
+entries = st.builds(
+    PolicyEntry,
+    status=st.sampled_from(["active", "disabled"]),
+    revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
+    limits=st.builds(AccountLimits, positive, st.none() | positive, st.none() | positive),
+)
+accounts = st.dictionaries(st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True), entries, max_size=5)
+
+
+@given(accounts, st.integers(0, 2**53))
+def test_a_document_says_what_was_published(wanted: dict[str, PolicyEntry], at: int) -> None:
+    """Every account's entry, and nothing about others."""
+    found = EdgePolicy.parse(policy.encode(wanted, at))
+
+    assert (at, wanted) == (found.published_at, {name: found.account(name) for name in wanted})
+    assert len(wanted) == len(found)
+    assert found.account("-") is None
+
+
+@given(accounts, st.integers(0, 10_000))
+def test_a_truncated_document_is_none(wanted: dict[str, PolicyEntry], kept: int) -> None:
+    """Wherever it ends."""
+    data = policy.encode(wanted, 1)
+
+    with pytest.raises(InvalidPolicyError):
+        EdgePolicy.parse(data[: min(kept, len(data) - 1)])
+
+
+@given(accounts, st.integers(0), st.integers(1, 255))
+def test_a_changed_byte_makes_it_none_or_changes_nothing(
+    wanted: dict[str, PolicyEntry], place: int, change: int
+) -> None:
+    """No account is refused because of a damaged document."""
+    data = bytearray(policy.encode(wanted, 1))
+    data[place % len(data)] ^= change
+
+    with pytest.raises(InvalidPolicyError):
+        EdgePolicy.parse(bytes(data))
+
+
+@given(st.binary(max_size=100))
+def test_any_other_bytes_are_none(data: bytes) -> None:
+    """A proxy's page, another object, nothing."""
+    with pytest.raises(InvalidPolicyError):
+        EdgePolicy.parse(data)
+
+
+def test_a_newer_version_says_so() -> None:
+    """The message names both, for the log."""
+    with pytest.raises(InvalidPolicyError, match="version 2; this reader knows 1"):
+        EdgePolicy.parse(msgpack.packb([2, {"anything": True}]))
+
+
+def _published(value: object) -> EdgePolicy:
+    """Return the policy of a publisher that knows more, or has gone wrong."""
+    body = msgpack.packb([7, {"shop": value if value == 5 else msgpack.packb(value)}, "more"])
+    return EdgePolicy.parse(msgpack.packb([1, policy.sha256(body).digest(), body, "more"]))
+
+
+@pytest.mark.parametrize(
+    ("value", "entry"),
+    [
+        ({"status": "disabled", "color": "red"}, PolicyEntry("disabled")),
+        ({"status": "paused", "revoked": "k1", "limits": [1]}, PolicyEntry()),
+        ({"revoked": [1, "k1", "K 2"]}, PolicyEntry(revoked_key_ids=frozenset({"k1"}))),
+        (
+            {"limits": {"tables": 5, "visitors": 9, "events_per_second": "many"}},
+            PolicyEntry(limits=AccountLimits(5)),
+        ),
+        ([1, 2], PolicyEntry()),
+        (5, PolicyEntry()),
+    ],
+)
+def test_what_a_reader_does_not_know_is_ignored(value: object, entry: PolicyEntry) -> None:
+    """In the document and in an entry."""
+    assert entry == _published(value).account("shop")
+
+
+@pytest.mark.parametrize(
+    "value", [{"tables": 0}, {"tables": True}, {"tables": "9"}, {"visitors": 1}, ["tables"], None]
+)
+def test_illegal_limits_are_refused(value: object) -> None:
+    """Where a person writes them."""
+    with pytest.raises(ValueError, match=r"limit|tables"):
+        AccountLimits.parse(value)
+
+
+def test_10000_accounts_load_fast_and_small() -> None:
+    """In at most 50 ms and 20 MB."""
+    one = PolicyEntry("disabled", frozenset({"k1", "k1-2", "k1-3"}), AccountLimits(50, 100, 1_000_000))
+    data = policy.encode({f"account_{number:05}": one for number in range(10_000)}, 1)
+    tracemalloc.start()
+    EdgePolicy.parse(data)
+    peak = tracemalloc.get_traced_memory()[1] + len(data)
+    tracemalloc.stop()
+    seconds = []
+    for _ in range(5):
+        begin = perf_counter()
+        EdgePolicy.parse(data)
+        seconds.append(perf_counter() - begin)
+
+    assert peak <= 20 << 20
+    assert min(seconds) <= 0.05
