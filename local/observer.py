@@ -103,6 +103,11 @@ class Observer:
                 "messages in the queue": self._queued(),
             }
 
+    def page_state(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """Return the state for the page's parameters."""
+        after = parameters.get("after", "")
+        return self.state(int(after) if after.isdecimal() else 0)
+
     def state(self, after: int) -> dict[str, Any]:
         """Return what the page displays, as JSON values.
 

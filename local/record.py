@@ -29,10 +29,10 @@ from doubles.iam import REGION
 from doubles.kinesis import FREE_NUMBER
 from local import recording
 from local.accounts import KEYS
-from local.page_server import Server
 from local.recording import EVENTS, RecordedRequest
 from local.stack import LocalStack, PartError
 from local.website import Website
+from ops.console_server import Server
 from shared.errors import SluiceError
 
 GATEWAY = "collect.example"

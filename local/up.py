@@ -21,10 +21,11 @@ from local.accounts import KEYS
 from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.outages import Outages
-from local.page_server import LivePage, Server
+from local.page_server import Beside, local_page
 from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
+from ops.console_server import Server
 from ops.failure import Failure
 from ops.stack import running
 from shared.errors import SluiceError
@@ -118,9 +119,10 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
             running().write_text(f"{home.resolve()}\n")
             outages = Outages(stack)
             observer = Observer(stack, outages.under_way)
+            shown = local_page(Beside(site), observer.page_state, outages.order, gateway)
             try:
                 with (
-                    Server(LivePage(site, observer.state, outages.order), page_port) as page,
+                    Server(shown, page_port) as page,
                     containers.reachable(stack, home, containers.gateway()),
                 ):
                     for line in _addresses(stack, page.url):

@@ -12,9 +12,10 @@ import pytest
 from local.accounts import ACCOUNTS, KEYS
 from local.observer import Observer
 from local.outages import Outages, UnknownTargetError
-from local.page_server import LivePage, Server
+from local.page_server import Beside, local_page
 from local.stack import LocalStack
 from local.website import Website
+from ops.console_server import Server
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -93,7 +94,7 @@ def test_what_cannot_be_broken_is_refused(outages: Outages) -> None:
 def test_the_page_says_what_is_broken_and_why_nothing_arrives(sluice: Sluice, outages: Outages) -> None:
     """And orders outages from pages of its own only."""
     observer = Observer(sluice.stack, outages.under_way)
-    page = LivePage(Website("", {}), observer.state, outages.order)
+    page = local_page(Beside(Website("", {})), observer.page_state, outages.order)
     with Server(page) as server:
         with pytest.raises(HTTPError, match="415"):
             urlopen(Request(f"{server.url}/break", b'{"target": "td", "seconds": 9}'), timeout=10)

@@ -7,10 +7,11 @@ import pytest
 from werkzeug.test import Client
 
 from doubles.s3 import MemoryS3
-from local.page_server import LivePage, Server
+from local.page_server import Beside
 from local.website import Website
 from ops import browser_sdk
 from ops.browser_sdk import Build
+from ops.console_server import Server
 from ops.failure import Failure
 from ops.sdk import FOR_EVER, SHORTLY, objects, publish
 from tests.support.deployed import deployed
@@ -105,7 +106,7 @@ def test_the_snippet_names_endpoint_key_host_and_table() -> None:
 def test_the_local_page_serves_the_scripts(tmp_path: Path) -> None:
     """A script lies where hosting has it, and any page may check its integrity."""
     built(tmp_path)
-    client = Client(LivePage(Website("", {}), lambda _: {}, sdk=tmp_path))
+    client = Client(Beside(Website("", {}), tmp_path))
     answer = client.get("/sdk/0.1.0/sluice.js")
 
     assert (200, b"first") == (answer.status_code, answer.data)

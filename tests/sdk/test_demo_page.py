@@ -10,10 +10,11 @@ from playwright.sync_api import Page as Tab
 from playwright.sync_api import sync_playwright
 
 from doubles.gateway import Gateway
-from local.page_server import LivePage, Server
+from local.page_server import Beside
 from local.record import BROWSER_ARGUMENTS
 from local.up import snippet
 from local.website import Website
+from ops.console_server import Server
 from tests.support import chromium
 from tests.support.ingest import KEY, Site
 from tests.support.node import in_turn, needed
@@ -36,7 +37,7 @@ def tab(build: str, site: Site) -> Iterator[Tab]:
     executable = chromium.path()
     with Gateway(site.handler) as gateway:
         pages = Website(gateway.url, {}, snippet=snippet(gateway.url, KEY))
-        with Server(LivePage(pages, lambda _: {})) as server, sync_playwright() as playwright:
+        with Server(Beside(pages)) as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=list(BROWSER_ARGUMENTS))
             tab = browser.new_page()
             tab.goto(f"{server.url}/site/guide.html")
