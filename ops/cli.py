@@ -9,7 +9,21 @@ from typing import Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import accounts, cost, dead, doctor, keys, local, preflight, record, redrive, replay, sdk, status
+from ops import (
+    accounts,
+    cost,
+    dead,
+    doctor,
+    keys,
+    local,
+    preflight,
+    record,
+    redrive,
+    replay,
+    sdk,
+    status,
+    tail_command,
+)
 from ops.command_group import CommandGroup
 from ops.failure import INTERRUPTED, explained
 from shared.errors import UnavailableError
@@ -59,7 +73,7 @@ main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
 main.add_command(dead.group)
-for module in (status, doctor, preflight, replay, redrive, record, cost, local):
+for module in (status, tail_command, doctor, preflight, replay, redrive, record, cost, local):
     main.add_command(module.command)
 
 

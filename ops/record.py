@@ -1,6 +1,5 @@
 """`sluice record`: saves records of the stream as a Kinesis event, for `sam local invoke` and for tests."""
 
-import hashlib
 import json
 from itertools import chain, islice
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgpack
 
 from ops import screen
 from ops.failure import Failure
+from ops.personal_data import scrub
 from ops.replay import PLACE
 from ops.stack import Stack, works_on_stack
 from ops.stream import EVENT_BYTES, Border, Read, StreamReader, member, size
@@ -19,16 +19,6 @@ from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from shared.errors import EnvelopeError
 
-_PERSONAL = (
-    "td_ip",
-    "td_client_id",
-    "td_global_id",
-    "td_user_agent",
-    "td_referrer",
-    "td_url",
-    "user_id",
-    "email",
-)
 _SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
 
 
@@ -115,17 +105,4 @@ def scrubbed(data: bytes) -> bytes:
 def _scrub_rows(rows: bytes) -> bytes:
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
     unpacker.feed(rows)
-    return b"".join(
-        msgpack.packb({name: _stand_in(name, value) for name, value in row.items()}) for row in unpacker
-    )
-
-
-def _stand_in(name: str, value: Any) -> Any:
-    if name not in _PERSONAL or not isinstance(value, str) or not value:
-        return value
-    digest = hashlib.sha256(f"{name}\n{value}".encode()).digest()
-    if name == "td_ip":
-        return f"198.51.100.{digest[0]}"  # addresses for documentation, RFC 5737
-    if name in ("td_url", "td_referrer"):
-        return f"https://page.example/{digest.hex()[:12]}"
-    return f"{name}-{digest.hex()[:16]}"
+    return b"".join(msgpack.packb(scrub(row)) for row in unpacker)

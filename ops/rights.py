@@ -62,6 +62,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:PutObject SdkBucket",
     ),
     "status": _STATUS,
+    "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
 }
 """By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""
 
@@ -74,6 +75,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("accounts apply", "accounts disable", "accounts enable", "accounts export", "accounts list"),
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
+        "tail",
     ),
 }
 """What people may be trusted with: who watches changes nothing."""

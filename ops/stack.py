@@ -63,10 +63,12 @@ class Stack:
             return "--local"
         return f"--stack {self.name} --region {self.session.region_name}"
 
-    def client(self, service: str) -> Any:
-        """Return a client of one of AWS's services."""
+    def client(self, service: str, read_timeout: float = 60) -> Any:
+        """Return a client of one of AWS's services, which waits for answers for that many seconds."""
         config = Config(
-            connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3}
+            connect_timeout=5,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": 3},
         )
         return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # not a literal
 

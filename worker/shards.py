@@ -46,6 +46,7 @@ _SERVER_ERROR = 500
 _TRIES = 4  # of a read that fails, but neither by throttling nor for good
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 _RECORDS = 10_000
+_LATE_SECONDS = 5.0  # by which clocks differ, and records are shown late
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,17 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading begins: at the oldest record, behind a record, at one, or at a time in UNIX seconds."""
+    """Where reading begins: at the oldest record, behind a record, at one, at a time in UNIX seconds, or behind all records."""
 
     after: Number = START
     at: Number = START
     moment: float | None = None
+    is_tip: bool = False
 
     def request(self) -> dict[str, Any]:
         """Return the arguments of GetShardIterator."""
+        if self.is_tip:
+            return {"ShardIteratorType": "LATEST"}
         if self.moment is not None:
             return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self.moment}
         for name, number in (("AFTER_SEQUENCE_NUMBER", self.after), ("AT_SEQUENCE_NUMBER", self.at)):
@@ -84,11 +88,13 @@ class Page:
         records: as GetRecords returns them.
         at_tip: nothing came behind them when the read was answered.
         ended: the shard is closed, and nothing ever comes behind them.
+        behind_seconds: how far the answer is behind the shard's newest record, as Kinesis tells it.
     """
 
     records: Sequence[Mapping[str, Any]]
     at_tip: bool
     ended: bool
+    behind_seconds: float = 0.0
 
 
 class Cursor:
@@ -110,12 +116,20 @@ class Cursor:
         self._failures = 0
         self.due = 0.0
 
+    @property
+    def position(self) -> Position:
+        """Where a new cursor would go on."""
+        return self._position
+
     def seek(self, position: Position) -> None:
         """Go on from another position."""
         self._position, self._iterator = position, None
 
-    def read(self) -> Page | None:
+    def read(self, limit: int = _RECORDS) -> Page | None:
         """Make one read; return None where Kinesis asks for patience: `due` says when to read again.
+
+        Args:
+            limit: the most records to read.
 
         Raises:
             ShardUnreadableError: Kinesis definitely refuses, or fails again and again.
@@ -126,7 +140,7 @@ class Cursor:
                 self._iterator = self._kinesis.get_shard_iterator(
                     StreamName=self._stream, ShardId=self._shard, **self._position.request()
                 )["ShardIterator"]
-            answer: Any = self._kinesis.get_records(ShardIterator=self._iterator, Limit=_RECORDS)
+            answer: Any = self._kinesis.get_records(ShardIterator=self._iterator, Limit=limit)
         except (ClientError, BotoCoreError, ResponseParserError) as error:
             self._failed(error)
             return None
@@ -135,19 +149,22 @@ class Cursor:
         records: list[Mapping[str, Any]] = answer["Records"]
         if records:
             self._position = Position(after=max(map(_number, records)))
+        elif self._position.is_tip:  # a new iterator must not skip what arrives until it is there
+            self._position = Position(moment=self._clock.now() - _LATE_SECONDS)
         self._iterator = answer.get("NextShardIterator")
         ended = self._iterator is None
-        return Page(records, ended or answer.get("MillisBehindLatest") == 0, ended)
+        behind = answer.get("MillisBehindLatest")
+        return Page(records, ended or behind == 0, ended, (behind or 0) / 1000)
 
     def _failed(self, error: Exception) -> None:
         response = error.response if isinstance(error, ClientError) else {}
         code = response.get("Error", {}).get("Code", "")
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERROR)
-        self._iterator = None
         self._failures += 1
         self.due = self._clock.now() + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code in THROTTLED:
+        if code in THROTTLED:  # the iterator is still good
             return
+        self._iterator = None
         if code == _REFUSED:
             raise NoSuchRecordError(str(error)) from error
         if self._failures >= _TRIES or (status < _SERVER_ERROR and code != _EXPIRED):

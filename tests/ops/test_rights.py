@@ -43,6 +43,7 @@ LINES = {
     "replay": ["replay", "replay --force --tag rights --account nobody_yet --yes"],
     "sdk publish": ["sdk publish --folder {sdk}"],
     "status": ["status", "status --all"],
+    "tail": ["tail --for 1s"],
 }
 """Of each command the lines that make it ask for everything."""
 

@@ -36,6 +36,7 @@ COMMANDS = [
     "sdk publish",
     "status",
     "status --all",
+    "tail",
 ]
 ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") and "rotate" not in one]
 

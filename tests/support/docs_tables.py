@@ -212,7 +212,10 @@ def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterat
                 for parameter in command.params
                 if isinstance(parameter, click.Argument)
             ]
-            yield " ".join((path, name, *(f"<{argument}>" for argument in arguments))), command
+            yield (
+                " ".join((path, name, *(one if one.startswith("[") else f"<{one}>" for one in arguments))),
+                command,
+            )
 
 
 def _options(command: click.Command) -> list[click.Option]:

@@ -1,0 +1,562 @@
+"""The events of a stream as they arrive: those that were accepted, and those and the requests that were rejected.
+
+Each shard is read once a second, and at most at 400 kB/s: a fifth of the reads and of the bytes that Kinesis grants a shard, so
+that the worker never waits for it. A shard that brings more than that falls behind; the tail says so, and after a minute goes on
+with what arrives then. Whatever Kinesis answers, it goes on: it begins again behind the last record that it has seen, and a shard
+that was split or merged leads to the shards that came of it.
+
+Requests that were rejected as a whole are on no stream. They come from the ingest's log.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgpack
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import personal_data
+from ops.stack import Stack
+from shared.clock import Clock, SystemClock
+from shared.errors import NoSuchRecordError, ShardUnreadableError
+from worker.executor import Executor, Executors, Threads
+from worker.record import START, Number, Record, from_stream, sequence_number
+from worker.shards import HASH_KEYS, Cursor, Position, Shard, Shards
+
+SECONDS_PER_READ = 1.0
+"""Kinesis answers five reads a second and shard."""
+BYTES_PER_SECOND = 400_000
+"""Kinesis gives out 2 MB a second and shard."""
+LAG_SECONDS = 2.0
+"""From how far behind on the tail says that it lags."""
+SKIP_SECONDS = 60.0
+"""How far a tail may fall behind before it goes on with what arrives then."""
+
+_FIRST_LIMIT = 20  # records of the first read, of whose size nothing is known; each is 700 KiB at most
+_LIMIT_GROWTH = 4
+_MOST_RECORDS = 10_000
+_SAY_AGAIN_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0  # before a shard, or a log, that failed is tried again
+_LIST_SECONDS = 5.0  # between two lists of the shards, while some are missing
+_LOG_SECONDS = 2.0
+_LOG_READ_SECONDS = 5.0
+_LOG_LATE_SECONDS = 60.0  # by which a line may be late in CloudWatch Logs
+_LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
+_LOG_BYTES = 1 << 20
+_AT_ONCE = 32
+
+
+class Kind(StrEnum):
+    """What was seen.
+
+    An event was accepted. A rejected one was not, though its request was. Of a refused request nothing was accepted.
+    """
+
+    EVENT = "event"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """An event, or a refused request.
+
+    Attributes:
+        kind: which.
+        at: when the ingest received it, UNIX seconds.
+        arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
+        account: whose it is; empty where nobody knows.
+        table: its table; empty where it has none.
+        event_id: its id; empty for what never became a row.
+        request_id: of its envelope; of a refused request the gateway's.
+        shard: where it is on the stream.
+        sequence_number: of its record.
+        row: its columns; of a rejected event what the sender wrote, if that is an object.
+        code: why it was rejected.
+        path: the route of a refused request.
+    """
+
+    kind: Kind
+    at: float
+    arrived_at: float = 0.0
+    account: str = ""
+    table: str = ""
+    event_id: str = ""
+    request_id: str = ""
+    shard: str = ""
+    sequence_number: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+    path: str = ""
+
+
+class Trouble(StrEnum):
+    """What a tail has to say of itself."""
+
+    LAGS = "lags"
+    CAUGHT_UP = "caught_up"
+    SKIPPED = "skipped"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a tail has to say of itself.
+
+    Attributes:
+        trouble: what.
+        source: the shard, or `log`.
+        seconds: how far it is behind, or how much was skipped; 0 where nobody knows.
+        cause: why it cannot be read.
+    """
+
+    trouble: Trouble
+    source: str
+    seconds: float = 0.0
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events to show; without conditions all.
+
+    Attributes:
+        account: only this account's.
+        table: only this table's.
+        columns: only those whose columns have these values, as text.
+        rejected_only: only rejected events and refused requests.
+    """
+
+    account: str = ""
+    table: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rejected_only: bool = False
+
+    def has(self, seen: Seen) -> bool:
+        """Tell whether an event, or a refused request, is wanted."""
+        return (
+            not (self.rejected_only and seen.kind is Kind.EVENT)
+            and self.account in ("", seen.account)
+            and self.table in ("", seen.table)
+            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
+        )
+
+
+def text_of(value: Any) -> str:
+    """Return a column's value as people write it."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=repr)
+
+
+class Source(Protocol):
+    """What a tail reads: a shard, or the log of refused requests."""
+
+    due: float
+    """UNIX seconds before which it must not be read."""
+    ended: bool
+    """Nothing ever comes from it any more."""
+
+    def step(self) -> Sequence[Seen | Notice]:
+        """Read once and return what that brought."""
+        ...
+
+
+class LiveShard:
+    """Reads one shard within a fifth of its budget.
+
+    Args:
+        shards: the stream.
+        shard: which.
+        position: where to begin.
+        clock: paces the reads.
+
+    Attributes:
+        shard: which.
+    """
+
+    def __init__(self, shards: Shards, shard: Shard, position: Position, clock: Clock) -> None:
+        self.shard = shard
+        self.due = 0.0
+        self.ended = False
+        self._clock = clock
+        self._shards = shards
+        self._cursor = shards.cursor(shard.shard_id, position)
+        self._begin = position
+        self._last: Number = START
+        self._limit = _FIRST_LIMIT
+        self._was_live = position.is_tip
+        self._said_at = float("-inf")
+        self._lags = False
+
+    def step(self) -> Sequence[Seen | Notice]:
+        """Make one read.
+
+        Raises:
+            ShardUnreadableError: Kinesis refuses for good.
+        """
+        began = self._clock.now()
+        self.due = began + SECONDS_PER_READ
+        try:
+            page = self._cursor.read(self._limit)
+        except NoSuchRecordError:  # it has expired, or this clock is ahead of Kinesis'
+            return [self._seek_tip(0.0)]
+        except ShardUnreadableError as error:
+            return [self._wait(error)]
+        if page is None:
+            self.due = max(self.due, self._cursor.due)
+            return []
+        size = sum(len(record["Data"]) + len(record["PartitionKey"]) for record in page.records)
+        self.due = began + max(SECONDS_PER_READ, size / BYTES_PER_SECOND)
+        if page.records:
+            fitting = BYTES_PER_SECOND * len(page.records) // max(1, size)
+            self._limit = max(1, min(fitting, self._limit * _LIMIT_GROWTH, _MOST_RECORDS))
+        self.ended = page.ended
+        found: list[Seen | Notice] = []
+        for record in from_stream(page.records, self.shard.shard_id):
+            if record.number > self._last:
+                self._last = record.number
+                found += events_of(record, self.shard.shard_id)
+        return [*found, *self._lag(page.behind_seconds, at_tip=page.at_tip)]
+
+    def _lag(self, behind: float, *, at_tip: bool) -> list[Notice]:
+        now = self._clock.now()
+        if at_tip:
+            self._was_live = True
+            if self._lags:
+                self._lags = False
+                return [Notice(Trouble.CAUGHT_UP, self.shard.shard_id)]
+        elif self._was_live and behind > SKIP_SECONDS:
+            return [self._seek_tip(behind)]
+        elif behind > LAG_SECONDS and now - self._said_at >= _SAY_AGAIN_SECONDS:
+            self._lags, self._said_at = True, now
+            return [Notice(Trouble.LAGS, self.shard.shard_id, behind)]
+        return []
+
+    def _seek_tip(self, skipped: float) -> Notice:
+        self._cursor.seek(Position(is_tip=True))
+        self._was_live, self._lags = True, False
+        return Notice(Trouble.SKIPPED, self.shard.shard_id, skipped)
+
+    def _wait(self, error: ShardUnreadableError) -> Notice:
+        """Begin again in a while, unless Kinesis refuses for good."""
+        cause = error.__cause__
+        status = 500
+        if isinstance(cause, ClientError):
+            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        if status < 500:
+            raise error
+        self._cursor = self._restarted(self._cursor)
+        self.due = self._clock.now() + _PATIENCE_SECONDS
+        return Notice(Trouble.UNREADABLE, self.shard.shard_id, cause=type(cause or error).__name__)
+
+    def _restarted(self, cursor: Cursor) -> Cursor:
+        return self._shards.cursor(self.shard.shard_id, cursor.position)
+
+
+class Tail:
+    """Yields what arrives.
+
+    Args:
+        shards: the stream.
+        clock: paces the reads.
+        since: UNIX seconds at which to begin; None begins with what arrives now.
+        wanted: which events to show.
+        scrubs: whether personal data is replaced.
+        log: the log of refused requests, if it can be read.
+        executors: read several shards at once.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        clock: Clock,
+        *,
+        since: float | None = None,
+        wanted: Wanted | None = None,
+        scrubs: bool = True,
+        log: "Source | None" = None,
+        executors: Executors = Threads,
+    ) -> None:
+        self._shards = shards
+        self._clock = clock
+        self._since = since
+        self._wanted = wanted or Wanted()
+        self._scrubs = scrubs
+        self._executors = executors
+        self._log = log
+        self._lanes: dict[str, LiveShard] = {}
+        self._known: set[str] = set()
+        self._list_at = float("-inf")
+        self._stopped = False
+
+    @classmethod
+    def of(
+        cls, stack: Stack, *, since: float | None = None, wanted: Wanted | None = None, scrubs: bool = True
+    ) -> "Tail":
+        """Return the tail of a stack."""
+        clock = SystemClock()
+        shards = Shards(stack.client("kinesis", read_timeout=5), stack.outputs["StreamName"], clock)
+        log: Source | None = None
+        if stack.folder is not None:
+            log = LocalLog(stack.folder / "ingest.log", clock, since)
+        elif "IngestFunction" in stack.outputs:
+            log = CloudWatchLog(stack, clock, since)
+        return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
+
+    def stop(self) -> None:
+        """Let `events` end soon; any thread may call it."""
+        self._stopped = True
+
+    def events(self, until: float = float("inf")) -> Iterator[Seen | Notice]:
+        """Yield events, refused requests and notices as they come, until `stop` is called.
+
+        Args:
+            until: UNIX seconds at which to end.
+
+        Raises:
+            ShardUnreadableError: Kinesis refuses for good: the stream is gone, or the person may not read it.
+        """
+        self._list()
+        with self._executors() as executor:
+            reading: set[int] = set()
+            while not self._stopped and self._clock.now() < until:
+                self._list_missing()
+                due = self._start(executor, reading)
+                rest = min(due, until) - self._clock.now()
+                if not reading:
+                    self._clock.sleep(min(max(rest, 0.001), _LONGEST_SLEEP_SECONDS))
+                    continue
+                result = executor.wait(min(max(rest, 0.0), _LONGEST_SLEEP_SECONDS))
+                if result is None:
+                    continue
+                source, found = result
+                reading.discard(id(source))
+                yield from filter(None, map(self._shown, found))
+                if source.ended and isinstance(source, LiveShard):
+                    del self._lanes[source.shard.shard_id]
+                    self._list_at = float("-inf")
+
+    def _start(self, executor: Executor, reading: set[int]) -> float:
+        """Start the reads that are due; return when the next one is, UNIX seconds."""
+        sources: list[Source] = [*self._lanes.values(), *([self._log] if self._log else [])]
+        idle = sorted((one for one in sources if id(one) not in reading), key=lambda one: one.due)
+        now = self._clock.now()
+        for source in idle:
+            if source.due > now or len(reading) >= _AT_ONCE:
+                return max(source.due, now)
+            reading.add(id(source))
+            executor.submit(_step_of(source))
+        return now + SECONDS_PER_READ
+
+    def _shown(self, found: Seen | Notice) -> Seen | Notice | None:
+        if isinstance(found, Notice):
+            return found
+        if not self._wanted.has(found):
+            return None
+        return replace(found, row=personal_data.scrub(found.row)) if self._scrubs else found
+
+    def _list(self) -> None:
+        """Begin with the shards that are there: at the tip of those that are open, or at a time in all of them."""
+        self._list_at = self._clock.now()
+        for shard in self._shards.all():
+            self._known.add(shard.shard_id)
+            if self._since is not None:
+                self._add(shard, Position(moment=self._since))
+            elif shard.is_open:
+                self._add(shard, Position(is_tip=True))
+
+    def _list_missing(self) -> None:
+        """Add the shards that have come of splits and merges, from their oldest record on."""
+        covered = sum(len_of(lane.shard.keys) for lane in self._lanes.values())
+        if covered >= HASH_KEYS or self._clock.now() - self._list_at < _LIST_SECONDS:
+            return
+        self._list_at = self._clock.now()
+        for shard in self._shards.all():
+            if shard.shard_id not in self._known:
+                self._known.add(shard.shard_id)
+                self._add(shard, Position())
+
+    def _add(self, shard: Shard, position: Position) -> None:
+        self._lanes[shard.shard_id] = LiveShard(self._shards, shard, position, self._clock)
+
+
+def len_of(keys: range) -> int:
+    """Return how many hash keys a shard takes; `len` ends at 2^63."""
+    return keys.stop - keys.start
+
+
+def _step_of(source: Source) -> Callable[[], tuple[Source, Sequence[Seen | Notice]]]:
+    return lambda: (source, source.step())
+
+
+def events_of(record: Record, shard: str) -> Iterator[Seen]:
+    """Yield the events of a record, and what of it could not become rows."""
+    common = Seen(
+        kind=Kind.EVENT,
+        at=record.received_at / 1000,
+        arrived_at=record.arrived_at,
+        account=record.account,
+        request_id=record.request_id,
+        shard=shard,
+        sequence_number=sequence_number(record.number),
+    )
+    for table, _, rows in record.blocks:
+        for row in unpacked(rows):
+            values = row if isinstance(row, dict) else {}
+            yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+    for code, _, originals in record.refused:
+        for original in unpacked(originals):
+            values = _object(original)
+            named = values.get("table")
+            table = named if isinstance(named, str) else ""
+            yield replace(common, kind=Kind.REJECTED, table=table, code=code, row=values)
+
+
+def unpacked(data: bytes) -> Iterator[Any]:
+    """Yield MessagePack values that stand back to back, as far as they can be read."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(data)
+    try:
+        yield from unpacker
+    except (ValueError, msgpack.UnpackException):
+        return
+
+
+def _object(original: Any) -> dict[str, Any]:
+    """Return what a sender wrote, if it is a JSON object; else nothing, because nobody can tell what of it is personal."""
+    try:
+        value = json.loads(original)
+    except (ValueError, TypeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class LocalLog:
+    """Reads refused requests from the log of the local stack's ingest.
+
+    Args:
+        path: the log.
+        clock: paces the reads.
+        since: UNIX seconds of the first line to show; None begins with what is written now.
+    """
+
+    def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
+        self.due = 0.0
+        self.ended = False
+        self._path = path
+        self._clock = clock
+        self._since = since
+        self._offset = 0
+        if since is None and path.exists():
+            self._offset = path.stat().st_size
+
+    def step(self) -> Sequence[Seen | Notice]:
+        """Return the refused requests of the lines that are complete."""
+        self.due = self._clock.now() + SECONDS_PER_READ / 2
+        try:
+            with self._path.open("rb") as log:
+                if self._offset > log.seek(0, os.SEEK_END):
+                    self._offset = 0  # it was begun anew
+                log.seek(self._offset)
+                data = log.read(_LOG_BYTES)
+        except OSError:
+            return []
+        complete = data[: data.rfind(b"\n") + 1] or (data if len(data) == _LOG_BYTES else b"")
+        self._offset += len(complete)
+        found = [refused_request(line) for line in complete.decode(errors="replace").splitlines()]
+        return [one for one in found if one and (self._since is None or one.at >= self._since)]
+
+
+class CloudWatchLog:
+    """Reads refused requests from the log of a deployed stack's ingest.
+
+    CloudWatch shows lines some seconds late and not in order, so each read looks back.
+
+    Args:
+        stack: whose.
+        clock: paces the reads.
+        since: UNIX seconds of the first line to show; None begins with what is written now.
+    """
+
+    def __init__(self, stack: Stack, clock: Clock, since: float | None) -> None:
+        self.due = 0.0
+        self.ended = False
+        self._logs = stack.client("logs", read_timeout=5)
+        self._lambda = stack.client("lambda", read_timeout=5)
+        self._function = stack.outputs["IngestFunction"]
+        self._clock = clock
+        self._since = clock.now() if since is None else since
+        self._group = ""
+        self._seen: dict[str, float] = {}
+
+    def step(self) -> Sequence[Seen | Notice]:
+        """Ask once; without the right to, say so and never ask again."""
+        now = self._clock.now()
+        self.due = now + _LOG_SECONDS
+        try:
+            return self._read(now)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            throttled = "Throttling" in code or code == "LimitExceededException"
+            self.due = now + _PATIENCE_SECONDS if throttled else float("inf")
+            return [] if throttled else [Notice(Trouble.UNREADABLE, "log", cause=code)]
+        except BotoCoreError as error:
+            self.due = now + _PATIENCE_SECONDS
+            return [Notice(Trouble.UNREADABLE, "log", cause=type(error).__name__)]
+
+    def _read(self, now: float) -> list[Seen]:
+        if not self._group:
+            settings = self._lambda.get_function_configuration(FunctionName=self._function)
+            self._group = settings["LoggingConfig"]["LogGroup"]
+        begin = max(self._since, now - _LOG_LATE_SECONDS) if self._seen else self._since
+        request: dict[str, Any] = {
+            "logGroupName": self._group,
+            "startTime": int(begin * 1000),
+            "filterPattern": '{ $.message = "refused" }',
+        }
+        found = []
+        until = now + _LOG_READ_SECONDS
+        while True:
+            answer = self._logs.filter_log_events(**request)
+            for event in answer["events"]:
+                one = refused_request(event["message"])
+                if one and event["eventId"] not in self._seen:
+                    found.append(one)
+                self._seen[event["eventId"]] = event["timestamp"] / 1000
+            if "nextToken" not in answer or self._clock.now() > until:
+                break
+            request["nextToken"] = answer["nextToken"]
+        self._seen = {one: at for one, at in self._seen.items() if at >= begin}
+        return found
+
+
+def refused_request(line: str) -> Seen | None:
+    """Return the refused request that a line of the ingest's log tells of; None if it tells of something else."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or said.get("message") != "refused":
+        return None
+    return Seen(
+        kind=Kind.REFUSED,
+        at=_moment(str(said.get("timestamp", ""))),
+        request_id=str(said.get("request", "")),
+        code=str(said.get("code", "")),
+        path=str(said.get("path", "")),
+    )
+
+
+def _moment(text: str) -> float:
+    """Return the UNIX seconds of a log line's time; 0 where it has none."""
+    try:
+        found = datetime.fromisoformat(text.replace(",", "."))
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

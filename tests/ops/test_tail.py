@@ -1,0 +1,400 @@
+"""The tail of a stream: what it yields, what it leaves of the stream's budget, and that nothing ends it."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from doubles.aws_errors import client_error
+from doubles.clock import START, ManualClock
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from ops.tail import (
+    BYTES_PER_SECOND,
+    LAG_SECONDS,
+    SECONDS_PER_READ,
+    SKIP_SECONDS,
+    Kind,
+    LocalLog,
+    Notice,
+    Seen,
+    Tail,
+    Trouble,
+    Wanted,
+)
+from ops.tail_command import described, line_of
+from shared.errors import ShardUnreadableError
+from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
+from worker.executor import InlineExecutor
+from worker.shards import Shards
+
+
+class Stream:
+    """A stream in memory, and tails of it.
+
+    Args:
+        shards: how many.
+    """
+
+    def __init__(self, shards: int = 1) -> None:
+        self.clock = ManualClock()
+        self.memory = MemoryKinesis(self.clock.now)
+        self.memory.create_stream(StreamName=STREAM, ShardCount=shards)
+        self.kinesis: Any = Meddled(self.memory)
+        self.reads: list[tuple[float, str, int]] = []
+        self.kinesis.before["get_records"] = self._read
+
+    def _read(self, request: dict[str, Any]) -> None:
+        shard = request["ShardIterator"].split("/")[1]
+        self.reads.append((self.clock.now(), shard, request["Limit"]))
+
+    def put(self, event_id: str, *, account: str = "shop", key: str = "k", **columns: Any) -> None:
+        """Put an envelope with one row."""
+        data = envelope(account, {"views": [row(event_id, **columns)]}, request_id=f"of {event_id}")
+        self.memory.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
+
+    def put_at(self, seconds: float, event_id: str, **more: Any) -> None:
+        """Put an envelope so many seconds after the start."""
+        self.clock.at(START + seconds, lambda: self.put(event_id, **more))
+
+    def tail(self, **options: Any) -> Tail:
+        """Return a tail."""
+        return Tail(Shards(self.kinesis, STREAM, self.clock), self.clock, executors=InlineExecutor, **options)
+
+    def seen(self, seconds: float, **options: Any) -> list[Seen | Notice]:
+        """Return what a tail of that many seconds yields."""
+        return list(self.tail(**options).events(self.clock.now() + seconds))
+
+    def ids(self, seconds: float, **options: Any) -> list[str]:
+        """Return the ids of the events that a tail of that many seconds yields."""
+        return [one.event_id for one in self.seen(seconds, **options) if isinstance(one, Seen)]
+
+    def after_reads(self, count: int, act: Callable[[], None]) -> None:
+        """Let something happen after that many reads."""
+        self.kinesis.after["get_records"] = lambda _: act() if len(self.reads) == count else None
+
+
+def notices(found: list[Seen | Notice]) -> list[Notice]:
+    """Return the notices."""
+    return [one for one in found if isinstance(one, Notice)]
+
+
+def failing(error: Exception, times: int) -> Callable[[dict[str, Any]], None]:
+    """Return a hook that raises an error that many times."""
+    left = iter(range(times))
+
+    def hook(_: dict[str, Any]) -> None:
+        if next(left, None) is not None:
+            raise error
+
+    return hook
+
+
+def test_events_are_seen_within_two_seconds() -> None:
+    """Each with its place on the stream; what was there before is not shown."""
+    stream = Stream(4)
+    stream.put("before")
+    delays = {}
+    for number in range(100):
+        stream.put_at(0.1 * number + 0.05, f"{number}", key=f"{number}")
+    for one in stream.tail().events(START + 15):
+        assert isinstance(one, Seen)
+        delays[one.event_id] = stream.clock.now() - one.arrived_at
+
+    assert {f"{number}" for number in range(100)} == set(delays)
+    assert max(delays.values()) <= 2
+
+
+def test_an_event_is_shown_with_its_place() -> None:
+    """Account, table, ids, shard and sequence number, and its columns."""
+    stream = Stream()
+    stream.put_at(1, "a", page="home")
+    (seen,) = stream.seen(5)
+
+    assert isinstance(seen, Seen)
+    assert (Kind.EVENT, "shop", "views", "a", "of a", SHARD) == (
+        *(seen.kind, seen.account, seen.table, seen.event_id, seen.request_id),
+        seen.shard,
+    )
+    assert "home" == seen.row["page"]
+    assert seen.sequence_number.isdecimal()
+
+
+def test_it_begins_at_a_time() -> None:
+    """With `since`, also in shards that have been closed meanwhile."""
+    stream = Stream()
+    stream.put("too early")
+    stream.clock.sleep(10)
+    stream.put("a")
+    stream.memory.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+    stream.put("b")
+
+    assert ["a", "b"] == stream.ids(5, since=START + 5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(), ["a", "b", "c"]),
+        (Wanted(account="blog"), ["b"]),
+        (Wanted(table="views"), ["a", "b", "c"]),
+        (Wanted(table="clicks"), []),
+        (Wanted(columns={"td_client_id": "v1"}), ["a"]),
+        (Wanted(columns={"seats": "12", "paid": "true"}), ["c"]),
+        (Wanted(rejected_only=True), []),
+    ],
+)
+def test_events_are_selected(wanted: Wanted, expected: list[str]) -> None:
+    """By account, table and columns, whose values are compared as text, before they are scrubbed."""
+    stream = Stream()
+    stream.put_at(1, "a", td_client_id="v1")
+    stream.put_at(2, "b", account="blog", td_client_id="v2")
+    stream.put_at(3, "c", seats=12, paid=True)
+
+    assert expected == stream.ids(6, wanted=wanted)
+
+
+def test_personal_data_is_replaced_unless_asked_for() -> None:
+    """Equal values get equal stand-ins."""
+    columns = {
+        "td_ip": "192.0.2.7",
+        "td_client_id": "v1",
+        "note": "mail me at jo@shop.example",
+        "page": "home",
+    }
+    shown = []
+    for scrubs in (True, False):
+        stream = Stream()
+        stream.put_at(1, "a", **columns)
+        stream.put_at(2, "b", **columns)
+        rows = [one.row for one in stream.seen(5, scrubs=scrubs) if isinstance(one, Seen)]
+        assert rows[0] | {"event_id": "b"} == rows[1]
+        shown.append(rows[0])
+    scrubbed, raw = shown
+
+    assert columns == {name: raw[name] for name in columns}
+    assert "home" == scrubbed["page"]
+    assert not any(value in json.dumps(scrubbed) for value in ("192.0.2.7", '"v1"', "jo@shop"))
+
+
+def test_what_could_not_become_a_row_is_shown_as_rejected() -> None:
+    """With the code, and what the sender wrote."""
+    stream = Stream()
+    events = [{"table": "views", "event_id": "a"}, {"table": "VIEWS!", "page": "home"}]
+    data = json.dumps({"account": "shop", "events": events}).encode()
+    stream.clock.at(
+        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+    )
+    found = stream.seen(5, wanted=Wanted(rejected_only=True))
+
+    assert [(Kind.REJECTED, "invalid_table", "shop", "home")] == [
+        (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, Seen)
+    ]
+
+
+def test_it_takes_a_fifth_of_the_reads() -> None:
+    """One a second and shard, however busy the shard is."""
+    stream = Stream(2)
+    for number in range(300):
+        stream.put_at(0.1 * number, f"{number}", key=f"{number}")
+    stream.seen(30)
+    by_shard: dict[str, list[float]] = {}
+    for at, shard, _ in stream.reads:
+        by_shard.setdefault(shard, []).append(at)
+
+    assert 2 == len(by_shard)
+    for times in by_shard.values():
+        assert len(times) <= 31
+        assert min(b - a for a, b in itertools.pairwise(times)) >= SECONDS_PER_READ - 1e-6
+
+
+def flood(stream: Stream, seconds: float, per_second: int) -> None:
+    """Put so many bytes a second on the stream, in records of 50 kB."""
+    size = 50_000
+    for number in range(int(seconds * per_second / size)):
+        stream.put_at(number * size / per_second, f"{number}", text="x" * size)
+
+
+def test_it_takes_a_fifth_of_the_bytes_and_says_so_when_it_lags() -> None:
+    """A shard that brings more falls behind; after a minute the tail goes on with what arrives then."""
+    stream = Stream()
+    flood(stream, 240, 800_000)
+    found = stream.seen(240)
+    size = sum(len(str(one.row)) for one in found if isinstance(one, Seen))
+    said = notices(found)
+
+    assert size <= 240 * BYTES_PER_SECOND * 1.02
+    assert Trouble.LAGS is said[0].trouble
+    assert LAG_SECONDS < said[0].seconds < 10
+    skipped = [one for one in said if one.trouble is Trouble.SKIPPED]
+    assert skipped
+    assert all(SKIP_SECONDS < one.seconds < SKIP_SECONDS + 10 for one in skipped)
+
+
+def test_it_says_when_it_has_caught_up() -> None:
+    """After a burst."""
+    stream = Stream()
+    flood(stream, 10, 1_000_000)
+    found = stream.seen(60)
+
+    assert 200 == sum(isinstance(one, Seen) for one in found)
+    assert {Trouble.LAGS, Trouble.CAUGHT_UP} == {one.trouble for one in notices(found)}
+    assert Trouble.CAUGHT_UP is notices(found)[-1].trouble
+
+
+def test_it_reads_on_where_a_shard_was_split_and_merged() -> None:
+    """Each event once, from the shards that come of it."""
+    stream = Stream()
+
+    def split() -> None:
+        stream.memory.split_shard(
+            StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2)
+        )
+
+    def merge() -> None:
+        one, other = (f"shardId-00000000000{number}" for number in (1, 2))
+        stream.memory.merge_shards(StreamName=STREAM, ShardToMerge=one, AdjacentShardToMerge=other)
+
+    stream.clock.at(START + 5.01, split)
+    stream.clock.at(START + 12.01, merge)
+    for number in range(40):
+        stream.put_at(number / 2, f"{number}", key=f"{number}")
+
+    assert sorted(f"{number}" for number in range(40)) == sorted(stream.ids(30))
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (client_error("ProvisionedThroughputExceededException", "GetRecords", "slow down"), 6),
+        (client_error("ExpiredIteratorException", "GetRecords", "expired"), 2),
+        (ConnectionClosedError(endpoint_url="https://kinesis"), 9),
+    ],
+    ids=["throttled", "expired", "away"],
+)
+def test_it_survives_what_kinesis_does(error: Exception, times: int) -> None:
+    """Nothing that arrives meanwhile is missed, and nothing is shown twice."""
+    stream = Stream()
+    note = stream.kinesis.before["get_records"]
+    fails = failing(error, times)
+
+    def hook(request: dict[str, Any]) -> None:
+        note(request)
+        if stream.clock.now() > START + 3:
+            fails(request)
+
+    stream.kinesis.before["get_records"] = hook
+    for number in range(20):
+        stream.put_at(4 + number, f"{number}")
+
+    assert [f"{number}" for number in range(20)] == stream.ids(90)
+
+
+def test_empty_reads_are_not_the_end() -> None:
+    """Kinesis may answer nothing although there is something."""
+    stream = Stream()
+    empty = iter([True] * 3)
+    stream.memory.reads_empty = lambda: next(empty, False)
+    stream.put_at(1, "a")
+
+    assert ["a"] == stream.ids(10)
+
+
+def test_an_event_before_the_first_record_is_seen_although_the_iterator_expires() -> None:
+    """A tail that has seen nothing yet begins again at the time of its last read."""
+    stream = Stream()
+    stream.after_reads(3, lambda: stream.clock.sleep(400))
+    stream.put_at(200, "a")
+
+    assert ["a"] == stream.ids(500)
+
+
+def test_a_stream_that_is_gone_ends_it() -> None:
+    """What Kinesis refuses for good is raised."""
+    stream = Stream()
+    stream.clock.at(START + 3, lambda: stream.memory.delete_stream(StreamName=STREAM))
+
+    with pytest.raises(ShardUnreadableError, match="not found"):
+        stream.seen(20)
+
+
+def test_it_can_be_stopped() -> None:
+    """By whoever has it."""
+    stream = Stream()
+    tail = stream.tail()
+    stream.clock.at(START + 5, tail.stop)
+
+    assert [] == list(tail.events())
+    assert stream.clock.now() < START + 7
+
+
+REFUSED = {
+    "level": "INFO",
+    "message": "refused",
+    "timestamp": "2023-11-14T22:13:21.500Z",
+    "code": "invalid_key",
+    "path": "/v1/events",
+    "request": "r1",
+}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """An ingest's log with a line of yesterday."""
+    path = tmp_path / "ingest.log"
+    path.write_text(json.dumps(REFUSED | {"request": "old"}) + "\n")
+    return path
+
+
+def test_refused_requests_come_from_the_log(log: Path) -> None:
+    """As their lines are complete; other lines are passed over."""
+    stream = Stream()
+    lines = json.dumps(REFUSED) + '\nnot json\n["refused"]\n{"message": "other"}\n'
+
+    def write(text: str) -> Callable[[], None]:
+        def append() -> None:
+            with log.open("a") as file:
+                file.write(text)
+
+        return append
+
+    stream.clock.at(START + 2, write(lines[:40]))
+    stream.clock.at(START + 4, write(lines[40:]))
+    (seen,) = stream.seen(8, log=LocalLog(log, stream.clock, None))
+
+    assert (
+        Seen(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
+        == seen
+    )
+
+
+def test_a_line_shows_nothing_that_moves_the_cursor() -> None:
+    """Whatever the sender wrote."""
+    seen = Seen(
+        kind=Kind.EVENT,
+        at=START,
+        account="shop",
+        table="views",
+        event_id="a",
+        row={"td_url": "https://x", "page": "a b", "bad": "\x1b[2J\u202e\n", "n": 1, "time": 1, "none": None},
+    )
+
+    assert (
+        r'22:13:20 shop.views page="a b" bad=\x1b[2J\u202e\n n=1 none=null td_url=https://x event_id=a'
+        == line_of(seen)
+    )
+
+
+def test_a_line_of_json_leaves_out_what_says_nothing() -> None:
+    """A refused request has no table and no row."""
+    seen = Seen(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
+
+    assert {
+        "kind": "refused",
+        "at": "2023-11-14T22:13:20Z",
+        "code": "invalid_key",
+        "path": "/v1/events",
+    } == described(seen)
