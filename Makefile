@@ -56,8 +56,7 @@ format: .venv/installed ## format the code
 EVENTS ?= 100000
 SEEDS ?= 100
 SEED ?= 0
-SECONDS_EACH ?= 120
-PREEMPTIONS ?= 2
+SECONDS_EACH ?= 600
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
 	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
@@ -68,7 +67,7 @@ chaos-selfcheck: .venv/installed ## switch off each defence in turn and check th
 
 .PHONY: chaos-exhaustive
 chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=
-	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) --preemptions $(PREEMPTIONS)
+	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
 
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=

@@ -1,4 +1,4 @@
-"""`python -m chaos.exhaustive`: every interleaving of two invocations of a small scenario, up to some preemptions and one fault.
+"""`python -m chaos.exhaustive`: every interleaving of two invocations of a small scenario, with at most one fault.
 
 The delivery functions are the real ones over in-memory services; Treasure Data is a few lines here. Each call of DynamoDB, S3 or
 Treasure Data is a step. Before a step the other invocation may go on instead, the invocation may be killed, the call may fail,
@@ -12,9 +12,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
@@ -22,10 +22,10 @@ import click
 import msgpack
 import requests
 from botocore.exceptions import ReadTimeoutError
-from greenlet import getcurrent, greenlet
 from rich.console import Console
 from rich.table import Table
 
+from chaos.interleavings import Choice, Clock, Decisions, Exploration, FaultKind, Scheduler
 from chaos.run import pool_of
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.iam import Authorized
@@ -44,7 +44,7 @@ from worker.app import redrive_with
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
-from worker.guards import NONE, Without
+from worker.guards import NONE, Guard, Without
 from worker.question import Presence
 from worker.span import ChunkKey, Group, Owner
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
@@ -58,104 +58,14 @@ _RESOURCES = Resources(
 )
 _SESSION = requests.Session()
 _UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
+_GUARD_SECONDS = 15.0
 _REJECTS = 4  # rows of a table that Treasure Data rejects until everything heals
-
-
-class FaultKind(Enum):
-    """What happens to a step."""
-
-    KILLED_BEFORE = "killed before"
-    KILLED_AFTER = "killed after"
-    FAILS = "fails"
-    UNHEARD = "takes effect, no answer"
-    HOUR = "an hour passes"
-    THREE_HOURS = "three hours pass"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One interleaving: the steps before which the other invocation goes on, and at most one fault."""
-
-    preemptions: tuple[int, ...] = ()
-    fault: tuple[int, FaultKind] | None = None
-
-
-class _Killed(BaseException):
-    """The invocation was killed."""
-
-
-@dataclass
-class _Clock:
-    time: float = _START
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
-class _Hub:
-    """Runs invocations step by step, as a choice says."""
-
-    def __init__(self, choice: Choice, clock: _Clock, check: Callable[[], None]) -> None:
-        self._choice = choice
-        self._clock = clock
-        self._check = check
-        self._suspended: list[greenlet] = []
-        self._sending: set[greenlet] = set()
-        self.steps = 0
-        self.free = False  # everything has healed: no more preemptions and faults
-
-    def run(self, jobs: Iterable[Callable[[], Any]]) -> None:
-        self._suspended = [greenlet(self._job(job)) for job in jobs]
-        while self._suspended:
-            self._suspended.pop(0).switch()
-
-    def _job(self, job: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                job()
-            except _Killed:
-                return
-
-        return run
-
-    def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
-        """Take one step; no time passes in a send, which follows a look at the clock immediately."""
-        if self.free:
-            return action()
-        number, choice = self.steps, self._choice
-        self.steps += 1
-        if number in choice.preemptions and self._suspended:
-            self._suspended.append(getcurrent())
-            if is_send:
-                self._sending.add(getcurrent())
-            hub = getcurrent().parent
-            if hub is not None:
-                hub.switch()
-        kind = choice.fault[1] if choice.fault is not None and choice.fault[0] == number else None
-        if kind is FaultKind.KILLED_BEFORE:
-            raise _Killed
-        if kind is FaultKind.FAILS:
-            raise error.with_traceback(None)
-        if kind in (FaultKind.HOUR, FaultKind.THREE_HOURS) and not is_send:
-            # whoever was about to send has been ended by Lambda meanwhile
-            self._suspended = [one for one in self._suspended if one not in self._sending]
-            self._clock.time += 3000 if kind is FaultKind.HOUR else 10_800
-        answer = action()
-        self._check()
-        if kind is FaultKind.KILLED_AFTER:
-            raise _Killed
-        if kind is FaultKind.UNHEARD:
-            raise error.with_traceback(None)
-        return answer
 
 
 class _Stepped:
     """A client whose calls are steps; the queries of an index that is kept under several keys are one."""
 
-    def __init__(self, client: Any, hub: _Hub) -> None:
+    def __init__(self, client: Any, hub: Scheduler) -> None:
         self._client = client
         self._hub = hub
 
@@ -165,7 +75,9 @@ class _Stepped:
         def stepped(**request: Any) -> Any:
             keys = request["ExpressionAttributeValues"] if "IndexName" in request else {}
             if any(not value["S"].endswith("#0") for value in keys.values()):
-                return call(**request)
+                answer = call(**request)
+                self._hub.note(answer)
+                return answer
             return self._hub.step(lambda: call(**request), _UNHEARD)
 
         return stepped
@@ -178,10 +90,10 @@ class _Warehouse:
     Attributes:
         rows: how often each event is there.
         answers: by table, what imports meet until everything heals: `ok`, `reject`, `large` (more than one row), `fail` or
-            `unheard` (accepted, without an answer).
+            `unheard` (accepted, without an answer) or `changes` (the first is accepted without an answer, the others are rejected).
     """
 
-    clock: _Clock
+    clock: Clock
     rows: Counter[str] = field(default_factory=Counter)
     ids: dict[str, float] = field(default_factory=dict)
     answers: Mapping[str, str] = field(default_factory=dict)
@@ -194,7 +106,7 @@ class _Warehouse:
         self.ids[unique_id] = self.clock.time
 
 
-def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  # noqa: C901 -- a class of small methods
+def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient]:  # noqa: C901 -- a class of small methods
     class Client(TreasureDataClient):
         def send(self, _database: str, table: str, unique_id: str, body: bytes, _seconds: float) -> Reply:
             names = _names(body)
@@ -202,14 +114,14 @@ def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  #
             answer = "ok" if warehouse.healed else warehouse.answers.get(table, "ok")
 
             def act() -> Reply:
-                if answer == "reject":
+                if answer == "reject" or (answer == "changes" and unique_id in warehouse.ids):
                     return Reply(Meaning.REJECTED, "http_415")
                 if answer == "large" and len(names) > 1:
                     return Reply(Meaning.TOO_LARGE, "http_413")
                 if answer == "fail":
                     return Reply(Meaning.PASSING, "http_429")
                 warehouse.accept(unique_id, names)
-                return unheard if answer == "unheard" else ACCEPTED
+                return unheard if answer in ("unheard", "changes") else ACCEPTED
 
             try:
                 reply: Reply = hub.step(act, TimeoutError(), is_send=True)
@@ -221,6 +133,7 @@ def _client_of(warehouse: _Warehouse, hub: _Hub) -> type[TreasureDataClient]:  #
             self, _database: str, _table: str, rows: Any, _deadline: Deadline, _not_before: float = 0.0
         ) -> Presence:
             there = [bool(warehouse.rows[row["event_id"]]) for row in rows]
+            hub.note(there)
             try:
                 hub.step(lambda: None, TimeoutError())
             except TimeoutError:
@@ -286,6 +199,12 @@ SCENARIOS = (
         answers=MappingProxyType({"views": "unheard"}),
     ),
     Scenario(
+        "two redrives, an answer is lost, then the rows are rejected",
+        ("hand", "hand"),
+        answers_before=_FAILING,
+        answers=MappingProxyType({"views": "changes"}),
+    ),
+    Scenario(
         "two redrives of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE
     ),
     Scenario(
@@ -318,11 +237,11 @@ SCENARIOS = (
 class _World:
     """One run of a scenario."""
 
-    def __init__(self, scenario: Scenario, choice: Choice, without: Without) -> None:
+    def __init__(self, scenario: Scenario, decisions: Decisions, without: Without) -> None:
         self.scenario = scenario
         self.without = without
-        self.clock = _Clock()
-        self.hub = _Hub(choice, self.clock, self.check)
+        self.clock = Clock(_START)
+        self.hub = Scheduler(decisions, self.clock, self.digest, self.check)
         self.td = _Warehouse(self.clock)
         self.client = _client_of(self.td, self.hub)
         self.kinesis = MemoryKinesis(self.clock.now)
@@ -336,12 +255,13 @@ class _World:
         self.redis.hset(AccountKeys(_TABLE).of("shop"), mapping=Account("shop_db").to_fields())
         self.faults: list[str] = []
         self._seen: Any = None
-        self._serial = itertools.count(1)
+        self._sandboxes = itertools.count(1)
         self._inspector = self.wiring()
         self._put()
 
     def wiring(self, function: Function | None = None) -> Wiring:
         """Return the parts of a fresh sandbox of a function, whose calls are steps; without one, of someone who may do everything."""
+        sandbox, serial = next(self._sandboxes), itertools.count(1)
         settings = WorkerSettings(
             stream_name=_STREAM,
             overflow_queue_url=_RESOURCES.queue_url,
@@ -364,7 +284,7 @@ class _World:
             redis=lambda: self.redis,  # type: ignore[arg-type, return-value]
             session=_SESSION,
             clock=self.clock,
-            entropy=lambda size: next(self._serial).to_bytes(size, "big"),
+            entropy=lambda size: (sandbox << 16 | next(serial)).to_bytes(size, "big"),
             chance=lambda: 0.5,
             executors=InlineExecutor,
             telemetry=NullTelemetry(),
@@ -394,10 +314,10 @@ class _World:
         if name in events:
             return lambda: _quietly(lambda: redrive_with(wiring, events[name], deadline))
         if name == "edit":
-            return lambda: _quietly(lambda: self._edit(wiring, deadline))
+            return lambda: _quietly(lambda: self._edit(wiring))
         return lambda: self._deliver(wiring)
 
-    def _edit(self, wiring: Wiring, _deadline: Deadline) -> None:
+    def _edit(self, wiring: Wiring) -> None:
         key = ChunkKey(Group(Owner("shop"), "views"), 0)
         place = next(iter(self._inspector.ledger.worklist(dead=True)), None)
         if place is None:
@@ -407,7 +327,7 @@ class _World:
                 "time": int(_START),
                 "event_id": f"views-{n}",
                 "received_at": int(_START) * 1000,
-                "edited": next(self._serial),
+                "edited": wiring.effects.entropy(4).hex(),
             }
             for n in range(_REJECTS)
         ]
@@ -447,11 +367,20 @@ class _World:
                     except InvalidObjectError:
                         self.faults.append(f"{key.name} has no object")
                         continue
+                    if chunk.digest != entry.digest:
+                        self.faults.append(f"{key.name} has the object of another edit")
                     if chunk.rows != _REJECTS and key.group.table == "views":
                         self.faults.append(f"{key.name} has an object of {chunk.rows} rows")
 
-    def run(self) -> list[str]:
-        """Run the scenario; return what is wrong."""
+    def digest(self) -> bytes:
+        """Return a digest of the time and of what every service has."""
+        items = sorted((item["pk"]["S"], item["sk"]["S"], repr(item)) for item in self.dynamodb.items(_TABLE))
+        objects = sorted((name, one.modified, one.body) for name, one in self.s3.objects(_BUCKET).items())
+        td = sorted(self.td.rows.items()), sorted(self.td.ids.items())
+        return blake2b(repr((self.clock.time, items, objects, td)).encode(), digest_size=16).digest()
+
+    def play(self) -> bool:
+        """Run the scenario up to the end of its invocations; return whether it was cut."""
         scenario = self.scenario
         self.hub.free = True
         self.td.answers = scenario.answers_before
@@ -465,15 +394,19 @@ class _World:
         self.hub.free = False
         self.hub.run([self.actor(name) for name in scenario.actors])
         self.hub.free = True
+        return self.hub.is_cut
+
+    def heal(self) -> list[str]:
+        """Let everything heal and come to rest; return what is wrong."""
         self._heal()
-        return self.faults + self._wrong()
+        return self._wrong()
 
     def _killed_worker(self) -> None:
         """Let a worker be killed after it has written an object, before it says so in the ledger."""
         self.hub.free = False
-        self.hub._choice, choice = Choice(fault=(4, FaultKind.KILLED_BEFORE)), self.hub._choice
+        decisions, self.hub.decisions = self.hub.decisions, Choice(fault_at=(4, FaultKind.KILLED_BEFORE))
         self.hub.run([self.actor("worker")])
-        self.hub._choice, self.hub.steps, self.hub.free = choice, 0, True
+        self.hub.decisions, self.hub.steps, self.hub.free = decisions, 0, True
 
     def _heal(self) -> None:
         for healed in (False, True):
@@ -520,96 +453,124 @@ def _quietly(job: Callable[[], Any]) -> None:
         return
 
 
-def steps_of(scenario: Scenario, without: Without = NONE) -> int:
+def steps_of(scenario: Scenario) -> int:
     """Return how many steps a scenario takes undisturbed."""
-    world = _World(scenario, Choice(), without)
-    world.run()
+    world = _World(scenario, Choice(), NONE)
+    world.play()
     return world.hub.steps
-
-
-def choices(steps: int, preemptions: int, *, faults: bool) -> Iterator[Choice]:
-    """Yield all choices up to that many preemptions and, if asked for, one fault."""
-    for count in range(preemptions + 1):
-        for places in itertools.combinations(range(steps), count):
-            yield Choice(places)
-            if faults:
-                for step in range(steps):
-                    for kind in FaultKind:
-                        yield Choice(places, (step, kind))
 
 
 def run(scenario: Scenario, choice: Choice, without: Without = NONE) -> list[str]:
     """Run one interleaving; return what is wrong."""
-    return _World(scenario, choice, without).run()
+    world = _World(scenario, choice, without)
+    world.play()
+    return world.faults + world.heal()
 
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What became of a share of a scenario's interleavings."""
+    """What became of a scenario's interleavings.
 
-    scenario: int
+    Attributes:
+        interleavings: how many are known.
+        runs: how many were run; the others lead to a state that one of these had led to.
+        complete: whether these are all.
+        wrong: what is wrong in which.
+    """
+
+    interleavings: int
     runs: int
     complete: bool
-    wrong: tuple[tuple[Choice, tuple[str, ...]], ...]
+    wrong: Mapping[Choice, list[str]]
 
 
-def explore(job: tuple[int, int, int, int, float]) -> Explored:
-    """Run a share of a scenario's interleavings: scenario, preemptions, share, shares, seconds."""
-    index, preemptions, share, shares, seconds = job
-    scenario, until = SCENARIOS[index], time.monotonic() + seconds
-    steps = steps_of(scenario) + 6  # a disturbed run may take more
-    runs, wrong, complete = 0, [], True
-    for number, choice in enumerate(choices(steps, preemptions, faults=True)):
-        if number % shares != share:
-            continue
-        if time.monotonic() > until:
-            complete = False
-            break
-        runs += 1
-        if found := run(scenario, choice):
-            wrong.append((choice, tuple(found)))
-            if len(wrong) >= 5:
-                complete = False
-                break
-    return Explored(index, runs, complete, tuple(wrong))
+def explore(
+    scenario: Scenario,
+    preemptions: int | None,
+    *,
+    faults: int = 1,
+    seconds: float = float("inf"),
+    without: Without = NONE,
+    most_wrong: int = 5,
+) -> Explored:
+    """Go through the interleavings of a scenario until all are known, some are wrong, or the time is over."""
+    exploration, until = Exploration(preemptions, faults), time.monotonic() + seconds
+    verdicts: dict[bytes, list[str]] = {}
+    wrong: dict[Choice, list[str]] = {}
+    more = True
+    while more and time.monotonic() < until and len(wrong) < most_wrong:
+        exploration.begin()
+        world = _World(scenario, exploration, without)
+        found = world.faults
+        if not world.play():
+            state = world.digest()
+            if state not in verdicts:
+                verdicts[state] = world.heal()
+            found = found + verdicts[state]
+        if found:
+            wrong[exploration.choice] = found
+        more = exploration.end()
+    return Explored(exploration.counted, exploration.runs, not more, wrong)
+
+
+GUARDS = (
+    Guard.CONDITIONAL_PLAN,
+    Guard.FENCE,
+    Guard.IF_VERSION,
+    Guard.OBJECT_FIRST,
+    Guard.OWN_DOUBT,
+    Guard.DOUBTED_REFUSAL,
+    Guard.FENCED_IN_DOUBT,
+    Guard.DIGEST_IN_NAME,
+    Guard.FINAL_DELETE,
+)
+"""The guards that two invocations and one fault need."""
+
+
+def noticing(guard: Guard) -> tuple[str, Choice] | None:
+    """Return a scenario and an interleaving that break something if a guard is left out; None if none was found."""
+    for preemptions, faults in ((None, 0), (1, 1), (2, 1)):
+        for scenario in SCENARIOS:
+            done = explore(
+                scenario, preemptions, faults=faults, seconds=_GUARD_SECONDS, without={guard}, most_wrong=1
+            )
+            for choice in done.wrong:
+                return scenario.name, choice
+    return None
 
 
 @click.command(help=__doc__)
-@click.option("--preemptions", default=2, show_default=True, help="At most so many in one run.")
-@click.option("--seconds", default=120.0, show_default=True, help="For each scenario, on each core.")
-@click.option("--only", default="", help="Only scenarios whose name contains this.")
-def main(preemptions: int, seconds: float, only: str) -> None:
-    """Explore all scenarios."""
-    cores = len(os.sched_getaffinity(0))
-    jobs = [
-        (index, preemptions, share, cores, seconds)
-        for index, scenario in enumerate(SCENARIOS)
-        if only in scenario.name
-        for share in range(cores)
-    ]
-    done: dict[int, list[Explored]] = {}
-    progress = Console(stderr=True)
-    with pool_of(cores) as pool:
-        for explored in pool.map(explore, jobs):
-            parts = done.setdefault(explored.scenario, [])
-            parts.append(explored)
-            if len(parts) == cores:
-                progress.print(
-                    f"{SCENARIOS[explored.scenario].name}: {sum(part.runs for part in parts):,} runs"
-                )
-    table = Table(title=f"Interleavings with up to {preemptions} preemptions and one fault")
-    for name in ("scenario", "runs", "all of them", "violations"):
-        table.add_column(name)
-    total, failed = 0, False
-    for index, parts in done.items():
-        wrong = [one for part in parts for one in part.wrong]
-        runs = sum(part.runs for part in parts)
-        total, failed = total + runs, failed or bool(wrong)
-        complete = "yes" if all(part.complete for part in parts) else "no"
-        table.add_row(SCENARIOS[index].name, f"{runs:,}", complete, str(len(wrong)))
-        for choice, found in wrong[:3]:
-            progress.print(f"{SCENARIOS[index].name}: {choice}: {found}")
+@click.option("--preemptions", type=int, help="At most so many in one run.  [default: any number]")
+@click.option("--seconds", default=600.0, show_default=True, help="For each scenario.")
+@click.option("--only", default="", help="Only scenarios whose name contains this; no guards are left out.")
+def main(preemptions: int | None, seconds: float, only: str) -> None:
+    """Explore all scenarios, then leave out each guard."""
+    scenarios = [scenario for scenario in SCENARIOS if only in scenario.name]
+    most = "any number of" if preemptions is None else f"up to {preemptions}"
+    table = Table(title=f"Interleavings with {most} preemptions and one fault")
+    for name in ("scenario", "interleavings", "runs", "all of them", "violations"):
+        table.add_column(name, justify="left" if name == "scenario" else "right")
+    left_out = Table("guard left out", "noticed in", title="Guards")
+    total, failed, progress = 0, False, Console(stderr=True)
+    with pool_of(len(os.sched_getaffinity(0))) as pool:
+        jobs = [pool.submit(explore, one, preemptions, seconds=seconds) for one in scenarios]
+        checks = [] if only else [(guard, pool.submit(noticing, guard)) for guard in GUARDS]
+        for scenario, job in zip(scenarios, jobs, strict=True):
+            done = job.result()
+            progress.print(f"{scenario.name}: {done.interleavings:,} interleavings")
+            total, failed = total + done.interleavings, failed or bool(done.wrong)
+            complete = "yes" if done.complete else "no"
+            row = f"{done.interleavings:,}", f"{done.runs:,}", complete, str(len(done.wrong))
+            table.add_row(scenario.name, *row)
+            for choice, found in done.wrong.items():
+                progress.print(f"{scenario.name}: {choice}: {found}")
+        for guard, check in checks:
+            noticed = check.result()
+            left_out.add_row(guard.name, noticed[0] if noticed else "nothing")
+            failed = failed or noticed is None
     Console().print(table)
+    if checks:
+        Console().print(left_out)
     Console().print(f"{total:,} interleavings")
     sys.exit(failed)
 

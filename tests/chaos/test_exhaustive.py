@@ -1,29 +1,52 @@
 """A slice of the interleavings that `make chaos-exhaustive` goes through."""
 
 import random
-from itertools import islice
 
 import pytest
 
-from chaos.exhaustive import SCENARIOS, Choice, FaultKind, Scenario, choices, run, steps_of
+from chaos.exhaustive import SCENARIOS, Scenario, explore, run, steps_of
+from chaos.interleavings import Choice, FaultKind
 from worker.guards import Guard
 
-_RUNS = 12
+_RUNS = 10
 _NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 DEAD = _NAMED["two redrives of a dead letter that is rejected again"]
+ACCEPTED = _NAMED["two redrives of a dead letter that is accepted now"]
 LOST = _NAMED["a redrive by hand beside the schedule, answers are lost"]
+CHANGES = _NAMED["two redrives, an answer is lost, then the rows are rejected"]
 REJECTED = _NAMED["two workers of one batch, rows are rejected"]
-PREEMPTED = Choice((5,), (6, FaultKind.HOUR))
-TWICE_PREEMPTED = Choice((5, 14), (13, FaultKind.THREE_HOURS))
+EDITS = _NAMED["two edits of one dead letter"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_no_interleaving_of_a_slice_breaks_anything(scenario: Scenario) -> None:
-    """A few that are spread over all of them."""
-    every = list(choices(steps_of(scenario), 2, faults=True))
-    some = random.Random(scenario.name).sample(every, _RUNS)
+def test_no_interleaving_without_a_fault_breaks_anything(scenario: Scenario) -> None:
+    """With one preemption, all of them."""
+    done = explore(scenario, 1, faults=0)
+
+    assert (True, {}) == (done.complete, done.wrong)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_no_interleaving_of_a_sample_breaks_anything(scenario: Scenario) -> None:
+    """A few with two preemptions and a fault, of all that there are."""
+    chance, steps = random.Random(scenario.name), steps_of(scenario) + 6
+    some = [
+        Choice(
+            tuple(sorted(chance.sample(range(steps), 2))),
+            (chance.randrange(steps), chance.choice(list(FaultKind))),
+        )
+        for _ in range(_RUNS)
+    ]
 
     assert {} == {choice: wrong for choice in some if (wrong := run(scenario, choice))}
+
+
+def test_any_number_of_preemptions_can_be_explored() -> None:
+    """States that were reached before are not run again."""
+    done = explore(DEAD, None, faults=0)
+
+    assert (True, {}) == (done.complete, done.wrong)
+    assert done.interleavings > 100 * done.runs
 
 
 @pytest.mark.parametrize(
@@ -31,8 +54,13 @@ def test_no_interleaving_of_a_slice_breaks_anything(scenario: Scenario) -> None:
     [
         (Guard.FINAL_DELETE, DEAD, Choice()),
         (Guard.FENCED_IN_DOUBT, DEAD, Choice()),
-        (Guard.OBJECT_FIRST, REJECTED, PREEMPTED),
-        (Guard.FENCE, LOST, TWICE_PREEMPTED),
+        (Guard.OBJECT_FIRST, REJECTED, Choice((5,), (6, FaultKind.HOUR))),
+        (Guard.FENCE, LOST, Choice((5, 14), (13, FaultKind.THREE_HOURS))),
+        (Guard.IF_VERSION, ACCEPTED, Choice((7, 13, 14, 16))),
+        (Guard.CONDITIONAL_PLAN, REJECTED, Choice((1,), (0, FaultKind.HOUR))),
+        (Guard.OWN_DOUBT, ACCEPTED, Choice((2,), (9, FaultKind.UNHEARD))),
+        (Guard.DOUBTED_REFUSAL, CHANGES, Choice()),
+        (Guard.DIGEST_IN_NAME, EDITS, Choice((3, 7))),
     ],
     ids=lambda one: one.name if isinstance(one, Guard) else "",
 )
@@ -40,11 +68,3 @@ def test_a_guard_that_is_left_out_is_noticed(guard: Guard, scenario: Scenario, c
     """The same interleaving breaks nothing with it."""
     assert [] == run(scenario, choice)
     assert run(scenario, choice, frozenset({guard}))
-
-
-def test_choices_are_counted_by_preemptions_and_faults() -> None:
-    """Of three steps: none or one of them preempted, and no fault or one of each kind at each step."""
-    found = list(choices(3, 1, faults=True))
-
-    assert (1 + 3) * (1 + 3 * len(FaultKind)) == len(found) == len(set(found))
-    assert [Choice(), Choice((), (0, FaultKind.KILLED_BEFORE))] == list(islice(found, 2))

@@ -1,0 +1,317 @@
+"""All ways in which the steps of a few invocations can interleave, up to some preemptions and one fault.
+
+A step is a call of a service. The invocations are greenlets: before a step, another one may go on instead (a preemption), and
+the step itself may meet a fault. `Exploration` goes through all decisions depth first. Two ways that lead to the same state
+have the same continuations, so the second stops there and counts those of the first.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from greenlet import getcurrent, greenlet
+
+__all__ = ["Choice", "Clock", "Cut", "Decisions", "Exploration", "FaultKind", "Scheduler"]
+
+
+class FaultKind(Enum):
+    """What happens to a step."""
+
+    KILLED_BEFORE = "killed before"
+    KILLED_AFTER = "killed after"
+    FAILS = "fails"
+    UNHEARD = "takes effect, no answer"
+    HOUR = "an hour passes"
+    THREE_HOURS = "three hours pass"
+
+
+_PASSING_TIME = {FaultKind.HOUR: 3000.0, FaultKind.THREE_HOURS: 10_800.0}
+_FAULTS = tuple(FaultKind)
+_FAULTS_OF_SENDS = tuple(kind for kind in FaultKind if kind not in _PASSING_TIME)
+
+
+class Cut(BaseException):
+    """The run ends here: what follows is known."""
+
+
+class _Killed(BaseException):
+    """The invocation was killed."""
+
+
+class Decisions(Protocol):
+    """Says what happens before each step."""
+
+    def preempts(self, step: int, state: Callable[[], bytes]) -> bool:
+        """Return whether another invocation goes on instead.
+
+        Args:
+            step: its number in the run.
+            state: returns a digest of all that what follows depends on.
+
+        Raises:
+            Cut: what follows is known.
+        """
+
+    def fault(self, step: int, kinds: Sequence[FaultKind], state: Callable[[], bytes]) -> FaultKind | None:
+        """Return the fault that the step meets, one of the kinds, if any.
+
+        Raises:
+            Cut: what follows is known.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One interleaving: the steps before which the other invocation goes on, and at most one fault."""
+
+    preemptions: tuple[int, ...] = ()
+    fault_at: tuple[int, FaultKind] | None = None
+
+    def preempts(self, step: int, _state: Callable[[], bytes]) -> bool:
+        """See `Decisions`."""
+        return step in self.preemptions
+
+    def fault(self, step: int, kinds: Sequence[FaultKind], _state: Callable[[], bytes]) -> FaultKind | None:
+        """See `Decisions`."""
+        if self.fault_at is None:
+            return None
+        at, kind = self.fault_at
+        return kind if at == step and kind in kinds else None
+
+
+@dataclass
+class Clock:
+    """The time of a run, in UNIX seconds."""
+
+    time: float
+
+    def now(self) -> float:
+        """Return the time."""
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += seconds
+
+
+class Scheduler:
+    """Runs invocations step by step.
+
+    Args:
+        decisions: what happens before each step.
+        clock: of the run.
+        world: returns a digest of all services.
+        check: called after each step.
+
+    Attributes:
+        steps: taken so far.
+        free: calls are not steps now: no preemptions and no faults.
+        is_cut: the run was cut.
+    """
+
+    def __init__(
+        self, decisions: Decisions, clock: Clock, world: Callable[[], bytes], check: Callable[[], None]
+    ) -> None:
+        self.decisions = decisions
+        self.steps = 0
+        self.free = False
+        self.is_cut = False
+        self._clock = clock
+        self._world = world
+        self._check = check
+        self._histories: dict[greenlet, bytes] = {}
+        self._times: dict[greenlet, float] = {}
+        self._suspended: list[greenlet] = []
+        self._sending: set[greenlet] = set()
+
+    def run(self, jobs: Iterable[Callable[[], Any]]) -> None:
+        """Run jobs until all have ended, or the run is cut."""
+        self._suspended = [greenlet(self._job(job)) for job in jobs]
+        self._histories = {one: bytes([number]) for number, one in enumerate(self._suspended)}
+        while self._suspended and not self.is_cut:
+            self._suspended.pop(0).switch()
+        self._suspended.clear()
+        self._histories.clear()
+
+    def _job(self, job: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                job()
+            except _Killed:
+                return
+            except Cut:
+                self.is_cut = True
+
+        return run
+
+    def note(self, seen: object) -> None:
+        """Note what the running invocation learns, on which what it does next may depend."""
+        me = getcurrent()
+        if me in self._histories:
+            self._histories[me] = _digest(self._histories[me], repr(seen).encode())
+
+    def _note_time(self) -> None:
+        me = getcurrent()
+        if self._times.get(me) != self._clock.time:
+            self._times[me] = self._clock.time
+            self.note(self._clock.time)
+
+    def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
+        """Take one step; no time passes in a send, which follows a look at the clock immediately.
+
+        Raises:
+            Exception: what the action raises, or `error`.
+        """
+        if self.free:
+            return action()
+        if self.is_cut:
+            raise Cut
+        number = self.steps
+        self.steps += 1
+        self._note_time()
+        if self._suspended and self.decisions.preempts(number, lambda: self._state(b"p", is_send=is_send)):
+            self._give_way(is_send=is_send)
+        kinds = _FAULTS_OF_SENDS if is_send else _FAULTS
+        kind = self.decisions.fault(number, kinds, lambda: self._state(b"f", is_send=is_send))
+        if kind is FaultKind.KILLED_BEFORE:
+            raise _Killed
+        if kind is FaultKind.FAILS:
+            self.note(kind)
+            raise error.with_traceback(None)
+        if kind in _PASSING_TIME:
+            # whoever was about to send has been ended by Lambda meanwhile
+            self._suspended = [one for one in self._suspended if one not in self._sending]
+            self._clock.time += _PASSING_TIME[kind]
+        try:
+            answer = action()
+        except Exception as raised:
+            self.note(raised)
+            raise
+        self._check()
+        if kind is FaultKind.KILLED_AFTER:
+            raise _Killed
+        if kind is FaultKind.UNHEARD:
+            self.note(kind)
+            raise error.with_traceback(None)
+        self.note(
+            {name: answer[name] for name in answer if name != "Body"} if isinstance(answer, dict) else answer
+        )
+        self._note_time()
+        return answer
+
+    def _give_way(self, *, is_send: bool) -> None:
+        me = getcurrent()
+        self._suspended.append(me)
+        if is_send:
+            self._sending.add(me)
+        if me.parent is not None:
+            me.parent.switch()
+        self._sending.discard(me)
+        self._note_time()
+
+    def _state(self, point: bytes, *, is_send: bool) -> bytes:
+        """Return a digest of the services, of what each invocation has learned, and of who goes on when."""
+        queue = b"".join(self._histories[one] + bytes([one in self._sending]) for one in self._suspended)
+        return _digest(point, bytes([is_send]), self._world(), self._histories[getcurrent()], queue)
+
+
+def _digest(*parts: bytes) -> bytes:
+    return blake2b(b"".join(parts), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class _Node:
+    """A point of decision on the present path."""
+
+    key: bytes
+    options: int
+    option: int = 0
+    interleavings: int = 0
+
+
+@dataclass
+class Exploration:
+    """Goes through all decisions, depth first; it is the `Decisions` of one run after the other.
+
+    Args:
+        preemptions: the most in one run; None for any number.
+        faults: the most in one run.
+
+    Attributes:
+        interleavings: how many are known so far.
+        runs: how many runs it took.
+    """
+
+    preemptions: int | None
+    faults: int = 1
+    interleavings: int = 0
+    runs: int = 0
+    _path: list[_Node] = field(default_factory=list)
+    _known: dict[bytes, int] = field(default_factory=dict)
+    _depth: int = 0
+    _below: int = 1
+    _preempted: list[int] = field(default_factory=list)
+    _fault: tuple[int, FaultKind] | None = None
+
+    def begin(self) -> None:
+        """Begin the next run."""
+        self.runs += 1
+        self._depth, self._below = 0, 1
+        self._preempted, self._fault = [], None
+
+    def end(self) -> bool:
+        """End the run; return whether there is another one."""
+        found = self._below
+        while self._path:
+            node = self._path[-1]
+            node.interleavings += found
+            node.option += 1
+            if node.option < node.options:
+                return True
+            found = self._known[node.key] = node.interleavings
+            self._path.pop()
+            if not self._path:
+                self.interleavings = found
+        return False
+
+    @property
+    def counted(self) -> int:
+        """How many interleavings are known, at any moment between two runs."""
+        return self.interleavings or sum(node.interleavings for node in self._path)
+
+    @property
+    def choice(self) -> Choice:
+        """What was decided in the present run, to run it again."""
+        return Choice(tuple(self._preempted), self._fault)
+
+    def preempts(self, step: int, state: Callable[[], bytes]) -> bool:
+        """See `Decisions`."""
+        options = 2 if self.preemptions is None or len(self._preempted) < self.preemptions else 1
+        if not self._decide(state, options):
+            return False
+        self._preempted.append(step)
+        return True
+
+    def fault(self, step: int, kinds: Sequence[FaultKind], state: Callable[[], bytes]) -> FaultKind | None:
+        """See `Decisions`."""
+        options = 1 if self._fault or not self.faults else 1 + len(kinds)
+        option = self._decide(state, options)
+        if not option:
+            return None
+        self._fault = step, kinds[option - 1]
+        return kinds[option - 1]
+
+    def _decide(self, state: Callable[[], bytes], options: int) -> int:
+        if self._depth < len(self._path):
+            node = self._path[self._depth]
+        else:
+            left = -1 if self.preemptions is None else self.preemptions - len(self._preempted)
+            node = _Node(f"{left} {self._fault is None} ".encode() + state(), options)
+            if node.key in self._known:
+                self._below = self._known[node.key]
+                raise Cut
+            self._path.append(node)
+        self._depth += 1
+        return node.option
