@@ -12,7 +12,7 @@ from typing import cast
 
 from shared import json_codec, names
 from shared.errors import InvalidAccountError, InvalidJsonError
-from shared.policy import PolicyEntry, AccountLimits, Status
+from shared.policy import AccountLimits, PolicyEntry, Status
 
 FIELDS = ("database", "status", "revoked_key_ids", "limits")
 

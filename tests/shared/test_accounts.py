@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from shared import names
 from shared.accounts import FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
-from shared.policy import PolicyEntry, AccountLimits
+from shared.policy import AccountLimits, PolicyEntry
 
 made = st.builds(
     Account,

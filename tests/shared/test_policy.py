@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared import policy
 from shared.errors import InvalidPolicyError
-from shared.policy import EdgePolicy, PolicyEntry, AccountLimits
+from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
 
 positive = st.integers(1, 2**40)
 entries = st.builds(
