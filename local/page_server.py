@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from local.website import Website
 from ops import browser_sdk
-from ops.console_server import ConsolePage, RefusedError
+from ops.console_server import ConsolePage, Data, Doing, RefusedError
 from shared.errors import InvalidError
 
 FOLDER = Path(__file__).parent / "page"
@@ -18,15 +18,17 @@ FOLDER = Path(__file__).parent / "page"
 
 def local_page(
     site: "Beside",
-    state: Callable[[Mapping[str, str]], Mapping[str, Any]],
-    order: Callable[[str, float], Mapping[str, Any]] = lambda *_: {},
+    data: Data,
+    actions: Doing,
+    order: Callable[[str, float], Mapping[str, Any]],
     gateway: str = "",
 ) -> ConsolePage:
     """Return the console's page for the local stack.
 
     Args:
         site: what is beside the page.
-        state: returns the state of the stack, from the page's parameters.
+        data: what the page shows, by path.
+        actions: what it may do, by path.
         order: breaks a part for so many seconds and returns what is broken; called for `POST /break` with {"target", "seconds"}.
         gateway: where the page sends events.
     """
@@ -38,9 +40,8 @@ def local_page(
             raise RefusedError(400, str(error)) from error
 
     sections = (FOLDER / "sections.html").read_text()
-    return ConsolePage(
-        state, {"break": break_}, beside=site, sections=sections, connects=filter(None, [gateway])
-    )
+    connects = [gateway] if gateway else []
+    return ConsolePage(data, {**actions, "/break": break_}, beside=site, sections=sections, connects=connects)
 
 
 class Beside:

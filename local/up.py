@@ -25,9 +25,14 @@ from local.page_server import Beside, local_page
 from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
-from ops.console_server import Server
+from ops.console import page_data
+from ops.console_actions import Actions
+from ops.console_server import ConsolePage, Server
+from ops.console_view import ConsoleView
 from ops.failure import Failure
-from ops.stack import running
+from ops.live_feed import LiveFeed, stack_tail
+from ops.stack import described, running
+from shared.clock import SystemClock
 from shared.errors import SluiceError
 
 HOME = Path(__file__).parents[1] / ".local"
@@ -35,6 +40,8 @@ DESCRIPTION = "stack.json"
 """Name of the file with the addresses of the running stack, for other commands."""
 
 _CHECK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
+_HISTORY_SECONDS = 3600.0
 _BASE_PORT = 8700
 _PORT_FILE = "port"
 _SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
@@ -118,11 +125,9 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
             running().parent.mkdir(parents=True, exist_ok=True)
             running().write_text(f"{home.resolve()}\n")
             outages = Outages(stack)
-            observer = Observer(stack, outages.under_way)
-            shown = local_page(Beside(site), observer.page_state, outages.order, gateway)
             try:
                 with (
-                    Server(shown, page_port) as page,
+                    Server(_page(stack, site, outages), page_port) as page,
                     containers.reachable(stack, home, containers.gateway()),
                 ):
                     for line in _addresses(stack, page.url):
@@ -131,6 +136,19 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
                     _tend(stack, outages, console, reload=options.reload)
             finally:
                 description.unlink()
+
+
+def _page(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
+    """Return the page: a console that may change everything, and the local stack's own parts."""
+    described_stack = described(stack.describe())
+    view = ConsoleView(described_stack, look_seconds=_LOOK_SECONDS, count_seconds=_LOOK_SECONDS)
+    observer = Observer(stack, outages.under_way)
+    actions = Actions(described_stack, SystemClock(), view.expire)
+    feed = LiveFeed(
+        stack_tail(described_stack, scrubs=False), SystemClock(), history_seconds=_HISTORY_SECONDS
+    )
+    data = page_data(view, actions, feed, allow_changes=True, more=observer.state)
+    return local_page(Beside(site), data, actions.by_path(), outages.order, stack.addresses.gateway)
 
 
 def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool) -> NoReturn:

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import (
     accounts,
+    console,
     cost,
     dead,
     doctor,
@@ -73,7 +74,7 @@ main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
 main.add_command(dead.group)
-for module in (status, tail_command, doctor, preflight, replay, redrive, record, cost, local):
+for module in (status, console, tail_command, doctor, preflight, replay, redrive, record, cost, local):
     main.add_command(module.command)
 
 

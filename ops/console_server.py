@@ -21,6 +21,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 FOLDER = Path(__file__).parent / "page"
 
+Data = Mapping[str, Callable[[Mapping[str, str]], Mapping[str, Any]]]
+Doing = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+
 _SECTIONS = b"<!-- sections -->"
 _SAME_ORIGIN = ("same-origin", "none")
 _MOST_BYTES = 100_000
@@ -35,11 +38,11 @@ class RefusedError(Exception):
 
 
 class ConsolePage:
-    """A WSGI application: the page at `/`, what it shows at `/state.json`, what it may do as `POST`.
+    """A WSGI application: the page at `/`, what it shows and what it may do at other paths.
 
     Args:
-        state: returns what the page shows, from the request's parameters.
-        actions: what the page may do, by name: each takes the request's JSON object and returns another.
+        data: what the page shows, by path: each takes the parameters of a GET and returns a JSON object.
+        actions: what the page may do, by path: each takes the JSON object of a POST and returns another.
         token: which requests for data and actions need in the header `authorization: Bearer TOKEN`; empty for none.
         beside: answers every other path.
         sections: HTML for the page's first column.
@@ -48,16 +51,16 @@ class ConsolePage:
 
     def __init__(
         self,
-        state: Callable[[Mapping[str, str]], Mapping[str, Any]],
-        actions: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] | None = None,
+        data: Data,
+        actions: Doing | None = None,
         *,
         token: str = "",
         beside: WSGIApplication | None = None,
         sections: str = "",
         connects: Iterable[str] = (),
     ) -> None:
-        self._state = state
-        self._actions = dict(actions or {})
+        self._data = data
+        self._actions = actions or {}
         self._token = token
         self._beside = beside
         self._sections = sections
@@ -76,11 +79,11 @@ class ConsolePage:
         """Answer one request."""
         path = environ["PATH_INFO"]
         try:
-            if path == "/state.json" or path.removeprefix("/") in self._actions:
+            if path in self._data or path in self._actions:
                 check_host(environ)
                 check_origin(environ)
                 self._check_token(environ)
-                return self._send(start_response, 200, _json(self._data(environ)), "application/json")
+                return self._send(start_response, 200, _json(self._answer(environ)), "application/json")
             if path in self._files:
                 check_host(environ)
                 return self._send(start_response, 200, self._file(path), _kind(self._files[path].name))
@@ -96,12 +99,13 @@ class ConsolePage:
         if self._token and not hmac.compare_digest(given, self._token.encode()):
             raise RefusedError(401, "open the address that `sluice console` has printed: it holds the token")
 
-    def _data(self, environ: WSGIEnvironment) -> Mapping[str, Any]:
-        if environ["PATH_INFO"] == "/state.json":
-            if environ["REQUEST_METHOD"] != "GET":
-                raise RefusedError(405, "use GET")
-            return self._state(dict(parse_qsl(environ.get("QUERY_STRING", ""))))
-        return self._actions[environ["PATH_INFO"].removeprefix("/")](_document(environ))
+    def _answer(self, environ: WSGIEnvironment) -> Mapping[str, Any]:
+        path = environ["PATH_INFO"]
+        if path in self._actions:
+            return self._actions[path](_document(environ))
+        if environ["REQUEST_METHOD"] != "GET":
+            raise RefusedError(405, "use GET")
+        return self._data[path](dict(parse_qsl(environ.get("QUERY_STRING", ""))))
 
     def _file(self, path: str) -> bytes:
         data = self._files[path].read_bytes()

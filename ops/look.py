@@ -111,6 +111,18 @@ class StackState:
         return all(shard.is_complete for shard in self.shards)
 
 
+def accounting(stack: Stack) -> Accounting:
+    """Return what takes a stack's balances."""
+    return Accounting(
+        ledger=stack.ledger(),
+        shards=stack.shards(),
+        store=stack.set_aside_store(),
+        sqs=stack.client("sqs"),
+        queue_url=stack.outputs["OverflowQueueUrl"],
+        clock=SystemClock(),
+    )
+
+
 class Look:
     """Looks at a stack.
 
@@ -119,18 +131,11 @@ class Look:
     """
 
     def __init__(self, stack: Stack) -> None:
-        self._clock = clock = SystemClock()
+        self._clock = SystemClock()
         self._stack = stack
         self._open, self._open_at = Found(), float("-inf")
         self._ledger = stack.ledger()
-        self._accounting = Accounting(
-            ledger=self._ledger,
-            shards=stack.shards(),
-            store=stack.set_aside_store(),
-            sqs=stack.client("sqs"),
-            queue_url=stack.outputs["OverflowQueueUrl"],
-            clock=clock,
-        )
+        self._accounting = accounting(stack)
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return how the stack is now."""

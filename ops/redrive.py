@@ -1,7 +1,7 @@
 """`sluice redrive`: sends what is set aside. What is delivered is removed from there; what fails again stays."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -14,7 +14,7 @@ from ops.stack import Stack, works_on_stack
 from worker.delivery import State
 from worker.selection import Selection
 
-_DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead")}
+DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead")}
 """Kinds that a person can decide about."""
 _OUTCOMES = ("delivered", "kept", "dead", "dropped")
 
@@ -111,8 +111,11 @@ def run(
     event: dict[str, Any] = {"kinds": [state.value for state in states]}
     wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
     event |= {name: value for name, value in wanted.items() if value is not None}
-    totals = _send(stack, event, hidden=as_json)
-    totals = _balanced(selected.total(), totals)
+    with screen.console(stderr=True).status("sending") as status:
+        if as_json:
+            status.stop()
+        sent = send(stack, event, lambda delivered: status.update(f"sending: {delivered:,} rows delivered"))
+    totals = _balanced(selected.total(), sent)
     if as_json:
         screen.show_json(totals)
         ctx.exit(_code(totals))
@@ -130,7 +133,7 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
             "--edit works only on dead letters, interactively; it cannot be combined with other kinds, --send, --drop or --json"
         )
     if decision is not None:
-        allowed = _DECIDED[decision]
+        allowed = DECIDED[decision]
         if not set(names) <= set(allowed):
             raise click.UsageError(f"--{decision} goes only with --kind {' and --kind '.join(allowed)}")
         names = names or allowed[:1]
@@ -194,18 +197,23 @@ def _again(mistake: str) -> bool:
     return click.confirm("Edit again?", default=True, err=True)
 
 
-def _send(stack: Stack, event: Mapping[str, Any], *, hidden: bool) -> dict[str, int]:
-    """Invoke the redrive until everything had its turn, or nothing moves any more.
+def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
+    """Invoke the redrive until everything had its turn, or nothing moves any more; return the rows by outcome.
 
     What one run keeps is selected again by the next one; everything else adds up.
+
+    Args:
+        stack: whose.
+        event: what the redrive's function is to send, or to drop.
+        tell: called with the number of rows delivered so far.
+
+    Raises:
+        ClientError, BotoCoreError, Failure: as `Stack.invoke`.
     """
     totals = dict.fromkeys(_OUTCOMES, 0)
-    with screen.console(stderr=True).status("sending") as status:
-        if hidden:
-            status.stop()
-        while True:
-            report = stack.invoke("RedriveFunction", event)
-            totals = {name: totals[name] + report[name] for name in _OUTCOMES} | {"kept": report["kept"]}
-            status.update(f"sending: {totals['delivered']:,} rows delivered")
-            if report["complete"] or not report["delivered"] + report["dead"] + report["dropped"]:
-                return totals | {"complete": report["complete"]}
+    while True:
+        report = stack.invoke("RedriveFunction", event)
+        totals = {name: totals[name] + report[name] for name in _OUTCOMES} | {"kept": report["kept"]}
+        tell(totals["delivered"])
+        if report["complete"] or not report["delivered"] + report["dead"] + report["dropped"]:
+            return totals | {"complete": report["complete"]}

@@ -12,7 +12,7 @@ _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
-_STATUS = (
+_LOOK = (
     *_RECORDS,
     *_ASIDE,
     "dynamodb:Query",
@@ -21,7 +21,6 @@ _STATUS = (
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
-    "cloudwatch:GetMetricData",
 )
 
 RIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +30,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts list": _ADMINISTER,
     "accounts show": _ADMINISTER,
     "accounts export": _ADMINISTER,
+    "console": (*_LOOK, "lambda:InvokeFunction AdminFunction"),
     "dead drop": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
     "dead list": (*_FIND, *_ASIDE),
     "dead show": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket"),
@@ -61,7 +61,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:GetObject SdkBucket",
         "s3:PutObject SdkBucket",
     ),
-    "status": _STATUS,
+    "status": (*_LOOK, "cloudwatch:GetMetricData"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
 }
 """By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""

@@ -72,6 +72,7 @@ class Seen:
         arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
         account: whose it is; empty where nobody knows.
         table: its table; empty where it has none.
+        key_id: of the write key that it came by; empty where nobody knows.
         event_id: its id; empty for what never became a row.
         request_id: of its envelope; of a refused request the gateway's.
         shard: where it is on the stream.
@@ -86,6 +87,7 @@ class Seen:
     arrived_at: float = 0.0
     account: str = ""
     table: str = ""
+    key_id: str = ""
     event_id: str = ""
     request_id: str = ""
     shard: str = ""
@@ -402,6 +404,7 @@ def events_of(record: Record, shard: str) -> Iterator[Seen]:
         at=record.received_at / 1000,
         arrived_at=record.arrived_at,
         account=record.account,
+        key_id=record.key_id,
         request_id=record.request_id,
         shard=shard,
         sequence_number=sequence_number(record.number),

@@ -1,8 +1,14 @@
-/* The console's page: shows the state of a stack and what becomes of its events. */
+/* The console's page: shows the state of a stack and its events, and asks before it changes anything. */
 export const $ = (id) => document.getElementById(id);
 export const number = (n) => n.toLocaleString("en");
-const age = (seconds) => (seconds < 100 ? `${seconds.toFixed(1)} s` : `${number(Math.round(seconds / 60))} min`);
 export const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
+
+const STATE_MS = 1000;
+const EVENTS_MS = 1000;
+const RETRY_MS = 3000;
+const KEPT = 1000; // events in memory
+const SHOWN = 60; // of them on the page
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false };
 
 export function element(tag, className, ...children) {
   const made = document.createElement(tag);
@@ -11,128 +17,359 @@ export function element(tag, className, ...children) {
   return made;
 }
 
-const ROWS = 24;
-let after = 0;
-let first = true;
-const known = new Map();
+/* --- talk to the console --- */
 
-async function poll() {
-  let wait = 700;
-  try {
-    const answer = await fetch(`state.json?after=${after}`, { cache: "no-store" });
-    if (!answer.ok) throw new Error(`${answer.status}`);
-    render(await answer.json());
-  } catch {
-    verdict("bad", "The console does not respond. It has stopped or is stopping.");
-    wait = 2000;
-  }
-  setTimeout(poll, wait);
+// The token stands behind # in the address, so that no browser sends it anywhere. It is taken out of the address bar.
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+if (given) {
+  sessionStorage.setItem("token", given);
+  history.replaceState(null, "", location.pathname);
 }
+
+export async function ask(path, document) {
+  const headers = { authorization: `Bearer ${sessionStorage.getItem("token") ?? ""}` };
+  const options = { cache: "no-store", headers };
+  if (document) {
+    headers["content-type"] = "application/json";
+    Object.assign(options, { method: "POST", body: JSON.stringify(document) });
+  }
+  const answer = await fetch(path, options);
+  const content = await answer.json().catch(() => ({ error: "The console has failed; its terminal says why" }));
+  if (!answer.ok) throw Object.assign(new Error(content.error), { status: answer.status });
+  return content;
+}
+
+let paused = false;
+$("pause").onclick = () => {
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", paused);
+  $("pause").textContent = paused ? "Resume" : "Pause";
+  $("stale").textContent = paused ? "Paused: this is how it was. Events that arrive meanwhile are shown when you resume." : "";
+};
+
+async function repeat(milliseconds, work) {
+  for (;;) {
+    let pause = milliseconds;
+    if (!paused && !document.hidden) {
+      try {
+        await work();
+      } catch (error) {
+        pause = RETRY_MS;
+        const said = error.status ? `${error.message}.` : "The console does not respond. It has stopped or is stopping.";
+        verdict("bad", said[0].toUpperCase() + said.slice(1));
+      }
+    }
+    await new Promise((done) => setTimeout(done, pause));
+  }
+}
+
+/* --- the state --- */
+
+let state;
 
 function verdict(kind, text) {
   $("verdict").className = kind;
   if ($("verdict").textContent !== text) $("verdict").textContent = text;
 }
 
-function render(state) {
+function render(found) {
+  state = found;
   document.dispatchEvent(new CustomEvent("state", { detail: state }));
-  if (state.error) return verdict("bad", `A part of the stack is down (${state.error}). It is started again.`);
-  for (const name of ["accepted", "in-flight", "delivered", "aside"]) {
-    const value = state[name.replace("-", "_")];
-    $(name).textContent = number(value);
-    $(name).classList.toggle("some", value > 0);
-  }
-  const [worst, ...others] = state.verdicts;
-  verdict({ healthy: state.in_flight ? "busy" : "good", attention: "bad" }[worst.health] ?? "busy", worst.line);
-  $("others").replaceChildren(...others.map((other) => element("li", "", other.line)));
-  renderPairs($("refused"), Object.entries(state.refused).map(([code, count]) => [code, count]));
-  $("refused-none").hidden = Object.keys(state.refused).length > 0;
-  renderShards(state.shards);
-  renderPairs($("ledger"), [["spans settled", state.spans.done], ["spans open", state.spans.open]]);
-  renderAside(state.aside_chunks);
-  $("queue").textContent = state.queue ? plural(state.queue, "envelope waiting", "envelopes waiting") : "empty";
-  renderTables(state.tables);
-  renderRows(state.latest);
-  if (first) renderAddresses(state.addresses);
-  first = false;
+  const { name, region } = state.stack;
+  $("stack").textContent = region ? `${name} in ${region}` : `${name} stack`;
+  document.title = `Sluice: ${name}`;
+  renderLook(state.look);
+  renderCounts(state.counts);
+  renderAccounts(state.accounts);
+  renderCost(state.cost);
+  renderActions(state.actions ?? []);
+  renderPairs($("refused"), Object.entries(state.refused ?? {}));
+  $("refused-part").hidden = !Object.keys(state.refused ?? {}).length;
+  renderAddresses(state.addresses ?? {});
 }
 
-function renderShards(shards) {
-  const most = Math.max(50, ...shards.map((shard) => shard.waiting));
-  $("shards").replaceChildren(...shards.map((shard) => {
-    const fill = element("i");
-    fill.style.width = `${(100 * shard.waiting) / most}%`;
-    const waits = shard.waiting ? `${number(shard.waiting)} waiting, ${age(shard.oldest_seconds)}` : "nothing waiting";
-    return element("div", "shard",
-      element("p", "", `shard ${Number(shard.id.split("-")[1])}`, element("span", shard.waiting ? "" : "quiet", waits)),
-      element("div", "bar", fill),
-      element("small", "", `${plural(shard.records, "record")}, ${plural(shard.rows, "row")} so far`));
+function renderLook(look) {
+  if (look.error) verdict("bad", `UNKNOWN: ${look.error}.`);
+  else if (!look.known) verdict("busy", "Looking …");
+  else {
+    const [worst, ...others] = look.lines;
+    verdict({ healthy: "good", attention: "bad" }[worst.health] ?? "busy", worst.line);
+    update($("others"), others.map((other) => element("li", "", other.line)));
+  }
+  if (!look.known) return;
+  update($("shards"), look.shards.map((shard, _, all) => shardItem(shard, Math.max(50, ...all.map((one) => one.records)))));
+  const open = look.open_spans.reduce((sum, span) => sum + span.rows, 0);
+  renderPairs($("backlog"), [
+    ["Envelopes in the overflow queue", look.in_queue],
+    ...(open ? [["Rows in open spans", open]] : []),
+    ...look.sick_databases.map((one) => [`Failing: ${one.database} (${one.reason})`, `since ${clock(one.since / 1000)}`]),
+  ]);
+  renderAside(look);
+  const errors = look.errors.map((one) => element("li", "",
+    element("span", "", `${one.what}${one.why ? `: ${one.why}` : ""}`),
+    element("small", "", `${one.function}, ${plural(one.times, "time")}, last ${clock(Date.parse(one.last) / 1000)}`)));
+  update($("errors"), errors.length ? errors : [element("li", "quiet", "none")]);
+}
+
+function shardItem(shard, most) {
+  const fill = element("i");
+  fill.style.width = `${(100 * shard.records) / most}%`;
+  const many = `${number(shard.records)}${shard.is_complete ? "" : " or more"} waiting, ${lasting(shard.behind_seconds)}`;
+  const waits = shard.records ? many : shard.open_rows ? `${plural(shard.open_rows, "row")} being sent` : "nothing waiting";
+  return element("div", "shard",
+    element("p", "", `shard ${Number(shard.shard.split("-")[1])}`, element("span", shard.records ? "" : "quiet", waits)),
+    element("div", "bar", fill),
+    element("small", "", `${number(shard.rows_per_second)} rows a second`));
+}
+
+const KINDS = { parked: "parked", doubt: "in doubt", dead: "dead letters", rejected: "rejected" };
+
+function renderAside(look) {
+  const items = look.aside.map((one) => {
+    const item = element("li", "", element("span", "pair", element("b", "", one.account), element("span", "", plural(one.rows, "row"))),
+      element("small", "", `${KINDS[one.kind] ?? one.kind}: ${one.reason}`));
+    if (state.allows_changes) {
+      const buttons = element("span", "small-buttons", actionButton("redrive", one));
+      if (state.droppable.includes(one.kind)) buttons.append(actionButton("drop", one));
+      item.append(buttons);
+    }
+    return item;
+  });
+  update($("aside-list"), items.length ? items : [element("li", "quiet", "nothing")]);
+  const hint = state.allows_changes || !look.aside.length ? "" : "Read-only. With --allow-changes this page can redrive and drop.";
+  $("aside-note").textContent = look.aside_is_complete ? hint : `Not everything was counted. ${hint}`;
+}
+
+function actionButton(what, one) {
+  const button = element("button", what === "drop" ? "danger" : "", what === "drop" ? "Drop" : "Redrive");
+  button.type = "button";
+  button.setAttribute("aria-label", `${button.textContent} ${plural(one.rows, "row")} of ${one.account}, ${KINDS[one.kind] ?? one.kind}: ${one.reason}`);
+  button.dataset.key = `${what} ${one.kind} ${one.account} ${one.reason}`;
+  button.onclick = () => confirm(what, one);
+  return button;
+}
+
+function renderActions(actions) {
+  $("actions-part").hidden = !actions.length;
+  update($("actions"), actions.map((action) => {
+    const outcomes = Object.entries(action.result ?? {}).filter(([name, rows]) => name !== "complete" && rows).map(([name, rows]) => `${number(rows)} ${name}`);
+    const said = { running: "running …", failed: action.error, done: outcomes.join(", ") || "nothing was left to do" }[action.state];
+    return element("li", "", element("span", "", `${action.what === "drop" ? "Drop" : "Redrive"} of ${plural(action.rows, "row")} of ${action.account}: ${said}`),
+      element("small", "", `${clock(action.at)}, ${KINDS[action.kind] ?? action.kind}: ${action.reason}`));
   }));
 }
 
+function renderCounts(counts) {
+  const flow = state.flow ?? counts;
+  for (const name of ["accepted", "in-flight", "delivered", "aside"]) {
+    const value = flow[name.replace("-", "_")];
+    $(name).textContent = value === undefined ? "–" : number(value);
+    $(name).classList.toggle("some", value > 0);
+  }
+  const said = counts.error ? `Counts: ${counts.error}.` : counts.known ? `As of ${clock(counts.at)}.` : "Counting …";
+  $("flow-note").textContent = state.flow ? "" : `${said} ${counts.known && !counts.is_complete ? "There is more on the stream." : ""}`;
+  $("tables-note").textContent = `${said} Seen and rates are by when the worker planned the rows.`;
+  if (!counts.known) return;
+  const rows = counts.tables.map((one) => {
+    const cells = [one.received, one.delivered, one.in_flight, Object.values(one.aside).reduce((sum, n) => sum + n, 0), one.per_minute];
+    return element("tr", "",
+      rowHeader(one),
+      ...cells.map((n) => element("td", n ? "number" : "number quiet", number(n))),
+      element("td", "", hours(one.hours)),
+      element("td", "", clock(one.last)),
+      element("td", "", clock(one.first)));
+  });
+  if (!rows.length) {
+    const cell = element("td", "quiet", "No tables yet. The worker creates them when needed.");
+    cell.colSpan = 9;
+    rows.push(element("tr", "", cell));
+  }
+  update($("tables").tBodies[0], rows);
+  options($("filter-account"), [...new Set(counts.tables.map((one) => one.account))]);
+  options($("filter-table"), [...new Set(counts.tables.map((one) => one.table))]);
+}
+
+function rowHeader(one) {
+  const header = element("th", "", `${one.account}/${one.table}`);
+  header.scope = "row";
+  return header;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function hours(counts) {
+  const most = Math.max(1, ...counts);
+  const chart = document.createElementNS(SVG, "svg");
+  chart.setAttribute("viewBox", `0 0 ${counts.length * 4} 20`);
+  chart.setAttribute("class", "hours");
+  chart.setAttribute("role", "img");
+  chart.setAttribute("aria-label", `${number(counts.reduce((sum, n) => sum + n, 0))} in 24 hours`);
+  counts.forEach((count, index) => {
+    const bar = document.createElementNS(SVG, "rect");
+    const height = count ? Math.max(2, (count / most) * 20) : 0.5;
+    for (const [name, value] of Object.entries({ x: index * 4, y: 20 - height, width: 3, height })) bar.setAttribute(name, value);
+    chart.append(bar);
+  });
+  return chart;
+}
+
+function renderAccounts(accounts) {
+  $("accounts-note").textContent = accounts.error ? `${accounts.error}.` : !accounts.known ? "Asking Redis …" : accounts.applied_at ? `Applied ${accounts.applied_at}.` : "Redis is empty: apply accounts.yaml.";
+  if (!accounts.known) return;
+  const items = accounts.accounts.map((one) => {
+    const revoked = one.revoked_key_ids.length ? `revoked keys: ${one.revoked_key_ids.join(", ")}` : "";
+    const used = [...(keys.get(one.account) ?? [])].sort().join(", ");
+    const small = [used && `keys seen: ${used}`, revoked].filter(Boolean).join("; ");
+    return element("li", "", element("span", "pair", element("b", "", one.account), element("span", one.status === "active" ? "" : "warn", one.status === "active" ? one.database : one.status)),
+      ...(small ? [element("small", "", small)] : []));
+  });
+  update($("account-list"), items.length ? items : [element("li", "quiet", "none")]);
+}
+
+function renderCost(cost) {
+  $("cost-part").hidden = !cost;
+  if (!cost) return;
+  const dollars = (usd) => `$${usd.toLocaleString("en", { minimumFractionDigits: 2 })}`;
+  renderPairs($("cost"), [["So far this month", dollars(cost.so_far)], ["The month, at this rate", dollars(cost.month)]]);
+  $("cost-note").textContent = `Estimated for ${plural(cost.rows, "row")} since ${cost.since.slice(0, 10)}, at AWS's list prices of ${cost.prices_read_on}.`;
+}
+
 function renderPairs(list, pairs) {
-  list.replaceChildren(...pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", number(value))]));
-}
-
-function renderAside(chunks) {
-  if (!chunks.length) return $("aside-list").replaceChildren(element("p", "quiet", "nothing"));
-  const list = element("dl");
-  for (const chunk of chunks) list.append(element("dt", "", chunk.what, element("small", "", `${chunk.kind}: ${chunk.reason}`)), element("dd", "", number(chunk.rows)));
-  $("aside-list").replaceChildren(list);
-}
-
-function renderTables(tables) {
-  if (!tables.length) return $("tables").replaceChildren(element("p", "quiet", "No tables yet. The worker creates them when needed."));
-  for (const { database, table, rows } of tables) {
-    const name = `${database}.${table}`;
-    let card = known.get(name);
-    if (!card) {
-      if (!known.size) $("tables").replaceChildren();
-      card = { node: element("div", "table", element("span", "", name), element("b")), rows: 0 };
-      known.set(name, card);
-      const next = [...known.keys()].sort().find((other) => other > name);
-      $("tables").insertBefore(card.node, next ? known.get(next).node : null);
-    }
-    if (card.rows !== rows) {
-      card.node.lastChild.textContent = number(rows);
-      if (!first) flash(card.node);
-      card.rows = rows;
-    }
-  }
-}
-
-function renderRows(rows) {
-  if (!rows.length) return;
-  $("rows").querySelector(".empty")?.remove();
-  const shown = rows.slice(0, ROWS).reverse();
-  for (const row of shown) {
-    const item = rowItem(row);
-    $("rows").prepend(item);
-    if (!first) flash(item);
-  }
-  after = Math.max(after, ...rows.map((row) => row.number));
-  while ($("rows").children.length > ROWS) $("rows").lastChild.remove();
-}
-
-const PLUMBING = new Set(["time", "event_id", "received_at", "td_client_id", "td_ip", "td_user_agent"]);
-
-function rowItem({ database, table, at, row }) {
-  const what = element("span", "what");
-  const names = Object.keys(row).filter((name) => !PLUMBING.has(name));
-  for (const name of names.length ? names : Object.keys(row)) what.append(element("span", "", element("i", "", name), `${row[name]}`.slice(0, 80)));
-  const summary = element("summary", "", element("time", "", new Date(at * 1000).toLocaleTimeString("en-GB")), element("span", "where", `${database}.${table}`), what);
-  const details = element("details", "", summary);
-  details.ontoggle = () => { if (details.open && !details.querySelector("pre")) details.append(element("pre", "", JSON.stringify(row, null, 2))); };
-  return element("li", "", details);
-}
-
-function flash(node) {
-  node.classList.add("new");
-  requestAnimationFrame(() => requestAnimationFrame(() => node.classList.remove("new")));
+  update(list, pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", typeof value === "number" ? number(value) : value)]));
 }
 
 function renderAddresses(addresses) {
-  $("addresses").replaceChildren(...Object.entries(addresses).map(([name, address]) => element("span", "", `${name} `, element("code", "", address))));
+  update($("addresses"), Object.entries(addresses).map(([name, address]) => element("span", "", `${name} `, element("code", "", address))));
 }
 
-poll();
+/* Replace children only where they differ, so that focus, selection and screen readers are left alone. */
+function update(parent, children) {
+  const before = document.activeElement?.dataset?.key;
+  if (parent.childNodes.length === children.length && children.every((child, index) => child.isEqualNode(parent.childNodes[index]))) return;
+  parent.replaceChildren(...children);
+  if (before) [...parent.querySelectorAll("[data-key]")].find((one) => one.dataset.key === before)?.focus();
+}
+
+function options(select, names) {
+  for (const name of names.sort()) if (![...select.options].some((option) => option.value === name)) select.append(new Option(name));
+}
+
+function lasting(seconds) {
+  return seconds < 100 ? `${Math.round(seconds)} s` : seconds < 7200 ? `${number(Math.round(seconds / 60))} min` : `${number(Math.round(seconds / 3600))} h`;
+}
+
+function clock(seconds) {
+  if (!seconds) return "–";
+  const at = new Date(seconds * 1000);
+  const time = at.toLocaleTimeString("en-GB", CLOCK);
+  return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString("sv-SE")} ${time.slice(0, 5)}`;
+}
+
+/* --- confirmations --- */
+
+async function confirm(what, one) {
+  const isDrop = what === "drop";
+  const rows = `${plural(one.rows, "row")} of ${one.account}`;
+  $("confirm-title").textContent = isDrop ? `Drop ${rows}?` : `Redrive ${rows}?`;
+  $("confirm-text").textContent = `${KINDS[one.kind] ?? one.kind}: ${one.reason}. ${isDrop ? "Sluice gives them up and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
+  $("confirm-word-part").hidden = !isDrop;
+  $("confirm-word").value = "";
+  $("confirm-yes").textContent = isDrop ? "Drop them" : "Redrive them";
+  $("confirm-yes").className = isDrop ? "danger" : "";
+  $("confirm-yes").disabled = isDrop;
+  $("confirm").returnValue = "";
+  $("confirm").showModal();
+  $(isDrop ? "confirm-word" : "confirm-no").focus();
+  await new Promise((done) => $("confirm").addEventListener("close", done, { once: true }));
+  if ($("confirm").returnValue !== "yes" || (isDrop && $("confirm-word").value.trim() !== "drop")) return;
+  try {
+    await ask(what, { kind: one.kind, account: one.account, reason: one.reason, rows: one.rows });
+    $("stale").textContent = "";
+  } catch (error) {
+    $("stale").textContent = `${isDrop ? "Drop" : "Redrive"}: ${error.message}.`;
+  }
+}
+$("confirm-word").oninput = () => { $("confirm-yes").disabled = $("confirm-word").value.trim() !== "drop"; };
+$("confirm-word").onkeydown = (event) => { if (event.key === "Enter" && $("confirm-yes").disabled) event.preventDefault(); };
+
+/* --- live events --- */
+
+// What Sluice and its clients add to every event; an event's own columns come first.
+const ADDED = /^(td_.*|time|event_id|received_at|sent_at|batch_id|bot)$/;
+const events = [];
+const keys = new Map();
+let after = 0;
+
+async function poll() {
+  const found = await ask(`events.json?after=${after}`);
+  after = found.next;
+  for (const event of found.events) {
+    events.unshift(event);
+    if (event.key_id) keys.set(event.account, (keys.get(event.account) ?? new Set()).add(event.key_id));
+  }
+  events.length = Math.min(events.length, KEPT);
+  options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
+  options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);
+  $("events-note").textContent = found.note;
+  if (found.events.length) show();
+}
+
+function wanted(event) {
+  const kind = document.querySelector("[name=kind]:checked").value;
+  const text = $("filter-text").value.trim();
+  const [column, value] = text.split(/=(.*)/s);
+  const holds = !text || (value !== undefined && `${event.row?.[column]}` === value) || JSON.stringify(event).toLowerCase().includes(text.toLowerCase());
+  return holds && (!kind || kind === (event.kind === "event" ? "good" : "bad"))
+    && (!$("filter-account").value || event.account === $("filter-account").value)
+    && (!$("filter-table").value || event.table === $("filter-table").value);
+}
+
+function show() {
+  const found = events.filter(wanted).slice(0, SHOWN);
+  const shown = new Map([...$("events").children].map((item) => [item.dataset.number, item]));
+  const items = found.map((event) => shown.get(`${event.number}`) ?? eventItem(event));
+  const kept = new Set(items);
+  for (const item of [...$("events").children]) if (!kept.has(item)) item.remove();
+  items.forEach((item, index) => { if ($("events").children[index] !== item) $("events").insertBefore(item, $("events").children[index] ?? null); });
+  $("events-empty").hidden = items.length > 0;
+  if (!items.length && events.length) $("events-empty").textContent = "No event matches these filters.";
+}
+
+export function ownFirst(row) {
+  const names = Object.keys(row);
+  return [...names.filter((name) => !ADDED.test(name)), ...names.filter((name) => ADDED.test(name))];
+}
+
+function eventItem(event) {
+  const what = element("span", "what");
+  if (event.code) what.append(element("b", "code", event.code));
+  if (event.message) what.append(element("span", "", event.message));
+  const own = ownFirst(event.row ?? {});
+  for (const name of own.slice(0, 8)) what.append(element("span", "", element("i", "", name), text(event.row[name]).slice(0, 80)));
+  if (event.path) what.append(element("span", "", event.path));
+  const place = event.account ? `${event.account}/${event.table || "–"}` : "refused request";
+  const mark = element("span", event.kind === "event" ? "mark good" : "mark bad", { event: "good", rejected: "rejected", refused: "refused" }[event.kind]);
+  const summary = element("summary", "", element("time", "", clock(event.at)), mark, element("span", "where", place), what);
+  const details = element("details", "", summary);
+  details.ontoggle = () => {
+    if (!details.open || details.querySelector("dl")) return;
+    const list = element("dl", "columns-of");
+    const about = { "key id": event.key_id, "request id": event.request_id, "event id": event.event_id, verdict: event.verdict, shard: event.shard };
+    const told = Object.entries(about).filter(([, value]) => value);
+    for (const name of own) list.append(element("dt", "", name), element("dd", "", text(event.row[name])));
+    for (const [name, value] of told) list.append(element("dt", "quiet", name), element("dd", "quiet", value));
+    if (event.original) list.append(element("dt", "", "as sent"), element("dd", "", event.original));
+    details.append(list);
+  };
+  const item = element("li", "", details);
+  item.dataset.number = event.number;
+  return item;
+}
+
+const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+$("filters").oninput = show;
+$("filters").onsubmit = (event) => event.preventDefault();
+
+repeat(STATE_MS, async () => render(await ask("state.json")));
+repeat(EVENTS_MS, poll);

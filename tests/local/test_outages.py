@@ -94,7 +94,8 @@ def test_what_cannot_be_broken_is_refused(outages: Outages) -> None:
 def test_the_page_says_what_is_broken_and_why_nothing_arrives(sluice: Sluice, outages: Outages) -> None:
     """And orders outages from pages of its own only."""
     observer = Observer(sluice.stack, outages.under_way)
-    page = local_page(Beside(Website("", {})), observer.page_state, outages.order)
+    data = {"/state.json": lambda _: observer.state()}
+    page = local_page(Beside(Website("", {})), data, {}, outages.order)
     with Server(page) as server:
         with pytest.raises(HTTPError, match="415"):
             urlopen(Request(f"{server.url}/break", b'{"target": "td", "seconds": 9}'), timeout=10)

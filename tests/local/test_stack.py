@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -164,12 +165,12 @@ def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None
         ).startswith("GIF")
         state = wait_for_rows(page)
         assert [part["name"] for part in state["parts"] if not part["running"]] == []
-        assert (state["accepted"], state["delivered"], state["in_flight"], state["aside"]) == (1, 1, 0, 0)
-        assert state["tables"] == [{"database": "shop", "table": "first_rows", "rows": 1}]
-        assert (
-            state["latest"][0]["row"].items()
-            >= {"event_id": "e1", "gr__e": "12", "td_ip": "127.0.0.1"}.items()
-        )
+        assert {"accepted": 1, "delivered": 1, "in_flight": 0, "aside": 0} == state["flow"]
+        (event,) = wait_for(lambda: json.loads(get(f"{page}/events.json"))["events"])
+        assert ("event", "shop", "first_rows") == (event["kind"], event["account"], event["table"])
+        assert {"event_id": "e1", "gr__e": "12", "td_ip": "127.0.0.1"}.items() <= event["row"].items()
+        (table,) = wait_for(lambda: json.loads(get(f"{page}/state.json"))["counts"].get("tables"))
+        assert ("first_rows", 1) == (table["table"], table["received"])
         second = subprocess.run(
             [sys.executable, "-m", "local.up", "--home", str(tmp_path)],
             cwd=ROOT,
@@ -195,13 +196,22 @@ def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
     assert up.left() == []
 
 
+def wait_for[T](look: Callable[[], T]) -> T:
+    """Return what is there as soon as something is, or nothing after half a minute."""
+    beat, deadline = threading.Event(), time.monotonic() + 30
+    while not (found := look()) and time.monotonic() < deadline:
+        beat.wait(0.05)
+    return found
+
+
 def wait_for_rows(page: str) -> dict[str, Any]:
-    """Return the page's state once it shows rows, or after many attempts."""
-    for _ in range(1000):
-        state: dict[str, Any] = json.loads(get(f"{page}/state.json?after=0"))
-        if state["delivered"]:
-            break
-    return state
+    """Return the page's state once it shows rows."""
+
+    def look() -> dict[str, Any] | None:
+        state: dict[str, Any] = json.loads(get(f"{page}/state.json"))
+        return state if state.get("flow", {}).get("delivered") else None
+
+    return wait_for(look) or {}
 
 
 def free_ports(count: int) -> int:
@@ -224,7 +234,7 @@ def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
         first.wait_for("Ready after")
         gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
         get(f"{gateway}/pixel.gif?k={KEYS['shop']}&t=kept&event_id=e1")
-        assert 1 == wait_for_rows(f"http://127.0.0.1:{port + 1}")["delivered"]
+        assert 1 == wait_for_rows(f"http://127.0.0.1:{port + 1}")["flow"]["delivered"]
     finally:
         first.end(signal.SIGINT)
     second = Up(tmp_path, "--keep", "--log-level", "WARN")
@@ -241,4 +251,4 @@ def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
 
         assert 1 == third.process.returncode
     assert f"http://127.0.0.1:{port}" == gateway == state["addresses"]["Gateway"]
-    assert (1, 1) == (state["accepted"], state["delivered"])
+    assert {"accepted": 1, "delivered": 1, "in_flight": 0, "aside": 0} == state["flow"]

@@ -20,6 +20,7 @@ COMMANDS = [
     "accounts list",
     "accounts show app",
     "accounts export",
+    "console --for 0s",
     "dead drop --all --yes",
     "dead list",
     "dead show 0123456789",

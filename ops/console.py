@@ -1,0 +1,86 @@
+"""`sluice console`: serves a page that shows a stack, on this machine and to this person alone."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from ops.console_actions import DROPPABLE, Actions
+from ops.console_server import ConsolePage, Data, Server
+from ops.console_view import ConsoleView
+from ops.failure import Failure
+from ops.live_feed import LiveFeed, stack_tail
+from ops.moment import LENGTH
+from ops.stack import Stack, works_on_stack
+from shared.clock import SystemClock
+
+_FOREVER_SECONDS = 3600.0
+_HISTORY_SECONDS = 60.0
+
+
+@click.command("console")
+@works_on_stack
+@click.option("--port", type=click.IntRange(1024, 65_535), help="Its port. Default: any that is free.")
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="Let the page redrive and drop what is set aside, each after a confirmation.",
+)
+@click.option("--raw", is_flag=True, help="Show personal data in events, such as addresses and visitor ids.")
+@click.option("--for", "seconds", type=LENGTH, help="Stop after this long, such as 8h. Default: at Ctrl-C.")
+def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, seconds: float | None) -> None:
+    """Serve a page that shows a stack: state, events, tables, set-aside rows, accounts, cost. Ctrl-C stops it.
+
+    The page is served on this machine alone, uses your AWS permissions, and changes nothing unless you allow it. Whoever has the
+    printed address, with its token, sees what you may see.
+    """
+    view = ConsoleView(stack)
+    view.first()
+    token = secrets.token_urlsafe(24)
+    actions = Actions(stack, SystemClock(), view.expire)
+    feed = LiveFeed(stack_tail(stack, scrubs=not raw), SystemClock(), history_seconds=_HISTORY_SECONDS)
+    page = ConsolePage(
+        page_data(view, actions, feed, allow_changes=allow_changes),
+        actions.by_path() if allow_changes else {},
+        token=token,
+    )
+    try:
+        server = Server(page, port or 0)
+    except OSError as error:
+        raise Failure(f"port {port} is in use: choose another with --port, or none") from error
+    with server:
+        click.echo(f"{server.url}/#token={token}")
+        click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
+        _wait(seconds)
+
+
+def page_data(
+    view: ConsoleView,
+    actions: Actions,
+    feed: LiveFeed,
+    *,
+    allow_changes: bool,
+    more: Callable[[], Mapping[str, Any]] = dict,
+) -> Data:
+    """Return what the page shows, by path; `more` adds to its state."""
+
+    def state(_: Mapping[str, str]) -> dict[str, Any]:
+        return view.state() | {
+            "allows_changes": allow_changes,
+            "droppable": DROPPABLE,
+            "actions": actions.shown(),
+            **more(),
+        }
+
+    return {"/state.json": state, "/events.json": feed.page}
+
+
+def _wait(seconds: float | None) -> None:
+    """Wait so long, or for ever; Ctrl-C ends it."""
+    until = float("inf") if seconds is None else time.monotonic() + seconds
+    never = threading.Event()
+    while (left := until - time.monotonic()) > 0:
+        never.wait(min(left, _FOREVER_SECONDS))

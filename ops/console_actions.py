@@ -1,0 +1,148 @@
+"""What the console may do: redrive and drop what is set aside, each once a person has confirmed it.
+
+The page says how many rows the person has agreed to. If there are more or fewer by now, nothing is done.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import redrive
+from ops.console_server import Doing, RefusedError
+from ops.failure import explained
+from ops.set_aside import KINDS, chunks
+from ops.stack import Stack
+from shared.clock import Clock
+from shared.errors import UnavailableError
+from worker.selection import Selection
+
+DROPPABLE = redrive.DECIDED["drop"]
+"""Kinds of set-aside rows that may be dropped."""
+_KEPT = 20
+
+
+@dataclass(slots=True)
+class ConsoleAction:
+    """Something that was asked for.
+
+    Attributes:
+        what: `redrive` or `drop`.
+        kind: of the set-aside rows.
+        account: whose.
+        reason: for which they are set aside.
+        rows: how many.
+        at: UNIX seconds.
+        state: `running`, `done` or `failed`.
+        result: what became of the rows, by outcome.
+        error: why it failed.
+    """
+
+    what: str
+    kind: str
+    account: str
+    reason: str
+    rows: int
+    at: float
+    state: str = "running"
+    result: Mapping[str, int] | None = None
+    error: str = ""
+
+
+class Actions:
+    """Carries out one action at a time, in the background. Threads may share it.
+
+    Args:
+        stack: whose rows.
+        clock: tells the time.
+        changed: called when an action has ended.
+        start: runs a job in the background.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        clock: Clock,
+        changed: Callable[[], None],
+        start: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        self._stack = stack
+        self._clock = clock
+        self._changed = changed
+        self._start = start or _in_background
+        self._lock = threading.Lock()
+        self._actions: list[ConsoleAction] = []
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the actions, the latest first."""
+        return [asdict(action) for action in reversed(self._actions)]
+
+    def by_path(self) -> Doing:
+        """Return what a page may ask for, by path."""
+        return {"/redrive": self.redrive, "/drop": self.drop}
+
+    def redrive(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start to send rows.
+
+        Args:
+            asked: `kind`, `account` and `reason` name the rows; `rows` is how many the person has agreed to.
+
+        Raises:
+            RefusedError: the request is wrong, another action runs, or the rows are others by now.
+        """
+        return self._begin("redrive", asked, KINDS)
+
+    def drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start to give rows up; as `redrive`."""
+        return self._begin("drop", asked, DROPPABLE)
+
+    def _begin(self, what: str, asked: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
+        match asked:
+            case {"kind": str(kind), "account": str(account), "reason": str(reason), "rows": int(rows)}:
+                pass
+            case _:
+                raise RefusedError(400, "send kind, account, reason and rows")
+        if kind not in kinds:
+            raise RefusedError(400, f"{what} goes with {', '.join(kinds)}, not with {kind!r}")
+        selection = Selection((KINDS[kind],), account, None, reason, None)
+        action = ConsoleAction(what, kind, account, reason, rows, self._clock.now())
+        with self._lock:
+            if any(other.state == "running" for other in self._actions):
+                raise RefusedError(409, "another action is running: wait until it has ended")
+            try:
+                found = sum(chunk.entry.rows for chunk in chunks(self._stack.ledger(), selection))
+            except UnavailableError as error:
+                raise RefusedError(503, explained(error).message) from error
+            if found != rows:
+                self._changed()
+                raise RefusedError(409, f"there are {found:,} rows by now, not {rows:,}: nothing was done")
+            self._actions = [*self._actions[1 - _KEPT :], action]
+        self._start(lambda: self._run(action))
+        return asdict(action)
+
+    def _run(self, action: ConsoleAction) -> None:
+        event = {
+            "kinds": [KINDS[action.kind].value],
+            "account": action.account,
+            "reason": action.reason,
+            **({"decision": "drop"} if action.what == "drop" else {}),
+        }
+        try:
+            action.result = redrive.send(self._stack, event, lambda _: None)
+            action.state = "done"
+        except click.ClickException as error:
+            action.error, action.state = error.message, "failed"
+        except (ClientError, BotoCoreError, UnavailableError) as error:
+            action.error, action.state = explained(error).message, "failed"
+        except Exception as error:
+            action.error, action.state = f"{type(error).__name__}: {error}", "failed"
+            raise
+        finally:
+            self._changed()
+
+
+def _in_background(job: Callable[[], None]) -> None:
+    threading.Thread(target=job, name="action", daemon=True).start()

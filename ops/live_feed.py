@@ -1,0 +1,154 @@
+"""The latest events of a stack, kept for pages that ask for those after a number."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import screen
+from ops.failure import explained
+from ops.stack import Stack
+from ops.tail import Notice, Seen, Tail, Trouble
+from ops.tail_command import sentence
+from shared.clock import Clock
+from shared.errors import UnavailableError
+
+_KEPT = 2000
+_MOST = 500
+_UNWATCHED_SECONDS = 300.0
+_PATIENCE_SECONDS = 10.0
+
+
+class Tailing(Protocol):
+    """What yields events until it is stopped."""
+
+    def events(self) -> Iterator[Seen | Notice]:
+        """Yield events and notices as they come."""
+        ...
+
+    def stop(self) -> None:
+        """Let `events` end soon."""
+        ...
+
+
+class LiveFeed:
+    """Follows a stack while pages ask for its events. Threads may share it.
+
+    Args:
+        tail: returns a tail that begins at a time, UNIX seconds.
+        clock: tells the time.
+        history_seconds: how far back it begins.
+        start: runs a job in the background.
+    """
+
+    def __init__(
+        self,
+        tail: Callable[[float], Tailing],
+        clock: Clock,
+        *,
+        history_seconds: float,
+        start: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        self._tail = tail
+        self._clock = clock
+        self._start = start or _in_background
+        self._since = clock.now() - history_seconds
+        self._lock = threading.Lock()
+        self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._count = 0
+        self._notes: dict[str, str] = {}
+        self._asked_at = 0.0
+        self._due = float("-inf")
+        self._runs = False
+        self._tailing: Tailing | None = None
+
+    def stop(self) -> None:
+        """Read nothing any more."""
+        self._due = float("inf")
+        if self._tailing is not None:
+            self._tailing.stop()
+
+    def page(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """Return the events after the number `after`, the oldest first, and the number to ask for next."""
+        after = parameters.get("after", "")
+        return self.after(int(after) if after.isdecimal() else 0)
+
+    def after(self, number: int) -> dict[str, Any]:
+        """Return the events after a number, the oldest first, and the number to ask for next."""
+        now = self._clock.now()
+        with self._lock:
+            self._asked_at = now
+            is_due = not self._runs and now >= self._due
+            self._runs = self._runs or is_due
+        if is_due:
+            self._start(self._follow)
+        with self._lock:
+            found = [event for event in self._kept if event["number"] > number][-_MOST:]
+            missed = self._count - number - len(found) if number <= self._count else 0
+            notes = list(self._notes.values())
+            if missed and number:
+                notes.append(f"{screen.plural(missed, 'event')} came too fast to be shown.")
+            return {"events": found, "next": self._count, "note": " ".join(notes)}
+
+    def _follow(self) -> None:
+        """Read until nobody has asked for a while; if it cannot be read, say why and let the next page try again."""
+        self._tailing = tail = self._tail(self._since)
+        try:
+            for found in tail.events():
+                if isinstance(found, Notice):
+                    self._note(found)
+                else:
+                    self._add(found)
+                self._since = self._clock.now()
+                if self._since - self._asked_at > _UNWATCHED_SECONDS:
+                    tail.stop()
+        except (UnavailableError, BotoCoreError, ClientError, click.ClickException) as error:
+            failure = error if isinstance(error, click.ClickException) else explained(error)
+            with self._lock:
+                self._notes["stream"] = f"The stream cannot be read: {failure.message}."
+        finally:
+            with self._lock:
+                self._runs = False
+                self._due = max(self._due, self._clock.now() + _PATIENCE_SECONDS)
+
+    def _note(self, notice: Notice) -> None:
+        with self._lock:
+            if notice.trouble is Trouble.CAUGHT_UP:
+                self._notes.pop(notice.source, None)
+            else:
+                self._notes[notice.source] = sentence(notice)
+
+    def _add(self, seen: Seen) -> None:
+        with self._lock:
+            self._notes.pop("stream", None)
+            self._count += 1
+            self._kept.append(_event(seen) | {"number": self._count})
+
+
+def stack_tail(stack: Stack, *, scrubs: bool) -> Callable[[float], Tailing]:
+    """Return what makes tails of a stack."""
+    return lambda since: Tail.of(stack, since=since, scrubs=scrubs)
+
+
+def _event(seen: Seen) -> dict[str, Any]:
+    """Return what was seen as JSON values."""
+    return {
+        "kind": seen.kind.value,
+        "at": seen.at,
+        "account": seen.account,
+        "table": seen.table,
+        "key_id": seen.key_id,
+        "event_id": seen.event_id,
+        "request_id": seen.request_id,
+        "shard": seen.shard,
+        "code": seen.code,
+        "path": seen.path,
+        "row": dict(seen.row),
+    }
+
+
+def _in_background(job: Callable[[], None]) -> None:
+    threading.Thread(target=job, name="live events", daemon=True).start()

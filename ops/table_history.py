@@ -1,0 +1,78 @@
+"""When tables had rows: first, last, and how many lately, from the spans of the ledger."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from worker.span import Span
+
+RECENT_SECONDS = 300
+HOURS = 24
+
+
+@dataclass(slots=True)
+class TableHistory:
+    """Rows of one account's table over time, by when the worker planned them.
+
+    Attributes:
+        first: UNIX seconds.
+        last: UNIX seconds.
+        recent: rows of the last RECENT_SECONDS.
+        hours: rows of each of the last HOURS, the oldest first.
+    """
+
+    first: float
+    last: float
+    recent: int = 0
+    hours: list[int] = field(default_factory=lambda: [0] * HOURS)
+
+    def add(self, at: float, rows: int, now: float) -> None:
+        """Count rows that were planned at a time, UNIX seconds."""
+        self.first, self.last = min(self.first, at), max(self.last, at)
+        age = max(0.0, now - at)
+        if age < RECENT_SECONDS:
+            self.recent += rows
+        if age < HOURS * 3600:
+            self.hours[-1 - int(age // 3600)] += rows
+
+
+class History:
+    """The tables of a stack, and what has arrived since a time.
+
+    Args:
+        now: UNIX seconds at which it is taken.
+        since: UNIX seconds.
+
+    Attributes:
+        rows: planned since then.
+        records: planned since then.
+    """
+
+    def __init__(self, now: float, since: float) -> None:
+        self._now = now
+        self._since = since
+        self._tables: dict[tuple[str, str], TableHistory] = {}
+        self.rows = 0
+        self.records = 0
+
+    @property
+    def tables(self) -> Mapping[tuple[str, str], TableHistory]:
+        """By account and table."""
+        return self._tables
+
+    def add(self, span: Span) -> None:
+        """Count a span, unless it only sends again what was received before."""
+        if span.chain.is_forced:
+            return
+        at = span.planned_at / 1000
+        if at >= self._since:
+            self.rows += sum(span.counts.values())
+            self.records += span.records
+        counts: Counter[tuple[str, str]] = Counter()
+        for group, rows in span.counts.items():
+            counts[group.owner.account, group.label] += rows
+        for place, rows in counts.items():
+            self._table(place, at).add(at, rows, self._now)
+
+    def _table(self, place: tuple[str, str], at: float) -> TableHistory:
+        return self._tables.setdefault(place, TableHistory(at, at))

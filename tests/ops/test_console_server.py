@@ -1,0 +1,156 @@
+"""Only the person who has opened the console reaches it: not a page of another site, nor another name of this machine."""
+
+import json
+from typing import Any
+
+import pytest
+from werkzeug.test import Client, TestResponse
+
+from ops.console_server import ConsolePage, RefusedError
+
+TOKEN = "tok"
+HERE = "http://127.0.0.1:8888"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+class Page:
+    """A console whose data and actions are simple."""
+
+    def __init__(self, token: str = TOKEN, **more: Any) -> None:
+        self.done: list[dict[str, Any]] = []
+        data = {"/state.json": lambda asked: {"asked": dict(asked)}}
+        self._client = Client(ConsolePage(data, {"/drop": self._drop}, token=token, **more))
+
+    def _drop(self, asked: Any) -> dict[str, Any]:
+        if asked.get("rows") == 0:
+            raise RefusedError(409, "nothing was done")
+        self.done.append(asked)
+        return {"rows": 1}
+
+    def get(self, path: str, base: str = HERE, **headers: str) -> TestResponse:
+        """Send a GET."""
+        return self._client.get(
+            path, base_url=base, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+
+    def post(
+        self, path: str, body: str = "{}", kind: str = "application/json", **headers: str
+    ) -> TestResponse:
+        """Send a POST."""
+        named = {"content-type": kind, **BEARER} | {k.replace("_", "-"): v for k, v in headers.items()}
+        return self._client.post(path, base_url=HERE, headers=named, data=body)
+
+
+def test_the_page_needs_no_token_but_what_it_shows_does() -> None:
+    """The page's files hold nothing of a stack."""
+    page = Page()
+
+    assert 200 == page.get("/").status_code
+    assert 200 == page.get("/page.js").status_code
+    assert {"asked": {"after": "7"}} == page.get("/state.json?after=7", **BEARER).json
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN + "x"}):
+        refused = page.get("/state.json", **headers)
+        assert (401, True) == (refused.status_code, "holds the token" in refused.text)
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/state.json"])
+@pytest.mark.parametrize(
+    "base", ["http://evil.example:8888", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"]
+)
+def test_another_name_of_this_machine_is_refused(path: str, base: str) -> None:
+    """A name that its owner lets resolve to 127.0.0.1 would make the console part of that site."""
+    environ = {"base_url": HERE, "headers": {"host": base.removeprefix("http://"), **BEARER}}
+
+    assert 403 == Page()._client.get(path, **environ).status_code
+
+
+def test_localhost_is_this_machine() -> None:
+    """People type it."""
+    assert 200 == Page().get("/state.json", base="http://localhost:8888", **BEARER).status_code
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_other_sites_pages_are_refused(headers: dict[str, str]) -> None:
+    """Even if they knew the token."""
+    page = Page()
+
+    assert 403 == page.get("/state.json", **BEARER, **headers).status_code
+    assert 403 == page.post("/drop", **headers).status_code
+    assert [] == page.done
+
+
+def test_no_other_site_may_read_an_answer() -> None:
+    """No answer has CORS headers, and a preflight request is not answered."""
+    page = Page()
+    preflight = page._client.options(
+        "/state.json",
+        base_url=HERE,
+        headers={"origin": "https://evil.example", "access-control-request-method": "GET"},
+    )
+
+    assert 403 == preflight.status_code
+    for answer in (preflight, page.get("/"), page.get("/state.json", **BEARER)):
+        assert [] == [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_the_page_may_load_only_its_own_files() -> None:
+    """Whatever an event holds: no script in it runs, no image in it is asked for, and nobody may frame the page."""
+    policy = Page(connects=["http://127.0.0.1:8700"]).get("/").headers["content-security-policy"]
+
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "connect-src 'self' http://127.0.0.1:8700;" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ("{}", "text/plain", 415),
+        ("{}", "application/x-www-form-urlencoded", 415),
+        ("{", "application/json", 400),
+        ("[]", "application/json", 400),
+        ('{"a": "' + "a" * 200_000 + '"}', "application/json", 413),
+        ('{"rows": 0}', "application/json", 409),
+    ],
+)
+def test_an_action_needs_a_json_object(body: str, kind: str, status: int) -> None:
+    """Forms of other sites cannot send one; the answer says what is wrong."""
+    page = Page()
+    answer = page.post("/drop", body, kind)
+
+    assert (status, True) == (answer.status_code, bool(json.loads(answer.text)["error"]))
+    assert [] == page.done
+
+
+def test_an_action_is_a_post_and_data_a_get() -> None:
+    """A link changes nothing."""
+    page = Page()
+
+    assert 405 == page.get("/drop", **BEARER).status_code
+    assert 405 == page.post("/state.json").status_code
+    assert 200 == page.post("/drop", '{"rows": 1}').status_code
+    assert [{"rows": 1}] == page.done
+
+
+def test_without_changes_there_is_no_action() -> None:
+    """The console is read-only unless it is told otherwise."""
+    client = Client(ConsolePage({}, token=TOKEN))
+
+    assert 404 == client.post("/drop", base_url=HERE, json={}, headers=BEARER).status_code
+
+
+def test_only_the_pages_files_are_served() -> None:
+    """No path leads out of the folder."""
+    for path in ("/../console.py", "/%2e%2e/console.py", "/page", "/index.html", "//etc/passwd"):
+        assert 404 == Page().get(path).status_code

@@ -1,0 +1,43 @@
+"""When tables had rows, from the spans."""
+
+from ops.table_history import History, TableHistory
+from worker.chain import ChainId
+from worker.record import START
+from worker.span import Cut, Group, Owner, Span
+
+NOW = 1_700_000_000.0
+CHAIN = ChainId("events", "1", "shardId-000000000000")
+
+
+def span(age: float, rows: int, *, key_id: str = "", chain: ChainId = CHAIN) -> Span:
+    """Return a span of one table that was planned so many seconds ago."""
+    counts = {Group(Owner("shop", key_id), "views"): rows}
+    return Span(chain, START, START, START, round((NOW - age) * 1000), {}, Cut(1, 1), counts, records=2)
+
+
+def test_rows_are_counted_by_when_they_were_planned() -> None:
+    """Rows of a revoked key belong to the table too."""
+    history = History(NOW, NOW - 7200)
+    for one in (span(100_000, 5), span(7000, 7), span(60, 1), span(10, 2, key_id="k9")):
+        history.add(one)
+    expected = TableHistory(NOW - 100_000, NOW - 10, 3, [0] * 22 + [7, 3])
+
+    assert {("shop", "views"): expected} == history.tables
+    assert (10, 6) == (history.rows, history.records)
+
+
+def test_what_is_sent_again_was_not_received_again() -> None:
+    """A forced replay's spans do not count."""
+    history = History(NOW, 0.0)
+    history.add(span(10, 4, chain=CHAIN.forced("tag")))
+
+    assert {} == history.tables
+    assert 0 == history.rows
+
+
+def test_a_clock_behind_the_workers_counts_as_now() -> None:
+    """The span is from the future."""
+    history = History(NOW, 0.0)
+    history.add(span(-30, 4))
+
+    assert (4, 4) == (history.tables["shop", "views"].recent, history.tables["shop", "views"].hours[-1])
