@@ -26,6 +26,7 @@ from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.queue_source import QueueSource
+from local import bad as bads
 from local import functions
 from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
@@ -50,13 +51,16 @@ def load(function: Function) -> Handler:
 
 def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
     """Serve the function behind the gateway, and note what each response says of the events."""
-    answers = os.open(options.folder / ANSWERS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, bads.FILE))
+    clock = SystemClock()
 
     def answered(request: Request, reply: Reply) -> None:
         os.write(
             answers,
             answer_line(request.method, request.target, reply.status, reply.headers, reply.body),
         )
+        os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
 
     with (
         ExitStack() as files,

@@ -22,6 +22,7 @@ from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.outages import Outages
 from local.page_server import Beside, local_page
+from local.received import Received
 from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
@@ -34,6 +35,7 @@ from ops.live_feed import LiveFeed, stack_tail
 from ops.stack import described, running
 from shared.clock import SystemClock
 from shared.errors import SluiceError
+from worker.shards import Shards
 
 HOME = Path(__file__).parents[1] / ".local"
 DESCRIPTION = "stack.json"
@@ -140,15 +142,23 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
 
 def _page(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     """Return the page: a console that may change everything, and the local stack's own parts."""
+    clock = SystemClock()
     described_stack = described(stack.describe())
     view = ConsoleView(described_stack, look_seconds=_LOOK_SECONDS, count_seconds=_LOOK_SECONDS)
     observer = Observer(stack, outages.under_way)
-    actions = Actions(described_stack, SystemClock(), view.expire)
-    feed = LiveFeed(
-        stack_tail(described_stack, scrubs=False), SystemClock(), history_seconds=_HISTORY_SECONDS
-    )
+    actions = Actions(described_stack, clock, view.expire)
+    tail = stack_tail(described_stack, scrubs=False)
+    feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS)
+    made = stack.resources
+    received = Received(Shards(made.client("kinesis"), made.stream, clock), stack.folder, clock)
     data = page_data(view, actions, feed, allow_changes=True, more=observer.state)
-    return local_page(Beside(site), data, actions.by_path(), outages.order, stack.addresses.gateway)
+    return local_page(
+        Beside(site),
+        {**data, **received.data()},
+        {**actions.by_path(), **received.actions()},
+        outages.order,
+        stack.addresses.gateway,
+    )
 
 
 def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool) -> NoReturn:

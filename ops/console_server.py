@@ -141,17 +141,19 @@ def check_origin(environ: WSGIEnvironment) -> None:
 
 
 def _document(environ: WSGIEnvironment) -> dict[str, Any]:
-    """Return the JSON object that a request carries.
+    """Return the JSON object that a request carries; an empty one without a body.
 
     Raises:
         RefusedError: it carries none.
     """
     if environ["REQUEST_METHOD"] != "POST":
         raise RefusedError(405, "use POST")
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length == "0":
+        return {}
     # browsers send JSON across sites only after a preflight request, which is not answered here
     if environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != "application/json":
         raise RefusedError(415, "send JSON")
-    length = environ.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or int(length) > _MOST_BYTES:
         raise RefusedError(413, "this is too long")
     try:

@@ -1,0 +1,175 @@
+"""What the local stack has received, good and bad, for end-to-end tests of a site to assert on.
+
+Good is what was accepted: it is read from the stream when it is asked for, so that whoever has a 2xx finds its events. Bad is what
+was refused or rejected.
+"""
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from local.bad import FILE
+from ops.console_server import Data, Doing, RefusedError
+from ops.tail import Kind, Seen, events_of, text_of
+from shared.clock import Clock
+from shared.errors import UnavailableError
+from worker.record import START, Number, from_stream
+from worker.shards import Position, Shards
+
+MOST_EVENTS = 10_000
+"""Events that are kept of each kind; of more, the oldest are forgotten."""
+MOST_WAIT_SECONDS = 30.0
+WAIT_SECONDS = 5.0
+"""How long a question with `count` waits unless it says otherwise."""
+
+_AGAIN_SECONDS = 0.1
+_PARAMETERS = frozenset(("account", "table", "code", "match", "count", "wait"))
+
+
+class Received:
+    """The good and the bad since the last reset. Threads may share it.
+
+    Args:
+        shards: the stream.
+        folder: of the local stack.
+        clock: waits for events.
+    """
+
+    def __init__(self, shards: Shards, folder: Path, clock: Clock) -> None:
+        self._shards = shards
+        self._file = folder / FILE
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read: dict[str, Number] = {}
+        self._requests: set[str] = set()
+        self._offset = 0
+        self._good: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self._bad: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
+
+    def data(self) -> Data:
+        """Return what may be asked, by path."""
+        return {
+            "/good": lambda asked: self._matching(asked, self.good),
+            "/bad": lambda asked: self._matching(asked, self.bad),
+        }
+
+    def actions(self) -> Doing:
+        """Return what may be done, by path."""
+        return {"/reset": lambda _: self.reset()}
+
+    def good(self) -> list[dict[str, Any]]:
+        """Return the accepted events, the oldest first.
+
+        Raises:
+            ShardUnreadableError: the stream is down.
+        """
+        with self._lock:
+            for shard in self._shards.all():
+                self._read_shard(shard.shard_id)
+            return list(self._good)
+
+    def bad(self) -> list[dict[str, Any]]:
+        """Return the rejected events and refused requests, the oldest first."""
+        with self._lock:
+            try:
+                with self._file.open("rb") as file:
+                    file.seek(self._offset)
+                    lines = file.read()
+            except FileNotFoundError:
+                lines = b""
+            complete = lines[: lines.rfind(b"\n") + 1]
+            self._offset += len(complete)
+            self._bad.extend(json.loads(line) for line in complete.splitlines())
+            return list(self._bad)
+
+    def reset(self) -> dict[str, int]:
+        """Forget everything so far; return how much it was.
+
+        Raises:
+            RefusedError: the stream is down.
+        """
+        try:
+            counts = {"good": len(self.good()), "bad": len(self.bad())}
+        except UnavailableError as error:
+            raise _down(error) from error
+        with self._lock:
+            self._good.clear()
+            self._bad.clear()
+        return counts
+
+    def _read_shard(self, shard: str) -> None:
+        """Read what has come; an envelope that is there twice becomes rows once."""
+        position = Position(after=self._read[shard]) if shard in self._read else Position()
+        for page in filter(None, self._shards.pages(shard, position)):
+            for record in from_stream(page.records, shard):
+                if record.number <= self._read.get(shard, START):
+                    continue
+                self._read[shard] = record.number
+                if record.request_id and record.request_id in self._requests:
+                    continue
+                self._requests.add(record.request_id)
+                found = (one for one in events_of(record, shard) if one.kind is Kind.EVENT)
+                self._good.extend(map(_good, found))
+            if page.at_tip:
+                return
+
+    def _matching(self, asked: Mapping[str, str], get: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+        """Return the events that a question asks for, once there are as many as it wants or its time is up.
+
+        Raises:
+            RefusedError: the question is wrong, or the stream is down.
+        """
+        if unknown := sorted(asked.keys() - _PARAMETERS):
+            known = ", ".join(sorted(_PARAMETERS))
+            raise RefusedError(400, f"unknown parameter {unknown[0]!r}: there are {known}")
+        count = _number(asked, "count", 0.0)
+        until = self._clock.now() + min(
+            MOST_WAIT_SECONDS, _number(asked, "wait", WAIT_SECONDS if count else 0.0)
+        )
+        while True:
+            try:
+                found = [event for event in get() if _has(event, asked)]
+            except UnavailableError as error:
+                raise _down(error) from error
+            if len(found) >= count or self._clock.now() >= until:
+                return {"count": len(found), "events": found}
+            self._clock.sleep(_AGAIN_SECONDS)
+
+
+def _good(seen: Seen) -> dict[str, Any]:
+    return {
+        "account": seen.account,
+        "table": seen.table,
+        "key_id": seen.key_id,
+        "event_id": seen.event_id,
+        "request_id": seen.request_id,
+        "row": dict(seen.row),
+    }
+
+
+def _has(event: Mapping[str, Any], asked: Mapping[str, str]) -> bool:
+    """Tell whether an event is one that a question asks for."""
+    column, _, value = asked.get("match", "").partition("=")
+    values = event.get("row", event.get("original"))
+    is_match = not column or (
+        isinstance(values, dict) and column in values and text_of(values[column]) == value
+    )
+    named = ("account", "table", "code")
+    return is_match and all(asked[name] == event.get(name) for name in named if name in asked)
+
+
+def _number(asked: Mapping[str, str], name: str, otherwise: float) -> float:
+    try:
+        found = float(asked.get(name, otherwise))
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise RefusedError(400, f"{name} is a number, 0 or more")
+    return found
+
+
+def _down(error: UnavailableError) -> RefusedError:
+    return RefusedError(503, f"the local stack's stream does not answer: {error}")
