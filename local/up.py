@@ -129,7 +129,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
             outages = Outages(stack)
             try:
                 with (
-                    Server(_page(stack, site, outages), page_port) as page,
+                    Server(page_of(stack, site, outages), page_port) as page,
                     containers.reachable(stack, home, containers.gateway()),
                 ):
                     for line in _addresses(stack, page.url):
@@ -140,7 +140,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
                 description.unlink()
 
 
-def _page(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
+def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     """Return the page: a console that may change everything, and the local stack's own parts."""
     clock = SystemClock()
     described_stack = described(stack.describe())
