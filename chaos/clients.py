@@ -29,7 +29,9 @@ from shared import envelope
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
 _S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
-_SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER})
+_SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER, Kind.SQS_COUNTS})
+_COUNTS_LAG = 200.0
+"""Seconds by which the queue's counts of messages are old at most."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
 _LATEST_LANDING = 95.0
@@ -217,7 +219,7 @@ class SQS(_Client):
     seconds = 0.01
     kinds = _SQS
 
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:  # noqa: ARG002 -- as for the others
+    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
         if chances := trouble.strike(Kind.SQS_DOWN):
@@ -228,7 +230,16 @@ class SQS(_Client):
             return self.effects.fail(what, chances.choice(errors), 1.0)
         if chances := trouble.strike(Kind.SQS_LOST_ANSWER):
             return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 1.5)
+        if operation == "get_queue_attributes" and (chances := trouble.strike(Kind.SQS_COUNTS)):
+            action = partial(self._old_counts, request, chances.uniform(0, _COUNTS_LAG))
         return self.effects.perform(what, action, self._time())
+
+    def _old_counts(self, request: dict[str, Any], age: float) -> dict[str, Any]:
+        held = self.client.held_at(request["QueueUrl"], self.effects.simulation.now - age)
+        return {
+            "Attributes": dict.fromkeys(request["AttributeNames"], "0")
+            | {"ApproximateNumberOfMessages": f"{held}"}
+        }
 
 
 class Kinesis(_Client):

@@ -32,6 +32,7 @@ from shared.settings import IngestSettings, WorkerSettings
 from worker.app import redrive_with
 from worker.deadline import Deadline
 from worker.guards import NONE, Without
+from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
 
 
@@ -92,11 +93,15 @@ class Functions:
     Args:
         world: the services.
         weakness: what is left out.
+
+    Attributes:
+        watermarks: what takes watermarks.
     """
 
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world
         self._weakness = weakness
+        self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
 

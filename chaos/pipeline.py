@@ -12,6 +12,7 @@ from chaos.platform import Function
 from chaos.schedule import Act, Schedule
 from chaos.traffic import REPEATED, Sent
 from chaos.trouble import Kind
+from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import (
     EventForm,
@@ -46,6 +47,7 @@ class Pipeline:
         sent: by event, its request.
         statuses: how requests were answered; 0 for those that were not.
         audit: takes balances meanwhile.
+        observer: takes watermarks meanwhile.
         missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
             the first time, before anything was replayed.
         resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
@@ -87,6 +89,7 @@ class Pipeline:
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
         self.audit = Audit(world)
+        self.observer = Observer(world, self.audit, functions.watermarks)
         self.missing: list[int] = []
         world.stream.landed = self._record_landed
         world.queue.landed = self._message_landed
@@ -102,6 +105,7 @@ class Pipeline:
         for _ in range(_AUDITS):
             moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
             self._simulation.at(moment, self.audit.look)
+        self.observer.begin()
         self.begin()
         self._simulation.run(self.schedule.end)
         self.finish()
@@ -146,6 +150,7 @@ class Pipeline:
     def heal(self) -> None:
         """End all faults."""
         self._trouble.heal()
+        self.observer.heal()
         self.world.apply_accounts()
         self._standstill_until = 0.0
         self._simulation.note("everything heals")
@@ -192,7 +197,9 @@ class Pipeline:
             self.world.stream.put_record(
                 StreamName=STREAM, Data=sent.record(), PartitionKey=f"{sent.account}/{sent.visitor}"
             )
-            self._accept(number for number, _ in sent.events)
+            numbers = tuple(number for number, _ in sent.events)
+            self._accept(numbers)
+            self.observer.answered(numbers, self._simulation.now)
             return
 
         self._ask(sent)
@@ -206,23 +213,27 @@ class Pipeline:
         now = self._simulation.now
         payload = sent.payload(self.world.key(sent.account), now, copy)
 
-        def answered(outcome: Outcome) -> None:
+        def ask() -> None:
+            self.ingest.invoke(payload, partial(answered, self._simulation.now))
+
+        def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
                 accepted = sent.accepted(outcome.value, copy)
                 self._accept(accepted)
+                self.observer.answered(accepted, since)
             else:
                 self.statuses.append(0)
             if sent.dialect not in REPEATED or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
                 return
             self._ask_again(sent, copy)
 
-        self.ingest.invoke(payload, answered)
+        ask()
         if sent.dialect in REPEATED and not copy:
             if self._chance.random() < 0.2:
                 resent = now + self._chance.choice((0.0, self._chance.uniform(0.012, 0.07)))
-                self._simulation.at(resent, lambda: self.ingest.invoke(payload, answered))
+                self._simulation.at(resent, ask)
             if self._chance.random() < 0.3:
                 self._ask_again(sent, copy)
 
@@ -482,7 +493,8 @@ class Pipeline:
             self._replay_batch(shard, records[first : first + count])
 
     def _replay_batch(self, shard: str, records: list[Record]) -> None:
-        self.worker.invoke(EventForm(self._mapping, shard).event(records), lambda _outcome: None)
+        event = EventForm(self._mapping, shard).event(records) | {"replay": True}
+        self.worker.invoke(event, lambda _outcome: None)
 
     def _replay_everything(self) -> None:
         for shard in self._shards():

@@ -57,6 +57,8 @@ class Report:
             both=len(verdict.both),
             misjudged=len(verdict.misjudged),
             miscounted=len(verdict.miscounted),
+            overlooked=len(verdict.overlooked),
+            watermarks=verdict.watermarks,
             stuck=len(verdict.stuck),
             ambiguous=verdict.ambiguous,
             unasked=verdict.unasked,
@@ -118,7 +120,15 @@ class Report:
                 },
                 **{
                     name: self.totals[name]
-                    for name in ("both", "misjudged", "miscounted", "stuck", "ambiguous")
+                    for name in (
+                        "both",
+                        "misjudged",
+                        "miscounted",
+                        "watermarks",
+                        "overlooked",
+                        "stuck",
+                        "ambiguous",
+                    )
                 },
                 "unasked": self.totals["unasked"],
                 "failed": len(self.failures),

@@ -83,6 +83,7 @@ class Kind(StrEnum):
     SQS_LOST_ANSWER = "sqs answer lost"
     SQS_TWICE = "sqs delivers twice"
     SQS_STAMPS = "sqs stamps wrong"  # sent up to five minutes earlier than it was, received often
+    SQS_COUNTS = "sqs counts lag"  # of messages, by minutes
     # DynamoDB and S3
     DYNAMODB_ERROR = "dynamodb error"
     DYNAMODB_LOST_ANSWER = "dynamodb answer lost"

@@ -1,7 +1,9 @@
 """What happened to every event: checks the promises against Treasure Data and S3."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaos.pipeline import Pipeline
 from chaos.td_lies import is_bad
@@ -36,7 +38,9 @@ class Verdict:
         miscounted: where the balance that operators see is not what the stand-in and S3 contain.
         ambiguous: rows that were reported as perhaps duplicated although the key may query.
         unasked: rows that were reported as perhaps duplicated because the key may not.
+        overlooked: events that came to Treasure Data after a watermark had said that all received by then were there.
         stuck: what has not settled.
+        watermarks: how many were given.
         largest_delay: seconds from acceptance to Treasure Data.
         strikes: trouble that really occurred, by kind.
     """
@@ -53,7 +57,9 @@ class Verdict:
     miscounted: list[str] = field(default_factory=list)
     ambiguous: int = 0
     unasked: int = 0
+    overlooked: list[int] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    watermarks: int = 0
     largest_delay: float = 0.0
     strikes: Counter[Kind] = field(default_factory=Counter)
     checksum: int = 0
@@ -70,6 +76,7 @@ class Verdict:
             "misjudged": len(self.misjudged),
             "miscounted": len(self.miscounted),
             "ambiguous": self.ambiguous,
+            "overlooked": len(self.overlooked),
             "stuck": len(self.stuck),
         }
         return Counter({name: count for name, count in broken.items() if count})
@@ -84,6 +91,7 @@ def judge(pipeline: Pipeline) -> Verdict:
         accepted=len(pipeline.accepted),
         ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
+        watermarks=len(pipeline.observer.given),
         strikes=world.trouble.strikes,
         checksum=world.simulation.checksum,
         steps=world.simulation.steps,
@@ -147,10 +155,24 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
             number = int(row["n"])
             places.setdefault(number, []).append(taken.database)
             verdict.delivered += 1
+            if _is_overlooked(pipeline, row, taken.table, taken.at):
+                verdict.overlooked.append(number)
             if number in pipeline.accepted:
                 delay = taken.at - pipeline.accepted[number]
                 verdict.largest_delay = max(verdict.largest_delay, delay)
     return places
+
+
+def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: float) -> bool:
+    """Tell whether a watermark had overlooked a row.
+
+    Of another producer's record Kinesis' own time is the row's: the watermark is as true as that.
+    """
+    number = int(row["n"])
+    sent = pipeline.sent[number]
+    if sent.dialect == "stream" and pipeline.world.trouble.strikes[Kind.KINESIS_STAMPS]:
+        return False
+    return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
 
 def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:

@@ -1,6 +1,7 @@
 """The services of one schedule, and the state around them that only the tests know."""
 
 import random
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,14 +63,33 @@ class _Kinesis(MemoryKinesis):
 
 
 class _SQS(MemorySQS):
-    """SQS that reports when a message is sent."""
+    """SQS that reports when a message is sent, and knows how many it held at any time."""
 
     landed: Callable[[], None] = staticmethod(lambda: None)
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._held: dict[str, list[tuple[float, int]]] = {}
+
     def send_message(self, **request: Any) -> dict[str, str]:
         answer = super().send_message(**request)
+        self._note(request["QueueUrl"])
         self.landed()
         return answer
+
+    def delete_message(self, **request: Any) -> dict[str, Any]:
+        answer = super().delete_message(**request)
+        self._note(request["QueueUrl"])
+        return answer
+
+    def held_at(self, queue_url: str, when: float) -> int:
+        """Return how many messages a queue held then."""
+        held = self._held.get(queue_url, [])
+        index = bisect_right(held, (when, 1 << 60)) - 1
+        return held[index][1] if index >= 0 else 0
+
+    def _note(self, queue_url: str) -> None:
+        self._held.setdefault(queue_url, []).append((self._now(), len(self.messages(queue_url))))
 
 
 class _TrueClock:

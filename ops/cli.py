@@ -24,6 +24,7 @@ from ops import (
     sdk,
     status,
     tail_command,
+    watermark,
 )
 from ops.command_group import CommandGroup
 from ops.failure import INTERRUPTED, explained
@@ -74,7 +75,19 @@ main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
 main.add_command(dead.group)
-for module in (status, console, tail_command, doctor, preflight, replay, redrive, record, cost, local):
+for module in (
+    status,
+    watermark,
+    console,
+    tail_command,
+    doctor,
+    preflight,
+    replay,
+    redrive,
+    record,
+    cost,
+    local,
+):
     main.add_command(module.command)
 
 

@@ -19,6 +19,8 @@ FAILED = 1
 """Exit code: it was not done; standard error has one line that says what to do."""
 UNFINISHED = 3
 """Exit code: it was done as far as possible, or looked at, and something needs attention."""
+TIMED_OUT = 4
+"""Exit code: what was waited for did not come about in time."""
 INTERRUPTED = 130
 """Exit code: Ctrl-C ended it."""
 
@@ -26,7 +28,8 @@ EXIT_CODES = {
     0: "success, or nothing needs attention",
     FAILED: "failed; one line on standard error says why and what to do",
     2: "invalid command line",
-    UNFINISHED: "`status`, `doctor` or `preflight` found something that needs attention; `replay` or `redrive` did not finish everything",
+    UNFINISHED: "`status`, `doctor` or `preflight` found something that needs attention; `replay` or `redrive` did not finish everything; what `wait` waited for is complete, but for rows that are set aside",
+    TIMED_OUT: "`wait`: it is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
 
@@ -45,6 +48,7 @@ _DENIED = {
     "AuthorizationError",
 }
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
+_GONE = {"ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"}
 _NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
 
@@ -57,11 +61,17 @@ class Failure(click.ClickException):
         super().__init__(" ".join(message.split()))
 
 
+def is_lasting(error: Exception) -> bool:
+    """Tell whether an error stays until a person does something."""
+    cause = _cause(error)
+    if isinstance(cause, ClientError):
+        return cause.response.get("Error", {}).get("Code", "") in _EXPIRED | _UNKNOWN_KEY | _DENIED | _GONE
+    return isinstance(cause, NoCredentialsError | PartialCredentialsError | SSOError | TokenRetrievalError)
+
+
 def explained(error: Exception) -> Failure:
     """Return what an error of AWS's clients, or of what stands on them, means to a person."""
-    cause: BaseException = error
-    while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = _cause(error)
     if isinstance(cause, ClientError):
         return Failure(_refused(cause))
     match cause:
@@ -80,6 +90,14 @@ def explained(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {_plain(error)}")
 
 
+def _cause(error: Exception) -> BaseException:
+    """Return the error of AWS's clients that an error stands on."""
+    cause: BaseException = error
+    while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause
+
+
 def _refused(error: ClientError) -> str:
     answer = error.response.get("Error", {})
     code, message = answer.get("Code", ""), answer.get("Message", "")
@@ -92,7 +110,7 @@ def _refused(error: ClientError) -> str:
         return f"your credentials do not allow {operation}: {message} Ask your AWS administrator for it"
     if code in _THROTTLED:
         return f"AWS asks for a pause ({operation}): repeat the command in a minute"
-    if code in ("ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"):
+    if code in _GONE:
         return f"a resource of the stack is gone ({operation}: {message}): `sam deploy` recreates it"
     return f"AWS refused {operation}: {code}: {message}"
 

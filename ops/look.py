@@ -21,6 +21,7 @@ from worker.ledger import OpenBreaker, Place
 from worker.record import START
 from worker.selection import Selection
 from worker.span import Span
+from worker.watermark import Completeness, Watermarks
 
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
@@ -81,6 +82,7 @@ class StackState:
         notes: of trouble, of the last hour, the oldest first.
         unreadable: logs and counts that could not be read, each with the cause.
         arrivals: what arrived in front of the ledger, where asked for and known.
+        completeness: up to when rows are complete, where asked for.
     """
 
     shards: list[ShardState]
@@ -94,6 +96,7 @@ class StackState:
     notes: list[Note] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     arrivals: Arrivals | None = None
+    completeness: Completeness | None = None
 
     @property
     def behind_seconds(self) -> float:
@@ -128,9 +131,11 @@ class Look:
 
     Args:
         stack: which one.
+        watermarks: tell up to when rows are complete; None if nobody asks.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, watermarks: Watermarks | None = None) -> None:
+        self._watermarks = watermarks
         self._clock = SystemClock()
         self._stack = stack
         self._open, self._open_at = Found(), float("-inf")
@@ -164,6 +169,7 @@ class Look:
             notes,
             unreadable,
             arrivals,
+            None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
         )
 
     def _balance(

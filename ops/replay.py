@@ -155,7 +155,8 @@ class Replay:
         pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
         while batch:
             event: dict[str, Any] = {
-                "Records": [member(record, shard, self._source, self._region) for record in batch]
+                "Records": [member(record, shard, self._source, self._region) for record in batch],
+                "replay": True,
             }
             if forced is not None:
                 event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}

@@ -63,6 +63,13 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     ),
     "status": (*_LOOK, "cloudwatch:GetMetricData"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
+    "wait": (
+        *_RECORDS,
+        *_ASIDE,
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "sqs:GetQueueAttributes",
+    ),
 }
 """By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""
 
@@ -70,12 +77,12 @@ UNASKED = {"s3:ListBucket SdkBucket"}
 """Rights to what no command calls: without it S3 does not tell an object that is not there from one that may not be seen."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
-    "watch": ("status",),
+    "watch": ("status", "wait"),
     "operate": (
         *("accounts apply", "accounts disable", "accounts enable", "accounts export", "accounts list"),
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
-        "tail",
+        *("tail", "wait"),
     ),
 }
 """What people may be trusted with: who watches changes nothing."""

@@ -19,6 +19,7 @@ from shared.telemetry import NullTelemetry
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore
 from worker.shards import Shards
+from worker.watermark import Watermarks
 
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
@@ -85,6 +86,16 @@ class Stack:
     def shards(self) -> Shards:
         """Return the stream."""
         return Shards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
+
+    def watermarks(self) -> Watermarks:
+        """Return what takes watermarks."""
+        return Watermarks(
+            shards=self.shards(),
+            ledger=self.ledger(),
+            sqs=self.client("sqs"),
+            queue_url=self.outputs["OverflowQueueUrl"],
+            clock=SystemClock(),
+        )
 
     def set_aside_store(self) -> SetAsideStore:
         """Return the bucket of set-aside chunks."""

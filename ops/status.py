@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.text import Text
 
-from ops import screen
+from ops import screen, watermark
 from ops.accounting import Balance, Rows
 from ops.arrivals import Arrivals
 from ops.failure import UNFINISHED, explained
@@ -48,6 +48,9 @@ Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 )
 @click.option("--until", type=MOMENT, help="Reconcile only rows planned before this time.")
 @click.option("--all", "everything", is_flag=True, help="Also reconcile everything in the ledger.")
+@click.option(
+    "--complete", is_flag=True, help="Also show, by account and table, up to when rows are complete."
+)
 @click.option("--watch", is_flag=True, help="Refresh every five seconds until Ctrl-C.")
 @screen.json_option
 @click.pass_context
@@ -58,14 +61,16 @@ def command(
     since: float | None,
     until: float | None,
     everything: bool,
+    complete: bool,
     watch: bool,
     as_json: bool,
 ) -> None:
     """Show the state of a stack: backlog, rate, set-aside rows, open spans, failing databases, recent errors.
 
-    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger.
+    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger. `sluice wait`
+    waits until a table is complete.
     """
-    look = Look(stack)
+    look = Look(stack, stack.watermarks() if complete else None)
     balanced = everything or since is not None or until is not None
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since is not before --until: exchange them")
@@ -175,6 +180,8 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
     )
     yield "Last errors, of one hour", ("function", "times", "last", "what", "why"), _errors(state.notes)
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
+    if state.completeness is not None:
+        yield watermark.section(state.completeness)
     if state.balance is not None:
         yield from _balanced(state.balance)
     if state.arrivals is not None:
@@ -258,6 +265,7 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
             for function, times, last, what, why in _errors(state.notes)
         ],
         "unreadable_logs": state.unreadable,
+        "complete": None if state.completeness is None else watermark.document(state.completeness),
         "arrivals": None
         if state.arrivals is None
         else asdict(state.arrivals) | {"lost": state.arrivals.lost},

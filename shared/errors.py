@@ -7,6 +7,7 @@ SluiceError
     · ShardUnreadableError
       · NoSuchRecordError
     · SecretUnavailableError
+    · UnprovenError
   · HeldError
   · EditRefusedError
   · SettingsError
@@ -54,6 +55,10 @@ class NoSuchRecordError(ShardUnreadableError):
 
 class SecretUnavailableError(UnavailableError):
     """A secret cannot be read; the message says why and what to do."""
+
+
+class UnprovenError(UnavailableError):
+    """Nobody can tell now up to when rows are complete; the message says why."""
 
 
 class HeldError(SluiceError):

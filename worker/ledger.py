@@ -4,6 +4,7 @@
     pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
     pk = search#<request id>  how far shards have been read in search of an envelope
     pk = breakers, sk = name  a database found to be failing
+    pk = set_aside#overflow   when the drainer last set something aside
 
 Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
 keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is.
@@ -53,6 +54,7 @@ _BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
 _CLAIM = "put#"
 _SEARCH = "search#"
+_SET_ASIDE_BY_DRAINER = {"pk": {"S": "set_aside#overflow"}, "sk": {"S": "-"}}
 _MOST_KEYS = 100  # of one BatchGetItem
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
@@ -388,6 +390,19 @@ class Ledger:
         }
         self._call(self._dynamodb.put_item, Item=item)
 
+    # What the drainer sets aside: its spans are found by the index alone, which lags
+
+    def note_set_aside_by_drainer(self) -> None:
+        """Note that the drainer is about to set something aside."""
+        self._call(
+            self._dynamodb.put_item, Item={**_SET_ASIDE_BY_DRAINER, "at": {"N": str(self._clock.now())}}
+        )
+
+    def set_aside_by_drainer_at(self) -> float:
+        """Return when the drainer last noted that it sets something aside, UNIX seconds; 0 for never."""
+        answer = self._call(self._dynamodb.get_item, Key=_SET_ASIDE_BY_DRAINER, ConsistentRead=True)
+        return float(answer["Item"]["at"]["N"]) if "Item" in answer else 0.0
+
     # Breakers
 
     def open_breaker(self, database: str, reason: str) -> None:
@@ -510,6 +525,8 @@ def _item(span: Span) -> Item:
     }
     if span.digest:
         item["h"] = {"B": span.digest}
+    if span.in_order:
+        item["q"] = {"BOOL": True}
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
     if span.entries:
@@ -538,6 +555,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         writer=item["w"]["S"],
         done=item["st"]["S"] == "done",
         entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
+        in_order="q" in item,
     )
 
 

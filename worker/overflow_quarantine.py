@@ -123,4 +123,5 @@ class OverflowQuarantine:
             )
             self._store.put(span, chunk)
             entries[key] = replace(entry, rows=count, aside_at=now, digest=chunk.digest)
+        self._ledger.note_set_aside_by_drainer()
         self._ledger.append(span.with_entries(entries))

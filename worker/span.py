@@ -206,6 +206,7 @@ class Span:
         writer: names the last write.
         done: no chunk is pending.
         entries: exceptions from the plan.
+        in_order: the event source delivered it, not a replay: all records before its batch were settled by then.
     """
 
     chain: ChainId
@@ -223,6 +224,7 @@ class Span:
     writer: str = ""
     done: bool = False
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
+    in_order: bool = False
 
     def is_whole(self, numbers: Sequence[Number]) -> bool:
         """Tell whether these are the sequence numbers of its records: all of them, and no others."""

@@ -57,6 +57,7 @@ class _Batch:
     deadline: Deadline
     forced: ForcedReplay | None = None
     passed_over: Counter[str] = field(default_factory=Counter)
+    is_replay: bool = False
 
 
 class Worker:
@@ -102,8 +103,8 @@ class Worker:
         rows that were planned with them have been delivered.
 
         Args:
-            event: Lambda's, with records of the stream; with `forced` where they are to be sent again whatever the
-                ledger says.
+            event: Lambda's, with records of the stream; with `replay` where they do not come in the stream's order, and
+                with `forced` where they are to be sent again whatever the ledger says.
             remaining_ms: until the invocation times out.
 
         Raises:
@@ -114,7 +115,9 @@ class Worker:
         held, passed_over = [], Counter[str]()
         with _no_cyclic_gc():
             for shard, records in from_event(event).items():
-                number = self._deliver(shard, records, deadline, forced, passed_over)
+                number = self._deliver(
+                    shard, records, deadline, forced, passed_over, is_replay="replay" in event
+                )
                 if number is not None:
                     held.append(number)
         answer: dict[str, Any] = {
@@ -129,6 +132,8 @@ class Worker:
         deadline: Deadline,
         forced: ForcedReplay | None,
         passed_over: Counter[str],
+        *,
+        is_replay: bool,
     ) -> Number | None:
         """Deliver records of one shard; return the lowest sequence number that is not settled."""
         done = 0
@@ -136,7 +141,7 @@ class Worker:
             chain = self._chain(shard, records[0])
             if forced is not None:
                 chain, records = chain.forced(forced.name), forced.narrow(records)
-            batch = _Batch(shard, chain, records, deadline, forced, passed_over)
+            batch = _Batch(shard, chain, records, deadline, forced, passed_over, is_replay)
             while done < len(records):
                 last = self._advance(batch, records[done:])
                 done = bisect_right(records, last, done, key=_number)
@@ -188,6 +193,7 @@ class Worker:
                 records=len(planned.records),
                 digest=digest_of([record[0] for record in planned.records]),
                 ignored=planned.ignored,
+                in_order=batch.forced is None and not batch.is_replay,
             )
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.shard, None)

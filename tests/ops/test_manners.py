@@ -37,6 +37,8 @@ READING = [
     "replay --dry-run",
     "status",
     "status --all",
+    "status --complete",
+    "wait --account app --table events --until 3h --timeout 1s",
 ]
 """Commands that show something and change nothing."""
 
@@ -169,6 +171,9 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
             "--from is not before",
         ),
         ("status --local --since 1h --until 2h", "--since is not before --until: exchange them"),
+        ("wait --local --account shop --table pageviews", "Missing option '--until'"),
+        ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not an account's name"),
+        ("wait --local --account shop --table p --until 1h", "'p' is not a table's name"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(

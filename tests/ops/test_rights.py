@@ -43,8 +43,9 @@ LINES = {
     "redrive": ["redrive --kind dead", "redrive --edit"],
     "replay": ["replay", "replay --force --tag rights --account nobody_yet --yes"],
     "sdk publish": ["sdk publish --folder {sdk}"],
-    "status": ["status", "status --all"],
     "tail": ["tail --for 1s"],
+    "status": ["status", "status --all", "status --complete"],
+    "wait": ["wait --account app --table rights --until 3h --timeout 1s"],
 }
 """Of each command the lines that make it ask for everything."""
 

@@ -38,6 +38,8 @@ COMMANDS = [
     "status",
     "status --all",
     "tail",
+    "status --complete",
+    "wait --account app --table events --until 1h",
 ]
 ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") and "rotate" not in one]
 
@@ -110,6 +112,9 @@ def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str)
         ("status", "dynamodb", "Query"),
         ("status", "sqs", "GetQueueAttributes"),
         ("status --all", "dynamodb", "Query"),
+        ("status --complete", "kinesis", "GetShardIterator"),
+        ("wait --account app --table events --until 1h", "sqs", "GetQueueAttributes"),
+        ("wait --account app --table events --until 1h", "dynamodb", "Query"),
     ],
 )
 def test_a_right_that_is_missing(

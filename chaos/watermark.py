@@ -1,0 +1,160 @@
+"""Watermarks are taken all the time, and none may ever turn out to have been wrong.
+
+The observer has a chance and troubles of its own, so that it changes nothing for what it observes.
+"""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chaos import clients
+from chaos.audit import Audit
+from chaos.effects import Effects, SandboxClock
+from chaos.platform import Function, Handler, Sandbox
+from chaos.trouble import Trouble
+from chaos.world import STREAM, TABLE, World
+from shared.errors import UnavailableError
+from shared.telemetry import NullTelemetry
+from worker.ledger import Ledger
+from worker.record import milliseconds
+from worker.shards import Shards
+from worker.watermark import CLOCK_SECONDS, Completeness, Watermarks
+
+_SEED = 1 << 40
+TIMEOUT_SECONDS = 120.0
+_TAKE_SECONDS = 60.0
+_HOURS_AFTERWARDS = 6
+_EVERY = (20.0, 60.0, 300.0, 1200.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A watermark that was given.
+
+    Attributes:
+        at: when, UNIX seconds.
+        completeness: what was said.
+        held: events that were set aside then.
+    """
+
+    at: float
+    completeness: Completeness
+    held: frozenset[int]
+
+    def denies(self, account: str, table: str, received_at: int) -> bool:
+        """Tell whether it says that nothing of a table is still to come that was received then."""
+        before = self.completeness.before(account, table)
+        return before is not None and received_at < before
+
+
+class Observer:
+    """Takes watermarks during a schedule.
+
+    Args:
+        world: the services.
+        audit: tells what is set aside.
+        kind: what takes them.
+
+    Attributes:
+        given: what was given, in order.
+        unproved: how often nothing could be proved.
+    """
+
+    def __init__(self, world: World, audit: Audit, kind: type[Watermarks] = Watermarks) -> None:
+        seed = world.schedule.seed + _SEED
+        self._world = world
+        self._audit = audit
+        self._kind = kind
+        self._chance = random.Random(seed)
+        self._trouble = Trouble(world.simulation, list(world.schedule.windows), seed)
+        self._effects = Effects(world.simulation, self._trouble, seed)
+        self._function = Function(
+            self._effects, "M", self._build, TIMEOUT_SECONDS, self._chance.getrandbits(32), overruns=False
+        )
+        self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        self.given: list[Given] = []
+        self.unproved = 0
+
+    def begin(self) -> None:
+        """Take watermarks from now on, until hours after the schedule has ended."""
+        self._look_later()
+
+    def heal(self) -> None:
+        """End all faults."""
+        self._trouble.heal()
+
+    def answered(self, numbers: tuple[int, ...], since: float) -> None:
+        """Note events that were called accepted now, in an answer to a request made at `since` (UNIX seconds)."""
+        for number in numbers:
+            self._answers[number].append((since, self._world.simulation.now))
+
+    def look(self) -> None:
+        """Take a watermark."""
+        self._function.invoke({}, lambda _outcome: None)
+
+    def overlooked(self, number: int, account: str, table: str, received_at: int, arrived_at: float) -> bool:
+        """Tell whether a row came to Treasure Data although a watermark had said that it is there, or set aside."""
+        slack = milliseconds(CLOCK_SECONDS)
+        if not any(
+            milliseconds(since) - slack <= received_at <= milliseconds(until) + slack
+            for since, until in self._answers[number]
+        ):
+            return False  # nobody was told that this row was accepted
+        return any(
+            given.at < arrived_at
+            and given.denies(account, table, received_at)
+            and not (number in given.held and given.completeness.aside.get((account, table)))
+            for given in self.given
+        )
+
+    def _look(self) -> None:
+        self.look()
+        if self._world.simulation.now < self._world.schedule.end + _HOURS_AFTERWARDS * 3600:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        pause = self._chance.choice((*_EVERY, self._world.schedule.setup.horizon / 8))
+        self._world.simulation.at(self._world.simulation.now + pause, self._look)
+
+    def _build(self, _sandbox: Sandbox) -> Handler:
+        world, effects = self._world, self._effects
+        clock = SandboxClock(effects)
+        ledger = Ledger(
+            clients.DynamoDB(world.table, effects),  # type: ignore[arg-type]  # a double
+            TABLE,
+            clock=clock,
+            entropy=bytes,
+            telemetry=NullTelemetry(),
+        )
+        watermarks = self._kind(
+            shards=Shards(clients.Kinesis(world.stream, effects), STREAM, clock),  # type: ignore[arg-type]  # a double
+            ledger=ledger,
+            sqs=clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
+            queue_url=world.queue_url,
+            clock=clock,
+        )
+
+        def take(_event: Any, _context: Any) -> None:
+            try:
+                self._note(watermarks.take(_TAKE_SECONDS))
+            except (UnavailableError, ClientError, BotoCoreError):
+                self.unproved += 1
+
+        return take
+
+    def _note(self, completeness: Completeness) -> None:
+        if completeness.horizon is None:
+            self.unproved += 1
+            return
+        held: frozenset[int] = frozenset()
+        if completeness.aside:
+            held = frozenset(
+                int(row["n"])
+                for one in self._audit.held()
+                if not one.key.group.code
+                for row in one.values or ()
+            )
+        self.given.append(Given(self._world.simulation.now, completeness, held))

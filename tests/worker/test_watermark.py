@@ -1,0 +1,251 @@
+"""Watermarks: the time before which everything that was received is in Treasure Data, or set aside."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from doubles.clock import ManualClock
+from doubles.sqs import MemorySQS
+from doubles.treasure_data import Action, Fault, Kind
+from local.functions import INGEST
+from shared.errors import UnavailableError
+from tests.support import delivery as support
+from tests.support.delivery import Delivery
+from tests.support.overflow import an_envelope
+from worker.delivery import State
+from worker.shards import Shards
+from worker.watermark import (
+    CLOCK_SECONDS,
+    COUNTED_SECONDS,
+    INGEST_SECONDS,
+    Completeness,
+    Watermarks,
+)
+
+SHOP = ("shop", "pageviews")
+MARGIN = COUNTED_SECONDS + INGEST_SECONDS + 2 * CLOCK_SECONDS
+
+
+class Stack:
+    """A delivery and its overflow queue.
+
+    Attributes:
+        delivery: stream, worker, ledger and so on.
+        clock: passes by hand.
+        sqs: the queue's client.
+    """
+
+    def __init__(self) -> None:
+        self.delivery = Delivery()
+        self.delivery.map(shop="shop_db", blog="blog_db")
+        self.clock: ManualClock = self.delivery.clock
+        self.sqs = MemorySQS(self.clock.now)
+        self.queue_url = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        self._number = 0
+
+    def put(self, account: str = "shop", at: float | None = None) -> float:
+        """Put an envelope of one row; return when it was received."""
+        self._number += 1
+        received_at = self.clock.now() if at is None else at
+        self.delivery.put(an_envelope(f"r{self._number}", account=account, at=received_at).encode())
+        return received_at
+
+    def take(self, kinesis: Any = None, seconds: float = 60.0) -> Completeness:
+        """Take a watermark."""
+        return Watermarks(
+            shards=Shards(kinesis or self.delivery.kinesis, support.STREAM, self.clock),
+            ledger=self.delivery.ledger,
+            sqs=self.sqs,  # type: ignore[arg-type]  # a double
+            queue_url=self.queue_url,
+            clock=self.clock,
+        ).take(seconds)
+
+    def before(self, account: str = "shop") -> float | None:
+        """Return a watermark in UNIX seconds."""
+        found = self.take().before(account, "pageviews")
+        return None if found is None else found / 1000
+
+
+@pytest.fixture
+def stack() -> Stack:
+    """Return a stack whose first record is delivered."""
+    made = Stack()
+    made.put()
+    made.delivery.deliver()
+    made.clock.time += 3600
+    return made
+
+
+def test_what_is_delivered_is_complete(stack: Stack) -> None:
+    """Up to what an ingest may still be at, by clocks that are wrong."""
+    began = stack.clock.now()
+    found = stack.take()
+
+    assert (began - MARGIN) * 1000 == found.before(*SHOP)
+    assert frozenset({SHOP}) == found.tables
+
+
+def test_what_is_not_planned_is_pending(stack: Stack) -> None:
+    """The table's watermark stays before it; that of other tables does not."""
+    received_at = stack.put(at=stack.clock.now() - 3000)
+    began = stack.clock.now()
+    found = stack.take()
+
+    assert received_at * 1000 == found.before(*SHOP)
+    assert (began - MARGIN) * 1000 == found.before("blog", "pageviews")
+
+
+def test_an_open_span_is_pending(stack: Stack) -> None:
+    """It is planned and not delivered: Treasure Data does not answer."""
+    received_at = stack.put(at=stack.clock.now() - 3000)
+    for action in (Action.IMPORT, Action.STATUS):
+        stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=503))  # type: ignore[attr-defined]  # the default source
+    stack.delivery.deliver()
+
+    assert received_at == stack.before()
+
+
+def test_records_before_the_last_span_may_be_pending(stack: Stack) -> None:
+    """A replay has planned what comes behind them."""
+    received_at = stack.put(at=stack.clock.now() - 3000)
+    stack.put()
+    event = stack.delivery.event(2) | {"replay": True}
+    stack.delivery.worker.run(event, support.INVOCATION_MS)
+
+    assert received_at == stack.before()
+
+
+def test_the_overflow_queue_keeps_the_watermark(stack: Stack) -> None:
+    """Nobody can tell how old its envelopes are."""
+    stack.sqs.send_message(QueueUrl=stack.queue_url, MessageBody="x")
+    found = stack.take()
+
+    assert (None, "about 1 envelopes are in the overflow queue") == (found.before(*SHOP), found.obstacle)
+
+
+def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
+    """It counts as complete."""
+    stack.put("nobody", at=stack.clock.now() - 3000)
+    stack.delivery.deliver()
+    began = stack.clock.now()
+    found = stack.take()
+
+    assert (began - MARGIN) * 1000 == found.before("nobody", "pageviews")
+    assert Counter({State.DEAD_LETTER: 1}) == found.set_aside("nobody", "pageviews")
+
+
+def test_old_spans_are_not_read_again(stack: Stack) -> None:
+    """All that the event source has delivered before a batch is settled; what was set aside of it is in the index."""
+    stack.put("nobody")
+    for _ in range(10):
+        for _ in range(1100):
+            stack.put()
+        stack.delivery.deliver(len(stack.delivery.read))
+    stack.clock.time += 3600
+    reads = stack.delivery.kinesis.calls.count("get_records")
+    found = stack.take()
+    numbers = stack.delivery.kinesis.calls.count("get_records") - reads
+
+    assert Counter({State.DEAD_LETTER: 1}) == found.set_aside("nobody", "pageviews")
+    assert 4 >= numbers
+    assert found.before(*SHOP) is not None
+
+
+def test_replays_do_not_tell_the_stream_s_order() -> None:
+    """Only what the event source delivers does."""
+    stack = Stack()
+    stack.put()
+    stack.put()
+    stack.delivery.worker.run(stack.delivery.event(1, 2) | {"replay": True}, support.INVOCATION_MS)
+    stack.delivery.deliver(0, 1)
+
+    assert {False: 1, True: 1} == Counter(span.in_order for span in stack.delivery.spans())
+
+
+def test_a_shard_without_records_holds_for_an_hour(stack: Stack) -> None:
+    """An empty answer is not believed at once."""
+    stack.delivery.kinesis.split_shard(
+        StreamName=support.STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(1 << 127)
+    )
+    began = stack.clock.now()
+
+    assert began - 3600 == stack.before()
+
+
+def test_answers_without_the_record_they_begin_at_are_not_believed(stack: Stack) -> None:
+    """The stream shows nothing, although there is something."""
+    received_at = stack.put(at=stack.clock.now() - 3000)
+
+    class Blind:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stack.delivery.kinesis, name)
+
+        def get_records(self, **request: Any) -> dict[str, Any]:
+            answer = stack.delivery.kinesis.get_records(**request)
+            return {**answer, "Records": [], "MillisBehindLatest": 0}
+
+    found = stack.take(Blind()).before(*SHOP)
+
+    assert found is None or found <= received_at * 1000
+
+
+def test_a_list_without_all_shards_is_not_believed(stack: Stack) -> None:
+    """Its open shards do not take every key."""
+
+    class Short:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stack.delivery.kinesis, name)
+
+        def list_shards(self, **request: Any) -> dict[str, Any]:
+            stack.delivery.kinesis.list_shards(**request)
+            return {"Shards": []}
+
+    assert "Kinesis does not list all shards" == stack.take(Short()).obstacle
+
+
+def test_what_landed_while_the_stream_was_read_is_met(stack: Stack) -> None:
+    """A record may be settled because a copy counts that came later, on a shard that was read before."""
+    late = stack.clock.now() - 2000
+
+    class Moving:
+        reads = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stack.delivery.kinesis, name)
+
+        def get_records(self, **request: Any) -> dict[str, Any]:
+            answer = stack.delivery.kinesis.get_records(**request)
+            self.reads += 1
+            if self.reads == 3:  # the tip was seen once
+                stack.put(at=late)
+            return answer
+
+    assert late * 1000 == stack.take(Moving()).before(*SHOP)
+
+
+def test_the_time_may_be_up(stack: Stack) -> None:
+    """Then nothing is known."""
+    found = stack.take(seconds=0.1)
+
+    assert (None, "the time was up before the stream was read") == (found.horizon, found.obstacle)
+
+
+@pytest.mark.parametrize("service", ["sqs", "dynamodb", "kinesis"])
+def test_a_service_that_does_not_answer_leaves_it_unknown(stack: Stack, service: str) -> None:
+    """Each is asked."""
+    if service == "sqs":
+        stack.queue_url = "https://sqs.invalid/000000000000/gone"
+    elif service == "dynamodb":
+        stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()
+    else:
+        stack.delivery.kinesis.before["get_records"] = lambda _: support.lose_answer()
+
+    with pytest.raises((UnavailableError, ClientError)):
+        stack.take()
+
+
+def test_the_ingest_ends_within_the_margin() -> None:
+    """The template says so."""
+    assert INGEST.timeout == INGEST_SECONDS

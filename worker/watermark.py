@@ -1,0 +1,332 @@
+"""Watermarks: the `received_at` before which everything that was accepted is in Treasure Data, or set aside.
+
+docs/completeness.md says why each step is needed. What is not proved leaves the watermark where it was:
+
+1. The overflow queue is empty. What left it before is on the stream, or set aside.
+2. Every shard is read, from what is known to be settled to its tip. Records that no settled span holds are pending.
+3. Once more, to the tip: a copy of an envelope that landed meanwhile may be the one whose rows count.
+4. What is set aside is counted, so that it can be said apart.
+
+Whoever looks at the queue at `began` sees the message of every request that was answered before, or its record. Requests that
+are answered later were received INGEST_SECONDS before at the earliest, by clocks that may be wrong by CLOCK_SECONDS each.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from shared.clock import Clock
+from shared.errors import UnprovenError
+from worker.chain import ChainId
+from worker.delivery import ASIDE, State
+from worker.ledger import Ledger, Place
+from worker.record import NOBODY, START, Number
+from worker.search import EMPTY_SHARD_SECONDS
+from worker.shards import HASH_KEYS, Shards
+from worker.span import Group, Span
+from worker.tail import SECOND_LOOK_SECONDS, Tail
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+INGEST_SECONDS = 10.0
+"""Lambda ends an invocation of the ingest after this time."""
+CLOCK_SECONDS = 20.0
+"""By how much the clock of a function may be wrong, and that of whoever takes a watermark."""
+COUNTED_SECONDS = 240.0
+"""After which the queue's counts hold a message. SQS documents a minute after the last one was sent, or more."""
+INDEX_SECONDS = 600.0
+"""After which the ledger's index shows what was set aside."""
+LARGEST_BATCH = 10_000
+"""Records that the event source delivers at once, at most."""
+
+_QUEUE_COUNTS: Final = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+Table = tuple[str, str]
+"""An account and one of its tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Up to when rows are complete.
+
+    Attributes:
+        at: when it was found out, UNIX seconds.
+        horizon: UNIX milliseconds; all that was received before is known. None where that cannot be proved.
+        pending: by account and table, the earliest `received_at` of rows that are not settled.
+        aside: by account and table, rows that are set aside, by state.
+        tables: accounts and tables of which rows were seen.
+        obstacle: why the horizon cannot be proved.
+    """
+
+    at: float
+    horizon: int | None
+    pending: Mapping[Table, int] = field(default_factory=dict)
+    aside: Mapping[Table, Counter[State]] = field(default_factory=dict)
+    tables: frozenset[Table] = frozenset()
+    obstacle: str = ""
+
+    def before(self, account: str, table: str) -> int | None:
+        """Return a table's watermark, UNIX milliseconds; None where none can be proved."""
+        if self.horizon is None:
+            return None
+        return min(self.horizon, self.pending.get((account, table), self.horizon)) or None
+
+    def set_aside(self, account: str, table: str) -> Counter[State]:
+        """Return the rows of a table that are set aside, by state."""
+        return self.aside.get((account, table), Counter())
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One shard, read from what is known to be settled on.
+
+    Attributes:
+        tail: reads it.
+        chain: its chain.
+        after: the last record that is known to be settled; START where none is.
+        records: that were read last, by sequence number: when rows of each table were received, in UNIX milliseconds.
+    """
+
+    tail: Tail
+    chain: ChainId
+    after: Number
+    records: dict[Number, dict[Table, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known so far."""
+
+    pending: dict[Table, int] = field(default_factory=dict)
+    tables: set[Table] = field(default_factory=set)
+    spans: dict[Place, Span] = field(default_factory=dict)
+
+    def wait_for(self, rows: Mapping[Table, int]) -> None:
+        """Note rows that are not settled."""
+        for table, received_at in rows.items():
+            self.pending[table] = min(received_at, self.pending.get(table, received_at))
+
+
+class Watermarks:
+    """Takes watermarks; reads, and changes nothing.
+
+    Args:
+        shards: the stream.
+        ledger: the ledger.
+        sqs: a boto3 client.
+        queue_url: the overflow queue.
+        clock: tells the time and waits.
+    """
+
+    def __init__(
+        self, *, shards: Shards, ledger: Ledger, sqs: "SQSClient", queue_url: str, clock: Clock
+    ) -> None:
+        self._shards = shards
+        self._ledger = ledger
+        self._sqs = sqs
+        self._queue_url = queue_url
+        self._clock = clock
+
+    def take(self, seconds: float = 60.0) -> Completeness:
+        """Return up to when rows are complete, as far as that can be proved within so many seconds.
+
+        Raises:
+            UnavailableError: stream or ledger do not answer.
+            ClientError: SQS refuses.
+            BotoCoreError: SQS cannot be reached.
+        """
+        began = self._clock.now()
+        try:
+            return self._take(began, began + seconds)
+        except UnprovenError as error:
+            return Completeness(self._clock.now(), None, obstacle=str(error))
+
+    def _take(self, began: float, until: float) -> Completeness:
+        latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
+        lanes = list(self._lanes(began))
+        found = _Found()
+        for lane in lanes:
+            self._read(lane, until)
+        for lane in lanes:
+            self._judge(lane, found, all_read=True)
+        self._look_again(lanes, found, until)
+        if any(lane.tail.is_empty and lane.tail.shard.is_open for lane in lanes):
+            latest = min(latest, began - EMPTY_SHARD_SECONDS)
+        aside = self._aside(began, found, until)
+        tables = frozenset(table for table in (*found.tables, *aside) if table[0] != NOBODY)
+        return Completeness(self._clock.now(), int(latest * 1000), found.pending, aside, tables)
+
+    # 1. The queue
+
+    def _in_queue(self, began: float) -> float:
+        """Return up to when the queue is known to hold nothing that was sent, UNIX seconds.
+
+        Raises:
+            UnprovenError: it holds messages.
+        """
+        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
+        waiting = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+        if waiting:
+            raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
+        return began - COUNTED_SECONDS
+
+    # 2. and 3. The stream
+
+    def _lanes(self, began: float) -> Iterator[_Lane]:
+        """Yield the stream's shards, and where each is to be read from.
+
+        Raises:
+            UnprovenError: the list is not complete.
+        """
+        shards = list(self._shards.all())
+        if sum(shard.keys.stop - shard.keys.start for shard in shards if shard.is_open) != HASH_KEYS:
+            raise UnprovenError("Kinesis does not list all shards")
+        for shard in shards:
+            chain = self._shards.chain(shard.shard_id)
+            after = self._settled_up_to(chain, began)
+            yield _Lane(Tail(self._shards, shard, after, self._clock), chain, after)
+
+    def _settled_up_to(self, chain: ChainId, began: float) -> Number:
+        """Return a record up to which all are settled, by the order in which the event source delivers; START for none.
+
+        When a span is planned in order, all records before its batch are settled. The batch may have begun LARGEST_BATCH
+        records before: a changed mapping may have passed over its beginning.
+        """
+        records, in_order = 0, False
+        for span in self._ledger.latest(chain):
+            if in_order and records >= LARGEST_BATCH:
+                return span.last
+            planned_at = span.planned_at / 1000
+            in_order = in_order or (span.in_order and planned_at <= began - INDEX_SECONDS - 2 * CLOCK_SECONDS)
+            records += span.records if in_order else 0
+        return START
+
+    @staticmethod
+    def _read(lane: _Lane, until: float) -> None:
+        """Read a shard to its tip, and keep whose rows the records carry and when they were received."""
+        lane.records = {
+            record.number: {(record.account, block[0]): record.received_at for block in record.blocks}
+            for record in lane.tail.read(until)
+        }
+
+    def _look_again(self, lanes: Iterable[_Lane], found: _Found, until: float) -> None:
+        """Read the shards to their tips once more, a while later: what has landed since then may be a copy that counts."""
+        for lane in lanes:
+            self._clock.sleep(max(0.0, lane.tail.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
+            self._read(lane, until)
+        for lane in lanes:
+            if lane.records:
+                self._judge(lane, found, all_read=False)
+
+    # The ledger
+
+    def _judge(self, lane: _Lane, found: _Found, *, all_read: bool) -> None:
+        """Find out which of the records read are not settled.
+
+        Args:
+            lane: the shard.
+            found: takes what is found out.
+            all_read: all records behind what is known to be settled have been read, not only those that landed since.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        spans = self._spans_behind(lane)
+        starts = [span.first for span in spans]
+        held: dict[Place, list[Number]] = {}
+        span: Span | None = None
+        for number in sorted(lane.records):
+            rows = lane.records[number]
+            found.tables.update(rows)
+            if span is None or not span.first <= number <= span.last:
+                span = self._span_of(lane, number, spans, starts)
+            if span is None:
+                found.wait_for(rows)
+                continue
+            place = Place(span.chain, span.after)
+            found.spans[place] = span
+            held.setdefault(place, []).append(number)
+            if not span.done:
+                pending = pending_tables(span)
+                found.wait_for({table: at for table, at in rows.items() if table in pending})
+        for span in spans:
+            place = Place(span.chain, span.after)
+            found.spans[place] = span
+            may_be_read = all_read and span.last <= lane.tail.anchor
+            if may_be_read and not span.done and not span.is_whole(held.get(place, [])):
+                found.wait_for(dict.fromkeys(pending_tables(span), 0))  # nobody can tell since when
+
+    def _spans_behind(self, lane: _Lane) -> list[Span]:
+        """Return the spans behind what is known to be settled, as they are now, in order."""
+        spans = []
+        for span in self._ledger.latest(lane.chain):
+            if span.last <= lane.after:
+                break
+            spans.append(span)
+        return spans[::-1]
+
+    def _span_of(self, lane: _Lane, number: Number, spans: list[Span], starts: list[Number]) -> Span | None:
+        """Return the span that holds a record; None where none does."""
+        index = bisect_right(starts, number) - 1
+        if index >= 0 and number <= spans[index].last:
+            return spans[index]
+        located = self._ledger.locate(lane.chain, number)
+        return located if isinstance(located, Span) else None
+
+    # 4. What is set aside
+
+    def _aside(self, began: float, found: _Found, until: float) -> dict[Table, Counter[State]]:
+        """Return what is set aside, by account and table.
+
+        The index shows what was set aside some time ago; what was set aside since is of spans that have been read.
+
+        Raises:
+            UnprovenError: the time is up.
+            UnavailableError: the ledger or Kinesis does not answer.
+        """
+        for span in self._whole_ledger() if self._index_may_lag(began) else self._indexed(found.spans):
+            if self._clock.now() >= until:
+                raise UnprovenError("the time was up before all that is set aside was counted")
+            found.spans.setdefault(Place(span.chain, span.after), span)
+        aside: dict[Table, Counter[State]] = {}
+        for span in found.spans.values():
+            if span.chain.is_forced:
+                continue
+            for key, entry in span.entries.items():
+                if entry.state in ASIDE:
+                    table = key.account, key.group.label
+                    aside.setdefault(table, Counter())[entry.state] += entry.rows
+        return aside
+
+    def _index_may_lag(self, began: float) -> bool:
+        """Tell whether something was set aside a short time ago of which no span has been read.
+
+        That is what the drainer sets aside, and what there was of a stream that has been created again.
+        """
+        latest = max(self._ledger.set_aside_by_drainer_at(), self._shards.created_at())
+        return began - latest < INDEX_SECONDS + 2 * CLOCK_SECONDS
+
+    def _whole_ledger(self) -> Iterator[Span]:
+        return self._ledger.spans()
+
+    def _indexed(self, known: Collection[Place]) -> Iterator[Span]:
+        for dead in (False, True):
+            for place in self._ledger.worklist(dead=dead):
+                if place not in known and (span := self._ledger.get(place)):
+                    yield span
+
+
+def pending_tables(span: Span) -> frozenset[Table]:
+    """Return the accounts and tables of which an open span has rows that are not settled."""
+    rest: dict[Group, int] = dict(span.counts)
+    for key, entry in span.entries.items():
+        if entry.state not in (State.SPLIT, State.PENDING) and key.group in rest:
+            rest[key.group] -= entry.rows
+    return frozenset((group.owner.account, group.label) for group, rows in rest.items() if rows > 0)
