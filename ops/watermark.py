@@ -154,7 +154,7 @@ def _sentence(found: Completeness, account: str, table: str, until: float, *, is
         known = f"it is complete before {_utc(before)}" if before is not None else found.obstacle
         return f"{name} is not complete before {screen.utc(until)}: {known}."
     aside = found.set_aside(account, table)
-    counts = [f"{screen.plural(aside[state], 'row')} {kind}" for kind, state in KINDS.items() if aside[state]]
+    counts = [f"{aside[state]:,} {kind}" for kind, state in KINDS.items() if aside[state]]
     but = (
         f", but for rows that are set aside: {', '.join(counts)}. `sluice redrive` sends them"
         if counts

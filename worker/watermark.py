@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
@@ -189,9 +190,9 @@ class Watermarks:
         if sum(shard.keys.stop - shard.keys.start for shard in shards if shard.is_open) != HASH_KEYS:
             raise UnprovenError("Kinesis does not list all shards")
         for shard in shards:
-            chain = self._shards.chain(shard.shard_id)
-            after = self._settled_up_to(chain, began)
-            yield _Lane(Tail(self._shards, shard, after, self._clock), chain, after)
+            shards_chain = self._shards.chain(shard.shard_id)
+            after = self._settled_up_to(shards_chain, began)
+            yield _Lane(Tail(self._shards, shard, after, self._clock), shards_chain, after)
 
     def _settled_up_to(self, chain: ChainId, began: float) -> Number:
         """Return a record up to which all are settled, by the order in which the event source delivers; START for none.
@@ -291,7 +292,8 @@ class Watermarks:
             UnprovenError: the time is up.
             UnavailableError: the ledger or Kinesis does not answer.
         """
-        for span in self._whole_ledger() if self._index_may_lag(began) else self._indexed(found.spans):
+        recent = self._ledger.spans() if self._index_may_lag(began) else ()
+        for span in chain(self._indexed(found.spans), recent):
             if self._clock.now() >= until:
                 raise UnprovenError("the time was up before all that is set aside was counted")
             found.spans.setdefault(Place(span.chain, span.after), span)
@@ -312,9 +314,6 @@ class Watermarks:
         """
         latest = max(self._ledger.set_aside_by_drainer_at(), self._shards.created_at())
         return began - latest < INDEX_SECONDS + 2 * CLOCK_SECONDS
-
-    def _whole_ledger(self) -> Iterator[Span]:
-        return self._ledger.spans()
 
     def _indexed(self, known: Collection[Place]) -> Iterator[Span]:
         for dead in (False, True):
