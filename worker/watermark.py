@@ -25,9 +25,9 @@ from worker.delivery import ASIDE, State
 from worker.ledger import Ledger, Place
 from worker.record import NOBODY, START, Number
 from worker.search import EMPTY_SHARD_SECONDS
+from worker.shard_reader import SECOND_LOOK_SECONDS, ShardReader
 from worker.shards import HASH_KEYS, Shards
 from worker.span import Group, Span
-from worker.tail import SECOND_LOOK_SECONDS, Tail
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -89,13 +89,13 @@ class _Lane:
     """One shard, read from what is known to be settled on.
 
     Attributes:
-        tail: reads it.
+        reader: reads it.
         chain: its chain.
         after: the last record that is known to be settled; START where none is.
         records: that were read last, by sequence number: when rows of each table were received, in UNIX milliseconds.
     """
 
-    tail: Tail
+    reader: ShardReader
     chain: ChainId
     after: Number
     records: dict[Number, dict[Table, int]] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Watermarks:
         for lane in lanes:
             self._judge(lane, found, all_read=True)
         self._look_again(lanes, found, until)
-        if any(lane.tail.is_empty and lane.tail.shard.is_open for lane in lanes):
+        if any(lane.reader.is_empty and lane.reader.shard.is_open for lane in lanes):
             latest = min(latest, began - EMPTY_SHARD_SECONDS)
         aside = self._aside(began, found, until)
         tables = frozenset(table for table in (*found.tables, *aside) if table[0] != NOBODY)
@@ -192,7 +192,7 @@ class Watermarks:
         for shard in shards:
             shards_chain = self._shards.chain(shard.shard_id)
             after = self._settled_up_to(shards_chain, began)
-            yield _Lane(Tail(self._shards, shard, after, self._clock), shards_chain, after)
+            yield _Lane(ShardReader(self._shards, shard, after, self._clock), shards_chain, after)
 
     def _settled_up_to(self, chain: ChainId, began: float) -> Number:
         """Return a record up to which all are settled, by the order in which the event source delivers; START for none.
@@ -214,13 +214,13 @@ class Watermarks:
         """Read a shard to its tip, and keep whose rows the records carry and when they were received."""
         lane.records = {
             record.number: {(record.account, block[0]): record.received_at for block in record.blocks}
-            for record in lane.tail.read(until)
+            for record in lane.reader.read(until)
         }
 
     def _look_again(self, lanes: Iterable[_Lane], found: _Found, until: float) -> None:
         """Read the shards to their tips once more, a while later: what has landed since then may be a copy that counts."""
         for lane in lanes:
-            self._clock.sleep(max(0.0, lane.tail.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
+            self._clock.sleep(max(0.0, lane.reader.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
             self._read(lane, until)
         for lane in lanes:
             if lane.records:
@@ -260,7 +260,7 @@ class Watermarks:
         for span in spans:
             place = Place(span.chain, span.after)
             found.spans[place] = span
-            may_be_read = all_read and span.last <= lane.tail.anchor
+            may_be_read = all_read and span.last <= lane.reader.anchor
             if may_be_read and not span.done and not span.is_whole(held.get(place, [])):
                 found.wait_for(dict.fromkeys(pending_tables(span), 0))  # nobody can tell since when
 

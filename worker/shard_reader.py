@@ -18,7 +18,7 @@ SECOND_LOOK_SECONDS = 1.0
 _MOST_DOUBTED = 4  # answers in a row that lack the anchor
 
 
-class Tail:
+class ShardReader:
     """What a shard holds behind a record.
 
     Args:
