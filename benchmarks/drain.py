@@ -114,7 +114,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
     with services.running() as url:
         work = delivery(ACCOUNTS, url)
         work.worker.run(traffic.event(100, ACCOUNTS), 120_000)
-        before = work.telemetry.counts["RowsDelivered"]
+        before = work.telemetry.total("span", "delivered")
         gc.collect()
         idle = memory.resident_kb()
         peak = 0
@@ -132,7 +132,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
         gc.collect()
         drained.peak_mb = (peak - idle) / 1024
         drained.left_mb = (memory.resident_kb() - idle) / 1024
-        if work.telemetry.counts["RowsDelivered"] - before != backlog // per_batch * per_batch:
+        if work.telemetry.total("span", "delivered") - before != backlog // per_batch * per_batch:
             raise RuntimeError("not all rows were delivered")
     chunks = [fields["chunks"] for fields in work.telemetry.said("span")]
     drained.uploads = sum(chunks[1:])

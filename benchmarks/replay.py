@@ -151,9 +151,9 @@ def main() -> None:
 
     replay = Replay(StreamReader(Shards(made.kinesis, STREAM, clock), clock), invoke, clock)
     run(options.records, "sent", replay, busy)
-    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
+    print(f"  rows delivered: {made.telemetry.total('span', 'delivered'):,}")
     run(options.records, "skipped", replay, busy)
-    print(f"  rows delivered: {made.telemetry.counts['RowsDelivered']:,}")
+    print(f"  rows delivered: {made.telemetry.total('span', 'delivered'):,}")
 
 
 if __name__ == "__main__":

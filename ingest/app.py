@@ -201,7 +201,8 @@ class Ingest:
 
     def _report(self, code: AnyCode, request: Request | None, route: Route | None) -> None:
         failed = ANSWERS[code].status >= 500
-        self._telemetry.count("RequestsFailed" if failed else "RequestsRefused")
+        if failed:
+            self._telemetry.count("RequestsFailed")
         path = route.path if route is not None else "other"  # the requested path may contain personal data
         log = self._telemetry.warning if failed else self._telemetry.info
         log("refused", code=code, path=path, request=request.id if request else "")

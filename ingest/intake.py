@@ -67,7 +67,7 @@ class Intake:
         partition_buckets: number of partition keys per account.
         clock: timestamps requests.
         entropy: returns n random bytes, for ids.
-        telemetry: counts accepted and rejected events.
+        telemetry: counts rejected events.
     """
 
     def __init__(
@@ -162,8 +162,6 @@ class Intake:
             rejected += [Rejection(index, "stream_unavailable", message) for index in not_stored]
             rejected.sort(key=lambda rejection: rejection.index)
         accepted = len(encoded) - len(not_stored)
-        if accepted:
-            self._telemetry.count("EventsAccepted", accepted)
         if rejected:
             self._telemetry.count("EventsRejected", len(rejected))
         return EventOutcome(accepted, rejected)

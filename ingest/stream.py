@@ -76,7 +76,7 @@ class Stream:
         overflow: stores what the stream does not.
         clock: limits retries.
         entropy: returns n random bytes, for jitter.
-        telemetry: counts rejected and doubtful puts.
+        telemetry: counts envelopes that are not stored, and logs puts that were not acknowledged.
     """
 
     def __init__(
@@ -155,14 +155,20 @@ class Stream:
                 fates = [Fate.DOUBTFUL] * len(entries)
         except (BotoCoreError, ClientError) as error:
             fates = [_fate_of_error(error)] * len(entries)
-            self._telemetry.warning(
-                "the stream did not acknowledge a put", code=error_code(error), fate=fates[0].name
-            )
-        if refused := fates.count(Fate.REFUSED):
-            self._telemetry.count("StreamRefusals", refused)
-        if doubtful := fates.count(Fate.DOUBTFUL):
-            self._telemetry.count("StreamDoubts", doubtful)
+            self._warn(error_code(error), fates)
+        else:
+            if set(fates) != {Fate.ACKNOWLEDGED}:
+                codes = [result["ErrorCode"] for result in results if "ErrorCode" in result]
+                self._warn(codes[0] if codes else "InvalidResponse", fates)
         return fates
+
+    def _warn(self, code: str, fates: Sequence[Fate]) -> None:
+        self._telemetry.warning(
+            "the stream did not acknowledge a put",
+            code=code,
+            refused=fates.count(Fate.REFUSED),
+            doubtful=fates.count(Fate.DOUBTFUL),
+        )
 
     def _pause(self, attempt: int) -> float:
         """Return a pause with full jitter, in seconds."""

@@ -60,6 +60,7 @@ class Resources:
     def references(self) -> dict[str, str]:
         """Return the results of `!Ref` and `!GetAtt` in the template, by the name after them."""
         return {
+            "AWS::StackName": "sluice-local",
             "Stream": self.stream,
             "Stream.Arn": self.stream_arn,
             "OverflowQueue": self.queue_url,

@@ -30,13 +30,13 @@ COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: how many of the requests start a function instance, and for how long that is billed."""
 PEAK = 5
 """Assumed: the busiest hour's rate, against the month's mean."""
-REQUEST_LOG_BYTES, BATCH_LOG_BYTES = 1070, 1300
-"""Counted: Lambda's own two lines, a line of metrics, and the API's access log; 26 bytes are added to each line."""
+REQUEST_LOG_BYTES, BATCH_LOG_BYTES = 0, 600
+"""Counted: an accepted request writes nothing, a batch one line; 26 bytes are added to each line."""
 ANSWER_BYTES = 600
 """Counted: headers and body of an answer."""
 LEDGER_WRITES, LEDGER_ITEM_BYTES = 4, 1000
 """Counted: write units of a span's two writes, and what is kept of it for a year."""
-METRICS_SENT = 5
+METRICS_SENT = 1
 """Assumed: metrics that are there every hour; the others are sent when something is wrong."""
 QUEUE_POLLS = 650_000
 """Assumed: receives by which Lambda watches the overflow queue."""
@@ -112,8 +112,8 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 46
-    dashboards: int = 1
+    alarms: int = 12
+    dashboards: int = 0
     redrive_minutes: int = 5
     x86: bool = False
 

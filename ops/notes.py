@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +26,9 @@ UPLOAD_FAILED = "an upload failed"
 _LOCAL_BYTES = 256 * 1024
 _PAGES = 20  # of up to 1 MB or 10,000 events; the answer has pages without any
 _LEVELS = ("WARNING", "ERROR", "CRITICAL")
+type _Lines = tuple[list[tuple[str, str]], list[str]]
+"""Lines, each with the service that wrote it, and which logs could not be read, each with the cause."""
+
 _ENDED_ILL = ("timeout", "error", "failure")
 
 
@@ -75,58 +76,75 @@ def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
         stack: whose.
         seconds: how far to look back.
     """
-    since = time.time() - seconds
+    found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time() - seconds)
+    notes = (note for service, line in found if (note := _note(service, line)) is not None)
+    return sorted(notes, key=lambda note: note.at), unreadable
 
-    def read(function: str) -> list[Note] | str:
+
+def _local(stack: Stack) -> _Lines:
+    lines: list[tuple[str, str]] = []
+    unreadable = []
+    for function, service in SERVICES.items():
+        if function not in stack.outputs or stack.folder is None:
+            continue
         try:
-            lines = _local(stack, function) if stack.is_local else _deployed(stack, function, since)
-            return [note for line in lines if (note := _note(SERVICES[function], line)) is not None]
-        except ClientError as error:
-            return f"{SERVICES[function]}: {error.response['Error']['Code']}"
-        except (BotoCoreError, OSError) as error:
-            return f"{SERVICES[function]}: {type(error).__name__}"
-
-    with ThreadPoolExecutor(len(SERVICES)) as threads:
-        answers = list(threads.map(read, [one for one in SERVICES if one in stack.outputs]))
-    notes = [note for answer in answers if not isinstance(answer, str) for note in answer]
-    return sorted(notes, key=lambda note: note.at), [one for one in answers if isinstance(one, str)]
+            with (stack.folder / f"{service}.log").open("rb") as log:
+                log.seek(max(0, log.seek(0, 2) - _LOCAL_BYTES))
+                lines += [(service, line) for line in log.read().decode(errors="replace").splitlines()]
+        except OSError as error:
+            unreadable.append(f"{service}: {type(error).__name__}")
+    return lines, unreadable
 
 
-def _local(stack: Stack, function: str) -> Iterator[str]:
-    if stack.folder is None:
-        return
-    with (stack.folder / f"{SERVICES[function]}.log").open("rb") as log:
-        log.seek(max(0, log.seek(0, 2) - _LOCAL_BYTES))
-        yield from log.read().decode(errors="replace").splitlines()
-
-
-def _deployed(stack: Stack, function: str, since: float) -> Iterator[str]:
-    settings = stack.client("lambda").get_function_configuration(FunctionName=stack.outputs[function])
+def _deployed(stack: Stack, since: float) -> _Lines:
+    """Return what matters of the log group that all functions share."""
+    lines: list[tuple[str, str]] = []
     levels = [f'($.level = "{level}")' for level in _LEVELS]
     ends = [f'($.record.status = "{status}")' for status in _ENDED_ILL]
     request: dict[str, Any] = {
-        "logGroupName": settings["LoggingConfig"]["LogGroup"],
         "startTime": int(since * 1000),
         "filterPattern": f"{{ {' || '.join([*levels, *ends])} }}",
     }
-    logs = stack.client("logs")
-    for _ in range(_PAGES):
-        answer = logs.filter_log_events(**request)
-        for event in answer["events"]:
-            yield event["message"]
-        if "nextToken" not in answer:
-            return
-        request["nextToken"] = answer["nextToken"]
+    try:
+        worker = stack.client("lambda").get_function_configuration(
+            FunctionName=stack.outputs["WorkerFunction"]
+        )
+        request["logGroupName"] = worker["LoggingConfig"]["LogGroup"]
+        logs = stack.client("logs")
+        for _ in range(_PAGES):
+            answer = logs.filter_log_events(**request)
+            lines += [
+                (_service(stack, event.get("logStreamName", "")), event["message"])
+                for event in answer["events"]
+            ]
+            if "nextToken" not in answer:
+                break
+            request["nextToken"] = answer["nextToken"]
+    except ClientError as error:
+        return lines, [f"the functions: {error.response['Error']['Code']}"]
+    except BotoCoreError as error:
+        return lines, [f"the functions: {type(error).__name__}"]
+    return lines, []
+
+
+def _service(stack: Stack, log_stream: str) -> str:
+    """Return the function that writes to a log stream, whose name contains the function's."""
+    names = (service for output, service in SERVICES.items() if stack.outputs.get(output, "?") in log_stream)
+    return next(names, "")
 
 
 def _note(service: str, line: str) -> Note | None:
-    """Return what a line says; None unless it is a warning, an error, or a report of an invocation that ended badly."""
+    """Return what a line says; None unless it is a warning, an error, or a report of an invocation that ended badly.
+
+    Where the log does not say which function wrote it, a line of Sluice's own does.
+    """
     try:
         said = json.loads(line)
     except ValueError:
         return None
     if not isinstance(said, dict):
         return None
+    service = service or str(said.get("service") or "?")
     record = said.get("record")
     record = record if isinstance(record, dict) else {}
     status = record.get("status")

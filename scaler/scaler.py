@@ -34,7 +34,7 @@ class Scaler:
         stream_name: the stream, in provisioned mode.
         most: maximum number of shards.
         clock: tells the time and waits.
-        telemetry: logs each change.
+        telemetry: logs each change, and counts runs that may not grow the stream.
     """
 
     def __init__(
@@ -72,6 +72,9 @@ class Scaler:
                 return shards
             now = self._clock.now()
             recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
+            if shards >= self._most and any(minute.throttled for minute in recent):
+                self._telemetry.count("ShardsExhausted")
+                self._telemetry.warning("the stream throttles puts and has MaxShards shards", shards=shards)
             wanted = target(shards, list(day.values()), recent, now, self._most)
             while shards is not None and shards != wanted and self._clock.now() < until:
                 shards = self._change(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)

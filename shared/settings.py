@@ -146,7 +146,7 @@ class IngestSettings(_Settings):
         (),
         _hosts,
     )
-    stage: str = _setting("STAGE", "Stage, a dimension of every metric", "dev")
+    stage: str = _setting("STAGE", "Stage, which lines of the logs and metrics name", "dev")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,20 @@
 """Metrics and JSON log lines for operators.
 
-Both go to standard output. Metrics use CloudWatch's embedded format with the dimensions service and stage, never an account.
-Log lines never contain a key, an address, a query, a header, a body or a row. Exceptions are logged by type and stack, never by
-message, because a message may quote client input.
+Both go to standard output. What succeeds writes nothing: AWS counts requests, records and invocations itself. What does not is
+counted by COUNTERS, each of which adds to one of METRICS, and those have alarms. Log lines never contain a key, an address, a
+query, a header, a body or a row. Exceptions are logged by type and stack, never by message, because a message may quote client
+input.
 
-Warnings and errors are always written; the log level affects only info lines. `sluice status` shows them.
+Warnings, errors and metrics are always written; the log level affects only info lines. `sluice status` shows them.
 """
 
 import sys
 import traceback
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, NamedTuple, Protocol, Self, TextIO
 
 import orjson
 from aws_lambda_powertools.logging import Logger
@@ -30,51 +30,76 @@ LEVEL = "POWERTOOLS_LOG_LEVEL"
 VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 """Variables that say how a function reports."""
 
-INGEST_METRICS: Mapping[str, str] = {
-    "EventsAccepted": "events accepted: on the stream or in the overflow queue",
-    "EventsRejected": "events rejected with a code",
-    "RequestsRefused": "requests rejected as a whole, 4xx",
-    "RequestsFailed": "requests that failed, 5xx",
-    "StreamRefusals": "envelopes that the stream definitely rejected, per attempt",
-    "StreamDoubts": "envelopes that the stream may or may not have stored, per attempt",
-    "EnvelopesOverflowed": "envelopes sent to the overflow queue instead",
-    "EnvelopesNotStored": "envelopes that neither the stream nor the queue stored; their events are not accepted",
-    "KeyringFailures": "failed attempts to read the signing secrets",
-    "UnforeseenErrors": "unexpected errors: the request is answered with 500, or the batch is held",
-}
-"""Metrics of the ingest."""
+ATTENTION, DEPENDENCY, FAILED, REJECTED = (
+    "NeedsAttention",
+    "DependencyFailures",
+    "RequestsFailed",
+    "EventsRejected",
+)
 
-DELIVERY_METRICS: Mapping[str, str] = {
-    "RowsDelivered": "rows accepted by Treasure Data",
-    "RowsParked": "rows set aside because their database is failing",
-    "RowsInDoubt": "rows set aside because Treasure Data may already have them",
-    "RowsDeadLettered": "rows set aside as dead letters",
-    "RowsAmbiguous": "rows sent again although Treasure Data may have them: they may be duplicated",
-    "RowsRedriven": "rows that were set aside and have now been delivered",
-    "RowsMissing": "planned rows that were no longer on the stream when they were due to be sent",
-    "RowsPassedOver": "rows that a forced replay left out, because rows planned with them are not delivered",
-    "EnvelopesIgnored": "records whose rows do not count, because another copy of their envelope does",
-    "Holds": "batches that stopped before their last record; Lambda delivers the rest again",
-    "KeyRefused": "imports that Treasure Data rejected because of the API key",
-    "AccountsStale": "accounts answered from memory because Redis failed",
-    "LedgerErrors": "failed calls to the ledger",
-    "UploadRetries": "imports sent again",
-    "BreakersOpened": "databases found to be failing",
-    "OverflowFound": "messages of the overflow queue whose envelope was already on the stream",
-    "OverflowPut": "messages of the overflow queue whose envelope was put on the stream",
-    "OverflowSetAside": "messages of the overflow queue that were set aside",
-    "OverflowLeft": "messages left on the overflow queue for another attempt",
-    "UnforeseenErrors": INGEST_METRICS["UnforeseenErrors"],
+METRICS: Mapping[str, str] = {
+    ATTENTION: "what a person has to look at; raises the alarm `attention`",
+    DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
+    FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
+    REJECTED: "events rejected with a code; no alarm",
 }
-"""Metrics of the worker, the redrive and the drainer."""
+"""Every metric that is paid for, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 
-METRICS: Mapping[str, str] = {**INGEST_METRICS, **DELIVERY_METRICS}
-"""Every metric of every function, with what it counts."""
+
+class Counter(NamedTuple):
+    """What a function counts.
+
+    Attributes:
+        metric: one of METRICS, to which it adds.
+        meaning: what is counted.
+    """
+
+    metric: str
+    meaning: str
+
+
+INGEST_COUNTERS: Mapping[str, Counter] = {
+    "EventsRejected": Counter(REJECTED, "events rejected with a code"),
+    "RequestsFailed": Counter(FAILED, "requests that failed, 5xx"),
+    "EnvelopesNotStored": Counter(
+        DEPENDENCY,
+        "envelopes that neither the stream nor the queue stored; their events are not accepted",
+    ),
+    "KeyringFailures": Counter(DEPENDENCY, "failed attempts to read the signing secrets"),
+    "UnforeseenErrors": Counter(
+        ATTENTION, "unexpected errors: the request is answered with 500, or the batch is held"
+    ),
+}
+"""Counters of the ingest."""
+
+DELIVERY_COUNTERS: Mapping[str, Counter] = {
+    "Holds": Counter(
+        DEPENDENCY, "batches that stopped before their last record; Lambda delivers the rest again"
+    ),
+    "KeyRefused": Counter(DEPENDENCY, "imports that Treasure Data rejected because of the API key"),
+    "AccountsStale": Counter(DEPENDENCY, "accounts answered from memory because Redis failed"),
+    "RowsParked": Counter(DEPENDENCY, "rows set aside because their database is failing"),
+    "RowsInDoubt": Counter(DEPENDENCY, "rows set aside because Treasure Data may already have them"),
+    "RowsKept": Counter(DEPENDENCY, "rows that were still parked or in doubt after a run of the redrive"),
+    "RowsDeadLettered": Counter(ATTENTION, "rows set aside as dead letters"),
+    "RowsAmbiguous": Counter(
+        ATTENTION, "rows sent again although Treasure Data may have them: they may be duplicated"
+    ),
+    "RowsMissing": Counter(
+        ATTENTION, "planned rows that were no longer on the stream when they were due to be sent"
+    ),
+    "OverflowSetAside": Counter(ATTENTION, "messages of the overflow queue that were set aside"),
+    "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards too few"),
+    "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
+}
+"""Counters of the worker, the redrive, the drainer and the scaler."""
+
+COUNTERS: Mapping[str, Counter] = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}
+"""Every counter of every function."""
 
 QUIET_SECONDS = 10
 """How long a function instance suppresses repeated lines with the same message and `code`."""
 
-_MAX_COMPOSED = 64  # cached lines, one per set of metrics; the ingest needs about ten
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -85,11 +110,11 @@ class Telemetry(Protocol):
     `process`, `args` and so on.
     """
 
-    def count(self, metric: str, value: int = 1) -> None:
-        """Add to a metric.
+    def count(self, counter: str, value: int = 1) -> None:
+        """Add to a counter.
 
         Raises:
-            KeyError: it is not one of METRICS.
+            KeyError: it is not one of COUNTERS.
         """
         ...
 
@@ -106,18 +131,18 @@ class Telemetry(Protocol):
         ...
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Add the invocation's request id to every line inside the `with`, and flush the metrics at its end."""
+        """Add the invocation's request id to every line inside the `with`, and flush the counters at its end."""
         ...
 
     def flush(self) -> None:
-        """Write the metrics counted since the last flush."""
+        """Write what was counted since the last flush."""
         ...
 
 
 class NullTelemetry:
     """Discards everything, for commands that report to people themselves."""
 
-    def count(self, metric: str, value: int = 1) -> None:
+    def count(self, counter: str, value: int = 1) -> None:
         """Do nothing."""
 
     def info(self, message: str, **fields: Any) -> None:
@@ -146,35 +171,33 @@ class PowertoolsTelemetry:
 
     Args:
         logger: Powertools' Logger; its own level must include INFO.
-        metrics: Powertools' EphemeralMetrics, with its dimensions.
+        namespace: of the metrics.
         output: receives the lines with metrics.
         clock: times the rate limit.
         with_info: whether to write info lines; warnings and errors always are.
-        version: of the function. Lines with metrics have it as a property, not a dimension, for the canary's metric filter.
+        about: what lines with metrics say of the function: its `service`, `stage` and `version`.
     """
 
     def __init__(
         self,
         logger: Logger,
-        metrics: EphemeralMetrics,
+        namespace: str | None,
         output: TextIO,
         clock: Clock,
         *,
         with_info: bool = True,
-        version: str = "",
+        about: Mapping[str, str] | None = None,
     ) -> None:
         self._logger = logger
-        self._metrics = metrics
+        self._namespace = namespace
         self._output = output
         self._clock = clock
         self._with_info = with_info
-        self._version = version
+        self._about = dict(about or {})
         self._latest = _Latest()
-        self._counts: defaultdict[str, int] = defaultdict(int)  # implemented in C, unlike Counter
-        self._composed: dict[tuple[str, ...], str] = {}
+        self._counts: dict[str, int] = {}
         self._written_at: dict[tuple[str, str], float] = {}
-        self._suppressed: Counter[tuple[str, str]] = Counter()
-        self._is_disabled = is_metrics_disabled()
+        self._suppressed: dict[tuple[str, str], int] = {}
         # The worker reports from several threads, and a local gateway serves concurrent requests.
         self._lock = Lock()
 
@@ -201,16 +224,18 @@ class PowertoolsTelemetry:
             location="%(module)s:%(lineno)d",
             stage=stage,
         )
-        metrics = EphemeralMetrics(service=service, namespace=environment.get(NAMESPACE))
-        metrics.set_default_dimensions(stage=stage)
         level = environment.get(LEVEL) or "INFO"
-        with_info = level.upper() in ("DEBUG", "INFO")
         return cls(
-            logger, metrics, output, clock, with_info=with_info, version=environment.get(VERSION) or ""
+            logger,
+            environment.get(NAMESPACE),
+            output,
+            clock,
+            with_info=level.upper() in ("DEBUG", "INFO"),
+            about={"service": service or "", "stage": stage, "version": environment.get(VERSION) or ""},
         )
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Add the invocation's request id to every line inside the `with`, and flush the metrics at its end.
+        """Add the invocation's request id to every line inside the `with`, and flush the counters at its end.
 
         Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
         thread, only lines from those threads have the right id.
@@ -220,16 +245,16 @@ class PowertoolsTelemetry:
         """
         return _Invocation(getattr(context, "aws_request_id", None), self._latest, self.flush)
 
-    def count(self, metric: str, value: int = 1) -> None:
-        """Add to a metric.
+    def count(self, counter: str, value: int = 1) -> None:
+        """Add to a counter.
 
         Raises:
-            KeyError: it is not one of METRICS.
+            KeyError: it is not one of COUNTERS.
         """
-        if metric not in METRICS:
-            raise KeyError(metric)
+        if counter not in COUNTERS:
+            raise KeyError(counter)
         with self._lock:
-            self._counts[metric] += value
+            self._counts[counter] = self._counts.get(counter, 0) + value
 
     def info(self, message: str, **fields: Any) -> None:
         """Log ordinary work, unless the log level excludes it."""
@@ -251,34 +276,36 @@ class PowertoolsTelemetry:
             self._logger.error(message, extra=line, stacklevel=3)
 
     def flush(self) -> None:
-        """Write the metrics counted since the last flush as one line, or nothing if there are none.
+        """Write what was counted since the last flush, or nothing if nothing was.
 
-        Powertools composes the line once per set of metrics. Later flushes only fill in the time and the numbers, which takes
-        a tenth of the CPU time.
+        A line has the metrics of one set of dimensions, and all counters as further members.
         """
+        if not self._counts:
+            return
         with self._lock:
-            if not self._counts or self._is_disabled:
-                return
-            names = tuple(self._counts)
-            line = self._composed.get(names) or self._compose(names)
-            self._output.write(line % (int(self._clock.now() * 1000), *self._counts.values()))
-            self._counts.clear()
+            counts, self._counts = self._counts, {}
+        totals: dict[str, int] = {}
+        for counter, value in counts.items():
+            metric = COUNTERS[counter].metric
+            totals[metric] = totals.get(metric, 0) + value
+        failed = {FAILED: totals.pop(FAILED)} if FAILED in totals else {}
+        self._write(totals, counts, {})
+        self._write(failed, counts, {"version": self._about.get("version") or "none"})
 
-    def _compose(self, names: tuple[str, ...]) -> str:
-        """Return the line for a set of metrics, with `%d` for the time in milliseconds and for each metric."""
-        for name in names:
-            self._metrics.add_metric(name, "Count", 0)
-        values: dict[str, Any] = {**self._metrics.serialize_metric_set()}
-        self._metrics.clear_metrics()
-        if self._version:
-            values["version"] = self._version
-        values["_aws"]["Timestamp"] = "%d"
-        values.update({name: ["%d"] for name in names})
-        line = orjson.dumps(values).decode().replace("%", "%%").replace('"%%d"', "%d") + "\n"
-        if len(self._composed) >= _MAX_COMPOSED:
-            self._composed.clear()
-        self._composed[names] = line
-        return line
+    def _write(
+        self, totals: Mapping[str, int], counts: Mapping[str, int], dimensions: Mapping[str, str]
+    ) -> None:
+        if not totals or is_metrics_disabled():
+            return
+        metrics = EphemeralMetrics(namespace=self._namespace)
+        metrics.service = ""  # Powertools would make a dimension of it
+        metrics.set_default_dimensions(**dimensions)
+        for name, value in (*self._about.items(), *counts.items()):
+            if name not in totals and name not in dimensions:
+                metrics.add_metadata(name, value)
+        for name, total in totals.items():
+            metrics.add_metric(name, "Count", total)
+        self._output.write(orjson.dumps(metrics.serialize_metric_set()).decode() + "\n")
 
     def _line(self, message: str, fields: dict[str, Any]) -> dict[str, Any] | None:
         """Return a line's fields, None if it is suppressed."""
@@ -297,7 +324,7 @@ class PowertoolsTelemetry:
             now = self._clock.now()
             since = self._written_at.get(kind)
             if since is not None and 0 <= now - since < QUIET_SECONDS:
-                self._suppressed[kind] += 1
+                self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
                 return None
             self._written_at[kind] = now
             return self._suppressed.pop(kind, 0)

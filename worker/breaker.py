@@ -63,7 +63,6 @@ class Breakers:
     def open(self, database: str, reason: str) -> None:
         """Tell all function instances that the database fails; those that cannot be told now find out themselves."""
         self._open.add(database)
-        self._telemetry.count("BreakersOpened")
         self._telemetry.warning("breaker opened", database=database, reason=reason)
         try:
             self._ledger.open_breaker(database, reason)

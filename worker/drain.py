@@ -384,12 +384,9 @@ class Drain:
         self, messages: list[Message], handled: Mapping[str, Handling], search: Mapping[str, int]
     ) -> None:
         counts = Counter(handling.value for handling in handled.values())
-        for handling in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE):
-            if counts[handling.value]:
-                self._telemetry.count(_METRICS[handling], counts[handling.value])
+        if counts[Handling.SET_ASIDE.value]:
+            self._telemetry.count("OverflowSetAside", counts[Handling.SET_ASIDE.value])
         left = sum(not handling.is_done for handling in handled.values())
-        if left:
-            self._telemetry.count("OverflowLeft", left)
         oldest = min((message.sent_at for message in messages), default=self._clock.now())
         self._telemetry.info(
             "drained",
@@ -399,13 +396,6 @@ class Drain:
             **search,
             **counts,
         )
-
-
-_METRICS = {
-    Handling.FOUND: "OverflowFound",
-    Handling.PUT: "OverflowPut",
-    Handling.SET_ASIDE: "OverflowSetAside",
-}
 
 
 def _batches(envelopes: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:

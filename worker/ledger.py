@@ -125,7 +125,7 @@ class Ledger:
         table: its table's name.
         clock: tells when items may be forgotten.
         entropy: returns that many random bytes, to name writers.
-        telemetry: counts failures.
+        telemetry: logs failures.
         without: guards to leave out.
     """
 
@@ -483,7 +483,8 @@ class Ledger:
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def _fail(self, error: Exception) -> NoReturn:
-        self._telemetry.count("LedgerErrors")
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        self._telemetry.warning("the ledger cannot be reached", code=code)
         raise LedgerUnavailableError(str(error)) from error
 
 

@@ -183,6 +183,8 @@ class Redrive:
         if selection == Selection() and not deadline.near:
             self._probe_idle(run)
         self._close_breakers(run)
+        if selection == Selection() and report.kept:
+            self._telemetry.count("RowsKept", report.kept)
         self._telemetry.info(
             "redrive",
             delivered=report.delivered,
@@ -409,8 +411,6 @@ class Redrive:
         execution.deliver(uploads, send, run.deadline)
         for key in work.sends:
             turn.complete &= execution.span.entry(key).state not in SCHEDULED
-        if delivered := execution.rows[State.DELIVERED]:
-            self._telemetry.count("RowsRedriven", delivered)
         return execution.span
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> Outcome:
@@ -435,9 +435,7 @@ class Redrive:
         return Outcome(event, "" if reply is UNSENT else reply.reason, upload.definitely_not_delivered)
 
     def _report(self, turn: _Turn, key: ChunkKey, entry: Entry) -> None:
-        if entry.state is State.DELIVERED:
-            self._telemetry.count("RowsRedriven", entry.rows)
-        elif entry.state is State.DEAD_LETTER and not turn.was_dead(key):
+        if entry.state is State.DEAD_LETTER and not turn.was_dead(key):
             self._telemetry.count("RowsDeadLettered", entry.rows)
             self._telemetry.warning(
                 "rows set aside",

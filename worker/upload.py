@@ -382,8 +382,6 @@ class _Run:
             timeout = min(timeout, max(_LEAST_TIMEOUT_SECONDS, ends - self._u.clock.now()))
         lane.under_way += 1
         self._under_way += 1
-        if upload.attempts:
-            self._u.telemetry.count("UploadRetries")
         upload.attempts += 1
         upload.began = self._u.clock.now()
         self._prompt[upload] = lane

@@ -40,7 +40,6 @@ _MOST_CHECKED = 1000
 
 _number = itemgetter(0)
 _METRICS = {
-    State.DELIVERED: "RowsDelivered",
     State.PARKED: "RowsParked",
     State.IN_DOUBT: "RowsInDoubt",
     State.DEAD_LETTER: "RowsDeadLettered",
@@ -199,8 +198,6 @@ class Worker:
             self._ends.pop(batch.shard, None)
             if won:
                 self._report_passed_over(batch, planned.passed_over)
-                if standing.ignored:
-                    self._telemetry.count("EnvelopesIgnored", len(standing.ignored))
                 self._execute(batch, standing, planned.records, planned.groups, opened=None)
                 if gap.chain is batch.chain and batch.forced is None:
                     self._ends[batch.shard] = gap.chain, standing.last
@@ -209,7 +206,6 @@ class Worker:
     def _report_passed_over(self, batch: _Batch, passed_over: Mapping[Group, int]) -> None:
         for place, rows in passed_over.items():
             batch.passed_over[f"{place.owner.account}/{place.label}"] += rows
-            self._telemetry.count("RowsPassedOver", rows)
             self._telemetry.warning(
                 "a forced replay passes over rows that were planned with others that are not delivered",
                 account=place.owner.account,
@@ -481,6 +477,7 @@ class Worker:
             first=span.first[3:],
             last=span.last[3:],
             records=len(records),
+            ignored=len(span.ignored),
             chunks=len(sources),
             seconds=round(self._clock.now() - began, 3),
             **{state.value: rows for state, rows in execution.rows.items()},

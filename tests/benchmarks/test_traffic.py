@@ -28,7 +28,7 @@ def test_later_events_have_higher_sequence_numbers() -> None:
     for number in range(3):
         assert {"batchItemFailures": []} == work.worker.run(traffic.later(made, number), 120_000)
 
-    assert 60 == work.telemetry.counts["RowsDelivered"]
+    assert 60 == work.telemetry.total("span", "delivered")
 
 
 def test_contenders_do_the_same_work() -> None:

@@ -34,6 +34,7 @@ from tests.support.ingest import (
 )
 from tests.support.telemetry import CollectedTelemetry
 
+NOT_ACKNOWLEDGED = "the stream did not acknowledge a put"
 ENVIRONMENT = {
     "AWS_REGION": "eu-west-1",
     "AWS_ACCESS_KEY_ID": "testing",
@@ -179,8 +180,8 @@ def test_a_failed_connection_is_a_definite_rejection() -> None:
         assert [True] == puts.put([item], "shop/1")
 
     assert 1 == len(queue.messages)
-    assert telemetry.counts["StreamRefusals"] > 3
-    assert 0 == telemetry.counts["StreamDoubts"]
+    assert telemetry.total(NOT_ACKNOWLEDGED, "refused") > 3
+    assert 0 == telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
 def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: dict[str, str]) -> None:
@@ -198,17 +199,30 @@ def test_the_handler_reports_each_invocation(
     """Log lines carry the invocation's request id, and metrics leave the sandbox before it can be frozen."""
     # Python keeps a logger by name, and Powertools the output that it began with.
     own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-reports"}
+    aws.faults["GetSecretValue"] = [BAD_GATEWAY]
     handler = app.build(environment | own)
     context = Context(function_name="IngestFunction", deadline=0, now=lambda: 0)
-    handler(http_event("GET", "/nowhere", "", {}), context)
+    handler(EVENT, context)
 
-    log, metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert ("refused", context.aws_request_id) == (log["message"], log["function_request_id"])
+    *log, metrics, failed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ("refused", context.aws_request_id) == (log[-1]["message"], log[-1]["function_request_id"])
     assert ([1], "test", "ingest-that-reports") == (
-        metrics["RequestsRefused"],
+        metrics["DependencyFailures"],
         metrics["stage"],
         metrics["service"],
     )
+    assert ([1], "none") == (failed["RequestsFailed"], failed["version"])
+
+
+def test_a_success_writes_nothing(
+    aws: Any, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No log line and no metrics: API Gateway and Kinesis count it."""
+    own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-is-silent"}
+    handler = app.build(environment | own)
+
+    assert 200 == send(handler, EVENT).status
+    assert "" == capsys.readouterr().out
 
 
 def test_lambda_finds_the_handler(

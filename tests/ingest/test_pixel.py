@@ -73,7 +73,7 @@ def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str
 
     assert (status, code, pixel.GIF) == (answer.status, answer.code, answer.body)
     assert "no-store" in answer.headers["cache-control"]
-    assert ([], 1) == (site.rows(), site.telemetry.counts["RequestsRefused"])
+    assert ([], [("refused", code)]) == (site.rows(), site.telemetry.codes())
 
 
 def test_an_outage_is_reported() -> None:

@@ -237,13 +237,13 @@ def test_other_events_are_answered(event: dict[str, Any]) -> None:
     assert (500, "internal_error") == ((answer := Site().send(event)).status, answer.code)
 
 
-def test_requests_are_counted_and_refusals_logged() -> None:
-    """A rejection is logged with its code."""
+def test_refusals_are_logged_and_successes_are_not() -> None:
+    """A rejection is logged with its code; API Gateway counts both."""
     site = Site()
 
     site.pixel("")
     site.get("/nowhere")
     site.post([])
 
-    assert {"EventsAccepted": 1, "RequestsRefused": 2} == site.telemetry.counts
     assert [("refused", "not_found"), ("refused", "no_events")] == site.telemetry.codes()
+    assert {} == site.telemetry.counts

@@ -71,7 +71,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.network == parameters["Network"]
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
-    assert SETUP.dashboards == kinds["AWS::CloudWatch::Dashboard"]
+    assert (SETUP.dashboards == 1) == (parameters["Dashboard"] == "on")
     assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
 

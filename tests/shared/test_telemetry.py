@@ -4,15 +4,13 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from inspect import currentframe
-from itertools import permutations
 from threading import Barrier
 
 import pytest
-from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from doubles.clock import ManualClock
 from doubles.lambda_context import Context
-from shared.telemetry import METRICS, QUIET_SECONDS
+from shared.telemetry import ATTENTION, COUNTERS, DEPENDENCY, METRICS, QUIET_SECONDS
 from tests.support.ingest import START
 from tests.support.telemetry import Output
 
@@ -37,62 +35,55 @@ def output(clock: ManualClock) -> Output:
 
 
 def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
-    """In CloudWatch's embedded format, by stage and service, without zeros; no line if nothing was counted."""
+    """In CloudWatch's embedded format, without dimensions, with the counters that add to them; no line if nothing was counted."""
     with output.telemetry.invocation(context("1")):
-        output.telemetry.count("EventsAccepted", 9)
-        output.telemetry.count("EventsRejected")
+        output.telemetry.count("RowsParked", 9)
+        output.telemetry.count("Holds")
+        output.telemetry.count("RowsMissing", 2)
     with output.telemetry.invocation(context("2")):
         pass
 
-    [line] = output.metrics()
+    [line] = output.lines()
     [directive] = line["_aws"]["CloudWatchMetrics"]
-    assert ("Sluice", {"stage", "service"}) == (directive["Namespace"], set(directive["Dimensions"][0]))
-    assert {"EventsAccepted": "Count", "EventsRejected": "Count"} == {
+    assert ("Sluice", [[]]) == (directive["Namespace"], directive["Dimensions"])
+    assert {DEPENDENCY: "Count", ATTENTION: "Count"} == {
         metric["Name"]: metric["Unit"] for metric in directive["Metrics"]
     }
-    assert ([9.0], [1.0], "test", output.service) == (
-        line["EventsAccepted"],
-        line["EventsRejected"],
-        line["stage"],
-        line["service"],
+    assert ([10.0], [2.0], 9, 1, 2) == (
+        line[DEPENDENCY],
+        line[ATTENTION],
+        line["RowsParked"],
+        line["Holds"],
+        line["RowsMissing"],
     )
+    assert ("test", output.service) == (line["stage"], line["service"])
 
 
-def test_counts_start_at_zero_with_each_invocation(output: Output, clock: ManualClock) -> None:
-    """The dimensions stay, and each line has its own time."""
+def test_counts_start_at_zero_with_each_invocation(output: Output) -> None:
+    """Each line has its own."""
     for number in (1, 2):
-        clock.time = number
-        output.telemetry.count("EventsAccepted", number)
+        output.telemetry.count("Holds", number)
         output.telemetry.flush()
 
-    assert [([1.0], "test", 1000), ([2.0], "test", 2000)] == [
-        (line["EventsAccepted"], line["stage"], line["_aws"]["Timestamp"]) for line in output.metrics()
+    assert [[1.0], [2.0]] == [line[DEPENDENCY] for line in output.metrics()]
+
+
+def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
+    """In a line of their own, so that no other metric has a version."""
+    output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
+    output.telemetry.count("RequestsFailed")
+    output.telemetry.count("EnvelopesNotStored")
+    output.telemetry.flush()
+
+    assert [([[]], [DEPENDENCY]), ([["version"]], ["RequestsFailed"])] == [
+        (directive["Dimensions"], [metric["Name"] for metric in directive["Metrics"]])
+        for line in output.metrics()
+        for directive in line["_aws"]["CloudWatchMetrics"]
     ]
+    assert ["7", "7"] == [line["version"] for line in output.metrics()]
 
 
-def test_each_line_has_the_metrics_that_were_counted(
-    output: Output, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And no others, in any order; the line is the one that Powertools writes."""
-    metrics = EphemeralMetrics(namespace="Sluice", service=output.service)
-    metrics.set_default_dimensions(stage="test")
-    orders = [order for size in (1, 2, 3) for order in permutations(list(METRICS)[:6], size)]
-    for order in orders:
-        for name in order:
-            output.telemetry.count(name, 3)
-            metrics.add_metric(name, "Count", 3)
-        output.telemetry.flush()
-        metrics.flush_metrics()
-
-    theirs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    ours = output.metrics()
-    for line in (*theirs, *ours):
-        line["_aws"]["Timestamp"] = 0
-    assert len(orders) == len(ours)
-    assert theirs == ours
-
-
-def test_an_unknown_metric_is_refused(output: Output) -> None:
+def test_an_unknown_counter_is_refused(output: Output) -> None:
     """The list is the source for docs and alarms."""
     with pytest.raises(KeyError):
         output.telemetry.count("Typo")
@@ -102,7 +93,7 @@ def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: Manua
     """With Powertools' own variable."""
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     output = Output(clock)
-    output.telemetry.count("EventsAccepted")
+    output.telemetry.count("Holds")
     output.telemetry.flush()
 
     assert [] == output.lines()
@@ -119,7 +110,7 @@ def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None
     with pytest.raises(RuntimeError):
         invoke()
 
-    assert [[1.0]] == [line["Holds"] for line in output.metrics()]
+    assert [1] == [line["Holds"] for line in output.metrics()]
 
 
 def test_a_line_says_who_wrote_it(output: Output) -> None:
@@ -274,6 +265,7 @@ def test_no_level_silences_warnings_or_metrics(
     assert 1 == len(output.metrics())
 
 
-def test_every_metric_is_explained() -> None:
+def test_every_counter_is_explained_and_adds_to_a_metric() -> None:
     """For the docs and the alarms."""
     assert [] == [name for name, meaning in METRICS.items() if not meaning]
+    assert [] == [name for name, one in COUNTERS.items() if not one.meaning or one.metric not in METRICS]

@@ -19,7 +19,7 @@ import ops.failure
 import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
-from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
+from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
@@ -82,9 +82,15 @@ def codes_table(codes: Iterable[AnyCode]) -> str:
     return _table(("code", "status", "meaning"), rows)
 
 
-def metrics_table(metrics: Mapping[str, str]) -> str:
-    """Return a Markdown table of a function's metrics."""
-    return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in metrics.items()))
+def metrics_table() -> str:
+    """Return a Markdown table of the metrics."""
+    return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in METRICS.items()))
+
+
+def counters_table(counters: Mapping[str, Counter]) -> str:
+    """Return a Markdown table of a function's counters."""
+    rows = ((f"`{name}`", counter.meaning, f"`{counter.metric}`") for name, counter in counters.items())
+    return _table(("counter", "counts", "metric"), rows)
 
 
 def commands_table() -> str:
@@ -253,8 +259,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
     "codes: event": lambda: codes_table(EVENT_CODES),
-    "metrics: ingest": lambda: metrics_table(INGEST_METRICS),
-    "metrics: worker": lambda: metrics_table(DELIVERY_METRICS),
+    "metrics: all": metrics_table,
+    "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
+    "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: ScalerSettings": lambda: settings_table(ScalerSettings),

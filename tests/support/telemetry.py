@@ -9,7 +9,7 @@ from logging import makeLogRecord
 from typing import Any, NamedTuple
 
 from shared.clock import Clock
-from shared.telemetry import METRICS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry
+from shared.telemetry import COUNTERS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry
 
 _serial = count()
 _TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record already has
@@ -27,7 +27,7 @@ class CollectedTelemetry:
     """Telemetry that remembers, and refuses what logging would.
 
     Attributes:
-        counts: by metric.
+        counts: by counter.
         lines: in order.
     """
 
@@ -35,11 +35,11 @@ class CollectedTelemetry:
         self.counts: Counter[str] = Counter()
         self.lines: list[Line] = []
 
-    def count(self, metric: str, value: int = 1) -> None:
-        """Add to a metric, a documented one."""
-        if metric not in METRICS:
-            raise KeyError(metric)
-        self.counts[metric] += value
+    def count(self, counter: str, value: int = 1) -> None:
+        """Add to a counter, a documented one."""
+        if counter not in COUNTERS:
+            raise KeyError(counter)
+        self.counts[counter] += value
 
     def info(self, message: str, **fields: Any) -> None:
         """Remember the line."""
@@ -64,6 +64,10 @@ class CollectedTelemetry:
     def said(self, message: str) -> list[dict[str, Any]]:
         """Return the fields of all lines with this message."""
         return [line.fields for line in self.lines if line.message == message]
+
+    def total(self, message: str, name: str) -> int:
+        """Return the sum of a field over all lines with this message."""
+        return sum(fields.get(name, 0) for fields in self.said(message))
 
     def _log(self, level: str, message: str, fields: dict[str, Any]) -> None:
         if taken := fields.keys() & _TAKEN:

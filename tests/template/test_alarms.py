@@ -11,28 +11,26 @@ import pytest
 
 from doubles.clock import ManualClock
 from ops import cli
-from shared.telemetry import DELIVERY_METRICS, INGEST_METRICS
+from shared.telemetry import ATTENTION, METRICS
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, properties, resources, template
 from tests.support.telemetry import Output
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
-FULL = ALARMS.pop("StreamFullAlarm")["Properties"]  # it calls a function, not a person
+THROTTLES = "StreamThrottlesAlarm"
+"""With an AUTO stream it calls a function, not a person."""
 CANARY = "CanaryAlarm"
 """It is about one version of the ingest, and only CodeDeploy looks at it."""
-# What our metrics are told apart by: which functions count, and what.
-COUNTS = {
-    "ingest": INGEST_METRICS,
-    **dict.fromkeys(("worker", "redrive", "drain"), DELIVERY_METRICS),
-}
+MOST_PAID = 12
+"""Metrics that alarms read: AWS charges for each."""
+STACK = {"Ref": "AWS::StackName"}
+"""The namespace of Sluice's own metrics."""
 OF_AWS = {
-    "AWS/Lambda": {"Errors", "Throttles", "IteratorAge", "Invocations", "Duration"},
-    "AWS/Kinesis": {"IncomingRecords", "IncomingBytes", "WriteProvisionedThroughputExceeded"},
-    "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
+    "AWS/Lambda": {"Errors", "IteratorAge"},
+    "AWS/Kinesis": {"IncomingRecords", "WriteProvisionedThroughputExceeded"},
+    "AWS/SQS": {"ApproximateAgeOfOldestMessage", "NumberOfMessagesSent"},
     "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
-    "AWS/DynamoDB": {"ConsumedWriteCapacityUnits"},
 }
-(_FAILURES,) = properties("IngestFailures")["MetricTransformations"]
 TOPIC = {"Ref": "AlarmTopic"}
 TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
 
@@ -42,11 +40,11 @@ def _queries(alarm: dict[str, Any]) -> list[dict[str, Any]]:
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in alarm.get("Metrics", ())]
 
 
-def _metrics(alarm: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _metrics(alarm: dict[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     """Yield namespace, name and dimensions of each metric that an alarm uses."""
     looked = [one["MetricStat"]["Metric"] for one in _queries(alarm) if "MetricStat" in one] or [alarm]
     for one in looked:
-        dimensions = {dimension["Name"]: dimension["Value"] for dimension in one["Dimensions"]}
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in one.get("Dimensions", ())}
         yield one["Namespace"], one["MetricName"], dimensions
 
 
@@ -61,31 +59,48 @@ def _names() -> set[str]:
 
 
 def test_every_failure_has_an_alarm() -> None:
-    """Lag, set-aside rows, overflow, Treasure Data, Redis, the ingest, limits and errors."""
+    """Lag, what a person has to look at, what Sluice depends on, overflow, throttles, and the ingest."""
     assert _names() == {
         f"${{AWS::StackName}}-{name}"
         for name in (
-            *("lag-warn", "lag-page", "worker-idle"),
-            *("dead-letters", "parked", "in-doubt", "rows-ambiguous", "rows-missing"),
-            *("overflow-depth", "overflow-age"),
-            *("key-refused", "redis-errors", "ledger-errors", "signing-secrets"),
-            *("ingest-5xx", "ingest-4xx", "ingest-errors"),
-            *("throttles", "stream-throttles"),
-            *("worker-errors", "other-errors", "unforeseen-errors"),
+            *("lag-warn", "lag-page", "attention", "dependency"),
+            *("overflow-age", "stream-throttles", "ingest-5xx", "ingest-4xx"),
         )
     }
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("waiting for more than 5 minutes", "a quarter of the stream's retention", "worker is not invoked"),
+        *("dead letters", "may be duplicated", "missing from the stream", "rows are parked", "in doubt"),
+        *("API key", "the ledger", "Redis", "signing secrets", "MaxShards", "unexpected error"),
+        *("failed, timed out", "waiting in the overflow queue", "fail with 5xx", "a fifth of all requests"),
+        *("throttling puts", "IngestConcurrency", "WorkerConcurrency", "rolls its newest version back"),
+    ],
+)
+def test_the_alarms_say_what_can_be_wrong(said: str) -> None:
+    """Few alarms tell all that may need an operator."""
+    assert any(said in _said(alarm["Properties"]) for alarm in ALARMS.values())
+
+
+def test_the_alarms_read_few_metrics() -> None:
+    """AWS charges for each metric that an alarm reads, with metric math too."""
+    assert MOST_PAID == sum(len(list(_metrics(alarm["Properties"]))) for alarm in ALARMS.values())
+
+
+def test_there_are_few_metrics_of_sluices_own() -> None:
+    """AWS charges for each, in hours in which it is sent; only one has a dimension, whose value changes with a deploy."""
+    assert len(METRICS) <= 5
+
+
 @pytest.mark.parametrize("name", ALARMS)
 def test_alarms_use_existing_metrics(name: str) -> None:
-    """Sluice's metrics are counted by the named function under the stack's stage; AWS's belong to the stack's resources."""
+    """Sluice's metrics are in the stack's namespace; AWS's belong to the stack's resources."""
     for namespace, metric, dimensions in _metrics(ALARMS[name]["Properties"]):
-        if metric == _FAILURES["MetricName"]:
-            assert {one["Key"] for one in _FAILURES["Dimensions"]} == dimensions.keys()
-        elif namespace == "Sluice":
-            assert metric in COUNTS[dimensions["service"]]
-            assert {"service", "stage"} == dimensions.keys()
-            assert {"Ref": "Stage"} == dimensions["stage"]
+        if namespace == STACK:
+            assert metric in METRICS
+            assert dimensions.keys() == ({"version"} if name == CANARY else set())
         else:
             assert metric in OF_AWS[namespace]
 
@@ -115,8 +130,10 @@ def test_a_series_without_data_hides_no_other(name: str) -> None:
     metrics = [one for one in _queries(alarm) if "MetricStat" in one]
     if len(metrics) < 2:
         return
-    (expression,) = (one["Expression"] for one in _queries(alarm) if "Expression" in one)
-    unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", re.sub(r"FILL\([^()]+(\(\))?, 0\)", "", expression)))
+    (found,) = (one["Expression"] for one in _queries(alarm) if "Expression" in one)
+    expression = found["Fn::Sub"] if isinstance(found, dict) else found
+    filled = re.sub(r"FILL\([^()]+(\(\))?, (0|-1|REPEAT)\)|\$\{\w+\}", "", expression)
+    unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", filled))
 
     assert unfilled <= {"requests"}  # a fraction of no requests is none
     assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] + 1
@@ -150,10 +167,12 @@ def test_missing_data_is_not_an_alarm(name: str) -> None:
     assert ("ignore" if lasts else "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
 
 
-@pytest.mark.parametrize("name", ["LagWarnAlarm", "LagPageAlarm"])
-def test_one_late_invocation_is_a_lag(name: str) -> None:
-    """While the worker holds, invocations are minutes apart, so several in a row would never be seen."""
-    assert 1 == ALARMS[name]["Properties"]["EvaluationPeriods"]
+def test_one_late_invocation_is_a_lag() -> None:
+    """While the worker holds, invocations are minutes apart: one is enough, or its age is repeated."""
+    warn, page = (ALARMS[name]["Properties"] for name in ("LagWarnAlarm", "LagPageAlarm"))
+
+    assert 1 == warn["EvaluationPeriods"]
+    assert "FILL(age, REPEAT)" in page["Metrics"][0]["Expression"]["Fn::Sub"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +181,7 @@ def test_one_late_invocation_is_a_lag(name: str) -> None:
 )
 def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: list[Any] | None) -> None:
     """All alarms notify when they are raised and when they end, or none does."""
-    mode = Mode(parameters)
+    mode = Mode(parameters | {"StreamMode": "ON_DEMAND"})
 
     assert ("AlarmTopic" in mode.resources()) == ("AlarmEmail" in parameters)
     for name in ALARMS:
@@ -172,28 +191,43 @@ def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: li
 
 def test_a_throttled_put_calls_the_scaler() -> None:
     """Within a minute, whoever is notified of alarms; only that alarm may call it."""
-    permission = Mode({}).properties("StreamFullPermission")
+    mode = Mode({"AlarmEmail": "a@example.com"})
+    alarm, permission = mode.properties(THROTTLES), mode.properties("StreamThrottlesPermission")
 
-    assert [{"Fn::GetAtt": ["ScaleFunction", "Arn"]}] == FULL["AlarmActions"]
-    assert ("WriteProvisionedThroughputExceeded", 60, 1) == (
-        FULL["MetricName"],
-        FULL["Period"],
-        FULL["Threshold"],
+    assert [{"Fn::GetAtt": ["ScaleFunction", "Arn"]}] == alarm["AlarmActions"]
+    assert "OKActions" not in alarm
+    assert ("WriteProvisionedThroughputExceeded", 60, 1, 1) == (
+        alarm["MetricName"],
+        alarm["Period"],
+        alarm["EvaluationPeriods"],
+        alarm["Threshold"],
     )
     assert {"Ref": "ScaleFunction"} == permission["FunctionName"]
-    assert {"Fn::GetAtt": ["StreamFullAlarm", "Arn"]} == permission["SourceArn"]
+    assert {"Fn::GetAtt": [THROTTLES, "Arn"]} == permission["SourceArn"]
 
 
-def test_an_alarm_watches_every_function() -> None:
-    """Each function's errors raise one."""
-    watched = {
-        dimensions["FunctionName"]["Ref"]
-        for alarm in ALARMS.values()
-        for _, metric, dimensions in _metrics(alarm["Properties"])
-        if metric == "Errors"
-    }
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"status": "success"}, False),
+        ({"status": "error", "errorType": "Runtime.ImportModuleError"}, True),
+        ({"status": "timeout"}, True),
+    ],
+)
+def test_an_invocation_that_fails_needs_attention(record: dict[str, str], *, expected: bool) -> None:
+    """Lambda's own report of it counts, of whichever function, because a function that is stopped cannot count itself."""
+    failures = properties("FailedInvocations")
+    pattern = r"\{ \$\.type = \"([\w.]+)\" && \$\.record\.(\w+) != \"(\w+)\" \}"
+    kind, member, other = re.fullmatch(pattern, failures["FilterPattern"]).groups()  # type: ignore[union-attr]  # else it fails
 
-    assert set(FUNCTIONS) == watched
+    assert "platform.report" == kind
+    assert expected == (record[member] != other)
+    assert {"Ref": "Logs"} == failures["LogGroupName"]
+    assert [{"MetricNamespace": STACK, "MetricName": ATTENTION, "MetricValue": "1"}] == failures[
+        "MetricTransformations"
+    ]
+    for function in FUNCTIONS:
+        assert {"Ref": "Logs"} == properties(function)["LoggingConfig"]["LogGroup"]
 
 
 def test_only_our_alarms_publish_to_the_topic() -> None:
@@ -211,23 +245,22 @@ def test_lag_is_measured_against_the_retention() -> None:
     """The urgent alarm is raised at a quarter of the retention, long before rows are set aside."""
     alarm = Mode({"RetentionHours": "24"}).properties("LagPageAlarm")
 
-    assert "age / (24 * 36000)" == alarm["Metrics"][0]["Expression"]  # 24 h are 24 * 36000 ms per cent
+    assert "/ (24 * 36000))" in alarm["Metrics"][0]["Expression"]  # 24 h are 24 * 36000 ms per cent
     assert 25 == alarm["Threshold"]
 
 
 def _dashboard() -> list[dict[str, Any]]:
-    body = template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    body = template()["Resources"]["DashboardOfStack"]["Properties"]["DashboardBody"]["Fn::Sub"]
     widgets: list[dict[str, Any]] = json.loads(body)["widgets"]
     return widgets
 
 
-def test_the_dashboard_follows_the_data() -> None:
-    """Alarms on top, then requests, stream and delivery from left to right, then lag, failures and cost drivers."""
-    placed = sorted((widget["y"], widget["x"], widget["properties"]["title"]) for widget in _dashboard())
+@pytest.mark.parametrize(("setting", "expected"), [({}, False), ({"Dashboard": "on"}, True)])
+def test_the_dashboard_is_optional(setting: dict[str, str], *, expected: bool) -> None:
+    """It costs more than all alarms."""
+    mode = Mode(setting)
 
-    assert ["Alarms", "Requests", "Stream", "Delivered", "Lag", "Failures", "Cost"] == [
-        title.lstrip("0123456789 ").split()[0].rstrip(":") for _, _, title in placed
-    ]
+    assert (expected, expected) == ("DashboardOfStack" in mode.resources(), "DashboardUrl" in mode.outputs())
 
 
 def test_widgets_do_not_overlap() -> None:
@@ -242,51 +275,19 @@ def test_widgets_do_not_overlap() -> None:
     assert max(x for x, _ in cells) < 24
 
 
-def test_the_dashboard_shows_every_alarm() -> None:
-    """And no others."""
-    (shown,) = (widget["properties"]["alarms"] for widget in _dashboard() if widget["type"] == "alarm")
-
-    assert _names() == {arn.rpartition(":alarm:")[2] for arn in shown}
-
-
 def test_the_dashboard_shows_existing_metrics() -> None:
-    """Sluice's metrics are counted by the named function; AWS's belong to the template's resources."""
-    named = {"Stream", "OverflowQueue.QueueName", "Ledger", "Api", *FUNCTIONS}
+    """Sluice's metrics are in the stack's namespace; AWS's belong to the template's resources."""
+    named = {"Stream", "OverflowQueue.QueueName", "Api", *FUNCTIONS}
     for widget in _dashboard():
-        for metric in widget["properties"].get("metrics", ()):
+        for metric in widget["properties"]["metrics"]:
             match [part for part in metric if isinstance(part, str)]:
-                case ["Sluice", name, "service", service, "stage", "${Stage}"]:
-                    assert name in COUNTS[service]
+                case ["${AWS::StackName}", name]:
+                    assert name in METRICS
                 case [namespace, name, _, value]:
                     assert name in OF_AWS[namespace]
                     assert value.strip("${}") in named
-                case []:
-                    assert "expression" in metric[0]
                 case other:
                     raise AssertionError(f"a metric that this test does not know: {other}")
-
-
-def test_the_dashboard_counts_gigabyte_seconds() -> None:
-    """AWS bills milliseconds times memory in GB of 1024 MB."""
-    (cost,) = (widget for widget in _dashboard() if widget["properties"]["title"].endswith("Cost drivers"))
-    functions = {
-        metric[-1]["id"]: metric[3].strip("${}")
-        for metric in cost["properties"]["metrics"]
-        if len(metric) > 4 and "id" in metric[-1]
-    }
-    factors = {
-        found[1]: float(found[2])
-        for metric in cost["properties"]["metrics"]
-        if (
-            found := re.fullmatch(
-                r"(\w+) \* ([\d.]+) / 1000", metric[0].get("expression", "") if len(metric) == 1 else ""
-            )
-        )
-    }
-
-    assert {
-        name: properties(functions[name])["MemorySize"] / 1024 for name in ("ingest", "worker")
-    } == factors
 
 
 def test_the_canary_looks_at_the_new_version_only() -> None:
@@ -300,7 +301,7 @@ def test_the_canary_looks_at_the_new_version_only() -> None:
         "Resource": {"Fn::Sub": "${IngestFunction}:live"},
         "ExecutedVersion": executed,
     } == errors
-    assert {"stage": {"Ref": "Stage"}, "version": executed} == failed
+    assert {"version": executed} == failed
     assert [{"Name": {"Ref": CANARY}}] == properties("IngestFunctionDeploymentGroup")["AlarmConfiguration"][
         "Alarms"
     ]
@@ -316,16 +317,13 @@ def test_each_version_has_a_canary_alarm_of_its_own() -> None:
 
 
 def test_the_canary_counts_the_failures_that_the_ingest_answers_itself() -> None:
-    """The metric filter finds them, with stage and version, in the line with metrics that the ingest writes."""
+    """They are a metric of their version."""
     output = Output(ManualClock(), AWS_LAMBDA_FUNCTION_VERSION="7")
     output.telemetry.count("RequestsFailed", 2)
     output.telemetry.flush()
     (line,) = output.lines()
-    found = re.fullmatch(r"\{ \$\.(\w+)\[0\] > 0 \}", properties("IngestFailures")["FilterPattern"])
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    (_, (_, name, dimensions)) = _metrics(ALARMS[CANARY]["Properties"])
 
-    assert found is not None
-    assert [2] == line[found[1]]
-    assert {"stage": line["stage"], "version": "7"} == {
-        one["Key"]: line[one["Value"].removeprefix("$.")] for one in _FAILURES["Dimensions"]
-    }
-    assert {"Ref": "IngestLogs"} == properties("IngestFailures")["LogGroupName"]
+    assert ([list(dimensions)], "7") == (directive["Dimensions"], line["version"])
+    assert [2] == line[name]

@@ -182,7 +182,7 @@ def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
     watched = set(re.findall(r"\$\{(\w+)\}", properties("IngestSettings")["Content"]["Fn::Sub"]))
 
     assert {"Fn::Sub": "Settings ${IngestSettings}"} == version["Description"]
-    assert named - {"AWS::NoValue"} == watched
+    assert named - {"AWS::NoValue", "AWS::StackName"} == watched
 
 
 # What is the function's and not a version's, or stays.

@@ -28,10 +28,10 @@ MODES = {
 }
 
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
-IN_AUTO = {"ScaleFunction", "ScaleRole", "ScaleLogs", "StreamFullAlarm", "StreamFullPermission"}
+IN_AUTO = {"ScaleFunction", "ScaleRole", "StreamThrottlesPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
-ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy"}
+ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs", "DashboardOfStack"}
 
 
 @pytest.mark.parametrize("name", MODES)

@@ -19,7 +19,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "Stream": {"kinesis:PutRecord", "kinesis:PutRecords"},
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
-        "IngestLogs": LOG,
+        "Logs": LOG,
     },
     "WorkerRole": {
         "Stream": {
@@ -33,7 +33,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "AsideBucket/*": {"s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
-        "WorkerLogs": LOG,
+        "Logs": LOG,
     },
     "RedriveRole": {
         "Ledger": LEDGER | {"dynamodb:GetItem", "dynamodb:Scan"},
@@ -41,7 +41,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "AsideBucket/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
-        "RedriveLogs": LOG,
+        "Logs": LOG,
     },
     "DrainRole": {
         "OverflowQueue": {
@@ -60,16 +60,16 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         },
         "Ledger": CLAIMS | {"dynamodb:PutItem"},
         "AsideBucket/*": {"s3:PutObject"},
-        "DrainLogs": LOG,
+        "Logs": LOG,
     },
     "ScaleRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount"},
         "*": {"cloudwatch:GetMetricData"},
-        "ScaleLogs": LOG,
+        "Logs": LOG,
     },
     "AdminRole": {
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
-        "AdminLogs": LOG,
+        "Logs": LOG,
     },
 }
 
@@ -275,7 +275,7 @@ def test_only_our_own_api_and_schedule_invoke_functions() -> None:
         "RedriveFunctionSchedulePermission": ("events.amazonaws.com", True),
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
-        "StreamFullPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
+        "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")
 
@@ -290,12 +290,16 @@ def test_function_logs_have_a_retention(function: str) -> None:
 
 
 def test_the_access_log_has_no_query_string() -> None:
-    """It is one JSON line per request with a retention, without query strings or headers."""
-    log = properties("ApiStage")["AccessLogSettings"]
+    """It is one JSON line per request with a retention, without query strings or headers; by default there is none."""
+    mode = Mode({"AccessLog": "on"})
+    log = mode.properties("ApiStage")["AccessLogSettings"]
     variables = set(re.findall(r"\$context\.([\w.]+)", log["Format"]))
 
-    assert {"Fn::GetAtt": ["ApiLogs", "Arn"]} == log["DestinationArn"]
-    assert {"RetentionInDays": {"Ref": "LogRetentionDays"}} == properties("ApiLogs")
+    assert "AccessLogSettings" not in Mode({}).properties("ApiStage")
+    assert {"Fn::GetAtt": ["AccessLogs", "Arn"]} == log["DestinationArn"]
+    assert {"RetentionInDays": 30} == {
+        name: int(value) for name, value in mode.properties("AccessLogs").items()
+    }
     assert "\n" not in log["Format"]
     assert variables == {
         "requestId",

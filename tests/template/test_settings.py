@@ -91,7 +91,7 @@ def test_variables_are_named_in_one_place() -> None:
 def test_a_function_names_itself(function: str) -> None:
     """Logs and metrics have the function's name."""
     assert function.removesuffix("Function").lower() == _variables(function)["POWERTOOLS_SERVICE_NAME"]
-    assert "Sluice" == _variables(function)["POWERTOOLS_METRICS_NAMESPACE"]
+    assert {"Ref": "AWS::StackName"} == _variables(function)["POWERTOOLS_METRICS_NAMESPACE"]
     assert {"Ref": "Stage"} == _variables(function)["STAGE"]
 
 

@@ -66,7 +66,7 @@ def test_a_bad_row_costs_itself_alone(rows: tuple[int, set[int]]) -> None:
     assert [("dead_letter", "http_422", 1)] * len(bad) == list(made.aside().values())
     assert made.spans()[0].done
     assert (count - len(bad), len(bad)) == (
-        made.telemetry.counts["RowsDelivered"],
+        made.telemetry.total("span", "delivered"),
         made.telemetry.counts["RowsDeadLettered"],
     )
 
@@ -218,4 +218,4 @@ def test_halves_of_unlike_sizes_are_counted_once() -> None:
 
     assert made.deliver() is None
     assert [2, 2, 1, 1, 1, 1] == [len(one.rows) for one in made.td.imports()]
-    assert 8 == made.telemetry.counts["RowsDelivered"]
+    assert 8 == made.telemetry.total("span", "delivered")

@@ -139,7 +139,7 @@ def test_what_is_set_aside_is_delivered_by_schedule(make: Callable[[], Delivery]
     assert RedriveReport(delivered=2) == made.redrive()
     assert_delivered_once(made)
     assert [] == breakers(made)
-    assert 2 == made.telemetry.counts["RowsRedriven"]
+    assert 2 == made.telemetry.total("redrive", "delivered")
 
 
 def test_what_cannot_be_there_goes_where_the_account_goes_today() -> None:
