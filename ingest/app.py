@@ -28,6 +28,8 @@ from ingest.intake import Intake
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.privacy import Privacy
+from ingest.proxies import Proxies
+from ingest.rate import Rate
 from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_response
@@ -60,6 +62,13 @@ def _health(_request: Request, _intake: Intake) -> Response:
     return json_response(200, {"status": "ok"}, {"cache-control": "no-store"})
 
 
+def _ready(_request: Request, intake: Intake) -> Response:
+    """Tell uptime checks whether events would become durable; not an error of ours, so it is not counted as one."""
+    ready = intake.is_ready()
+    status = {"status": "ready" if ready else "unavailable"}
+    return json_response(200 if ready else 503, status, {"cache-control": "no-store"})
+
+
 def _robots(_request: Request, _intake: Intake) -> Response:
     headers = {"content-type": "text/plain; charset=utf-8", "cache-control": "public, max-age=86400"}
     return Response(200, headers, "User-agent: *\nDisallow: /\n")
@@ -90,6 +99,8 @@ ROUTES = (
     Route("GET", "/get_cookie_id", identity.answer_site_id),
     Route("GET", "/health", _health),
     Route("HEAD", "/health", _health),
+    Route("GET", "/health/ready", _ready),
+    Route("HEAD", "/health/ready", _ready),
     Route("GET", "/robots.txt", _robots),
     Route("HEAD", "/robots.txt", _robots),
 )
@@ -155,10 +166,14 @@ class Ingest:
     ) -> None:
         self._clock = clock
         self._cors = Cors(settings.allowed_origins)
+        self._proxies = (
+            Proxies(settings.trusted_proxies, keys.proxy_secret) if settings.trusted_proxies else None
+        )
         self._intake = Intake(
             keys,
             puts,
             Privacy(settings, keys.hash_key),
+            rate=Rate(settings.key_events_per_second, clock),
             redirect_hosts=settings.redirect_hosts,
             partition_buckets=settings.partition_buckets,
             clock=clock,
@@ -175,6 +190,8 @@ class Ingest:
         refuse: Callable[[Refused], Response] = refusal_response
         try:
             request = Request.from_event(event, self._clock.now() + ANSWER_SECONDS)
+            if self._proxies is not None:
+                request = replace(request, ip=self._proxies.visitor_address(request))
             routes, path_parameters = self._paths.find(request.path)
             route = routes.get(request.method)
             if request.method == "OPTIONS":

@@ -152,7 +152,7 @@ class AwsClient:
 
 
 class KinesisClient(AwsClient):
-    """Puts records."""
+    """Puts records, and describes the stream."""
 
     SERVICE, SETTING, TARGET = "kinesis", "KINESIS", "Kinesis_20131202"
 
@@ -164,6 +164,10 @@ class KinesisClient(AwsClient):
         """Put several: `StreamName`, `Records`."""
         records = [_in_base64(record) for record in arguments["Records"]]
         return self.call("PutRecords", {**arguments, "Records": records})
+
+    def describe_stream_summary(self, **arguments: Any) -> dict[str, Any]:
+        """Describe a stream: `StreamName`."""
+        return self.call("DescribeStreamSummary", arguments)
 
 
 class SqsClient(AwsClient):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared import envelope, rows
-from shared.envelope import Envelope
+from shared.envelope import Envelope, RejectedEvent
 from shared.event_id import derived_event_id
 from shared.write_key import WriteKey
 
@@ -62,16 +62,34 @@ class Batch:
             key: whose rows they are.
             received_at: UNIX milliseconds.
         """
-        texts = [rows.text_of(event).encode(errors="replace") for event in self.events]
+        texts = self._texts()
+        name = self._namer(key, texts)
+        for covered in self._ranges(texts):
+            if share := [encoded[index] for index in covered if index in encoded]:
+                request_id = name(f"{covered.start}-{covered.stop}")
+                yield envelope.gather(share, key.account, key.key_id, received_at, request_id)
+
+    def rejected_claim(
+        self, rejected: tuple[RejectedEvent, ...], key: WriteKey, received_at: int
+    ) -> Envelope:
+        """Return the rejected events of a request with a batch id, so that retries count them once."""
+        request_id = self._namer(key, self._texts())("rejected")
+        return Envelope(key.account, key.key_id, received_at, request_id, 1, (), rejected)
+
+    def _texts(self) -> list[bytes]:
+        return [rows.text_of(event).encode(errors="replace") for event in self.events]
+
+    def _namer(self, key: WriteKey, texts: list[bytes]) -> Callable[[str], str]:
+        """Return what names the parts of a request with a batch id."""
         sent = hashlib.sha256()
         for text in (rows.text_of(self.table).encode(errors="replace"), *texts):
             sent.update(b"%d:%b" % (len(text), text))
         prefix = f"{len(key.account)}:{key.account}{len(self.id)}:{self.id}".encode(errors="replace")
-        for covered in self._ranges(texts):
-            if share := [encoded[index] for index in covered if index in encoded]:
-                span = f"{covered.start}-{covered.stop}:".encode()
-                request_id = hashlib.sha256(prefix + span + sent.digest()).hexdigest()[:32]
-                yield envelope.gather(share, key.account, key.key_id, received_at, request_id)
+
+        def name(part: str) -> str:
+            return hashlib.sha256(prefix + f"{part}:".encode() + sent.digest()).hexdigest()[:32]
+
+        return name
 
     def single_claims(
         self,

@@ -1,19 +1,22 @@
 """What all dialects share: verify the key, encode events as rows, and store the rows."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from zlib import crc32
 
+from ingest import rejected as rejected_events
 from ingest.batch import Batch
 from ingest.keyring import Keyring
 from ingest.privacy import Privacy, Visitor
+from ingest.rate import Rate
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
 from shared import envelope, names, rows
 from shared.clock import Clock
+from shared.envelope import Envelope, RejectedEvent
 from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
 from shared.telemetry import Telemetry
@@ -21,6 +24,8 @@ from shared.write_key import WriteKey
 
 MAX_EVENTS = 500
 """Events per request."""
+MAX_TABLES = 20
+"""Tables per request: each becomes an import of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,13 @@ class Rejection:
         index: the event's position in its request, from 0.
         code: one of ANSWERS.
         message: for a person.
+        table: the event's table; empty if it named none that is legal.
     """
 
     index: int
     code: EventCode
     message: str
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class Intake:
         keyring: verifies write keys.
         stream: stores envelopes.
         privacy: decides what is kept about visitors.
+        rate: limits what a key may send.
         redirect_hosts: hosts that a postback may redirect to.
         partition_buckets: number of partition keys per account.
         clock: timestamps requests.
@@ -76,6 +84,7 @@ class Intake:
         stream: Stream,
         privacy: Privacy,
         *,
+        rate: Rate,
         redirect_hosts: Sequence[str],
         partition_buckets: int,
         clock: Clock,
@@ -85,6 +94,7 @@ class Intake:
         self._keyring = keyring
         self._stream = stream
         self.privacy = privacy
+        self._rate = rate
         self.redirect_hosts = redirect_hosts
         self._partition_buckets = partition_buckets
         self._clock = clock
@@ -95,18 +105,24 @@ class Intake:
         """Verify a write key; None and empty values count as missing.
 
         Raises:
-            Refused: `missing_key`, `invalid_key`, `keys_unavailable`.
+            Refused: `missing_key`, `invalid_key`, `keys_unavailable`, `rate_exceeded`.
         """
         if not key:
             raise Refused("missing_key")
         if not isinstance(key, str):
             raise Refused("invalid_key")
         try:
-            return self._keyring.verify(key)
+            verified = self._keyring.verify(key)
         except InvalidKeyError as error:
             raise Refused("invalid_key", str(error)) from None
         except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
+        self._rate.check(verified)
+        return verified
+
+    def is_ready(self) -> bool:
+        """Tell whether events would become durable."""
+        return self._stream.is_ready()
 
     def now(self) -> float:
         """Return UNIX seconds."""
@@ -144,17 +160,16 @@ class Intake:
             screen=self.privacy.screen(visitor),
             is_small=request.is_small,
         )
-        encoded: dict[int, tuple[str, bytes]] = {}
-        rejected: list[Rejection] = []
-        for index, event in enumerate(batch.events):
-            try:
-                table = _table_of(event, batch)
-                row = rows.encode(event, arrival, partial(self._event_id, key.account, batch, index))
-            except rows.Rejected as reason:
-                rejected.append(Rejection(index, reason.code, reason.message))
-            else:
-                encoded[index] = table, row
-        not_stored = self._put(encoded, key, now, batch, request)
+        encoded, rejected = self._encode(key.account, batch, arrival)
+        kept: tuple[RejectedEvent, ...] = ()
+        if rejected:
+            which = [(one.index, one.code, one.table) for one in rejected]
+            kept = rejected_events.events_of(request, batch.events, which, arrival.screen)
+        size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
+        self._rate.charge(key, len(batch.events), size)
+        envelopes = self._envelopes(encoded, kept, key, now, batch)
+        partition_key = self._partition_key(key.account, batch, request)
+        not_stored = self._put(envelopes, encoded, partition_key, request.deadline)
         if not_stored and (batch.id or len(not_stored) == len(encoded)):
             raise Refused("stream_unavailable")
         if not_stored:
@@ -166,21 +181,42 @@ class Intake:
             self._telemetry.count("EventsRejected", len(rejected))
         return EventOutcome(accepted, rejected)
 
+    def _encode(
+        self, account: str, batch: Batch, arrival: rows.Arrival
+    ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
+        """Return table and row of each event by index, and which events cannot become rows."""
+        encoded: dict[int, tuple[str, bytes]] = {}
+        rejected: list[Rejection] = []
+        tables: set[str] = set()
+        for index, event in enumerate(batch.events):
+            table = ""
+            try:
+                table = _table_of(event, batch)
+                if len(tables) >= MAX_TABLES and table not in tables:
+                    raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
+                tables.add(table)
+                row = rows.encode(event, arrival, partial(self._event_id, account, batch, index))
+            except rows.Rejected as reason:
+                rejected.append(Rejection(index, reason.code, reason.message, table))
+            else:
+                encoded[index] = table, row
+        return encoded, rejected
+
     def _event_id(self, account: str, batch: Batch, index: int) -> str:
         """Return the id for an event that has none."""
         if batch.id:
             return batch.event_id(account, index)
         return (batch.sent and batch.uuid(index)) or self.new_id()
 
-    def _put(
+    def _envelopes(
         self,
         encoded: Mapping[int, tuple[str, bytes]],
+        rejected: tuple[RejectedEvent, ...],
         key: WriteKey,
         now: int,
         batch: Batch,
-        request: Request,
-    ) -> list[int]:
-        """Store the rows; return the indices of the events that could not be stored."""
+    ) -> list[Envelope]:
+        """Return the rows of a request in envelopes, and its rejected events in the last one or one of their own."""
         if batch.id:
             envelopes = list(batch.claims(encoded, key, now))
         elif batch.sent:
@@ -188,8 +224,23 @@ class Intake:
         else:
             request_id = new_event_id(now, self._entropy)
             envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))
-        partition_key = self._partition_key(key.account, batch, request)
-        stored = self._stream.put(envelopes, partition_key, request.deadline)
+        if not rejected:
+            return envelopes
+        if envelopes and rejected_events.fit(envelopes[-1], rejected):
+            return [*envelopes[:-1], replace(envelopes[-1], rejected=rejected)]
+        if batch.id:
+            return [*envelopes, batch.rejected_claim(rejected, key, now)]
+        return [*envelopes, Envelope(key.account, key.key_id, now, self.new_id(), 0, (), rejected)]
+
+    def _put(
+        self, envelopes: Sequence[Envelope], encoded: Collection[int], partition_key: str, deadline: float
+    ) -> list[int]:
+        """Store the envelopes; return the indices of the events that could not be stored."""
+        if not encoded:
+            for item in envelopes:
+                self._stream.offer(item, partition_key, deadline)
+            return []
+        stored = self._stream.put(envelopes, partition_key, deadline)
         not_stored: list[int] = []
         indices = iter(encoded)  # each envelope holds consecutive rows
         for item, is_durable in zip(envelopes, stored, strict=True):
@@ -201,12 +252,12 @@ class Intake:
     def _partition_key(self, account: str, batch: Batch, request: Request) -> str:
         """Return the partition key. Events from one visitor share a key, so they stay in order.
 
-        A batch with an id but no visitor comes from a server: its requests, retries included, spread over all keys.
+        Requests without a visitor, such as a server's, spread over all keys.
         """
         event = batch.events[0]
         visitor = event.get("td_client_id") if isinstance(event, dict) else None
         if not isinstance(visitor, str) or not visitor:
-            visitor = (batch.id and request.id) or request.ip
+            visitor = request.id or request.ip
         return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
 
 

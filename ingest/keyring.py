@@ -79,6 +79,12 @@ class Keyring:
         secret = self._secrets.get(write_key.HASH_KEY)
         return secret.encode() if secret else None
 
+    def proxy_secret(self) -> str | None:
+        """Return what trusted distributions send (the member write_key.PROXY_SECRET), None if there is none."""
+        if not self._secrets:
+            self.refresh()
+        return self._secrets.get(write_key.PROXY_SECRET)
+
     def refresh(self) -> bool:
         """Read the secrets unless the last attempt was too recent; return whether they were read."""
         pause = PAUSE_SECONDS if self._secrets else PAUSE_WITHOUT_SECRETS_SECONDS

@@ -5,13 +5,11 @@ from typing import Any
 from ingest import document, td_client
 from ingest.batch import Batch
 from ingest.events_api import check_count
-from ingest.intake import Intake
+from ingest.intake import MAX_TABLES, Intake
 from ingest.records_api import receipts
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
-
-_MAX_TABLES = 100  # per body: each table is a put of its own
 
 
 def answer(request: Request, intake: Intake) -> Response:
@@ -26,12 +24,11 @@ def answer(request: Request, intake: Intake) -> Response:
     check_count([event for events in value.values() for event in events])
     addresses = {name: name.partition(".") for name in value}
     keys = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
-    if len(addresses) > _MAX_TABLES:
-        raise Refused("too_many_events")
     visitor = intake.privacy.visitor(request)
     answers: dict[str, Any] = {}
+    later = [name for name in addresses if value[name]][MAX_TABLES:]  # with the SDK's next request
     for name, (database, _, table) in addresses.items():
-        if not value[name]:
+        if not value[name] or name in later:
             answers[name] = []
             continue
         events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
@@ -41,11 +38,17 @@ def answer(request: Request, intake: Intake) -> Response:
         except Refused:
             if not any(answers.values()):
                 raise
-            error = {"name": "ServiceUnavailableError", "description": "stream_unavailable"}
-            answers[name] = [{"success": False, "error": error}] * len(events)
+            answers[name] = _later("stream_unavailable", len(events))
         else:
             answers[name] = receipts(len(events), outcome)
+    answers |= {name: _later("too_many_tables", len(value[name])) for name in later}
     return json_response(200, answers)
+
+
+def _later(code: str, count: int) -> list[dict[str, Any]]:
+    """Return the receipts of events that the SDK is to send again."""
+    error = {"name": "ServiceUnavailableError", "description": code}
+    return [{"success": False, "error": error}] * count
 
 
 def _normalize(event: Any) -> Any:

@@ -21,6 +21,7 @@ RequestCode = Literal[
     "unwanted_bot",
     "not_found",
     "method_not_allowed",
+    "rate_exceeded",
     "body_too_large",
     "too_many_events",
     "internal_error",
@@ -67,6 +68,9 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     ),
     "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB decompressed"),
     "too_many_events": Answer(413, "the body contains more than 500 events"),
+    "rate_exceeded": Answer(
+        429, "the write key sends more events or bytes than this stack accepts from one key", 1
+    ),
     "internal_error": Answer(500, "an internal error; this should never happen", 5),
     "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment", 5),
     "stream_unavailable": Answer(503, "neither the stream nor the overflow queue accepted the events", 5),
@@ -74,6 +78,7 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "not_an_object": Answer(400, "the event is not a JSON object"),
     "missing_table": Answer(400, "neither the event nor the request names a table"),
     "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
+    "too_many_tables": Answer(400, "the request names more than 20 tables; this event's is one too many"),
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
     "event_too_large": Answer(413, "the event takes more than 256 KiB as JSON"),

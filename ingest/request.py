@@ -21,7 +21,10 @@ MAX_RAW_BYTES = 1024 * 1024
 """Maximum size of a body as sent."""
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
 """Maximum size of a decompressed body."""
+FIRST_PARTY = "/c"
+"""Every path also works behind this prefix, which a site's own CDN can send here. No database has a name of one letter."""
 
+_FIRST_PARTY_PATHS = f"{FIRST_PARTY}/"
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_IN_BASE64 = "H4"  # the third character depends on what follows the magic bytes
 _JSON_OR_GZIP_IN_BASE64 = ("e", "W", _GZIP_IN_BASE64)
@@ -38,10 +41,10 @@ class Request:
 
     Attributes:
         method: upper case.
-        path: as the gateway passes it, with repeated slashes collapsed.
+        path: as the gateway passes it, with repeated slashes collapsed, and without the FIRST_PARTY prefix.
         query: parameters in order, including repeated ones; bytes that are not UTF-8 become U+FFFD.
         headers: names in lower case.
-        ip: the address that the gateway saw.
+        ip: the address that the gateway saw; behind trusted proxies, the visitor's.
         id: the gateway's request id.
         raw_body: None if there is none.
         is_base64: whether the gateway encoded the body.
@@ -72,10 +75,13 @@ class Request:
         context = event["requestContext"]
         http = context["http"]
         path = event["rawPath"]
+        path = _SLASHES.sub("/", path) if "//" in path else path
+        if path.startswith(_FIRST_PARTY_PATHS):
+            path = path.removeprefix(FIRST_PARTY)
         cookies = (event.get("cookies") or ())[:_MAX_COOKIES]
         return cls(
             method=http["method"],
-            path=_SLASHES.sub("/", path) if "//" in path else path,
+            path=path,
             query=parse_query(event.get("rawQueryString") or ""),
             headers=event.get("headers") or {},
             ip=http.get("sourceIp") or "",

@@ -37,6 +37,12 @@ PATIENCE_SECONDS = 1.0
 """How long a definitely rejected put is retried, before a last attempt of LONGEST_PUT_SECONDS."""
 LONGEST_PUT_SECONDS = 2.5
 """The longest time that one attempt takes with CLIENT_OPTIONS."""
+READY_SECONDS = 300.0
+"""A put this long ago still shows whether the stream, or the queue, accepts envelopes."""
+LOOK_SECONDS = 5.0
+"""How long the stream's own description is used."""
+OFFER_PAUSE_SECONDS = 60.0
+"""After an offer failed, none is made for this time."""
 MAX_PER_PUT = 500
 """Envelopes per PutRecords, as Kinesis allows."""
 MAX_PUT_BYTES = 5 * 1024 * 1024
@@ -95,6 +101,36 @@ class Stream:
         self._clock = clock
         self._entropy = entropy
         self._telemetry = telemetry
+        self._last_put: tuple[float, bool] | None = None  # when, and whether everything became durable
+        self._last_look: tuple[float, bool] | None = None
+        self._no_offer_before = 0.0
+
+    def is_ready(self) -> bool:
+        """Tell whether envelopes would become durable: by the last put, or, if that is long ago, by the stream's description."""
+        now = self._clock.now()
+        if self._last_put is not None and 0 <= now - self._last_put[0] < READY_SECONDS:
+            return self._last_put[1]
+        if self._last_look is None or not 0 <= now - self._last_look[0] < LOOK_SECONDS:
+            self._last_look = now, self._is_active()
+        return self._last_look[1]
+
+    def _is_active(self) -> bool:
+        try:
+            answer = self._client.describe_stream_summary(StreamName=self._name)
+            return answer["StreamDescriptionSummary"]["StreamStatus"] in ("ACTIVE", "UPDATING")
+        except (BotoCoreError, ClientError) as error:
+            self._telemetry.warning("the stream cannot be described", code=error_code(error))
+        except (KeyError, TypeError):
+            self._telemetry.warning("the stream cannot be described", code="unreadable")
+        return False
+
+    def offer(self, envelope: Envelope, partition_key: str, deadline: float = math.inf) -> None:
+        """Put an envelope that no response has promised, once: it is dropped if the stream does not take it."""
+        now = self._clock.now()
+        if self._no_offer_before <= now <= deadline - LONGEST_PUT_SECONDS:
+            entry = {"Data": envelope.encode(), "PartitionKey": partition_key}
+            if self._call([entry]) != [Fate.ACKNOWLEDGED]:
+                self._no_offer_before = now + OFFER_PAUSE_SECONDS
 
     def put(
         self, envelopes: Sequence[Envelope], partition_key: str, deadline: float = math.inf
@@ -102,14 +138,14 @@ class Stream:
         """Store the envelopes by `deadline` (UNIX seconds); return for each whether it is on the stream or in the queue.
 
         Nothing starts that may end later; the stream leaves the queue enough time for one envelope. Once the queue fails, it
-        is not tried for the rest: each attempt may take seconds.
+        is not tried for the rest: each attempt may take seconds. Envelopes without rows never go to the queue.
         """
         last_send = deadline - LONGEST_SEND_SECONDS
         fates = self._put_on_stream(envelopes, partition_key, last_send - LONGEST_PUT_SECONDS)
         durable = [True] * len(envelopes)
         queue_works = True
         for index, (envelope, fate) in enumerate(zip(envelopes, fates, strict=True)):
-            if fate is not Fate.ACKNOWLEDGED:
+            if fate is not Fate.ACKNOWLEDGED and envelope.tables:
                 refused = fate is Fate.REFUSED
                 queue_works = (
                     queue_works
@@ -119,6 +155,8 @@ class Stream:
                 durable[index] = queue_works
         if not queue_works:
             self._telemetry.count("EnvelopesNotStored", durable.count(False))
+        if envelopes:
+            self._last_put = self._clock.now(), queue_works
         return durable
 
     def _put_on_stream(

@@ -141,6 +141,7 @@ class Balance:
         spans: how many spans were counted.
         open_spans: how many of them are not settled.
         copies: records that do not count, because another copy of their envelope does.
+        rejected: events whose senders were told so, by account, table and code. They are not received.
     """
 
     tables: Mapping[tuple[str, str], Rows]
@@ -149,6 +150,7 @@ class Balance:
     spans: int
     open_spans: int
     copies: int = 0
+    rejected: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
 
     @property
     def total(self) -> Rows:
@@ -220,6 +222,7 @@ class Accounting:
         tables: dict[tuple[str, str], Rows] = {}
         forced: dict[tuple[str, str], Rows] = {}
         aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
+        rejected: Counter[tuple[str, str, str]] = Counter()
         spans = open_spans = copies = 0
         for span in self._ledger.spans(since, until):
             if span.chain in ends and span.last > ends[span.chain]:
@@ -231,6 +234,9 @@ class Accounting:
             sums = forced if span.chain.is_forced else tables
             place = Place(span.chain, span.after)
             for group, states in by_group(span).items():
+                if group.is_rejected:
+                    rejected[group.owner.account, group.table, group.code] += states.total()
+                    continue
                 total = sums.setdefault((group.owner.account, group.label), Rows())
                 total += Rows(states.total(), states)
             for key, entry in span.entries.items():
@@ -239,7 +245,7 @@ class Accounting:
                     aside[place, key] = (total, self._name(span, key, entry))
         self._find_unbacked(aside)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(tables, unread, forced, spans, open_spans, copies)
+        return Balance(tables, unread, forced, spans, open_spans, copies, rejected)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
         """Return what the worker has not planned yet; of the ledger only the ends of chains are read.
@@ -291,7 +297,7 @@ class Accounting:
 
 
 def row_count(data: bytes) -> int:
-    """Return the number of rows in a record; a record that cannot be decoded counts as one."""
+    """Return the number of rows in a record, 0 if it only has rejected events; a record that cannot be decoded counts as one."""
     try:
         if data.startswith(b"{"):
             return len(json.loads(data)["events"])

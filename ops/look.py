@@ -23,6 +23,7 @@ from worker.selection import Selection
 from worker.span import Span
 from worker.watermark import Completeness, Watermarks
 
+_REJECTED_SECONDS = 86_400.0
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
@@ -83,6 +84,7 @@ class StackState:
         unreadable: logs and counts that could not be read, each with the cause.
         arrivals: what arrived in front of the ledger, where asked for and known.
         completeness: up to when rows are complete, where asked for.
+        rejected: events of the last day whose senders were told so, by account, table and code.
     """
 
     shards: list[ShardState]
@@ -97,6 +99,7 @@ class StackState:
     unreadable: list[str] = field(default_factory=list)
     arrivals: Arrivals | None = None
     completeness: Completeness | None = None
+    rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     @property
     def behind_seconds(self) -> float:
@@ -170,7 +173,20 @@ class Look:
             unreadable,
             arrivals,
             None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
+            self._rejected() if balance is None else Counter(),
         )
+
+    def _rejected(self) -> Counter[tuple[str, str, str]]:
+        """Return the rejected events of the last day, as far as they were counted within the time."""
+        events: Counter[tuple[str, str, str]] = Counter()
+        now = self._clock.now()
+        selection = Selection((State.REJECTED,), since=now - _REJECTED_SECONDS)
+        for chunk in set_aside.chunks(self._ledger, selection):
+            group = chunk.key.group
+            events[group.owner.account, group.table, group.code] += chunk.entry.rows
+            if self._clock.now() >= now + _COUNT_SECONDS:
+                break
+        return events
 
     def _balance(
         self, since: float | None, until: float | None, unreadable: list[str]

@@ -3,17 +3,24 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import batched, chain
+from itertools import batched
 
+from shared.clock import Clock, SystemClock
 from worker.delivery import Entry, State
-from worker.ledger import Ledger, Place
+from worker.ledger import Ledger
 from worker.selection import Selection
 from worker.span import ChunkKey, Span
 
-KINDS = {"parked": State.PARKED, "doubt": State.IN_DOUBT, "dead": State.DEAD_LETTER}
+KINDS = {
+    "parked": State.PARKED,
+    "doubt": State.IN_DOUBT,
+    "dead": State.DEAD_LETTER,
+    "rejected": State.REJECTED,
+}
 """States by their names on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 
+_CLOCK = SystemClock()
 _AT_ONCE = 10  # as many as a client has connections
 _BATCH = 100
 
@@ -27,7 +34,7 @@ class SetAsideChunk:
     entry: Entry
 
 
-def chunks(ledger: Ledger, selection: Selection) -> Iterator[SetAsideChunk]:
+def chunks(ledger: Ledger, selection: Selection, clock: Clock = _CLOCK) -> Iterator[SetAsideChunk]:
     """Yield the chunks that are set aside and selected, each as the ledger has it when it is read.
 
     What was set aside within the last moments may not be on the worklist yet.
@@ -35,10 +42,7 @@ def chunks(ledger: Ledger, selection: Selection) -> Iterator[SetAsideChunk]:
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.
     """
-    lists = (False, True) if State.DEAD_LETTER in selection.states else (False,)
-    places: dict[Place, None] = dict.fromkeys(
-        chain.from_iterable(ledger.worklist(dead=dead) for dead in lists)
-    )
+    places = dict.fromkeys(selection.places(ledger, clock.now()))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for batch in batched(places, _BATCH, strict=False):
             for span in filter(None, threads.map(ledger.get, batch)):

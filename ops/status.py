@@ -34,7 +34,8 @@ _COLUMNS = {
     "dropped": State.DROPPED,
     "missing": State.MISSING,
 }
-_RARE = (State.DROPPED, State.MISSING)  # shown where there are any
+_RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # shown where there are any
+_REJECTED_LINES = 20
 
 
 Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
@@ -165,6 +166,13 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         ("kind", "account", "reason", "rows"),
         [(*place, rows) for place, rows in sorted(state.aside.items())],
     )
+    rejected = state.rejected if state.balance is None else state.balance.rejected
+    most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))
+    yield (
+        "Rejected events, of one day" if state.balance is None else "Rejected events",
+        ("account", "table", "code", "events"),
+        [(*place, number) for place, number in most[:_REJECTED_LINES]],
+    )
     yield (
         "Failing databases",
         ("database", "since", "reason"),
@@ -258,6 +266,7 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
             for (kind, account, reason), rows in sorted(state.aside.items())
         ],
         "aside_is_complete": state.aside_is_complete,
+        "rejected": _rejected_documents(state.rejected),
         "held": None if state.hold is None else asdict(state.hold),
         "open_spans": [asdict(one) for one in state.open.spans],
         "errors": [
@@ -273,6 +282,13 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
     }
 
 
+def _rejected_documents(rejected: Mapping[tuple[str, str, str], int]) -> list[dict[str, Any]]:
+    return [
+        {"account": account, "table": table, "code": code, "events": number}
+        for (account, table, code), number in sorted(rejected.items())
+    ]
+
+
 def _balance_document(balance: Balance) -> dict[str, Any]:
     def documents(tables: Mapping[tuple[str, str], Rows]) -> list[dict[str, Any]]:
         return [
@@ -281,7 +297,11 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
                 "table": table,
                 "received": rows.received,
                 "delivered": rows.delivered,
-                "aside": {name: rows.states[state] for name, state in KINDS.items()},
+                "aside": {
+                    name: rows.states[state]
+                    for name, state in KINDS.items()
+                    if state is not State.REJECTED  # which are not received
+                },
                 "in_flight": rows.in_flight,
                 "dropped": rows.states[State.DROPPED],
                 "missing": rows.states[State.MISSING],
@@ -296,6 +316,7 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
         "received": balance.total.received,
         "tables": documents(balance.tables),
         "forced": documents(balance.forced),
+        "rejected": _rejected_documents(balance.rejected),
         "unread_records": balance.unread.on_stream,
         "queued_envelopes": balance.unread.in_queue,
         "spans": balance.spans,

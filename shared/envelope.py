@@ -1,12 +1,14 @@
 """The payload of one Kinesis record: rows of one HTTP request for one account, encoded for Treasure Data.
 
-MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …]]`, where `rows` is the rows'
-MessagePack maps, concatenated: the worker joins and compresses them without decoding any.
+MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …], [[index, code, table, original], …]]`.
+`rows` is the rows' MessagePack maps, concatenated: the worker joins and compresses them without decoding any. The last member
+holds rejected events as they were sent.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -16,8 +18,11 @@ from shared.errors import EnvelopeError
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
 """In base64, an envelope must fit into a message of the overflow queue (1 MiB)."""
-FIRST_BYTE = 0x97
-"""A MessagePack array of seven elements; distinguishes an envelope from a JSON record, which starts with `{`."""
+FIRST_BYTE = 0x98
+"""A MessagePack array of eight elements; distinguishes an envelope from a JSON record, which starts with `{`."""
+
+CODE = re.compile("[a-z0-9_]{1,64}")
+"""What a rejected event's code looks like."""
 
 ROOM = MAX_ENVELOPE_BYTES - 512
 """Bytes available for rows and table names; the other members need less than the rest."""
@@ -38,6 +43,22 @@ class TableRows:
     rows: bytes
 
 
+class RejectedEvent(NamedTuple):
+    """An event that its sender was told is rejected.
+
+    Attributes:
+        place: its position in the request, from 0.
+        code: why.
+        table: its table; empty if it named none that is legal.
+        original: the event as it was sent; empty if it is only counted.
+    """
+
+    place: int
+    code: str
+    table: str
+    original: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """The rows of one request.
@@ -48,7 +69,8 @@ class Envelope:
         received_at: UNIX milliseconds.
         request_id: unique id of this envelope; copies of a claim share it.
         claim: 1 if the rows count only for the record that owns the claim of `request_id`.
-        tables: the rows by table.
+        tables: the rows by table; may be empty if `rejected` is not.
+        rejected: events of the same request that became no rows.
     """
 
     account: str
@@ -57,6 +79,7 @@ class Envelope:
     request_id: str
     claim: int
     tables: tuple[TableRows, ...]
+    rejected: tuple[RejectedEvent, ...] = ()
 
     @property
     def row_count(self) -> int:
@@ -67,7 +90,7 @@ class Envelope:
         """Return the record for the stream."""
         tables = [(table.table, table.count, table.rows) for table in self.tables]
         members = (self.account, self.key_id, self.received_at, self.request_id, self.claim, tables)
-        data: bytes = msgpack.packb((VERSION, *members))
+        data: bytes = msgpack.packb((VERSION, *members, self.rejected))
         return data
 
 
@@ -86,10 +109,19 @@ def decode(data: bytes) -> Envelope:
     if value[0] != VERSION:
         raise EnvelopeError(f"unknown version {value[0]!r}")
     match value[1:]:
-        case (str(account), str(key_id), int(received_at), str(request_id), int(claim), tuple(tables)):
-            if names.is_account(account) and tables:
+        case (
+            str(account),
+            str(key_id),
+            int(received_at),
+            str(request_id),
+            int(claim),
+            tuple(tables),
+            tuple(rejected),
+        ):
+            if names.is_account(account) and (tables or rejected):
                 rows = tuple(_table(table) for table in tables)
-                return Envelope(account, key_id, received_at, request_id, claim, rows)
+                events = tuple(rejected_event(item) for item in rejected)
+                return Envelope(account, key_id, received_at, request_id, claim, rows, events)
     raise EnvelopeError("not an envelope")
 
 
@@ -134,3 +166,17 @@ def _table(item: object) -> TableRows:
         case (str(table), int(count), bytes(rows)) if names.is_table(table) and count > 0 and rows:
             return TableRows(table, count, rows)
     raise EnvelopeError("illegal table")
+
+
+def rejected_event(item: object) -> RejectedEvent:
+    """Return a decoded item of an envelope's last member.
+
+    Raises:
+        EnvelopeError: it is not one.
+    """
+    match item:
+        case (int(place), str(code), str(table), bytes(original)) if (
+            place >= 0 and CODE.fullmatch(code) and (not table or names.is_table(table))
+        ):
+            return RejectedEvent(place, code, table, original)
+    raise EnvelopeError("illegal rejected event")

@@ -60,12 +60,15 @@ def items(text: bytes, name: str) -> list[bytes]:
     """Return the items of an array, each byte for byte as it was written.
 
     Args:
-        text: an object that `parse` accepts.
-        name: of its member that is the array; of a repeated one the last.
+        text: an object or an array that `parse` accepts.
+        name: of the object's member that is the array; of a repeated one the last.
     """
     source = text.decode("latin-1")  # a character for each byte
     found: list[bytes] = []
-    place = _next(source, 0) + 1
+    place = _next(source, 0)
+    if source[place : place + 1] == "[":
+        return list(_items(source, place))
+    place += 1
     while source[place := _next(source, place)] != "}":
         member, end = _SCANNER.raw_decode(source, place)
         begin = _next(source, _next(source, end) + 1)

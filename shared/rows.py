@@ -50,7 +50,13 @@ _FINER_UNITS = (
 )
 
 Code = Literal[
-    "not_an_object", "missing_table", "invalid_table", "too_many_columns", "too_deep", "event_too_large"
+    "not_an_object",
+    "missing_table",
+    "invalid_table",
+    "too_many_tables",
+    "too_many_columns",
+    "too_deep",
+    "event_too_large",
 ]
 """Why an event cannot become a row."""
 

@@ -6,6 +6,7 @@ A field's metadata holds the variable's name and meaning; tests compare them wit
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Self
 
 from shared.errors import SettingsError
@@ -37,6 +38,11 @@ def _hosts(text: str) -> tuple[str, ...]:
         if not _HOST.fullmatch(host):
             raise ValueError(f"{host!r} is not a host name")
     return hosts
+
+
+def _proxies(text: str) -> tuple[IPv4Network | IPv6Network | str, ...]:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    return tuple(name if name == "cloudfront" else ip_network(name, strict=False) for name in names)
 
 
 def _positive(text: str) -> int:
@@ -139,6 +145,19 @@ class IngestSettings(_Settings):
         "What to do with events from known bots: `mark` them in the column `bot`, `drop` them, or `keep` them unmarked",
         "mark",
         _one_of("mark", "drop", "keep"),
+    )
+    key_events_per_second: int = _setting(
+        "KEY_EVENTS_PER_SECOND",
+        "Events per second that a function instance accepts from one write key, with 1 KiB of rows each; short bursts may be ten times as large",
+        5000,
+        _positive,
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network | str, ...] = _setting(
+        "TRUSTED_PROXIES",
+        "Proxies whose `x-forwarded-for` is believed, separated by commas: addresses, networks, or `cloudfront` for distributions"
+        " that send the field `.proxy` of the secret with the signing secrets as `x-sluice-proxy`",
+        (),
+        _proxies,
     )
     redirect_hosts: tuple[str, ...] = _setting(
         "REDIRECT_HOSTS",

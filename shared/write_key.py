@@ -15,6 +15,8 @@ from shared.errors import InvalidKeyError, UnknownSecretError
 
 HASH_KEY = ".hash"
 """The member of the secret with the signing secrets that holds the key for hashed columns; it signs no write key."""
+PROXY_SECRET = ".proxy"  # noqa: S105 -- the member's name
+"""The member that holds what trusted CloudFront distributions send; it signs no write key either."""
 
 _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22

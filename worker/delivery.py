@@ -25,6 +25,7 @@ class State(StrEnum):
     PARKED = "parked"
     IN_DOUBT = "in_doubt"
     DEAD_LETTER = "dead_letter"
+    REJECTED = "rejected"
     SPLIT = "split"
     DELIVERED = "delivered"
     DROPPED = "dropped"
@@ -32,7 +33,7 @@ class State(StrEnum):
 
 
 ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
-"""The chunk's rows are in S3."""
+"""The chunk's rows are in S3. Of rejected events, which nobody was promised, only some are."""
 FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING))
 """Nothing can follow."""
 
@@ -77,6 +78,7 @@ class Event(Enum):
     DATABASE_FAILS = "its database fails while Treasure Data works"
     HELD_TOO_LONG = "it cannot be held any longer"
     NOT_DELIVERABLE = "its rows go nowhere"
+    INVALID = "it holds rejected events"
     UNRESOLVED = "nobody can say where its rows go, for too long"
     FORGOTTEN = "it is pending for longer than Treasure Data remembers ids"
     ABSENT = "Treasure Data was asked and does not have it"
@@ -84,6 +86,7 @@ class Event(Enum):
     EXPIRED = "it was parked for too long"
     DROPPED = "a person drops it"
     EDITED = "a person edits its rows"
+    REPAIRED = "its events, repaired by a person, are on the stream"
     VANISHED = "its records have expired"
 
 
@@ -232,12 +235,16 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_P, Event.HELD_TOO_LONG, State.PARKED, Condition.ABSENT, _set_aside),
     Transition(_P, Event.HELD_TOO_LONG, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
     Transition((State.PENDING, State.PARKED), Event.NOT_DELIVERABLE, State.DEAD_LETTER, change=_set_aside),
+    Transition(_P, Event.INVALID, State.REJECTED, change=_set_aside),
     Transition(_P, Event.UNRESOLVED, State.PARKED, change=_set_aside),
     Transition(_P, Event.FORGOTTEN, State.IN_DOUBT, change=_set_aside_in_doubt),
     Transition(_D, Event.ABSENT, State.IN_DOUBT, Condition.SEARCHED, _renew_id),
     Transition(_D, Event.UNASKED, State.IN_DOUBT, change=_renew_id),
     Transition((State.PARKED,), Event.EXPIRED, State.DEAD_LETTER, change=_set_aside),
-    Transition((State.IN_DOUBT, State.DEAD_LETTER), Event.DROPPED, State.DROPPED, change=_settle),
+    Transition(
+        (State.IN_DOUBT, State.DEAD_LETTER, State.REJECTED), Event.DROPPED, State.DROPPED, change=_settle
+    ),
+    Transition((State.REJECTED,), Event.REPAIRED, State.DROPPED, change=_say_why),
     Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
     Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
 )
@@ -281,7 +288,7 @@ class Decision(Enum):
     """What a person decides about rows."""
 
     SEND = "send"  # in doubt: under a new id, where the old one may be forgotten
-    DROP = "drop"  # in doubt or dead letters: they are given up
+    DROP = "drop"  # in doubt, dead letters or rejected: they are given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,14 +342,17 @@ class Rules:
         """Return from when on a query finds what an attempt that began at `since` has brought to Treasure Data, UNIX seconds."""
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
-    def first_step(self, entry: Entry, obstacle: str, now: float) -> Step:
+    def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:
         """Return the worker's next step for a chunk that its span has as pending.
 
         Args:
             entry: what the ledger says.
             obstacle: why its rows go nowhere; empty where they go to a database.
             now: UNIX seconds.
+            is_rejected: it holds rejected events.
         """
+        if is_rejected:
+            return Step(Action.APPLY, Event.INVALID, obstacle)
         if obstacle:
             event = Event.UNRESOLVED if obstacle == UNRESOLVED else Event.NOT_DELIVERABLE
             return Step(Action.APPLY, event, obstacle)
@@ -364,7 +374,7 @@ class Rules:
                 return Step(Action.APPLY, Event.EXPIRED, "parked_too_long")
             case State.PARKED if obstacle:
                 return Step(Action.APPLY, Event.NOT_DELIVERABLE, obstacle)
-            case State.DEAD_LETTER | State.IN_DOUBT if decision is Decision.DROP:
+            case State.DEAD_LETTER | State.IN_DOUBT | State.REJECTED if decision is Decision.DROP:
                 return Step(Action.APPLY, Event.DROPPED)
             case State.PARKED | State.DEAD_LETTER:
                 return SEND if obstacle == "" else _wait(obstacle)

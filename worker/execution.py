@@ -115,7 +115,8 @@ class Execution:
             for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
                 entry, destination = span.entry(leaf.key), span.destination(leaf.key)
                 obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
-                step = self._rules.first_step(entry, obstacle, now)
+                is_rejected = leaf.key.group.is_rejected
+                step = self._rules.first_step(entry, obstacle, now, is_rejected=is_rejected)
                 if step.event is not None:
                     self._outcomes[leaf.key] = Outcome(step.event, step.reason)
                 elif isinstance(destination, Database):
@@ -248,11 +249,16 @@ class Execution:
         return outcome.definitely_not_delivered and opened and self._won
 
     def _backed(self, changes: dict[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
-        """Write the objects of chunks that are to be set aside; leave those pending that S3 does not take."""
+        """Write the objects of chunks that are to be set aside; leave those pending that S3 does not take.
+
+        Rejected events are only counted where S3 does not take them, or none was kept.
+        """
         aside = [key for key, entry in changes.items() if entry.state in ASIDE and not entry.digest]
-        if not aside:
+        rejected = [key for key, entry in changes.items() if entry.state is State.REJECTED]
+        backed = aside + [key for key in rejected if self._sources[key].payload()]
+        if not backed:
             return changes
-        missing = [key for key in dict.fromkeys(one.planned for one in aside) if key not in self._objects]
+        missing = [key for key in dict.fromkeys(one.planned for one in backed) if key not in self._objects]
         self._objects |= {key: self._describe(self.span, self._sources[key]) for key in missing}
         if Guard.OBJECT_FIRST not in self._rules.without:
             self._put_all(missing)
@@ -269,7 +275,9 @@ class Execution:
     def _with_digests(self, changes: Mapping[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
         return {
             key: replace(entry, digest=chunk.digest)
-            if entry.state in ASIDE and not entry.digest and (chunk := self._objects.get(key.planned))
+            if (entry.state in ASIDE or entry.state is State.REJECTED)
+            and not entry.digest
+            and (chunk := self._objects.get(key.planned))
             else entry
             for key, entry in changes.items()
         }

@@ -81,7 +81,5 @@ class ForcedReplay:
     @staticmethod
     def _with(record: Record, blocks: tuple[tuple[str, int, bytes], ...]) -> Record:
         if blocks:
-            return record._replace(claim=0, blocks=blocks, refused=())
-        return Record(
-            record.number, record.arrived_at, NOBODY, "", record.received_at, "", 0, blocks=(), refused=()
-        )
+            return record._replace(claim=0, blocks=blocks, refused=(), rejected=())
+        return Record(record.number, record.arrived_at, NOBODY, "", record.received_at, "", 0, blocks=())

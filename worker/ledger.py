@@ -7,7 +7,8 @@
     pk = set_aside#overflow   when the drainer last set something aside
 
 Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
-keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is.
+keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is. Spans of
+which there is nothing but rejected events are under their day, `rejected#<days since 1970>`: they are not looked for once these expire.
 
 Every write names its writer. DynamoDB's client may repeat a write whose answer was lost, and the repetition is then
 refused because of the first: the writer's name on the standing item tells that it is our own.
@@ -56,6 +57,7 @@ _CLAIM = "put#"
 _SEARCH = "search#"
 _SET_ASIDE_BY_DRAINER = {"pk": {"S": "set_aside#overflow"}, "sk": {"S": "-"}}
 _MOST_KEYS = 100  # of one BatchGetItem
+_DAY = 86_400
 _BREAKER_SECONDS_KEPT = 30 * 86_400
 
 Item = dict[str, Any]
@@ -250,15 +252,22 @@ class Ledger:
             dead: those of which nothing but dead letters is; otherwise the others.
         """
         for number in range(WORKLIST_KEYS):
-            key = f"{'dead' if dead else 'aside'}#{number}"
-            for page in self._pages(
-                self._dynamodb.query,
-                IndexName=WORKLIST,
-                KeyConditionExpression="wk = :key",
-                ExpressionAttributeValues={":key": {"S": key}},
-            ):
-                for item in page["Items"]:
-                    yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+            yield from self._places(f"{'dead' if dead else 'aside'}#{number}")
+
+    def _places(self, key: str) -> Iterator[Place]:
+        for page in self._pages(
+            self._dynamodb.query,
+            IndexName=WORKLIST,
+            KeyConditionExpression="wk = :key",
+            ExpressionAttributeValues={":key": {"S": key}},
+        ):
+            for item in page["Items"]:
+                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+
+    def rejected(self, since: float, until: float) -> Iterator[Place]:
+        """Yield the spans planned in a range of days, UNIX seconds, of which there is nothing but rejected events."""
+        for day in range(int(since // _DAY), int(until // _DAY) + 1):
+            yield from self._places(f"rejected#{day}")
 
     def latest(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans, the latest first."""
@@ -502,10 +511,10 @@ def _search_key(request_id: str) -> Item:
 
 def _worklist_key(span: Span) -> str:
     """Return under which key the index holds a span; empty where nothing of it is set aside."""
-    states = {entry.state for entry in span.entries.values()} & ASIDE if span.entries else ()
-    if not states:
-        return ""
-    kind = "dead" if states == {State.DEAD_LETTER} else "aside"
+    states = {entry.state for entry in span.entries.values()}
+    if not states & ASIDE:
+        return f"rejected#{span.planned_at // 1000 // _DAY}" if State.REJECTED in states else ""
+    kind = "dead" if states & ASIDE == {State.DEAD_LETTER} else "aside"
     return f"{kind}#{crc32(f'{span.chain.name}/{span.after}'.encode()) % WORKLIST_KEYS}"
 
 

@@ -1,7 +1,10 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import msgpack
 
 from shared.accounts import Account
 from worker.delivery import UNRESOLVED, State
@@ -23,6 +26,12 @@ DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
 """Why rows are not sent whose owner is not in the span's plan: the code that reads records has changed since."""
+
+MAX_REJECTED_TABLES = 5
+"""Tables of an account by which a span's rejected events are counted; more are counted without their table."""
+MAX_KEPT_EVENTS = 200
+MAX_KEPT_BYTES = 256 * 1024
+"""Rejected events of an account of which a span keeps the originals; more are only counted. So no flood fills the bucket."""
 
 Groups = Mapping[Group, Sequence[Block]]
 """The blocks of a span by group, in the stream's order."""
@@ -109,7 +118,7 @@ def only_delivered(planned: Plan, root: Span) -> Plan:
     undelivered = {
         (key.group.owner, key.group.table)
         for key, entry in root.entries.items()
-        if entry.state not in (State.DELIVERED, State.SPLIT)
+        if entry.state not in (State.DELIVERED, State.SPLIT) and not key.group.is_rejected
     }
     if not undelivered:
         return planned
@@ -143,7 +152,9 @@ def group(
 ) -> dict[Group, list[Block]]:
     """Return the records' blocks by group; rows of owners that are not in the plan under the code UNPLANNED."""
     blocks_by_place: dict[tuple[Owner | None, str, str], list[Block]] = {}
-    for number, _at, account, key_id, _received, _id, _claim, blocks, refused in records:
+    rejected = []
+    for record in records:
+        number, _at, account, key_id, _received, _id, _claim, blocks, refused, events = record
         if ignored and number in ignored:
             continue
         owner = owners.get((account, key_id))
@@ -155,13 +166,38 @@ def group(
                 blocks_by_place[place] = [block]
         for block in refused:
             blocks_by_place.setdefault((owner, "", block[0]), []).append(block)
+        if events and owner is not None:
+            rejected.append((owner, record))
     groups: dict[Group, list[Block]] = {}
     for (owner, table, code), found in blocks_by_place.items():
         if owner is None:
             groups.setdefault(Group(NO_OWNER, "", UNPLANNED), []).extend(found)
         else:
             groups[Group(owner, table, code)] = found
-    return groups
+    return groups | _rejected(rejected) if rejected else groups
+
+
+def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block]]:
+    """Return a block for each table and code of rejected events: their number, and what is kept of them.
+
+    What is kept is `[received_at, original]` as MessagePack, back to back.
+    """
+    counts: Counter[Group] = Counter()
+    kept: dict[Group, list[bytes]] = {}
+    tables: dict[Owner, set[str]] = {}
+    room: dict[Owner, tuple[int, int]] = {}
+    for owner, record in records:
+        for _place, code, table, original in record.rejected:
+            named = tables.setdefault(owner, set())
+            if len(named) < MAX_REJECTED_TABLES:
+                named.add(table)
+            place = Group(owner, table if table in named else "", code, is_rejected=True)
+            counts[place] += 1
+            events, size = room.get(owner, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
+            if original and events and len(original) <= size:
+                room[owner] = events - 1, size - len(original)
+                kept.setdefault(place, []).append(msgpack.packb((record.received_at, original)))
+    return {place: [(place.label, number, b"".join(kept.get(place, ())))] for place, number in counts.items()}
 
 
 def count(groups: Groups) -> dict[Group, int]:

@@ -24,6 +24,8 @@ Number = str
 """A sequence number that sorts: `056` and 56 digits."""
 Block = tuple[str, int, bytes]
 """Table, number of rows, and their MessagePack maps back to back."""
+Rejected = tuple[int, str, str, bytes]
+"""Position in its request, code, table if known, and original bytes if kept, of an event that its sender was told is rejected."""
 Refused = tuple[str, int, bytes]
 """Code, number of originals, and the originals as MessagePack byte strings back to back."""
 
@@ -41,6 +43,7 @@ class Record(NamedTuple):
         claim: 1 where the rows count only for the record that owns the claim of `request_id`.
         blocks: the rows by table.
         refused: what could not become rows.
+        rejected: events that are only kept for operators: their senders know that they were rejected.
     """
 
     number: Number
@@ -52,6 +55,7 @@ class Record(NamedTuple):
     claim: int
     blocks: tuple[Block, ...]
     refused: tuple[Refused, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
 
 
 START: Number = "000"
@@ -103,11 +107,15 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
         # the frequent case of `decode`, inlined; what is not an envelope raises, or fails the check
         try:
             content = unpackb(data, use_list=False)
-            _, account, key_id, received_at, request_id, claim, blocks = content
+            _, account, key_id, received_at, request_id, claim, blocks, rejected = content
         except (ValueError, TypeError, msgpack.UnpackException):
             content = None
         if content is not None and _is_envelope(content):
-            fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks, ())
+            fields = (
+                *(this, arrived_at, account, key_id, received_at, request_id, claim, blocks),
+                (),
+                rejected,
+            )
             records.append(_new(Record, fields))
         else:
             records.append(decode(data, shard, this, arrived_at))
@@ -135,7 +143,7 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
             pass
         else:
             if _is_envelope(content):
-                return Record(this, arrived_at, *content[1:])
+                return _new(Record, (this, arrived_at, *content[1:-1], (), content[-1]))
     elif data[:1] == b"{":
         record = _from_json(data, shard, this, arrived_at)
         if record is not None:
@@ -168,15 +176,22 @@ _KNOWN_NAMES = 10_000
 def _is_envelope(content: Any) -> bool:
     """Tell whether these are an envelope's members; the same check as `envelope.decode`, which is too slow here."""
     try:
-        version, account, key_id, received_at, request_id, claim, blocks = content
-        if version != envelope.VERSION or blocks.__class__ is not tuple or not 0 < len(blocks) <= MAX_BLOCKS:
+        version, account, key_id, received_at, request_id, claim, blocks, rejected = content
+        if version != envelope.VERSION or blocks.__class__ is not tuple or len(blocks) > MAX_BLOCKS:
+            return False
+        if rejected != ():
+            if rejected.__class__ is not tuple or not names.is_account(account):
+                return False
+            for item in rejected:
+                envelope.rejected_event(item)
+        elif not blocks:
             return False
         for table, count, data in blocks:
             if (account, table) not in _known_names and not _learn(account, table):
                 return False
             if data.__class__ is not bytes or not data or count.__class__ is not int or count < 1:
                 return False
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # EnvelopeError is one
         return False
     return (
         key_id.__class__ is str

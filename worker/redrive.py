@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import batched, chain
+from itertools import batched
 from random import Random
 from threading import Lock
 
@@ -173,7 +173,9 @@ class Redrive:
         run, report = _Run(deadline, selection), RedriveReport()
         for breaker in self._ledger.breakers():
             run.databases[breaker.database] = _Database(breaker)
-        waiting = self._pass(run, map(_Turn, self._places(selection)), report)
+        now = self._clock.now()
+        places = _shuffled(selection.places(self._ledger, now), now)
+        waiting = self._pass(run, map(_Turn, places), report)
         run.probes = True
         while waiting and not deadline.near:
             waiting = self._pass(run, iter(waiting), report)
@@ -194,14 +196,6 @@ class Redrive:
             failing=sorted(name for name, one in run.databases.items() if one.is_failing),
         )
         return report
-
-    def _places(self, selection: Selection) -> Iterator[Place]:
-        if selection.place is not None:
-            return iter((selection.place,))
-        places = self._ledger.worklist(dead=False)
-        if State.DEAD_LETTER in selection.states:
-            places = chain(places, self._ledger.worklist(dead=True))
-        return _shuffled(places, self._clock.now())
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
         """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""

@@ -1,15 +1,17 @@
 """What a redrive takes up: chunks that are set aside, by state, account, table, reason, time or place."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from worker.delivery import Decision, Entry, State
-from worker.ledger import Place
+from worker.ledger import Ledger, Place
 from worker.span import ChunkKey
 
 SCHEDULED = (State.PARKED, State.IN_DOUBT)
 """What the schedule takes up."""
+REJECTED_SECONDS = 90 * 86_400.0
+"""How far back rejected events are looked for: most copies have expired long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,17 @@ class Selection:
             event.get("since"),
             None if decision is None else Decision(decision),
         )
+
+    def places(self, ledger: Ledger, now: float) -> Iterator[Place]:
+        """Yield the spans in which to look, as far as the ledger's index shows them already; `now` is UNIX seconds."""
+        if self.place is not None:
+            yield self.place
+            return
+        yield from ledger.worklist(dead=False)
+        if State.DEAD_LETTER in self.states or State.REJECTED in self.states:
+            yield from ledger.worklist(dead=True)
+        if State.REJECTED in self.states:
+            yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
     def has(self, key: ChunkKey, entry: Entry) -> bool:
         """Tell whether a chunk is selected."""

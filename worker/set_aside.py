@@ -1,11 +1,13 @@
 """The set-aside store: chunks in S3, complete, so that they can be understood and sent without anything else.
 
     aside/<account>/<table>/<object id>-<edit>-<digest>.gz
+    rejected/<account>/<table>!<code>/<object id>-<edit>-<digest>.gz
 
 An object holds one planned chunk and never changes; the digest of its content is part of its name. Why the chunk is set aside,
 and what became of it since, is in the ledger alone. An object is gzip of one line of JSON that describes the chunk, then its
 rows as MessagePack maps back to back. What could not become rows (`payload` is `original`) is kept as MessagePack byte strings,
-one per record or event. Where a person has edited the rows, the line ends with the original ones, in Base64.
+one per record or event. Rejected events (`payload` is `rejected`) are `[received_at, original]`, and a lifecycle rule of the bucket
+deletes them after RejectedDays. Where a person has edited the rows, the line ends with the original ones, in Base64.
 """
 
 import json
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "aside/"
+REJECTED_PREFIX = "rejected/"
 _GONE = ("NoSuchKey", "404")
 
 
@@ -41,7 +44,7 @@ class SetAside:
         account: whose rows they are; `-` where no account could be read.
         table: their table; `-` and a code for what could not become rows.
         rows: how many.
-        payload_form: `rows`, or `original` for what could not become rows.
+        payload_form: `rows`, `original` for what could not become rows, or `rejected` for those that were kept of `rows` events.
         shard: the shard they came from.
         sequence_numbers: of the records that they came in.
         first_seen: UNIX milliseconds at which the first of these records arrived.
@@ -112,7 +115,8 @@ def object_name(span: Span, key: ChunkKey, edit: int, digest: str, without: With
     if Guard.DIGEST_IN_NAME in without:
         digest = ""
     group = key.group
-    return f"{PREFIX}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
+    prefix = REJECTED_PREFIX if group.is_rejected else PREFIX
+    return f"{prefix}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
 
 
 def decode(data: bytes) -> SetAside:

@@ -61,22 +61,26 @@ class Group(NamedTuple):
 
     Attributes:
         owner: whose they are.
-        table: their table; empty for what could not become rows.
+        table: their table; empty for what could not become rows, unless it was rejected and named a table.
         code: why it could not; empty for rows.
+        is_rejected: they are events whose senders were told so: they are not received, but counted and, in part, kept.
     """
 
     owner: Owner
     table: str
     code: str = ""
+    is_rejected: bool = False
 
     @property
     def name(self) -> str:
-        """The text for the ledger: `owner/table`, or `owner/-code`, which no table can be called."""
+        """The text for the ledger: `owner/table`, `owner/-code` or `owner/table!code`; no table has such a name."""
         return f"{self.owner.name}/{self.label}"
 
     @property
     def label(self) -> str:
-        """The table, or `-` and the code."""
+        """The table, or `-` and the code, or, for rejected events, their table, `!` and the code."""
+        if self.is_rejected:
+            return f"{self.table}!{self.code}"
         return f"-{self.code}" if self.code else self.table
 
     @classmethod
@@ -85,6 +89,9 @@ class Group(NamedTuple):
         owner, _, table = name.partition("/")
         if table.startswith("-"):
             return cls(Owner.parse(owner), "", table[1:])
+        if "!" in table:
+            table, _, code = table.partition("!")
+            return cls(Owner.parse(owner), table, code, is_rejected=True)
         return cls(Owner.parse(owner), table)
 
 
@@ -293,9 +300,10 @@ class Span:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing of it is pending or set aside."""
+        """Whether nothing of it is pending or set aside; rejected events expire without anybody writing so."""
         return self.done and all(
-            entry.state in FINAL or entry.state is State.SPLIT for entry in self.entries.values()
+            entry.state in FINAL or entry.state in (State.SPLIT, State.REJECTED)
+            for entry in self.entries.values()
         )
 
 

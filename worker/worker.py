@@ -498,20 +498,21 @@ class Worker:
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
     """Return the object of a planned chunk."""
-    blocks = {id(block) for block in chunk.blocks}
+    group, blocks = chunk.key.group, {id(block) for block in chunk.blocks}
     sources = [
         record
         for record in records
         if any(id(block) in blocks for block in (*record.blocks, *record.refused))
+        or (group.is_rejected and record.rejected and record.account == group.owner.account)
     ]
     arrivals = [milliseconds(record.arrived_at) for record in sources]
     return SetAside(
         account=chunk.key.account,
-        table=chunk.key.group.label,
+        table=group.label,
         rows=chunk.count,
-        payload_form="original" if chunk.key.group.code else "rows",
+        payload_form="rejected" if group.is_rejected else "original" if group.code else "rows",
         shard=shard,
-        sequence_numbers=tuple(sequence_number(record.number) for record in sources),
+        sequence_numbers=() if group.is_rejected else tuple(sequence_number(one.number) for one in sources),
         first_seen=min(arrivals),
         last_seen=max(arrivals),
         chain=span.chain.name,

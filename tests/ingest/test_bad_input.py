@@ -223,10 +223,10 @@ def test_an_odd_event_is_accepted(text: str, expected: dict[str, Any]) -> None:
 
 
 def test_a_body_with_only_bad_events() -> None:
-    """400 with every rejection, and nothing is put."""
+    """400 with every rejection, and no row."""
     site = Site()
 
     answer = site.post(f"[{', '.join(text for text, _ in BAD_EVENTS)}]".encode())
 
     assert (400, 0, [(index, code) for index, (_, code) in enumerate(BAD_EVENTS)]) == outcome(answer)
-    assert [] == site.kinesis.calls
+    assert [] == site.rows()

@@ -224,6 +224,7 @@ def test_the_page_names_every_limit() -> None:
         rows.MAX_COLUMNS,
         json_codec.MAX_DEPTH,
         intake.MAX_EVENTS,
+        intake.MAX_TABLES,
         request.MAX_RAW_BYTES // 1024**2,
         request.MAX_INFLATED_BYTES // 1024**2,
     } == {int(number) for number in re.findall(r"\| (\d+)(?: KiB| MiB| levels)? \|", table)}

@@ -750,7 +750,6 @@ def test_old_mobile_sdks_send_several_tables(path: str) -> None:
         ([], 400, "not_events"),
         ({"shop.pageviews": {}}, 400, "not_events"),
         ({}, 400, "no_events"),
-        ({f"shop.t{n:03}": [{}] for n in range(101)}, 413, "too_many_events"),
     ],
 )
 def test_other_bodies_are_refused(body: Any, status: int, code: str) -> None:

@@ -1,12 +1,14 @@
 """Envelopes are decoded as encoded, other bytes are rejected, and splitting a request keeps its rows in order."""
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import envelope
-from shared.envelope import Envelope, TableRows
+from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import EnvelopeError
 
 accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
@@ -16,6 +18,13 @@ tables = st.builds(
     st.integers(1, 500),
     st.binary(min_size=1, max_size=50),
 )
+rejected = st.builds(
+    RejectedEvent,
+    st.integers(0, 499),
+    st.sampled_from(["missing_table", "too_deep"]),
+    st.sampled_from(["", "pageviews"]),
+    st.binary(max_size=20),
+)
 envelopes = st.builds(
     Envelope,
     account=accounts,
@@ -24,6 +33,7 @@ envelopes = st.builds(
     request_id=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     claim=st.integers(0, 1),
     tables=st.lists(tables, min_size=1, max_size=4).map(tuple),
+    rejected=st.lists(rejected, max_size=3).map(tuple),
 )
 ENVELOPE = Envelope("shop", "k1", 1_764_000_000_000, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
 
@@ -39,9 +49,13 @@ def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
 
 def test_the_wire_format_is_the_documented_one() -> None:
     """Another version of the worker may read what this one writes."""
-    expected = [1, "shop", "k1", 1_764_000_000_000, "r1", 0, [["pageviews", 1, b"\x80"]]]
+    expected = [1, "shop", "k1", 1_764_000_000_000, "r1", 0, [["pageviews", 1, b"\x80"]], []]
+    event = [3, "too_deep", "pageviews", b"{}"]
 
     assert expected == msgpack.unpackb(ENVELOPE.encode())
+    made = replace(ENVELOPE, tables=(), rejected=(RejectedEvent(3, "too_deep", "pageviews", b"{}"),))
+    assert [*expected[:-2], [], [event]] == msgpack.unpackb(made.encode())
+    assert (made, 0) == (envelope.decode(made.encode()), made.row_count)
 
 
 @given(
@@ -68,7 +82,7 @@ def test_damaged_envelopes_are_refused_or_read(made: Envelope, data: st.DataObje
             continue
 
 
-MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]]]
+MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]], []]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +104,15 @@ MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]]]
         (6, [["Pageviews", 1, b"\x80"]], "illegal table"),
         (6, [["pageviews", 1]], "illegal table"),
         (6, [7], "illegal table"),
+        (7, None, "not an envelope"),
+        (7, 7, "not an envelope"),
+        (7, [7], "illegal rejected event"),
+        (7, [[-1, "too_deep", "pageviews", b""]], "illegal rejected event"),
+        (7, [[0, "Too/deep", "pageviews", b""]], "illegal rejected event"),
+        (7, [[0, "", "pageviews", b""]], "illegal rejected event"),
+        (7, [[0, "too_deep", "p", b""]], "illegal rejected event"),
+        (7, [[0, "too_deep", "pageviews", ""]], "illegal rejected event"),
+        (7, [[0, "too_deep", "pageviews"]], "illegal rejected event"),
     ],
 )
 def test_every_member_is_checked(position: int, value: object, why: str) -> None:
@@ -101,7 +124,7 @@ def test_every_member_is_checked(position: int, value: object, why: str) -> None
 
 
 @pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
-def test_an_envelope_has_seven_members(members: object) -> None:
+def test_an_envelope_has_eight_members(members: object) -> None:
     """It is an array with neither fewer nor more."""
     with pytest.raises(EnvelopeError, match="not an envelope"):
         envelope.decode(msgpack.packb(members))
@@ -110,7 +133,7 @@ def test_an_envelope_has_seven_members(members: object) -> None:
 def test_the_error_tells_other_bytes_from_other_messagepack() -> None:
     """Bytes that are not MessagePack get an error of their own."""
     with pytest.raises(EnvelopeError, match="not MessagePack"):
-        envelope.decode(b"\x97\x01")
+        envelope.decode(b"\x98\x01")
 
 
 def test_an_unknown_version_is_named() -> None:

@@ -15,6 +15,7 @@ _PLACES = {
     State.PARKED: (640, 90),
     State.IN_DOUBT: (640, 310),
     State.DEAD_LETTER: (640, 530),
+    State.REJECTED: (640, 640),
     State.DELIVERED: (1010, 200),
     State.DROPPED: (1010, 440),
 }
@@ -30,16 +31,19 @@ _WORDS = {
     Event.DATABASE_FAILS: "database fails",
     Event.HELD_TOO_LONG: "held too long",
     Event.NOT_DELIVERABLE: "goes nowhere",
+    Event.INVALID: "rejected events",
     Event.UNRESOLVED: "account unresolved",
     Event.FORGOTTEN: "too old to repeat",
     Event.EXPIRED: "parked too long",
     Event.DROPPED: "dropped",
+    Event.REPAIRED: "repaired",
     Event.VANISHED: "records expired",
 }
 _LABELS = {  # where along an arrow its label is; the default is the middle
     (State.PENDING, State.PARKED): 0.42,
     (State.PENDING, State.IN_DOUBT): 0.45,
     (State.PENDING, State.DEAD_LETTER): 0.45,
+    (State.PENDING, State.REJECTED): 0.62,
     (State.IN_DOUBT, State.SPLIT): 0.86,
     (State.DEAD_LETTER, State.DELIVERED): 0.8,
 }
@@ -72,10 +76,10 @@ def picture() -> str:
 
 def _lines() -> Iterator[str]:
     yield (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1140 620" font-family="system-ui, sans-serif" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1140 720" font-family="system-ui, sans-serif" '
         'font-size="13" role="img" aria-label="States of a chunk">'
     )
-    yield '<rect width="1140" height="620" fill="#ffffff"/>'
+    yield '<rect width="1140" height="720" fill="#ffffff"/>'
     yield (
         '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto">'
         '<path d="M0,0 L10,5 L0,10 z" fill="#475569"/></marker></defs>'
@@ -91,7 +95,7 @@ def _lines() -> Iterator[str]:
         name = state.value.replace("_", " ")
         yield f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-weight="600" fill="#0f172a">{name}</text>'
     yield (
-        '<text x="30" y="600" fill="#475569">* Treasure Data may have it. '
+        '<text x="30" y="700" fill="#475569">* Treasure Data may have it. '
         "Without the mark: it cannot, or the answer settles it. Each half of a split chunk goes its own way.</text>"
     )
     yield "</svg>"
@@ -100,7 +104,7 @@ def _lines() -> Iterator[str]:
 def _colours(state: State) -> tuple[str, str]:
     if state in FINAL:
         return "#dcfce7" if state is State.DELIVERED else "#f1f5f9", "#64748b"
-    return ("#fef3c7", "#b45309") if state in ASIDE else ("#dbeafe", "#1d4ed8")
+    return ("#fef3c7", "#b45309") if state in ASIDE | {State.REJECTED} else ("#dbeafe", "#1d4ed8")
 
 
 def _arrow(pair: tuple[State, State], labels: list[str]) -> Iterator[str]:

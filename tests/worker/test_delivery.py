@@ -30,6 +30,7 @@ from worker.delivery import (
 from worker.guards import Guard
 
 P, K, U, D, S = State.PENDING, State.PARKED, State.IN_DOUBT, State.DEAD_LETTER, State.SPLIT
+R = State.REJECTED
 OK, DROPPED, MISSING = State.DELIVERED, State.DROPPED, State.MISSING
 
 MEMORY, QUERY_DELAY, PARKED_MAX = 3600.0, 600.0, 14 * 86_400.0
@@ -66,7 +67,17 @@ def entry(state: State, **changes: Any) -> Entry:
 
 def test_names_in_the_ledger_are_fixed() -> None:
     """Entries outlive the version of the worker that wrote them."""
-    expected = ["pending", "parked", "in_doubt", "dead_letter", "split", "delivered", "dropped", "missing"]
+    expected = [
+        "pending",
+        "parked",
+        "in_doubt",
+        "dead_letter",
+        "rejected",
+        "split",
+        "delivered",
+        "dropped",
+        "missing",
+    ]
 
     assert expected == [str(state) for state in State]
     assert "unresolved" == UNRESOLVED
@@ -129,6 +140,7 @@ MACHINE = {
         Event.DATABASE_FAILS: (K, U),
         Event.HELD_TOO_LONG: (K, U),
         Event.NOT_DELIVERABLE: (D, D),
+        Event.INVALID: (R, R),
         Event.UNRESOLVED: (K, K),
         Event.FORGOTTEN: (U, U),
         Event.VANISHED: (MISSING, MISSING),
@@ -157,6 +169,7 @@ MACHINE = {
         Event.DROPPED: (DROPPED, DROPPED),
         Event.EDITED: (D, D),
     },
+    R: {Event.DROPPED: (DROPPED, DROPPED), Event.REPAIRED: (DROPPED, DROPPED)},
 }
 
 
@@ -351,7 +364,7 @@ def test_what_treasure_data_may_have_is_neither_parked_nor_a_dead_letter(history
 
 CLEARS = {Event.ACCEPTED, Event.ABSENT, Event.UNASKED, Event.DROPPED, Event.VANISHED}
 """Events after which nobody need ask any more whether Treasure Data has the chunk."""
-NEVER_SENT = {Event.NOT_DELIVERABLE, Event.UNRESOLVED}
+NEVER_SENT = {Event.NOT_DELIVERABLE, Event.UNRESOLVED, Event.INVALID}
 """Events of chunks whose rows go nowhere: none of them was ever sent."""
 
 
@@ -492,6 +505,8 @@ SEND_UNASKED = Step(Action.SEND, Event.UNASKED)
         (DOUBTED, "unknown_account", Decision.SEND, ASKABLE + 1, waits("unknown_account")),
         (DOUBTED, "", Decision.DROP, LATER, applies(Event.DROPPED)),
         (DOUBTED, None, Decision.DROP, ASKABLE + 1, applies(Event.DROPPED)),
+        (entry(R), "too_deep", Decision.DROP, ASKABLE + 1, applies(Event.DROPPED)),
+        (entry(R), "too_deep", None, ASKABLE + 1, waits("settled")),
     ],
 )
 def test_a_set_aside_chunk_takes_this_step(
@@ -502,7 +517,7 @@ def test_a_set_aside_chunk_takes_this_step(
 
 
 @pytest.mark.parametrize("decision", [None, *Decision])
-@pytest.mark.parametrize("state", sorted(set(State) - ASIDE))
+@pytest.mark.parametrize("state", sorted(set(State) - ASIDE - {R}))
 def test_what_is_not_set_aside_is_left_alone(state: State, decision: Decision | None) -> None:
     """The redrive has no business with what is pending or settled."""
     assert waits("settled") == rules().next_step(entry(state), "", decision, ASKABLE + 1)

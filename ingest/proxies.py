@@ -1,0 +1,66 @@
+"""Finds the visitor's address behind proxies that the stack trusts.
+
+Everyone can send an `x-forwarded-for` header. Each proxy appends the address that it was reached from, so the list is read from its
+end, and only as far as the proxies in it are trusted: what stands before them is whatever the sender wrote.
+
+CloudFront has too many addresses to list. A distribution proves that it is trusted with a header that it adds to each request.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from ingest.request import Request
+
+CLOUDFRONT = "cloudfront"
+"""Stands for distributions that send the header HEADER."""
+HEADER = "x-sluice-proxy"
+
+Network = IPv4Network | IPv6Network
+
+
+class Proxies:
+    """The proxies that a stack trusts.
+
+    Args:
+        trusted: networks, and CLOUDFRONT.
+        secret: returns the value that HEADER must have, None if there is none.
+    """
+
+    def __init__(self, trusted: Sequence[Network | str], secret: Callable[[], str | None]) -> None:
+        self._networks = tuple(one for one in trusted if not isinstance(one, str))
+        self._cloudfront = CLOUDFRONT in trusted
+        self._secret = secret
+
+    def visitor_address(self, request: Request) -> str:
+        """Return the address of the first sender that is not a trusted proxy, as far as the header can be read."""
+        address = request.ip
+        hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",")]
+        hops.pop()  # the gateway's own entry, `request.ip`
+        if self._cloudfront and hops and self._is_cloudfront(request):
+            address = _readable(hops.pop()) or address
+        while hops and self._is_trusted(address):
+            hop = _readable(hops.pop())
+            if not hop:
+                break
+            address = hop
+        return address
+
+    def _is_cloudfront(self, request: Request) -> bool:
+        secret, sent = self._secret(), request.headers.get(HEADER, "")
+        return bool(secret) and hmac.compare_digest(sent.encode(errors="replace"), (secret or "").encode())
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+
+def _readable(hop: str) -> str:
+    """Return an address, empty if it is not one."""
+    try:
+        return str(ip_address(hop))
+    except ValueError:
+        return ""

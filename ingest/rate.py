@@ -1,0 +1,73 @@
+"""What one write key may send to one function instance: a token bucket for events and one for bytes.
+
+A request is admitted while both buckets hold something, and pays afterwards, when its rows are known. So any request that the
+other limits allow is admitted, however small the rate, and a sender above the rate waits for as long as it has overdrawn.
+"""
+
+from dataclasses import dataclass
+
+from ingest.refusal import Refused
+from shared.clock import Clock
+from shared.write_key import WriteKey
+
+BURST_SECONDS = 10.0
+"""A key that was idle may send this many seconds' worth at once."""
+BYTES_PER_EVENT = 1024
+"""The rate in bytes, for each event of the rate."""
+
+_MAX_KEYS = 10_000
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """What a key may send now."""
+
+    at: float
+    events: float
+    bytes: float
+
+
+class Rate:
+    """Counts what keys send.
+
+    Args:
+        events_per_second: what a key may send in the long run.
+        clock: refills the buckets.
+    """
+
+    def __init__(self, events_per_second: float, clock: Clock) -> None:
+        self._rate = events_per_second
+        self._clock = clock
+        self._buckets: dict[tuple[str, str], _Bucket] = {}
+
+    def check(self, key: WriteKey) -> None:
+        """Refuse a request of a key that has sent too much.
+
+        Raises:
+            Refused: `rate_exceeded`.
+        """
+        bucket = self._bucket(key)
+        now = self._clock.now()
+        gained = max(0.0, now - bucket.at) * self._rate  # clocks can be set back
+        bucket.at = now
+        most = BURST_SECONDS * self._rate
+        bucket.events = min(most, bucket.events + gained)
+        bucket.bytes = min(most * BYTES_PER_EVENT, bucket.bytes + gained * BYTES_PER_EVENT)
+        if bucket.events <= 0 or bucket.bytes <= 0:
+            raise Refused("rate_exceeded")
+
+    def charge(self, key: WriteKey, events: int, size: int) -> None:
+        """Count a request that was admitted: its events, and the bytes of its rows."""
+        bucket = self._bucket(key)
+        bucket.events -= events
+        bucket.bytes -= size
+
+    def _bucket(self, key: WriteKey) -> _Bucket:
+        name = key.account, key.key_id
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) >= _MAX_KEYS:
+                self._buckets.clear()
+            most = BURST_SECONDS * self._rate
+            bucket = self._buckets[name] = _Bucket(self._clock.now(), most, most * BYTES_PER_EVENT)
+        return bucket

@@ -1,0 +1,83 @@
+"""Rejected events travel to the worker beside the rows of their request, so that operators can see and repair them.
+
+No response promises anything about them. They are part of the request's last envelope; a request without rows offers the stream an
+envelope once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ingest.refusal import Refused
+from ingest.request import Request
+from shared import json_codec, rows
+from shared.envelope import ROOM, Envelope, RejectedEvent
+
+MAX_BYTES = 128 * 1024
+"""Bytes of originals that one request may add to the stream; events beyond that are only counted."""
+
+_MAX_SCREENED = 2 * rows.MAX_COLUMNS  # members of an event whose personal data is removed
+
+Screen = Callable[[dict[str, Any]], None]
+
+
+def events_of(
+    request: Request,
+    events: Sequence[Any],
+    rejections: Iterable[tuple[int, str, str]],
+    screen: Screen | None,
+) -> tuple[RejectedEvent, ...]:
+    """Return rejected events for an envelope.
+
+    Args:
+        request: the request that sent them.
+        events: all its events, parsed.
+        rejections: index, code and table of those that were rejected; the table is empty if it is not a legal one.
+        screen: removes personal data from a row; then an original is what is left of the event, as JSON.
+    """
+    sent = None if screen else _sent(request, len(events))
+    room = MAX_BYTES
+    found = []
+    for index, code, table in rejections:
+        event = events[index]
+        if sent is not None:
+            original = sent[index]
+        elif screen is None or isinstance(event, dict):
+            original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")
+        else:
+            original = b""
+        if len(original) > room:
+            original = b""
+        room -= len(original)
+        found.append(RejectedEvent(index, code, table, original))
+    return tuple(found)
+
+
+def fit(item: Envelope, rejected: Sequence[RejectedEvent]) -> bool:
+    """Tell whether an envelope of rows has room for rejected events."""
+    size = sum([len(table.rows) + len(table.table) + 16 for table in item.tables])
+    return size + sum([len(one.original) + len(one.code) + len(one.table) + 16 for one in rejected]) <= ROOM
+
+
+def _sent(request: Request, count: int) -> list[bytes] | None:
+    """Return a JSON body's events as they were sent; None if the body is not a list of that many, or one event."""
+    try:
+        text = request.body().strip()
+        found = json_codec.items(text, "events") if text[:1] in (b"{", b"[") else []
+    except (Refused, ValueError, IndexError, RecursionError):
+        return None
+    if len(found) == count:
+        return found
+    return [text] if count == 1 and text[:1] == b"{" else None
+
+
+def _screened(event: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    if len(event) > _MAX_SCREENED:
+        return {}
+    kept = {}
+    for name, value in event.items():
+        column = rows.column_name(name)
+        row = {column: value}
+        screen(row)
+        if column in row:
+            kept[name] = row[column]
+    return kept

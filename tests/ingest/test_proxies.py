@@ -1,0 +1,97 @@
+"""The visitor's address is believed from trusted proxies, and from nobody else."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.settings import IngestSettings
+from tests.support.ingest import SECRETS, Site
+
+GATEWAY_SAW = "192.0.2.7"
+"""The address from which the tests' requests come."""
+SECRET = "a secret of the distribution"
+
+
+def site(trusted: str, secret: str | None = SECRET) -> Site:
+    """Return a site that trusts these proxies."""
+    required = {"STREAM_NAME": "s", "OVERFLOW_QUEUE_URL": "q", "WRITE_KEY_SECRET": "k"}
+    settings = IngestSettings.from_environment({**required, "TRUSTED_PROXIES": trusted})
+    made = Site(trusted_proxies=settings.trusted_proxies)
+    if secret is not None:
+        made.secret.text = json.dumps(SECRETS | {".proxy": secret})
+    return made
+
+
+def address(made: Site, forwarded: str | None, **headers: str) -> Any:
+    """Return the address in a row of a request with this header, to which the gateway adds the address that it saw."""
+    sent = headers if forwarded is None else {**headers, "x_forwarded_for": f"{forwarded}, {GATEWAY_SAW}"}
+    assert 200 == made.pixel("a=1", **sent).status
+    return made.row()["td_ip"]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "expected"),
+    [
+        ("", "198.51.100.1", GATEWAY_SAW),
+        ("203.0.113.0/24", "198.51.100.1", GATEWAY_SAW),
+        ("192.0.2.7", None, GATEWAY_SAW),
+        ("192.0.2.7", "198.51.100.1", "198.51.100.1"),
+        ("192.0.2.0/24", "198.51.100.1", "198.51.100.1"),
+        ("192.0.2.7", "9.9.9.9, 198.51.100.1", "198.51.100.1"),
+        ("192.0.2.7, 198.51.100.0/24", "203.0.113.9, 198.51.100.1", "203.0.113.9"),
+        ("192.0.2.7,198.51.100.0/24", "198.51.100.2, 198.51.100.1", "198.51.100.2"),
+        ("192.0.2.7", "2001:db8::1", "2001:db8::1"),
+        ("192.0.2.7", "198.51.100.1, unknown", GATEWAY_SAW),
+        ("192.0.2.7", "<script>", GATEWAY_SAW),
+        ("192.0.2.7", "", GATEWAY_SAW),
+        ("2001:db8::/32", "198.51.100.1", GATEWAY_SAW),
+        ("cloudfront", "198.51.100.1", GATEWAY_SAW),
+    ],
+)
+def test_only_trusted_proxies_are_believed(trusted: str, forwarded: str | None, expected: str) -> None:
+    """The header is read from its end, as far as the proxies in it are trusted."""
+    assert expected == address(site(trusted), forwarded)
+
+
+def test_cloudfront_shows_a_secret() -> None:
+    """Then the last address before its own is the one that reached it; what the visitor sent stands before that."""
+    assert "198.51.100.1" == address(site("cloudfront"), "9.9.9.9, 198.51.100.1", x_sluice_proxy=SECRET)
+
+
+@pytest.mark.parametrize("sent", ["", "another", SECRET[:-1], "é"])
+def test_a_wrong_secret_proves_nothing(sent: str) -> None:
+    """Anyone can send the header."""
+    assert GATEWAY_SAW == address(site("cloudfront"), "198.51.100.1", x_sluice_proxy=sent)
+
+
+@pytest.mark.parametrize("secret", [None, ""])
+def test_without_a_secret_no_distribution_is_trusted(secret: str | None) -> None:
+    """An empty header does not match a missing secret."""
+    assert GATEWAY_SAW == address(site("cloudfront", secret), "198.51.100.1", x_sluice_proxy="")
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=60))
+def test_an_untrusted_sender_never_chooses_its_address(forwarded: str) -> None:
+    """Whatever it sends."""
+    assert GATEWAY_SAW == address(site("203.0.113.0/24"), forwarded)
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=60))
+def test_behind_a_proxy_a_visitor_never_chooses_its_address(forwarded: str) -> None:
+    """The proxy has appended the address that it saw."""
+    assert "198.51.100.1" == address(site("192.0.2.7"), f"{forwarded}, 198.51.100.1")
+
+
+def test_every_path_works_behind_the_first_party_prefix() -> None:
+    """A site's own CDN passes it on."""
+    made = site("")
+
+    answer = made.get("/c/pixel.gif", "k=x")
+
+    assert (401, "invalid_key") == (answer.status, answer.code)
+    assert [200, 200, 404, 404] == [
+        made.get(path).status for path in ("/c/health", "/c//health/ready", "/c/c/health", "/chealth")
+    ]

@@ -1,0 +1,108 @@
+"""One write key cannot use up what all others need."""
+
+import pytest
+
+from ingest.rate import BURST_SECONDS, BYTES_PER_EVENT
+from shared import write_key
+from tests.support.ingest import SECRETS, Site
+
+RATE = 10
+OTHER = write_key.sign("news", "k1", SECRETS["k1"])
+
+
+def post(site: Site, count: int, **headers: str) -> int:
+    """Send events; return the status."""
+    return site.post([{"table": "pageviews"}] * count, **headers).status
+
+
+def test_a_burst_passes_and_then_the_rate_counts() -> None:
+    """The request that overdraws is admitted; the next one waits until that is made up for."""
+    site = Site(key_events_per_second=RATE)
+    burst = int(RATE * BURST_SECONDS)
+    assert [200, 200, 429] == [post(site, burst - 1), post(site, RATE + 1), post(site, 1)]
+    answer = site.post([{"table": "pageviews"}])
+    assert ("rate_exceeded", "1") == (answer.code, answer.headers["retry-after"])
+
+    site.clock.sleep(0.9)
+    assert 429 == post(site, 1)
+    site.clock.sleep(0.2)
+
+    assert 200 == post(site, 1)
+    assert {"RequestsRefused": 3, "EventsAccepted": burst + RATE + 1} == site.telemetry.counts
+
+
+def test_other_keys_have_their_own() -> None:
+    """Another account's, and another key of the same account."""
+    site = Site(key_events_per_second=1)
+    assert [200, 429] == [post(site, 20), post(site, 1)]
+
+    assert [200, 200] == [
+        post(site, 20, key=key) for key in (OTHER, write_key.sign("shop", "k1-2", SECRETS["k1"]))
+    ]
+
+
+def test_bytes_count_too() -> None:
+    """A few large events weigh as much as many small ones."""
+    site = Site(key_events_per_second=RATE)
+    large = {"table": "pageviews", "text": "x" * int(RATE * BURST_SECONDS * BYTES_PER_EVENT)}
+
+    assert [200, 429] == [site.post([large]).status, post(site, 1)]
+
+
+def test_rejected_events_count_too() -> None:
+    """They cost as much as others."""
+    site = Site(key_events_per_second=1)
+    assert 400 == site.post([{}] * 20).status
+
+    assert 429 == post(site, 1)
+
+
+def test_a_burst_is_never_larger() -> None:
+    """However long the key was idle."""
+    site = Site(key_events_per_second=1)
+    post(site, 1)
+    site.clock.sleep(86_400)
+
+    assert [200, 429] == [post(site, 10), post(site, 1)]
+
+
+def test_a_clock_that_is_set_back_takes_nothing_away() -> None:
+    """It adds nothing either."""
+    site = Site(key_events_per_second=RATE)
+    post(site, 50)
+    site.clock.time -= 3600
+
+    assert [200, 429] == [post(site, 50), post(site, 1)]
+
+
+def test_the_pixel_shows_it_as_its_status() -> None:
+    """With the image, as for every refusal."""
+    site = Site(key_events_per_second=1)
+    statuses = [site.pixel("a=1").status for _ in range(11)]
+
+    assert [200] * 10 + [429] == statuses
+
+
+@pytest.mark.parametrize(("tables", "rejected"), [(20, 0), (21, 1), (500, 480)])
+def test_a_request_has_rows_for_at_most_20_tables(tables: int, rejected: int) -> None:
+    """Events of further tables are rejected, each by itself; the others are not affected."""
+    site = Site()
+
+    answer = site.post([{"table": f"table_{number:03}"} for number in range(tables)])
+
+    assert (200, tables - rejected, rejected) == (
+        answer.status,
+        answer.json["accepted"],
+        len(answer.json["rejected"]),
+    )
+    assert {"too_many_tables"} >= {one["code"] for one in answer.json["rejected"]}
+    assert list(range(20, tables)) == [one["index"] for one in answer.json["rejected"]]
+
+
+def test_events_of_a_table_that_counts_already_are_accepted() -> None:
+    """It is the number of tables that is limited."""
+    events = [{"table": f"table_{number % 21:03}"} for number in range(42)]
+
+    answer = Site().post(events)
+
+    assert [20, 41] == [one["index"] for one in answer.json["rejected"]]

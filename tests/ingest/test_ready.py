@@ -1,0 +1,97 @@
+"""`GET /health/ready` tells uptime checks whether events would become durable."""
+
+import pytest
+
+from doubles.aws_errors import client_error
+from ingest.stream import LOOK_SECONDS, READY_SECONDS
+from tests.support.ingest import Answer, Site
+
+DOWN = client_error("InternalFailure", "PutRecord", status=500)
+
+
+def ready(site: Site) -> Answer:
+    """Ask whether the site is ready."""
+    return site.get("/health/ready")
+
+
+def test_a_new_instance_looks_at_the_stream() -> None:
+    """Once, and again only when the look is no longer fresh."""
+    site = Site()
+
+    answers = [ready(site), ready(site)]
+    site.clock.sleep(LOOK_SECONDS)
+    answers.append(ready(site))
+
+    assert [(200, {"status": "ready"}, "no-store")] * 3 == [
+        (one.status, one.json, one.headers["cache-control"]) for one in answers
+    ]
+    assert ["describe_stream_summary"] * 2 == [operation for operation, _ in site.kinesis.calls]
+    assert {} == site.telemetry.counts
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        client_error("ResourceNotFoundException", "DescribeStreamSummary"),
+        client_error("AccessDeniedException", "DescribeStreamSummary"),
+        client_error("LimitExceededException", "DescribeStreamSummary"),
+        {},
+        {"StreamDescriptionSummary": None},
+        {"StreamDescriptionSummary": {"StreamStatus": "DELETING"}},
+        {"StreamDescriptionSummary": {"StreamStatus": "CREATING"}},
+    ],
+    ids=repr,
+)
+def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object) -> None:
+    """Only the documented response proves that it is; the refusal is no error of the ingest."""
+    site = Site()
+    site.kinesis.faults = [fault]
+
+    answer = ready(site)
+
+    assert (503, {"status": "unavailable"}, None) == (answer.status, answer.json, answer.code)
+    assert {} == site.telemetry.counts
+
+
+def test_an_acknowledged_put_is_enough() -> None:
+    """For five minutes the stream is not looked at."""
+    site = Site()
+    site.pixel("a=1")
+    site.clock.sleep(READY_SECONDS - 1)
+    assert 200 == ready(site).status
+    assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
+
+    site.clock.sleep(1)
+
+    assert 200 == ready(site).status
+    assert "describe_stream_summary" == site.kinesis.calls[-1][0]
+
+
+def test_the_queue_counts_too() -> None:
+    """What the queue has acknowledged is durable."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
+    site.pixel("a=1")
+
+    assert 200 == ready(site).status
+
+
+def test_a_failed_put_shows_until_one_succeeds() -> None:
+    """Whatever the stream says of itself."""
+    site = Site()
+    site.kinesis.faults, site.sqs.faults = [DOWN], [DOWN]
+    assert 503 == site.pixel("a=1").status
+    assert 503 == ready(site).status
+    site.pixel("a=1")
+
+    assert 200 == ready(site).status
+
+
+def test_a_request_without_rows_tells_nothing() -> None:
+    """Rejected events are only offered to the stream."""
+    site = Site()
+    site.kinesis.faults = [DOWN]
+    site.post([{}])
+
+    assert 200 == ready(site).status
+    assert "describe_stream_summary" == site.kinesis.calls[-1][0]

@@ -1,0 +1,150 @@
+"""Rejected events travel with the rows of their request, and never change a response."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.aws_errors import client_error
+from ingest.rejected import MAX_BYTES
+from ingest.stream import OFFER_PAUSE_SECONDS
+from shared.envelope import MAX_ENVELOPE_BYTES, RejectedEvent
+from tests.support import json_values
+from tests.support.ingest import KEY, Site, gzipped, http_event
+
+GOOD = {"table": "pageviews"}
+DOWN = client_error("InternalFailure", "PutRecord", status=500)
+
+
+def rejected(site: Site) -> list[RejectedEvent]:
+    """Return the rejected events on the stream."""
+    return [event for item in site.envelopes() for event in item.rejected]
+
+
+def test_they_are_part_of_the_envelope() -> None:
+    """One record, as without them; each event as it was sent, byte for byte."""
+    site = Site()
+
+    site.post(b'{"events": [ {"table": "pageviews"},  {"page" : "\\u0068ome"} , 7, {"table":"Bad"} ]}')
+
+    [item] = site.envelopes()
+    assert 1 == item.row_count
+    assert (
+        (1, "missing_table", "", b'{"page" : "\\u0068ome"}'),
+        (2, "not_an_object", "", b"7"),
+        (3, "invalid_table", "", b'{"table":"Bad"}'),
+    ) == item.rejected
+
+
+def test_a_request_without_rows_is_put_for_them_alone() -> None:
+    """With a table, if the event names a legal one."""
+    site = Site()
+    event = {"table": "orders"} | {f"c{number}": 1 for number in range(600)}
+
+    assert 400 == site.post([event]).status
+    assert [(0, "too_many_columns", "orders", json.dumps(event).encode())] == rejected(site)
+    assert [] == site.rows()
+
+
+@pytest.mark.parametrize("body", [b'[{"a":1}]', b' {"a":1} ', gzipped(b'{"events":[{"a":1}]}')])
+def test_every_form_of_a_body_is_read(body: bytes) -> None:
+    """An array, a single event and a batch, compressed or not."""
+    site = Site()
+    site.post(body)
+
+    assert [(0, "missing_table", "", b'{"a":1}')] == rejected(site)
+
+
+def test_a_pixel_is_kept_as_json() -> None:
+    """Its parameters, without the key."""
+    site = Site()
+
+    assert 400 == site.get("/pixel.gif", f"k={KEY}&t=Bad&page=home&tag=a&tag=b").status
+    assert [(0, "invalid_table", "", b'{"page":"home","tag":["a","b"]}')] == rejected(site)
+
+
+def test_privacy_applies_to_them() -> None:
+    """What would not be in the row is not in the copy."""
+    site = Site(dropped_columns=("email",), visitor_ip="truncate")
+
+    site.post([{"Email": "a@b.example", "td_ip": "198.51.100.77", "td_client_id": "c1", "a": 1}])
+    site.post([{"td_client_id": "c1", "a": 1}, 7], sec_gpc="1")
+
+    assert [
+        b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}',
+        b'{"a":1}',
+        b"",
+    ] == [one.original for one in rejected(site)]
+
+
+def test_a_flood_is_counted_and_not_kept() -> None:
+    """One request adds a bounded number of bytes to the stream."""
+    site = Site()
+
+    site.post([{"text": "x" * 100_000}] * 5)
+
+    found = rejected(site)
+    assert 5 == len(found)
+    assert [True, False, False, False, False] == [bool(one.original) for one in found]
+    assert sum(len(one.original) for one in found) <= MAX_BYTES
+
+
+def test_a_full_envelope_leaves_them_one_of_their_own() -> None:
+    """Rows come first."""
+    site = Site()
+
+    site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
+
+    assert [(3, 0), (0, 1)] == [(item.row_count, len(item.rejected)) for item in site.envelopes()]
+    assert all(len(item.encode()) <= MAX_ENVELOPE_BYTES for item in site.envelopes())
+
+
+def test_the_response_does_not_depend_on_them() -> None:
+    """A stream that fails is not asked again for a while, and nothing goes to the queue."""
+    site = Site()
+    usual = site.post([{}]).json
+    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
+
+    assert [usual] * 3 == [site.post([{}]).json for _ in range(3)]
+    assert (2, []) == (len(site.kinesis.calls), site.queue.messages)
+    site.kinesis.faults = []
+    site.clock.sleep(OFFER_PAUSE_SECONDS)
+    site.post([{}])
+    assert 2 == len(rejected(site))
+
+
+def test_an_envelope_of_their_own_never_overflows() -> None:
+    """Only rows are worth the queue."""
+    site = Site()
+    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
+
+    site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
+
+    assert [3] == [item.row_count for item in site.queued()]
+
+
+def test_a_retry_has_the_same_name() -> None:
+    """So that the events of a batch with an id are counted once."""
+    site = Site()
+    for _ in range(2):
+        site.post({"batch_id": "b", "events": [{}]})
+    site.post({"batch_id": "b", "events": [{"a": 1}]})
+
+    first, second, other = site.envelopes()
+    assert (1, first.request_id, 1) == (first.claim, second.request_id, second.claim)
+    assert other.request_id != first.request_id
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(json_values.events | st.just(GOOD), min_size=1, max_size=5))
+def test_every_rejected_event_is_there(events: list[Any]) -> None:
+    """With the index and code of the response, whatever the events are."""
+    site = Site()
+    body = json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999").encode()
+
+    answer = site.send(http_event("POST", "/v1/events", f"k={KEY}", {}, body))
+
+    expected = [(one["index"], one["code"]) for one in answer.json["rejected"]]
+    assert expected == [(one.place, one.code) for one in rejected(site)]

@@ -1,0 +1,216 @@
+"""Rejected events are counted, kept in part, and settle nothing."""
+
+from collections import Counter
+from typing import Any
+
+import msgpack
+import pytest
+
+from doubles.aws_errors import client_error
+from ops.accounting import by_group
+from shared.envelope import Envelope, RejectedEvent, TableRows
+from tests.support.delivery import Delivery, row
+from worker.delivery import Decision, State
+from worker.ledger import Place
+from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
+from worker.record import decode
+from worker.set_aside import REJECTED_PREFIX, SetAside
+
+ORIGINAL = b'{"table":"views","a":1}'
+AT = 1_700_000_000_000
+
+
+def envelope(
+    *rejected: RejectedEvent, rows: int = 0, account: str = "shop", request_id: str = "r", claim: int = 0
+) -> bytes:
+    """Return an envelope with rows of `views` and rejected events."""
+    packed = b"".join(msgpack.packb(row(f"e{number}")) for number in range(rows))
+    tables = (TableRows("views", rows, packed),) if rows else ()
+    return Envelope(account, "k1", AT, request_id, claim, tables, rejected).encode()
+
+
+def event(code: str = "too_deep", table: str = "views", original: bytes = ORIGINAL) -> RejectedEvent:
+    """Return a rejected event."""
+    return RejectedEvent(0, code, table, original)
+
+
+def delivered(*data: bytes) -> Delivery:
+    """Return a delivery that has delivered these records."""
+    made = Delivery()
+    made.map(shop="shop_db", news="news_db")
+    made.put(*data)
+    assert made.deliver() is None
+    return made
+
+
+def counted(made: Delivery) -> Counter[str]:
+    """Return the number of rejected events by group."""
+    return Counter(
+        {
+            group.name: states.total()
+            for span in made.spans()
+            for group, states in by_group(span).items()
+            if group.is_rejected
+        }
+    )
+
+
+def kept(made: Delivery) -> list[SetAside]:
+    """Return what is kept of them."""
+    return [made.store.read(name) for name in made.objects() if name.startswith(REJECTED_PREFIX)]
+
+
+def test_they_are_counted_and_kept_beside_rows() -> None:
+    """By account, table and code; with when they were received, and the bytes as they were sent."""
+    made = delivered(envelope(event(), event("invalid_table", "", b"7"), rows=2))
+
+    assert {"shop/views!too_deep": 1, "shop/!invalid_table": 1} == counted(made)
+    found = {one.table: (one.rows, one.payload_form, msgpack.unpackb(one.payload)) for one in kept(made)}
+    assert {
+        "views!too_deep": (1, "rejected", [AT, ORIGINAL]),
+        "!invalid_table": (1, "rejected", [AT, b"7"]),
+    } == found
+    assert ["e0", "e1"] == made.ids("shop_db", "views")
+    assert {} == made.aside()
+
+
+def test_a_record_of_theirs_alone_settles() -> None:
+    """Nothing is sent for it."""
+    made = delivered(envelope(event()))
+
+    [span] = made.spans()
+    assert (True, True) == (span.done, span.is_settled)
+    assert [State.REJECTED] == [entry.state for entry in span.entries.values()]
+    assert [] == made.td.imports()
+    assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
+
+
+def test_a_redelivery_counts_them_once() -> None:
+    """As rows."""
+    made = delivered(envelope(event(), rows=1))
+    made.start()
+
+    assert made.deliver() is None
+    assert {"shop/views!too_deep": 1} == counted(made)
+    assert 1 == len(made.td.imports())
+
+
+def test_copies_of_a_claim_count_once() -> None:
+    """The events of one request, sent twice."""
+    one = envelope(event(), request_id="b", claim=1)
+    made = delivered(one, one)
+
+    assert {"shop/views!too_deep": 1} == counted(made)
+
+
+def test_a_flood_is_counted_and_kept_in_part() -> None:
+    """Each account has room of its own."""
+    flood = [envelope(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
+    made = delivered(*flood, envelope(event(), account="news"))
+
+    numbers = counted(made)
+    tables = {name.partition("!")[0] for name in numbers if name.startswith("shop/")}
+    assert (1000, 1) == (numbers.total() - numbers["news/views!too_deep"], numbers["news/views!too_deep"])
+    assert {"shop/", *(f"shop/t_{number:03}" for number in range(MAX_REJECTED_TABLES))} == tables
+    assert MAX_KEPT_EVENTS == sum(
+        len(list(msgpack.Unpacker(_stream(one.payload)))) for one in kept(made) if one.account == "shop"
+    )
+    assert 1 == sum(one.account == "news" for one in kept(made))
+
+
+def _stream(payload: bytes) -> Any:
+    from io import BytesIO
+
+    return BytesIO(payload)
+
+
+def test_large_ones_are_kept_as_far_as_there_is_room() -> None:
+    """Then they are only counted."""
+    made = delivered(*[envelope(event(original=b"x" * 100_000))] * 4, envelope(event(original=b"")))
+
+    assert {"shop/views!too_deep": 5} == counted(made)
+    assert sum(len(one.payload) for one in kept(made)) <= MAX_KEPT_BYTES + 100
+
+
+def test_without_a_copy_there_is_no_object() -> None:
+    """The ledger has their number."""
+    made = delivered(envelope(event(original=b"")))
+
+    assert ([], {"shop/views!too_deep": 1}) == (made.objects(), counted(made))
+
+
+def test_they_hold_nothing_up() -> None:
+    """If S3 does not take them they are only counted."""
+    made = Delivery()
+    made.map(shop="shop_db")
+
+    def fail(_request: object) -> None:
+        raise client_error("SlowDown", "PutObject", status=503)
+
+    made.s3.before["put_object"] = fail
+    made.put(envelope(event(), rows=1))
+
+    assert made.deliver() is None
+    assert ([], {"shop/views!too_deep": 1}) == (made.objects(), counted(made))
+    assert ["e0"] == made.ids("shop_db", "views")
+
+
+def test_they_are_dropped_by_hand_alone() -> None:
+    """The schedule does not look for them; dropped ones stay counted, and their copies go."""
+    made = delivered(envelope(event(), rows=1))
+    assert (0, 0) == (made.redrive().kept, made.redrive(State.PARKED, State.DEAD_LETTER).kept)
+    assert 1 == len(kept(made))
+
+    report = made.redrive(State.REJECTED, decision=Decision.DROP)
+
+    assert (1, 0) == (report.dropped, report.kept)
+    assert ([], {"shop/views!too_deep": 1}) == (made.objects(), counted(made))
+
+
+def test_they_are_found_by_the_day() -> None:
+    """Beside a dead letter they are found with it."""
+    made = delivered(envelope(event()), envelope(event(), rows=1, account="nobody"))
+    now = made.clock.now()
+    places = [Place(span.chain, span.after) for span in made.spans()]
+    assert places == list(made.ledger.worklist(dead=True))
+    made.put(envelope(event()))
+    assert made.deliver(2) is None
+
+    [first, second] = [Place(span.chain, span.after) for span in made.spans()]
+    assert [second] == list(made.ledger.rejected(now, now))
+    assert [] == list(made.ledger.rejected(now - 3 * 86_400, now - 2 * 86_400))
+    assert [first] == list(made.ledger.worklist(dead=True))
+
+
+def test_a_forced_replay_leaves_them_out() -> None:
+    """It sends rows again; these have no rows, and do not keep others from being sent."""
+    made = delivered(envelope(event(), rows=1))
+    forced = made.event() | {"forced": {"tag": "again"}}
+
+    answer = made.worker.run(forced, 120_000)
+
+    assert {"batchItemFailures": [], "passed_over": {}} == answer
+    assert 2 == len(made.td.imports())
+    assert {"shop/views!too_deep": 1} == counted(made)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [None, 7, [7], [[0, "x/y", "views", b""]], [[0, "too_deep", "V", b""]], [[0, "too_deep", "views"]]],
+)
+def test_a_damaged_member_makes_the_record_a_dead_letter(member: object) -> None:
+    """As any other damage: nothing of it is believed."""
+    members = msgpack.unpackb(envelope(event(), rows=1))
+
+    record = decode(msgpack.packb([*members[:-1], member]), "shard", "0011", 1.0)
+
+    assert ("-", "undecodable") == (record.account, record.refused[0][0])
+
+
+def test_an_unreadable_copy_is_no_error() -> None:
+    """Copies expire; the object of one that is dropped may have gone."""
+    made = delivered(envelope(event()))
+    [name] = made.objects()
+    made.s3.delete_object(Bucket="aside", Key=name)
+
+    assert 1 == made.redrive(State.REJECTED, decision=Decision.DROP).dropped
