@@ -179,6 +179,10 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 package: .venv/installed ## build one artifact per processor into dist/, to deploy without this repository
 	@$(RUN) -m ops.release
 
+.PHONY: certify
+certify: .venv/installed ## try Sluice's promises on a deployed stage and write a report: STACK=, ARGS=
+	@$(RUN) -m ops.cli certify --stack "$(STACK)" $(ARGS)
+
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
 	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/trackers requirements/twine requirements/client-build requirements/uv; do $(call compile,$$name) || exit; done

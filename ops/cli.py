@@ -1,9 +1,5 @@
 """The `sluice` command: operates a stack after it is deployed."""
 
-import tomllib
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +7,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import (
     accounts,
+    certify,
     console,
     cost,
     dead,
@@ -28,6 +25,7 @@ from ops import (
 )
 from ops.command_group import CommandGroup
 from ops.failure import INTERRUPTED, explained
+from ops.version import sluice_version
 from shared.errors import UnavailableError
 
 _FORESEEN = (BotoCoreError, ClientError, UnavailableError)
@@ -43,18 +41,9 @@ class _Sluice(CommandGroup):
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def version() -> str:
-    """Return the version that is installed, or that of the clone."""
-    try:
-        return installed("sluice")
-    except PackageNotFoundError:
-        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-        return str(project["version"])
-
-
 def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 -- click's signature
     if is_asked and not ctx.resilient_parsing:
-        click.echo(f"sluice {version()}")
+        click.echo(f"sluice {sluice_version()}")
         ctx.exit()
 
 
@@ -82,6 +71,7 @@ for module in (
     tail_command,
     doctor,
     preflight,
+    certify,
     replay,
     redrive,
     record,

@@ -28,7 +28,7 @@ EXIT_CODES = {
     0: "success, or nothing needs attention",
     FAILED: "failed; one line on standard error says why and what to do",
     2: "invalid command line",
-    UNFINISHED: "`status`, `doctor` or `preflight` found something that needs attention; `replay` or `redrive` did not finish everything; what `wait` waited for is complete, but for rows that are set aside",
+    UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `replay` or `redrive` did not finish everything; what `wait` waited for is complete, but for rows that are set aside",
     TIMED_OUT: "`wait`: it is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
@@ -67,6 +67,11 @@ def is_lasting(error: Exception) -> bool:
     if isinstance(cause, ClientError):
         return cause.response.get("Error", {}).get("Code", "") in _EXPIRED | _UNKNOWN_KEY | _DENIED | _GONE
     return isinstance(cause, NoCredentialsError | PartialCredentialsError | SSOError | TokenRetrievalError)
+
+
+def is_denied(error: Exception) -> bool:
+    """Tell whether AWS answered that the caller has no right to something."""
+    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _DENIED
 
 
 def explained(error: Exception) -> Failure:

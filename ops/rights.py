@@ -73,6 +73,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""
 
+OWNERS = {"certify"}
+"""Commands that deploy, change functions and secrets, and remove the stack: for whoever may deploy it."""
+
 UNASKED = {"s3:ListBucket SdkBucket"}
 """Rights to what no command calls: without it S3 does not tell an object that is not there from one that may not be seen."""
 

@@ -161,7 +161,7 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("accounts aply", "No such command 'aply'. Did you mean apply?"),
         (
             "xyzzy",
-            "No such command 'xyzzy'. There are: accounts, cost, dead, doctor, keys, local, preflight, record",
+            "No such command 'xyzzy'. There are: accounts, certify, cost, dead, doctor, keys, local, preflight, record",
         ),
         ("status --lcal", "No such option: --lcal"),
         ("dead drop --local", "Narrow them with --account, --table, --reason or --since, or give --all"),

@@ -18,6 +18,8 @@ import ops.deployer
 import ops.failure
 import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
+from ops.certify_report import PROMISES
+from ops.certify_steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from tests.support import state_picture
@@ -232,6 +234,21 @@ def _first_line(command: click.Command) -> str:
     return " ".join((command.help or "").partition("\n\n")[0].split())
 
 
+def steps_table() -> str:
+    """Return a Markdown table of the steps of a certification."""
+    rows = (
+        (f"`{one.name}`", one.proves, ", ".join(PROMISES[number] for number in one.promises) or "–")
+        for one in STEPS
+    )
+    return _table(("step", "what is so if it passes", "promises"), rows)
+
+
+def assumptions_table() -> str:
+    """Return a Markdown table of what only a real account can confirm."""
+    rows = ((name, ", ".join(f"`{step}`" for step in steps)) for name, steps in ASSUMPTIONS.items())
+    return _table(("assumption", "tried by"), rows)
+
+
 def transitions_table() -> str:
     """Return a Markdown table of what can happen to a chunk."""
     rows = []
@@ -263,6 +280,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
+    "certify: steps": steps_table,
+    "certify: assumptions": assumptions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
     "settings: ScalerSettings": lambda: settings_table(ScalerSettings),
     "settings: WorkerSettings": lambda: settings_table(WorkerSettings),

@@ -2,14 +2,22 @@
 
 They exist in name only: they can be made, referred to, changed and deleted, and do nothing. So the template is deployed
 as it is, in modes that the emulator cannot carry out as well. Caches are where the variable CACHE_PORT says.
+
+Its event source delivers a batch again of which the function reports failures, as a whole: Lambda does so from the first failure.
+Inserts by PartiQL need the right that IAM has for them, to their table; reads of a stream need the right to the iterator's stream.
 """
 
+import json
 import os
+import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 from ministack.app import app  # type: ignore[import-not-found]  # lives in the emulator's environment
+from ministack.core import iam_actions  # type: ignore[import-not-found]  # likewise
+from ministack.services import kinesis, lambda_svc  # type: ignore[import-not-found]  # likewise
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]  # likewise
 
 __all__ = ["app"]
@@ -38,3 +46,58 @@ for _name, _attributes in _TYPES.items():
         "update": lambda physical_id, *_others, made=_attributes, **_more: (physical_id, dict(made)),
         "delete": lambda *_arguments: None,
     }
+
+
+_polling = threading.local()
+_poll_kinesis, _execute_function = lambda_svc._poll_kinesis, lambda_svc._execute_function
+
+
+def _poll() -> Any:
+    _polling.is_on = True
+    try:
+        return _poll_kinesis()
+    finally:
+        _polling.is_on = False
+
+
+def _execute(function: Any, event: Any, *more: Any, **options: Any) -> Any:
+    result = _execute_function(function, event, *more, **options)
+    body = result.get("body")
+    if getattr(_polling, "is_on", False) and isinstance(body, dict) and body.get("batchItemFailures"):
+        return result | {"error": True}
+    return result
+
+
+lambda_svc._poll_kinesis, lambda_svc._execute_function = _poll, _execute
+
+
+_INSERT = re.compile(r'INSERT INTO "([^"]+)"', re.IGNORECASE)
+_action_of, _tables_of = iam_actions._action_from_target, iam_actions.dynamodb_resource_arns
+_resource_of = iam_actions.extract_resource_arn
+
+
+def _action(headers: Any) -> Any:
+    name = _action_of(headers)
+    return "PartiQLInsert" if name == "BatchExecuteStatement" else name
+
+
+def _tables(body: bytes, region: str, account: str) -> list[str]:
+    statements = json.loads(body or b"{}").get("Statements", ())
+    tables = {found[1] for one in statements if (found := _INSERT.match(one["Statement"]))}
+    if not tables:
+        return list(_tables_of(body, region, account))
+    return [f"arn:aws:dynamodb:{region}:{account}:table/{table}" for table in sorted(tables)]
+
+
+def _resource(
+    service: str, method: str, path: str, headers: Any, body: bytes, *more: Any, **options: Any
+) -> Any:
+    if service == "kinesis" and _action_of(headers) == "GetRecords":
+        iterator = kinesis._shard_iterators.get(json.loads(body).get("ShardIterator"))
+        if iterator is not None:
+            return iterator["stream_arn"]
+    return _resource_of(service, method, path, headers, body, *more, **options)
+
+
+iam_actions._action_from_target, iam_actions.dynamodb_resource_arns = _action, _tables
+iam_actions.extract_resource_arn = _resource

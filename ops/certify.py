@@ -1,0 +1,339 @@
+"""`sluice certify`: tries Sluice's promises on a deployed stage, and writes a dated report."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import screen
+from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
+from ops.certify_restore import Repairs
+from ops.certify_run import CertifyRun
+from ops.certify_stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
+from ops.certify_step import CertifyStep, Impossible, Untried
+from ops.certify_steps import ASSUMPTIONS, STEPS
+from ops.certify_trouble import repairs_of
+from ops.change_set import ChangeSet
+from ops.failure import INTERRUPTED, UNFINISHED, Failure, explained, is_denied
+from ops.stack import Stack, home, works_on_stack
+from ops.td_query import TreasureDataQueries
+from ops.teardown import Teardown
+from ops.version import sluice_version
+from shared.clock import Clock, SystemClock
+from shared.errors import UnavailableError
+
+_PROD = re.compile(r"(^|[^a-z])prod(uction)?($|[^a-z])")
+_NAMES = [one.name for one in STEPS]
+_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+class Certification:
+    """Carries out steps, one after the other.
+
+    Args:
+        stage: to carry them out on.
+        run: keeps their reports; those that it has already are not carried out again.
+        steps: in their order.
+        show: is told of each step's beginning and of its report.
+
+    Attributes:
+        is_interrupted: Ctrl-C has stopped it.
+    """
+
+    def __init__(
+        self, stage: DeployedStage, run: CertifyRun, steps: Sequence[CertifyStep], show: "Progress"
+    ) -> None:
+        self._stage = stage
+        self._run = run
+        self._steps = steps
+        self._show = show
+        self.is_interrupted = False
+
+    def carry_out(self, names: Collection[str]) -> None:
+        """Carry out steps by their names; what they break is whole again afterwards."""
+        for step in self._steps:
+            if step.name not in names or step.name in self._run.reports:
+                continue
+            if self.is_interrupted:
+                report = StepReport(step.name, StepVerdict.NOT_TRIED, "interrupted")
+            else:
+                self._show.begin(step)
+                report = self._report(step)
+                self._show.end(report)
+            self._run.keep(report)
+
+    def _report(self, step: CertifyStep) -> StepReport:
+        clock = self._stage.clock
+        began = clock.now()
+        evidence: Mapping[str, Any] = {}
+        try:
+            found = step.run(self._stage)
+        except Untried as reason:
+            verdict, said = StepVerdict.NOT_TRIED, str(reason)
+        except Impossible as reason:
+            verdict, said = StepVerdict.NOT_POSSIBLE, str(reason)
+        except Failure as failure:
+            verdict, said = StepVerdict.FAILED, failure.message
+        except (ClientError, BotoCoreError, UnavailableError) as error:
+            said = explained(error).message
+            verdict = StepVerdict.NOT_POSSIBLE if is_denied(error) else StepVerdict.FAILED
+        except (KeyboardInterrupt, SystemExit, click.Abort):
+            self.is_interrupted = True
+            verdict, said = StepVerdict.NOT_TRIED, "interrupted"
+        else:
+            verdict, said, evidence = StepVerdict.PASSED, found.said, found.evidence
+        return StepReport(step.name, verdict, said, evidence, round(clock.now() - began, 1))
+
+
+class Progress:
+    """Shows a run.
+
+    Args:
+        total: how many steps there are.
+        hidden: show nothing but what is restored.
+    """
+
+    def __init__(self, total: int, *, hidden: bool) -> None:
+        self._total = total
+        self._hidden = hidden
+        self._number = 0
+
+    def begin(self, step: CertifyStep) -> None:
+        """Say which step begins."""
+        self._number += 1
+        if not self._hidden:
+            click.echo(f"{self._number:>2} of {self._total}  {step.name}: {step.proves}", err=True)
+
+    def end(self, report: StepReport) -> None:
+        """Say what came of it."""
+        if not self._hidden:
+            screen.say(
+                f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}",
+                {StepVerdict.FAILED: "bold red", StepVerdict.PASSED: "green"}.get(report.verdict, "yellow"),
+            )
+
+
+@click.command("certify")
+@works_on_stack
+@click.option("--account", help="Account whose write key to use. Default: the first active account.")
+@click.option(
+    "--only",
+    "names",
+    type=click.Choice(_NAMES),
+    multiple=True,
+    metavar="STEP",
+    help="Only this step; may be repeated.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the last run: repeat only steps that did not pass.")
+@click.option("--restore", is_flag=True, help="Only restore what a run that was killed has left broken.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder for the report. Default: this one.",
+)
+@click.option("--even-prod", is_flag=True, help="Allow a stage that is called prod.")
+@click.option("--despite-traffic", is_flag=True, help="Allow a stage that others have sent events to lately.")
+@click.option(
+    "--teardown",
+    "removes",
+    is_flag=True,
+    help="Remove the stack and its data afterwards, and prove that nothing is left.",
+)
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    account: str | None,
+    names: tuple[str, ...],
+    resume: bool,
+    restore: bool,
+    folder: Path,
+    even_prod: bool,
+    despite_traffic: bool,
+    removes: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Try Sluice's promises on a deployed stage, and write a dated report with a verdict for each.
+
+    It sends events, revokes and restores the API key, cuts Redis off, replays, redrives and deploys a parameter. It restores
+    what it breaks, also after Ctrl-C. Its rows stay in Treasure Data, in tables that begin with sluice_certify.
+    """
+    if stack.is_local:
+        raise Failure("`sluice certify` needs a deployed stack: `make endurance` tries the local one")
+    clock = SystemClock()
+    endpoint = _emulator(stack)
+    pace = EMULATED if endpoint else ON_AWS
+    place = home() / "certify" / f"{stack.name}-{stack.session.region_name}"
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
+    if repairs.broken:
+        say("an earlier run has left something broken")
+        repairs.restore_all()
+    if restore:
+        say("everything is whole")
+        return
+    parameters = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll).parameters()
+    check_stage(stack, parameters, clock, even_prod=even_prod, despite_traffic=despite_traffic)
+    wanted = names or tuple(_NAMES)
+    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
+    file = place.with_suffix(".run.json")
+    run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
+    stage = _stage(stack, account, run, repairs, clock)
+    progress = Progress(len(wanted), hidden=as_json)
+    certification = Certification(stage, run, STEPS, progress)
+    exit_on_signals()
+    certification.carry_out(wanted)
+    if removes and not certification.is_interrupted:
+        run.keep(Teardown(stack, clock, pace.deploy_poll, say).report())
+        progress.end(run.reports["teardown"])
+    report = _report(stack, run, endpoint, clock)
+    files = _write(report, folder)
+    if as_json:
+        screen.show_json(report.document())
+    else:
+        _summarize(report, files)
+    if repairs.broken:
+        repairs.restore_all()
+    if certification.is_interrupted:
+        say(f"stopped; everything is restored. Go on with `sluice certify {stack.option} --resume`")
+        ctx.exit(INTERRUPTED)
+    ctx.exit(UNFINISHED if report.failed else 0)
+
+
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does, with everything restored."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
+
+def _emulator(stack: Stack) -> str:
+    """Return where an emulator of AWS is; empty for AWS itself."""
+    url: str = stack.client("cloudformation").meta.endpoint_url
+    host = (urlsplit(url).hostname or "").lower()
+    return "" if host.endswith(_AWS_HOSTS) else url
+
+
+def check_stage(
+    stack: Stack, parameters: Mapping[str, str], clock: Clock, *, even_prod: bool, despite_traffic: bool
+) -> None:
+    """Refuse a stage that others rely on.
+
+    Raises:
+        Failure: it is one.
+    """
+    if not even_prod and (parameters.get("Stage") == "prod" or _PROD.search(stack.name)):
+        raise Failure(
+            f"{stack.name} is called prod, and a certification revokes its API key and cuts Redis off for minutes: use another "
+            "stage, or give --even-prod"
+        )
+    if not despite_traffic and (sender := foreign_traffic(stack, clock)):
+        raise Failure(
+            f"{stack.name} has had events of {sender} within the last hour, and a certification would hold them for minutes: use "
+            "another stage, or give --despite-traffic"
+        )
+
+
+def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
+    end = " Then it REMOVES THE STACK AND ITS DATA." if removes else ""
+    return (
+        f"This tries {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
+        f"{end} Begin?"
+    )
+
+
+def _stage(
+    stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock
+) -> DeployedStage:
+    name, database = account_of(stack, account)
+    endpoint = _emulator(stack)
+    settings = stack.client("lambda").get_function_configuration(
+        FunctionName=stack.outputs["WorkerFunction"]
+    )["Environment"]["Variables"]
+    secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
+    session = requests.Session()
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        session.verify = bundle
+    queries = TreasureDataQueries(
+        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
+    )
+    pace = EMULATED if endpoint else ON_AWS
+    change = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll)
+    return DeployedStage(
+        stack=stack,
+        run=run,
+        account=name,
+        database=database,
+        queries=queries,
+        session=session,
+        endpoint=endpoint,
+        repairs=repairs,
+        clock=clock,
+        pace=pace,
+        parameters=change.parameters(),
+    )
+
+
+def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:
+    reports = run.reports
+    return CertificationReport(
+        stack=stack.name,
+        region=str(stack.session.region_name),
+        where=endpoint or "AWS",
+        version=sluice_version(),
+        run=run.name,
+        began=screen.utc(int(run.began)),
+        ended=screen.utc(int(clock.now())),
+        steps=tuple(reports.values()),
+        promises=tuple(
+            conclude(name, [one.name for one in STEPS if number in one.promises], reports)
+            for number, name in PROMISES.items()
+        ),
+        assumptions=tuple(conclude(name, steps, reports) for name, steps in ASSUMPTIONS.items()),
+        timings=run.timings,
+    )
+
+
+def _write(report: CertificationReport, folder: Path) -> list[Path]:
+    """Write the report as Markdown and as JSON, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"sluice-certify-{report.stack}-{report.began[:10]}"
+    texts = {".md": report.markdown(), ".json": json.dumps(report.document(), indent=2) + "\n"}
+    files = []
+    for suffix, text in texts.items():
+        files.append(folder / f"{name}{suffix}")
+        files[-1].write_text(text)
+    return files
+
+
+def _summarize(report: CertificationReport, files: Iterable[Path]) -> None:
+    screen.say("")
+    screen.show_table(
+        ("#", "promise", "verdict"),
+        [(str(number), one.name, str(one.verdict)) for number, one in enumerate(report.promises, 1)],
+    )
+    screen.say("")
+    screen.show_table(("assumption", "verdict"), [(one.name, str(one.verdict)) for one in report.assumptions])
+    screen.say("\n" + "\n".join(f"{file}" for file in files))

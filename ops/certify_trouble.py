@@ -1,0 +1,187 @@
+"""What a certification breaks on a stage: the API key, the way to Redis; and how each thing is made whole again."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from ops import accounts
+from ops.certify_restore import Repair
+from ops.certify_stage import RESTARTED, DeployedStage, Pace
+from ops.change_set import ChangeSet
+from ops.failure import Failure
+from ops.stack import Stack
+from shared.clock import Clock
+
+_NOWHERE = "rediss://127.0.0.1:1"
+_GROUP_SECONDS = 300.0
+
+
+@contextmanager
+def new_api_key(stage: DeployedStage) -> Iterator[None]:
+    """Let the worker have an API key that Treasure Data does not know. A worker that runs keeps its key, so it begins anew."""
+    client, secret = stage.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
+    old = client.get_secret_value(SecretId=secret)
+    account, _, _ = old["SecretString"].rpartition("/")
+    wrong = f"{account or 1}/{secrets.token_hex(20)}"
+    with (
+        stage.repairs.breaking("sandboxes", output="WorkerFunction"),
+        stage.repairs.breaking("sandboxes", output="AdminFunction"),
+        stage.repairs.breaking("secret", output="TdApiKeySecret", version=old["VersionId"]),
+    ):
+        client.put_secret_value(SecretId=secret, SecretString=wrong)
+        stage.restart("WorkerFunction")
+        stage.restart("AdminFunction")
+        yield
+
+
+@contextmanager
+def without_redis(stage: DeployedStage) -> Iterator[None]:
+    """Keep the worker from Redis: its user leaves the cache's group, or the secret names a place where nobody answers."""
+    if stage.parameters.get("RedisUrlSecretArn"):
+        raise Failure("the Redis URL is in a secret that is not the stack's own")
+    with stage.repairs.breaking("sandboxes", output="WorkerFunction"):
+        if stage.parameters["Network"] == "managed":
+            name = stage.stack.name
+            with stage.repairs.breaking("redis user", group=name, user=f"{name}-reader"):
+                elasticache = stage.client("elasticache")
+                elasticache.modify_user_group(UserGroupId=name, UserIdsToRemove=[f"{name}-reader"])
+                wait_for_group(elasticache, name, stage.clock, stage.pace)
+                stage.restart("WorkerFunction")
+                yield
+            return
+        client, secret = stage.client("secretsmanager"), stage.stack.outputs["RedisUrlSecret"]
+        version = client.get_secret_value(SecretId=secret)["VersionId"]
+        with stage.repairs.breaking("secret", output="RedisUrlSecret", version=version):
+            client.put_secret_value(SecretId=secret, SecretString=_NOWHERE)
+            stage.restart("WorkerFunction")
+            yield
+
+
+def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> None:
+    """Return when a change of a user group is in force.
+
+    Raises:
+        Failure: it is not after five minutes.
+    """
+    until = clock.now() + _GROUP_SECONDS
+    while elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["Status"] != "active":
+        if clock.now() > until:
+            raise Failure(f"ElastiCache does not finish changing the user group {group}")
+        clock.sleep(pace.poll)
+
+
+class SecretRepair:
+    """Makes an earlier version of a secret the current one."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """See Repair."""
+        client, secret = self._stack.client("secretsmanager"), self._stack.outputs[how["output"]]
+        current = client.get_secret_value(SecretId=secret)["VersionId"]
+        if current != how["version"]:
+            client.update_secret_version_stage(
+                SecretId=secret,
+                VersionStage="AWSCURRENT",
+                MoveToVersionId=how["version"],
+                RemoveFromVersionId=current,
+            )
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """See Repair."""
+        return (
+            f"aws secretsmanager update-secret-version-stage --secret-id {self._stack.outputs[how['output']]} "
+            f"--version-stage AWSCURRENT --move-to-version-id {how['version']} --remove-from-version-id <the current one>"
+        )
+
+
+class SandboxRepair:
+    """Removes the variable that made a function begin anew; so it begins anew once more, with everything restored."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """See Repair."""
+        client, name = self._stack.client("lambda"), self._stack.outputs[how["output"]]
+        variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        if variables.pop(RESTARTED, None) is not None:
+            client.get_waiter("function_updated_v2").wait(FunctionName=name)
+            client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+            client.get_waiter("function_updated_v2").wait(FunctionName=name)
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """See Repair."""
+        name = self._stack.outputs[how["output"]]
+        return f"remove the variable {RESTARTED} from the function {name}; it does no harm there"
+
+
+class RedisUserRepair:
+    """Puts the reader back into the cache's user group."""
+
+    def __init__(self, stack: Stack, clock: Clock, pace: Pace) -> None:
+        self._stack = stack
+        self._clock = clock
+        self._pace = pace
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """See Repair."""
+        elasticache, group = self._stack.client("elasticache"), how["group"]
+        wait_for_group(elasticache, group, self._clock, self._pace)
+        users = elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["UserIds"]
+        if how["user"] not in users:
+            elasticache.modify_user_group(UserGroupId=group, UserIdsToAdd=[how["user"]])
+            wait_for_group(elasticache, group, self._clock, self._pace)
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """See Repair."""
+        return f"aws elasticache modify-user-group --user-group-id {how['group']} --user-ids-to-add {how['user']}"
+
+
+class ParameterRepair:
+    """Deploys a parameter's old value."""
+
+    def __init__(self, stack: Stack, clock: Clock, pace: Pace) -> None:
+        self._stack = stack
+        self._change = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll)
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """See Repair."""
+        if self._change.parameters()[how["name"]] != how["value"]:
+            self._change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {how["name"]: how["value"]})
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """See Repair."""
+        return f"sam deploy (with {how['name']}={how['value']})"
+
+
+class AccountRepair:
+    """Removes an account that a step has made."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """See Repair."""
+        known, _ = accounts.known(self._stack)
+        if how["name"] in known:
+            rest = {name: one.to_fields() for name, one in known.items() if name != how["name"]}
+            self._stack.administer(do="apply", accounts=rest)
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """See Repair."""
+        return f"sluice accounts apply accounts.yaml {self._stack.option} (it removes {how['name']})"
+
+
+def repairs_of(stack: Stack, clock: Clock, pace: Pace) -> dict[str, Repair]:
+    """Return the repair of each kind of thing that a step breaks."""
+    return {
+        "secret": SecretRepair(stack),
+        "sandboxes": SandboxRepair(stack),
+        "redis user": RedisUserRepair(stack, clock, pace),
+        "parameter": ParameterRepair(stack, clock, pace),
+        "account": AccountRepair(stack),
+    }

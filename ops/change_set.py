@@ -1,0 +1,115 @@
+"""Changes a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
+
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
+
+from ops.failure import Failure
+from shared.clock import Clock
+
+_PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their time
+
+
+class ChangeSet:
+    """Changes one stack.
+
+    Args:
+        cloudformation: a client.
+        stack: its name.
+        clock: waits.
+        poll_seconds: between looks.
+    """
+
+    def __init__(self, cloudformation: Any, stack: str, clock: Clock, poll_seconds: float) -> None:
+        self._cloudformation = cloudformation
+        self._stack = stack
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+
+    def parameters(self) -> dict[str, str]:
+        """Return the stack's parameters."""
+        return {one["ParameterKey"]: one["ParameterValue"] for one in self._look().get("Parameters", ())}
+
+    def deploy(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        template_url: str = "",
+        *,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Create or update the stack; tell whether anything had to change.
+
+        Args:
+            name: of the change set.
+            parameters: those that change; the others keep their values.
+            template_url: in S3; empty for the one that the stack has.
+            waiting: is called at each look.
+
+        Raises:
+            Failure: it was rolled back; the message has the first reason.
+        """
+        before = self._standing()
+        kept = before.keys() - parameters.keys() if before is not None else ()
+        given = chain(
+            ({"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()),
+            ({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)),
+        )
+        source = {"TemplateURL": template_url} if template_url else {"UsePreviousTemplate": True}
+        names = {"StackName": self._stack, "ChangeSetName": name}
+        self._cloudformation.create_change_set(
+            **names,
+            **source,
+            ChangeSetType="CREATE" if before is None else "UPDATE",
+            Parameters=list(given),
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        while (made := self._cloudformation.describe_change_set(**names))["Status"].endswith(
+            ("PENDING", "IN_PROGRESS")
+        ):
+            self._clock.sleep(self._poll_seconds)
+        if made["Status"] == "FAILED":
+            self._cloudformation.delete_change_set(**names)
+            reason = made.get("StatusReason", "")
+            if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+                return False
+            raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}")
+        self._cloudformation.execute_change_set(**names)
+        self._wait(waiting)
+        return True
+
+    def _wait(self, waiting: Callable[[], None]) -> None:
+        until = self._clock.now() + _PATIENCE_SECONDS
+        while True:
+            self._clock.sleep(self._poll_seconds)
+            waiting()
+            status = self._look()["StackStatus"]
+            if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
+                return
+            if not status.endswith("IN_PROGRESS"):
+                raise Failure(f"{self._stack} is {status}: {self._reason()}")
+            if self._clock.now() > until:
+                raise Failure(f"{self._stack} is {status} still, after an hour")
+
+    def _standing(self) -> dict[str, str] | None:
+        """Return the parameters of the stack; None where there is none, or only one that was never created."""
+        try:
+            found = self._look()
+        except self._cloudformation.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return None
+        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
+
+    def _look(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
+        return found
+
+    def _reason(self) -> str:
+        events = self._cloudformation.describe_stack_events(StackName=self._stack)["StackEvents"]
+        failed = [one for one in reversed(events) if one["ResourceStatus"].endswith("FAILED")]
+        if not failed:
+            return "`aws cloudformation describe-stack-events` says why"
+        return f"{failed[0]['LogicalResourceId']}: {failed[0].get('ResourceStatusReason', '')}"

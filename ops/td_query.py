@@ -1,0 +1,82 @@
+"""Reads rows back through Treasure Data's query API, with the caller's own copy of the API key."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from ops.failure import Failure
+from shared.clock import Clock
+
+_SECONDS = 30.0
+_POLL_SECONDS = 1.0
+_JOB_SECONDS = 300.0
+_ENDED = ("success", "error", "killed")
+
+
+class TreasureDataQueries:
+    """Asks one database.
+
+    Args:
+        session: carries the requests.
+        endpoint: of Treasure Data's API.
+        key: the API key.
+        clock: waits for jobs.
+        database: which one.
+    """
+
+    def __init__(
+        self, session: requests.Session, endpoint: str, key: str, clock: Clock, database: str
+    ) -> None:
+        self._session = session
+        self._endpoint = endpoint.rstrip("/")
+        self._key = key
+        self._clock = clock
+        self._database = database
+
+    def rows(self, query: str) -> list[list[Any]] | None:
+        """Return the rows that a SELECT finds; None where the query fails, as it does while there is no such table.
+
+        Raises:
+            Failure: Treasure Data rejects the key, or gives no answer.
+        """
+        issued = self._call(
+            "POST", f"/v3/job/issue/trino/{quote(self._database)}", {"query": query, "priority": "0"}
+        )
+        if issued.status_code == 404:  # no such database yet
+            return None
+        job = str(self._document(issued)["job_id"])
+        until = self._clock.now() + _JOB_SECONDS
+        while (status := self._status(job)) not in _ENDED:
+            if self._clock.now() > until:
+                raise Failure(f"Treasure Data's job {job} did not end within {_JOB_SECONDS:.0f} s")
+            self._clock.sleep(_POLL_SECONDS)
+        if status != "success":
+            return None
+        answer = self._call("GET", f"/v3/job/result/{quote(job)}?format=json")
+        if answer.status_code != 200:
+            raise Failure(f"Treasure Data answered {answer.status_code} for the result of job {job}")
+        return [json.loads(line) for line in answer.text.splitlines() if line]
+
+    def _status(self, job: str) -> str:
+        return str(self._document(self._call("GET", f"/v3/job/status/{quote(job)}"))["status"])
+
+    def _document(self, answer: requests.Response) -> dict[str, Any]:
+        if answer.status_code in (401, 403):
+            raise Failure(
+                f"Treasure Data answered {answer.status_code}: the API key may not query, so nothing can be read back"
+            )
+        if answer.status_code != 200:
+            raise Failure(f"Treasure Data answered {answer.status_code} to a query")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _call(self, method: str, path: str, form: dict[str, str] | None = None) -> requests.Response:
+        headers = {"Authorization": f"TD1 {self._key}"}
+        try:
+            return self._session.request(
+                method, self._endpoint + path, data=form, headers=headers, timeout=_SECONDS
+            )
+        except requests.RequestException as error:
+            raise Failure(f"{self._endpoint} gave no answer: {type(error).__name__}") from error

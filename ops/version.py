@@ -1,0 +1,14 @@
+"""The version of the command."""
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def sluice_version() -> str:
+    """Return the version that is installed, or that of the clone."""
+    try:
+        return version("sluice")
+    except PackageNotFoundError:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        return str(project["version"])

@@ -1,0 +1,78 @@
+"""`sluice certify` on a stack in an emulator of AWS: the program that an owner runs, from the first step to the report.
+
+conftest.py lets it remove the stack at the end of the session, too.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ops.certify_report import StepVerdict
+from ops.certify_restore import Repairs
+from ops.certify_steps import STEPS
+from shared.clock import SystemClock
+from shared.settings import WorkerSettings
+from tests.support.emulation import STACK, Stack
+
+pytestmark = pytest.mark.xdist_group("deploy")
+
+ONLY_AWS = {"gzip", "idle", "cold-start", "metrics", "access-log", "alarms", "canary"}
+
+
+def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path: Path) -> None:
+    """The others say that they were not tried; every promise has a verdict, and nothing is left broken."""
+    stack.map_account("shop")
+    code, said, errors = stack.certify("--account", "shop", "--despite-traffic", "--json", folder=tmp_path)
+    report = json.loads(said)
+    verdicts = {one["step"]: one["verdict"] for one in report["steps"]}
+    page = next(tmp_path.glob("*.md")).read_text()
+
+    assert {one.name: "not tried" if one.name in ONLY_AWS else "passed" for one in STEPS} == verdicts, said
+    assert 0 == code, errors
+    assert ["passed"] * 7 == [one["verdict"] for one in report["promises"]]
+    assert [] == list(tmp_path.rglob("*.broken.json"))
+    assert [] == [line for line in page.splitlines() if len(line) > 80]
+    assert "This was an emulator" in page
+
+
+def test_a_stage_that_others_use_is_refused(stack: Stack, tmp_path: Path) -> None:
+    """Before anything is sent or broken."""
+    assert 200 == stack.send_pixel("shop", "pageviews", "/foreign")[0]
+    code, _, errors = stack.certify(folder=tmp_path)
+
+    assert 1 == code
+    assert "has had events of the account shop within the last hour" in errors
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_broken_is_restored(stack: Stack, tmp_path: Path) -> None:
+    """The API key and the worker's settings, by what the killed run has written to disk."""
+    secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
+    good = secrets.get_secret_value(SecretId=name)
+    file = tmp_path / "certify" / f"{STACK}-us-east-1.broken.json"
+    killed = Repairs(file, {}, SystemClock(), lambda _: None).breaking(
+        "secret", output="TdApiKeySecret", version=good["VersionId"]
+    )
+    killed.__enter__()
+    secrets.put_secret_value(SecretId=name, SecretString="1/wrong")
+    code, _, errors = stack.certify("--restore", folder=tmp_path)
+
+    assert 0 == code, errors
+    assert good["SecretString"] == secrets.get_secret_value(SecretId=name)["SecretString"]
+    assert not file.exists()
+
+
+def test_the_worker_is_as_it_was(stack: Stack, tmp_path: Path) -> None:
+    """A step that lets it begin anew takes its variable away again."""
+    client, name = stack.emulator.client("lambda"), stack.outputs["AdminFunction"]
+    before = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    code, _, errors = stack.certify(
+        "--account", "shop", "--despite-traffic", "--only", "resp", folder=tmp_path
+    )
+    after = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+
+    assert 0 == code, errors
+    assert before == after
+    assert WorkerSettings.from_environment(after)
+    assert StepVerdict.PASSED in next(tmp_path.glob("*.md")).read_text()

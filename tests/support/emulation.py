@@ -1,0 +1,252 @@
+"""A stack that `sam deploy` has made of the real template in an emulator of AWS, with everything that it needs.
+
+The emulator's event source would never deliver again what the worker holds, and its cache would let everybody in; both are put right
+here and in emulator_app.py.
+"""
+
+import json
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import redis
+
+from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
+from local import valkey
+from local.lambda_runtime import ARCHITECTURE
+from shared import write_key
+from shared.accounts import Account, AccountKeys
+from tests.support.ministack import Ministack
+from tests.support.sam import ROOT
+from tests.support.tls_front import TlsFront
+
+STACK = "sluice-dev"
+EXTERNAL = {"Network": "external", "SdkHosting": "off"}
+ARRIVAL_SECONDS = 60
+
+
+class CacheUsers:
+    """Lets the Valkey that stands for the cache admit whom the emulator's user group names, and nobody else; a context manager.
+
+    Args:
+        emulator: whose group.
+        valkey: the server.
+    """
+
+    def __init__(self, emulator: Ministack, valkey: redis.Redis) -> None:
+        self._elasticache = emulator.client("elasticache")
+        self._valkey = valkey
+        self._admitted: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._update()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(0.1):
+            self._update()
+
+    def _update(self) -> None:
+        wanted: dict[str, str] = {}
+        rules = {one["UserId"]: one["AccessString"] for one in self._elasticache.describe_users()["Users"]}
+        for group in self._elasticache.describe_user_groups()["UserGroups"]:
+            wanted |= {user: rules[user] for user in group["UserIds"] if user in rules}
+        for user in self._admitted.keys() - wanted.keys():
+            self._valkey.execute_command("ACL", "DELUSER", user)  # which ends its connections
+        for user, rule in wanted.items():
+            if self._admitted.get(user) != rule:
+                self._valkey.execute_command("ACL", "SETUSER", user, "reset", *rule.split(), "nopass")
+        self._admitted = wanted
+
+
+class Destination:
+    """Treasure Data's stand-in behind a port, which tells when rows arrive."""
+
+    def __init__(self) -> None:
+        self.core = TreasureData()
+        self.server = Server(self._handle)
+        self._changed = threading.Condition()
+
+    def rows(self, database: str, table: str) -> list[Any]:
+        """Return a table's rows once there are some, or none when there are none after a minute."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.core.rows(database, table), ARRIVAL_SECONDS)
+        return self.core.rows(database, table)
+
+    def _handle(self, request: Request) -> Response:
+        response = self.core.handle(request)
+        with self._changed:
+            self._changed.notify_all()
+        return response
+
+
+class Stack:
+    """The deployed stack, with everything that it needs.
+
+    Attributes:
+        emulator: the AWS that it is in.
+        outputs: the stack's.
+        destination: the Treasure Data that it sends to.
+        redis: where it looks accounts up.
+    """
+
+    def __init__(self, emulator: Ministack, destination: Destination, redis_url: str) -> None:
+        self.emulator = emulator
+        self.outputs = outputs(emulator, STACK)
+        self.destination = destination
+        self.redis = redis.Redis.from_url(redis_url)
+        secrets = emulator.client("secretsmanager")
+        secrets.put_secret_value(SecretId=self.outputs["TdApiKeySecret"], SecretString=API_KEY)
+        signing = secrets.get_secret_value(SecretId=self.outputs["WriteKeySecret"])["SecretString"]
+        self._secret: str = json.loads(signing)["k1"]
+
+    def map_account(self, name: str) -> None:
+        """Map an account to the database of its name."""
+        keys = AccountKeys(self.outputs["LedgerTable"])
+        self.redis.hset(keys.of(name), mapping=Account(name).to_fields())
+        self.redis.hset(keys.sentinel, mapping={"at": "0", "count": "1"})
+
+    def send_pixel(self, account: str, table: str, page: str) -> tuple[int, bytes]:
+        """Request the pixel from the API and return status and body."""
+        key = write_key.sign(account, "k1", self._secret)
+        trust = ssl.create_default_context(cafile=str(self.emulator.certificate))
+        connection = HTTPSConnection("127.0.0.1", urlsplit(self.emulator.url).port, context=trust)
+        try:
+            host = {"Host": urlsplit(self.outputs["ApiUrl"]).netloc}
+            target = f"/pixel.gif?{urlencode({'k': key, 't': table, 'page': page})}"
+            connection.request("GET", target, headers=host)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def invoke(self, function: str, event: dict[str, Any]) -> Any:
+        """Invoke a function of the stack and return its answer."""
+        answer = self.emulator.client("lambda").invoke(
+            FunctionName=self.outputs[function], Payload=json.dumps(event)
+        )
+        assert "FunctionError" not in answer, self.emulator.log.read_text()
+        return json.loads(answer["Payload"].read())
+
+    def sluice(self, *arguments: str) -> Any:
+        """Run the `sluice` command on the stack with --json and return what it prints."""
+        command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", STACK, "--json"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
+        )
+        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
+        return json.loads(done.stdout)
+
+    def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
+        """Run `sluice certify` on the stack, with its state and reports in a folder; return exit code, output and errors."""
+        command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", STACK]
+        environment = self.emulator.environment | {"SLUICE_HOME": str(folder)}
+        done = subprocess.run(
+            [*command, "--to", str(folder), "--yes"],
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def preflight(self, environment: str) -> list[dict[str, str]]:
+        """Run `sluice preflight` for a stage, in the external network, and return what it finds."""
+        overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
+        command = [sys.executable, "-m", "ops.cli", "preflight", "--json", "--region", "us-east-1"]
+        command += ["--config-env", environment, "--parameter-overrides", overrides]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
+        )
+        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
+        found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+        return found
+
+    def aside(self, count: int = 0) -> list[str]:
+        """Return the names of the objects in the bucket, once there are `count`, or after a minute."""
+        until = time.monotonic() + ARRIVAL_SECONDS
+        while True:
+            listed = self.emulator.client("s3").list_objects_v2(Bucket=self.outputs["AsideBucket"])
+            names = [found["Key"] for found in listed.get("Contents", ())]
+            if len(names) >= count or time.monotonic() > until:
+                return names
+            threading.Event().wait(0.1)
+
+
+def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
+    """Run sam against the emulator and return what it says."""
+    command = [str(Path(sys.executable).with_name("sam")), *arguments]
+    environment = emulator.environment
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == code, f"{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> str:
+    """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own; return what sam says."""
+    given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
+    command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
+    command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
+    overrides = [f"{name}={value}" for name, value in given.items()]
+    return sam(emulator, *command, "--parameter-overrides", *overrides, code=code)
+
+
+def delete(emulator: Ministack, stack: str) -> None:
+    """Take a stack down."""
+    sam(emulator, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
+
+
+def outputs(emulator: Ministack, stack: str) -> dict[str, str]:
+    """Return what a stack puts out."""
+    (found,) = emulator.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def networks(emulator: Ministack) -> list[str]:
+    """Return the VPCs that stacks have made."""
+    found = emulator.client("ec2").describe_vpcs()["Vpcs"]
+    return [vpc["VpcId"] for vpc in found if not vpc["IsDefault"]]
+
+
+def endpoints(treasure_data: str) -> dict[str, str]:
+    """Return the parameters that name a Treasure Data of one's own."""
+    return {"TdImportEndpoint": treasure_data, "TdApiEndpoint": treasure_data}
+
+
+@contextmanager
+def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
+    """Bring the stack up by one deploy as samconfig.toml has it; the account `shop` is mapped.
+
+    Args:
+        folder: for everything that the parts write.
+        artifacts: what `make build` has made.
+    """
+    destination = Destination()
+    with ExitStack() as parts:
+        redis_server, port = valkey.start(folder)
+        parts.callback(redis_server.wait, 10)
+        parts.callback(redis_server.terminate)
+        server = parts.enter_context(destination.server)
+        front = parts.enter_context(TlsFront(port, folder))
+        emulator = parts.enter_context(Ministack(folder, front.port))
+        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **endpoints(server.url))
+        stack = Stack(emulator, destination, f"redis://127.0.0.1:{port}/0")
+        parts.callback(stack.redis.close)
+        parts.enter_context(CacheUsers(emulator, stack.redis))
+        stack.map_account("shop")
+        yield stack
