@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.certify_report import StepVerdict
-from ops.certify_restore import Repairs
 from ops.certify_steps import STEPS
-from shared.clock import SystemClock
 from shared.settings import WorkerSettings
 from tests.support.emulation import STACK, Stack
 
@@ -38,7 +36,7 @@ def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path
 
 def test_a_stage_that_others_use_is_refused(stack: Stack, tmp_path: Path) -> None:
     """Before anything is sent or broken."""
-    assert 200 == stack.send_pixel("shop", "pageviews", "/foreign")[0]
+    assert 200 == stack.send_pixel("shop", "foreign_traffic", "/")[0]
     code, _, errors = stack.certify(folder=tmp_path)
 
     assert 1 == code
@@ -51,10 +49,9 @@ def test_what_a_killed_run_left_broken_is_restored(stack: Stack, tmp_path: Path)
     secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
     good = secrets.get_secret_value(SecretId=name)
     file = tmp_path / "certify" / f"{STACK}-us-east-1.broken.json"
-    killed = Repairs(file, {}, SystemClock(), lambda _: None).breaking(
-        "secret", output="TdApiKeySecret", version=good["VersionId"]
-    )
-    killed.__enter__()
+    file.parent.mkdir()
+    broken = {"kind": "secret", "how": {"output": "TdApiKeySecret", "version": good["VersionId"]}}
+    file.write_text(json.dumps([broken]))
     secrets.put_secret_value(SecretId=name, SecretString="1/wrong")
     code, _, errors = stack.certify("--restore", folder=tmp_path)
 
