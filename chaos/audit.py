@@ -8,11 +8,12 @@ import msgpack
 
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.accounting import Accounting, Balance
-from shared.errors import InvalidObjectError
+from shared.errors import ArchiveUnavailableError, InvalidObjectError
 from shared.telemetry import NullTelemetry
+from worker.archive import Archive
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
-from worker.set_aside import SetAsideStore
+from worker.set_aside import PREFIX, SetAsideStore
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 
@@ -58,6 +59,7 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
+        self.archive = Archive(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.store = SetAsideStore(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.ledger = Ledger(
             world.table,  # type: ignore[arg-type]  # a double
@@ -99,7 +101,23 @@ class Audit:
         needed = {
             self.store.name(held.span, held.key, held.entry.edit, held.entry.digest) for held in self.held()
         }
-        return sorted(self._world.bucket.objects(BUCKET).keys() - needed)
+        objects = {name for name in self._world.bucket.objects(BUCKET) if name.startswith(PREFIX)}
+        return sorted(objects - needed)
+
+    def misarchived(self) -> list[str]:
+        """Return what is wrong with the archive: settled spans without their records, and objects that were written twice."""
+        faults = [f"{name} was written again" for name in self._world.bucket.overwritten]
+        for span in self.ledger.spans():
+            if span.archived is None or not span.done:
+                continue
+            try:
+                found = self.archive.get(span)
+            except ArchiveUnavailableError as error:
+                faults.append(str(error))
+                continue
+            if found is None:
+                faults.append(f"{span.chain.name} {span.after} is not in the archive")
+        return faults
 
     def balance(self) -> Balance:
         """Return the balance of this moment, as operators see it."""
@@ -108,6 +126,7 @@ class Audit:
             ledger=self.ledger,
             shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
             store=self.store,
+            archive=self.archive,
             sqs=world.queue,  # type: ignore[arg-type]  # a double
             queue_url=world.queue_url,
             clock=clock,
@@ -116,6 +135,7 @@ class Audit:
     def look(self) -> None:
         """Record what does not add up now: balances, and set-aside chunks without an object."""
         self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
+        self.faults += self.misarchived()
         self.faults += [
             f"{place} does not add up: {rows}"
             for place, rows in self.balance().tables.items()

@@ -118,6 +118,7 @@ def judge(pipeline: Pipeline) -> Verdict:
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     verdict.miscounted += pipeline.audit.faults
+    verdict.miscounted += pipeline.audit.misarchived()
     if not verdict.stuck and not may_duplicate:
         verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict

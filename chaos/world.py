@@ -27,6 +27,7 @@ from local.resources import LEDGER
 from shared import write_key
 from shared.accounts import Account
 from worker import account_store
+from worker.archive import PREFIX as ARCHIVE
 
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
@@ -92,6 +93,22 @@ class _SQS(MemorySQS):
         self._held.setdefault(queue_url, []).append((self._now(), len(self.messages(queue_url))))
 
 
+class _S3(MemoryS3):
+    """S3 that remembers which of the archive's objects were written again."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.overwritten: list[str] = []
+
+    def put_object(self, **request: Any) -> dict[str, Any]:
+        key = request["Key"]
+        was_there = key.startswith(ARCHIVE) and key in self.objects(request["Bucket"])
+        answer = super().put_object(**request)
+        if was_there:
+            self.overwritten.append(key)
+        return answer
+
+
 class _TrueClock:
     """The exact time; sleeping lets the running process wait."""
 
@@ -149,7 +166,7 @@ class World:
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.lag_indexes(TABLE, setup.index_lag)
-        self.bucket = MemoryS3(self.clock.now)
+        self.bucket = _S3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
         self.redis_server = MemoryRedis()
         self.td = TreasureData(

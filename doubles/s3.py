@@ -49,8 +49,14 @@ class MemoryS3:
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
-        """Put an object."""
-        bucket, key = self._bucket("PutObject", request, "Body", *_HEADERS), request["Key"]
+        """Put an object; with `IfNoneMatch`, only if there is none of that name."""
+        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
+        key = request["Key"]
+        if request.get("IfNoneMatch", "*") != "*":
+            raise NotImplementedError("the S3 double knows If-None-Match: * alone, as S3 does")
+        if "IfNoneMatch" in request and key in bucket:
+            message = "At least one of the pre-conditions you specified did not hold"
+            raise client_error("PreconditionFailed", "PutObject", message, 412)
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}
@@ -88,9 +94,13 @@ class MemoryS3:
 
     def list_objects_v2(self, **request: Any) -> dict[str, Any]:
         """Return one page of keys with a prefix, in order; with `Delimiter`, folders in `CommonPrefixes`."""
-        bucket = self._bucket("ListObjectsV2", request, "Prefix", "Delimiter", "MaxKeys", "ContinuationToken")
+        bucket = self._bucket(
+            "ListObjectsV2", request, "Prefix", "Delimiter", "MaxKeys", "ContinuationToken", "StartAfter"
+        )
         prefix, delimiter = request.get("Prefix", ""), request.get("Delimiter", "")
-        after = _key_of(request["ContinuationToken"]) if "ContinuationToken" in request else ""
+        after = request.get("StartAfter", "")
+        if "ContinuationToken" in request:
+            after = _key_of(request["ContinuationToken"])
         most = min(request.get("MaxKeys", _MAX_KEYS), _MAX_KEYS, self._page_keys)
         # what is listed, a key or a folder, and the last key that it stands for
         listed: dict[str, str] = {}

@@ -41,7 +41,7 @@ def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator
     """
     s3, bucket = resources.client("s3"), resources.aside_bucket
     spans = _items(resources)
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="aside/"):
         for item in page.get("Contents", []):
             data = gzip.decompress(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
             header, _, payload = data.partition(b"\n")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from shared import envelope
 from shared.clock import Clock
+from worker.archive import Archive, ArchivedSpan
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Entry, State
 from worker.ledger import Ledger, Place
@@ -28,6 +29,7 @@ from worker.span import ChunkKey, Group, Span
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+_DAY_SECONDS = 86_400
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -142,6 +144,7 @@ class Balance:
         open_spans: how many of them are not settled.
         copies: records that do not count, because another copy of their envelope does.
         rejected: events whose senders were told so, by account, table and code. They are not received.
+        unarchived: spans that are settled, and whose records the archive should have and does not.
     """
 
     tables: Mapping[tuple[str, str], Rows]
@@ -151,6 +154,7 @@ class Balance:
     open_spans: int
     copies: int = 0
     rejected: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    unarchived: int = 0
 
     @property
     def total(self) -> Rows:
@@ -162,8 +166,9 @@ class Balance:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every table's rows add up."""
-        return all(rows.adds_up for rows in (*self.tables.values(), *self.forced.values()))
+        """Whether every table's rows add up, and the archive has the records of every settled span."""
+        rows = (*self.tables.values(), *self.forced.values())
+        return not self.unarchived and all(one.adds_up for one in rows)
 
 
 class Accounting:
@@ -173,6 +178,7 @@ class Accounting:
         ledger: the ledger.
         shards: the stream.
         store: the bucket of set-aside chunks.
+        archive: the archive.
         sqs: a boto3 client.
         queue_url: the overflow queue.
         clock: tells how old records are, and when the time is up.
@@ -184,6 +190,7 @@ class Accounting:
         ledger: Ledger,
         shards: Shards,
         store: SetAsideStore,
+        archive: Archive,
         sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
@@ -191,6 +198,7 @@ class Accounting:
         self._ledger = ledger
         self._shards = shards
         self._store = store
+        self._archive = archive
         self._sqs = sqs
         self._queue_url = queue_url
         self._clock = clock
@@ -223,6 +231,7 @@ class Accounting:
         forced: dict[tuple[str, str], Rows] = {}
         aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
         rejected: Counter[tuple[str, str, str]] = Counter()
+        archived: set[ArchivedSpan] = set()
         spans = open_spans = copies = 0
         for span in self._ledger.spans(since, until):
             if span.chain in ends and span.last > ends[span.chain]:
@@ -243,9 +252,12 @@ class Accounting:
                 if entry.state in ASIDE:
                     total = sums[key.account, key.group.label]
                     aside[place, key] = (total, self._name(span, key, entry))
+            if found := self._should_be_archived(span):
+                archived.add(found)
         self._find_unbacked(aside)
+        unarchived = self._find_unarchived(archived)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(tables, unread, forced, spans, open_spans, copies, rejected)
+        return Balance(tables, unread, forced, spans, open_spans, copies, rejected, unarchived)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
         """Return what the worker has not planned yet; of the ledger only the ends of chains are read.
@@ -275,6 +287,26 @@ class Accounting:
                 entry = Entry() if span is None else span.entry(key)
                 if span is not None and entry.state in ASIDE and self._name(span, key, entry) == name:
                     rows.unbacked += entry.rows
+
+    def _should_be_archived(self, span: Span) -> ArchivedSpan | None:
+        """Return a settled span whose records the archive keeps still; a span of which records have expired was never there."""
+        if span.archived is None or not span.done:
+            return None
+        kept_until = span.planned_at / 1000 + span.archived.days * _DAY_SECONDS
+        if kept_until <= self._clock.now() or any(
+            entry.state is State.MISSING for entry in span.entries.values()
+        ):
+            return None
+        return ArchivedSpan.of(span)
+
+    def _find_unarchived(self, wanted: set[ArchivedSpan]) -> int:
+        """Count the spans that the archive does not have; an object is there before its span is settled."""
+        if not wanted:
+            return 0
+        since = min(one.hour for one in wanted)
+        for chain in {one.chain for one in wanted}:
+            wanted.difference_update(self._archive.planned_since(chain, since))
+        return len(wanted)
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}

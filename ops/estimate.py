@@ -19,10 +19,12 @@ CORE_MB = 1769
 
 INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 300e-6, 10e-6
 """Measured CPU seconds of a warm request, two thirds of it Lambda's own runtime, and of each of its events."""
-WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 2e-6
-"""Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows."""
+WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 3e-6
+"""Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows, once sent and once archived."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 """Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
+ARCHIVE_COMPRESSION = 5
+"""Measured: how many times smaller gzip makes a batch of records."""
 
 PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.5
 """Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, a run for the ledger."""
@@ -92,6 +94,7 @@ class Setup:
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: of a provisioned stream, at least.
         retention_hours: of the stream.
+        archive_days: for which the archive keeps records; 0 without it.
         batch_size: records of an invocation of the worker, at most.
         window: seconds for which a batch may fill.
         ingest_mb: memory of the function.
@@ -106,7 +109,8 @@ class Setup:
     network: str = "managed"
     stream_mode: str = "AUTO"
     shards: int = 1
-    retention_hours: int = 168
+    retention_hours: int = 24
+    archive_days: int = 30
     batch_size: int = 5000
     window: int = 15
     ingest_mb: int = 512
@@ -202,6 +206,13 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             replace(setup, retention_hours=24),
             "held data is set aside after 12 h",
         )
+    if setup.archive_days:
+        yield (
+            "ArchiveDays=0",
+            workload,
+            replace(setup, archive_days=0),
+            "no replay of more than RetentionHours",
+        )
     if setup.window < 60:
         yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
     if setup.network == "managed":
@@ -241,7 +252,7 @@ class _Estimate:
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
             "watching the overflow queue, which is empty as a rule",
         )
-        yield Line("S3", 0.1 * p["s3_storage"] + 1 * p["s3_puts"], "what is set aside, as a rule nothing")
+        yield self._s3()
         yield Line(
             "Secrets Manager",
             SECRETS[self._s.network] * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
@@ -322,6 +333,15 @@ class _Estimate:
         usd = self._batches / 1e6 * (LEDGER_WRITES * p["writes"] + 0.5 * p["reads"])
         usd += kept * (p["table_storage"] + p["table_backup"])
         return Line("DynamoDB", usd, f"{short(self._batches)} spans; {kept:.2g} GB after a year")
+
+    def _s3(self) -> Line:
+        p, days = self._p, self._s.archive_days
+        archived = self._w.requests * self._w.record_bytes / ARCHIVE_COMPRESSION / 1e9 * days * 24 / HOURS
+        usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"]
+        if not days:
+            return Line("S3", usd, "what is set aside, as a rule nothing")
+        usd += self._batches / 1000 * p["s3_puts"]
+        return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
 
     def _logs(self) -> Line:
         taken = (self._w.requests * REQUEST_LOG_BYTES + self._batches * BATCH_LOG_BYTES) / 1e9

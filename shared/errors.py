@@ -4,6 +4,7 @@ SluiceError
   · UnavailableError
     · LedgerUnavailableError
     · SetAsideUnavailableError
+    · ArchiveUnavailableError
     · ShardUnreadableError
       · NoSuchRecordError
     · SecretUnavailableError
@@ -43,6 +44,10 @@ class LedgerUnavailableError(UnavailableError):
 
 class SetAsideUnavailableError(UnavailableError):
     """The set-aside store cannot be reached or rejects the call."""
+
+
+class ArchiveUnavailableError(UnavailableError):
+    """The archive cannot be reached, or returned something other than what was written."""
 
 
 class ShardUnreadableError(UnavailableError):

@@ -11,6 +11,9 @@ from typing import Any, Self
 
 from shared.errors import SettingsError
 
+MOST_ARCHIVE_DAYS = 300
+"""The archive forgets a span before the ledger does (366 days), so no replay can find a span that the ledger no longer knows."""
+
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _KEPT_COLUMNS = ("time", "event_id", "received_at")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?")
@@ -49,6 +52,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError("must be at least 1")
+    return number
+
+
+def _days(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= MOST_ARCHIVE_DAYS:
+        raise ValueError(f"must be 0 to {MOST_ARCHIVE_DAYS}")
     return number
 
 
@@ -208,7 +218,10 @@ class WorkerSettings(_Settings):
         "TD_API_ENDPOINT", "Treasure Data API endpoint for your region", "https://api.treasuredata.com"
     )
     retention_hours: int = _setting(
-        "RETENTION_HOURS", "Retention of the stream; data held for half of it is set aside", 168, int
+        "RETENTION_HOURS", "Retention of the stream; data held for half of it is set aside", 24, int
+    )
+    archive_days: int = _setting(
+        "ARCHIVE_DAYS", "Days for which the archive keeps every record; 0 turns it off", 30, _days
     )
     park_after_seconds: int = _setting(
         "PARK_AFTER_SECONDS",

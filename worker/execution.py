@@ -60,6 +60,7 @@ class Execution:
         report: told of each chunk that is set aside.
         opened: chunks whose doubt this invocation opened; None for all.
         whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
+        may_close: waits until the span may be done, and tells whether; until then it stays open, with what is delivered noted.
 
     Attributes:
         span: as it is in the ledger now.
@@ -76,6 +77,7 @@ class Execution:
         report: Report,
         opened: set[ChunkKey] | None = None,
         whole: bool = True,
+        may_close: Callable[[], bool] = lambda: True,
     ) -> None:
         self._delivery = delivery
         self._rules = delivery.rules
@@ -84,6 +86,7 @@ class Execution:
         self._report = report
         self._opened = opened
         self._whole = whole
+        self._may_close = may_close
         self._won = True  # nobody else has written the span since this invocation did
         self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None where S3 did not take it
         self._outcomes: dict[ChunkKey, Outcome] = {}
@@ -166,7 +169,7 @@ class Execution:
         """Write what became of the chunks, merged with what others wrote meanwhile."""
         while True:
             before = self.span
-            if self._whole and not before.entries and not before.done and self._all_accepted():
+            if self._all_accepted(before) and self._may_close():
                 # what TRANSITIONS and a done span come to where everything went well: no entries
                 changes: dict[ChunkKey, Entry] = {}
                 rows = Counter({State.DELIVERED: sum([chunk.count for chunk in self._sources.values()])})
@@ -195,12 +198,13 @@ class Execution:
         if span.done or not self._whole:
             return span
         leaves = (leaf for planned in self._sources for leaf in span.leaves(planned))
-        if any(span.entry(leaf).state is State.PENDING for leaf in leaves):
+        if any(span.entry(leaf).state is State.PENDING for leaf in leaves) or not self._may_close():
             return span
         return span.with_entries({}, done=True)
 
-    def _all_accepted(self) -> bool:
-        if len(self._outcomes) != len(self._sources):
+    def _all_accepted(self, span: Span) -> bool:
+        """Tell whether Treasure Data accepted all of a span of which nothing else has ever happened."""
+        if not self._whole or span.entries or span.done or len(self._outcomes) != len(self._sources):
             return False
         return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}
 

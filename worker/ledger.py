@@ -31,6 +31,7 @@ from worker.guards import NONE, Guard, Without
 from worker.record import START, Number
 from worker.span import (
     SECONDS_KEPT,
+    Archived,
     ChunkKey,
     Cut,
     Database,
@@ -539,6 +540,8 @@ def _item(span: Span) -> Item:
         item["q"] = {"BOOL": True}
     if span.ignored:
         item["i"] = {"B": _bitmap(span.ignored)}
+    if span.archived:
+        item["a"] = {"S": "-".join(map(str, span.archived))}
     if span.entries:
         item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
     if work := _worklist_key(span):
@@ -561,6 +564,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         records=int(item["n"]["N"]),
         digest=item["h"]["B"] if "h" in item else b"",
         ignored=_places(item["i"]["B"]) if "i" in item else frozenset(),
+        archived=Archived(*map(int, item["a"]["S"].split("-"))) if "a" in item else None,
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
         done=item["st"]["S"] == "done",

@@ -154,7 +154,7 @@ def group(
     blocks_by_place: dict[tuple[Owner | None, str, str], list[Block]] = {}
     rejected = []
     for record in records:
-        number, _at, account, key_id, _received, _id, _claim, blocks, refused, events = record
+        number, _at, account, key_id, _received, _id, _claim, blocks, refused, events, _key, _data = record
         if ignored and number in ignored:
             continue
         owner = owners.get((account, key_id))

@@ -44,6 +44,8 @@ class Record(NamedTuple):
         blocks: the rows by table.
         refused: what could not become rows.
         rejected: events that are only kept for operators: their senders know that they were rejected.
+        partition_key: as it was put, for the archive.
+        data: as it was put, for the archive.
     """
 
     number: Number
@@ -56,6 +58,8 @@ class Record(NamedTuple):
     blocks: tuple[Block, ...]
     refused: tuple[Refused, ...] = ()
     rejected: tuple[Rejected, ...] = ()
+    partition_key: str = ""
+    data: bytes = b""
 
 
 START: Number = "000"
@@ -111,14 +115,10 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
         except (ValueError, TypeError, msgpack.UnpackException):
             content = None
         if content is not None and _is_envelope(content):
-            fields = (
-                *(this, arrived_at, account, key_id, received_at, request_id, claim, blocks),
-                (),
-                rejected,
-            )
-            records.append(_new(Record, fields))
+            fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks)
+            records.append(_new(Record, (*fields, (), rejected, item["partitionKey"], data)))
         else:
-            records.append(decode(data, shard, this, arrived_at))
+            records.append(decode(data, shard, this, arrived_at, item["partitionKey"]))
         if this <= last:
             is_ordered = False
         last = this
@@ -130,11 +130,12 @@ def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record
     result: list[Record] = []
     for item in records:
         stamp: datetime = item["ApproximateArrivalTimestamp"]
-        result.append(decode(item["Data"], shard, number(item["SequenceNumber"]), stamp.timestamp()))
+        this = number(item["SequenceNumber"])
+        result.append(decode(item["Data"], shard, this, stamp.timestamp(), item["PartitionKey"]))
     return result
 
 
-def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
+def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_key: str = "") -> Record:
     """Return the record, whatever its bytes are; the same bytes in the same place give the same record."""
     if data[:1] == _ENVELOPE:
         try:
@@ -143,13 +144,16 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
             pass
         else:
             if _is_envelope(content):
-                return _new(Record, (this, arrived_at, *content[1:-1], (), content[-1]))
+                return _new(
+                    Record, (this, arrived_at, *content[1:-1], (), content[-1], partition_key, data)
+                )
     elif data[:1] == b"{":
         record = _from_json(data, shard, this, arrived_at)
         if record is not None:
-            return record
+            return record._replace(partition_key=partition_key, data=data)
     original = (UNDECODABLE, 1, packed(data))
-    return Record(this, arrived_at, NOBODY, "", milliseconds(arrived_at), "", 0, (), (original,))
+    received_at = milliseconds(arrived_at)
+    return Record(*(this, arrived_at, NOBODY, "", received_at, "", 0), (), (original,), partition_key, data)
 
 
 def milliseconds(seconds: float) -> int:

@@ -185,6 +185,20 @@ class Cut:
     bytes: int
 
 
+class Archived(NamedTuple):
+    """How the archive keeps a span's records, as its plan says.
+
+    Attributes:
+        since: UNIX milliseconds at which the first of them arrived.
+        until: UNIX milliseconds at which the last of them arrived.
+        days: for how many days their object was to be kept.
+    """
+
+    since: int
+    until: int
+    days: int
+
+
 @lru_cache(maxsize=16)
 def _pending(since: int) -> Entry:
     return Entry(since=since)
@@ -209,6 +223,7 @@ class Span:
         records: how many records it holds.
         digest: of their sequence numbers; empty where the span was planned without it.
         ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
+        archived: how the archive keeps its records; None where it does not.
         version: grows by one with every write.
         writer: names the last write.
         done: no chunk is pending.
@@ -227,6 +242,7 @@ class Span:
     records: int = 0
     digest: bytes = b""
     ignored: frozenset[int] = frozenset()
+    archived: Archived | None = None
     version: int = 1
     writer: str = ""
     done: bool = False

@@ -8,7 +8,7 @@ event source went past them, no batch would meet them again.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.errors import InvalidObjectError
+from shared.errors import ArchiveUnavailableError, HeldError, InvalidObjectError
 from worker.deadline import Deadline
 from worker.execution import Delivery
 from worker.set_aside import Listed
@@ -33,10 +33,10 @@ class Sweeper:
 
     Args:
         delivery: what spans are executed with.
-        end_expired: settles an open span whose records have all expired.
+        end_expired: settles an open span that the stream no longer has.
     """
 
-    def __init__(self, delivery: Delivery, end_expired: Callable[[Span], None]) -> None:
+    def __init__(self, delivery: Delivery, end_expired: Callable[[Span, Deadline], None]) -> None:
         self._end_expired = end_expired
         self._retention_seconds = delivery.rules.retention_seconds
         self._store = delivery.store
@@ -55,7 +55,7 @@ class Sweeper:
         for spans in self._ledger.open_spans(self._clock.now() - self._retention_seconds):
             for span in spans:
                 if not deadline.near:
-                    self._end_expired(span)
+                    self._end(span, deadline)
         for listed in self._store.listed():
             if deadline.near:
                 sweep.complete = False
@@ -70,6 +70,16 @@ class Sweeper:
             complete=sweep.complete,
         )
         return sweep
+
+    def _end(self, span: Span, deadline: Deadline) -> None:
+        try:
+            self._end_expired(span, deadline)
+        except (HeldError, ArchiveUnavailableError) as reason:
+            self._telemetry.warning(
+                "an open span that the stream no longer has cannot be settled yet",
+                shard=span.chain.shard,
+                reason=str(reason),
+            )
 
     def _sweep(self, listed: Listed, sweep: Sweep) -> None:
         try:

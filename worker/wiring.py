@@ -25,6 +25,7 @@ from shared.telemetry import PowertoolsTelemetry, Telemetry
 from worker import bounded_http
 from worker.account_cache import AccountCache
 from worker.admin import Admin
+from worker.archive import Archive
 from worker.breaker import Breakers
 from worker.claims import Claims
 from worker.delivery import Rules
@@ -168,12 +169,15 @@ class Wiring:
             without=without,
         )
         delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
-        self.worker = Worker(
+        self.archive = make(Archive)(effects.s3, settings.aside_bucket)
+        self.worker = make(Worker)(
             shards=self.shards,
             accounts=self.accounts,
             claims=self.claims,
             uploader=self.uploader,
             delivery=delivery,
+            archive=self.archive,
+            archive_days=settings.archive_days,
             cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
         self.redrive = Redrive(
@@ -214,7 +218,7 @@ class Wiring:
 
 
 class _OnFirstUse:
-    """A client that is created when it is needed: most batches set nothing aside."""
+    """A client that is created when it is needed."""
 
     def __init__(self, create: Callable[[], Any]) -> None:
         self._create = create

@@ -14,8 +14,14 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from shared.errors import HeldError, ShardUnreadableError, UnavailableError
+from shared.errors import (
+    HeldError,
+    InvalidReplayError,
+    ShardUnreadableError,
+    UnavailableError,
+)
 from worker.account_cache import AccountCache
+from worker.archive import Archive, Archiving
 from worker.chain import ChainId
 from worker.chunk import Chunk, pending_leaves, planned_chunks
 from worker.claims import Claims
@@ -29,12 +35,13 @@ from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners
 from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import EXPIRED, ChunkKey, Cut, Group, Span, digest_of
+from worker.span import EXPIRED, Archived, ChunkKey, Cut, Group, Span, digest_of
 from worker.upload import Uploader
 
 MAX_BATCH_BYTES = 6 << 20
 """Lambda's limit of an event: a cut by bytes that is no lower cuts no group."""
 
+_ARCHIVE_SECONDS = 2.0  # of those kept back for the end of an invocation, to wait for the archive
 _CHECK_EVERY_SECONDS = 60.0
 _MOST_CHECKED = 1000
 
@@ -47,16 +54,44 @@ _METRICS = {
 
 
 @dataclass(slots=True)
+class _Given:
+    """What an invocation was given beside records.
+
+    Attributes:
+        deadline: when it must have settled.
+        forced: what is sent again; None where the ledger decides.
+        chain: of the shard, where the records come from the archive: the stream may no longer have them, or the shard.
+        is_replay: the records do not come in the stream's order.
+        passed_over: by account and table, rows that a forced replay leaves out.
+    """
+
+    deadline: Deadline
+    forced: ForcedReplay | None = None
+    chain: ChainId | None = None
+    is_replay: bool = False
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
 class _Batch:
     """Records of one shard, as they were delivered."""
 
+    given: _Given
     shard: str
     chain: ChainId
     records: list[Record]
-    deadline: Deadline
-    forced: ForcedReplay | None = None
-    passed_over: Counter[str] = field(default_factory=Counter)
-    is_replay: bool = False
+
+    @property
+    def deadline(self) -> Deadline:
+        return self.given.deadline
+
+    @property
+    def forced(self) -> ForcedReplay | None:
+        return self.given.forced
+
+    @property
+    def from_archive(self) -> bool:
+        return self.given.chain is not None
 
 
 class Worker:
@@ -68,6 +103,8 @@ class Worker:
         claims: tell which copy of an envelope counts.
         uploader: sends chunks.
         delivery: what spans are executed with.
+        archive: takes the records of new spans.
+        archive_days: for how many days; 0 for not at all.
         cut: by which new spans' groups are cut into chunks.
     """
 
@@ -79,6 +116,8 @@ class Worker:
         claims: Claims,
         uploader: Uploader,
         delivery: Delivery,
+        archive: Archive,
+        archive_days: int,
         cut: Cut,
     ) -> None:
         self._shards = shards
@@ -86,6 +125,8 @@ class Worker:
         self._claims = claims
         self._uploader = uploader
         self._delivery = delivery
+        self._archive = archive
+        self._archive_days = archive_days
         self._cut = cut
         self._ledger = delivery.ledger
         self._rules = delivery.rules
@@ -102,45 +143,36 @@ class Worker:
         rows that were planned with them have been delivered.
 
         Args:
-            event: Lambda's, with records of the stream; with `replay` where they do not come in the stream's order, and
-                with `forced` where they are to be sent again whatever the ledger says.
+            event: Lambda's, with records of the stream; with `replay` where they do not come in the stream's order, with
+                `forced` where they are to be sent again whatever the ledger says, and with `chain`, a shard's, where they
+                come from the archive.
             remaining_ms: until the invocation times out.
 
         Raises:
             InvalidReplayError: what is `forced` is not possible.
         """
-        deadline = Deadline.of(self._clock, remaining_ms)
         forced = ForcedReplay.from_event(event) if "forced" in event else None
-        held, passed_over = [], Counter[str]()
+        chain = _chain_of(event) if "chain" in event else None
+        given = _Given(Deadline.of(self._clock, remaining_ms), forced, chain, is_replay="replay" in event)
+        held = []
         with _no_cyclic_gc():
             for shard, records in from_event(event).items():
-                number = self._deliver(
-                    shard, records, deadline, forced, passed_over, is_replay="replay" in event
-                )
+                number = self._deliver(given, shard, records)
                 if number is not None:
                     held.append(number)
         answer: dict[str, Any] = {
             "batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]
         }
-        return answer if forced is None else answer | {"passed_over": dict(passed_over)}
+        return answer if forced is None else answer | {"passed_over": dict(given.passed_over)}
 
-    def _deliver(
-        self,
-        shard: str,
-        records: list[Record],
-        deadline: Deadline,
-        forced: ForcedReplay | None,
-        passed_over: Counter[str],
-        *,
-        is_replay: bool,
-    ) -> Number | None:
+    def _deliver(self, given: _Given, shard: str, records: list[Record]) -> Number | None:
         """Deliver records of one shard; return the lowest sequence number that is not settled."""
-        done = 0
+        done, forced = 0, given.forced
         try:
-            chain = self._chain(shard, records[0])
+            chain = given.chain or self._chain(shard, records[0])
             if forced is not None:
                 chain, records = chain.forced(forced.name), forced.narrow(records)
-            batch = _Batch(shard, chain, records, deadline, forced, passed_over, is_replay)
+            batch = _Batch(given, shard, chain, records)
             while done < len(records):
                 last = self._advance(batch, records[done:])
                 done = bisect_right(records, last, done, key=_number)
@@ -175,9 +207,13 @@ class Worker:
             if isinstance(gap, Span):
                 if not gap.done:
                     self._take_up(batch, gap)
-                elif batch.forced is None:
+                elif batch.forced is None and not batch.from_archive:
                     self._check_planned(batch, gap)
                 return gap.last
+            if batch.from_archive and batch.forced is None:
+                raise HeldError(
+                    "the ledger does not know the span that the archive has: nothing tells what was delivered"
+                )
             self._prepare(batch, gap)
             planned = self._plan(batch, records, gap.limit)
             draft = Span(
@@ -192,7 +228,8 @@ class Worker:
                 records=len(planned.records),
                 digest=digest_of([record[0] for record in planned.records]),
                 ignored=planned.ignored,
-                in_order=batch.forced is None and not batch.is_replay,
+                in_order=batch.forced is None and not batch.given.is_replay,
+                archived=self._archived(batch, planned.records),
             )
             won, standing = self._ledger.append(draft)
             self._ends.pop(batch.shard, None)
@@ -203,9 +240,16 @@ class Worker:
                     self._ends[batch.shard] = gap.chain, standing.last
                 return standing.last
 
+    def _archived(self, batch: _Batch, records: Sequence[Record]) -> Archived | None:
+        """Return how a new span is to be archived; a forced replay's records are in the archive already."""
+        if not self._archive_days or batch.forced is not None:
+            return None
+        arrivals = [record[1] for record in records]
+        return Archived(milliseconds(min(arrivals)), milliseconds(max(arrivals)), self._archive_days)
+
     def _report_passed_over(self, batch: _Batch, passed_over: Mapping[Group, int]) -> None:
         for place, rows in passed_over.items():
-            batch.passed_over[f"{place.owner.account}/{place.label}"] += rows
+            batch.given.passed_over[f"{place.owner.account}/{place.label}"] += rows
             self._telemetry.warning(
                 "a forced replay passes over rows that were planned with others that are not delivered",
                 account=place.owner.account,
@@ -244,13 +288,16 @@ class Worker:
                 one.number for one in self._shards.read(batch.shard, span.first, span.last, batch.deadline)
             ]
             if span.is_whole(read):
-                if len(self._checked) >= _MOST_CHECKED:
-                    self._checked.clear()
-                self._checked.add(place)
-                return
-        if len(read) <= span.records:
-            raise HeldError("records of a settled span cannot be read yet")
-        raise self._left_out(len(read) - span.records, span.first, span.last)
+                break
+        else:
+            if len(read) > span.records:
+                raise self._left_out(len(read) - span.records, span.first, span.last)
+            archived = {one.number for one in self._archive.get(span) or ()}
+            if not archived.issuperset(one.number for one in within):
+                raise HeldError("records of a settled span cannot be read yet")
+        if len(self._checked) >= _MOST_CHECKED:
+            self._checked.clear()
+        self._checked.add(place)
 
     def _check_batch(self, batch: _Batch) -> None:
         """Check now and then that the shard has no records between the first and the last of a batch but the batch's.
@@ -315,7 +362,7 @@ class Worker:
             raise HeldError("rows are being delivered for the first time: force them later")
         if not span.ignored:
             return span, frozenset()
-        whole = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+        whole = self._read(batch, span)
         if not span.is_whole([record.number for record in whole]):
             raise HeldError("records of the span cannot be read yet")
         return span, frozenset(whole[place].number for place in span.ignored)
@@ -374,13 +421,22 @@ class Worker:
                 changes[expired] = self._rules.follow(Entry(rows=rows), happening)
         return changes, left
 
-    def end_expired(self, span: Span) -> None:
-        """Settle an open span whose records have all expired: no batch brings them any more.
+    def end_expired(self, span: Span, deadline: Deadline) -> None:
+        """Settle an open span that the stream no longer has: from the archive, or else its rows are missing.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
+            ArchiveUnavailableError: the archive cannot be read.
+            HeldError: its rows cannot be delivered now.
         """
-        while not span.done and self._is_over(span):
+        if not self._is_over(span):
+            return
+        if self._archive.get(self._origin(span)) is not None:
+            forced = ForcedReplay.parse(span.chain.replay) if span.chain.is_forced else None
+            given = _Given(deadline, forced, span.chain.root)
+            self._take_up(_Batch(given, span.chain.shard, span.chain, []), span)
+            return
+        while not span.done:
             expired, _ = self._without_expired(span, {})
             won, standing = self._ledger.update(span.with_entries(expired, done=True))
             if won:
@@ -436,11 +492,42 @@ class Worker:
         within = [record for record in batch.records if span.first <= record.number <= span.last]
         if span.is_whole([record.number for record in within]):
             return within
-        read = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
-        if batch.forced is not None:
-            read = batch.forced.narrow(read)
-        merged = {record.number: record for record in (*read, *within)}
-        return [merged[number] for number in sorted(merged)]
+        if batch.forced is None:
+            return self._read(batch, span, within)
+        read = self._read(batch, self._origin(span))
+        return batch.forced.narrow(one for one in read if span.first <= one.number <= span.last)
+
+    def _origin(self, span: Span) -> Span:
+        """Return the span of the shard's own chain whose records a span holds."""
+        if not span.chain.is_forced:
+            return span
+        origin = self._ledger.locate(span.chain.root, span.first)
+        return origin if isinstance(origin, Span) else span
+
+    def _read(self, batch: _Batch, span: Span, at_hand: Sequence[Record] = ()) -> list[Record]:
+        """Return the records of a span of a shard's own chain, from the stream or the archive, as far as these have them now.
+
+        Raises:
+            ShardUnreadableError: the stream cannot be read, and the archive does not have them.
+            ArchiveUnavailableError: the stream does not show them, and the archive cannot be read.
+        """
+        merged = {record.number: record for record in at_hand}
+        unreadable: ShardUnreadableError | None = None
+        if not batch.from_archive:
+            try:
+                read = self._shards.read(batch.shard, span.first, span.last, batch.deadline)
+            except ShardUnreadableError as error:
+                unreadable = error
+            else:
+                merged = {record.number: record for record in (*read, *at_hand)}
+        numbers = sorted(merged)
+        if not span.is_whole(numbers):
+            archived = self._archive.get(span)
+            if archived is not None:
+                return archived
+            if unreadable is not None:
+                raise unreadable
+        return [merged[number] for number in numbers]
 
     def _execute(
         self,
@@ -457,17 +544,19 @@ class Worker:
         """
         began = self._clock.now()
         sources = {chunk.key: chunk for chunk in planned_chunks(groups, span.cut)}
-        execution = Execution(
-            self._delivery,
-            span,
-            sources,
-            describe=partial(_describe, batch.shard, records),
-            report=self._report,
-            opened=opened,
-        )
-        execution.deliver(
-            execution.first_uploads(began, records[0].arrived_at), self._uploader.upload, batch.deadline
-        )
+        with Archiving(self._delivery.executors, partial(self._put_in_archive, span, records)) as archiving:
+            execution = Execution(
+                self._delivery,
+                span,
+                sources,
+                describe=partial(_describe, batch.shard, records),
+                report=self._report,
+                opened=opened,
+                may_close=partial(self._may_close, archiving, records, batch.deadline),
+            )
+            execution.deliver(
+                execution.first_uploads(began, records[0].arrived_at), self._uploader.upload, batch.deadline
+            )
         for state, rows in execution.rows.items():
             if state in _METRICS:
                 self._telemetry.count(_METRICS[state], rows)
@@ -483,7 +572,30 @@ class Worker:
             **{state.value: rows for state, rows in execution.rows.items()},
         )
         if not execution.span.done:
-            raise HeldError(f"chunks are pending: {', '.join(execution.pending())}")
+            if pending := execution.pending():
+                raise HeldError(f"chunks are pending: {', '.join(pending)}")
+            raise HeldError(f"the archive does not take the records: {archiving.failure}")
+
+    def _put_in_archive(self, span: Span, records: Sequence[Record]) -> None:
+        """Write a span's object, unless records of it have expired.
+
+        Raises:
+            ArchiveUnavailableError: S3 did not acknowledge it.
+        """
+        if span.archived is not None and span.is_whole([record.number for record in records]):
+            self._archive.put(span, records)
+
+    def _may_close(self, archiving: Archiving, records: Sequence[Record], deadline: Deadline) -> bool:
+        """Tell whether a span whose chunks are settled may be done: the archive has its records, or they cannot wait any longer."""
+        if archiving.is_done(max(0.0, deadline.left()) + _ARCHIVE_SECONDS):
+            return True
+        if (
+            min(record.arrived_at for record in records)
+            >= self._clock.now() - self._rules.held_at_most_seconds
+        ):
+            return False
+        self._telemetry.error("a span is settled without the archive, which does not take its records")
+        return True
 
     def _report(self, key: ChunkKey, entry: Entry) -> None:
         self._telemetry.warning(
@@ -494,6 +606,21 @@ class Worker:
             table=key.group.label,
             rows=entry.rows,
         )
+
+
+def _chain_of(event: Mapping[str, Any]) -> ChainId:
+    """Return the chain of a shard that an event names.
+
+    Raises:
+        InvalidReplayError: it names none.
+    """
+    try:
+        chain = ChainId.parse(event["chain"])
+    except ValueError as error:
+        raise InvalidReplayError(str(error)) from error
+    if chain.is_overflow or chain != chain.root:
+        raise InvalidReplayError(f"{chain.name!r} is not the chain of a shard")
+    return chain
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:

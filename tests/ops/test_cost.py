@@ -65,6 +65,7 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SETUP.stream_mode == parameters["StreamMode"]
     assert SETUP.shards == parameters["ShardCount"]
     assert SETUP.retention_hours == parameters["RetentionHours"]
+    assert SETUP.archive_days == parameters["ArchiveDays"]
     assert SETUP.batch_size == parameters["BatchSize"]
     assert SETUP.window == parameters["BatchWindowSeconds"]
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")

@@ -26,6 +26,8 @@ from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
 from tests.support.telemetry import CollectedTelemetry
 from worker.app import redrive_with
+from worker.archive import PREFIX as ARCHIVE
+from worker.archive import Archive
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
@@ -33,7 +35,7 @@ from worker.guards import NONE, Without
 from worker.ledger import Ledger
 from worker.redrive import RedriveReport
 from worker.selection import Selection
-from worker.set_aside import SetAsideStore
+from worker.set_aside import PREFIX, SetAsideStore
 from worker.span import Cut, Span
 from worker.wiring import Effects, Wiring
 
@@ -169,6 +171,7 @@ class Delivery:
     query_delay: float = 600.0
     unaskable_doubt: str = "send"
     parked_max_days: float = 14.0
+    archive_days: int = 30
     executors: Callable[[], Any] = InlineExecutor
     without: Without = NONE
 
@@ -196,6 +199,7 @@ class Delivery:
             self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
         )
         self.store = SetAsideStore(self.s3, BUCKET, self.without)
+        self.archive = Archive(self.s3, BUCKET)
         self.wiring = self.wiring_of(WORKER)
         self.redrive_wiring = self.wiring_of(REDRIVE)
         self.worker = self.wiring.worker
@@ -216,6 +220,7 @@ class Delivery:
             td_import_endpoint="http://import.td",
             td_api_endpoint="http://api.td",
             retention_hours=round(self.retention / 3600),
+            archive_days=self.archive_days,
             park_after_seconds=self.park_after,  # type: ignore[arg-type]  # fractions are for tests
             parked_max_days=self.parked_max_days,  # type: ignore[arg-type]
             td_memory_minutes=self.memory / 60,  # type: ignore[arg-type]
@@ -315,7 +320,11 @@ class Delivery:
 
     def objects(self) -> list[str]:
         """Return the names of the objects that are set aside."""
-        return sorted(self.s3.objects(BUCKET))
+        return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(PREFIX))
+
+    def archived(self) -> list[str]:
+        """Return the names of the archive's objects."""
+        return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(ARCHIVE))
 
 
 def other_sandbox(made: Delivery) -> Delivery:

@@ -161,7 +161,14 @@ _WHY = {
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker reads what an open span lacks.",
     ("WorkerFunction", "KeepLedger"): "Plan spans, claim envelopes, write what became of chunks.",
     ("WorkerFunction", "SetAside"): "Keep rows that cannot be delivered.",
-    ("WorkerFunction", "FindAside"): "Lambda needs it for the failure destination of the stream's mapping.",
+    (
+        "WorkerFunction",
+        "ReadArchive",
+    ): "Read records of an open span that the stream no longer has; check an object that is said to exist.",
+    (
+        "WorkerFunction",
+        "FindAside",
+    ): "Lambda needs it for the failure destination of the stream's mapping; without it, S3 does not say that an object has gone.",
     ("WorkerFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("RedriveFunction", "KeepLedger"): "Read spans, fence them, write what became of chunks.",

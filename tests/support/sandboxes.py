@@ -109,7 +109,7 @@ def recorded(folder: str) -> dict[str, Any]:
 
 def aside(aws: Resources) -> list[str]:
     """Return the names of what is set aside."""
-    listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket)
+    listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket, Prefix="aside/")
     return [found["Key"] for found in listed.get("Contents", ())]
 
 

@@ -31,6 +31,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         },
         "Ledger": LEDGER | CLAIMS,
         "AsideBucket/*": {"s3:PutObject"},
+        "AsideBucket/archive/*": {"s3:GetObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,

@@ -23,6 +23,7 @@ from tests.support.delivery import envelope, member, row
 from worker import app
 from worker.chunk import compress
 from worker.redis_client import connect
+from worker.set_aside import PREFIX
 from worker.span import Span
 
 NAMES = itertools.count()
@@ -82,7 +83,8 @@ class Stack:
 
     def objects(self) -> list[str]:
         """Return the names of the objects that are set aside."""
-        return [one["Key"] for one in self.s3.list_objects_v2(Bucket=self.name).get("Contents", [])]
+        listed = self.s3.list_objects_v2(Bucket=self.name, Prefix=PREFIX)
+        return [one["Key"] for one in listed.get("Contents", [])]
 
 
 def context(name: str, seconds: float) -> Context:

@@ -11,9 +11,9 @@ from tests.support.telemetry import CollectedTelemetry
 ROWS = [envelope("shop", {"views": [row(f"e{number}")]}) for number in range(6)]
 
 
-def delivery() -> Delivery:
+def delivery(**options: Any) -> Delivery:
     """Return a pipeline with six records on its shard."""
-    made = Delivery()
+    made = Delivery(**options)
     made.map(shop="shop_db")
     made.put(*ROWS)
     return made
@@ -124,7 +124,7 @@ def test_a_part_of_a_settled_span_is_held_while_the_shard_cannot_be_read() -> No
 @pytest.mark.parametrize("lie", ["foreign", "twice"])
 def test_a_wrong_read_of_an_open_span_settles_nothing(lie: str) -> None:
     """As many records as were planned are not the records that were planned."""
-    made = delivery()
+    made = delivery(archive_days=0)
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
         client_error("InternalServerError", "UpdateItem", status=500)
     )
@@ -157,7 +157,7 @@ def _twice(answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_rows_are_missing_only_when_the_stream_itself_no_longer_keeps_them() -> None:
     """The setting is too low: the stream says that its records are there still."""
-    made = delivery()
+    made = delivery(archive_days=0)
     made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=24 * 30)
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
         client_error("InternalServerError", "UpdateItem", status=500)

@@ -204,8 +204,8 @@ def test_each_span_says_for_itself_what_it_has_delivered() -> None:
 
 
 def with_copies() -> Delivery:
-    """Return a delivery of an envelope and two copies of it, whose rows Treasure Data has lost."""
-    made = Delivery()
+    """Return a delivery of an envelope and two copies of it, whose rows Treasure Data has lost, without an archive."""
+    made = Delivery(archive_days=0)
     made.map(shop="shop")
     made.put(
         envelope("shop", {"views": [row("v0")]}, request_id="r", claim=1),

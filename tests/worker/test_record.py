@@ -28,6 +28,7 @@ def kinesis_event(*records: tuple[str, bytes], shard: str = SHARD) -> dict[str, 
             {
                 "eventID": f"{shard}:{digits}",
                 "kinesis": {
+                    "partitionKey": "k",
                     "sequenceNumber": digits,
                     "data": b64encode(data).decode(),
                     "approximateArrivalTimestamp": 1_700_000_000.123,
@@ -66,6 +67,7 @@ def test_envelope_keeps_its_blocks() -> None:
             ("views", 2, msgpack.packb(row("e1")) + msgpack.packb(row("e2"))),
             ("clicks", 1, msgpack.packb(row("e3"))),
         ),
+        data=data,
     )
 
     assert expected == decode(data, *PLACE)
@@ -86,7 +88,12 @@ def test_event_and_stream_give_the_same_records() -> None:
     from_lambda = from_event(kinesis_event(*((str(n), one) for n, one in enumerate(data, 100))))
     stamp = datetime.fromtimestamp(1_700_000_000.123, UTC)
     answer = [
-        {"SequenceNumber": str(n), "Data": one, "ApproximateArrivalTimestamp": stamp}
+        {
+            "SequenceNumber": str(n),
+            "PartitionKey": "k",
+            "Data": one,
+            "ApproximateArrivalTimestamp": stamp,
+        }
         for n, one in enumerate(data, 100)
     ]
 

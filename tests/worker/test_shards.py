@@ -52,7 +52,12 @@ def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str
     """Return an answer of GetRecords with these records."""
     answer: dict[str, Any] = {
         "Records": [
-            {"SequenceNumber": str(n), "Data": b"%d" % n, "ApproximateArrivalTimestamp": STAMP}
+            {
+                "SequenceNumber": str(n),
+                "PartitionKey": "k",
+                "Data": b"%d" % n,
+                "ApproximateArrivalTimestamp": STAMP,
+            }
             for n in numbers
         ]
     }

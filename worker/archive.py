@@ -1,0 +1,332 @@
+"""The archive: the records of every span in S3, as the stream had them, for replays after the stream has forgotten them.
+
+    archive/<stream>/<start>/<shard>/<hour>/<first>-<last>-<since>-<until>.gz
+
+An object holds one span and never changes. Its name follows from the span's item in the ledger: the shard's chain (`start` is
+the shard's first possible sequence number, by which a stream that was created again differs), the UTC hour in which the span was planned,
+the sequence numbers of its first and last record, and the UNIX milliseconds at which its first and last record arrived. So a listing
+finds the spans of a range of time, or of sequence numbers, and the ledger names the object of each span.
+
+An object is gzip of MessagePack values back to back: a map that repeats the span's chain and borders, then for each record its
+sequence number, its arrival in UNIX seconds, its partition key, and its bytes.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import md5
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import msgpack
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.errors import ArchiveUnavailableError
+from worker.chain import ChainId
+from worker.chunk import compress
+from worker.executor import Executors
+from worker.record import Number, Record, from_stream, number, sequence_number
+from worker.span import Span
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "archive/"
+CLOCKS_DIFFER_SECONDS = 3600.0
+"""A span may be planned this long before its records arrived, by clocks that differ."""
+
+_BEHIND_ALL = "~"
+_LATEST = 1e11  # UNIX seconds that a date can tell
+_GONE = ("NoSuchKey", "404")
+_EXISTS = "PreconditionFailed"
+_MOST_REMEMBERED = 100
+
+
+class ArchivedSpan(NamedTuple):
+    """A span in the archive, as its object's name tells it.
+
+    Attributes:
+        chain: of its shard.
+        hour: in which it was planned, `2026-11-24T03`.
+        first: sequence number of its first record.
+        last: sequence number of its last record.
+        since: UNIX milliseconds at which the first of its records arrived.
+        until: UNIX milliseconds at which the last of them arrived.
+    """
+
+    chain: ChainId
+    hour: str
+    first: Number
+    last: Number
+    since: int
+    until: int
+
+    @classmethod
+    def of(cls, span: Span) -> Self | None:
+        """Return a span as the archive keeps it; None where its plan says that it does not."""
+        if span.archived is None:
+            return None
+        hour = _hour(span.planned_at / 1000)
+        return cls(span.chain.root, hour, span.first, span.last, span.archived.since, span.archived.until)
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Return the span whose object has this name; None where it names none."""
+        try:
+            stream, start, shard, hour, borders = name.removeprefix(PREFIX).split("/")
+            first, last, since, until = borders.removesuffix(".gz").split("-")
+            chain = ChainId(stream, start, shard)
+            return cls(chain, hour, number(first), number(last), int(since), int(until))
+        except ValueError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        borders = (sequence_number(self.first), sequence_number(self.last), self.since, self.until)
+        return f"{_folder(self.chain)}{self.hour}/{'-'.join(map(str, borders))}.gz"
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What an object says of itself."""
+        return {
+            "chain": self.chain.name,
+            "first": sequence_number(self.first),
+            "last": sequence_number(self.last),
+        }
+
+
+class Archive:
+    """The archive's objects.
+
+    Args:
+        s3: a boto3 client.
+        bucket: its name.
+    """
+
+    def __init__(self, s3: "S3Client", bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._acknowledged: set[str] = set()
+
+    def put(self, span: Span, records: Sequence[Record]) -> None:
+        """Write a span's object, unless it is there; of a span that is not to be archived, nothing.
+
+        Args:
+            span: as it was planned.
+            records: all of its records, and no others.
+
+        Raises:
+            ArchiveUnavailableError: S3 did not acknowledge it, or has something else in its place.
+        """
+        archived = ArchivedSpan.of(span)
+        if archived is None or archived.name in self._acknowledged:
+            return
+        body = compress(_encode(archived, records))
+        try:
+            answer = self._s3.put_object(
+                Bucket=self._bucket,
+                Key=archived.name,
+                Body=body,
+                ContentType="application/gzip",
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != _EXISTS:
+                raise ArchiveUnavailableError(str(error)) from error
+            self._check_standing(span)
+        except BotoCoreError as error:
+            raise ArchiveUnavailableError(str(error)) from error
+        else:
+            if not self._is_acknowledged(answer, body):
+                raise ArchiveUnavailableError(f"S3 did not say that it has {archived.name}")
+        if len(self._acknowledged) >= _MOST_REMEMBERED:
+            self._acknowledged.clear()
+        self._acknowledged.add(archived.name)
+
+    def _check_standing(self, span: Span) -> None:
+        """Check that the object that S3 says is there holds the span's records."""
+        if self.get(span) is None:
+            raise ArchiveUnavailableError("S3 says that the span's object exists, but does not return it")
+
+    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
+        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
+        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
+
+    def get(self, span: Span) -> list[Record] | None:
+        """Return a span's records; None where the archive does not have them.
+
+        Raises:
+            ArchiveUnavailableError: S3 cannot be reached, or returned something else.
+        """
+        archived = ArchivedSpan.of(span)
+        found = None if archived is None else self.read(archived)
+        if found is None:
+            return None
+        records = from_stream(found, span.chain.shard)
+        if not span.is_whole([record.number for record in records]):
+            raise ArchiveUnavailableError("the span's object holds other records than were planned")
+        return records
+
+    def read(self, archived: ArchivedSpan) -> list[Mapping[str, Any]] | None:
+        """Return the records of an object, as GetRecords does; None where it has gone.
+
+        Raises:
+            ArchiveUnavailableError: S3 cannot be reached, or returned something else.
+        """
+        try:
+            data = self._s3.get_object(Bucket=self._bucket, Key=archived.name)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _GONE:
+                return None
+            raise ArchiveUnavailableError(str(error)) from error
+        except BotoCoreError as error:
+            raise ArchiveUnavailableError(str(error)) from error
+        try:
+            return _decode(archived, data)
+        except (zlib.error, msgpack.UnpackException, ValueError, TypeError) as error:
+            raise ArchiveUnavailableError(f"{archived.name} does not hold the span's records") from error
+
+    def chains(self, stream: str) -> list[ChainId]:
+        """Return the chains of a stream's shards that the archive has anything of.
+
+        Raises:
+            ArchiveUnavailableError: S3 cannot be reached.
+        """
+        return [
+            ChainId(stream, start, shard)
+            for folder in self._folders(f"{PREFIX}{stream}/")
+            for start, shard in (name.split("/")[-3:-1] for name in self._folders(folder))
+        ]
+
+    def planned_since(self, chain: ChainId, hour: str) -> Iterator[ArchivedSpan]:
+        """Yield the spans of a shard in the archive that were planned in an hour or later, in the order of the hours.
+
+        Raises:
+            ArchiveUnavailableError: S3 cannot be reached.
+        """
+        folder = _folder(chain)
+        for page in self._pages(folder, StartAfter=f"{folder}{hour}"):
+            yield from filter(None, (ArchivedSpan.parse(item["Key"]) for item in page.get("Contents", [])))
+
+    def listed(
+        self,
+        chain: ChainId,
+        since: float | None = None,
+        until: float | None = None,
+        held_at_most: float = float("inf"),
+    ) -> Iterator[ArchivedSpan]:
+        """Yield the spans of a shard in the archive that hold records of a range of time, in the order of the hours of their plans.
+
+        Args:
+            chain: the shard's.
+            since: UNIX seconds; only spans of which a record arrived then or later.
+            until: UNIX seconds; only spans of which a record arrived before.
+            held_at_most: seconds from a record's arrival to its plan, at most.
+
+        Raises:
+            ArchiveUnavailableError: S3 cannot be reached.
+        """
+        begin = "" if since is None else _hour(since - CLOCKS_DIFFER_SECONDS)
+        latest = _BEHIND_ALL if until is None else _hour(until + held_at_most)
+        for found in self.planned_since(chain, begin):
+            if found.hour > latest:
+                return
+            starts_before = until is None or found.since < until * 1000
+            if starts_before and (since is None or found.until >= since * 1000):
+                yield found
+
+    def _folders(self, prefix: str) -> list[str]:
+        pages = self._pages(prefix, Delimiter="/")
+        return [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", [])]
+
+    def _pages(self, prefix: str, **request: Any) -> Iterator[Any]:
+        while True:
+            try:
+                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **request)
+            except (ClientError, BotoCoreError) as error:
+                raise ArchiveUnavailableError(str(error)) from error
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+class Archiving:
+    """The put of a span's object, under way while its chunks are sent; it has ended when the context is left.
+
+    Args:
+        executors: run it.
+        put: makes it; it raises ArchiveUnavailableError.
+
+    Attributes:
+        failure: why it has failed, once that is known.
+    """
+
+    def __init__(self, executors: Executors, put: Callable[[], None]) -> None:
+        self._context = executors()
+        self._put = put
+        self._is_done = False
+        self.failure = ""
+
+    def __enter__(self) -> Self:
+        self._executor = self._context.__enter__()
+        self._executor.submit(self._attempt)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._context.__exit__(*error)  # type: ignore[arg-type]  # what a context is handed
+
+    def is_done(self, seconds: float) -> bool:
+        """Wait for the put to end, at most that long, and tell whether it succeeded."""
+        if not self._is_done and not self.failure:
+            failure = self._executor.wait(seconds)
+            if failure is None:
+                return False
+            self._is_done, self.failure = failure == "", failure
+        return self._is_done
+
+    def _attempt(self) -> str:
+        try:
+            self._put()
+        except ArchiveUnavailableError as error:
+            return str(error) or "S3 failed"
+        return ""
+
+
+def _folder(chain: ChainId) -> str:
+    return f"{PREFIX}{chain.stream}/{chain.start}/{chain.shard}/"
+
+
+def _hour(moment: float) -> str:
+    if moment > _LATEST:
+        return _BEHIND_ALL
+    return datetime.fromtimestamp(max(0.0, moment), UTC).strftime("%Y-%m-%dT%H")
+
+
+def _encode(archived: ArchivedSpan, records: Sequence[Record]) -> bytes:
+    pack = msgpack.Packer().pack
+    header = archived.header | {"records": len(records)}
+    return b"".join(
+        [
+            pack(header),
+            *[pack((record[0][3:], record[1], record.partition_key, record.data)) for record in records],
+        ]
+    )
+
+
+def _decode(archived: ArchivedSpan, data: bytes) -> list[Mapping[str, Any]]:
+    content = zlib.decompress(data, wbits=zlib.MAX_WBITS | 16)
+    unpacker = msgpack.Unpacker(max_buffer_size=len(content) + 1)
+    unpacker.feed(content)
+    header, *records = unpacker
+    if header != archived.header | {"records": len(records)}:
+        raise ValueError("the object is of another span")
+    return [
+        {
+            "SequenceNumber": digits,
+            "ApproximateArrivalTimestamp": datetime.fromtimestamp(arrived_at, UTC),
+            "PartitionKey": partition_key,
+            "Data": record,
+        }
+        for digits, arrived_at, partition_key, record in records
+    ]
