@@ -138,6 +138,7 @@ def story() -> Story:
         ledger=pipeline.audit.ledger,
         shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
         store=pipeline.audit.store,
+        archive=pipeline.audit.archive,
         sqs=world.queue,  # type: ignore[arg-type]  # a double
         queue_url=world.queue_url,
         clock=clock,

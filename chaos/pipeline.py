@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from chaos.audit import Audit
@@ -25,6 +26,7 @@ from doubles.event_source import (
     StreamPoller,
 )
 from local.functions import DRAIN, INGEST, REDRIVE
+from worker.chain import ChainId
 
 REDRIVE_EVERY = 300.0
 _SWEEP_EVERY = 3700.0  # far more often than in the template, so that sweeps meet trouble
@@ -392,6 +394,7 @@ class Pipeline:
             Kind.RESHARD: self._reshard,
             Kind.RECREATE: self._create_again,
             Kind.REPLAY: self._replay,
+            Kind.REPLAY_ARCHIVE: self._replay_archived,
             Kind.STANDSTILL: self._stand_still,
         }
         acts[act.kind](*act.arguments)
@@ -492,17 +495,40 @@ class Pipeline:
         if records:
             self._replay_batch(shard, records[first : first + count])
 
-    def _replay_batch(self, shard: str, records: list[Record]) -> None:
+    def _replay_archived(self, where: float, start: float, count: int) -> None:
+        """Replay some records of the archive, within a span or across spans."""
+        chains = self.audit.archive.chains(STREAM)
+        if not chains:
+            return
+        chain = chains[int(where * len(chains))]
+        records = self._archived(chain)
+        first = int(start * len(records))
+        self._replay_batch(chain.shard, records[first : first + count], chain)
+
+    def _archived(self, chain: ChainId) -> list[Record]:
+        """Return what the archive has of a shard, in the shard's order."""
+        form = EventForm(self._mapping, chain.shard)
+        objects = sorted(self.audit.archive.listed(chain), key=attrgetter("first"))
+        return [form.record(dict(record)) for one in objects for record in self.audit.archive.read(one) or ()]
+
+    def _replay_batch(self, shard: str, records: list[Record], chain: ChainId | None = None) -> None:
         event = EventForm(self._mapping, shard).event(records) | {"replay": True}
+        if chain is not None:
+            event |= {"chain": chain.name}
         self.worker.invoke(event, lambda _outcome: None)
 
     def _replay_everything(self) -> None:
+        """Replay what the stream still has, and all that the archive has."""
         for shard in self._shards():
-            records = self._records(shard)
-            while records:
-                count = self._chance.choice((1, 5, 40, 300))
-                self._replay_batch(shard, records[:count])
-                records = records[count:]
+            self._replay_in_pieces(shard, self._records(shard))
+        for chain in self.audit.archive.chains(STREAM):
+            self._replay_in_pieces(chain.shard, self._archived(chain), chain)
+
+    def _replay_in_pieces(self, shard: str, records: list[Record], chain: ChainId | None = None) -> None:
+        while records:
+            count = self._chance.choice((1, 5, 40, 300))
+            self._replay_batch(shard, records[:count], chain)
+            records = records[count:]
 
 
 def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,7 @@ _ACTS: dict[Kind, int] = {  # and how many at most
     Kind.DISABLE: 4,
     Kind.GARBAGE: 10,
     Kind.REWIND: 6,
+    Kind.REPLAY_ARCHIVE: 12,
 }
 _SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
 
@@ -279,6 +280,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.OVERRUN: (Kind.PAUSE, Kind.TD_LOST_ANSWER),
     Kind.PAUSE: (Kind.ABANDON,),
     Kind.REPLAY: (Kind.PAUSE,),
+    Kind.REPLAY_ARCHIVE: (Kind.PAUSE, Kind.TD_5XX),
     Kind.REMAP: (Kind.REPLAY, Kind.TD_5XX),
     Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
     Kind.BORDERS: (Kind.TD_5XX,),
@@ -336,7 +338,7 @@ def _setup(chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     horizon = HOUR * chance.choice((0.5, 1, 2, 4, 8))
     if Kind.TD_OUTAGE in kinds or {Kind.TD_JOB_FAILS, Kind.STANDSTILL, Kind.UNASKABLE} & kinds.keys():
         horizon = max(horizon, 4 * HOUR)
-    retention = 168
+    retention = chance.choice((24, 24, 168))
     if COSTLY & kinds.keys():
         horizon, retention = 34 * HOUR, 24
     return Setup(
@@ -409,5 +411,6 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),
+        Kind.REPLAY_ARCHIVE: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
     }
     return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind])]

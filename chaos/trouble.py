@@ -123,6 +123,7 @@ class Kind(StrEnum):
     LIMITS = "part limits changed"
     BORDERS = "batches cut anew"
     REWIND = "event source forgets its checkpoint"
+    REPLAY_ARCHIVE = "replay from the archive"
     PASSED_OVER = "event source passes over records"  # and comes back to them later
 
 

@@ -102,7 +102,7 @@ class _S3(MemoryS3):
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         key = request["Key"]
-        was_there = key.startswith(ARCHIVE) and key in self.objects(request["Bucket"])
+        was_there = key.startswith(ARCHIVE) and key in self._buckets[request["Bucket"]]
         answer = super().put_object(**request)
         if was_there:
             self.overwritten.append(key)

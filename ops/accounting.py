@@ -6,7 +6,7 @@ by the names of its objects.
 
 The worker may go on meanwhile. Where each chain ends is read first; spans that are planned later do not count, and their records
 count as unread. Each span is counted as it is when it is read, in one piece, so the sums hold at any time. Memory grows with what
-is set aside, not with the ledger.
+is set aside, not with the ledger; only of what the archive should have a few bytes are kept for each span.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from shared import envelope
 from shared.clock import Clock
+from shared.settings import MOST_ARCHIVE_DAYS
 from worker.archive import Archive, ArchivedSpan
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Entry, State
@@ -171,6 +172,18 @@ class Balance:
         return not self.unarchived and all(one.adds_up for one in rows)
 
 
+class _Archived:
+    """Spans that the archive should have: from which hour on, by chain, and which; a few bytes for each, however many there are."""
+
+    def __init__(self) -> None:
+        self.hours: dict[ChainId, str] = {}
+        self.spans: set[int] = set()
+
+    def add(self, span: ArchivedSpan) -> None:
+        self.hours[span.chain] = min(span.hour, self.hours.get(span.chain, span.hour))
+        self.spans.add(hash(span))
+
+
 class Accounting:
     """Takes balances.
 
@@ -182,6 +195,7 @@ class Accounting:
         sqs: a boto3 client.
         queue_url: the overflow queue.
         clock: tells how old records are, and when the time is up.
+        archive_days: for how many days the archive keeps records today.
     """
 
     def __init__(
@@ -194,7 +208,9 @@ class Accounting:
         sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
+        archive_days: int = MOST_ARCHIVE_DAYS,
     ) -> None:
+        self._archive_days = archive_days
         self._ledger = ledger
         self._shards = shards
         self._store = store
@@ -231,7 +247,7 @@ class Accounting:
         forced: dict[tuple[str, str], Rows] = {}
         aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
         rejected: Counter[tuple[str, str, str]] = Counter()
-        archived: set[ArchivedSpan] = set()
+        archived = _Archived()
         spans = open_spans = copies = 0
         for span in self._ledger.spans(since, until):
             if span.chain in ends and span.last > ends[span.chain]:
@@ -292,21 +308,20 @@ class Accounting:
         """Return a settled span whose records the archive keeps still; a span of which records have expired was never there."""
         if span.archived is None or not span.done:
             return None
-        kept_until = span.planned_at / 1000 + span.archived.days * _DAY_SECONDS
+        days = min(span.archived.days, self._archive_days)
+        kept_until = span.planned_at / 1000 + days * _DAY_SECONDS
         if kept_until <= self._clock.now() or any(
             entry.state is State.MISSING for entry in span.entries.values()
         ):
             return None
         return ArchivedSpan.of(span)
 
-    def _find_unarchived(self, wanted: set[ArchivedSpan]) -> int:
+    def _find_unarchived(self, wanted: _Archived) -> int:
         """Count the spans that the archive does not have; an object is there before its span is settled."""
-        if not wanted:
-            return 0
-        since = min(one.hour for one in wanted)
-        for chain in {one.chain for one in wanted}:
-            wanted.difference_update(self._archive.planned_since(chain, since))
-        return len(wanted)
+        for chain, since in wanted.hours.items():
+            for found in self._archive.planned_since(chain, since):
+                wanted.spans.discard(hash(found))
+        return len(wanted.spans)
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}

@@ -123,6 +123,8 @@ def accounting(stack: Stack) -> Accounting:
         ledger=stack.ledger(),
         shards=stack.shards(),
         store=stack.set_aside_store(),
+        archive=stack.archive(),
+        archive_days=stack.archive_days,
         sqs=stack.client("sqs"),
         queue_url=stack.outputs["OverflowQueueUrl"],
         clock=SystemClock(),

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from ops.failure import Failure
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
+from worker.archive import Archive
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore
 from worker.shards import Shards
@@ -43,6 +44,7 @@ class Stack:
         endpoint: of AWS, on this machine; None for AWS itself.
         functions: by output, the endpoint of a function on this machine.
         folder: where the logs of the local stack are.
+        archive_days: for how many days the archive keeps records.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Stack:
     endpoint: str | None = None
     functions: Mapping[str, str] | None = None
     folder: Path | None = None
+    archive_days: int = 30
 
     @property
     def is_local(self) -> bool:
@@ -100,6 +103,10 @@ class Stack:
     def set_aside_store(self) -> SetAsideStore:
         """Return the bucket of set-aside chunks."""
         return SetAsideStore(self.client("s3"), self.outputs["AsideBucket"])
+
+    def archive(self) -> Archive:
+        """Return the archive."""
+        return Archive(self.client("s3"), self.outputs["AsideBucket"])
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names and return its answer.
@@ -183,7 +190,8 @@ def deployed(name: str, region: str | None) -> Stack:
             f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "
             "it is not a Sluice stack, or an older one, which `sam deploy` brings up to date"
         )
-    return Stack(name, outputs, session)
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
+    return Stack(name, outputs, session, archive_days=int(parameters.get("ArchiveDays", 0)))
 
 
 def local() -> Stack:
