@@ -144,16 +144,15 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_k
             pass
         else:
             if _is_envelope(content):
-                return _new(
-                    Record, (this, arrived_at, *content[1:-1], (), content[-1], partition_key, data)
-                )
+                return _new(Record, (this, arrived_at, *content[1:-1], (), content[-1], partition_key, data))
     elif data[:1] == b"{":
         record = _from_json(data, shard, this, arrived_at)
         if record is not None:
             return record._replace(partition_key=partition_key, data=data)
     original = (UNDECODABLE, 1, packed(data))
     received_at = milliseconds(arrived_at)
-    return Record(*(this, arrived_at, NOBODY, "", received_at, "", 0), (), (original,), partition_key, data)
+    members = (this, arrived_at, NOBODY, "", received_at, "", 0)
+    return Record(*members, (), (original,), (), partition_key, data)
 
 
 def milliseconds(seconds: float) -> int:
