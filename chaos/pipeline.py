@@ -9,6 +9,7 @@ from typing import Any
 
 from chaos.audit import Audit
 from chaos.functions import Functions
+from chaos.mapping import ChangedMapping
 from chaos.platform import Function
 from chaos.schedule import Act, Schedule
 from chaos.traffic import REPEATED, Sent
@@ -20,7 +21,6 @@ from doubles.event_source import (
     EventSourceMapping,
     Invocation,
     Outcome,
-    Raised,
     Record,
     Returned,
     StreamPoller,
@@ -88,6 +88,7 @@ class Pipeline:
             on_expired=self._expired,
         )
         self._poller = StreamPoller(world.stream, self._mapping)
+        self._changed = ChangedMapping(world.simulation, world.trouble, self.worker.invoke)
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
         self.audit = Audit(world)
@@ -117,6 +118,9 @@ class Pipeline:
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
         self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
+        for window in self.schedule.windows:
+            if window.kind is Kind.FILTERED:
+                self._simulation.at(window.end, self._read_filtered)
 
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice, days later, then send copies once more."""
@@ -287,15 +291,20 @@ class Pipeline:
             self._poller.complete(invocation, outcome, self._simulation.now)
             self._tick_at(self._simulation.now)
 
-        event = invocation.event
-        if len(event["Records"]) > 1 and (chances := self._trouble.strike(Kind.PASSED_OVER)):
-            # what comes later is delivered first; all of it comes again
-            self.worker.invoke(
-                {"Records": event["Records"][chances.randrange(1, len(event["Records"])) :]},
-                lambda _outcome: done(Raised()),
-            )
-            return
-        self.worker.invoke(event, done)
+        self._changed.deliver(invocation.event, done)
+
+    def _read_filtered(self) -> None:
+        """Read again what a filter has left out, as an operator does who has removed the filter."""
+        for shard, first in list(self._changed.filtered.items()):
+            poller = self._poller.pollers.get(shard)
+            try:
+                if poller is not None:
+                    poller.rewind(str(first))
+            except ValueError:  # an invocation is under way
+                self._simulation.at(self._simulation.now + 5, self._read_filtered)
+            else:
+                del self._changed.filtered[shard]
+        self._tick_at(self._simulation.now)
 
     def _border(self, records: Sequence[Record]) -> int:
         if chances := self._trouble.strike(Kind.BORDERS):

@@ -189,6 +189,8 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2)),
     Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,)),
     Kind.PASSED_OVER: (2, _LONG, (0.3, 0.8)),
+    Kind.LANES: (2, _LONG, (0.5, 1.0)),
+    Kind.FILTERED: (2, _LONG, (1.0,)),
 }
 
 _ACTS: dict[Kind, int] = {  # and how many at most
@@ -305,6 +307,8 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.SQS_COUNTS: (Kind.KINESIS_TIMEOUT, Kind.KINESIS_THROTTLE),
     Kind.DYNAMODB_PARTIAL: (Kind.KINESIS_LOST_ANSWER, Kind.CLIENT_DEAF),
     Kind.PASSED_OVER: (Kind.TD_5XX, Kind.BORDERS),
+    Kind.LANES: (Kind.TD_5XX, Kind.TD_LOST_ANSWER),
+    Kind.FILTERED: (Kind.TD_5XX,),
     Kind.STANDSTILL: (Kind.TD_LOST_ANSWER,),
     Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),

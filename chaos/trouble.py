@@ -125,6 +125,8 @@ class Kind(StrEnum):
     REWIND = "event source forgets its checkpoint"
     REPLAY_ARCHIVE = "replay from the archive"
     PASSED_OVER = "event source passes over records"  # and comes back to them later
+    LANES = "event source runs in parallel"  # several invocations for one shard at once, by partition key
+    FILTERED = "event source filters"  # some records never come, until somebody removes the filter
 
 
 DATABASE_KINDS = (

@@ -21,6 +21,7 @@ class Guard(Enum):
     DIGEST_IN_NAME = "the digest of an object's bytes is part of its name"
     FINAL_DELETE = "an object is deleted only when every row in it is in a final state"
     WHOLE_SPAN = "a span of which records cannot be read is held, not settled without them"
+    CONTIGUOUS = "a batch that lacks records which the shard has between its own is held"
     SEARCHED = (
         "an envelope that may be on the stream without a claim is not sent before it has been searched for"
     )

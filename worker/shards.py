@@ -265,13 +265,16 @@ class Shards:
         """Return a cursor on a shard."""
         return Cursor(self._kinesis, self._stream, shard, position, self._clock)
 
-    def pages(self, shard: str, position: Position, until: float = float("inf")) -> Iterator[Page | None]:
+    def pages(
+        self, shard: str, position: Position, until: float = float("inf"), limit: int = _RECORDS
+    ) -> Iterator[Page | None]:
         """Yield what a shard holds from a position on, without an end; None where the time was up.
 
         Args:
             shard: its id.
             position: where to begin.
             until: UNIX seconds after which nothing more is read.
+            limit: the most records of one page.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails again and again.
@@ -284,20 +287,29 @@ class Shards:
                 return
             if cursor.due > now:
                 self._clock.sleep(cursor.due - now)
-            page = cursor.read()
+            page = cursor.read(limit)
             if page is not None:
                 yield page
                 if page.ended:
                     return
 
-    def read(self, shard: str, first: Number, last: Number, deadline: Deadline) -> list[Record]:
+    def read(
+        self, shard: str, first: Number, last: Number, deadline: Deadline, limit: int = _RECORDS
+    ) -> list[Record]:
         """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now.
+
+        Args:
+            shard: its id.
+            first: where to begin.
+            last: where to end.
+            deadline: when to give up.
+            limit: the most records of one page, at most 10,000.
 
         Raises:
             ShardUnreadableError: Kinesis fails, or the time is up.
         """
         found: dict[Number, Record] = {}
-        for page in self.pages(shard, Position(at=first), deadline.at):
+        for page in self.pages(shard, Position(at=first), deadline.at, min(limit, _RECORDS)):
             if page is None:
                 raise ShardUnreadableError("the time was up before all records were read")
             records = from_stream(page.records, shard)

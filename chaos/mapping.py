@@ -1,0 +1,83 @@
+"""An event source mapping that somebody has changed by hand: which records of a batch the worker gets, and when."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+from zlib import crc32
+
+from chaos.simulation import Simulation
+from chaos.trouble import Kind, Trouble
+from doubles.event_source.invocation import Outcome, Raised, Returned, settled_count
+
+_LANES = 3
+
+Event = Mapping[str, Any]
+Done = Callable[[Outcome], None]
+
+
+class ChangedMapping:
+    """Hands batches to the worker as the mapping is at that moment.
+
+    Args:
+        simulation: time.
+        trouble: decides when the mapping is changed.
+        invoke: invokes the worker with an event.
+
+    Attributes:
+        filtered: by shard, the first sequence number that was filtered out and is not yet read again.
+    """
+
+    def __init__(
+        self, simulation: Simulation, trouble: Trouble, invoke: Callable[[Event, Done], None]
+    ) -> None:
+        self.filtered: dict[str, int] = {}
+        self._simulation = simulation
+        self._trouble = trouble
+        self._invoke = invoke
+
+    def deliver(self, event: Event, done: Done) -> None:
+        """Invoke the worker with a batch, or with parts of it; say how it ended as one outcome."""
+        records = event["Records"]
+        if len(records) > 1 and (chances := self._trouble.strike(Kind.PASSED_OVER)):
+            # what comes later is delivered first; all of it comes again
+            self._invoke(
+                {"Records": records[chances.randrange(1, len(records)) :]}, lambda _outcome: done(Raised())
+            )
+            return
+        lanes: dict[int, list[Any]] = defaultdict(list)
+        for record in records:
+            lanes[_lane_of(record)].append(record)
+        if len(lanes) > 1 and self._trouble.strike(Kind.LANES):
+            self._deliver_all([*lanes.values()], done)
+        elif len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
+            first = lanes.pop(min(lanes))[0]
+            shard, number = first["eventID"].split(":")
+            self.filtered[shard] = min(int(number), self.filtered.get(shard, int(number)))
+            kept = [record for record in records if _lane_of(record) in lanes]
+            self._invoke({"Records": kept}, lambda outcome: done(_whole(outcome, kept)))
+        else:
+            self._invoke(event, done)
+
+    def _deliver_all(self, lanes: list[list[Any]], done: Done) -> None:
+        """Invoke the worker once for each lane, at the same time."""
+        ended: list[Outcome] = []
+
+        def one_ended(outcome: Outcome, lane: list[Any]) -> None:
+            ended.append(_whole(outcome, lane))
+            if len(ended) == len(lanes):
+                done(next((one for one in ended if isinstance(one, Raised)), ended[0]))
+
+        for lane in lanes:
+            self._invoke({"Records": lane}, lambda outcome, lane=lane: one_ended(outcome, lane))  # type: ignore[misc]  # a default binds it
+
+
+def _lane_of(record: Mapping[str, Any]) -> int:
+    return crc32(record["kinesis"]["partitionKey"].encode()) % _LANES
+
+
+def _whole(outcome: Outcome, records: list[Any]) -> Outcome:
+    """Return success where all of these records are settled, otherwise failure of all."""
+    numbers = [record["kinesis"]["sequenceNumber"] for record in records]
+    if settled_count(outcome, numbers) == len(numbers):
+        return Returned({"batchItemFailures": []})
+    return Raised()
