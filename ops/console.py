@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ops.console_actions import DROPPABLE, Actions
+from ops.console_actions import DROPPABLE, REDRIVABLE, Actions
 from ops.console_server import ConsolePage, Data, Server
 from ops.console_view import ConsoleView
 from ops.failure import Failure
@@ -70,6 +70,7 @@ def page_data(
     def state(_: Mapping[str, str]) -> dict[str, Any]:
         return view.state() | {
             "allows_changes": allow_changes,
+            "redrivable": REDRIVABLE,
             "droppable": DROPPABLE,
             "actions": actions.shown(),
             **more(),

@@ -20,6 +20,8 @@ from shared.clock import Clock
 from shared.errors import UnavailableError
 from worker.selection import Selection
 
+REDRIVABLE = tuple(name for name in KINDS if name != "rejected")
+"""Kinds of set-aside rows that may be sent as they are."""
 DROPPABLE = redrive.DECIDED["drop"]
 """Kinds of set-aside rows that may be dropped."""
 _KEPT = 20
@@ -93,7 +95,7 @@ class Actions:
         Raises:
             RefusedError: the request is wrong, another action runs, or the rows are others by now.
         """
-        return self._begin("redrive", asked, KINDS)
+        return self._begin("redrive", asked, REDRIVABLE)
 
     def drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start to give rows up; as `redrive`."""

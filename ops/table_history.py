@@ -65,12 +65,13 @@ class History:
         if span.chain.is_forced:
             return
         at = span.planned_at / 1000
-        if at >= self._since:
-            self.rows += sum(span.counts.values())
-            self.records += span.records
         counts: Counter[tuple[str, str]] = Counter()
         for group, rows in span.counts.items():
-            counts[group.owner.account, group.label] += rows
+            if not group.is_rejected:
+                counts[group.owner.account, group.label] += rows
+        if at >= self._since:
+            self.rows += counts.total()
+            self.records += span.records
         for place, rows in counts.items():
             self._table(place, at).add(at, rows, self._now)
 

@@ -419,6 +419,8 @@ def events_of(record: Record, shard: str) -> Iterator[Seen]:
             named = values.get("table")
             table = named if isinstance(named, str) else ""
             yield replace(common, kind=Kind.REJECTED, table=table, code=code, row=values)
+    for _, code, table, original in record.rejected:
+        yield replace(common, kind=Kind.REJECTED, table=table, code=code, row=_object(original))
 
 
 def unpacked(data: bytes) -> Iterator[Any]:

@@ -105,6 +105,9 @@ function renderLook(look) {
     ...look.sick_databases.map((one) => [`Failing: ${one.database} (${one.reason})`, `since ${clock(one.since / 1000)}`]),
   ]);
   renderAside(look);
+  $("rejected-part").hidden = !look.rejected.length;
+  update($("rejected"), look.rejected.map((one) => element("li", "",
+    element("span", "pair", element("b", "", `${one.account}/${one.table || "–"}`), element("span", "", plural(one.events, "event"))), element("small", "", one.code))));
   const errors = look.errors.map((one) => element("li", "",
     element("span", "", `${one.what}${one.why ? `: ${one.why}` : ""}`),
     element("small", "", `${one.function}, ${plural(one.times, "time")}, last ${clock(Date.parse(one.last) / 1000)}`)));
@@ -129,7 +132,8 @@ function renderAside(look) {
     const item = element("li", "", element("span", "pair", element("b", "", one.account), element("span", "", plural(one.rows, "row"))),
       element("small", "", `${KINDS[one.kind] ?? one.kind}: ${one.reason}`));
     if (state.allows_changes) {
-      const buttons = element("span", "small-buttons", actionButton("redrive", one));
+      const buttons = element("span", "small-buttons");
+      if (state.redrivable.includes(one.kind)) buttons.append(actionButton("redrive", one));
       if (state.droppable.includes(one.kind)) buttons.append(actionButton("drop", one));
       item.append(buttons);
     }
@@ -190,7 +194,7 @@ function renderCounts(counts) {
 }
 
 function rowHeader(one) {
-  const header = element("th", "", `${one.account}/${one.table}`);
+  const header = element("th", "", element("span", "", `${one.account}/`), element("wbr"), one.table);
   header.scope = "row";
   return header;
 }
@@ -262,7 +266,7 @@ function clock(seconds) {
   if (!seconds) return "–";
   const at = new Date(seconds * 1000);
   const time = at.toLocaleTimeString("en-GB", CLOCK);
-  return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString("sv-SE")} ${time.slice(0, 5)}`;
+  return Math.abs(Date.now() - at) < 18 * 3600e3 ? time : at.toLocaleDateString("sv-SE");
 }
 
 /* --- confirmations --- */
@@ -290,7 +294,7 @@ async function confirm(what, one) {
   }
 }
 $("confirm-word").oninput = () => { $("confirm-yes").disabled = $("confirm-word").value.trim() !== "drop"; };
-$("confirm-word").onkeydown = (event) => { if (event.key === "Enter" && $("confirm-yes").disabled) event.preventDefault(); };
+$("confirm-no").onclick = () => $("confirm").close("");
 
 /* --- live events --- */
 

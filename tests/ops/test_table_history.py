@@ -41,3 +41,15 @@ def test_a_clock_behind_the_workers_counts_as_now() -> None:
     history.add(span(-30, 4))
 
     assert (4, 4) == (history.tables["shop", "views"].recent, history.tables["shop", "views"].hours[-1])
+
+
+def test_rejected_events_are_no_rows() -> None:
+    """They were not received."""
+    history = History(NOW, 0.0)
+    counts = {
+        Group(Owner("shop"), "views"): 2,
+        Group(Owner("shop"), "views", "too_deep", is_rejected=True): 5,
+    }
+    history.add(Span(CHAIN, START, START, START, round(NOW * 1000), {}, Cut(1, 1), counts, records=1))
+
+    assert (2, [("shop", "views")]) == (history.rows, list(history.tables))

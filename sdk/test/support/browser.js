@@ -20,8 +20,9 @@ const BROWSERS = {
 /** Returns where the browser is; undefined where it is not installed. */
 export const pathOf = (name) => BROWSERS[name].paths.find((path) => path && existsSync(path));
 
-export const launch = (name = 'chrome') =>
+export const launch = (name = 'chrome', extraPrefsFirefox = {}) =>
   puppeteer.launch({
+    extraPrefsFirefox,
     browser: name,
     executablePath: pathOf(name),
     args: BROWSERS[name].args,

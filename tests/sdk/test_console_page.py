@@ -1,0 +1,122 @@
+"""The console's page and the local stack's, in real browsers: legible, accessible, and usable by keyboard."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.page_server import Beside, local_page
+from local.website import Website
+from ops.console_server import ConsolePage, Server
+from tests.support import npm
+from tests.support.console_example import EVENTS, LOCAL, STATE
+from tests.support.node import SDK, in_turn, needed, run
+
+pytestmark = [needed, in_turn]
+
+SCRIPT = Path(__file__).parents[1] / "support/console_page.mjs"
+PATHS = {
+    "chrome": ("/usr/bin/chromium", "/usr/bin/google-chrome"),
+    "firefox": ("/usr/bin/firefox-esr", "/usr/bin/firefox"),
+}
+
+
+class Pages:
+    """A console and a local stack's page with something of everything.
+
+    Attributes:
+        dropped: what the page has asked to drop.
+    """
+
+    def __init__(self) -> None:
+        self.dropped: list[Mapping[str, Any]] = []
+
+    def _drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self.dropped.append(asked)
+        return {}
+
+    @contextmanager
+    def served(self) -> Iterator[tuple[str, str]]:
+        """Serve both and yield their addresses."""
+        actions = {"/drop": self._drop, "/redrive": lambda _: {}}
+        events = {
+            "/events.json": lambda asked: EVENTS if asked.get("after") == "0" else EVENTS | {"events": []}
+        }
+        console = ConsolePage({"/state.json": lambda _: STATE, **events}, actions, token="tok")
+        site = Beside(Website("http://127.0.0.1:9", {"shop": "shop.k.m"}))
+        local = local_page(site, {"/state.json": lambda _: STATE | LOCAL, **events}, actions, lambda *_: {})
+        with Server(console) as first, Server(local) as second:
+            yield f"{first.url}/#token=tok", f"{second.url}/"
+
+
+@pytest.fixture(scope="module", params=["chrome", "firefox"])
+def looked(request: pytest.FixtureRequest, build: str) -> tuple[list[dict[str, Any]], Pages]:
+    """What a browser found, by page, theme and width."""
+    assert build
+    if not any(Path(path).exists() for path in PATHS[request.param]) and not os.environ.get("CI"):
+        pytest.skip(f"{request.param} is not installed")
+    pages = Pages()
+    with pages.served() as urls:
+        axe = npm.path("axe-core/axe.min.js")
+        found = run("node", str(SCRIPT), request.param, str(SDK), str(axe), *urls)
+    return json.loads(found), pages
+
+
+def test_both_pages_pass_the_accessibility_check(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """At 1280 and 390 pixels, light and dark; nothing is wider than the screen, and no script fails."""
+    found, _ = looked
+
+    assert 8 == len({(one["url"], one["isDark"], one["width"]) for one in found})
+    assert [] == [problem for one in found for problem in (*one["violations"], *one["errors"])]
+    assert [] == [one["overflow"] for one in found if one["overflow"] > 0]
+
+
+def test_everything_is_reached_by_keyboard_and_shows_it(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """Filters, events, tables, buttons."""
+    keyboards = [one["keyboard"] for one in looked[0] if "keyboard" in one]
+
+    assert 2 == len(keyboards)
+    for keyboard in keyboards:
+        names = " | ".join(keyboard["seen"])
+        for name in (
+            "Pause",
+            "Account",
+            "Table",
+            "Containing",
+            "Counts by table",
+            "Redrive 12,482 rows of news",
+            "Drop 1 row",
+        ):
+            assert name in names
+        assert [] == keyboard["unseen"]
+
+
+def test_a_drop_is_confirmed_with_a_word(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """Enter alone does nothing, Escape ends it; what is asked for is what was shown."""
+    found, pages = looked
+    drops = [one["drop"] for one in found if "drop" in one]
+    expected = {
+        "kind": "dead",
+        "account": "shop_with_a_rather_long_name",
+        "reason": "column_limit",
+        "rows": 1,
+    }
+
+    assert [
+        {"opened": True, "guarded": True, "escaped": True, "confirmed": True, "violations": []}
+    ] * 2 == drops
+    assert [expected, expected] == pages.dropped
+
+
+def test_events_are_filtered_and_the_page_pauses(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """By a column's value, or bad ones only. An event's own columns come first."""
+    used = [one["used"] for one in looked[0] if "used" in one]
+
+    for one in used:
+        assert ["shop/orders"] == one["byColumn"]
+        assert ["refused request", "shop/Page Views"] == one["bad"]
+        assert ("true", True) == (one["paused"][0], one["paused"][1].startswith("Paused"))
