@@ -11,6 +11,7 @@ from ingest.app import Ingest
 from ingest.aws_client import KinesisClient, ca_bundle_from
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
+from ingest.policy import PolicyReader
 from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS, Stream
 from shared.clock import SystemClock
@@ -78,8 +79,9 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
 
 def _handler(clock: SystemClock) -> Ingest:
     silent, free = _Silent(), _Immediate()
-    settings = IngestSettings("events", "", "keys")
+    settings = IngestSettings("events", "", "keys", "aside")
     keys = Keyring(free, "keys", clock, silent)
     queue = Overflow(lambda: None, "", silent)
     puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, telemetry=silent)
-    return Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=silent)
+    policies = PolicyReader(free, "", clock, silent, lambda _job: lambda _seconds: None)
+    return Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=silent)

@@ -26,6 +26,7 @@ from chaos.world import (
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
+from ingest.policy import PolicyReader
 from ingest.stream import Stream
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
@@ -172,6 +173,7 @@ class Functions:
             stream_name=STREAM,
             overflow_queue_url=world.queue_url,
             write_key_secret=WRITE_KEY_SECRET,
+            aside_bucket=BUCKET,
             partition_buckets=4,
         )
         access = Access(INGEST, world.effects)
@@ -186,4 +188,11 @@ class Functions:
             entropy=entropy,
             telemetry=telemetry,
         )
-        return Ingest(settings, keyring, stream, clock=clock, entropy=entropy, telemetry=telemetry)
+        policies = PolicyReader(access.client("s3", world.s3), BUCKET, clock, telemetry, _at_once)
+        return Ingest(settings, keyring, stream, policies, clock=clock, entropy=entropy, telemetry=telemetry)
+
+
+def _at_once(job: Callable[[], None]) -> Callable[[float], None]:
+    """Run a job that Lambda would run in the background: a sandbox is one process of the simulation."""
+    job()
+    return lambda _seconds: None

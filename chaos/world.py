@@ -24,7 +24,7 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
 from doubles.treasure_data import Settings as TdSettings
 from local.resources import LEDGER
-from shared import write_key
+from shared import policy, write_key
 from shared.accounts import Account
 from worker import account_store
 from worker.archive import PREFIX as ARCHIVE
@@ -211,6 +211,9 @@ class World:
         """Write the accounts file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
+        entries = {name: account.to_entry() for name, account in self.accounts.items()}
+        document = policy.encode(entries, int(self.simulation.now * 1000))
+        self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
         account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
 
     def remap(self, name: str, **changes: Any) -> None:

@@ -65,9 +65,11 @@ class MemoryS3:
 
     def get_object(self, **request: Any) -> dict[str, Any]:
         """Return an object, its bytes as a stream in `Body`; with `Range`, the first bytes of it."""
-        stored = self._bucket("GetObject", request, "Range").get(request["Key"])
+        stored = self._bucket("GetObject", request, "Range", "IfNoneMatch").get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
+        if request.get("IfNoneMatch") == stored.described()["ETag"]:
+            raise client_error("304", "GetObject", "Not Modified", 304)
         body, partial = stored.body, {}
         if "Range" in request:
             wanted = re.fullmatch(r"bytes=0-(\d+)", request["Range"])

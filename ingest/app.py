@@ -18,15 +18,17 @@ from ingest import (
     mobile_sdk,
     overflow,
     pixel,
+    policy,
     postback,
     records_api,
     stream,
 )
-from ingest.aws_client import AwsClient, KinesisClient, SecretsManagerClient, SqsClient
+from ingest.aws_client import AwsClient, KinesisClient, S3Client, SecretsManagerClient, SqsClient
 from ingest.cors import Cors
 from ingest.intake import Intake
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
+from ingest.policy import PolicyReader
 from ingest.privacy import Privacy
 from ingest.proxies import Proxies
 from ingest.rate import Rate
@@ -149,6 +151,7 @@ class Ingest:
         settings: this stack's settings.
         keys: verifies write keys.
         puts: stores envelopes.
+        policies: knows the edge policy.
         clock: timestamps requests.
         entropy: returns n random bytes, for ids.
         telemetry: counts and logs.
@@ -159,6 +162,7 @@ class Ingest:
         settings: IngestSettings,
         keys: Keyring,
         puts: Stream,
+        policies: PolicyReader,
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -171,6 +175,7 @@ class Ingest:
         )
         self._intake = Intake(
             keys,
+            policies,
             puts,
             Privacy(settings, keys.hash_key),
             rate=Rate(settings.key_events_per_second, clock),
@@ -226,7 +231,7 @@ class Ingest:
 
 
 def build(environment: Mapping[str, str]) -> Handler:
-    """Build a function instance's handler: create the clients and read the secrets.
+    """Build a function instance's handler: create the clients, read the secrets and the edge policy.
 
     Raises:
         SettingsError: settings are missing or invalid.
@@ -248,9 +253,12 @@ def build(environment: Mapping[str, str]) -> Handler:
     kinesis = client(KinesisClient, stream.CLIENT_OPTIONS)
     secrets = client(SecretsManagerClient, keyring.CLIENT_OPTIONS)
     keys = Keyring(secrets, settings.write_key_secret, clock, telemetry)
+    policies = PolicyReader(client(S3Client, policy.CLIENT_OPTIONS), settings.aside_bucket, clock, telemetry)
+    wait = policies.begin()  # while the secrets are read
     keys.refresh()
+    wait(policy.WAIT_SECONDS)
     puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, telemetry=telemetry)
-    ingest = Ingest(settings, keys, puts, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    ingest = Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=telemetry)
 
     def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
         with telemetry.invocation(context):

@@ -14,6 +14,7 @@ import weakref
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -32,6 +33,7 @@ another connection takes milliseconds. Users report that S3 closes idle connecti
 also how long AWS's SDK for Java keeps them."""
 
 _COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
+_ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 _UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
 
 
@@ -108,14 +110,10 @@ class AwsClient:
 
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
         headers = self._signer.headers(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
-        if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and (trace := os.environ.get("_X_AMZN_TRACE_ID")):
-            headers["x-amzn-trace-id"] = quote(
-                trace, safe="-=;:+&[]{}\"',"
-            )  # Lambda detects recursive loops with it
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"POST / HTTP/1.1\r\n{lines}user-agent: sluice\r\ncontent-length: {len(body)}\r\n\r\n"
-        answer = self._exchange(head.encode() + body)
-        return self._parse(answer) if answer.status == 200 else _raise_error(answer, operation)
+        answer = self._exchange(_head("POST /", headers, f"content-length: {len(body)}\r\n") + body)
+        if answer.status != 200:
+            raise _error_of(answer, operation)
+        return self._parse(answer)
 
     def _exchange(self, request: bytes) -> AwsResponse:
         connection = self._idle_connection() or Connection(self._address, *self._timeouts)
@@ -191,6 +189,24 @@ class SecretsManagerClient(AwsClient):
         return self.call("GetSecretValue", arguments)
 
 
+class S3Client(AwsClient):
+    """Reads objects. A bucket's name goes into the path, which every endpoint supports."""
+
+    SERVICE, SETTING = "s3", "S3"
+
+    def get_object(self, **arguments: Any) -> dict[str, Any]:
+        """Read an object: `Bucket`, `Key`, `IfNoneMatch`; both names must consist of characters that URLs need not escape."""
+        path = f"/{arguments['Bucket']}/{arguments['Key']}"
+        headers = self._signer.headers_of_get(path, self._credentials(), self._now())
+        if "IfNoneMatch" in arguments:
+            headers["if-none-match"] = arguments["IfNoneMatch"]
+        answer = self._exchange(_head(f"GET {path}", headers))
+        if answer.status == 200:
+            return {"Body": BytesIO(answer.body), "ETag": answer.headers.get("etag", "")}
+        code = _ERROR_CODE.search(answer.body)
+        raise _error(answer, "GetObject", code[1].decode() if code else str(answer.status))
+
+
 def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: str) -> str:
     """Return a service's endpoint: from the environment, else AWS's default."""
     if environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
@@ -255,12 +271,21 @@ def _close(idle: list[tuple[Connection, float]]) -> None:
         connection.close()
 
 
+def _head(request: str, headers: dict[str, str], more: str = "") -> bytes:
+    """Return the head of a request."""
+    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and (trace := os.environ.get("_X_AMZN_TRACE_ID")):
+        # Lambda detects recursive loops with it
+        headers["x-amzn-trace-id"] = quote(trace, safe="-=;:+&[]{}\"',")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"{request} HTTP/1.1\r\n{lines}user-agent: sluice\r\n{more}\r\n".encode()
+
+
 def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, "Data": b64encode(arguments["Data"]).decode()}
 
 
-def _raise_error(answer: AwsResponse, operation: str) -> Any:
-    """Raise the same error as botocore."""
+def _error_of(answer: AwsResponse, operation: str) -> ClientError:
+    """Return the same error as botocore."""
     try:
         value = orjson.loads(answer.body)
     except ValueError:
@@ -268,8 +293,12 @@ def _raise_error(answer: AwsResponse, operation: str) -> Any:
     if not isinstance(value, dict):
         value = {}
     code = str(value.get("__type") or answer.status).partition(":")[0].rpartition("#")[2]
+    return _error(answer, operation, code, str(value.get("message") or value.get("Message") or ""))
+
+
+def _error(answer: AwsResponse, operation: str, code: str, message: str = "") -> ClientError:
     response: Any = {
-        "Error": {"Code": code, "Message": str(value.get("message") or value.get("Message") or "")},
+        "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)},
     }
-    raise ClientError(response, operation)
+    return ClientError(response, operation)

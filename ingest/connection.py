@@ -193,12 +193,12 @@ class Connection:
             self._rest = data
         headers = {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in lines]}
         self.is_reusable = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-        if "transfer-encoding" in headers:
+        if status in (204, 304):  # a 304 may give the length of what it does not send
+            body = b""
+        elif "transfer-encoding" in headers:
             body = self._chunks()
         elif "content-length" in headers:
             body = self._exactly(int(headers["content-length"]))
-        elif status in (204, 304):
-            body = b""
         else:
             body = self._all()
         return AwsResponse(status, headers, body)

@@ -9,11 +9,13 @@ from zlib import crc32
 from ingest import rejected as rejected_events
 from ingest.batch import Batch
 from ingest.keyring import Keyring
+from ingest.policy import PolicyReader
 from ingest.privacy import Privacy, Visitor
 from ingest.rate import Rate
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
+from ingest.tracking import Tracking
 from shared import envelope, names, rows
 from shared.clock import Clock
 from shared.envelope import Envelope, RejectedEvent
@@ -68,6 +70,7 @@ class Intake:
 
     Args:
         keyring: verifies write keys.
+        policies: knows the edge policy.
         stream: stores envelopes.
         privacy: decides what is kept about visitors.
         rate: limits what a key may send.
@@ -81,6 +84,7 @@ class Intake:
     def __init__(
         self,
         keyring: Keyring,
+        policies: PolicyReader,
         stream: Stream,
         privacy: Privacy,
         *,
@@ -92,6 +96,7 @@ class Intake:
         telemetry: Telemetry,
     ) -> None:
         self._keyring = keyring
+        self._policies = policies
         self._stream = stream
         self.privacy = privacy
         self._rate = rate
@@ -105,7 +110,8 @@ class Intake:
         """Verify a write key; None and empty values count as missing.
 
         Raises:
-            Refused: `missing_key`, `invalid_key`, `keys_unavailable`, `rate_exceeded`.
+            Refused: `missing_key`, `invalid_key`, `keys_unavailable`, `unknown_account`, `disabled_account`, `revoked_key`,
+                `rate_exceeded`.
         """
         if not key:
             raise Refused("missing_key")
@@ -117,6 +123,8 @@ class Intake:
             raise Refused("invalid_key", str(error)) from None
         except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
+        if code := self._policies.refusal(verified):
+            raise Refused(code)
         self._rate.check(verified)
         return verified
 
@@ -160,11 +168,16 @@ class Intake:
             screen=self.privacy.screen(visitor),
             is_small=request.is_small,
         )
-        encoded, rejected = self._encode(key.account, batch, arrival)
+        tracking = Tracking(
+            self._policies.plan(key.account), arrival, lambda columns: self.privacy.screen(visitor, columns)
+        )
+        encoded, rejected = self._encode(key.account, batch, tracking)
+        if tracking.violations:
+            self._report_drift(key.account, tracking.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
             which = [(one.index, one.code, one.table) for one in rejected]
-            kept = rejected_events.events_of(request, batch.events, which, arrival.screen)
+            kept = rejected_events.events_of(request, batch.events, which, tracking.screen)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
         self._rate.charge(key, len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
@@ -182,7 +195,7 @@ class Intake:
         return EventOutcome(accepted, rejected)
 
     def _encode(
-        self, account: str, batch: Batch, arrival: rows.Arrival
+        self, account: str, batch: Batch, tracking: Tracking
     ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
         """Return table and row of each event by index, and which events cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
@@ -195,12 +208,20 @@ class Intake:
                 if len(tables) >= MAX_TABLES and table not in tables:
                     raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
                 tables.add(table)
-                row = rows.encode(event, arrival, partial(self._event_id, account, batch, index))
+                row = rows.encode(
+                    event, tracking.arrival(table), partial(self._event_id, account, batch, index)
+                )
             except rows.Rejected as reason:
                 rejected.append(Rejection(index, reason.code, reason.message, table))
             else:
                 encoded[index] = table, row
         return encoded, rejected
+
+    def _report_drift(self, account: str, violations: Mapping[tuple[str, rows.PlanCode], int]) -> None:
+        for (table, code), count in violations.items():
+            self._telemetry.info(
+                "events differ from the tracking plan", code=code, account=account, table=table, count=count
+            )
 
     def _event_id(self, account: str, batch: Batch, index: int) -> str:
         """Return the id for an event that has none."""

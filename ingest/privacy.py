@@ -12,6 +12,7 @@ from typing import Any
 from ingest import cookie
 from ingest.request import Request
 from ingest.user_agent import bot_name
+from shared.plan import Personal
 from shared.settings import IngestSettings
 
 IDENTIFYING = (
@@ -102,9 +103,19 @@ class Privacy:
         """Tell whether responses to the visitor may set a cookie."""
         return self._cookies and not visitor.anonymous
 
-    def screen(self, visitor: Visitor) -> Callable[[dict[str, Any]], None] | None:
-        """Return a function that screens the visitor's rows in place, None if there is nothing to do."""
+    def screen(
+        self, visitor: Visitor, personal: Mapping[str, Personal] | None = None
+    ) -> Callable[[dict[str, Any]], None] | None:
+        """Return a function that screens the visitor's rows in place, None if there is nothing to do.
+
+        Args:
+            visitor: the rows' sender.
+            personal: what else is done with columns, by the account's tracking plan.
+        """
         dropped, hashed = self._dropped, self._hashed
+        if personal:
+            dropped |= {name for name, handling in personal.items() if handling == "drop"}
+            hashed |= {name for name, handling in personal.items() if handling == "hash"}
         if visitor.anonymous:
             dropped |= set(IDENTIFYING)
         key = self._hash_key() if hashed else None

@@ -18,6 +18,9 @@ RequestCode = Literal[
     "missing_key",
     "invalid_key",
     "wrong_database",
+    "unknown_account",
+    "disabled_account",
+    "revoked_key",
     "unwanted_bot",
     "not_found",
     "method_not_allowed",
@@ -28,9 +31,9 @@ RequestCode = Literal[
     "keys_unavailable",
     "stream_unavailable",
 ]
-EventCode = rows.Code | Literal["stream_unavailable"]
+EventCode = rows.Code | rows.PlanCode | Literal["stream_unavailable"]
 AnyCode = RequestCode | EventCode
-EVENT_CODES: tuple[EventCode, ...] = (*get_args(rows.Code), "stream_unavailable")
+EVENT_CODES: tuple[EventCode, ...] = (*get_args(rows.Code), *get_args(rows.PlanCode), "stream_unavailable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,9 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "missing_key": Answer(401, "the request has no write key"),
     "invalid_key": Answer(401, "the write key is not signed with a currently valid secret"),
     "wrong_database": Answer(403, "the database in the path is not the write key's account"),
+    "unknown_account": Answer(403, "this stack has no such account, or has it no longer"),
+    "disabled_account": Answer(403, "the account is disabled"),
+    "revoked_key": Answer(403, "the write key has been revoked"),
     "unwanted_bot": Answer(403, "this stack does not accept events from known bots"),
     "not_found": Answer(404, "this path does not exist"),
     "method_not_allowed": Answer(
@@ -82,6 +88,11 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
     "event_too_large": Answer(413, "the event takes more than 256 KiB as JSON"),
+    "unplanned_table": Answer(400, "the account's tracking plan does not have the table"),
+    "unplanned_column": Answer(400, "the account's tracking plan does not have a column for this table"),
+    "missing_column": Answer(400, "the event lacks a column that the account's tracking plan requires"),
+    "wrong_type": Answer(400, "a column's value does not have the type in the account's tracking plan"),
+    "wrong_value": Answer(400, "the account's tracking plan does not allow a column's value"),
 }
 """Codes are stable: clients may depend on them. `stream_unavailable` applies to requests and to events."""
 

@@ -24,7 +24,7 @@ def events_of(
     request: Request,
     events: Sequence[Any],
     rejections: Iterable[tuple[int, str, str]],
-    screen: Screen | None,
+    screen_of: Callable[[str], Screen | None],
 ) -> tuple[RejectedEvent, ...]:
     """Return rejected events for an envelope.
 
@@ -32,14 +32,15 @@ def events_of(
         request: the request that sent them.
         events: all its events, parsed.
         rejections: index, code and table of those that were rejected; the table is empty if it is not a legal one.
-        screen: removes personal data from a row; then an original is what is left of the event, as JSON.
+        screen_of: returns what removes personal data from a table's rows; then an original is what is left of the event, as JSON.
     """
-    sent = None if screen else _sent(request, len(events))
+    sent = _sent(request, len(events))
     room = MAX_BYTES
     found = []
     for index, code, table in rejections:
         event = events[index]
-        if sent is not None:
+        screen = screen_of(table)
+        if sent is not None and screen is None:
             original = sent[index]
         elif screen is None or isinstance(event, dict):
             original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for `POST /` requests with a JSON body.
+"""AWS Signature Version 4 for `POST /` requests with a JSON body, and for GET requests to S3.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare it with botocore's.
 """
@@ -9,6 +9,7 @@ import time
 from typing import Any, NamedTuple
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class Credentials(NamedTuple):
@@ -49,7 +50,6 @@ class Signer:
             now: UNIX seconds.
         """
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        day = moment[:8]
         headers = {"host": self._host, "content-type": self._content_type, "x-amz-date": moment}
         names, token = "content-type;host;x-amz-date;x-amz-target", ""
         if credentials.token:
@@ -59,16 +59,32 @@ class Signer:
         headers["x-amz-target"] = target
         lines = f"{self._first}x-amz-date:{moment}\n{token}x-amz-target:{target}\n"
         request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        headers["authorization"] = self._authorization(request, names, moment, credentials)
+        return headers
+
+    def headers_of_get(self, path: str, credentials: Credentials, now: float) -> dict[str, str]:
+        """Return the headers of a GET request to S3, including the signature; arguments as for `headers`."""
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        headers = {"host": self._host, "x-amz-content-sha256": _EMPTY, "x-amz-date": moment}
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
+        names = ";".join(headers)
+        request = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
+        headers["authorization"] = self._authorization(request, names, moment, credentials)
+        return headers
+
+    def _authorization(self, request: str, names: str, moment: str, credentials: Credentials) -> str:
+        day = moment[:8]
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
         mac = self._mac(day, credentials).copy()
         mac.update(
             f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}".encode()
         )
-        headers["authorization"] = (
+        return (
             f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
             f"SignedHeaders={names}, Signature={mac.hexdigest()}"
         )
-        return headers
 
     def _mac(self, day: str, credentials: Credentials) -> Any:
         made = self._made

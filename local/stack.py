@@ -18,6 +18,7 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.functions import FUNCTIONS, Function
 from local.part import Part, PartError
 from local.resources import Resources
+from shared import policy
 from shared.accounts import Account, AccountKeys
 from worker.account_store import applied_at, apply
 
@@ -198,6 +199,12 @@ class LocalStack:
             keys = AccountKeys(self._resources.ledger_table)
             if applied_at(redis, keys) is None:
                 apply(redis, keys, self._accounts, time.time())
+                entries = {name: account.to_entry() for name, account in self._accounts.items()}
+                self._resources.client("s3").put_object(
+                    Bucket=self._resources.aside_bucket,
+                    Key=policy.KEY,
+                    Body=policy.encode(entries, int(time.time() * 1000)),
+                )
         overrides = functions.treasure_data_at(td_url) | self._parameters
         recorder = ["--record", str(self._record)] if self._record else []
         arguments = {

@@ -52,12 +52,16 @@ def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Itera
         elif before is not None and after is None:
             yield "-", name, _text(before)
         elif before != after and before is not None and after is not None:
-            fields = zip(before.to_fields().items(), after.to_fields().values(), strict=True)
-            yield (
-                "~",
-                name,
-                ", ".join(f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b),
-            )
+            fields = zip(_shown(before).items(), _shown(after).values(), strict=True)
+            changed = [f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b]
+            yield "~", name, ", ".join(changed) or "plan: changed within its tables"
+
+
+def _shown(account: Account) -> dict[str, str]:
+    """Return an account's fields in as many words as fit a line."""
+    plan = account.plan
+    brief = f"{plan.mode}, {screen.plural(len(plan.tables), 'table')}" if plan else ""
+    return account.to_fields() | {"plan": brief}
 
 
 def _text(account: Account) -> str:
@@ -78,7 +82,8 @@ def _text(account: Account) -> str:
 def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make Redis match FILE exactly, after showing the changes.
 
-    This also restores a Redis that has lost its data. The worker sees changes within a minute.
+    This also restores a Redis that has lost its data, and publishes the edge policy. The worker and the ingest see changes
+    within a minute.
     """
     wanted = accounts_file.read(file)
     standing, applied_at = known(stack)
@@ -97,7 +102,10 @@ def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) 
             screen.say(f"{sign} {name}  {what}")
         if not changes and applied_at is not None:
             screen.say("Nothing changes.")
-    if dry_run or (not changes and applied_at is not None):
+    if dry_run:
+        return
+    if not changes and applied_at is not None:
+        stack.administer(do="publish")  # an older version may have published none
         return
     screen.confirm("Apply?", yes=yes or as_json)
     stack.administer(do="apply", accounts={name: account.to_fields() for name, account in wanted.items()})
@@ -151,10 +159,11 @@ def export(stack: Stack, *, file: Path | None) -> None:
 @screen.json_option
 def show(stack: Stack, account: str, *, as_json: bool) -> None:
     """Show one account."""
-    fields = one(stack, account).to_fields()
+    found = one(stack, account)
     if as_json:
-        screen.show_json({"account": account, **fields})
+        screen.show_json({"account": account, **found.to_fields()})
         return
+    fields = _shown(found)
     screen.show_table(("account", *fields), [(account, *fields.values())])
 
 
@@ -163,7 +172,7 @@ def show(stack: Stack, account: str, *, as_json: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def disable(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Disable an account: its rows are set aside from now on."""
+    """Disable an account: within a minute its events are refused; rows already accepted are set aside."""
     update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)
 
 
@@ -186,5 +195,5 @@ def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
     if not dry_run:
         stack.administer(do="change", account=name, fields=account.to_fields())
         screen.say(
-            "The worker sees it within a minute. Write it into accounts.yaml too, or the next apply undoes it."
+            "The worker and the ingest see it within a minute. Write it into accounts.yaml too, or the next apply undoes it."
         )

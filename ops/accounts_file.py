@@ -7,6 +7,7 @@ news:
   status: disabled          # active, unless it says otherwise
   revoked_key_ids: [k1-2]
   limits: {tables: 500}     # tables, events_per_second, bytes_per_second
+  plan: plans/news.yaml     # a tracking plan, or the file that holds it
 """
 
 from collections.abc import Hashable, Mapping
@@ -18,9 +19,10 @@ import yaml
 from ops.failure import Failure
 from shared import names
 from shared.accounts import Account
+from shared.plan import TrackingPlan
 from shared.policy import AccountLimits
 
-_FIELDS = {"database", "status", "revoked_key_ids", "limits"}
+_FIELDS = {"database", "status", "revoked_key_ids", "limits", "plan"}
 
 
 def read(path: Path) -> dict[str, Account]:
@@ -29,15 +31,31 @@ def read(path: Path) -> dict[str, Account]:
     Raises:
         Failure: it cannot be read, or holds something else; the message names the first fault.
     """
+    content = _content(path)
+    if not isinstance(content, Mapping):
+        raise Failure(f"{path} holds no accounts: write one as `shop: {{database: shop_events}}`")
+    return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
+
+
+def read_plan(path: Path) -> TrackingPlan:
+    """Return the tracking plan that a file holds.
+
+    Raises:
+        Failure: it cannot be read, or holds something else; the message names the first fault.
+    """
     try:
-        content = yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
+        return TrackingPlan.parse(_content(path))
+    except ValueError as error:
+        raise Failure(f"{path}: {error}") from error
+
+
+def _content(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Failure(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise Failure(f"{path} holds no accounts: write one as `shop: {{database: shop_events}}`")
-    return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
 
 
 def text_of(accounts: Mapping[str, Account]) -> str:
@@ -50,6 +68,7 @@ def text_of(accounts: Mapping[str, Account]) -> str:
             {"revoked_key_ids": sorted(account.revoked_key_ids)} if account.revoked_key_ids else {}
         )
         content[name] |= {"limits": limits} if (limits := account.limits.to_fields()) else {}
+        content[name] |= {"plan": account.plan.to_value()} if account.plan else {}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -73,9 +92,17 @@ def _account(path: Path, name: str, fields: object) -> Account:
         raise Failure(f"{path}: {name}: revoked_key_ids is a list of key ids, such as [k1, k1-2]")
     try:
         limits = AccountLimits.parse(fields.get("limits") or {})
-        return Account(fields["database"], fields.get("status", "active"), frozenset(revoked), limits)
+        plan = _plan(path, fields.get("plan"))
+        return Account(fields["database"], fields.get("status", "active"), frozenset(revoked), limits, plan)
     except ValueError as error:
         raise Failure(f"{path}: {name}: {error}") from error
+
+
+def _plan(path: Path, value: object) -> TrackingPlan | None:
+    """Return the plan that stands in accounts.yaml, or in a file that it names, from its own folder."""
+    if value is None:
+        return None
+    return read_plan(path.parent / value) if isinstance(value, str) else TrackingPlan.parse(value)
 
 
 class _Loader(yaml.SafeLoader):

@@ -165,7 +165,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
-    """Revoke a key: rows sent with it are set aside from now on. Issue a new one with --serial first."""
+    """Revoke a key: within a minute its events are refused; rows already accepted are set aside. Issue a new key with --serial first."""
     if not names.is_key_id(key_id):
         raise Failure(f"{key_id!r} cannot be a key id: it is the middle part of a key, such as k1 or k1-2")
     standing = accounts.one(stack, account)

@@ -1,20 +1,23 @@
 """How accounts are stored in Redis.
 
 Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status`, `revoked_key_ids`
-(comma-separated) and `limits` (JSON, empty if none is set). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
+(comma-separated), `limits` and `plan` (JSON, empty if there is none). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
 is not a legal account name, shows that accounts have been applied. Without it, a missing account does not mean that the
 account is unknown.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from shared import json_codec, names
 from shared.errors import InvalidAccountError, InvalidJsonError
+from shared.plan import TrackingPlan
 from shared.policy import AccountLimits, PolicyEntry, Status
 
 FIELDS = ("database", "status", "revoked_key_ids", "limits")
+"""What the worker reads."""
+ALL_FIELDS = (*FIELDS, "plan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,14 @@ class Account:
         status: rows of a disabled account are set aside.
         revoked_key_ids: rows sent with one of these keys are set aside.
         limits: what it may use.
+        plan: its tracking plan; None if it has none, or if it was not read.
     """
 
     database: str
     status: Status = "active"
     revoked_key_ids: frozenset[str] = frozenset()
     limits: AccountLimits = field(default_factory=AccountLimits)
+    plan: TrackingPlan | None = None
 
     def __post_init__(self) -> None:
         """Validate the fields."""
@@ -50,11 +55,12 @@ class Account:
             "status": self.status,
             "revoked_key_ids": ",".join(sorted(self.revoked_key_ids)),
             "limits": json_codec.dump(limits) if limits else "",
+            "plan": json_codec.dump(self.plan.to_value()) if self.plan else "",
         }
 
     def to_entry(self) -> PolicyEntry:
         """Return what the edge policy says about the account."""
-        return PolicyEntry(self.status, self.revoked_key_ids, self.limits)
+        return PolicyEntry(self.status, self.revoked_key_ids, self.limits, self.plan)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str | None]) -> "Account":
@@ -68,15 +74,16 @@ class Account:
             database=fields.get("database") or "",
             status=cast("Status", fields.get("status") or "active"),
             revoked_key_ids=frozenset(key_id for key_id in revoked if key_id),
-            limits=_limits(fields.get("limits")),
+            limits=AccountLimits.of_known(_json(fields.get("limits"))),
+            plan=TrackingPlan.of_known(_json(fields.get("plan"))),
         )
 
 
-def _limits(text: str | None) -> AccountLimits:
+def _json(text: str | None) -> Any:
     try:
-        return AccountLimits.of_known(json_codec.parse(text.encode())) if text else AccountLimits()
+        return json_codec.parse(text.encode()) if text else None
     except InvalidJsonError:
-        return AccountLimits()
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,13 @@ import msgpack
 
 from shared import names
 from shared.errors import InvalidPolicyError
+from shared.plan import TrackingPlan
 
 VERSION = 1
 KEY = "edge/policy"
 """The document's key in the bucket for set-aside chunks."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Maximum size of a document: every function instance of the ingest reads it."""
 
 Status = Literal["active", "disabled"]
 
@@ -81,11 +84,13 @@ class PolicyEntry:
         status: events of a disabled account are refused.
         revoked_key_ids: events sent with one of these keys are refused.
         limits: what it may use.
+        plan: its tracking plan; None if it has none.
     """
 
     status: Status = "active"
     revoked_key_ids: frozenset[str] = frozenset()
     limits: AccountLimits = _DEFAULT_LIMITS
+    plan: TrackingPlan | None = None
 
     def encode(self) -> bytes:
         """Return the entry's bytes in the document; empty for an ordinary account."""
@@ -96,6 +101,8 @@ class PolicyEntry:
             members["revoked"] = sorted(self.revoked_key_ids)
         if limits := self.limits.to_fields():
             members["limits"] = limits
+        if self.plan is not None:
+            members["plan"] = self.plan.to_value(describes=False)
         data: bytes = msgpack.packb(members) if members else b""
         return data
 
@@ -149,9 +156,17 @@ class EdgePolicy:
 
 
 def encode(entries: Mapping[str, PolicyEntry], published_at: int) -> bytes:
-    """Return the document for these accounts by name, published at a time in UNIX milliseconds."""
+    """Return the document for these accounts by name, published at a time in UNIX milliseconds.
+
+    Raises:
+        InvalidPolicyError: it would be larger than MAX_BYTES.
+    """
     body = msgpack.packb([published_at, {name: entries[name].encode() for name in sorted(entries)}])
     data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
+    if len(data) > MAX_BYTES:
+        raise InvalidPolicyError(
+            f"the edge policy would be {len(data):,} bytes, and at most {MAX_BYTES:,} are allowed: shorten tracking plans"
+        )
     return data
 
 
@@ -180,4 +195,5 @@ def _entry(data: object) -> PolicyEntry:
         if isinstance(revoked, list)
         else frozenset(),
         limits=AccountLimits.of_known(value.get("limits")),
+        plan=TrackingPlan.of_known(value.get("plan")),
     )

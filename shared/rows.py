@@ -60,13 +60,16 @@ Code = Literal[
 ]
 """Why an event cannot become a row."""
 
+PlanCode = Literal["unplanned_table", "unplanned_column", "missing_column", "wrong_type", "wrong_value"]
+"""How an event differs from its account's tracking plan."""
+
 
 class Rejected(Exception):  # noqa: N818 -- the result for one event, not a failure
-    """The event cannot become a row. `code` is stable, `message` is for a person."""
+    """The event does not become a row. `code` is stable, `message` is for a person."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code | PlanCode, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: Code | PlanCode = code
         self.message = message
 
 

@@ -105,6 +105,7 @@ class IngestSettings(_Settings):
     write_key_secret: str = _setting(
         "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
     )
+    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",

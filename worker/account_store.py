@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared import names
-from shared.accounts import FIELDS, Account, AccountKeys
+from shared.accounts import ALL_FIELDS, Account, AccountKeys
 
 
 def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: float) -> None:
@@ -24,9 +24,7 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
         ValueError: a name is no account's.
         redis.RedisError: Redis did not take it all; apply it again.
     """
-    for name in accounts:
-        if not names.is_account(name):
-            raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+    check(accounts)
     for name, account in accounts.items():
         redis.hset(keys.of(name), mapping=account.to_fields())
     for key in _found(redis, keys):
@@ -34,6 +32,17 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
             redis.delete(key)
     at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     redis.hset(keys.sentinel, mapping={"at": at, "count": len(accounts)})
+
+
+def check(accounts: Iterable[str]) -> None:
+    """Return if these can be accounts' names.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    for name in accounts:
+        if not names.is_account(name):
+            raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
 
 
 def change(redis: Any, keys: AccountKeys, name: str, account: Account) -> None:
@@ -54,7 +63,7 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
     """
     found = {}
     for key in sorted(_found(redis, keys)):
-        fields = dict(zip(FIELDS, redis.hmget(key, FIELDS), strict=True))
+        fields = dict(zip(ALL_FIELDS, redis.hmget(key, ALL_FIELDS), strict=True))
         found[key.removeprefix(keys.of(""))] = Account.from_fields(fields)
     return found
 
@@ -67,6 +76,16 @@ def applied_at(redis: Any, keys: AccountKeys) -> str | None:
     """
     at: str | None = redis.hget(keys.sentinel, "at")
     return at
+
+
+def count(redis: Any, keys: AccountKeys) -> int | None:
+    """Return how many accounts were applied last; None where Redis has lost its data.
+
+    Raises:
+        redis.RedisError: Redis did not answer.
+    """
+    text: str | None = redis.hget(keys.sentinel, "count")
+    return int(text) if text and text.isdecimal() else None
 
 
 def _found(redis: Any, keys: AccountKeys) -> Iterable[str]:

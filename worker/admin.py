@@ -5,13 +5,15 @@ look from there. An answer with `error`, one word, and `message` says what is wr
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
+from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
-from shared.errors import InvalidAccountError, SecretUnavailableError
+from shared.errors import InvalidAccountError, SecretUnavailableError, UnavailableError
 from shared.settings import WorkerSettings
 from worker import account_store
 from worker.chunk import compress
@@ -19,6 +21,9 @@ from worker.deadline import Deadline
 from worker.probe_rows import ProbeRows
 from worker.question import Presence
 from worker.treasure_data import Meaning, TreasureDataClient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: what Treasure Data says of an import into it tells what the key may do."""
@@ -35,8 +40,9 @@ class Admin:
     Args:
         connect: returns the Redis client.
         treasure_data: Treasure Data.
-        settings: what the worker assumes of Treasure Data.
+        settings: what the worker assumes of Treasure Data, and the bucket that the edge policy goes to.
         clock: tells the time.
+        s3: a client.
     """
 
     def __init__(
@@ -45,8 +51,11 @@ class Admin:
         treasure_data: TreasureDataClient,
         settings: WorkerSettings,
         clock: Clock,
+        s3: "S3Client",
     ) -> None:
         self._connect = connect
+        self._s3 = s3
+        self._bucket = settings.aside_bucket
         self._keys = AccountKeys(settings.ledger_table)
         self._treasure_data = treasure_data
         self._clock = clock
@@ -61,7 +70,7 @@ class Admin:
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`), `check` (return how Redis and Treasure Data look), `columns` (whether the `table` of an `account` shows the
+                `fields`), `publish` (the edge policy, of the accounts as they are), `check` (return how Redis and Treasure Data look), `columns` (whether the `table` of an `account` shows the
                 columns that rows in doubt are asked for by, null where nobody says), `send_marked` (`database`, `mark`, `id`, `time`)
                 and `ask_marked` (`database`, `mark`, `time`).
             deadline: for questions to Treasure Data.
@@ -70,13 +79,8 @@ class Admin:
             match event:
                 case {"do": "accounts"}:
                     return self._accounts()
-                case {"do": "apply", "accounts": accounts}:
-                    found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
-                    account_store.apply(self._connect(), self._keys, found, self._clock.now())
-                    return self._accounts()
-                case {"do": "change", "account": name, "fields": fields}:
-                    account_store.change(self._connect(), self._keys, name, Account.from_fields(fields))
-                    return self._accounts()
+                case {"do": "apply" | "change" | "publish"}:
+                    return self._write(event)
                 case {"do": "check"}:
                     return {
                         "redis": self._check_redis(),
@@ -87,9 +91,55 @@ class Admin:
                     return self._of_tables(event, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
+        except (BotoCoreError, ClientError) as error:
+            reason = str(error).rstrip(".")
+            message = (
+                f"Nothing was changed, because the edge policy cannot be written to S3: {reason}. Try again."
+            )
+            return {"error": "policy_not_published", "message": message}
+        except UnavailableError as error:
+            return {"error": "accounts_incomplete", "message": str(error)}
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
         return _UNKNOWN
+
+    def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        match event:
+            case {"do": "apply", "accounts": accounts}:
+                found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
+                account_store.check(found)
+                self._publish(found)
+                account_store.apply(self._connect(), self._keys, found, self._clock.now())
+            case {"do": "change", "account": name, "fields": fields}:
+                account = Account.from_fields(fields)
+                self._publish(self._complete() | {name: account})
+                account_store.change(self._connect(), self._keys, name, account)
+            case {"do": "publish"}:
+                self._publish(self._complete())
+            case _:
+                return _UNKNOWN
+        return self._accounts()
+
+    def _complete(self) -> dict[str, Account]:
+        """Return all accounts; the edge would refuse one that is missing in its policy.
+
+        Raises:
+            UnavailableError: Redis has lost some of them.
+        """
+        client = self._connect()
+        found = account_store.applied(client, self._keys)
+        if len(found) != account_store.count(client, self._keys):
+            raise UnavailableError("Redis has lost accounts: run `sluice accounts apply accounts.yaml`")
+        return found
+
+    def _publish(self, accounts: Mapping[str, Account]) -> None:
+        """Publish the edge policy.
+
+        Before Redis is changed, so that the edge never refuses an account that Redis knows.
+        """
+        entries = {name: account.to_entry() for name, account in accounts.items()}
+        data = policy.encode(entries, int(self._clock.now() * 1000))
+        self._s3.put_object(Bucket=self._bucket, Key=policy.KEY, Body=data)
 
     def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         match event:

@@ -204,7 +204,7 @@ class Wiring:
             telemetry=telemetry,
             without=without,
         )
-        self.admin = Admin(effects.redis, self.treasure_data, settings, clock)
+        self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Wiring":

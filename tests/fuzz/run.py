@@ -17,7 +17,7 @@ from ingest.stream import Stream
 from ops.answers import Answers, answer_line
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
-from tests.support.ingest import START, Secrets
+from tests.support.ingest import START, Secrets, no_policy
 from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
@@ -98,12 +98,19 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         _Sink(),
     )
     settings = IngestSettings(
-        "events", "queue", "keys", ("https://www.shop.example",), redirect_hosts=("www.shop.example",)
+        "events",
+        "queue",
+        "keys",
+        "aside",
+        ("https://www.shop.example",),
+        redirect_hosts=("www.shop.example",),
     )
     overflow = Overflow(lambda: sink, "queue", telemetry)
     stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, telemetry=telemetry)
     keyring = Keyring(Secrets(), "keys", clock, telemetry)
-    ingest = Ingest(settings, keyring, stream, clock=clock, entropy=os.urandom, telemetry=telemetry)
+    ingest = Ingest(
+        settings, keyring, stream, no_policy(clock), clock=clock, entropy=os.urandom, telemetry=telemetry
+    )
     tenths: Counter[int] = Counter()  # of a millisecond: bounded, however long the run
     warm = 0.0
     for number in range(count):

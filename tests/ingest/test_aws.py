@@ -19,8 +19,9 @@ from ingest.signature import Credentials
 from ingest.stream import Stream
 from local import functions
 from local.resources import Resources
-from shared import envelope
+from shared import envelope, policy
 from shared.envelope import Envelope, TableRows
+from shared.policy import PolicyEntry
 from tests.support import aws_server
 from tests.support.ingest import (
     KEY,
@@ -125,6 +126,18 @@ def test_a_throttled_put_is_retried(aws: Any, handler: app.Handler) -> None:
 
     assert 200 == send(handler, EVENT).status
     assert (3, 0) == (aws.count("PutRecord"), aws.count("SendMessage"))
+
+
+def test_the_edge_policy_is_read_while_the_sandbox_starts(aws: Any, environment: dict[str, str]) -> None:
+    """Signed, and beside the secrets."""
+    document = policy.encode({"shop": PolicyEntry("disabled")}, 1)
+    aws.objects[policy.KEY] = document
+    handler = app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
+
+    [read] = aws.reads
+    assert "/sluice-local-aside/edge/policy" == read["path"]
+    assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date" in read["authorization"]
+    assert "disabled_account" == send(handler, [{"table": "pageviews"}]).code
 
 
 def test_throttled_entries_are_retried(aws: Any, handler: app.Handler) -> None:

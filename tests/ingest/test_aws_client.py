@@ -13,7 +13,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as BotocoreCredentials
@@ -23,7 +23,14 @@ from hypothesis import strategies as st
 
 from doubles.clock import ManualClock
 from ingest import aws_client
-from ingest.aws_client import MAX_IDLE_SECONDS, AwsClient, KinesisClient, SecretsManagerClient, SqsClient
+from ingest.aws_client import (
+    MAX_IDLE_SECONDS,
+    AwsClient,
+    KinesisClient,
+    S3Client,
+    SecretsManagerClient,
+    SqsClient,
+)
 from ingest.signature import Credentials, Signer
 from tests.support import aws_server
 from tests.support.tls_front import TlsFront
@@ -96,6 +103,41 @@ def test_a_call_matches_botocore(
     [theirs, mine] = [{name: head.get(name) for name in SIGNED_OR_READ} for head in aws.heads]
     assert theirs == mine
     assert {name: value for name, value in answers[0].items() if name != "ResponseMetadata"} == answers[1]
+
+
+def test_an_object_is_read_as_botocore_reads_it(aws: Any) -> None:
+    """Its bytes and tag; that it is unchanged or cannot be read is the same error."""
+    aws.objects["edge/policy"] = b"content"
+    found = []
+    for client in (
+        botocores(S3Client, aws.url),
+        ours(S3Client, aws.url),
+    ):
+        answer = client.get_object(Bucket="aside", Key="edge/policy")
+        errors = []
+        for wrong in ({"Key": "edge/policy", "IfNoneMatch": answer["ETag"]}, {"Key": "edge/other"}):
+            with pytest.raises(ClientError) as raised:
+                client.get_object(Bucket="aside", **wrong)
+            errors.append((raised.value.response["Error"]["Code"], str(raised.value.operation_name)))
+        found.append((answer["Body"].read(), answer["ETag"], errors))
+
+    assert found[0] == found[1]
+    assert [("304", "GetObject"), ("AccessDenied", "GetObject")] == found[1][2]
+
+
+@given(
+    token=st.none() | st.just("a+session/token=="),
+    path=st.from_regex(r"/[a-z0-9-]{3,20}/edge/policy", fullmatch=True),
+)
+def test_the_signature_of_a_read_matches_botocore(token: str | None, path: str) -> None:
+    """With and without a session."""
+    request: Any = AWSRequest("GET", f"http://127.0.0.1:8080{path}")
+    S3SigV4Auth(BotocoreCredentials("AKID", "secret", token), "s3", REGION).add_auth(request)  # type: ignore[no-untyped-call]
+    moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    signer = Signer("s3", REGION, "127.0.0.1:8080", "")
+    headers = signer.headers_of_get(path, Credentials("AKID", "secret", token), moment.timestamp())
+
+    assert request.headers["Authorization"] == headers["authorization"]
 
 
 @given(

@@ -49,7 +49,7 @@ def test_status_says_in_one_line_that_all_is_well(lone: Sluice) -> None:
 
 def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, tmp_path: Path) -> None:
     """Rows of an account that nobody mapped are dead letters; once it is mapped the redrive delivers them."""
-    lone.send("stray", "stray_rows", "a")
+    lone.produce("stray", "stray_rows", "a")
     until(lambda: lone.json("status --local")["aside"] != [])
     state = lone.run("status --local")
     assert (3, "ATTENTION: 1 dead letter (unknown_account).") == (
@@ -90,7 +90,7 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
 
 def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
     """After a question; the books then count them as dropped, and nothing needs attention."""
-    lone.send("stray", "stray_rows", "a", "b")
+    lone.produce("stray", "stray_rows", "a", "b")
     until(lambda: lone.json("status --local")["aside"] != [])
     kept = lone.run("redrive --local --kind dead --drop", answer="n\n")
     done = lone.run("redrive --local --kind dead --drop", answer="y\n")

@@ -160,7 +160,7 @@ def with_redis(folder: Path, client: Any) -> Iterator[None]:
     """Describe a stack in a folder whose administration has that Redis."""
     delivery = Delivery()
     wiring = delivery.wiring
-    admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock)
+    admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock, wiring.effects.s3)
     deadline = Deadline.of(delivery.clock, 60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
         names = ("stream", "queue_url", "ledger_table", "aside_bucket", "write_key_secret")

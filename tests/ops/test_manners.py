@@ -62,7 +62,7 @@ def filled(sluice: Sluice) -> Sluice:
     while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
         sluice.send("shop", "on_any_shard", "a")
     if not any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local")):
-        sluice.send("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
+        sluice.produce("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
         until(
             lambda: any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local"))
         )

@@ -32,7 +32,7 @@ def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
 def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
     """Return a measurement through a delivery's administration."""
     wiring = made.wiring
-    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock)
+    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
 
     def administer(**event: Any) -> dict[str, Any]:
         return admin.run(event, Deadline.of(made.clock, 60_000))

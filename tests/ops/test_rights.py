@@ -55,7 +55,7 @@ def stack(sluice: Sluice) -> Iterator[Deployed]:
     """The local stack, taken for a deployed one, with a dead letter and a row that is parked."""
     sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
     if not _has_dead_letter(sluice):
-        sluice.send("nobody_yet", "rights", "a")
+        sluice.produce("nobody_yet", "rights", "a")
         until(lambda: _has_dead_letter(sluice))
     with parked(sluice), deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown:
         yield shown

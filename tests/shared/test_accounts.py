@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import names
-from shared.accounts import FIELDS, Account, AccountKeys
+from shared.accounts import ALL_FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
+from shared.plan import PlannedColumn, PlannedTable, TrackingPlan
 from shared.policy import AccountLimits, PolicyEntry
 
 made = st.builds(
@@ -14,6 +15,13 @@ made = st.builds(
     database=st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
     status=st.sampled_from(["active", "disabled"]),
     revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
+    plan=st.sampled_from(
+        [
+            None,
+            TrackingPlan(),
+            TrackingPlan({"pageviews": PlannedTable({"title": PlannedColumn("string", description="ä")})}),
+        ]
+    ),
     limits=st.builds(AccountLimits, st.integers(1, 500), st.none() | st.integers(1, 2**40)),
 )
 
@@ -24,7 +32,7 @@ def test_an_account_survives_redis(account: Account) -> None:
     fields = account.to_fields()
 
     assert account == Account.from_fields(fields)
-    assert set(FIELDS) == set(fields)
+    assert set(ALL_FIELDS) == set(fields)
 
 
 def test_only_the_database_is_required() -> None:

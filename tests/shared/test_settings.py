@@ -5,12 +5,17 @@ import pytest
 from shared.errors import SettingsError
 from shared.settings import IngestSettings, WorkerSettings
 
-INGEST = {"STREAM_NAME": "events", "OVERFLOW_QUEUE_URL": "https://queue", "WRITE_KEY_SECRET": "keys"}
+INGEST = {
+    "STREAM_NAME": "events",
+    "OVERFLOW_QUEUE_URL": "https://queue",
+    "WRITE_KEY_SECRET": "keys",
+    "ASIDE_BUCKET": "aside",
+}
 
 
 def test_defaults() -> None:
     """Optional settings have a default; an empty variable counts as absent."""
-    expected = IngestSettings("events", "https://queue", "keys", ("*",), 16)
+    expected = IngestSettings("events", "https://queue", "keys", "aside", ("*",), 16)
 
     assert expected == IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": "", "PARTITION_BUCKETS": ""}
@@ -34,7 +39,7 @@ def test_every_fault_is_named() -> None:
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment({"STREAM_NAME": "events", "PARTITION_BUCKETS": "many"})
 
-    assert ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "PARTITION_BUCKETS"] == [
+    assert ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "PARTITION_BUCKETS"] == [
         fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")
     ]
 

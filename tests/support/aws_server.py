@@ -31,6 +31,26 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             fault(self)
 
+    def do_GET(self) -> None:
+        """Return an object of S3's, whichever bucket it is in, or deny access as to one that is not there."""
+        self.server.reads.append(
+            {"path": self.path} | {name.lower(): text for name, text in self.headers.items()}
+        )
+        body = self.server.objects.get(self.path.partition("/")[2].partition("/")[2])
+        tag = '"1"'
+        if body is None:
+            self.answer(403, b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>")
+        elif self.headers.get("if-none-match") == tag:
+            self.send_response(304)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+        else:
+            self.send_response(200)
+            self.send_header("etag", tag)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
     def answer(self, status: int, value: Any, promised: int = 0) -> None:
         """Answer with JSON, or with bytes as they are; promise that many bytes more than are sent."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -55,6 +75,8 @@ class _Server(ThreadingHTTPServer):
         self.calls: list[tuple[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.ports: list[int] = []
+        self.objects: dict[str, bytes] = {}
+        self.reads: list[dict[str, str]] = []
         self.faults: dict[str, list[Fault | None]] = {}
         self.answers: dict[str, Callable[[Any], Any]] = {
             "GetSecretValue": lambda _call: {"SecretString": json.dumps(secrets)},

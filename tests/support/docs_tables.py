@@ -157,6 +157,7 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("IngestFunction", "ReadPolicy"): "Refuse disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker reads what an open span lacks.",
     ("WorkerFunction", "KeepLedger"): "Plan spans, claim envelopes, write what became of chunks.",
@@ -189,6 +190,7 @@ _WHY = {
     ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "See how busy the stream is. CloudWatch has no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
+    ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
     ("AdminFunction", "ReadSecrets"): "Check that Treasure Data answers the key.",
 }
 """Why a function has a right, by its statement's Sid."""

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -11,15 +11,19 @@ import msgpack
 from doubles.clock import ManualClock
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
+from doubles.s3 import MemoryS3
 from ingest.app import Ingest
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
+from ingest.policy import PolicyReader
 from ingest.stream import Stream
 from local.functions import INGEST
 from local.resources import Resources
 from local.roles import role_of
-from shared import envelope, write_key
+from shared import envelope, policy, write_key
+from shared.clock import Clock
 from shared.envelope import Envelope
+from shared.policy import PolicyEntry
 from shared.settings import IngestSettings
 from tests.support.telemetry import CollectedTelemetry
 
@@ -27,7 +31,10 @@ START = 1_764_000_000.0
 """When the manual clock starts, in UNIX seconds."""
 STREAM = "events"
 QUEUE_URL = "https://queue.invalid/overflow"
-_RESOURCES = Resources(endpoint="", queue_url=QUEUE_URL, stream=STREAM, write_key_secret="keys")
+BUCKET = "aside"
+_RESOURCES = Resources(
+    endpoint="", queue_url=QUEUE_URL, stream=STREAM, aside_bucket=BUCKET, write_key_secret="keys"
+)
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
@@ -103,6 +110,18 @@ class Secrets:
         return {"SecretString": self.text}
 
 
+def at_once(job: Callable[[], None]) -> Callable[[float], None]:
+    """Run a job that Lambda would run in the background."""
+    job()
+    return lambda _seconds: None
+
+
+def no_policy(clock: Clock) -> PolicyReader:
+    """Return a reader that finds no edge policy, and does not look for one."""
+    telemetry = CollectedTelemetry()
+    return PolicyReader(None, "", clock, telemetry, lambda _job: lambda _seconds: None)
+
+
 class Answer:
     """What the function returned.
 
@@ -144,6 +163,7 @@ class Site:
         kinesis: the stream; can fail.
         sqs: the overflow queue; can fail.
         secrets: Secrets Manager; can fail.
+        s3: holds the edge policy, none at first; can fail.
         telemetry: what the ingest reported.
         handler: the Lambda handler.
     """
@@ -160,6 +180,9 @@ class Site:
         self.sqs = Faults(self.queue, self.clock)
         self.secret = Secrets()
         self.secrets = Faults(self.secret, self.clock)
+        self.bucket = MemoryS3(self.clock.now)
+        self.bucket.create_bucket(Bucket=BUCKET)
+        self.s3 = Faults(self.bucket, self.clock)
         self.telemetry = CollectedTelemetry()
         entropy = Entropy()
         role = role_of(INGEST, _RESOURCES)
@@ -174,13 +197,19 @@ class Site:
         )
         self.keyring = Keyring(secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
-            IngestSettings(STREAM, QUEUE_URL, "keys", allowed_origins, partition_buckets, **settings),
+            IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, allowed_origins, partition_buckets, **settings),
             self.keyring,
             self.stream,
+            PolicyReader(Authorized("s3", self.s3, role), BUCKET, self.clock, self.telemetry, at_once),
             clock=self.clock,
             entropy=entropy,
             telemetry=self.telemetry,
         )
+
+    def publish(self, **entries: PolicyEntry) -> None:
+        """Publish an edge policy; the ingest reads it when its own is a minute old."""
+        data = policy.encode(entries, int(self.clock.now() * 1000))
+        self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=data)
 
     def send(self, event: Mapping[str, Any]) -> Answer:
         """Hand an event to the handler."""

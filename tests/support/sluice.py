@@ -16,7 +16,7 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.stack import LocalStack
 from local.up import DESCRIPTION
 from ops.cli import main
-from shared import write_key
+from shared import policy, write_key
 from shared.accounts import AccountKeys
 from worker.account_store import apply
 
@@ -41,6 +41,9 @@ class Sluice:
         with Redis.from_url(self.stack.addresses.redis, decode_responses=True) as redis:
             apply(redis, AccountKeys(self.stack.resources.ledger_table), ACCOUNTS, 0)
         made = self.stack.resources
+        entries = {name: account.to_entry() for name, account in ACCOUNTS.items()}
+        document = policy.encode(entries, int(time.time() * 1000))
+        made.client("s3").put_object(Bucket=made.aside_bucket, Key=policy.KEY, Body=document)
         made.client("secretsmanager").put_secret_value(
             SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
         )
@@ -73,6 +76,16 @@ class Sluice:
         )
         with urlopen(request, timeout=10) as answer:
             assert json.load(answer)["accepted"] == len(events)
+
+    def produce(self, account: str, table: str, *event_ids: str) -> None:
+        """Put events on the stream, as a producer does that the edge policy does not stop."""
+        events = [{"table": table, "event_id": event_id} for event_id in event_ids]
+        made = self.stack.resources
+        made.client("kinesis").put_record(
+            StreamName=made.stream,
+            Data=json.dumps({"account": account, "events": events}).encode(),
+            PartitionKey=account,
+        )
 
     def td(self, path: str, document: Any = None) -> Any:
         """Ask Treasure Data's stand-in, or tell it something."""

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import redis
 
+from doubles.aws_errors import client_error
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
+from shared import policy
 from shared.errors import SecretUnavailableError
-from tests.support.delivery import Delivery, row
+from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
+from tests.support.delivery import BUCKET, KEYS, Delivery, row
 from tests.support.treasure_data import put
 from worker.admin import Admin
 from worker.deadline import Deadline
@@ -17,7 +20,7 @@ from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
 HOST = "api.td"
-CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": "", "limits": ""}
+CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": "", "limits": "", "plan": ""}
 SHOP = CLOSED | {"database": "shop_db", "status": "active"}
 
 
@@ -31,8 +34,75 @@ def delivery() -> Delivery:
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
     """Have the administration answer a request."""
     wiring = made.wiring
-    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock)
+    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
     return admin.run(event, Deadline.of(made.clock, 60_000))
+
+
+def published(made: Delivery) -> EdgePolicy:
+    """Return the edge policy as the ingest would read it."""
+    return EdgePolicy.parse(made.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
+
+
+def lose_object_puts(made: Delivery) -> None:
+    """Let S3 refuse every put from now on."""
+
+    def refuse(_request: dict[str, Any]) -> None:
+        raise client_error("SlowDown", "PutObject", status=503)
+
+    made.s3.before["put_object"] = refuse
+
+
+def test_accounts_are_published_when_they_are_applied_or_changed() -> None:
+    """The edge policy says of each what Redis says, and when it was published."""
+    made = delivery()
+    first = published(made)
+    made.clock.time += 1
+    ask(made, do="change", account="shop", fields=SHOP | {"revoked_key_ids": "k1", "limits": '{"tables": 5}'})
+    second = published(made)
+
+    assert (PolicyEntry(), PolicyEntry("disabled")) == (first.account("shop"), first.account("closed"))
+    revoked = PolicyEntry(revoked_key_ids=frozenset({"k1"}), limits=AccountLimits(5))
+    assert (revoked, PolicyEntry("disabled")) == (second.account("shop"), second.account("closed"))
+    assert second.published_at - first.published_at == 1000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"do": "apply", "accounts": {"new": SHOP}},
+        {"do": "change", "account": "shop", "fields": CLOSED},
+    ],
+)
+def test_nothing_changes_if_the_policy_cannot_be_published(event: dict[str, Any]) -> None:
+    """Otherwise the edge would refuse accounts that Redis knows."""
+    made = delivery()
+    before = ask(made, do="accounts")
+    lose_object_puts(made)
+    answer = ask(made, **event)
+
+    assert "policy_not_published" == answer["error"]
+    assert "Nothing was changed" in answer["message"]
+    assert before == ask(made, do="accounts")
+
+
+def test_a_redis_that_has_lost_accounts_is_not_published() -> None:
+    """The edge would refuse those that are missing."""
+    made = delivery()
+    made.redis.delete(KEYS.of("closed"))
+    answers = [ask(made, do="publish"), ask(made, do="change", account="shop", fields=CLOSED)]
+
+    assert ["accounts_incomplete"] * 2 == [answer["error"] for answer in answers]
+    assert PolicyEntry() == published(made).account("shop")
+
+
+def test_a_lost_policy_is_published_again() -> None:
+    """From Redis, without a change."""
+    made = delivery()
+    made.s3.delete_object(Bucket=BUCKET, Key=policy.KEY)
+    answer = ask(made, do="publish")
+
+    assert {"closed", "shop"} == answer["accounts"].keys()
+    assert PolicyEntry("disabled") == published(made).account("closed")
 
 
 def test_a_change_concerns_one_account() -> None:

@@ -13,7 +13,7 @@ from ingest.app import Ingest
 from ingest.keyring import Keyring
 from shared.settings import IngestSettings
 from tests.support.delivery import SHARD
-from tests.support.ingest import KEY, Answer, Secrets, http_event
+from tests.support.ingest import KEY, Answer, Secrets, http_event, no_policy
 from tests.support.overflow import STREAM, Way, refusal, throttled, timeout
 from tests.support.telemetry import CollectedTelemetry
 
@@ -37,9 +37,10 @@ class Sender:
         self.events = events or [{"table": "pageviews", "event_id": f"e{number}"} for number in range(3)]
         self._sent = 0
         self._ingest = Ingest(
-            IngestSettings(STREAM, self.way.queue_url, "keys"),
+            IngestSettings(STREAM, self.way.queue_url, "keys", "aside"),
             Keyring(Secrets(), "keys", self.way.clock, CollectedTelemetry()),
             self.way.stream,
+            no_policy(self.way.clock),
             clock=self.way.clock,
             entropy=os.urandom,
             telemetry=CollectedTelemetry(),

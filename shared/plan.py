@@ -1,0 +1,374 @@
+"""Tracking plans: the tables, columns and types that an account expects, and what happens to events that differ.
+
+A plan is a mapping, written by people in YAML and published in the edge policy:
+
+    mode: quarantine                # observe (default), quarantine or off; a table may have its own
+    tables:
+      purchases:
+        description: one per order
+        columns:
+          order_id: {type: string, required: true, pattern: "[A-Z]{2}-[0-9]+"}
+          amount: number
+          currency: {values: [JPY, USD]}
+          email: {type: string, personal: hash}
+
+A plan is checked against a row, so a column's name and value are as they will be in Treasure Data. Columns that start with `td_` and
+those that Sluice adds need not be in the plan.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
+
+from shared import names, rows
+from shared.rows import PlanCode
+
+Mode = Literal["observe", "quarantine", "off"]
+Type = Literal["string", "integer", "number", "boolean", "json"]
+Personal = Literal["drop", "hash"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+TYPES: tuple[Type, ...] = get_args(Type)
+PERSONAL: tuple[Personal, ...] = get_args(Personal)
+CODES: tuple[PlanCode, ...] = get_args(PlanCode)
+
+MAX_TABLES = 200
+MAX_VALUES = 200
+MAX_PATTERN = 200
+MAX_MATCHED = 256
+"""Longest value, in characters, that a pattern is tried on. A longer one does not match."""
+
+SLUICE_COLUMNS = frozenset(
+    {"time", "event_id", "received_at", "time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"}
+)
+"""Columns that Sluice and the SDKs add beside those that start with `td_`."""
+
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
+_UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
+_UNBOUNDED = re.compile(r"[*+]|\{[0-9]*,\}")
+_MAX_UNBOUNDED = 3
+
+type Value = str | int | float | bool
+
+
+class Violation(NamedTuple):
+    """One way in which a row differs from its plan; `column` is empty for a table."""
+
+    code: PlanCode
+    column: str
+
+    @property
+    def message(self) -> str:
+        """What is wrong, for a person, without the value."""
+        return _MESSAGES[self.code].format(self.column)
+
+
+_MESSAGES: Mapping[PlanCode, str] = {
+    "unplanned_table": "the tracking plan has no such table",
+    "unplanned_column": "the tracking plan has no column {} for this table",
+    "missing_column": "the tracking plan requires a value for column {}",
+    "wrong_type": "the value of column {} does not have the type in the tracking plan",
+    "wrong_value": "the tracking plan does not allow this value for column {}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedColumn:
+    """What a plan says about a column.
+
+    Attributes:
+        type: of its values; None allows any.
+        required: whether every row needs a value that is not null.
+        pattern: a regular expression that the whole of a text matches; empty allows any.
+        values: the allowed ones; empty allows any.
+        personal: what is done with the value before the row is stored; None keeps it.
+        description: for people.
+    """
+
+    type: Type | None = None
+    required: bool = False
+    pattern: str = ""
+    values: tuple[Value, ...] = ()
+    personal: Personal | None = None
+    description: str = ""
+
+    def fault(self, value: Any) -> PlanCode | None:
+        """Return how a value that is not null differs."""
+        if self.type is not None and not _has_type(value, self.type):
+            return "wrong_type"
+        if self.values and not any(type(value) is type(one) and value == one for one in self.values):
+            return "wrong_value"
+        if self.pattern and not _matches(self.pattern, value):
+            return "wrong_value"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """What a plan says about a table.
+
+    Attributes:
+        columns: by name.
+        mode: None if it is the plan's.
+        description: for people.
+    """
+
+    columns: Mapping[str, PlannedColumn]
+    mode: Mode | None = None
+    description: str = ""
+    _required: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Collect the required columns."""
+        required = tuple(name for name, column in self.columns.items() if column.required)
+        object.__setattr__(self, "_required", required)
+
+    @property
+    def personal(self) -> Mapping[str, Personal]:
+        """What is done with the values of columns with personal data."""
+        return {name: column.personal for name, column in self.columns.items() if column.personal}
+
+    def violations(self, row: Mapping[str, Any]) -> Iterator[Violation]:
+        """Yield how a row differs: columns in the row's order, then those that it lacks."""
+        columns = self.columns
+        for name, value in row.items():
+            column = columns.get(name)
+            if column is None:
+                if name not in SLUICE_COLUMNS and not name.startswith("td_"):
+                    yield Violation("unplanned_column", name)
+            elif value is not None and (code := column.fault(value)):
+                yield Violation(code, name)
+        for name in self._required:
+            if row.get(name) is None:
+                yield Violation("missing_column", name)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingPlan:
+    """A tracking plan.
+
+    Attributes:
+        tables: by name.
+        mode: of tables that have none of their own, and of those that are not in the plan.
+    """
+
+    tables: Mapping[str, PlannedTable] = field(default_factory=dict)
+    mode: Mode = "observe"
+
+    def mode_of(self, table: str) -> Mode:
+        """Return what happens to events of a table that differ."""
+        found = self.tables.get(table)
+        return found.mode or self.mode if found else self.mode
+
+    def violations(self, table: str, row: Mapping[str, Any]) -> Iterator[Violation]:
+        """Yield how a row of a table differs, whatever the mode."""
+        found = self.tables.get(table)
+        if found is None:
+            yield Violation("unplanned_table", "")
+        else:
+            yield from found.violations(row)
+
+    @classmethod
+    def parse(cls, value: object) -> "TrackingPlan":
+        """Read a plan.
+
+        Raises:
+            ValueError: it is not one; the message says where, and what to write.
+        """
+        members = _members("a plan", value, ("mode", "tables"))
+        tables = members.get("tables", {})
+        if not isinstance(tables, Mapping):
+            raise ValueError("`tables` is a mapping: `tables: {purchases: {columns: {…}}}`")  # noqa: TRY004 -- a value
+        if len(tables) > MAX_TABLES:
+            raise ValueError(f"a plan has at most {MAX_TABLES} tables, not {len(tables)}")
+        return cls(
+            {name: _table(name, table) for name, table in tables.items()},
+            _one_of("mode", members.get("mode", "observe"), MODES),
+        )
+
+    @classmethod
+    def of_known(cls, value: object) -> "TrackingPlan | None":
+        """Read what is legal of a published plan, since a newer publisher may know more; None if nothing is.
+
+        A column with a rule that is not legal is allowed to hold anything, and its personal data is handled all the same.
+        """
+        if not isinstance(value, Mapping) or not isinstance(tables := value.get("tables"), Mapping):
+            return None
+        found = {}
+        for name, table in tables.items():
+            if isinstance(name, str) and isinstance(table, Mapping) and names.is_table(name):
+                columns = table.get("columns")
+                kept = columns.items() if isinstance(columns, Mapping) else ()
+                rules = {column: _known_column(column, rule) for column, rule in kept}
+                found[name] = PlannedTable(
+                    rules, _known(table.get("mode"), MODES), str(table.get("description", ""))
+                )
+        return cls(found, _known(value.get("mode"), MODES) or "observe")
+
+    def to_value(self, *, describes: bool = True) -> dict[str, Any]:
+        """Return the mapping that `parse` reads, without what is the default.
+
+        Args:
+            describes: keep the descriptions.
+        """
+        tables: dict[str, Any] = {}
+        for name, table in self.tables.items():
+            kept = {"mode": table.mode, "description": table.description if describes else ""}
+            columns = {column: _shown(rule, describes=describes) for column, rule in table.columns.items()}
+            tables[name] = {key: text for key, text in kept.items() if text} | {"columns": columns}
+        return ({"mode": self.mode} if self.mode != "observe" else {}) | {"tables": tables}
+
+
+def _shown(column: PlannedColumn, *, describes: bool) -> Any:
+    members: dict[str, Any] = {
+        "type": column.type,
+        "required": column.required,
+        "pattern": column.pattern,
+        "values": list(column.values),
+        "personal": column.personal,
+        "description": column.description if describes else "",
+    }
+    members = {name: value for name, value in members.items() if value}
+    return column.type if members.keys() == {"type"} else members
+
+
+def type_of(value: Any) -> Type | None:
+    """Return the narrowest type of a row's value; None for null."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+    return "json" if isinstance(value, str) and value[:1] in ("{", "[") else "string"
+
+
+def _has_type(value: Any, wanted: Type) -> bool:
+    match wanted:
+        case "string":
+            return isinstance(value, str)
+        case "json":
+            return isinstance(value, str) and value[:1] in ("{", "[")
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return type(value) is int or (type(value) is float and value.is_integer())
+        case "number":
+            return type(value) is int or type(value) is float
+
+
+def _matches(pattern: str, value: Any) -> bool:
+    text = value if isinstance(value, str) else str(value)
+    return len(text) <= MAX_MATCHED and _compiled(pattern).fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _table(name: object, value: object) -> PlannedTable:
+    if not isinstance(name, str) or not names.is_table(name):
+        raise ValueError(f"{name!r} is not a legal table name: use 3 to 128 characters of a-z, 0-9 and _")
+    members = _members(f"table {name}", value, ("columns", "mode", "description"))
+    columns = members.get("columns", {})
+    if not isinstance(columns, Mapping):
+        raise ValueError(f"table {name}: `columns` is a mapping: `columns: {{amount: number}}`")  # noqa: TRY004 -- a value
+    if len(columns) > rows.MAX_COLUMNS:
+        raise ValueError(f"table {name}: a row has at most {rows.MAX_COLUMNS} columns, not {len(columns)}")
+    return PlannedTable(
+        {column: _column(f"{name}.{column}", column, rule) for column, rule in columns.items()},
+        None if members.get("mode") is None else _one_of(f"table {name}: mode", members["mode"], MODES),
+        _text(f"table {name}: description", members.get("description", "")),
+    )
+
+
+def _column(place: str, name: object, value: object) -> PlannedColumn:
+    if not isinstance(name, str) or not _COLUMN.fullmatch(name) or rows.column_name(name) != name:
+        hint = f": write it as {rows.column_name(name)}" if isinstance(name, str) else ""
+        raise ValueError(f"{place} is not the name of a column in Treasure Data{hint}")
+    if isinstance(value, str):
+        value = {"type": value}
+    allowed = ("type", "required", "pattern", "values", "personal", "description")
+    members = _members(place, value if value is not None else {}, allowed)
+    column_type = members.get("type")
+    values = members.get("values", [])
+    required = members.get("required", False)
+    if not isinstance(values, list | tuple) or not all(
+        type(one) in (str, int, float, bool) for one in values
+    ):
+        raise ValueError(f"{place}: values is a list of texts, numbers or booleans, such as [JPY, USD]")
+    if len(values) > MAX_VALUES:
+        raise ValueError(
+            f"{place}: a column has at most {MAX_VALUES} values, not {len(values)}: use a pattern"
+        )
+    if not isinstance(required, bool):
+        raise ValueError(f"{place}: required is true or false, not {required!r}")  # noqa: TRY004 -- a value
+    personal = members.get("personal")
+    if personal and name in ("time", "event_id", "received_at"):
+        raise ValueError(f"{place}: every row needs this column, so it cannot be dropped or hashed")
+    return PlannedColumn(
+        type=None if column_type is None else _one_of(f"{place}: type", column_type, TYPES),
+        required=required,
+        pattern=_pattern(place, members.get("pattern", "")),
+        values=tuple(values),
+        personal=None if personal is None else _one_of(f"{place}: personal", personal, PERSONAL),
+        description=_text(f"{place}: description", members.get("description", "")),
+    )
+
+
+def _known_column(name: object, value: object) -> PlannedColumn:
+    members = value if isinstance(value, Mapping) else {"type": value}
+    allowed = ("type", "required", "pattern", "values", "personal", "description")
+    try:
+        return _column("", name, {key: member for key, member in members.items() if key in allowed})
+    except ValueError:
+        return PlannedColumn(personal=_known(members.get("personal"), PERSONAL))
+
+
+def _known[Word: str](value: object, allowed: tuple[Word, ...]) -> Word | None:
+    return next((one for one in allowed if one == value), None)
+
+
+def _pattern(place: str, value: object) -> str:
+    """Check that a pattern is fast on every text: senders choose what it is tried on."""
+    text = _text(f"{place}: pattern", value)
+    if len(text) > MAX_PATTERN:
+        raise ValueError(f"{place}: a pattern has at most {MAX_PATTERN} characters, not {len(text)}")
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{place}: {text!r} is not a regular expression: {error}") from None
+    if _UNSAFE_PATTERN.search(text) or len(_UNBOUNDED.findall(text)) > _MAX_UNBOUNDED:
+        raise ValueError(
+            f"{place}: {text!r} could take too long on some texts: repeat no group, refer to none, and use at most "
+            f"{_MAX_UNBOUNDED} of *, + and {{n,}}"
+        )
+    return text
+
+
+def _members(place: str, value: object, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{place} is a mapping with {', '.join(allowed)}, not {value!r}")  # noqa: TRY004 -- a value
+    for name in value:
+        if name not in allowed:
+            raise ValueError(f"{place} has no member {name!r}: use {', '.join(allowed)}")
+    return value
+
+
+def _one_of[Word: str](place: str, value: object, allowed: tuple[Word, ...]) -> Word:
+    for one in allowed:
+        if value == one or (value is False and one == "off"):  # YAML reads `off` as false
+            return one
+    raise ValueError(f"{place} is one of {', '.join(allowed)}, not {value!r}")
+
+
+def _text(place: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{place} is a text, not {value!r}")  # noqa: TRY004 -- a value
+    return value

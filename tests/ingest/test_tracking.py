@@ -1,0 +1,140 @@
+"""Events under a tracking plan: observed, kept aside, or not looked at."""
+
+import json
+from typing import Any
+
+import pytest
+
+from shared.plan import Mode, TrackingPlan
+from shared.policy import PolicyEntry
+from tests.support.ingest import KEY, Site, http_event
+
+TABLES = {
+    "pageviews": {"columns": {"title": "string", "td_url": {"type": "string", "required": True}}},
+    "purchases": {
+        "columns": {
+            "amount": {"type": "number", "required": True},
+            "email": {"type": "string", "personal": "hash"},
+            "phone": {"personal": "drop"},
+        }
+    },
+}
+GOOD = {"table": "purchases", "amount": 5}
+BAD = {"table": "purchases", "amount": "five", "coupon": 1}
+
+
+def planned(mode: Mode = "quarantine", **settings: Any) -> Site:
+    """Return a site whose account has the plan."""
+    site = Site(**settings)
+    site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": mode, "tables": TABLES})))
+    return site
+
+
+def violations(site: Site) -> int:
+    """Return how many violations were logged."""
+    lines = (line.fields for line in site.telemetry.lines if "tracking plan" in line.message)
+    return sum(line["count"] for line in lines)
+
+
+def test_in_quarantine_valid_events_pass_and_the_others_are_rejected() -> None:
+    """With a code and a message each; every violation is counted."""
+    site = planned()
+    events = [GOOD, BAD, {"table": "purchases"}, {"table": "elsewhere", "a": 1}, GOOD]
+    answer = site.post({"events": events})
+
+    assert 200 == answer.status
+    assert 2 == answer.json["accepted"]
+    assert [(1, "wrong_type"), (2, "missing_column"), (3, "unplanned_table")] == [
+        (one["index"], one["code"]) for one in answer.json["rejected"]
+    ]
+    assert [5, 5] == [row["amount"] for _, row in site.rows()]
+    assert (4, 3) == (violations(site), site.telemetry.counts["EventsRejected"])
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_other_modes_accept_everything(mode: Mode) -> None:
+    """Violations are counted where they are observed."""
+    site = planned(mode)
+    answer = site.post({"events": [GOOD, BAD, {"table": "elsewhere"}]})
+
+    assert {"accepted": 3, "rejected": []} == answer.json
+    assert 3 == len(site.rows())
+    assert {"observe": 3, "off": 0}[mode] == violations(site)
+
+
+def test_a_table_may_have_a_mode_of_its_own() -> None:
+    """The plan's mode is for the others."""
+    site = Site()
+    tables = {**TABLES, "purchases": {**TABLES["purchases"], "mode": "observe"}}
+    site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": "quarantine", "tables": tables})))
+    answer = site.post({"events": [BAD, {"table": "pageviews"}]})
+
+    assert [(1, "missing_column")] == [(one["index"], one["code"]) for one in answer.json["rejected"]]
+
+
+def test_violations_are_logged_by_account_table_and_code() -> None:
+    """Without a value."""
+    site = planned("observe")
+    site.post({"events": [BAD, {**BAD, "coupon": "secret"}]})
+
+    lines = [line.fields for line in site.telemetry.lines if "tracking plan" in line.message]
+    assert [("shop", "purchases", "wrong_type", 2), ("shop", "purchases", "unplanned_column", 2)] == [
+        (line["account"], line["table"], line["code"], line["count"]) for line in lines
+    ]
+    assert "secret" not in json.dumps(lines)
+
+
+def test_a_pixel_that_differs_gets_the_image_and_a_400() -> None:
+    """The page that the browser names counts as the event's."""
+    site = planned()
+    fitting = site.pixel("title=x", referer="https://www.shop.example/")
+    wrong = site.pixel("titel=x", referer="https://www.shop.example/")
+    without = site.pixel("title=x")
+
+    assert [(200, None), (400, "unplanned_column"), (400, "missing_column")] == [
+        (answer.status, answer.code) for answer in (fitting, wrong, without)
+    ]
+    assert fitting.body == wrong.body
+
+
+@pytest.mark.parametrize("mode", ["observe", "quarantine", "off"])
+def test_personal_data_is_handled_in_every_mode(mode: Mode) -> None:
+    """Dropped or hashed before it reaches the stream; without the key for hashes it is dropped."""
+    site, keyed = planned(mode), planned(mode)
+    keyed.secret.text = json.dumps({"k1": "first secret", "k2": "second secret", ".hash": "hash secret"})
+    for one in (site, keyed):
+        one.post({"events": [{**GOOD, "email": "a@example.com", "phone": "1"}]})
+
+    assert not {"email", "phone"} & site.row().keys()
+    assert 32 == len(keyed.row()["email"])
+    assert "phone" not in keyed.row()
+
+
+def test_a_retry_under_another_plan_is_the_same_request() -> None:
+    """Request ids and borders depend on the events alone."""
+    events = [GOOD, BAD, *[{**GOOD, "text": "x" * 200_000}] * 4]
+    ids = []
+    for site in (Site(), planned("observe"), planned("quarantine")):
+        site.post({"batch_id": "b-1", "events": events})
+        ids.append([item.request_id for item in site.envelopes()])
+
+    assert ids[0] == ids[1]
+    assert set(ids[2]) <= set(ids[0])
+
+
+def test_the_stacks_own_privacy_rules_still_hold() -> None:
+    """Beside those of the plan."""
+    site = planned(dropped_columns=("title",))
+    site.pixel("title=x", referer="https://www.shop.example/")
+
+    assert "title" not in site.row()
+
+
+def test_other_dialects_are_checked_too() -> None:
+    """Treasure Data's SDKs get a receipt with the code."""
+    site = planned()
+    body = json.dumps({"events": [{"amount": "five"}]}).encode()
+    headers = {"authorization": f"TD1 {KEY}", "content-type": "application/vnd.treasuredata.v1+json"}
+    answer = site.send(http_event("POST", "/shop/purchases", "", headers, body))
+
+    assert "wrong_type" in answer.json["receipts"][0]["error"]["description"]

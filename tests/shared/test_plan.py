@@ -1,0 +1,224 @@
+"""The rules of a tracking plan."""
+
+import json
+import re
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import plan
+from shared.plan import MAX_MATCHED, PlannedColumn, PlannedTable, TrackingPlan, Violation, type_of
+
+names = st.from_regex(r"[a-z_][a-z0-9_]{2,20}", fullmatch=True).filter(lambda name: name != "event_id")
+scalars = st.text(max_size=8) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
+columns = st.builds(
+    PlannedColumn,
+    type=st.none() | st.sampled_from(plan.TYPES),
+    required=st.booleans(),
+    pattern=st.sampled_from(["", "[a-z]+", "A-[0-9]{2}"]),
+    values=st.lists(scalars, max_size=3).map(tuple),
+    personal=st.none() | st.sampled_from(plan.PERSONAL),
+    description=st.text(max_size=10),
+)
+tables = st.builds(
+    PlannedTable,
+    st.dictionaries(names.filter(lambda name: name != "received_at"), columns, max_size=4),
+    st.none() | st.sampled_from(plan.MODES),
+    st.text(max_size=10),
+)
+plans = st.builds(TrackingPlan, st.dictionaries(names, tables, max_size=3), st.sampled_from(plan.MODES))
+rows_ = st.dictionaries(names, st.none() | scalars, max_size=6)
+
+PURCHASES = TrackingPlan.parse(
+    {
+        "mode": "quarantine",
+        "tables": {
+            "purchases": {
+                "columns": {
+                    "order_id": {"type": "string", "required": True, "pattern": "[A-Z]{2}-[0-9]+"},
+                    "amount": "number",
+                    "count": "integer",
+                    "gift": "boolean",
+                    "items": "json",
+                    "currency": {"values": ["JPY", "USD", 1, True]},
+                    "anything": None,
+                }
+            }
+        },
+    }
+)
+RIGHT = {"time": 1, "event_id": "e", "received_at": 2, "td_url": "x", "order_id": "JP-1"}
+
+
+@given(plans)
+def test_a_plan_survives_being_written_and_published(wanted: TrackingPlan) -> None:
+    """As people write it, and, without descriptions, as it is published."""
+    value = wanted.to_value()
+    published = TrackingPlan.of_known(json.loads(json.dumps(wanted.to_value(describes=False))))
+
+    assert (
+        wanted
+        == TrackingPlan.parse(value)
+        == TrackingPlan.of_known(value)
+        == TrackingPlan.parse(json.loads(json.dumps(value)))
+    )
+    assert published is not None
+    assert wanted.to_value(describes=False) == published.to_value()
+
+
+@given(plans, names, rows_)
+def test_every_row_gets_an_answer(wanted: TrackingPlan, table: str, row: dict[str, Any]) -> None:
+    """Each violation is of the row or of the plan, and none is told twice."""
+    found = list(wanted.violations(table, row))
+
+    assert len(found) == len(set(found))
+    assert {one.column for one in found} <= {
+        "",
+        *row,
+        *(wanted.tables[table].columns if table in wanted.tables else ()),
+    }
+    assert all(one.message for one in found)
+
+
+@given(st.dictionaries(names, scalars, max_size=6))
+def test_a_plan_made_of_a_row_fits_it(row: dict[str, Any]) -> None:
+    """Each value has the type that is found for it."""
+    fitting = PlannedTable(
+        {name: PlannedColumn(type_of(value), required=True, values=(value,)) for name, value in row.items()}
+    )
+
+    assert [] == list(fitting.violations(row))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"amount": 1, "count": 2, "gift": True, "items": "[1]", "currency": "JPY", "anything": "x"},
+        {"amount": 1.5, "count": 2.0, "gift": None, "items": "{}", "currency": 1},
+        {"time_raw": "x", "time_rule": "text", "time_drift": 7, "bot": "b", "uuid": "u", "td_new": 5},
+    ],
+)
+def test_rows_that_fit(more: dict[str, Any]) -> None:
+    """Columns of Sluice and of Treasure Data's SDKs need not be in the plan; null is no value."""
+    assert [] == list(PURCHASES.violations("purchases", RIGHT | more))
+
+
+@pytest.mark.parametrize(
+    ("row", "violations"),
+    [
+        (RIGHT | {"order_id": None}, [("missing_column", "order_id")]),
+        (RIGHT | {"order_id": 7}, [("wrong_type", "order_id")]),
+        (RIGHT | {"order_id": "xJP-1"}, [("wrong_value", "order_id")]),
+        (RIGHT | {"order_id": "JP-1\n"}, [("wrong_value", "order_id")]),
+        (RIGHT | {"order_id": "JP-" + "1" * MAX_MATCHED}, [("wrong_value", "order_id")]),
+        (RIGHT | {"amount": "1"}, [("wrong_type", "amount")]),
+        (RIGHT | {"amount": True}, [("wrong_type", "amount")]),
+        (RIGHT | {"count": 1.5}, [("wrong_type", "count")]),
+        (RIGHT | {"gift": 1}, [("wrong_type", "gift")]),
+        (RIGHT | {"items": "x"}, [("wrong_type", "items")]),
+        (RIGHT | {"currency": "EUR"}, [("wrong_value", "currency")]),
+        (RIGHT | {"currency": 1.0}, [("wrong_value", "currency")]),
+        (RIGHT | {"coupon": None, "amount": "x"}, [("unplanned_column", "coupon"), ("wrong_type", "amount")]),
+        ({"time": 1}, [("missing_column", "order_id")]),
+    ],
+)
+def test_rows_that_differ(row: dict[str, Any], violations: list[tuple[str, str]]) -> None:
+    """Every difference is named, in the row's order."""
+    assert violations == [tuple(one) for one in PURCHASES.violations("purchases", row)]
+
+
+def test_a_message_names_the_column_and_no_value() -> None:
+    """It goes to the sender and into logs; a value may be personal."""
+    [violation] = PURCHASES.violations("purchases", RIGHT | {"amount": "secret"})
+
+    assert "the value of column amount does not have the type in the tracking plan" == violation.message
+
+
+def test_a_table_has_its_own_mode_or_the_plans() -> None:
+    """Tables that are not planned have the plan's."""
+    wanted = TrackingPlan({"one": PlannedTable({}, "off"), "two": PlannedTable({})}, "quarantine")
+
+    assert ["off", "quarantine", "quarantine"] == [wanted.mode_of(name) for name in ("one", "two", "three")]
+    assert [Violation("unplanned_table", "")] == list(wanted.violations("three", {}))
+
+
+def _of(column: object) -> dict[str, Any]:
+    return {"tables": {"purchases": {"columns": {"amount": column}}}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (["purchases"], "a plan is a mapping with mode, tables, not ['purchases']"),
+        ({"table": {}}, "a plan has no member 'table': use mode, tables"),
+        ({"mode": "strict"}, "mode is one of observe, quarantine, off, not 'strict'"),
+        ({"tables": ["a"]}, "`tables` is a mapping"),
+        ({"tables": {"A b": {}}}, "'A b' is not a legal table name"),
+        ({"tables": {"purchases": {"mode": 1}}}, "table purchases: mode is one of observe, quarantine, off"),
+        ({"tables": {"purchases": {"columns": []}}}, "table purchases: `columns` is a mapping"),
+        ({"tables": {"purchases": {"columns": {"orderId": None}}}}, "write it as orderid"),
+        (_of("text"), "purchases.amount: type is one of string, integer, number, boolean, json, not 'text'"),
+        (_of({"kind": "string"}), "purchases.amount has no member 'kind': use type, required"),
+        (_of({"required": "yes"}), "purchases.amount: required is true or false"),
+        (_of({"values": "JPY"}), "purchases.amount: values is a list"),
+        (_of({"values": list(range(201))}), "at most 200 values, not 201: use a pattern"),
+        (_of({"personal": "keep"}), "purchases.amount: personal is one of drop, hash"),
+        (_of({"pattern": "("}), "purchases.amount: '(' is not a regular expression"),
+        (_of({"pattern": "(a+)+"}), "could take too long"),
+        (_of({"pattern": r"(a)\1"}), "could take too long"),
+        (_of({"pattern": "a*b*c*d*"}), "could take too long"),
+        (_of({"description": 1}), "purchases.amount: description is a text"),
+        ({"tables": {f"table_{number}": {} for number in range(201)}}, "at most 200 tables, not 201"),
+        (
+            {"tables": {"purchases": {"columns": {"event_id": {"personal": "hash"}}}}},
+            "every row needs this column",
+        ),
+    ],
+)
+def test_a_mistake_in_a_plan_is_explained(value: object, message: str) -> None:
+    """Where it is, and what to write."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrackingPlan.parse(value)
+
+
+def test_off_may_be_written_without_quotes() -> None:
+    """YAML reads it as false."""
+    assert "off" == TrackingPlan.parse({"mode": False}).mode
+
+
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ({"mode": "sample", "tables": {}, "owner": "x"}, TrackingPlan()),
+        (
+            _of({"type": "money", "personal": "drop"}),
+            TrackingPlan({"purchases": PlannedTable({"amount": PlannedColumn(personal="drop")})}),
+        ),
+        (
+            _of({"type": "number", "unit": "JPY"}),
+            TrackingPlan({"purchases": PlannedTable({"amount": PlannedColumn("number")})}),
+        ),
+        ({"tables": {"A": {}, "purchases": 5}}, TrackingPlan()),
+        ({"tables": []}, None),
+        ("plan", None),
+    ],
+)
+def test_what_a_reader_does_not_know_of_a_published_plan_allows_more(
+    value: object, known: TrackingPlan | None
+) -> None:
+    """And personal data is handled all the same."""
+    assert known == TrackingPlan.of_known(value)
+
+
+@pytest.mark.parametrize("pattern", ["[a-z]*[a-z0-9]*[a-z]*x", ".*.*.*x", "https?://[^/]+/.*"])
+def test_no_text_makes_a_pattern_slow(pattern: str) -> None:
+    """Senders choose what it is tried on."""
+    wanted = TrackingPlan.parse(_of({"pattern": pattern})).tables["purchases"]
+    began = process_time()
+    list(wanted.violations({"amount": "a" * MAX_MATCHED}))
+
+    assert process_time() - began < 0.25
