@@ -25,7 +25,10 @@ class Tracking:
     """
 
     def __init__(
-        self, plan: TrackingPlan | None, arrival: Arrival, screen: Callable[[Mapping[str, Personal]], Screen | None]
+        self,
+        plan: TrackingPlan | None,
+        arrival: Arrival,
+        screen: Callable[[Mapping[str, Personal]], Screen | None],
     ) -> None:
         self._plan = plan
         self._arrival = arrival
@@ -39,9 +42,7 @@ class Tracking:
             return self._arrival
         found = self._arrivals.get(table)
         if found is None:
-            found = self._arrivals[table] = replace(
-                self._arrival, screen=self._checked(self._plan, table)
-            )
+            found = self._arrivals[table] = replace(self._arrival, screen=self._checked(self._plan, table))
         return found
 
     def screen(self, table: str) -> Screen | None:

@@ -122,6 +122,20 @@ def test_a_retry_under_another_plan_is_the_same_request() -> None:
     assert set(ids[2]) <= set(ids[0])
 
 
+def test_events_in_quarantine_travel_with_their_code_and_without_personal_data() -> None:
+    """As they were sent, but for what the plan drops or hashes."""
+    site = planned()
+    wrong = {"table": "purchases", "amount": "five", "phone": "1"}
+    site.post(b'{"events": [{"table":"pageviews", "titel":  1}, %b]}' % json.dumps(wrong).encode())
+
+    [item] = site.envelopes()
+    assert [("unplanned_column", "pageviews"), ("wrong_type", "purchases")] == [
+        (one.code, one.table) for one in item.rejected
+    ]
+    assert b'{"table":"pageviews", "titel":  1}' == item.rejected[0].original
+    assert {"table": "purchases", "amount": "five"} == json.loads(item.rejected[1].original)
+
+
 def test_the_stacks_own_privacy_rules_still_hold() -> None:
     """Beside those of the plan."""
     site = planned(dropped_columns=("title",))
