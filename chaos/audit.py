@@ -107,7 +107,9 @@ class Audit:
 
     def misarchived(self) -> list[str]:
         """Return what is wrong with the archive: settled spans without their records, and objects that were written twice."""
-        faults = [f"{name} was written again" for name in self._world.bucket.overwritten if name != policy.KEY]
+        faults = [
+            f"{name} was written again" for name in self._world.bucket.overwritten if name != policy.KEY
+        ]
         for span in self.ledger.spans():
             if span.archived is None or not span.done:
                 continue
