@@ -1,0 +1,90 @@
+"""`sluice tail` over the local stack: on a terminal, in a pipe, and interrupted."""
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.ops.test_manners import start
+from tests.support.sluice import Sluice
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+def refuse(sluice: Sluice, key: str) -> None:
+    """Have the stack refuse a request."""
+    request = Request(f"{sluice.stack.addresses.gateway}/v1/events", b"{}", {"x-write-key": key})
+    with pytest.raises(HTTPError):
+        urlopen(request, timeout=10)
+
+
+def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
+    """Events and refused requests; the summary is on standard error."""
+    sluice.send("shop", "tailed_in_a_pipe", "a", "b")
+    refuse(sluice, "shop.demo.wrong")
+    result = sluice.run("tail --local --since 1min --for 3s")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+
+    assert 0 == result.exit_code
+    assert ["a", "b"] == [one["event_id"] for one in lines if one.get("table") == "tailed_in_a_pipe"]
+    assert "/v1/events" in {one["path"] for one in lines if one["kind"] == "refused"}
+    assert "refused request" in result.stderr
+
+
+def test_only_what_is_selected_is_shown(sluice: Sluice) -> None:
+    """By table and by column."""
+    sluice.send("shop", "tailed", "c", "d")
+    result = sluice.run("tail --local --since 1min --for 2s --table tailed event_id=d")
+
+    assert ["d"] == [json.loads(line)["event_id"] for line in result.stdout.splitlines()]
+
+
+def test_on_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
+    """Of 80 columns at most."""
+    sluice.send("shop", "a_table_with_a_name_that_is_long", *(f"{number:040}" for number in range(3)))
+    shown, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    running = start(sluice, ["tail", "--since", "1min", "--for", "3s"], terminal, NO_COLOR="1")
+    os.close(terminal)
+    seen = b""
+    try:
+        while piece := os.read(shown, 65_536):
+            seen += piece
+    except OSError:  # which is how a terminal ends
+        os.close(shown)
+    running.communicate(timeout=60)
+    lines = seen.decode().splitlines()
+
+    assert 0 == running.returncode
+    assert 3 <= sum("shop.a_table_with_a_name_that_is_long" in line for line in lines)
+    assert [] == [line for line in lines if len(line) > 80 or "\x1b[3" in line]
+
+
+def test_it_can_be_interrupted(sluice: Sluice) -> None:
+    """It ends with 130 and says what it has shown."""
+    sluice.send("shop", "tailed", "e")
+    running = start(sluice, ["tail", "--since", "1min", "--table", "tailed"], subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+
+    assert 130 == running.returncode
+    assert " in " in said.decode().splitlines()[-1]
+    assert b"Traceback" not in said
+
+
+def test_a_condition_without_a_value_is_a_mistake(sluice: Sluice) -> None:
+    """It says how to write one."""
+    result = sluice.run("tail --local page")
+
+    assert 2 == result.exit_code
+    assert "write COLUMN=VALUE, such as page=home" in " ".join(result.stderr.split())
