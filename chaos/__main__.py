@@ -90,7 +90,16 @@ def _show(ran: Ran, console: Console) -> None:
         f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; again: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
-    for name in ("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted", "stuck"):
+    for name in (
+        "lost",
+        "duplicated",
+        "misrouted",
+        "both",
+        "misjudged",
+        "miscounted",
+        "misreported",
+        "stuck",
+    ):
         if found := getattr(verdict, name):
             console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
     broken = set(verdict.violations)

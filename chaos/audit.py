@@ -19,17 +19,18 @@ from worker.shards import Shards
 from worker.span import ChunkKey, Span
 
 
-class _Impatient:
+class Impatient:
     """A clock at which no time passes: the balance is one moment's."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def now(self) -> float:
+        """Return the simulation's time."""
         return self._world.simulation.now
 
     def sleep(self, seconds: float) -> None:
-        pass
+        """Let no time pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Audit:
 
     def balance(self) -> Balance:
         """Return the balance of this moment, as operators see it."""
-        world, clock = self._world, _Impatient(self._world)
+        world, clock = self._world, Impatient(self._world)
         return Accounting(
             ledger=self.ledger,
             shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double

@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from chaos import whereabouts
 from chaos.audit import Audit
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
@@ -52,6 +53,7 @@ class Pipeline:
         observer: takes watermarks meanwhile.
         missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
             the first time, before anything was replayed.
+        misreported: events that a search meanwhile did not find, or found in a state that was not theirs.
         resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
         garbage: undecodable records that were put on the stream.
         lost_batches: batches that expired before they were settled, which must never happen.
@@ -94,6 +96,7 @@ class Pipeline:
         self.audit = Audit(world)
         self.observer = Observer(world, self.audit, functions.watermarks)
         self.missing: list[int] = []
+        self.misreported: list[str] = []
         world.stream.landed = self._record_landed
         world.queue.landed = self._message_landed
 
@@ -108,10 +111,14 @@ class Pipeline:
         for _ in range(_AUDITS):
             moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
             self._simulation.at(moment, self.audit.look)
+        self._simulation.at(moment, self._look_for_events)
         self.observer.begin()
         self.begin()
         self._simulation.run(self.schedule.end)
         self.finish()
+
+    def _look_for_events(self) -> None:
+        self.misreported += whereabouts.faults(self, settled=False)
 
     def begin(self) -> None:
         """Start the event source and the redrive's timer."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos import whereabouts
 from chaos.pipeline import Pipeline
 from chaos.td_lies import is_bad
 from chaos.trouble import Kind
@@ -36,6 +37,7 @@ class Verdict:
         both: events that are in Treasure Data and dead letters too, or dead letters twice.
         misjudged: events set aside for a reason that nothing explains.
         miscounted: where the balance that operators see is not what the stand-in and S3 contain.
+        misreported: events that a search does not find, or finds in a state that is not theirs.
         ambiguous: rows that were reported as perhaps duplicated although the key may query.
         unasked: rows that were reported as perhaps duplicated because the key may not.
         overlooked: events that came to Treasure Data after a watermark had said that all received by then were there.
@@ -55,6 +57,7 @@ class Verdict:
     both: list[int] = field(default_factory=list)
     misjudged: list[int] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
+    misreported: list[str] = field(default_factory=list)
     ambiguous: int = 0
     unasked: int = 0
     overlooked: list[int] = field(default_factory=list)
@@ -75,6 +78,7 @@ class Verdict:
             "both": len(self.both),
             "misjudged": len(self.misjudged),
             "miscounted": len(self.miscounted),
+            "misreported": len(self.misreported),
             "ambiguous": self.ambiguous,
             "overlooked": len(self.overlooked),
             "stuck": len(self.stuck),
@@ -83,7 +87,14 @@ class Verdict:
 
 
 def judge(pipeline: Pipeline) -> Verdict:
-    """Check the promises for a pipeline that has finished."""
+    """Check the promises for a pipeline that has finished, and whether a search finds its events as they are."""
+    verdict = _promises(pipeline)
+    if not verdict.violations:
+        verdict.misreported += pipeline.misreported + whereabouts.faults(pipeline, settled=True)
+    return verdict
+
+
+def _promises(pipeline: Pipeline) -> Verdict:
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(

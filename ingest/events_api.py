@@ -1,6 +1,10 @@
 """The events API: many events in one body, each accepted or rejected on its own."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+import msgpack
 
 from ingest import document
 from ingest.batch import MAX_ID_CHARACTERS, Batch
@@ -30,17 +34,28 @@ def answer(request: Request, intake: Intake) -> Response:
         sent_at=options.get("sent_at"),
         id=_batch_id(request, options),
     )
-    return outcome_response(intake.accept(request, key, batch, visitor))
+    outcome = intake.accept(request, key, batch, visitor)
+    return outcome_response(outcome, _ids(outcome, len(events)) if request.parameter("ids") == "1" else {})
 
 
-def outcome_response(outcome: EventOutcome) -> Response:
-    """Return how many events were accepted and which were rejected; 200 if any was accepted."""
+def outcome_response(outcome: EventOutcome, more: Mapping[str, Any] = MappingProxyType({})) -> Response:
+    """Return how many events were accepted and which were rejected, and more members; 200 if any was accepted."""
     rejected = [
         {"index": item.index, "code": item.code, "message": item.message} for item in outcome.rejected
     ]
     return json_response(
-        200 if outcome.accepted else 400, {"accepted": outcome.accepted, "rejected": rejected}
+        200 if outcome.accepted else 400, {"accepted": outcome.accepted, "rejected": rejected, **more}
     )
+
+
+def _ids(outcome: EventOutcome, count: int) -> dict[str, Any]:
+    """Return the ids of a request's events, by their index; None for those that were rejected."""
+    ids: list[str | None] = [None] * count
+    for index, (_, row) in outcome.encoded.items():
+        ids[index] = msgpack.unpackb(row).get("event_id")
+    for item in outcome.rejected:
+        ids[item.index] = None
+    return {"event_ids": ids}
 
 
 def events_of(value: Any) -> list[Any]:

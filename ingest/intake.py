@@ -54,10 +54,12 @@ class EventOutcome:
     Attributes:
         accepted: how many are stored.
         rejected: the others, in order.
+        encoded: table and row of each event that became a row, by its index.
     """
 
     accepted: int
     rejected: Sequence[Rejection]
+    encoded: Mapping[int, tuple[str, bytes]]
 
     @property
     def refusal(self) -> Refused | None:
@@ -192,7 +194,7 @@ class Intake:
         accepted = len(encoded) - len(not_stored)
         if rejected:
             self._telemetry.count("EventsRejected", len(rejected))
-        return EventOutcome(accepted, rejected)
+        return EventOutcome(accepted, rejected, encoded)
 
     def _encode(
         self, account: str, batch: Batch, tracking: Tracking

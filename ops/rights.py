@@ -44,6 +44,14 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "lambda:ListEventSourceMappings",
         "cloudwatch:DescribeAlarms",
     ),
+    "find": (
+        *_RECORDS,
+        *_ASIDE,
+        "dynamodb:Query",
+        "s3:GetObject AsideBucket",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    ),
     "keys issue": _SIGNED,
     "keys revoke": _ADMINISTER,
     "keys rotate": (
@@ -85,7 +93,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("accounts apply", "accounts disable", "accounts enable", "accounts export", "accounts list"),
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
-        *("tail", "wait"),
+        *("find", "tail", "wait"),
     ),
 }
 """What people may be trusted with: who watches changes nothing."""

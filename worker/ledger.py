@@ -360,6 +360,12 @@ class Ledger:
             raise LedgerUnavailableError("the ledger does not say who owns an envelope")
         return claim.owner == wanted.owner
 
+    def owner(self, request_id: str) -> Claim | None:
+        """Return who owns an envelope; None where nobody has claimed it."""
+        answer = self._call(self._dynamodb.get_item, Key=_claim_key(request_id), ConsistentRead=True)
+        item = answer.get("Item")
+        return None if item is None else Claim(item["owner"]["S"], int(item["at"]["N"]))
+
     def _claimed(self, ids: list[str]) -> dict[str, Claim]:
         return {
             item["pk"]["S"].removeprefix(_CLAIM): Claim(item["owner"]["S"], int(item["at"]["N"]))
@@ -568,6 +574,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
         done=item["st"]["S"] == "done",
+        settled_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
         entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
         in_order="q" in item,
     )

@@ -227,6 +227,7 @@ class Span:
         version: grows by one with every write.
         writer: names the last write.
         done: no chunk is pending.
+        settled_at: UNIX seconds at which all its chunks were final, where the ledger says so.
         entries: exceptions from the plan.
         in_order: the event source delivered it, not a replay: all records before its batch were settled by then.
     """
@@ -246,6 +247,7 @@ class Span:
     version: int = 1
     writer: str = ""
     done: bool = False
+    settled_at: int | None = field(default=None, compare=False)
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
     in_order: bool = False
 

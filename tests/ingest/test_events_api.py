@@ -42,6 +42,20 @@ def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
     } == row
 
 
+@pytest.mark.parametrize("batch_id", [None, "b1"])
+def test_ids_are_answered_on_request(batch_id: str | None) -> None:
+    """By index, as they are in the rows; none for a rejected event, and without the parameter none at all."""
+    events = [EVENT, {"page": "home"}, EVENT | {"event_id": "mine"}]
+    body = {"events": events, "batch_id": batch_id} if batch_id else {"events": events}
+    site = Site()
+
+    answer = site.post(body, query="ids=1")
+    stored = [row["event_id"] for _, row in site.rows()]
+
+    assert [stored[0], None, "mine"] == answer.json["event_ids"]
+    assert {"accepted", "rejected"} == set(site.post(body).json) == set(site.post(body, query="ids=0").json)
+
+
 def test_the_gateway_passes_text_unencoded() -> None:
     """A JSON body arrives as text, a gzip body as base64."""
     site = Site()

@@ -35,6 +35,7 @@ LINES = {
     "dead list": ["dead list"],
     "dead show": ["dead show {dead}"],
     "doctor": ["doctor --account app"],
+    "find": ["find a", "find no-such-event"],
     "keys issue": ["keys issue app"],
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
@@ -81,7 +82,7 @@ def parked(sluice: Sluice) -> Iterator[None]:
 
 def _is_expected(said: str) -> bool:
     """Tell whether a command stopped after it had asked for everything."""
-    return "has no record there" in said
+    return "has no record there" in said or "not found since" in said
 
 
 def _has_dead_letter(sluice: Sluice) -> bool:

@@ -25,6 +25,7 @@ COMMANDS = [
     "dead list",
     "dead show 0123456789",
     "doctor --no-event",
+    "find 0190a5b8-0000-7000-8000-000000000000",
     "keys issue app",
     "keys revoke app next-9",
     "keys rotate --yes",

@@ -1,0 +1,65 @@
+"""Whether `sluice find` tells the truth: every accepted event is found, in the state that Treasure Data and S3 show."""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from chaos.audit import Impatient
+from chaos.world import STREAM
+from ops.find import EventQuery, Finder, Stage, Whereabouts
+from worker.delivery import ASIDE
+from worker.shards import Shards
+
+if TYPE_CHECKING:
+    from chaos.pipeline import Pipeline
+
+_ASIDE = frozenset(Stage(state.value) for state in ASIDE)
+_NOT_YET = frozenset((Stage.QUEUED, Stage.WAITING, Stage.IN_FLIGHT))
+
+
+def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
+    """Return what a search for all events says that is not so.
+
+    Args:
+        pipeline: as it is at this moment.
+        settled: nothing is under way any more.
+    """
+    world, clock = pipeline.world, Impatient(pipeline.world)
+    finder = Finder(
+        shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
+        ledger=pipeline.audit.ledger,
+        store=pipeline.audit.store,
+        sqs=world.queue,  # type: ignore[arg-type]  # a double
+        queue_url=world.queue_url,
+        clock=clock,
+    )
+    found: defaultdict[int, list[Whereabouts]] = defaultdict(list)
+    whereabouts, progress = finder.find(EventQuery(), 0.0, 3600.0)
+    for one in whereabouts:
+        found[int(one.seen.row["n"])].append(one)
+    delivered = {int(row["n"]) for taken in world.td.imports() for row in taken.rows}
+    aside = {
+        int(row["n"])
+        for held in pipeline.audit.held()
+        if not held.key.group.code
+        for row in held.values or ()
+    }
+    wrong = []
+    for number in pipeline.accepted:
+        stages = {one.stage for one in found[number]}
+        if not stages and (
+            progress.hidden or number in delivered
+        ):  # SQS hides it; or the stream has forgotten it
+            continue
+        is_true = bool(stages) and Stage.UNKNOWN not in stages
+        is_true &= number in delivered or Stage.DELIVERED not in stages
+        is_true &= number in aside or not stages & _ASIDE
+        if settled:
+            is_true &= not stages & _NOT_YET
+            is_true &= number not in delivered or Stage.DELIVERED in stages
+            is_true &= number not in aside or bool(stages & _ASIDE)
+        if not is_true:
+            truth = [
+                name for name, numbers in (("delivered", delivered), ("aside", aside)) if number in numbers
+            ]
+            wrong.append(f"event {number} is {truth}, and found as {sorted(stages)}")
+    return wrong

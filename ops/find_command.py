@@ -1,0 +1,258 @@
+"""`sluice find`: tells where an event is, and what became of it."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ops import personal_data, screen
+from ops.failure import UNFINISHED, Failure
+from ops.find import INACCURACY_SECONDS, EventQuery, Finder, Searched, Sighting, Stage, Whereabouts
+from ops.moment import LENGTH, MOMENT
+from ops.stack import Stack, works_on_stack
+from ops.tail import text_of
+from ops.tail_command import ALIASES, printable
+from shared.clock import SystemClock
+from worker.record import sequence_number
+
+_COLUMN = re.compile(r"([a-z_][a-z0-9_]*)=([^=].*)")
+_DAY, _HOUR = 86_400.0, 3600.0
+_MOST_IN_FULL = 5
+
+_NEXT = {
+    Stage.QUEUED: "It waits in the overflow queue; the drainer puts it on the stream.",
+    Stage.WAITING: "It is on the stream, and the worker has not planned it yet: `sluice status {option}` says why.",
+    Stage.IN_FLIGHT: "It is planned and being sent: `sluice status {option}` says what it waits for.",
+    Stage.PARKED: "It is sent on its own once its database works again.",
+    Stage.IN_DOUBT: "It is settled on its own, by asking Treasure Data: `sluice redrive {option} --kind doubt` does so now.",
+    Stage.DEAD_LETTER: "Fix the cause, then `sluice redrive {option} --kind dead`.",
+    Stage.DROPPED: "A person gave it up.",
+    Stage.MISSING: "Its record expired before it could be sent.",
+    Stage.COPY: "It does not count: another copy of its request does.",
+    Stage.UNKNOWN: "The records that were planned with it have expired, and they did not all fare alike.",
+}
+_WORDS = {
+    Stage.IN_FLIGHT: "in flight",
+    Stage.IN_DOUBT: "in doubt",
+    Stage.DEAD_LETTER: "dead letter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """One argument: an id, or a column with its value."""
+
+    column: str
+    value: str
+
+
+class Term(click.ParamType):
+    """An event id, a request id, or `COLUMN=VALUE`."""
+
+    name = "term"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Term:  # noqa: ARG002 -- click's signature
+        """Read the argument's text."""
+        if isinstance(value, _Term):
+            return value
+        pair = _COLUMN.fullmatch(value)
+        return _Term("", value) if pair is None else _Term(ALIASES.get(pair[1], pair[1]), pair[2])
+
+
+@click.command("find")
+@works_on_stack
+@click.argument("terms", metavar="EVENT_ID|REQUEST_ID|COLUMN=VALUE...", type=Term(), nargs=-1, required=True)
+@click.option("--account", default="", help="Only events of this account.")
+@click.option("--table", default="", help="Only events of this table.")
+@click.option(
+    "--since",
+    type=MOMENT,
+    help="Search from this time on. Default: the time in the id, else a day ago, or an hour for columns.",
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=LENGTH,
+    default=300.0,
+    show_default="5min",
+    help="Stop searching after this long.",
+)
+@click.option("--raw", is_flag=True, help="Show personal data such as addresses and visitor ids.")
+@screen.json_option
+def command(
+    stack: Stack,
+    *,
+    terms: tuple[_Term, ...],
+    account: str,
+    table: str,
+    since: float | None,
+    seconds: float,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Tell where an event is and what became of it: stream, overflow queue, ledger, Treasure Data, or set aside.
+
+    Several ids find any of these events; visitor=ID is short for td_client_id=ID. Nothing is consumed or changed. The stream is read at
+    half of its capacity, so that the worker goes on.
+    """
+    ids = frozenset(term.value for term in terms if not term.column)
+    query = EventQuery(ids, {term.column: term.value for term in terms if term.column}, account, table)
+    since = default_since(query, time.time()) if since is None else since
+    finder = Finder(
+        shards=stack.shards(),
+        ledger=stack.ledger(),
+        store=stack.set_aside_store(),
+        sqs=stack.client("sqs"),
+        queue_url=stack.outputs["OverflowQueueUrl"],
+        clock=SystemClock(),
+    )
+    with _progress(hidden=as_json) as show:
+        found, searched = finder.find(query, since, seconds, show)
+    if as_json:
+        screen.show_json(
+            {
+                "events": [described(one, raw=raw) for one in found],
+                "searched": {
+                    "since": screen.utc(since),
+                    "records": searched.records,
+                    "shards": searched.shards,
+                    "hidden_messages": searched.hidden,
+                    "complete": searched.is_complete,
+                },
+            }
+        )
+    elif len(found) <= _MOST_IN_FULL:
+        for one in found:
+            for line in lines_of(one, stack.option, raw=raw):
+                screen.say(line)
+    else:
+        screen.show_table(("received", "table", "event_id", "state", "reason"), map(_row, found))
+    if not found:
+        raise Failure(_not_found(since, searched))
+    if not searched.is_complete:
+        click.echo(f"Note: the time was up; {_reach(searched)}. Give a longer --for.", err=True)
+        raise click.exceptions.Exit(UNFINISHED)
+
+
+def default_since(query: EventQuery, now: float) -> float:
+    """Return where a search begins, UNIX seconds: at the time that an id tells, if it is a UUIDv7 of a clock that is right."""
+    began = query.began
+    if began is not None and began < now + INACCURACY_SECONDS:
+        return began - INACCURACY_SECONDS
+    return now - (_DAY if query.ids else _HOUR)
+
+
+def described(one: Whereabouts, *, raw: bool) -> dict[str, Any]:
+    """Return an event's whereabouts as a JSON object; members that say nothing are left out."""
+    seen, span = one.seen, one.span
+    members = {
+        "account": seen.account,
+        "table": seen.table,
+        "event_id": seen.event_id,
+        "request_id": seen.request_id,
+        "received": screen.utc(seen.at),
+        "state": one.stage.value,
+        "reason": one.reason,
+        "since": screen.utc(one.at) if one.at else "",
+        "database": one.database,
+        "unique_id": one.unique_id,
+        "object": one.object_name,
+        "chunk": "" if one.key is None else one.key.name,
+        "owner": one.owner,
+    }
+    return {name: value for name, value in members.items() if value} | {
+        "span": None
+        if span is None
+        else {
+            "chain": span.chain.name,
+            "after": span.after,
+            "first": sequence_number(span.first),
+            "last": sequence_number(span.last),
+            "planned": screen.utc(span.planned_at / 1000),
+        },
+        "places": [_place(sighting) for sighting in one.sightings],
+        "row": dict(seen.row) if raw else personal_data.scrub(seen.row),
+    }
+
+
+def _place(sighting: Sighting) -> dict[str, str]:
+    seen = sighting.seen
+    members = {
+        "source": sighting.source,
+        "shard": seen.shard,
+        "sequence_number": seen.sequence_number,
+        "arrived": screen.utc(seen.arrived_at) if seen.arrived_at else "",
+    }
+    return {name: value for name, value in members.items() if value}
+
+
+def lines_of(one: Whereabouts, option: str, *, raw: bool) -> Iterator[str]:
+    """Yield an event's whereabouts for people."""
+    seen, span = one.seen, one.span
+    yield printable(f"{_word(one.stage).upper()}  {seen.event_id} of {seen.account}.{seen.table}")
+    yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
+    for sighting in one.sightings:
+        place = sighting.seen
+        arrived = f", arrived {screen.utc(place.arrived_at)}" if place.arrived_at else ""
+        where = f"{place.shard} {place.sequence_number}".strip()
+        yield f"  {sighting.source.replace('_', ' '):10} {where}{arrived}"
+    if one.owner:
+        yield f"  counts as  {one.owner}"
+    if span is not None:
+        yield f"  span       {sequence_number(span.first)} to {sequence_number(span.last)} of {span.chain.name}"
+        yield f"  planned    {screen.utc(span.planned_at / 1000)}"
+    if one.key is not None:
+        yield f"  chunk      {one.key.name}" + (f" to {one.database}" if one.database else "")
+    if one.unique_id:
+        yield f"  unique_id  {one.unique_id}"
+    if one.object_name:
+        yield f"  object     {one.object_name}"
+    since = f" since {screen.utc(one.at)}" if one.at else ""
+    yield f"  state      {_word(one.stage)}{since}" + (f": {one.reason}" if one.reason else "")
+    row = seen.row if raw else personal_data.scrub(seen.row)
+    yield printable("  row        " + " ".join(f"{name}={text_of(row[name])}" for name in row))
+    if one.stage in _NEXT:
+        yield f"  {_NEXT[one.stage].format(option=option)}"
+
+
+def _row(one: Whereabouts) -> tuple[str, ...]:
+    seen = one.seen
+    table = f"{seen.account}.{seen.table}"
+    return screen.utc(seen.at), table, printable(seen.event_id), _word(one.stage), one.reason
+
+
+def _word(stage: Stage) -> str:
+    return _WORDS.get(stage, stage.value)
+
+
+def _reach(searched: Searched) -> str:
+    at = f" up to {screen.utc(int(searched.at))}" if searched.at else ""
+    records = screen.plural(searched.records, "record")
+    return f"{searched.ended} of {screen.plural(searched.shards, 'shard')} and {records}{at} were searched"
+
+
+def _not_found(since: float, searched: Searched) -> str:
+    hidden = ""
+    if searched.hidden:
+        count = screen.plural(searched.hidden, "message")
+        hidden = f" It may be one of {count} of the overflow queue that SQS does not show now: try again in a minute."
+    if not searched.is_complete:
+        return f"not found in time: {_reach(searched)}.{hidden} Give a longer --for, or a later --since"
+    return (
+        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Give an earlier --since; what the stream has "
+        "forgotten is in Treasure Data, where a query for its event_id finds it"
+    )
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Iterator[Callable[[Searched], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), TimeElapsedColumn())
+    out = screen.console(stderr=True)
+    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as progress:
+        task = progress.add_task("searching", total=None)
+        yield lambda searched: progress.update(task, description=_reach(searched))

@@ -1,0 +1,58 @@
+"""`sluice find` over the local stack."""
+
+import json
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
+    """Have the stack accept an event of each visitor; return the events' ids as it answers them."""
+    events = [{"table": table, "td_client_id": visitor} for visitor in visitors]
+    url = f"{sluice.stack.addresses.gateway}/v1/events?ids=1"
+    request = Request(url, json.dumps(events).encode(), {"x-write-key": sluice.key("shop")})
+    with urlopen(request, timeout=10) as answer:
+        ids: list[str] = json.load(answer)["event_ids"]
+    return ids
+
+
+def test_an_event_is_found_by_the_id_in_the_answer(sluice: Sluice) -> None:
+    """Delivered, with everything that belongs to it."""
+    (event_id,) = sent(sluice, "found_by_id", "v1")
+    until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
+    sluice.settled()
+    (one,) = sluice.json(f"find --local {event_id}")["events"]
+    shown = sluice.run(f"find --local {event_id}")
+
+    assert ("delivered", "found_by_id", event_id) == (one["state"], one["table"], one["event_id"])
+    assert {"request_id", "unique_id", "chunk", "database"} <= set(one)
+    assert (0, True) == (
+        shown.exit_code,
+        shown.stdout.startswith(f"DELIVERED  {event_id} of shop.found_by_id"),
+    )
+
+
+def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
+    """In the order of their arrival; more than a few as a table."""
+    ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")
+    found = sluice.json("find --local visitor=v2")["events"]
+    shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
+
+    assert ids[:7] == [one["event_id"] for one in found]
+    assert {"v2"}.isdisjoint(one["row"]["td_client_id"] for one in found)
+    assert 8 == len(shown.stdout.splitlines())
+    assert "\x1b" not in shown.stdout
+
+
+def test_what_is_not_there_is_said_with_what_to_do(sluice: Sluice) -> None:
+    """In one line, with exit code 1."""
+    result = sluice.run("find --local no-such-event")
+
+    assert 1 == result.exit_code
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: not found since ")
+    assert "Give an earlier --since" in line
