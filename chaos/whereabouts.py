@@ -35,7 +35,10 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
     found: defaultdict[int, list[Whereabouts]] = defaultdict(list)
     whereabouts, progress = finder.find(EventQuery(), 0.0, 3600.0)
     for one in whereabouts:
-        found[int(one.seen.row["n"])].append(one)
+        if (
+            "n" in one.seen.row and one.stage is not Stage.REJECTED
+        ):  # neither garbage nor an event that was never accepted
+            found[int(one.seen.row["n"])].append(one)
     delivered = {int(row["n"]) for taken in world.td.imports() for row in taken.rows}
     aside = {
         int(row["n"])

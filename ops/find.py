@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ops import set_aside
 from ops.accounting import by_group
-from ops.tail import Kind, Seen, text_of, unpacked
+from ops.tail import Kind, Seen, rejected, text_of, unpacked
 from shared.clock import Clock
 from shared.errors import InvalidObjectError, NoSuchRecordError, ShardUnreadableError
 from worker.chain import OVERFLOW, ChainId
@@ -44,6 +44,7 @@ _FIRST_LIMIT = 100
 _LIMIT_GROWTH = 4
 _MOST_RECORDS = 10_000
 _SPAN_SECONDS = 60.0
+_REJECTED = -1  # in place of a block's number: the record's rejected events
 _PEEKS = 3  # receives without a new message, after which the queue counts as seen
 _MOST_PEEKS = 500
 _PEEK_SECONDS = 5  # for which a message is hidden, so that the next receive brings others
@@ -79,6 +80,7 @@ _STAGES = {
     State.DEAD_LETTER: Stage.DEAD_LETTER,
     State.DROPPED: Stage.DROPPED,
     State.MISSING: Stage.MISSING,
+    State.REJECTED: Stage.REJECTED,
 }
 
 
@@ -139,7 +141,7 @@ class Sighting:
         seen: the event.
         chain: of the shard that holds it; None where no shard does.
         record: what holds it; None in the set-aside store.
-        block: which of the record's blocks, and which of the block's rows, it is.
+        block: which of the record's blocks, rows before what could not become rows, and which item of the block it is.
     """
 
     source: str
@@ -409,31 +411,18 @@ class Finder:
         self, records: Iterable[Record], chain: ChainId | None, source: str, query: EventQuery
     ) -> Iterator[Sighting]:
         for record in records:
-            if query.account not in ("", record.account):
-                continue
-            common = Seen(
-                kind=Kind.EVENT,
-                at=record.received_at / 1000,
-                arrived_at=record.arrived_at,
-                account=record.account,
-                request_id=record.request_id,
-                shard="" if chain is None else chain.shard,
-                sequence_number="" if chain is None else sequence_number(record.number),
-            )
-            is_sought = not query.ids or query.has_request(record.request_id)
-            for index, (table, _, rows) in enumerate(record.blocks):
-                if not is_sought and not query.may_be_in(rows):
-                    continue
-                for place, row in enumerate(unpacked(rows)):
-                    seen = replace(common, table=table, event_id=str(row.get("event_id", "")), row=row)
+            if query.account in ("", record.account):
+                for block, seen in _events(record, chain, query):
                     if query.is_about(seen):
-                        yield Sighting(source, seen, chain, record, (index, place))
+                        yield Sighting(source, seen, chain, record, block)
 
     # What became of it
 
     def _whereabouts(self, sightings: Sequence[Sighting]) -> Whereabouts:
         """Return what became of an event: of its copies, the one that counts tells."""
         every = tuple(sightings)
+        if every[0].block[0] == _REJECTED:
+            return Whereabouts(every, Stage.REJECTED, every[0].seen.code)
         placed = [one for one in every if one.chain is not None]
         best: Whereabouts | None = None
         for sighting in placed:
@@ -599,6 +588,33 @@ class Finder:
                     yield replace(self._of_chunk(chunk.span, chunk.key), sightings=(sighting,))
 
 
+def _events(
+    record: Record, chain: ChainId | None, query: EventQuery
+) -> Iterator[tuple[tuple[int, int], Seen]]:
+    """Yield the events of a record that may be sought, each with its block and its place in that."""
+    common = Seen(
+        kind=Kind.EVENT,
+        at=record.received_at / 1000,
+        arrived_at=record.arrived_at,
+        account=record.account,
+        key_id=record.key_id,
+        request_id=record.request_id,
+        shard="" if chain is None else chain.shard,
+        sequence_number="" if chain is None else sequence_number(record.number),
+    )
+    is_sought = not query.ids or query.has_request(record.request_id)
+    for index, (table, _, rows) in enumerate(record.blocks):
+        if is_sought or query.may_be_in(rows):
+            for place, row in enumerate(unpacked(rows)):
+                event_id = str(row.get("event_id", ""))
+                yield (index, place), replace(common, table=table, event_id=event_id, row=row)
+    for index, (code, _, originals) in enumerate(record.refused, len(record.blocks)):
+        for place, original in enumerate(unpacked(originals)):
+            yield (index, place), rejected(common, code, "", original)
+    for place, code, table, original in record.rejected:
+        yield (_REJECTED, place), rejected(common, code, table, original)
+
+
 def _place(one: Whereabouts) -> tuple[object, ...]:
     """Return what tells a row from any other, whichever source shows it."""
     seen, span = one.seen, one.span
@@ -618,7 +634,8 @@ def _key_of(span: Span, records: Sequence[Record], at: Number, block: tuple[int,
     """Return the chunk that holds a row of a record."""
     index, row = block
     ignored = frozenset(record.number for place, record in enumerate(records) if place in span.ignored)
-    mine = next(record for record in records if record.number == at).blocks[index]
+    holder = next(record for record in records if record.number == at)
+    mine = (*holder.blocks, *holder.refused)[index]
     groups = group(records, owners_of(records, span.destinations), ignored)
     for chunk in planned_chunks(groups, span.cut):
         before = 0

@@ -33,6 +33,7 @@ _NEXT = {
     Stage.DEAD_LETTER: "Fix the cause, then `sluice redrive {option} --kind dead`.",
     Stage.DROPPED: "A person gave it up.",
     Stage.MISSING: "Its record expired before it could be sent.",
+    Stage.REJECTED: "Its sender was told so. The code says what to fix.",
     Stage.COPY: "It does not count: another copy of its request does.",
     Stage.UNKNOWN: "The records that were planned with it have expired, and they did not all fare alike.",
 }

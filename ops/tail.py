@@ -415,12 +415,32 @@ def events_of(record: Record, shard: str) -> Iterator[Seen]:
             yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
     for code, _, originals in record.refused:
         for original in unpacked(originals):
-            values = _object(original)
-            named = values.get("table")
-            table = named if isinstance(named, str) else ""
-            yield replace(common, kind=Kind.REJECTED, table=table, code=code, row=values)
+            yield rejected(common, code, "", original)
     for _, code, table, original in record.rejected:
-        yield replace(common, kind=Kind.REJECTED, table=table, code=code, row=_object(original))
+        yield rejected(common, code, table, original)
+
+
+def rejected(common: Seen, code: str, table: str, original: Any) -> Seen:
+    """Return a rejected event.
+
+    Args:
+        common: what is known of its record.
+        code: why it was rejected.
+        table: its table; empty where only the event itself may say.
+        original: what its sender wrote; empty where that was not kept.
+    """
+    values = json_object(original)
+    named = values.get("table")
+    table = table or (named if isinstance(named, str) else "")
+    event_id = values.get("event_id")
+    return replace(
+        common,
+        kind=Kind.REJECTED,
+        table=table,
+        event_id=event_id if isinstance(event_id, str) else "",
+        code=code,
+        row=values,
+    )
 
 
 def unpacked(data: bytes) -> Iterator[Any]:
@@ -433,7 +453,7 @@ def unpacked(data: bytes) -> Iterator[Any]:
         return
 
 
-def _object(original: Any) -> dict[str, Any]:
+def json_object(original: Any) -> dict[str, Any]:
     """Return what a sender wrote, if it is a JSON object; else nothing, because nobody can tell what of it is personal."""
     try:
         value = json.loads(original)

@@ -1,5 +1,6 @@
 """Where events are: each in the state that it has, over services in memory."""
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
 from ops.find import BYTES_PER_SECOND, EventQuery, Finder, Searched, Stage, Whereabouts
 from ops.find_command import default_since, described, lines_of
-from shared.envelope import decode
+from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.ledger import Claim
@@ -364,3 +365,29 @@ def test_people_and_scripts_are_told_the_same() -> None:
         told["row"]["td_client_id"],
     )
     assert [number] == [place["sequence_number"] for place in told["places"]]
+
+
+def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
+    """With its code; its neighbours are found as they are."""
+    found = Found()
+    accepted = decode(found.envelope("a"))
+    original = b'{"table": "views!", "event_id": "mine", "page": "home"}'
+    rejected = RejectedEvent(1, "invalid_table", "", original)
+    found.delivery.put(replace(accepted, rejected=(rejected,)).encode())
+    found.delivery.deliver()
+    one = found.one("mine")
+
+    assert (Stage.REJECTED, "invalid_table", "home") == (one.stage, one.reason, one.seen.row["page"])
+    assert [Stage.REJECTED] == [each.stage for each in found.all(columns={"page": "home"})]
+    assert Stage.DELIVERED is found.one("a").stage
+
+
+def test_what_another_producer_sent_and_never_became_a_row_is_a_dead_letter() -> None:
+    """Of a record in JSON form."""
+    found = Found()
+    events = [{"table": "views", "event_id": "a"}, {"table": "views!", "event_id": "mine"}]
+    found.delivery.put(json.dumps({"account": "shop", "events": events}).encode())
+    found.delivery.deliver()
+
+    assert (Stage.DEAD_LETTER, "invalid_table") == (found.one("mine").stage, found.one("mine").reason)
+    assert Stage.DELIVERED is found.one("a").stage

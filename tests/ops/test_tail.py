@@ -26,6 +26,7 @@ from ops.tail import (
     Wanted,
 )
 from ops.tail_command import described, line_of
+from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
 from worker.executor import InlineExecutor
@@ -193,6 +194,23 @@ def test_what_could_not_become_a_row_is_shown_as_rejected() -> None:
     assert [(Kind.REJECTED, "invalid_table", "shop", "home")] == [
         (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, Seen)
     ]
+
+
+def test_an_event_that_its_sender_was_told_is_rejected_is_shown() -> None:
+    """With its code and account, and its columns if it was kept."""
+    stream = Stream()
+    kept = RejectedEvent(1, "event_too_large", "views", b'{"table": "views", "page": "home"}')
+    counted = RejectedEvent(2, "invalid_table", "", b"")
+    data = Envelope("shop", "k1", 0, "r", 0, (), (kept, counted)).encode()
+    stream.clock.at(
+        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+    )
+    found = [one for one in stream.seen(5, wanted=Wanted(account="shop")) if isinstance(one, Seen)]
+
+    assert [("event_too_large", "views", "home"), ("invalid_table", "", None)] == [
+        (one.code, one.table, one.row.get("page")) for one in found
+    ]
+    assert {Kind.REJECTED} == {one.kind for one in found}
 
 
 def test_it_takes_a_fifth_of_the_reads() -> None:
