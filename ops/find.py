@@ -214,7 +214,7 @@ class Searched:
     is_complete: bool = True
 
 
-class Archived(Protocol):
+class ArchiveReader(Protocol):
     """The archive, as far as a search needs it."""
 
     def records(self, since: float, until: float) -> Iterator[tuple[ChainId, list[Record]]]:
@@ -260,7 +260,7 @@ class Finder:
         sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
-        archive: Archived | None = None,
+        archive: ArchiveReader | None = None,
     ) -> None:
         self._shards = shards
         self._ledger = ledger
