@@ -7,6 +7,7 @@ from benchmarks.traffic import EVENT_ROWS
 from ops.cost import lean
 from ops.estimate import (
     CORE_MB,
+    IDLE,
     INGEST_EVENT_CPU,
     INGEST_REQUEST_CPU,
     WORKER_BATCH_CPU,
@@ -38,7 +39,7 @@ def run(report: Report) -> None:
     _alternatives(report, setups)
     _prices(report)
     for network in ("external", "managed"):
-        workload = Workload(EVENTS, 10)
+        workload = Workload(EVENTS, 10, batch_ids=True)
         report.ratio(f"cost_usd_{network}", total(workload, Setup(network=network), prices))
         report.ratio(f"cost_usd_{network}_lean", total(workload, lean(Setup(network=network)), prices))
 
@@ -49,10 +50,10 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
         "This command measures nothing. Like `sluice cost`, it calculates from what the other benchmarks measured, from the"
         " template, and from assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which)."
         f"\n\nUS dollars per month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free tiers."
-        " Leanest means `RetentionHours=24 BatchWindowSeconds=60`:"
+        " Leanest means `RetentionHours=24 BatchWindowSeconds=60`. Ten events per request come from the browser SDK, with batch ids:"
     )
     costs = [
-        {line.component: line.usd for line in estimate(Workload(EVENTS, 10), setup, prices)}
+        {line.component: line.usd for line in estimate(Workload(EVENTS, 10, batch_ids=True), setup, prices)}
         for setup in setups.values()
     ]
     rows = [
@@ -60,9 +61,37 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
         for component in costs[0]
     ]
     rows.append(["**total**", *(f"**{sum(cost.values()):.2f}**" for cost in costs)])
-    pixels = [total(Workload(EVENTS, 1), setup, prices) for setup in setups.values()]
-    rows.append(["total, one event per request", *(f"{usd:.2f}" for usd in pixels)])
+    for name, workload in (
+        ("total, one event per request", Workload(EVENTS, 1)),
+        ("the same, each with a batch id", Workload(EVENTS, 1, batch_ids=True)),
+        ("total of 100,000 pixels", Workload(1e5)),
+        ("total of 1,000 million pixels", Workload(1e9)),
+        ("total without traffic", IDLE),
+    ):
+        rows.append([name, *(f"{total(workload, setup, prices):.2f}" for setup in setups.values())])
     report.table(("component", *setups), rows)
+    _before(report)
+
+
+# What `sluice cost` said on 2026-11-25, before the VPC went, the stream sized itself and successes were silent.
+_BEFORE = (
+    ("10 million pixels", Workload(1e7), 111.03),
+    ("10 million events, ten per request", Workload(1e7, 10, batch_ids=True), 90.71),
+    ("100,000 pixels", Workload(1e5), 83.88),
+    ("1,000 million pixels", Workload(1e9), 2186.18),
+    ("no traffic", IDLE, 82.68),
+)
+
+
+def _before(report: Report) -> None:
+    report.say(
+        "Before and after the network, the stream on demand and the log lines of successes went (2026-11-25):"
+    )
+    rows = [
+        [name, f"${usd:.2f}", f"${total(workload, Setup(), REGIONS[DEFAULT_REGION]):.2f}"]
+        for name, workload, usd in _BEFORE
+    ]
+    report.table(("a month, defaults", "before", "now"), rows)
 
 
 def _levers(report: Report) -> None:
@@ -184,14 +213,28 @@ def _ranges(ranges: list[tuple[float, float]], most: float) -> str:
 
 def _prices(report: Report) -> None:
     report.say(
-        f"Prices as of {READ_ON}, in US dollars. AWS's pages show most figures only with JavaScript; the table says where each was seen:"
+        f"Prices of {DEFAULT_REGION} as of {READ_ON}, in US dollars. AWS's pages show most figures only with JavaScript; the table says"
+        " where each was seen:"
+    )
+    rows = [
+        [
+            f"{unit.per} ([page]({unit.page}))",
+            f"{REGIONS[DEFAULT_REGION][name]:.10g}",
+            seen(DEFAULT_REGION, name) or "not confirmed",
+        ]
+        for name, unit in UNITS.items()
+    ]
+    report.table(("unit", "price", "seen in"), rows)
+    others = sorted(REGIONS.keys() - {DEFAULT_REGION})
+    confirmed = {region: [name for name in UNITS if seen(region, name)] for region in others}
+    report.say(
+        "Other regions, where prices differ. Most are plausible from the region's other prices and not confirmed; * marks those that are:"
     )
     rows = []
     for name, unit in UNITS.items():
         each = [
-            f"{REGIONS[region][name]:.10g}{'' if seen(region, name) else ' (not confirmed)'}"
-            for region in sorted(REGIONS, reverse=True)
+            f"{REGIONS[region][name]:.10g}{'*' if name in confirmed[region] else ''}" for region in others
         ]
-        where = f"{unit.per} ([page]({unit.page}); {seen(DEFAULT_REGION, name) or 'not confirmed'})"
-        rows.append([where, *each])
-    report.table(("unit (page; where the price was seen)", *sorted(REGIONS, reverse=True)), rows)
+        if any(REGIONS[region][name] != REGIONS[DEFAULT_REGION][name] for region in others):
+            rows.append([unit.per, *each])
+    report.table(("unit", *others), rows)

@@ -55,16 +55,16 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
         )
         handler = _handler(clock)
 
-        def count() -> None:
+        def report() -> None:
             with telemetry.invocation(None):
-                telemetry.count("EventsAccepted")
+                pass
 
         seconds = cpu_seconds(
             {
                 "rest": lambda: handler(event, None),
                 "sign": lambda: signer.headers("Kinesis_20131202.PutRecord", body, _CREDENTIALS, clock.now()),
                 "put": lambda: client.put_record(StreamName="events", Data=body[:420], PartitionKey="shop/1"),
-                "metrics": count,
+                "reporting": report,
             },
             ROUNDS,
             REPEATS,
@@ -73,7 +73,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
         "request, key, row, envelope, response": seconds["rest"],
         "signing the put": seconds["sign"],
         "exchange with the stream": seconds["put"] - seconds["sign"],
-        "metrics": seconds["metrics"],
+        "reporting": seconds["reporting"],
     }
 
 

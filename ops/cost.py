@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.estimate import SECRETS, Setup, Workload, estimate, levers, total
+from ops.estimate import IDLE, SECRETS, Setup, Workload, estimate, levers, total
+from ops.failure import Failure
 from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
+from ops.stack import deployed
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_TEMPLATE = Setup()
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
 _BAR = 40
 _LEAST_BAR = 0.1  # dollars per million at which a bar begins
@@ -51,77 +52,73 @@ def lean(setup: Setup) -> Setup:
     help="Events per request: 1 for a pixel, more for batches from the browser SDK.",
 )
 @click.option(
+    "--batch-ids",
+    is_flag=True,
+    help="Each request carries a batch id, as those of the browser SDK and the server client do.",
+)
+@click.option(
+    "--stack",
+    "name",
+    metavar="NAME",
+    help="Use the parameters and the region of this deployed stack, instead of the template's defaults.",
+)
+@click.option(
     "--region",
-    type=click.Choice(sorted(REGIONS)),
-    default=DEFAULT_REGION,
-    show_default=True,
-    help="Region whose prices to use.",
+    metavar="REGION",
+    help=f"AWS region of the prices and of the stack. Default: {DEFAULT_REGION}, or the stack's.",
 )
 @click.option(
     "--network",
     type=click.Choice(sorted(SECRETS)),
-    default=_TEMPLATE.network,
-    show_default=True,
     help="Where Redis runs (template parameter Network). Your own Redis is not included.",
 )
 @click.option(
     "--stream-mode",
     type=click.Choice(["AUTO", "PROVISIONED", "ON_DEMAND"]),
-    default=_TEMPLATE.stream_mode,
-    show_default=True,
     help="Template parameter StreamMode.",
 )
 @click.option(
     "--shards",
     type=click.IntRange(1),
-    default=_TEMPLATE.shards,
-    show_default=True,
     metavar="N",
     help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
 )
 @click.option(
     "--retention-hours",
     type=click.IntRange(24, 8760),
-    default=_TEMPLATE.retention_hours,
-    show_default=True,
     metavar="HOURS",
     help="Template parameter RetentionHours.",
 )
 @click.option(
-    "--window",
-    type=click.IntRange(0, 300),
-    default=_TEMPLATE.window,
-    show_default=True,
-    metavar="SECONDS",
-    help="Template parameter BatchWindowSeconds.",
+    "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
 )
 @screen.json_option
 def command(
     *,
     events: float,
     events_per_request: float,
-    region: str,
-    network: str,
-    stream_mode: str,
-    shards: int,
-    retention_hours: int,
-    window: int,
+    batch_ids: bool,
+    name: str | None,
+    region: str | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Estimate what a stack costs per month, by component, and what would make it cheaper.
+    """Estimate what a stack costs per month, by component, without traffic too, and what would make it cheaper.
 
-    It makes no network calls. Prices are in ops/prices.py with dates and sources, usage per event in ops/estimate.py.
-    Free tiers, discounts and taxes are not included.
+    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/prices.py with dates
+    and sources, usage per event in ops/estimate.py. Free tiers, discounts and taxes are not included.
     """
-    workload = Workload(events, events_per_request)
-    setup = Setup(
-        network=network,
-        stream_mode=stream_mode,
-        shards=shards,
-        retention_hours=retention_hours,
-        window=window,
-    )
-    told = tell(workload, setup, region)
+    setup = Setup()
+    if name is not None:
+        stack = deployed(name, region)
+        setup, region = Setup.of(stack.parameters), stack.session.region_name
+    region = region or DEFAULT_REGION
+    if region not in REGIONS:
+        raise Failure(
+            f"the prices of {region} are not known here: --region takes {', '.join(sorted(REGIONS))}"
+        )
+    setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
+    told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
     if as_json:
         screen.show_json(told)
     else:
@@ -139,6 +136,7 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
     return {
         "events": workload.events,
         "events_per_request": workload.per_request,
+        "batch_ids": workload.batch_ids,
         "region": region,
         "prices_read_on": READ_ON,
         "prices_not_confirmed": unconfirmed(region),
@@ -146,6 +144,7 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
         "components": [asdict(line) for line in estimate(workload, setup, prices)],
         "usd": round(month, 2),
         "usd_per_million": round(month / workload.events * 1e6, 3),
+        "usd_idle": round(total(IDLE, setup, prices), 2),
         "levers": [asdict(lever) for lever in levers(workload, setup, prices)],
         "usd_lean": round(total(workload, lean(setup), prices), 2),
         "by_volume": [
@@ -168,7 +167,10 @@ def _show(told: dict[str, Any]) -> None:
             for line in told["components"]
         ],
     )
-    screen.say(f"\n${told['usd']:,.2f} a month, ${told['usd_per_million']:,.2f} per million events.\n")
+    screen.say(
+        f"\n${told['usd']:,.2f} a month, ${told['usd_per_million']:,.2f} per million events. "
+        f"Without traffic: ${told['usd_idle']:,.2f} a month.\n"
+    )
     _show_levers(told)
     top = max(volume["usd_per_million"] for volume in told["by_volume"])
     screen.say("USD per million events, by events a month:")
@@ -179,6 +181,7 @@ def _show(told: dict[str, Any]) -> None:
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
+    screen.say("docs/performance.md says where each price was seen.")
 
 
 def _show_levers(told: dict[str, Any]) -> None:

@@ -5,8 +5,9 @@ from docs/performance.md. What only AWS can show (how long its services take to 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ops.screen import short
 
@@ -32,20 +33,26 @@ COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: how many of the requests start a function instance, and for how long that is billed."""
 PEAK = 5
 """Assumed: the busiest hour's rate, against the month's mean."""
-REQUEST_LOG_BYTES, BATCH_LOG_BYTES = 0, 600
-"""Counted: an accepted request writes nothing, a batch one line; 26 bytes are added to each line."""
+REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 500, 400
+"""Counted: an accepted request writes nothing, a batch and a run of the redrive one line; 26 bytes are added to each."""
+ACCESS_LOG_BYTES = 450
+"""Counted: a line of the access log, where it is on."""
 ANSWER_BYTES = 600
 """Counted: headers and body of an answer."""
-LEDGER_WRITES, LEDGER_ITEM_BYTES = 4, 1000
-"""Counted: write units of a span's two writes, and what is kept of it for a year."""
+LEDGER_WRITES, LEDGER_ITEM_BYTES = 2, 700
+"""Counted: write units of a span's two writes, and what is kept of it for a year, with what DynamoDB adds to an item."""
+CLAIM_WRITES, CLAIM_BYTES, CLAIM_DAYS = 1, 350, 45
+"""Counted: write units of the claim of a request with a batch id, its size with what DynamoDB adds, and how long it is kept."""
 METRICS_SENT = 1
-"""Assumed: metrics that are there every hour; the others are sent when something is wrong."""
+"""Assumed: metrics that are there every hour (rejected events); the others are sent when something is wrong."""
+API_TIER = 3e8
+"""Requests of a month from which on API Gateway asks less for each."""
 QUEUE_POLLS = 650_000
 """Assumed: receives by which Lambda watches the overflow queue."""
 SECRET_CALLS = 50_000
 """Assumed: reads of secrets by function instances, each every few minutes."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
-"""Assumed: events of a visitor who downloads the script once; the script's size."""
+"""Assumed: events of a visitor who downloads the script once; the script's size. Pixels are images, which need no script."""
 
 SECRETS: Mapping[str, int] = {"managed": 2, "existing": 3, "external": 3}
 """Counted: write keys, Treasure Data's key, and the URL of a Redis that is not managed."""
@@ -68,11 +75,13 @@ class Workload:
 
     Attributes:
         events: in a month.
-        per_request: events in a request.
+        per_request: events in a request; 1 is a pixel, unless it has a batch id.
+        batch_ids: whether each request carries a batch id, as those of the browser SDK and the server client do.
     """
 
     events: float
     per_request: float = 1.0
+    batch_ids: bool = False
 
     @property
     def requests(self) -> float:
@@ -80,9 +89,18 @@ class Workload:
         return self.events / self.per_request
 
     @property
+    def are_pixels(self) -> bool:
+        """Whether the requests are images, which need no script."""
+        return self.per_request == 1 and not self.batch_ids
+
+    @property
     def record_bytes(self) -> float:
         """Size of a record."""
         return ENVELOPE_BYTES + self.per_request * ROW_BYTES
+
+
+IDLE = Workload(1)
+"""No traffic to speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +122,9 @@ class Setup:
         dashboards: how many.
         redrive_minutes: between two runs.
         x86: whether the functions run on x86_64.
+        is_prod: whether the ledger can be restored to any moment.
+        access_log: whether the HTTP API logs each request.
+        sdk_hosting: whether visitors download the script from the stack.
     """
 
     network: str = "managed"
@@ -120,6 +141,44 @@ class Setup:
     dashboards: int = 0
     redrive_minutes: int = 5
     x86: bool = False
+    is_prod: bool = False
+    access_log: bool = False
+    sdk_hosting: bool = True
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> Self:
+        """Return the setup of a deployed stack.
+
+        Args:
+            parameters: of the template; those that do not matter here are ignored, and missing ones have their defaults.
+        """
+        found = {
+            field: convert(parameters[name])
+            for name, (field, convert) in PARAMETERS.items()
+            if name in parameters
+        }
+        return cls(**found)
+
+
+def _is_on(value: str) -> bool:
+    return value == "on"
+
+
+PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "Network": ("network", str),
+    "StreamMode": ("stream_mode", str),
+    "ShardCount": ("shards", int),
+    "RetentionHours": ("retention_hours", int),
+    "ArchiveDays": ("archive_days", int),
+    "BatchSize": ("batch_size", int),
+    "BatchWindowSeconds": ("window", int),
+    "Architecture": ("x86", lambda value: value == "x86_64"),
+    "Stage": ("is_prod", lambda value: value == "prod"),
+    "Dashboard": ("dashboards", lambda value: int(_is_on(value))),
+    "AccessLog": ("access_log", _is_on),
+    "SdkHosting": ("sdk_hosting", _is_on),
+}
+"""The template's parameters that change the cost: the member of Setup, and how to read the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +253,7 @@ def shard_count(workload: Workload, setup: Setup) -> int:
 
 def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
     if workload.per_request < 10:
-        batched = replace(workload, per_request=10.0)
+        batched = replace(workload, per_request=10.0, batch_ids=True)
         yield "10 events per request", batched, setup, "pixels send one each; the browser SDK sends batches"
     if setup.stream_mode == "ON_DEMAND":
         automatic = replace(setup, stream_mode="AUTO")
@@ -213,6 +272,9 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             replace(setup, archive_days=0),
             "no replay of more than RetentionHours",
         )
+    if setup.access_log:
+        quiet = replace(setup, access_log=False)
+        yield "AccessLog=off", workload, quiet, "only requests that are rejected or fail are logged"
     if setup.window < 60:
         yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
     if setup.network == "managed":
@@ -234,7 +296,8 @@ class _Estimate:
 
     def lines(self) -> Iterator[Line]:
         requests, p = self._w.requests, self._p
-        yield Line("API Gateway", requests / 1e6 * p["api_requests"], f"{short(requests)} requests")
+        usd = min(requests, API_TIER) * p["api_requests"] + max(0, requests - API_TIER) * p["api_more"]
+        yield Line("API Gateway", usd / 1e6, f"{short(requests)} requests")
         yield self._ingest()
         yield self._kinesis()
         yield self._worker()
@@ -262,14 +325,15 @@ class _Estimate:
         yield Line(
             "CloudWatch metrics, alarms",
             METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"] + self._s.dashboards * p["dashboards"],
-            f"{METRICS_SENT} metrics, alarms on {self._s.alarms}, {self._s.dashboards} dashboard",
+            f"{METRICS_SENT} metric, alarms on {self._s.alarms}, {self._s.dashboards} dashboards",
         )
-        visits = self._w.events / EVENTS_PER_VISIT
-        yield Line(
-            "CloudFront",
-            visits / 1e4 * p["cloudfront_requests"] + visits * SCRIPT_BYTES / 1e9 * p["cloudfront_data"],
-            f"{short(visits)} downloads of the script",
-        )
+        if self._s.sdk_hosting and not self._w.are_pixels:
+            visits = self._w.events / EVENTS_PER_VISIT
+            yield Line(
+                "CloudFront",
+                visits / 1e4 * p["cloudfront_requests"] + visits * SCRIPT_BYTES / 1e9 * p["cloudfront_data"],
+                f"{short(visits)} downloads of the script",
+            )
         out = (requests * ANSWER_BYTES + self._compressed) / 1e9
         yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of answers and imports")
         if self._s.network == "managed":
@@ -328,11 +392,14 @@ class _Estimate:
         return Line("Kinesis", usd, f"on demand, {written:.2g} GB, kept {hours} h")
 
     def _dynamodb(self) -> Line:
-        p = self._p
+        p, claims = self._p, self._w.requests if self._w.batch_ids else 0.0
         kept = self._batches * 12 * LEDGER_ITEM_BYTES / 1e9
+        kept += claims * CLAIM_DAYS * 24 / HOURS * CLAIM_BYTES / 1e9
         usd = self._batches / 1e6 * (LEDGER_WRITES * p["writes"] + 0.5 * p["reads"])
-        usd += kept * (p["table_storage"] + p["table_backup"])
-        return Line("DynamoDB", usd, f"{short(self._batches)} spans; {kept:.2g} GB after a year")
+        usd += claims / 1e6 * CLAIM_WRITES * p["writes"]
+        usd += kept * (p["table_storage"] + p["table_backup"] * self._s.is_prod)
+        of = f"{short(self._batches)} spans, {short(claims)} claims; {kept:.2g} GB after a year"
+        return Line("DynamoDB", usd, of)
 
     def _s3(self) -> Line:
         p, days = self._p, self._s.archive_days
@@ -344,7 +411,10 @@ class _Estimate:
         return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
 
     def _logs(self) -> Line:
-        taken = (self._w.requests * REQUEST_LOG_BYTES + self._batches * BATCH_LOG_BYTES) / 1e9
+        of_request = REQUEST_LOG_BYTES + self._s.access_log * ACCESS_LOG_BYTES
+        runs = HOURS * 60 / self._s.redrive_minutes
+        taken = self._w.requests * of_request + self._batches * BATCH_LOG_BYTES + runs * RUN_LOG_BYTES
+        taken /= 1e9
         usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month
         return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
 

@@ -38,6 +38,7 @@ class Unit:
 
 UNITS: Mapping[str, Unit] = {
     "api_requests": Unit("million requests of an HTTP API, of up to 512 KB", _API),
+    "api_more": Unit("million requests of an HTTP API beyond the first 300 million", _API),
     "lambda_requests": Unit("million invocations", _LAMBDA),
     "lambda_arm": Unit("GB-second, arm64", _LAMBDA),
     "lambda_x86": Unit("GB-second, x86_64", _LAMBDA),
@@ -72,8 +73,9 @@ UNITS: Mapping[str, Unit] = {
 }
 """Each price by the name that the estimate knows it by."""
 
-US_EAST_1: Mapping[str, float] = {
+US_EAST_1: dict[str, float] = {
     "api_requests": 1.00,
+    "api_more": 0.90,
     "lambda_requests": 0.20,
     "lambda_arm": 0.0000133334,
     "lambda_x86": 0.0000166667,
@@ -109,6 +111,7 @@ US_EAST_1: Mapping[str, float] = {
 
 _TOKYO = {
     "api_requests": 1.29,
+    "api_more": 1.18,
     "shard_hours": 0.0195,
     "put_units": 0.0215,
     "shard_retention": 0.026,
@@ -132,13 +135,72 @@ _TOKYO = {
     "data_out": 0.114,
 }
 
+_ON_DEMAND = ("stream_hours", "stream_in", "stream_out", "stream_retention")
+"""Assumed to differ as a shard's hour does."""
+# What the regions ask for the same units as _DIFFERS: prices that differ from us-east-1, in this order.
+_DIFFERS = (
+    *("api_requests", "api_more", "shard_hours", "put_units", "shard_retention"),
+    *("writes", "reads", "table_storage", "table_backup", "s3_storage", "s3_puts"),
+    *("logs_in", "logs_stored", "valkey_storage", "valkey_units", "data_out"),
+)
+_ELSEWHERE: Mapping[str, tuple[float, ...]] = {
+    "us-west-2": (
+        *(1.00, 0.90, 0.015, 0.014, 0.020),
+        *(0.625, 0.125, 0.25, 0.20, 0.023, 0.005),
+        *(0.50, 0.03, 0.084, 0.0023, 0.09),
+    ),
+    "ca-central-1": (
+        *(1.11, 1.00, 0.0165, 0.0154, 0.022),
+        *(0.6875, 0.1375, 0.275, 0.22, 0.025, 0.0055),
+        *(0.55, 0.033, 0.094, 0.0026, 0.09),
+    ),
+    "eu-west-1": (
+        *(1.11, 1.00, 0.017, 0.0165, 0.023),
+        *(0.7065, 0.1415, 0.283, 0.2261, 0.023, 0.005),
+        *(0.57, 0.03, 0.094, 0.0026, 0.09),
+    ),
+    "eu-central-1": (
+        *(1.20, 1.08, 0.018, 0.0175, 0.024),
+        *(0.7625, 0.1525, 0.306, 0.2448, 0.0245, 0.0054),
+        *(0.63, 0.0324, 0.101, 0.0028, 0.09),
+    ),
+    "ap-northeast-2": (
+        *(1.23, 1.11, 0.0185, 0.0202, 0.0247),
+        *(0.678, 0.1356, 0.27075, 0.2166, 0.025, 0.0045),
+        *(0.76, 0.0314, 0.101, 0.0028, 0.126),
+    ),
+    "ap-northeast-3": (
+        *(1.29, 1.18, 0.0195, 0.0215, 0.026),
+        *(0.715, 0.1425, 0.285, 0.228, 0.025, 0.0047),
+        *(0.76, 0.033, 0.101, 0.0028, 0.114),
+    ),
+    "ap-southeast-1": (
+        *(1.25, 1.13, 0.0190, 0.0190, 0.0253),
+        *(0.71, 0.1425, 0.285, 0.228, 0.025, 0.005),
+        *(0.70, 0.033, 0.101, 0.0028, 0.12),
+    ),
+    "ap-southeast-2": (
+        *(1.29, 1.18, 0.0190, 0.0190, 0.0253),
+        *(0.71, 0.1425, 0.285, 0.228, 0.025, 0.0055),
+        *(0.67, 0.033, 0.101, 0.0028, 0.114),
+    ),
+}
+
 REGIONS: Mapping[str, Mapping[str, float]] = {
     DEFAULT_REGION: US_EAST_1,
     "ap-northeast-1": {**US_EAST_1, **_TOKYO},
+    **{
+        region: US_EAST_1
+        | dict(zip(_DIFFERS, prices, strict=True))
+        | {name: round(US_EAST_1[name] * prices[2] / US_EAST_1["shard_hours"], 4) for name in _ON_DEMAND}
+        for region, prices in _ELSEWHERE.items()
+    },
 }
+"""The regions of Treasure Data's sites, and more. What differs was seen nowhere but in us-east-1 and Tokyo: it is not confirmed."""
 
 _SEEN = {
     "api_requests": "AWS's whitepaper on private APIs, read 2026-11-25",
+    "api_more": "AWS's whitepaper on private APIs, read 2026-11-26",
     "lambda_requests": "the page's own examples, as quoted 2026-09-20",
     "lambda_arm": "AWS's price list, as quoted 2026-09-11",
     "lambda_x86": "third-party quotes of the page, 2024 to 2026",
@@ -177,6 +239,8 @@ _SEEN_IN_TOKYO = {
 
 def seen(region: str, name: str) -> str:
     """Return where a price was seen; empty where it is not confirmed."""
+    if region not in (DEFAULT_REGION, "ap-northeast-1"):
+        return _SEEN[name] if name == "lambda_requests" else ""
     return (_SEEN if region == DEFAULT_REGION else _SEEN_IN_TOKYO).get(name, "")
 
 

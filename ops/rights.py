@@ -30,6 +30,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts list": _ADMINISTER,
     "accounts show": _ADMINISTER,
     "accounts export": _ADMINISTER,
+    "cost": _FIND,
     "console": (*_LOOK, "lambda:InvokeFunction AdminFunction"),
     "dead drop": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
     "dead list": (*_FIND, *_ASIDE),

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ class Stack:
         functions: by output, the endpoint of a function on this machine.
         folder: where the logs of the local stack are.
         archive_days: for how many days the archive keeps records.
+        parameters: of template.yaml, of a deployed one.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Stack:
     functions: Mapping[str, str] | None = None
     folder: Path | None = None
     archive_days: int = 30
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_local(self) -> bool:
@@ -191,7 +193,8 @@ def deployed(name: str, region: str | None) -> Stack:
             "it is not a Sluice stack, or an older one, which `sam deploy` brings up to date"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
-    return Stack(name, outputs, session, archive_days=int(parameters.get("ArchiveDays", 0)))
+    days = int(parameters.get("ArchiveDays", 0))
+    return Stack(name, outputs, session, archive_days=days, parameters=parameters)
 
 
 def local() -> Stack:

@@ -40,5 +40,5 @@ def test_the_cost_page_has_every_price(capsys: pytest.CaptureFixture[str]) -> No
     printed = "".join(capsys.readouterr().out.split())
 
     assert len(UNITS) <= printed.count("aws.amazon.com")
-    assert round(report.ratios["cost_usd_external_lean"]) <= 25
-    assert report.ratios["cost_usd_managed_lean"] <= 80
+    assert report.ratios["cost_usd_external_lean"] <= 20
+    assert report.ratios["cost_usd_managed_lean"] <= 28

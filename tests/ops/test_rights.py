@@ -30,6 +30,7 @@ LINES = {
     "accounts list": ["accounts list"],
     "accounts show": ["accounts show app"],
     "accounts export": ["accounts export"],
+    "cost": ["cost --events 10M"],
     "console": ["console --for 0s"],
     "dead drop": ["dead drop --account nobody_yet --yes"],
     "dead list": ["dead list"],
