@@ -21,8 +21,9 @@ from chaos.world import STREAM, World
 from doubles.event_source import Returned
 from ops import screen
 from ops.accounting import Accounting
+from ops.history import History
 from ops.replay import Replay, Stretch
-from ops.stream import Border, StreamReader
+from ops.stream import Border
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 
@@ -108,10 +109,12 @@ class Story:
 
     def replay(self, begin: float | None = None, end: float | None = None, tag: str | None = None) -> int:
         """Replay a range, as `sluice replay` does, and return how many records were settled."""
-        stream = StreamReader(Shards(self.pipeline.world.stream, STREAM, self.clock), self.clock)  # type: ignore[arg-type]  # a double
-        replay = Replay(stream, self._invoke, self.clock)
+        shards = Shards(self.pipeline.world.stream, STREAM, self.clock)  # type: ignore[arg-type]  # a double
+        history = History(shards, STREAM, self.pipeline.audit.archive, 30, self.clock)
+        replay = Replay(history, self._invoke, self.clock)
         stretch = Stretch(Border(begin), Border(end), None if tag is None else ForcedReplay(tag))
-        return sum(replay.shard(shard, stretch, lambda _: None).records for shard in stream.shards())
+        names = history.names(stretch.start, stretch.end)
+        return sum(replay.shard(name, stretch, lambda _: None).records for name in names)
 
     def _invoke(self, event: dict[str, Any]) -> dict[str, Any]:
         answers: list[Any] = []
@@ -125,7 +128,7 @@ class Story:
 def story() -> Story:
     """Return the initial state."""
     setup = Setup(
-        shards=2, databases=tuple(ACCOUNTS.items()), retention_hours=168, horizon=0.0, batch_size=5000
+        shards=2, databases=tuple(ACCOUNTS.items()), retention_hours=24, horizon=0.0, batch_size=5000
     )
     world = World(Schedule(1, setup, ()))
     pipeline = Pipeline(world, Functions(world))

@@ -1,4 +1,4 @@
-"""`sluice record`: saves records of the stream as a Kinesis event, for `sam local invoke` and for tests."""
+"""`sluice record`: saves records of the stream or the archive as a Kinesis event, for `sam local invoke` and for tests."""
 
 import json
 from itertools import chain, islice
@@ -13,7 +13,7 @@ from ops.failure import Failure
 from ops.personal_data import scrub
 from ops.replay import PLACE
 from ops.stack import Stack, works_on_stack
-from ops.stream import EVENT_BYTES, Border, Read, StreamReader, member, size
+from ops.stream import EVENT_BYTES, Border, Read, member, size
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
@@ -30,7 +30,7 @@ _SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
     "start",
     type=PLACE,
     default=Border(),
-    help="Start time or sequence number. Default: the oldest record.",
+    help="Start time or sequence number. Default: the stream's oldest record.",
 )
 @click.option(
     "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of records."
@@ -52,11 +52,13 @@ _SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
 def command(
     stack: Stack, *, shard: str | None, start: Border, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
-    """Save records of the stream to a file, as an event for `sam local invoke` and for tests."""
-    stream = StreamReader(stack.shards(), SystemClock())
-    stream.check(start)
-    shard = stream.shards(shard)[0]
-    found = list(islice(chain.from_iterable(stream.read(shard, start, Border())), count))
+    """Save records of the stream, or of the archive, to a file, as an event for `sam local invoke` and for tests."""
+    history = stack.history(SystemClock())
+    history.check(start)
+    shard = history.names(start, Border(), shard)[0]
+    pieces = history.pieces(shard, start, Border())
+    found = list(islice(chain.from_iterable(piece.records for piece in pieces), count))
+    shard = history.chain(shard).shard
     if not found:
         raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)

@@ -1,10 +1,9 @@
-"""`sluice replay`: reads a range of the stream again and passes it to the worker.
+"""`sluice replay`: reads a range of the stream, or of the archive, again and passes it to the worker.
 
 The ledger decides what is sent: delivered rows are skipped, rows that the event source skipped are delivered. With --force,
 rows that Treasure Data has lost are sent again, once per tag.
 """
 
-import functools
 import hashlib
 import shlex
 from collections import Counter
@@ -20,11 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops import screen
 from ops.accounting import row_count
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
+from ops.history import History
 from ops.moment import MOMENT, is_relative
 from ops.planned import Planned, Replayed
 from ops.set_aside import chunks
 from ops.stack import Stack, works_on_stack
-from ops.stream import Border, Read, StreamReader, arrival, batches, member
+from ops.stream import Border, Piece, Read, StreamReader, arrival, batches_of, member
 from shared import envelope
 from shared.clock import Clock, SystemClock
 from shared.errors import EnvelopeError, InvalidReplayError, SluiceError
@@ -126,8 +126,8 @@ class Replay:
             ClientError: AWS refuses.
         """
         progress = Progressing()
-        answers = self._stream.read(shard, stretch.start, stretch.end)
-        for batch in _ahead(batches(answers)):
+        pieces = self._stream.pieces(shard, stretch.start, stretch.end)
+        for batch, archived in _ahead(batches_of(pieces)):
             progress.next = batch[0]["SequenceNumber"]
             settled(progress)
             progress.rows += sum(_rows(record["Data"], stretch.forced) for record in batch)
@@ -138,7 +138,7 @@ class Replay:
             if self._planned is not None and chain is not None:
                 self._planned.note_before(chain, numbers)
             try:
-                self._settle(shard, batch, stretch.forced, progress, settled)
+                self._settle(Piece(batch, archived), shard, stretch.forced, progress, settled)
             finally:
                 if self._planned is not None and chain is not None:
                     self._planned.note_after(chain, numbers)
@@ -146,18 +146,22 @@ class Replay:
 
     def _settle(
         self,
+        piece: Piece,
         shard: str,
-        batch: list[Read],
         forced: ForcedReplay | None,
         progress: Progressing,
         settled: Callable[[Progressing], None],
     ) -> None:
         pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
+        batch, archived = piece
+        shard = shard if archived is None else archived.shard
         while batch:
             event: dict[str, Any] = {
                 "Records": [member(record, shard, self._source, self._region) for record in batch],
                 "replay": True,
             }
+            if archived is not None:
+                event["chain"] = archived.name
             if forced is not None:
                 event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}
             answer = self._invoke(event)
@@ -199,7 +203,7 @@ def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
     return [record for record in batch if int(record["SequenceNumber"]) >= min(failed)]
 
 
-def _ahead(made: Iterator[list[Read]]) -> Iterator[list[Read]]:
+def _ahead(made: Iterator[Piece]) -> Iterator[Piece]:
     """Yield batches while the next one is made in a thread: never more than two are in memory."""
     with ThreadPoolExecutor(1, "reading ahead") as thread:
         coming = thread.submit(next, made, None)
@@ -229,7 +233,7 @@ PLACE = _Place()
     "start",
     type=PLACE,
     default=Border(),
-    help="Start time or sequence number. Default: the oldest record.",
+    help="Start time or sequence number. Default: the stream's oldest record.",
 )
 @click.option(
     "--to",
@@ -265,7 +269,7 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Read a range of the stream again and pass it to the worker.
+    """Read a range of the stream, or of the archive, again and pass it to the worker.
 
     The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. It is safe to run twice, next to
     the live worker, or over too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
@@ -280,22 +284,22 @@ def command(
         raise click.UsageError("--from is not before --to: exchange them")
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
-    stream = StreamReader(stack.shards(), clock)
-    stream.check(start)
-    shards = stream.shards(only)
+    history = stack.history(clock)
+    history.check(start)
+    shards = history.names(start, end, only)
     stretch = Stretch(start, end, forced)
     if not as_json:
         screen.say(_intention(stretch, shards))
     if dry_run:
-        _count(stream, shards, stretch, as_json=as_json)
+        _count(history, shards, stretch, as_json=as_json)
         return
     planned = Planned(stack.ledger())
     replay = Replay(
-        stream,
+        history,
         lambda event: stack.invoke("WorkerFunction", event),
         clock,
         planned=planned,
-        chain=functools.cache(stack.shards().chain),
+        chain=history.chain,
     )
     if forced is not None:
         screen.confirm(
@@ -323,7 +327,8 @@ def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay
     waiting = sum(
         one.entry.rows
         for one in chunks(stack.ledger(), Selection(account=forced.account, table=forced.table))
-        if one.span.chain.shard in shards and not one.span.chain.is_forced
+        if not {one.span.chain.shard, one.span.chain.root.name}.isdisjoint(shards)
+        and not one.span.chain.is_forced
     )
     if waiting:
         raise Failure(
@@ -376,8 +381,11 @@ def _text(border: Border, otherwise: str) -> str:
     return otherwise if border.at is None else screen.utc(border.at)
 
 
-def _count(stream: StreamReader, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
-    counts = {shard: sum(map(len, stream.read(shard, stretch.start, stretch.end))) for shard in shards}
+def _count(history: History, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
+    counts = {
+        shard: sum(len(piece.records) for piece in history.pieces(shard, stretch.start, stretch.end))
+        for shard in shards
+    }
     if as_json:
         screen.show_json({"shards": counts, "records": sum(counts.values())})
     else:

@@ -14,7 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
-from shared.clock import SystemClock
+from ops.history import History
+from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry
 from worker.archive import Archive
 from worker.ledger import Ledger
@@ -109,6 +110,11 @@ class Stack:
     def archive(self) -> Archive:
         """Return the archive."""
         return Archive(self.client("s3"), self.outputs["AsideBucket"])
+
+    def history(self, clock: Clock) -> History:
+        """Return what reads stream and archive as one."""
+        stream = self.outputs["StreamName"]
+        return History(self.shards(), stream, self.archive(), self.archive_days, clock)
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names and return its answer.

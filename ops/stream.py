@@ -3,7 +3,9 @@
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -11,7 +13,8 @@ from ops import screen
 from ops.failure import Failure
 from shared.clock import Clock
 from shared.errors import ShardUnreadableError
-from worker.record import number
+from worker.chain import ChainId
+from worker.record import Number, number
 from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
@@ -40,6 +43,22 @@ class Border:
         if self.number is not None:
             return int(record["SequenceNumber"]) > self.number
         return self.at is not None and arrival(record) >= self.at
+
+
+class ExpiredError(Failure):
+    """The stream no longer keeps what was asked for."""
+
+
+class Piece(NamedTuple):
+    """Records of a shard, in order.
+
+    Attributes:
+        records: them.
+        chain: the shard's, where they come from the archive; None where they come from the stream.
+    """
+
+    records: list[Read]
+    chain: ChainId | None = None
 
 
 class StreamReader:
@@ -72,14 +91,14 @@ class StreamReader:
         """Refuse a range whose beginning has expired. If it begins at a sequence number, `read` does so.
 
         Raises:
-            Failure: it has expired.
+            ExpiredError: it has expired.
             ShardUnreadableError: Kinesis does not answer.
         """
         summary = self._shards.summary()
         oldest = self._clock.now() - summary["RetentionPeriodHours"] * 3600
         is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
         if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
-            raise Failure(
+            raise ExpiredError(
                 f"the stream keeps records since {screen.utc(int(oldest) + 1)} only, nothing from {screen.utc(start.at)}: "
                 f"give --from {screen.utc(int(oldest) + 1)} or later; what is older is in Treasure Data or set aside"
             )
@@ -90,7 +109,7 @@ class StreamReader:
         Without an end it goes to the last record that arrived before it began to read.
 
         Raises:
-            Failure: the first record that was asked for has expired, or never was.
+            ExpiredError: the first record that was asked for has expired, or never was.
             ShardUnreadableError: Kinesis does not answer.
         """
         began = self._clock.now()
@@ -109,10 +128,32 @@ class StreamReader:
                     return
         except ShardUnreadableError as error:
             if not is_checked and _is_invalid(error):
-                raise Failure(
+                raise ExpiredError(
                     f"{start.number} is not a sequence number of {shard}, or has expired: give a time with --from"
                 ) from error
             raise
+
+    def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
+        """Yield a shard's records from one border to another, piece by piece.
+
+        Raises: as `read`.
+        """
+        for records in self.read(shard, start, end):
+            yield Piece(records)
+
+    def first(self, shard: str) -> Number | None:
+        """Return the number of the first record that the stream keeps of a shard; None if it shows none, at two looks.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        for _ in range(2):
+            for page in filter(None, self._shards.pages(shard, Position())):
+                if page.records:
+                    return number(page.records[0]["SequenceNumber"])
+                if page.at_tip:
+                    break
+        return None
 
     def _is_behind(self, record: Read, end: Border, began: float) -> bool:
         if end.at is None and end.number is None:
@@ -121,7 +162,7 @@ class StreamReader:
 
     def _check_first(self, shard: str, start: Border, record: Read) -> None:
         if start.number is not None and int(record["SequenceNumber"]) > start.number:
-            raise Failure(
+            raise ExpiredError(
                 f"the record {start.number} of {shard} has expired: the first that is kept is "
                 f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}; give that with --from"
             )
@@ -166,6 +207,13 @@ def batches(pages: Iterable[Sequence[Read]]) -> Iterator[list[Read]]:
             total += of_record
     if batch:
         yield batch
+
+
+def batches_of(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield the records of pieces in batches that fit an event; none has records of both stream and archive."""
+    for chain, same in groupby(pieces, key=attrgetter("chain")):
+        for batch in batches(piece.records for piece in same):
+            yield Piece(batch, chain)
 
 
 def arrival(record: Read) -> float:

@@ -1,0 +1,160 @@
+"""What came over the stream: its records, and where it has forgotten them, the archive's."""
+
+from collections.abc import Iterator
+from operator import attrgetter
+
+from ops import screen
+from ops.failure import Failure
+from ops.stream import Border, ExpiredError, Piece, Read, StreamReader, arrival
+from shared.clock import Clock
+from worker.archive import Archive
+from worker.chain import ChainId
+from worker.record import Number, number
+from worker.shards import Shards
+
+_DAY_SECONDS = 86_400.0
+_LONGEST_BEFORE_PLAN_SECONDS = 8 * _DAY_SECONDS
+"""A record may be planned this long after it arrived, also by a stack whose retention was longer once."""
+
+
+class History(StreamReader):
+    """Reads stream and archive as one.
+
+    A shard of today's stream is named by its id. A shard that the archive alone has, because the stream was deleted or its last record has
+    expired, is named by its chain, `stream@start#shard`.
+
+    Args:
+        shards: the stream.
+        stream: its name.
+        archive: the archive.
+        days: for how many days it keeps records; 0 where it is off.
+        clock: tells what has expired.
+    """
+
+    def __init__(self, shards: Shards, stream: str, archive: Archive, days: int, clock: Clock) -> None:
+        super().__init__(shards, clock)
+        self._stream = stream
+        self._archive = archive
+        self._days = days
+        self._chains: dict[str, ChainId] = {}
+
+    def check(self, start: Border) -> None:
+        """Refuse a range whose beginning has expired, in the archive too.
+
+        Raises:
+            Failure: it has expired.
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        try:
+            super().check(start)
+        except ExpiredError:
+            oldest = self._clock.now() - self._days * _DAY_SECONDS
+            if not self._days:
+                raise
+            if start.at is not None and start.at < oldest:
+                raise Failure(
+                    f"the archive keeps records since {screen.utc(int(oldest) + 1)} only, nothing from {screen.utc(start.at)}: "
+                    f"give --from {screen.utc(int(oldest) + 1)} or later; what is older is in Treasure Data or set aside"
+                ) from None
+
+    def names(self, start: Border, end: Border, only: str | None = None) -> list[str]:
+        """Return the shards that may have records of a range: today's, and before them those that the archive alone has.
+
+        Raises:
+            Failure: none has the name that is asked for.
+            ShardUnreadableError: Kinesis does not answer.
+            ArchiveUnavailableError: S3 does not answer.
+        """
+        current = super().shards()
+        chains = {self._shards.chain(shard) for shard in current}
+        begins_late = start.at is None and start.number is None
+        old = [] if begins_late else [one for one in self._archive.chains(self._stream) if one not in chains]
+        self._chains = {one.name: one for one in sorted(old, key=lambda one: int(one.start))}
+        if only is None:
+            return [*(name for name in self._chains if self._has_any(name, start, end)), *current]
+        if only in current or only in self._chains:
+            return [only]
+        gone = [name for name, chain in self._chains.items() if chain.shard == only]
+        if len(gone) == 1:
+            return gone
+        known = ", ".join([*self._chains, *current])
+        raise Failure(f"there is no shard {only}: stream and archive have {known}")
+
+    def chain(self, name: str) -> ChainId:
+        """Return the chain of a shard that `names` returned."""
+        return self._chains.get(name) or self._shards.chain(name)
+
+    def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
+        """Yield a shard's records from one border to another, each piece from the stream or from the archive.
+
+        Raises:
+            Failure: the first record that was asked for has expired, or never was.
+            ShardUnreadableError: Kinesis does not answer.
+            ArchiveUnavailableError: S3 does not answer, or with something else.
+        """
+        if shard in self._chains:
+            yield from self._archived(self._chains[shard], start, end)
+            return
+        try:
+            super().check(start)
+            for records in self.read(shard, start, end):
+                yield Piece(records)
+        except ExpiredError:
+            chain = self._shards.chain(shard)
+            if start.number is not None and not any(True for _ in self._archived(chain, start, end)):
+                raise
+        else:
+            return
+        yield from self._from_archive_on(chain, start, end)
+
+    def _from_archive_on(self, chain: ChainId, start: Border, end: Border) -> Iterator[Piece]:
+        """Yield what the stream has forgotten, then what it has."""
+        while True:
+            kept = self.first(chain.shard)
+            yield from self._archived(chain, start, end, kept)
+            if kept is None:
+                return
+            start = Border(number=int(kept[3:]))
+            try:
+                for records in self.read(chain.shard, start, end):
+                    yield Piece(records)
+            except ExpiredError:
+                continue  # meanwhile
+            return
+
+    def _has_any(self, name: str, start: Border, end: Border) -> bool:
+        return any(True for _ in self._archive.listed(self._chains[name], start.at, end.at, self._held()))
+
+    def _held(self) -> float:
+        """Return how long after its arrival a record may have been planned."""
+        retention: float = self._shards.summary()["RetentionPeriodHours"] * 3600.0
+        return max(_LONGEST_BEFORE_PLAN_SECONDS, retention + _DAY_SECONDS)
+
+    def _archived(
+        self, chain: ChainId, start: Border, end: Border, kept: Number | None = None
+    ) -> Iterator[Piece]:
+        """Yield what the archive has of a range, in the shard's order; only records before `kept`, if that is given."""
+        objects = self._archive.listed(chain, start.at, end.at, self._held())
+        for one in sorted(objects, key=attrgetter("first")):
+            if kept is not None and one.first >= kept:
+                continue
+            if start.number is not None and one.last < number(str(start.number)):
+                continue
+            if end.number is not None and one.first > number(str(end.number)):
+                continue
+            inside = [
+                record
+                for record in self._archive.read(one) or ()
+                if _is_from(record, start)
+                and not end.is_before(record)
+                and (kept is None or number(record["SequenceNumber"]) < kept)
+            ]
+            if inside:
+                yield Piece(inside, chain)
+
+
+def _is_from(record: Read, start: Border) -> bool:
+    """Tell whether a record is at a range's begin, or behind it."""
+    if start.number is not None:
+        return int(record["SequenceNumber"]) >= start.number
+    return start.at is None or arrival(record) >= start.at

@@ -1,0 +1,202 @@
+"""Stream and archive, read as one."""
+
+from typing import Any
+
+import pytest
+
+from doubles.clock import START
+from ops.failure import Failure
+from ops.history import History
+from ops.replay import Progressing, Replay, Stretch
+from ops.stream import Border, Piece, batches_of
+from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
+from worker.forced_replay import ForcedReplay
+from worker.shards import Shards
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+EVERYTHING = Border(at=START)
+NOW = Border()
+
+
+def history_of(made: Delivery, days: int = 30) -> History:
+    """Return a delivery's stream and archive."""
+    shards = Shards(made.kinesis.client, STREAM, made.clock)
+    return History(shards, STREAM, made.archive, days, made.clock)
+
+
+def delivered(hours: int, **options: Any) -> Delivery:
+    """Return a delivery of one record an hour, each a span of its own, on a stream that keeps them for a day."""
+    made = Delivery(**{"retention": DAY} | options)
+    made.map(shop="shop")
+    for hour in range(hours):
+        put(made, f"e{hour}")
+        assert made.deliver(hour) is None
+        made.clock.sleep(HOUR)
+    return made
+
+
+def put(made: Delivery, name: str) -> None:
+    """Put a record with one row on the stream."""
+    made.put(envelope("shop", {"views": [row(name)]}, request_id=name))
+
+
+def read(history: History, start: Border, end: Border = NOW, shard: str = SHARD) -> list[str]:
+    """Return what is read of a shard, and from where: `archive` or `stream`, and how many records."""
+    return [
+        f"{'archive' if piece.chain else 'stream'} {len(piece.records)}"
+        for piece in batches_of(history.pieces(shard, start, end))
+    ]
+
+
+def ignore(_: Progressing) -> None:
+    """Hear of progress."""
+
+
+def replay(made: Delivery, start: Border, end: Border = NOW, tag: str = "") -> int:
+    """Replay a range as the command does; return how many records were read."""
+    history = history_of(made)
+    forced = ForcedReplay(tag) if tag else None
+    done = Replay(history, lambda event: made.worker.run(event, 120_000), made.clock)
+    return sum(
+        done.shard(name, Stretch(start, end, forced), ignore).records for name in history.names(start, end)
+    )
+
+
+def test_what_the_stream_has_is_read_from_the_stream() -> None:
+    """Without asking the archive."""
+    made = delivered(5)
+    made.s3.calls.clear()
+
+    assert ["stream 5"] == read(history_of(made), EVERYTHING)
+    assert [] == made.s3.calls
+
+
+def test_what_the_stream_has_forgotten_is_read_from_the_archive() -> None:
+    """Each record once, though spans of the archive are on the stream, too."""
+    made = delivered(40)
+
+    assert ["archive 16", "stream 24"] == read(history_of(made), EVERYTHING)
+    assert ["archive 16", "stream 4"] == read(history_of(made), EVERYTHING, Border(at=START + 20 * HOUR))
+    assert ["archive 3"] == read(history_of(made), Border(at=START + 2 * HOUR), Border(at=START + 5 * HOUR))
+
+
+def test_a_span_of_which_the_stream_has_forgotten_the_begin_comes_in_two_pieces() -> None:
+    """None of its records is missing, and none comes twice."""
+    made = Delivery(retention=DAY)
+    made.map(shop="shop")
+    for hour in range(40):
+        put(made, f"e{hour}")
+        made.clock.sleep(HOUR / 2)
+    made.deliver()
+    made.clock.sleep(8 * HOUR)
+
+    assert ["archive 8", "stream 32"] == read(history_of(made), EVERYTHING)
+
+
+def test_sequence_numbers_are_borders_in_the_archive_too() -> None:
+    """Both included."""
+    made = delivered(30)
+    numbers = [int(one["SequenceNumber"]) for one in made.records()]
+    made.clock.sleep(10 * HOUR)
+
+    assert ["archive 3"] == read(history_of(made), Border(number=numbers[2]), Border(number=numbers[4]))
+    assert ["archive 14", "stream 14"] == read(history_of(made), Border(number=numbers[2]))
+
+
+def test_a_number_that_nobody_has_is_refused() -> None:
+    """With the stream's own words."""
+    made = delivered(2, archive_days=0)
+    number = int(made.records()[0]["SequenceNumber"])
+    made.clock.sleep(DAY - HOUR)
+
+    with pytest.raises(Failure, match="has expired"):
+        read(history_of(made), Border(number=number))
+
+
+def test_records_that_expire_while_the_archive_is_read_come_from_there() -> None:
+    """The stream is asked again for its first record."""
+    made = delivered(30)
+    pieces = history_of(made).pieces(SHARD, EVERYTHING, Border())
+    found = [next(pieces)]
+    made.clock.sleep(10 * HOUR)
+    found += pieces
+    numbers = [one["SequenceNumber"] for piece in found for one in piece.records]
+
+    assert [one["SequenceNumber"] for one in made.records()] == numbers
+
+
+def test_a_range_that_nobody_keeps_is_refused() -> None:
+    """The message says what is kept."""
+    made = delivered(2)
+    made.clock.sleep(30 * DAY)
+    history = history_of(made)
+
+    with pytest.raises(Failure, match="the archive keeps records since 2023-11-15T00:13:21Z only"):
+        history.check(Border(at=START))
+    with pytest.raises(Failure, match="the stream keeps records since"):
+        history_of(made, days=0).check(Border(at=START))
+    history.check(Border(at=START + 2 * HOUR))
+
+
+def test_a_month_later_everything_is_replayed_and_nothing_sent() -> None:
+    """Beside live traffic; what was lost since is restored by force, once."""
+    made = delivered(30)
+    made.clock.sleep(27 * DAY)
+    put(made, "live")
+    assert 31 == replay(made, EVERYTHING)
+    assert [*(f"e{hour}" for hour in range(30)), "live"] == made.ids("shop", "views")
+    made.td.lose("shop", "views", 0, 2_000_000_000)
+    start, end = Border(at=START + 3 * HOUR), Border(at=START + 5 * HOUR)
+    for _ in range(2):
+        assert 2 == replay(made, start, end, "lost")
+
+    assert ["e3", "e4"] == made.ids("shop", "views")
+    assert 31 == len(made.archived())
+
+
+def test_shards_of_a_deleted_stream_are_named_by_their_chains() -> None:
+    """They are replayed under these, and found by their ids where that is unambiguous."""
+    made = delivered(3)
+    before = made.wiring.shards.chain(SHARD)
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.read.clear()
+    made.start()
+    history = history_of(made)
+
+    assert [before.name, SHARD] == history.names(EVERYTHING, Border())
+    assert [SHARD] == history.names(Border(), Border())
+    assert [SHARD] == history.names(Border(at=made.clock.now()), Border())
+    assert [before.name] == history.names(EVERYTHING, Border(), before.name)
+    assert ["archive 3"] == read(history, EVERYTHING, shard=before.name)
+    assert 3 == replay(made, EVERYTHING)
+    assert ["e0", "e1", "e2"] == made.ids("shop", "views")
+    with pytest.raises(
+        Failure, match=f"there is no shard other: stream and archive have {before.name}, {SHARD}"
+    ):
+        history.names(EVERYTHING, Border(), "other")
+
+
+def test_a_shard_that_was_closed_long_ago_is_found_by_its_id() -> None:
+    """The stream no longer lists it."""
+    made = delivered(3)
+    middle = str(1 << 127)
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=middle)
+    made.clock.sleep(3 * DAY)
+    history = history_of(made)
+    [name] = history.names(EVERYTHING, Border(), SHARD)
+
+    assert SHARD not in history.shards()
+    assert ["archive 3"] == read(history, EVERYTHING, shard=name)
+    assert (SHARD, 3) == (history.chain(name).shard, replay(made, EVERYTHING))
+
+
+def test_batches_never_mix_stream_and_archive() -> None:
+    """The worker is told of each where it is from."""
+    made = delivered(2)
+    chain = made.wiring.shards.chain(SHARD)
+    one, two = made.records()
+    pieces = [Piece([one], chain), Piece([two], chain), Piece([two])]
+
+    assert [Piece([one, two], chain), Piece([two])] == list(batches_of(pieces))
