@@ -21,7 +21,7 @@ from chaos.world import STREAM, World
 from doubles.event_source import Returned
 from ops import screen
 from ops.accounting import Accounting
-from ops.history import History
+from ops.history import StreamHistory
 from ops.replay import Replay, Stretch
 from ops.stream import Border
 from worker.forced_replay import ForcedReplay
@@ -110,7 +110,7 @@ class Story:
     def replay(self, begin: float | None = None, end: float | None = None, tag: str | None = None) -> int:
         """Replay a range, as `sluice replay` does, and return how many records were settled."""
         shards = Shards(self.pipeline.world.stream, STREAM, self.clock)  # type: ignore[arg-type]  # a double
-        history = History(shards, STREAM, self.pipeline.audit.archive, 30, self.clock)
+        history = StreamHistory(shards, STREAM, self.pipeline.audit.archive, 30, self.clock)
         replay = Replay(history, self._invoke, self.clock)
         stretch = Stretch(Border(begin), Border(end), None if tag is None else ForcedReplay(tag))
         names = history.names(stretch.start, stretch.end)

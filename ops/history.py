@@ -17,7 +17,7 @@ _LONGEST_BEFORE_PLAN_SECONDS = 8 * _DAY_SECONDS
 """A record may be planned this long after it arrived, also by a stack whose retention was longer once."""
 
 
-class History(StreamReader):
+class StreamHistory(StreamReader):
     """Reads stream and archive as one.
 
     A shard of today's stream is named by its id. A shard that the archive alone has, because the stream was deleted or its last record has

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops import screen
 from ops.accounting import row_count
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
-from ops.history import History
+from ops.history import StreamHistory
 from ops.moment import MOMENT, is_relative
 from ops.planned import Planned, Replayed
 from ops.set_aside import chunks
@@ -381,7 +381,7 @@ def _text(border: Border, otherwise: str) -> str:
     return otherwise if border.at is None else screen.utc(border.at)
 
 
-def _count(history: History, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
+def _count(history: StreamHistory, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
     counts = {
         shard: sum(len(piece.records) for piece in history.pieces(shard, stretch.start, stretch.end))
         for shard in shards

@@ -11,6 +11,7 @@ _ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
 _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
+_HISTORY = (*_RECORDS, "s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
 _ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
 _LOOK = (
     *_RECORDS,
@@ -61,9 +62,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue WriteKeySecret",
     ),
     "keys verify": _SIGNED,
-    "record": _RECORDS,
+    "record": _HISTORY,
     "redrive": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket", "lambda:InvokeFunction RedriveFunction"),
-    "replay": (*_RECORDS, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
+    "replay": (*_HISTORY, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
     "sdk publish": (
         *_FIND,
         "s3:ListBucket SdkBucket",

@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
-from ops.history import History
+from ops.history import StreamHistory
 from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry
 from worker.archive import Archive
@@ -111,10 +111,10 @@ class Stack:
         """Return the archive."""
         return Archive(self.client("s3"), self.outputs["AsideBucket"])
 
-    def history(self, clock: Clock) -> History:
+    def history(self, clock: Clock) -> StreamHistory:
         """Return what reads stream and archive as one."""
         stream = self.outputs["StreamName"]
-        return History(self.shards(), stream, self.archive(), self.archive_days, clock)
+        return StreamHistory(self.shards(), stream, self.archive(), self.archive_days, clock)
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names and return its answer.

@@ -321,4 +321,5 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
         "queued_envelopes": balance.unread.in_queue,
         "spans": balance.spans,
         "open_spans": balance.open_spans,
+        "unarchived_spans": balance.unarchived,
     }

@@ -100,6 +100,12 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
             "reconciliation failed",
             f"The lines with NO show where. Please report it, with `sluice status {option} --all --json`.",
         )
+    if gaps := state.balance.unarchived:
+        yield Verdict(
+            Health.ATTENTION,
+            f"{screen.plural(gaps, 'settled span')} {'is' if gaps == 1 else 'are'} not in the archive",
+            "No row is lost, but only the stream can replay them. The worker's log shows why S3 did not take their records.",
+        )
     if lost := state.balance.total.states[State.MISSING]:
         yield Verdict(
             Health.ATTENTION,
@@ -188,6 +194,9 @@ _ERRORS = {
 _NO_ACCOUNTS = ("account_unavailable", "nobody can say where an account's rows go")
 
 
+_NOT_ARCHIVED = "the archive does not take the records"
+
+
 def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
     """Return what a reason for which the worker holds means, and what to do.
 
@@ -196,6 +205,11 @@ def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
         error: the type of the error that it logs with it; may be empty.
         option: names the stack on a command line.
     """
+    if reason.startswith(_NOT_ARCHIVED):
+        return (
+            "S3 does not take records for the archive",
+            "Rows are delivered meanwhile, and delivery goes on by itself once it does.",
+        )
     first = reason.removeprefix("chunks are pending: ").partition(", ")[0]
     if first in ("http_401", "http_403"):
         return (

@@ -6,7 +6,7 @@ import pytest
 
 from doubles.clock import START
 from ops.failure import Failure
-from ops.history import History
+from ops.history import StreamHistory
 from ops.replay import Progressing, Replay, Stretch
 from ops.stream import Border, Piece, batches_of
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
@@ -19,10 +19,10 @@ EVERYTHING = Border(at=START)
 NOW = Border()
 
 
-def history_of(made: Delivery, days: int = 30) -> History:
+def history_of(made: Delivery, days: int = 30) -> StreamHistory:
     """Return a delivery's stream and archive."""
     shards = Shards(made.kinesis.client, STREAM, made.clock)
-    return History(shards, STREAM, made.archive, days, made.clock)
+    return StreamHistory(shards, STREAM, made.archive, days, made.clock)
 
 
 def delivered(hours: int, **options: Any) -> Delivery:
@@ -41,7 +41,7 @@ def put(made: Delivery, name: str) -> None:
     made.put(envelope("shop", {"views": [row(name)]}, request_id=name))
 
 
-def read(history: History, start: Border, end: Border = NOW, shard: str = SHARD) -> list[str]:
+def read(history: StreamHistory, start: Border, end: Border = NOW, shard: str = SHARD) -> list[str]:
     """Return what is read of a shard, and from where: `archive` or `stream`, and how many records."""
     return [
         f"{'archive' if piece.chain else 'stream'} {len(piece.records)}"

@@ -1,12 +1,16 @@
 """Which rights a command needs is what it asks AWS for."""
 
+import gzip
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import msgpack
 import pytest
 
 from local.accounts import KEYS, SIGNING_SECRETS
@@ -17,10 +21,11 @@ from shared.telemetry import NullTelemetry
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until
+from worker.archive import ArchivedSpan
 from worker.chain import ChainId
 from worker.delivery import Entry, State
 from worker.ledger import Ledger
-from worker.record import START
+from worker.record import START, number
 from worker.span import ChunkKey, Cut, Group, Owner, Span
 
 LINES = {
@@ -41,9 +46,13 @@ LINES = {
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
     "keys verify": ["keys verify {key}"],
-    "record": ["record -o {out}"],
+    "record": ["record -o {out}", "record -o {out} --from 20d"],
     "redrive": ["redrive --kind dead", "redrive --edit"],
-    "replay": ["replay", "replay --force --tag rights --account nobody_yet --yes"],
+    "replay": [
+        "replay",
+        "replay --from 20d --to 10d --dry-run",
+        "replay --force --tag rights --account nobody_yet --yes",
+    ],
     "sdk publish": ["sdk publish --folder {sdk}"],
     "tail": ["tail --for 1s"],
     "status": ["status", "status --all", "status --complete"],
@@ -59,8 +68,29 @@ def stack(sluice: Sluice) -> Iterator[Deployed]:
     if not _has_dead_letter(sluice):
         sluice.produce("nobody_yet", "rights", "a")
         until(lambda: _has_dead_letter(sluice))
-    with parked(sluice), deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown:
+    with (
+        parked(sluice),
+        archived(sluice),
+        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown,
+    ):
         yield shown
+
+
+@contextmanager
+def archived(sluice: Sluice) -> Iterator[None]:
+    """Let the archive have a record of a fortnight ago, of a stream of which nothing else is left."""
+    made, then = sluice.stack.resources, time.time() - 14 * 86_400
+    moment = round(then * 1000)
+    hour = datetime.fromtimestamp(then, UTC).strftime("%Y-%m-%dT%H")
+    chain = ChainId(made.stream, "1", "shardId-000000000009")
+    span = ArchivedSpan(chain, hour, number("1"), number("1"), moment, moment)
+    body = msgpack.packb(span.header | {"records": 1}) + msgpack.packb(("1", then, "k", b"{}"))
+    s3, place = made.client("s3"), {"Bucket": made.aside_bucket, "Key": span.name}
+    s3.put_object(**place, Body=gzip.compress(body))
+    try:
+        yield
+    finally:
+        s3.delete_object(**place)
 
 
 @contextmanager

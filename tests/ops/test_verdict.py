@@ -89,6 +89,14 @@ def test_nothing_is_wrong() -> None:
                 "data, run `sluice accounts apply accounts.yaml`."
             ),
         ),
+        (
+            "the archive does not take the records: SlowDown",
+            "HeldError",
+            (
+                "S3 does not take records for the archive. Rows are delivered meanwhile, and delivery goes on by itself "
+                "once it does."
+            ),
+        ),
         ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NOTHING_TO_DO}"),
         ("something new", "", "something new. `sluice doctor --local` checks the stack."),
     ],
@@ -137,6 +145,13 @@ def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
         "ATTENTION: 2 dead letters (http_422)",
     ] == [one.line.partition(". ")[0] for one in found]
     assert Health.HEALTHY not in {one.health for one in found}
+
+
+def test_spans_that_the_archive_lacks_are_said() -> None:
+    """No row is lost, but they cannot be replayed for as long as others."""
+    said = first(state(shard(), balance=Balance({}, Unread(), {}, 2, 0, unarchived=2)))
+
+    assert said.startswith("ATTENTION: 2 settled spans are not in the archive. No row is lost")
 
 
 def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
