@@ -36,7 +36,7 @@ class TableHistory:
             self.hours[-1 - int(age // 3600)] += rows
 
 
-class StreamHistory:
+class History:
     """The tables of a stack, and what has arrived since a time.
 
     Args:
