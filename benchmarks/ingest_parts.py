@@ -79,9 +79,9 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
 
 def _handler(clock: SystemClock) -> Ingest:
     silent, free = _Silent(), _Immediate()
-    settings = IngestSettings("events", "", "keys", "aside")
+    settings = IngestSettings("events", "", "keys", "aside", "")
     keys = Keyring(free, "keys", clock, silent)
-    queue = Overflow(lambda: None, "", silent)
+    queue = Overflow(lambda: None, "", "", clock, silent)
     puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, telemetry=silent)
     policies = PolicyReader(free, "", clock, silent, lambda _job: lambda _seconds: None)
     return Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=silent)

@@ -30,7 +30,7 @@ _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
 _S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
 _SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER, Kind.SQS_COUNTS})
-_COUNTS_LAG = 200.0
+_COUNTS_LAG = 180.0
 """Seconds by which the queue's counts of messages are old at most."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))

@@ -265,6 +265,7 @@ class _World:
         settings = WorkerSettings(
             stream_name=_STREAM,
             overflow_queue_url=_RESOURCES.queue_url,
+            overflow_notices_url=_RESOURCES.notices_url,
             ledger_table=_TABLE,
             aside_bucket=_BUCKET,
             redis_url_secret="",

@@ -115,6 +115,7 @@ class Functions:
             **{
                 "stream_name": STREAM,
                 "overflow_queue_url": world.queue_url,
+                "overflow_notices_url": world.notices_url,
                 "ledger_table": TABLE,
                 "aside_bucket": BUCKET,
                 "redis_url_secret": "",
@@ -172,6 +173,7 @@ class Functions:
         settings = IngestSettings(
             stream_name=STREAM,
             overflow_queue_url=world.queue_url,
+            overflow_notices_url=world.notices_url,
             write_key_secret=WRITE_KEY_SECRET,
             aside_bucket=BUCKET,
             partition_buckets=4,
@@ -179,7 +181,9 @@ class Functions:
         access = Access(INGEST, world.effects)
         secrets, sqs = access.client("secretsmanager", world.secrets), access.client("sqs", world.sqs)
         keyring = Keyring(secrets, settings.write_key_secret, clock, telemetry)
-        overflow = Overflow(lambda: sqs, settings.overflow_queue_url, telemetry)
+        overflow = Overflow(
+            lambda: sqs, settings.overflow_queue_url, settings.overflow_notices_url, clock, telemetry
+        )
         stream = Stream(
             access.client("kinesis", self._kinesis),
             settings.stream_name,

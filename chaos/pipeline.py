@@ -44,6 +44,7 @@ class Pipeline:
     Args:
         world: the services.
         functions: builds the handlers.
+        batch_window: seconds that the event source waits for a batch to fill; None draws that.
 
     Attributes:
         accepted: by event, when the answer that calls it accepted was given, UNIX seconds.
@@ -59,7 +60,7 @@ class Pipeline:
         lost_batches: batches that expired before they were settled, which must never happen.
     """
 
-    def __init__(self, world: World, functions: Functions) -> None:
+    def __init__(self, world: World, functions: Functions, batch_window: int | None = None) -> None:
         schedule = world.schedule
         self.world = world
         self.schedule: Schedule = schedule
@@ -81,10 +82,11 @@ class Pipeline:
         self._draining = 0
         self._redriving = True
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+        window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
             event_source_arn=summary["StreamARN"],
             batch_size=schedule.setup.batch_size,
-            maximum_batching_window_seconds=self._chance.choice((0, 1, 5)),
+            maximum_batching_window_seconds=window if batch_window is None else batch_window,
             children_wait=schedule.setup.children_wait,
             borders=self._border,
             on_expired=self._expired,

@@ -134,6 +134,7 @@ class Observer:
             ledger=ledger,
             sqs=clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
             queue_url=world.queue_url,
+            notices_url=world.notices_url,
             clock=clock,
         )
 

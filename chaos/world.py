@@ -23,7 +23,7 @@ from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
 from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
 from doubles.treasure_data import Settings as TdSettings
-from local.resources import LEDGER
+from local.resources import LEDGER, NOTICES
 from shared import policy, write_key
 from shared.accounts import Account
 from worker import account_store
@@ -163,6 +163,9 @@ class World:
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
+        self.notices_url = self.queue.create_queue(QueueName="overflow-notices", Attributes=NOTICES)[
+            "QueueUrl"
+        ]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.lag_indexes(TABLE, setup.index_lag)

@@ -1,7 +1,7 @@
 """SQS in memory: a standard queue with delay, visibility and receive counts, without network, faults or delay."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +54,13 @@ class MemorySQS:
         self._now = now
         self._visibility = visibility_seconds
         self._queues: dict[str, dict[str, Message]] = {}
+        self._retention: dict[str, float] = {}
         self._serial = 0
 
-    def create_queue(self, *, QueueName: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
-        """Create a queue."""
+    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
+        """Create a queue; of its attributes only `MessageRetentionPeriod` matters."""
         url = f"https://sqs.invalid/000000000000/{QueueName}"
+        self._retention[url] = float((Attributes or {}).get("MessageRetentionPeriod", 14 * 86_400))
         self._queues.setdefault(url, {})
         return {"QueueUrl": url}
 
@@ -85,8 +87,11 @@ class MemorySQS:
         return {"MessageId": message_id, "MD5OfMessageBody": _md5(body)}
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them."""
-        known = ("MaxNumberOfMessages", "VisibilityTimeout", "AttributeNames", "MessageAttributeNames")
+        """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them; never wait for any."""
+        known = (
+            *("MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"),
+            *("AttributeNames", "MessageAttributeNames"),
+        )
         queue = self._queue("ReceiveMessage", request, *known)
         most = request.get("MaxNumberOfMessages", 1)
         if not 1 <= most <= _MAX_RECEIVED:
@@ -135,6 +140,9 @@ class MemorySQS:
         queue = self._queues.get(request["QueueUrl"])
         if queue is None:
             raise client_error("AWS.SimpleQueueService.NonExistentQueue", operation)
+        oldest = self._now() - self._retention[request["QueueUrl"]]
+        for message in [one for one in queue.values() if one.sent_at < oldest]:
+            del queue[message.message_id]
         return queue
 
 

@@ -248,7 +248,11 @@ def build(environment: Mapping[str, str]) -> Handler:
         return kind(endpoint, region, credentials, ca_bundle=ca_bundle, **options)
 
     queue = Overflow(
-        partial(client, SqsClient, overflow.CLIENT_OPTIONS), settings.overflow_queue_url, telemetry
+        partial(client, SqsClient, overflow.CLIENT_OPTIONS),
+        settings.overflow_queue_url,
+        settings.overflow_notices_url,
+        clock,
+        telemetry,
     )
     kinesis = client(KinesisClient, stream.CLIENT_OPTIONS)
     secrets = client(SecretsManagerClient, keyring.CLIENT_OPTIONS)

@@ -4,6 +4,9 @@ A message's body is the envelope in base64. Its attribute `partition_key` is the
 `refused` if the stream definitely rejected every put. Rejected envelopes and claims can be put again without searching the
 stream first, so the queue delivers them at once. Others wait for the queue's delay, in case a late put still arrives. The
 drainer tolerates duplicate messages.
+
+The queue's counts of messages lag, so a count of zero does not prove that it is empty. Before a function instance sends an
+envelope, it sends a notice to a queue of its own, where notices stay for minutes: while there is none, nothing was sent lately.
 """
 
 from base64 import b64encode
@@ -13,13 +16,16 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest.aws_client import error_code
+from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.telemetry import Telemetry
 
-CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1, "attempts": 2}
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2}
 """Client options: two attempts, because the queue is the last resort."""
 LONGEST_SECONDS = 4.0
-"""The longest time that `send` takes with them."""
+"""The longest time that `send` takes with them, with a notice."""
+NOTICE_EVERY_SECONDS = 60.0
+"""How old a notice may be that covers an envelope."""
 
 
 class Overflow:
@@ -28,13 +34,25 @@ class Overflow:
     Args:
         make_client: returns a boto3-like SQS client; called for the first envelope, because most function instances never need one.
         queue_url: the queue.
+        notices_url: the queue of notices.
+        clock: tells how old the last notice is.
         telemetry: logs failures.
     """
 
-    def __init__(self, make_client: Callable[[], Any], queue_url: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        make_client: Callable[[], Any],
+        queue_url: str,
+        notices_url: str,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
         self._make_client = make_client
         self._client: Any = None
         self._queue_url = queue_url
+        self._notices_url = notices_url
+        self._clock = clock
+        self._noticed_at = float("-inf")
         self._telemetry = telemetry
 
     def send(self, envelope: Envelope, partition_key: str, *, refused: bool) -> bool:
@@ -48,14 +66,26 @@ class Overflow:
         attributes = {"partition_key": {"DataType": "String", "StringValue": partition_key}}
         if refused:
             attributes["refused"] = {"DataType": "String", "StringValue": "true"}
+        return self._give_notice() and self._send(
+            QueueUrl=self._queue_url,
+            MessageBody=b64encode(envelope.encode()).decode(),
+            MessageAttributes=attributes,
+            **({"DelaySeconds": 0} if refused or envelope.claim else {}),
+        )
+
+    def _give_notice(self) -> bool:
+        """Return whether there is a notice that covers an envelope sent now."""
+        now = self._clock.now()
+        if not 0 <= now - self._noticed_at < NOTICE_EVERY_SECONDS:
+            if not self._send(QueueUrl=self._notices_url, MessageBody="the overflow queue is used"):
+                return False
+            self._noticed_at = now
+        return True
+
+    def _send(self, **message: Any) -> bool:
         try:
             self._client = self._client or self._make_client()
-            answer = self._client.send_message(
-                QueueUrl=self._queue_url,
-                MessageBody=b64encode(envelope.encode()).decode(),
-                MessageAttributes=attributes,
-                **({"DelaySeconds": 0} if refused or envelope.claim else {}),
-            )
+            answer = self._client.send_message(**message)
         except (BotoCoreError, ClientError) as error:
             self._telemetry.warning("the overflow queue did not store an envelope", code=error_code(error))
             return False

@@ -119,7 +119,7 @@ class Queue:
 
     def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
         """Create a queue unless it is there."""
-        url = self._sqs.create_queue(QueueName=QueueName)["QueueUrl"]
+        url = self._sqs.create_queue(QueueName=QueueName, Attributes=Attributes)["QueueUrl"]
         self._attributes.setdefault(url, dict(Attributes or {}))
         return {"QueueUrl": f"{self._endpoint}/123456789012/{QueueName}"}
 

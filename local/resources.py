@@ -25,6 +25,8 @@ _CONFIG = Config(
 _TEMPLATE = sluice_template()
 _QUEUE, _LEDGER = _TEMPLATE.properties("OverflowQueue"), _TEMPLATE.properties("Ledger")
 QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
+_NOTICES = _TEMPLATE.properties("OverflowNotices")
+NOTICES = {"MessageRetentionPeriod": str(_NOTICES["MessageRetentionPeriod"])}
 LEDGER: Mapping[str, Any] = {
     name: _LEDGER[name]
     for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
@@ -57,6 +59,11 @@ class Resources:
         """The overflow queue's ARN."""
         return arn("sqs", self.queue_url.rpartition("/")[2])
 
+    @property
+    def notices_url(self) -> str:
+        """The queue of notices that the overflow queue was used."""
+        return f"{self.queue_url}-notices"
+
     def references(self) -> dict[str, str]:
         """Return the results of `!Ref` and `!GetAtt` in the template, by the name after them."""
         return {
@@ -65,6 +72,8 @@ class Resources:
             "Stream.Arn": self.stream_arn,
             "OverflowQueue": self.queue_url,
             "OverflowQueue.Arn": self.queue_arn,
+            "OverflowNotices": self.notices_url,
+            "OverflowNotices.Arn": f"{self.queue_arn}-notices",
             "Ledger": self.ledger_table,
             "Ledger.Arn": arn("dynamodb", f"table/{self.ledger_table}"),
             "AsideBucket": self.aside_bucket,
@@ -119,6 +128,7 @@ def create(
         ClientError: AWS rejected a request.
     """
     queue = client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow", Attributes=QUEUE)
+    client("sqs", endpoint).create_queue(QueueName="sluice-local-overflow-notices", Attributes=NOTICES)
     resources = Resources(endpoint, queue["QueueUrl"])
     secrets = resources.client("secretsmanager")
     kept = {

@@ -20,6 +20,7 @@ _LOOK = (
     "dynamodb:Scan",
     "s3:ListBucket AsideBucket",
     "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
 )
@@ -79,6 +80,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "dynamodb:Query",
         "dynamodb:Scan",
         "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
     ),
 }
 """By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""

@@ -100,6 +100,7 @@ class Stack:
             ledger=self.ledger(),
             sqs=self.client("sqs"),
             queue_url=self.outputs["OverflowQueueUrl"],
+            notices_url=self.outputs["OverflowNoticesUrl"],
             clock=SystemClock(),
         )
 
@@ -226,6 +227,7 @@ def described(said: Mapping[str, Any]) -> Stack:
         "ApiUrl": said["gateway"],
         "StreamName": made["stream"],
         "OverflowQueueUrl": made["queue_url"],
+        "OverflowNoticesUrl": f"{made['queue_url']}-notices",
         "LedgerTable": made["ledger_table"],
         "AsideBucket": made["aside_bucket"],
         "WriteKeySecret": made["write_key_secret"],

@@ -106,6 +106,9 @@ class IngestSettings(_Settings):
         "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
     )
     aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
+    overflow_notices_url: str = _setting(
+        "OVERFLOW_NOTICES_URL", "SQS queue whose messages say that the overflow queue was used minutes ago"
+    )
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",
@@ -194,6 +197,9 @@ class WorkerSettings(_Settings):
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
     overflow_queue_url: str = _setting(
         "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
+    )
+    overflow_notices_url: str = _setting(
+        "OVERFLOW_NOTICES_URL", "SQS queue whose messages say that the overflow queue was used minutes ago"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
     aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket for set-aside chunks")

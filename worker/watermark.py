@@ -36,13 +36,15 @@ INGEST_SECONDS = 10.0
 """Lambda ends an invocation of the ingest after this time."""
 CLOCK_SECONDS = 20.0
 """By how much the clock of a function may be wrong, and that of whoever takes a watermark."""
-COUNTED_SECONDS = 240.0
-"""After which the queue's counts hold a message. SQS documents a minute after the last one was sent, or more."""
+COUNTED_SECONDS = 200.0
+"""After which the queue's counts hold a message, SQS documents a minute or more; a notice of it stays longer."""
 INDEX_SECONDS = 600.0
 """After which the ledger's index shows what was set aside."""
 LARGEST_BATCH = 10_000
 """Records that the event source delivers at once, at most."""
 
+_ALL_SERVERS_SECONDS = 1
+"""SQS asks all of its servers for messages when it may wait for some."""
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -123,16 +125,25 @@ class Watermarks:
         ledger: the ledger.
         sqs: a boto3 client.
         queue_url: the overflow queue.
+        notices_url: the queue of notices that it was used.
         clock: tells the time and waits.
     """
 
     def __init__(
-        self, *, shards: Shards, ledger: Ledger, sqs: "SQSClient", queue_url: str, clock: Clock
+        self,
+        *,
+        shards: Shards,
+        ledger: Ledger,
+        sqs: "SQSClient",
+        queue_url: str,
+        notices_url: str,
+        clock: Clock,
     ) -> None:
         self._shards = shards
         self._ledger = ledger
         self._sqs = sqs
         self._queue_url = queue_url
+        self._notices_url = notices_url
         self._clock = clock
 
     def take(self, seconds: float = 60.0) -> Completeness:
@@ -169,14 +180,19 @@ class Watermarks:
     def _in_queue(self, began: float) -> float:
         """Return up to when the queue is known to hold nothing that was sent, UNIX seconds.
 
+        Its counts tell of what was sent some time ago. Of what was sent since then a notice tells; it is looked at, not taken.
+
         Raises:
             UnprovenError: it holds messages.
         """
+        notices = self._sqs.receive_message(
+            QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
+        )
         answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
         waiting = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
         if waiting:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
-        return began - COUNTED_SECONDS
+        return began - COUNTED_SECONDS if notices.get("Messages") else began
 
     # 2. and 3. The stream
 

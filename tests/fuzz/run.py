@@ -102,10 +102,11 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         "queue",
         "keys",
         "aside",
+        "notices",
         ("https://www.shop.example",),
         redirect_hosts=("www.shop.example",),
     )
-    overflow = Overflow(lambda: sink, "queue", telemetry)
+    overflow = Overflow(lambda: sink, "queue", "notices", clock, telemetry)
     stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, telemetry=telemetry)
     keyring = Keyring(Secrets(), "keys", clock, telemetry)
     ingest = Ingest(

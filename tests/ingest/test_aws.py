@@ -25,6 +25,7 @@ from shared.policy import PolicyEntry
 from tests.support import aws_server
 from tests.support.ingest import (
     KEY,
+    NOTICES_URL,
     SECRETS,
     START,
     Answer,
@@ -111,13 +112,13 @@ def test_a_normal_request_is_one_call(aws: Any, handler: app.Handler) -> None:
 def test_the_client_never_retries_a_put(
     aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str
 ) -> None:
-    """A put that the stream may have stored is sent once; the envelope goes to the queue."""
+    """A put that the stream may have stored is sent once; the envelope goes to the queue, after a notice."""
     aws.faults[operation] = [fault]
 
     answer = send(handler, events)
 
     assert (200, []) == (answer.status, answer.json["rejected"])
-    assert (1, 1 if events is EVENT else 2) == (aws.count(operation), aws.count("SendMessage"))
+    assert (1, 2 if events is EVENT else 3) == (aws.count(operation), aws.count("SendMessage"))
 
 
 def test_a_throttled_put_is_retried(aws: Any, handler: app.Handler) -> None:
@@ -167,10 +168,10 @@ def test_recovers_from_a_closed_connection(aws: Any, handler: app.Handler) -> No
 def test_the_queue_is_tried_twice(aws: Any, handler: app.Handler) -> None:
     """Duplicate messages are harmless."""
     aws.faults["PutRecord"] = [aws_server.close] * 2
-    aws.faults["SendMessage"] = [aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
+    aws.faults["SendMessage"] = [None, aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
 
     assert [200, 503] == [send(handler, EVENT).status for _ in range(2)]
-    assert 4 == aws.count("SendMessage")
+    assert 5 == aws.count("SendMessage")
 
 
 def test_a_failed_connection_is_a_definite_rejection() -> None:
@@ -186,7 +187,7 @@ def test_a_failed_connection_is_a_definite_rejection() -> None:
             **stream.CLIENT_OPTIONS,
         )
         queue = Queue()
-        overflow = Overflow(lambda: queue, "", telemetry)
+        overflow = Overflow(lambda: queue, "", NOTICES_URL, clock, telemetry)
         puts = Stream(client, "events", overflow, clock=clock, entropy=Entropy(), telemetry=telemetry)
         item = Envelope("shop", "k1", 1, "r1", 0, (TableRows("pageviews", 1, b"\x80"),))
 
@@ -269,9 +270,14 @@ def test_moto_accepts_the_requests(environment: dict[str, str], monkeypatch: pyt
             boto3.client(name, region_name="eu-west-1") for name in ("kinesis", "sqs", "secretsmanager")
         )
         kinesis.create_stream(StreamName="events", ShardCount=1)
-        url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        url, notices = (
+            sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("overflow", "overflow-notices")
+        )
         secrets.create_secret(Name="keys", SecretString=json.dumps(SECRETS))
-        handler = app.build(environment | {"OVERFLOW_QUEUE_URL": url, "AWS_ENDPOINT_URL": endpoint})
+        handler = app.build(
+            environment
+            | {"OVERFLOW_QUEUE_URL": url, "OVERFLOW_NOTICES_URL": notices, "AWS_ENDPOINT_URL": endpoint}
+        )
 
         assert [200, 200] == [send(handler, events).status for events in (EVENT, LARGE)]
         shard = kinesis.list_shards(StreamName="events")["Shards"][0]["ShardId"]

@@ -10,7 +10,7 @@ from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS, Overflow
 from shared.envelope import Envelope, TableRows
-from tests.support.ingest import QUEUE_URL, Faults, Queue
+from tests.support.ingest import NOTICES_URL, QUEUE_URL, Faults, Queue
 from tests.support.telemetry import CollectedTelemetry
 
 NOT_STORED = "the overflow queue did not store an envelope"
@@ -23,15 +23,17 @@ class Made:
         queue: keeps messages.
         sqs: the queue's client.
         clients: how many were created.
+        clock: passes by hand.
     """
 
     def __init__(self, *faults: Any) -> None:
         self.queue = Queue()
-        self.sqs = Faults(self.queue, ManualClock())
+        self.clock = ManualClock()
+        self.sqs = Faults(self.queue, self.clock)
         self.sqs.faults = list(faults)
         self.telemetry = CollectedTelemetry()
         self.clients = 0
-        self.overflow = Overflow(self._client, QUEUE_URL, self.telemetry)
+        self.overflow = Overflow(self._client, QUEUE_URL, NOTICES_URL, self.clock, self.telemetry)
 
     def _client(self) -> Any:
         self.clients += 1
@@ -123,7 +125,7 @@ def test_a_client_that_cannot_be_created_is_tried_again() -> None:
         return queue
 
     queue, telemetry = Queue(), CollectedTelemetry()
-    overflow = Overflow(create, QUEUE_URL, telemetry)
+    overflow = Overflow(create, QUEUE_URL, NOTICES_URL, ManualClock(), telemetry)
 
     assert [False, True] == [overflow.send(an_envelope(), "shop/3", refused=False) for _ in range(2)]
     assert [{"code": "NoCredentialsError"}] == telemetry.said(NOT_STORED)
@@ -131,5 +133,24 @@ def test_a_client_that_cannot_be_created_is_tried_again() -> None:
 
 def test_the_client_gives_up_soon_and_tries_twice() -> None:
     """The queue is the last resort, and a visitor waits."""
-    assert {"connect_timeout": 1, "read_timeout": 1, "attempts": 2} == CLIENT_OPTIONS
-    assert 2 * (1 + 1) == LONGEST_SECONDS
+    assert {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2} == CLIENT_OPTIONS
+    assert 2 * 2 * (0.5 + 0.5) == LONGEST_SECONDS
+
+
+def test_a_notice_precedes_what_is_sent() -> None:
+    """One a minute is enough; where the clock is set back, there is another."""
+    made, order = Made(), list[str]()
+    for pause in (0, 59, 1, -10):
+        made.clock.time += pause
+        made.send()
+    order = [arguments["QueueUrl"] for _, arguments in made.sqs.calls]
+
+    assert [NOTICES_URL, QUEUE_URL, QUEUE_URL, NOTICES_URL, QUEUE_URL, NOTICES_URL, QUEUE_URL] == order
+
+
+def test_without_a_notice_nothing_is_sent() -> None:
+    """Nobody would know of it; the next envelope tries again."""
+    made = Made(client_error("InternalFailure", "SendMessage", status=500))
+
+    assert [False, True] == [made.send(), made.send()]
+    assert (1, 1) == (len(made.queue.messages), len(made.queue.notices))

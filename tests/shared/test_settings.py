@@ -10,12 +10,13 @@ INGEST = {
     "OVERFLOW_QUEUE_URL": "https://queue",
     "WRITE_KEY_SECRET": "keys",
     "ASIDE_BUCKET": "aside",
+    "OVERFLOW_NOTICES_URL": "https://notices",
 }
 
 
 def test_defaults() -> None:
     """Optional settings have a default; an empty variable counts as absent."""
-    expected = IngestSettings("events", "https://queue", "keys", "aside", ("*",), 16)
+    expected = IngestSettings("events", "https://queue", "keys", "aside", "https://notices", ("*",), 16)
 
     assert expected == IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": "", "PARTITION_BUCKETS": ""}
@@ -39,7 +40,8 @@ def test_every_fault_is_named() -> None:
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment({"STREAM_NAME": "events", "PARTITION_BUCKETS": "many"})
 
-    assert ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "PARTITION_BUCKETS"] == [
+    required = ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "OVERFLOW_NOTICES_URL"]
+    assert [*required, "PARTITION_BUCKETS"] == [
         fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")
     ]
 

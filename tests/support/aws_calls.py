@@ -94,6 +94,8 @@ def _call(
         return f"{service}:{operation}", secrets[json.loads(body)["SecretId"]]
     if service == "dynamodb":
         return _ledger_call(operation, json.loads(body))
+    if service == "sqs" and json.loads(body)["QueueUrl"].endswith("-notices"):
+        return f"{service}:{operation}", "OverflowNotices"
     return f"{service}:{operation}", _RESOURCES[service]
 
 

@@ -213,6 +213,7 @@ class Delivery:
         settings = WorkerSettings(
             stream_name=STREAM,
             overflow_queue_url=RESOURCES.queue_url,
+            overflow_notices_url=RESOURCES.notices_url,
             ledger_table=TABLE,
             aside_bucket=BUCKET,
             redis_url_secret="",

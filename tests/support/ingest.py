@@ -35,6 +35,7 @@ BUCKET = "aside"
 _RESOURCES = Resources(
     endpoint="", queue_url=QUEUE_URL, stream=STREAM, aside_bucket=BUCKET, write_key_secret="keys"
 )
+NOTICES_URL = _RESOURCES.notices_url
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
@@ -88,15 +89,17 @@ class Faults:
 
 
 class Queue:
-    """An SQS client that keeps what it is sent."""
+    """An SQS client that keeps what it is sent, notices apart."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
 
     def send_message(self, **message: Any) -> dict[str, str]:
         """Keep a message."""
-        self.messages.append(message)
-        return {"MessageId": str(len(self.messages))}
+        kept = self.notices if message["QueueUrl"] == NOTICES_URL else self.messages
+        kept.append(message)
+        return {"MessageId": str(len(kept))}
 
 
 class Secrets:
@@ -191,13 +194,15 @@ class Site:
             Authorized("kinesis", self.kinesis, role),
             Authorized("secretsmanager", self.secrets, role),
         )
-        overflow = Overflow(lambda: sqs, QUEUE_URL, self.telemetry)
+        overflow = Overflow(lambda: sqs, QUEUE_URL, NOTICES_URL, self.clock, self.telemetry)
         self.stream = Stream(
             kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.telemetry
         )
         self.keyring = Keyring(secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
-            IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, allowed_origins, partition_buckets, **settings),
+            IngestSettings(
+                STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, allowed_origins, partition_buckets, **settings
+            ),
             self.keyring,
             self.stream,
             PolicyReader(Authorized("s3", self.s3, role), BUCKET, self.clock, self.telemetry, at_once),

@@ -147,6 +147,7 @@ class Way:
         self.sqs: Any = sqs or MemorySQS(self.clock.now, visibility_seconds=360)
         self._batch_size = 1000 if sqs is None else 10
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
         ingest = role_of(INGEST, delivery.RESOURCES)
@@ -154,7 +155,9 @@ class Way:
         self.stream = Stream(
             Authorized("kinesis", self.kinesis, ingest),
             STREAM,
-            Overflow(lambda: sqs_of_ingest, self.queue_url, CollectedTelemetry()),
+            Overflow(
+                lambda: sqs_of_ingest, self.queue_url, self.notices_url, self.clock, CollectedTelemetry()
+            ),
             clock=self.clock,
             entropy=os.urandom,
             telemetry=CollectedTelemetry(),

@@ -39,7 +39,10 @@ ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
         "topic's key: CloudWatch may not use AWS's own, and a message says no more than an alarm",
         {"AlarmTopic"},
     ),
-    "CKV_AWS_27": ("queue's customer key: SQS encrypts it with its own", {"OverflowQueue"}),
+    "CKV_AWS_27": (
+        "queue's customer key: SQS encrypts it with its own",
+        {"OverflowQueue", "OverflowNotices"},
+    ),
     "CKV_AWS_68": (
         "firewall: it serves public files of a private bucket, and nothing else",
         {"SdkDistribution"},

@@ -17,6 +17,7 @@ DELIVERY_SECRETS = ("RedisUrlSecret", "TdApiKeySecret")
 ALLOWED: dict[str, dict[str, set[str]]] = {
     "IngestRole": {
         "Stream": {"kinesis:PutRecord", "kinesis:PutRecords"},
+        "OverflowNotices": {"sqs:SendMessage"},
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
         "Logs": LOG,
@@ -209,6 +210,7 @@ def test_data_is_encrypted_at_rest() -> None:
     """Stream, queue, table and bucket are; secrets and log groups are by default."""
     assert {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"} == properties("Stream")["StreamEncryption"]
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
+    assert properties("OverflowNotices")["SqsManagedSseEnabled"]
     assert properties("Ledger")["SSESpecification"]["SSEEnabled"]
     for bucket in ("AsideBucket", "SdkBucket"):
         rules = properties(bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
@@ -226,7 +228,8 @@ def test_every_data_store_is_listed() -> None:
     }
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
-    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} == held
+    notices = {"OverflowNotices"}  # which hold no data
+    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | notices == held
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
             "POWERTOOLS_SERVICE_NAME": f"worker-{name}",  # loggers are kept by service, with the output they began with
             "STREAM_NAME": name,
             "OVERFLOW_QUEUE_URL": "http://queue",
+            "OVERFLOW_NOTICES_URL": "http://notices",
             "LEDGER_TABLE": name,
             "ASIDE_BUCKET": name,
             "REDIS_URL_SECRET": f"{name}-redis",

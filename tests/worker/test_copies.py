@@ -37,7 +37,7 @@ class Sender:
         self.events = events or [{"table": "pageviews", "event_id": f"e{number}"} for number in range(3)]
         self._sent = 0
         self._ingest = Ingest(
-            IngestSettings(STREAM, self.way.queue_url, "keys", "aside"),
+            IngestSettings(STREAM, self.way.queue_url, "keys", "aside", self.way.notices_url),
             Keyring(Secrets(), "keys", self.way.clock, CollectedTelemetry()),
             self.way.stream,
             no_policy(self.way.clock),
