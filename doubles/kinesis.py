@@ -10,7 +10,7 @@ callers forget can be switched on, empty reads and inaccurate arrival times. Not
 import itertools
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import md5
@@ -117,6 +117,12 @@ class MemoryKinesis:
         self._stream("DeleteStream", StreamName)
         del self._streams[StreamName]
         return {}
+
+    def data(self) -> Iterator[bytes]:
+        """Yield the data of every record that is kept; not a call of Kinesis's."""
+        for stream in self._streams.values():
+            for shard in stream.shards.values():
+                yield from (record.data for record in shard.records)
 
     def restart_numbers(self) -> None:
         """Let the next stream's numbers begin where the first one's did: Kinesis does not promise that they grow."""

@@ -360,7 +360,7 @@ def _produce_directly(stack: LocalStack) -> None:
         json.dumps(batch).encode(),
         json.dumps(mixed).encode(),
         b"neither an envelope nor JSON",
-        b"\x97\x01 an envelope that was cut off",
+        b"\x98\x01 an envelope that was cut off",
         b'{"account": "app", "events": "none"}',
     ):
         kinesis.put_record(StreamName=stream, Data=data, PartitionKey="app/0")

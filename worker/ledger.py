@@ -4,6 +4,7 @@
     pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
     pk = search#<request id>  how far shards have been read in search of an envelope
     pk = breakers, sk = name  a database found to be failing
+    pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = set_aside#overflow   when the drainer last set something aside
 
 Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
@@ -56,6 +57,7 @@ _BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
 _CLAIM = "put#"
 _SEARCH = "search#"
+_TABLES = "tables#"
 _SET_ASIDE_BY_DRAINER = {"pk": {"S": "set_aside#overflow"}, "sk": {"S": "-"}}
 _MOST_KEYS = 100  # of one BatchGetItem
 _DAY = 86_400
@@ -452,6 +454,41 @@ class Ledger:
         if not is_open:
             item["ttl"] = {"N": str(self._expiry(_BREAKER_SECONDS_KEPT))}
         self._call(self._dynamodb.put_item, Item=item)
+
+    # Tables
+
+    def tables(self, account: str) -> set[str]:
+        """Return the tables that were created for an account."""
+        return {
+            item["name"]["S"]
+            for page in self._pages(
+                self._dynamodb.query,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": f"{_TABLES}{account}"}},
+                ConsistentRead=True,
+            )
+            for item in page["Items"]
+        }
+
+    def note_table(self, account: str, table: str, limit: int) -> bool:
+        """Note that a table is about to be created, unless so many were already; return whether it is noted."""
+        while True:
+            noted = self.tables(account)
+            if table in noted:
+                return True
+            if len(noted) >= limit:
+                return False
+            item = {
+                "pk": {"S": f"{_TABLES}{account}"},
+                "sk": {"S": f"{len(noted):05}"},
+                "name": {"S": table},
+            }
+            # two that note tables at once want the same number
+            standing = self._write(
+                self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
+            )
+            if standing is None or standing.get("name") == item["name"]:
+                return True
 
     # DynamoDB
 

@@ -1,7 +1,7 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgpack
@@ -12,6 +12,7 @@ from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
     MAX_PLAN_BYTES,
     NO_OWNER,
+    TOO_MANY_TABLES,
     Cut,
     Database,
     Destination,
@@ -26,6 +27,15 @@ DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
 """Why rows are not sent whose owner is not in the span's plan: the code that reads records has changed since."""
+
+Excess = Callable[[str, Sequence[str], int], Collection[str]]
+"""Returns which of an account's tables would be too many, given its limit."""
+
+
+def no_excess(_account: str, _tables: Sequence[str], _limit: int) -> Collection[str]:
+    """Say that none is."""
+    return ()
+
 
 MAX_REJECTED_TABLES = 5
 """Tables of an account by which a span's rejected events are counted; more are counted without their table."""
@@ -75,6 +85,7 @@ def plan(
     limit: Number | None = None,
     too_old: float = 0,
     ignored: frozenset[Number] = frozenset(),
+    excess: Excess = no_excess,
 ) -> Plan:
     """Plan the longest stretch from the first record on; nothing when the first one must wait.
 
@@ -85,6 +96,7 @@ def plan(
         limit: sequence number before which the stretch must end.
         too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
         ignored: records whose rows do not count, because another copy's do.
+        excess: tells which tables are too many.
     """
     senders = _senders(records)
     waits = {account for account, _, _ in senders} - answers.keys() - {NOBODY}
@@ -95,7 +107,9 @@ def plan(
         if stretch is not records:
             senders = _senders(stretch)
         destinations, owners = _destinations(senders, answers)
-        groups = group(stretch, owners, ignored)
+        groups: Groups = group(stretch, owners, ignored)
+        if surplus := _surplus(groups, answers, excess):
+            groups = without(groups, surplus)
         counts = count(groups)
         if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
             places = frozenset(
@@ -129,7 +143,11 @@ def only_delivered(planned: Plan, root: Span) -> Plan:
         for record in planned.records
         for block in record.blocks
         if (sender := (record.account, record.key_id)) in now
-        and (sender not in then or (then[sender], block[0]) in undelivered)
+        and (
+            sender not in then
+            or (then[sender], block[0]) in undelivered
+            or Group(then[sender], block[0]) not in root.counts
+        )
     }
     groups = {place: blocks for place, blocks in planned.groups.items() if place not in left_out}
     passed_over = {place: rows for place, rows in planned.counts.items() if place in left_out}
@@ -198,6 +216,43 @@ def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block
                 room[owner] = events - 1, size - len(original)
                 kept.setdefault(place, []).append(msgpack.packb((record.received_at, original)))
     return {place: [(place.label, number, b"".join(kept.get(place, ())))] for place, number in counts.items()}
+
+
+def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Excess) -> set[Group]:
+    """Return the groups of accounts' rows whose tables would be too many."""
+    tables: dict[Owner, list[str]] = {}
+    for place in groups:
+        if not place.code:
+            tables.setdefault(place.owner, []).append(place.table)
+    surplus = set()
+    for owner, found in tables.items():
+        account = answers.get(owner.account)
+        if len(found) > 1 and isinstance(account, Account):
+            surplus |= {Group(owner, table) for table in excess(owner.account, found, account.limits.tables)}
+    return surplus
+
+
+def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[Block]]:
+    """Return the groups with one, for each owner, in place of those whose tables are too many.
+
+    Its originals are `[table, rows, MessagePack maps]`.
+    """
+    kept: dict[Group, Sequence[Block]] = {}
+    gathered: dict[Group, list[Block]] = {}
+    for place, blocks in groups.items():
+        if place in surplus:
+            mixed = gathered.setdefault(Group(place.owner, "", TOO_MANY_TABLES), [])
+            mixed += [(TOO_MANY_TABLES, block[1], msgpack.packb(block)) for block in blocks]
+        else:
+            kept[place] = blocks
+    return kept | gathered
+
+
+def as_planned(groups: Groups, counts: Mapping[Group, int]) -> Groups:
+    """Return the groups of a span that was planned before, with the tables left out that were too many then."""
+    if not any(place.code == TOO_MANY_TABLES and not place.is_rejected for place in counts):
+        return groups
+    return without(groups, {place for place in groups if not place.code and place not in counts})
 
 
 def count(groups: Groups) -> dict[Group, int]:

@@ -44,7 +44,8 @@ class SetAside:
         account: whose rows they are; `-` where no account could be read.
         table: their table; `-` and a code for what could not become rows.
         rows: how many.
-        payload_form: `rows`, `original` for what could not become rows, or `rejected` for those that were kept of `rows` events.
+        payload_form: `rows`; `original` for what could not become rows; `rejected` for those that were kept of `rows` events; or
+            `tables` for rows of several tables, as `[table, number, rows]`.
         shard: the shard they came from.
         sequence_numbers: of the records that they came in.
         first_seen: UNIX milliseconds at which the first of these records arrived.

@@ -21,6 +21,9 @@ MAX_PLAN_BYTES = 280_000
 MAX_ITEM_BYTES = 370_000
 """A span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks; splits may use what the plan leaves."""
 
+TOO_MANY_TABLES = "too_many_tables"
+"""Why rows are dead letters whose table would be one too many for their account."""
+
 EXPIRED = -1
 """The part of a group that stands for rows whose records have expired."""
 
@@ -82,6 +85,11 @@ class Group(NamedTuple):
         if self.is_rejected:
             return f"{self.table}!{self.code}"
         return f"-{self.code}" if self.code else self.table
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether its blocks are made from those of many records and tables."""
+        return self.is_rejected or self.code == TOO_MANY_TABLES
 
     @classmethod
     def parse(cls, name: str) -> Self:

@@ -18,6 +18,8 @@ from enum import Enum
 
 from shared.accounts import Account
 from shared.clock import Clock
+from shared.errors import LedgerUnavailableError
+from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
@@ -26,6 +28,8 @@ from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.delivery import Event
 from worker.executor import Executor, Executors, InlineExecutor
 from worker.guards import NONE, Guard, Without
+from worker.span import TOO_MANY_TABLES
+from worker.tables import Tables
 from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClient
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -143,6 +147,7 @@ class Uploader:
         treasure_data: where to.
         accounts: tell whether a missing database is the account's.
         breakers: what is known of databases.
+        tables: which may be created.
         executors: run sends in parallel.
         clock: tells the time and waits.
         chance: returns a random number below 1, for pauses.
@@ -157,6 +162,7 @@ class Uploader:
         treasure_data: TreasureDataClient,
         accounts: AccountCache,
         breakers: Breakers,
+        tables: Tables,
         executors: Executors,
         clock: Clock,
         chance: Callable[[], float],
@@ -171,6 +177,7 @@ class Uploader:
         self.limits = limits
         self.telemetry = telemetry
         self._accounts = accounts
+        self._tables = tables
         self._executors = executors
         self._without = without
 
@@ -221,6 +228,8 @@ class Uploader:
         table = upload.chunk.key.group.table
         reply = self.treasure_data.send(upload.database, table, upload.unique_id, body, seconds)
         upload.definitely_not_delivered &= reply.definitely_not_delivered
+        if reply.meaning is Meaning.ACCEPTED:
+            self._tables.exists(upload.chunk.key.account, table)
         return reply
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
@@ -228,9 +237,15 @@ class Uploader:
         database, key = upload.database, upload.chunk.key
         if deadline.near:
             return UNSENT
+        account = self._accounts.resolve([key.account]).get(key.account)
+        limits = account.limits if isinstance(account, Account) else AccountLimits()
+        try:
+            if not self._tables.may_create(key.account, key.group.table, limits.tables):
+                return Reply(Meaning.REJECTED, TOO_MANY_TABLES)
+        except LedgerUnavailableError:
+            return Reply(Meaning.PASSING, "ledger_unavailable")
         status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
         if status == 404:
-            account = self._accounts.resolve([key.account]).get(key.account)
             if account is None:
                 return Reply(Meaning.PASSING, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
@@ -346,12 +361,26 @@ class _Run:
                 lane = self._ready.popleft()
             elif self._ready_failing:
                 lane = self._ready_failing.popleft()
-            else:
+            elif not self._send_idle():
                 return
+            else:
+                continue
             lane.queued = False
             if self._may_send(lane):
                 self._send(lane, lane.waiting.popleft())
                 self._queue(lane)
+
+    def _send_idle(self) -> bool:
+        """Let a database that works have what no other one uses; tell whether there was one.
+
+        So an account with very many tables, which are as many chunks, does not keep its shard for longer than it must.
+        """
+        for lane in self._lanes.values():
+            works = not lane.failing and 1 < lane.limit <= lane.under_way
+            if works and lane.waiting and lane.fate is None and lane.rests_until is None:
+                self._send(lane, lane.waiting.popleft())
+                return True
+        return False
 
     def _wake(self) -> None:
         """Let lanes go on that have rested, and sends give up their place that take longer than usual."""

@@ -44,6 +44,7 @@ from worker.set_aside import SetAsideStore
 from worker.shards import Shards
 from worker.span import Cut
 from worker.sweeper import Sweeper
+from worker.tables import Tables
 from worker.treasure_data import TreasureDataClient
 from worker.upload import MOST_SENDS, Limits, Uploader
 from worker.worker import Worker
@@ -152,10 +153,12 @@ class Wiring:
             clock,
         )
         self.breakers = make(Breakers)(self.ledger, clock, telemetry)
+        self.tables = Tables(self.ledger)
         self.uploader = Uploader(
             treasure_data=self.treasure_data,
             accounts=self.accounts,
             breakers=self.breakers,
+            tables=self.tables,
             executors=executors,
             clock=clock,
             chance=effects.chance,
@@ -174,6 +177,7 @@ class Wiring:
             shards=self.shards,
             accounts=self.accounts,
             claims=self.claims,
+            tables=self.tables,
             uploader=self.uploader,
             delivery=delivery,
             archive=self.archive,

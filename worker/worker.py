@@ -31,11 +31,22 @@ from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.guards import Guard
 from worker.ledger import Gap
-from worker.plan import Groups, Plan, accounts_of, group, only_delivered, owners_of, plan
+from worker.plan import (
+    Groups,
+    Plan,
+    accounts_of,
+    as_planned,
+    group,
+    no_excess,
+    only_delivered,
+    owners_of,
+    plan,
+)
 from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
 from worker.span import EXPIRED, Archived, ChunkKey, Cut, Group, Span, digest_of
+from worker.tables import Tables
 from worker.upload import Uploader
 
 MAX_BATCH_BYTES = 6 << 20
@@ -103,6 +114,7 @@ class Worker:
         shards: the stream.
         accounts: tell where rows go.
         claims: tell which copy of an envelope counts.
+        tables: tell which would be too many.
         uploader: sends chunks.
         delivery: what spans are executed with.
         archive: takes the records of new spans.
@@ -116,6 +128,7 @@ class Worker:
         shards: Shards,
         accounts: AccountCache,
         claims: Claims,
+        tables: Tables,
         uploader: Uploader,
         delivery: Delivery,
         archive: Archive,
@@ -125,6 +138,7 @@ class Worker:
         self._shards = shards
         self._accounts = accounts
         self._claims = claims
+        self._tables = tables
         self._uploader = uploader
         self._delivery = delivery
         self._archive = archive
@@ -352,14 +366,16 @@ class Worker:
             records = [record for record in records if record.number <= root.last]
         too_old = self._clock.now() - self._rules.held_at_most_seconds
         answers = self._accounts.resolve(accounts_of(records))
-        planned = plan(records, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
+        excess = self._tables.excess if root is None else no_excess
+        make = partial(plan, answers=answers, cut=self._cut, limit=limit, too_old=too_old, excess=excess)
+        planned = make(records, ignored=ignored)
         if not planned.records:
             raise HeldError("nobody can say where an account's rows go")
         if batch.forced is None and planned.has_claims:
             decided, ignored = self._claims.decide(planned.records, batch.chain)
             if not decided:
                 raise HeldError("it cannot be told which copy of an envelope counts")
-            planned = plan(decided, answers, self._cut, limit=limit, too_old=too_old, ignored=ignored)
+            planned = make(decided, ignored=ignored)
         return planned if root is None else only_delivered(planned, root)
 
     def _delivered_before(self, batch: _Batch, records: Sequence[Record]) -> tuple[Span, frozenset[Number]]:
@@ -389,7 +405,7 @@ class Worker:
                 raise self._left_out(len(records) - span.records, span.first, span.last)
             raise HeldError("records of an open span cannot be read yet")
         ignored = frozenset(records[place].number for place in span.ignored if is_whole)
-        groups = group(records, owners_of(records, span.destinations), ignored)
+        groups = as_planned(group(records, owners_of(records, span.destinations), ignored), span.counts)
         if batch.forced is not None:  # rows that the plan left out
             groups = {place: blocks for place, blocks in groups.items() if place in span.counts}
         self._fence(batch, span, records, groups, is_whole=is_whole)
@@ -641,16 +657,16 @@ def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -
         record
         for record in records
         if any(id(block) in blocks for block in (*record.blocks, *record.refused))
-        or (group.is_rejected and record.rejected and record.account == group.owner.account)
+        or (group.is_gathered and record.account == group.owner.account)
     ]
     arrivals = [milliseconds(record.arrived_at) for record in sources]
     return SetAside(
         account=chunk.key.account,
         table=group.label,
         rows=chunk.count,
-        payload_form="rejected" if group.is_rejected else "original" if group.code else "rows",
+        payload_form=_form(group),
         shard=shard,
-        sequence_numbers=() if group.is_rejected else tuple(sequence_number(one.number) for one in sources),
+        sequence_numbers=() if group.is_gathered else tuple(sequence_number(one.number) for one in sources),
         first_seen=min(arrivals),
         last_seen=max(arrivals),
         chain=span.chain.name,
@@ -659,6 +675,14 @@ def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -
         object_id=span.object_id(chunk.key),
         payload=chunk.payload(),
     )
+
+
+def _form(group: Group) -> str:
+    if group.is_rejected:
+        return "rejected"
+    if group.is_gathered:
+        return "tables"
+    return "original" if group.code else "rows"
 
 
 def _about(shard: str, records: Sequence[Record]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ DELIVERY_SECRETS = ("RedisUrlSecret", "TdApiKeySecret")
 
 ALLOWED: dict[str, dict[str, set[str]]] = {
     "IngestRole": {
-        "Stream": {"kinesis:PutRecord", "kinesis:PutRecords"},
+        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:PutRecord", "kinesis:PutRecords"},
         "OverflowNotices": {"sqs:SendMessage"},
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},

@@ -134,7 +134,7 @@ def test_another_accounts_request_id_is_another_envelope(memory: MemoryKinesis, 
 
 def test_other_records_are_passed_over(memory: MemoryKinesis, search: Whole) -> None:
     """Records in JSON and garbage do not disturb a search."""
-    for data in (b'{"account":"shop","events":[]}', b"", b"\x97\x01", b"\x97\x01\xc1"):
+    for data in (b'{"account":"shop","events":[]}', b"", b"\x98\x01", b"\x98\x01\xc1"):
         memory.put_record(StreamName=STREAM, Data=data, PartitionKey="shop/1")
     put(memory)
     assert search.find([sought()]).found == {IDENTITY}
@@ -682,8 +682,8 @@ def test_reads_the_name_off_any_envelope(
     assert identity_of(data) == Identity(account, request_id)
 
 
-@example(b"\x97\x01\x80\xa0\x00\x80\x80\x00")
-@given(st.binary() | st.binary().map(lambda data: b"\x97\x01" + data))
+@example(b"\x98\x01\x80\xa0\x00\x80\x80\x00")
+@given(st.binary() | st.binary().map(lambda data: b"\x98\x01" + data))
 def test_no_bytes_raise(data: bytes) -> None:
     """Records of any other kind have no name, or one that is nobody's."""
     assert identity_of(data) in {None, identity_of(data)}

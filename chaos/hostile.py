@@ -1,0 +1,198 @@
+"""`make hostile`: one sender with a write key does its worst beside 49 ordinary accounts, in simulated time.
+
+Fifty requests a second, each with 500 events for 500 new tables and with columns that are new time and again, whatever it is answered.
+Measured is how long the others' rows take, what was created in Treasure Data, what the bucket grew by, and what an hour of it costs.
+"""
+
+import sys
+from base64 import b64encode
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from json import dumps
+from math import ceil
+
+import click
+
+from chaos import isolation
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.run import Build
+from chaos.schedule import START, Schedule
+from chaos.traffic import TABLES
+from chaos.world import BUCKET, TABLE, World
+from doubles.dynamodb.item_size import item_size
+from doubles.event_source import Outcome, Returned
+from ops.prices import US_EAST_1
+
+REQUESTS_PER_SECOND = 50
+TABLES_PER_REQUEST = 500
+COLUMNS = 5000
+"""New columns that the hostile sender names, over and over."""
+TABLES_LIMIT = 200
+"""The default number of tables of an account."""
+COLUMNS_LIMIT = 512
+"""Of one event; every event of the hostile sender is for another table."""
+
+_BEGINS = 60.0  # seconds after the start
+_INGEST_SECONDS = 0.02  # an invocation's time, and of a request that is refused for its rate a tenth
+_INGEST_GB, _WORKER_GB, _WORKER_SECONDS = 0.5, 0.5, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Suffered:
+    """The result of one run.
+
+    Attributes:
+        p99: seconds from acceptance to Treasure Data that 99 of 100 rows of the others take at most.
+        wrong: rows of the others that are not in Treasure Data exactly once.
+        statuses: how the hostile sender was answered.
+        accepted: its events that were accepted.
+        tables: of its account in Treasure Data.
+        columns: the most that one of them has.
+        stored: bytes in the bucket.
+        objects: in the bucket.
+        dollars: what its requests cost, by service.
+    """
+
+    p99: float
+    wrong: int
+    statuses: Counter[int]
+    accepted: int
+    tables: int
+    columns: int
+    stored: int
+    objects: int
+    dollars: dict[str, float]
+
+
+class _Sender:
+    """The hostile sender: it builds each request when it is due."""
+
+    def __init__(self, pipeline: Pipeline, account: str, seconds: float) -> None:
+        self._pipeline = pipeline
+        self._key = pipeline.world.key(account)
+        self._number = 0
+        self.statuses: Counter[int] = Counter()
+        self.accepted = 0
+        for index in range(int(seconds * REQUESTS_PER_SECOND)):
+            at = START + _BEGINS + index / REQUESTS_PER_SECOND
+            pipeline.world.simulation.at(at, self._send)
+
+    def _send(self) -> None:
+        events = []
+        for _ in range(TABLES_PER_REQUEST):
+            self._number += 1
+            table = f"new_table_{self._number}" if self._number % 2 else f"old_table_{self._number % 400}"
+            events.append({"table": table, f"column_{self._number % COLUMNS}": 1})
+        body = b64encode(dumps(events).encode()).decode()
+        http = {"method": "POST", "path": "/v1/events", "sourceIp": "192.0.2.66", "protocol": "HTTP/1.1"}
+        payload = {
+            "version": "2.0",
+            "rawPath": "/v1/events",
+            "rawQueryString": "",
+            "headers": {"x-write-key": self._key, "content-type": "application/json"},
+            "requestContext": {"http": http, "requestId": f"hostile {self._number}"},
+            "body": body,
+            "isBase64Encoded": True,
+        }
+        self._pipeline.ingest.invoke(payload, self._answered)
+
+    def _answered(self, outcome: Outcome) -> None:
+        status = outcome.value["statusCode"] if isinstance(outcome, Returned) else 0
+        self.statuses[status] += 1
+        if status == 200 and isinstance(outcome, Returned):
+            self.accepted += int(outcome.value["body"].partition('"accepted":')[2].partition(",")[0])
+
+
+def attack(schedule: Schedule, seconds: float, build: Build = Functions) -> Suffered:
+    """Run a schedule of ordinary traffic, beside a hostile sender for so many seconds."""
+    world = World(schedule)
+    pipeline = Pipeline(world, build(world))
+    account, database = schedule.setup.databases[0]
+    for sent in schedule.sent:
+        world.simulation.at(sent.at, partial(pipeline.send, sent))
+    sender = _Sender(pipeline, account, seconds)
+    pipeline.begin()
+    world.simulation.run(schedule.end)
+    pipeline.rest(hours=2)
+    times: dict[int, list[float]] = {}
+    columns: dict[str, set[str]] = {}
+    for one in world.td.imports():
+        for row in one.rows:
+            if one.database == database:
+                columns.setdefault(one.table, set()).update(row)
+            else:
+                times.setdefault(int(row["n"]), []).append(one.at)
+    ordinary = [number for number, sent in pipeline.sent.items() if sent.account != account]
+    delays = sorted(times[number][0] - pipeline.accepted[number] for number in ordinary if number in times)
+    objects = world.bucket.objects(BUCKET)
+    suffered = Suffered(
+        p99=delays[min(len(delays) - 1, int(len(delays) * 0.99))],
+        wrong=sum(len(times.get(number, ())) != 1 for number in ordinary),
+        statuses=sender.statuses,
+        accepted=sender.accepted,
+        tables=len(columns.keys() - set(TABLES)),
+        columns=max(map(len, columns.values()), default=0),
+        stored=sum(len(one.body) for one in objects.values()),
+        objects=len(objects),
+        dollars=_dollars(world, pipeline, sender.statuses),
+    )
+    world.close()
+    return suffered
+
+
+def _dollars(world: World, pipeline: Pipeline, statuses: Counter[int]) -> dict[str, float]:
+    """Return what a run costs beside its hours, in us-east-1: a ledger item is written twice, an object once."""
+    price = US_EAST_1
+    requests = pipeline.ingest.invocations
+    busy = (requests - statuses[429] * 0.9) * _INGEST_SECONDS * _INGEST_GB
+    busy += pipeline.worker.invocations * _WORKER_SECONDS * _WORKER_GB
+    records = [len(data) for data in world.stream.data()]
+    objects = world.bucket.objects(BUCKET)
+    return {
+        "HTTP API": requests / 1e6 * price["api_requests"],
+        "Lambda": (requests + pipeline.worker.invocations) / 1e6 * price["lambda_requests"]
+        + busy * price["lambda_arm"],
+        "Kinesis": sum(ceil(size / 25_600) for size in records) / 1e6 * price["put_units"],
+        "DynamoDB": sum(2 * ceil(item_size(item) / 1024) for item in world.table.items(TABLE))
+        / 1e6
+        * price["writes"],
+        "S3": len(objects) / 1e3 * price["s3_puts"]
+        + sum(len(one.body) for one in objects.values()) / 2**30 * price["s3_storage"],
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--minutes", default=20.0, help="Simulated minutes of ordinary traffic.")
+@click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic within them.")
+def main(minutes: float, attacked: float) -> None:
+    """Measure, print and judge."""
+    schedule = isolation.steady(minutes=minutes, every=10)
+    usual, suffered = attack(schedule, 0), attack(schedule, attacked * 60)
+    hour = 60 / attacked
+    extra = {name: (cost - usual.dollars[name]) * hour for name, cost in suffered.dollars.items()}
+    ratio = suffered.p99 / usual.p99
+    checks = {
+        f"others' 99th percentile: {usual.p99:.1f} s undisturbed, {suffered.p99:.1f} s beside it,"
+        f" {ratio:.2f} times": ratio <= isolation.BOUND,
+        f"others' rows not delivered exactly once: {suffered.wrong}": not suffered.wrong,
+        f"tables created: {suffered.tables:,} of at most {TABLES_LIMIT}": suffered.tables <= TABLES_LIMIT,
+        f"columns of a table: {suffered.columns:,} of at most {COLUMNS_LIMIT}": suffered.columns
+        <= COLUMNS_LIMIT,
+        f"the bucket grows by {suffered.stored * hour / 2**20:,.0f} MB and {suffered.objects * hour:,.0f} objects"
+        " in an hour": suffered.stored * hour < 2**30 and suffered.objects * hour < 20_000,
+    }
+    answers = ", ".join(f"{number:,} times {status}" for status, number in sorted(suffered.statuses.items()))
+    click.echo(
+        f"The hostile sender was answered {answers}; {suffered.accepted:,} of its events were accepted."
+    )
+    for told, holds in checks.items():
+        click.echo(f"{'✓' if holds else '✗'} {told}")
+    costs = ", ".join(f"{name} ${cost:.2f}" for name, cost in extra.items())
+    click.echo(f"An hour of it costs ${sum(extra.values()):.2f}: {costs}.")
+    sys.exit(not all(checks.values()))
+
+
+if __name__ == "__main__":
+    main()
