@@ -69,6 +69,12 @@ chaos-selfcheck: .venv/installed ## switch off each defence in turn and check th
 chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=
 	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
 
+MINUTES ?= 20
+ATTACKED ?= 10
+.PHONY: hostile
+hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=
+	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED)
+
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=
 	@$(RUN) -m local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)

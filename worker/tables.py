@@ -1,17 +1,14 @@
 """How many tables an account may have, so that no sender fills a database with them.
 
-Tables that Sluice creates are noted in the ledger, per account, before they are created. A span of an account with many tables
-that this function instance has not met is checked against that before it is planned: rows of tables that would be too many become one
-chunk, whatever their number.
+Tables that Sluice creates are noted in the ledger, per account, before they are created. A span with more new tables than an account
+may have is checked against that before it is planned, and so is every span of an account that has no room left: rows of tables
+that would be too many become one chunk, whatever their number.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
 
 from worker.ledger import Ledger
-
-MANY = 20
-"""New tables of an account in one span, from which on the ledger is asked."""
 
 
 class Tables:
@@ -50,7 +47,7 @@ class Tables:
         """
         known = self._known[account]
         new = [table for table in tables if table not in known]
-        if not new or (len(new) <= MANY and account not in self._full):
+        if not new or (len(new) <= limit and account not in self._full):
             return frozenset()
         noted = self._ledger.tables(account)
         known |= noted

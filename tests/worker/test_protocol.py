@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
+from shared.accounts import Account
+from shared.policy import AccountLimits
 from tests.support.delivery import (
+    KEYS,
     Delivery,
     envelope,
     is_settling,
@@ -87,6 +90,7 @@ def test_nothing_is_sent_if_the_plan_s_answer_is_lost_for_good() -> None:
 def test_a_plan_that_the_client_repeats_is_recognised_as_our_own() -> None:
     """A plan whose answer was lost, and that the client then wrote again, is ours: no fence, and doubt can be cleared."""
     made = delivery()
+    made.td.create("shop_db", "views")
     client = made.dynamodb.client
     made.dynamodb.before = {"put_item": once(lambda: None)}
     original = client.put_item
@@ -417,7 +421,8 @@ def test_a_chunk_is_halved_as_long_as_its_span_s_item_has_room() -> None:
     """A span of the most tables with the longest names has room for few halves: the other chunks are dead letters."""
     made = Delivery()
     account = "a" * 64
-    made.map(**{account: "d" * 128})
+    fields = Account("d" * 128, limits=AccountLimits(tables=500)).to_fields()
+    made.redis.hset(KEYS.of(account), mapping=fields)
     tables = [f"{n:0>128}" for n in range(500)]
     made.td.create("d" * 128, *tables)
     made.put(envelope(account, {table: [row("e0"), row("e1")] for table in tables}))

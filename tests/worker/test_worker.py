@@ -106,6 +106,7 @@ def gc_enabled(request: pytest.FixtureRequest) -> Iterator[bool]:
 def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool, gc_enabled: bool) -> None:
     """Afterwards it is as it was before, even when the batch was killed."""
     made = delivery()
+    made.td.create("shop_db", "views")
     made.put(envelope("shop", {"views": [row("e1")]}))
     seen: list[bool] = []
 
@@ -147,6 +148,8 @@ def test_ordinary_path_calls(size: int) -> None:
     """A batch costs three calls to the ledger in a cold sandbox, two in a warm one and one to S3, however many chunks it has."""
     made = delivery()
     made.map(**{f"acct_{n}": f"db_{n}_x" for n in range(size)})
+    for n in range(size):
+        made.td.create(f"db_{n}_x", *(f"table_{t}" for t in range(3)))
     for batch in range(3):
         made.put(
             *(

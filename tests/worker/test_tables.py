@@ -1,0 +1,207 @@
+"""An account has as many tables as its limit says, and what is over becomes one dead letter for each span."""
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+
+from doubles.aws_errors import client_error
+from shared.accounts import Account
+from shared.policy import AccountLimits
+from tests.support.delivery import KEYS, Delivery, envelope, row
+from worker.delivery import State
+
+LIMIT = 200
+
+
+def delivery(**limits: int) -> Delivery:
+    """Return a delivery with an account that has these limits, and another one."""
+    made = Delivery()
+    made.map(news="news_db")
+    account = Account("shop_db", limits=AccountLimits(**limits))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    return made
+
+
+def tables(begin: int, end: int) -> dict[str, list[dict[str, Any]]]:
+    """Return a row for each of these tables."""
+    return {f"table_{number:05}": [row(f"e{number}")] for number in range(begin, end)}
+
+
+def put(made: Delivery, begin: int, end: int, each: int = 20, account: str = "shop") -> None:
+    """Put rows of tables on the stream, in records of so many tables."""
+    made.put(
+        *(
+            envelope(account, tables(first, min(end, first + each)), request_id=f"r{account}{first}")
+            for first in range(begin, end, each)
+        )
+    )
+
+
+def created(made: Delivery, database: str = "shop_db") -> int:
+    """Return how many tables a database has."""
+    return len(made.td.counts().get(database, {}))
+
+
+def test_tables_are_created_up_to_the_limit() -> None:
+    """The rows of all others become one dead letter, in one object, whatever their number."""
+    made = delivery()
+    put(made, 0, 1000)
+
+    assert made.deliver() is None
+    assert LIMIT == created(made)
+    assert {"shop/-too_many_tables/0": ("dead_letter", "too_many_tables", 800)} == made.aside()
+    [name] = made.objects()
+    stored = made.store.read(name)
+    assert ("tables", 800) == (stored.payload_form, stored.rows)
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(stored.payload)
+    kept = {table: (count, msgpack.unpackb(rows)) for table, count, rows in unpacker}
+    assert {name: (1, one[0]) for name, one in tables(LIMIT, 1000).items()} == kept
+
+
+def test_tables_that_are_there_stay_in_use() -> None:
+    """New ones of the next span are over the limit; a fresh function instance knows that from the ledger."""
+    made = delivery(tables=30)
+    put(made, 0, 30)
+    assert made.deliver() is None
+    for begin, is_fresh in ((3, False), (6, True)):
+        if is_fresh:
+            made.start()
+        put(made, 20, 60)
+        assert made.deliver(begin - 1 if is_fresh else 2) is None
+
+    assert 30 == created(made)
+    assert 0 == made.td.duplicates
+    assert all(entry[:2] == ("dead_letter", "too_many_tables") for entry in made.aside().values())
+
+
+def test_other_accounts_are_not_affected() -> None:
+    """Each has a limit of its own, and its own chunk for what is over."""
+    made = delivery(tables=1)
+    put(made, 0, 50)
+    put(made, 0, 50, account="news")
+
+    assert made.deliver() is None
+    assert (1, 50) == (created(made), created(made, "news_db"))
+
+
+def test_an_ordinary_account_costs_nothing() -> None:
+    """The ledger is asked when a table is created, and when a span has more new ones than the account may have."""
+    made = delivery()
+    for number in range(LIMIT):
+        made.wiring.treasure_data.create_database("shop_db", 1)
+        made.wiring.treasure_data.create_table("shop_db", f"table_{number:05}", 1)
+    made.dynamodb.calls.clear()
+    put(made, 0, LIMIT)
+
+    assert made.deliver() is None
+    assert ["query", "put_item", "update_item"] == made.dynamodb.calls
+
+
+def few(made: Delivery) -> None:
+    """Deliver as many new tables as fit, and as many again."""
+    put(made, 0, 2)
+    put(made, 2, 4)
+    assert made.deliver(0, 1) is None
+    assert made.deliver(1, 2) is None
+
+
+def test_few_new_tables_are_refused_one_by_one() -> None:
+    """Where they are so few that nobody looked before: each is a dead letter of its own, once."""
+    made = delivery(tables=2)
+    few(made)
+    assert [("dead_letter", "too_many_tables", 1)] * 2 == list(made.aside().values())
+    put(made, 4, 6)
+
+    assert made.deliver(2) is None
+    assert 2 == made.aside()["shop/-too_many_tables/0"][2]
+    assert 2 == created(made)
+
+
+def test_a_higher_limit_lets_dead_letters_go() -> None:
+    """Those that are chunks of one table are sent by the redrive."""
+    made = delivery(tables=2)
+    few(made)
+    account = Account("shop_db", limits=AccountLimits(tables=9))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.clock.sleep(61)
+
+    assert 2 == made.redrive(State.DEAD_LETTER).delivered
+    assert (4, {}) == (created(made), made.aside())
+
+
+def test_two_that_create_tables_at_once_keep_to_the_limit() -> None:
+    """Both want the same number; one of them looks again."""
+    made = delivery()
+    ledger, raced = made.ledger, []
+
+    def other(request: dict[str, Any]) -> None:
+        if "name" in request["Item"] and not raced:
+            raced.append(True)
+            assert ledger.note_table("shop", "other", 2)
+
+    made.dynamodb.before["put_item"] = other
+
+    assert ledger.note_table("shop", "views", 2)
+    assert {"other", "views"} == ledger.tables("shop")
+    assert not ledger.note_table("shop", "more", 2)
+    assert ledger.note_table("shop", "views", 2)
+
+
+def test_without_the_ledger_no_table_is_created() -> None:
+    """The rows are parked, as where Treasure Data does not create one."""
+    made = delivery()
+    put(made, 0, 1)
+
+    def fail(request: dict[str, Any]) -> None:
+        if "tables#" in json.dumps(request):
+            raise client_error("InternalServerError", "Query", status=500)
+
+    made.dynamodb.before["query"] = fail
+
+    assert made.deliver() is None
+    assert [("parked", "ledger_unavailable", 1)] == list(made.aside().values())
+    assert 0 == created(made)
+    del made.dynamodb.before["query"]
+    assert 1 == made.redrive().delivered
+    assert 1 == created(made)
+
+
+@pytest.mark.parametrize("later", [10, 400])
+def test_a_span_is_carried_out_as_it_was_planned(later: int) -> None:
+    """Whatever the limit is by then: the invocation that planned it has ended before anything was sent."""
+    made = delivery(tables=40)
+    put(made, 0, 60)
+
+    def fail(_request: dict[str, Any]) -> None:
+        raise client_error("InternalServerError", "UpdateItem", status=500)
+
+    made.dynamodb.before["update_item"] = fail
+    assert made.deliver() is not None
+    [span] = made.spans()
+    del made.dynamodb.before["update_item"]
+    account = Account("shop_db", limits=AccountLimits(tables=later))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.start()
+
+    assert made.deliver() is None
+    assert span.counts == made.spans()[0].counts
+    assert 20 == made.aside()["shop/-too_many_tables/0"][2]
+    assert 60 == len(made.td.imports()) + sum(rows for *_, rows in made.aside().values())
+
+
+def test_a_forced_replay_leaves_out_what_was_over() -> None:
+    """It was never delivered, and is sent by other ways."""
+    made = delivery(tables=40)
+    put(made, 0, 60)
+    made.deliver()
+    account = Account("shop_db", limits=AccountLimits(tables=400))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    before = len(made.td.imports())
+
+    made.worker.run(made.event() | {"forced": {"tag": "again"}}, 120_000)
+
+    assert (40, 80) == (before, len(made.td.imports()))
+    assert 40 == created(made)
