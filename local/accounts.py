@@ -5,16 +5,34 @@ None of this is confidential. It is fixed so that recorded requests stay valid.
 
 from shared import write_key
 from shared.accounts import Account
+from shared.plan import TrackingPlan
 
 SIGNING_SECRETS = {
     "demo": "not a secret: it signs the keys of recorded requests",
     "next": "not a secret either: two are valid at once while one is rotated",
 }
 
+NEWS_PLAN = TrackingPlan.parse(
+    {
+        "mode": "observe",
+        "tables": {
+            "article_views": {
+                "columns": {"article": {"type": "string", "required": True}, "section": "string"}
+            },
+            "reactions": {"columns": {"article": "string", "reaction": "string", "depth": "number"}},
+            # the pages send a number
+            "sections_read": {
+                "columns": {"article": "string", "section": {"type": "string", "required": True}}
+            },
+        },
+    }
+)
+"""What the news site is expected to send; it sends more, which `sluice plan diff news --local` shows."""
+
 ACCOUNTS = {
     "shop": Account("shop"),
     "outlet": Account("shop"),  # two accounts may share a database
-    "news": Account("media", revoked_key_ids=frozenset({"next-1"})),
+    "news": Account("media", revoked_key_ids=frozenset({"next-1"}), plan=NEWS_PLAN),
     "app": Account("field_app"),
     "closed": Account("closed_shop", "disabled"),
 }

@@ -19,6 +19,12 @@ from local.recording import REQUESTS, RecordedRequest, RecordingError, read
 from local.report import Meter, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
+from ops import screen
+from ops.plan import stream_events
+from ops.plan_profile import Drifts
+from shared.clock import SystemClock
+from shared.plan import TrackingPlan
+from worker.shards import Shards
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -78,6 +84,29 @@ def wait_for_outcomes(
         time.sleep(_POLL_SECONDS)
 
 
+def drifts_of(stack: LocalStack, account: str) -> Drifts:
+    """Return how the events on the stream differ from an account's tracking plan."""
+    drifts = Drifts(ACCOUNTS[account].plan or TrackingPlan())
+    shards = Shards(stack.resources.client("kinesis"), stack.resources.stream, SystemClock())
+    for event in stream_events(shards):
+        if event.account == account:
+            drifts.add(event.table, event.row, event.at)
+    return drifts
+
+
+def show_drifts(drifts: Drifts, console: Console) -> None:
+    """Print how events differ from the news site's plan, which only observes."""
+    console.print(f"\nThe account news has a tracking plan that observes: {drifts.summary()}")
+    columns = ("table", "column", "differs", "found", "events")
+    found = [
+        (drift.table, drift.column, drift.code, drift.found, extent.events)
+        for drift, extent in drifts.sorted()
+    ]
+    if found:
+        console.print(screen.table(columns, found))
+    console.print("`sluice plan diff news` shows this on a running stack, with pages and times.")
+
+
 def run(
     folder: Path,
     requests: Sequence[RecordedRequest],
@@ -109,7 +138,9 @@ def run(
             reconciliation = send_recording(stack, requests, lambda _: meter.add(1))
         with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
             wait_for_outcomes(stack, reconciliation, meter.set, patience)
+        drifts = drifts_of(stack, "news")
     show(reconciliation, console)
+    show_drifts(drifts, console)
     console.print(f"\nThe whole run took {time.monotonic() - started:.1f} s.")
     return reconciliation.adds_up
 

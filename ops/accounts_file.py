@@ -99,8 +99,8 @@ def _account(path: Path, name: str, fields: object) -> Account:
 
 
 def _plan(path: Path, value: object) -> TrackingPlan | None:
-    """Return the plan that stands in accounts.yaml, or in a file that it names, from its own folder."""
-    if value is None:
+    """Return the plan in accounts.yaml, or in the file that it names, relative to its own folder."""
+    if not value:
         return None
     return read_plan(path.parent / value) if isinstance(value, str) else TrackingPlan.parse(value)
 

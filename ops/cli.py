@@ -15,6 +15,7 @@ from ops import (
     find_command,
     keys,
     local,
+    plan,
     preflight,
     record,
     redrive,
@@ -65,6 +66,7 @@ main.add_command(accounts.group)
 main.add_command(keys.group)
 main.add_command(sdk.group)
 main.add_command(dead.group)
+main.add_command(plan.group)
 for module in (
     status,
     watermark,

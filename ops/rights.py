@@ -63,6 +63,10 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue WriteKeySecret",
     ),
     "keys verify": _SIGNED,
+    "plan check": _HISTORY,
+    "plan diff": (*_HISTORY, "lambda:InvokeFunction AdminFunction"),
+    "plan infer": _HISTORY,
+    "plan list": _ADMINISTER,
     "record": _HISTORY,
     "redrive": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket", "lambda:InvokeFunction RedriveFunction"),
     "replay": (*_HISTORY, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
@@ -98,6 +102,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
         *("find", "tail", "wait"),
+        *("plan check", "plan diff", "plan infer", "plan list"),
     ),
 }
 """What people may be trusted with: who watches changes nothing."""

@@ -1,6 +1,16 @@
 /** The columns of an event. Values other than strings, numbers, booleans and null become JSON text. */
 export type Columns = Record<string, unknown>;
 
+/**
+ * The tables of your tracking plan and their columns. `sluice plan types` writes a file that fills it; until then any name and any
+ * columns are allowed.
+ */
+export interface Tables {}
+
+export type TableName = [keyof Tables] extends [never] ? string : keyof Tables & string;
+export type ColumnsOf<Name> = Name extends keyof Tables ? Tables[Name] : Columns;
+type Given<Wanted> = Record<never, never> extends Wanted ? [columns?: Wanted] : [columns: Wanted];
+
 export type Automatic = 'page' | 'links' | 'clicks' | 'forms' | 'leave' | 'errors';
 
 export interface Options {
@@ -36,7 +46,7 @@ export interface Commands {
   /** Records a page view. */
   page(columns?: Columns): void;
   /** Records an event. */
-  track(name: string, columns?: Columns): void;
+  track<Name extends TableName>(name: Name, ...columns: Given<ColumnsOf<Name>>): void;
   /** Adds columns to all later events on this page. */
   set(columns: Columns): void;
   /** Adds the column `user_id` to all later events, including on later pages. */

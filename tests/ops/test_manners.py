@@ -32,6 +32,8 @@ READING = [
     "doctor --no-event",
     "keys issue app",
     "keys verify {key}",
+    "plan diff news",
+    "plan list",
     "record -o {out}",
     "redrive --dry-run --kind dead",
     "replay --dry-run",

@@ -46,6 +46,13 @@ LINES = {
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
     "keys verify": ["keys verify {key}"],
+    "plan check": [
+        "plan check {plan} --account nobody_yet",
+        "plan check {plan} --account nobody_yet --archive",
+    ],
+    "plan diff": ["plan diff news", "plan diff news --archive"],
+    "plan infer": ["plan infer nobody_yet", "plan infer nobody_yet --archive"],
+    "plan list": ["plan list"],
     "record": ["record -o {out}", "record -o {out} --from 20d"],
     "redrive": ["redrive --kind dead", "redrive --edit"],
     "replay": [
@@ -135,12 +142,14 @@ def test_a_command_asks_for_what_is_listed(
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
+    (tmp_path / "plan.yaml").write_text("mode: observe")
     dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
     places = {
         "dead": dead,
         "file": tmp_path / "accounts.yaml",
         "key": KEYS["app"],
         "out": tmp_path / "o",
+        "plan": tmp_path / "plan.yaml",
         "sdk": tmp_path,
     }
     monkeypatch.setenv("VISUAL", "")

@@ -1,0 +1,315 @@
+"""`sluice plan`: tracking plans, made from what arrives, checked against it and compared with it."""
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from ops import accounts_file, screen
+from ops.accounts import known, one
+from ops.command_group import CommandGroup
+from ops.failure import Failure
+from ops.moment import MOMENT
+from ops.plan_profile import Drifts, Profile
+from ops.plan_text import declarations, inferred
+from ops.stack import Stack, works_on_stack
+from ops.stream import Border, StreamReader
+from ops.tail import Kind, events_of, unpacked
+from shared import rows
+from shared.clock import SystemClock
+from shared.rows import Arrival
+from worker.record import decode, number
+from worker.shards import Shards
+
+DRIFTS = 3
+"""Exit code where events differ from their plan."""
+
+
+class Arrived(NamedTuple):
+    """An event that arrived, as the row that it is or would have been.
+
+    Attributes:
+        account: whose it is.
+        table: its table.
+        row: by column.
+        at: UNIX seconds at which the ingest received it.
+    """
+
+    account: str
+    table: str
+    row: Mapping[str, Any]
+    at: float
+
+
+def since_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which events are read."""
+    command = click.option(
+        "--archive", is_flag=True, help="Read the archive, beyond the stream's retention."
+    )(command)
+    return click.option(
+        "--since", type=MOMENT, help="Begin at this time, such as 3d ago. Default: with the oldest event."
+    )(command)
+
+
+@click.group("plan", cls=CommandGroup)
+def group() -> None:
+    """Make tracking plans from what arrives, and compare them with it."""
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@since_option
+@click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
+)
+def infer(stack: Stack, account: str, *, since: float | None, archive: bool, file: Path | None) -> None:
+    """Write a plan that fits what arrived for ACCOUNT, with frequencies and examples as comments.
+
+    Examples never show what may be personal data. Read the plan, correct it, and name it in accounts.yaml.
+    """
+    profile = Profile()
+    for event in _events(stack, since, archive=archive):
+        if event.account == account:
+            profile.add(event.table, event.row)
+    if not profile.tables:
+        raise Failure(f"no event of {account} has arrived since then: give an earlier --since, or --archive")
+    text = inferred(profile)
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    _write(file, text)
+    screen.say(f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}.")
+
+
+@group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@works_on_stack
+@click.option("--account", help="Whose events to compare. Required unless --events names a file.")
+@click.option(
+    "--events",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Compare the events that `sluice record` saved here.",
+)
+@since_option
+@screen.json_option
+def check(
+    stack: Stack,
+    file: Path,
+    *,
+    account: str | None,
+    recorded: Path | None,
+    since: float | None,
+    archive: bool,
+    as_json: bool,
+) -> None:
+    """Compare recorded events with the plan in FILE, before it is applied. Exit code 3: some differ."""
+    drifts = Drifts(accounts_file.read_plan(file))
+    if recorded is None and account is None:
+        raise Failure("whose events? Give --account, or --events with a file that `sluice record` wrote")
+    events = _events(stack, since, archive=archive) if recorded is None else saved_events(recorded)
+    for event in events:
+        if account in (None, event.account):
+            drifts.add(event.table, event.row, event.at)
+    if as_json:
+        screen.show_json(as_value(drifts))
+    else:
+        counts = sorted(drifts.codes().items())
+        screen.show_table(
+            ("table", "code", "events"), [(table, code, count) for (table, code), count in counts]
+        )
+        screen.say(drifts.summary())
+    _exit(drifts)
+
+
+@group.command()
+@click.argument("account")
+@works_on_stack
+@since_option
+@screen.json_option
+def diff(stack: Stack, account: str, *, since: float | None, archive: bool, as_json: bool) -> None:
+    """Show how events of ACCOUNT differ from its plan: what, since when, how often, and from which pages.
+
+    Exit code 3: some differ.
+    """
+    plan = one(stack, account).plan
+    if plan is None:
+        raise Failure(
+            f"{account} has no tracking plan: write one with `sluice plan infer {account}`, name it in accounts.yaml and apply that"
+        )
+    drifts = Drifts(plan)
+    for event in _events(stack, since, archive=archive):
+        if event.account == account:
+            drifts.add(event.table, event.row, event.at)
+    if as_json:
+        screen.show_json(as_value(drifts))
+    else:
+        show(drifts)
+    _exit(drifts)
+
+
+@group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File to write. Default: standard output."
+)
+def types(file: Path, *, output: Path | None) -> None:
+    """Write TypeScript declarations of the plan in FILE: the compiler then checks what pages give to `track`."""
+    text = declarations(accounts_file.read_plan(file))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    _write(output, text)
+    screen.say(f"Written: {output}.")
+
+
+@group.command("list")
+@works_on_stack
+@screen.json_option
+def list_(stack: Stack, *, as_json: bool) -> None:
+    """List the tracking plans that are applied."""
+    plans = {name: account.plan for name, account in known(stack)[0].items() if account.plan}
+    if as_json:
+        screen.show_json({name: plan.to_value() for name, plan in plans.items()})
+        return
+    if not plans:
+        screen.say("No account has a tracking plan: write one with `sluice plan infer ACCOUNT`.")
+    screen.show_table(
+        ("account", "table", "mode", "columns"),
+        [
+            (name, table, plan.mode_of(table), len(planned.columns))
+            for name, plan in plans.items()
+            for table, planned in plan.tables.items()
+        ],
+    )
+
+
+def show(drifts: Drifts) -> None:
+    """Print drifts for people, and what they come to."""
+    screen.show_table(
+        ("table", "column", "differs", "found", "events", "since", "pages"),
+        [
+            (
+                drift.table,
+                drift.column,
+                drift.code,
+                drift.found,
+                extent.events,
+                screen.utc(int(extent.since)),
+                ", ".join(page for page, _ in extent.pages.most_common(3)),
+            )
+            for drift, extent in drifts.sorted()
+        ],
+    )
+    screen.say(drifts.summary())
+
+
+def as_value(drifts: Drifts) -> dict[str, Any]:
+    """Return drifts for scripts."""
+    return {
+        "events": drifts.events,
+        "fitting": drifts.fitting,
+        "not_listed": drifts.missing,
+        "drifts": [
+            {
+                **drift._asdict(),
+                "events": extent.events,
+                "since": screen.utc(int(extent.since)),
+                "until": screen.utc(int(extent.until)),
+                "pages": dict(extent.pages.most_common(10)),
+            }
+            for drift, extent in drifts.sorted()
+        ],
+    }
+
+
+def rows_of(record: Mapping[str, Any], shard: str) -> Iterator[Arrived]:
+    """Yield the events of a record as GetRecords returns it; of rejected events the rows that they would have been."""
+    arrived_at = record["ApproximateArrivalTimestamp"].timestamp()
+    found = decode(record["Data"], shard, number(record["SequenceNumber"]), arrived_at)
+    for event in events_of(found, shard):
+        if event.kind is Kind.EVENT:
+            yield Arrived(event.account, event.table, event.row, event.at)
+        elif event.table and (row := _row(event.row, event.at)):
+            yield Arrived(event.account, event.table, row, event.at)
+
+
+def saved_events(file: Path) -> Iterator[Arrived]:
+    """Yield the events that `sluice record` saved.
+
+    Raises:
+        Failure: the file cannot be read, or holds something else.
+    """
+    try:
+        records = json.loads(file.read_text())["Records"]
+        for one_of in records:
+            kinesis = one_of["kinesis"]
+            shard = one_of["eventID"].partition(":")[0]
+            arrived_at = kinesis["approximateArrivalTimestamp"]
+            data = b64decode(kinesis["data"])
+            for event in events_of(decode(data, shard, number(kinesis["sequenceNumber"]), arrived_at), shard):
+                if event.kind is Kind.EVENT:
+                    yield Arrived(event.account, event.table, event.row, event.at)
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Failure(f"{file} is not what `sluice record` writes") from error
+
+
+def stream_events(shards: Shards, since: float | None = None) -> Iterator[Arrived]:
+    """Yield the events that the stream holds, those that arrived at a time or later.
+
+    Raises:
+        Failure: the stream does not go back so far.
+        ShardUnreadableError: Kinesis does not answer.
+    """
+    reader, start = StreamReader(shards, SystemClock()), Border(at=since)
+    reader.check(start)
+    for shard in reader.shards():
+        for page in reader.read(shard, start, Border()):
+            yield from _rows(page, shard, since)
+
+
+def _events(stack: Stack, since: float | None, *, archive: bool) -> Iterator[Arrived]:
+    """Yield what arrived since a time, as far as it is kept."""
+    if not archive:
+        yield from stream_events(stack.shards(), since)
+        return
+    store = stack.archive()
+    for chain in store.chains(stack.outputs["StreamName"]):
+        for archived in store.listed(chain, since):
+            yield from _rows(store.read(archived) or (), chain.shard, since)
+
+
+def _rows(records: Iterable[Mapping[str, Any]], shard: str, since: float | None) -> Iterator[Arrived]:
+    for record in records:
+        for event in rows_of(record, shard):
+            if since is None or event.at >= since:
+                yield event
+
+
+def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:
+    """Return the row that a rejected event would have been; None if it cannot be one."""
+    if not event:
+        return None
+    try:
+        packed = rows.encode(dict(event), Arrival(int(at * 1000)), lambda: "-")
+    except rows.Rejected:
+        return None
+    return next(iter(unpacked(packed)), None)
+
+
+def _exit(drifts: Drifts) -> None:
+    if drifts.fitting < drifts.events:
+        raise click.exceptions.Exit(DRIFTS)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}") from error

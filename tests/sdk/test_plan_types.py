@@ -1,0 +1,66 @@
+"""The declarations of a tracking plan, with the real TypeScript compiler."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ops.plan_text import declarations
+from shared.plan import TrackingPlan
+from tests.support.node import SDK, in_turn, needed, run
+
+pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]
+
+PLAN = TrackingPlan.parse(
+    {
+        "tables": {
+            "purchases": {
+                "columns": {
+                    "order_id": {"type": "string", "required": True},
+                    "amount": "number",
+                    "currency": {"values": ["JPY", "USD"]},
+                    "items": "json",
+                    "td_url": {"type": "string", "required": True},
+                }
+            },
+            "pageviews": {"columns": {"title": "string"}},
+        }
+    }
+)
+PAGE = """
+import { track } from '@sluice/browser';
+track('purchases', { order_id: 'JP-1', amount: 5, currency: 'JPY', items: [1], td_extra: 1 });
+track('purchases', { order_id: 'JP-1', amount: null });
+track('pageviews');
+// @ts-expect-error a required column is missing
+track('purchases', { amount: 5 });
+// @ts-expect-error all columns are missing
+track('purchases');
+// @ts-expect-error the type is wrong
+track('purchases', { order_id: 'JP-1', amount: '5' });
+// @ts-expect-error the value is not allowed
+track('purchases', { order_id: 'JP-1', currency: 'EUR' });
+// @ts-expect-error the column is not planned
+track('purchases', { order_id: 'JP-1', coupon: 'x' });
+// @ts-expect-error the table is not planned
+track('purchase', { order_id: 'JP-1' });
+"""
+
+
+def test_the_compiler_checks_what_a_page_tracks(tmp_path: Path) -> None:
+    """What fits the plan compiles; each mistake is an error."""
+    (tmp_path / "plan.d.ts").write_text(declarations(PLAN))
+    (tmp_path / "page.ts").write_text(PAGE)
+    options = {
+        "strict": True,
+        "noEmit": True,
+        "module": "ESNext",
+        "moduleResolution": "bundler",
+        "types": [],
+        "lib": ["ES2019", "DOM"],
+        "paths": {"@sluice/browser": [str(SDK / "src/sluice.d.ts")]},
+    }
+    config = {"compilerOptions": options, "files": ["plan.d.ts", "page.ts"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
+
+    run("node_modules/.bin/tsc", "-p", str(tmp_path / "tsconfig.json"))
