@@ -153,10 +153,12 @@ function actionButton(what, one) {
   return button;
 }
 
+const OUTCOMES = { delivered: "delivered", kept: "still set aside", dead: "new dead letters", dropped: "dropped" };
+
 function renderActions(actions) {
   $("actions-part").hidden = !actions.length;
   update($("actions"), actions.map((action) => {
-    const outcomes = Object.entries(action.result ?? {}).filter(([name, rows]) => name !== "complete" && rows).map(([name, rows]) => `${number(rows)} ${name}`);
+    const outcomes = Object.entries(action.result ?? {}).filter(([name, rows]) => OUTCOMES[name] && rows).map(([name, rows]) => `${number(rows)} ${OUTCOMES[name]}`);
     const said = { running: "running …", failed: action.error, done: outcomes.join(", ") || "nothing was left to do" }[action.state];
     return element("li", "", element("span", "", `${action.what === "drop" ? "Drop" : "Redrive"} of ${plural(action.rows, "row")} of ${action.account}: ${said}`),
       element("small", "", `${clock(action.at)}, ${KINDS[action.kind] ?? action.kind}: ${action.reason}`));
@@ -275,7 +277,7 @@ async function confirm(what, one) {
   const isDrop = what === "drop";
   const rows = `${plural(one.rows, "row")} of ${one.account}`;
   $("confirm-title").textContent = isDrop ? `Drop ${rows}?` : `Redrive ${rows}?`;
-  $("confirm-text").textContent = `${KINDS[one.kind] ?? one.kind}: ${one.reason}. ${isDrop ? "Sluice gives them up and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
+  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives them up and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
   $("confirm-word-part").hidden = !isDrop;
   $("confirm-word").value = "";
   $("confirm-yes").textContent = isDrop ? "Drop them" : "Redrive them";
