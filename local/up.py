@@ -147,8 +147,8 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     view = ConsoleView(described_stack, look_seconds=_LOOK_SECONDS, count_seconds=_LOOK_SECONDS)
     observer = Observer(stack, outages.under_way)
     actions = Actions(described_stack, clock, view.expire)
-    tail = stack_tail(described_stack, scrubs=False)
-    feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS)
+    tail = stack_tail(described_stack)
+    feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS, scrubs=False, plan=view.plan)
     made = stack.resources
     received = Received(Shards(made.client("kinesis"), made.stream, clock), stack.folder, clock)
     data = page_data(view, actions, feed, allow_changes=True, more=observer.state)

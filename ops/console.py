@@ -41,7 +41,9 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     view.first()
     token = secrets.token_urlsafe(24)
     actions = Actions(stack, SystemClock(), view.expire)
-    feed = LiveFeed(stack_tail(stack, scrubs=not raw), SystemClock(), history_seconds=_HISTORY_SECONDS)
+    feed = LiveFeed(
+        stack_tail(stack), SystemClock(), history_seconds=_HISTORY_SECONDS, scrubs=not raw, plan=view.plan
+    )
     page = ConsolePage(
         page_data(view, actions, feed, allow_changes=allow_changes),
         actions.by_path() if allow_changes else {},

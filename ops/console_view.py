@@ -17,6 +17,7 @@ from ops.table_history import RECENT_SECONDS, History
 from ops.verdict import verdicts
 from shared.accounts import Account
 from shared.clock import Clock, SystemClock
+from shared.plan import TrackingPlan
 
 _COUNT_SHARE = 0.05  # the whole ledger is read
 _ACCOUNT_SECONDS = 60.0
@@ -81,6 +82,12 @@ class ConsoleView:
         self._look.expire()
         self._counted.expire()
 
+    def plan(self, account: str) -> TrackingPlan | None:
+        """Return the tracking plan of an account, as far as it is known."""
+        known = self._accounts.latest().value
+        found = known[0].get(account) if known else None
+        return found.plan if found else None
+
     def state(self) -> dict[str, Any]:
         """Return what is known, at once; what is old is got again in the background."""
         looked, counted, known = self._look.latest(), self._counted.latest(), self._accounts.latest()
@@ -119,7 +126,11 @@ class ConsoleView:
         history, since = counted.value.history, counted.value.since
         share = max(counted.at - since, 3600.0) / (HOURS * 3600)
         per_request = history.rows / history.records if history.records else 1.0
-        month = total(Workload(max(history.rows, 1) / share, max(1.0, per_request)), Setup(), prices)
+        month = total(
+            Workload(max(history.rows, 1) / share, max(1.0, per_request)),
+            Setup.of(self._stack.parameters),
+            prices,
+        )
         return {
             "so_far": round(month * min(share, 1.0), 2),
             "month": round(month, 2),
@@ -190,6 +201,7 @@ def _accounts(reading: Reading[tuple[dict[str, Account], str | None]]) -> dict[s
                 "database": one.database,
                 "status": one.status,
                 "revoked_key_ids": sorted(one.revoked_key_ids),
+                "plan": {"mode": one.plan.mode, "tables": len(one.plan.tables)} if one.plan else None,
             }
             for name, one in sorted(known.items())
         ],

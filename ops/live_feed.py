@@ -1,23 +1,26 @@
 """The latest events of a stack, kept for pages that ask for those after a number."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import screen
+from ops import personal_data, screen
 from ops.failure import explained
 from ops.stack import Stack
-from ops.tail import Notice, Seen, Tail, Trouble
+from ops.tail import Kind, Notice, Seen, Tail, Trouble
 from ops.tail_command import sentence
 from shared.clock import Clock
 from shared.errors import UnavailableError
+from shared.plan import TrackingPlan, Violation
 
 _KEPT = 2000
 _MOST = 500
+_MOST_DRIFT = 20
+_MOST_COUNTED = 1000
 _UNWATCHED_SECONDS = 300.0
 _PATIENCE_SECONDS = 10.0
 
@@ -38,9 +41,11 @@ class LiveFeed:
     """Follows a stack while pages ask for its events. Threads may share it.
 
     Args:
-        tail: returns a tail that begins at a time, UNIX seconds.
+        tail: returns a tail that begins at a time, UNIX seconds, and does not replace personal data.
         clock: tells the time.
         history_seconds: how far back it begins.
+        scrubs: whether personal data is replaced before it is shown.
+        plan: returns an account's tracking plan.
         start: runs a job in the background.
     """
 
@@ -50,15 +55,20 @@ class LiveFeed:
         clock: Clock,
         *,
         history_seconds: float,
+        scrubs: bool = True,
+        plan: Callable[[str], TrackingPlan | None] = lambda _: None,
         start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self._tail = tail
         self._clock = clock
+        self._scrubs = scrubs
+        self._plan = plan
         self._start = start or _in_background
         self._since = clock.now() - history_seconds
         self._lock = threading.Lock()
         self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._count = 0
+        self._drift: Counter[tuple[str, str, str, str]] = Counter()
         self._notes: dict[str, str] = {}
         self._asked_at = 0.0
         self._due = float("-inf")
@@ -91,7 +101,14 @@ class LiveFeed:
             notes = list(self._notes.values())
             if missed and number:
                 notes.append(f"{screen.plural(missed, 'event')} came too fast to be shown.")
-            return {"events": found, "next": self._count, "note": " ".join(notes)}
+            return {"events": found, "next": self._count, "note": " ".join(notes), "drift": self._drifted()}
+
+    def _drifted(self) -> list[dict[str, Any]]:
+        """Return how the events seen so far differ from their tracking plans, the most frequent first."""
+        return [
+            {"account": account, "table": table, "code": code, "column": column, "events": events}
+            for (account, table, code, column), events in self._drift.most_common(_MOST_DRIFT)
+        ]
 
     def _follow(self) -> None:
         """Read until nobody has asked for a while; if it cannot be read, say why and let the next page try again."""
@@ -122,15 +139,34 @@ class LiveFeed:
                 self._notes[notice.source] = sentence(notice)
 
     def _add(self, seen: Seen) -> None:
+        violations = violations_of(seen, self._plan(seen.account))
+        row = personal_data.scrub(seen.row) if self._scrubs else dict(seen.row)
+        shown = _event(seen) | {"row": row, "differs": [one.message for one in violations]}
         with self._lock:
             self._notes.pop("stream", None)
             self._count += 1
-            self._kept.append(_event(seen) | {"number": self._count})
+            self._kept.append(shown | {"number": self._count})
+            for one in violations:
+                place = (seen.account, seen.table, one.code, one.column)
+                if place in self._drift or len(self._drift) < _MOST_COUNTED:
+                    self._drift[place] += 1
 
 
-def stack_tail(stack: Stack, *, scrubs: bool) -> Callable[[float], Tailing]:
+def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
+    """Return how an accepted event differs from its account's plan.
+
+    Columns whose values the ingest drops or hashes are not judged: the row no longer has what was sent.
+    """
+    if plan is None or seen.kind is not Kind.EVENT or plan.mode_of(seen.table) == "off":
+        return []
+    table = plan.tables.get(seen.table)
+    personal = table.personal if table else {}
+    return [one for one in plan.violations(seen.table, seen.row) if one.column not in personal]
+
+
+def stack_tail(stack: Stack) -> Callable[[float], Tailing]:
     """Return what makes tails of a stack."""
-    return lambda since: Tail.of(stack, since=since, scrubs=scrubs)
+    return lambda since: Tail.of(stack, since=since, scrubs=False)
 
 
 def _event(seen: Seen) -> dict[str, Any]:
@@ -146,7 +182,6 @@ def _event(seen: Seen) -> dict[str, Any]:
         "shard": seen.shard,
         "code": seen.code,
         "path": seen.path,
-        "row": dict(seen.row),
     }
 
 

@@ -225,7 +225,8 @@ function renderAccounts(accounts) {
   const items = accounts.accounts.map((one) => {
     const revoked = one.revoked_key_ids.length ? `revoked keys: ${one.revoked_key_ids.join(", ")}` : "";
     const used = [...(keys.get(one.account) ?? [])].sort().join(", ");
-    const small = [used && `keys seen: ${used}`, revoked].filter(Boolean).join("; ");
+    const plan = one.plan ? `tracking plan: ${plural(one.plan.tables, "table")}, ${one.plan.mode}` : "";
+    const small = [used && `keys seen: ${used}`, revoked, plan].filter(Boolean).join("; ");
     return element("li", "", element("span", "pair", element("b", "", one.account), element("span", one.status === "active" ? "" : "warn", one.status === "active" ? one.database : one.status)),
       ...(small ? [element("small", "", small)] : []));
   });
@@ -317,15 +318,21 @@ async function poll() {
   options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
   options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);
   $("events-note").textContent = found.note;
+  $("drift-part").hidden = !found.drift.length;
+  update($("drift"), found.drift.map((one) => element("li", "",
+    element("span", "pair", element("b", "", `${one.account}/${one.table}`), element("span", "", plural(one.events, "event"))),
+    element("small", "", one.column ? `${one.code}: ${one.column}` : one.code))));
   if (found.events.length) show();
 }
+
+const isGood = (event) => event.kind === "event" && !event.differs.length;
 
 function wanted(event) {
   const kind = document.querySelector("[name=kind]:checked").value;
   const text = $("filter-text").value.trim();
   const [column, value] = text.split(/=(.*)/s);
   const holds = !text || (value !== undefined && `${event.row?.[column]}` === value) || JSON.stringify(event).toLowerCase().includes(text.toLowerCase());
-  return holds && (!kind || kind === (event.kind === "event" ? "good" : "bad"))
+  return holds && (!kind || kind === (isGood(event) ? "good" : "bad"))
     && (!$("filter-account").value || event.account === $("filter-account").value)
     && (!$("filter-table").value || event.table === $("filter-table").value);
 }
@@ -349,22 +356,21 @@ export function ownFirst(row) {
 function eventItem(event) {
   const what = element("span", "what");
   if (event.code) what.append(element("b", "code", event.code));
-  if (event.message) what.append(element("span", "", event.message));
+  for (const message of event.differs) what.append(element("b", "differs", message));
   const own = ownFirst(event.row ?? {});
   for (const name of own.slice(0, 8)) what.append(element("span", "", element("i", "", name), text(event.row[name]).slice(0, 80)));
   if (event.path) what.append(element("span", "", event.path));
   const place = event.account ? `${event.account}/${event.table || "–"}` : "refused request";
-  const mark = element("span", event.kind === "event" ? "mark good" : "mark bad", { event: "good", rejected: "rejected", refused: "refused" }[event.kind]);
-  const summary = element("summary", "", element("time", "", clock(event.at)), mark, element("span", "where", place), what);
+  const mark = isGood(event) ? ["good", "good"] : { event: ["warn", "differs"], rejected: ["bad", "rejected"], refused: ["bad", "refused"] }[event.kind];
+  const summary = element("summary", "", element("time", "", clock(event.at)), element("span", `mark ${mark[0]}`, mark[1]), element("span", "where", place), what);
   const details = element("details", "", summary);
   details.ontoggle = () => {
     if (!details.open || details.querySelector("dl")) return;
     const list = element("dl", "columns-of");
-    const about = { "key id": event.key_id, "request id": event.request_id, "event id": event.event_id, verdict: event.verdict, shard: event.shard };
+    const about = { "key id": event.key_id, "request id": event.request_id, "event id": event.event_id, shard: event.shard };
     const told = Object.entries(about).filter(([, value]) => value);
     for (const name of own) list.append(element("dt", "", name), element("dd", "", text(event.row[name])));
     for (const [name, value] of told) list.append(element("dt", "quiet", name), element("dd", "quiet", value));
-    if (event.original) list.append(element("dt", "", "as sent"), element("dd", "", event.original));
     details.append(list);
   };
   const item = element("li", "", details);

@@ -65,7 +65,7 @@ def console(stack: Stack, *, allow_changes: bool) -> Iterator[Console]:
     """Run a console."""
     view = ConsoleView(stack, look_seconds=0.2, count_seconds=0.2)
     actions = Actions(stack, SystemClock(), view.expire)
-    feed = LiveFeed(stack_tail(stack, scrubs=True), SystemClock(), history_seconds=0)
+    feed = LiveFeed(stack_tail(stack), SystemClock(), history_seconds=0, plan=view.plan)
     data = page_data(view, actions, feed, allow_changes=allow_changes)
     page = ConsolePage(data, actions.by_path() if allow_changes else {}, token="t")
     with Server(page) as server:
@@ -134,9 +134,13 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
     assert (2, 2) == (table["received"], table["delivered"])
     assert table["first"] <= table["last"]
     assert 2 == sum(table["hours"])
-    assert {"account": "shop", "database": "shop", "status": "active", "revoked_key_ids": []} in state[
-        "accounts"
-    ]["accounts"]
+    assert {
+        "account": "shop",
+        "database": "shop",
+        "status": "active",
+        "revoked_key_ids": [],
+        "plan": None,
+    } in state["accounts"]["accounts"]
     assert 0 < state["cost"]["so_far"] <= state["cost"]["month"]
     assert (False, []) == (state["allows_changes"], state["actions"])
     assert [] == unlike(STATE, state)
@@ -153,7 +157,7 @@ def unlike(example: Any, found: Any, path: str = "") -> list[str]:
         ]
     if isinstance(example, list) and isinstance(found, list) and example and found:
         return unlike(example[0], found[0], f"{path}[]")
-    return [] if isinstance(found, (type(example), int | float)) else [path]
+    return [] if found is None or isinstance(found, (type(example), int | float)) else [path]
 
 
 def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, stack: Stack) -> None:
@@ -175,7 +179,7 @@ def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, s
 
 def test_what_is_set_aside_is_dropped_once_it_is_confirmed(sluice: Sluice, stack: Stack) -> None:
     """If it is still what the person has seen."""
-    sluice.send("nobody_yet_again", "dropped", "a", "b")
+    sluice.produce("nobody_yet_again", "dropped", "a", "b")
     with console(stack, allow_changes=True) as page:
         seen = page.aside("nobody_yet_again")
         asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
@@ -203,7 +207,7 @@ def test_what_is_set_aside_is_dropped_once_it_is_confirmed(sluice: Sluice, stack
 
 def test_one_action_at_a_time(sluice: Sluice, stack: Stack) -> None:
     """The next one has to wait, so that what a person sees is what is there."""
-    sluice.send("nobody_in_turn", "dropped", "a")
+    sluice.produce("nobody_in_turn", "dropped", "a")
     jobs: list[Any] = []
     actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
     with console(stack, allow_changes=True) as page:
@@ -219,7 +223,7 @@ def test_one_action_at_a_time(sluice: Sluice, stack: Stack) -> None:
 
 def test_an_action_that_fails_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as for want of a right."""
-    sluice.send("nobody_may", "dropped", "a")
+    sluice.produce("nobody_may", "dropped", "a")
     changed = threading.Event()
     with deployed(sluice.stack) as shown:
         monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)

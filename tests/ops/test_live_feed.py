@@ -1,6 +1,8 @@
 """Pages ask for the events after a number; nothing is read for nobody."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from doubles.clock import START, ManualClock
 from ops.live_feed import LiveFeed
 from ops.tail import Kind, Notice, Seen, Trouble
 from shared.errors import ShardUnreadableError
+from shared.plan import TrackingPlan
 
 
 class FakeTail:
@@ -43,12 +46,12 @@ def event(number: int) -> Seen:
 class Followed:
     """A feed that follows in line, and the tails that it has asked for."""
 
-    def __init__(self, *found: Seen | Notice | Exception, seconds: float = 0.0) -> None:
+    def __init__(self, *found: Seen | Notice | Exception, seconds: float = 0.0, **options: Any) -> None:
         self.clock = ManualClock()
         self.found = list(found)
         self.began: list[float] = []
         self.seconds = seconds
-        self.feed = LiveFeed(self._tail, self.clock, history_seconds=60, start=lambda job: job())
+        self.feed = LiveFeed(self._tail, self.clock, history_seconds=60, start=lambda job: job(), **options)
 
     def _tail(self, since: float) -> FakeTail:
         self.began.append(since)
@@ -122,3 +125,53 @@ def test_what_the_tail_says_of_itself_is_shown_until_it_is_over() -> None:
 
     assert "shard-1 is 5 s behind" in behind["note"]
     assert "" == followed.feed.after(0)["note"]
+
+
+PLAN = TrackingPlan.parse(
+    {
+        "tables": {
+            "views": {
+                "columns": {
+                    "n": "integer",
+                    "email": {"type": "string", "personal": "hash", "pattern": ".+@.+", "required": True},
+                }
+            },
+            "off": {"mode": "off", "columns": {}},
+        }
+    }
+)
+
+
+def test_events_are_compared_with_their_accounts_plan() -> None:
+    """As they are stored, and before personal data is replaced; what the ingest has dropped or hashed cannot be judged."""
+    wrong, planned = replace(event(1), row={"n": "1", "user_id": 7}), event(1)
+    unplanned = replace(event(1), table="vews", row={"user_id": "u"})
+    rejected = replace(event(1), kind=Kind.REJECTED, code="wrong_type", row={"n": "x"})
+    switched_off, foreign = replace(event(1), table="off"), replace(event(1), account="news", row={"x": 1})
+    followed = Followed(
+        *(wrong, wrong, planned, unplanned, rejected, switched_off, foreign),
+        plan=lambda account: PLAN if account == "shop" else None,
+    )
+    page = followed.feed.after(0)
+
+    assert [2, 2, 0, 1, 0, 0, 0] == [len(one["differs"]) for one in page["events"]]
+    assert ("wrong_type", "n", 2) == tuple(page["drift"][0][name] for name in ("code", "column", "events"))
+    assert {("unplanned_column", "user_id"), ("unplanned_table", "")} == {
+        (one["code"], one["column"]) for one in page["drift"][1:]
+    }
+    assert page["events"][0]["row"]["user_id"] not in (7, "7")
+
+
+def test_personal_data_is_shown_if_the_person_asks_for_it() -> None:
+    """With --raw."""
+    shown = Followed(replace(event(1), row={"td_ip": "192.0.2.7"}), scrubs=False).feed.after(0)
+
+    assert "192.0.2.7" == shown["events"][0]["row"]["td_ip"]
+
+
+def test_drift_is_bounded() -> None:
+    """Whatever senders call their columns."""
+    wild = (replace(event(1), row={f"c{number}": 1}) for number in range(5000))
+    page = Followed(*wild, plan=lambda _: PLAN).feed.after(0)
+
+    assert (500, 20) == (len(page["events"]), len(page["drift"]))

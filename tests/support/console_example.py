@@ -107,12 +107,19 @@ STATE: dict[str, Any] = {
         "known": True,
         "applied_at": "2026-11-25T16:20:11+00:00",
         "accounts": [
-            {"account": "news", "database": "media", "status": "active", "revoked_key_ids": []},
+            {
+                "account": "news",
+                "database": "media",
+                "status": "active",
+                "revoked_key_ids": [],
+                "plan": {"mode": "observe", "tables": 3},
+            },
             {
                 "account": "closed",
                 "database": "closed_db",
                 "status": "disabled",
                 "revoked_key_ids": ["k1-2", "k1-3"],
+                "plan": None,
             },
         ],
     },
@@ -173,6 +180,7 @@ _ROW = {
 _EVENT = {
     "kind": "event",
     "at": NOW,
+    "differs": [],
     "key_id": "k1-1",
     "event_id": "01a21744",
     "request_id": "01a21744-10d5",
@@ -215,6 +223,14 @@ EVENTS: dict[str, Any] = {
         _EVENT
         | {
             "number": 4,
+            "account": "shop",
+            "table": "oders",
+            "differs": ["the tracking plan has no such table"],
+            "row": _ROW | {"sku": "cup-12"},
+        },
+        _EVENT
+        | {
+            "number": 5,
             "kind": "refused",
             "account": "",
             "table": "",
@@ -226,6 +242,10 @@ EVENTS: dict[str, Any] = {
             "row": {},
         },
     ],
-    "next": 4,
+    "next": 5,
+    "drift": [
+        {"account": "shop", "table": "orders", "code": "wrong_type", "column": "price", "events": 3},
+        {"account": "shop", "table": "oders", "code": "unplanned_table", "column": "", "events": 1},
+    ],
     "note": "shardId-000000000000 is 12 s behind: tail reads at most a fifth of what a shard gives.",
 }
