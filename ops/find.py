@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ops import set_aside
@@ -17,6 +17,7 @@ from ops.accounting import by_group
 from ops.tail import Kind, Seen, rejected, text_of, unpacked
 from shared.clock import Clock
 from shared.errors import InvalidObjectError, NoSuchRecordError, ShardUnreadableError
+from worker.archive import Archive
 from worker.chain import OVERFLOW, ChainId
 from worker.chunk import offsets, planned_chunks
 from worker.claims import owner_name
@@ -214,18 +215,6 @@ class Searched:
     is_complete: bool = True
 
 
-class ArchiveReader(Protocol):
-    """The archive, as far as a search needs it."""
-
-    def records(self, since: float, until: float) -> Iterator[tuple[ChainId, list[Record]]]:
-        """Yield records that arrived in a range of time, with their shard's chain."""
-        ...
-
-    def of_span(self, span: Span) -> list[Record] | None:
-        """Return a span's records; None where the archive does not have them."""
-        ...
-
-
 class _Lane:
     """One shard that is being searched."""
 
@@ -248,7 +237,7 @@ class Finder:
         sqs: a boto3 client.
         queue_url: the overflow queue.
         clock: paces the reads, and tells when the time is up.
-        archive: the archive, if the stack has one.
+        archive: the archive.
     """
 
     def __init__(
@@ -260,7 +249,7 @@ class Finder:
         sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
-        archive: ArchiveReader | None = None,
+        archive: Archive,
     ) -> None:
         self._shards = shards
         self._ledger = ledger
@@ -311,18 +300,41 @@ class Finder:
         progress: Callable[[Searched], None],
     ) -> Iterator[Sighting]:
         is_found = False
-        oldest = self._clock.now() - self._shards.summary()["RetentionPeriodHours"] * 3600
-        if self._archive is not None and since < oldest + INACCURACY_SECONDS:
-            for chain, records in self._archive.records(since, oldest + INACCURACY_SECONDS):
-                for sighting in self._in(records, chain, "archive", query):
-                    is_found = True
-                    yield sighting
-                if self._clock.now() >= until:
-                    done.is_complete = False
-                    return
+        for sighting in self._in_archive(query, since, until, done, progress):
+            is_found = True
+            yield sighting
         yield from self._on_queue(query, done)
         if not (is_found and query.ids):
             yield from self._on_stream(query, since, until, done, progress)
+
+    def _in_archive(
+        self,
+        query: EventQuery,
+        since: float,
+        until: float,
+        done: Searched,
+        progress: Callable[[Searched], None],
+    ) -> Iterator[Sighting]:
+        """Read what the stream may have forgotten; once an id is found, only what arrived about then."""
+        summary = self._shards.summary()
+        enough = self._clock.now() - summary["RetentionPeriodHours"] * 3600 + INACCURACY_SECONDS
+        if since >= enough:
+            return
+        for chain in self._archive.chains(summary["StreamName"]):
+            for archived in self._archive.listed(chain, since, enough):
+                if self._clock.now() >= until:
+                    done.is_complete = False
+                    return
+                if archived.since / 1000 > enough:
+                    continue
+                records = from_stream(self._archive.read(archived) or (), chain.shard)
+                done.records += len(records)
+                done.at = archived.since / 1000
+                progress(done)
+                for sighting in self._in(records, chain, "archive", query):
+                    if query.ids:
+                        enough = min(enough, sighting.seen.arrived_at + 2 * INACCURACY_SECONDS)
+                    yield sighting
 
     def _on_stream(
         self,
@@ -539,7 +551,7 @@ class Finder:
         """Return a span's records, from the archive or the stream; None where neither has all of them."""
         place = Place(span.chain, span.after)
         if place not in self._spans:
-            records = self._archive.of_span(span) if self._archive else None
+            records = self._archive.get(span)
             if records is None:
                 records = self._from_stream(span)
             if records is not None and not span.is_whole([one.number for one in records]):

@@ -96,7 +96,7 @@ def command(
     raw: bool,
     as_json: bool,
 ) -> None:
-    """Tell where an event is and what became of it: stream, overflow queue, ledger, Treasure Data, or set aside.
+    """Tell where an event is and what became of it: stream, archive, overflow queue, Treasure Data, or set aside.
 
     Several ids find any of these events; visitor=ID is short for td_client_id=ID. Nothing is consumed or changed. The stream is read at
     half of its capacity, so that the worker goes on.
@@ -111,6 +111,7 @@ def command(
         sqs=stack.client("sqs"),
         queue_url=stack.outputs["OverflowQueueUrl"],
         clock=SystemClock(),
+        archive=stack.archive(),
     )
     with _progress(hidden=as_json) as show:
         found, searched = finder.find(query, since, seconds, show)
@@ -245,8 +246,8 @@ def _not_found(since: float, searched: Searched) -> str:
     if not searched.is_complete:
         return f"not found in time: {_reach(searched)}.{hidden} Give a longer --for, or a later --since"
     return (
-        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Give an earlier --since; what the stream has "
-        "forgotten is in Treasure Data, where a query for its event_id finds it"
+        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Give an earlier --since; what stream and "
+        "archive have forgotten is in Treasure Data, where a query for its event_id finds it"
     )
 
 

@@ -52,6 +52,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         *_ASIDE,
         "dynamodb:Query",
         "s3:GetObject AsideBucket",
+        "s3:ListBucket AsideBucket",
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
     ),

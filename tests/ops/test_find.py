@@ -44,6 +44,7 @@ class Found:
             sqs=self.queue,  # type: ignore[arg-type]  # a double
             queue_url=self.url,
             clock=made.clock,
+            archive=made.archive,
         )
 
     def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
@@ -164,8 +165,8 @@ def test_a_dead_letter_is_told_from_its_delivered_neighbours() -> None:
 
 
 def test_what_the_stream_has_forgotten_is_found_in_the_set_aside_store() -> None:
-    """By its id and by its columns."""
-    found = Found()
+    """By its id and by its columns, where there is no archive."""
+    found = Found(archive_days=0)
     found.put("a", "b", td_client_id="v1")
     found.refuse(429)
     found.delivery.deliver()
@@ -174,6 +175,24 @@ def test_what_the_stream_has_forgotten_is_found_in_the_set_aside_store() -> None
 
     assert (Stage.PARKED, "set_aside") == (one.stage, one.sightings[0].source)
     assert ["a", "b"] == [each.seen.event_id for each in found.all(columns={"td_client_id": "v1"})]
+
+
+def test_what_the_stream_has_forgotten_is_found_in_the_archive() -> None:
+    """In its state, with its place on the stream; a search for an id does not read the rest of the archive."""
+    found = Found()
+    number = found.put("a")
+    found.delivery.deliver()
+    for other in range(1, 9):
+        found.delivery.clock.sleep(86_400)
+        found.put(f"{other}")
+        found.delivery.deliver(other)
+    one = found.one()
+    read = found.searched.records
+
+    assert (Stage.DELIVERED, number) == (one.stage, one.seen.sequence_number)
+    assert [("archive", SHARD)] == [(place.source, place.seen.shard) for place in one.sightings]
+    assert 1 == read
+    assert 9 == len(found.all(columns={"time": "1700000000"}))
 
 
 def test_a_copy_is_followed_to_the_record_that_counts() -> None:
@@ -189,8 +208,8 @@ def test_a_copy_is_followed_to_the_record_that_counts() -> None:
 
 
 def test_a_copy_whose_owner_has_expired_is_as_its_owner() -> None:
-    """The ledger still tells what became of that one."""
-    found = Found()
+    """The ledger still tells what became of that one, where there is no archive."""
+    found = Found(archive_days=0)
     found.put("a", claim=1)
     found.delivery.deliver()
     found.delivery.clock.sleep(8 * 86_400)

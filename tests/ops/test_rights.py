@@ -41,7 +41,7 @@ LINES = {
     "dead list": ["dead list"],
     "dead show": ["dead show {dead}"],
     "doctor": ["doctor --account app"],
-    "find": ["find a", "find no-such-event"],
+    "find": ["find a", "find no-such-event --since 30d"],
     "keys issue": ["keys issue app"],
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
