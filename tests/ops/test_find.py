@@ -150,10 +150,12 @@ def test_what_is_parked_names_its_object() -> None:
     assert START <= one.at <= found.delivery.clock.now()
 
 
-def test_a_dead_letter_is_told_from_its_delivered_neighbours() -> None:
-    """A chunk was halved until the bad row was alone."""
+@pytest.mark.parametrize("envelopes", [["abcdefg"], ["ab", "cd", "efg"]], ids=["one", "three"])
+def test_a_dead_letter_is_told_from_its_delivered_neighbours(envelopes: list[str]) -> None:
+    """A chunk was halved until the bad row was alone, wherever its rows came from."""
     found = Found()
-    found.put(*"abcdefg", n=1)
+    for names in envelopes:
+        found.put(*names, request_id=names)
     made = found.delivery
     made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("event_id") == "c")
     made.deliver()

@@ -252,6 +252,37 @@ def test_it_takes_a_fifth_of_the_bytes_and_says_so_when_it_lags() -> None:
     assert all(SKIP_SECONDS < one.seconds < SKIP_SECONDS + 10 for one in skipped)
 
 
+def test_large_records_after_small_ones_do_not_exceed_the_budget() -> None:
+    """One read may bring more than expected; the next one waits for it."""
+    stream = Stream()
+    for number in range(2000):
+        stream.put_at(number / 200, f"{number}")
+    for number in range(60):
+        stream.put_at(11.5, f"large {number}", text="x" * 100_000)
+    stream.seen(40)
+    after = [at for at, _, _ in stream.reads if at >= START + 12]
+
+    assert after[1] - after[0] >= 60 * 100_000 / BYTES_PER_SECOND
+
+
+def test_a_record_that_is_answered_twice_is_shown_once() -> None:
+    """Within one answer, and in two."""
+    stream = Stream()
+    answer = stream.memory.get_records
+    shown: list[dict[str, Any]] = []
+
+    def twice(**request: Any) -> dict[str, Any]:
+        found = answer(**request)
+        shown.extend(found["Records"])
+        return found | {"Records": [*shown, *found["Records"]]}
+
+    stream.memory.get_records = twice  # type: ignore[method-assign]
+    stream.put_at(1, "a")
+    stream.put_at(3, "b")
+
+    assert ["a", "b"] == stream.ids(8)
+
+
 def test_it_says_when_it_has_caught_up() -> None:
     """After a burst."""
     stream = Stream()
