@@ -6,6 +6,7 @@ are constructor arguments. What follows when it is missing is found in schedules
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,8 +18,9 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from shared.errors import SetAsideUnavailableError, UnavailableError
+from shared.errors import ArchiveUnavailableError, HeldError, SetAsideUnavailableError, UnavailableError
 from worker.answer import TdAnswer
+from worker.archive import Archive, Archiving
 from worker.breaker import Breakers
 from worker.chain import ChainId
 from worker.claims import Claims
@@ -28,13 +30,14 @@ from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Claim, Ledger
 from worker.question import Presence
-from worker.record import START
+from worker.record import START, Record
 from worker.search import INACCURACY_SECONDS, Finding, Search, SearchRun, Sought, identity_of
 from worker.set_aside import SetAside, SetAsideStore
 from worker.shards import Position, Shards, hash_key
 from worker.span import ChunkKey, Cut, Database, Span
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
+from worker.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +371,71 @@ class _AnyName(SetAsideStore):
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:  # noqa: ARG002 -- the signature
         return True
+
+
+class _Unconditional:
+    """S3 without conditional writes."""
+
+    def __init__(self, s3: Any) -> None:
+        self._s3 = s3
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._s3, name)
+
+    def put_object(self, *, IfNoneMatch: str = "", **request: Any) -> Any:  # noqa: ARG002, N803 -- boto3's name
+        return self._s3.put_object(**request)
+
+
+class _WritesAgain(Archive):
+    """Writes an object whether it is there or not."""
+
+    def __init__(self, s3: Any, bucket: str) -> None:
+        super().__init__(_Unconditional(s3), bucket)  # type: ignore[arg-type]  # a double
+
+
+class _TrustsConflicts(Archive):
+    """Believes S3 that an object exists."""
+
+    def _check_standing(self, span: Span) -> None:
+        pass
+
+
+class _TrustsPages(Archive):
+    """Believes every answer to a put."""
+
+    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
+        return True
+
+
+class _ArchivesAnyRead(Worker):
+    """Archives what it could read of an open span."""
+
+    def _records_of(self, batch: Any, span: Span) -> list[Record]:
+        records = super()._records_of(batch, span)
+        if span.archived is not None and records:
+            with suppress(ArchiveUnavailableError):
+                self._archive.put(span, records)
+        return records
+
+
+class _DoesWithoutArchive(Worker):
+    """Settles a span although its object was not acknowledged."""
+
+    def _may_close(self, archiving: Archiving, records: Any, deadline: Deadline) -> bool:
+        super()._may_close(archiving, records, deadline)
+        return True
+
+
+class _PlansAnew(Worker):
+    """Takes records of the archive for the stream's, of whatever stream has their shard now."""
+
+    def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
+        return super().run({name: event[name] for name in event if name != "chain"}, remaining_ms)
+
+    def _chain(self, shard: str, first: Record) -> ChainId:
+        with suppress(HeldError):
+            return super()._chain(shard, first)
+        return self._shards.chain(shard)
 
 
 class _Idle(Sweeper):
@@ -751,6 +819,43 @@ ALL: tuple[Defence, ...] = (
         (Kind.S3_OTHER_OBJECT, Kind.S3_DELETE_REFUSED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
         seeds=200,
+    ),
+    Defence(
+        "an object of the archive is written only if it is not there",
+        _replaced(Archive, _WritesAgain),
+        (Kind.TD_5XX, Kind.KILL, Kind.REPLAY, Kind.ABANDON),
+        ("miscounted",),
+    ),
+    Defence(
+        "the archive's object is read where S3 says that it exists",
+        _replaced(Archive, _TrustsConflicts),
+        (Kind.S3_FALSE_CONFLICT, Kind.TD_5XX),
+        ("miscounted",),
+    ),
+    Defence(
+        "the archive's put counts only with the ETag of its bytes",
+        _replaced(Archive, _TrustsPages),
+        (Kind.S3_FOREIGN_PAGE, Kind.TD_5XX),
+        ("miscounted",),
+    ),
+    Defence(
+        "an incomplete read is never archived",
+        _replaced(Worker, _ArchivesAnyRead),
+        (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP, Kind.BORDERS, Kind.TD_5XX, Kind.KILL, Kind.S3_ERROR),
+        ("miscounted", "stuck"),
+        seeds=200,
+    ),
+    Defence(
+        "a span is held until the archive has its records",
+        _replaced(Worker, _DoesWithoutArchive),
+        (Kind.S3_ERROR, Kind.TD_5XX),
+        ("miscounted",),
+    ),
+    Defence(
+        "a replay from the archive keeps to the chain of its object",
+        _replaced(Worker, _PlansAnew),
+        (Kind.RECREATE, Kind.REPLAY_ARCHIVE),
+        ("duplicated",),
     ),
     Defence(
         "the sweeper removes what could not be deleted",
