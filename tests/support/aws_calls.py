@@ -88,7 +88,10 @@ def _call(
     service = signed_for[1]
     if service == "s3":
         _, _, name = urlsplit(path).path.strip("/").partition("/")
-        return (_OBJECT_ACTIONS[method], "AsideBucket/*") if name else ("s3:ListBucket", "AsideBucket")
+        if not name:
+            return "s3:ListBucket", "AsideBucket"
+        is_read = method == "GET" and name.startswith("archive/")
+        return _OBJECT_ACTIONS[method], "AsideBucket/archive/*" if is_read else "AsideBucket/*"
     operation = headers["x-amz-target"].rpartition(".")[2]
     if service == "secretsmanager":
         return f"{service}:{operation}", secrets[json.loads(body)["SecretId"]]
