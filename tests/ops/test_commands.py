@@ -181,7 +181,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str
     [
         (
             "replay --local --shard shardId-7 --from 1h",
-            "Error: there is no shard shardId-7: the stream has shardId-0",
+            "Error: there is no shard shardId-7: stream and archive have shardId-0",
         ),
         (
             "record --local -o {file} --from now",
@@ -365,3 +365,16 @@ def _drain(terminal: int) -> None:
     with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):  # which is how a terminal ends
         while shown.read(4096):
             pass
+
+
+def test_the_archive_has_what_the_worker_delivered(lone: Sluice) -> None:
+    """Every settled span has its object; the local stack keeps an archive like a deployed one."""
+    lone.send("shop", "archived_rows", "a", "b")
+    until(lambda: lone.rows("shop", "archived_rows") == ["a", "b"])
+    lone.settled()
+    made = lone.stack.resources
+    listed = made.client("s3").list_objects_v2(Bucket=made.aside_bucket, Prefix="archive/")
+    balance = lone.json("status --local --all")["balance"]
+
+    assert listed["KeyCount"] > 0
+    assert 0 == balance["unarchived_spans"]
