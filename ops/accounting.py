@@ -356,7 +356,7 @@ def by_group(span: Span) -> dict[Group, Counter[State]]:
     """Return a span's rows by group and by what became of them.
 
     An overflow chunk that Treasure Data was found to have, without our ever having sent it, came by the stream, where its rows
-    are counted; here they are left out.
+    are counted; here they are left out. So are rows that were returned to the stream.
     """
     rest = State.DELIVERED if span.done else State.PENDING
     rows = {group: Counter({rest: count}) for group, count in span.counts.items()}
@@ -366,6 +366,6 @@ def by_group(span: Span) -> dict[Group, Counter[State]]:
         states = rows.setdefault(key.group, Counter())
         states[rest] -= entry.rows
         is_found = entry.state is State.DELIVERED and not entry.database
-        if not (is_found and span.chain.is_overflow):
+        if not (is_found and span.chain.is_overflow) and entry.state is not State.RETURNED:
             states[entry.state] += entry.rows
     return rows

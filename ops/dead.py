@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgpack
 
-from ops import redrive, screen
+from ops import redrive, repair, screen
 from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.moment import MOMENT
@@ -23,6 +23,7 @@ _ID_DIGITS = 10
 _ACCOUNT = click.option("--account", help="Only rows of this account.")
 _TABLE = click.option("--table", help="Only rows of this table.")
 _REASON = click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
+_REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead letters.")
 _SINCE = click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
 
 
@@ -37,6 +38,7 @@ def group() -> None:
 @_TABLE
 @_REASON
 @_SINCE
+@_REJECTED
 @screen.json_option
 def list_(
     stack: Stack,
@@ -45,16 +47,18 @@ def list_(
     table: str | None,
     reason: str | None,
     since: float | None,
+    rejected: bool,
     as_json: bool,
 ) -> None:
     """List dead letters, the oldest first."""
-    selection = Selection((State.DEAD_LETTER,), account, table, reason, since)
+    state = State.REJECTED if rejected else State.DEAD_LETTER
+    selection = Selection((state,), account, table, reason, since)
     found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.entry.aside_at)
     if as_json:
         screen.show_json([_described(chunk) for chunk in found])
         return
     if not found:
-        screen.say("There are no dead letters that match.")
+        screen.say(f"There are no {'rejected events' if rejected else 'dead letters'} that match.")
         return
     columns = ("id", "account", "table", "reason", "rows", "set aside")
     screen.show_table(columns, [tuple(_described(chunk).values()) for chunk in found])
@@ -68,7 +72,7 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     """Show the rows of the dead letter ID, one line of JSON per row; what never became rows, as it arrived."""
     found = [
         chunk
-        for chunk in chunks(stack.ledger(), Selection((State.DEAD_LETTER,)))
+        for chunk in chunks(stack.ledger(), Selection((State.DEAD_LETTER, State.REJECTED)))
         if id_of(chunk).startswith(dead_id)
     ]
     if len(found) != 1:
@@ -88,19 +92,21 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
 @_TABLE
 @_REASON
 @_SINCE
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@_REJECTED
+@click.option("--all", "everything", is_flag=True, help="All of them.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
 @click.pass_context
-def drop(ctx: click.Context, /, stack: Stack, *, everything: bool, **options: Any) -> None:
+def drop(ctx: click.Context, /, stack: Stack, *, everything: bool, rejected: bool, **options: Any) -> None:
     """Give up dead letters permanently, after a confirmation. The reconciliation counts them as dropped."""
     narrowed = any(options[name] is not None for name in ("account", "table", "reason", "since"))
     if not narrowed and not everything:
         raise click.UsageError(
             "which? Narrow them with --account, --table, --reason or --since, or give --all"
         )
-    redrive.run(ctx, stack, names=("dead",), decision="drop", edits=False, **options)
+    names = ("rejected" if rejected else "dead",)
+    redrive.run(ctx, stack, names=names, decision="drop", edits=False, **options)
 
 
 def id_of(chunk: SetAsideChunk) -> str:
@@ -116,10 +122,14 @@ def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
         Failure: its object is gone or damaged.
         SetAsideUnavailableError: the bucket cannot be reached.
     """
+    if chunk.key.group.is_rejected and not chunk.entry.digest:
+        raise Failure("no copies of these events are kept: more were sent than are kept")
     try:
         stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
     except InvalidObjectError as error:
         raise Failure(f"its object cannot be read: {error}. Was it just delivered?") from error
+    if chunk.key.group.is_rejected:
+        return [text for _, text in repair.originals(stored.payload)]
     begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
     unpacker.feed(stored.payload[begin:end])

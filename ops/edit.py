@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ops import screen
@@ -150,23 +151,33 @@ def _refuse(constant: str) -> None:
 def edit(
     letters: Sequence[Letter], editor: Callable[[str], str | None], again: Callable[[str], bool]
 ) -> list[Edited]:
-    """Let a person edit dead letters; return those that were changed.
+    """Let a person edit dead letters; return those that were changed. Arguments and errors are those of `ask`."""
+    return ask(text_of(letters), partial(read, letters), editor, again)
+
+
+def ask[T](
+    text: str,
+    read_text: Callable[[str], list[T]],
+    editor: Callable[[str], str | None],
+    again: Callable[[str], bool],
+) -> list[T]:
+    """Let a person edit a text; return what it says then.
 
     Args:
-        letters: what to open.
+        text: what to open.
+        read_text: returns what the text says, or raises MistakeError.
         editor: opens the text, and returns it as it was saved; None if it was not.
         again: asks whether to go on editing a text with a mistake.
 
     Raises:
         Failure: the person gave up on a mistake.
     """
-    text = text_of(letters)
     while True:
         saved = editor(text)
         if saved is None:
             return []
         try:
-            return read(letters, saved)
+            return read_text(saved)
         except MistakeError as mistake:
             if not again(str(mistake)):
                 raise Failure(f"{mistake}; nothing was changed") from mistake

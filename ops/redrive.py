@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ops import edit, screen
+from ops import edit, repair, screen
 from ops.failure import UNFINISHED, Failure
 from ops.moment import MOMENT
 from ops.set_aside import KINDS, NAMES, SetAsideChunk, chunks
@@ -14,7 +14,7 @@ from ops.stack import Stack, works_on_stack
 from worker.delivery import State
 from worker.selection import Selection
 
-DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead")}
+DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead", "rejected")}
 """Kinds that a person can decide about."""
 _OUTCOMES = ("delivered", "kept", "dead", "dropped")
 
@@ -42,13 +42,13 @@ _OUTCOMES = ("delivered", "kept", "dead", "dropped")
     "--drop",
     "decision",
     flag_value="drop",
-    help="Give up rows in doubt that Treasure Data has, or, with --kind dead, dead letters that nobody needs.",
+    help="Give up rows in doubt that Treasure Data has, or, with --kind dead or rejected, those that nobody needs.",
 )
 @click.option(
     "--edit",
     "edits",
     is_flag=True,
-    help="Open the rows of dead letters in $EDITOR, and send the changed ones.",
+    help="Open the rows of dead letters, or with --kind rejected rejected events, in $EDITOR, and send the changed ones.",
 )
 @screen.dry_run_option
 @screen.yes_option
@@ -58,7 +58,8 @@ def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
     """Send what is set aside. Delivered rows are removed from there; what fails again stays.
 
     If Treasure Data cannot be queried for rows in doubt, decide with --send or --drop. --edit opens the rows of dead letters in
-    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered.
+    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered. With --kind rejected it opens
+    rejected events; repaired ones are put on the stream.
     """
     run(ctx, stack, **options)
 
@@ -102,7 +103,7 @@ def run(
             screen.show_json({"selected": selected.total(), **dict.fromkeys(_OUTCOMES, 0), "untried": 0})
         return
     if edits:
-        ctx.exit(_edit(stack, opened, yes=yes))
+        ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
     if decision == "drop":
         screen.confirm(
             f"Sluice will give up {screen.plural(selected.total(), 'row')} and delete its copies. Are you sure?",
@@ -128,10 +129,13 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
     Raises:
         click.UsageError: the options do not go together.
     """
-    if edits and (decision is not None or as_json or any(name != "dead" for name in names)):
+    if edits and (decision is not None or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
-            "--edit works only on dead letters, interactively; it cannot be combined with other kinds, --send, --drop or --json"
+            "--edit works only on dead letters or rejected events, interactively; it cannot be combined with other kinds, --send,"
+            " --drop or --json"
         )
+    if "rejected" in names and decision != "drop" and not edits:
+        raise click.UsageError("rejected events are repaired with --edit, or given up with --drop")
     if decision is not None:
         allowed = DECIDED[decision]
         if not set(names) <= set(allowed):
@@ -145,12 +149,14 @@ def _balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
 
     Rows that somebody else has settled meanwhile are untried; rows that were set aside meanwhile were selected too.
     """
-    tried = sum(totals[name] for name in _OUTCOMES)
+    tried = sum(totals[name] for name in _OUTCOMES) + totals.get("returned", 0)
     return {"selected": max(selected, tried), **totals, "untried": max(0, selected - tried)}
 
 
 def _report(stack: Stack, totals: Mapping[str, int]) -> int:
     dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
+    if totals.get("returned"):
+        dropped += f", {totals['returned']:,} put on the stream again"
     untried = f", {totals['untried']:,} not tried or settled meanwhile" if totals.get("untried") else ""
     screen.say(
         f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
@@ -188,6 +194,29 @@ def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
     return _report(stack, totals | {"complete": True})
 
 
+def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
+    """Let a person repair rejected events, and put them on the stream; return the exit code."""
+    batches = repair.batches_of(opened, stack.set_aside_store())
+    if not batches:
+        raise Failure("no copies of these events are kept: they have expired, or were more than are kept")
+    found = edit.ask(repair.text_of(batches), lambda text: repair.read(batches, text), _editor, _again)
+    if not found:
+        screen.say("Nothing was changed, and nothing is sent.")
+        return 0
+    events, dropped = sum(one.events for one in found), sum(one.dropped for one in found)
+    rest = f" and give up {dropped:,} others" if dropped else ""
+    screen.confirm(f"Send {screen.plural(events, 'event')}{rest}?", yes=yes)
+    sent = 0
+    for one in found:
+        report = stack.invoke("RedriveFunction", one.event)
+        if "error" in report:
+            click.echo(f"{one.title}: {report['message']}", err=True)
+        else:
+            sent += report["repaired"]
+    screen.say(f"{screen.plural(sent, 'event')} put on the stream; the worker delivers them like new ones.")
+    return 0 if sent == events else UNFINISHED
+
+
 def _editor(text: str) -> str | None:
     return click.edit(text, extension=".jsonl")
 
@@ -213,7 +242,9 @@ def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) ->
     totals = dict.fromkeys(_OUTCOMES, 0)
     while True:
         report = stack.invoke("RedriveFunction", event)
+        returned = totals.get("returned", 0) + report.get("returned", 0)
         totals = {name: totals[name] + report[name] for name in _OUTCOMES} | {"kept": report["kept"]}
+        totals |= {"returned": returned} if returned else {}
         tell(totals["delivered"])
         if report["complete"] or not report["delivered"] + report["dead"] + report["dropped"]:
             return totals | {"complete": report["complete"]}

@@ -5,9 +5,11 @@ from functools import cache
 from gzip import BadGzipFile, decompress
 from typing import Any
 
+import msgpack
+
 from shared.errors import EditRefusedError
 from worker.deadline import Deadline
-from worker.delivery import ASIDE
+from worker.delivery import ASIDE, State
 from worker.ledger import Place
 from worker.selection import Selection
 from worker.span import ChunkKey
@@ -37,8 +39,9 @@ def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
 
     With `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced
-    first, and it alone is sent; an answer with `error`, one word, and `message` says why it cannot be edited. With `sweep` the bucket
-    is swept instead.
+    first, and it alone is sent; an answer with `error`, one word, and `message` says why it cannot be edited. With `repair` (the same
+    place, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) repaired events are put on the stream in place of rejected
+    ones. With `sweep` the bucket is swept instead.
     """
     wiring = _wiring()
     deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
@@ -52,6 +55,13 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
         sweep = wiring.sweeper.run(deadline)
         return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
     selection = Selection.from_event(event)
+    if repair := event.get("repair"):
+        try:
+            place, key = Place.parse(repair["chain"], repair["after"]), ChunkKey.parse(repair["chunk"])
+            events = msgpack.unpackb(decompress(b64decode(repair["events"])))
+            return {"repaired": wiring.returns.events(place, key, events)}
+        except (EditRefusedError, ValueError, BadGzipFile) as refused:
+            return {"error": "repair_refused", "message": str(refused)}
     if edit := event.get("edit"):
         try:
             place, key = Place.parse(edit["chain"], edit["after"]), ChunkKey.parse(edit["chunk"])
@@ -59,12 +69,16 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
         except (EditRefusedError, ValueError, BadGzipFile) as refused:
             return {"error": "edit_refused", "message": str(refused)}
         selection = Selection(tuple(ASIDE), place=place, chunk=key)
+    returned = 0
+    if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
+        returned = wiring.returns.run(selection, deadline)
     report = wiring.redrive.run(deadline, selection)
     return {
         "delivered": report.delivered,
         "kept": report.kept,
         "dead": report.dead,
         "dropped": report.dropped,
+        "returned": returned,
         "complete": report.complete,
     }
 

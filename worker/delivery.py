@@ -30,12 +30,13 @@ class State(StrEnum):
     DELIVERED = "delivered"
     DROPPED = "dropped"
     MISSING = "missing"
+    RETURNED = "returned"
 
 
 ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
 """The chunk's rows are in S3. Of rejected events, which nobody was promised, only some are."""
-FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING))
-"""Nothing can follow."""
+FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING, State.RETURNED))
+"""Nothing can follow. Rows that were returned are on the stream again, and count where they are planned then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Event(Enum):
     DROPPED = "a person drops it"
     EDITED = "a person edits its rows"
     REPAIRED = "its events, repaired by a person, are on the stream"
+    RETURNED = "its rows are on the stream again"
     VANISHED = "its records have expired"
 
 
@@ -245,6 +247,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         (State.IN_DOUBT, State.DEAD_LETTER, State.REJECTED), Event.DROPPED, State.DROPPED, change=_settle
     ),
     Transition((State.REJECTED,), Event.REPAIRED, State.DROPPED, change=_say_why),
+    Transition((State.DEAD_LETTER,), Event.RETURNED, State.RETURNED, change=_settle),
     Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
     Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
 )

@@ -72,7 +72,7 @@ class Selection:
         return (
             entry.state in self.states
             and self.account in (None, key.account)
-            and self.table in (None, key.group.label)
+            and self.table in (None, key.group.table if key.group.is_rejected else key.group.label)
             and self.reason in (None, entry.reason)
             and (self.since is None or entry.aside_at >= self.since * 1000)
             and (self.chunk is None or self.chunk == key._replace(path=key.path[: len(self.chunk.path)]))

@@ -38,6 +38,7 @@ from worker.ledger import Ledger
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.redis_client import connect, iam_user
 from worker.redrive import Redrive
+from worker.repair import Returns
 from worker.search import Search
 from worker.secret import Secret
 from worker.set_aside import SetAsideStore
@@ -192,6 +193,7 @@ class Wiring:
             at_once=settings.upload_threads,
         )
         self.edits = Edits(delivery)
+        self.returns = Returns(delivery, effects.kinesis, settings.stream_name)
         self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
             kinesis=effects.kinesis,

@@ -178,6 +178,10 @@ _WHY = {
         "RedriveFunction",
         "SendAside",
     ): "Send what is set aside, store edited rows, delete what is in a final state.",
+    (
+        "RedriveFunction",
+        "ReturnRows",
+    ): "Put repaired events, and rows of tables that were too many, on the stream.",
     ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object has gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
     (

@@ -18,6 +18,7 @@ _PLACES = {
     State.REJECTED: (640, 640),
     State.DELIVERED: (1010, 200),
     State.DROPPED: (1010, 440),
+    State.RETURNED: (1010, 640),
 }
 _WIDTH, _HEIGHT = 150, 44
 _WORDS = {
@@ -37,6 +38,7 @@ _WORDS = {
     Event.EXPIRED: "parked too long",
     Event.DROPPED: "dropped",
     Event.REPAIRED: "repaired",
+    Event.RETURNED: "put on the stream",
     Event.VANISHED: "records expired",
 }
 _LABELS = {  # where along an arrow its label is; the default is the middle

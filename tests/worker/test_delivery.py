@@ -77,6 +77,7 @@ def test_names_in_the_ledger_are_fixed() -> None:
         "delivered",
         "dropped",
         "missing",
+        "returned",
     ]
 
     assert expected == [str(state) for state in State]
@@ -91,7 +92,7 @@ def test_decisions_have_the_names_that_people_use() -> None:
 def test_states_are_pending_aside_final_or_split() -> None:
     """Each is in exactly one of these groups."""
     assert {K, U, D} == ASIDE
-    assert {OK, DROPPED, MISSING} == FINAL
+    assert {OK, DROPPED, MISSING, State.RETURNED} == FINAL
 
 
 def test_an_entry_begins_pending_and_empty() -> None:
@@ -168,6 +169,7 @@ MACHINE = {
         Event.ACCEPTED: (OK, OK),
         Event.DROPPED: (DROPPED, DROPPED),
         Event.EDITED: (D, D),
+        Event.RETURNED: (State.RETURNED, State.RETURNED),
     },
     R: {Event.DROPPED: (DROPPED, DROPPED), Event.REPAIRED: (DROPPED, DROPPED)},
 }
