@@ -220,11 +220,15 @@ def command(
 
 
 def exit_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end a run as Ctrl-C does, with everything restored."""
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does, with everything restored.
+
+    A shell lets commands that it starts in the background ignore Ctrl-C; these do not.
+    """
 
     def leave(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
 

@@ -32,6 +32,7 @@ OUR_PREFIX = "sluice_"
 _HTTP_SECONDS = 30.0
 _READ_SECONDS = 60.0
 _TRAFFIC_SECONDS = 3600.0
+_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +195,10 @@ class DeployedStage:
 
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return how many rows of each event of this run Treasure Data has."""
+        begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
+        # A run's id has neither quotes nor wildcards.
         query = (
-            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {int(self.began) - 86_400}, NULL) '  # noqa: S608 -- a run's id has neither quotes nor wildcards
+            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- see above
             f"AND event_id LIKE '{self.run}-%' GROUP BY event_id"
         )
         found = self._queries.rows(query)

@@ -9,6 +9,7 @@ from uuid import uuid4
 from ops import accounts
 from ops.certify_restore import Repair
 from ops.certify_stage import RESTARTED, DeployedStage, Pace
+from ops.certify_step import Impossible
 from ops.change_set import ChangeSet
 from ops.failure import Failure
 from ops.stack import Stack
@@ -21,6 +22,8 @@ _GROUP_SECONDS = 300.0
 @contextmanager
 def new_api_key(stage: DeployedStage) -> Iterator[None]:
     """Let the worker have an API key that Treasure Data does not know. A worker that runs keeps its key, so it begins anew."""
+    if stage.parameters.get("TdApiKeySecretArn"):
+        raise Impossible("the API key is in a secret that is not the stack's own, and others may use it")
     client, secret = stage.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
     old = client.get_secret_value(SecretId=secret)
     account, _, _ = old["SecretString"].rpartition("/")
@@ -40,7 +43,7 @@ def new_api_key(stage: DeployedStage) -> Iterator[None]:
 def without_redis(stage: DeployedStage) -> Iterator[None]:
     """Keep the worker from Redis: its user leaves the cache's group, or the secret names a place where nobody answers."""
     if stage.parameters.get("RedisUrlSecretArn"):
-        raise Failure("the Redis URL is in a secret that is not the stack's own")
+        raise Impossible("the Redis URL is in a secret that is not the stack's own, and others may use it")
     with stage.repairs.breaking("sandboxes", output="WorkerFunction"):
         if stage.parameters["Network"] == "managed":
             name = stage.stack.name

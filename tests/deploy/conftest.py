@@ -1,12 +1,17 @@
 """Fixtures that these tests share."""
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from local.lambda_runtime import ARCHITECTURE
+from ops import release
 from tests.support.artifacts import artifacts
 from tests.support.emulation import Stack, deployed, networks
+from tests.support.sam import ROOT
 
 __all__ = ["artifacts"]
 
@@ -29,3 +34,12 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert buckets.isdisjoint(
             found["Name"] for found in made.emulator.client("s3").list_buckets()["Buckets"]
         )
+
+
+@pytest.fixture(scope="session")
+def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a release: what `make package` packs, unpacked."""
+    folder = tmp_path_factory.mktemp("release")
+    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
+        packed.extractall(folder)
+    return folder / f"sluice-1.2.3-{ARCHITECTURE}"

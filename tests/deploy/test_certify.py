@@ -4,6 +4,7 @@ conftest.py lets it remove the stack at the end of the session, too.
 """
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ops.certify_report import StepVerdict
 from ops.certify_steps import STEPS
 from shared.settings import WorkerSettings
 from tests.support.emulation import STACK, Stack
+from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -58,6 +60,22 @@ def test_what_a_killed_run_left_broken_is_restored(stack: Stack, tmp_path: Path)
     assert 0 == code, errors
     assert good["SecretString"] == secrets.get_secret_value(SecretId=name)["SecretString"]
     assert not file.exists()
+
+
+def test_ctrl_c_restores_what_is_broken(stack: Stack, tmp_path: Path) -> None:
+    """While the API key is revoked; the run says how to go on."""
+    secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
+    good = secrets.get_secret_value(SecretId=name)["SecretString"]
+    arguments = ["--account", "shop", "--despite-traffic", "--only", "key"]
+    with stack.certifying(*arguments, folder=tmp_path) as running:
+        until(lambda: secrets.get_secret_value(SecretId=name)["SecretString"] != good)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=120)
+
+    assert 130 == running.returncode, errors
+    assert good == secrets.get_secret_value(SecretId=name)["SecretString"]
+    assert [] == list(tmp_path.rglob("*.broken.json"))
+    assert "--resume" in errors
 
 
 def test_the_worker_is_as_it_was(stack: Stack, tmp_path: Path) -> None:

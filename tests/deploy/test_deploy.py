@@ -9,22 +9,17 @@ What the emulator (ministack) cannot do, so that these tests cannot show it:
   the cache: in its place stands a Valkey behind TLS 1.3 with the users of the template, which takes any token for one of them.
 """
 
-import io
 import json
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.lambda_runtime import ARCHITECTURE
-from ops import release
 from shared.settings import IngestSettings, WorkerSettings
 from tests.support.emulation import EXTERNAL, STACK, Stack, delete, deploy, networks, outputs
 from tests.support.ministack import Ministack
-from tests.support.sam import ROOT
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -152,15 +147,6 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]
     assert stack.send_pixel("shop", "after_the_other", "/still-here")[0] == 200
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
-
-
-@pytest.fixture(scope="module")
-def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a release: what `make package` packs, unpacked."""
-    folder = tmp_path_factory.mktemp("release")
-    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
-        packed.extractall(folder)
-    return folder / f"sluice-1.2.3-{ARCHITECTURE}"
 
 
 def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, artifacts: Path, released: Path) -> None:

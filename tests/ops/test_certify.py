@@ -24,6 +24,7 @@ from ops.certify_run import CertifyRun
 from ops.certify_stage import DeployedStage
 from ops.certify_step import CertifyStep, Impossible, StepFinding, Untried
 from ops.certify_steps import ASSUMPTIONS, STEPS
+from ops.certify_trouble import new_api_key, without_redis
 from ops.change_set import ChangeSet
 from ops.failure import Failure
 from ops.stack import Stack
@@ -376,6 +377,18 @@ def a_stack(name: str = "sluice-dev", **clients: Answers) -> Stack:
     """Return a stack whose services answer as they are told."""
     session: Any = Session(**clients)
     return Stack(name, {"StreamName": "events"}, session)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "parameter"), [(new_api_key, "TdApiKeySecretArn"), (without_redis, "RedisUrlSecretArn")]
+)
+def test_a_secret_that_others_may_use_is_left_alone(breaking: Any, parameter: str) -> None:
+    """The step is not possible then."""
+    stage: Any = Untouched()
+    stage.parameters = {parameter: "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shared"}
+
+    with pytest.raises(Impossible, match="not the stack's own"), breaking(stage):
+        raise AssertionError
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,14 @@ class Stack:
         redis: where it looks accounts up.
     """
 
-    def __init__(self, emulator: Ministack, destination: Destination, redis_url: str) -> None:
+    def __init__(
+        self, emulator: Ministack, destination: Destination, redis_url: str, name: str = STACK
+    ) -> None:
         self.emulator = emulator
-        self.outputs = outputs(emulator, STACK)
+        self.name = name
+        self.outputs = outputs(emulator, name)
         self.destination = destination
+        self.redis_url = redis_url
         self.redis = redis.Redis.from_url(redis_url)
         secrets = emulator.client("secretsmanager")
         secrets.put_secret_value(SecretId=self.outputs["TdApiKeySecret"], SecretString=API_KEY)
@@ -144,7 +148,7 @@ class Stack:
 
     def sluice(self, *arguments: str) -> Any:
         """Run the `sluice` command on the stack with --json and return what it prints."""
-        command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", STACK, "--json"]
+        command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", self.name, "--json"]
         done = subprocess.run(
             command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
         )
@@ -153,17 +157,21 @@ class Stack:
 
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
         """Run `sluice certify` on the stack, with its state and reports in a folder; return exit code, output and errors."""
-        command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", STACK]
-        environment = self.emulator.environment | {"SLUICE_HOME": str(folder)}
-        done = subprocess.run(
+        with self.certifying(*arguments, folder=folder) as running:
+            said, errors = running.communicate()
+        return running.returncode, said, errors
+
+    def certifying(self, *arguments: str, folder: Path) -> subprocess.Popen[str]:
+        """Begin `sluice certify` on the stack, with its state and reports in a folder."""
+        command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", self.name]
+        return subprocess.Popen(
             [*command, "--to", str(folder), "--yes"],
             cwd=ROOT,
-            env=environment,
-            check=False,
-            capture_output=True,
+            env=self.emulator.environment | {"SLUICE_HOME": str(folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
-        return done.returncode, done.stdout, done.stderr
 
     def preflight(self, environment: str) -> list[dict[str, str]]:
         """Run `sluice preflight` for a stage, in the external network, and return what it finds."""

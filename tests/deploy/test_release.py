@@ -1,0 +1,113 @@
+"""A release, deployed by the calls that `aws cloudformation package` and `deploy` make, and moved between networks by updates."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ops.change_set import ChangeSet
+from shared.clock import SystemClock
+from tests.support.emulation import Stack, delete, endpoints
+from tests.support.ministack import Ministack
+
+pytestmark = pytest.mark.xdist_group("deploy")
+
+NAME = "sluice-stg"
+BUCKET = "my-releases"
+DATA = ("StreamName", "OverflowQueueUrl", "LedgerTable", "AsideBucket", "WriteKeySecret", "TdApiKeySecret")
+
+
+def package(emulator: Ministack, folder: Path) -> str:
+    """Upload a release's code and its template that names it; return the template's URL."""
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    template = yaml.safe_load((folder / "template.yaml").read_text())
+    for resource in template["Resources"].values():
+        if file := resource.get("Properties", {}).get("CodeUri"):
+            resource["Properties"]["CodeUri"] = f"s3://{BUCKET}/{_upload(s3, (folder / file).read_bytes())}"
+    key = _upload(s3, yaml.safe_dump(template, sort_keys=False).encode(), ".template")
+    return f"{emulator.url}/{BUCKET}/{key}"
+
+
+def _upload(s3: Any, content: bytes, suffix: str = "") -> str:
+    key = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+    s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    return key
+
+
+class Moving:
+    """A stack that is made of a release and then moved."""
+
+    def __init__(self, stack: Stack, released: Path) -> None:
+        self.dev = stack
+        self.emulator = stack.emulator
+        self._template = package(stack.emulator, released)
+        self._count = 0
+
+    def deploy(self, **parameters: str) -> bool:
+        """Create the stack, or update it with other parameters, as `aws cloudformation deploy` does."""
+        self._count += 1
+        change = ChangeSet(self.emulator.client("cloudformation"), NAME, SystemClock(), 0.3)
+        return change.deploy(f"c{self._count}", parameters, self._template)
+
+    def stack(self) -> Stack:
+        """Return the stack as it is now."""
+        return Stack(self.emulator, self.dev.destination, self.dev.redis_url, NAME)
+
+    def settings(self, output: str) -> dict[str, Any]:
+        """Return a function's configuration."""
+        client = self.emulator.client("lambda")
+        found: dict[str, Any] = client.get_function_configuration(FunctionName=self.stack().outputs[output])
+        return found
+
+
+@pytest.fixture
+def moving(stack: Stack, released: Path) -> Iterator[Moving]:
+    """The stack, made of a release in the network `external`, and removed afterwards."""
+    made = Moving(stack, released)
+    address = endpoints(stack.destination.server.url)
+    made.deploy(Stage="stg", Network="external", SdkHosting="off", StreamMode="PROVISIONED", **address)
+    yield made
+
+    delete(stack.emulator, NAME)
+    s3 = stack.emulator.client("s3")
+    for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        s3.delete_object(Bucket=BUCKET, Key=one["Key"])
+    s3.delete_bucket(Bucket=BUCKET)
+
+
+def test_a_release_moves_between_networks(moving: Moving) -> None:
+    """Nothing that holds data is replaced, and what is sent in each network becomes a row."""
+    began = moving.stack()
+    secrets = moving.emulator.client("secretsmanager")
+    secrets.put_secret_value(SecretId=began.outputs["RedisUrlSecret"], SecretString=moving.dev.redis_url)
+    began.map_account("shop")
+    assert began.send_pixel("shop", "moving", "/external")[0] == 200
+    assert ["/external"] == [row["page"] for row in began.destination.rows("shop", "moving")]
+    assert not moving.deploy()
+
+    ec2 = moving.emulator.client("ec2")
+    (subnet, *_) = ec2.describe_subnets()["Subnets"]
+    (group, *_) = ec2.describe_security_groups()["SecurityGroups"]
+    moving.deploy(Network="existing", SubnetIds=subnet["SubnetId"], SecurityGroupIds=group["GroupId"])
+    assert [subnet["SubnetId"]] == moving.settings("WorkerFunction")["VpcConfig"]["SubnetIds"]
+    assert not moving.settings("IngestFunction").get("VpcConfig", {}).get("SubnetIds")
+    assert began.send_pixel("shop", "moving_in", "/existing")[0] == 200
+    assert ["/existing"] == [row["page"] for row in began.destination.rows("shop", "moving_in")]
+
+    moving.deploy(Network="managed", SubnetIds="", SecurityGroupIds="")
+    assert not moving.settings("WorkerFunction").get("VpcConfig", {}).get("SubnetIds")
+    assert "?cache=" in moving.settings("WorkerFunction")["Environment"]["Variables"]["REDIS_URL"]
+    assert "RedisUrlSecret" not in moving.stack().outputs
+    assert began.send_pixel("shop", "moving_on", "/managed")[0] == 200
+    assert ["/managed"] == [row["page"] for row in began.destination.rows("shop", "moving_on")]
+
+    moving.deploy(Network="external")
+    ended = moving.stack()
+    secrets.put_secret_value(SecretId=ended.outputs["RedisUrlSecret"], SecretString=moving.dev.redis_url)
+    assert ended.send_pixel("shop", "moving_back", "/external")[0] == 200
+    assert ["/external"] == [row["page"] for row in ended.destination.rows("shop", "moving_back")]
+    assert {name: began.outputs[name] for name in DATA} == {name: ended.outputs[name] for name in DATA}
