@@ -1,21 +1,24 @@
 """The steps that try what only AWS can confirm. An emulator does not do what they look at, so that nothing is tried there."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any
+from statistics import median
 from urllib.parse import quote
+from uuid import uuid4
 
 from ops import screen
 from ops.certify_stage import TABLE, DeployedStage
 from ops.certify_step import StepFinding, Untried
+from ops.change_set import ChangeSet
 from ops.failure import Failure
 
 _PERIOD = 60
 _HARD_PATH = '/{}-"quoted"-\\back\\-\n-日本語-%'
-_STARTED = '{ $.type = "platform.report" && $.record.metrics.initDurationMs > 0 }'
-_FUNCTIONS = ("IngestFunction", "WorkerFunction", "RedriveFunction", "DrainFunction", "AdminFunction")
+_AT_ONCE = 12  # requests, so that Lambda has to start instances
 
 type _Run = Callable[[DeployedStage], StepFinding]
 
@@ -77,7 +80,8 @@ def idle(stage: DeployedStage) -> StepFinding:
     stage.clock.sleep(stage.pace.idle)
     seconds = [stage.send(f"after-idle-{number}").seconds for number in range(2)]
     stage.wait_for([stage.event_id(f"after-idle-{number}") for number in range(2)])
-    lines = [*_lines(stage, _log_group(stage, "IngestFunction"), '{ $.level = "ERROR" }')]
+    pattern = '{ $.level = "ERROR" && $.service = "ingest" }'
+    lines = [*_lines(stage, _log_group(stage, "IngestFunction"), pattern)]
     if lines:
         raise Failure(
             f"the ingest logged an error after {screen.lasting(stage.pace.idle)} without traffic: {lines[0]}"
@@ -88,76 +92,99 @@ def idle(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("reports no initialization")
+@contextmanager
+def _deployed_with(stage: DeployedStage, name: str, value: str) -> Iterator[None]:
+    """Let the stack have another value of a parameter for a while."""
+    change = ChangeSet(stage.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll)
+    with stage.repairs.breaking("parameter", name=name, value=stage.parameters[name]):
+        change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {name: value})
+        yield
+
+
+@_only_aws("starts no instances")
 def cold_start(stage: DeployedStage) -> StepFinding:
-    """Read from the functions' logs how long their instances took to start in this run."""
-    found: dict[str, list[float]] = {}
-    for output in _FUNCTIONS:
-        group = _log_group(stage, output)
-        lines = _until(stage, lambda group=group: [*_lines(stage, group, _STARTED)])  # type: ignore[misc]  # a default binds the group
-        found[output] = [json.loads(line)["record"]["metrics"]["initDurationMs"] for line in lines]
-    if not found["IngestFunction"]:
-        raise Untried("no instance of the ingest has started in this run: run the step parameter before it")
-    for output, durations in found.items():
-        if durations:
-            stage.timings[f"cold start, {output}"] = f"{min(durations):.0f} to {max(durations):.0f} ms"
-    slowest = max(found["IngestFunction"])
-    return StepFinding(f"The ingest starts in {slowest:.0f} ms at most.", {"init ms": found})
+    """Send requests at once, so that Lambda starts instances, and compare the slowest with those of instances that run."""
+    warm = [stage.send(f"before-burst-{number}").seconds for number in range(5)]
 
+    def post(number: int) -> float:
+        event = {"table": TABLE, "event_id": stage.event_id(f"burst-{number}")}
+        answer = stage.request("POST", "/v1/events", json.dumps([event]), {"x-write-key": key})
+        if answer.status != 200:
+            raise Failure(
+                f"the API answered {answer.status} {answer.code} to one of {_AT_ONCE} requests at once"
+            )
+        return answer.seconds
 
-def _sums(stage: DeployedStage) -> dict[str, float]:
-    """Return the sums of Sluice's own metrics since the run began, by service and name."""
-    cloudwatch = stage.client("cloudwatch")
-    wanted = [{"Name": "stage", "Value": stage.parameters["Stage"]}]
-    pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="Sluice", Dimensions=wanted)
-    metrics = [one for page in pages for one in page["Metrics"]]
-    queries = [
-        {"Id": f"m{number}", "MetricStat": {"Metric": one, "Period": _PERIOD, "Stat": "Sum"}}
-        for number, one in enumerate(metrics)
-    ]
-    if not queries:
-        return {}
-    answer = cloudwatch.get_metric_data(
-        MetricDataQueries=queries,
-        StartTime=datetime.fromtimestamp(stage.began, UTC),
-        EndTime=datetime.fromtimestamp(stage.clock.now() + _PERIOD, UTC),
+    key = stage.key()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        seconds = sorted(threads.map(post, range(_AT_ONCE)))
+    stage.accepted.requests += _AT_ONCE
+    for number in range(_AT_ONCE):
+        stage.accepted.add(TABLE, stage.event_id(f"burst-{number}"))
+    slowest, usual = seconds[-1] * 1000, median(warm) * 1000
+    stage.timings["response, instance starts"] = f"{slowest:.0f} ms"
+    return StepFinding(
+        f"{_AT_ONCE} requests at once: the slowest took {slowest:.0f} ms, one that finds an instance {usual:.0f} ms.",
+        {"ms": [round(one * 1000) for one in seconds]},
     )
-    sums = {one["Id"]: sum(one["Values"]) for one in answer["MetricDataResults"]}
-    return {_named(one): sums[f"m{number}"] for number, one in enumerate(metrics) if sums.get(f"m{number}")}
 
 
-def _named(metric: Mapping[str, Any]) -> str:
-    dimensions = {one["Name"]: one["Value"] for one in metric["Dimensions"]}
-    return f"{dimensions.get('service', '?')} {metric['MetricName']}"
+def _sum(stage: DeployedStage, metric: str, since: float) -> float:
+    """Return how much one of Sluice's own metrics without dimensions has counted since a time."""
+    answer = stage.client("cloudwatch").get_metric_statistics(
+        Namespace=stage.stack.name,
+        MetricName=metric,
+        StartTime=datetime.fromtimestamp(since - _PERIOD, UTC),
+        EndTime=datetime.fromtimestamp(stage.clock.now() + _PERIOD, UTC),
+        Period=_PERIOD,
+        Statistics=["Sum"],
+    )
+    return float(sum(one["Sum"] for one in answer["Datapoints"]))
 
 
 @_only_aws("makes no metrics of log lines")
 def metrics(stage: DeployedStage) -> StepFinding:
-    """Look for metrics of the ingest and of the worker, and for the warnings that the step `key` has caused.
-
-    Where all is well, the functions write no metrics.
-    """
-    if not stage.accepted.copies.get(TABLE, {}).get(stage.event_id("key")):
-        raise Untried("nothing has gone wrong in this run: run the step key before it")
-    refused = stage.request("POST", "/v1/events", "[]", {"x-write-key": "no.such.key"}).status
-    found = _until(stage, lambda: _sums(stage))
-    if not found:
-        raise Failure("CloudWatch has no metric of this stage since the run began")
+    """Let the ingest reject an event under each LogLevel, and look for the metric and for the worker's warnings."""
+    counted = {}
+    level = stage.parameters["LogLevel"]
+    for name in (level, "WARN" if level == "INFO" else "INFO"):
+        if name == level:
+            counted[name] = _rejection(stage)
+        else:
+            with _deployed_with(stage, "LogLevel", name):
+                counted[name] = _rejection(stage)
+    lost = [name for name, count in counted.items() if not count]
+    if lost:
+        raise Failure(f"CloudWatch did not count a rejected event under LogLevel={lost[0]}")
     group = _log_group(stage, "WorkerFunction")
     levels = {
-        level: sum(1 for _ in _lines(stage, group, f'{{ $.level = "{level}" }}'))
-        for level in ("INFO", "WARNING", "ERROR")
+        name: sum(1 for _ in _lines(stage, group, f'{{ $.level = "{name}" }}'))
+        for name in ("INFO", "WARNING")
     }
     return StepFinding(
-        f"{len(found)} metrics have arrived, with LogLevel={stage.parameters['LogLevel']} and with the other one.",
-        {"metrics": found, "lines of the worker": levels, "a forged key got": refused},
+        f"CloudWatch counted rejected events under LogLevel={' and '.join(counted)}.",
+        {"EventsRejected": counted, "lines by level": levels},
     )
+
+
+def _rejection(stage: DeployedStage) -> float:
+    """Let the ingest reject an event that names no table; return how many CloudWatch has counted since."""
+    began = stage.clock.now()
+    stage.request("POST", "/v1/events", '[{"n": 1}]', {"x-write-key": stage.key()})
+    return _until(stage, lambda: _sum(stage, "EventsRejected", began))
 
 
 @_only_aws("writes no access log")
 def access_log(stage: DeployedStage) -> StepFinding:
     """Request a path with quotes, backslashes, a line break and other scripts, and parse what is logged."""
-    group = resources(stage, "AWS::Logs::LogGroup")["ApiLogs"]
+    if stage.parameters["AccessLog"] == "on":
+        return _access_log(stage)
+    with _deployed_with(stage, "AccessLog", "on"):
+        return _access_log(stage)
+
+
+def _access_log(stage: DeployedStage) -> StepFinding:
+    group = resources(stage, "AWS::Logs::LogGroup")["AccessLogs"]
     answer = stage.request("GET", quote(_HARD_PATH.format(stage.run), safe="/"))
     lines = _until(stage, lambda: [*_lines(stage, group, f'"{stage.run}"')])
     if not lines:

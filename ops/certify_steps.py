@@ -457,8 +457,12 @@ STEPS = (
         "parameter", "A parameter changes without downtime, and the new version answers.", _parameter, (1,)
     ),
     CertifyStep("idle", "Connections that were idle for minutes lose nothing.", assumptions.idle),
-    CertifyStep("cold-start", "How long a function instance takes to start.", assumptions.cold_start),
-    CertifyStep("metrics", "Metrics and warnings arrive, whatever the log level is.", assumptions.metrics),
+    CertifyStep(
+        "cold-start",
+        "How long a response takes that has to wait for an instance to start.",
+        assumptions.cold_start,
+    ),
+    CertifyStep("metrics", "Metrics arrive, whatever the log level is.", assumptions.metrics),
     CertifyStep(
         "access-log", "Each line of the access log is JSON, whatever the path is.", assumptions.access_log
     ),
