@@ -185,11 +185,15 @@ def command(
         click.echo(text, err=True)
 
     repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
-    if repairs.broken:
+    left = [one.kind for one in repairs.broken]
+    if left:
         say("an earlier run has left something broken")
         repairs.restore_all()
     if restore:
-        say("everything is whole")
+        if as_json:
+            screen.show_json({"restored": left})
+        else:
+            screen.say(f"Restored: {', '.join(left)}." if left else "Nothing is broken.")
         return
     parameters = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll).parameters()
     check_stage(stack, parameters, clock, even_prod=even_prod, despite_traffic=despite_traffic)
