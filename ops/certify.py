@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -37,6 +36,44 @@ _NAMES = [one.name for one in STEPS]
 _AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
+class InterruptibleClock:
+    """A clock that raises KeyboardInterrupt if Ctrl-C was pressed and lost: what is raised in a callback of native code goes nowhere.
+
+    Args:
+        clock: tells the time and waits.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._is_pending = False
+
+    def listen(self) -> None:
+        """Let Ctrl-C, SIGTERM and SIGHUP interrupt, also in a command that a shell has started in the background."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.interrupt)
+
+    def interrupt(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Interrupt now or, if that is lost, at the next look at the clock."""
+        self._is_pending = True
+        raise KeyboardInterrupt
+
+    def now(self) -> float:
+        """Return UNIX seconds."""
+        self._check()
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        """Block for that many seconds."""
+        self._check()
+        self._clock.sleep(seconds)
+        self._check()
+
+    def _check(self) -> None:
+        if self._is_pending:
+            self._is_pending = False
+            raise KeyboardInterrupt
+
+
 class Certification:
     """Carries out steps, one after the other.
 
@@ -45,15 +82,22 @@ class Certification:
         run: keeps their reports; those that it has already are not carried out again.
         steps: in their order.
         show: is told of each step's beginning and of its report.
+        clock: measures how long they take.
 
     Attributes:
         is_interrupted: Ctrl-C has stopped it.
     """
 
     def __init__(
-        self, stage: DeployedStage, run: CertifyRun, steps: Sequence[CertifyStep], show: "Progress"
+        self,
+        stage: DeployedStage,
+        run: CertifyRun,
+        steps: Sequence[CertifyStep],
+        show: "Progress",
+        clock: Clock,
     ) -> None:
         self._stage = stage
+        self._clock = clock
         self._run = run
         self._steps = steps
         self._show = show
@@ -73,8 +117,7 @@ class Certification:
             self._run.keep(report)
 
     def _report(self, step: CertifyStep) -> StepReport:
-        clock = self._stage.clock
-        began = clock.now()
+        began = self._clock.now()
         evidence: Mapping[str, Any] = {}
         try:
             found = step.run(self._stage)
@@ -87,12 +130,12 @@ class Certification:
         except (ClientError, BotoCoreError, UnavailableError) as error:
             said = explained(error).message
             verdict = StepVerdict.NOT_POSSIBLE if is_denied(error) else StepVerdict.FAILED
-        except (KeyboardInterrupt, SystemExit, click.Abort):
+        except (KeyboardInterrupt, click.Abort):
             self.is_interrupted = True
             verdict, said = StepVerdict.NOT_TRIED, "interrupted"
         else:
             verdict, said, evidence = StepVerdict.PASSED, found.said, found.evidence
-        return StepReport(step.name, verdict, said, evidence, round(clock.now() - began, 1))
+        return StepReport(step.name, verdict, said, evidence, round(self._clock.now() - began, 1))
 
 
 class Progress:
@@ -201,10 +244,11 @@ def command(
     screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
-    stage = _stage(stack, account, run, repairs, clock)
+    interruptible = InterruptibleClock(clock)
+    stage = _stage(stack, account, run, repairs, interruptible)
     progress = Progress(len(wanted), hidden=as_json)
-    certification = Certification(stage, run, STEPS, progress)
-    exit_on_signals()
+    certification = Certification(stage, run, STEPS, progress, clock)
+    interruptible.listen()
     certification.carry_out(wanted)
     if removes and not certification.is_interrupted:
         run.keep(Teardown(stack, clock, pace.deploy_poll, say).report())
@@ -221,20 +265,6 @@ def command(
         say(f"stopped; everything is restored. Go on with `sluice certify {stack.option} --resume`")
         ctx.exit(INTERRUPTED)
     ctx.exit(UNFINISHED if report.failed else 0)
-
-
-def exit_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end a run as Ctrl-C does, with everything restored.
-
-    A shell lets commands that it starts in the background ignore Ctrl-C; these do not.
-    """
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
 
 
 def _emulator(stack: Stack) -> str:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from doubles.clock import ManualClock
 from doubles.treasure_data import API_KEY, Request, Server, TreasureData
 from ops import certify_steps
-from ops.certify import Certification, Progress, check_stage
+from ops.certify import Certification, InterruptibleClock, Progress, check_stage
 from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
 from ops.certify_restore import Repairs
 from ops.certify_run import CertifyRun
@@ -239,6 +239,17 @@ def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 
+def test_a_lost_ctrl_c_is_not_lost() -> None:
+    """Native code drops what its callbacks raise; the next look at the clock raises it again, once."""
+    clock = InterruptibleClock(ManualClock())
+    with pytest.raises(KeyboardInterrupt):
+        clock.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        clock.sleep(1)
+
+    assert clock.now()
+
+
 class Untouched:
     """A stage that steps of these tests do not look at."""
 
@@ -261,7 +272,7 @@ def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) 
     """Carry out steps on no stage at all."""
     stage: Any = Untouched()
     run = run or CertifyRun.new(file, 1_800_000_000)
-    certification = Certification(stage, run, steps, Progress(len(steps), hidden=True))
+    certification = Certification(stage, run, steps, Progress(len(steps), hidden=True), ManualClock())
     certification.carry_out([one.name for one in steps])
     return certification
 
