@@ -20,6 +20,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "OverflowNotices": {"sqs:SendMessage"},
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
+        "AsideBucket/edge/policy": {"s3:GetObject"},
         "Logs": LOG,
     },
     "WorkerRole": {
@@ -71,6 +72,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "Logs": LOG,
     },
     "AdminRole": {
+        "AsideBucket/edge/policy": {"s3:PutObject"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
