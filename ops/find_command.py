@@ -196,7 +196,8 @@ def _place(sighting: Sighting) -> dict[str, str]:
 def lines_of(one: Whereabouts, option: str, *, raw: bool) -> Iterator[str]:
     """Yield an event's whereabouts for people."""
     seen, span = one.seen, one.span
-    yield printable(f"{_word(one.stage).upper()}  {seen.event_id} of {seen.account}.{seen.table}")
+    where = f"{seen.account}.{seen.table}" if seen.table else seen.account
+    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {where}")
     yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
     for sighting in one.sightings:
         place = sighting.seen
@@ -224,8 +225,8 @@ def lines_of(one: Whereabouts, option: str, *, raw: bool) -> Iterator[str]:
 
 def _row(one: Whereabouts) -> tuple[str, ...]:
     seen = one.seen
-    table = f"{seen.account}.{seen.table}"
-    return screen.utc(seen.at), table, printable(seen.event_id), _word(one.stage), one.reason
+    where = f"{seen.account}.{seen.table}" if seen.table else seen.account
+    return screen.utc(seen.at), where, printable(seen.event_id), _word(one.stage), one.reason
 
 
 def _word(stage: Stage) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import msgpack
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +24,7 @@ from ops import personal_data
 from ops.stack import Stack
 from shared.clock import Clock, SystemClock
 from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.rows import Code, PlanCode
 from worker.executor import Executor, Executors, Threads
 from worker.record import START, Number, Record, from_stream, sequence_number
 from worker.shards import HASH_KEYS, Cursor, Position, Shard, Shards
@@ -49,6 +50,7 @@ _LOG_LATE_SECONDS = 60.0  # by which a line may be late in CloudWatch Logs
 _LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
 _LOG_BYTES = 1 << 20
 _AT_ONCE = 32
+_EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
 
 
 class Kind(StrEnum):
@@ -308,7 +310,8 @@ class Tail:
         if stack.folder is not None:
             log = LocalLog(stack.folder / "ingest.log", clock, since)
         elif "IngestFunction" in stack.outputs:
-            log = CloudWatchLog(stack, clock, since)
+            logs, functions = (stack.client(name, read_timeout=5) for name in ("logs", "lambda"))
+            log = CloudWatchLog(logs, functions, stack.outputs["IngestFunction"], clock, since)
         return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
 
     def stop(self) -> None:
@@ -504,20 +507,23 @@ class CloudWatchLog:
     CloudWatch shows lines some seconds late and not in order, so each read looks back.
 
     Args:
-        stack: whose.
+        logs: a boto3 client of CloudWatch Logs.
+        functions: a boto3 client of Lambda, which tells the log group.
+        function: the ingest's name.
         clock: paces the reads.
         since: UNIX seconds of the first line to show; None begins with what is written now.
     """
 
-    def __init__(self, stack: Stack, clock: Clock, since: float | None) -> None:
+    def __init__(self, logs: Any, functions: Any, function: str, clock: Clock, since: float | None) -> None:
         self.due = 0.0
         self.ended = False
-        self._logs = stack.client("logs", read_timeout=5)
-        self._lambda = stack.client("lambda", read_timeout=5)
-        self._function = stack.outputs["IngestFunction"]
+        self._logs = logs
+        self._lambda = functions
+        self._function = function
         self._clock = clock
         self._since = clock.now() if since is None else since
         self._group = ""
+        self._is_live = False
         self._seen: dict[str, float] = {}
 
     def step(self) -> Sequence[Seen | Notice]:
@@ -539,7 +545,7 @@ class CloudWatchLog:
         if not self._group:
             settings = self._lambda.get_function_configuration(FunctionName=self._function)
             self._group = settings["LoggingConfig"]["LogGroup"]
-        begin = max(self._since, now - _LOG_LATE_SECONDS) if self._seen else self._since
+        begin = max(self._since, now - _LOG_LATE_SECONDS) if self._is_live else self._since
         request: dict[str, Any] = {
             "logGroupName": self._group,
             "startTime": int(begin * 1000),
@@ -554,7 +560,10 @@ class CloudWatchLog:
                 if one and event["eventId"] not in self._seen:
                     found.append(one)
                 self._seen[event["eventId"]] = event["timestamp"] / 1000
-            if "nextToken" not in answer or self._clock.now() > until:
+            if "nextToken" not in answer:
+                self._is_live = True
+                break
+            if self._clock.now() > until:
                 break
             request["nextToken"] = answer["nextToken"]
         self._seen = {one: at for one, at in self._seen.items() if at >= begin}
@@ -562,12 +571,15 @@ class CloudWatchLog:
 
 
 def refused_request(line: str) -> Seen | None:
-    """Return the refused request that a line of the ingest's log tells of; None if it tells of something else."""
+    """Return the refused request that a line of the ingest's log tells of; None if it tells of something else.
+
+    A request with a single event is refused with the event's code where that is rejected: the stream tells of that.
+    """
     try:
         said = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(said, dict) or said.get("message") != "refused":
+    if not isinstance(said, dict) or said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
         return None
     return Seen(
         kind=Kind.REFUSED,

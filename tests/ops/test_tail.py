@@ -17,6 +17,7 @@ from ops.tail import (
     LAG_SECONDS,
     SECONDS_PER_READ,
     SKIP_SECONDS,
+    CloudWatchLog,
     Kind,
     LocalLog,
     Notice,
@@ -418,6 +419,90 @@ def test_refused_requests_come_from_the_log(log: Path) -> None:
         Seen(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
         == seen
     )
+
+
+class Logs:
+    """CloudWatch Logs, and Lambda.
+
+    Args:
+        clock: tells how late lines are.
+    """
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.lines: list[tuple[float, float, str]] = []
+        self.starts: list[float] = []
+        self.errors: list[Exception] = []
+
+    def log(self, at: float, late: float, request: str, code: str = "invalid_key") -> None:
+        """Write a line that is shown late."""
+        self.lines.append((at, at + late, json.dumps(REFUSED | {"request": request, "code": code})))
+
+    def get_function_configuration(self, *, FunctionName: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+        """Return the log group."""
+        return {"LoggingConfig": {"LogGroup": f"group of {FunctionName}"}}
+
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
+        """Return the lines from a time on, two a page."""
+        assert request["logGroupName"] == "group of ingest"
+        if self.errors:
+            raise self.errors.pop(0)
+        first = int(request.get("nextToken", 0))
+        if not first:
+            self.starts.append(request["startTime"] / 1000)
+        now = self._clock.now()
+        shown = [
+            {"eventId": text, "timestamp": int(at * 1000), "message": text}
+            for at, visible_at, text in self.lines
+            if at * 1000 >= request["startTime"] and visible_at <= now
+        ]
+        more = {"nextToken": str(first + 2)} if first + 2 < len(shown) else {}
+        return {"events": shown[first : first + 2]} | more
+
+
+def deployed(stream: Stream, since: float | None = None) -> tuple[Logs, CloudWatchLog]:
+    """Return a log and what reads it."""
+    logs = Logs(stream.clock)
+    return logs, CloudWatchLog(logs, logs, "ingest", stream.clock, since)
+
+
+def test_refused_requests_of_a_deployed_stack_come_from_cloudwatch() -> None:
+    """Each once, late ones too, and no line of before; it never reads more than a minute again."""
+    stream = Stream()
+    logs, log = deployed(stream)
+    logs.log(START - 5, 0, "old")
+    for number in range(7):
+        logs.log(START + 20 * number, number, f"r{number}")
+    found = stream.seen(300, log=log)
+
+    assert [f"r{number}" for number in range(7)] == [one.request_id for one in found if isinstance(one, Seen)]
+    assert all(start >= START for start in logs.starts)
+    assert logs.starts[-1] > START + 200
+
+
+def test_a_request_with_one_event_that_is_rejected_is_told_by_the_stream() -> None:
+    """So the log's line is not shown beside it."""
+    stream = Stream()
+    logs, log = deployed(stream, START)
+    logs.log(START + 1, 0, "of an event", "invalid_table")
+
+    assert [] == stream.seen(10, log=log)
+
+
+def test_a_log_that_may_not_be_read_is_said_once() -> None:
+    """The events go on; a log that throttles is asked again, and nothing is said."""
+    stream = Stream()
+    logs, log = deployed(stream)
+    logs.log(START + 2, 0, "r")
+    logs.errors = [
+        client_error("ThrottlingException", "FilterLogEvents", "slow down"),
+        client_error("AccessDeniedException", "FilterLogEvents", "no"),
+    ]
+    stream.put_at(60, "a")
+    found = stream.seen(120, log=log)
+
+    assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == notices(found)
+    assert ["a"] == [one.event_id for one in found if isinstance(one, Seen)]
 
 
 def test_a_line_shows_nothing_that_moves_the_cursor() -> None:
