@@ -243,6 +243,11 @@ class WorkerSettings(_Settings):
     td_query_delay_minutes: int = _setting(
         "TD_QUERY_DELAY_MINUTES", "Minutes after an import until a query is certain to find its rows", 10, int
     )
+    watermark_table: str = _setting(
+        "WATERMARK_TABLE",
+        "Table of each account's database that watermarks are written to; empty to write none",
+        "",
+    )
     unaskable_doubt: str = _setting(
         "UNASKABLE_DOUBT",
         "What to do with rows in doubt if the API key may not query: `send` them and report it, or `keep` them for an operator",

@@ -41,7 +41,8 @@ def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
     With `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced
     first, and it alone is sent; an answer with `error`, one word, and `message` says why it cannot be edited. With `repair` (the same
     place, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) repaired events are put on the stream in place of rejected
-    ones. With `sweep` the bucket is swept instead.
+    ones. With `sweep` the bucket is swept instead, with `watermark` watermarks are
+    written.
     """
     wiring = _wiring()
     deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
@@ -54,6 +55,8 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
     if event.get("sweep"):
         sweep = wiring.sweeper.run(deadline)
         return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
+    if event.get("watermark"):
+        return wiring.watermark_rows.write(deadline)
     selection = Selection.from_event(event)
     if repair := event.get("repair"):
         try:

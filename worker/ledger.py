@@ -6,6 +6,7 @@
     pk = breakers, sk = name  a database found to be failing
     pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = set_aside#overflow   when the drainer last set something aside
+    pk = watermarks, sk = account  its tables
 
 Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
 keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is. Spans of
@@ -59,6 +60,9 @@ _CLAIM = "put#"
 _SEARCH = "search#"
 _TABLES = "tables#"
 _SET_ASIDE_BY_DRAINER = {"pk": {"S": "set_aside#overflow"}, "sk": {"S": "-"}}
+_WATCHED = "watermarks"
+_WATCHED_SECONDS = 30 * 86_400
+_MOST_WATCHED = 500  # tables of an account
 _MOST_KEYS = 100  # of one BatchGetItem
 _DAY = 86_400
 _BREAKER_SECONDS_KEPT = 30 * 86_400
@@ -420,6 +424,35 @@ class Ledger:
         """Return when the drainer last noted that it sets something aside, UNIX seconds; 0 for never."""
         answer = self._call(self._dynamodb.get_item, Key=_SET_ASIDE_BY_DRAINER, ConsistentRead=True)
         return float(answer["Item"]["at"]["N"]) if "Item" in answer else 0.0
+
+    # Tables whose watermarks are written, those too of which nothing was received lately
+
+    def watched(self) -> frozenset[tuple[str, str]]:
+        """Return accounts and tables of which rows were received in the last weeks."""
+        pages = self._pages(
+            self._dynamodb.query,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": _WATCHED}},
+        )
+        return frozenset(
+            (item["sk"]["S"], table["S"])
+            for page in pages
+            for item in page["Items"]
+            for table in item["tables"]["L"]
+        )
+
+    def watch(self, tables: Iterable[tuple[str, str]]) -> None:
+        """Remember accounts and tables for some weeks; an account that is not among them stays as it is."""
+        known = self.watched()
+        for account in sorted({account for account, _ in tables}):
+            named = {table for one, table in (*tables, *known) if one == account}
+            item = {
+                "pk": {"S": _WATCHED},
+                "sk": {"S": account},
+                "tables": {"L": [{"S": table} for table in sorted(named)[:_MOST_WATCHED]]},
+                "ttl": {"N": str(self._expiry(_WATCHED_SECONDS))},
+            }
+            self._call(self._dynamodb.put_item, Item=item)
 
     # Breakers
 

@@ -48,6 +48,8 @@ from worker.sweeper import Sweeper
 from worker.tables import Tables
 from worker.treasure_data import TreasureDataClient
 from worker.upload import MOST_SENDS, Limits, Uploader
+from worker.watermark import Watermarks
+from worker.watermark_rows import WatermarkRows
 from worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -191,6 +193,22 @@ class Wiring:
             uploader=self.uploader,
             breakers=self.breakers,
             at_once=settings.upload_threads,
+        )
+        self.watermark_rows = WatermarkRows(
+            watermarks=make(Watermarks)(
+                shards=self.shards,
+                ledger=self.ledger,
+                sqs=effects.sqs,
+                queue_url=settings.overflow_queue_url,
+                notices_url=settings.overflow_notices_url,
+                clock=clock,
+            ),
+            ledger=self.ledger,
+            accounts=self.accounts,
+            treasure_data=self.treasure_data,
+            table=settings.watermark_table,
+            clock=clock,
+            telemetry=telemetry,
         )
         self.edits = Edits(delivery)
         self.returns = Returns(delivery, effects.kinesis, settings.stream_name)

@@ -174,6 +174,9 @@ _WHY = {
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("RedriveFunction", "KeepLedger"): "Read spans, fence them, write what became of chunks.",
     ("RedriveFunction", "FindWork"): "Find what is set aside.",
+    ("RedriveFunction", "ReadStream"): "Prove that everything has been delivered, if WatermarkTable is set.",
+    ("RedriveFunction", "CountMessages"): "Likewise: the overflow queue must be empty.",
+    ("RedriveFunction", "LookAtNotices"): "Likewise: nor may it have been used minutes ago.",
     (
         "RedriveFunction",
         "SendAside",

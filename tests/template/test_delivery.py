@@ -9,6 +9,7 @@ import pytest
 from tests.support.modes import Mode
 from tests.support.sam import properties, resources, template, transformed
 from worker.ledger import WORKLIST
+from worker.watermark_rows import PERIOD_SECONDS
 
 
 def test_the_mapping_of_the_stream_never_gives_up() -> None:
@@ -150,6 +151,18 @@ def test_the_bucket_is_swept_daily() -> None:
 
     assert "rate(1 day)" == sweep["ScheduleExpression"]
     assert {"sweep": True} == json.loads(target["Input"])
+
+
+def test_watermarks_are_written_where_a_table_is_set() -> None:
+    """Every five minutes; the rows of one period have one id."""
+    off, on = (
+        Mode(parameters).properties("RedriveFunctionWatermarks")
+        for parameters in ({}, {"WatermarkTable": "sluice_watermarks"})
+    )
+
+    assert ("DISABLED", "ENABLED") == (off["State"], on["State"])
+    assert {"watermark": True} == json.loads(on["Targets"][0]["Input"])
+    assert f"rate({PERIOD_SECONDS // 60} minutes)" == on["ScheduleExpression"]
 
 
 def test_the_ledger_has_an_index_of_spans_with_work() -> None:

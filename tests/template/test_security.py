@@ -106,6 +106,22 @@ def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
     assert ALLOWED[role] == granted(role)
 
 
+def test_who_writes_watermarks_reads_the_stream_and_looks_at_the_queues() -> None:
+    """Only where a table for them is set."""
+    more = {
+        "Stream": {
+            *("kinesis:DescribeStreamSummary", "kinesis:GetRecords"),
+            *("kinesis:GetShardIterator", "kinesis:ListShards"),
+        },
+        "OverflowQueue": {"sqs:GetQueueAttributes"},
+        "OverflowNotices": {"sqs:ReceiveMessage"},
+    }
+
+    assert ALLOWED["RedriveRole"] | more == granted(
+        "RedriveRole", {"Network": "external", "WatermarkTable": "sluice_watermarks"}
+    )
+
+
 def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
     """Return policy, effect and actions of each statement of a role that does not name a resource."""
     return [
@@ -281,6 +297,7 @@ def test_only_our_own_api_and_schedule_invoke_functions() -> None:
         "ApiPermission": ("apigateway.amazonaws.com", True),
         "RedriveFunctionSchedulePermission": ("events.amazonaws.com", True),
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
+        "RedriveFunctionWatermarksPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
         "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals

@@ -19,6 +19,8 @@ def test_the_transform_adds_only_expected_resources() -> None:
         "RedriveFunctionSchedulePermission",
         "RedriveFunctionSweep",
         "RedriveFunctionSweepPermission",
+        "RedriveFunctionWatermarks",
+        "RedriveFunctionWatermarksPermission",
         "ScaleFunctionEventInvokeConfig",
         "ScaleFunctionSchedule",
         "ScaleFunctionSchedulePermission",

@@ -1,0 +1,7 @@
+-- True once all rows that were received before the session's date are there. '*' stands for all tables.
+-- Add "and set_aside = 0" to wait for rows that are set aside as well.
+select count(*) > 0
+from sluice_watermarks
+where TD_TIME_RANGE(time, '${session_date}', null, '${sluice.timezone}')
+  and table_name in ('*', '${sluice.table}')
+  and complete_before >= TD_TIME_PARSE('${session_date}', '${sluice.timezone}') * 1000

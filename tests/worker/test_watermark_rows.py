@@ -1,0 +1,132 @@
+"""Watermarks in Treasure Data: a row for each table every few minutes, and one for all tables of an account."""
+
+from typing import Any
+
+from doubles.sqs import MemorySQS
+from doubles.treasure_data import Action, Fault, Kind
+from local.resources import NOTICES
+from tests.support import delivery as support
+from tests.support.delivery import Delivery
+from tests.support.overflow import an_envelope
+from worker.deadline import Deadline
+from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
+from worker.watermark_rows import WatermarkRows
+
+TABLE = "sluice_watermarks"
+MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
+
+
+class Stack:
+    """A delivery and what writes its watermarks.
+
+    Attributes:
+        delivery: stream, worker, ledger and Treasure Data.
+        rows: writes watermarks.
+    """
+
+    def __init__(self, table: str = TABLE) -> None:
+        self.delivery = made = Delivery()
+        made.map(shop="shop_db", blog="blog_db")
+        sqs: Any = MemorySQS(made.clock.now)
+        wiring = made.redrive_wiring
+        self.rows = WatermarkRows(
+            watermarks=Watermarks(
+                shards=made.wiring.shards,
+                ledger=made.ledger,
+                sqs=sqs,
+                queue_url=sqs.create_queue(QueueName="overflow")["QueueUrl"],
+                notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
+                clock=made.clock,
+            ),
+            ledger=made.ledger,
+            accounts=wiring.accounts,
+            treasure_data=wiring.treasure_data,
+            table=table,
+            clock=made.clock,
+            telemetry=made.telemetry,
+        )
+
+    def put(self, account: str, at: float) -> None:
+        """Put an envelope on the stream."""
+        number = len(self.delivery.records())
+        self.delivery.put(an_envelope(f"r{number}", account=account, at=at).encode())
+
+    def write(self, pause: float = 3600) -> Any:
+        """Write watermarks after a while."""
+        self.delivery.clock.time += pause
+        return self.rows.write(Deadline.of(self.delivery.clock, support.INVOCATION_MS))
+
+    def told(self, database: str) -> list[tuple[str, int, int]]:
+        """Return what rows say: table, complete before and rows set aside."""
+        rows = self.delivery.td.rows(database, TABLE)
+        return [(row["table_name"], row["complete_before"], row["set_aside"]) for row in rows]
+
+
+def test_each_account_is_told_of_its_tables() -> None:
+    """In its own database, whose table is created; an account that nobody knows has none."""
+    stack = Stack()
+    for account in ("shop", "blog", "nobody"):
+        stack.put(account, stack.delivery.clock.now())
+    stack.delivery.deliver()
+    written = stack.write()
+    before = round((stack.delivery.td.rows("shop_db", TABLE)[0]["received_at"] / 1000 - MARGIN) * 1000)
+
+    assert {"written": 2} == written
+    for database in ("shop_db", "blog_db"):
+        told = stack.told(database)
+        assert ["*", "pageviews"] == [table for table, _, _ in told]
+        assert all(before - 10_000 < at <= before for _, at, _ in told)
+
+
+def test_what_is_pending_keeps_the_row_of_all_tables() -> None:
+    """Both say when the first pending row was received."""
+    stack = Stack()
+    stack.put("shop", stack.delivery.clock.now())
+    stack.delivery.deliver()
+    received_at = stack.delivery.clock.now()
+    stack.put("shop", received_at)
+    stack.write()
+
+    assert [("*", round(received_at * 1000), 0), ("pageviews", round(received_at * 1000), 0)] == stack.told(
+        "shop_db"
+    )
+
+
+def test_a_quiet_account_is_told_too() -> None:
+    """Its tables are remembered when the stream has forgotten their records."""
+    stack = Stack()
+    stack.put("shop", stack.delivery.clock.now())
+    stack.delivery.deliver()
+    stack.write()
+    stack.delivery.kinesis.split_shard(
+        StreamName=support.STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(1 << 127)
+    )
+    stack.write(9 * 86_400)
+
+    assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.told("shop_db")]
+
+
+def test_rows_of_one_period_are_there_once() -> None:
+    """A run that is repeated within it changes nothing."""
+    stack = Stack()
+    stack.put("shop", stack.delivery.clock.now())
+    stack.delivery.deliver()
+    stack.delivery.clock.time = 1_700_010_000.0
+    stack.write(0)
+    stack.write(0)
+
+    assert 2 == len(stack.told("shop_db"))
+
+
+def test_nothing_is_written_that_is_not_known() -> None:
+    """Or where no table is set, or while Treasure Data does not answer: the next run does."""
+    none, stack = Stack(table=""), Stack()
+    stack.put("shop", stack.delivery.clock.now())
+    stack.delivery.deliver()
+    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))  # type: ignore[attr-defined]  # the default source
+    failed = stack.write()
+    stack.delivery.kinesis.before["get_records"] = lambda _: support.lose_answer()
+
+    assert {"written": 0, "unknown": "no table is set"} == none.write()
+    assert {"written": 0} == failed
+    assert {"written": 0, "unknown": "ShardUnreadableError"} == stack.write()

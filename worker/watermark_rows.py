@@ -1,0 +1,130 @@
+"""Writes watermarks to a table of each account's database, so that jobs in Treasure Data can wait for them.
+
+A row says: all rows of this table that were received before `complete_before` are in Treasure Data, or set aside. That stays true,
+so readers take the greatest, and nothing follows from a row that is lost, late or there twice. Rows of one period have one
+unique_id.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgpack
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared import names
+from shared.accounts import Account
+from shared.clock import Clock
+from shared.errors import UnavailableError
+from shared.telemetry import Telemetry
+from worker.account_cache import AccountCache
+from worker.chunk import compress
+from worker.deadline import Deadline
+from worker.ledger import Ledger
+from worker.record import milliseconds
+from worker.treasure_data import READ_SECONDS, Meaning, TreasureDataClient
+from worker.watermark import Completeness, Table, Watermarks
+
+ALL_TABLES = "*"
+"""Stands for all tables of an account."""
+MOST_TABLES = 200
+"""Tables of an account that have rows of their own."""
+PERIOD_SECONDS = 300
+"""How often the template has rows written."""
+
+
+class WatermarkRows:
+    """Takes a watermark and writes it.
+
+    Args:
+        watermarks: tell up to when rows are complete.
+        ledger: keeps the tables that rows are written of, those too of which nothing was received lately.
+        accounts: tell where rows go.
+        treasure_data: takes them.
+        table: that they go to; empty to write none.
+        clock: tells the time.
+        telemetry: logs what was written.
+    """
+
+    def __init__(
+        self,
+        *,
+        watermarks: Watermarks,
+        ledger: Ledger,
+        accounts: AccountCache,
+        treasure_data: TreasureDataClient,
+        table: str,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._watermarks = watermarks
+        self._ledger = ledger
+        self._accounts = accounts
+        self._treasure_data = treasure_data
+        self._table = table
+        self._clock = clock
+        self._telemetry = telemetry
+
+    def write(self, deadline: Deadline) -> dict[str, Any]:
+        """Write what can be proved now; return how many accounts' databases took their rows, or why nothing is known."""
+        if not self._table:
+            return {"written": 0, "unknown": "no table is set"}
+        try:
+            found = self._watermarks.take(max(0.0, deadline.left() / 2))
+            seen = frozenset(one for one in found.tables if names.is_table(one[1]))
+            tables = self._ledger.watched() | seen
+            self._ledger.watch(seen)
+        except (UnavailableError, BotoCoreError, ClientError) as error:
+            found, tables = Completeness(self._clock.now(), None, obstacle=type(error).__name__), frozenset()
+        if found.horizon is None:
+            self._telemetry.info("no watermark", reason=found.obstacle)
+            return {"written": 0, "unknown": found.obstacle}
+        accounts = sorted({account for account, _ in tables})
+        written = 0
+        for account, destination in self._accounts.resolve(accounts).items():
+            if deadline.near:
+                break
+            if isinstance(destination, Account):
+                rows = list(rows_of(found, account, (table for one, table in tables if one == account)))
+                written += self._send(account, destination.database, rows)
+        self._telemetry.info("watermarks", written=written, accounts=len(accounts))
+        return {"written": written}
+
+    def _send(self, account: str, database: str, rows: Iterable[dict[str, Any]]) -> bool:
+        period = int(self._clock.now()) // PERIOD_SECONDS
+        unique_id = hashlib.sha256(
+            f"sluice watermark of {account}\n{database}\n{period}".encode()
+        ).hexdigest()[:32]
+        body = compress(b"".join(map(msgpack.packb, rows)))
+        for _ in range(2):
+            reply = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
+            if reply.meaning is not Meaning.NO_TABLE:
+                break
+            self._treasure_data.create_table(database, self._table, READ_SECONDS)
+        is_taken = reply.meaning is Meaning.ACCEPTED
+        if not is_taken:
+            self._telemetry.warning("a watermark was not written", account=account, reason=reply.reason)
+        return is_taken
+
+
+def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows that say what is complete of an account: one for all its tables, and one for each."""
+    horizon = found.horizon or 0
+    pending = [at for (owner, _), at in found.pending.items() if owner == account]
+    aside = sum(states.total() for (owner, _), states in found.aside.items() if owner == account)
+    yield _row(found, account, ALL_TABLES, min([horizon, *pending]), aside)
+    for table in sorted(tables)[:MOST_TABLES]:
+        place: Table = account, table
+        yield _row(found, account, table, found.before(*place) or 0, found.set_aside(*place).total())
+
+
+def _row(found: Completeness, account: str, table: str, before: int, aside: int) -> dict[str, Any]:
+    return {
+        "time": int(found.at),
+        "received_at": milliseconds(found.at),
+        "event_id": f"{account}/{table}/{before}",
+        "account": account,
+        "table_name": table,
+        "complete_before": before,
+        "set_aside": aside,
+    }
