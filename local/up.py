@@ -43,6 +43,7 @@ DESCRIPTION = "stack.json"
 
 _CHECK_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
+_ACCOUNT_SECONDS = 5.0
 _HISTORY_SECONDS = 3600.0
 _BASE_PORT = 8700
 _PORT_FILE = "port"
@@ -144,7 +145,12 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     """Return the page: a console that may change everything, and the local stack's own parts."""
     clock = SystemClock()
     described_stack = described(stack.describe())
-    view = ConsoleView(described_stack, look_seconds=_LOOK_SECONDS, count_seconds=_LOOK_SECONDS)
+    view = ConsoleView(
+        described_stack,
+        look_seconds=_LOOK_SECONDS,
+        count_seconds=_LOOK_SECONDS,
+        account_seconds=_ACCOUNT_SECONDS,
+    )
     observer = Observer(stack, outages.under_way)
     actions = Actions(described_stack, clock, view.expire)
     tail = stack_tail(described_stack)

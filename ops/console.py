@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ops import screen
 from ops.console_actions import DROPPABLE, REDRIVABLE, Actions
 from ops.console_server import ConsolePage, Data, Server
 from ops.console_view import ConsoleView
@@ -38,7 +39,8 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     printed address, with its token, sees what you may see.
     """
     view = ConsoleView(stack)
-    view.first()
+    with screen.console(stderr=True).status("looking at the stack"):
+        view.first()
     token = secrets.token_urlsafe(24)
     actions = Actions(stack, SystemClock(), view.expire)
     feed = LiveFeed(

@@ -20,7 +20,6 @@ from shared.clock import Clock, SystemClock
 from shared.plan import TrackingPlan
 
 _COUNT_SHARE = 0.05  # the whole ledger is read
-_ACCOUNT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class ConsoleView:
         stack: which.
         look_seconds: how old the state may be.
         count_seconds: how old the counts by table may be; they read the whole ledger.
+        account_seconds: how old the accounts may be; a function is invoked to read them.
         clock: tells the time.
         start: runs a job in the background.
     """
@@ -55,6 +55,7 @@ class ConsoleView:
         *,
         look_seconds: float = 5.0,
         count_seconds: float = 30.0,
+        account_seconds: float = 60.0,
         clock: Clock | None = None,
         start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
@@ -65,7 +66,7 @@ class ConsoleView:
             lambda: look.state(None, None, balanced=False), look_seconds, clock, start=start
         )
         self._counted = Refreshed(self._count, count_seconds, clock, share=_COUNT_SHARE, start=start)
-        self._accounts = Refreshed(lambda: accounts.known(stack), _ACCOUNT_SECONDS, clock, start=start)
+        self._accounts = Refreshed(lambda: accounts.known(stack), account_seconds, clock, start=start)
 
     def first(self) -> None:
         """Look once, so that a person without the rights is told so before anything is shown.
