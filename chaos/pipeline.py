@@ -258,7 +258,7 @@ class Pipeline:
             self._simulation.at(again, partial(self._ask, sent, copy + 1))
 
     def _send_last_copies(self) -> None:
-        """Send everything that has an id once more, weeks later."""
+        """Send everything that has an id once more, weeks later, while all of the archive is replayed."""
         batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
         self._redriving = False
         self._simulation.run(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
@@ -266,6 +266,7 @@ class Pipeline:
         self._redrive_by_timer()
         for sent in batches:
             self._ask(sent, copy=1)
+        self._replay_everything()
         self.rest(hours=24)
 
     def _accept(self, numbers: Iterable[int]) -> None:

@@ -242,7 +242,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
         ]
         kinds = with_companions(focus) if seed % 2 == 0 else (focus, *mixture)
     chosen = dict.fromkeys(kinds)
-    setup = _setup(chance, chosen)
+    setup = _setup(seed, chance, chosen)
     accounts = [account for account, _ in setup.databases]
     sent = generate(
         chance,
@@ -335,14 +335,14 @@ def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
     return (0, 0, 200) if Kind.TD_TOO_LARGE in kinds else (0,)
 
 
-def _setup(chance: random.Random, kinds: dict[Kind, None]) -> Setup:
+def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     count = chance.choice((2, 4, 7))
     databases = [f"db_{letter}" for letter in "abcde"[: max(2, count - 1)]]
     mapped = {f"acct_{index}": chance.choice(databases) for index in range(count)}
     horizon = HOUR * chance.choice((0.5, 1, 2, 4, 8))
     if Kind.TD_OUTAGE in kinds or {Kind.TD_JOB_FAILS, Kind.STANDSTILL, Kind.UNASKABLE} & kinds.keys():
         horizon = max(horizon, 4 * HOUR)
-    retention = chance.choice((24, 24, 168))
+    retention = random.Random(f"{seed}/retention").choice((24, 24, 168))
     if COSTLY & kinds.keys():
         horizon, retention = 34 * HOUR, 24
     return Setup(

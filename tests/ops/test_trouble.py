@@ -207,7 +207,10 @@ def test_the_doctor_goes_on_where_it_may_not_look(stack: Deployed) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("replay --shard shardId-9", "there is no shard shardId-9: the stream has shardId-000000000000, "),
+        (
+            "replay --shard shardId-9",
+            "there is no shard shardId-9: stream and archive have shardId-000000000000, ",
+        ),
         ("record -o {out} --from now", "shardId-000000000000 has no record there: give an earlier --from"),
         ("record -o /proc/nothing/x.json", "/proc/nothing/x.json cannot be written: "),
         ("accounts apply /nowhere.yaml", "/nowhere.yaml cannot be read: No such file or directory"),
