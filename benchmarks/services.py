@@ -19,6 +19,11 @@ _ANSWERS = {
     "GetSecretValue": {"Name": "keys", "SecretString": SECRETS_TEXT},
 }
 
+_ABSENT = (
+    b"HTTP/1.1 404 Not Found\r\ncontent-type: application/xml\r\ncontent-length: 38\r\n\r\n"
+    b"<Error><Code>NoSuchKey</Code> </Error>"
+)
+
 
 @contextmanager
 def running() -> Iterator[str]:
@@ -48,6 +53,10 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             if headers.get("expect"):
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await reader.readexactly(int(headers.get("content-length", 0)))
+            if lines[0].startswith("GET "):  # of S3, which has no edge policy
+                writer.write(_ABSENT)
+                await writer.drain()
+                continue
             operation = headers.get("x-amz-target", "").rpartition(".")[2]
             answer = json.dumps(_ANSWERS.get(operation) or _imported(lines[0], body)).encode()
             writer.write(

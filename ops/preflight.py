@@ -260,21 +260,7 @@ class Preflight:
             yield CheckResult("stack", "ok", f"{self._plan.stack} is free")
         else:
             yield self._existing(ours)
-        stage = self._values["Stage"]
-        same = [
-            stack["StackName"]
-            for stack in stacks
-            if stack is not ours
-            and stack.get("Description") == self._template.description
-            and {"ParameterKey": "Stage", "ParameterValue": stage} in stack.get("Parameters", ())
-        ]
-        if same:
-            yield CheckResult(
-                "stage",
-                "fault",
-                f"{same[0]} is a Sluice stack of the stage {stage} in this region; both would count into the same metrics.",
-                "Use another Stage, or another region.",
-            )
+            yield from self._left_network(ours)
         sam = next((stack for stack in stacks if stack["StackName"] == "aws-sam-cli-managed-default"), None)
         if sam is not None and not sam["StackStatus"].endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")):
             yield CheckResult(
@@ -311,6 +297,17 @@ class Preflight:
                 "stack", "fault", said, f"Wait for it: {command.format('describe-stack-events')}."
             )
         return CheckResult("stack", "ok", said)
+
+    def _left_network(self, stack: Mapping[str, Any]) -> Iterator[CheckResult]:
+        """Object to a deploy that leaves a VPC and takes away what Lambda needs to delete its interfaces there."""
+        now = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+        if now.get("Network") == "existing" and not self._values["SubnetIds"]:
+            yield CheckResult(
+                "network",
+                "fault",
+                "The functions leave their subnets, and without SubnetIds Lambda may not delete its interfaces there.",
+                f"Keep SubnetIds={now.get('SubnetIds', '')} for an hour after this deploy.",
+            )
 
     def _rights(self) -> Iterator[CheckResult]:
         """Yield which actions of a deploy the caller is denied, as IAM and the organization's policies say."""

@@ -83,7 +83,7 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
         here.account.caches.append("sluice-dev"),
     ),
     "other stacks": lambda here: (
-        here.account.add_stack("sluice-prod", "CREATE_COMPLETE", stage="prod"),
+        here.account.add_stack("sluice-prod", "CREATE_COMPLETE", Stage="prod"),
         here.account.add_stack("website", "ROLLBACK_COMPLETE", description="a website"),
         here.account.add_stack("aws-sam-cli-managed-default", "CREATE_COMPLETE", description="sam"),
     ),
@@ -159,10 +159,12 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
         "stack",
         "taken",
     ),
-    "same stage twice": (
-        lambda h: h.account.add_stack("other", "CREATE_COMPLETE"),
-        "stage",
-        "other is a Sluice stack",
+    "left network": (
+        lambda h: h.account.add_stack(
+            "sluice-dev", "UPDATE_COMPLETE", Network="existing", SubnetIds="subnet-0a1b2c"
+        ),
+        "network",
+        "Keep SubnetIds=subnet-0a1b2c for an hour",
     ),
     "broken upload bucket": (
         lambda h: h.account.add_stack("aws-sam-cli-managed-default", "ROLLBACK_COMPLETE", description="sam"),

@@ -61,15 +61,17 @@ class AwsAccount:
     topics: set[str] = field(default_factory=set)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def add_stack(self, name: str, status: str, *, description: str = SLUICE, stage: str = "dev") -> None:
-        """Put a stack into the account."""
+    def add_stack(self, name: str, status: str, *, description: str = SLUICE, **parameters: str) -> None:
+        """Put a stack with these parameters into the account."""
         self.stacks.append(
             {
                 "StackName": name,
                 "StackStatus": status,
                 "CreationTime": _CREATED,
                 "Description": description,
-                "Parameters": [{"ParameterKey": "Stage", "ParameterValue": stage}],
+                "Parameters": [
+                    {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+                ],
             }
         )
 

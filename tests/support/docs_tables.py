@@ -149,11 +149,7 @@ def roles_table() -> str:
     return _table(("function", "actions", "on", "why"), rows)
 
 
-_NETWORK = "Lambda joins and leaves an existing network with it; the function's code is denied it."
 _WHY = {
-    ("WorkerFunction", "JoinNetwork"): _NETWORK,
-    ("RedriveFunction", "JoinNetwork"): _NETWORK,
-    ("AdminFunction", "JoinNetwork"): _NETWORK,
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",

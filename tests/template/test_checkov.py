@@ -22,7 +22,7 @@ _FULLEST = {
     "Tracing": "on",
     "SnapStart": "on",
 }
-_LOG_GROUPS = set(resources("AWS::Logs::LogGroup"))
+_LOG_GROUPS = set(resources("AWS::Logs::LogGroup")) - {"AccessLogs"}  # off by default
 _SECRETS = set(resources("AWS::SecretsManager::Secret")) - {"RedisUrlSecret"}  # a managed Redis has none
 
 # By check: what it asks for, why it is not done, and where.
@@ -48,10 +48,7 @@ ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
         {"SdkDistribution"},
     ),
     "CKV_AWS_86": ("distribution's access log: it would keep visitors' addresses", {"SdkDistribution"}),
-    "CKV_AWS_111": (
-        "writing without a constraint: AWS lets interfaces of a VPC be allowed on everything only; code is denied it",
-        {"WorkerRole", "RedriveRole", "AdminRole"},
-    ),
+    "CKV_AWS_95": ("API's access log: by parameter, because it keeps visitors' addresses", {"ApiStage"}),
     "CKV_AWS_115": (
         "reserved concurrency: by parameter; a new account has too little for it",
         set(FUNCTIONS),
