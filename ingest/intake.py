@@ -127,7 +127,8 @@ class Intake:
             raise Refused("keys_unavailable") from None
         if code := self._policies.refusal(verified):
             raise Refused(code)
-        self._rate.check(verified)
+        entry = self._policies.entry(verified.account)
+        self._rate.check(verified, entry.limits if entry else None)
         return verified
 
     def is_ready(self) -> bool:

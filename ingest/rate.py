@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ingest.refusal import Refused
 from shared.clock import Clock
+from shared.policy import AccountLimits
 from shared.write_key import WriteKey
 
 BURST_SECONDS = 10.0
@@ -31,7 +32,7 @@ class Rate:
     """Counts what keys send.
 
     Args:
-        events_per_second: what a key may send in the long run.
+        events_per_second: what a key may send in the long run, unless its account has another limit.
         clock: refills the buckets.
     """
 
@@ -40,34 +41,34 @@ class Rate:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def check(self, key: WriteKey) -> None:
+    def check(self, key: WriteKey, limits: AccountLimits | None = None) -> None:
         """Refuse a request of a key that has sent too much.
+
+        Args:
+            key: of the request.
+            limits: of its account, if any are known.
 
         Raises:
             Refused: `rate_exceeded`.
         """
-        bucket = self._bucket(key)
-        now = self._clock.now()
-        gained = max(0.0, now - bucket.at) * self._rate  # clocks can be set back
+        events = (limits and limits.events_per_second) or self._rate
+        size = (limits and limits.bytes_per_second) or events * BYTES_PER_EVENT
+        name, now = (key.account, key.key_id), self._clock.now()
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) >= _MAX_KEYS:
+                self._buckets.clear()
+            bucket = self._buckets[name] = _Bucket(now, BURST_SECONDS * events, BURST_SECONDS * size)
+        elapsed = max(0.0, now - bucket.at)  # clocks can be set back
         bucket.at = now
-        most = BURST_SECONDS * self._rate
-        bucket.events = min(most, bucket.events + gained)
-        bucket.bytes = min(most * BYTES_PER_EVENT, bucket.bytes + gained * BYTES_PER_EVENT)
+        bucket.events = min(BURST_SECONDS * events, bucket.events + elapsed * events)
+        bucket.bytes = min(BURST_SECONDS * size, bucket.bytes + elapsed * size)
         if bucket.events <= 0 or bucket.bytes <= 0:
             raise Refused("rate_exceeded")
 
     def charge(self, key: WriteKey, events: int, size: int) -> None:
         """Count a request that was admitted: its events, and the bytes of its rows."""
-        bucket = self._bucket(key)
-        bucket.events -= events
-        bucket.bytes -= size
-
-    def _bucket(self, key: WriteKey) -> _Bucket:
-        name = key.account, key.key_id
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            if len(self._buckets) >= _MAX_KEYS:
-                self._buckets.clear()
-            most = BURST_SECONDS * self._rate
-            bucket = self._buckets[name] = _Bucket(self._clock.now(), most, most * BYTES_PER_EVENT)
-        return bucket
+        bucket = self._buckets.get((key.account, key.key_id))
+        if bucket is not None:
+            bucket.events -= events
+            bucket.bytes -= size

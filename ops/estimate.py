@@ -137,7 +137,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 12
+    alarms: int = 14
     dashboards: int = 0
     redrive_minutes: int = 5
     x86: bool = False

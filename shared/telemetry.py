@@ -41,7 +41,7 @@ METRICS: Mapping[str, str] = {
     ATTENTION: "what a person has to look at; raises the alarm `attention`",
     DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
-    REJECTED: "events rejected with a code; no alarm",
+    REJECTED: "events rejected with a code; many for the requests there are raise the alarm `rejected`",
 }
 """Every metric that is paid for, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 

@@ -21,7 +21,7 @@ THROTTLES = "StreamThrottlesAlarm"
 """With an AUTO stream it calls a function, not a person."""
 CANARY = "CanaryAlarm"
 """It is about one version of the ingest, and only CodeDeploy looks at it."""
-MOST_PAID = 12
+MOST_PAID = 14
 """Metrics that alarms read: AWS charges for each."""
 STACK = {"Ref": "AWS::StackName"}
 """The namespace of Sluice's own metrics."""
@@ -64,7 +64,7 @@ def test_every_failure_has_an_alarm() -> None:
         f"${{AWS::StackName}}-{name}"
         for name in (
             *("lag-warn", "lag-page", "attention", "dependency"),
-            *("overflow-age", "stream-throttles", "ingest-5xx", "ingest-4xx"),
+            *("overflow-age", "stream-throttles", "ingest-5xx", "ingest-4xx", "rejected"),
         )
     }
 
@@ -75,7 +75,13 @@ def test_every_failure_has_an_alarm() -> None:
         *("waiting for more than 5 minutes", "a quarter of the stream's retention", "worker is not invoked"),
         *("dead letters", "may be duplicated", "missing from the stream", "rows are parked", "in doubt"),
         *("API key", "the ledger", "Redis", "signing secrets", "MaxShards", "unexpected error"),
-        *("failed, timed out", "waiting in the overflow queue", "fail with 5xx", "a fifth of all requests"),
+        *(
+            "failed, timed out",
+            "waiting in the overflow queue",
+            "fail with 5xx",
+            "a fifth of all requests",
+            "rejected event",
+        ),
         *("throttling puts", "IngestConcurrency", "WorkerConcurrency", "rolls its newest version back"),
     ],
 )
