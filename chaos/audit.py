@@ -1,5 +1,6 @@
 """Promise 6: the balance that operators see adds up, during a run and at its end."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from shared.telemetry import NullTelemetry
 from worker.archive import Archive
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
-from worker.set_aside import PREFIX, SetAsideStore
+from worker.set_aside import PREFIX, REJECTED_PREFIX, SetAsideStore
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 
@@ -105,6 +106,13 @@ class Audit:
         }
         objects = {name for name in self._world.bucket.objects(BUCKET) if name.startswith(PREFIX)}
         return sorted(objects - needed)
+
+    def rejected(self) -> Iterator[int]:
+        """Yield the rejected events of which a copy is kept, each as often as it is there."""
+        for name in self._world.bucket.objects(BUCKET):
+            if name.startswith(REJECTED_PREFIX):
+                for _, original in _unpacked(self.store.read(name).payload):
+                    yield int(json.loads(original)["rejected"])
 
     def misarchived(self) -> list[str]:
         """Return what is wrong with the archive: settled spans without their records, and objects that were written twice."""

@@ -43,7 +43,13 @@ class Sent:
         filling = {"filling": "x" * self.weight} if self.weight else {}
         if self.dialect != "batch" or self.events[0][0] % 2:
             filling |= {"td_client_id": self.visitor}
-        return [{"table": table, "n": number, **filling} for number, table in self.events]
+        documents = [{"table": table, "n": number, **filling} for number, table in self.events]
+        return [*documents, {"rejected": self.events[0][0]}] if self.has_rejected else documents
+
+    @property
+    def has_rejected(self) -> bool:
+        """Whether one more event of the request is rejected, because it names no table."""
+        return self.dialect in ("events", "batch") and self.events[0][0] % 5 == 0
 
     def payload(self, key: str, now: float, copy: int = 0) -> dict[str, Any]:
         """Return the event that the HTTP API passes to the ingest for a request, or a copy of it, sent now (UNIX seconds)."""

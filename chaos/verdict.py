@@ -226,6 +226,10 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     ]
     verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
+    kept = Counter(pipeline.audit.rejected())
+    verdict.miscounted += [
+        f"rejected event {one} is kept {times} times" for one, times in kept.items() if times > 1
+    ]
     for function in pipeline.functions:
         # the redrive may raise where it cannot go on: its next run does
         unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()
