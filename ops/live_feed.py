@@ -15,7 +15,8 @@ from ops.tail import Kind, Notice, Seen, Tail, Trouble
 from ops.tail_command import sentence
 from shared.clock import Clock
 from shared.errors import UnavailableError
-from shared.plan import TrackingPlan, Violation
+from shared.plan import CODES, TrackingPlan, Violation
+from shared.rows import column_name
 
 _KEPT = 2000
 _MOST = 500
@@ -153,15 +154,23 @@ class LiveFeed:
 
 
 def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
-    """Return how an accepted event differs from its account's plan.
+    """Return how an event differs from its account's plan; of one that was rejected for that, only what it was rejected for.
 
     Columns whose values the ingest drops or hashes are not judged: the row no longer has what was sent.
     """
-    if plan is None or seen.kind is not Kind.EVENT or plan.mode_of(seen.table) == "off":
+    if plan is None or plan.mode_of(seen.table) == "off":
         return []
     table = plan.tables.get(seen.table)
     personal = table.personal if table else {}
-    return [one for one in plan.violations(seen.table, seen.row) if one.column not in personal]
+    match seen.kind:
+        case Kind.EVENT:
+            found = plan.violations(seen.table, seen.row)
+        case Kind.REJECTED if seen.code in CODES:
+            row = {column_name(name): value for name, value in seen.row.items() if name != "table"}
+            found = (one for one in plan.violations(seen.table, row) if one.code == seen.code)
+        case _:
+            return []
+    return [one for one in found if one.column not in personal]
 
 
 def stack_tail(stack: Stack) -> Callable[[float], Tailing]:

@@ -67,9 +67,13 @@ async function repeat(milliseconds, work) {
 
 let state;
 
-function verdict(kind, text) {
+/* Show how the stack is. Its age and counts change all the time; a screen reader is told only of another state. */
+function verdict(kind, text, state = text) {
   $("verdict").className = kind;
   if ($("verdict").textContent !== text) $("verdict").textContent = text;
+  if ($("announcement").dataset.state === state) return;
+  $("announcement").dataset.state = state;
+  $("announcement").textContent = text;
 }
 
 function render(found) {
@@ -93,7 +97,7 @@ function renderLook(look) {
   else if (!look.known) verdict("busy", "Looking …");
   else {
     const [worst, ...others] = look.lines;
-    verdict({ healthy: "good", attention: "bad" }[worst.health] ?? "busy", worst.line);
+    verdict({ healthy: "good", attention: "bad" }[worst.health] ?? "busy", worst.line, look.lines.map((one) => one.health).join());
     update($("others"), others.map((other) => element("li", "", other.line)));
   }
   if (!look.known) return;

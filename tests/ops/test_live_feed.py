@@ -146,7 +146,9 @@ def test_events_are_compared_with_their_accounts_plan() -> None:
     """As they are stored, and before personal data is replaced; what the ingest has dropped or hashed cannot be judged."""
     wrong, planned = replace(event(1), row={"n": "1", "user_id": 7}), event(1)
     unplanned = replace(event(1), table="vews", row={"user_id": "u"})
-    rejected = replace(event(1), kind=Kind.REJECTED, code="wrong_type", row={"n": "x"})
+    rejected = replace(
+        event(1), kind=Kind.REJECTED, code="wrong_type", row={"table": "views", "N": "x", "more": 1}
+    )
     switched_off, foreign = replace(event(1), table="off"), replace(event(1), account="news", row={"x": 1})
     followed = Followed(
         *(wrong, wrong, planned, unplanned, rejected, switched_off, foreign),
@@ -154,8 +156,8 @@ def test_events_are_compared_with_their_accounts_plan() -> None:
     )
     page = followed.feed.after(0)
 
-    assert [2, 2, 0, 1, 0, 0, 0] == [len(one["differs"]) for one in page["events"]]
-    assert ("wrong_type", "n", 2) == tuple(page["drift"][0][name] for name in ("code", "column", "events"))
+    assert [2, 2, 0, 1, 1, 0, 0] == [len(one["differs"]) for one in page["events"]]
+    assert ("wrong_type", "n", 3) == tuple(page["drift"][0][name] for name in ("code", "column", "events"))
     assert {("unplanned_column", "user_id"), ("unplanned_table", "")} == {
         (one["code"], one["column"]) for one in page["drift"][1:]
     }
