@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from chaos.audit import Impatient
 from chaos.world import STREAM
 from ops.find import EventQuery, Finder, Stage, Whereabouts
+from shared.errors import UnavailableError
 from worker.delivery import ASIDE
 from worker.shards import Shards
 
@@ -34,7 +35,10 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         archive=pipeline.audit.archive,
     )
     found: defaultdict[int, list[Whereabouts]] = defaultdict(list)
-    whereabouts, progress = finder.find(EventQuery(), 0.0, 3600.0)
+    try:
+        whereabouts, progress = finder.find(EventQuery(), 0.0, 3600.0)
+    except UnavailableError as error:  # a defence is left out
+        return [f"the search failed: {error}"]
     for one in whereabouts:
         is_of_traffic = "n" in one.seen.row  # and not garbage
         if is_of_traffic and one.stage is not Stage.REJECTED:

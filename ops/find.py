@@ -16,7 +16,7 @@ from ops import set_aside
 from ops.accounting import by_group
 from ops.tail import Kind, Seen, rejected, text_of, unpacked
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, NoSuchRecordError, ShardUnreadableError
+from shared.errors import ArchiveUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
 from worker.archive import Archive
 from worker.chain import OVERFLOW, ChainId
 from worker.chunk import offsets, planned_chunks
@@ -551,7 +551,10 @@ class Finder:
         """Return a span's records, from the archive or the stream; None where neither has all of them."""
         place = Place(span.chain, span.after)
         if place not in self._spans:
-            records = self._archive.get(span)
+            try:
+                records = self._archive.get(span)
+            except ArchiveUnavailableError:
+                records = None
             if records is None:
                 records = self._from_stream(span)
             if records is not None and not span.is_whole([one.number for one in records]):
