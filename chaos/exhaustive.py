@@ -268,6 +268,7 @@ class _World:
             overflow_notices_url=_RESOURCES.notices_url,
             ledger_table=_TABLE,
             aside_bucket=_BUCKET,
+            archive_days=0,
             redis_url_secret="",
             td_api_key_secret="",
         )

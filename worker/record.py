@@ -116,9 +116,9 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
             content = None
         if content is not None and _is_envelope(content):
             fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks)
-            records.append(_new(Record, (*fields, (), rejected, item["partitionKey"], data)))
+            records.append(_new(Record, (*fields, (), rejected, item.get("partitionKey", ""), data)))
         else:
-            records.append(decode(data, shard, this, arrived_at, item["partitionKey"]))
+            records.append(decode(data, shard, this, arrived_at, item.get("partitionKey", "")))
         if this <= last:
             is_ordered = False
         last = this

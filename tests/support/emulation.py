@@ -189,7 +189,9 @@ class Stack:
         """Return the names of the objects in the bucket, once there are `count`, or after a minute."""
         until = time.monotonic() + ARRIVAL_SECONDS
         while True:
-            listed = self.emulator.client("s3").list_objects_v2(Bucket=self.outputs["AsideBucket"])
+            listed = self.emulator.client("s3").list_objects_v2(
+                Bucket=self.outputs["AsideBucket"], Prefix="aside/"
+            )
             names = [found["Key"] for found in listed.get("Contents", ())]
             if len(names) >= count or time.monotonic() > until:
                 return names
