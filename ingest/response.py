@@ -4,6 +4,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -43,10 +44,16 @@ class Response:
         payload = {
             "statusCode": self.status,
             "headers": {**self.headers, **added},
-            "body": b64encode(self.body).decode() if isinstance(self.body, bytes) else self.body,
+            "body": _base64(self.body) if isinstance(self.body, bytes) else self.body,
             "isBase64Encoded": isinstance(self.body, bytes),
         }
         return payload | {"cookies": [self.cookie]} if self.cookie else payload
+
+
+@lru_cache(maxsize=4)
+def _base64(body: bytes) -> str:
+    """Return bytes in base64; the only ones are the pixel's."""
+    return b64encode(body).decode()
 
 
 def json_response(

@@ -51,6 +51,8 @@ QUEUE_POLLS = 650_000
 """Assumed: receives by which Lambda watches the overflow queue."""
 SECRET_CALLS = 50_000
 """Assumed: reads of secrets by function instances, each every few minutes."""
+POLICY_SECONDS, INSTANCE_RATE = 60, 20
+"""How often each instance of the ingest reads the edge policy, and the requests a second that it answers on average (assumed)."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events of a visitor who downloads the script once; the script's size. Pixels are images, which need no script."""
 
@@ -404,7 +406,9 @@ class _Estimate:
     def _s3(self) -> Line:
         p, days = self._p, self._s.archive_days
         archived = self._w.requests * self._w.record_bytes / ARCHIVE_COMPRESSION / 1e9 * days * 24 / HOURS
-        usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"]
+        instances = 1 + self._w.requests / SECONDS / INSTANCE_RATE
+        reads = min(self._w.requests, SECONDS / POLICY_SECONDS * instances)
+        usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"] + reads / 1000 * p["s3_gets"]
         if not days:
             return Line("S3", usd, "what is set aside, as a rule nothing")
         usd += self._batches / 1000 * p["s3_puts"]

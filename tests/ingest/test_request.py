@@ -5,7 +5,7 @@ import gzip
 import tracemalloc
 import zlib
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given
@@ -75,6 +75,12 @@ def test_odd_query_strings_are_read_leniently(query: str, expected: tuple[tuple[
 def test_any_query_string_is_parsed(query: str) -> None:
     """Any text gives some parameters."""
     assert all(len(pair) == 2 for pair in request.parse_query(query))
+
+
+@given(st.text(alphabet="ab%0Ff1é日", max_size=12))
+def test_escapes_are_read_as_urllib_reads_them(text: str) -> None:
+    """Also those that are cut off, no hexadecimal digits, or not UTF-8."""
+    assert (("name", unquote(text)),) == request.parse_query(f"name={text}")
 
 
 def test_the_raw_query_string_is_read() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from doubles.clock import ManualClock
 from doubles.lambda_context import Context
+from ingest.policy import FRESH_SECONDS
 from ops.cli import main
 from ops.cost import bar, lean
 from ops.estimate import (
@@ -23,6 +24,7 @@ from ops.estimate import (
     LEDGER_ITEM_BYTES,
     LEDGER_WRITES,
     PARAMETERS,
+    POLICY_SECONDS,
     REQUEST_LOG_BYTES,
     RUN_LOG_BYTES,
     SECRETS,
@@ -218,6 +220,11 @@ def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, st
 
     assert total(workload, setup, US_EAST_1) <= most
     assert total(workload, setup, US_EAST_1) - total(workload, dev, US_EAST_1) <= 2
+
+
+def test_the_edge_policy_is_read_as_often_as_counted() -> None:
+    """Each instance of the ingest reads it from S3."""
+    assert POLICY_SECONDS == FRESH_SECONDS
 
 
 def test_the_regions_of_treasure_data_have_prices() -> None:
