@@ -19,7 +19,8 @@ from shared.accounts import Account
 from shared.clock import Clock, SystemClock
 from shared.plan import TrackingPlan
 
-_COUNT_SHARE = 0.05  # the whole ledger is read
+_COUNT_SHARE = 0.01  # the whole ledger is read: of a busy stack, hundreds of thousands of read units
+_FIRST_COUNT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class ConsoleView:
             UnavailableError, ClientError, BotoCoreError, Failure: something cannot be read.
         """
         self._look.first()
-        self._counted.first()
+        self._counted.wait(_FIRST_COUNT_SECONDS)
         self._accounts.refresh()  # Redis may be down; the page says so
 
     def expire(self) -> None:

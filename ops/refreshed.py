@@ -56,6 +56,7 @@ class Refreshed[T]:
         self._reading: Reading[T] = Reading()
         self._due = float("-inf")
         self._runs = False
+        self._was_got = threading.Event()
 
     def first(self) -> T:
         """Get the value now.
@@ -76,6 +77,11 @@ class Refreshed[T]:
             self._start(self.refresh)
         return self._reading
 
+    def wait(self, seconds: float) -> None:
+        """Start to get the value, and wait until it was got or could not be, but not longer than that."""
+        self.latest()
+        self._was_got.wait(seconds)
+
     def expire(self) -> None:
         """Let the value be got again soon."""
         with self._lock:
@@ -93,6 +99,7 @@ class Refreshed[T]:
         now = self._clock.now()
         with self._lock:
             self._reading, self._runs = reading, False
+            self._was_got.set()
             self._due = now + max(self._seconds, (now - began) * (1 / self._share - 1))
 
 

@@ -91,3 +91,14 @@ def test_what_was_changed_is_looked_at_again() -> None:
     value.expire()
 
     assert 2 == value.latest().value
+
+
+def test_waiting_for_a_value_ends_when_it_is_there_or_the_time_is_up() -> None:
+    """A stack with a long history opens all the same."""
+    source, jobs = Source(ManualClock()), list[Callable[[], None]]()
+    slow = Refreshed(source.get, 5.0, source.clock, start=jobs.append)
+    slow.wait(0.01)
+    assert 0 == source.reads
+    made(source).wait(60)
+
+    assert 1 == source.reads
