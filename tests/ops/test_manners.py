@@ -30,6 +30,7 @@ READING = [
     "accounts show app",
     "dead list",
     "doctor --no-event",
+    "find a --account nobody_of_a_long_name",
     "keys issue app",
     "keys verify {key}",
     "plan diff news",
