@@ -133,6 +133,11 @@ class Certification:
         except (KeyboardInterrupt, click.Abort):
             self.is_interrupted = True
             verdict, said = StepVerdict.NOT_TRIED, "interrupted"
+        except Exception as error:  # noqa: BLE001 -- a bug in one step must not cost the report of the others
+            verdict, said = (
+                StepVerdict.FAILED,
+                f"unexpected {type(error).__name__}: {error}. Please report it",
+            )
         else:
             verdict, said, evidence = StepVerdict.PASSED, found.said, found.evidence
         return StepReport(step.name, verdict, said, evidence, round(self._clock.now() - began, 1))

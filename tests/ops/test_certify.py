@@ -286,6 +286,7 @@ def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) 
         (Impossible("a shared secret"), NOT_POSSIBLE),
         (denied("ModifyUserGroup"), NOT_POSSIBLE),
         (ClientError({"Error": {"Code": "InternalError"}}, "GetAlias"), FAILED),
+        (KeyError("a bug"), FAILED),
         (KeyboardInterrupt(), NOT_TRIED),
     ],
 )
