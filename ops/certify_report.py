@@ -135,12 +135,8 @@ class CertificationReport:
             ),
         ]
         if self.where != "AWS":
-            head += [
-                "",
-                *_wrapped(
-                    "This was an emulator: the report shows that the program works, not that AWS does."
-                ),
-            ]
+            said = "This was an emulator: the report shows that the program works, not that AWS does. It confirms no assumption."
+            head += ["", *_wrapped(said)]
         parts = [
             head,
             _part("Promises", ("#", "promise", "verdict"), _numbered(self.promises), self.promises),

@@ -385,7 +385,7 @@ def _parameter(stage: DeployedStage) -> StepFinding:
     stage.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
     stage.wait_for([*sent, stage.event_id("after-deploy")])
     return StepFinding(
-        f"{len(sent)} events during a deploy of LogLevel={other}, all answered and in Treasure Data.",
+        f"{screen.plural(len(sent), 'event')} during a deploy of LogLevel={other}, all answered and in Treasure Data.",
         {"version": f"{before} to {after}", "seconds": seconds, "a forged key got": refused},
     )
 
