@@ -34,7 +34,7 @@ def test_a_pixel_becomes_a_row(stack: Stack) -> None:
 
 def test_a_dead_letter_becomes_a_row_by_hand(stack: Stack) -> None:
     """Rows of an account that nobody mapped are set aside, and the redrive delivers them once it is mapped."""
-    assert 200 == stack.send_pixel("stray", "pageviews", "/stray")[0]
+    stack.put("stray", "pageviews", "/stray")
     (name,) = stack.aside(1)
     assert name.startswith("aside/stray/pageviews/")
 
@@ -84,7 +84,7 @@ def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
 def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_path: Path) -> None:
     """Doctor, record and redrive do on a deployed stack what they do on the local one; only its API has no address here."""
     stack.map_account("shop")
-    assert stack.send_pixel("later", "looked_at", "/later")[0] == 200
+    stack.put("later", "looked_at", "/later")
     assert stack.aside(1)
     file = tmp_path / "event.json"
     recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))

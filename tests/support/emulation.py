@@ -138,6 +138,15 @@ class Stack:
         finally:
             connection.close()
 
+    def put(self, account: str, table: str, page: str) -> None:
+        """Put an event on the stream as another producer does, which no edge policy stops."""
+        record = {"account": account, "events": [{"table": table, "page": page}]}
+        self.emulator.client("kinesis").put_record(
+            StreamName=self.outputs["StreamName"],
+            PartitionKey=f"{account}/0",
+            Data=json.dumps(record).encode(),
+        )
+
     def invoke(self, function: str, event: dict[str, Any]) -> Any:
         """Invoke a function of the stack and return its answer."""
         answer = self.emulator.client("lambda").invoke(
@@ -186,7 +195,7 @@ class Stack:
         return found
 
     def aside(self, count: int = 0) -> list[str]:
-        """Return the names of the objects in the bucket, once there are `count`, or after a minute."""
+        """Return the names of what is set aside, once there are `count`, or after a minute."""
         until = time.monotonic() + ARRIVAL_SECONDS
         while True:
             listed = self.emulator.client("s3").list_objects_v2(
