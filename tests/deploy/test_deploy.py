@@ -41,7 +41,7 @@ def test_a_dead_letter_becomes_a_row_by_hand(stack: Stack) -> None:
     stack.map_account("stray")
     report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"]})
 
-    assert {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True} == report
+    assert {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "returned": 0, "complete": True} == report
     assert ["/stray"] == [row["page"] for row in stack.destination.rows("stray", "pageviews")]
     assert [] == stack.aside()
 
@@ -60,7 +60,7 @@ def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
     assert name.startswith("aside/-/-undecodable/")
 
     report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"], "decision": "drop"})
-    assert {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "complete": True} == report
+    assert {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "returned": 0, "complete": True} == report
     assert [] == stack.aside()
 
 
