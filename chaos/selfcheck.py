@@ -12,10 +12,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from chaos import isolation
+from chaos import defences, isolation, weak_watermarks
 from chaos import schedule as schedules
-from chaos.defences import ALL, WAITING, Defence, without
+from chaos.defences import WAITING, Defence, without
 from chaos.run import pool_of, run_schedule
+
+ALL = (*defences.ALL, *weak_watermarks.DEFENCES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,4 +140,4 @@ class ShardReader:
         return sorted(from_stream(page.records, self.shard.shard_id))
 
     def _is_tip(self, page: Page) -> bool:
-        return page.at_tip and (not page.ended or not self.shard.is_open)
+        return page.at_tip and page.ended is not self.shard.is_open

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
@@ -169,8 +169,9 @@ class Watermarks:
         for lane in lanes:
             self._judge(lane, found, all_read=True)
         self._look_again(lanes, found, until)
-        if any(lane.reader.is_empty and lane.reader.shard.is_open for lane in lanes):
-            latest = min(latest, began - EMPTY_SHARD_SECONDS)
+        empty = [lane for lane in lanes if lane.reader.is_empty]
+        if empty:
+            latest = min(latest, began - self._unseen_seconds(lanes, empty, began))
         aside = self._aside(began, found, until)
         tables = frozenset(table for table in (*found.tables, *aside) if table[0] != NOBODY)
         return Completeness(self._clock.now(), int(latest * 1000), found.pending, aside, tables)
@@ -242,6 +243,31 @@ class Watermarks:
             if lane.records:
                 self._judge(lane, found, all_read=False)
 
+    def _unseen_seconds(self, lanes: Iterable[_Lane], empty: Iterable[_Lane], began: float) -> float:
+        """Return how old a record must be to have been seen, where shards show none at all.
+
+        An hour while the worker plans what comes; while nothing was planned for an hour, half of the retention: by then it would
+        have been set aside.
+
+        Raises:
+            UnprovenError: a shard must have records that it does not show.
+            UnavailableError: the ledger or Kinesis does not answer.
+        """
+        retention: float = self._shards.summary()["RetentionPeriodHours"] * 3600
+        planned = {
+            lane.chain: span.planned_at / 1000
+            for lane in lanes
+            for span in islice(self._ledger.latest(lane.chain), 1)
+            if span.in_order
+        }
+        for lane in empty:
+            if began - planned.get(lane.chain, 0.0) < retention:
+                raise UnprovenError(f"the shard {lane.reader.shard.shard_id} shows none of its records")
+        if not any(lane.reader.shard.is_open for lane in empty):
+            return 0.0
+        is_alive = began - max(planned.values(), default=0.0) < EMPTY_SHARD_SECONDS
+        return EMPTY_SHARD_SECONDS if is_alive else retention / 2
+
     # The ledger
 
     def _judge(self, lane: _Lane, found: _Found, *, all_read: bool) -> None:
@@ -271,14 +297,23 @@ class Watermarks:
             found.spans[place] = span
             held.setdefault(place, []).append(number)
             if not span.done:
-                pending = pending_tables(span)
+                pending = self._pending_of(span)
                 found.wait_for({table: at for table, at in rows.items() if table in pending})
         for span in spans:
             place = Place(span.chain, span.after)
             found.spans[place] = span
             may_be_read = all_read and span.last <= lane.reader.anchor
             if may_be_read and not span.done and not span.is_whole(held.get(place, [])):
-                found.wait_for(dict.fromkeys(pending_tables(span), 0))  # nobody can tell since when
+                found.wait_for(dict.fromkeys(self._pending_of(span), 0))  # nobody can tell since when
+
+    @staticmethod
+    def _pending_of(span: Span) -> frozenset[Table]:
+        """Return the accounts and tables of which an open span has rows that are not settled."""
+        rest: dict[Group, int] = dict(span.counts)
+        for key, entry in span.entries.items():
+            if entry.state not in (State.SPLIT, State.PENDING) and key.group in rest:
+                rest[key.group] -= entry.rows
+        return frozenset((group.owner.account, group.label) for group, rows in rest.items() if rows > 0)
 
     def _spans_behind(self, lane: _Lane) -> list[Span]:
         """Return the spans behind what is known to be settled, as they are now, in order."""
@@ -336,12 +371,3 @@ class Watermarks:
             for place in self._ledger.worklist(dead=dead):
                 if place not in known and (span := self._ledger.get(place)):
                     yield span
-
-
-def pending_tables(span: Span) -> frozenset[Table]:
-    """Return the accounts and tables of which an open span has rows that are not settled."""
-    rest: dict[Group, int] = dict(span.counts)
-    for key, entry in span.entries.items():
-        if entry.state not in (State.SPLIT, State.PENDING) and key.group in rest:
-            rest[key.group] -= entry.rows
-    return frozenset((group.owner.account, group.label) for group, rows in rest.items() if rows > 0)

@@ -1,0 +1,105 @@
+"""Watermarks without one of their rules, so that fault injection can show what each is for."""
+
+from collections.abc import Iterator
+
+from chaos.defences import Defence
+from chaos.functions import Weakness
+from chaos.trouble import Kind
+from worker.chain import ChainId
+from worker.record import Number, Record, from_stream
+from worker.shard_reader import ShardReader
+from worker.shards import Position
+from worker.span import Span
+from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Table, Watermarks, _Lane
+
+
+class _NoQueue(Watermarks):
+    def _in_queue(self, began: float) -> float:
+        return began
+
+
+class _CountsAlone(Watermarks):
+    def _in_queue(self, began: float) -> float:
+        super()._in_queue(began)
+        return began
+
+
+class _NoMargin(Watermarks):
+    def _in_queue(self, began: float) -> float:
+        return super()._in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS
+
+
+class _LedgerAlone(Watermarks):
+    @staticmethod
+    def _read(lane: _Lane, until: float) -> None:
+        Watermarks._read(lane, until)
+        lane.records = {}
+
+
+class _PlannedIsDone(Watermarks):
+    @staticmethod
+    def _pending_of(span: Span) -> frozenset[Table]:  # noqa: ARG004 -- the signature
+        return frozenset()
+
+
+class _FromTheEnd(Watermarks):
+    def _settled_up_to(self, chain: ChainId, began: float) -> Number:  # noqa: ARG002 -- the signature
+        return self._ledger.end(chain)
+
+
+class _Credulous(ShardReader):
+    def read(self, until: float) -> Iterator[Record]:
+        self._cursor.seek(Position())
+        while True:
+            page = self._page(until)
+            yield from from_stream(page.records, self.shard.shard_id)
+            if page.at_tip:
+                self.looked_at = self._clock.now()
+                return
+
+
+class _AnyAnswer(Watermarks):
+    def _lanes(self, began: float) -> Iterator[_Lane]:
+        for lane in super()._lanes(began):
+            lane.reader = _Credulous(self._shards, lane.reader.shard, lane.after, self._clock)
+            yield lane
+
+
+class _IndexAlone(Watermarks):
+    def _index_may_lag(self, began: float) -> bool:  # noqa: ARG002 -- the signature
+        return False
+
+
+def _without(name: str, kind: type[Watermarks], *kinds: Kind, seeds: int = 40, events: int = 400) -> Defence:
+    weakness = Weakness(replaced=lambda _world: {Watermarks: kind})
+    return Defence(name, weakness, kinds, ("overlooked",), seeds=seeds, events=events)
+
+
+DEFENCES: tuple[Defence, ...] = (
+    _without(
+        "a watermark waits for the overflow queue", _NoQueue, Kind.KINESIS_THROTTLE, Kind.KINESIS_TIMEOUT
+    ),
+    _without(
+        "after a notice the queue's counts are believed late",
+        _CountsAlone,
+        *(Kind.SQS_COUNTS, Kind.KINESIS_THROTTLE, Kind.KINESIS_TIMEOUT, Kind.STANDSTILL),
+    ),
+    _without("a margin for clocks and for requests under way", _NoMargin, Kind.SKEW),
+    _without("records that no span holds are pending", _LedgerAlone, Kind.STANDSTILL, Kind.REDIS_DOWN),
+    _without("open spans are pending", _PlannedIsDone, Kind.TD_OUTAGE, Kind.TD_5XX),
+    _without(
+        "the chain's end is not what is settled", _FromTheEnd, Kind.TD_OUTAGE, Kind.PASSED_OVER, Kind.REPLAY
+    ),
+    _without(
+        "a watermark believes no answer that lacks the record it began at",
+        _AnyAnswer,
+        *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
+    ),
+    _without(
+        "the index is not believed for what was set aside just now",
+        _IndexAlone,
+        *(Kind.RECREATE, Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
+        seeds=150,
+        events=150,
+    ),
+)
