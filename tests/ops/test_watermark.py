@@ -114,7 +114,7 @@ def test_what_is_not_known_is_said(sluice: Sluice) -> None:
 
 def test_rows_that_are_set_aside_end_it_with_3(sluice: Sluice) -> None:
     """They are counted."""
-    sluice.send("nobody_waits", "waited_for", "a")
+    sluice.produce("nobody_waits", "waited_for", "a")
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
     result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 1s")
 
