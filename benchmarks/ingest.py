@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.chart import Bar, Group, bars
-from benchmarks.ingest_parts import parts
+from benchmarks.ingest_parts import PLAN_PART, parts
 from benchmarks.report import Report, times
 from benchmarks.runtimes import (
     BARE,
@@ -97,6 +97,8 @@ def run(report: Report) -> None:
         " they compete for CPU caches:"
     )
     measured_parts = parts(requests()["one pixel"][0])
+    total = sum(measured_parts.values())
+    report.ratio("pixel_with_plan_vs_without", total / (total - measured_parts[PLAN_PART]))
     report.table(
         ["part of a pixel", "CPU"],
         [[name, f"{seconds * 1e6:.0f} µs"] for name, seconds in measured_parts.items()],

@@ -1,7 +1,8 @@
 """The CPU of a pixel in the ingest by part, each measured alone in this process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from ingest.aws_client import KinesisClient, ca_bundle_from
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.policy import PolicyReader
+from ingest.request import parse_query
 from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS, Stream
+from shared import policy
 from shared.clock import SystemClock
+from shared.plan import TrackingPlan
+from shared.policy import PolicyEntry
 from shared.settings import IngestSettings
 from shared.telemetry import NAMESPACE, SERVICE, NullTelemetry, PowertoolsTelemetry
 
@@ -24,8 +29,24 @@ REPEATS = 500
 _CREDENTIALS = Credentials("benchmark", "benchmark")
 
 
+PLAN_PART = "checking a tracking plan of 30 tables"
+
+
 class _Immediate:
-    """Kinesis and Secrets Manager that cost nothing."""
+    """Kinesis, Secrets Manager and S3 that cost nothing.
+
+    Args:
+        columns: that a pixel has.
+    """
+
+    def __init__(self, columns: Sequence[str] = ()) -> None:
+        self._columns = columns
+
+    def get_object(self, **_arguments: Any) -> Mapping[str, Any]:
+        rules = {"columns": {name: {"type": "string", "required": True} for name in self._columns}}
+        tables = dict.fromkeys(("pageviews", *(f"table_{number}" for number in range(29))), rules)
+        plan = TrackingPlan.parse({"mode": "quarantine", "tables": tables})
+        return {"Body": BytesIO(policy.encode({"shop": PolicyEntry(plan=plan)}, 1))}
 
     def put_record(self, **_arguments: Any) -> Mapping[str, str]:
         return {"SequenceNumber": "1"}
@@ -53,7 +74,10 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
         client = KinesisClient(
             url, "us-east-1", lambda: _CREDENTIALS, ca_bundle=ca_bundle_from({}), **CLIENT_OPTIONS
         )
-        handler = _handler(clock)
+        columns = [name for name, _ in parse_query(event["rawQueryString"]) if name not in ("k", "t")]
+        handler, planned = _handler(clock), _handler(clock, columns)
+        if planned(event, None)["statusCode"] != 200:
+            raise RuntimeError("the pixel does not fit the plan")
 
         def report() -> None:
             with telemetry.invocation(None):
@@ -62,6 +86,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
         seconds = cpu_seconds(
             {
                 "rest": lambda: handler(event, None),
+                "planned": lambda: planned(event, None),
                 "sign": lambda: signer.headers("Kinesis_20131202.PutRecord", body, _CREDENTIALS, clock.now()),
                 "put": lambda: client.put_record(StreamName="events", Data=body[:420], PartitionKey="shop/1"),
                 "reporting": report,
@@ -74,14 +99,24 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
         "signing the put": seconds["sign"],
         "exchange with the stream": seconds["put"] - seconds["sign"],
         "reporting": seconds["reporting"],
+        PLAN_PART: seconds["planned"] - seconds["rest"],
     }
 
 
-def _handler(clock: SystemClock) -> Ingest:
-    silent, free = _Silent(), _Immediate()
+def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
+    silent, free = _Silent(), _Immediate(planned)
     settings = IngestSettings("events", "", "keys", "aside", "")
     keys = Keyring(free, "keys", clock, silent)
     queue = Overflow(lambda: None, "", "", clock, silent)
     puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, telemetry=silent)
-    policies = PolicyReader(free, "", clock, silent, lambda _job: lambda _seconds: None)
+    policies = PolicyReader(free, "", clock, silent, _at_once if planned else _never)
     return Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=silent)
+
+
+def _at_once(job: Callable[[], None]) -> Callable[[float], None]:
+    job()
+    return lambda _seconds: None
+
+
+def _never(_job: Callable[[], None]) -> Callable[[float], None]:
+    return lambda _seconds: None

@@ -168,19 +168,16 @@ class Intake:
             drift=rows.clock_drift(batch.sent_at, now // 1000),
             earliest=batch.earliest,
             table_is_column=batch.single_table,
-            screen=self.privacy.screen(visitor),
             is_small=request.is_small,
         )
-        tracking = Tracking(
-            self._policies.plan(key.account), arrival, lambda columns: self.privacy.screen(visitor, columns)
-        )
-        encoded, rejected = self._encode(key.account, batch, tracking)
+        tracking = Tracking(self._policies.plan(key.account), partial(self.privacy.screen, visitor))
+        encoded, rejected = self._encode(key.account, batch, arrival, tracking)
         if tracking.violations:
             self._report_drift(key.account, tracking.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
             which = [(one.index, one.code, one.table) for one in rejected]
-            kept = rejected_events.events_of(request, batch.events, which, tracking.screen)
+            kept = rejected_events.events_of(request, batch.events, which, tracking.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
         self._rate.charge(key, len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
@@ -198,7 +195,7 @@ class Intake:
         return EventOutcome(accepted, rejected, encoded)
 
     def _encode(
-        self, account: str, batch: Batch, tracking: Tracking
+        self, account: str, batch: Batch, arrival: rows.Arrival, tracking: Tracking
     ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
         """Return table and row of each event by index, and which events cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
@@ -212,7 +209,7 @@ class Intake:
                     raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
                 tables.add(table)
                 row = rows.encode(
-                    event, tracking.arrival(table), partial(self._event_id, account, batch, index)
+                    event, arrival, partial(self._event_id, account, batch, index), tracking.screen(table)
                 )
             except rows.Rejected as reason:
                 rejected.append(Rejection(index, reason.code, reason.message, table))

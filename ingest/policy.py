@@ -76,14 +76,14 @@ class PolicyReader:
         self._unknown: set[str] = set()  # accounts that this policy was read again for
 
     def plan(self, account: str) -> TrackingPlan | None:
-        """Return an account's tracking plan."""
-        found = self.entry(account)
+        """Return an account's tracking plan, by the policy that `refusal` was decided by."""
+        found = self._policy.account(account) if self._policy is not None else None
         return found.plan if found else None
 
     def entry(self, account: str) -> PolicyEntry | None:
         """Return what the policy says about an account; None if it does not name it, or there is none."""
         policy = self._current()
-        return policy.account(account) if policy else None
+        return policy.account(account) if policy is not None else None
 
     def refusal(self, key: WriteKey) -> RequestCode | None:
         """Return why the events of a verified key are refused; None if they are not."""

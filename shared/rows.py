@@ -83,7 +83,6 @@ class Arrival:
         drift: seconds that the sender's clock is behind; added to each event's time.
         earliest: UNIX seconds; an earlier event time is a clock error.
         table_is_column: an event's member `table` is an ordinary column.
-        screen: removes or changes columns of a row before it is encoded.
         is_small: the request has at most SMALL_BYTES, so no event can be too large.
     """
 
@@ -92,7 +91,6 @@ class Arrival:
     drift: int = 0
     earliest: int = EARLIEST_TIME
     table_is_column: bool = False
-    screen: Callable[[dict[str, Any]], None] | None = None
     is_small: bool = False
 
 
@@ -133,7 +131,12 @@ def _text_of_value(value: object) -> str:
         return repr(value)
 
 
-def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
+def encode(
+    event: object,
+    arrival: Arrival,
+    new_id: Callable[[], str],
+    screen: Callable[[dict[str, Any]], None] | None = None,
+) -> bytes:
     """Encode an event as a row: one MessagePack map.
 
     Rejection depends only on the event, never on what the receiver adds: a retry from another address or under other
@@ -143,6 +146,7 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
         event: parsed JSON, as the client sent it.
         arrival: when it arrived, and the columns to add.
         new_id: returns an `event_id` if the event has no usable one.
+        screen: removes or changes columns of the row before it is encoded, or rejects it.
 
     Raises:
         Rejected: `not_an_object`, `too_many_columns`, `too_deep`, `event_too_large`.
@@ -174,8 +178,8 @@ def encode(event: object, arrival: Arrival, new_id: Callable[[], str]) -> bytes:
     for name, value in arrival.columns.items():
         if len(row) < MAX_COLUMNS:
             row.setdefault(name, value)
-    if arrival.screen is not None:
-        arrival.screen(row)
+    if screen is not None:
+        screen(row)
     return _pack(row)
 
 
