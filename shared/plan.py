@@ -18,8 +18,8 @@ those that Sluice adds need not be in the plan.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from shared import names, rows
@@ -83,8 +83,7 @@ _MESSAGES: Mapping[PlanCode, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedColumn:
+class PlannedColumn(NamedTuple):
     """What a plan says about a column.
 
     Attributes:
@@ -123,32 +122,40 @@ class PlannedColumn:
         return None
 
 
-@dataclass(frozen=True, slots=True)
 class PlannedTable:
     """What a plan says about a table.
 
-    Attributes:
+    Args:
         columns: by name.
         mode: None if it is the plan's.
         description: for people.
+
+    Attributes:
         personal: what is done with the values of columns with personal data.
     """
 
-    columns: Mapping[str, PlannedColumn]
-    mode: Mode | None = None
-    description: str = ""
-    personal: Mapping[str, Personal] = field(init=False, compare=False, repr=False)
-    _required: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    _types: Mapping[str, frozenset[Any]] = field(init=False, compare=False, repr=False)
+    __hash__ = None  # type: ignore[assignment]  # its columns are a mapping
 
-    def __post_init__(self) -> None:
-        """Collect the required columns, and the types of values that are certain to fit."""
-        required = tuple(name for name, column in self.columns.items() if column.required)
-        types = {name: column.certain_types for name, column in self.columns.items()}
-        personal = {name: column.personal for name, column in self.columns.items() if column.personal}
-        object.__setattr__(self, "personal", personal)
-        object.__setattr__(self, "_required", required)
-        object.__setattr__(self, "_types", dict.fromkeys(SLUICE_COLUMNS, _ANY) | types)
+    def __init__(
+        self, columns: Mapping[str, PlannedColumn], mode: Mode | None = None, description: str = ""
+    ) -> None:
+        self.columns = columns
+        self.mode = mode
+        self.description = description
+        self.personal = {name: column.personal for name, column in columns.items() if column.personal}
+        self._required = tuple(name for name, column in columns.items() if column.required)
+        certain = {name: column.certain_types for name, column in columns.items()}
+        self._types = dict.fromkeys(SLUICE_COLUMNS, _ANY) | certain
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlannedTable) and self._stated == other._stated
+
+    def __repr__(self) -> str:
+        return f"PlannedTable{self._stated}"
+
+    @property
+    def _stated(self) -> tuple[Any, ...]:
+        return dict(self.columns), self.mode, self.description
 
     def violations(self, row: Mapping[str, Any]) -> Sequence[Violation]:
         """Return how a row differs: columns in the row's order, then those that it lacks."""
@@ -179,8 +186,7 @@ class PlannedTable:
         return not self._required or None not in [row.get(name) for name in self._required]
 
 
-@dataclass(frozen=True, slots=True)
-class TrackingPlan:
+class TrackingPlan(NamedTuple):
     """A tracking plan.
 
     Attributes:
@@ -188,7 +194,7 @@ class TrackingPlan:
         mode: of tables that have none of their own, and of those that are not in the plan.
     """
 
-    tables: Mapping[str, PlannedTable] = field(default_factory=dict)
+    tables: Mapping[str, PlannedTable] = MappingProxyType({})
     mode: Mode = "observe"
 
     def mode_of(self, table: str) -> Mode:

@@ -8,9 +8,8 @@ gets a new version.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 
@@ -27,8 +26,7 @@ MAX_BYTES = 8 * 1024 * 1024
 Status = Literal["active", "disabled"]
 
 
-@dataclass(frozen=True, slots=True)
-class AccountLimits:
+class AccountLimits(NamedTuple):
     """What one account may use; None leaves it to the stack's default.
 
     Attributes:
@@ -48,7 +46,7 @@ class AccountLimits:
         Raises:
             ValueError: there is another name, or a limit is not a positive integer.
         """
-        known = [field.name for field in fields(cls)]
+        known = cls._fields
         if not isinstance(value, Mapping):
             raise ValueError(f"limits are {', '.join(known)}, each with a number")  # noqa: TRY004 -- a value
         for name, limit in value.items():
@@ -69,15 +67,15 @@ class AccountLimits:
 
     def to_fields(self) -> dict[str, int]:
         """Return the limits that differ from the default."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: limit for name, limit in found.items() if limit != getattr(_DEFAULT_LIMITS, name)}
+        return {
+            name: limit for name, limit in self._asdict().items() if limit != getattr(_DEFAULT_LIMITS, name)
+        }
 
 
 _DEFAULT_LIMITS = AccountLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyEntry:
+class PolicyEntry(NamedTuple):
     """What the policy says about one account.
 
     Attributes:
