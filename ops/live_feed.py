@@ -167,7 +167,7 @@ def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
             found = plan.violations(seen.table, seen.row)
         case Kind.REJECTED if seen.code in CODES:
             row = {column_name(name): value for name, value in seen.row.items() if name != "table"}
-            found = (one for one in plan.violations(seen.table, row) if one.code == seen.code)
+            found = [one for one in plan.violations(seen.table, row) if one.code == seen.code]
         case _:
             return []
     return [one for one in found if one.column not in personal]

@@ -46,7 +46,7 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
     assert result.output.splitlines() == [
         "- app  field_app",
         "- closed  closed_shop, disabled",
-        "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2",
+        "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2, plan: observe, 3 tables → -",
         "- outlet  shop",
     ]
     assert redis.exists(KEYS.of("app"))

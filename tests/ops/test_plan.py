@@ -152,6 +152,18 @@ def test_a_drift_says_what_since_when_how_often_and_from_where() -> None:
     assert 2 == drifts.codes()["orders", "wrong_type"]
 
 
+def test_columns_with_personal_data_are_not_judged() -> None:
+    """Their values were dropped or hashed on the way."""
+    columns = {
+        "email": {"required": True, "personal": "drop"},
+        "phone": {"type": "integer", "personal": "hash"},
+    }
+    drifts = Drifts(TrackingPlan.parse({"tables": {"orders": {"columns": columns}}}))
+    drifts.add("orders", {"phone": "0f" * 16}, NOW)
+
+    assert (1, {}) == (drifts.fitting, drifts.found)
+
+
 def test_differences_without_end_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile sender cannot fill the memory of whoever looks."""
     monkeypatch.setattr("ops.plan_profile.MAX_DRIFTS", 2)

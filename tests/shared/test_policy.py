@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from shared import policy
 from shared.errors import InvalidPolicyError
+from shared.plan import PlannedColumn, PlannedTable, TrackingPlan
 from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
 
 positive = st.integers(1, 2**40)
 entries = st.builds(
     PolicyEntry,
     status=st.sampled_from(["active", "disabled"]),
-    revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
+    revoked_key_ids=st.frozensets(st.sampled_from(["k1", "k1-2", "z9-1234"]), max_size=3),
     limits=st.builds(AccountLimits, positive, st.none() | positive, st.none() | positive),
+    plan=st.sampled_from([None, TrackingPlan({"orders": PlannedTable({"amount": PlannedColumn("number")})})]),
 )
-accounts = st.dictionaries(st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True), entries, max_size=5)
+accounts = st.dictionaries(st.sampled_from(["shop", "news_2", "x" * 64]), entries, max_size=5)
 
 
 @given(accounts, st.integers(0, 2**53))
