@@ -20,7 +20,6 @@ _LOOK = (
     "dynamodb:Scan",
     "s3:ListBucket AsideBucket",
     "sqs:GetQueueAttributes",
-    "sqs:ReceiveMessage",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
 )
@@ -77,7 +76,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:GetObject SdkBucket",
         "s3:PutObject SdkBucket",
     ),
-    "status": (*_LOOK, "cloudwatch:GetMetricData"),
+    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_RECORDS,
