@@ -133,12 +133,8 @@ def test_a_command_asks_for_what_is_listed(
     stack: Deployed, sluice: Sluice, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither more, which nobody would have the right to, nor less, which nobody would need it for."""
-    accounts = sluice.json("accounts list --local")["accounts"]
-    fields = {
-        name: one | {"revoked_key_ids": [key for key in one["revoked_key_ids"].split(",") if key]}
-        for name, one in accounts.items()
-    }
-    (tmp_path / "accounts.yaml").write_text(json.dumps({**fields, "extra": {"database": "extra"}}))
+    exported = sluice.run("accounts export --local").stdout
+    (tmp_path / "accounts.yaml").write_text(f"{exported}\nextra: {{database: extra}}\n")
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")

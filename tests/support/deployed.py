@@ -118,6 +118,7 @@ def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
         "ApiUrl": stack.addresses.gateway,
         "StreamName": made.stream,
         "OverflowQueueUrl": made.queue_url,
+        "OverflowNoticesUrl": made.notices_url,
         "LedgerTable": made.ledger_table,
         "AsideBucket": made.aside_bucket,
         "WriteKeySecret": made.write_key_secret,
