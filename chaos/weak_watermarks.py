@@ -65,11 +65,6 @@ class _AnyAnswer(Watermarks):
             yield lane
 
 
-class _IndexAlone(Watermarks):
-    def _index_may_lag(self, began: float) -> bool:  # noqa: ARG002 -- the signature
-        return False
-
-
 def _without(name: str, kind: type[Watermarks], *kinds: Kind, seeds: int = 40, events: int = 400) -> Defence:
     weakness = Weakness(replaced=lambda _world: {Watermarks: kind})
     return Defence(name, weakness, kinds, ("overlooked",), seeds=seeds, events=events)
@@ -94,12 +89,5 @@ DEFENCES: tuple[Defence, ...] = (
         "a watermark believes no answer that lacks the record it began at",
         _AnyAnswer,
         *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
-    ),
-    _without(
-        "the index is not believed for what was set aside just now",
-        _IndexAlone,
-        *(Kind.RECREATE, Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
-        seeds=150,
-        events=150,
     ),
 )

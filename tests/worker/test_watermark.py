@@ -17,6 +17,7 @@ from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
 from worker.delivery import State
+from worker.overflow_quarantine import OverflowQuarantine
 from worker.shards import Shards
 from worker.watermark import (
     CLOCK_SECONDS,
@@ -159,6 +160,15 @@ def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
 
     assert (began - MARGIN) * 1000 == found.before("nobody", "pageviews")
     assert Counter({State.DEAD_LETTER: 1}) == found.set_aside("nobody", "pageviews")
+
+
+def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(stack: Stack) -> None:
+    """Nothing else leads to its span, so the whole ledger is read."""
+    stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
+    quarantine = OverflowQuarantine(stack.delivery.ledger, stack.delivery.store, stack.clock, 3600)
+    quarantine.set_aside(an_envelope("q1"), stack.clock.now() - 86_400, absent=True)
+
+    assert Counter({State.PARKED: 1}) == stack.take().set_aside(*SHOP)
 
 
 def test_old_spans_are_not_read_again(stack: Stack) -> None:
