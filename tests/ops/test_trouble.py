@@ -113,8 +113,7 @@ def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str)
         ("status", "dynamodb", "Query"),
         ("status", "sqs", "GetQueueAttributes"),
         ("status --all", "dynamodb", "Query"),
-        ("status --complete", "kinesis", "GetShardIterator"),
-        ("wait --account app --table events --until 1h", "sqs", "GetQueueAttributes"),
+        ("wait --account app --table events --until 1h", "sqs", "ReceiveMessage"),
         ("wait --account app --table events --until 1h", "dynamodb", "Query"),
     ],
 )
