@@ -1,14 +1,18 @@
 """Answers of S3 that are well-formed and wrong: each in place of the answer to one call."""
 
 import io
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import msgpack
+
 from chaos.trouble import Kind, Trouble
 from doubles.aws_errors import client_error
 from doubles.s3 import MemoryS3
+from shared import policy
 
 _PAGE = b"<!doctype html><title>Sign in to the network</title>"
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -28,6 +32,7 @@ class S3Lies:
         self._s3 = s3
         self._trouble = trouble
         self._deleted: list[str] = []
+        self._policies: list[bytes] = []  # as they were read
 
     def about(self, operation: str, request: dict[str, Any], truth: Call) -> Call:
         """Return what answers a call: the truth, or a lie."""
@@ -52,9 +57,13 @@ class S3Lies:
 
     def _get(self, request: dict[str, Any], truth: Call) -> Call | None:
         objects = self._s3.objects(request["Bucket"])
+        if request["Key"] == policy.KEY and policy.KEY in objects:
+            self._policies.append(objects[policy.KEY].body)
         stored, others = objects.pop(request["Key"], None), sorted(objects)
         if stored is None:
             return None
+        if request["Key"] == policy.KEY and (chances := self._trouble.strike(Kind.S3_POLICY)):
+            return partial(self._wrong_policy, chances, stored.body)
         if others and (chances := self._trouble.strike(Kind.S3_OTHER_OBJECT)):
             other = objects[chances.choice(others)]
             return lambda: truth() | other.described() | {"Body": io.BytesIO(other.body)}
@@ -62,6 +71,19 @@ class S3Lies:
             part = stored.body[: chances.randrange(len(stored.body))]
             return lambda: truth() | {"Body": io.BytesIO(part)}
         return None
+
+    def _wrong_policy(self, chances: random.Random, document: bytes) -> dict[str, Any]:
+        """Return another document in place of the edge policy, or none."""
+        others = [
+            document[: chances.randrange(len(document))],
+            msgpack.packb([policy.VERSION + 1, {"anything": "new"}]),
+            self._policies[0],
+            b"",
+        ]
+        body = chances.choice([*others, None])
+        if body is None:
+            raise client_error("NoSuchKey", "GetObject", status=404)
+        return {"Body": io.BytesIO(body), "ETag": '"wrong"'}
 
     def _delete(self, _request: dict[str, Any], _truth: Call) -> Call | None:
         if not self._trouble.strike(Kind.S3_DELETE_REFUSED):

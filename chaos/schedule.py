@@ -179,6 +179,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6)),
     Kind.S3_DELETE_REFUSED: (2, (600.0, 4 * HOUR), (0.5, 1.0)),
     Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,)),
+    Kind.S3_POLICY: (3, _LONG, (0.5, 1.0)),
     Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0)),
     Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8)),
     Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04)),

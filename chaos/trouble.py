@@ -100,6 +100,7 @@ class Kind(StrEnum):
     S3_FOREIGN_PAGE = "s3 is a proxy's page"  # status 200 without S3's headers; nothing was done
     S3_DELETE_REFUSED = "s3 refuses deletes"
     S3_STALE_LISTING = "s3 listing stale"  # in small pages, without some objects, with some that have gone
+    S3_POLICY = "edge policy wrong"  # cut off, of the next version, an older one, or there is none
     # IAM
     ACCESS_DENIED = "access denied"  # one action of one function
     # Lambda

@@ -39,3 +39,11 @@ def test_without_trouble_everything_is_delivered_at_once() -> None:
     """Without trouble every row is in Treasure Data within seconds, and nothing is set aside."""
     verdict = run_schedule(schedules.draw(1, EVENTS, ()))
     assert (verdict.delivered, verdict.aside, verdict.largest_delay < 15) == (EVENTS, 0, True)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_wrong_edge_policy_refuses_nobody(seed: int) -> None:
+    """Cut off, of the next version, an older one or gone: every event of an ordinary account is accepted."""
+    verdict = run_schedule(schedules.draw(seed, EVENTS, (Kind.S3_POLICY, Kind.COLD)))
+
+    assert verdict.accepted == EVENTS
