@@ -1,6 +1,7 @@
 """The visitor's address is believed from trusted proxies, and from nobody else."""
 
 import json
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ SECRET = "a secret of the distribution"
 
 def site(trusted: str, secret: str | None = SECRET) -> Site:
     """Return a site that trusts these proxies."""
-    required = {"STREAM_NAME": "s", "OVERFLOW_QUEUE_URL": "q", "WRITE_KEY_SECRET": "k"}
+    required = {one.metadata["name"]: "x" for one in fields(IngestSettings) if one.default is MISSING}
     settings = IngestSettings.from_environment({**required, "TRUSTED_PROXIES": trusted})
     made = Site(trusted_proxies=settings.trusted_proxies)
     if secret is not None:
