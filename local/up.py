@@ -149,6 +149,7 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
         described_stack,
         look_seconds=_LOOK_SECONDS,
         count_seconds=_LOOK_SECONDS,
+        count_share=0.3,
         account_seconds=_ACCOUNT_SECONDS,
     )
     observer = Observer(stack, outages.under_way)

@@ -19,7 +19,6 @@ from shared.accounts import Account
 from shared.clock import Clock, SystemClock
 from shared.plan import TrackingPlan
 
-_COUNT_SHARE = 0.01  # the whole ledger is read: of a busy stack, hundreds of thousands of read units
 _FIRST_COUNT_SECONDS = 10.0
 
 
@@ -45,6 +44,7 @@ class ConsoleView:
         stack: which.
         look_seconds: how old the state may be.
         count_seconds: how old the counts by table may be; they read the whole ledger.
+        count_share: the part of the time that counting may take. The ledger of a busy stack is hundreds of thousands of read units.
         account_seconds: how old the accounts may be; a function is invoked to read them.
         clock: tells the time.
         start: runs a job in the background.
@@ -56,6 +56,7 @@ class ConsoleView:
         *,
         look_seconds: float = 5.0,
         count_seconds: float = 30.0,
+        count_share: float = 0.01,
         account_seconds: float = 60.0,
         clock: Clock | None = None,
         start: Callable[[Callable[[], None]], None] | None = None,
@@ -66,7 +67,7 @@ class ConsoleView:
         self._look = Refreshed(
             lambda: look.state(None, None, balanced=False), look_seconds, clock, start=start
         )
-        self._counted = Refreshed(self._count, count_seconds, clock, share=_COUNT_SHARE, start=start)
+        self._counted = Refreshed(self._count, count_seconds, clock, share=count_share, start=start)
         self._accounts = Refreshed(lambda: accounts.known(stack), account_seconds, clock, start=start)
 
     def first(self) -> None:
