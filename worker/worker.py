@@ -282,7 +282,7 @@ class Worker:
         """
         if gap.behind_open is not None:
             self._take_up(batch, gap.behind_open)  # its records need not be delivered again
-        if batch.forced is None:
+        if batch.forced is None and not batch.from_archive:
             self._check_batch(batch)
 
     def _check_planned(self, batch: _Batch, span: Span) -> None:
