@@ -202,7 +202,7 @@ def test_set_aside_by_the_worker_and_delivered_by_the_redrive(stack: Stack, stat
     assert {"batchItemFailures": []} == stack.invoke()
     assert {"shop/views/0": (state, f"http_{status}", 1)} == stack.entries()
     stack.td.faults.clear()
-    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "returned": 0, "complete": True}
 
     assert report == stack.redrive({})
     assert ["e1"] == ids(stack.td, "shop_db", "views")
@@ -224,7 +224,7 @@ def test_rows_that_are_dropped(stack: Stack) -> None:
     """What a person gives up counts as dropped, and its object is deleted."""
     stack.put(envelope("new", {"views": [row("e1")]}))
     stack.invoke()
-    report = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "complete": True}
+    report = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "returned": 0, "complete": True}
 
     assert report == stack.redrive({"kinds": ["dead_letter"], "decision": "drop"})
     assert {"new/views/0": ("dropped", "", 1)} == stack.entries()
@@ -237,7 +237,7 @@ def test_an_edit_is_made_and_sent(stack: Stack) -> None:
     stack.put(envelope("shop", {"views": [row("e1", page="/a")], "clicks": [row("e2")]}))
     stack.invoke()
     stack.td.faults.clear()
-    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    report = {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "returned": 0, "complete": True}
 
     assert report == stack.redrive({"edit": stack.edit("shop/views/0", row("e1", page="/b"))})
     assert ["/b"] == [one["page"] for one in stack.td.rows("shop_db", "views")]

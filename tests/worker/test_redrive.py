@@ -674,7 +674,14 @@ def test_chunks_are_selected(selected: dict[str, Any], delivered: list[str]) -> 
 
     found = [event for tables in made.td.event_ids().values() for ids in tables.values() for event in ids]
     assert delivered == sorted(found)
-    expected = {"delivered": len(delivered), "kept": 0, "dead": 0, "dropped": 0, "complete": True}
+    expected = {
+        "delivered": len(delivered),
+        "kept": 0,
+        "dead": 0,
+        "dropped": 0,
+        "returned": 0,
+        "complete": True,
+    }
     assert expected == answer
 
 
