@@ -45,7 +45,9 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
 
     assert reconciled.adds_up
     assert reconciled.delivered.total() > 400
-    assert set(reconciled.dead_letters) == {"unknown_account", "disabled_account", "revoked_key"}
+    # an account that the edge policy was not read again for becomes a dead letter, as in the second after a start
+    assert set(reconciled.dead_letters) <= {"unknown_account"}
+    assert {"disabled_account", "revoked_key"} <= set(reconciled.refused)
     assert {"missing_key", "invalid_key", "invalid_json"} <= set(reconciled.refused)
     assert {"invalid_table", "missing_table", "event_too_large", "not_an_object"} <= set(reconciled.rejected)
     assert not count.adds_up
