@@ -308,7 +308,7 @@ class Pipeline:
         for shard, first in list(self._changed.filtered.items()):
             poller = self._poller.pollers.get(shard)
             try:
-                if poller is not None:
+                if poller and poller.last_settled and first <= int(poller.last_settled):
                     poller.rewind(str(first))
             except ValueError:  # an invocation is under way
                 self._simulation.at(self._simulation.now + 5, self._read_filtered)
