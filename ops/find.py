@@ -315,17 +315,22 @@ class Finder:
         done: Searched,
         progress: Callable[[Searched], None],
     ) -> Iterator[Sighting]:
-        """Read what the stream may have forgotten; once an id is found, only what arrived about then."""
+        """Read what the stream may have forgotten; once an id is found, only what arrived about then.
+
+        A stream that was deleted, and created again under its name, has forgotten everything.
+        """
         summary = self._shards.summary()
-        enough = self._clock.now() - summary["RetentionPeriodHours"] * 3600 + INACCURACY_SECONDS
-        if since >= enough:
-            return
+        kept = self._clock.now() - summary["RetentionPeriodHours"] * 3600 + INACCURACY_SECONDS
+        enough = float("inf")
         for chain in self._archive.chains(summary["StreamName"]):
-            for archived in self._archive.listed(chain, since, enough):
+            latest = kept if self._shards.has(chain) else float("inf")
+            if since >= latest:
+                continue
+            for archived in self._archive.listed(chain, since):
                 if self._clock.now() >= until:
                     done.is_complete = False
                     return
-                if archived.since / 1000 > enough:
+                if archived.since / 1000 > min(latest, enough):
                     continue
                 records = from_stream(self._archive.read(archived) or (), chain.shard)
                 done.records += len(records)

@@ -197,6 +197,18 @@ def test_what_the_stream_has_forgotten_is_found_in_the_archive() -> None:
     assert 9 == len(found.all(columns={"time": "1700000000"}))
 
 
+def test_what_a_deleted_stream_had_is_found_in_the_archive() -> None:
+    """A stream created again under its name has forgotten it, however young it is."""
+    found = Found()
+    number = found.put("a")
+    found.delivery.deliver()
+    found.delivery.kinesis.delete_stream(StreamName=STREAM)
+    found.delivery.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    one = found.one()
+
+    assert (Stage.DELIVERED, number) == (one.stage, one.seen.sequence_number)
+
+
 def test_a_copy_is_followed_to_the_record_that_counts() -> None:
     """Whichever of the two is found first."""
     found = Found()
