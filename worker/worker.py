@@ -223,7 +223,7 @@ class Worker:
             if isinstance(gap, Span):
                 if not gap.done:
                     self._take_up(batch, gap)
-                elif batch.forced is None and not batch.from_archive:
+                if batch.forced is None and not batch.from_archive:
                     self._check_planned(batch, gap)
                 return gap.last
             if batch.from_archive and batch.forced is None:
@@ -286,7 +286,7 @@ class Worker:
             self._check_batch(batch)
 
     def _check_planned(self, batch: _Batch, span: Span) -> None:
-        """Check that the batch's records in a settled span are among those that were planned.
+        """Check that the batch's records in a span are among those that were planned.
 
         Raises:
             HeldError: there are others, or it cannot be told.
@@ -322,28 +322,27 @@ class Worker:
         batch again would take half of what a shard lets all readers read.
 
         Raises:
-            HeldError: it has others.
+            HeldError: it has others, or does not show the batch's own.
+            ShardUnreadableError: the shard cannot be read.
         """
         if batch.is_checked or Guard.CONTIGUOUS in self._rules.without:
             return
-        batch.is_checked = True
         is_due = self._clock.now() >= self._check_due.get(batch.shard, 0.0)
-        given = [record.number for record in batch.records[: None if is_due else _CHECK_RECORDS]]
+        given = {record.number for record in batch.records[: None if is_due else _CHECK_RECORDS]}
         if len(given) < 2:
             return
-        try:
-            for _ in range(2):
-                read = self._shards.read(
-                    batch.shard, given[0], given[-1], batch.deadline, limit=len(given) + 1
-                )
-                numbers = {record.number for record in read}
-                if is_due and numbers == {*given}:
+        first, last = min(given), max(given)
+        for _ in range(2):
+            read = self._shards.read(batch.shard, first, last, batch.deadline, limit=len(given) + 1)
+            numbers = {record.number for record in read}
+            if numbers == given:
+                batch.is_checked = True
+                if is_due:
                     self._check_due[batch.shard] = self._clock.now() + _CHECK_EVERY_SECONDS
-                if not numbers > {*given}:
-                    return  # also where the shard does not show all: that proves nothing
-        except ShardUnreadableError:
-            return
-        raise self._left_out(len(numbers) - len(given), given[0], given[-1])
+                return
+        if numbers > given:
+            raise self._left_out(len(numbers) - len(given), first, last)
+        raise HeldError("the shard does not show the records of the batch")
 
     @staticmethod
     def _left_out(count: int, first: Number, last: Number) -> HeldError:
