@@ -75,6 +75,12 @@ ATTACKED ?= 10
 hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=
 	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED)
 
+ACCOUNTS ?= 100
+SECONDS ?= 60
+.PHONY: simulate
+simulate: .venv/installed ## simulate the worker over many shards: RATE= (several: "100 1000"), SHARDS=, ACCOUNTS=, SECONDS=, BUCKETS=
+	@$(RUN) -m chaos.scale $(foreach rate,$(RATE),--rate $(rate)) $(if $(SHARDS),--shards $(SHARDS)) --accounts $(ACCOUNTS) --seconds $(SECONDS) $(if $(BUCKETS),--buckets $(BUCKETS))
+
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=
 	@$(RUN) -m local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)

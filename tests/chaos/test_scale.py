@@ -1,0 +1,87 @@
+"""Delivery over many shards: calls per row fall as the load grows, and nothing is shared by all."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+
+from chaos import scale
+from chaos.scale import Load, Result
+from ops.estimate import SECONDS, Setup, Workload, total
+from ops.prices import DEFAULT_REGION, REGIONS
+from tests.support.sam import ROOT
+
+pytestmark = pytest.mark.xdist_group("scale")
+
+LOAD = Load(rate=20, shards=1, accounts=10, seconds=30)
+
+
+@functools.cache
+def _result(load: Load) -> Result:
+    return scale.simulate(load)
+
+
+def test_calls_per_row_fall_as_the_load_grows() -> None:
+    """Ten times the requests, of as many accounts, take fewer calls of each service for a row, and lose none."""
+    small, large = _result(LOAD), _result(replace(LOAD, rate=200))
+
+    assert (0, 0) == (small.wrong, large.wrong)
+    assert (600, 6000) == (small.rows, large.rows)
+    for service in ("DynamoDB", "S3", "Treasure Data"):
+        assert 0 < large.per_row(service) < small.per_row(service) / 5
+
+
+def test_every_shard_has_keys_of_its_own() -> None:
+    """With eight shards no partition key of the ledger and no prefix of the archive has more than its shard's share."""
+    result = _result(replace(LOAD, rate=200, shards=8))
+
+    assert 8 == len(result.batches)
+    assert 0 == result.wrong
+    assert set() == result.shared_keys
+    assert result.services["DynamoDB"].share() < 0.25
+    assert result.services["S3"].share() < 0.25
+
+
+def test_a_lone_account_needs_more_partition_keys_than_shards() -> None:
+    """With one partition key one of eight shards gets everything, which is too much, which the command says."""
+    lone = replace(LOAD, rate=1500, shards=8, accounts=1, seconds=3)
+
+    narrow, wide = _result(replace(lone, buckets=1)), _result(replace(lone, buckets=1024))
+
+    assert 1 == len(narrow.records)
+    assert 8 == len(wide.records)
+    assert ["at 1,500 requests a second, a shard gets 1,500 records in a second and takes 1,000"] == [
+        problem.partition(":")[0] for problem in scale.problems([narrow])
+    ]
+    assert [] == scale.problems([wide])
+
+
+def test_the_command_says_what_is_wrong() -> None:
+    """A row that is lost, a prefix that shards share, and calls that grow with the load, are told."""
+    fine, lossy = Result(LOAD, rows=10), Result(replace(LOAD, rate=30), rows=10, wrong=1)
+    lossy.services["S3"].calls["put_object"] += 1
+    lossy.services["S3"].keys["latest", 0] += 1
+
+    told = scale.problems([fine, lossy])
+
+    assert [
+        "at 30 requests a second, 1 rows are not there exactly once, 0 shards have a backlog",
+        "at 30 requests a second, shards share latest",
+        "calls per row grow with the load",
+    ] == told
+
+
+@pytest.mark.parametrize(("rate", "shards"), [(1, 1), (700, 1), (701, 2), (1000, 2), (10_000, 16)])
+def test_shards_follow_the_rule_by_which_the_stream_grows(rate: float, shards: int) -> None:
+    """An AUTO stream doubles above 70 % of what its shards take."""
+    assert shards == scale.shards_for(rate)
+
+
+@pytest.mark.parametrize("rate", [1, 100, 1000, 10_000, 100_000])
+def test_the_page_says_what_the_estimate_says(rate: int) -> None:
+    """docs/scaling.md has what `sluice cost` says of each rate, with one event per request and with ten."""
+    page = (ROOT / "docs/scaling.md").read_text()
+    pixels, batches = Workload(rate * SECONDS), Workload(rate * SECONDS, 10, batch_ids=True)
+    costs = [f"${total(load, Setup(), REGIONS[DEFAULT_REGION]):,.0f}" for load in (pixels, batches)]
+
+    assert f"| {rate:,} | {rate * SECONDS / 1e6:,.0f} M | {costs[0]} | {costs[1]} |" in page
