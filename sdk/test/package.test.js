@@ -14,7 +14,7 @@ const types = read('src/sluice.d.ts');
 
 /** Returns the members of an interface. */
 const members = (name) =>
-  [...types.match(new RegExp(`interface ${name} {([^]*?)\n}`))[1].matchAll(/^ {2}(\w+)[?(:]/gm)].map(
+  [...types.match(new RegExp(`interface ${name} {([^]*?)\n}`))[1].matchAll(/^ {2}(\w+)[?(:<]/gm)].map(
     ([, member]) => member,
   );
 
