@@ -69,9 +69,11 @@ class TreasureData:
     def create(self, database: str, *tables: str) -> None:
         """Create a database and tables, those that do not exist, whatever faults are set."""
         with self._lock:
-            if database not in self.counts():
+            self._catch_up()
+            there = self._log.tables(database)
+            if there is None:
                 self._log.create(database)
-            for table in set(tables) - self.counts()[database].keys():
+            for table in set(tables) - (there or set()):
                 self._log.create(database, table)
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:

@@ -71,6 +71,11 @@ class ImportLog:
         if database not in self._counts or (table is not None and table not in self._counts[database]):
             raise RejectedError(404, f"Couldn't find {'.'.join(names)}")
 
+    def tables(self, database: str) -> set[str] | None:
+        """Return the tables of a database, None if there is no such database."""
+        tables = self._counts.get(database)
+        return None if tables is None else set(tables)
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by database and table."""
         return {database: dict(sorted(tables.items())) for database, tables in sorted(self._counts.items())}
