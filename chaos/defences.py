@@ -252,24 +252,15 @@ class _Absent:
 class _Credulous(Search):
     """Reads the shard of each envelope's key, once, and takes an answer that shows nothing at its word."""
 
-    margin: float = INACCURACY_SECONDS
-
     def find(self, sought: Any, deadline: float) -> Any:
-        return _AtItsWord(super().find(sought, deadline), self._shards, sought, self.margin)
-
-
-class _Punctual(_Credulous):
-    """Takes arrival times for exact, too."""
-
-    margin = 0.0
+        return _AtItsWord(super().find(sought, deadline), self._shards, sought)
 
 
 class _AtItsWord:
-    def __init__(self, run: SearchRun, shards: Shards, sought: Iterable[Sought], margin: float) -> None:
+    def __init__(self, run: SearchRun, shards: Shards, sought: Iterable[Sought]) -> None:
         self._run = run
         self._shards = shards
         self._sought = sought
-        self._margin = margin
 
     def __iter__(self) -> Iterator[Finding]:
         for one in self._sought:
@@ -283,7 +274,7 @@ class _AtItsWord:
         for shard in self._shards.all():
             if key not in shard.keys:
                 continue
-            start = Position(moment=one.since - self._margin)
+            start = Position(moment=one.since - INACCURACY_SECONDS)
             for page in filter(None, self._shards.pages(shard.shard_id, start)):
                 if any(identity_of(record["Data"]) == one.identity for record in page.records):
                     return True
@@ -599,19 +590,6 @@ ALL: tuple[Defence, ...] = (
         _replaced(Search, _Credulous),
         (Kind.KINESIS_FOREIGN, Kind.KINESIS_TWICE, Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_EMPTY_AT_TIP),
         ("duplicated",),
-    ),
-    Defence(
-        "a search begins before the arrival that is told",
-        _replaced(Search, _Punctual),
-        (Kind.KINESIS_STAMPS, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-    ),
-    Defence(
-        "the digest of a span's sequence numbers, where reads lie",
-        _read_otherwise(lambda _world, span: replace(span, digest=b"")),
-        (Kind.KINESIS_FOREIGN, Kind.KINESIS_JUMP, Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
-        ("lost", "duplicated", "stuck", "miscounted"),
-        seeds=200,
     ),
     Defence(
         "a batch is compared with the shard",

@@ -47,9 +47,13 @@ class ChangedMapping:
         lanes: dict[int, list[Any]] = defaultdict(list)
         for record in records:
             lanes[_lane_of(record)].append(record)
-        if len(lanes) > 1 and self._trouble.strike(Kind.LANES):
+        # a worker that is shown nothing of the shard cannot notice (docs/delivery.md, "Limits")
+        is_shown = not any(
+            self._trouble.active(kind) for kind in (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP)
+        )
+        if is_shown and len(lanes) > 1 and self._trouble.strike(Kind.LANES):
             self._deliver_all([*lanes.values()], done)
-        elif len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
+        elif is_shown and len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
             first = lanes.pop(min(lanes))[0]
             shard, number = first["eventID"].split(":")
             self.filtered[shard] = min(int(number), self.filtered.get(shard, int(number)))
