@@ -114,9 +114,17 @@ def _post(key: str, body: Any) -> dict[str, Any]:
     return event
 
 
+def _health() -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(json.dumps(recorded("http")["pixel"]))
+    event["rawPath"], event["rawQueryString"] = "/health/ready", ""
+    event["requestContext"]["http"]["path"] = "/health/ready"
+    return event
+
+
 def test_the_ingest_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
-    """It puts one envelope or several, and sends what the stream does not acknowledge to the queue."""
+    """It describes the stream, reads the edge policy, puts one envelope or several, and sends what the stream does not acknowledge to the queue."""
     ingest = made.start(functions.INGEST)
+    assert 200 == ingest.invoke(_health())["statusCode"]
     large = [{"table": "pages", "text": "x" * 200_000, "number": number} for number in range(4)]
     for event in (recorded("http")["pixel"], _post(KEYS["shop"], {"events": large})):
         assert 200 == ingest.invoke(event)["statusCode"]
@@ -219,8 +227,10 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
 
 
 def test_the_administration_may_do_what_it_does(made: Recorded) -> None:
-    """It reads the two secrets, for Redis and for Treasure Data."""
-    answer = made.start(functions.ADMIN).invoke({"do": "check"})
+    """It reads the two secrets, for Redis and for Treasure Data, and publishes the edge policy."""
+    admin = made.start(functions.ADMIN)
+    answers = [admin.invoke({"do": do}) for do in ("check", "publish")]
 
-    assert answer["treasure_data"]["answers"]
+    assert answers[0]["treasure_data"]["answers"]
+    assert "error" not in answers[1]
     made.check("AdminRole")

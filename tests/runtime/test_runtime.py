@@ -53,12 +53,16 @@ def test_records_become_rows(start: Start, aws: Resources, treasure_data: Treasu
     assert ["/one", "/two"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
 
 
-def test_a_recorded_batch_becomes_rows(start: Start, treasure_data: TreasureData) -> None:
-    """The worker delivers the recorded visits, each row once."""
-    event = recorded("kinesis")["visits"]
-    data = [b64decode(record["kinesis"]["data"]) for record in event["Records"]]
+def _recorded_data(name: str) -> list[bytes]:
+    """Return what the records of a recorded event hold; the worker wants to see them on the shard."""
+    return [b64decode(record["kinesis"]["data"]) for record in recorded("kinesis")[name]["Records"]]
 
-    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(event)
+
+def test_a_recorded_batch_becomes_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
+    """The worker delivers the recorded visits, each row once."""
+    data = _recorded_data("visits")
+
+    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(stream_event(aws, *data))
     delivered = sum(rows for tables in treasure_data.counts().values() for rows in tables.values())
     assert sum(envelope.decode(item).row_count for item in data) == delivered
 
@@ -70,7 +74,9 @@ def test_a_recorded_batch_with_poison_leaves_nothing_behind(
     name: str, accounts: set[str], start: Start, aws: Resources, treasure_data: TreasureData
 ) -> None:
     """What cannot be delivered is set aside, the rest is delivered, and the shard moves on."""
-    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(recorded("kinesis")[name])
+    event = stream_event(aws, *_recorded_data(name))
+
+    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(event)
     assert treasure_data.counts()
     assert accounts == {key.split("/")[1] for key in aside(aws)}
 

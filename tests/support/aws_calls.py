@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from shared import policy
+
 _SIGNED_FOR = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 _RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
@@ -90,6 +92,8 @@ def _call(
         _, _, name = urlsplit(path).path.strip("/").partition("/")
         if not name:
             return "s3:ListBucket", "AsideBucket"
+        if name == policy.KEY:
+            return _OBJECT_ACTIONS[method], f"AsideBucket/{policy.KEY}"
         is_read = method == "GET" and name.startswith("archive/")
         return _OBJECT_ACTIONS[method], "AsideBucket/archive/*" if is_read else "AsideBucket/*"
     operation = headers["x-amz-target"].rpartition(".")[2]
