@@ -93,6 +93,7 @@ class StreamHistory(StreamReader):
             ArchiveUnavailableError: S3 does not answer, or with something else.
         """
         if shard in self._chains:
+            self._check_first_archived(self._chains[shard], start)
             yield from self._archived(self._chains[shard], start, end)
             return
         try:
@@ -101,11 +102,26 @@ class StreamHistory(StreamReader):
                 yield Piece(records)
         except ExpiredError:
             chain = self._shards.chain(shard)
-            if start.number is not None and not any(True for _ in self._archived(chain, start, end)):
+            if not self._days and not self._has_first(chain, start):
                 raise
+            self._check_first_archived(chain, start)
         else:
             return
         yield from self._from_archive_on(chain, start, end)
+
+    def _check_first_archived(self, chain: ChainId, start: Border) -> None:
+        """Refuse a range whose first record the archive does not have: what it has behind it is not all that was asked for."""
+        if not self._has_first(chain, start):
+            raise ExpiredError(
+                f"{start.number} is not a sequence number of {chain.shard}, or has expired in the archive too: "
+                "give a time with --from"
+            )
+
+    def _has_first(self, chain: ChainId, start: Border) -> bool:
+        """Tell whether the archive has the record at which a range begins; a range of time may begin anywhere."""
+        if start.number is None:
+            return True
+        return any(True for _ in self._archived(chain, start, Border(number=start.number)))
 
     def _from_archive_on(self, chain: ChainId, start: Border, end: Border) -> Iterator[Piece]:
         """Yield what the stream has forgotten, then what it has."""

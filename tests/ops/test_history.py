@@ -114,6 +114,16 @@ def test_a_number_that_nobody_has_is_refused() -> None:
         read(history_of(made), Border(number=number))
 
 
+def test_a_number_that_only_the_archive_could_have_is_refused_where_it_lacks_it() -> None:
+    """Records behind it are not all that was asked for."""
+    made = delivered(40)
+    begin = Border(number=int(made.records()[0]["SequenceNumber"]) - 1)
+    history = history_of(made)
+
+    with pytest.raises(Failure, match=r"is not a sequence number of .* or has expired in the archive too"):
+        read(history, begin)
+
+
 def test_records_that_expire_while_the_archive_is_read_come_from_there() -> None:
     """The stream is asked again for its first record."""
     made = delivered(30)
@@ -170,6 +180,8 @@ def test_shards_of_a_deleted_stream_are_named_by_their_chains() -> None:
     assert [SHARD] == history.names(Border(at=made.clock.now()), Border())
     assert [before.name] == history.names(EVERYTHING, Border(), before.name)
     assert ["archive 3"] == read(history, EVERYTHING, shard=before.name)
+    with pytest.raises(Failure, match="is not a sequence number"):
+        read(history, Border(number=1), shard=before.name)
     assert 3 == replay(made, EVERYTHING)
     assert ["e0", "e1", "e2"] == made.ids("shop", "views")
     with pytest.raises(
