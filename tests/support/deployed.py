@@ -51,7 +51,8 @@ class Deployed:
         empty_reads: how many more reads of the stream find nothing although something is there, as Kinesis answers between
             stretches of a shard; the next read has to go on from where such an answer says.
         age: seconds by which the stream is older than it is.
-        log: lines that the functions have written; each search has an empty page first, as CloudWatch Logs may.
+        log: lines that the functions have written, each behind the name of its log stream; each search has an empty page first,
+            as CloudWatch Logs may.
         url: where AWS is.
         outputs: of the stack.
     """
@@ -61,7 +62,7 @@ class Deployed:
         self.answers: dict[str, dict[str, Any]] = {}
         self.age = 0.0
         self.empty_reads = 0
-        self.log: list[str] = []
+        self.log: list[tuple[str, str]] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.url = url
@@ -178,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer_for_lambda(body)
         elif service == "logs":
             is_second = "nextToken" in json.loads(body)
-            events = {"events": [{"message": line} for line in self.shown.log]}
+            events = {"events": [{"logStreamName": name, "message": line} for name, line in self.shown.log]}
             page = events if is_second else {"events": [], "nextToken": "second"}
             self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
         else:
