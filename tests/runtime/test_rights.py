@@ -155,11 +155,12 @@ def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure
 def test_the_redrive_may_do_what_it_does(
     made: Recorded, start: Start, aws: Resources, treasure_data: TreasureData, redis_url: str
 ) -> None:
-    """It finds, reads, edits, sends, sweeps and deletes what is set aside, keeps what is refused, and closes breakers."""
+    """It finds, reads, edits, repairs, sends, sweeps and deletes what is set aside, keeps what is refused, and closes breakers."""
     now = int(time.time())
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
     (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
-    start(functions.WORKER).invoke(stream_event(aws, stray.encode()))
+    wrong = envelope.RejectedEvent(0, "invalid_table", "", b'{"table": "7"}')
+    start(functions.WORKER).invoke(stream_event(aws, replace(stray, rejected=(wrong,)).encode()))
     assert 1 == len(aside(aws))
     ledger = Ledger(
         aws.client("dynamodb"),
@@ -180,6 +181,14 @@ def test_the_redrive_may_do_what_it_does(
         place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
         edited = b64encode(gzip.compress(row)).decode()
         assert 1 == redrive.invoke({"edit": {**place, "rows": edited}})["delivered"]
+        (repaired,) = [
+            {"chain": span.chain.name, "after": span.after, "chunk": key.name}
+            for span in ledger.spans()
+            for key, entry in span.entries.items()
+            if entry.state is State.REJECTED
+        ]
+        events = b64encode(gzip.compress(msgpack.packb([[now * 1000, '{"table": "pageviews"}']]))).decode()
+        assert {"repaired": 1} == redrive.invoke({"repair": {**repaired, "events": events}})
         client.delete(keys.of("stray"))
     assert 1 == len(aside(aws))  # the rows before they were edited, for the sweep
     assert [] == list(ledger.breakers())
