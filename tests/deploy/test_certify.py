@@ -4,6 +4,7 @@ conftest.py lets it remove the stack at the end of the session, too.
 """
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_a_stage_that_others_use_is_refused(stack: Stack, tmp_path: Path) -> Non
     code, _, errors = stack.certify(folder=tmp_path)
 
     assert 1 == code
-    assert "has had events of the account shop within the last hour" in errors
+    assert re.search("has had events of the account [a-z]+ within the last hour", errors)  # of any test's
     assert [] == list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ The emulator keeps functions out of VPCs: that they join the subnets, tests/temp
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ def package(emulator: Ministack, folder: Path) -> str:
     for resource in template["Resources"].values():
         if file := resource.get("Properties", {}).get("CodeUri"):
             resource["Properties"]["CodeUri"] = f"s3://{BUCKET}/{_upload(s3, (folder / file).read_bytes())}"
-    key = _upload(s3, yaml.safe_dump(template, sort_keys=False).encode(), ".template")
+    plain = json.loads(
+        json.dumps(template)
+    )  # the SAM CLI makes PyYAML load ordered dictionaries, which it cannot dump
+    key = _upload(s3, yaml.safe_dump(plain, sort_keys=False).encode(), ".template")
     return f"{emulator.url}/{BUCKET}/{key}"
 
 
