@@ -82,10 +82,15 @@ class Sender:
         count: where to note what is answered.
         total: number of events.
         threads: number of connections.
+
+    Attributes:
+        sent: number of events that were begun.
+        allowed: number of events after which it pauses until it is raised.
     """
 
     def __init__(self, url: str, count: Count, *, total: int, threads: int) -> None:
         self.sent = 0
+        self.allowed = total
         self._parts = urlsplit(url)
         self._count = count
         self._total = total
@@ -125,6 +130,8 @@ class Sender:
         connection.close()
 
     def _next(self) -> int | None:
+        while self.allowed <= self.sent < self._total:
+            time.sleep(_REVIVE_SECONDS)
         with self._lock:
             if self.sent >= self._total:
                 return None
@@ -149,20 +156,24 @@ def run(
         count: where to note what is answered, and what was killed.
         total: number of events.
         threads: number of connections.
-        kills: how many parts are killed with SIGKILL, evenly spread over the events.
+        kills: how many parts are killed with SIGKILL, evenly spread over the events. Where a kill is half an interval late,
+            because a part takes long to start, the sender waits for it.
         seed: decides which.
         spared: parts that are not killed.
     """
     chance = random.Random(seed)  # noqa: S311 -- no secret
     sender = Sender(stack.addresses.gateway, count, total=total, threads=threads)
+    interval = total / (kills + 1)
+    sender.allowed = int(interval * 1.5) if kills else total
     sender.start()
     while sender.is_sending:
-        if kills and sender.sent >= total * (count.killed.total() + 1) / (kills + 1):
-            running = [part for part in stack.parts if part.running and part.name not in spared]
-            if count.killed.total() < kills and running:
-                part = chance.choice(running)
-                part.kill()
-                count.killed[part.name] += 1
+        done = count.killed.total()
+        running = [part for part in stack.parts if part.running and part.name not in spared]
+        if done < kills and sender.sent >= interval * (done + 1) and running:
+            part = chance.choice(running)
+            part.kill()
+            count.killed[part.name] += 1
+            sender.allowed = int(interval * (done + 2.5)) if done + 1 < kills else total
         stack.revive()
         time.sleep(_REVIVE_SECONDS)
 

@@ -93,12 +93,12 @@ class Part:
         """Kill the process, and let `revive` start it only after so many seconds."""
         self._paused_until = time.monotonic() + seconds
         self.kill()
-        self._process.wait()
 
     def kill(self) -> None:
-        """Kill the process and those that it has started with SIGKILL."""
+        """Kill the process and those that it has started with SIGKILL, and wait until it has ended."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # each part leads a session of its own
+        self._process.wait()
 
     @property
     def is_paused(self) -> bool:

@@ -25,4 +25,4 @@ def test_every_accepted_event_is_there_once_whatever_is_killed(tmp_path: Path) -
 
     assert (set(), set()) == (count.lost, count.doubled)
     assert len(count.accepted) <= count.said
-    assert (6, True) == (restarts, len(count.accepted) > 1000)
+    assert (6, 6, True) == (count.killed.total(), restarts, len(count.accepted) > 1000)
