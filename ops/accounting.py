@@ -10,6 +10,7 @@ is set aside, not with the ledger; only of what the archive should have a few by
 """
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -172,15 +173,15 @@ class Balance:
 
 
 class _Archived:
-    """Spans that the archive should have: from which hour on, by chain, and which; a few bytes for each, however many there are."""
+    """A chain's spans that the archive should have: from which hour on, and a hash of each, eight bytes however many there are."""
 
-    def __init__(self) -> None:
-        self.hours: dict[ChainId, str] = {}
-        self.spans: set[int] = set()
+    def __init__(self, hour: str) -> None:
+        self.hour = hour
+        self.hashes = array("q")
 
     def add(self, span: ArchivedSpan) -> None:
-        self.hours[span.chain] = min(span.hour, self.hours.get(span.chain, span.hour))
-        self.spans.add(hash(span))
+        self.hour = min(span.hour, self.hour)
+        self.hashes.append(hash(span))
 
 
 class Accounting:
@@ -246,7 +247,7 @@ class Accounting:
         forced: dict[tuple[str, str], Rows] = {}
         aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
         rejected: Counter[tuple[str, str, str]] = Counter()
-        archived = _Archived()
+        archived: dict[ChainId, _Archived] = {}
         spans = open_spans = copies = 0
         for span in self._ledger.spans(since, until):
             if span.chain in ends and span.last > ends[span.chain]:
@@ -268,7 +269,7 @@ class Accounting:
                     total = sums[key.account, key.group.label]
                     aside[place, key] = (total, self._name(span, key, entry))
             if found := self._should_be_archived(span):
-                archived.add(found)
+                archived.setdefault(found.chain, _Archived(found.hour)).add(found)
         self._find_unbacked(aside)
         unarchived = self._find_unarchived(archived)
         unread = self._unread(ends, self._clock.now() + seconds)
@@ -315,12 +316,15 @@ class Accounting:
             return None
         return ArchivedSpan.of(span)
 
-    def _find_unarchived(self, wanted: _Archived) -> int:
+    def _find_unarchived(self, wanted: Mapping[ChainId, _Archived]) -> int:
         """Count the spans that the archive does not have; an object is there before its span is settled."""
-        for chain, since in wanted.hours.items():
-            for found in self._archive.planned_since(chain, since):
-                wanted.spans.discard(hash(found))
-        return len(wanted.spans)
+        count = 0
+        for chain, spans in wanted.items():
+            missing = set(spans.hashes)
+            for found in self._archive.planned_since(chain, spans.hour):
+                missing.discard(hash(found))
+            count += len(missing)
+        return count
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
