@@ -13,6 +13,7 @@ from ops import (
     dead,
     doctor,
     find_command,
+    interrupt,
     keys,
     local,
     plan,
@@ -36,7 +37,8 @@ _FORESEEN = (BotoCoreError, ClientError, UnavailableError)
 class _Sluice(CommandGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupt.raised_again():
+                return super().invoke(ctx)
         except _FORESEEN as error:
             raise explained(error) from error
         except KeyboardInterrupt:

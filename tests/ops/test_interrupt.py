@@ -1,0 +1,51 @@
+"""Ctrl-C at a moment at which Python drops what it raises."""
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ops.interrupt import raised_again
+
+_PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT raise, also in a process that a shell has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class _Dropping:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _drop_and_wait() -> None:
+    _Dropping()
+    threading.Event().wait(_PATIENCE_SECONDS)
+
+
+def test_an_interrupt_that_is_raised_in_a_destructor_is_raised_again() -> None:
+    """Even if the command waits by then."""
+    with pytest.raises(KeyboardInterrupt), raised_again():
+        _drop_and_wait()
+
+
+def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the hook that stood there before, which stands there again afterwards."""
+    reported = []
+    monkeypatch.setattr("sys.unraisablehook", lambda dropped: reported.append(dropped.exc_type))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with raised_again():
+        Failing()
+    Failing()
+
+    assert [ValueError, ValueError] == reported
