@@ -45,13 +45,20 @@ def check(accounts: Iterable[str]) -> None:
             raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
 
 
-def change(redis: Any, keys: AccountKeys, name: str, account: Account) -> None:
-    """Make Redis hold this for one account; the others and the sentinel stay as they are.
+def change(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], name: str) -> None:
+    """Make Redis hold what these say of one account, which may be new; the others are there already.
+
+    Args:
+        redis: as for `apply`.
+        keys: of the stack.
+        accounts: all of the stack, by name, as they will be.
+        name: the account that changes.
 
     Raises:
         redis.RedisError: Redis did not answer.
     """
-    redis.hset(keys.of(name), mapping=account.to_fields())
+    redis.hset(keys.of(name), mapping=accounts[name].to_fields())
+    redis.hset(keys.sentinel, mapping={"count": len(accounts)})
 
 
 def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:

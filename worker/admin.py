@@ -111,9 +111,10 @@ class Admin:
                 self._publish(found)
                 account_store.apply(self._connect(), self._keys, found, self._clock.now())
             case {"do": "change", "account": name, "fields": fields}:
-                account = Account.from_fields(fields)
-                self._publish(self._complete() | {name: account})
-                account_store.change(self._connect(), self._keys, name, account)
+                found = self._complete() | {name: Account.from_fields(fields)}
+                account_store.check(found)
+                self._publish(found)
+                account_store.change(self._connect(), self._keys, found, name)
             case {"do": "publish"}:
                 self._publish(self._complete())
             case _:
@@ -128,7 +129,8 @@ class Admin:
         """
         client = self._connect()
         found = account_store.applied(client, self._keys)
-        if len(found) != account_store.count(client, self._keys):
+        count = account_store.count(client, self._keys)
+        if count is None or len(found) < count:
             raise UnavailableError("Redis has lost accounts: run `sluice accounts apply accounts.yaml`")
         return found
 

@@ -56,7 +56,7 @@ def test_stacks_that_share_a_redis_do_not_see_each_other(redis: Redis) -> None:
     assert ({}, None) == (account_store.applied(redis, other), account_store.applied_at(redis, other))
 
     account_store.apply(redis, other, {"news": NEWS}, now=0)
-    account_store.change(redis, other, "shop", NEWS)
+    account_store.change(redis, other, {"news": NEWS, "shop": NEWS}, "shop")
 
     assert {"shop": SHOP} == account_store.applied(redis, KEYS)
     assert {"news": NEWS, "shop": NEWS} == account_store.applied(redis, other)

@@ -114,6 +114,19 @@ def test_a_change_concerns_one_account() -> None:
     assert answer == ask(made, do="accounts")
 
 
+def test_a_new_account_counts_as_the_others_do() -> None:
+    """Redis has lost accounts if any of them is missing, and only then."""
+    made = delivery()
+    added = ask(made, do="change", account="new", fields=SHOP)
+    again = ask(made, do="publish")
+    made.redis.delete(KEYS.of("new"))
+    lost = ask(made, do="publish")
+
+    assert {"shop", "closed", "new"} == added["accounts"].keys()
+    assert added == again
+    assert "accounts_incomplete" == lost["error"]
+
+
 def test_a_request_that_it_does_not_know_is_answered() -> None:
     """A newer command gets told that the stack is older."""
     assert "unknown_request" == ask(delivery(), do="dance")["error"]

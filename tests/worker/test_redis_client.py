@@ -127,7 +127,7 @@ def test_the_administration_writes_and_the_worker_reads(sign_in: Any) -> None:
     writer = sign_in("Writer")
     account_store.apply(writer, ACCOUNT_KEYS, {"gone": SHOP}, 0)
     account_store.apply(writer, ACCOUNT_KEYS, {"shop": SHOP}, 60)
-    account_store.change(writer, ACCOUNT_KEYS, "blog", Account("blog_db", "disabled"))
+    account_store.change(writer, ACCOUNT_KEYS, {"shop": SHOP, "blog": Account("blog_db", "disabled")}, "blog")
     cache = AccountCache(lambda: sign_in("Reader"), ACCOUNT_KEYS, ManualClock(), CollectedTelemetry())
 
     assert {"blog", "shop"} == account_store.applied(writer, ACCOUNT_KEYS).keys()
