@@ -29,6 +29,7 @@ from worker.delivery import Event, Rules
 from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Claim, Ledger
+from worker.open_spans import OpenSpans
 from worker.question import Presence
 from worker.record import START, Record
 from worker.search import INACCURACY_SECONDS, Finding, Search, SearchRun, Sought, identity_of
@@ -398,7 +399,7 @@ class _TrustsPages(Archive):
         return True
 
 
-class _ArchivesAnyRead(Worker):
+class _ArchivesAnyRead(OpenSpans):
     """Archives what it could read of an open span."""
 
     def _records_of(self, batch: Any, span: Span) -> list[Record]:
@@ -818,7 +819,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "an incomplete read is never archived",
-        _replaced(Worker, _ArchivesAnyRead),
+        _replaced(OpenSpans, _ArchivesAnyRead),
         (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP, Kind.BORDERS, Kind.TD_5XX, Kind.KILL, Kind.S3_ERROR),
         ("miscounted", "stuck"),
         seeds=200,

@@ -28,6 +28,7 @@ from worker.admin import Admin
 from worker.archive import Archive
 from worker.breaker import Breakers
 from worker.claims import Claims
+from worker.contiguity import Contiguity
 from worker.delivery import Rules
 from worker.drain import Drain
 from worker.edit import Edits
@@ -35,6 +36,7 @@ from worker.execution import Delivery
 from worker.executor import Executors, Threads
 from worker.guards import NONE, Without
 from worker.ledger import Ledger
+from worker.open_spans import OpenSpans
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.redis_client import connect, iam_user
 from worker.redrive import Redrive
@@ -183,6 +185,8 @@ class Wiring:
             tables=self.tables,
             uploader=self.uploader,
             delivery=delivery,
+            contiguity=Contiguity(self.shards, self.archive, delivery),
+            open_spans=make(OpenSpans)(self.shards, self.archive, delivery),
             archive=self.archive,
             archive_days=settings.archive_days,
             cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),

@@ -109,7 +109,7 @@ def test_what_the_event_source_has_left_behind_is_settled_first() -> None:
 
 
 def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_whole() -> None:
-    """Batches may be cut anew: what was planned is compared with the shard, once."""
+    """Batches may be cut differently: what was planned is compared with the shard, once."""
     made = delivery()
     assert run(made, made.event())
     made.kinesis.calls.clear()
@@ -117,6 +117,19 @@ def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_who
     assert run(made, made.event(2, 4))
     assert run(made, made.event(3, 5))
     assert made.kinesis.calls.count("get_records") == 1
+
+
+def test_a_batch_of_several_spans_is_compared_with_a_shard_that_shows_nothing_once() -> None:
+    """A shard that shows nothing for the first span shows nothing for the next one either."""
+    made = delivery()
+    assert run(made, made.event(2, 4))
+    made.kinesis.calls.clear()
+    truth = made.kinesis.client.get_records
+    made.kinesis.client.get_records = lambda **request: truth(**request) | {"Records": []}
+
+    assert run(made, made.event())
+    assert len(made.spans()) == 3
+    assert made.kinesis.calls.count("get_records") == 2
 
 
 def test_a_batch_is_held_while_the_shard_cannot_be_read() -> None:

@@ -1,0 +1,80 @@
+"""What one invocation of the worker was asked to deliver, and the records of one shard among it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from shared.errors import InvalidReplayError
+from worker.chain import ChainId
+from worker.deadline import Deadline
+from worker.forced_replay import ForcedReplay
+from worker.record import Record
+from worker.span import Span
+
+
+@dataclass(slots=True)
+class Terms:
+    """The terms under which an invocation delivers its records.
+
+    Attributes:
+        deadline: when it must have settled.
+        forced: what is sent again; None where the ledger decides.
+        from_archive: the chain of the shard, where the records come from the archive: the stream may no longer have them, or the shard.
+        is_replay: the records do not come in the stream's order.
+        passed_over: by account and table, rows that a forced replay leaves out.
+    """
+
+    deadline: Deadline
+    forced: ForcedReplay | None = None
+    from_archive: ChainId | None = None
+    is_replay: bool = False
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any], deadline: Deadline) -> Self:
+        """Return what an event asks for.
+
+        Raises:
+            InvalidReplayError: it cannot be done.
+        """
+        chain = _chain_of(event["chain"]) if "chain" in event else None
+        return cls(deadline, ForcedReplay.from_event(event), chain, is_replay="replay" in event)
+
+    @property
+    def is_stretch(self) -> bool:
+        """Whether the records claim to be all that the shard has between the first and the last."""
+        return self.forced is None and self.from_archive is None
+
+
+@dataclass(slots=True)
+class ShardBatch:
+    """Records of one shard, as they were delivered.
+
+    Attributes:
+        terms: what is to be done with them.
+        shard: its id.
+        chain: where their spans are.
+        records: in the stream's order.
+        is_checked: they have been compared with the shard.
+    """
+
+    terms: Terms
+    shard: str
+    chain: ChainId
+    records: list[Record]
+    is_checked: bool = False
+
+    def within(self, span: Span) -> list[Record]:
+        """Return the records between a span's borders."""
+        return [record for record in self.records if span.first <= record.number <= span.last]
+
+
+def _chain_of(name: str) -> ChainId:
+    try:
+        chain = ChainId.parse(name)
+    except ValueError as error:
+        raise InvalidReplayError(str(error)) from error
+    if chain.is_overflow or chain != chain.root:
+        raise InvalidReplayError(f"{chain.name!r} is not the chain of a shard")
+    return chain

@@ -1,0 +1,124 @@
+"""Compares batches with their shard: an event source that is filtered, or runs in parallel, leaves records out."""
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from shared.errors import HeldError, NoSuchRecordError
+from worker.archive import Archive
+from worker.batch import ShardBatch
+from worker.execution import Delivery
+from worker.guards import Guard
+from worker.record import Number, sequence_number
+from worker.shards import Shards
+from worker.span import Span
+
+_ALL_EVERY_SECONDS = 60.0
+_COMPARED_RECORDS = 100
+_MOST_WHOLE = 1000
+
+
+class _Shown(Enum):
+    """What the shard shows of the records that are expected between two others."""
+
+    ALL = auto()
+    FEWER = auto()
+    NOTHING = auto()
+
+
+class Contiguity:
+    """Holds what the event source has left records out of.
+
+    Args:
+        shards: the stream.
+        archive: has the records of spans that the stream may no longer show.
+        delivery: what spans are executed with.
+    """
+
+    def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
+        self._shards = shards
+        self._archive = archive
+        self._rules = delivery.rules
+        self._clock = delivery.clock
+        self._all_due: dict[str, float] = {}  # by shard, when all records of a batch are compared again
+        self._whole: set[tuple[str, Number]] = set()  # spans that hold all records between their borders
+
+    def check_batch(self, batch: ShardBatch) -> None:
+        """Check that the shard has no other records among the first of a batch; now and then, among all of them.
+
+        A lane takes or leaves records by their partition keys, so it leaves out some of the first. Reading all records of every
+        batch again would take half of what a shard lets all readers read. A shard that shows nothing at all says nothing: recorded
+        events are of another stream.
+
+        Raises:
+            HeldError: it has others, or shows the batch's own only in part.
+            ShardUnreadableError: the shard cannot be read.
+        """
+        if batch.is_checked or Guard.CONTIGUOUS in self._rules.without:
+            return
+        now = self._clock.now()
+        is_due = now >= self._all_due.get(batch.shard, 0.0)
+        given = [record.number for record in batch.records[: None if is_due else _COMPARED_RECORDS]]
+        if len(given) > 1:
+            shown = self._compare(batch, given[0], given[-1], len(given), lambda read: read == given)
+            if shown is _Shown.FEWER:
+                raise HeldError("the shard does not show all records of the batch")
+            if shown is _Shown.ALL and is_due:
+                self._all_due[batch.shard] = now + _ALL_EVERY_SECONDS
+        batch.is_checked = True
+
+    def check_span(self, batch: ShardBatch, span: Span) -> None:
+        """Check that the batch's records in a settled span are among those that were planned.
+
+        Raises:
+            HeldError: there are others, or it cannot be told.
+            ShardUnreadableError: the shard cannot be read.
+        """
+        place = span.chain.name, span.after
+        within = batch.within(span)
+        may_be_gone = within[0].arrived_at < self._clock.now() - self._rules.held_at_most_seconds
+        if not span.digest or place in self._whole or may_be_gone:  # the rest of its span may have expired
+            return
+        given = [record.number for record in within]
+        if span.is_whole(given):
+            return
+        shown = self._compare(batch, span.first, span.last, span.records, span.is_whole)
+        if shown is not _Shown.ALL and set(given) - {
+            record.number for record in self._archive.get(span) or ()
+        }:
+            raise HeldError("records of a settled span cannot be read yet")
+        if len(self._whole) >= _MOST_WHOLE:
+            self._whole.clear()
+        self._whole.add(place)
+
+    def _compare(
+        self,
+        batch: ShardBatch,
+        first: Number,
+        last: Number,
+        count: int,
+        is_all: Callable[[list[Number]], bool],
+    ) -> _Shown:
+        """Return what the shard shows between two records; a single wrong answer says nothing.
+
+        Raises:
+            HeldError: it shows more than the expected count.
+            ShardUnreadableError: the shard cannot be read.
+        """
+        for _ in range(2):
+            try:
+                read = self._shards.read(batch.shard, first, last, batch.terms.deadline, limit=count + 1)
+            except NoSuchRecordError:
+                return _Shown.NOTHING
+            if is_all([record.number for record in read]):
+                return _Shown.ALL
+        if len(read) > count:
+            raise left_out(len(read) - count, first, last)
+        return _Shown.FEWER if read else _Shown.NOTHING
+
+
+def left_out(count: int, first: Number, last: Number) -> HeldError:
+    """Return the error that says how many records the event source has left out, and between which."""
+    return HeldError(
+        f"the event source passed over {count} records between {sequence_number(first)} and {sequence_number(last)}:"
+        " its mapping was changed, `sluice doctor` says how"
+    )
