@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ops import personal_data, screen
-from shared.plan import SLUICE_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type, Violation, type_of
+from shared.plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type, Violation, type_of
 from shared.rows import PlanCode
 
 MAX_DISTINCT = 50
@@ -118,7 +118,7 @@ class TableProfile:
         """Count a row."""
         self.events += 1
         for name, value in row.items():
-            if name not in SLUICE_COLUMNS and not name.startswith("td_"):
+            if name not in STANDARD_COLUMNS:
                 self.columns.setdefault(name, ColumnProfile()).add(name, value)
 
     def plan(self) -> PlannedTable:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from ops.plan_profile import Profile, TableProfile, is_personal
-from shared.plan import PlannedColumn, PlannedTable, TrackingPlan, Type
+from shared.plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type
 
 _TS_TYPES: Mapping[Type | None, str] = {
     "string": "string",
@@ -86,7 +86,7 @@ def _interface(name: str, table: PlannedTable) -> Iterator[str]:
     for column, rule in table.columns.items():
         notes = [rule.description, f"Matches {rule.pattern}" if rule.pattern else ""]
         yield from (f"  {line}" for line in _remark(". ".join(filter(None, notes))))
-        given = rule.required and not column.startswith("td_")  # which the SDK adds
+        given = rule.required and column not in STANDARD_COLUMNS  # which the SDK adds
         yield f"  {_name(column)}{': ' if given else '?: '}{_type(rule)}{'' if given else ' | null'};"
     yield "  [column: `td_${string}`]: unknown;"
     yield "};"

@@ -12,8 +12,8 @@ A plan is a mapping, written by people in YAML and published in the edge policy:
           currency: {values: [JPY, USD]}
           email: {type: string, personal: hash}
 
-A plan is checked against a row, so a column's name and value are as they will be in Treasure Data. Columns that start with `td_` and
-those that Sluice adds need not be in the plan.
+A plan is checked against a row, so a column's name and value are as they will be in Treasure Data. STANDARD_COLUMNS need not be in
+the plan.
 """
 
 import re
@@ -40,10 +40,20 @@ MAX_PATTERN = 200
 MAX_MATCHED = 256
 """Longest value, in characters, that a pattern is tried on. A longer one does not match."""
 
-SLUICE_COLUMNS = frozenset(
-    {"time", "event_id", "received_at", "time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"}
+STANDARD_COLUMNS = frozenset(
+    {
+        *("time", "event_id", "received_at", "time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"),
+        *("td_ip", "td_user_agent", "td_ua", "td_url", "td_client_id", "td_global_id", "td_ssc_id"),
+        *("td_version", "td_charset", "td_language", "td_color", "td_screen", "td_viewport", "td_title"),
+        *("td_description", "td_platform", "td_host", "td_path", "td_referrer"),
+        *("td_browser", "td_browser_version", "td_os", "td_os_version"),
+        *("td_uuid", "td_maid", "td_session_id", "td_session_event", "td_board", "td_brand", "td_device"),
+        *("td_display", "td_model", "td_os_ver", "td_os_type", "td_app_ver", "td_app_ver_num"),
+        *("td_app_previous_ver", "td_app_previous_ver_num", "td_locale_country", "td_locale_lang"),
+        *("td_android_event", "td_ios_event", "td_unity_event"),
+    }
 )
-"""Columns that Sluice and the SDKs add beside those that start with `td_`."""
+"""Columns that Sluice, its SDKs and Treasure Data's add. A list, since with any `td_…` a sender could add columns without end."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
@@ -63,23 +73,30 @@ type Value = str | int | float | bool
 
 
 class Violation(NamedTuple):
-    """One way in which a row differs from its plan; `column` is empty for a table."""
+    """One way in which a row differs from its plan.
+
+    Attributes:
+        code: how.
+        column: which; empty for a table.
+        detail: what is there and what is expected, for a message; never a value.
+    """
 
     code: PlanCode
     column: str
+    detail: str = ""
 
     @property
     def message(self) -> str:
         """What is wrong, for a person, without the value."""
-        return _MESSAGES[self.code].format(self.column)
+        return _MESSAGES[self.code].format(column=self.column, detail=self.detail)
 
 
 _MESSAGES: Mapping[PlanCode, str] = {
     "unplanned_table": "the tracking plan has no such table",
-    "unplanned_column": "the tracking plan has no column {} for this table",
-    "missing_column": "the tracking plan requires a value for column {}",
-    "wrong_type": "the value of column {} does not have the type in the tracking plan",
-    "wrong_value": "the tracking plan does not allow this value for column {}",
+    "unplanned_column": "the tracking plan has no column {column} for this table",
+    "missing_column": "the tracking plan requires a value for column {column}",
+    "wrong_type": "column {column} has the type {detail} in the tracking plan",
+    "wrong_value": "the value of column {column} {detail} in the tracking plan",
 }
 
 
@@ -121,6 +138,12 @@ class PlannedColumn(NamedTuple):
             return "wrong_value"
         return None
 
+    def detail(self, code: PlanCode, value: Any) -> str:
+        """Return what is expected of a value that differs. Senders read it, so it shows neither values nor the pattern."""
+        if code == "wrong_type":
+            return f"{type_of(value)}, but {self.type}"
+        return f"is none of the {len(self.values)}" if self.values else "does not match the pattern"
+
 
 class PlannedTable:
     """What a plan says about a table.
@@ -145,7 +168,7 @@ class PlannedTable:
         self.personal = {name: column.personal for name, column in columns.items() if column.personal}
         self._required = tuple(name for name, column in columns.items() if column.required)
         certain = {name: column.certain_types for name, column in columns.items()}
-        self._types = dict.fromkeys(SLUICE_COLUMNS, _ANY) | certain
+        self._types = dict.fromkeys(STANDARD_COLUMNS, _ANY) | certain
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PlannedTable) and self._stated == other._stated
@@ -165,10 +188,10 @@ class PlannedTable:
         for name, value in row.items():
             column = self.columns.get(name)
             if column is None:
-                if name not in SLUICE_COLUMNS and not name.startswith("td_"):
+                if name not in STANDARD_COLUMNS:
                     yield Violation("unplanned_column", name)
             elif value is not None and (code := column.fault(value)):
-                yield Violation(code, name)
+                yield Violation(code, name, column.detail(code, value))
         for name in self._required:
             if row.get(name) is None:
                 yield Violation("missing_column", name)
@@ -178,10 +201,7 @@ class PlannedTable:
         types = self._types
         for name, value in row.items():
             known = types.get(name)
-            if known is None:
-                if name[:3] != "td_":
-                    return False
-            elif type(value) not in known and value not in known:
+            if known is None or (type(value) not in known and value not in known):
                 return False
         return not self._required or None not in [row.get(name) for name in self._required]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.plan import Mode, TrackingPlan
+from shared.plan import STANDARD_COLUMNS, Mode, TrackingPlan
 from shared.policy import PolicyEntry
 from tests.support.ingest import KEY, Site, http_event
 
@@ -129,11 +129,31 @@ def test_events_in_quarantine_travel_with_their_code_and_without_personal_data()
     site.post(b'{"events": [{"table":"pageviews", "titel":  1}, %b]}' % json.dumps(wrong).encode())
 
     [item] = site.envelopes()
-    assert [("unplanned_column", "pageviews"), ("wrong_type", "purchases")] == [
-        (one.code, one.table) for one in item.rejected
-    ]
+    assert [
+        (
+            "unplanned_column",
+            "pageviews",
+            "the tracking plan has no column titel for this table",
+        ),
+        (
+            "wrong_type",
+            "purchases",
+            "column amount has the type string, but number in the tracking plan",
+        ),
+    ] == [(one.code, one.table, one.message) for one in item.rejected]
     assert b'{"table":"pageviews", "titel":  1}' == item.rejected[0].original
     assert {"table": "purchases", "amount": "five"} == json.loads(item.rejected[1].original)
+
+
+def test_in_quarantine_no_sender_adds_a_column() -> None:
+    """Whatever its name: 5,000 new columns are no column in Treasure Data."""
+    site = planned()
+    for start in range(0, 5000, 400):
+        site.post([{**GOOD, f"td_{number}": 1, f"x{number}": 1} for number in range(start, start + 400)])
+    site.post([GOOD])
+
+    allowed = STANDARD_COLUMNS | TABLES["purchases"]["columns"].keys()
+    assert {frozenset()} == {frozenset(row.keys() - allowed) for _, row in site.rows()}
 
 
 def test_the_stacks_own_privacy_rules_still_hold() -> None:

@@ -99,7 +99,7 @@ def test_a_plan_made_of_a_row_fits_it(row: dict[str, Any]) -> None:
         {},
         {"amount": 1, "count": 2, "gift": True, "items": "[1]", "currency": "JPY", "anything": "x"},
         {"amount": 1.5, "count": 2.0, "gift": None, "items": "{}", "currency": 1},
-        {"time_raw": "x", "time_rule": "text", "time_drift": 7, "bot": "b", "uuid": "u", "td_new": 5},
+        {"time_raw": "x", "time_rule": "text", "time_drift": 7, "bot": "b", "uuid": "u", "td_title": 5},
     ],
 )
 def test_rows_that_fit(more: dict[str, Any]) -> None:
@@ -123,19 +123,40 @@ def test_rows_that_fit(more: dict[str, Any]) -> None:
         (RIGHT | {"currency": "EUR"}, [("wrong_value", "currency")]),
         (RIGHT | {"currency": 1.0}, [("wrong_value", "currency")]),
         (RIGHT | {"coupon": None, "amount": "x"}, [("unplanned_column", "coupon"), ("wrong_type", "amount")]),
+        (RIGHT | {"td_new": 1}, [("unplanned_column", "td_new")]),
         ({"time": 1}, [("missing_column", "order_id")]),
     ],
 )
 def test_rows_that_differ(row: dict[str, Any], violations: list[tuple[str, str]]) -> None:
     """Every difference is named, in the row's order."""
-    assert violations == [tuple(one) for one in PURCHASES.violations("purchases", row)]
+    assert violations == [(one.code, one.column) for one in PURCHASES.violations("purchases", row)]
 
 
-def test_a_message_names_the_column_and_no_value() -> None:
-    """It goes to the sender and into logs; a value may be personal."""
-    [violation] = PURCHASES.violations("purchases", RIGHT | {"amount": "secret"})
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"amount": "secret"}, "column amount has the type string, but number in the tracking plan"),
+        ({"currency": "secret"}, "the value of column currency is none of the 4 in the tracking plan"),
+        (
+            {"order_id": "secret"},
+            "the value of column order_id does not match the pattern in the tracking plan",
+        ),
+        ({"order_id": None}, "the tracking plan requires a value for column order_id"),
+        ({"coupon": "secret"}, "the tracking plan has no column coupon for this table"),
+    ],
+)
+def test_a_message_says_which_column_and_what_is_expected(row: dict[str, Any], message: str) -> None:
+    """Senders read it: it shows no value of theirs, and none that the plan allows."""
+    [violation] = PURCHASES.violations("purchases", RIGHT | row)
 
-    assert "the value of column amount does not have the type in the tracking plan" == violation.message
+    assert message == violation.message
+
+
+def test_no_sender_can_add_columns_without_end() -> None:
+    """What fits a plan has no columns but the plan's and the standard ones, whatever their names begin with."""
+    row = RIGHT | {f"{prefix}{number}": 1 for prefix in ("td_", "bot_", "c") for number in range(100)}
+
+    assert 300 == len(PURCHASES.violations("purchases", row))
 
 
 def test_a_table_has_its_own_mode_or_the_plans() -> None:

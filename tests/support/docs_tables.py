@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any, get_args
 
 import click
@@ -20,6 +21,7 @@ import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.certify_report import PROMISES
 from ops.certify_steps import ASSUMPTIONS, STEPS
+from shared.plan import STANDARD_COLUMNS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from tests.support import state_picture
@@ -49,6 +51,11 @@ def parameters_table() -> str:
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
         rows.append((f"`{name}`", default, _allowed(parameter), parameter["Description"]))
     return _table(("parameter", "default", "values", "meaning"), rows)
+
+
+def standard_columns() -> str:
+    """Return the columns that need not be in a tracking plan, as lines of text."""
+    return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
 
 
 def outputs_table() -> str:
@@ -292,6 +299,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
+    "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
     "settings: IngestSettings": lambda: settings_table(IngestSettings),
