@@ -50,6 +50,8 @@ def read_plan(path: Path) -> TrackingPlan:
 
 
 def _content(path: Path) -> Any:
+    if str(path).lstrip().startswith("{"):
+        raise Failure("give the name of a file, not what it holds")
     try:
         return yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
     except OSError as error:
@@ -102,7 +104,13 @@ def _plan(path: Path, value: object) -> TrackingPlan | None:
     """Return the plan in accounts.yaml, or in the file that it names, relative to its own folder."""
     if not value:
         return None
-    return read_plan(path.parent / value) if isinstance(value, str) else TrackingPlan.parse(value)
+    if not isinstance(value, str):
+        return TrackingPlan.parse(value)
+    if value.lstrip().startswith("{"):
+        raise ValueError(
+            "plan is a mapping or the name of a file, and here is JSON in quotes: leave the quotes out"
+        )
+    return read_plan(path.parent / value)
 
 
 class _Loader(yaml.SafeLoader):

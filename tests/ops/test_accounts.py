@@ -119,6 +119,10 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("shop: {database: shop, limits: {rows: 5}}", "'rows' is not a limit: use tables,"),
         ("shop: {database: shop, limits: {tables: 0}}", "tables must be a positive integer, not 0"),
         ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
+        (
+            "shop: {database: shop, plan: '{\"tables\": {}}'}",
+            "shop: plan is a mapping or the name of a file, and here is JSON in quotes",
+        ),
         ("shop: {", "is not YAML"),
         ("? [shop]\n: {database: shop}", "is not YAML"),
     ],
@@ -132,6 +136,14 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, fault: s
         accounts_file.read(path)
     assert fault in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_a_text_in_place_of_a_file_is_named_as_such() -> None:
+    """However long it is."""
+    with pytest.raises(Failure) as raised:
+        accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
+
+    assert "give the name of a file, not what it holds" == raised.value.message
 
 
 def test_a_file_is_read(file: Path) -> None:
