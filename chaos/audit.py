@@ -111,7 +111,7 @@ class Audit:
         """Yield the rejected events of which a copy is kept, each as often as it is there."""
         for name in self._world.bucket.objects(BUCKET):
             if name.startswith(REJECTED_PREFIX):
-                for _, original in _unpacked(self.store.read(name).payload):
+                for _, original, _ in _unpacked(self.store.read(name).payload):
                     yield int(json.loads(original)["rejected"])
 
     def misarchived(self) -> list[str]:

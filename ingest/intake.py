@@ -1,7 +1,7 @@
 """What all dialects share: verify the key, encode events as rows, and store the rows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from zlib import crc32
@@ -176,7 +176,7 @@ class Intake:
             self._report_drift(key.account, tracking.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
-            which = [(one.index, one.code, one.table) for one in rejected]
+            which = [(one.index, one.code, one.table, one.message) for one in rejected]
             kept = rejected_events.events_of(request, batch.events, which, tracking.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
         self._rate.charge(key, len(batch.events), size)
@@ -247,8 +247,8 @@ class Intake:
             envelopes = list(envelope.divide(encoded.values(), key.account, key.key_id, now, request_id))
         if not rejected:
             return envelopes
-        if envelopes and rejected_events.fit(envelopes[-1], rejected):
-            return [*envelopes[:-1], replace(envelopes[-1], rejected=rejected)]
+        if envelopes and (last := rejected_events.joined(envelopes[-1], rejected)):
+            return [*envelopes[:-1], last]
         if batch.id:
             return [*envelopes, batch.rejected_claim(rejected, key, now)]
         return [*envelopes, Envelope(key.account, key.key_id, now, self.new_id(), 0, (), rejected)]

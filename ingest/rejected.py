@@ -5,12 +5,13 @@ envelope once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ingest.refusal import Refused
 from ingest.request import Request
 from shared import json_codec, rows
-from shared.envelope import ROOM, Envelope, RejectedEvent
+from shared.envelope import MAX_MESSAGE, ROOM, Envelope, RejectedEvent
 
 MAX_BYTES = 128 * 1024
 """Bytes of originals that one request may add to the stream; events beyond that are only counted."""
@@ -23,7 +24,7 @@ Screen = Callable[[dict[str, Any]], None]
 def events_of(
     request: Request,
     events: Sequence[Any],
-    rejections: Iterable[tuple[int, str, str]],
+    rejections: Iterable[tuple[int, str, str, str]],
     screen_of: Callable[[str], Screen | None],
 ) -> tuple[RejectedEvent, ...]:
     """Return rejected events for an envelope.
@@ -31,13 +32,13 @@ def events_of(
     Args:
         request: the request that sent them.
         events: all its events, parsed.
-        rejections: index, code and table of those that were rejected; the table is empty if it is not a legal one.
+        rejections: index, code, table and message of those that were rejected; the table is empty if it is not a legal one.
         screen_of: returns what removes personal data from a table's rows; then an original is what is left of the event, as JSON.
     """
     sent = _sent(request, len(events))
     room = MAX_BYTES
     found = []
-    for index, code, table in rejections:
+    for index, code, table, message in rejections:
         event = events[index]
         screen = screen_of(table)
         if sent is not None and screen is None:
@@ -49,14 +50,22 @@ def events_of(
         if len(original) > room:
             original = b""
         room -= len(original)
-        found.append(RejectedEvent(index, code, table, original))
+        found.append(RejectedEvent(index, code, table, original, message[:MAX_MESSAGE] if original else ""))
     return tuple(found)
 
 
-def fit(item: Envelope, rejected: Sequence[RejectedEvent]) -> bool:
-    """Tell whether an envelope of rows has room for rejected events."""
+def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None:
+    """Return an envelope of rows with rejected events; None if it has no room for them.
+
+    Messages are left out where only they have no room: they never decide which envelope holds what.
+    """
     size = sum([len(table.rows) + len(table.table) + 16 for table in item.tables])
-    return size + sum([len(one.original) + len(one.code) + len(one.table) + 16 for one in rejected]) <= ROOM
+    size += sum([len(one.original) + len(one.code) + len(one.table) + 16 for one in rejected])
+    if size > ROOM:
+        return None
+    if size + sum([len(one.message.encode()) + 3 for one in rejected]) > ROOM:
+        rejected = [one._replace(message="") for one in rejected]
+    return replace(item, rejected=tuple(rejected))
 
 
 def _sent(request: Request, count: int) -> list[bytes] | None:

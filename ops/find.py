@@ -631,8 +631,8 @@ def _events(
     for index, (code, _, originals) in enumerate(record.refused, len(record.blocks)):
         for place, original in enumerate(unpacked(originals)):
             yield (index, place), rejected(common, code, "", original)
-    for place, code, table, original in record.rejected:
-        yield (_REJECTED, place), rejected(common, code, table, original)
+    for event in record.rejected:
+        yield (_REJECTED, event.place), rejected(common, event.code, event.table, event.original)
 
 
 def _place(one: Whereabouts) -> tuple[object, ...]:

@@ -419,8 +419,8 @@ def events_of(record: Record, shard: str) -> Iterator[Seen]:
     for code, _, originals in record.refused:
         for original in unpacked(originals):
             yield rejected(common, code, "", original)
-    for _, code, table, original in record.rejected:
-        yield rejected(common, code, table, original)
+    for event in record.rejected:
+        yield rejected(common, event.code, event.table, event.original)
 
 
 def rejected(common: Seen, code: str, table: str, original: Any) -> Seen:

@@ -1,8 +1,8 @@
 """The payload of one Kinesis record: rows of one HTTP request for one account, encoded for Treasure Data.
 
-MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …], [[index, code, table, original], …]]`.
-`rows` is the rows' MessagePack maps, concatenated: the worker joins and compresses them without decoding any. The last member
-holds rejected events as they were sent.
+MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …],
+[[index, code, table, original, message], …]]`. `rows` is the rows' MessagePack maps, concatenated: the worker joins and compresses
+them without decoding any. The last member holds rejected events as they were sent; those of an earlier version lack the message.
 """
 
 import re
@@ -20,6 +20,9 @@ MAX_ENVELOPE_BYTES = 700 * 1024
 """In base64, an envelope must fit into a message of the overflow queue (1 MiB)."""
 FIRST_BYTE = 0x98
 """A MessagePack array of eight elements; distinguishes an envelope from a JSON record, which starts with `{`."""
+
+MAX_MESSAGE = 256
+"""Characters of a rejected event's message."""
 
 CODE = re.compile("[a-z0-9_]{1,64}")
 """What a rejected event's code looks like."""
@@ -51,12 +54,14 @@ class RejectedEvent(NamedTuple):
         code: why.
         table: its table; empty if it named none that is legal.
         original: the event as it was sent; empty if it is only counted.
+        message: what its sender was told: which column, and what was expected; empty if it is only counted, or there was no room.
     """
 
     place: int
     code: str
     table: str
     original: bytes
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +180,9 @@ def rejected_event(item: object) -> RejectedEvent:
         EnvelopeError: it is not one.
     """
     match item:
-        case (int(place), str(code), str(table), bytes(original)) if (
+        case (int(place), str(code), str(table), bytes(original), *rest) if (
             place >= 0 and CODE.fullmatch(code) and (not table or names.is_table(table))
         ):
-            return RejectedEvent(place, code, table, original)
+            message = rest[0][:MAX_MESSAGE] if rest and isinstance(rest[0], str) else ""
+            return RejectedEvent(place, code, table, original, message)
     raise EnvelopeError("illegal rejected event")

@@ -198,23 +198,23 @@ def group(
 def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block]]:
     """Return a block for each table and code of rejected events: their number, and what is kept of them.
 
-    What is kept is `[received_at, original]` as MessagePack, back to back.
+    What is kept is `[received_at, original, message]` as MessagePack, back to back.
     """
     counts: Counter[Group] = Counter()
     kept: dict[Group, list[bytes]] = {}
     tables: dict[Owner, set[str]] = {}
     room: dict[Owner, tuple[int, int]] = {}
     for owner, record in records:
-        for _place, code, table, original in record.rejected:
+        for _place, code, table, original, message in record.rejected:
             named = tables.setdefault(owner, set())
             if len(named) < MAX_REJECTED_TABLES:
                 named.add(table)
             place = Group(owner, table if table in named else "", code, is_rejected=True)
             counts[place] += 1
             events, size = room.get(owner, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
-            if original and events and len(original) <= size:
-                room[owner] = events - 1, size - len(original)
-                kept.setdefault(place, []).append(msgpack.packb((record.received_at, original)))
+            if original and events and len(original) + len(message) <= size:
+                room[owner] = events - 1, size - len(original) - len(message)
+                kept.setdefault(place, []).append(msgpack.packb((record.received_at, original, message)))
     return {place: [(place.label, number, b"".join(kept.get(place, ())))] for place, number in counts.items()}
 
 

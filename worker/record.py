@@ -24,8 +24,6 @@ Number = str
 """A sequence number that sorts: `056` and 56 digits."""
 Block = tuple[str, int, bytes]
 """Table, number of rows, and their MessagePack maps back to back."""
-Rejected = tuple[int, str, str, bytes]
-"""Position in its request, code, table if known, and original bytes if kept, of an event that its sender was told is rejected."""
 Refused = tuple[str, int, bytes]
 """Code, number of originals, and the originals as MessagePack byte strings back to back."""
 
@@ -57,7 +55,7 @@ class Record(NamedTuple):
     claim: int
     blocks: tuple[Block, ...]
     refused: tuple[Refused, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[envelope.RejectedEvent, ...] = ()
     partition_key: str = ""
     data: bytes = b""
 
@@ -116,7 +114,8 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
             content = None
         if content is not None and _is_envelope(content):
             fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks)
-            records.append(_new(Record, (*fields, (), rejected, item.get("partitionKey", ""), data)))
+            events = rejected and _events(rejected)
+            records.append(_new(Record, (*fields, (), events, item.get("partitionKey", ""), data)))
         else:
             records.append(decode(data, shard, this, arrived_at, item.get("partitionKey", "")))
         if this <= last:
@@ -144,7 +143,8 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_k
             pass
         else:
             if _is_envelope(content):
-                return _new(Record, (this, arrived_at, *content[1:-1], (), content[-1], partition_key, data))
+                events = content[-1] and _events(content[-1])
+                return _new(Record, (this, arrived_at, *content[1:-1], (), events, partition_key, data))
     elif data[:1] == b"{":
         record = _from_json(data, shard, this, arrived_at)
         if record is not None:
@@ -185,8 +185,7 @@ def _is_envelope(content: Any) -> bool:
         if rejected != ():
             if rejected.__class__ is not tuple or not names.is_account(account):
                 return False
-            for item in rejected:
-                envelope.rejected_event(item)
+            _events(rejected)
         elif not blocks:
             return False
         for table, count, data in blocks:
@@ -202,6 +201,15 @@ def _is_envelope(content: Any) -> bool:
         and received_at.__class__ is int
         and claim.__class__ is int
     )
+
+
+def _events(items: Iterable[object]) -> tuple[envelope.RejectedEvent, ...]:
+    """Return the rejected events of an envelope.
+
+    Raises:
+        EnvelopeError: one of them is damaged.
+    """
+    return tuple([envelope.rejected_event(item) for item in items])
 
 
 def _learn(account: object, table: object) -> bool:

@@ -6,8 +6,9 @@
 An object holds one planned chunk and never changes; the digest of its content is part of its name. Why the chunk is set aside,
 and what became of it since, is in the ledger alone. An object is gzip of one line of JSON that describes the chunk, then its
 rows as MessagePack maps back to back. What could not become rows (`payload` is `original`) is kept as MessagePack byte strings,
-one per record or event. Rejected events (`payload` is `rejected`) are `[received_at, original]`, and a lifecycle rule of the bucket
-deletes them after RejectedDays. Where a person has edited the rows, the line ends with the original ones, in Base64.
+one per record or event. Rejected events (`payload` is `rejected`) are `[received_at, original, message]`, those of an earlier version
+without a message; a lifecycle rule of the bucket deletes them after RejectedDays. Where a person has edited the rows, the line ends
+with the original ones, in Base64.
 """
 
 import json

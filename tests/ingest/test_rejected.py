@@ -1,6 +1,7 @@
 """Rejected events travel with the rows of their request, and never change a response."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ def rejected(site: Site) -> list[RejectedEvent]:
     return [event for item in site.envelopes() for event in item.rejected]
 
 
+def seen(events: Iterable[RejectedEvent]) -> list[tuple[int, str, str, bytes]]:
+    """Return rejected events without their messages."""
+    return [event[:4] for event in events]
+
+
 def test_they_are_part_of_the_envelope() -> None:
     """One record, as without them; each event as it was sent, byte for byte."""
     site = Site()
@@ -31,11 +37,11 @@ def test_they_are_part_of_the_envelope() -> None:
 
     [item] = site.envelopes()
     assert 1 == item.row_count
-    assert (
+    assert [
         (1, "missing_table", "", b'{"page" : "\\u0068ome"}'),
         (2, "not_an_object", "", b"7"),
         (3, "invalid_table", "", b'{"table":"Bad"}'),
-    ) == item.rejected
+    ] == seen(item.rejected)
 
 
 def test_a_request_without_rows_is_put_for_them_alone() -> None:
@@ -44,7 +50,7 @@ def test_a_request_without_rows_is_put_for_them_alone() -> None:
     event = {"table": "orders"} | {f"c{number}": 1 for number in range(600)}
 
     assert 400 == site.post([event]).status
-    assert [(0, "too_many_columns", "orders", json.dumps(event).encode())] == rejected(site)
+    assert [(0, "too_many_columns", "orders", json.dumps(event).encode())] == seen(rejected(site))
     assert [] == site.rows()
 
 
@@ -54,7 +60,7 @@ def test_every_form_of_a_body_is_read(body: bytes) -> None:
     site = Site()
     site.post(body)
 
-    assert [(0, "missing_table", "", b'{"a":1}')] == rejected(site)
+    assert [(0, "missing_table", "", b'{"a":1}')] == seen(rejected(site))
 
 
 def test_a_pixel_is_kept_as_json() -> None:
@@ -62,7 +68,7 @@ def test_a_pixel_is_kept_as_json() -> None:
     site = Site()
 
     assert 400 == site.get("/pixel.gif", f"k={KEY}&t=Bad&page=home&tag=a&tag=b").status
-    assert [(0, "invalid_table", "", b'{"page":"home","tag":["a","b"]}')] == rejected(site)
+    assert [(0, "invalid_table", "", b'{"page":"home","tag":["a","b"]}')] == seen(rejected(site))
 
 
 def test_privacy_applies_to_them() -> None:
@@ -89,6 +95,47 @@ def test_a_flood_is_counted_and_not_kept() -> None:
     assert 5 == len(found)
     assert [True, False, False, False, False] == [bool(one.original) for one in found]
     assert sum(len(one.original) for one in found) <= MAX_BYTES
+
+
+def test_the_message_of_the_response_goes_with_them() -> None:
+    """Whoever looks at the copy learns what the sender was told; what is only counted has none."""
+    site = Site()
+
+    told = site.post([{"a": 1}, 7, {"text": "x" * 200_000}]).json["rejected"]
+
+    assert [*[one["message"] for one in told[:2]], ""] == [one.message for one in rejected(site)]
+
+
+def test_messages_move_no_border() -> None:
+    """An envelope with room for the events, but not for their messages, goes without these."""
+    site = Site()
+    events = [{"n": number} for number in range(100)]
+    size = (
+        MAX_ENVELOPE_BYTES
+        - 512
+        - len("pageviews")
+        - 16
+        - sum(len(json.dumps(event)) + len("missing_table") + 16 for event in events)
+    )
+    *rows, last = [{**GOOD, "text": "x" * 230_000}] * 2 + [GOOD]
+    site.post([*rows, last])
+    used = sum(len(table.rows) for item in site.envelopes() for table in item.tables)
+
+    site.post([*rows, last | {"text": "x" * (size - used - 10)}, *events])
+
+    item = site.envelopes()[-1]
+    assert (3, 100) == (item.row_count, len(item.rejected))
+    assert {""} == {one.message for one in item.rejected}
+    assert len(item.encode()) <= MAX_ENVELOPE_BYTES
+
+
+def test_no_message_reaches_a_log() -> None:
+    """A column's name comes from the sender, and may be anything."""
+    site = Site()
+    site.post([{**GOOD, f"secret_{number}": 1} if number else {} for number in range(3)])
+    site.post([{f"secret_{number}": 1 for number in range(600)} | GOOD])
+
+    assert "secret" not in repr([(line.message, line.fields) for line in site.telemetry.lines])
 
 
 def test_a_full_envelope_leaves_them_one_of_their_own() -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import envelope
-from shared.envelope import Envelope, RejectedEvent, TableRows
+from shared.envelope import MAX_MESSAGE, Envelope, RejectedEvent, TableRows
 from shared.errors import EnvelopeError
 
 accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
@@ -24,6 +24,7 @@ rejected = st.builds(
     st.sampled_from(["missing_table", "too_deep"]),
     st.sampled_from(["", "pageviews"]),
     st.binary(max_size=20),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
 envelopes = st.builds(
     Envelope,
@@ -50,12 +51,25 @@ def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
 def test_the_wire_format_is_the_documented_one() -> None:
     """Another version of the worker may read what this one writes."""
     expected = [1, "shop", "k1", 1_764_000_000_000, "r1", 0, [["pageviews", 1, b"\x80"]], []]
-    event = [3, "too_deep", "pageviews", b"{}"]
+    event = [3, "too_deep", "pageviews", b"{}", "why"]
 
     assert expected == msgpack.unpackb(ENVELOPE.encode())
-    made = replace(ENVELOPE, tables=(), rejected=(RejectedEvent(3, "too_deep", "pageviews", b"{}"),))
+    made = replace(ENVELOPE, tables=(), rejected=(RejectedEvent(3, "too_deep", "pageviews", b"{}", "why"),))
     assert [*expected[:-2], [], [event]] == msgpack.unpackb(made.encode())
     assert (made, 0) == (envelope.decode(made.encode()), made.row_count)
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [([], ""), ([7], ""), (["why"], "why"), (["why", 7], "why"), (["x" * 999], "x" * MAX_MESSAGE)],
+)
+def test_a_message_is_optional_and_bounded(rest: list[object], message: str) -> None:
+    """An earlier version wrote none, a later one may write more."""
+    event = [0, "too_deep", "pageviews", b"{}", *rest]
+
+    decoded = envelope.decode(msgpack.packb([*MEMBERS[:-1], [event]]))
+
+    assert [message] == [one.message for one in decoded.rejected]
 
 
 @given(

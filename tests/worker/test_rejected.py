@@ -29,9 +29,11 @@ def envelope(
     return Envelope(account, "k1", AT, request_id, claim, tables, rejected).encode()
 
 
-def event(code: str = "too_deep", table: str = "views", original: bytes = ORIGINAL) -> RejectedEvent:
+def event(
+    code: str = "too_deep", table: str = "views", original: bytes = ORIGINAL, message: str = "why"
+) -> RejectedEvent:
     """Return a rejected event."""
-    return RejectedEvent(0, code, table, original)
+    return RejectedEvent(0, code, table, original, message)
 
 
 def delivered(*data: bytes) -> Delivery:
@@ -66,14 +68,14 @@ def kept(made: Delivery) -> list[SetAside]:
 
 
 def test_they_are_counted_and_kept_beside_rows() -> None:
-    """By account, table and code; with when they were received, and the bytes as they were sent."""
+    """By account, table and code; with when they were received, the bytes as they were sent, and the message."""
     made = delivered(envelope(event(), event("invalid_table", "", b"7"), rows=2))
 
     assert {"shop/views!too_deep": 1, "shop/!invalid_table": 1} == counted(made)
     found = {one.table: (one.rows, one.payload_form, msgpack.unpackb(one.payload)) for one in kept(made)}
     assert {
-        "views!too_deep": (1, "rejected", [AT, ORIGINAL]),
-        "!invalid_table": (1, "rejected", [AT, b"7"]),
+        "views!too_deep": (1, "rejected", [AT, ORIGINAL, "why"]),
+        "!invalid_table": (1, "rejected", [AT, b"7", "why"]),
     } == found
     assert ["e0", "e1"] == made.ids("shop_db", "views")
     assert {} == made.aside()
@@ -135,6 +137,13 @@ def test_large_ones_are_kept_as_far_as_there_is_room() -> None:
 
     assert {"shop/views!too_deep": 5} == counted(made)
     assert sum(len(one.payload) for one in kept(made)) <= MAX_KEPT_BYTES + 100
+
+
+def test_messages_need_room_too() -> None:
+    """A flood with long messages is bounded as one with long events."""
+    made = delivered(*[envelope(event(original=b"x" * 2000, message="w" * 256))] * 150)
+
+    assert sum(len(one.payload) for one in kept(made)) <= MAX_KEPT_BYTES + 150 * 20
 
 
 def test_without_a_copy_there_is_no_object() -> None:
