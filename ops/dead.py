@@ -69,7 +69,10 @@ def list_(
 @works_on_stack
 @screen.json_option
 def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
-    """Show the rows of the dead letter ID, one line of JSON per row; what never became rows, as it arrived."""
+    """Show the rows of the dead letter ID, one line of JSON per row; what never became rows, as it arrived.
+
+    Rejected events follow a line with `#` and the message that their sender got.
+    """
     found = [
         chunk
         for chunk in chunks(stack.ledger(), Selection((State.DEAD_LETTER, State.REJECTED)))
@@ -116,7 +119,7 @@ def id_of(chunk: SetAsideChunk) -> str:
 
 
 def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
-    """Return a line for each row, or for each item that never became one.
+    """Return a line for each row, or for each item that never became one, and before rejected events one for their message.
 
     Raises:
         Failure: its object is gone or damaged.
@@ -129,7 +132,7 @@ def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
     except InvalidObjectError as error:
         raise Failure(f"its object cannot be read: {error}. Was it just delivered?") from error
     if chunk.key.group.is_rejected:
-        return [text for _, text in repair.originals(stored.payload)]
+        return list(repair.lines(repair.originals(stored.payload)))
     begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
     unpacker.feed(stored.payload[begin:end])

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ops import edit, repair, screen
+from ops import accounts, edit, repair, screen
 from ops.failure import UNFINISHED, Failure
 from ops.moment import MOMENT
 from ops.set_aside import KINDS, NAMES, SetAsideChunk, chunks
@@ -196,7 +196,8 @@ def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
 
 def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
     """Let a person repair rejected events, and put them on the stream; return the exit code."""
-    batches = repair.batches_of(opened, stack.set_aside_store())
+    plans = {name: account.plan for name, account in accounts.known(stack)[0].items()}
+    batches = repair.batches_of(opened, stack.set_aside_store(), plans)
     if not batches:
         raise Failure("no copies of these events are kept: they have expired, or were more than are kept")
     found = edit.ask(repair.text_of(batches), lambda text: repair.read(batches, text), _editor, _again)

@@ -2,9 +2,9 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -13,6 +13,7 @@ from ops.edit import MOST_TEXT, MistakeError
 from ops.failure import Failure
 from ops.set_aside import SetAsideChunk
 from shared.errors import EditRefusedError, InvalidObjectError
+from shared.plan import STANDARD_COLUMNS, TrackingPlan
 from worker.chunk import compress
 from worker.repair import row_of
 from worker.set_aside import SetAsideStore
@@ -24,12 +25,33 @@ _HEAD = """\
 """
 
 
+class Original(NamedTuple):
+    """A copy of a rejected event.
+
+    Attributes:
+        received_at: UNIX milliseconds.
+        text: what was sent, on one line.
+        message: what its sender was told; empty if that was not kept.
+    """
+
+    received_at: int
+    text: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class RejectedBatch:
-    """Rejected events that were set aside together: when each was received, UNIX milliseconds, and what was sent."""
+    """Rejected events that were set aside together.
+
+    Attributes:
+        chunk: that holds them.
+        events: those of which copies are kept.
+        plan: the account's tracking plan; None if it has none.
+    """
 
     chunk: SetAsideChunk
-    events: tuple[tuple[int, str], ...]
+    events: tuple[Original, ...]
+    plan: TrackingPlan | None = None
 
     @property
     def title(self) -> str:
@@ -49,11 +71,25 @@ class Repaired:
     event: dict[str, Any]
 
 
-def originals(payload: bytes) -> list[tuple[int, str]]:
-    """Return what is kept of rejected events: when each was received, UNIX milliseconds, and what was sent, on one line."""
+def originals(payload: bytes) -> list[Original]:
+    """Return what is kept of rejected events."""
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(payload)
-    return [(received_at, _line(original)) for received_at, original in unpacker]
+    return [
+        Original(received_at, _line(original), " ".join(" ".join(rest).split()))
+        for received_at, original, *rest in unpacker
+    ]
+
+
+def lines(events: Iterable[Original], numbers: Iterable[str] = ()) -> Iterator[str]:
+    """Yield a line for each event, with its number if there are any, under the message that it shares with those before it."""
+    told, coming = "", iter(numbers)
+    for event in events:
+        if event.message and event.message != told:
+            told = event.message
+            yield f"# {told}"
+        number = next(coming, "")
+        yield f"{number} {event.text}" if number else event.text
 
 
 def _line(original: bytes) -> str:
@@ -64,8 +100,15 @@ def _line(original: bytes) -> str:
         return " ".join(text.split())
 
 
-def batches_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[RejectedBatch]:
+def batches_of(
+    chunks: Iterable[SetAsideChunk], store: SetAsideStore, plans: Mapping[str, TrackingPlan | None]
+) -> list[RejectedBatch]:
     """Return the rejected events of which copies are kept.
+
+    Args:
+        chunks: that hold them.
+        store: where they are.
+        plans: the tracking plans by account.
 
     Raises:
         Failure: they are too much to edit at once.
@@ -79,8 +122,9 @@ def batches_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Re
             stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
         except InvalidObjectError:
             continue  # it has expired
-        batches.append(RejectedBatch(chunk, tuple(originals(stored.payload))))
-        total += sum(len(text) for _, text in batches[-1].events)
+        plan = plans.get(chunk.key.account)
+        batches.append(RejectedBatch(chunk, tuple(originals(stored.payload)), plan))
+        total += sum(len(event.text) for event in batches[-1].events)
         if total > MOST_TEXT:
             raise Failure(
                 "this is too much to edit at once: narrow it with --account, --table, --reason or --since"
@@ -93,7 +137,8 @@ def text_of(batches: Sequence[RejectedBatch]) -> str:
     parts = [_HEAD]
     for number, batch in enumerate(batches, 1):
         parts.append(f"\n# {batch.title}\n")
-        parts += [f"{number}.{place} {text}\n" for place, (_, text) in enumerate(batch.events, 1)]
+        numbers = (f"{number}.{place}" for place in range(1, len(batch.events) + 1))
+        parts += [f"{line}\n" for line in lines(batch.events, numbers)]
     return "".join(parts)
 
 
@@ -101,7 +146,7 @@ def read(batches: Sequence[RejectedBatch], text: str) -> list[Repaired]:
     """Return the batches with changed events, each with the event for the redrive.
 
     Raises:
-        MistakeError: a line has no number of an event, or an event breaks the rules.
+        MistakeError: a line has no number of an event, or an event breaks the rules or differs from a tracking plan in quarantine.
     """
     found: dict[int, dict[int, tuple[int, str]]] = {}
     for line_number, line in enumerate(text.split("\n"), 1):
@@ -114,23 +159,41 @@ def read(batches: Sequence[RejectedBatch], text: str) -> list[Repaired]:
         if not 0 < int(batch) <= len(batches) or not 0 < int(place) <= len(batches[int(batch) - 1].events):
             raise MistakeError(f"line {line_number}: there is no event {number}")
         found.setdefault(int(batch), {})[int(place)] = line_number, event.strip()
-    repaired = (_repaired(batches[batch - 1], lines) for batch, lines in sorted(found.items()))
+    repaired = (_repaired(batches[batch - 1], texts) for batch, texts in sorted(found.items()))
     return [one for one in repaired if one is not None]
 
 
-def _repaired(batch: RejectedBatch, lines: dict[int, tuple[int, str]]) -> Repaired | None:
-    if all(text == batch.events[place - 1][1] for place, (_, text) in lines.items()):
+def _repaired(batch: RejectedBatch, texts: dict[int, tuple[int, str]]) -> Repaired | None:
+    if all(text == batch.events[place - 1].text for place, (_, text) in texts.items()):
         return None
     events = []
-    for place, (number, text) in sorted(lines.items()):
-        received_at, _ = batch.events[place - 1]
+    for place, (number, text) in sorted(texts.items()):
+        received_at = batch.events[place - 1].received_at
         try:
-            row_of(text, received_at, batch.chunk.key.group.table, str)
+            table, row = row_of(text, received_at, batch.chunk.key.group.table, str)
         except EditRefusedError as refused:
             raise MistakeError(f"line {number}: {refused}") from refused
+        if differences := _differences(batch.plan, table, msgpack.unpackb(row)):
+            raise MistakeError(f"line {number}: {'; '.join(differences)}")
         events.append((received_at, text))
     span, key = batch.chunk.span, batch.chunk.key
     place_of = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
     packed = b64encode(compress(msgpack.packb(events))).decode()
     dropped = batch.chunk.entry.rows - len(events)
     return Repaired(batch.title, len(events), dropped, {"repair": {**place_of, "events": packed}})
+
+
+def _differences(plan: TrackingPlan | None, table: str, row: Mapping[str, Any]) -> list[str]:
+    """Return why the ingest would reject an event by a plan.
+
+    Columns that the ingest itself adds, or whose values it drops or hashes, are not missed: no copy has them as they were.
+    """
+    if plan is None or plan.mode_of(table) != "quarantine":
+        return []
+    personal = plan.tables[table].personal if table in plan.tables else {}
+    return [
+        one.message
+        for one in plan.violations(table, row)
+        if one.column not in personal
+        and not (one.code == "missing_column" and one.column in STANDARD_COLUMNS)
+    ]

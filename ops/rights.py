@@ -68,7 +68,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "plan infer": _HISTORY,
     "plan list": _ADMINISTER,
     "record": _HISTORY,
-    "redrive": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket", "lambda:InvokeFunction RedriveFunction"),
+    "redrive": (
+        *_ADMINISTER,
+        *_ASIDE,
+        "s3:GetObject AsideBucket",
+        "lambda:InvokeFunction RedriveFunction",
+    ),
     "replay": (*_HISTORY, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
     "sdk publish": (
         *_FIND,

@@ -1,11 +1,15 @@
 """`sluice redrive --edit`: dead letters' rows in an editor."""
 
+import json
 import shlex
 import sys
 from base64 import b64decode
+from contextlib import suppress
 from gzip import decompress
 from pathlib import Path
 from unittest.mock import ANY
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import msgpack
 import pytest
@@ -181,6 +185,42 @@ def test_what_was_refused_is_edited_and_arrives(
     )
     assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"])
     assert refusing.json("status --local --all")["balance"]["adds_up"]
+
+
+def test_a_rejected_event_is_repaired_by_the_plan(
+    lone: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message says what was wrong; what the plan would still reject is not sent, what fits it is delivered."""
+    accounts = tmp_path / "accounts.yaml"
+    accounts.write_text(
+        "shop: {database: shop, plan: {mode: quarantine, tables: {orders: {columns: {amount: number}}}}}"
+    )
+    lone.run(f"accounts apply --local --yes {accounts}")
+    body = json.dumps({"events": [{"amount": "5", "event_id": "r"}]}).encode()
+    request = Request(f"{lone.stack.addresses.gateway}/v1/events", body, {"x-write-key": lone.key("shop")})
+    with suppress(HTTPError):
+        urlopen(request, timeout=10)
+    until(lambda: lone.json("dead list --local --rejected") != [])
+    [letter] = lone.json("dead list --local --rejected")
+    shown = lone.run(f"dead show --local {letter['id']}")
+    line = "redrive --local --kind rejected --edit"
+    monkeypatch.setenv("VISUAL", "")
+    monkeypatch.setenv(
+        "EDITOR", editor(tmp_path, """text.replace('"amount"', '"table": "orders", "amount"')""")
+    )
+    wrong = lone.run(line, answer="n\n")
+    right = """text.replace('"amount": "5"', '"table": "orders", "amount": 5')"""
+    monkeypatch.setenv("EDITOR", editor(tmp_path, right))
+    done = lone.run(line, answer="y\n")
+    lone.settled()
+
+    assert "# set the table in the event's `table` field" == shown.stdout.splitlines()[0]
+    assert (1, True) == (
+        wrong.exit_code,
+        "column amount has the type string, but number in the tracking plan" in wrong.stderr,
+    )
+    assert (0, True) == (done.exit_code, "1 event put on the stream" in done.stdout)
+    assert ["r"] == lone.rows("shop", "orders")
 
 
 @pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
