@@ -245,13 +245,6 @@ def ca_bundle_from(environment: Mapping[str, str]) -> str:
     return own or str(Path(botocore.__file__).with_name("cacert.pem"))
 
 
-def error_code(error: Exception) -> str:
-    """Return an error's code for the log: the service's, else the exception's type."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "Unknown"))
-    return type(error).__name__
-
-
 def _botocore_session() -> Any:
     import botocore.session  # noqa: PLC0415 -- takes 100 ms, and most function instances never need it
 

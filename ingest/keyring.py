@@ -5,10 +5,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.aws_client import error_code
 from shared import json_codec, write_key
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError, UnknownSecretError
+from shared.puts import error_code
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 

@@ -3,32 +3,24 @@
 Puts that the stream definitely rejected are retried for a limited time, by this module and never by the client. Puts with an
 unknown outcome are never retried here. Both then go to the overflow queue, with a note of which it was.
 
-| response | fate | next |
-|---|---|---|
-| a sequence number | ACKNOWLEDGED | |
-| Kinesis' own throttling error, for the call or for one entry of PutRecords; no connection was made, TLS included | REFUSED | retry, then the queue |
-| any other error, a timeout, a lost connection, an invalid response … | DOUBTFUL | the queue |
+| fate (`shared/puts.py`) | next |
+|---|---|
+| ACKNOWLEDGED | |
+| REFUSED | retry, then the queue |
+| DOUBTFUL | the queue |
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    ProxyConnectionError,
-    SSLError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.aws_client import error_code
 from ingest.overflow import LONGEST_SECONDS as LONGEST_SEND_SECONDS
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
+from shared.puts import MAX_KEY_BYTES, Fate, batches, error_code, put
 from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
@@ -43,34 +35,10 @@ LOOK_SECONDS = 5.0
 """How long the stream's own description is used."""
 OFFER_PAUSE_SECONDS = 60.0
 """After an offer failed, none is made for this time."""
-MAX_PER_PUT = 500
-"""Envelopes per PutRecords, as Kinesis allows."""
-MAX_PUT_BYTES = 5 * 1024 * 1024
-"""Bytes per PutRecords, keys included (Kinesis now accepts 10 MiB)."""
 
-_MAX_KEY_BYTES = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.4
 _MAX_ATTEMPTS = 20  # bounds the loop even if the clock is set back
-_THROTTLED = {
-    "ProvisionedThroughputExceededException",
-    "LimitExceededException",
-    "KMSThrottlingException",
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-}
-_NO_CONNECTION = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
-
-
-class Fate(Enum):
-    """The outcome of a put."""
-
-    ACKNOWLEDGED = auto()
-    REFUSED = auto()
-    DOUBTFUL = auto()
 
 
 class Stream:
@@ -168,7 +136,7 @@ class Stream:
         fates = [Fate.REFUSED] * len(entries)
         for attempt in range(_MAX_ATTEMPTS):
             waiting = [index for index, fate in enumerate(fates) if fate is Fate.REFUSED]
-            for batch in _parts(waiting, entries):
+            for batch in batches(waiting, lambda index: len(entries[index]["Data"]) + MAX_KEY_BYTES):
                 if self._clock.now() < deadline:
                     answers = self._call([entries[index] for index in batch])
                     for index, fate in zip(batch, answers, strict=True):
@@ -183,65 +151,17 @@ class Stream:
 
     def _call(self, entries: Sequence[Mapping[str, Any]]) -> list[Fate]:
         """Put the entries in one call; return the fate of each."""
-        try:
-            if len(entries) == 1:
-                results = [self._client.put_record(StreamName=self._name, **entries[0])]
-            else:
-                results = self._client.put_records(StreamName=self._name, Records=entries).get("Records", [])
-            fates = [_fate(result) for result in results]
-            if len(fates) != len(entries):
-                fates = [Fate.DOUBTFUL] * len(entries)
-        except (BotoCoreError, ClientError) as error:
-            fates = [_fate_of_error(error)] * len(entries)
-            self._warn(error_code(error), fates)
-        else:
-            if set(fates) != {Fate.ACKNOWLEDGED}:
-                codes = [result["ErrorCode"] for result in results if "ErrorCode" in result]
-                self._warn(codes[0] if codes else "InvalidResponse", fates)
+        fates, code = put(self._client, self._name, entries)
+        if code:
+            self._telemetry.warning(
+                "the stream did not acknowledge a put",
+                code=code,
+                refused=fates.count(Fate.REFUSED),
+                doubtful=fates.count(Fate.DOUBTFUL),
+            )
         return fates
-
-    def _warn(self, code: str, fates: Sequence[Fate]) -> None:
-        self._telemetry.warning(
-            "the stream did not acknowledge a put",
-            code=code,
-            refused=fates.count(Fate.REFUSED),
-            doubtful=fates.count(Fate.DOUBTFUL),
-        )
 
     def _pause(self, attempt: int) -> float:
         """Return a pause with full jitter, in seconds."""
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * (1 << attempt))
         return longest * (int.from_bytes(self._entropy(4)) / 2**32)
-
-
-def _parts(waiting: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> Iterator[list[int]]:
-    """Divide the indices of entries among calls."""
-    part: list[int] = []
-    size = 0
-    for index in waiting:
-        cost = len(entries[index]["Data"]) + _MAX_KEY_BYTES
-        if part and (len(part) == MAX_PER_PUT or size + cost > MAX_PUT_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(index)
-        size += cost
-    if part:
-        yield part
-
-
-def _fate(result: Mapping[str, Any]) -> Fate:
-    """Return the fate of one PutRecord response or PutRecords entry."""
-    if "ErrorCode" in result:
-        return Fate.REFUSED if result["ErrorCode"] in _THROTTLED else Fate.DOUBTFUL
-    number = result.get("SequenceNumber")
-    return Fate.ACKNOWLEDGED if isinstance(number, str) and number.isdecimal() else Fate.DOUBTFUL
-
-
-def _fate_of_error(error: Exception) -> Fate:
-    if isinstance(error, _NO_CONNECTION):
-        return Fate.REFUSED
-    if not isinstance(error, ClientError):
-        return Fate.DOUBTFUL  # for some of these nothing was sent, but the queue handles both cases
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    is_throttled = error.response.get("Error", {}).get("Code") in _THROTTLED
-    return Fate.REFUSED if is_throttled and 400 <= status < 500 else Fate.DOUBTFUL

@@ -17,7 +17,7 @@ show that it has the rows, or for a person to decide.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from botocore.parsers import ResponseParserError
 from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, UnavailableError
+from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
 from worker.guards import NONE, Guard, Without
@@ -35,11 +36,10 @@ from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
-from worker.shards import THROTTLED, Shards
+from worker.shards import Shards
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
-    from mypy_boto3_kinesis.type_defs import PutRecordsRequestEntryTypeDef
     from mypy_boto3_sqs import SQSClient
 
 LATEST_LANDING_SECONDS = 120
@@ -58,7 +58,6 @@ _LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
 _SEARCH_SHARE = 0.6  # of the time, the rest is for puts
 _PUT_TRIES = 5
-_MOST_PER_PUT, _MOST_PUT_BYTES = 500, 5 << 20  # PutRecords takes 500 records, and 10 MiB at most
 _FIRST_PAUSE_SECONDS = 0.1
 
 
@@ -80,6 +79,13 @@ class Handling(Enum):
         return self in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE)
 
 
+_HANDLINGS = {
+    Fate.ACKNOWLEDGED: Handling.PUT,
+    Fate.REFUSED: Handling.REFUSED,
+    Fate.DOUBTFUL: Handling.DOUBTFUL,
+}
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """An envelope and the messages that carry it: the queue may hold and deliver one more than once."""
@@ -95,6 +101,10 @@ class _Waiting:
     @property
     def sent_at(self) -> float:
         return min(message.sent_at for message in self.messages)
+
+    def size(self) -> int:
+        """Return its bytes in the queue: in Base64, so more than it puts on the stream."""
+        return len(self.messages[0].body)
 
     @property
     def is_certain(self) -> bool:
@@ -294,7 +304,7 @@ class Drain:
             else:
                 ready.append(envelope)
         crowded: set[str] = set()
-        for batch in _batches(ready):
+        for batch in batches(ready, _Waiting.size):
             fates = self._put([one for one in batch if one.partition_key not in crowded], deadline)
             for envelope in batch:
                 fate = fates.get(envelope.identity, Handling.REFUSED)
@@ -324,24 +334,15 @@ class Drain:
 
     def _call(self, batch: list[_Waiting]) -> list[Handling]:
         """Make one put, and return what became of each envelope."""
-        entries: list[PutRecordsRequestEntryTypeDef] = [
+        entries = [
             {"Data": replace(one.envelope, claim=1).encode(), "PartitionKey": one.partition_key}
             for one in batch
         ]
-        results: Sequence[Any]
         try:
-            if len(entries) == 1:
-                results = [self._kinesis.put_record(StreamName=self._stream_name, **entries[0])]
-            else:
-                answer = self._kinesis.put_records(StreamName=self._stream_name, Records=entries)
-                results = answer.get("Records", ())
-        except ClientError as error:
-            results = [{"ErrorCode": error.response["Error"]["Code"]}] * len(batch)
-        except (BotoCoreError, ResponseParserError):
-            results = ()
-        if len(results) != len(batch):
+            fates, _ = put(self._kinesis, self._stream_name, entries)
+        except ResponseParserError:
             return [Handling.DOUBTFUL] * len(batch)
-        return [_fate(result) for result in results]
+        return [_HANDLINGS[fate] for fate in fates]
 
     def _bury(self, message: Message) -> Handling:
         def bury() -> bool:
@@ -396,29 +397,6 @@ class Drain:
             **search,
             **counts,
         )
-
-
-def _batches(envelopes: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:
-    """Yield envelopes in groups that one call takes."""
-    batch: list[_Waiting] = []
-    size = 0
-    for envelope in envelopes:
-        length = len(envelope.messages[0].body)  # in base64, so more than it puts on the stream
-        if batch and (len(batch) == _MOST_PER_PUT or size + length > _MOST_PUT_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(envelope)
-        size += length
-    if batch:
-        yield batch
-
-
-def _fate(result: Mapping[str, Any]) -> Handling:
-    """Return what became of an envelope, by the answer to its put."""
-    if "ErrorCode" in result:
-        return Handling.REFUSED if result["ErrorCode"] in THROTTLED else Handling.DOUBTFUL
-    number = result.get("SequenceNumber", "")
-    return Handling.PUT if isinstance(number, str) and number.isdecimal() else Handling.DOUBTFUL
 
 
 def _enter(handled: dict[str, Handling], envelope: _Waiting, handling: Handling) -> None:

@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
 from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.puts import THROTTLED
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.record import START, Number, Record, from_stream, sequence_number
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
 HASH_KEYS = 1 << 128
 """Partition keys are hashed to 0 … 2^128 - 1."""
 SECONDS_BETWEEN_READS = 0.25
-THROTTLED = frozenset(
-    (
-        "ProvisionedThroughputExceededException",
-        "LimitExceededException",
-        "KMSThrottlingException",
-    )
-)
-"""Codes by which Kinesis definitely rejects a call, to be repeated later."""
 
 BELIEVED_SECONDS = 5.0
 """The stream counts as the same for this long after its last use: AWS needs longer to delete one and create another, which also ends

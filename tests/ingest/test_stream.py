@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from doubles.aws_errors import client_error
 from ingest import app, keyring, overflow, stream
 from ingest.connection import UnreadableAnswerError
-from ingest.stream import LONGEST_PUT_SECONDS, MAX_PER_PUT, PATIENCE_SECONDS
+from ingest.stream import LONGEST_PUT_SECONDS, PATIENCE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
+from shared.puts import MAX_PER_PUT
 from tests.support.ingest import KEY, STREAM, Faults, ManualClock, Site, gzipped, http_event
 
 NOT_ACKNOWLEDGED = "the stream did not acknowledge a put"

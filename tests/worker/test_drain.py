@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
@@ -19,8 +19,7 @@ from tests.support.delivery import BUCKET, kill, lose_answer, once
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
 from worker import set_aside
 from worker.delivery import Decision, State
-from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS, _batches, _Waiting
-from worker.message import Message
+from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS
 
@@ -111,10 +110,11 @@ def test_a_put_counts_only_with_a_sequence_number(way: Way) -> None:
     assert 1 == way.drain()
 
 
-def test_a_throttled_put_is_repeated(way: Way) -> None:
-    """What Kinesis has definitely refused is put again within the time."""
+@pytest.mark.parametrize("faults", [throttled(3), [EndpointConnectionError(endpoint_url="https://k")] * 3])
+def test_a_put_that_was_refused_is_repeated(faults: list[Any], way: Way) -> None:
+    """What Kinesis has definitely refused, or could not be reached for, is put again within the time."""
     refuse(way, "r")
-    way.kinesis.faults["put_record"] = throttled(3)
+    way.kinesis.faults["put_record"] = list(faults)
 
     assert (1, 1) == (way.drain(), way.records())
 
@@ -159,21 +159,6 @@ def test_an_answer_for_another_number_of_envelopes_proves_nothing(records: list[
     way.kinesis.faults["put_records"] = [lambda **_: {"Records": records}]
 
     assert (0, {"doubtful": 2}) == (way.drain(), way.handled())
-
-
-def test_a_call_takes_no_more_than_kinesis_allows() -> None:
-    """At most 500 envelopes, and 5 MiB as they are in the queue; one that is larger is put by itself."""
-    small = [_waiting(str(number), 10) for number in range(501)]
-    large = [_waiting("a", 3 << 20), _waiting("b", 3 << 20), _waiting("c", 6 << 20), _waiting("d", 1)]
-
-    assert [500, 1] == [len(batch) for batch in _batches(small)]
-    assert [1, 1, 1, 1] == [len(batch) for batch in _batches(large)]
-    assert [] == list(_batches([]))
-
-
-def _waiting(name: str, size: int) -> _Waiting:
-    message = Message(name, "", 0.0, "x" * size, KEY, refused=True, envelope=None)
-    return _Waiting(an_envelope(name), KEY, [message])
 
 
 def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None:

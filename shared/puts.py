@@ -1,0 +1,114 @@
+"""Puts on the Kinesis stream: one call, and what its answer proves.
+
+| response | fate |
+|---|---|
+| a sequence number | ACKNOWLEDGED |
+| Kinesis' own throttling error, for the call or for one entry of PutRecords; no connection was made, TLS included | REFUSED |
+| any other error, a timeout, a lost connection, an invalid response … | DOUBTFUL |
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    SSLError,
+)
+
+MAX_PER_PUT = 500
+"""Envelopes per PutRecords, as Kinesis allows."""
+MAX_PUT_BYTES = 5 * 1024 * 1024
+"""Bytes per PutRecords, keys included (Kinesis now accepts 10 MiB)."""
+MAX_KEY_BYTES = 256
+THROTTLED = frozenset(
+    (
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+    )
+)
+"""Codes by which Kinesis definitely rejects a call."""
+
+_NO_CONNECTION = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
+
+
+class Fate(Enum):
+    """The outcome of a put."""
+
+    ACKNOWLEDGED = auto()
+    REFUSED = auto()
+    DOUBTFUL = auto()
+
+
+def put(client: Any, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
+    """Put entries in one call; return the fate of each, and an error's code if any was not acknowledged.
+
+    Args:
+        client: a boto3-like client that does not retry.
+        stream: the stream's name.
+        entries: `Data` and `PartitionKey` of each.
+    """
+    try:
+        if len(entries) == 1:
+            results = [client.put_record(StreamName=stream, **entries[0])]
+        else:
+            results = client.put_records(StreamName=stream, Records=entries).get("Records", [])
+    except (BotoCoreError, ClientError) as error:
+        return [_fate_of_error(error)] * len(entries), error_code(error)
+    fates = [_fate(result) for result in results]
+    if len(fates) != len(entries):
+        fates = [Fate.DOUBTFUL] * len(entries)
+    elif fates.count(Fate.ACKNOWLEDGED) == len(entries):
+        return fates, ""
+    codes = (result["ErrorCode"] for result in results if "ErrorCode" in result)
+    return fates, next(codes, "InvalidResponse")
+
+
+def batches[Item](items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Divide what is to be put among calls, by its bytes; what is too large goes by itself."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        cost = size(item)
+        if batch and (len(batch) == MAX_PER_PUT or total + cost > MAX_PUT_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += cost
+    if batch:
+        yield batch
+
+
+def error_code(error: Exception) -> str:
+    """Return an error's code for the log: the service's, else the exception's type."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "Unknown"))
+    return type(error).__name__
+
+
+def _fate(result: Mapping[str, Any]) -> Fate:
+    """Return the fate of one PutRecord response or PutRecords entry."""
+    if "ErrorCode" in result:
+        return Fate.REFUSED if result["ErrorCode"] in THROTTLED else Fate.DOUBTFUL
+    number = result.get("SequenceNumber")
+    return Fate.ACKNOWLEDGED if isinstance(number, str) and number.isdecimal() else Fate.DOUBTFUL
+
+
+def _fate_of_error(error: Exception) -> Fate:
+    if isinstance(error, _NO_CONNECTION):
+        return Fate.REFUSED
+    if not isinstance(error, ClientError):
+        return Fate.DOUBTFUL  # for some of these nothing was sent, but the callers handle both cases
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    is_throttled = error.response.get("Error", {}).get("Code") in THROTTLED
+    return Fate.REFUSED if is_throttled and 400 <= status < 500 else Fate.DOUBTFUL
