@@ -10,9 +10,10 @@ import msgpack
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.accounting import Accounting, Balance
 from shared import policy
-from shared.errors import ArchiveUnavailableError, InvalidObjectError
+from shared.errors import BucketUnavailableError, InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.archive import Archive
+from worker.bucket import Bucket
 from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
 from worker.set_aside import PREFIX, REJECTED_PREFIX, SetAsideStore
@@ -62,8 +63,9 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
-        self.archive = Archive(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
-        self.store = SetAsideStore(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        self.archive = Archive(bucket)
+        self.store = SetAsideStore(bucket)
         self.ledger = Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,
@@ -124,7 +126,7 @@ class Audit:
                 continue
             try:
                 found = self.archive.get(span)
-            except ArchiveUnavailableError as error:
+            except BucketUnavailableError as error:
                 faults.append(str(error))
                 continue
             if found is None:

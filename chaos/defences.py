@@ -18,10 +18,11 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from shared.errors import ArchiveUnavailableError, HeldError, SetAsideUnavailableError, UnavailableError
+from shared.errors import BucketUnavailableError, HeldError, UnavailableError
 from worker.answer import TdAnswer
 from worker.archive import Archive, Archiving
 from worker.breaker import Breakers
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.claims import Claims
 from worker.deadline import Deadline
@@ -330,7 +331,7 @@ class _Sentinel(clients.Reachable):
 # What S3 answers
 
 
-class _AnyAnswer(SetAsideStore):
+class _AnyAnswer(Bucket):
     """Believes every answer to a put."""
 
     def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
@@ -344,7 +345,7 @@ def _ignoring(code: str) -> type[SetAsideStore]:
         def put(self, span: Span, chunk: SetAside) -> None:
             try:
                 super().put(span, chunk)
-            except SetAsideUnavailableError as error:
+            except BucketUnavailableError as error:
                 if code not in str(error):
                     raise
 
@@ -365,24 +366,11 @@ class _AnyName(SetAsideStore):
         return True
 
 
-class _Unconditional:
-    """S3 without conditional writes."""
-
-    def __init__(self, s3: Any) -> None:
-        self._s3 = s3
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._s3, name)
-
-    def put_object(self, *, IfNoneMatch: str = "", **request: Any) -> Any:  # noqa: ARG002, N803 -- boto3's name
-        return self._s3.put_object(**request)
-
-
-class _WritesAgain(Archive):
+class _WritesAgain(Bucket):
     """Writes an object whether it is there or not."""
 
-    def __init__(self, s3: Any, bucket: str) -> None:
-        super().__init__(_Unconditional(s3), bucket)  # type: ignore[arg-type]  # a double
+    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:  # noqa: ARG002 -- the signature
+        return super().put(name, body)
 
 
 class _TrustsConflicts(Archive):
@@ -392,20 +380,13 @@ class _TrustsConflicts(Archive):
         pass
 
 
-class _TrustsPages(Archive):
-    """Believes every answer to a put."""
-
-    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
-        return True
-
-
 class _ArchivesAnyRead(OpenSpans):
     """Archives what it could read of an open span."""
 
     def _records_of(self, batch: Any, span: Span) -> list[Record]:
         records = super()._records_of(batch, span)
         if span.archived is not None and records:
-            with suppress(ArchiveUnavailableError):
+            with suppress(BucketUnavailableError):
                 self._archive.put(span, records)
         return records
 
@@ -769,7 +750,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a put to S3 counts only with the ETag of its bytes",
-        _replaced(SetAsideStore, _AnyAnswer),
+        _replaced(Bucket, _AnyAnswer),
         (Kind.S3_FOREIGN_PAGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
     ),
@@ -801,7 +782,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "an object of the archive is written only if it is not there",
-        _replaced(Archive, _WritesAgain),
+        _replaced(Bucket, _WritesAgain),
         (Kind.TD_5XX, Kind.KILL, Kind.REPLAY, Kind.ABANDON),
         ("miscounted",),
     ),
@@ -813,7 +794,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "the archive's put counts only with the ETag of its bytes",
-        _replaced(Archive, _TrustsPages),
+        _replaced(Bucket, _AnyAnswer),
         (Kind.S3_FOREIGN_PAGE, Kind.TD_5XX),
         ("miscounted",),
     ),

@@ -123,7 +123,7 @@ def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
 
     Raises:
         Failure: its object is gone or damaged.
-        SetAsideUnavailableError: the bucket cannot be reached.
+        BucketUnavailableError: the bucket cannot be reached.
     """
     if chunk.key.group.is_rejected and not chunk.entry.digest:
         raise Failure("no copies of these events are kept: more were sent than are kept")

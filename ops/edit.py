@@ -71,7 +71,7 @@ def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Le
 
     Raises:
         Failure: they are too much to edit at once, or JSON cannot hold them.
-        SetAsideUnavailableError: the bucket cannot be reached.
+        BucketUnavailableError: the bucket cannot be reached.
     """
     letters, total = [], 0
     for chunk in chunks:

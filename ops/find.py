@@ -16,7 +16,7 @@ from ops import set_aside
 from ops.accounting import by_group
 from ops.tail import Kind, Seen, rejected, text_of, unpacked
 from shared.clock import Clock
-from shared.errors import ArchiveUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
+from shared.errors import BucketUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
 from worker.archive import Archive
 from worker.chain import OVERFLOW, ChainId
 from worker.chunk import offsets, planned_chunks
@@ -558,7 +558,7 @@ class Finder:
         if place not in self._spans:
             try:
                 records = self._archive.get(span)
-            except ArchiveUnavailableError:
+            except BucketUnavailableError:
                 records = None
             if records is None:
                 records = self._from_stream(span)

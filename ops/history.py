@@ -63,7 +63,7 @@ class StreamHistory(StreamReader):
         Raises:
             Failure: none has the name that is asked for.
             ShardUnreadableError: Kinesis does not answer.
-            ArchiveUnavailableError: S3 does not answer.
+            BucketUnavailableError: S3 does not answer.
         """
         current = super().shards()
         chains = {self._shards.chain(shard) for shard in current}
@@ -90,7 +90,7 @@ class StreamHistory(StreamReader):
         Raises:
             Failure: the first record that was asked for has expired, or never was.
             ShardUnreadableError: Kinesis does not answer.
-            ArchiveUnavailableError: S3 does not answer, or with something else.
+            BucketUnavailableError: S3 does not answer, or with something else.
         """
         if shard in self._chains:
             self._check_first_archived(self._chains[shard], start)

@@ -112,7 +112,7 @@ def batches_of(
 
     Raises:
         Failure: they are too much to edit at once.
-        SetAsideUnavailableError: the bucket cannot be reached.
+        BucketUnavailableError: the bucket cannot be reached.
     """
     batches, total = [], 0
     for chunk in chunks:

@@ -18,6 +18,7 @@ from ops.history import StreamHistory
 from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry
 from worker.archive import Archive
+from worker.bucket import Bucket
 from worker.ledger import Ledger
 from worker.set_aside import SetAsideStore
 from worker.shards import Shards
@@ -106,11 +107,14 @@ class Stack:
 
     def set_aside_store(self) -> SetAsideStore:
         """Return the bucket of set-aside chunks."""
-        return SetAsideStore(self.client("s3"), self.outputs["AsideBucket"])
+        return SetAsideStore(self._bucket())
 
     def archive(self) -> Archive:
         """Return the archive."""
-        return Archive(self.client("s3"), self.outputs["AsideBucket"])
+        return Archive(self._bucket())
+
+    def _bucket(self) -> Bucket:
+        return Bucket(self.client("s3"), self.outputs["AsideBucket"])
 
     def history(self, clock: Clock) -> StreamHistory:
         """Return what reads stream and archive as one."""

@@ -188,7 +188,7 @@ _REASONS = {
 }
 _ERRORS = {
     "LedgerUnavailableError": "the ledger (DynamoDB) does not answer",
-    "SetAsideUnavailableError": "the set-aside bucket does not answer",
+    "BucketUnavailableError": "the bucket of set-aside chunks and the archive does not answer",
     "ShardUnreadableError": "the stream cannot be read",
 }
 _NO_ACCOUNTS = ("account_unavailable", "nobody can say where an account's rows go")

@@ -3,8 +3,7 @@
 SluiceError
   · UnavailableError
     · LedgerUnavailableError
-    · SetAsideUnavailableError
-    · ArchiveUnavailableError
+    · BucketUnavailableError
     · ShardUnreadableError
       · NoSuchRecordError
     · SecretUnavailableError
@@ -42,12 +41,8 @@ class LedgerUnavailableError(UnavailableError):
     """The ledger cannot be reached: nothing may be sent, so everything is held."""
 
 
-class SetAsideUnavailableError(UnavailableError):
-    """The set-aside store cannot be reached or rejects the call."""
-
-
-class ArchiveUnavailableError(UnavailableError):
-    """The archive cannot be reached, or returned something other than what was written."""
+class BucketUnavailableError(UnavailableError):
+    """The bucket cannot be reached, rejects the call, or returned something other than what was written."""
 
 
 class ShardUnreadableError(UnavailableError):

@@ -14,21 +14,17 @@ sequence number, its arrival in UNIX seconds, its partition key, and its bytes.
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import md5
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgpack
-from botocore.exceptions import BotoCoreError, ClientError
 
-from shared.errors import ArchiveUnavailableError
+from shared.errors import BucketUnavailableError
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.chunk import compress
 from worker.executor import Executors
 from worker.record import Number, Record, from_stream, number, sequence_number
 from worker.span import Span
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 PREFIX = "archive/"
 CLOCKS_DIFFER_SECONDS = 3600.0
@@ -36,8 +32,6 @@ CLOCKS_DIFFER_SECONDS = 3600.0
 
 _BEHIND_ALL = "~"
 _LATEST = 1e11  # UNIX seconds that a date can tell
-_GONE = ("NoSuchKey", "404")
-_EXISTS = "PreconditionFailed"
 _MOST_REMEMBERED = 100
 
 
@@ -99,12 +93,10 @@ class Archive:
     """The archive's objects.
 
     Args:
-        s3: a boto3 client.
-        bucket: its name.
+        bucket: where they are.
     """
 
-    def __init__(self, s3: "S3Client", bucket: str) -> None:
-        self._s3 = s3
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._acknowledged: set[str] = set()
 
@@ -116,29 +108,13 @@ class Archive:
             records: all of its records, and no others.
 
         Raises:
-            ArchiveUnavailableError: S3 did not acknowledge it, or has something else in its place.
+            BucketUnavailableError: S3 did not acknowledge it, or has something else in its place.
         """
         archived = ArchivedSpan.of(span)
         if archived is None or archived.name in self._acknowledged:
             return
-        body = compress(_encode(archived, records))
-        try:
-            answer = self._s3.put_object(
-                Bucket=self._bucket,
-                Key=archived.name,
-                Body=body,
-                ContentType="application/gzip",
-                IfNoneMatch="*",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != _EXISTS:
-                raise ArchiveUnavailableError(str(error)) from error
+        if not self._bucket.put(archived.name, compress(_encode(archived, records)), is_new=True):
             self._check_standing(span)
-        except BotoCoreError as error:
-            raise ArchiveUnavailableError(str(error)) from error
-        else:
-            if not self._is_acknowledged(answer, body):
-                raise ArchiveUnavailableError(f"S3 did not say that it has {archived.name}")
         if len(self._acknowledged) >= _MOST_REMEMBERED:
             self._acknowledged.clear()
         self._acknowledged.add(archived.name)
@@ -146,17 +122,13 @@ class Archive:
     def _check_standing(self, span: Span) -> None:
         """Check that the object that S3 says is there holds the span's records."""
         if self.get(span) is None:
-            raise ArchiveUnavailableError("S3 says that the span's object exists, but does not return it")
-
-    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
-        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
-        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
+            raise BucketUnavailableError("S3 says that the span's object exists, but does not return it")
 
     def get(self, span: Span) -> list[Record] | None:
         """Return a span's records; None where the archive does not have them.
 
         Raises:
-            ArchiveUnavailableError: S3 cannot be reached, or returned something else.
+            BucketUnavailableError: S3 cannot be reached, or returned something else.
         """
         archived = ArchivedSpan.of(span)
         found = None if archived is None else self.read(archived)
@@ -164,33 +136,28 @@ class Archive:
             return None
         records = from_stream(found, span.chain.shard)
         if not span.is_whole([record.number for record in records]):
-            raise ArchiveUnavailableError("the span's object holds other records than were planned")
+            raise BucketUnavailableError("the span's object holds other records than were planned")
         return records
 
     def read(self, archived: ArchivedSpan) -> list[Mapping[str, Any]] | None:
         """Return the records of an object, as GetRecords does; None where it has gone.
 
         Raises:
-            ArchiveUnavailableError: S3 cannot be reached, or returned something else.
+            BucketUnavailableError: S3 cannot be reached, or returned something else.
         """
-        try:
-            data = self._s3.get_object(Bucket=self._bucket, Key=archived.name)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                return None
-            raise ArchiveUnavailableError(str(error)) from error
-        except BotoCoreError as error:
-            raise ArchiveUnavailableError(str(error)) from error
+        data = self._bucket.get(archived.name)
+        if data is None:
+            return None
         try:
             return _decode(archived, data)
         except (zlib.error, msgpack.UnpackException, ValueError, TypeError) as error:
-            raise ArchiveUnavailableError(f"{archived.name} does not hold the span's records") from error
+            raise BucketUnavailableError(f"{archived.name} does not hold the span's records") from error
 
     def chains(self, stream: str) -> list[ChainId]:
         """Return the chains of a stream's shards that the archive has anything of.
 
         Raises:
-            ArchiveUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         return [
             ChainId(stream, start, shard)
@@ -202,10 +169,10 @@ class Archive:
         """Yield the spans of a shard in the archive that were planned in an hour or later, in the order of the hours.
 
         Raises:
-            ArchiveUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         folder = _folder(chain)
-        for page in self._pages(folder, StartAfter=f"{folder}{hour}"):
+        for page in self._bucket.pages(folder, StartAfter=f"{folder}{hour}"):
             yield from filter(None, (ArchivedSpan.parse(item["Key"]) for item in page.get("Contents", [])))
 
     def listed(
@@ -224,7 +191,7 @@ class Archive:
             held_at_most: seconds from a record's arrival to its plan, at most.
 
         Raises:
-            ArchiveUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         begin = "" if since is None else _hour(since - CLOCKS_DIFFER_SECONDS)
         latest = _BEHIND_ALL if until is None else _hour(until + held_at_most)
@@ -236,19 +203,8 @@ class Archive:
                 yield found
 
     def _folders(self, prefix: str) -> list[str]:
-        pages = self._pages(prefix, Delimiter="/")
+        pages = self._bucket.pages(prefix, Delimiter="/")
         return [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", [])]
-
-    def _pages(self, prefix: str, **request: Any) -> Iterator[Any]:
-        while True:
-            try:
-                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **request)
-            except (ClientError, BotoCoreError) as error:
-                raise ArchiveUnavailableError(str(error)) from error
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 class Archiving:
@@ -256,7 +212,7 @@ class Archiving:
 
     Args:
         executors: run it.
-        put: makes it; it raises ArchiveUnavailableError.
+        put: makes it; it raises BucketUnavailableError.
 
     Attributes:
         failure: why it has failed, once that is known.
@@ -288,7 +244,7 @@ class Archiving:
     def _attempt(self) -> str:
         try:
             self._put()
-        except ArchiveUnavailableError as error:
+        except BucketUnavailableError as error:
             return str(error) or "S3 failed"
         return ""
 

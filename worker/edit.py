@@ -45,7 +45,7 @@ class Edits:
 
         Raises:
             EditRefusedError: the rows break the rules, or the chunk is not a dead letter, or not any more.
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
             LedgerUnavailableError: the ledger cannot be reached.
         """
         ledger, store = self._delivery.ledger, self._delivery.store

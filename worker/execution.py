@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from shared.clock import Clock
-from shared.errors import SetAsideUnavailableError
+from shared.errors import BucketUnavailableError
 from shared.telemetry import Telemetry
 from worker.chunk import Chunk, pending_leaves
 from worker.deadline import Deadline
@@ -295,5 +295,5 @@ class Execution:
         try:
             if chunk is not None:
                 self._delivery.store.put(self.span, chunk)
-        except SetAsideUnavailableError:
+        except BucketUnavailableError:
             self._objects[planned] = None

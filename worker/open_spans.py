@@ -118,7 +118,7 @@ class OpenSpans:
 
         Raises:
             ShardUnreadableError: the stream cannot be read, and the archive does not have them.
-            ArchiveUnavailableError: the stream does not show them, and the archive cannot be read.
+            BucketUnavailableError: the stream does not show them, and the archive cannot be read.
         """
         merged = {record.number: record for record in at_hand}
         unreadable: ShardUnreadableError | None = None

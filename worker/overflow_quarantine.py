@@ -52,7 +52,7 @@ class OverflowQuarantine:
                 Otherwise nobody can tell, and Treasure Data may have its rows: it is in doubt.
 
         Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
             LedgerUnavailableError: the ledger cannot be reached, or cannot say who owns the envelope.
         """
         chain = ChainId.overflow(envelope.request_id)
@@ -73,7 +73,7 @@ class OverflowQuarantine:
         """Set aside a message that does not hold an envelope, as a dead letter.
 
         Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
             LedgerUnavailableError: the ledger cannot be reached.
         """
         entry = Entry(State.DEAD_LETTER, reason=message.fault)

@@ -560,7 +560,7 @@ class _SpanWork:
         """Return a chunk's rows; None where its object does not hold them.
 
         Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         name = self._delivery.store.name(self.span, key, entry.edit, entry.digest)
         try:

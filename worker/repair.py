@@ -14,7 +14,7 @@ import msgpack
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import envelope, json_codec, names, rows
-from shared.errors import EditRefusedError, InvalidJsonError, InvalidObjectError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
 from worker.deadline import Deadline
 from worker.delivery import Event, Happening, State
@@ -73,7 +73,7 @@ class Returns:
 
         Raises:
             EditRefusedError: they are not set aside any more, their object cannot be read, or the stream did not take them.
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         span = self._delivery.ledger.get(place)
         entry = None if span is None else span.entries.get(key)
@@ -104,7 +104,7 @@ class Returns:
                 ):
                     try:
                         total += self.rows(place, key)
-                    except (EditRefusedError, SetAsideUnavailableError) as error:
+                    except (EditRefusedError, BucketUnavailableError) as error:
                         self._delivery.telemetry.warning("rows cannot be returned", reason=str(error))
         return total
 

@@ -14,14 +14,13 @@ with the original ones, in Base64.
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from hashlib import md5, sha256
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
+from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from shared.errors import InvalidObjectError, SetAsideUnavailableError
+from shared.errors import InvalidObjectError
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.chunk import compress
 from worker.guards import NONE, Guard, Without
@@ -29,12 +28,8 @@ from worker.ledger import Place
 from worker.record import Number
 from worker.span import ChunkKey, Span
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 PREFIX = "aside/"
 REJECTED_PREFIX = "rejected/"
-_GONE = ("NoSuchKey", "404")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +143,14 @@ class Listed:
 
 
 class SetAsideStore:
-    """The bucket of what is set aside.
+    """What is set aside in the bucket.
 
     Args:
-        s3: a boto3 client.
-        bucket: its name.
+        bucket: where the objects are.
         without: guards to leave out.
     """
 
-    def __init__(self, s3: "S3Client", bucket: str, without: Without = NONE) -> None:
-        self._s3 = s3
+    def __init__(self, bucket: Bucket, without: Without = NONE) -> None:
         self._bucket = bucket
         self._without = without
 
@@ -169,28 +162,16 @@ class SetAsideStore:
         """Write a chunk's object; one of that name that is there already holds the same.
 
         Raises:
-            SetAsideUnavailableError: S3 did not acknowledge it.
+            BucketUnavailableError: S3 did not acknowledge it.
         """
-        name, body = self.name(span, chunk.key, chunk.edit, chunk.digest), chunk.encode()
-        try:
-            answer = self._s3.put_object(
-                Bucket=self._bucket, Key=name, Body=body, ContentType="application/gzip"
-            )
-        except (ClientError, BotoCoreError) as error:
-            raise SetAsideUnavailableError(str(error)) from error
-        if not self._is_acknowledged(answer, body):
-            raise SetAsideUnavailableError(f"S3 did not say that it has {name}")
-
-    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
-        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
-        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
+        self._bucket.put(self.name(span, chunk.key, chunk.edit, chunk.digest), chunk.encode())
 
     def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
         """Return the planned chunk that a chunk is, or is a half of.
 
         Raises:
             InvalidObjectError: the object has gone, or holds something else.
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
         name = self.name(span, key, edit, digest)
         chunk = self.read(name)
@@ -203,16 +184,12 @@ class SetAsideStore:
 
         Raises:
             InvalidObjectError: it has gone, or does not hold a chunk.
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
-        try:
-            return decode(self._s3.get_object(Bucket=self._bucket, Key=name)["Body"].read())
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _GONE:
-                raise InvalidObjectError(f"{name} has gone") from error
-            raise SetAsideUnavailableError(str(error)) from error
-        except BotoCoreError as error:
-            raise SetAsideUnavailableError(str(error)) from error
+        data = self._bucket.get(name)
+        if data is None:
+            raise InvalidObjectError(f"{name} has gone")
+        return decode(data)
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
         """Tell whether a chunk belongs into the object of that name."""
@@ -224,26 +201,14 @@ class SetAsideStore:
 
     def delete(self, name: str) -> bool:
         """Remove an object, on the word of `may_delete` alone; tell whether S3 did."""
-        try:
-            self._s3.delete_object(Bucket=self._bucket, Key=name)
-        except (ClientError, BotoCoreError):
-            return False  # the sweeper tries again
-        return True
+        return self._bucket.delete(name)  # else the sweeper tries again
 
     def listed(self) -> Iterator[Listed]:
         """Yield all objects of set-aside chunks, by name.
 
         Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
         """
-        more: dict[str, Any] = {}
-        while True:
-            try:
-                page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=PREFIX, **more)
-            except (ClientError, BotoCoreError) as error:
-                raise SetAsideUnavailableError(str(error)) from error
+        for page in self._bucket.pages(PREFIX):
             for item in page.get("Contents", []):
                 yield Listed(item["Key"], item["LastModified"].timestamp())
-            if not page.get("IsTruncated"):
-                return
-            more["ContinuationToken"] = page["NextContinuationToken"]

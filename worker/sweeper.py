@@ -8,7 +8,7 @@ event source went past them, no batch would meet them again.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.errors import ArchiveUnavailableError, HeldError, InvalidObjectError
+from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
 from worker.deadline import Deadline
 from worker.execution import Delivery
 from worker.set_aside import Listed
@@ -48,7 +48,7 @@ class Sweeper:
         """Sweep, as far as the time allows.
 
         Raises:
-            SetAsideUnavailableError: S3 cannot be reached.
+            BucketUnavailableError: S3 cannot be reached.
             LedgerUnavailableError: the ledger cannot be reached.
         """
         sweep = Sweep()
@@ -74,7 +74,7 @@ class Sweeper:
     def _end(self, span: Span, deadline: Deadline) -> None:
         try:
             self._end_expired(span, deadline)
-        except (HeldError, ArchiveUnavailableError) as reason:
+        except (HeldError, BucketUnavailableError) as reason:
             self._telemetry.warning(
                 "an open span that the stream no longer has cannot be settled yet",
                 shard=span.chain.shard,

@@ -27,6 +27,7 @@ from worker.account_cache import AccountCache
 from worker.admin import Admin
 from worker.archive import Archive
 from worker.breaker import Breakers
+from worker.bucket import Bucket
 from worker.claims import Claims
 from worker.contiguity import Contiguity
 from worker.delivery import Rules
@@ -144,7 +145,8 @@ class Wiring:
             telemetry=telemetry,
             without=without,
         )
-        self.store = make(SetAsideStore)(effects.s3, settings.aside_bucket, without)
+        bucket = make(Bucket)(effects.s3, settings.aside_bucket)
+        self.store = make(SetAsideStore)(bucket, without)
         self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.accounts = make(AccountCache)(
             effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
@@ -177,7 +179,7 @@ class Wiring:
             without=without,
         )
         delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
-        self.archive = make(Archive)(effects.s3, settings.aside_bucket)
+        self.archive = make(Archive)(bucket)
         self.worker = make(Worker)(
             shards=self.shards,
             accounts=self.accounts,

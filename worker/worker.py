@@ -281,7 +281,7 @@ class Worker:
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
-            ArchiveUnavailableError: the archive cannot be read.
+            BucketUnavailableError: the archive cannot be read.
             HeldError: its rows cannot be delivered now.
         """
         if not self._open_spans.is_over(span):
@@ -341,7 +341,7 @@ class Worker:
         """Write a span's object, unless records of it have expired.
 
         Raises:
-            ArchiveUnavailableError: S3 did not acknowledge it.
+            BucketUnavailableError: S3 did not acknowledge it.
         """
         if span.archived is not None and span.is_whole([record.number for record in records]):
             self._archive.put(span, records)

@@ -18,7 +18,7 @@ from doubles.invocation_api import InvocationApi
 from local.up import DESCRIPTION
 from ops.cli import main
 from ops.failure import Failure, explained
-from shared.errors import SetAsideUnavailableError
+from shared.errors import BucketUnavailableError
 from tests.support.delivery import Delivery
 from worker.admin import Admin
 from worker.deadline import Deadline
@@ -55,7 +55,7 @@ def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
 
 def test_the_cause_of_an_error_is_what_counts() -> None:
     """Errors of the worker's parts are explained by what AWS said."""
-    error = SetAsideUnavailableError("S3")
+    error = BucketUnavailableError("S3")
     error.__cause__ = refused("ExpiredToken")
 
     assert explained(error).message.startswith("your AWS credentials have expired")

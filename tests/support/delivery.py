@@ -28,6 +28,7 @@ from tests.support.telemetry import CollectedTelemetry
 from worker.app import redrive_with
 from worker.archive import PREFIX as ARCHIVE
 from worker.archive import Archive
+from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
@@ -198,8 +199,8 @@ class Delivery:
         self.ledger = Ledger(
             self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
         )
-        self.store = SetAsideStore(self.s3, BUCKET, self.without)
-        self.archive = Archive(self.s3, BUCKET)
+        self.store = SetAsideStore(Bucket(self.s3, BUCKET), self.without)
+        self.archive = Archive(Bucket(self.s3, BUCKET))
         self.wiring = self.wiring_of(WORKER)
         self.redrive_wiring = self.wiring_of(REDRIVE)
         self.worker = self.wiring.worker

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from doubles.aws_errors import client_error
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Kind
-from shared.errors import ArchiveUnavailableError, InvalidReplayError
+from shared.errors import BucketUnavailableError, InvalidReplayError
 from tests.support.delivery import (
     BUCKET,
     SHARD,
@@ -28,6 +28,7 @@ from tests.support.delivery import (
     row,
 )
 from worker.archive import Archive, ArchivedSpan
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.record import number
 from worker.span import Archived, Span
@@ -343,7 +344,7 @@ def test_other_bytes_than_were_written_settle_nothing(lie: str) -> None:
     wrong = {"another": other, "half": one[: len(one) // 2], "page": b"<html>"}[lie]
     made.s3.client.put_object(Bucket=BUCKET, Key=made.archived()[0], Body=wrong)
 
-    with pytest.raises(ArchiveUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         made.archive.get(made.spans()[0])
 
 
@@ -354,7 +355,7 @@ def test_records_that_were_not_planned_are_not_a_span() -> None:
     [span] = made.spans()
     other = span.__class__(**{name: getattr(span, name) for name in span.__slots__} | {"digest": b"other"})
 
-    with pytest.raises(ArchiveUnavailableError, match="other records than were planned"):
+    with pytest.raises(BucketUnavailableError, match="other records than were planned"):
         made.archive.get(other)
 
 
@@ -371,7 +372,7 @@ def listing(*spans: tuple[str, int, int, int]) -> Archive:
     s3.put_object(Bucket=BUCKET, Key="archive/events/49/README")
     s3.put_object(Bucket=BUCKET, Key=f"archive/events/5/{SHARD}/2023-11-14T22/1-2-3-4.gz")
     s3.put_object(Bucket=BUCKET, Key="archive/other/5/shard/2023-11-14T22/1-2-3-4.gz")
-    return Archive(s3, BUCKET)  # type: ignore[arg-type]  # a double
+    return Archive(Bucket(s3, BUCKET))  # type: ignore[arg-type]  # a double
 
 
 HOURS = listing(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from doubles.treasure_data import Action, Fault, Kind
-from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, LedgerUnavailableError
 from tests.support.delivery import BUCKET, kill, lose_answer, once
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
 from worker import set_aside
@@ -708,7 +708,7 @@ def test_setting_aside_twice_leaves_one_object_and_one_span(way: Way) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [SetAsideUnavailableError("S3"), LedgerUnavailableError("DynamoDB"), KeyError("?")]
+    "error", [BucketUnavailableError("S3"), LedgerUnavailableError("DynamoDB"), KeyError("?")]
 )
 def test_what_cannot_be_set_aside_stays_on_the_queue(
     error: Exception, way: Way, monkeypatch: pytest.MonkeyPatch

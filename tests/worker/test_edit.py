@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from doubles.treasure_data import Action, Fault
 from doubles.treasure_data import Kind as FaultKind
 from shared import rows
-from shared.errors import EditRefusedError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, EditRefusedError
 from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.delivery import State
 from worker.edit import decoded, revised, revised_row
@@ -238,7 +238,7 @@ def test_an_edit_whose_object_is_not_acknowledged_is_not_made() -> None:
     before = span(made)
     made.s3.after["put_object"] = lambda _: lose_answer()
 
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         edit(made)
     assert before == span(made)
 

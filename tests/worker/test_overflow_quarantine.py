@@ -8,7 +8,7 @@ import pytest
 from doubles.clock import START
 from shared import envelope as envelopes
 from shared.envelope import Envelope
-from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, LedgerUnavailableError
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Decision, State
@@ -163,7 +163,7 @@ def test_an_object_that_s3_does_not_take_leaves_no_span() -> None:
     """The message comes back, and is set aside then."""
     made = delivery()
     made.s3.before["put_object"] = once(lose_answer)
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         set_aside(made)
     assert [] == made.spans()
 

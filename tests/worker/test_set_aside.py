@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.s3 import MemoryS3
-from shared.errors import InvalidObjectError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, InvalidObjectError
 from tests.support.delivery import BUCKET, Meddled, lose_answer, row
 from tests.support.spans import CHAIN, KEY, key, span
+from worker.bucket import Bucket as S3Bucket
 from worker.delivery import Entry, State
 from worker.guards import Guard
 from worker.record import START
@@ -50,7 +51,7 @@ class Bucket:
     def __init__(self, *without: Guard) -> None:
         self.s3: Any = Meddled(MemoryS3(lambda: 1_700_000_000.0, page_keys=2))
         self.s3.create_bucket(Bucket=BUCKET)
-        self.store = SetAsideStore(self.s3, BUCKET, frozenset(without))
+        self.store = SetAsideStore(S3Bucket(self.s3, BUCKET), frozenset(without))
 
     def overwrite(self, data: bytes) -> None:
         """Put other bytes in place of each object."""
@@ -139,7 +140,7 @@ def test_a_put_counts_only_with_the_etag_of_its_bytes(answer: dict[str, Any]) ->
     """Status 200 of a proxy, or for other bytes, does not say that S3 has them."""
     bucket = Bucket()
     bucket.s3.client.put_object = lambda **_: answer
-    with pytest.raises(SetAsideUnavailableError, match="did not say that it has aside/"):
+    with pytest.raises(BucketUnavailableError, match="did not say that it has aside/"):
         bucket.store.put(span(), chunk())
 
 
@@ -217,7 +218,7 @@ def test_an_object_that_has_gone_is_told_apart_from_a_store_that_is_away() -> No
 
     bucket.store.put(span(), chunk())
     bucket.s3.before["get_object"] = lambda _: lose_answer()
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         bucket.get(chunk())
 
 
@@ -239,11 +240,11 @@ def test_what_s3_did_not_acknowledge_is_not_set_aside(failure: Callable[[Any], N
     bucket = Bucket()
     for call in ("put_object", "get_object", "list_objects_v2", "delete_object"):
         bucket.s3.before[call] = failure
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         bucket.store.put(span(), chunk())
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         bucket.get(chunk())
-    with pytest.raises(SetAsideUnavailableError):
+    with pytest.raises(BucketUnavailableError):
         list(bucket.store.listed())
 
     assert not bucket.store.delete("aside/x")

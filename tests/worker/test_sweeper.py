@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
-from shared.errors import LedgerUnavailableError, SetAsideUnavailableError
+from shared.errors import BucketUnavailableError, LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
     TABLE,
@@ -242,8 +242,8 @@ def test_without_the_ledger_nothing_is_deleted() -> None:
     made.clock.sleep(YOUNGEST_SECONDS)
     for client, call, error in (
         (made.dynamodb, "get_item", LedgerUnavailableError),
-        (made.s3, "list_objects_v2", SetAsideUnavailableError),
-        (made.s3, "get_object", SetAsideUnavailableError),
+        (made.s3, "list_objects_v2", BucketUnavailableError),
+        (made.s3, "get_object", BucketUnavailableError),
     ):
         client.before[call] = once(lose_answer)
         with pytest.raises(error):

@@ -1,0 +1,92 @@
+"""The bucket of set-aside chunks and of the archive: objects that are written once, and never change."""
+
+from collections.abc import Iterator, Mapping
+from hashlib import md5
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.errors import BucketUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_GONE = ("NoSuchKey", "404")
+_EXISTS = "PreconditionFailed"
+
+
+class Bucket:
+    """Objects by name.
+
+    Args:
+        s3: a boto3 client.
+        name: the bucket's.
+    """
+
+    def __init__(self, s3: "S3Client", name: str) -> None:
+        self._s3 = s3
+        self._name = name
+
+    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:
+        """Write an object; return False if it is to be new, and S3 says that there is one of that name.
+
+        Raises:
+            BucketUnavailableError: S3 did not acknowledge it.
+        """
+        condition: Any = {"IfNoneMatch": "*"} if is_new else {}
+        try:
+            answer = self._s3.put_object(
+                Bucket=self._name, Key=name, Body=body, ContentType="application/gzip", **condition
+            )
+        except (ClientError, BotoCoreError) as error:
+            if is_new and _code(error) == _EXISTS:
+                return False
+            raise BucketUnavailableError(str(error)) from error
+        if not self._is_acknowledged(answer, body):
+            raise BucketUnavailableError(f"S3 did not say that it has {name}")
+        return True
+
+    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
+        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
+        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
+
+    def get(self, name: str) -> bytes | None:
+        """Return an object's bytes; None where it has gone.
+
+        Raises:
+            BucketUnavailableError: S3 cannot be reached.
+        """
+        try:
+            return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            if _code(error) in _GONE:
+                return None
+            raise BucketUnavailableError(str(error)) from error
+
+    def delete(self, name: str) -> bool:
+        """Remove an object; tell whether S3 did."""
+        try:
+            self._s3.delete_object(Bucket=self._name, Key=name)
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+    def pages(self, prefix: str, **request: Any) -> Iterator[Any]:
+        """Yield the pages of a listing.
+
+        Raises:
+            BucketUnavailableError: S3 cannot be reached.
+        """
+        while True:
+            try:
+                page = self._s3.list_objects_v2(Bucket=self._name, Prefix=prefix, **request)
+            except (ClientError, BotoCoreError) as error:
+                raise BucketUnavailableError(str(error)) from error
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _code(error: Exception) -> str:
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
