@@ -47,11 +47,11 @@ class ChangedMapping:
         lanes: dict[int, list[Any]] = defaultdict(list)
         for record in records:
             lanes[_lane_of(record)].append(record)
-        # a worker that is shown nothing of the shard cannot notice (docs/delivery.md, "Limits")
+        # a batch that is held while its shard shows nothing outlasts the filter, which is then not read again
         is_shown = not any(
             self._trouble.active(kind) for kind in (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP)
         )
-        if is_shown and len(lanes) > 1 and self._trouble.strike(Kind.LANES):
+        if len(lanes) > 1 and self._trouble.strike(Kind.LANES):
             self._deliver_all([*lanes.values()], done)
         elif is_shown and len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
             first = lanes.pop(min(lanes))[0]

@@ -14,6 +14,7 @@ from worker.span import Span
 
 _ALL_EVERY_SECONDS = 60.0
 _COMPARED_RECORDS = 100
+_EXPIRING_SECONDS = 3600.0
 _MOST_WHOLE = 1000
 
 
@@ -22,7 +23,7 @@ class _Shown(Enum):
 
     ALL = auto()
     FEWER = auto()
-    NOTHING = auto()
+    FOREIGN = auto()
 
 
 class Contiguity:
@@ -46,11 +47,11 @@ class Contiguity:
         """Check that the shard has no other records among the first of a batch; now and then, among all of them.
 
         A lane takes or leaves records by their partition keys, so it leaves out some of the first. Reading all records of every
-        batch again would take half of what a shard lets all readers read. A shard that shows nothing at all says nothing: recorded
-        events are of another stream.
+        batch again would take half of what a shard lets all readers read. Recorded events are not compared: Kinesis says that they
+        are of another stream. Nor are records that may expire before they are read.
 
         Raises:
-            HeldError: it has others, or shows the batch's own only in part.
+            HeldError: it has others, or does not show all of the batch's own.
             ShardUnreadableError: the shard cannot be read.
         """
         if batch.is_checked or Guard.CONTIGUOUS in self._rules.without:
@@ -58,7 +59,8 @@ class Contiguity:
         now = self._clock.now()
         is_due = now >= self._all_due.get(batch.shard, 0.0)
         given = [record.number for record in batch.records[: None if is_due else _COMPARED_RECORDS]]
-        if len(given) > 1:
+        may_be_gone = batch.records[0].arrived_at < now - self._rules.retention_seconds + _EXPIRING_SECONDS
+        if len(given) > 1 and not may_be_gone:
             shown = self._compare(batch, given[0], given[-1], len(given), lambda read: read == given)
             if shown is _Shown.FEWER:
                 raise HeldError("the shard does not show all records of the batch")
@@ -108,12 +110,12 @@ class Contiguity:
             try:
                 read = self._shards.read(batch.shard, first, last, batch.terms.deadline, limit=count + 1)
             except NoSuchRecordError:
-                return _Shown.NOTHING
+                return _Shown.FOREIGN
             if is_all([record.number for record in read]):
                 return _Shown.ALL
         if len(read) > count:
             raise left_out(len(read) - count, first, last)
-        return _Shown.FEWER if read else _Shown.NOTHING
+        return _Shown.FEWER
 
 
 def left_out(count: int, first: Number, last: Number) -> HeldError:

@@ -119,17 +119,37 @@ def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_who
     assert made.kinesis.calls.count("get_records") == 1
 
 
-def test_a_batch_of_several_spans_is_compared_with_a_shard_that_shows_nothing_once() -> None:
-    """A shard that shows nothing for the first span shows nothing for the next one either."""
+def test_a_batch_is_held_while_its_shard_shows_nothing() -> None:
+    """A lane's records are delivered by nobody if an empty answer is believed."""
     made = delivery()
-    assert run(made, made.event(2, 4))
-    made.kinesis.calls.clear()
+    event = made.event()
     truth = made.kinesis.client.get_records
     made.kinesis.client.get_records = lambda **request: truth(**request) | {"Records": []}
 
+    assert not run(made, event)
+    assert "the shard does not show all records of the batch" in reason(made)
+    made.kinesis.client.get_records = truth
+    assert run(made, event)
+
+
+def test_recorded_events_of_another_stream_are_delivered() -> None:
+    """Kinesis says that the shard never had them, so there is nothing to compare them with."""
+    made = delivery()
+    made.kinesis.before["get_shard_iterator"] = lambda _: (_ for _ in ()).throw(
+        client_error("InvalidArgumentException", "GetShardIterator", status=400)
+    )
+
     assert run(made, made.event())
-    assert len(made.spans()) == 3
-    assert made.kinesis.calls.count("get_records") == 2
+
+
+def test_records_that_may_have_expired_meanwhile_are_not_compared() -> None:
+    """To hold them would lose them."""
+    made = delivery()
+    event = made.event()
+    made.clock.time += made.retention - 1800
+    blind(made)
+
+    assert run(made, event)
 
 
 def test_a_batch_is_held_while_the_shard_cannot_be_read() -> None:
