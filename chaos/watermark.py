@@ -14,6 +14,7 @@ from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import Effects, SandboxClock
 from chaos.platform import Function, Handler, Sandbox
+from chaos.simulation import Greenlets
 from chaos.trouble import Trouble
 from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
@@ -136,6 +137,7 @@ class Observer:
             queue_url=world.queue_url,
             notices_url=world.notices_url,
             clock=clock,
+            executors=lambda: Greenlets(world.simulation),
         )
 
         def take(_event: Any, _context: Any) -> None:

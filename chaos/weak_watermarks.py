@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from chaos.defences import Defence
 from chaos.functions import Weakness
 from chaos.trouble import Kind
-from worker.chain import ChainId
-from worker.record import Number, Record, from_stream
+from worker.record import Record, from_stream
 from worker.shard_reader import ShardReader
-from worker.shards import Position
+from worker.shards import Position, Shard
 from worker.span import Span
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Table, Watermarks, _Lane
 
@@ -43,8 +42,11 @@ class _PlannedIsDone(Watermarks):
 
 
 class _FromTheEnd(Watermarks):
-    def _settled_up_to(self, chain: ChainId, began: float) -> Number:  # noqa: ARG002 -- the signature
-        return self._ledger.end(chain)
+    def _lane(self, shard: Shard, began: float) -> _Lane:
+        lane = super()._lane(shard, began)
+        lane.after = self._ledger.end(lane.chain)
+        lane.reader = ShardReader(self._shards, shard, lane.after, self._clock)
+        return lane
 
 
 class _Credulous(ShardReader):
@@ -59,10 +61,10 @@ class _Credulous(ShardReader):
 
 
 class _AnyAnswer(Watermarks):
-    def _lanes(self, began: float) -> Iterator[_Lane]:
-        for lane in super()._lanes(began):
-            lane.reader = _Credulous(self._shards, lane.reader.shard, lane.after, self._clock)
-            yield lane
+    def _lane(self, shard: Shard, began: float) -> _Lane:
+        lane = super()._lane(shard, began)
+        lane.reader = _Credulous(self._shards, shard, lane.after, self._clock)
+        return lane
 
 
 def _without(name: str, kind: type[Watermarks], *kinds: Kind, seeds: int = 40, events: int = 400) -> Defence:

@@ -125,6 +125,10 @@ class Gap:
     limit: Number | None = None
     behind_open: Span | None = None
 
+    def has(self, number: Number) -> bool:
+        """Tell whether a record lies within the gap."""
+        return self.after < number and (self.limit is None or number < self.limit)
+
 
 class Ledger:
     """Reads and writes the ledger.

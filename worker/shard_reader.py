@@ -111,7 +111,7 @@ class ShardReader:
                 yield from behind
                 self.anchor, met = behind[-1].number, False
                 self._cursor.seek(Position(at=self.anchor))
-            elif self._is_tip(page):
+            if self._is_tip(page):  # on a busy shard, more comes with each answer
                 self.looked_at = self._clock.now()
                 return
 

@@ -259,6 +259,10 @@ class Span:
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
     in_order: bool = False
 
+    def has(self, number: Number) -> bool:
+        """Tell whether a record lies within the span."""
+        return self.first <= number <= self.last
+
     def is_whole(self, numbers: Sequence[Number]) -> bool:
         """Tell whether these are the sequence numbers of its records: all of them, and no others."""
         if len(numbers) != self.records:

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
@@ -22,11 +23,12 @@ from shared.clock import Clock
 from shared.errors import UnprovenError
 from worker.chain import ChainId
 from worker.delivery import ASIDE, State
-from worker.ledger import Ledger, Place
+from worker.executor import Executors, Threads, run_parallel
+from worker.ledger import Gap, Ledger, Place
 from worker.record import NOBODY, START, Number
 from worker.search import EMPTY_SHARD_SECONDS
 from worker.shard_reader import SECOND_LOOK_SECONDS, ShardReader
-from worker.shards import HASH_KEYS, Shards
+from worker.shards import HASH_KEYS, Shard, Shards
 from worker.span import Group, Span
 
 if TYPE_CHECKING:
@@ -94,12 +96,14 @@ class _Lane:
         reader: reads it.
         chain: its chain.
         after: the last record that is known to be settled; START where none is.
+        settled: the spans up to there of which the index may not show yet what is set aside.
         records: that were read last, by sequence number: when rows of each table were received, in UNIX milliseconds.
     """
 
     reader: ShardReader
     chain: ChainId
     after: Number
+    settled: list[Span]
     records: dict[Number, dict[Table, int]] = field(default_factory=dict)
 
 
@@ -127,6 +131,7 @@ class Watermarks:
         queue_url: the overflow queue.
         notices_url: the queue of notices that it was used.
         clock: tells the time and waits.
+        executors: read several shards at once.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class Watermarks:
         queue_url: str,
         notices_url: str,
         clock: Clock,
+        executors: Executors = Threads,
     ) -> None:
         self._shards = shards
         self._ledger = ledger
@@ -145,6 +151,7 @@ class Watermarks:
         self._queue_url = queue_url
         self._notices_url = notices_url
         self._clock = clock
+        self._executors = executors
 
     def take(self, seconds: float = 60.0) -> Completeness:
         """Return up to when rows are complete, as far as that can be proved within so many seconds.
@@ -162,11 +169,17 @@ class Watermarks:
 
     def _take(self, began: float, until: float) -> Completeness:
         latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
-        lanes = list(self._lanes(began))
+        shards = self._open_and_closed()
         found = _Found()
+        lanes: list[_Lane] = run_parallel(
+            self._executors, [partial(self._first_look, shard, began, until) for shard in shards]
+        )
         for lane in lanes:
-            self._read(lane, until)
-        for lane in lanes:
+            for span in lane.settled:
+                found.spans[Place(span.chain, span.after)] = span
+                found.tables.update(
+                    (group.owner.account, group.table) for group in span.counts if not group.code
+                )
             self._judge(lane, found, all_read=True)
         self._look_again(lanes, found, until)
         empty = [lane for lane in lanes if lane.reader.is_empty]
@@ -197,8 +210,8 @@ class Watermarks:
 
     # 2. and 3. The stream
 
-    def _lanes(self, began: float) -> Iterator[_Lane]:
-        """Yield the stream's shards, and where each is to be read from.
+    def _open_and_closed(self) -> list[Shard]:
+        """Return the stream's shards.
 
         Raises:
             UnprovenError: the list is not complete.
@@ -206,25 +219,33 @@ class Watermarks:
         shards = list(self._shards.all())
         if sum(shard.keys.stop - shard.keys.start for shard in shards if shard.is_open) != HASH_KEYS:
             raise UnprovenError("Kinesis does not list all shards")
-        for shard in shards:
-            shards_chain = self._shards.chain(shard.shard_id)
-            after = self._settled_up_to(shards_chain, began)
-            yield _Lane(ShardReader(self._shards, shard, after, self._clock), shards_chain, after)
+        return shards
 
-    def _settled_up_to(self, chain: ChainId, began: float) -> Number:
-        """Return a record up to which all are settled, by the order in which the event source delivers; START for none.
+    def _first_look(self, shard: Shard, began: float, until: float) -> _Lane:
+        lane = self._lane(shard, began)
+        self._read(lane, until)
+        return lane
 
-        When a span is planned in order, all records before its batch are settled. The batch may have begun LARGEST_BATCH
-        records before: a changed mapping may have passed over its beginning.
-        """
-        records, in_order = 0, False
-        for span in self._ledger.latest(chain):
-            if in_order and records >= LARGEST_BATCH:
-                return span.last
-            planned_at = span.planned_at / 1000
-            in_order = in_order or (span.in_order and planned_at <= began - INDEX_SECONDS - 2 * CLOCK_SECONDS)
-            records += span.records if in_order else 0
-        return START
+    def _lane(self, shard: Shard, began: float) -> _Lane:
+        """Return a shard, and where it is to be read from."""
+        shards_chain = self._shards.chain(shard.shard_id)
+        index_shows = began - INDEX_SECONDS - 2 * CLOCK_SECONDS
+        recent = list(_unsettled(self._ledger.latest(shards_chain), index_shows))
+        unsettled = list(_unsettled(recent, float("inf")))
+        after = unsettled[-1].after if unsettled else START
+        settled = recent[len(unsettled) :]
+        holes = [hole for span in settled for hole in self._holes(span)]
+        return _Lane(
+            ShardReader(self._shards, shard, after, self._clock), shards_chain, after, settled + holes
+        )
+
+    def _holes(self, span: Span) -> Iterator[Span]:
+        """Yield the spans of the hole in front of a span."""
+        hole = span.chain.hole(span.after)
+        if self._ledger.get(Place(hole, START)) is not None:
+            for inner in self._ledger.latest(hole):
+                yield inner
+                yield from self._holes(inner)
 
     @staticmethod
     def _read(lane: _Lane, until: float) -> None:
@@ -236,12 +257,15 @@ class Watermarks:
 
     def _look_again(self, lanes: Iterable[_Lane], found: _Found, until: float) -> None:
         """Read the shards to their tips once more, a while later: what has landed since then may be a copy that counts."""
-        for lane in lanes:
-            self._clock.sleep(max(0.0, lane.reader.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
-            self._read(lane, until)
+        run_parallel(self._executors, [partial(self._second_look, lane, until) for lane in lanes])
         for lane in lanes:
             if lane.records:
                 self._judge(lane, found, all_read=False)
+
+    def _second_look(self, lane: _Lane, until: float) -> bool:
+        self._clock.sleep(max(0.0, lane.reader.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
+        self._read(lane, until)
+        return True
 
     def _unseen_seconds(self, lanes: Iterable[_Lane], empty: Iterable[_Lane], began: float) -> float:
         """Return how old a record must be to have been seen, where shards show none at all.
@@ -284,15 +308,16 @@ class Watermarks:
         spans = self._spans_behind(lane)
         starts = [span.first for span in spans]
         held: dict[Place, list[Number]] = {}
-        span: Span | None = None
+        where: Span | Gap | None = None
         for number in sorted(lane.records):
             rows = lane.records[number]
             found.tables.update(rows)
-            if span is None or not span.first <= number <= span.last:
-                span = self._span_of(lane, number, spans, starts)
-            if span is None:
+            if where is None or not where.has(number):
+                where = self._locate(lane, number, spans, starts)
+            if isinstance(where, Gap):
                 found.wait_for(rows)
                 continue
+            span = where
             place = Place(span.chain, span.after)
             found.spans[place] = span
             held.setdefault(place, []).append(number)
@@ -324,13 +349,12 @@ class Watermarks:
             spans.append(span)
         return spans[::-1]
 
-    def _span_of(self, lane: _Lane, number: Number, spans: list[Span], starts: list[Number]) -> Span | None:
-        """Return the span that holds a record; None where none does."""
+    def _locate(self, lane: _Lane, number: Number, spans: list[Span], starts: list[Number]) -> Span | Gap:
+        """Return the span that holds a record, or the gap between spans that does."""
         index = bisect_right(starts, number) - 1
-        if index >= 0 and number <= spans[index].last:
+        if index >= 0 and spans[index].has(number):
             return spans[index]
-        located = self._ledger.locate(lane.chain, number)
-        return located if isinstance(located, Span) else None
+        return self._ledger.locate(lane.chain, number)
 
     # 4. What is set aside
 
@@ -371,3 +395,18 @@ class Watermarks:
             for place in self._ledger.worklist(dead=dead):
                 if place not in known and (span := self._ledger.get(place)):
                     yield span
+
+
+def _unsettled(spans: Iterable[Span], moment: float) -> Iterator[Span]:
+    """Yield, of a chain's spans, the latest first, those with records that may not have been settled then, UNIX seconds.
+
+    When a span is planned in order, all records before its batch are settled. The batch may have begun LARGEST_BATCH
+    records before: a changed mapping may have passed over its beginning.
+    """
+    records, in_order = 0, False
+    for span in spans:
+        if in_order and records >= LARGEST_BATCH:
+            return
+        yield span
+        in_order = in_order or (span.in_order and span.planned_at / 1000 <= moment)
+        records += span.records if in_order else 0

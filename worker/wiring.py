@@ -208,6 +208,7 @@ class Wiring:
                 queue_url=settings.overflow_queue_url,
                 notices_url=settings.overflow_notices_url,
                 clock=clock,
+                executors=executors,
             ),
             ledger=self.ledger,
             accounts=self.accounts,

@@ -17,6 +17,7 @@ from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
 from worker.delivery import State
+from worker.executor import InlineExecutor
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.shards import Shards
 from worker.watermark import (
@@ -56,6 +57,13 @@ class Stack:
         self.delivery.put(an_envelope(f"r{self._number}", account=account, at=received_at).encode())
         return received_at
 
+    def deliver_many(self, batches: int) -> None:
+        """Put and deliver batches of 1,100 envelopes."""
+        for _ in range(batches):
+            for _ in range(1100):
+                self.put()
+            self.delivery.deliver(len(self.delivery.read))
+
     def take(self, kinesis: Any = None, seconds: float = 60.0) -> Completeness:
         """Take a watermark."""
         return Watermarks(
@@ -65,6 +73,7 @@ class Stack:
             queue_url=self.queue_url,
             notices_url=self.notices_url,
             clock=self.clock,
+            executors=InlineExecutor,
         ).take(seconds)
 
     def before(self, account: str = "shop") -> float | None:
@@ -171,21 +180,33 @@ def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(sta
     assert Counter({State.PARKED: 1}) == stack.take().set_aside(*SHOP)
 
 
-def test_old_spans_are_not_read_again(stack: Stack) -> None:
-    """All that the event source has delivered before a batch is settled; what was set aside of it is in the index."""
+@pytest.mark.parametrize("pause", [0, 3600])
+def test_what_was_settled_is_not_read_again(stack: Stack, pause: float) -> None:
+    """All that the event source has delivered before a batch is settled; what was set aside of it stands in the ledger."""
+    stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 0 if pause else 400)
     stack.put("nobody")
-    for _ in range(10):
-        for _ in range(1100):
-            stack.put()
-        stack.delivery.deliver(len(stack.delivery.read))
-    stack.clock.time += 3600
+    stack.deliver_many(11)
+    stack.clock.time += pause
     reads = stack.delivery.kinesis.calls.count("get_records")
     found = stack.take()
     numbers = stack.delivery.kinesis.calls.count("get_records") - reads
 
     assert Counter({State.DEAD_LETTER: 1}) == found.set_aside("nobody", "pageviews")
-    assert 4 >= numbers
+    assert frozenset({SHOP, ("nobody", "pageviews")}) == found.tables
+    assert 5 >= numbers
     assert found.before(*SHOP) is not None
+
+
+def test_what_was_set_aside_of_a_settled_hole_is_counted_before_the_index_shows_it(stack: Stack) -> None:
+    """A replay had planned what came behind it, and the hole was planned a moment ago."""
+    stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
+    stack.put("nobody")
+    stack.put()
+    stack.delivery.worker.run(stack.delivery.event(2) | {"replay": True}, support.INVOCATION_MS)
+    stack.delivery.deliver(1, 2)
+    stack.deliver_many(11)
+
+    assert Counter({State.DEAD_LETTER: 1}) == stack.take().set_aside("nobody", "pageviews")
 
 
 def test_replays_do_not_tell_the_stream_s_order() -> None:
@@ -245,6 +266,23 @@ def test_a_list_without_all_shards_is_not_believed(stack: Stack) -> None:
             return {"Shards": []}
 
     assert "Kinesis does not list all shards" == stack.take(Short()).obstacle
+
+
+def test_a_shard_that_gets_records_all_the_time_is_read_to_its_tip(stack: Stack) -> None:
+    """Its tip moves with each answer."""
+
+    class Busy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stack.delivery.kinesis, name)
+
+        def get_records(self, **request: Any) -> dict[str, Any]:
+            stack.put()
+            answer: dict[str, Any] = stack.delivery.kinesis.get_records(**request)
+            return answer
+
+    began = stack.clock.now()
+
+    assert (began - MARGIN) * 1000 == stack.take(Busy()).before(*SHOP)
 
 
 def test_what_landed_while_the_stream_was_read_is_met(stack: Stack) -> None:
