@@ -24,6 +24,9 @@ FIRST_BYTE = 0x98
 MAX_MESSAGE = 256
 """Characters of a rejected event's message."""
 
+NOBODY = "-"
+"""Stands for the account of what names none."""
+
 CODE = re.compile("[a-z0-9_]{1,64}")
 """What a rejected event's code looks like."""
 
@@ -74,7 +77,7 @@ class Envelope:
         received_at: UNIX milliseconds.
         request_id: unique id of this envelope; copies of a claim share it.
         claim: 1 if the rows count only for the record that owns the claim of `request_id`.
-        tables: the rows by table; may be empty if `rejected` is not.
+        tables: the rows by table; empty if `rejected` is not, and in markers.
         rejected: events of the same request that became no rows.
     """
 
@@ -123,11 +126,21 @@ def decode(data: bytes) -> Envelope:
             tuple(tables),
             tuple(rejected),
         ):
-            if names.is_account(account) and (tables or rejected):
+            is_marker = account == NOBODY and not tables and not rejected
+            if is_marker or (names.is_account(account) and (tables or rejected)):
                 rows = tuple(_table(table) for table in tables)
                 events = tuple(rejected_event(item) for item in rejected)
                 return Envelope(account, key_id, received_at, request_id, claim, rows, events)
     raise EnvelopeError("not an envelope")
+
+
+def marker(at: int) -> Envelope:
+    """Return an envelope without rows: it shows that the shard that holds it can be read.
+
+    Args:
+        at: UNIX milliseconds.
+    """
+    return Envelope(NOBODY, "", at, "", 0, ())
 
 
 def divide(

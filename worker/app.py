@@ -72,6 +72,7 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
         except (EditRefusedError, ValueError, BadGzipFile) as refused:
             return {"error": "edit_refused", "message": str(refused)}
         selection = Selection(tuple(ASIDE), place=place, chunk=key)
+    wiring.markers.put()
     returned = 0
     if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
         returned = wiring.returns.run(selection, deadline)

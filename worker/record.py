@@ -62,8 +62,7 @@ class Record(NamedTuple):
 
 START: Number = "000"
 """Sorts before every sequence number."""
-NOBODY = "-"
-"""Stands for the account of a record that names none."""
+NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
 MAX_BLOCKS = 500
 """Tables that one record may have rows of, so that its span's item stays small."""
@@ -186,7 +185,7 @@ def _is_envelope(content: Any) -> bool:
             if rejected.__class__ is not tuple or not names.is_account(account):
                 return False
             _events(rejected)
-        elif not blocks:
+        elif not blocks and account != NOBODY:
             return False
         for table, count, data in blocks:
             if (account, table) not in _known_names and not _learn(account, table):

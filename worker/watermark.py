@@ -26,7 +26,6 @@ from worker.delivery import ASIDE, State
 from worker.executor import Executors, Threads, run_parallel
 from worker.ledger import Gap, Ledger, Place
 from worker.record import NOBODY, START, Number
-from worker.search import EMPTY_SHARD_SECONDS
 from worker.shard_reader import SECOND_LOOK_SECONDS, ShardReader
 from worker.shards import HASH_KEYS, Shard, Shards
 from worker.span import Group, Span
@@ -182,9 +181,9 @@ class Watermarks:
                 )
             self._judge(lane, found, all_read=True)
         self._look_again(lanes, found, until)
-        empty = [lane for lane in lanes if lane.reader.is_empty]
-        if empty:
-            latest = min(latest, began - self._unseen_seconds(lanes, empty, began))
+        for lane in lanes:
+            if lane.reader.is_empty:
+                self._check_empty(lane, began)
         aside = self._aside(began, found, until)
         tables = frozenset(table for table in (*found.tables, *aside) if table[0] != NOBODY)
         return Completeness(self._clock.now(), int(latest * 1000), found.pending, aside, tables)
@@ -267,30 +266,22 @@ class Watermarks:
         self._read(lane, until)
         return True
 
-    def _unseen_seconds(self, lanes: Iterable[_Lane], empty: Iterable[_Lane], began: float) -> float:
-        """Return how old a record must be to have been seen, where shards show none at all.
-
-        An hour while the worker plans what comes; while nothing was planned for an hour, half of the retention: by then it would
-        have been set aside.
+    def _check_empty(self, lane: _Lane, began: float) -> None:
+        """Refuse a shard that shows no record, unless it is closed and has none that the ledger knows.
 
         Raises:
-            UnprovenError: a shard must have records that it does not show.
+            UnprovenError: it may hold records.
             UnavailableError: the ledger or Kinesis does not answer.
         """
+        shard = lane.reader.shard
+        if shard.is_open:
+            raise UnprovenError(
+                f"the shard {shard.shard_id} shows no record; the redrive, every five minutes, puts a marker there"
+            )
         retention: float = self._shards.summary()["RetentionPeriodHours"] * 3600
-        planned = {
-            lane.chain: span.planned_at / 1000
-            for lane in lanes
-            for span in islice(self._ledger.latest(lane.chain), 1)
-            if span.in_order
-        }
-        for lane in empty:
-            if began - planned.get(lane.chain, 0.0) < retention:
-                raise UnprovenError(f"the shard {lane.reader.shard.shard_id} shows none of its records")
-        if not any(lane.reader.shard.is_open for lane in empty):
-            return 0.0
-        is_alive = began - max(planned.values(), default=0.0) < EMPTY_SHARD_SECONDS
-        return EMPTY_SHARD_SECONDS if is_alive else retention / 2
+        for span in islice(self._ledger.latest(lane.chain), 1):
+            if span.in_order and began - span.planned_at / 1000 < retention:
+                raise UnprovenError(f"the shard {shard.shard_id} shows none of its records")
 
     # The ledger
 

@@ -37,6 +37,7 @@ from worker.execution import Delivery
 from worker.executor import Executors, Threads
 from worker.guards import NONE, Without
 from worker.ledger import Ledger
+from worker.markers import Markers
 from worker.open_spans import OpenSpans
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.redis_client import connect, iam_user
@@ -219,6 +220,14 @@ class Wiring:
         )
         self.edits = Edits(delivery)
         self.returns = Returns(delivery, effects.kinesis, settings.stream_name)
+        self.markers = Markers(
+            shards=self.shards,
+            ledger=self.ledger,
+            kinesis=effects.kinesis,
+            stream_name=settings.stream_name,
+            clock=clock,
+            telemetry=telemetry,
+        )
         self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
             kinesis=effects.kinesis,

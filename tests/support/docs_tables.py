@@ -187,7 +187,7 @@ _WHY = {
     (
         "RedriveFunction",
         "ReturnRows",
-    ): "Put repaired events, and rows of tables that were too many, on the stream.",
+    ): "Put repaired events, rows of tables that were too many, and markers on the stream.",
     ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object has gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and ask for rows in doubt.",
     (

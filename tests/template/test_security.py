@@ -39,7 +39,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "Logs": LOG,
     },
     "RedriveRole": {
-        "Stream": {"kinesis:PutRecord"},
+        "Stream": {"kinesis:ListShards", "kinesis:PutRecord"},
         "Ledger": LEDGER | {"dynamodb:GetItem", "dynamodb:Scan"},
         "Ledger/index/worklist": {"dynamodb:Query"},
         "AsideBucket/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},

@@ -101,7 +101,9 @@ def test_a_quiet_account_is_told_too() -> None:
     stack.delivery.kinesis.split_shard(
         StreamName=support.STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(1 << 127)
     )
-    stack.write(9 * 86_400)
+    stack.delivery.clock.time += 9 * 86_400
+    stack.delivery.invoke_redrive({})
+    stack.write()
 
     assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.told("shop_db")]
 

@@ -1,0 +1,78 @@
+"""Puts a marker on each shard that has had no record lately, so that every shard has a record at which reading can begin.
+
+An answer proves what a shard does not hold only if it holds a record that is known to be there (`worker.search`). A shard without any,
+because it is idle or has just come of a split, would prove nothing. A marker is an envelope without rows: the worker plans it like any other.
+"""
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared import envelope
+from shared.clock import Clock
+from shared.errors import UnavailableError
+from shared.telemetry import Telemetry
+from worker.ledger import Ledger
+from worker.record import milliseconds
+from worker.shards import Shard, Shards, hash_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+IDLE_SECONDS = 6 * 3600.0
+"""How long ago a shard's last batch may have been planned; its records stay for half of the retention at least, 12 hours or more."""
+
+
+class Markers:
+    """Puts markers.
+
+    Args:
+        shards: the stream.
+        ledger: tells when a shard's last batch was planned.
+        kinesis: a boto3 client.
+        stream_name: the stream.
+        clock: tells the time.
+        telemetry: logs failures.
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: Shards,
+        ledger: Ledger,
+        kinesis: "KinesisClient",
+        stream_name: str,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._shards = shards
+        self._ledger = ledger
+        self._kinesis = kinesis
+        self._stream_name = stream_name
+        self._clock = clock
+        self._telemetry = telemetry
+
+    def put(self) -> None:
+        """Put a marker on each shard that needs one; what fails is left to the next run."""
+        try:
+            for shard in self._shards.all():
+                if shard.is_open and self._is_idle(shard):
+                    self._kinesis.put_record(
+                        StreamName=self._stream_name,
+                        Data=envelope.marker(milliseconds(self._clock.now())).encode(),
+                        PartitionKey=partition_key(shard),
+                    )
+        except (UnavailableError, ClientError, BotoCoreError) as error:
+            self._telemetry.warning("a marker was not put", error=type(error).__name__)
+
+    def _is_idle(self, shard: Shard) -> bool:
+        """Tell whether the event source has delivered nothing of a shard lately; replays bring records that expire soon."""
+        spans = self._ledger.latest(self._shards.chain(shard.shard_id))
+        latest = next((span.planned_at / 1000 for span in spans if span.in_order), 0.0)
+        return self._clock.now() - latest >= IDLE_SECONDS
+
+
+def partition_key(shard: Shard) -> str:
+    """Return a partition key that leads to a shard."""
+    return next(key for number in count() if hash_key(key := f"{envelope.NOBODY}/{number}") in shard.keys)
