@@ -21,20 +21,27 @@ import click
 import msgpack
 
 from chaos import clients
+from chaos.effects import SandboxClock
 from chaos.functions import Functions, Weakness
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler, Sandbox
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
+from chaos.watermark import Observer
 from chaos.world import STREAM, World
 from doubles.redis import MemoryPipeline, MemoryRedis
 from local.functions import TEMPLATE, WORKER
 from ops.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
+from shared import envelope
 from shared.envelope import Envelope, TableRows
+from worker.markers import partition_key
+from worker.record import milliseconds
+from worker.shards import Shards
 
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has what came in meanwhile
+_LOOKS = 4  # watermarks that are taken, after each quarter of the time
 _MOST_PUT = 500  # records of a PutRecords
 
 
@@ -105,6 +112,7 @@ class Result:
         p50: seconds from the request to Treasure Data that half of the rows take at most.
         p99: the same of 99 of 100.
         backlog: shards that had records left two minutes after the last request.
+        lag: seconds by which the watermark of a table was behind, at most.
     """
 
     load: Load
@@ -118,6 +126,7 @@ class Result:
     p50: float = 0.0
     p99: float = 0.0
     backlog: int = 0
+    lag: float = 0.0
 
     def per_row(self, service: str) -> float:
         """Return how many calls of a service a row takes."""
@@ -227,12 +236,29 @@ def simulate(load: Load) -> Result:
     world, result = World(Schedule(1, setup, ())), Result(load)
     pipeline = Pipeline(world, _instrumented(world, result), batch_window=default("BatchWindowSeconds"))
     sender = _Sender(load, names, world, result)
+    for shard in Shards(world.stream, STREAM, SandboxClock(world.effects)).all():  # type: ignore[arg-type]  # a double
+        marker = envelope.marker(milliseconds(START))
+        world.stream.put_record(StreamName=STREAM, Data=marker.encode(), PartitionKey=partition_key(shard))
     pipeline.begin()
+    for look in range(_LOOKS):
+        world.simulation.at(START + load.seconds * (look + 1) / _LOOKS, pipeline.observer.look)
     world.simulation.run(START + setup.horizon)
+    result.lag = _lag(pipeline.observer)
     result.backlog = len(pipeline.backlog())
     _measure(world, sender.sent, result)
     world.close()
     return result
+
+
+def _lag(observer: Observer) -> float:
+    """Return by how much the watermarks of tables were behind, at most; infinity where one could not be proved."""
+    if observer.unproved:
+        return math.inf
+    return max(
+        given.at - (given.completeness.before(*table) or 0) / 1000
+        for given in observer.given
+        for table in given.completeness.tables
+    )
 
 
 def _instrumented(world: World, result: Result) -> Functions:
@@ -368,6 +394,7 @@ def _table(results: list[Result]) -> str:
         ("rows not there exactly once", [f"{one.wrong}" for one in results]),
         ("time to row, p50", [f"{one.p50:.1f} s" for one in results]),
         ("time to row, p99", [f"{one.p99:.1f} s" for one in results]),
+        ("watermarks behind, at most", [f"{one.lag:.1f} s" for one in results]),
         ("rows per batch", [f"{one.rows / max(1, one.batches.total()):,.0f}" for one in results]),
         ("rows per import", [f"{one.rows / max(1, one.imports):,.1f}" for one in results]),
     ]
@@ -443,6 +470,8 @@ def problems(results: list[Result]) -> list[str]:
             found.append(
                 f"{told}{one.wrong} rows are not there exactly once, {one.backlog} shards have a backlog"
             )
+        if one.lag > default("BatchWindowSeconds") + 60:
+            found.append(f"{told}watermarks are behind by {one.lag:.1f} s")
         if one.shared_keys:
             found.append(f"{told}shards share {', '.join(sorted(one.shared_keys))}")
         if (busiest := max(one.records.values(), default=0)) > SHARD_RECORDS:
