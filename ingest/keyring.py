@@ -7,8 +7,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import json_codec, write_key
 from shared.clock import Clock
-from shared.errors import SecretUnavailableError, UnknownSecretError
-from shared.puts import error_code
+from shared.errors import SecretUnavailableError, UnknownSecretError, error_code
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 

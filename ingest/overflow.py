@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.puts import error_code
+from shared.errors import error_code
 from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2}

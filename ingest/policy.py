@@ -14,10 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ingest.refusal import RequestCode
 from shared import policy
 from shared.clock import Clock
-from shared.errors import InvalidPolicyError
+from shared.errors import InvalidPolicyError, error_code
 from shared.plan import TrackingPlan
 from shared.policy import EdgePolicy, PolicyEntry
-from shared.puts import error_code
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 

@@ -20,7 +20,8 @@ from ingest.overflow import LONGEST_SECONDS as LONGEST_SEND_SECONDS
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.puts import MAX_KEY_BYTES, Fate, batches, error_code, put
+from shared.errors import error_code
+from shared.puts import MAX_KEY_BYTES, Fate, batches, put
 from shared.telemetry import Telemetry
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}

@@ -28,6 +28,16 @@ Commands in `ops` and `local` derive their own errors from SluiceError. Rejectin
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
 """
 
+from collections.abc import Mapping
+
+
+def error_code(error: Exception) -> str:
+    """Return the code of an error of AWS: the service's, else the exception's type."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        return str(response.get("Error", {}).get("Code", "Unknown"))
+    return type(error).__name__
+
 
 class SluiceError(Exception):
     """Base class; the message is for a person."""

@@ -20,6 +20,8 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from shared.errors import error_code
+
 MAX_PER_PUT = 500
 """Envelopes per PutRecords, as Kinesis allows."""
 MAX_PUT_BYTES = 5 * 1024 * 1024
@@ -87,13 +89,6 @@ def batches[Item](items: Iterable[Item], size: Callable[[Item], int]) -> Iterato
         total += cost
     if batch:
         yield batch
-
-
-def error_code(error: Exception) -> str:
-    """Return an error's code for the log: the service's, else the exception's type."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "Unknown"))
-    return type(error).__name__
 
 
 def _fate(result: Mapping[str, Any]) -> Fate:

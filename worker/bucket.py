@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared.errors import BucketUnavailableError
+from shared.errors import BucketUnavailableError, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,7 +39,7 @@ class Bucket:
                 Bucket=self._name, Key=name, Body=body, ContentType="application/gzip", **condition
             )
         except (ClientError, BotoCoreError) as error:
-            if is_new and _code(error) == _EXISTS:
+            if is_new and error_code(error) == _EXISTS:
                 return False
             raise BucketUnavailableError(str(error)) from error
         if not self._is_acknowledged(answer, body):
@@ -59,7 +59,7 @@ class Bucket:
         try:
             return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
         except (ClientError, BotoCoreError) as error:
-            if _code(error) in _GONE:
+            if error_code(error) in _GONE:
                 return None
             raise BucketUnavailableError(str(error)) from error
 
@@ -86,7 +86,3 @@ class Bucket:
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _code(error: Exception) -> str:
-    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""

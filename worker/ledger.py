@@ -25,7 +25,7 @@ from zlib import crc32
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
-from shared.errors import LedgerUnavailableError
+from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId
 from worker.delivery import ASIDE, Entry, State
@@ -191,9 +191,8 @@ class Ledger:
 
     def get(self, place: Place) -> Span | None:
         """Return a span; None when there is none."""
-        key = {"pk": {"S": place.chain.name}, "sk": {"S": place.after}}
-        answer = self._call(self._dynamodb.get_item, Key=key, ConsistentRead=True)
-        return _span(answer["Item"]) if "Item" in answer else None
+        item = self._get(_key(place.chain.name, place.after))
+        return _span(item) if item else None
 
     def append(self, span: Span) -> tuple[bool, Span]:
         """Append a span to its chain unless another follows there already; the exclusion on which everything rests.
@@ -236,7 +235,7 @@ class Ledger:
             values[":version"] = {"N": str(span.version)}
         standing = self._write(
             self._dynamodb.update_item,
-            Key={"pk": item["pk"], "sk": item["sk"]},
+            Key=_key(span.chain.name, span.after),
             UpdateExpression=f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
             ConditionExpression=condition,
             ExpressionAttributeNames={f"#{name}": name for name in _CHANGING},
@@ -282,15 +281,7 @@ class Ledger:
 
     def latest(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans, the latest first."""
-        for page in self._pages(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": chain.name}},
-            ScanIndexForward=False,
-            Limit=100,
-            ConsistentRead=True,
-        ):
-            yield from map(_span, page["Items"])
+        yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=100))
 
     def end(self, chain: ChainId) -> Number:
         """Return the last sequence number that a chain has planned; START where it has planned none."""
@@ -345,7 +336,7 @@ class Ledger:
             Statements=[
                 {
                     "Statement": insert,
-                    "Parameters": [*_claim_key(one).values(), *_claim_values(claim).values(), ttl],
+                    "Parameters": [*_key(f"{_CLAIM}{one}").values(), *_claim_values(claim).values(), ttl],
                 }
                 for one, claim in wanted.items()
             ],
@@ -372,21 +363,18 @@ class Ledger:
 
     def owner(self, request_id: str) -> Claim | None:
         """Return who owns an envelope; None where nobody has claimed it."""
-        answer = self._call(self._dynamodb.get_item, Key=_claim_key(request_id), ConsistentRead=True)
-        item = answer.get("Item")
-        return None if item is None else Claim(item["owner"]["S"], int(item["at"]["N"]))
+        item = self._get(_key(f"{_CLAIM}{request_id}"))
+        return _claim(item) if item else None
 
     def _claimed(self, ids: list[str]) -> dict[str, Claim]:
-        return {
-            item["pk"]["S"].removeprefix(_CLAIM): Claim(item["owner"]["S"], int(item["at"]["N"]))
-            for item in self._items([_claim_key(one) for one in ids])
-        }
+        items = self._items([_key(f"{_CLAIM}{one}") for one in ids])
+        return {item["pk"]["S"].removeprefix(_CLAIM): _claim(item) for item in items}
 
     def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
         """Make another one the owner of an envelope that `old` owns; tell whether it is."""
         standing = self._write(
             self._dynamodb.update_item,
-            Key=_claim_key(request_id),
+            Key=_key(f"{_CLAIM}{request_id}"),
             UpdateExpression="SET #owner = :owner, #at = :at",
             ConditionExpression="#owner = :old OR #owner = :owner",
             ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
@@ -398,7 +386,7 @@ class Ledger:
 
     def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
         """Return how far the shards have been read in search of envelopes, by request id; missing where not noted."""
-        keys = [_search_key(one) for one in ids]
+        keys = [_key(f"{_SEARCH}{one}") for one in ids]
         return {
             item["pk"]["S"].removeprefix(_SEARCH): {
                 shard: read["S"] for shard, read in item["read"]["M"].items()
@@ -410,39 +398,29 @@ class Ledger:
     def note_search(self, request_id: str, read: Mapping[str, Number], seconds_kept: float) -> None:
         """Note how far shards have been read in search of an envelope."""
         item = {
-            **_search_key(request_id),
+            **_key(f"{_SEARCH}{request_id}"),
             "read": {"M": {shard: {"S": number} for shard, number in read.items()}},
             "ttl": {"N": str(int(self._clock.now() + seconds_kept))},
         }
-        self._call(self._dynamodb.put_item, Item=item)
+        self._put(item)
 
     # What the drainer sets aside: its spans are found by the index alone, which lags
 
     def note_set_aside_by_drainer(self) -> None:
         """Note that the drainer is about to set something aside."""
-        self._call(
-            self._dynamodb.put_item, Item={**_SET_ASIDE_BY_DRAINER, "at": {"N": str(self._clock.now())}}
-        )
+        self._put({**_SET_ASIDE_BY_DRAINER, "at": {"N": str(self._clock.now())}})
 
     def set_aside_by_drainer_at(self) -> float:
         """Return when the drainer last noted that it sets something aside, UNIX seconds; 0 for never."""
-        answer = self._call(self._dynamodb.get_item, Key=_SET_ASIDE_BY_DRAINER, ConsistentRead=True)
-        return float(answer["Item"]["at"]["N"]) if "Item" in answer else 0.0
+        item = self._get(_SET_ASIDE_BY_DRAINER)
+        return float(item["at"]["N"]) if item else 0.0
 
     # Tables whose watermarks are written, those too of which nothing was received lately
 
     def watched(self) -> frozenset[tuple[str, str]]:
         """Return accounts and tables of which rows were received in the last weeks."""
-        pages = self._pages(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": _WATCHED}},
-        )
         return frozenset(
-            (item["sk"]["S"], table["S"])
-            for page in pages
-            for item in page["Items"]
-            for table in item["tables"]["L"]
+            (item["sk"]["S"], table["S"]) for item in self._query(_WATCHED) for table in item["tables"]["L"]
         )
 
     def watch(self, tables: Iterable[tuple[str, str]]) -> None:
@@ -451,12 +429,11 @@ class Ledger:
         for account in sorted({account for account, _ in tables}):
             named = {table for one, table in (*tables, *known) if one == account}
             item = {
-                "pk": {"S": _WATCHED},
-                "sk": {"S": account},
+                **_key(_WATCHED, account),
                 "tables": {"L": [{"S": table} for table in sorted(named)[:_MOST_WATCHED]]},
                 "ttl": {"N": str(self._expiry(_WATCHED_SECONDS))},
             }
-            self._call(self._dynamodb.put_item, Item=item)
+            self._put(item)
 
     # Breakers
 
@@ -470,42 +447,26 @@ class Ledger:
 
     def breakers(self) -> Iterator[OpenBreaker]:
         """Yield all breakers that are open."""
-        for page in self._pages(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": _BREAKERS}},
-            ConsistentRead=True,
-        ):
-            for item in page["Items"]:
-                if item["st"]["S"] == "open":
-                    yield OpenBreaker(item["sk"]["S"], int(item["at"]["N"]), item["why"]["S"])
+        for item in self._query(_BREAKERS):
+            if item["st"]["S"] == "open":
+                yield OpenBreaker(item["sk"]["S"], int(item["at"]["N"]), item["why"]["S"])
 
     def _put_breaker(self, database: str, reason: str, *, is_open: bool) -> None:
         item = {
-            "pk": {"S": _BREAKERS},
-            "sk": {"S": database},
+            **_key(_BREAKERS, database),
             "at": {"N": str(round(self._clock.now() * 1000))},
             "why": {"S": reason},
             "st": {"S": "open" if is_open else "closed"},
         }
         if not is_open:
             item["ttl"] = {"N": str(self._expiry(_BREAKER_SECONDS_KEPT))}
-        self._call(self._dynamodb.put_item, Item=item)
+        self._put(item)
 
     # Tables
 
     def tables(self, account: str) -> set[str]:
         """Return the tables that were created for an account."""
-        return {
-            item["name"]["S"]
-            for page in self._pages(
-                self._dynamodb.query,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": f"{_TABLES}{account}"}},
-                ConsistentRead=True,
-            )
-            for item in page["Items"]
-        }
+        return {item["name"]["S"] for item in self._query(f"{_TABLES}{account}")}
 
     def note_table(self, account: str, table: str, limit: int) -> bool:
         """Note that a table is about to be created, unless so many were already; return whether it is noted."""
@@ -515,11 +476,7 @@ class Ledger:
                 return True
             if len(noted) >= limit:
                 return False
-            item = {
-                "pk": {"S": f"{_TABLES}{account}"},
-                "sk": {"S": f"{len(noted):05}"},
-                "name": {"S": table},
-            }
+            item = {**_key(f"{_TABLES}{account}", f"{len(noted):05}"), "name": {"S": table}}
             # two that note tables at once want the same number
             standing = self._write(
                 self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
@@ -557,6 +514,25 @@ class Ledger:
         except (ClientError, BotoCoreError) as error:
             self._fail(error)
 
+    def _get(self, key: Item) -> Item:
+        """Return an item, read consistently; empty where there is none."""
+        item: Item = self._call(self._dynamodb.get_item, Key=key, ConsistentRead=True).get("Item", {})
+        return item
+
+    def _put(self, item: Item) -> None:
+        self._call(self._dynamodb.put_item, Item=item)
+
+    def _query(self, pk: str, **options: Any) -> Iterator[Item]:
+        """Yield the items of a partition key, read consistently."""
+        for page in self._pages(
+            self._dynamodb.query,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": pk}},
+            ConsistentRead=True,
+            **options,
+        ):
+            yield from page["Items"]
+
     def _items(self, keys: list[Item]) -> list[Item]:
         """Return the items of at most _MOST_KEYS keys, read consistently, as far as DynamoDB answers at once."""
         request = {self._table: {"Keys": keys, "ConsistentRead": True}}
@@ -573,21 +549,20 @@ class Ledger:
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def _fail(self, error: Exception) -> NoReturn:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-        self._telemetry.warning("the ledger cannot be reached", code=code)
+        self._telemetry.warning("the ledger cannot be reached", code=error_code(error))
         raise LedgerUnavailableError(str(error)) from error
 
 
-def _claim_key(request_id: str) -> Item:
-    return {"pk": {"S": f"{_CLAIM}{request_id}"}, "sk": {"S": "-"}}
+def _key(pk: str, sk: str = "-") -> Item:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _claim(item: Item) -> Claim:
+    return Claim(item["owner"]["S"], int(item["at"]["N"]))
 
 
 def _claim_values(claim: Claim) -> Item:
     return {":owner": {"S": claim.owner}, ":at": {"N": str(claim.arrived_at)}}
-
-
-def _search_key(request_id: str) -> Item:
-    return {"pk": {"S": f"{_SEARCH}{request_id}"}, "sk": {"S": "-"}}
 
 
 def _worklist_key(span: Span) -> str:
@@ -601,8 +576,7 @@ def _worklist_key(span: Span) -> str:
 
 def _item(span: Span) -> Item:
     item: Item = {
-        "pk": {"S": span.chain.name},
-        "sk": {"S": span.after},
+        **_key(span.chain.name, span.after),
         "first": {"S": span.first},
         "last": {"S": span.last},
         "at": {"N": str(span.planned_at)},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
-from shared.errors import SecretUnavailableError
+from shared.errors import SecretUnavailableError, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -57,7 +57,7 @@ class Secret:
         try:
             text = self._secrets.get_secret_value(SecretId=self._id)["SecretString"].strip()
         except (ClientError, BotoCoreError, KeyError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            code = error_code(error)
             if code in ("ResourceNotFoundException", "KeyError"):
                 raise SecretUnavailableError(
                     f"the secret {self._id} has no value yet: put one there"
