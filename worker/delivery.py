@@ -8,7 +8,7 @@ is the start of the first such attempt. While Treasure Data remembers the attemp
 that id; later Treasure Data must be queried.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
@@ -127,24 +127,6 @@ class Condition(Enum):
     SEARCHED = "its rows cannot still come from the stream"
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What conditions judge by: whether Treasure Data cannot have the chunk, and so on."""
-
-    absent: bool
-    divisible: bool
-    searched: bool
-
-
-_CONDITIONS: dict[Condition, Callable[[_Facts], bool]] = {
-    Condition.ALWAYS: lambda _facts: True,
-    Condition.ABSENT: lambda facts: facts.absent,
-    Condition.DOUBTED: lambda facts: not facts.absent,
-    Condition.DIVISIBLE: lambda facts: facts.absent and facts.divisible,
-    Condition.INDIVISIBLE: lambda facts: facts.absent and not facts.divisible,
-    Condition.SEARCHED: lambda facts: facts.searched,
-}
-
 Change = Callable[[Entry, Happening], Entry]
 
 
@@ -254,15 +236,10 @@ TRANSITIONS: tuple[Transition, ...] = (
 """The state machine. What is not in it does not happen: the entry stays as it is."""
 
 
-def _lines() -> Iterator[tuple[tuple[State, Event], Transition]]:
-    for transition in TRANSITIONS:
-        for state in transition.states:
-            yield (state, transition.event), transition
-
-
 _BY_PLACE: dict[tuple[State, Event], list[Transition]] = {}
-for _place, _transition in _lines():
-    _BY_PLACE.setdefault(_place, []).append(_transition)
+for _transition in TRANSITIONS:
+    for _state in _transition.states:
+        _BY_PLACE.setdefault((_state, _transition.event), []).append(_transition)
 
 
 class Action(Enum):
@@ -323,9 +300,13 @@ class Rules:
         if is_rejected and Guard.DOUBTED_REFUSAL in self.without:
             absent = True
         searched = entry.reason != UNSEARCHED or entry.generation > 0 or Guard.SEARCHED in self.without
-        facts = _Facts(absent, happening.divisible, searched)
+        holding = {Condition.ALWAYS, Condition.ABSENT if absent else Condition.DOUBTED}
+        if absent:
+            holding.add(Condition.DIVISIBLE if happening.divisible else Condition.INDIVISIBLE)
+        if searched:
+            holding.add(Condition.SEARCHED)
         for transition in _BY_PLACE.get((entry.state, happening.event), ()):
-            if _CONDITIONS[transition.when](facts):
+            if transition.when in holding:
                 to = transition.to
                 if happening.event is Event.FENCED and Guard.FENCED_IN_DOUBT in self.without:
                     to = entry.state
