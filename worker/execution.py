@@ -48,6 +48,17 @@ class Delivery:
     clock: Clock
     telemetry: Telemetry
 
+    def report_set_aside(self, key: ChunkKey, entry: Entry) -> None:
+        """Log that a chunk was set aside."""
+        self.telemetry.warning(
+            "rows set aside",
+            kind=entry.state.value,
+            reason=entry.reason,
+            account=key.account,
+            table=key.group.label,
+            rows=entry.rows,
+        )
+
 
 class Execution:
     """One invocation's work on one span that it has just planned, or fenced.

@@ -14,6 +14,7 @@ from dataclasses import replace
 from shared.clock import Clock
 from shared.envelope import Envelope
 from worker.chain import ChainId
+from worker.chunk import Chunk
 from worker.delivery import UNSEARCHED, Entry, State
 from worker.ledger import Claim, Ledger
 from worker.message import Message
@@ -104,24 +105,10 @@ class OverflowQuarantine:
             done=True,
         )
         entries = {}
-        for group, (_, count, payload) in groups.items():
-            key = ChunkKey(group, 0)
-            chunk = SetAside(
-                account=key.account,
-                table=group.label,
-                rows=count,
-                payload_form="original" if group.code else "rows",
-                shard="",
-                sequence_numbers=(),
-                first_seen=seen,
-                last_seen=seen,
-                chain=chain.name,
-                after=START,
-                chunk=key.name,
-                object_id=span.object_id(key),
-                payload=payload,
-            )
-            self._store.put(span, chunk)
-            entries[key] = replace(entry, rows=count, aside_at=now, digest=chunk.digest)
+        for group, block in groups.items():
+            chunk = Chunk(ChunkKey(group, 0), [block], block[1])
+            stored = SetAside.of(span, chunk, [seen])
+            self._store.put(span, stored)
+            entries[chunk.key] = replace(entry, rows=chunk.count, aside_at=now, digest=stored.digest)
         self._ledger.note_set_aside_by_drainer()
         self._ledger.append(span.with_entries(entries))

@@ -431,14 +431,7 @@ class Redrive:
     def _report(self, turn: _Turn, key: ChunkKey, entry: Entry) -> None:
         if entry.state is State.DEAD_LETTER and not turn.was_dead(key):
             self._telemetry.count("RowsDeadLettered", entry.rows)
-            self._telemetry.warning(
-                "rows set aside",
-                kind=entry.state.value,
-                reason=entry.reason,
-                account=key.account,
-                table=key.group.label,
-                rows=entry.rows,
-            )
+            self._delivery.report_set_aside(key, entry)
 
     def _report_ambiguous(self, span: Span, key: ChunkKey, entry: Entry, database: str) -> None:
         self._telemetry.count("RowsAmbiguous", entry.rows)

@@ -14,15 +14,15 @@ with the original ones, in Base64.
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
 from worker.chain import ChainId
-from worker.chunk import compress
+from worker.chunk import Chunk, compress
 from worker.guards import NONE, Guard, Without
 from worker.ledger import Place
 from worker.record import Number
@@ -71,6 +71,31 @@ class SetAside:
     payload: bytes
     original: bytes = b""
 
+    @classmethod
+    def of(
+        cls, span: Span, chunk: Chunk, seen: Sequence[int], shard: str = "", numbers: Sequence[str] = ()
+    ) -> Self:
+        """Return the object of a planned chunk, given when the records that it came in arrived, and their sequence numbers."""
+        group = chunk.key.group
+        form = "original" if group.code else "rows"
+        if group.is_gathered:
+            form = "rejected" if group.is_rejected else "tables"
+        return cls(
+            account=chunk.key.account,
+            table=group.label,
+            rows=chunk.count,
+            payload_form=form,
+            shard=shard,
+            sequence_numbers=tuple(numbers),
+            first_seen=min(seen),
+            last_seen=max(seen),
+            chain=span.chain.name,
+            after=span.after,
+            chunk=chunk.key.name,
+            object_id=span.object_id(chunk.key),
+            payload=chunk.payload(),
+        )
+
     @property
     def digest(self) -> str:
         """What its content comes to, whatever compresses it."""
@@ -85,11 +110,6 @@ class SetAside:
     def key(self) -> ChunkKey:
         """The planned chunk."""
         return ChunkKey.parse(self.chunk)
-
-    @property
-    def holds_rows(self) -> bool:
-        """Whether it holds rows, and not what could not become rows."""
-        return self.payload_form == "rows"
 
     def encode(self) -> bytes:
         """Return the object's bytes."""

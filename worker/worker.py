@@ -24,7 +24,7 @@ from worker.chunk import Chunk, planned_chunks
 from worker.claims import Claims
 from worker.contiguity import Contiguity
 from worker.deadline import Deadline
-from worker.delivery import Entry, State
+from worker.delivery import State
 from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.ledger import Gap
@@ -39,7 +39,7 @@ from worker.plan import (
 from worker.record import Number, Record, from_event, milliseconds, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import Archived, ChunkKey, Cut, Group, Span, digest_of
+from worker.span import Archived, Cut, Group, Span, digest_of
 from worker.tables import Tables
 from worker.upload import Uploader
 
@@ -309,7 +309,7 @@ class Worker:
                 span,
                 sources,
                 describe=partial(_describe, batch.shard, records),
-                report=self._report,
+                report=self._delivery.report_set_aside,
                 opened=work.opened,
                 may_close=partial(self._may_close, archiving, records, batch.terms.deadline),
             )
@@ -358,16 +358,6 @@ class Worker:
         self._telemetry.error("a span is settled without the archive, which does not take its records")
         return True
 
-    def _report(self, key: ChunkKey, entry: Entry) -> None:
-        self._telemetry.warning(
-            "rows set aside",
-            kind=entry.state.value,
-            reason=entry.reason,
-            account=key.account,
-            table=key.group.label,
-            rows=entry.rows,
-        )
-
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
     """Return the object of a planned chunk."""
@@ -378,30 +368,8 @@ def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -
         if any(id(block) in blocks for block in (*record.blocks, *record.refused))
         or (group.is_gathered and record.account == group.owner.account)
     ]
-    arrivals = [milliseconds(record.arrived_at) for record in sources]
-    return SetAside(
-        account=chunk.key.account,
-        table=group.label,
-        rows=chunk.count,
-        payload_form=_form(group),
-        shard=shard,
-        sequence_numbers=() if group.is_gathered else tuple(sequence_number(one.number) for one in sources),
-        first_seen=min(arrivals),
-        last_seen=max(arrivals),
-        chain=span.chain.name,
-        after=span.after,
-        chunk=chunk.key.name,
-        object_id=span.object_id(chunk.key),
-        payload=chunk.payload(),
-    )
-
-
-def _form(group: Group) -> str:
-    if group.is_rejected:
-        return "rejected"
-    if group.is_gathered:
-        return "tables"
-    return "original" if group.code else "rows"
+    numbers = () if group.is_gathered else [sequence_number(one.number) for one in sources]
+    return SetAside.of(span, chunk, [milliseconds(one.arrived_at) for one in sources], shard, numbers)
 
 
 def _about(shard: str, records: Sequence[Record]) -> dict[str, Any]:
