@@ -149,9 +149,7 @@ class PlannedTable:
     """What a plan says about a table.
 
     Args:
-        columns: by name.
         mode: None if it is the plan's.
-        description: for people.
 
     Attributes:
         personal: what is done with the values of columns with personal data.

@@ -53,12 +53,9 @@ class Fate(Enum):
 
 
 def put(client: Any, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
-    """Put entries in one call; return the fate of each, and an error's code if any was not acknowledged.
+    """Put entries, each `Data` and `PartitionKey`, in one call; return the fate of each, and an error's code if any was not acknowledged.
 
-    Args:
-        client: a boto3-like client that does not retry.
-        stream: the stream's name.
-        entries: `Data` and `PartitionKey` of each.
+    The client must not retry.
     """
     try:
         if len(entries) == 1:

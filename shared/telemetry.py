@@ -171,10 +171,6 @@ class PowertoolsTelemetry:
 
     Args:
         logger: Powertools' Logger; its own level must include INFO.
-        namespace: of the metrics.
-        output: receives the lines with metrics.
-        clock: times the rate limit.
-        with_info: whether to write info lines; warnings and errors always are.
         about: what lines with metrics say of the function: its `service`, `stage` and `version`.
     """
 
@@ -239,9 +235,6 @@ class PowertoolsTelemetry:
 
         Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
         thread, only lines from those threads have the right id.
-
-        Args:
-            context: Lambda's context.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self._latest, self.flush)
 

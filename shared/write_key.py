@@ -51,11 +51,7 @@ def sign(account: str, key_id: str, secret: str) -> str:
 
 
 def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
-    """Verify a write key, comparing its mac in constant time.
-
-    Args:
-        key: as the client sent it.
-        secrets: the currently valid secrets by id.
+    """Verify a write key against the currently valid secrets by id, comparing its mac in constant time.
 
     Raises:
         UnknownSecretError: the secret it names is not among them.

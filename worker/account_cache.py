@@ -22,14 +22,7 @@ INVALID = "invalid_account"
 
 
 class AccountCache:
-    """Tells where accounts' rows go.
-
-    Args:
-        connect: returns the Redis client, made on first use.
-        keys: of the stack's accounts.
-        clock: tells how old an answer is.
-        telemetry: counts answers that are stale.
-    """
+    """Tells where accounts' rows go."""
 
     def __init__(
         self, connect: Callable[[], Any], keys: AccountKeys, clock: Clock, telemetry: Telemetry

@@ -1,4 +1,4 @@
-"""Writes accounts to Redis: the mapping that is applied becomes all that Redis has."""
+"""Writes accounts to Redis: the mapping that is applied becomes all that Redis has. Every function raises redis.RedisError if Redis does not answer."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -9,16 +9,10 @@ from shared.accounts import ALL_FIELDS, Account, AccountKeys
 
 
 def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: float) -> None:
-    """Make Redis hold exactly these accounts of a stack.
+    """Make Redis hold exactly these accounts of a stack, by name; those of other stacks stay as they are.
 
     Each command concerns one key, so that it works on a cluster. The sentinel is written last: an emptied Redis,
     which is not judged by, counts as filled only when all is there.
-
-    Args:
-        redis: a client of redis-py, `Redis` or `RedisCluster`, that decodes answers.
-        keys: of the stack; those of others stay as they are.
-        accounts: by name.
-        now: UNIX seconds.
 
     Raises:
         ValueError: a name is no account's.
@@ -46,17 +40,7 @@ def check(accounts: Iterable[str]) -> None:
 
 
 def change(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], name: str) -> None:
-    """Make Redis hold what these say of one account, which may be new; the others are there already.
-
-    Args:
-        redis: as for `apply`.
-        keys: of the stack.
-        accounts: all of the stack, by name, as they will be.
-        name: the account that changes.
-
-    Raises:
-        redis.RedisError: Redis did not answer.
-    """
+    """Make Redis hold what these, all accounts of the stack as they will be, say of one, which may be new."""
     redis.hset(keys.of(name), mapping=accounts[name].to_fields())
     redis.hset(keys.sentinel, mapping={"count": len(accounts)})
 
@@ -66,7 +50,6 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
 
     Raises:
         shared.accounts.InvalidAccountError: one of them is none.
-        redis.RedisError: Redis did not answer.
     """
     found = {}
     for key in sorted(_found(redis, keys)):
@@ -76,21 +59,13 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
 
 
 def applied_at(redis: Any, keys: AccountKeys) -> str | None:
-    """Return when accounts were applied last, as ISO 8601; None where Redis has lost its data.
-
-    Raises:
-        redis.RedisError: Redis did not answer.
-    """
+    """Return when accounts were applied last, as ISO 8601; None where Redis has lost its data."""
     at: str | None = redis.hget(keys.sentinel, "at")
     return at
 
 
 def count(redis: Any, keys: AccountKeys) -> int | None:
-    """Return how many accounts were applied last; None where Redis has lost its data.
-
-    Raises:
-        redis.RedisError: Redis did not answer.
-    """
+    """Return how many accounts were applied last; None where Redis has lost its data."""
     text: str | None = redis.hget(keys.sentinel, "count")
     return int(text) if text and text.isdecimal() else None
 

@@ -35,15 +35,7 @@ _UNKNOWN = {"error": "unknown_request", "message": "this stack is older than the
 
 
 class Admin:
-    """Answers requests.
-
-    Args:
-        connect: returns the Redis client.
-        treasure_data: Treasure Data.
-        settings: what the worker assumes of Treasure Data, and the bucket that the edge policy goes to.
-        clock: tells the time.
-        s3: a client.
-    """
+    """Answers requests."""
 
     def __init__(
         self,

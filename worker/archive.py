@@ -90,22 +90,14 @@ class ArchivedSpan(NamedTuple):
 
 
 class Archive:
-    """The archive's objects.
-
-    Args:
-        bucket: where they are.
-    """
+    """The archive's objects. Every method raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._acknowledged: set[str] = set()
 
     def put(self, span: Span, records: Sequence[Record]) -> None:
-        """Write a span's object, unless it is there; of a span that is not to be archived, nothing.
-
-        Args:
-            span: as it was planned.
-            records: all of its records, and no others.
+        """Write a span's object, with all of its records, unless it is there; of a span that is not to be archived, nothing.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it, or has something else in its place.
@@ -154,11 +146,7 @@ class Archive:
             raise BucketUnavailableError(f"{archived.name} does not hold the span's records") from error
 
     def chains(self, stream: str) -> list[ChainId]:
-        """Return the chains of a stream's shards that the archive has anything of.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
-        """
+        """Return the chains of a stream's shards that the archive has anything of."""
         return [
             ChainId(stream, start, shard)
             for folder in self._folders(f"{PREFIX}{stream}/")
@@ -166,11 +154,7 @@ class Archive:
         ]
 
     def planned_since(self, chain: ChainId, hour: str) -> Iterator[ArchivedSpan]:
-        """Yield the spans of a shard in the archive that were planned in an hour or later, in the order of the hours.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
-        """
+        """Yield the spans of a shard in the archive that were planned in an hour or later, in the order of the hours."""
         folder = _folder(chain)
         for page in self._bucket.pages(folder, StartAfter=f"{folder}{hour}"):
             yield from filter(None, (ArchivedSpan.parse(item["Key"]) for item in page.get("Contents", [])))
@@ -182,16 +166,9 @@ class Archive:
         until: float | None = None,
         held_at_most: float = float("inf"),
     ) -> Iterator[ArchivedSpan]:
-        """Yield the spans of a shard in the archive that hold records of a range of time, in the order of the hours of their plans.
+        """Yield the spans of a shard in the archive that hold records which arrived from `since` on and before `until`, UNIX seconds.
 
-        Args:
-            chain: the shard's.
-            since: UNIX seconds; only spans of which a record arrived then or later.
-            until: UNIX seconds; only spans of which a record arrived before.
-            held_at_most: seconds from a record's arrival to its plan, at most.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
+        They come in the order of the hours of their plans; a record is planned at most `held_at_most` seconds after its arrival.
         """
         begin = "" if since is None else _hour(since - CLOCKS_DIFFER_SECONDS)
         latest = _BEHIND_ALL if until is None else _hour(until + held_at_most)
@@ -209,10 +186,6 @@ class Archive:
 
 class Archiving:
     """The put of a span's object, under way while its chunks are sent; it has ended when the context is left.
-
-    Args:
-        executors: run it.
-        put: makes it; it raises BucketUnavailableError.
 
     Attributes:
         failure: why it has failed, once that is known.

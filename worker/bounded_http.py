@@ -81,11 +81,7 @@ class _BoundedAdapter(HTTPAdapter):
 
 
 def session(connections: int) -> requests.Session:
-    """Return a session that repeats nothing and asks nobody for proxies.
-
-    Args:
-        connections: to keep open to one host.
-    """
+    """Return a session that repeats nothing, asks nobody for proxies and keeps that many connections to a host open."""
     made = requests.Session()
     made.trust_env = False  # neither proxies nor netrc are looked for at every request
     adapter = _BoundedAdapter(pool_maxsize=connections, max_retries=0)

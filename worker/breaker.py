@@ -32,13 +32,7 @@ class _Health:
 
 
 class Breakers:
-    """What is known of databases.
-
-    Args:
-        ledger: where function instances tell each other.
-        clock: times successes and failures.
-        telemetry: told of breakers that open.
-    """
+    """What is known of databases."""
 
     def __init__(self, ledger: Ledger, clock: Clock, telemetry: Telemetry) -> None:
         self._ledger = ledger

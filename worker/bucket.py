@@ -16,12 +16,7 @@ _EXISTS = "PreconditionFailed"
 
 
 class Bucket:
-    """Objects by name.
-
-    Args:
-        s3: a boto3 client.
-        name: the bucket's.
-    """
+    """Objects by name. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, s3: "S3Client", name: str) -> None:
         self._s3 = s3
@@ -51,11 +46,7 @@ class Bucket:
         return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None where it has gone.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
-        """
+        """Return an object's bytes; None where it has gone."""
         try:
             return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
         except (ClientError, BotoCoreError) as error:
@@ -72,11 +63,7 @@ class Bucket:
         return True
 
     def pages(self, prefix: str, **request: Any) -> Iterator[Any]:
-        """Yield the pages of a listing.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
-        """
+        """Yield the pages of a listing."""
         while True:
             try:
                 page = self._s3.list_objects_v2(Bucket=self._name, Prefix=prefix, **request)

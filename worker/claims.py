@@ -25,15 +25,7 @@ _UNCERTAIN_SECONDS = (
 
 
 class Claims:
-    """Claims envelopes for records.
-
-    Args:
-        ledger: where claims are.
-        shards: tell which shards the stream has.
-        executors: run calls in parallel.
-        clock: tells how old a record is.
-        retention_seconds: how long the stream keeps a record.
-    """
+    """Claims envelopes for records."""
 
     def __init__(
         self, ledger: Ledger, shards: Shards, executors: Executors, clock: Clock, retention_seconds: float
@@ -47,11 +39,7 @@ class Claims:
         """Longer than a copy can still be planned."""
 
     def decide(self, records: Sequence[Record], chain: ChainId) -> tuple[Sequence[Record], frozenset[Number]]:
-        """Decide which records count.
-
-        Args:
-            records: without gaps, in the shard's order.
-            chain: the shard's.
+        """Decide which records, without gaps and in the shard's order, count.
 
         Returns:
             The records up to the first that cannot be decided now, and the numbers of those that do not count.

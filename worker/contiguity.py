@@ -27,13 +27,7 @@ class _Shown(Enum):
 
 
 class Contiguity:
-    """Holds what the event source has left records out of.
-
-    Args:
-        shards: the stream.
-        archive: has the records of spans that the stream may no longer show.
-        delivery: what spans are executed with.
-    """
+    """Holds what the event source has left records out of."""
 
     def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
         self._shards = shards

@@ -314,12 +314,7 @@ class Rules:
         return entry
 
     def may_repeat(self, since: int, now: float) -> bool:
-        """Tell whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id.
-
-        Args:
-            since: start of the first attempt.
-            now: UNIX seconds.
-        """
+        """Tell whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id now (UNIX seconds)."""
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
 
     def askable_from(self, since: int) -> float:
@@ -327,14 +322,7 @@ class Rules:
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:
-        """Return the worker's next step for a chunk that its span has as pending.
-
-        Args:
-            entry: what the ledger says.
-            obstacle: why its rows go nowhere; empty where they go to a database.
-            now: UNIX seconds.
-            is_rejected: it holds rejected events.
-        """
+        """Return the worker's next step for a pending chunk; `obstacle` says why its rows go nowhere, empty where they go to a database."""
         if is_rejected:
             return Step(Action.APPLY, Event.INVALID, obstacle)
         if obstacle:
@@ -347,11 +335,7 @@ class Rules:
     def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
         """Return the redrive's next step for a chunk that is set aside.
 
-        Args:
-            entry: what the ledger says.
-            obstacle: why the account's rows go nowhere today; empty where they go to a database; None where nobody can tell.
-            decision: what a person has decided.
-            now: UNIX seconds.
+        `obstacle` says why the account's rows go nowhere today: empty where they go to a database, None where nobody can tell.
         """
         match entry.state:
             case State.PARKED if now * 1000 - entry.aside_at > self.parked_max_seconds * 1000:

@@ -134,19 +134,7 @@ class Drain:
 
     Args:
         kinesis: a boto3-shaped client that repeats nothing by itself.
-        stream_name: the stream.
-        shards: tell when it was created.
-        search: looks for envelopes there.
-        ledger: notes how far searches have come.
-        sqs: a boto3-shaped client.
-        queue_url: the overflow queue.
-        quarantine: sets aside what waited too long, and what is no envelope.
-        clock: tells the time and waits.
-        chance: returns a random number below 1, for pauses.
-        retention_seconds: how long the stream keeps a record.
         landing_seconds: after which a put has landed, or never will.
-        telemetry: counts and logs.
-        without: guards to leave out.
     """
 
     def __init__(
@@ -184,12 +172,7 @@ class Drain:
         self._without = without
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
-        """Carry out one invocation; return Lambda's partial batch response.
-
-        Args:
-            event: Lambda's, with messages of the queue.
-            remaining_ms: until the invocation times out.
-        """
+        """Carry out one invocation with messages of the queue; return Lambda's partial batch response."""
         deadline = Deadline.of(self._clock, remaining_ms)
         messages = [read(record) for record in event["Records"]]
         handled: dict[str, Handling] = {}

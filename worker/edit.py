@@ -23,25 +23,16 @@ _FIXED = ("event_id", "received_at")  # they tell one event from another
 
 
 class Edits:
-    """Edits dead letters.
-
-    Args:
-        delivery: what spans are executed with.
-    """
+    """Edits dead letters."""
 
     def __init__(self, delivery: "Delivery") -> None:
         self._delivery = delivery
 
     def make(self, place: Place, key: ChunkKey, payload: bytes) -> None:
-        """Replace a dead letter's rows.
+        """Replace a dead letter's rows: as many MessagePack maps, back to back, in the same order.
 
         The new object is written first, then the ledger, which refuses where a send has begun meanwhile: the old rows are
         then as they were before.
-
-        Args:
-            place: of its span.
-            key: of the chunk.
-            payload: as many MessagePack maps as it has rows, back to back, in the same order.
 
         Raises:
             EditRefusedError: the rows break the rules, or the chunk is not a dead letter, or not any more.

@@ -64,11 +64,7 @@ class Execution:
     """One invocation's work on one span that it has just planned, or fenced.
 
     Args:
-        delivery: what it is done with.
-        span: as this invocation wrote it.
         sources: by chunk, the planned chunk that its rows are taken from.
-        describe: returns the object of a planned chunk.
-        report: told of each chunk that is set aside.
         opened: chunks whose doubt this invocation opened; None for all.
         whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
         may_close: waits until the span may be done, and tells whether; until then it stays open, with what is delivered noted.
@@ -120,9 +116,7 @@ class Execution:
     def first_uploads(self, now: float, oldest: float) -> list[Upload]:
         """Return the uploads of everything that is pending; what cannot be sent is noted instead.
 
-        Args:
-            now: UNIX seconds.
-            oldest: UNIX seconds at which the oldest of the rows arrived.
+        `oldest` is when the oldest of the rows arrived, UNIX seconds.
         """
         uploads, span = [], self.span
         for chunk in self._sources.values():

@@ -131,16 +131,7 @@ class Gap:
 
 
 class Ledger:
-    """Reads and writes the ledger.
-
-    Args:
-        dynamodb: a boto3 client.
-        table: its table's name.
-        clock: tells when items may be forgotten.
-        entropy: returns that many random bytes, to name writers.
-        telemetry: logs failures.
-        without: guards to leave out.
-    """
+    """Reads and writes the ledger. Every method raises LedgerUnavailableError if that cannot be reached."""
 
     def __init__(
         self,
@@ -199,9 +190,6 @@ class Ledger:
 
         Returns:
             Whether this call appended it, and the span that is there now.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         span = replace(span, version=1, writer=self._writer())
         condition = {"ConditionExpression": "attribute_not_exists(sk)"}
@@ -256,11 +244,7 @@ class Ledger:
         return (True, span) if Guard.FENCE in self._without else self.update(span)
 
     def worklist(self, *, dead: bool) -> Iterator[Place]:
-        """Yield the spans of which something is set aside, as far as the index shows them already.
-
-        Args:
-            dead: those of which nothing but dead letters is; otherwise the others.
-        """
+        """Yield the spans of which nothing but dead letters is set aside, or the others, as far as the index shows them already."""
         for number in range(WORKLIST_KEYS):
             yield from self._places(f"{'dead' if dead else 'aside'}#{number}")
 
@@ -289,12 +273,7 @@ class Ledger:
         return START if span is None else span.last
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
-        """Yield all spans; the whole table is read, at one read unit per 4 KB.
-
-        Args:
-            since: UNIX seconds; only spans that were planned then or later.
-            until: UNIX seconds; only spans that were planned before.
-        """
+        """Yield all spans, or those planned from `since` on and before `until`, UNIX seconds; the whole table is read, at one read unit per 4 KB."""
         condition, values = "attribute_exists(g)", {}
         for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
             if moment is not None:
@@ -307,11 +286,7 @@ class Ledger:
             yield from map(_span, page["Items"])
 
     def open_spans(self, before: float) -> Iterator[list[Span]]:
-        """Yield, page by page, the spans that were planned before then and are open; one read unit per 8 KB.
-
-        Args:
-            before: UNIX seconds.
-        """
+        """Yield, page by page, the spans that were planned before then, UNIX seconds, and are open; one read unit per 8 KB."""
         for page in self._pages(
             self._dynamodb.scan,
             FilterExpression="attribute_exists(g) AND st = :open AND #at < :before",
@@ -323,12 +298,7 @@ class Ledger:
     # Claims
 
     def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
-        """Claim envelopes, up to MOST_CLAIMS; return who owns each, those without an answer left out.
-
-        Args:
-            wanted: by request id, who claims it.
-            seconds_kept: how long a new claim is remembered.
-        """
+        """Claim envelopes by request id, up to MOST_CLAIMS; return who owns each, those without an answer left out."""
         ttl = {"N": str(self._expiry(seconds_kept))}
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
         answer = self._call_bare(

@@ -37,13 +37,7 @@ class Work(NamedTuple):
 
 
 class OpenSpans:
-    """The open spans that the worker meets.
-
-    Args:
-        shards: the stream.
-        archive: has what the stream no longer shows.
-        delivery: what spans are executed with.
-    """
+    """The open spans that the worker meets."""
 
     def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
         self._shards = shards

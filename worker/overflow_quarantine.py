@@ -28,14 +28,7 @@ _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table a
 
 
 class OverflowQuarantine:
-    """Sets aside what the queue holds.
-
-    Args:
-        ledger: where the chunks' spans are.
-        store: takes the chunks.
-        clock: tells when.
-        seconds_kept: how long a claim is remembered.
-    """
+    """Sets aside what the queue holds."""
 
     def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: int) -> None:
         self._ledger = ledger

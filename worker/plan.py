@@ -121,13 +121,9 @@ def plan(
 
 
 def only_delivered(planned: Plan, root: Span) -> Plan:
-    """Return the plan of a forced replay with only those groups all rows of which the shard's own chain has as delivered.
+    """Return the plan of a forced replay with only those groups all rows of which `root`, of the shard's own chain, has as delivered.
 
     What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
-
-    Args:
-        planned: of records that lie within `root`.
-        root: the span of the shard's own chain.
     """
     undelivered = {
         (key.group.owner, key.group.table)

@@ -24,25 +24,14 @@ _ASK_SECONDS = 40.0
 
 
 class ProbeRows:
-    """Sends probe rows and asks for them.
-
-    Args:
-        treasure_data: where to.
-        clock: bounds the asking.
-    """
+    """Sends probe rows and asks for them."""
 
     def __init__(self, treasure_data: TreasureDataClient, clock: Clock) -> None:
         self._treasure_data = treasure_data
         self._clock = clock
 
     def send(self, database: str, mark: str, of_id: str, time: int) -> dict[str, Any]:
-        """Import the row of a mark under the id that another mark, or the same, stands for.
-
-        Args:
-            database: an account's.
-            mark: names the row.
-            of_id: names the id.
-            time: the row's, in UNIX seconds.
+        """Import the row of a mark, with a time in UNIX seconds, under the id that another mark, or the same, stands for.
 
         Raises:
             ValueError: it is not a mark.

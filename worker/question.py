@@ -41,11 +41,6 @@ class Question:
     """One question about rows of a table.
 
     Args:
-        api: sends a request to Treasure Data's API: method, path and form.
-        clock: waits for jobs.
-        database: where to look.
-        table: where to look.
-        deadline: after which the answer is no longer waited for.
         not_before: UNIX seconds; a query that began earlier does not show that rows are absent.
     """
 

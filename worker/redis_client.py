@@ -19,10 +19,7 @@ class IamUser(redis.CredentialProvider):
     """Signs in to an ElastiCache serverless cache with IAM: each connection gets a token of its own, signed without a call.
 
     Args:
-        name: of the cache's user.
         cache: name of the cache, which is not its address.
-        region: of the cache.
-        credentials: returns the function's own credentials.
     """
 
     def __init__(
@@ -51,13 +48,9 @@ def iam_user(url: str, region: str, credentials: Callable[[], ReadOnlyCredential
 
 
 def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
-    """Return a client for a `redis://` or `rediss://` URL; it connects at its first command.
+    """Return a client for a `redis://` or `rediss://` URL, which names the user unless one is given; it connects at its first command.
 
     A server that refuses costs 0.1 s, one that swallows everything some 3 s: redis-py's own defaults would be a minute.
-
-    Args:
-        url: the address, and name and password of the user unless it is given.
-        user: signs in each connection.
     """
     return redis.Redis.from_url(
         url,

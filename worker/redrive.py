@@ -133,15 +133,7 @@ class _Turn:
 
 
 class Redrive:
-    """Sends what is set aside.
-
-    Args:
-        delivery: what spans are executed with.
-        accounts: tell where accounts' rows go today.
-        uploader: makes attempts.
-        breakers: closed when a database accepts rows again.
-        at_once: spans in parallel.
-    """
+    """Sends what is set aside."""
 
     def __init__(
         self,

@@ -89,24 +89,14 @@ class Finding(NamedTuple):
 
 
 class Search:
-    """Looks for envelopes on a stream.
-
-    Args:
-        shards: the stream.
-        clock: tells when the time is up.
-    """
+    """Looks for envelopes on a stream."""
 
     def __init__(self, shards: Shards, clock: Clock) -> None:
         self._shards = shards
         self._clock = clock
 
     def find(self, sought: Collection[Sought], deadline: float) -> "SearchRun":
-        """Return the search for some envelopes, which reads nothing until its findings are taken.
-
-        Args:
-            sought: the envelopes.
-            deadline: UNIX seconds after which nothing more is read.
-        """
+        """Return the search for some envelopes, until a time in UNIX seconds; it reads nothing until its findings are taken."""
         return SearchRun(self._shards, self._clock, sought, deadline)
 
 
@@ -250,12 +240,6 @@ class _Leg:
     """A stretch of a shard, read from a record before the first of the windows sought in it.
 
     It first looks for such a record, further and further back, and then goes on from anchor to anchor.
-
-    Args:
-        shard: the shard.
-        cursor: reads it.
-        read: the record up to which an earlier search has read; START where there was none.
-        sought: the envelopes.
 
     Attributes:
         due: UNIX seconds before which the next read proves nothing.

@@ -15,13 +15,7 @@ _SECONDS_BETWEEN_READS = 30.0
 
 
 class Secret:
-    """One secret's text.
-
-    Args:
-        secrets: a boto3 client of Secrets Manager.
-        secret_id: its name or ARN.
-        clock: tells how long ago it was read.
-    """
+    """One secret's text."""
 
     def __init__(self, secrets: "SecretsManagerClient", secret_id: str, clock: Clock) -> None:
         self._secrets = secrets

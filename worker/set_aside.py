@@ -163,12 +163,7 @@ class Listed:
 
 
 class SetAsideStore:
-    """What is set aside in the bucket.
-
-    Args:
-        bucket: where the objects are.
-        without: guards to leave out.
-    """
+    """What is set aside in the bucket. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, bucket: Bucket, without: Without = NONE) -> None:
         self._bucket = bucket
@@ -191,7 +186,6 @@ class SetAsideStore:
 
         Raises:
             InvalidObjectError: the object has gone, or holds something else.
-            BucketUnavailableError: S3 cannot be reached.
         """
         name = self.name(span, key, edit, digest)
         chunk = self.read(name)
@@ -204,7 +198,6 @@ class SetAsideStore:
 
         Raises:
             InvalidObjectError: it has gone, or does not hold a chunk.
-            BucketUnavailableError: S3 cannot be reached.
         """
         data = self._bucket.get(name)
         if data is None:
@@ -224,11 +217,7 @@ class SetAsideStore:
         return self._bucket.delete(name)  # else the sweeper tries again
 
     def listed(self) -> Iterator[Listed]:
-        """Yield all objects of set-aside chunks, by name.
-
-        Raises:
-            BucketUnavailableError: S3 cannot be reached.
-        """
+        """Yield all objects of set-aside chunks, by name."""
         for page in self._bucket.pages(PREFIX):
             for item in page.get("Contents", []):
                 yield Listed(item["Key"], item["LastModified"].timestamp())

@@ -19,13 +19,7 @@ _MOST_DOUBTED = 4  # answers in a row that lack the anchor
 
 
 class ShardReader:
-    """What a shard holds behind a record.
-
-    Args:
-        shards: the stream.
-        shard: the shard.
-        after: the record; START for all that the shard holds.
-        clock: tells the time and waits.
+    """What a shard holds behind a record; START for all of it.
 
     Attributes:
         anchor: the last record that was read; `after` while none was.
@@ -43,10 +37,7 @@ class ShardReader:
         self.looked_at = 0.0
 
     def read(self, until: float) -> Iterator[Record]:
-        """Yield the records from where reading ended before up to the tip; a record may come twice.
-
-        Args:
-            until: UNIX seconds after which nothing more is read.
+        """Yield the records from where reading ended before up to the tip, until a time in UNIX seconds; a record may come twice.
 
         Raises:
             UnprovenError: it cannot be told what the shard holds.

@@ -119,10 +119,7 @@ class Cursor:
         self._position, self._iterator = position, None
 
     def read(self, limit: int = _RECORDS) -> Page | None:
-        """Make one read; return None where Kinesis asks for patience: `due` says when to read again.
-
-        Args:
-            limit: the most records to read.
+        """Make one read of at most that many records; return None where Kinesis asks for patience: `due` says when to read again.
 
         Raises:
             ShardUnreadableError: Kinesis definitely refuses, or fails again and again.
@@ -165,13 +162,7 @@ class Cursor:
 
 
 class Shards:
-    """The shards of one stream.
-
-    Args:
-        kinesis: a boto3 client.
-        stream: the stream's name.
-        clock: paces the reads.
-    """
+    """The shards of one stream."""
 
     def __init__(self, kinesis: "KinesisClient", stream: str, clock: Clock) -> None:
         self._kinesis = kinesis
@@ -261,13 +252,7 @@ class Shards:
     def pages(
         self, shard: str, position: Position, until: float = float("inf"), limit: int = _RECORDS
     ) -> Iterator[Page | None]:
-        """Yield what a shard holds from a position on, without an end; None where the time was up.
-
-        Args:
-            shard: its id.
-            position: where to begin.
-            until: UNIX seconds after which nothing more is read.
-            limit: the most records of one page.
+        """Yield what a shard holds from a position on, without an end; None where it was `until` (UNIX seconds).
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails again and again.
@@ -289,14 +274,7 @@ class Shards:
     def read(
         self, shard: str, first: Number, last: Number, deadline: Deadline, limit: int = _RECORDS
     ) -> list[Record]:
-        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now.
-
-        Args:
-            shard: its id.
-            first: where to begin.
-            last: where to end.
-            deadline: when to give up.
-            limit: the most records of one page, at most 10,000.
+        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now, read `limit` at a time.
 
         Raises:
             ShardUnreadableError: Kinesis fails, or the time is up.

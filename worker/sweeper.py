@@ -29,12 +29,7 @@ class Sweep:
 
 
 class Sweeper:
-    """Sweeps the bucket.
-
-    Args:
-        delivery: what spans are executed with.
-        end_expired: settles an open span that the stream no longer has.
-    """
+    """Sweeps the bucket."""
 
     def __init__(self, delivery: Delivery, end_expired: Callable[[Span, Deadline], None]) -> None:
         self._end_expired = end_expired

@@ -107,15 +107,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
 
 
 class TreasureDataClient:
-    """The client.
-
-    Args:
-        session: carries the requests; it must not retry.
-        import_endpoint: URL that takes imports.
-        api_endpoint: URL for everything else.
-        key: the API key.
-        clock: gives the Date header and waits for jobs.
-    """
+    """The client."""
 
     def __init__(
         self, session: requests.Session, import_endpoint: str, api_endpoint: str, key: Secret, clock: Clock
@@ -127,15 +119,7 @@ class TreasureDataClient:
         self._clock = clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
-        """Import rows under an id.
-
-        Args:
-            database: where to.
-            table: where to.
-            unique_id: 32 hexadecimal digits, the same for the same rows.
-            body: gzip of MessagePack maps.
-            seconds: for which an answer is waited for.
-        """
+        """Import rows, gzip of MessagePack maps, under an id that is the same for the same rows; wait that many seconds for an answer."""
         path = f"/v3/table/import_with_id/{_quoted(database)}/{_quoted(table)}/{unique_id}/msgpack.gz"
         try:
             key = self._key.get()
@@ -206,16 +190,7 @@ class TreasureDataClient:
         deadline: Deadline,
         not_before: float = 0.0,
     ) -> Presence:
-        """Ask by a query whether rows are there, each by its event_id, received_at and time.
-
-        Args:
-            database: where to look.
-            table: where to look.
-            rows: of one import, which Treasure Data has as a whole or not at all: all of them are there, or none. Anything else is
-                undecided.
-            deadline: after which the answer is no longer waited for.
-            not_before: UNIX seconds; a query that began earlier does not show that rows are absent.
-        """
+        """Ask by a query that began at `not_before` or later whether rows of one import are there, each by its event_id, received_at and time."""
         question = Question(
             api=self._api,
             clock=self._clock,

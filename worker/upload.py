@@ -141,20 +141,7 @@ class _Lane:
 
 
 class Uploader:
-    """Sends chunks.
-
-    Args:
-        treasure_data: where to.
-        accounts: tell whether a missing database is the account's.
-        breakers: what is known of databases.
-        tables: which may be created.
-        executors: run sends in parallel.
-        clock: tells the time and waits.
-        chance: returns a random number below 1, for pauses.
-        limits: what bounds it.
-        telemetry: told of sends that were repeated.
-        without: guards to leave out.
-    """
+    """Sends chunks."""
 
     def __init__(
         self,
@@ -199,11 +186,6 @@ class Uploader:
         """Send a chunk; again at once where another key, or a table created for it, may help.
 
         Safe to call from several threads, each with its own upload.
-
-        Args:
-            upload: the chunk; `definitely_not_delivered` and `created` are kept up to date.
-            timeout: seconds to wait for an answer.
-            deadline: after which nothing is sent.
         """
         reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.KEY_REFUSED and self.treasure_data.key_changed(reply.key):

@@ -108,8 +108,6 @@ class Wiring:
     """The parts of one function instance.
 
     Args:
-        settings: of the function.
-        effects: what it reaches.
         without: guards to leave out.
         replaced: by class, what fault injection builds in its place.
     """

@@ -57,17 +57,7 @@ class Worker:
     """Delivers batches.
 
     Args:
-        shards: the stream.
-        accounts: tell where rows go.
-        claims: tell which copy of an envelope counts.
-        tables: tell which would be too many.
-        uploader: sends chunks.
-        delivery: what spans are executed with.
-        contiguity: compares batches with the shard.
-        open_spans: takes up what earlier invocations left.
-        archive: takes the records of new spans.
         archive_days: for how many days; 0 for not at all.
-        cut: by which new spans' groups are cut into chunks.
     """
 
     def __init__(
