@@ -5,7 +5,7 @@ are constructor arguments. What follows when it is missing is found in schedules
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ from worker.ledger import Claim, Ledger
 from worker.open_spans import OpenSpans
 from worker.question import Presence
 from worker.record import START, Record
-from worker.search import INACCURACY_SECONDS, Finding, Search, SearchRun, Sought, identity_of
+from worker.search import INACCURACY_SECONDS, Finding, Search, Sought, identity_of
 from worker.set_aside import SetAside, SetAsideStore
 from worker.shards import Position, Shards, hash_key
 from worker.span import ChunkKey, Cut, Database, Span
@@ -232,37 +232,12 @@ class _ChunksStayWhole(Rules):
 
 
 class _AlwaysAbsent(Search):
-    def find(self, sought: Any, deadline: float) -> Any:
-        run = super().find(sought, deadline)
-        return _Absent(run, sought)
-
-
-class _Absent:
-    """A search that finds nothing."""
-
-    def __init__(self, run: SearchRun, sought: Iterable[Sought]) -> None:
-        self._run = run
-        self._sought = sought
-
     def __iter__(self) -> Iterator[Finding]:
         return (Finding(one.identity, is_there=False) for one in self._sought)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
 
 
 class _Credulous(Search):
     """Reads the shard of each envelope's key, once, and takes an answer that shows nothing at its word."""
-
-    def find(self, sought: Any, deadline: float) -> Any:
-        return _AtItsWord(super().find(sought, deadline), self._shards, sought)
-
-
-class _AtItsWord:
-    def __init__(self, run: SearchRun, shards: Shards, sought: Iterable[Sought]) -> None:
-        self._run = run
-        self._shards = shards
-        self._sought = sought
 
     def __iter__(self) -> Iterator[Finding]:
         for one in self._sought:
@@ -273,19 +248,16 @@ class _AtItsWord:
 
     def _is_there(self, one: Sought) -> bool:
         key = hash_key(one.partition_key)
-        for shard in self._shards.all():
+        for shard in self._source.all():
             if key not in shard.keys:
                 continue
             start = Position(moment=one.since - INACCURACY_SECONDS)
-            for page in filter(None, self._shards.pages(shard.shard_id, start)):
+            for page in filter(None, self._source.pages(shard.shard_id, start)):
                 if any(identity_of(record["Data"]) == one.identity for record in page.records):
                     return True
                 if page.at_tip or not page.records:
                     break
         return False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
 
 
 class _HopefulLedger(Ledger):

@@ -23,12 +23,12 @@ def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str],
     return field(default=default, metadata={"name": name, "doc": doc, "parse": parse})
 
 
-def _origins(text: str) -> tuple[str, ...]:
-    return tuple(origin.strip() for origin in text.split(",") if origin.strip())
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def _columns(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = _list(text)
     for name in names:
         if name in _KEPT_COLUMNS or not _COLUMN.fullmatch(name):
             raise ValueError(f"{name!r} is not a column that can be removed")
@@ -36,7 +36,7 @@ def _columns(text: str) -> tuple[str, ...]:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(host.strip().lower() for host in text.split(",") if host.strip())
+    hosts = _list(text.lower())
     for host in hosts:
         if not _HOST.fullmatch(host):
             raise ValueError(f"{host!r} is not a host name")
@@ -44,7 +44,7 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 
 def _proxies(text: str) -> tuple[IPv4Network | IPv6Network | str, ...]:
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    names = _list(text.lower())
     return tuple(name if name == "cloudfront" else ip_network(name, strict=False) for name in names)
 
 
@@ -113,7 +113,7 @@ class IngestSettings(_Settings):
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",
         ("*",),
-        _origins,
+        _list,
     )
     partition_buckets: int = _setting(
         "PARTITION_BUCKETS",

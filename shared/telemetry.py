@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple, Protocol, Self, TextIO
+from typing import Any, NamedTuple, Protocol, Self, TextIO, override
 
 import orjson
 from aws_lambda_powertools.logging import Logger
@@ -142,27 +142,17 @@ class Telemetry(Protocol):
 class NullTelemetry:
     """Discards everything, for commands that report to people themselves."""
 
-    def count(self, counter: str, value: int = 1) -> None:
+    def count(self, *_args: object, **_fields: object) -> None:
         """Do nothing."""
 
-    def info(self, message: str, **fields: Any) -> None:
-        """Do nothing."""
-
-    def warning(self, message: str, **fields: Any) -> None:
-        """Do nothing."""
-
-    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Do nothing."""
+    info = warning = error = flush = count
 
     def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
         """Do nothing."""
         return nullcontext()
 
-    def flush(self) -> None:
-        """Do nothing."""
 
-
-class PowertoolsTelemetry:
+class PowertoolsTelemetry(Telemetry):
     """Telemetry through Powertools.
 
     Lines with a `code` are rate limited: each function instance writes one line with the same message and code per QUIET_SECONDS. The next
@@ -230,20 +220,17 @@ class PowertoolsTelemetry:
             about={"service": service or "", "stage": stage, "version": environment.get(VERSION) or ""},
         )
 
+    @override
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Add the invocation's request id to every line inside the `with`, and flush the counters at its end.
+        """Add the invocation's request id to lines, and flush the counters at its end.
 
         Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
         thread, only lines from those threads have the right id.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self._latest, self.flush)
 
+    @override
     def count(self, counter: str, value: int = 1) -> None:
-        """Add to a counter.
-
-        Raises:
-            KeyError: it is not one of COUNTERS.
-        """
         if counter not in COUNTERS:
             raise KeyError(counter)
         with self._lock:
@@ -254,8 +241,8 @@ class PowertoolsTelemetry:
         if self._with_info and (line := self._line(message, fields)) is not None:
             self._logger.info(message, extra=line, stacklevel=3)
 
+    @override
     def warning(self, message: str, **fields: Any) -> None:
-        """Log something that an operator may have to act on, or that is held."""
         if (line := self._line(message, fields)) is not None:
             self._logger.warning(message, extra=line, stacklevel=3)
 

@@ -58,21 +58,17 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
     if event.get("watermark"):
         return wiring.watermark_rows.write(deadline)
     selection = Selection.from_event(event)
-    if repair := event.get("repair"):
-        try:
-            place, key = Place.parse(repair["chain"], repair["after"]), ChunkKey.parse(repair["chunk"])
-            events = msgpack.unpackb(decompress(b64decode(repair["events"])))
-            return {"repaired": wiring.returns.events(place, key, events)}
-        except (EditRefusedError, ValueError, BadGzipFile) as refused:
-            return {"error": "repair_refused", "message": str(refused)}
-    if edit := event.get("edit"):
-        try:
-            place, key = Place.parse(edit["chain"], edit["after"]), ChunkKey.parse(edit["chunk"])
-            wiring.edits.make(place, key, decompress(b64decode(edit["rows"])))
-        except (EditRefusedError, ValueError, BadGzipFile) as refused:
-            return {"error": "edit_refused", "message": str(refused)}
-        selection = Selection(tuple(ASIDE), place=place, chunk=key)
-    wiring.markers.put()
+    for wish in ("repair", "edit"):
+        if asked := event.get(wish):
+            try:
+                place, key = Place.parse(asked["chain"], asked["after"]), ChunkKey.parse(asked["chunk"])
+                if wish == "repair":
+                    events = msgpack.unpackb(decompress(b64decode(asked["events"])))
+                    return {"repaired": wiring.returns.events(place, key, events)}
+                wiring.edits.make(place, key, decompress(b64decode(asked["rows"])))
+            except (EditRefusedError, ValueError, BadGzipFile) as refused:
+                return {"error": f"{wish}_refused", "message": str(refused)}
+            selection = Selection(tuple(ASIDE), place=place, chunk=key)
     returned = 0
     if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
         returned = wiring.returns.run(selection, deadline)

@@ -17,7 +17,7 @@ show that it has the rows, or for a person to decide.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from worker.guards import NONE, Guard, Without
 from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
-from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, SearchRun, Sought
+from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, Sought
 from worker.shards import Shards
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Drain:
         kinesis: "KinesisClient",
         stream_name: str,
         shards: Shards,
-        search: Search,
+        search: Callable[[Collection[Sought], float], Search],
         ledger: Ledger,
         sqs: "SQSClient",
         queue_url: str,
@@ -230,7 +230,7 @@ class Drain:
 
     def _begin_search(
         self, doubtful: Iterable[_Waiting], created_at: float | None, deadline: Deadline
-    ) -> SearchRun:
+    ) -> Search:
         """Return the search for envelopes whose windows the stream still keeps."""
         windows = {one: one.window for one in doubtful if self._is_kept(one, created_at)}
         try:
@@ -242,7 +242,7 @@ class Drain:
             for one, window in windows.items()
         ]
         until = self._clock.now() + max(0.0, deadline.left()) * _SEARCH_SHARE
-        return self._search.find(sought, until)
+        return self._search(sought, until)
 
     def _is_kept(self, envelope: _Waiting, created_at: float | None) -> bool:
         """Tell whether the stream still keeps the window of an envelope; one created later never had it."""
@@ -259,7 +259,7 @@ class Drain:
         is_possible = created_at is None or self._is_kept(envelope, created_at)
         return is_possible and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
 
-    def _findings(self, run: SearchRun) -> Iterator[Finding]:
+    def _findings(self, run: Search) -> Iterator[Finding]:
         """Yield the findings of a search; whatever ends it, the rest stays undecided."""
         try:
             yield from run
@@ -267,7 +267,7 @@ class Drain:
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("the stream cannot be searched", error)
 
-    def _note(self, run: SearchRun, deadline: Deadline) -> None:
+    def _note(self, run: Search, deadline: Deadline) -> None:
         """Note how far a search has come, so that the next one continues there."""
         try:
             for identity, read in run.undecided.items():

@@ -46,12 +46,12 @@ class Question:
 
     def __init__(
         self,
-        *,
         api: Callable[..., TdAnswer],
         clock: Clock,
         database: str,
         table: str,
         deadline: Deadline,
+        *,
         not_before: float,
     ) -> None:
         self._api = api
@@ -97,7 +97,7 @@ class Question:
     def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
         """Return how many there are, what settles the question without a count, or None where the query failed."""
         query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
-        path = f"/v3/job/issue/trino/{_quoted(self._database)}"
+        path = f"/v3/job/issue/trino/{quoted(self._database)}"
         answer = self._api("POST", path, form={"query": query, "priority": "0"})
         if answer.is_refusal and answer.status in (401, 403):
             return Presence.UNASKABLE
@@ -115,7 +115,7 @@ class Question:
             return None
         if status.get("status") != "success" or status["num_records"] != 1:
             return Presence.UNDECIDED
-        count = self._api("GET", f"/v3/job/result/{_quoted(job)}?format=json").count
+        count = self._api("GET", f"/v3/job/result/{quoted(job)}?format=json").count
         if count > 0 or (count == 0 and moment(status["start_at"]) >= self._not_before):
             return count
         return Presence.UNDECIDED
@@ -123,7 +123,7 @@ class Question:
     def _finish(self, job: str) -> dict[str, Any]:
         """Return the status of a job that has ended; empty where it has not, or nobody says so."""
         while not self._deadline.near:
-            answer = self._api("GET", f"/v3/job/status/{_quoted(job)}")
+            answer = self._api("GET", f"/v3/job/status/{quoted(job)}")
             document = answer.document
             is_status = answer.status == 200 and document.keys() >= _JOB_MEMBERS
             if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
@@ -134,7 +134,7 @@ class Question:
     def _is_table_gone(self) -> bool:
         """Tell whether Treasure Data says that there is no such table, and does not list it."""
         shown = self._show()
-        path = f"/v3/table/list/{_quoted(self._database)}"
+        path = f"/v3/table/list/{quoted(self._database)}"
         return shown.is_refusal and shown.status == 404 and self._lacks(path, "tables")
 
     def _lacks(self, path: str, member: str) -> bool:
@@ -142,7 +142,7 @@ class Question:
         return names is not None and (self._database if member == "databases" else self._table) not in names
 
     def _show(self) -> TdAnswer:
-        return self._api("GET", f"/v3/table/show/{_quoted(self._database)}/{_quoted(self._table)}")
+        return self._api("GET", f"/v3/table/show/{quoted(self._database)}/{quoted(self._table)}")
 
 
 def _condition(row: object) -> str | None:
@@ -159,5 +159,6 @@ def _times(row: Any) -> str:
     return f"TD_TIME_RANGE(time, {row['time']}, {row['time'] + 1})"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return text as part of a path."""
     return quote(text, safe="")

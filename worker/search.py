@@ -89,19 +89,7 @@ class Finding(NamedTuple):
 
 
 class Search:
-    """Looks for envelopes on a stream."""
-
-    def __init__(self, shards: Shards, clock: Clock) -> None:
-        self._shards = shards
-        self._clock = clock
-
-    def find(self, sought: Collection[Sought], deadline: float) -> "SearchRun":
-        """Return the search for some envelopes, until a time in UNIX seconds; it reads nothing until its findings are taken."""
-        return SearchRun(self._shards, self._clock, sought, deadline)
-
-
-class SearchRun:
-    """One search. Iterating over it reads the stream and yields each finding as soon as it is certain.
+    """A search for envelopes until a time in UNIX seconds. Iterating over it reads the stream and yields each finding as soon as it is certain.
 
     Errors of Kinesis are not raised: they leave envelopes undecided.
 

@@ -10,7 +10,7 @@ from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 from hashlib import md5
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
@@ -20,7 +20,7 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.question import DATABASES, Presence, Question
+from worker.question import DATABASES, Presence, Question, quoted
 from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0
@@ -120,7 +120,7 @@ class TreasureDataClient:
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
         """Import rows, gzip of MessagePack maps, under an id that is the same for the same rows; wait that many seconds for an answer."""
-        path = f"/v3/table/import_with_id/{_quoted(database)}/{_quoted(table)}/{unique_id}/msgpack.gz"
+        path = f"/v3/table/import_with_id/{quoted(database)}/{quoted(table)}/{unique_id}/msgpack.gz"
         try:
             key = self._key.get()
         except SecretUnavailableError:
@@ -143,12 +143,12 @@ class TreasureDataClient:
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
         """Create a table; return the status (409: it exists; 404: no such database), 0 where no answer settles it."""
-        path = f"/v3/table/create/{_quoted(database)}/{_quoted(table)}/log"
+        path = f"/v3/table/create/{quoted(database)}/{quoted(table)}/log"
         return self._create(path, {"database": database, "table": table}, seconds)
 
     def create_database(self, database: str, seconds: float) -> int:
         """Create a database; return the status (409: it exists), 0 where no answer settles it."""
-        return self._create(f"/v3/database/create/{_quoted(database)}", {"database": database}, seconds)
+        return self._create(f"/v3/database/create/{quoted(database)}", {"database": database}, seconds)
 
     def _create(self, path: str, created: Mapping[str, str], seconds: float) -> int:
         answer = self._try("POST", path, seconds)
@@ -179,7 +179,7 @@ class TreasureDataClient:
 
     def shows_columns(self, database: str, table: str) -> bool | None:
         """Tell whether a table shows the columns that rows are asked for by; None where nothing settles it."""
-        path = f"/v3/table/show/{_quoted(database)}/{_quoted(table)}"
+        path = f"/v3/table/show/{quoted(database)}/{quoted(table)}"
         return self._try("GET", path, PROBE_SECONDS).shows_columns(table)
 
     def ask(
@@ -191,14 +191,7 @@ class TreasureDataClient:
         not_before: float = 0.0,
     ) -> Presence:
         """Ask by a query that began at `not_before` or later whether rows of one import are there, each by its event_id, received_at and time."""
-        question = Question(
-            api=self._api,
-            clock=self._clock,
-            database=database,
-            table=table,
-            deadline=deadline,
-            not_before=not_before,
-        )
+        question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
         try:
             return question.ask(rows)
         except (requests.RequestException, SecretUnavailableError):
@@ -289,7 +282,3 @@ def _seconds(retry_after: str | None, now: float) -> float:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max(0.0, date.timestamp() - now)
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")

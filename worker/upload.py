@@ -14,7 +14,6 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from shared.accounts import Account
 from shared.clock import Clock
@@ -113,13 +112,6 @@ class Limits:
     held_at_most: float
 
 
-class _Fate(Enum):
-    """What was decided about a lane."""
-
-    PARK = "its database fails"
-    HOLD = "nobody knows"
-
-
 @dataclass(slots=True, eq=False)
 class _Lane:
     database: str
@@ -133,7 +125,7 @@ class _Lane:
     rests_until: float | None = None
     consulted: bool = False
     key_refused: bool = False
-    fate: _Fate | None = None
+    fate: Event | None = None  # what becomes of all that waits in it
     reason: str = ""
     ended_at: float | None = None
     slowest: float = 0.0  # seconds that an answer has taken
@@ -311,7 +303,7 @@ class _Run:
                 lane.under_way = self._under_way = 1
                 self._take(lane, upload, reply)
             elif self._u.breakers.is_open(lane.database):
-                self._decide(lane, _Fate.PARK, "breaker")
+                self._decide(lane, Event.DATABASE_FAILS, "breaker")
             else:
                 self._queue(lane)
 
@@ -332,7 +324,7 @@ class _Run:
         if self._deadline.near:
             for lane in self._lanes.values():
                 if lane.waiting:
-                    self._decide(lane, _Fate.HOLD, "deadline")
+                    self._decide(lane, Event.UNANSWERED, "deadline")
             self._ready.clear()
             self._ready_failing.clear()
             self._resting.clear()
@@ -413,7 +405,7 @@ class _Run:
             self._end(upload, event, reply.reason)
         if lane.fate is None and lane.waiting and not lane.failing and self._keeps_others_waiting(lane):
             self._u.breakers.open(lane.database, SLOW)
-            self._decide(lane, _Fate.PARK, SLOW)
+            self._decide(lane, Event.DATABASE_FAILS, SLOW)
         if lane.fate is not None:
             self._apply(lane)
         self._note_end(lane)
@@ -478,7 +470,7 @@ class _Run:
         if not lane.consulted:
             lane.consulted = True
             if self._u.breakers.consult(lane.database):
-                self._decide(lane, _Fate.PARK, reply.reason)
+                self._decide(lane, Event.DATABASE_FAILS, reply.reason)
                 return
         rest = self._rest(lane, reply)
         patience = KEY_PATIENCE_SECONDS if lane.key_refused else self._u.limits.park_after
@@ -488,9 +480,9 @@ class _Run:
                 self._give_up(lane, upload)
         elif self._is_alone(lane, since):
             self._u.breakers.open(lane.database, reply.reason)
-            self._decide(lane, _Fate.PARK, reply.reason)
+            self._decide(lane, Event.DATABASE_FAILS, reply.reason)
         else:
-            self._decide(lane, _Fate.HOLD, reply.reason)
+            self._decide(lane, Event.UNANSWERED, reply.reason)
 
     def _give_up(self, lane: _Lane, upload: Upload) -> None:
         """Park one chunk that keeps failing while its database takes others."""
@@ -524,20 +516,18 @@ class _Run:
             self._key_probe = self._u.treasure_data.knows_key()
         return self._key_probe
 
-    def _decide(self, lane: _Lane, fate: _Fate, reason: str) -> None:
+    def _decide(self, lane: _Lane, fate: Event, reason: str) -> None:
         lane.fate = lane.fate or fate
         lane.reason = lane.reason or reason
         self._apply(lane)
 
     def _apply(self, lane: _Lane) -> None:
         """Let the lane's fate be that of what waits in it."""
-        too_old = self._u.clock.now() - self._u.limits.held_at_most
+        fate, too_old = lane.fate or Event.UNANSWERED, self._u.clock.now() - self._u.limits.held_at_most
         while lane.waiting:
             upload = lane.waiting.popleft()
-            if lane.fate is _Fate.PARK:
-                self._end(upload, Event.DATABASE_FAILS, lane.reason)
-            elif upload.oldest < too_old:
+            if fate is Event.UNANSWERED and upload.oldest < too_old:
                 self._end(upload, Event.HELD_TOO_LONG, "held_too_long")
             else:
-                self._end(upload, Event.UNANSWERED, lane.reason)
+                self._end(upload, fate, lane.reason)
         self._note_end(lane)

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +231,7 @@ class Wiring:
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
             shards=self.shards,
-            search=make(Search)(self.shards, clock),
+            search=partial(make(Search), self.shards, clock),
             ledger=self.ledger,
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,

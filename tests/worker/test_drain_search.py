@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -73,11 +74,11 @@ class Whole:
     """Carries searches out to their end."""
 
     def __init__(self, kinesis: WatchedKinesis, clock: ManualClock) -> None:
-        self.search = Search(Shards(kinesis, STREAM, clock), clock)  # type: ignore[arg-type]  # a double
+        self.search = partial(Search, Shards(kinesis, STREAM, clock), clock)  # type: ignore[arg-type]  # a double
 
     def find(self, wanted: Collection[Sought], deadline: float = FAR) -> Findings:
         """Return what the search found."""
-        run = self.search.find(wanted, deadline)
+        run = self.search(wanted, deadline)
         decided = list(run)
         return Findings(
             {identity for identity, is_there in decided if is_there},
@@ -481,7 +482,7 @@ def test_decides_each_envelope_when_its_own_window_is_read(
         put(memory, "other")
         clock.sleep(10)
     wanted = [sought(f"r{after}", since=START + after) for after in range(0, 1500, 100)]
-    run = search.search.find(wanted, FAR)
+    run = search.search(wanted, FAR)
     order, records = [], []
     for identity, is_there in run:
         assert not is_there
