@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from chaos.audit import Impatient
 from chaos.world import STREAM
-from ops.find import EventQuery, Finder, Stage, Whereabouts
+from ops.find import Finder, Stage, Whereabouts
+from ops.sightings import EventQuery, Places
 from shared.errors import UnavailableError
 from worker.delivery import ASIDE
 from worker.shards import Shards
@@ -26,13 +27,15 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
     """
     world, clock = pipeline.world, Impatient(pipeline.world)
     finder = Finder(
-        shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
+        places=Places(
+            Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
+            pipeline.audit.archive,
+            world.queue,  # type: ignore[arg-type]  # a double
+            world.queue_url,
+        ),
         ledger=pipeline.audit.ledger,
         store=pipeline.audit.store,
-        sqs=world.queue,  # type: ignore[arg-type]  # a double
-        queue_url=world.queue_url,
         clock=clock,
-        archive=pipeline.audit.archive,
     )
     found: defaultdict[int, list[Whereabouts]] = defaultdict(list)
     try:
@@ -50,15 +53,10 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         if not held.key.group.code
         for row in held.values or ()
     }
-    # rows that came to Treasure Data from the overflow queue were never on the stream, and are in no archive
-    past_stream = sum(
-        sum(span.counts.values()) for span in pipeline.audit.ledger.spans() if span.chain.is_overflow
-    )
     wrong = []
     for number in pipeline.accepted:
         stages = {one.stage for one in found[number]}
-        if not stages and (progress.hidden or (past_stream and number in delivered)):
-            past_stream -= number in delivered
+        if not stages and progress.hidden:
             continue
         is_true = bool(stages) and Stage.UNKNOWN not in stages
         is_true &= number in delivered or Stage.DELIVERED not in stages

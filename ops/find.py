@@ -1,23 +1,21 @@
 """Where events are and what became of them, from everything that holds them or knows of them.
 
-The stream, the archive and the overflow queue hold envelopes; the set-aside store holds rows of its own. An envelope is *sighted* in
-any number of these places. What became of an event, its whereabouts, is told by the ledger: the span that holds its record, and
+Envelopes are sighted on the stream, in the archive and in the overflow queue (`ops.sightings`); the set-aside store holds rows of its own. What
+became of an event, its whereabouts, is told by the ledger: the span that holds its record, and
 the chunk of the span that holds its row. Nothing is consumed, and nothing is changed.
 """
 
-from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from ops import set_aside
 from ops.accounting import by_group
-from ops.tail import Kind, Seen, rejected, text_of, unpacked
+from ops.sightings import INACCURACY_SECONDS, REJECTED, EventQuery, EventSearch, Places, Searched, Sighting
+from ops.tail import Kind, Seen, unpacked
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
-from worker.archive import Archive
 from worker.chain import OVERFLOW, ChainId
 from worker.chunk import offsets, planned_chunks
 from worker.claims import owner_name
@@ -25,35 +23,16 @@ from worker.deadline import Deadline
 from worker.delivery import ASIDE, Entry, State
 from worker.ledger import Ledger, Place
 from worker.plan import group, owners_of
-from worker.record import START, Number, Record, decode, from_stream, sequence_number
+from worker.record import START, Number, Record
 from worker.selection import Selection
 from worker.set_aside import SetAsideStore
-from worker.shards import Cursor, Position, Shards
 from worker.span import ChunkKey, Database, Group, NotDeliverable, Owner, Span
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
+    pass
 
-INACCURACY_SECONDS = 300.0
-"""By how much arrival times, and the clocks of those who make ids, may be wrong."""
-SECONDS_PER_READ = 0.5
-BYTES_PER_SECOND = 1_000_000
-"""Half of what Kinesis grants a shard, so that the worker keeps the other half."""
-
-_LOOKS = 2  # answers that must say that nothing follows
-_FIRST_LIMIT = 100
-_LIMIT_GROWTH = 4
-_MOST_RECORDS = 10_000
 _SPAN_SECONDS = 60.0
-_REJECTED = -1  # in place of a block's number: the record's rejected events
-_PEEKS = 3  # receives without a new message, after which the queue counts as seen
-_MOST_PEEKS = 500
-_PEEK_SECONDS = 5  # for which a message is hidden, so that the next receive brings others
 _SPANS_KEPT = 8
-_QUEUE_COUNTS: Final = (
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 
 
 class Stage(StrEnum):
@@ -83,79 +62,6 @@ _STAGES = {
     State.MISSING: Stage.MISSING,
     State.REJECTED: Stage.REJECTED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events to find: those with one of these ids, or those with all of these columns; without either all.
-
-    Attributes:
-        ids: event ids, or request ids, with or without `#` and the number of an envelope.
-        columns: values as text, by column.
-        account: only this account's.
-        table: only this table's.
-    """
-
-    ids: frozenset[str] = frozenset()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    account: str = ""
-    table: str = ""
-
-    def is_about(self, seen: Seen) -> bool:
-        """Tell whether an event is sought."""
-        return (
-            self.account in ("", seen.account)
-            and self.table in ("", seen.table)
-            and (not self.ids or seen.event_id in self.ids or self.has_request(seen.request_id))
-            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
-        )
-
-    def has_request(self, request_id: str) -> bool:
-        """Tell whether a request is sought."""
-        return request_id in self.ids or request_id.partition("#")[0] in self.ids
-
-    def may_be_in(self, rows: bytes) -> bool:
-        """Tell whether rows may hold a sought event id; without decoding them."""
-        return any(one.encode(errors="replace") in rows for one in self.ids)
-
-    @property
-    def began(self) -> float | None:
-        """The earliest time, in UNIX seconds, that an id tells: that of a UUIDv7. None if there is none."""
-        times = [_moment(one) for one in self.ids]
-        return min((one for one in times if one is not None), default=None)
-
-
-def _moment(name: str) -> float | None:
-    try:
-        value = UUID(name.partition("#")[0])
-    except ValueError:
-        return None
-    return (value.int >> 80) / 1000 if value.version == 7 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One place that holds an event.
-
-    Attributes:
-        source: `stream`, `archive`, `queue` or `set_aside`.
-        seen: the event.
-        chain: of the shard that holds it; None where no shard does.
-        record: what holds it; None in the set-aside store.
-        block: which of the record's blocks, rows before what could not become rows, and which item of the block it is.
-    """
-
-    source: str
-    seen: Seen
-    chain: ChainId | None = None
-    record: Record | None = None
-    block: tuple[int, int] = (0, 0)
-
-    @property
-    def identity(self) -> tuple[str, str, str, str, tuple[int, int]]:
-        """What copies of the same event have in common."""
-        seen = self.seen
-        return seen.account, seen.request_id, seen.table, seen.event_id, self.block
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,70 +100,23 @@ class Whereabouts:
         return self.sightings[0].seen
 
 
-@dataclass(slots=True)
-class Searched:
-    """How far a search has come.
-
-    Attributes:
-        records: that were looked at.
-        shards: how many are read.
-        ended: how many of them have been read to the end.
-        at: the arrival of the record that is furthest behind, UNIX seconds; 0 where nobody knows.
-        hidden: messages of the overflow queue that SQS does not show now.
-        is_complete: everything was searched.
-    """
-
-    records: int = 0
-    shards: int = 0
-    ended: int = 0
-    at: float = 0.0
-    hidden: int = 0
-    is_complete: bool = True
-
-
-class _Lane:
-    """One shard that is being searched."""
-
-    def __init__(self, chain: ChainId, cursor: Cursor) -> None:
-        self.chain = chain
-        self.cursor = cursor
-        self.due = 0.0
-        self.limit = _FIRST_LIMIT
-        self.looks = 0
-        self.at = 0.0
-
-
 class Finder:
     """Finds events.
 
     Args:
-        shards: the stream.
+        places: what holds envelopes.
         ledger: the ledger.
         store: the set-aside store.
-        sqs: a boto3 client.
-        queue_url: the overflow queue.
         clock: paces the reads, and tells when the time is up.
-        archive: the archive.
     """
 
-    def __init__(
-        self,
-        *,
-        shards: Shards,
-        ledger: Ledger,
-        store: SetAsideStore,
-        sqs: "SQSClient",
-        queue_url: str,
-        clock: Clock,
-        archive: Archive,
-    ) -> None:
-        self._shards = shards
+    def __init__(self, *, places: Places, ledger: Ledger, store: SetAsideStore, clock: Clock) -> None:
+        self._places = places
+        self._shards = places.shards
+        self._archive = places.archive
         self._ledger = ledger
         self._store = store
-        self._sqs = sqs
-        self._queue_url = queue_url
         self._clock = clock
-        self._archive = archive
         self._spans: dict[Place, list[Record] | None] = {}
 
     def find(
@@ -280,165 +139,26 @@ class Finder:
             ClientError: SQS refuses.
             BotoCoreError: SQS cannot be reached.
         """
-        done, until = Searched(), self._clock.now() + seconds
+        until = self._clock.now() + seconds
+        search = EventSearch(
+            self._places, query, since=since, until=until, clock=self._clock, progress=progress
+        )
         found: dict[tuple[Any, ...], list[Sighting]] = {}
-        for sighting in self._sightings(query, since, until, done, progress):
+        for sighting in search.sightings():
             found.setdefault(sighting.identity, []).append(sighting)
         whereabouts = [self._whereabouts(each) for each in found.values()]
         if not whereabouts or not query.ids:
             held = {_place(one) for one in whereabouts}
-            aside = self._set_aside(query, since, until, done)
+            aside = self._set_aside(query, since, search)
             whereabouts += [one for one in aside if _place(one) not in held]
-        return sorted(whereabouts, key=lambda one: one.seen.at), done
-
-    def _sightings(
-        self,
-        query: EventQuery,
-        since: float,
-        until: float,
-        done: Searched,
-        progress: Callable[[Searched], None],
-    ) -> Iterator[Sighting]:
-        is_found = False
-        for sighting in self._in_archive(query, since, until, done, progress):
-            is_found = True
-            yield sighting
-        yield from self._on_queue(query, done)
-        if not (is_found and query.ids):
-            yield from self._on_stream(query, since, until, done, progress)
-
-    def _in_archive(
-        self,
-        query: EventQuery,
-        since: float,
-        until: float,
-        done: Searched,
-        progress: Callable[[Searched], None],
-    ) -> Iterator[Sighting]:
-        """Read what the stream may have forgotten; once an id is found, only what arrived about then.
-
-        A stream that was deleted, and created again under its name, has forgotten everything.
-        """
-        summary = self._shards.summary()
-        kept = self._clock.now() - summary["RetentionPeriodHours"] * 3600 + INACCURACY_SECONDS
-        enough = float("inf")
-        for chain in self._archive.chains(summary["StreamName"]):
-            latest = kept if self._shards.has(chain) else float("inf")
-            if since >= latest:
-                continue
-            for archived in self._archive.listed(chain, since):
-                if self._clock.now() >= until:
-                    done.is_complete = False
-                    return
-                if archived.since / 1000 > min(latest, enough):
-                    continue
-                records = from_stream(self._archive.read(archived) or (), chain.shard)
-                done.records += len(records)
-                done.at = archived.since / 1000
-                progress(done)
-                for sighting in self._in(records, chain, "archive", query):
-                    if query.ids:
-                        enough = min(enough, sighting.seen.arrived_at + 2 * INACCURACY_SECONDS)
-                    yield sighting
-
-    def _on_stream(
-        self,
-        query: EventQuery,
-        since: float,
-        until: float,
-        done: Searched,
-        progress: Callable[[Searched], None],
-    ) -> Iterator[Sighting]:
-        """Read all shards in turn; once an id is found, only what arrived about then."""
-        enough = float("inf")
-        lanes = [
-            _Lane(
-                self._shards.chain(shard.shard_id),
-                self._shards.cursor(shard.shard_id, Position(moment=since)),
-            )
-            for shard in self._shards.all()
-        ]
-        done.shards = len(lanes)
-        while lanes:
-            lane = min(lanes, key=lambda one: one.due)
-            if max(self._clock.now(), lane.due) >= until:
-                done.is_complete = False
-                return
-            self._clock.sleep(max(0.0, lane.due - self._clock.now()))
-            records = self._read(lane)
-            done.records += len(records)
-            for sighting in self._in(records, lane.chain, "stream", query):
-                if query.ids:
-                    enough = min(enough, sighting.seen.arrived_at + 2 * INACCURACY_SECONDS)
-                yield sighting
-            if lane.looks >= _LOOKS or lane.at > enough:
-                lanes.remove(lane)
-            done.ended = done.shards - len(lanes)
-            done.at = min((one.at for one in lanes), default=0.0)
-            progress(done)
-
-    def _read(self, lane: _Lane) -> list[Record]:
-        """Make one read, within the budget."""
-        began = self._clock.now()
-        try:
-            page = lane.cursor.read(lane.limit)
-        except NoSuchRecordError:  # records have expired meanwhile, or this clock is ahead
-            lane.cursor.seek(Position())
-            page = None
-        lane.due = max(began + SECONDS_PER_READ, lane.cursor.due if page is None else 0.0)
-        if page is None:
-            return []
-        size = sum(len(record["Data"]) + len(record["PartitionKey"]) for record in page.records)
-        lane.due = max(lane.due, began + size / BYTES_PER_SECOND)
-        if page.records:
-            fitting = BYTES_PER_SECOND * len(page.records) // max(1, 2 * size)
-            lane.limit = max(1, min(fitting, lane.limit * _LIMIT_GROWTH, _MOST_RECORDS))
-        lane.looks = lane.looks + 1 if page.at_tip and not page.records else 0
-        if page.ended:
-            lane.looks = _LOOKS
-        records = from_stream(page.records, lane.chain.shard)
-        lane.at = records[-1].arrived_at if records else began if page.at_tip else lane.at
-        return records
-
-    def _on_queue(self, query: EventQuery, done: Searched) -> Iterator[Sighting]:
-        """Look at messages without taking them: each is hidden from the drainer for seconds only, and none is deleted."""
-        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
-        done.hidden = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
-        known: set[str] = set()
-        idle = 0
-        for _ in range(_MOST_PEEKS):
-            received = self._sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=10,
-                VisibilityTimeout=_PEEK_SECONDS,
-                AttributeNames=["SentTimestamp"],
-            ).get("Messages", [])
-            fresh = [one for one in received if one["MessageId"] not in known]
-            idle = 0 if fresh else idle + 1
-            if idle >= _PEEKS:
-                break
-            for message in fresh:
-                known.add(message["MessageId"])
-                sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
-                record = _of_message(message["Body"], sent_at)
-                if record is not None:
-                    yield from self._in([record], None, "queue", query)
-
-    def _in(
-        self, records: Iterable[Record], chain: ChainId | None, source: str, query: EventQuery
-    ) -> Iterator[Sighting]:
-        for record in records:
-            if query.account in ("", record.account):
-                for block, seen in _events(record, chain, query):
-                    if query.is_about(seen):
-                        yield Sighting(source, seen, chain, record, block)
+        return sorted(whereabouts, key=lambda one: one.seen.at), search.done
 
     # What became of it
 
     def _whereabouts(self, sightings: Sequence[Sighting]) -> Whereabouts:
         """Return what became of an event: of its copies, the one that counts tells."""
         every = tuple(sightings)
-        if every[0].block[0] == _REJECTED:
+        if every[0].block[0] == REJECTED:
             return Whereabouts(every, Stage.REJECTED, every[0].seen.code)
         placed = [one for one in every if one.chain is not None]
         best: Whereabouts | None = None
@@ -458,10 +178,7 @@ class Finder:
         if claim is None:
             return None
         if claim.owner.startswith(f"{OVERFLOW}#"):
-            span = self._ledger.get(Place(ChainId.parse(claim.owner), START))
-            if span is None:
-                return Whereabouts(sightings, Stage.QUEUED, owner=claim.owner)
-            return self._of_overflow(sightings, span, claim.owner)
+            return self._of_overflow(sightings, ChainId.parse(claim.owner))
         name, _, at = claim.owner.rpartition("#")
         chain = ChainId.parse(name)
         record = self._owning_record(chain, at)
@@ -486,18 +203,24 @@ class Finder:
             return None
         return found[0] if found else None
 
-    def _of_overflow(self, sightings: tuple[Sighting, ...], span: Span, owner: str) -> Whereabouts:
+    def _of_overflow(self, sightings: tuple[Sighting, ...], chain: ChainId) -> Whereabouts:
+        """Return what became of an event that the drainer has set aside; its message is there until the ledger says so."""
+        span = self._ledger.get(Place(chain, START))
+        if span is None:
+            return Whereabouts(sightings, Stage.QUEUED, owner=chain.name)
         seen, (_, row) = sightings[0].seen, sightings[0].block
         for planned in span.counts:
             if planned.table == seen.table and planned.owner.account == seen.account:
                 key = _leaf(span, ChunkKey(planned, 0), row, span.counts[planned])
-                return replace(self._of_chunk(span, key), sightings=sightings, owner=owner)
-        return Whereabouts(sightings, Stage.UNKNOWN, span=span, owner=owner)
+                return replace(self._of_chunk(span, key), sightings=sightings, owner=chain.name)
+        return Whereabouts(sightings, Stage.UNKNOWN, span=span, owner=chain.name)
 
     def _of_record(self, sighting: Sighting) -> Whereabouts:
         chain, record = sighting.chain, sighting.record
         if chain is None or record is None:
             return Whereabouts((sighting,), Stage.UNKNOWN)
+        if chain.is_overflow:
+            return self._of_overflow((sighting,), chain)
         span = self._ledger.locate(chain, record.number)
         if not isinstance(span, Span):
             claim = self._ledger.owner(record.request_id) if record.claim else None
@@ -576,14 +299,11 @@ class Finder:
         except (ShardUnreadableError, NoSuchRecordError):
             return None
 
-    def _set_aside(
-        self, query: EventQuery, since: float, until: float, done: Searched
-    ) -> Iterator[Whereabouts]:
+    def _set_aside(self, query: EventQuery, since: float, search: EventSearch) -> Iterator[Whereabouts]:
         """Look through the set-aside store, for what the stream has forgotten."""
         selection = Selection(tuple(ASIDE), account=query.account or None, table=query.table or None)
         for chunk in set_aside.chunks(self._ledger, selection):
-            if self._clock.now() >= until:
-                done.is_complete = False
+            if search.is_time_up():
                 return
             if chunk.key.group.code or chunk.entry.aside_at < (since - INACCURACY_SECONDS) * 1000:
                 continue
@@ -606,33 +326,6 @@ class Finder:
                 if query.is_about(seen):
                     sighting = Sighting("set_aside", seen, block=(0, place))
                     yield replace(self._of_chunk(chunk.span, chunk.key), sightings=(sighting,))
-
-
-def _events(
-    record: Record, chain: ChainId | None, query: EventQuery
-) -> Iterator[tuple[tuple[int, int], Seen]]:
-    """Yield the events of a record that may be sought, each with its block and its place in that."""
-    common = Seen(
-        kind=Kind.EVENT,
-        at=record.received_at / 1000,
-        arrived_at=record.arrived_at,
-        account=record.account,
-        key_id=record.key_id,
-        request_id=record.request_id,
-        shard="" if chain is None else chain.shard,
-        sequence_number="" if chain is None else sequence_number(record.number),
-    )
-    is_sought = not query.ids or query.has_request(record.request_id)
-    for index, (table, _, rows) in enumerate(record.blocks):
-        if is_sought or query.may_be_in(rows):
-            for place, row in enumerate(unpacked(rows)):
-                event_id = str(row.get("event_id", ""))
-                yield (index, place), replace(common, table=table, event_id=event_id, row=row)
-    for index, (code, _, originals) in enumerate(record.refused, len(record.blocks)):
-        for place, original in enumerate(unpacked(originals)):
-            yield (index, place), rejected(common, code, "", original)
-    for event in record.rejected:
-        yield (_REJECTED, event.place), rejected(common, event.code, event.table, event.original)
 
 
 def _place(one: Whereabouts) -> tuple[object, ...]:
@@ -672,12 +365,3 @@ def _leaf(span: Span, planned: ChunkKey, row: int, rows: int) -> ChunkKey:
         if row in leaf.within(rows):
             return leaf
     return planned
-
-
-def _of_message(body: str, sent_at: float) -> Record | None:
-    try:
-        data = b64decode(body, validate=True)
-    except ValueError:
-        return None
-    record = decode(data, "", START, sent_at)
-    return record if record.request_id else None

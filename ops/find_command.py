@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops import personal_data, screen
 from ops.failure import UNFINISHED, Failure
-from ops.find import INACCURACY_SECONDS, EventQuery, Finder, Searched, Sighting, Stage, Whereabouts
+from ops.find import Finder, Stage, Whereabouts
 from ops.moment import LENGTH, MOMENT
+from ops.sightings import INACCURACY_SECONDS, EventQuery, Places, Searched, Sighting
 from ops.stack import Stack, works_on_stack
 from ops.tail import text_of
 from ops.tail_command import ALIASES, printable
@@ -105,13 +106,12 @@ def command(
     query = EventQuery(ids, {term.column: term.value for term in terms if term.column}, account, table)
     since = default_since(query, time.time()) if since is None else since
     finder = Finder(
-        shards=stack.shards(),
+        places=Places(
+            stack.shards(), stack.archive(), stack.client("sqs"), stack.outputs["OverflowQueueUrl"]
+        ),
         ledger=stack.ledger(),
         store=stack.set_aside_store(),
-        sqs=stack.client("sqs"),
-        queue_url=stack.outputs["OverflowQueueUrl"],
         clock=SystemClock(),
-        archive=stack.archive(),
     )
     with _progress(hidden=as_json) as show:
         found, searched = finder.find(query, since, seconds, show)

@@ -7,6 +7,9 @@ the shard's first possible sequence number, by which a stream that was created a
 the sequence numbers of its first and last record, and the UNIX milliseconds at which its first and last record arrived. So a listing
 finds the spans of a range of time, or of sequence numbers, and the ledger names the object of each span.
 
+An envelope of the overflow queue that may never come over the stream is a span of its own, whose chain has neither stream nor start, and whose
+record has no sequence number.
+
 An object is gzip of MessagePack values back to back: a map that repeats the span's chain and borders, then for each record its
 sequence number, its arrival in UNIX seconds, its partition key, and its bytes.
 """

@@ -19,6 +19,8 @@ from typing import Self
 from worker.record import Number, number
 
 _FORCE = "#force#"
+NO_STREAM = ""
+"""The stream of overflow chains."""
 OVERFLOW = "overflow"
 """How the names of overflow chains begin; `#` and an id follow."""
 
@@ -49,7 +51,7 @@ class ChainId:
     @classmethod
     def overflow(cls, name: str) -> Self:
         """Return the chain of an envelope, or message, that could not be put on the stream."""
-        return cls("", "", name)
+        return cls(NO_STREAM, "", name)
 
     @classmethod
     def parse(cls, name: str) -> Self:

@@ -13,14 +13,15 @@ from dataclasses import replace
 
 from shared.clock import Clock
 from shared.envelope import Envelope
+from worker.archive import Archive
 from worker.chain import ChainId
 from worker.chunk import Chunk
 from worker.delivery import UNSEARCHED, Entry, State
 from worker.ledger import Claim, Ledger
 from worker.message import Message
-from worker.record import NOBODY, START, Block, milliseconds, packed
+from worker.record import NOBODY, START, Block, Record, decode, milliseconds, packed
 from worker.set_aside import SetAside, SetAsideStore
-from worker.span import ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
+from worker.span import Archived, ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
 
 REFUSED = "stream_refused"
 
@@ -30,11 +31,22 @@ _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table a
 class OverflowQuarantine:
     """Sets aside what the queue holds."""
 
-    def __init__(self, ledger: Ledger, store: SetAsideStore, clock: Clock, seconds_kept: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: SetAsideStore,
+        clock: Clock,
+        *,
+        seconds_kept: int,
+        archive: Archive,
+        archive_days: int,
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
         self._seconds_kept = seconds_kept
+        self._archive = archive
+        self._archive_days = archive_days
 
     def set_aside(self, envelope: Envelope, sent_at: float, *, absent: bool) -> bool:
         """Set aside an envelope; return False, and do nothing, where a record on the stream counts in its place.
@@ -60,7 +72,8 @@ class OverflowQuarantine:
         owner = Owner(envelope.account)
         groups = {Group(owner, one.table): (one.table, one.count, one.rows) for one in envelope.tables}
         destinations = {owner: NotDeliverable(entry.reason)}
-        self._write(chain, destinations, groups, entry, envelope.received_at)
+        record = decode(envelope.encode(), chain.shard, START, sent_at)
+        self._write(chain, destinations, groups, entry, seen=envelope.received_at, record=record)
         return True
 
     def bury(self, message: Message) -> None:
@@ -74,7 +87,7 @@ class OverflowQuarantine:
         group = Group(Owner(NOBODY), "", message.fault)
         original = (message.fault, 1, packed(message.body.encode()))
         chain = ChainId.overflow(message.message_id)
-        self._write(chain, {}, {group: original}, entry, milliseconds(message.sent_at))
+        self._write(chain, {}, {group: original}, entry, seen=milliseconds(message.sent_at))
 
     def _write(
         self,
@@ -82,7 +95,9 @@ class OverflowQuarantine:
         destinations: Mapping[Owner, Destination],
         groups: Mapping[Group, Block],
         entry: Entry,
+        *,
         seen: int,
+        record: Record | None = None,
     ) -> None:
         """Write the objects, then the span that says that they are there."""
         now = milliseconds(self._clock.now())
@@ -95,6 +110,8 @@ class OverflowQuarantine:
             destinations=destinations,
             cut=_UNCUT,
             counts={group: block[1] for group, block in groups.items()},
+            records=0 if record is None else 1,
+            archived=None if record is None else self._archived(record),
             done=True,
         )
         entries = {}
@@ -103,5 +120,11 @@ class OverflowQuarantine:
             stored = SetAside.of(span, chunk, [seen])
             self._store.put(span, stored)
             entries[chunk.key] = replace(entry, rows=chunk.count, aside_at=now, digest=stored.digest)
+        if record is not None:
+            self._archive.put(span, [record])
         self._ledger.note_set_aside_by_drainer()
         self._ledger.append(span.with_entries(entries))
+
+    def _archived(self, record: Record) -> Archived | None:
+        at = milliseconds(record.arrived_at)
+        return Archived(at, at, self._archive_days) if self._archive_days else None

@@ -12,8 +12,9 @@ from doubles.clock import START
 from doubles.kinesis import HASH_KEYS
 from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
-from ops.find import BYTES_PER_SECOND, EventQuery, Finder, Searched, Stage, Whereabouts
+from ops.find import Finder, Stage, Whereabouts
 from ops.find_command import default_since, described, lines_of
+from ops.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
@@ -38,13 +39,15 @@ class Found:
         """Return a finder."""
         made = self.delivery
         return Finder(
-            shards=Shards(made.kinesis, STREAM, made.clock),
+            places=Places(
+                Shards(made.kinesis, STREAM, made.clock),
+                made.archive,
+                self.queue,  # type: ignore[arg-type]  # a double
+                self.url,
+            ),
             ledger=made.ledger,
             store=made.store,
-            sqs=self.queue,  # type: ignore[arg-type]  # a double
-            queue_url=self.url,
             clock=made.clock,
-            archive=made.archive,
         )
 
     def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
@@ -84,6 +87,20 @@ class Found:
         """Return where one event is."""
         (found,) = self.all(event_id)
         return found
+
+
+def set_aside(found: Found, data: bytes, days: int) -> None:
+    """Set an envelope of the overflow queue aside, and keep it in the archive for so many days."""
+    made = found.delivery
+    quarantine = OverflowQuarantine(
+        made.ledger,
+        made.store,
+        made.clock,
+        seconds_kept=made.wiring.claims.seconds_kept,
+        archive=made.archive,
+        archive_days=days,
+    )
+    quarantine.set_aside(decode(data), START, absent=True)
 
 
 def test_what_is_not_planned_waits() -> None:
@@ -256,15 +273,29 @@ def test_the_overflow_queue_is_looked_at_and_not_consumed() -> None:
 def test_what_the_drainer_has_set_aside_is_found_by_a_message_that_is_left() -> None:
     """The claim leads to the span of the overflow."""
     found = Found()
-    made = found.delivery
     data = found.envelope("a", "b", request_id="r7")
     found.send(data)
-    quarantine = OverflowQuarantine(made.ledger, made.store, made.clock, made.wiring.claims.seconds_kept)
-    quarantine.set_aside(decode(data), START, absent=True)
+    set_aside(found, data, days=0)
     one = found.one("b")
 
     assert (Stage.PARKED, "overflow#r7") == (one.stage, one.owner)
-    assert [one.object_name] == made.objects()
+    assert ["queue"] == [place.source for place in one.sightings]
+    assert [one.object_name] == found.delivery.objects()
+
+
+@pytest.mark.parametrize("wanted", ["b", "r7"])
+def test_what_went_to_treasure_data_past_the_stream_is_found_in_the_archive(wanted: str) -> None:
+    """The drainer had set it aside and the redrive sent it: it never was on the stream."""
+    found = Found()
+    set_aside(found, found.envelope("b", request_id="r7"), days=30)
+    before = found.one(wanted)
+    found.delivery.redrive()
+    one = found.one(wanted)
+
+    assert (Stage.PARKED, Stage.DELIVERED) == (before.stage, one.stage)
+    assert ("shop_db", "overflow#r7") == (one.database, one.owner)
+    assert ["archive"] == [place.source for place in one.sightings]
+    assert 0 == one.seen.at - 1_700_000_000
 
 
 def test_a_message_whose_envelope_is_on_the_stream_is_one_more_place() -> None:

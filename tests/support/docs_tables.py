@@ -197,6 +197,7 @@ _WHY = {
     ("DrainFunction", "KeepLedger"): "Claim envelopes, and plan what is set aside.",
     ("DrainFunction", "SearchAndPut"): "Look whether an envelope is on the stream, and put it there.",
     ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
+    ("DrainFunction", "ReadArchive"): "Check an object of the archive that is said to exist.",
     ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "See how busy the stream is. CloudWatch has no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",

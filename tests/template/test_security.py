@@ -64,6 +64,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         },
         "Ledger": CLAIMS | {"dynamodb:PutItem"},
         "AsideBucket/*": {"s3:PutObject"},
+        "AsideBucket/archive/*": {"s3:GetObject"},
         "Logs": LOG,
     },
     "ScaleRole": {

@@ -39,7 +39,14 @@ def delivery() -> Delivery:
 
 def quarantine(made: Delivery) -> OverflowQuarantine:
     """Return the quarantine of a sandbox."""
-    return OverflowQuarantine(made.ledger, made.store, made.clock, made.wiring.claims.seconds_kept)
+    return OverflowQuarantine(
+        made.ledger,
+        made.store,
+        made.clock,
+        seconds_kept=made.wiring.claims.seconds_kept,
+        archive=made.archive,
+        archive_days=30,
+    )
 
 
 def set_aside(made: Delivery, *, absent: bool = True, request_id: str = "r") -> bool:
@@ -155,7 +162,7 @@ def test_the_ledger_is_told_once_all_objects_are_there() -> None:
     made.dynamodb.before["put_item"] = look
     set_aside(made)
 
-    assert [(0, 0), (0, 1), (0, 1), (0, 2), (0, 2), (0, 2)] == counts  # noted, then planned
+    assert [(0, 0), (0, 1), (0, 1), *[(0, 2)] * 5] == counts  # archived, noted, then planned
     assert (1, 2) == spans_and_objects(made)
 
 

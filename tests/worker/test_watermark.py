@@ -174,7 +174,14 @@ def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
 def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(stack: Stack) -> None:
     """Nothing else leads to its span, so the whole ledger is read."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
-    quarantine = OverflowQuarantine(stack.delivery.ledger, stack.delivery.store, stack.clock, 3600)
+    quarantine = OverflowQuarantine(
+        stack.delivery.ledger,
+        stack.delivery.store,
+        stack.clock,
+        seconds_kept=3600,
+        archive=stack.delivery.archive,
+        archive_days=30,
+    )
     quarantine.set_aside(an_envelope("q1"), stack.clock.now() - 86_400, absent=True)
 
     assert Counter({State.PARKED: 1}) == stack.take().set_aside(*SHOP)

@@ -1,0 +1,364 @@
+"""Where events are: stream, archive and overflow queue hold envelopes, and are searched for some of their events.
+
+An envelope is *sighted* in any number of these places. Nothing is consumed, and nothing is changed.
+"""
+
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from ops.tail import Kind, Seen, rejected, text_of, unpacked
+from shared.clock import Clock
+from shared.errors import NoSuchRecordError
+from worker.archive import Archive
+from worker.chain import NO_STREAM, ChainId
+from worker.record import START, Record, decode, from_stream, sequence_number
+from worker.shards import Cursor, Position, Shards
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+INACCURACY_SECONDS = 300.0
+"""By how much arrival times, and the clocks of those who make ids, may be wrong."""
+SECONDS_PER_READ = 0.5
+BYTES_PER_SECOND = 1_000_000
+"""Half of what Kinesis grants a shard, so that the worker keeps the other half."""
+
+REJECTED = -1
+"""In place of a block's number: the record's rejected events."""
+
+_LOOKS = 2  # answers that must say that nothing follows
+_FIRST_LIMIT = 100
+_LIMIT_GROWTH = 4
+_MOST_RECORDS = 10_000
+_PEEKS = 3  # receives without a new message, after which the queue counts as seen
+_MOST_PEEKS = 500
+_PEEK_SECONDS = 5  # for which a message is hidden, so that the next receive brings others
+_QUEUE_COUNTS: Final = (
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events to find: those with one of these ids, or those with all of these columns; without either all.
+
+    Attributes:
+        ids: event ids, or request ids, with or without `#` and the number of an envelope.
+        columns: values as text, by column.
+        account: only this account's.
+        table: only this table's.
+    """
+
+    ids: frozenset[str] = frozenset()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
+    table: str = ""
+
+    def is_about(self, seen: Seen) -> bool:
+        """Tell whether an event is sought."""
+        return (
+            self.account in ("", seen.account)
+            and self.table in ("", seen.table)
+            and (not self.ids or seen.event_id in self.ids or self.has_request(seen.request_id))
+            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
+        )
+
+    def has_request(self, request_id: str) -> bool:
+        """Tell whether a request is sought."""
+        return request_id in self.ids or request_id.partition("#")[0] in self.ids
+
+    def may_be_in(self, rows: bytes) -> bool:
+        """Tell whether rows may hold a sought event id; without decoding them."""
+        return any(one.encode(errors="replace") in rows for one in self.ids)
+
+    @property
+    def began(self) -> float | None:
+        """The earliest time, in UNIX seconds, that an id tells: that of a UUIDv7. None if there is none."""
+        times = [_moment(one) for one in self.ids]
+        return min((one for one in times if one is not None), default=None)
+
+
+def _moment(name: str) -> float | None:
+    try:
+        value = UUID(name.partition("#")[0])
+    except ValueError:
+        return None
+    return (value.int >> 80) / 1000 if value.version == 7 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One place that holds an event.
+
+    Attributes:
+        source: `stream`, `archive`, `queue` or `set_aside`.
+        seen: the event.
+        chain: of the shard that holds it; None where no shard does.
+        record: what holds it; None in the set-aside store.
+        block: which of the record's blocks, rows before what could not become rows, and which item of the block it is.
+    """
+
+    source: str
+    seen: Seen
+    chain: ChainId | None = None
+    record: Record | None = None
+    block: tuple[int, int] = (0, 0)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, tuple[int, int]]:
+        """What copies of the same event have in common."""
+        seen = self.seen
+        return seen.account, seen.request_id, seen.table, seen.event_id, self.block
+
+
+@dataclass(slots=True)
+class Searched:
+    """How far a search has come.
+
+    Attributes:
+        records: that were looked at.
+        shards: how many are read.
+        ended: how many of them have been read to the end.
+        at: the arrival of the record that is furthest behind, UNIX seconds; 0 where nobody knows.
+        hidden: messages of the overflow queue that SQS does not show now.
+        is_complete: everything was searched.
+    """
+
+    records: int = 0
+    shards: int = 0
+    ended: int = 0
+    at: float = 0.0
+    hidden: int = 0
+    is_complete: bool = True
+
+
+class _Lane:
+    """One shard that is being searched."""
+
+    def __init__(self, chain: ChainId, cursor: Cursor) -> None:
+        self.chain = chain
+        self.cursor = cursor
+        self.due = 0.0
+        self.limit = _FIRST_LIMIT
+        self.looks = 0
+        self.at = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What holds envelopes.
+
+    Attributes:
+        shards: the stream.
+        archive: the archive.
+        sqs: a boto3 client.
+        queue_url: the overflow queue.
+    """
+
+    shards: Shards
+    archive: Archive
+    sqs: "SQSClient"
+    queue_url: str
+
+
+class EventSearch:
+    """Looks for events in all places.
+
+    Args:
+        places: where to look.
+        query: which events.
+        since: UNIX seconds; what was sent before is not searched.
+        until: UNIX seconds at which the search ends, complete or not.
+        clock: paces the reads, and tells when the time is up.
+        progress: told of each read.
+
+    Attributes:
+        done: how far the search has come.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        query: EventQuery,
+        *,
+        since: float,
+        until: float,
+        clock: Clock,
+        progress: Callable[[Searched], None] = lambda _: None,
+    ) -> None:
+        self._places = places
+        self._query = query
+        self._since = since
+        self._until = until
+        self._clock = clock
+        self._progress = progress
+        self._enough = float("inf")  # when what is sought has arrived
+        self.done = Searched()
+
+    def sightings(self) -> Iterator[Sighting]:
+        """Yield where the events are; once an id is found, only what arrived about then is read.
+
+        Raises:
+            UnavailableError: bucket or stream cannot be read.
+            ClientError: SQS refuses.
+            BotoCoreError: SQS cannot be reached.
+        """
+        is_found = False
+        for sighting in self._in_archive():
+            is_found = True
+            yield sighting
+        yield from self._on_queue()
+        if not (is_found and self._query.ids):
+            self._enough = float("inf")
+            yield from self._on_stream()
+
+    def is_time_up(self) -> bool:
+        """Tell whether the search must end, and note it."""
+        if self._clock.now() >= self._until:
+            self.done.is_complete = False
+        return not self.done.is_complete
+
+    def _in_archive(self) -> Iterator[Sighting]:
+        """Read what the stream may have forgotten, and what came from the overflow queue and was never on it.
+
+        A stream that was deleted, and created again under its name, has forgotten everything.
+        """
+        shards, archive = self._places.shards, self._places.archive
+        summary = shards.summary()
+        kept = self._clock.now() - summary["RetentionPeriodHours"] * 3600 + INACCURACY_SECONDS
+        for chain in (*archive.chains(NO_STREAM), *archive.chains(summary["StreamName"])):
+            is_on_stream = not chain.is_overflow and shards.has(chain)
+            latest = kept if is_on_stream else float("inf")
+            if self._since >= latest:
+                continue
+            for archived in archive.listed(chain, self._since):
+                if self.is_time_up():
+                    return
+                if archived.since / 1000 > min(latest, self._enough):
+                    continue
+                records = from_stream(archive.read(archived) or (), chain.shard)
+                self.done.records += len(records)
+                self.done.at = archived.since / 1000
+                self._progress(self.done)
+                yield from self._in(records, chain, "archive")
+
+    def _on_stream(self) -> Iterator[Sighting]:
+        """Read all shards in turn."""
+        shards = self._places.shards
+        lanes = [
+            _Lane(shards.chain(shard.shard_id), shards.cursor(shard.shard_id, Position(moment=self._since)))
+            for shard in shards.all()
+        ]
+        self.done.shards = len(lanes)
+        while lanes:
+            lane = min(lanes, key=lambda one: one.due)
+            if max(self._clock.now(), lane.due) >= self._until:
+                self.done.is_complete = False
+                return
+            self._clock.sleep(max(0.0, lane.due - self._clock.now()))
+            records = self._read(lane)
+            self.done.records += len(records)
+            yield from self._in(records, lane.chain, "stream")
+            if lane.looks >= _LOOKS or lane.at > self._enough:
+                lanes.remove(lane)
+            self.done.ended = self.done.shards - len(lanes)
+            self.done.at = min((one.at for one in lanes), default=0.0)
+            self._progress(self.done)
+
+    def _read(self, lane: _Lane) -> list[Record]:
+        """Make one read, within the budget."""
+        began = self._clock.now()
+        try:
+            page = lane.cursor.read(lane.limit)
+        except NoSuchRecordError:  # records have expired meanwhile, or this clock is ahead
+            lane.cursor.seek(Position())
+            page = None
+        lane.due = max(began + SECONDS_PER_READ, lane.cursor.due if page is None else 0.0)
+        if page is None:
+            return []
+        size = sum(len(record["Data"]) + len(record["PartitionKey"]) for record in page.records)
+        lane.due = max(lane.due, began + size / BYTES_PER_SECOND)
+        if page.records:
+            fitting = BYTES_PER_SECOND * len(page.records) // max(1, 2 * size)
+            lane.limit = max(1, min(fitting, lane.limit * _LIMIT_GROWTH, _MOST_RECORDS))
+        lane.looks = lane.looks + 1 if page.at_tip and not page.records else 0
+        if page.ended:
+            lane.looks = _LOOKS
+        records = from_stream(page.records, lane.chain.shard)
+        lane.at = records[-1].arrived_at if records else began if page.at_tip else lane.at
+        return records
+
+    def _on_queue(self) -> Iterator[Sighting]:
+        """Look at messages without taking them: each is hidden from the drainer for seconds only, and none is deleted."""
+        sqs, url = self._places.sqs, self._places.queue_url
+        answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
+        self.done.hidden = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+        known: set[str] = set()
+        idle = 0
+        for _ in range(_MOST_PEEKS):
+            received = sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=_PEEK_SECONDS,
+                AttributeNames=["SentTimestamp"],
+            ).get("Messages", [])
+            fresh = [one for one in received if one["MessageId"] not in known]
+            idle = 0 if fresh else idle + 1
+            if idle >= _PEEKS:
+                break
+            for message in fresh:
+                known.add(message["MessageId"])
+                sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
+                record = _of_message(message["Body"], sent_at)
+                if record is not None:
+                    yield from self._in([record], None, "queue")
+
+    def _in(self, records: Iterable[Record], chain: ChainId | None, source: str) -> Iterator[Sighting]:
+        query = self._query
+        for record in records:
+            if query.account in ("", record.account):
+                for block, seen in _events(record, chain, query):
+                    if query.is_about(seen):
+                        if query.ids and chain is not None:
+                            self._enough = min(self._enough, seen.arrived_at + 2 * INACCURACY_SECONDS)
+                        yield Sighting(source, seen, chain, record, block)
+
+
+def _events(
+    record: Record, chain: ChainId | None, query: EventQuery
+) -> Iterator[tuple[tuple[int, int], Seen]]:
+    """Yield the events of a record that may be sought, each with its block and its place in that."""
+    common = Seen(
+        kind=Kind.EVENT,
+        at=record.received_at / 1000,
+        arrived_at=record.arrived_at,
+        account=record.account,
+        key_id=record.key_id,
+        request_id=record.request_id,
+        shard="" if chain is None else chain.shard,
+        sequence_number="" if chain is None else sequence_number(record.number),
+    )
+    is_sought = not query.ids or query.has_request(record.request_id)
+    for index, (table, _, rows) in enumerate(record.blocks):
+        if is_sought or query.may_be_in(rows):
+            for place, row in enumerate(unpacked(rows)):
+                event_id = str(row.get("event_id", ""))
+                yield (index, place), replace(common, table=table, event_id=event_id, row=row)
+    for index, (code, _, originals) in enumerate(record.refused, len(record.blocks)):
+        for place, original in enumerate(unpacked(originals)):
+            yield (index, place), rejected(common, code, "", original)
+    for event in record.rejected:
+        yield (REJECTED, event.place), rejected(common, event.code, event.table, event.original)
+
+
+def _of_message(body: str, sent_at: float) -> Record | None:
+    try:
+        data = b64decode(body, validate=True)
+    except ValueError:
+        return None
+    record = decode(data, "", START, sent_at)
+    return record if record.request_id else None
