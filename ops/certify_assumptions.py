@@ -59,14 +59,6 @@ def _lines(stage: DeployedStage, group: str, pattern: str) -> Iterator[str]:
     return (event["message"] for page in found for event in page["events"])
 
 
-def _until[Found](stage: DeployedStage, look: Callable[[], Found]) -> Found:
-    """Return the first result that is not empty, or the last one when CloudWatch has had its time."""
-    until = stage.clock.now() + stage.pace.metrics
-    while not (found := look()) and stage.clock.now() < until:
-        stage.clock.sleep(stage.pace.poll)
-    return found
-
-
 def _log_group(stage: DeployedStage, output: str) -> str:
     settings = stage.client("lambda").get_function_configuration(FunctionName=stage.stack.outputs[output])
     return str(settings["LoggingConfig"]["LogGroup"])
@@ -171,7 +163,7 @@ def _rejection(stage: DeployedStage) -> float:
     """Let the ingest reject an event that names no table; return how many CloudWatch has counted since."""
     began = stage.clock.now()
     stage.request("POST", "/v1/events", '[{"n": 1}]', {"x-write-key": stage.key()})
-    return _until(stage, lambda: _sum(stage, "EventsRejected", began))
+    return stage.until(lambda: _sum(stage, "EventsRejected", began), seconds=stage.pace.metrics)
 
 
 @_only_aws("writes no access log")
@@ -186,7 +178,7 @@ def access_log(stage: DeployedStage) -> StepFinding:
 def _access_log(stage: DeployedStage) -> StepFinding:
     group = resources(stage, "AWS::Logs::LogGroup")["AccessLogs"]
     answer = stage.request("GET", quote(_HARD_PATH.format(stage.run), safe="/"))
-    lines = _until(stage, lambda: [*_lines(stage, group, f'"{stage.run}"')])
+    lines = stage.until(lambda: [*_lines(stage, group, f'"{stage.run}"')], seconds=stage.pace.metrics)
     if not lines:
         raise Failure("the access log has no line of a request")
     for line in lines:

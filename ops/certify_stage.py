@@ -3,9 +3,10 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from operator import not_
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,6 +57,27 @@ class Pace:
     settle: float = 60.0
     deploy_poll: float = 5.0
     metrics: float = 600.0
+
+    def until[Found](
+        self,
+        look: Callable[[], Found],
+        is_right: Callable[[Found], bool],
+        clock: Clock,
+        seconds: float,
+    ) -> Found:
+        """Return the first result of a look that is right, or the last one. It looks once more when the time is up.
+
+        Args:
+            look: is called again and again, twice at least.
+            is_right: tells whether a result is what is waited for.
+            clock: waits.
+            seconds: that it may take.
+        """
+        end, is_last = clock.now() + seconds, False
+        while not is_right(found := look()) and not is_last:
+            is_last = clock.now() >= end
+            clock.sleep(self.poll)
+        return found
 
 
 ON_AWS = Pace()
@@ -211,15 +233,28 @@ class DeployedStage:
             Failure: it does not have them all in time.
         """
         began, wanted = self.clock.now(), set(event_ids)
-        while missing := wanted - self.counts(table).keys():
-            if self.clock.now() - began > self.pace.row:
-                named = ", ".join(sorted(missing)[:5])
-                raise Failure(
-                    f"{len(missing)} of {len(wanted)} rows are not in {self.database}.{table} after "
-                    f"{self.pace.row:.0f} s: {named}"
-                )
-            self.clock.sleep(self.pace.poll)
+        if missing := self.until(lambda: wanted - self.counts(table).keys(), not_):
+            named = ", ".join(sorted(missing)[:5])
+            raise Failure(
+                f"{len(missing)} of {len(wanted)} rows are not in {self.database}.{table} after "
+                f"{self.pace.row:.0f} s: {named}"
+            )
         return self.clock.now() - began
+
+    def until[Found](
+        self,
+        look: Callable[[], Found],
+        is_right: Callable[[Found], bool] = bool,
+        seconds: float | None = None,
+    ) -> Found:
+        """Return the first result of a look that is right, or the last one.
+
+        Args:
+            look: is called again and again, twice at least.
+            is_right: tells whether a result is what is waited for.
+            seconds: that it may take. Default: until a row must be in Treasure Data.
+        """
+        return self.pace.until(look, is_right, self.clock, self.pace.row if seconds is None else seconds)
 
     def operate(self, command: click.Command, *words: str) -> Any:
         """Run one of the commands on the stack with --json, and return what it prints.
@@ -235,6 +270,18 @@ class DeployedStage:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return json.loads(printed.getvalue())
+
+    def administer(self, **event: Any) -> dict[str, Any]:
+        """Have the administration's function do something; if it fails, once more: Redis may have been slow for a moment.
+
+        Raises:
+            Failure: it says what is wrong.
+        """
+        try:
+            return self.stack.administer(**event)
+        except Failure:
+            self.clock.sleep(self.pace.poll)
+            return self.stack.administer(**event)
 
     def restart(self, output: str) -> None:
         """Let a function begin anew, without anything in its memory, until the repair `sandboxes`. Use inside `breaking`."""

@@ -68,11 +68,14 @@ def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> No
     Raises:
         Failure: it is not after five minutes.
     """
-    until = clock.now() + _GROUP_SECONDS
-    while elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["Status"] != "active":
-        if clock.now() > until:
-            raise Failure(f"ElastiCache does not finish changing the user group {group}")
-        clock.sleep(pace.poll)
+    status = pace.until(
+        lambda: elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["Status"],
+        lambda status: status == "active",
+        clock,
+        _GROUP_SECONDS,
+    )
+    if status != "active":
+        raise Failure(f"ElastiCache does not finish changing the user group {group}")
 
 
 class SecretRepair:

@@ -27,8 +27,10 @@ def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path
     code, said, errors = stack.certify("--account", "shop", "--despite-traffic", "--json", folder=tmp_path)
     report = json.loads(said)
     verdicts = {one["step"]: one["verdict"] for one in report["steps"]}
+    failed = {one["step"]: one["said"] for one in report["steps"] if one["verdict"] == "failed"}
     page = next(tmp_path.glob("*.md")).read_text()
 
+    assert {} == failed, errors
     assert {one.name: "not tried" if one.name in ONLY_AWS else "passed" for one in STEPS} == verdicts, said
     assert 0 == code, errors
     assert ["passed"] * 7 == [one["verdict"] for one in report["promises"]]

@@ -12,7 +12,7 @@ import pytest
 from doubles.clock import ManualClock
 from ops import certify_assumptions as assumptions
 from ops.certify_run import Accepted
-from ops.certify_stage import ON_AWS, HttpAnswer
+from ops.certify_stage import ON_AWS, DeployedStage, HttpAnswer
 from ops.certify_step import Untried
 from ops.failure import Failure
 from ops.teardown import LOOKS
@@ -50,6 +50,8 @@ class Modelled:
 
 class OnAws:
     """A stage on AWS whose API accepts everything."""
+
+    until = DeployedStage.until
 
     def __init__(self, answers: Mapping[str, Any], **parameters: str) -> None:
         self.client = Modelled(answers)

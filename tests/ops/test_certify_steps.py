@@ -1,0 +1,204 @@
+"""The steps of a certification on a stage where something takes its time: what arrives late has arrived."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from doubles.clock import ManualClock
+from ops.certify_run import Accepted
+from ops.certify_stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
+from ops.certify_step import StepFinding
+from ops.certify_steps import STEPS
+from ops.failure import Failure
+
+RUN = "certify-1"
+LETTERS = [{"id": "d1", "reason": "unknown_account"}]
+KEPT = {"selected": 1, "delivered": 0, "kept": 1}
+SENT = {"selected": 1, "delivered": 1, "kept": 0}
+NONE = {"selected": 0, "delivered": 0, "kept": 0}
+WELL = {"findings": [{"what": "Redis", "state": "ok", "said": ""}]}
+SLOW = {"findings": [{"what": "Redis", "state": "fault", "said": "no answer"}]}
+
+
+def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[str, Any]:
+    """Return what `sluice status --since` says."""
+    table = {"table": TABLE, "received": 1, "delivered": 1 - in_flight, "in_flight": in_flight}
+    books = {"adds_up": adds_up, "tables": [table], "spans": 1, "unread_records": 0, "queued_envelopes": 0}
+    return {"balance": books | more}
+
+
+class Rehearsal(DeployedStage):
+    """A stage whose commands answer as they are told, one answer after the other, the last of them again and again.
+
+    Args:
+        answers: by command.
+        copies: how many rows each event becomes.
+
+    Attributes:
+        calls: by command.
+        administered: what the administration was asked for.
+    """
+
+    def __init__(self, copies: int = 1, **answers: list[Any]) -> None:
+        self.run = RUN
+        self.clock = ManualClock()
+        self.began = self.clock.now()
+        self.account = self.database = "shop"
+        self.pace = ON_AWS
+        self.accepted = Accepted()
+        self.timings: dict[str, str] = {}
+        self.parameters: Mapping[str, str] = {}
+        self.stack: Any = SimpleNamespace(outputs={"StreamName": "events"}, administer=self._administer)
+        self.repairs: Any = SimpleNamespace(breaking=self._breaking)
+        self.calls: Counter[str] = Counter()
+        self.administered: list[dict[str, Any]] = []
+        self._endpoint = ""
+        self._copies = copies
+        self._answers = answers
+
+    @contextmanager
+    def _breaking(self, _kind: str, **_how: str) -> Iterator[None]:
+        yield
+
+    def _administer(self, **event: Any) -> dict[str, Any]:
+        self.administered.append(event)
+        return dict(self._next("administer", {}))
+
+    def client(self, _service: str) -> Any:
+        """Return a client whose puts succeed."""
+        return SimpleNamespace(put_record=lambda **_: {})
+
+    def send(self, case: str, table: str = TABLE) -> HttpAnswer:
+        """Accept an event."""
+        self.accepted.add(table, self.event_id(case))
+        return HttpAnswer(200, "", b"", 0.02)
+
+    def counts(self, table: str = TABLE) -> Counter[str]:
+        """Return the rows of all that was accepted."""
+        return Counter(dict.fromkeys(self.accepted.copies.get(table, ()), self._copies))
+
+    def operate(self, command: click.Command, *_words: str) -> Any:
+        """Answer as the command would."""
+        return self._next(str(command.name))
+
+    def _next(self, name: str, *default: Any) -> Any:
+        self.calls[name] += 1
+        waiting = self._answers.get(name) or list(default)
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def carry_out(step: str, stage: Rehearsal) -> StepFinding:
+    """Carry out a step by its name."""
+    run: Callable[[DeployedStage], StepFinding] = {one.name: one.run for one in STEPS}[step]
+    return run(stage)
+
+
+def test_a_redrive_that_keeps_the_row_is_repeated() -> None:
+    """Redis or Treasure Data may be slow for a moment; then a run keeps what it cannot send, and the next one sends it."""
+    stage = Rehearsal(list=[LETTERS], redrive=[KEPT, SENT])
+
+    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+    assert 2 == stage.calls["redrive"]
+
+
+def test_a_row_that_the_scheduled_redrive_has_sent_has_arrived() -> None:
+    """The step's own run finds nothing left to send."""
+    stage = Rehearsal(list=[[], LETTERS], redrive=[KEPT, NONE])
+
+    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+
+
+def test_a_redrive_that_never_delivers_fails() -> None:
+    """It says what the last run did."""
+    with pytest.raises(Failure, match=r"does not deliver the row .*'kept': 1"):
+        carry_out("redrive", Rehearsal(list=[LETTERS], redrive=[KEPT]))
+
+
+def test_a_dead_letter_that_becomes_two_rows_fails() -> None:
+    """Whoever has sent it."""
+    with pytest.raises(Failure, match="became 2"):
+        carry_out("redrive", Rehearsal(copies=2, list=[LETTERS], redrive=[SENT]))
+
+
+def test_a_record_that_becomes_no_dead_letter_fails() -> None:
+    """Nobody mapped its account."""
+    with pytest.raises(Failure, match="did not become a dead letter"):
+        carry_out("redrive", Rehearsal(list=[[]]))
+
+
+def test_an_administration_that_fails_once_is_asked_again() -> None:
+    """A second failure is one of the stage."""
+    slow = Failure("Redis does not answer")
+    stage = Rehearsal(administer=[slow, {"accounts": {}}])
+
+    assert {"accounts": {}} == stage.administer(do="accounts")
+    with pytest.raises(Failure, match="Redis does not answer"):
+        Rehearsal(administer=[slow]).administer(do="accounts")
+
+
+def test_a_fault_that_passes_is_none() -> None:
+    """The doctor looks twice."""
+    assert {"Redis": "ok"} == carry_out("doctor", Rehearsal(doctor=[SLOW, WELL])).evidence
+    with pytest.raises(Failure, match="Redis: no answer"):
+        carry_out("doctor", Rehearsal(doctor=[SLOW]))
+
+
+def test_the_books_wait_until_all_is_settled() -> None:
+    """A row may be in Treasure Data before the ledger says so."""
+    late = [balance(in_flight=1), balance(unread_records=1), balance()]
+    stage = Rehearsal(status=late)
+    stage.send("one")
+
+    assert 1 == carry_out("books", stage).evidence["delivered"]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (balance(adds_up=False), "do not balance"),
+        (balance(in_flight=1), "are being delivered"),
+        (balance(queued_envelopes=1), "wait on the stream or in the queue"),
+    ],
+)
+def test_books_that_never_settle_fail(said: dict[str, Any], why: str) -> None:
+    """Whatever it is that waits."""
+    with pytest.raises(Failure, match=why):
+        carry_out("books", Rehearsal(status=[said]))
+
+
+def test_books_with_a_doubled_row_fail() -> None:
+    """It names the event."""
+    stage = Rehearsal(copies=2, status=[balance()])
+    stage.send("one")
+    with pytest.raises(Failure, match="certify-1-one: 2 of 1"):
+        carry_out("books", stage)
+
+
+def test_a_replay_waits_for_the_ledger() -> None:
+    """Or it would count a row that the worker is about to settle as sent again."""
+    rows = {"sent": 0, "passed_over": 1, "kept": 0}
+    replay = {"complete": True, "records": 1, "rows": rows}
+    stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
+    carry_out("replay", stage)
+
+    assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
+
+
+def test_a_wait_ends_with_one_more_look() -> None:
+    """A look may take longer than there was time, on a machine with much to do."""
+    clock, looks = ManualClock(), iter([0, 0, 1])
+
+    def look() -> int:
+        clock.sleep(60)
+        return next(looks)
+
+    assert 0 == ON_AWS.until(look, bool, clock, 30)
+    assert 1 == next(looks)
