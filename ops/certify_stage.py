@@ -264,9 +264,8 @@ class DeployedStage:
             KeyboardInterrupt: Ctrl-C has stopped it.
         """
         printed = io.StringIO()
-        option = self.stack.option.split()
         with redirect_stdout(printed), redirect_stderr(io.StringIO()):
-            code = command.main([*words, *option, "--json"], standalone_mode=False)
+            code = command.main([*words, "--json"], standalone_mode=False, obj=self.stack)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return json.loads(printed.getvalue())
@@ -290,7 +289,14 @@ class DeployedStage:
         client.update_function_configuration(
             FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run}}
         )
-        client.get_waiter("function_updated_v2").wait(FunctionName=name)
+        wait_until_updated(client, name, self.pace)
+
+
+def wait_until_updated(lambdas: Any, function: str, pace: Pace) -> None:
+    """Return when a function's update is in force."""
+    lambdas.get_waiter("function_updated_v2").wait(
+        FunctionName=function, WaiterConfig={"Delay": pace.deploy_poll}
+    )
 
 
 RESTARTED = "SLUICE_CERTIFIED_BY"

@@ -220,9 +220,15 @@ def _visibility(stage: DeployedStage) -> StepFinding:
     """Measure how soon a query sees an import, beside what the worker assumes."""
     check = stage.administer(do="check")
     assumed = check["assumed"]["query_delay_minutes"] * 60
-    found = Measurement(stage.administer, stage.clock, stage.database, uuid4().hex[:12], lambda _: None).run(
-        ()
+    measurement = Measurement(
+        stage.administer,
+        stage.clock,
+        stage.database,
+        uuid4().hex[:12],
+        lambda _: None,
+        first_ask=min(5.0, stage.pace.poll),
     )
+    found = measurement.run(())
     if found.shown is None:
         raise Failure(f"a row is not shown {screen.lasting(found.hidden)} after its import")
     stage.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
@@ -318,10 +324,10 @@ def _replay(stage: DeployedStage) -> StepFinding:
 
 def _force(stage: DeployedStage) -> StepFinding:
     """Send a table's row again by force, twice under one tag."""
+    began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # by another clock than the stream's
     stage.send("forced", FORCED_TABLE)
     stage.wait_for([stage.event_id("forced")], FORCED_TABLE)
     words = ["--force", "--tag", stage.run.lower(), "--account", stage.account, "--table", FORCED_TABLE]
-    began = _since(stage)
     first = stage.operate(replay.command, *words, "--from", began)
     second = stage.operate(replay.command, *words, "--from", began)
     stage.accepted.add(FORCED_TABLE, stage.event_id("forced"))

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from ops import accounts
 from ops.certify_restore import Repair
-from ops.certify_stage import RESTARTED, DeployedStage, Pace
+from ops.certify_stage import RESTARTED, DeployedStage, Pace, wait_until_updated
 from ops.certify_step import Impossible
 from ops.change_set import ChangeSet
 from ops.failure import Failure
@@ -107,17 +107,18 @@ class SecretRepair:
 class SandboxRepair:
     """Removes the variable that made a function begin anew; so it begins anew once more, with everything restored."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, pace: Pace) -> None:
         self._stack = stack
+        self._pace = pace
 
     def restore(self, how: Mapping[str, str]) -> None:
         """See Repair."""
         client, name = self._stack.client("lambda"), self._stack.outputs[how["output"]]
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         if variables.pop(RESTARTED, None) is not None:
-            client.get_waiter("function_updated_v2").wait(FunctionName=name)
+            wait_until_updated(client, name, self._pace)
             client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
-            client.get_waiter("function_updated_v2").wait(FunctionName=name)
+            wait_until_updated(client, name, self._pace)
 
     def by_hand(self, how: Mapping[str, str]) -> str:
         """See Repair."""
@@ -186,7 +187,7 @@ def repairs_of(stack: Stack, clock: Clock, pace: Pace) -> dict[str, Repair]:
     """Return the repair of each kind of thing that a step breaks."""
     return {
         "secret": SecretRepair(stack),
-        "sandboxes": SandboxRepair(stack),
+        "sandboxes": SandboxRepair(stack, pace),
         "redis user": RedisUserRepair(stack, clock, pace),
         "parameter": ParameterRepair(stack, clock, pace),
         "account": AccountRepair(stack),

@@ -20,7 +20,6 @@ AGES = (60.0, 300.0, 600.0, 1200.0, 1800.0, 2700.0, 3600.0, 4500.0, 5400.0, 7200
 MOST_DELAY = 1800.0
 """What is not shown after so many seconds is not waited for any longer."""
 
-_FIRST_ASK = 5.0
 _LONGEST_PAUSE = 60.0
 _SURE = 60.0  # a row that is not there is asked for once more, so much later
 
@@ -61,6 +60,7 @@ class Measurement:
         database: where the marked rows go.
         mark: begins the name of each of them.
         show: is told how far it is.
+        first_ask: seconds from a row's import until it is looked for.
 
     Attributes:
         found: what is known so far.
@@ -73,12 +73,15 @@ class Measurement:
         database: str,
         mark: str,
         show: Callable[[str], None],
+        *,
+        first_ask: float = 5.0,
     ) -> None:
         self._administer = administer
         self._clock = clock
         self._database = database
         self._mark = mark
         self._show = show
+        self._first_ask = first_ask
         self._began = clock.now()
         self._time = int(self._began)
         self.found = Measured()
@@ -93,7 +96,7 @@ class Measurement:
             Failure: Treasure Data does not take the rows, or may not be asked.
         """
         self._send("shown", "shown")
-        self._at(_FIRST_ASK, lambda: self._look(0.0))
+        self._at(self._first_ask, lambda: self._look(0.0))
         for age in ages:
             self._send(f"{age:.0f}-first", f"{age:.0f}")
             self._at(age, lambda age=age: self._repeat(age))  # type: ignore[misc]  # a default binds the age
@@ -114,7 +117,7 @@ class Measurement:
             self._show(f"rows are shown after {screen.lasting(age)}")
         elif age < MOST_DELAY:
             self._show(f"not shown yet after {screen.lasting(age)}")
-            self._at(min(max(_FIRST_ASK, age / 4), _LONGEST_PAUSE), lambda: self._look(age))
+            self._at(min(max(self._first_ask, age / 4), _LONGEST_PAUSE), lambda: self._look(age))
         else:
             self.found.hidden = age
 
@@ -125,7 +128,7 @@ class Measurement:
         self._show(f"resending an id that is {screen.lasting(age)} old")
         self._send(f"{age:.0f}-second", f"{age:.0f}")
         self._send(f"{age:.0f}-third", f"{age:.0f}-third")
-        self._at(_FIRST_ASK, lambda: self._judge(age))
+        self._at(self._first_ask, lambda: self._judge(age))
 
     def _judge(self, age: float, *, is_last: bool = False) -> None:
         """Look whether the second row of an age is shown, once the third one is; where it is not, once more."""
@@ -142,7 +145,8 @@ class Measurement:
             self._at(_SURE, lambda: self._judge(age, is_last=True))
         elif waited < MOST_DELAY:
             self._at(
-                min(max(_FIRST_ASK, waited / 4), _LONGEST_PAUSE), lambda: self._judge(age, is_last=is_last)
+                min(max(self._first_ask, waited / 4), _LONGEST_PAUSE),
+                lambda: self._judge(age, is_last=is_last),
             )
 
     def _send(self, name: str, of_id: str) -> None:

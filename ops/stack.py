@@ -251,7 +251,10 @@ def described(said: Mapping[str, Any]) -> Stack:
 
 
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a stack, and the stack as its first argument."""
+    """Give a command the options that name a stack, and the stack as its first argument.
+
+    A command that another one runs with a stack as the context's object works on that stack.
+    """
 
     @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
     @click.option(
@@ -266,6 +269,8 @@ def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
+        if isinstance(given := click.get_current_context().obj, Stack):
+            return command(given, *args, **options)
         if is_local:
             return command(local(), *args, **options)
         if name is None:

@@ -64,13 +64,6 @@ class Moving:
         """Return the stack as it is now."""
         return Stack(self.emulator, self.dev.destination, self.dev.redis_url, NAME)
 
-    def variables(self, output: str) -> dict[str, str]:
-        """Return a function's variables."""
-        client = self.emulator.client("lambda")
-        found = client.get_function_configuration(FunctionName=self.stack().outputs[output])
-        variables: dict[str, str] = found["Environment"]["Variables"]
-        return variables
-
 
 @pytest.fixture
 def moving(stack: Stack, released: Path) -> Iterator[Moving]:
@@ -101,12 +94,12 @@ def test_a_release_moves_between_networks(moving: Moving) -> None:
     (subnet, *_) = ec2.describe_subnets()["Subnets"]
     (group, *_) = ec2.describe_security_groups()["SecurityGroups"]
     moving.deploy(Network="existing", SubnetIds=subnet["SubnetId"], SecurityGroupIds=group["GroupId"])
-    assert "" == moving.variables("WorkerFunction")["REDIS_URL"]
+    assert "" == moving.stack().variables("WorkerFunction")["REDIS_URL"]
     assert began.send_pixel("shop", "moving_in", "/existing")[0] == 200
     assert ["/existing"] == [row["page"] for row in began.destination.rows("shop", "moving_in")]
 
     moving.deploy(Network="managed", SubnetIds="", SecurityGroupIds="")
-    assert "?cache=" in moving.variables("WorkerFunction")["REDIS_URL"]
+    assert "?cache=" in moving.stack().variables("WorkerFunction")["REDIS_URL"]
     assert "RedisUrlSecret" not in moving.stack().outputs
     assert began.send_pixel("shop", "moving_on", "/managed")[0] == 200
     assert ["/managed"] == [row["page"] for row in began.destination.rows("shop", "moving_on")]

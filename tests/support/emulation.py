@@ -155,6 +155,13 @@ class Stack:
         assert "FunctionError" not in answer, self.emulator.log.read_text()
         return json.loads(answer["Payload"].read())
 
+    def variables(self, function: str, **version: str) -> dict[str, str]:
+        """Return the variables of a function of the stack, or of a version of it."""
+        client = self.emulator.client("lambda")
+        found = client.get_function_configuration(FunctionName=self.outputs[function], **version)
+        variables: dict[str, str] = found["Environment"]["Variables"]
+        return variables
+
     def sluice(self, *arguments: str) -> Any:
         """Run the `sluice` command on the stack with --json and return what it prints."""
         command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", self.name, "--json"]

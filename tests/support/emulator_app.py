@@ -69,6 +69,7 @@ def _execute(function: Any, event: Any, *more: Any, **options: Any) -> Any:
 
 
 lambda_svc._poll_kinesis, lambda_svc._execute_function = _poll, _execute
+lambda_svc._ESM_BACKOFF_SECONDS, lambda_svc._LAMBDA_STATE_TRANSITION_DELAY = 0.2, 0.1
 
 
 _INSERT = re.compile(r'INSERT INTO "([^"]+)"', re.IGNORECASE)

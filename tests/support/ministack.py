@@ -19,7 +19,6 @@ from tests.support.sam import ROOT
 
 _SERVER = ROOT / ".venv-emulator" / "bin" / "hypercorn"
 _START_SECONDS = 60
-_END_SECONDS = 3
 
 
 class Ministack:
@@ -53,6 +52,7 @@ class Ministack:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_CA_BUNDLE": str(self.certificate),
             "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.2",
         }
 
     def __enter__(self) -> Self:
@@ -103,13 +103,9 @@ class Ministack:
         self._end()
 
     def _end(self) -> None:
-        # It would wait half a minute for connections of the functions' processes, which end with it.
-        self._process.terminate()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        # Asked to end, it would wait half a minute for connections of the functions' processes, which end with it.
+        self._process.kill()
+        self._process.wait()
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
