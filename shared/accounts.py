@@ -88,11 +88,7 @@ def _json(text: str | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """The keys of one stack's accounts.
-
-    Attributes:
-        stack: what names the stack, among all that share the Redis: its ledger's name.
-    """
+    """The keys of one stack's accounts; its ledger's name tells it from others that share the Redis."""
 
     stack: str
 

@@ -36,13 +36,7 @@ ROOM = MAX_ENVELOPE_BYTES - 512
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """Rows of one table.
-
-    Attributes:
-        table: the table's name.
-        count: how many rows.
-        rows: their MessagePack maps, concatenated.
-    """
+    """Rows of one table: their MessagePack maps, concatenated."""
 
     table: str
     count: int

@@ -1,27 +1,5 @@
 """Every error that Sluice's functions raise, as one tree.
 
-SluiceError
-  · UnavailableError
-    · LedgerUnavailableError
-    · BucketUnavailableError
-    · ShardUnreadableError
-      · NoSuchRecordError
-    · SecretUnavailableError
-    · UnprovenError
-  · HeldError
-  · EditRefusedError
-  · SettingsError
-  · InvalidError (a ValueError, too)
-    · EnvelopeError
-    · InvalidAccountError
-    · InvalidPolicyError
-    · InvalidKeyError
-      · UnknownSecretError
-    · InvalidJsonError
-    · TooDeepError
-    · InvalidReplayError
-    · InvalidObjectError
-
 After an UnavailableError a retry may succeed; after an InvalidError it never will.
 
 Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an

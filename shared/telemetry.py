@@ -10,7 +10,7 @@ Warnings, errors and metrics are always written; the log level affects only info
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from threading import Lock
@@ -47,12 +47,7 @@ METRICS: Mapping[str, str] = {
 
 
 class Counter(NamedTuple):
-    """What a function counts.
-
-    Attributes:
-        metric: one of METRICS, to which it adds.
-        meaning: what is counted.
-    """
+    """What a function counts, and to which one of METRICS it adds."""
 
     metric: str
     meaning: str
@@ -180,7 +175,7 @@ class PowertoolsTelemetry(Telemetry):
         self._clock = clock
         self._with_info = with_info
         self._about = dict(about or {})
-        self._latest = _Latest()
+        self.latest_request_id: str | None = None  # for threads without an invocation of their own
         self._counts: dict[str, int] = {}
         self._written_at: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
@@ -227,7 +222,7 @@ class PowertoolsTelemetry(Telemetry):
         Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
         thread, only lines from those threads have the right id.
         """
-        return _Invocation(getattr(context, "aws_request_id", None), self._latest, self.flush)
+        return _Invocation(getattr(context, "aws_request_id", None), self)
 
     @override
     def count(self, counter: str, value: int = 1) -> None:
@@ -294,7 +289,7 @@ class PowertoolsTelemetry(Telemetry):
             if suppressed is None:
                 return None
             fields["suppressed"] = suppressed
-        fields["function_request_id"] = _request_id.get() or self._latest.request_id
+        fields["function_request_id"] = _request_id.get() or self.latest_request_id
         return fields
 
     def _admit(self, message: str, code: str) -> int | None:
@@ -310,30 +305,20 @@ class PowertoolsTelemetry(Telemetry):
             return self._suppressed.pop(kind, 0)
 
 
-class _Latest:
-    """The most recently started invocation, for threads without one of their own."""
-
-    __slots__ = ("request_id",)
-
-    def __init__(self) -> None:
-        self.request_id: str | None = None
-
-
 class _Invocation:
     """The context manager of PowertoolsTelemetry.invocation; a generator-based one takes twice as long."""
 
-    __slots__ = ("_flush", "_latest", "_request_id", "_token")
+    __slots__ = ("_request_id", "_telemetry", "_token")
 
-    def __init__(self, request_id: str | None, latest: _Latest, flush: Callable[[], None]) -> None:
+    def __init__(self, request_id: str | None, telemetry: PowertoolsTelemetry) -> None:
         self._request_id = request_id
-        self._latest = latest
-        self._flush = flush
+        self._telemetry = telemetry
 
     def __enter__(self) -> None:
         self._token = _request_id.set(self._request_id)
-        self._latest.request_id = self._request_id
+        self._telemetry.latest_request_id = self._request_id
 
     def __exit__(self, *_: object) -> None:
-        self._latest.request_id = None
+        self._telemetry.latest_request_id = None
         _request_id.reset(self._token)
-        self._flush()
+        self._telemetry.flush()

@@ -114,11 +114,7 @@ class Admin:
         return self._accounts()
 
     def _complete(self) -> dict[str, Account]:
-        """Return all accounts; the edge would refuse one that is missing in its policy.
-
-        Raises:
-            UnavailableError: Redis has lost some of them.
-        """
+        """Return all accounts; the edge would refuse one that is missing in its policy."""
         client = self._connect()
         found = account_store.applied(client, self._keys)
         count = account_store.count(client, self._keys)

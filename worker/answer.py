@@ -19,13 +19,7 @@ _COLUMNS = {"event_id": "string", "received_at": "long"}
 
 @dataclass(frozen=True)
 class TdAnswer:
-    """An HTTP answer.
-
-    Attributes:
-        status: HTTP status.
-        headers: the header fields.
-        body: the body.
-    """
+    """An HTTP answer."""
 
     status: int
     headers: Mapping[str, str]

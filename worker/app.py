@@ -1,6 +1,7 @@
 """Lambda's entry points of the delivery functions."""
 
 from base64 import b64decode
+from dataclasses import asdict
 from functools import cache
 from gzip import BadGzipFile, decompress
 from typing import Any
@@ -53,8 +54,7 @@ def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
     """Carry out what an event asks of the redrive."""
     if event.get("sweep"):
-        sweep = wiring.sweeper.run(deadline)
-        return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
+        return asdict(wiring.sweeper.run(deadline))
     if event.get("watermark"):
         return wiring.watermark_rows.write(deadline)
     selection = Selection.from_event(event)
@@ -72,15 +72,7 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
     returned = 0
     if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
         returned = wiring.returns.run(selection, deadline)
-    report = wiring.redrive.run(deadline, selection)
-    return {
-        "delivered": report.delivered,
-        "kept": report.kept,
-        "dead": report.dead,
-        "dropped": report.dropped,
-        "returned": returned,
-        "complete": report.complete,
-    }
+    return asdict(wiring.redrive.run(deadline, selection)) | {"returned": returned}
 
 
 def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:

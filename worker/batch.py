@@ -52,10 +52,6 @@ class ShardBatch:
     """Records of one shard, as they were delivered.
 
     Attributes:
-        terms: what is to be done with them.
-        shard: its id.
-        chain: where their spans are.
-        records: in the stream's order.
         is_checked: they have been compared with the shard.
     """
 

@@ -23,13 +23,7 @@ _GZIP_FORMAT = 31  # zlib's way of asking for a gzip header, which then holds ne
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Rows of one group.
-
-    Attributes:
-        key: names it.
-        blocks: the rows, or what could not become rows.
-        count: how many rows.
-    """
+    """Rows of one group, or what could not become rows."""
 
     key: ChunkKey
     blocks: Sequence[Block]

@@ -14,12 +14,7 @@ LEAST_SEND_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The time after which nothing more may be sent.
-
-    Attributes:
-        clock: tells the time.
-        at: UNIX seconds.
-    """
+    """The time, in UNIX seconds, after which nothing more may be sent."""
 
     clock: Clock
     at: float

@@ -173,15 +173,7 @@ def _nothing(entry: Entry, _happening: Happening) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the state machine.
-
-    Attributes:
-        states: from which it leads.
-        event: what happens.
-        to: where it leads.
-        when: what else must hold.
-        change: what else changes in the entry.
-    """
+    """One line of the state machine: where an event leads from some states, if a condition holds, and what else changes in the entry."""
 
     states: tuple[State, ...]
     event: Event

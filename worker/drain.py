@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -179,7 +180,7 @@ class Drain:
         waiting: dict[Identity, _Waiting] = {}
         for message in sorted(messages, key=lambda message: message.sent_at):
             if message.envelope is None:
-                handled[message.message_id] = self._bury(message)
+                handled[message.message_id] = self._set_aside(partial(self._quarantine.bury, message))
             else:
                 identity = Identity(message.envelope.account, message.envelope.request_id)
                 envelope = waiting.setdefault(identity, _Waiting(message.envelope, message.partition_key))
@@ -326,13 +327,6 @@ class Drain:
         except ResponseParserError:
             return [Handling.DOUBTFUL] * len(batch)
         return [_HANDLINGS[fate] for fate in fates]
-
-    def _bury(self, message: Message) -> Handling:
-        def bury() -> bool:
-            self._quarantine.bury(message)
-            return True
-
-        return self._set_aside(bury)
 
     def _give_up(self, envelope: _Waiting, *, absent: bool) -> Handling:
         return self._set_aside(

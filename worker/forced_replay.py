@@ -18,13 +18,7 @@ _NO_MARKS = str.maketrans("", "", "-_.:")
 
 @dataclass(frozen=True, slots=True)
 class ForcedReplay:
-    """What is sent again.
-
-    Attributes:
-        tag: names the replay: lower case letters, digits, `-`, `_`, `.` and `:`, at most 64.
-        account: only this account's rows.
-        table: only this table's.
-    """
+    """What is sent again, for all accounts and tables or for one; the tag names the replay."""
 
     tag: str
     account: str | None = None

@@ -101,7 +101,6 @@ class Claim:
     """Who owns an envelope: its rows count for that record, or overflow chain, alone.
 
     Attributes:
-        owner: names it.
         arrived_at: UNIX seconds at which the owner's record arrived.
     """
 

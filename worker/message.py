@@ -21,8 +21,6 @@ class Message:
         message_id: SQS's name for the message.
         receipt: SQS's name for this delivery.
         sent_at: UNIX seconds, by SQS's clock.
-        body: what was sent.
-        partition_key: with which the envelope was put, and is to be put.
         refused: the stream has definitely refused every put.
         envelope: what the body holds; None where it holds none, or cannot be put for want of a partition key.
         fault: why there is no envelope, one word.

@@ -24,9 +24,7 @@ class Work(NamedTuple):
     """A span that an invocation has just planned, or fenced, and what there is to send of it.
 
     Attributes:
-        span: as this invocation wrote it.
         records: its records, as far as they have not expired.
-        groups: their blocks.
         opened: chunks whose doubt this invocation opened; None for all.
     """
 
@@ -143,11 +141,7 @@ class OpenSpans:
         return batch.terms.forced.narrow(one for one in read if span.first <= one.number <= span.last)
 
     def _has_expired(self, span: Span) -> bool:
-        """Tell whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not say.
-        """
+        """Tell whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself."""
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         if not self.is_over(span):

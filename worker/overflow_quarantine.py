@@ -76,7 +76,7 @@ class OverflowQuarantine:
         self._write(chain, destinations, groups, entry, seen=envelope.received_at, record=record)
         return True
 
-    def bury(self, message: Message) -> None:
+    def bury(self, message: Message) -> bool:
         """Set aside a message that does not hold an envelope, as a dead letter.
 
         Raises:
@@ -88,6 +88,7 @@ class OverflowQuarantine:
         original = (message.fault, 1, packed(message.body.encode()))
         chain = ChainId.overflow(message.message_id)
         self._write(chain, {}, {group: original}, entry, seen=milliseconds(message.sent_at))
+        return True
 
     def _write(
         self,

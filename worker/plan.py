@@ -54,10 +54,7 @@ class Plan:
     """A stretch of records and where their rows go.
 
     Attributes:
-        records: the stretch.
-        destinations: where each owner's rows go.
         groups: the blocks of those records whose rows count.
-        counts: rows by group.
         ignored: positions of records whose rows do not count, because another copy's do.
         has_claims: whether which records count is to be asked.
         passed_over: rows by group that a forced replay leaves out.

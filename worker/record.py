@@ -203,11 +203,7 @@ def _is_envelope(content: Any) -> bool:
 
 
 def _events(items: Iterable[object]) -> tuple[envelope.RejectedEvent, ...]:
-    """Return the rejected events of an envelope.
-
-    Raises:
-        EnvelopeError: one of them is damaged.
-    """
+    """Return the rejected events of an envelope."""
     return tuple([envelope.rejected_event(item) for item in items])
 
 

@@ -7,7 +7,7 @@ rest of the run, and one with an open breaker takes its turn after all others.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import batched
 from random import Random
@@ -110,9 +110,7 @@ class _Turn:
     """One span's turn.
 
     Attributes:
-        place: of the span.
         selected: what was selected of it when its turn began.
-        span: as it was last seen.
         waits: chunks wait for another turn in this run.
         complete: everything selected was tried.
     """
@@ -181,10 +179,7 @@ class Redrive:
             self._telemetry.count("RowsKept", report.kept)
         self._telemetry.info(
             "redrive",
-            delivered=report.delivered,
-            kept=report.kept,
-            dead=report.dead,
-            complete=report.complete,
+            **asdict(report),
             failing=sorted(name for name, one in run.databases.items() if one.is_failing),
         )
         return report

@@ -95,9 +95,6 @@ class Search:
 
     Attributes:
         undecided: by envelope, how far its shards have been read without finding it.
-        shards: how many shards are read.
-        reads: how many calls of GetRecords were answered.
-        records: how many records were looked at.
     """
 
     def __init__(self, shards: Shards, clock: Clock, sought: Collection[Sought], deadline: float) -> None:

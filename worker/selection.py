@@ -16,16 +16,10 @@ REJECTED_SECONDS = 90 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which chunks are selected.
+    """Which chunks are selected: those of which all that is given is true.
 
     Attributes:
-        states: chunks in these states.
-        account: only this account's.
-        table: only this table's.
-        reason: only what is set aside for this reason.
         since: only what was set aside then or later, in UNIX seconds.
-        decision: what a person has decided about the rows.
-        place: only chunks of this span.
         chunk: only this chunk of it, and its halves.
     """
 

@@ -39,19 +39,11 @@ class SetAside:
     Attributes:
         account: whose rows they are; `-` where no account could be read.
         table: their table; `-` and a code for what could not become rows.
-        rows: how many.
         payload_form: `rows`; `original` for what could not become rows; `rejected` for those that were kept of `rows` events; or
             `tables` for rows of several tables, as `[table, number, rows]`.
-        shard: the shard they came from.
-        sequence_numbers: of the records that they came in.
         first_seen: UNIX milliseconds at which the first of these records arrived.
         last_seen: UNIX milliseconds at which the last one arrived.
-        chain: name of the span's chain.
-        after: the span's place in it.
-        chunk: name of the planned chunk in the span.
         object_id: follows from chain, after and chunk.
-        edit: how often a person has edited the rows.
-        payload: the rows.
         original: the rows as they were before a person edited them; empty where nobody has.
     """
 

@@ -107,11 +107,7 @@ class ShardReader:
                 return
 
     def _lose(self) -> None:
-        """Begin with the oldest record: the one to begin at may have expired.
-
-        Raises:
-            UnprovenError: it was there a moment ago.
-        """
+        """Begin with the oldest record: the one to begin at may have expired."""
         if self.anchor != self._after:
             raise UnprovenError(f"the shard {self.shard.shard_id} shows other records each time")
         self.anchor = START

@@ -78,7 +78,6 @@ class Page:
     """What one read brought.
 
     Attributes:
-        records: as GetRecords returns them.
         at_tip: nothing came behind them when the read was answered.
         ended: the shard is closed, and nothing ever comes behind them.
         behind_seconds: how far the answer is behind the shard's newest record, as Kinesis tells it.

@@ -194,13 +194,7 @@ class Cut:
 
 
 class Archived(NamedTuple):
-    """How the archive keeps a span's records, as its plan says.
-
-    Attributes:
-        since: UNIX milliseconds at which the first of them arrived.
-        until: UNIX milliseconds at which the last of them arrived.
-        days: for how many days their object was to be kept.
-    """
+    """How the archive keeps a span's records: since when and until when they arrived, UNIX milliseconds, and for how many days."""
 
     since: int
     until: int
@@ -220,14 +214,8 @@ class Span:
     """A span of a chain.
 
     Attributes:
-        chain: its chain.
         after: last sequence number of the preceding span.
-        first: first sequence number.
-        last: last sequence number.
         planned_at: UNIX milliseconds.
-        destinations: where each owner's rows go.
-        cut: by which groups are cut into chunks.
-        counts: rows by group.
         records: how many records it holds.
         digest: of their sequence numbers; empty where the span was planned without it.
         ignored: positions among them of those whose rows do not count, because another copy of their envelope does.

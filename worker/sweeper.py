@@ -6,7 +6,7 @@ event source went past them, no batch would meet them again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
 from worker.deadline import Deadline
@@ -57,13 +57,7 @@ class Sweeper:
                 break
             if self._clock.now() - listed.written_at >= YOUNGEST_SECONDS:
                 self._sweep(listed, sweep)
-        self._telemetry.info(
-            "sweep",
-            deleted=sweep.deleted,
-            needed=sweep.needed,
-            unknown=sweep.unknown,
-            complete=sweep.complete,
-        )
+        self._telemetry.info("sweep", **asdict(sweep))
         return sweep
 
     def _end(self, span: Span, deadline: Deadline) -> None:

@@ -53,12 +53,7 @@ class Upload:
     """A chunk on its way.
 
     Attributes:
-        chunk: the rows.
-        database: where they go.
-        unique_id: under which they are sent.
         oldest: UNIX seconds at which the oldest of them arrived.
-        body: of the request, once it has been made.
-        attempts: how often it was tried.
         began: UNIX seconds of the last attempt.
         definitely_not_delivered: no attempt can have been accepted.
         failing_since: UNIX seconds of the first attempt that failed.
@@ -82,8 +77,6 @@ class Outcome:
     """What became of an upload.
 
     Attributes:
-        event: what happened to the chunk.
-        reason: in one word.
         definitely_not_delivered: no attempt can have been accepted (of no meaning for ACCEPTED).
     """
 

@@ -78,16 +78,7 @@ class Effects:
     Attributes:
         kinesis: a client that repeats nothing by itself: a repeated put could be on the stream twice.
         dynamodb: a client that may repeat writes: the ledger recognises its own.
-        s3: a client.
-        sqs: a client.
-        secrets: a client.
-        redis: returns the Redis client.
         session: carries requests to Treasure Data; it must not retry.
-        clock: tells the time and waits.
-        entropy: returns that many random bytes.
-        chance: returns a random number below 1.
-        executors: run jobs in parallel.
-        telemetry: where the functions report to.
     """
 
     kinesis: "KinesisClient"

@@ -218,12 +218,7 @@ class Worker:
             )
 
     def _plan(self, batch: ShardBatch, records: Sequence[Record], limit: Number | None) -> Plan:
-        """Plan the next span.
-
-        Raises:
-            HeldError: the first record must wait.
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Plan the next span."""
         ignored: frozenset[Number] = frozenset()
         root: Span | None = None
         if batch.terms.forced is not None:
@@ -246,11 +241,7 @@ class Worker:
     def _delivered_before(
         self, batch: ShardBatch, records: Sequence[Record]
     ) -> tuple[Span, frozenset[Number]]:
-        """Return the span of the shard's own chain that holds the first record, and which records do not count.
-
-        Raises:
-            HeldError: it has not been delivered yet, or its records cannot be read.
-        """
+        """Return the span of the shard's own chain that holds the first record, and which records do not count."""
         span = self._ledger.locate(batch.chain.root, records[0].number)
         if not isinstance(span, Span) or not span.done:
             raise HeldError("rows are being delivered for the first time: force them later")
@@ -285,11 +276,7 @@ class Worker:
         )
 
     def _execute(self, batch: ShardBatch, work: Work) -> None:
-        """Send what is pending of a span.
-
-        Raises:
-            HeldError: chunks are still pending.
-        """
+        """Send what is pending of a span."""
         span, records = work.span, work.records
         began = self._clock.now()
         sources = {chunk.key: chunk for chunk in planned_chunks(work.groups, span.cut)}
@@ -328,11 +315,7 @@ class Worker:
             raise HeldError(f"the archive does not take the records: {archiving.failure}")
 
     def _put_in_archive(self, span: Span, records: Sequence[Record]) -> None:
-        """Write a span's object, unless records of it have expired.
-
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
-        """
+        """Write a span's object, unless records of it have expired."""
         if span.archived is not None and span.is_whole([record.number for record in records]):
             self._archive.put(span, records)
 

@@ -2,7 +2,6 @@
 
 import builtins
 import pkgutil
-from collections.abc import Iterator
 from importlib import import_module
 from inspect import getmembers, isclass
 
@@ -11,28 +10,10 @@ import pytest
 import ingest
 import shared
 import worker
-from shared import errors
 from shared.errors import SluiceError
 
 ANSWERS = {"Refused", "Rejected"}
 """Answers that are raised, as shared/errors.py says."""
-
-
-def drawn(error: type[Exception], depth: int = 0) -> Iterator[str]:
-    """Yield the lines of the outline for an error and its subclasses."""
-    bullet = f"{'  ' * depth}· " if depth else ""
-    note = " (a ValueError, too)" if ValueError in error.__bases__ else ""
-    yield f"{bullet}{error.__name__}{note}"
-    for below in error.__subclasses__():
-        if below.__module__ == errors.__name__:
-            yield from drawn(below, depth + 1)
-
-
-def test_the_outline_shows_the_tree() -> None:
-    """The module's docstring lists the classes as they are derived."""
-    outline = [line for line in str(errors.__doc__).splitlines() if line.strip().endswith(("Error", "too)"))]
-
-    assert list(drawn(SluiceError)) == outline
 
 
 @pytest.mark.parametrize("package", [shared, ingest, worker], ids=lambda package: str(package.__name__))
