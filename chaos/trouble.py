@@ -122,7 +122,7 @@ class Kind(StrEnum):
     DISABLE = "account disabled"  # for a while; its rows are dead letters
     GARBAGE = "undecodable record"
     LIMITS = "part limits changed"
-    BORDERS = "batches cut anew"
+    BORDERS = "batches cut differently"
     REWIND = "event source forgets its checkpoint"
     REPLAY_ARCHIVE = "replay from the archive"
     PASSED_OVER = "event source passes over records"  # and comes back to them later

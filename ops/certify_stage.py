@@ -283,7 +283,7 @@ class DeployedStage:
             return self.stack.administer(**event)
 
     def restart(self, output: str) -> None:
-        """Let a function begin anew, without anything in its memory, until the repair `sandboxes`. Use inside `breaking`."""
+        """Restart a function, with nothing in its memory, until the repair `sandboxes`. Use inside `breaking`."""
         client, name = self.client("lambda"), self.stack.outputs[output]
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(
@@ -300,7 +300,7 @@ def wait_until_updated(lambdas: Any, function: str, pace: Pace) -> None:
 
 
 RESTARTED = "SLUICE_CERTIFIED_BY"
-"""A variable that no function reads: Lambda begins anew when it changes."""
+"""A variable that no function reads: Lambda starts new instances when it changes."""
 
 
 def foreign_traffic(stack: Stack, clock: Clock) -> str:

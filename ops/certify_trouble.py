@@ -21,7 +21,7 @@ _GROUP_SECONDS = 300.0
 
 @contextmanager
 def new_api_key(stage: DeployedStage) -> Iterator[None]:
-    """Let the worker have an API key that Treasure Data does not know. A worker that runs keeps its key, so it begins anew."""
+    """Let the worker have an API key that Treasure Data does not know. A running worker keeps its key, so it is restarted."""
     if stage.parameters.get("TdApiKeySecretArn"):
         raise Impossible("the API key is in a secret that is not the stack's own, and others may use it")
     client, secret = stage.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
@@ -105,7 +105,7 @@ class SecretRepair:
 
 
 class SandboxRepair:
-    """Removes the variable that made a function begin anew; so it begins anew once more, with everything restored."""
+    """Removes the variable that restarted a function, which restarts it once more, with everything restored."""
 
     def __init__(self, stack: Stack, pace: Pace) -> None:
         self._stack = stack

@@ -86,7 +86,7 @@ def _drop(folder: Path, patterns: Iterable[str]) -> None:
 
 
 def _compile(folder: Path, target: Path, *, beside_source: bool) -> None:
-    # Lambda's file system is read-only: without bytecode every cold start would compile anew. Unchecked, because
+    # Lambda's file system is read-only: without bytecode every cold start would compile again. Unchecked, because
     # a zip does not keep the times that the usual check compares. Tracebacks name the files as they lie in Lambda.
     done = compileall.compile_dir(
         folder,

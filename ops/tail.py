@@ -490,7 +490,7 @@ class LocalLog:
         try:
             with self._path.open("rb") as log:
                 if self._offset > log.seek(0, os.SEEK_END):
-                    self._offset = 0  # it was begun anew
+                    self._offset = 0  # it was replaced
                 log.seek(self._offset)
                 data = log.read(_LOG_BYTES)
         except OSError:

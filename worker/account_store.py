@@ -29,7 +29,7 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
 
 
 def check(accounts: Iterable[str]) -> None:
-    """Return if these can be accounts' names.
+    """Check that these can be account names.
 
     Raises:
         ValueError: one cannot.
@@ -40,7 +40,7 @@ def check(accounts: Iterable[str]) -> None:
 
 
 def change(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], name: str) -> None:
-    """Make Redis hold what these, all accounts of the stack as they will be, say of one, which may be new."""
+    """Write one account, which may be new, given all accounts of the stack as they will be."""
     redis.hset(keys.of(name), mapping=accounts[name].to_fields())
     redis.hset(keys.sentinel, mapping={"count": len(accounts)})
 
@@ -49,7 +49,7 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
     """Return the accounts that Redis holds, by name in order.
 
     Raises:
-        shared.accounts.InvalidAccountError: one of them is none.
+        shared.accounts.InvalidAccountError: one of them is invalid.
     """
     found = {}
     for key in sorted(_found(redis, keys)):
@@ -59,13 +59,13 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
 
 
 def applied_at(redis: Any, keys: AccountKeys) -> str | None:
-    """Return when accounts were applied last, as ISO 8601; None where Redis has lost its data."""
+    """Return when accounts were applied last, as ISO 8601; None if Redis has lost its data."""
     at: str | None = redis.hget(keys.sentinel, "at")
     return at
 
 
 def count(redis: Any, keys: AccountKeys) -> int | None:
-    """Return how many accounts were applied last; None where Redis has lost its data."""
+    """Return how many accounts were applied last; None if Redis has lost its data."""
     text: str | None = redis.hget(keys.sentinel, "count")
     return int(text) if text and text.isdecimal() else None
 

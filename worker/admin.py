@@ -1,7 +1,7 @@
-"""The administration's entry point: what the `sluice` command does where a person cannot reach.
+"""The administration's entry point: runs what the `sluice` command cannot do from an operator's machine.
 
-Redis may be in a private network; this function is in it too. It reads and writes accounts, and tells how Redis and Treasure Data
-look from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
+Redis may be in a private network, and so is this function. It reads and writes accounts, and checks Redis and Treasure Data
+from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ PROBE_TABLE = "sluice_probe"
 _PROBE_SECONDS = 10.0
 _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
 
-_UNKNOWN = {"error": "unknown_request", "message": "this stack is older than the command; deploy it anew"}
+_UNKNOWN = {"error": "unknown_request", "message": "This stack is older than the command. Deploy it again."}
 
 
 class Admin:

@@ -1,7 +1,7 @@
-"""What comes back from Treasure Data's address, from whomever: a proxy, a cache or a wrong host may answer in its place.
+"""Responses from Treasure Data's address, which a proxy, a cache or a wrong host may have sent instead.
 
-An answer settles something only if it is the one that Treasure Data documents. docs/delivery.md says for each call which
-answers are believed.
+A response settles something only if it is exactly what Treasure Data documents. docs/delivery.md says for each call which
+responses are believed.
 """
 
 import json
@@ -27,7 +27,7 @@ class TdAnswer:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The JSON object in the body; empty where there is none."""
+        """The JSON object in the body; empty if there is none."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -45,7 +45,7 @@ class TdAnswer:
         return self.status == 200 and members.items() <= self.document.items()
 
     def names(self, member: str) -> set[str] | None:
-        """Return the names in a listing of `databases` or `tables`; None where it is no such listing."""
+        """Return the names in a listing of `databases` or `tables`; None if it is not such a listing."""
         found = self.document.get(member)
         if self.status != 200 or not isinstance(found, list):
             return None
@@ -53,7 +53,7 @@ class TdAnswer:
         return set(names) if len(names) == len(found) else None
 
     def shows_columns(self, table: str) -> bool | None:
-        """Tell whether a table shows the columns that rows are asked for by; None where it does not show the table."""
+        """Tell whether a table shows the columns that rows are asked for by; None if it does not show the table."""
         if not self.confirms({"name": table}):
             return None
         try:
@@ -78,7 +78,7 @@ class TdAnswer:
 
 
 def moment(text: object) -> float:
-    """Return the UNIX seconds of a time as Treasure Data writes it; minus infinity where it is none."""
+    """Return the UNIX seconds of a time as Treasure Data writes it; minus infinity if it is none."""
     try:
         date = datetime.fromisoformat(str(text).replace(" UTC", "+00:00"))
     except ValueError:

@@ -54,7 +54,8 @@ def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
     """Carry out what an event asks of the redrive."""
     if event.get("sweep"):
-        return asdict(wiring.sweeper.run(deadline))
+        sweep = wiring.sweeper.run(deadline)
+        return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
     if event.get("watermark"):
         return wiring.watermark_rows.write(deadline)
     selection = Selection.from_event(event)
@@ -69,6 +70,7 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
             except (EditRefusedError, ValueError, BadGzipFile) as refused:
                 return {"error": f"{wish}_refused", "message": str(refused)}
             selection = Selection(tuple(ASIDE), place=place, chunk=key)
+    wiring.markers.put()
     returned = 0
     if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
         returned = wiring.returns.run(selection, deadline)

@@ -1,4 +1,4 @@
-"""The archive: the records of every span in S3, as the stream had them, for replays after the stream has forgotten them.
+"""The archive: every span's records in S3, as the stream had them, for replays after the stream's retention.
 
     archive/<stream>/<start>/<shard>/<hour>/<first>-<last>-<since>-<until>.gz
 
@@ -31,10 +31,10 @@ from worker.span import Span
 
 PREFIX = "archive/"
 CLOCKS_DIFFER_SECONDS = 3600.0
-"""A span may be planned this long before its records arrived, by clocks that differ."""
+"""Clocks may differ so much that a span seems to be planned this long before its records arrived."""
 
 _BEHIND_ALL = "~"
-_LATEST = 1e11  # UNIX seconds that a date can tell
+_LATEST = 1e11  # UNIX seconds that fit a date
 _MOST_REMEMBERED = 100
 
 
@@ -59,7 +59,7 @@ class ArchivedSpan(NamedTuple):
 
     @classmethod
     def of(cls, span: Span) -> Self | None:
-        """Return a span as the archive keeps it; None where its plan says that it does not."""
+        """Return a span as the archive keeps it; None if its plan says that it does not."""
         if span.archived is None:
             return None
         hour = _hour(span.planned_at / 1000)
@@ -67,7 +67,7 @@ class ArchivedSpan(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """Return the span whose object has this name; None where it names none."""
+        """Return the span whose object has this name; None if it names none."""
         try:
             stream, start, shard, hour, borders = name.removeprefix(PREFIX).split("/")
             first, last, since, until = borders.removesuffix(".gz").split("-")
@@ -120,7 +120,7 @@ class Archive:
             raise BucketUnavailableError("S3 says that the span's object exists, but does not return it")
 
     def get(self, span: Span) -> list[Record] | None:
-        """Return a span's records; None where the archive does not have them.
+        """Return a span's records; None if the archive does not have them.
 
         Raises:
             BucketUnavailableError: S3 cannot be reached, or returned something else.
@@ -135,7 +135,7 @@ class Archive:
         return records
 
     def read(self, archived: ArchivedSpan) -> list[Mapping[str, Any]] | None:
-        """Return the records of an object, as GetRecords does; None where it has gone.
+        """Return the records of an object, as GetRecords does; None if it has gone.
 
         Raises:
             BucketUnavailableError: S3 cannot be reached, or returned something else.
@@ -188,7 +188,7 @@ class Archive:
 
 
 class Archiving:
-    """The put of a span's object, under way while its chunks are sent; it has ended when the context is left.
+    """Puts a span's object while its chunks are sent; the put has ended when the context exits.
 
     Attributes:
         failure: why it has failed, once that is known.

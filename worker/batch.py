@@ -19,7 +19,7 @@ class Terms:
 
     Attributes:
         deadline: when it must have settled.
-        forced: what is sent again; None where the ledger decides.
+        forced: what is sent again; None if the ledger decides.
         from_archive: the chain of the shard, where the records come from the archive: the stream may no longer have them, or the shard.
         is_replay: the records do not come in the stream's order.
         passed_over: by account and table, rows that a forced replay leaves out.

@@ -1,8 +1,7 @@
-"""HTTP connections whose responses end in time, however slowly they drip.
+"""HTTP connections whose time-out bounds the whole response.
 
-A socket's time-out starts over with each byte that arrives: a server that sends a byte a second holds its client for as long
-as it likes. Here the time-out that is in force when a response is awaited bounds its head and its body together. Name resolution is
-bounded by RES_OPTIONS in template.yaml.
+A socket's time-out restarts with each byte, so a server that sends a byte a second can hold its client forever. Here the
+time-out bounds head and body together. RES_OPTIONS in template.yaml bounds name resolution.
 """
 
 import io
@@ -48,7 +47,7 @@ class _BoundedReader(io.RawIOBase):
 
 
 class BoundedResponse(HTTPResponse):
-    """A response that ends within the time-out that its socket has when it is awaited."""
+    """A response that ends within its socket's time-out."""
 
     def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)

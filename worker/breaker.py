@@ -1,7 +1,6 @@
-"""Which databases are failing, as this function instance knows and as all instances tell each other.
+"""Tracks which databases are failing, in this function instance and, through the ledger, in all others.
 
-The ordinary path reads nothing: a database is looked up in the ledger only once it has failed here, and from then on,
-until it works again, before it is tried.
+The ordinary path reads nothing. Once a database has failed here, it is looked up in the ledger before each try, until it works again.
 """
 
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from worker.ledger import Ledger
 BELIEVED_SECONDS = 30.0
 """For how long an open breaker is not looked up again."""
 CONSULTED_SECONDS = 5.0
-"""When one database has failed, the others that fail within this time are not looked up once more."""
+"""Databases that fail within this time of each other are looked up together, once."""
 REMEMBERED_SECONDS = 300.0
-"""A failure longer ago than this has nothing to do with the next one."""
+"""A failure longer ago than this is unrelated to the next one."""
 FORGIVEN_SHARE = 0.01
-"""The share of the time for which a database may keep others waiting without being called slow."""
+"""A database may delay others for this share of the time before it counts as slow."""
 SLOW = "slow"
 
 

@@ -46,7 +46,7 @@ class Bucket:
         return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None where it has gone."""
+        """Return an object's bytes; None if it has gone."""
         try:
             return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
         except (ClientError, BotoCoreError) as error:

@@ -1,8 +1,7 @@
-"""Claims: of all copies of an envelope on the stream, the rows of one count.
+"""Claims: of all copies of an envelope on the stream, only one counts.
 
-An envelope whose sender may repeat it, or that the drainer has put, says so (`claim`). Its rows count only for the record
-that owns the claim of its request id. Claims are asked for once, before the plan, which stores what was decided; whatever
-executes the plan later asks nobody.
+An envelope that its sender may repeat, or that the drainer has put, has `claim` set. Its rows count only for the record that owns
+the claim of its request id. The worker decides claims once, before it plans a span, and the plan stores the decision.
 """
 
 from collections.abc import Sequence
@@ -76,7 +75,7 @@ class Claims:
         return claims
 
     def _takes_over(self, request_id: str, me: Claim, claim: Claim) -> bool | None:
-        """Take over a claim whose owner was never planned and never will be: its shard has gone, or it has expired.
+        """Take over a claim if its owner was never planned and never will be: its shard is gone, or it has expired.
 
         Returns:
             Whether it was taken over; None while the owner may have expired or not, by clocks that differ.

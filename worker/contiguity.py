@@ -27,7 +27,7 @@ class _Shown(Enum):
 
 
 class Contiguity:
-    """Holds what the event source has left records out of."""
+    """Holds batches that the event source left records out of."""
 
     def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
         self._shards = shards
@@ -94,7 +94,7 @@ class Contiguity:
         count: int,
         is_all: Callable[[list[Number]], bool],
     ) -> _Shown:
-        """Return what the shard shows between two records; a single wrong answer says nothing.
+        """Return what the shard shows between two records; one wrong answer alone decides nothing.
 
         Raises:
             HeldError: it shows more than the expected count.

@@ -1,11 +1,11 @@
-"""The rules of delivery: what follows for a chunk from what the ledger says of it, what happened, the rules and the time.
+"""The rules of delivery: what to do with a chunk, given its entry in the ledger, what happened and the time.
 
-All changes of a chunk's state are in one table, TRANSITIONS; docs/delivery.md draws it from here. The other modules report events and do
-what `Rules` returns. Nothing here has an effect.
+All changes of a chunk's state are in one table, TRANSITIONS, from which docs/delivery.md is generated. The other modules report events
+and do what `Rules` returns. Nothing here has an effect.
 
-A chunk is *in doubt* from the moment that an attempt begins which Treasure Data may accept without our hearing of it. `since`
-is the start of the first such attempt. While Treasure Data remembers the attempt's unique_id the chunk may be sent again under
-that id; later Treasure Data must be queried.
+A chunk is *in doubt* from the start of an attempt that Treasure Data may accept without our hearing of it. `since` is the start of the
+first such attempt. While Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id. After
+that, Treasure Data must be queried.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from enum import Enum, StrEnum
 from worker.guards import NONE, Guard, Without
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
-"""Lambda's own limit: for this long a send whose time was checked can still be under way."""
+"""Lambda's own limit: a send that began in time can still be running for this long."""
 
 
 class State(StrEnum):
@@ -36,7 +36,7 @@ class State(StrEnum):
 ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
 """The chunk's rows are in S3. Of rejected events, which nobody was promised, only some are."""
 FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING, State.RETURNED))
-"""Nothing can follow. Rows that were returned are on the stream again, and count where they are planned then."""
+"""Final states. Returned rows are on the stream again and count in the span that they are then planned in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Entry:
     Attributes:
         state: what became of it; of a split chunk its halves tell.
         rows: how many it holds.
-        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None where there is none.
+        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None if there is none.
         reason: why it is set aside, in one word.
         aside_at: UNIX milliseconds at which it was set aside in this state.
         database: where it goes, where that is not the plan's.
@@ -225,7 +225,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
     Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
 )
-"""The state machine. What is not in it does not happen: the entry stays as it is."""
+"""The state machine. Anything that is not in it leaves the entry unchanged."""
 
 
 _BY_PLACE: dict[tuple[State, Event], list[Transition]] = {}
@@ -314,7 +314,7 @@ class Rules:
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:
-        """Return the worker's next step for a pending chunk; `obstacle` says why its rows go nowhere, empty where they go to a database."""
+        """Return the worker's next step for a pending chunk; `obstacle` says why its rows go nowhere, empty if they go to a database."""
         if is_rejected:
             return Step(Action.APPLY, Event.INVALID, obstacle)
         if obstacle:
@@ -327,7 +327,7 @@ class Rules:
     def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
         """Return the redrive's next step for a chunk that is set aside.
 
-        `obstacle` says why the account's rows go nowhere today: empty where they go to a database, None where nobody can tell.
+        `obstacle` says why the account's rows go nowhere today: empty if they go to a database, None if that is unknown.
         """
         match entry.state:
             case State.PARKED if now * 1000 - entry.aside_at > self.parked_max_seconds * 1000:
@@ -353,13 +353,13 @@ class Rules:
 
 
 TOO_LARGE = "too_large"
-"""Why a chunk is in doubt that somebody called too large: once Treasure Data does not have it, it is halved, not sent."""
+"""Why a chunk is in doubt if a proxy called it too large: once Treasure Data does not have it, it is halved before it is sent."""
 ROW_TOO_LARGE = "row_too_large"
-"""Why a row is a dead letter that is too large by itself."""
+"""Why a single row that is too large is a dead letter."""
 UNRESOLVED = "unresolved"
-"""Why rows are parked that were held too long because nobody could say where their account's rows go."""
+"""Why rows are parked if their account could not be looked up for too long."""
 UNSEARCHED = "stream_unsearched"
-"""Why an envelope of the overflow queue is in doubt that the stream may hold too, which nobody could search."""
+"""Why an envelope of the overflow queue is in doubt if the stream may have it too and could not be searched."""
 
 
 def _wait(reason: str | None) -> Step:

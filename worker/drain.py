@@ -1,19 +1,18 @@
-"""The drainer: moves envelopes from the overflow queue to the stream, and has each of them count once.
+"""The drainer: moves envelopes from the overflow queue to the stream, so that each counts once.
 
-Whatever it puts is a claim: of all records that carry the envelope, the worker counts the rows of one. So an envelope that
-is a claim already, or whose puts were all definitely refused, is put at once, and as often as it takes.
+Whatever it puts is a claim: of all records with the envelope, the worker counts one. So an envelope that is a claim already, or
+whose puts were all definitely refused, is put at once, and as often as it takes.
 
-A put of any other envelope may have landed, without a claim, or may still land for a while. So the message is left alone
-until nothing of it can land any more. Then the shards that its partition key can have gone to are searched, and it is put
-only if it is not there.
+A put of any other envelope may have landed without a claim, or may still land. The drainer leaves such a message until no put can
+land any more. Then it searches the shards that the partition key can have gone to, and puts the envelope only if it is not there.
 
-An envelope that cannot be put stays on the queue. After half the time for which it is safe there it is parked. Setting aside
-begins with a claim of its own, after which a record on the stream no longer counts; so an envelope that is old enough to be
-set aside is never put any more, not even by a run whose clock is behind.
+An envelope that cannot be put stays on the queue, and is parked after half the time for which it is safe there. Setting aside begins
+with a claim, after which no record on the stream counts. So an envelope that is old enough to be set aside is never put again, not
+even by a run whose clock is behind.
 
-An envelope whose first put may have landed without a claim stays on the queue until its search has ended: what nobody has
-read may still go out from the stream. Only where the search can never end is it set aside in doubt, for Treasure Data to
-show that it has the rows, or for a person to decide.
+An envelope whose first put may have landed without a claim stays on the queue until its search has ended, because the worker may
+still deliver that record. Only if the search can never end is it set aside in doubt. Then Treasure Data shows that it has the rows, or
+an operator decides.
 """
 
 from collections import Counter
@@ -50,7 +49,7 @@ QUEUE_RETENTION_SECONDS = 14 * 86_400
 """SQS forgets a message after this time."""
 
 CLOCKS_DIFFER_SECONDS = 15 * 60
-"""By less than this the clocks of two runs differ."""
+"""The clocks of two runs differ by less than this."""
 
 _EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
 _LAST_DAY_SECONDS = 86_400  # of the queue's retention: no message waits for its search any more
@@ -114,7 +113,7 @@ class _Waiting:
 
     @property
     def window(self) -> tuple[float, float]:
-        """When a put can have landed; by the clocks of queue and stream, whatever the ingest's said."""
+        """When a put can have landed, by the clocks of queue and stream; the ingest's clock does not matter."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
         return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), self.put_at + LATEST_LANDING_SECONDS
@@ -223,7 +222,7 @@ class Drain:
         return {"shards": run.shards, "reads": run.reads, "records": run.records}
 
     def _created_at(self) -> float | None:
-        """Return when the stream was created, in UNIX seconds; None where Kinesis does not say."""
+        """Return when the stream was created, in UNIX seconds; None if Kinesis does not say."""
         try:
             return self._shards.created_at()
         except UnavailableError:
@@ -278,7 +277,7 @@ class Drain:
             return  # the next search begins again
 
     def _place(self, envelopes: list[_Waiting], handled: dict[str, Handling], deadline: Deadline) -> None:
-        """Put envelopes of which no record without a claim is on the stream, or set aside those that are too old."""
+        """Put envelopes that are not on the stream without a claim; set aside those that are too old."""
         ready: list[_Waiting] = []
         for envelope in envelopes:
             if self._is_old(envelope):
@@ -297,11 +296,11 @@ class Drain:
                 _enter(handled, envelope, fate)
 
     def _is_old(self, envelope: _Waiting) -> bool:
-        """Tell whether an envelope is so old that it is put no more, by the clock of any run."""
+        """Tell whether an envelope is so old that no run puts it any more."""
         return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
 
     def _put(self, batch: list[_Waiting], deadline: Deadline) -> dict[Identity, Handling]:
-        """Put a batch, and what Kinesis throttles a few times more; return what became of all that was not throttled to the end."""
+        """Put a batch, and retry what is refused; return what became of all that was not refused to the end."""
         fates: dict[Identity, Handling] = {}
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_PUT_TRIES):
@@ -344,7 +343,7 @@ class Drain:
         return Handling.FAILED
 
     def _show_again(self, message: Message, handling: Handling, deadline: Deadline) -> None:
-        """Let the queue deliver a message as soon as it is worth a look; by itself it would take longer."""
+        """Make a message visible again as soon as another look may help."""
         if deadline.near:
             return
         seconds = _RETRY_SECONDS

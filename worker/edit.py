@@ -1,7 +1,7 @@
-"""Edits of dead letters: a person replaces rows that Treasure Data has rejected.
+"""Edits of dead letters: an operator replaces rows that Treasure Data has rejected.
 
-Only where none of the old rows can be in Treasure Data. The edited rows are sent under an id of their own, and their object
-keeps the original ones beside them.
+This is possible only if Treasure Data cannot have any of the old rows. The edited rows are sent under an id of their own, and their
+object keeps the original ones.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,7 @@ class Edits:
     def make(self, place: Place, key: ChunkKey, payload: bytes) -> None:
         """Replace a dead letter's rows: as many MessagePack maps, back to back, in the same order.
 
-        The new object is written first, then the ledger, which refuses where a send has begun meanwhile: the old rows are
-        then as they were before.
+        The new object is written first, then the ledger. If a send has begun meanwhile, that write fails, and the old rows stay.
 
         Raises:
             EditRefusedError: the rows break the rules, or the chunk is not a dead letter, or not any more.

@@ -1,7 +1,7 @@
 """Executes the plan of one span: sends its chunks, sets aside what must be, and writes what became of them.
 
-Redeliveries, replays and the redrive execute spans the same way; they differ in where the rows come from, and in which
-chunks they take up. What follows from what happens to a chunk is decided by `worker.delivery` alone.
+Redeliveries, replays and the redrive execute spans the same way. They differ in where the rows come from and which chunks
+they send. `worker.delivery` alone decides what each event means for a chunk.
 """
 
 from collections import Counter
@@ -24,9 +24,9 @@ from worker.span import ChunkKey, Database, NotDeliverable, Span
 from worker.upload import Outcome, Upload
 
 MOST_HALVINGS = 64
-"""How often an invocation halves what came of one planned chunk, in search of rows that Treasure Data rejects."""
+"""How often an invocation halves one planned chunk to find the rows that Treasure Data rejects."""
 MOST_VAIN_HALVINGS = 15
-"""The same where Treasure Data has accepted none of it: then no single row is to blame."""
+"""The same while Treasure Data accepts none of it: then no single row is to blame."""
 
 _DIVISIBLE = (Event.TOO_LARGE, Event.ROWS_REJECTED)
 
@@ -95,7 +95,7 @@ class Execution:
         self._whole = whole
         self._may_close = may_close
         self._won = True  # nobody else has written the span since this invocation did
-        self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None where S3 did not take it
+        self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None if S3 did not take it
         self._outcomes: dict[ChunkKey, Outcome] = {}
         self._halved: set[ChunkKey] = set()  # because rows were rejected
         self.span = span

@@ -1,7 +1,6 @@
 """Runs jobs in parallel: the effect, its threads, and a function over it.
 
-The caller alone makes decisions, in its own thread: jobs only have effects and return what came of them, so nothing else
-needs a lock.
+Only the caller decides, in its own thread. Jobs have effects and return results, so nothing else needs a lock.
 """
 
 import queue

@@ -1,7 +1,7 @@
-"""A forced replay: rows that Treasure Data has lost go out again, though the ledger has them as delivered.
+"""A forced replay: sends rows again that Treasure Data has lost, although the ledger says that they were delivered.
 
-It has a chain of its own beside each shard's, named by a tag: the rows of one tag are sent once, however often the replay is run,
-broken off or resumed. Which rows it concerns is part of the chain's name, because a span's rows never change.
+It has a chain of its own beside each shard's, named by a tag. The rows of one tag are sent once, however often the replay is run,
+interrupted or resumed. The chain's name says which rows it concerns, because a span's rows never change.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
-"""Guards: the single steps of the delivery protocol that fault injection switches off, one by one, by their names.
+"""Guards: the single steps of the delivery protocol, which fault injection switches off one by one.
 
-Each part that holds a guard takes the set of those to leave out as a constructor argument; in production it is empty.
-Each value says what the guard ensures, and `make chaos-selfcheck` shows what breaks without it.
+Each part with a guard takes the set of guards to leave out as a constructor argument; in production it is empty.
+Each value says what the guard ensures. `make chaos-selfcheck` shows what breaks without it.
 """
 
 from collections.abc import Set as AbstractSet

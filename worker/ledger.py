@@ -12,8 +12,8 @@ Nothing else knows how its items look. The index `worklist` holds the spans of w
 keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is. Spans of
 which there is nothing but rejected events are under their day, `rejected#<days since 1970>`: they are not looked for once these expire.
 
-Every write names its writer. DynamoDB's client may repeat a write whose answer was lost, and the repetition is then
-refused because of the first: the writer's name on the standing item tells that it is our own.
+Every write names its writer. If an answer is lost, DynamoDB's client may repeat the write, which then fails because of the
+first one. The writer's name on the item shows that it is our own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -115,7 +115,7 @@ class Gap:
     Attributes:
         chain: the chain.
         after: the last sequence number of the span that it follows; START for the first one.
-        limit: the sequence number before which it must end; None where nothing comes behind it.
+        limit: the sequence number before which it must end; None if nothing comes behind it.
         behind_open: the span that it follows, where that is open.
     """
 
@@ -185,7 +185,7 @@ class Ledger:
         return _span(item) if item else None
 
     def append(self, span: Span) -> tuple[bool, Span]:
-        """Append a span to its chain unless another follows there already; the exclusion on which everything rests.
+        """Append a span to its chain unless another follows there already; everything rests on this condition.
 
         Returns:
             Whether this call appended it, and the span that is there now.
@@ -267,7 +267,7 @@ class Ledger:
         yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=100))
 
     def end(self, chain: ChainId) -> Number:
-        """Return the last sequence number that a chain has planned; START where it has planned none."""
+        """Return the last sequence number that a chain has planned; START if it has planned none."""
         span = self.preceding(chain, _BEHIND_ALL)
         return START if span is None else span.last
 
@@ -320,7 +320,7 @@ class Ledger:
         return claims | (self._claimed(refused) if refused else {})
 
     def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
-        """Claim an envelope; tell whether it is owned so.
+        """Claim an envelope; tell whether this owner has it.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or does not say.
@@ -331,7 +331,7 @@ class Ledger:
         return claim.owner == wanted.owner
 
     def owner(self, request_id: str) -> Claim | None:
-        """Return who owns an envelope; None where nobody has claimed it."""
+        """Return who owns an envelope; None if nobody has claimed it."""
         item = self._get(_key(f"{_CLAIM}{request_id}"))
         return _claim(item) if item else None
 
@@ -354,7 +354,7 @@ class Ledger:
     # Searches
 
     def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
-        """Return how far the shards have been read in search of envelopes, by request id; missing where not noted."""
+        """Return how far the shards have been read in search of envelopes, by request id; missing if not noted."""
         keys = [_key(f"{_SEARCH}{one}") for one in ids]
         return {
             item["pk"]["S"].removeprefix(_SEARCH): {
@@ -484,7 +484,7 @@ class Ledger:
             self._fail(error)
 
     def _get(self, key: Item) -> Item:
-        """Return an item, read consistently; empty where there is none."""
+        """Return an item, read consistently; empty if there is none."""
         item: Item = self._call(self._dynamodb.get_item, Key=key, ConsistentRead=True).get("Item", {})
         return item
 
@@ -535,7 +535,7 @@ def _claim_values(claim: Claim) -> Item:
 
 
 def _worklist_key(span: Span) -> str:
-    """Return under which key the index holds a span; empty where nothing of it is set aside."""
+    """Return under which key the index holds a span; empty if nothing of it is set aside."""
     states = {entry.state for entry in span.entries.values()}
     if not states & ASIDE:
         return f"rejected#{span.planned_at // 1000 // _DAY}" if State.REJECTED in states else ""
@@ -615,7 +615,7 @@ _TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("o", "digest")
 _NUMBERS = (("n", "rows"), ("since", "since"), ("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
 
 
-_PLAIN = Entry(State.PENDING)  # what an item need not say
+_PLAIN = Entry(State.PENDING)  # defaults, which an item leaves out
 
 
 def _entry_item(entry: Entry) -> Item:

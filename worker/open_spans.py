@@ -46,7 +46,7 @@ class OpenSpans:
         self._telemetry = delivery.telemetry
 
     def take_up(self, batch: ShardBatch, span: Span) -> Work | None:
-        """Fence a span, so that whoever works on it too cannot settle it unnoticed; return None where it has been settled meanwhile.
+        """Fence a span, so that no other invocation can settle it unnoticed; return None if it has been settled meanwhile.
 
         Raises:
             HeldError: its records cannot be read now, or there are others between them.
@@ -82,7 +82,7 @@ class OpenSpans:
         return None
 
     def settle_missing(self, span: Span) -> None:
-        """Settle a span whose records nobody has any more: its rows are missing.
+        """Settle a span whose records are lost: its rows are missing.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.

@@ -1,11 +1,11 @@
-"""Sets aside what cannot be brought from the overflow queue to the stream.
+"""Sets aside what cannot be moved from the overflow queue to the stream.
 
-It gets a span of its own, so that the ledger accounts for it and the redrive treats it like everything else: what is parked goes
-to Treasure Data past the stream. What is in doubt is settled once Treasure Data shows that it has the rows; that it does not have
-them proves nothing while they may still come from the stream, so they then wait for a person.
+Each envelope gets a span of its own, so the ledger accounts for it and the redrive handles it like everything else. Parked rows
+bypass the stream. Rows in doubt are settled once Treasure Data shows that it has them. If it does not, that proves nothing while they
+may still come from the stream, so they wait for an operator.
 
-The envelope is claimed, then its objects are written, then the span. Each step can be repeated, so a run that breaks off
-anywhere is completed by the next one; until then the message stays on the queue.
+The envelope is claimed, then its objects are written, then the span. Each step can be repeated: if a run stops anywhere, the next one
+completes it, and until then the message stays on the queue.
 """
 
 from collections.abc import Mapping

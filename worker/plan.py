@@ -26,7 +26,7 @@ from worker.span import (
 DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
-"""Why rows are not sent whose owner is not in the span's plan: the code that reads records has changed since."""
+"""Why rows are not sent if their owner is not in the span's plan: the code that reads records has changed since."""
 
 Excess = Callable[[str, Sequence[str], int], Collection[str]]
 """Returns which of an account's tables would be too many, given its limit."""
@@ -41,7 +41,7 @@ MAX_REJECTED_TABLES = 5
 """Tables of an account by which a span's rejected events are counted; more are counted without their table."""
 MAX_KEPT_EVENTS = 200
 MAX_KEPT_BYTES = 256 * 1024
-"""Rejected events of an account of which a span keeps the originals; more are only counted. So no flood fills the bucket."""
+"""A span keeps the originals of this many rejected events of an account and only counts more, so no flood fills the bucket."""
 
 Groups = Mapping[Group, Sequence[Block]]
 """The blocks of a span by group, in the stream's order."""
@@ -295,7 +295,7 @@ def _destination(answer: Account | str | None, key_id: str) -> Destination:
 
 
 def obstacle_of(account: Account, key_id: str) -> str:
-    """Return why rows of an account that came by a key go nowhere; empty where they go to its database."""
+    """Return why rows of an account that came by a key go nowhere; empty if they go to its database."""
     if account.status == "disabled":
         return DISABLED
     return REVOKED if key_id and key_id in account.revoked_key_ids else ""

@@ -95,7 +95,7 @@ class Question:
         return Presence.ABSENT if count == 0 else Presence.UNDECIDED
 
     def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
-        """Return how many there are, what settles the question without a count, or None where the query failed."""
+        """Return how many there are, what settles the question without a count, or None if the query failed."""
         query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
         path = f"/v3/job/issue/trino/{quoted(self._database)}"
         answer = self._api("POST", path, form={"query": query, "priority": "0"})
@@ -121,7 +121,7 @@ class Question:
         return Presence.UNDECIDED
 
     def _finish(self, job: str) -> dict[str, Any]:
-        """Return the status of a job that has ended; empty where it has not, or nobody says so."""
+        """Return the status of a job that has ended; empty if it has not, or nobody says so."""
         while not self._deadline.near:
             answer = self._api("GET", f"/v3/job/status/{quoted(job)}")
             document = answer.document

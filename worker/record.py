@@ -35,7 +35,7 @@ class Record(NamedTuple):
         number: its sequence number.
         arrived_at: UNIX seconds, approximately.
         account: whose rows it carries; NOBODY where none could be read.
-        key_id: of the write key that the rows came by; empty where there was none.
+        key_id: of the write key that the rows came by; empty if there was none.
         received_at: UNIX milliseconds at which the ingest received them.
         request_id: names the envelope; empty for records in JSON form.
         claim: 1 where the rows count only for the record that owns the claim of `request_id`.
@@ -219,7 +219,7 @@ def _learn(account: object, table: object) -> bool:
 
 
 def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Record | None:
-    """Return the record in JSON form, `{"account", "events": […]}`; None where it is not of that form."""
+    """Return the record in JSON form, `{"account", "events": […]}`; None if it is not of that form."""
     try:
         body = json_codec.parse(data)
     except InvalidJsonError:

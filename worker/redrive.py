@@ -1,8 +1,8 @@
-"""The redrive: what is set aside goes to Treasure Data once it can.
+"""The redrive: sends what is set aside to Treasure Data once that is possible.
 
-By schedule it takes up what is parked or in doubt, and it alone closes breakers; by hand also dead letters. The ledger's worklist says
-where to look, and the ledger itself what to do: span by span, several in parallel. A database that fails is left alone for the
-rest of the run, and one with an open breaker takes its turn after all others.
+On schedule it sends what is parked or in doubt; an operator can also have it send dead letters. Only the redrive closes breakers. The
+ledger's worklist says where to look, and the spans themselves what to do, several in parallel. A database that fails is skipped for
+the rest of the run; one with an open breaker comes after all others.
 """
 
 from collections import defaultdict
@@ -36,9 +36,9 @@ BREAKER_LEFT_SECONDS = 300.0
 QUICK_SECONDS = 2.0
 """A database that was slow works again when it answers within this time."""
 SLOW_SECONDS = 3600.0
-"""After this time the worker tries a slow database once more, however long its answers take."""
+"""After this time the worker tries a slow database again, however slow it is."""
 LONGEST_QUERY_SECONDS = 90.0
-"""How long to wait for an answer, which may take two queries; otherwise it is asked for again in the next run."""
+"""How long to wait for an answer, which may take two queries. After that, the next run asks again."""
 
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
@@ -323,7 +323,7 @@ class Redrive:
         work.fence(key, renewed, database)
 
     def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
-        """Return the database that a chunk goes to, and why it goes to none; None where nobody can tell."""
+        """Return the database that a chunk goes to, and why it goes to none; None if that is unknown."""
         if key.group.code:
             return "", key.group.code
         planned = span.destination(key)
@@ -335,7 +335,7 @@ class Redrive:
         return "", account
 
     def _ask(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Event | None:
-        """Ask Treasure Data whether it has a chunk; return what follows, None where nothing does yet."""
+        """Ask Treasure Data whether it has a chunk; return what follows, None if nothing does yet."""
         presence = self._presence(run, chunk, database, entry)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
@@ -537,7 +537,7 @@ class _SpanWork:
         return self._delivery.rules.follow(entry, Happening(event, now, reason, database=database))
 
     def load(self, key: ChunkKey, entry: Entry) -> Chunk | None:
-        """Return a chunk's rows; None where its object does not hold them.
+        """Return a chunk's rows; None if its object does not hold them.
 
         Raises:
             BucketUnavailableError: S3 cannot be reached.

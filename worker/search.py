@@ -1,4 +1,4 @@
-"""Finds out whether envelopes are on the stream.
+"""Searches the stream for envelopes.
 
 A partition key's records can be in every shard whose hash key range holds the key's MD5: one shard that is open today,
 and those that it came from by splits and merges. Where Kinesis distributes records itself (`AUTO`), they can be in any shard.
@@ -14,7 +14,7 @@ That an envelope is there is proved by the record. That it is not there is never
   behind the reader only when two answers in a row hold nothing but records stamped well after its end.
 - A shard on which no record can be found at all has no anchor. It counts as empty only when the window has been over for an hour.
 
-Time runs out. The search says how far it has read each shard, and the next one continues there.
+If the time is up, the search says how far it has read each shard, and the next one continues there.
 """
 
 from collections import deque
@@ -261,7 +261,7 @@ class _Leg:
             self._cursor.seek(Position())
 
     def read(self) -> Page | None:
-        """Make one read; return None where that brought nothing.
+        """Make one read; return None if that brought nothing.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails again and again.

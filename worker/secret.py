@@ -25,7 +25,7 @@ class Secret:
         self._read_at = float("-inf")
 
     def get(self, max_age: float = float("inf")) -> str:
-        """Return the text, read at the first call, and anew when it is older than `max_age` seconds.
+        """Return the text: read at the first call, and again when it is older than `max_age` seconds.
 
         Raises:
             SecretUnavailableError: it has no value yet, or was never read and cannot be.
@@ -38,7 +38,7 @@ class Secret:
         return self._text
 
     def changed(self, used: str) -> bool:
-        """Tell whether the text is another one than was used; it is read anew, but not twice within 30 s."""
+        """Tell whether the text differs from the one that was used; it is read again, but not twice within 30 s."""
         if self._text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
             try:
                 self._read()

@@ -44,7 +44,7 @@ class SetAside:
         first_seen: UNIX milliseconds at which the first of these records arrived.
         last_seen: UNIX milliseconds at which the last one arrived.
         object_id: follows from chain, after and chunk.
-        original: the rows as they were before a person edited them; empty where nobody has.
+        original: the rows as they were before a person edited them; empty if nobody has.
     """
 
     account: str

@@ -56,7 +56,7 @@ class ShardReader:
             yield from self._go_on(until)
 
     def _find_first(self, until: float) -> Record | None:
-        """Return the shard's oldest record once two answers begin with it; None where two show none."""
+        """Return the shard's oldest record once two answers begin with it; None if two show none."""
         self.is_empty, looks, first = False, 0, START
         self._cursor.seek(Position())
         while True:

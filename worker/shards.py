@@ -1,9 +1,9 @@
 """Reads the stream beside its event source mapping: the one place that calls GetRecords.
 
-Kinesis answers five reads a second and shard, and the mapping needs one of them; reads here keep a distance, and back off where
-Kinesis throttles. A single answer proves nothing but that the records in it exist: it may be empty, end early, claim to be at the
-tip, or hold a record twice. Callers that conclude anything from what is *not* in an answer need more: the worker compares what it
-read with the plan's digest, the search reads again from a record that must be there.
+Kinesis answers five reads a second per shard, of which the mapping needs one. Reads here are paced, and back off if Kinesis throttles.
+An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice. Callers that
+conclude something from what is *not* in an answer need more: the worker compares what it read with the plan's digest, and the search
+reads again from a record that must be there.
 """
 
 import hashlib
@@ -118,7 +118,7 @@ class Cursor:
         self._position, self._iterator = position, None
 
     def read(self, limit: int = _RECORDS) -> Page | None:
-        """Make one read of at most that many records; return None where Kinesis asks for patience: `due` says when to read again.
+        """Make one read of at most that many records; return None if Kinesis asks for patience: `due` says when to read again.
 
         Raises:
             ShardUnreadableError: Kinesis definitely refuses, or fails again and again.
@@ -251,7 +251,7 @@ class Shards:
     def pages(
         self, shard: str, position: Position, until: float = float("inf"), limit: int = _RECORDS
     ) -> Iterator[Page | None]:
-        """Yield what a shard holds from a position on, without an end; None where it was `until` (UNIX seconds).
+        """Yield what a shard holds from a position on, without an end; None once it is `until`, in UNIX seconds.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails again and again.

@@ -15,14 +15,14 @@ from worker.delivery import FINAL, Entry, State
 from worker.record import NOBODY, Number
 
 SECONDS_KEPT = 366 * 86_400
-"""How long a settled span is remembered: longer than any retention, so that no replay finds it gone."""
+"""How long a settled span is remembered: longer than any retention, so a replay always finds it."""
 
 MAX_PLAN_BYTES = 280_000
 MAX_ITEM_BYTES = 370_000
 """A span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks; splits may use what the plan leaves."""
 
 TOO_MANY_TABLES = "too_many_tables"
-"""Why rows are dead letters whose table would be one too many for their account."""
+"""Why rows are dead letters if their account has too many tables."""
 
 EXPIRED = -1
 """The part of a group that stands for rows whose records have expired."""
@@ -217,9 +217,9 @@ class Span:
         after: last sequence number of the preceding span.
         planned_at: UNIX milliseconds.
         records: how many records it holds.
-        digest: of their sequence numbers; empty where the span was planned without it.
+        digest: of their sequence numbers; empty if the span was planned without it.
         ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
-        archived: how the archive keeps its records; None where it does not.
+        archived: how the archive keeps its records; None if it does not.
         version: grows by one with every write.
         writer: names the last write.
         done: no chunk is pending.
@@ -318,7 +318,7 @@ class Span:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing of it is pending or set aside; rejected events expire without anybody writing so."""
+        """Whether nothing of it is pending or set aside; rejected events expire without a write."""
         return self.done and all(
             entry.state in FINAL or entry.state in (State.SPLIT, State.REJECTED)
             for entry in self.entries.values()
@@ -326,7 +326,7 @@ class Span:
 
 
 def digest_of(numbers: Iterable[Number]) -> bytes:
-    """Return what tells a stretch of records from any other, by their sequence numbers in order."""
+    """Return a digest of records, by their sequence numbers in order."""
     return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 
 

@@ -1,8 +1,8 @@
-"""The sweeper: removes objects of set-aside chunks that nobody needs any more.
+"""The sweeper: deletes objects of set-aside chunks that are no longer needed.
 
-Whoever brings a chunk into a final state deletes its object. What stays behind, because that was cut short or a write landed late, is found
-here by listing the bucket; whether it may go is for the ledger to say. It also ends open spans whose records have expired: where the
-event source went past them, no batch would meet them again.
+Normally the invocation that settles a chunk deletes its object. The sweeper lists the bucket to find objects that were left behind, and
+asks the ledger whether each may be deleted. It also ends open spans whose records have expired: if the event source has passed
+them, no batch meets them again.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from worker.set_aside import Listed
 from worker.span import Span
 
 YOUNGEST_SECONDS = 3600.0
-"""Younger objects are left alone: whoever wrote one may be about to tell the ledger."""
+"""Younger objects are left alone: their writer may be about to update the ledger."""
 
 
 @dataclass(slots=True)

@@ -138,16 +138,16 @@ class TreasureDataClient:
         return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
 
     def key_changed(self, refused: str) -> bool:
-        """Tell whether there is another key than the refused one."""
+        """Tell whether the key has changed since it was refused."""
         return self._key.changed(refused)
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
-        """Create a table; return the status (409: it exists; 404: no such database), 0 where no answer settles it."""
+        """Create a table; return the status (409: it exists; 404: no such database), 0 if no answer settles it."""
         path = f"/v3/table/create/{quoted(database)}/{quoted(table)}/log"
         return self._create(path, {"database": database, "table": table}, seconds)
 
     def create_database(self, database: str, seconds: float) -> int:
-        """Create a database; return the status (409: it exists), 0 where no answer settles it."""
+        """Create a database; return the status (409: it exists), 0 if no answer settles it."""
         return self._create(f"/v3/database/create/{quoted(database)}", {"database": database}, seconds)
 
     def _create(self, path: str, created: Mapping[str, str], seconds: float) -> int:
@@ -155,7 +155,7 @@ class TreasureDataClient:
         return answer.status if answer.confirms(created) or answer.is_refusal else 0
 
     def answers(self) -> bool:
-        """Tell whether Treasure Data is there at all."""
+        """Tell whether Treasure Data responds at all."""
         answer = self._try("GET", "/v3/system/server_status", PROBE_SECONDS)
         return answer.status == 200 and isinstance(answer.document.get("status"), str)
 
@@ -173,12 +173,12 @@ class TreasureDataClient:
             return host, 0, type(error).__name__
 
     def lacks_database(self, database: str) -> bool:
-        """Tell whether Treasure Data lists its databases without this one; not so where nothing settles it."""
+        """Tell whether Treasure Data lists its databases without this one; not so if nothing settles it."""
         names = self._try("GET", DATABASES, PROBE_SECONDS).names("databases")
         return names is not None and database not in names
 
     def shows_columns(self, database: str, table: str) -> bool | None:
-        """Tell whether a table shows the columns that rows are asked for by; None where nothing settles it."""
+        """Tell whether a table shows the columns that rows are asked for by; None if nothing settles it."""
         path = f"/v3/table/show/{quoted(database)}/{quoted(table)}"
         return self._try("GET", path, PROBE_SECONDS).shows_columns(table)
 
@@ -198,7 +198,7 @@ class TreasureDataClient:
             return Presence.UNDECIDED
 
     def _try(self, method: str, path: str, seconds: float) -> TdAnswer:
-        """Return the answer to a request; one that settles nothing where there is none."""
+        """Return the answer to a request; one that settles nothing if there is none."""
         try:
             return self._api(method, path, seconds=seconds)
         except (requests.RequestException, SecretUnavailableError):
@@ -254,7 +254,7 @@ class TreasureDataClient:
 
 
 def _lost(error: requests.RequestException) -> Reply:
-    """Return what an exchange without an answer means: surely not taken only where no connection was made."""
+    """Return what an exchange without an answer means: the rows were definitely not delivered only if no connection was made."""
     if isinstance(error, requests.ConnectTimeout):
         return Reply(Meaning.PASSING, "connect_timeout")
     if isinstance(error, requests.Timeout):

@@ -1,9 +1,9 @@
 """Uploads chunks to Treasure Data in parallel, so that no database waits for another.
 
-Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A lane
-that fails rests between its attempts, at no cost to the others, and takes its turn after them. A send that takes longer than
-usual gives up its place, and its lane sends nothing more until the answer comes: databases that hang hold nobody up. All
-decisions are made here, in the invocation's own thread; the other threads only send.
+Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A lane that fails
+rests between its attempts, and comes after the others. A send that takes longer than usual gives up its place, and its lane
+sends nothing more until the answer comes, so databases that hang delay nobody. All decisions are made here, in the
+invocation's own thread; the other threads only send.
 
 A lane ends in one of three ways. Its chunks are accepted or rejected. Or it keeps failing although another database
 succeeds or Treasure Data answers: then its database is said to fail, and the breaker opens. Or Treasure Data is silent
@@ -34,11 +34,11 @@ from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClien
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 KEY_PATIENCE_SECONDS = 3.0
-"""For how long a refused key is tried, until it has shown how other databases fare."""
+"""How long a refused key is tried, until other databases show whether it works."""
 USUAL_SECONDS = 1.0
-"""A database that takes no longer than this keeps nobody waiting."""
+"""A database that answers within this time delays nobody."""
 OTHERS_SECONDS = 600.0
-"""Databases that took rows within this time are there to be kept waiting."""
+"""Databases that accepted rows within this time count as waiting for a slow one."""
 MOST_SENDS = 256
 """Sends at once, those that take longer than usual included."""
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
@@ -225,7 +225,7 @@ class Uploader:
 
 
 def _obstacle(status: int) -> Reply | None:
-    """Return what the response to a creation leaves in the way; None where the table is there."""
+    """Return what the response to a creation leaves in the way; None if the table is there."""
     if status in (200, 409):
         return None
     if status == 401:

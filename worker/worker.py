@@ -1,7 +1,7 @@
-"""The life of a batch: decode the records, ask the ledger what is planned, plan one span, execute it, and so on.
+"""The life of a batch: decode the records, read the plan from the ledger, plan one span, execute it, and so on.
 
-Borders, destinations and accounts are decided once, by the conditional put that appends a span to its shard's chain; from
-then on every invocation executes that plan. docs/delivery.md says why each step is needed.
+The conditional put that appends a span to its shard's chain fixes borders, destinations and accounts. From then on every
+invocation executes that plan. docs/delivery.md says why each step is needed.
 """
 
 import gc
@@ -253,7 +253,7 @@ class Worker:
         return span, frozenset(whole[place].number for place in span.ignored)
 
     def _take_up(self, batch: ShardBatch, span: Span) -> None:
-        """Execute an open span that was met again."""
+        """Execute an open span of an earlier invocation."""
         if (work := self._open_spans.take_up(batch, span)) is not None:
             self._execute(batch, work)
 

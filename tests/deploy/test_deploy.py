@@ -150,7 +150,7 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
 
 
 def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, artifacts: Path, released: Path) -> None:
-    """What was created is deleted, data and all; the preflight says so, and the next deploy, of a release, begins anew."""
+    """What was created is deleted, data and all; the preflight says so, and the next deploy, of a release, starts from nothing."""
     emulator, name = stack.emulator, "sluice-prod"
     cloudformation, before = emulator.client("cloudformation"), _data(emulator)
     wrong = {"DomainName": "events.example.com", "HostedZoneId": "Z0NOTTHERE"}

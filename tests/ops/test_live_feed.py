@@ -75,7 +75,7 @@ def test_a_page_gets_each_event_once() -> None:
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "99999"])
 def test_a_number_that_is_none_is_no_mistake(after: str) -> None:
-    """A page that was open while the console was started anew goes on."""
+    """A page that was open while the console was restarted goes on."""
     assert 1 == Followed(event(1)).feed.page({"after": after})["next"]
 
 

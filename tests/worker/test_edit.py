@@ -272,7 +272,7 @@ def test_a_send_that_begins_meanwhile_makes_the_edit_refuse() -> None:
 
 
 def test_an_edit_during_the_fence_of_a_send_comes_first() -> None:
-    """The redrive, which read the original rows, decides anew and sends the edited ones alone."""
+    """The redrive, which read the original rows, decides again and sends the edited ones alone."""
     made = rejected()
 
     def edit_meanwhile(_: dict[str, Any]) -> None:

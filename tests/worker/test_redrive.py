@@ -1016,7 +1016,7 @@ def test_an_unforeseen_error_keeps_no_other_span_back() -> None:
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt, dead])
-def test_of_two_redrives_the_second_decides_anew(make: Callable[[], Delivery]) -> None:
+def test_of_two_redrives_the_second_decides_again(make: Callable[[], Delivery]) -> None:
     """It finds everything done, and its report says what became of the rows."""
     made = make()
     other = other_sandbox(made)

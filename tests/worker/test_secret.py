@@ -46,8 +46,8 @@ def test_read_once() -> None:
     assert [one.get(), one.get(), secrets.reads] == ["text", "text", 1]
 
 
-def test_read_anew_when_old() -> None:
-    """By wish an old text is read anew, and kept while that fails."""
+def test_an_old_text_is_read_again() -> None:
+    """By wish an old text is read again, and kept while that fails."""
     secrets, clock = Secrets(), ManualClock()
     one = secret(secrets, clock)
     one.get()
@@ -61,8 +61,8 @@ def test_read_anew_when_old() -> None:
     assert "two" == one.get(max_age=600)
 
 
-def test_a_refused_text_is_read_anew() -> None:
-    """After a refusal the text is read anew, but not twice within half a minute."""
+def test_a_refused_text_is_read_again() -> None:
+    """After a refusal the text is read again, but not twice within half a minute."""
     secrets, clock = Secrets(), ManualClock()
     one = secret(secrets, clock)
     one.get()

@@ -356,7 +356,7 @@ def test_a_chain_is_named_by_where_its_shard_begins() -> None:
 
 
 def test_a_stream_that_was_created_again_has_other_chains() -> None:
-    """After a pause in which that can have happened the shards are listed anew, also after a clock that was set back."""
+    """After a pause in which that can have happened the shards are listed again, also after a clock that was set back."""
     kinesis, shards, clock = one_shard()
     for pause in (BELIEVED_SECONDS + 0.1, -1.0):
         before = shards.chain(SHARD)
