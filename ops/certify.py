@@ -14,7 +14,7 @@ import click
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import screen
+from ops import doctor, screen
 from ops.certify_report import (
     PROMISES,
     CertificationReport,
@@ -180,7 +180,7 @@ class Progress:
 
 @click.command("certify")
 @works_on_stack
-@click.option("--account", help="Account whose write key to use. Default: the first active account.")
+@doctor.account_option
 @click.option(
     "--only",
     "names",

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from statistics import median
 from urllib.parse import quote
-from uuid import uuid4
 
 from ops import screen
 from ops.certify_stage import TABLE, DeployedStage
 from ops.certify_step import StepFinding, Untried
-from ops.change_set import ChangeSet
+from ops.certify_trouble import deployed_with
 from ops.failure import Failure
 
 _PERIOD = 60
@@ -84,15 +82,6 @@ def idle(stage: DeployedStage) -> StepFinding:
     )
 
 
-@contextmanager
-def _deployed_with(stage: DeployedStage, name: str, value: str) -> Iterator[None]:
-    """Let the stack have another value of a parameter for a while."""
-    change = ChangeSet(stage.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll)
-    with stage.repairs.breaking("parameter", name=name, value=stage.parameters[name]):
-        change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {name: value})
-        yield
-
-
 @_only_aws("starts no instances")
 def cold_start(stage: DeployedStage) -> StepFinding:
     """Send requests at once, so that Lambda starts instances, and compare the slowest with those of instances that run."""
@@ -143,7 +132,7 @@ def metrics(stage: DeployedStage) -> StepFinding:
         if name == level:
             counted[name] = _rejection(stage)
         else:
-            with _deployed_with(stage, "LogLevel", name):
+            with deployed_with(stage, "LogLevel", name):
                 counted[name] = _rejection(stage)
     lost = [name for name, count in counted.items() if not count]
     if lost:
@@ -171,7 +160,7 @@ def access_log(stage: DeployedStage) -> StepFinding:
     """Request a path with quotes, backslashes, a line break and other scripts, and parse what is logged."""
     if stage.parameters["AccessLog"] == "on":
         return _access_log(stage)
-    with _deployed_with(stage, "AccessLog", "on"):
+    with deployed_with(stage, "AccessLog", "on"):
         return _access_log(stage)
 
 

@@ -1,7 +1,7 @@
 """What a certification breaks on a stage: the API key, the way to Redis; and how each thing is made whole again."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -60,6 +60,17 @@ def without_redis(stage: DeployedStage) -> Iterator[None]:
             client.put_secret_value(SecretId=secret, SecretString=_NOWHERE)
             stage.restart("WorkerFunction")
             yield
+
+
+@contextmanager
+def deployed_with(
+    stage: DeployedStage, name: str, value: str, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Let the stack have another value of a parameter for a while; `waiting` is called during the deploy."""
+    change = ChangeSet(stage.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll)
+    with stage.repairs.breaking("parameter", name=name, value=stage.parameters[name]):
+        change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {name: value}, waiting=waiting)
+        yield
 
 
 def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> None:

@@ -359,9 +359,14 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
         yield _ok("query permission", "Treasure Data can be queried for rows in doubt")
 
 
+account_option = click.option(
+    "--account", help="Account whose write key to use. Default: the first active account."
+)
+
+
 @click.command("doctor")
 @works_on_stack
-@click.option("--account", help="Account whose write key to try. Default: the first active account.")
+@account_option
 @click.option("--no-event", is_flag=True, help=f"Do not send a test event to the table {MARKED_TABLE}.")
 @click.option(
     "--measure",

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from doubles.clock import ManualClock
 from doubles.treasure_data import API_KEY, Request, Server, TreasureData
-from ops import certify_steps
+from ops import certify_requests
 from ops.certify import Certification, InterruptibleClock, Progress, check_stage
 from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
 from ops.certify_restore import Repairs
@@ -580,7 +580,7 @@ def test_rows_are_read_back_by_a_query() -> None:
 
 def test_dialects_have_names_of_their_own() -> None:
     """Each name is part of an event's id."""
-    found = list(certify_steps.dialects("shop", "key", lambda name: f"run-{name}"))
+    found = list(certify_requests.dialects("shop", "key", lambda name: f"run-{name}"))
 
     assert len(found) == len({one.name for one in found})
     assert all("run-" in f"{one.target}{one.body!r}" or "data=" in one.target for one in found)

@@ -1,8 +1,10 @@
 """The steps of a certification on a stage where something takes its time: what arrives late has arrived."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +12,15 @@ import click
 import pytest
 
 from doubles.clock import ManualClock
+from ops import certify_replays
 from ops.certify_run import Accepted
 from ops.certify_stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
-from ops.certify_step import StepFinding
+from ops.certify_step import Impossible, StepFinding
 from ops.certify_steps import STEPS
 from ops.failure import Failure
+from ops.stream import Piece
+from worker.chain import ChainId
+from worker.message import read
 
 RUN = "certify-1"
 LETTERS = [{"id": "d1", "reason": "unknown_account"}]
@@ -28,8 +34,9 @@ SLOW = {"findings": [{"what": "Redis", "state": "fault", "said": "no answer"}]}
 def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[str, Any]:
     """Return what `sluice status --since` says."""
     table = {"table": TABLE, "received": 1, "delivered": 1 - in_flight, "in_flight": in_flight}
-    books = {"adds_up": adds_up, "tables": [table], "spans": 1, "unread_records": 0, "queued_envelopes": 0}
-    return {"balance": books | more}
+    books = {"adds_up": adds_up, "tables": [table], "spans": 1}
+    waiting = {"unread_records": 0, "queued_envelopes": 0, "unarchived_spans": 0}
+    return {"balance": books | waiting | more}
 
 
 class Rehearsal(DeployedStage):
@@ -42,6 +49,7 @@ class Rehearsal(DeployedStage):
     Attributes:
         calls: by command.
         administered: what the administration was asked for.
+        queued: messages that were sent to queues.
     """
 
     def __init__(self, copies: int = 1, **answers: list[Any]) -> None:
@@ -53,7 +61,16 @@ class Rehearsal(DeployedStage):
         self.accepted = Accepted()
         self.timings: dict[str, str] = {}
         self.parameters: Mapping[str, str] = {}
-        self.stack: Any = SimpleNamespace(outputs={"StreamName": "events"}, administer=self._administer)
+        self.stack: Any = SimpleNamespace(
+            outputs=dict.fromkeys(("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"), "events"),
+            administer=self._administer,
+            archive_days=30,
+            shards=lambda: None,
+            archive=lambda: None,
+            ledger=lambda: SimpleNamespace(locate=lambda *_: SimpleNamespace(limit=None)),
+            invoke=lambda *_: {"batchItemFailures": []},
+        )
+        self.queued: list[dict[str, Any]] = []
         self.repairs: Any = SimpleNamespace(breaking=self._breaking)
         self.calls: Counter[str] = Counter()
         self.administered: list[dict[str, Any]] = []
@@ -71,7 +88,9 @@ class Rehearsal(DeployedStage):
 
     def client(self, _service: str) -> Any:
         """Return a client whose puts succeed."""
-        return SimpleNamespace(put_record=lambda **_: {})
+        return SimpleNamespace(
+            put_record=lambda **_: {}, send_message=lambda **message: self.queued.append(message)
+        )
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Accept an event."""
@@ -190,6 +209,98 @@ def test_a_replay_waits_for_the_ledger() -> None:
     carry_out("replay", stage)
 
     assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
+
+
+def test_an_envelope_is_on_the_overflow_queue_twice() -> None:
+    """Behind a notice, as the ingest sends it: refused by the stream, with the key to put it under."""
+    stage = Rehearsal(status=[balance()])
+    carry_out("overflow", stage)
+    _, first, second = stage.queued
+    message = read(
+        {
+            "messageId": "m",
+            "receiptHandle": "r",
+            "body": first["MessageBody"],
+            "attributes": {"SentTimestamp": "0"},
+            "messageAttributes": {
+                name: {"stringValue": one["StringValue"]} for name, one in first["MessageAttributes"].items()
+            },
+        }
+    )
+
+    assert first == second
+    assert (True, "shop/0", 1) == (
+        message.refused,
+        message.partition_key,
+        message.envelope and message.envelope.row_count,
+    )
+
+
+def test_an_envelope_that_becomes_two_rows_fails() -> None:
+    """The drainer put it twice, and both counted."""
+    with pytest.raises(Failure, match="became 2 rows"):
+        carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
+
+
+class Archived:
+    """An archive of one shard, with the records of some events."""
+
+    def __init__(self, *event_ids: str) -> None:
+        self._records = [
+            {
+                "SequenceNumber": str(10**20 + number),
+                "ApproximateArrivalTimestamp": datetime.fromtimestamp(0, UTC),
+                "PartitionKey": "shop/0",
+                "Data": json.dumps({"account": "shop", "events": [{"event_id": event_id}]}).encode(),
+            }
+            for number, event_id in enumerate(event_ids)
+        ]
+
+    def names(self, *_: Any) -> list[str]:
+        """Return the shard."""
+        return ["shardId-000000000000"]
+
+    def chain(self, shard: str) -> ChainId:
+        """Return its chain."""
+        return ChainId("events", "0", shard)
+
+    def pieces(self, shard: str, *_: Any) -> Iterator[Piece]:
+        """Yield its records."""
+        yield Piece([*self._records], self.chain(shard))
+
+
+def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker gets all of its records again."""
+    monkeypatch.setattr(
+        certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-one", "certify-1-archived")
+    )
+    stage = Rehearsal(status=[balance()])
+    stage.send("one")
+
+    assert 2 == carry_out("archive", stage).evidence["records"]
+
+
+def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its spans say."""
+    monkeypatch.setattr(certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-archived"))
+    stage = Rehearsal(status=[balance()])
+    stage.send("one")
+    with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
+        carry_out("archive", stage)
+
+
+def test_a_settled_span_without_an_object_fails() -> None:
+    """A replay could not read it once the stream has forgotten it."""
+    with pytest.raises(Failure, match="1 settled span without an object"):
+        carry_out("archive", Rehearsal(status=[balance(unarchived_spans=1)]))
+
+
+def test_a_stage_without_an_archive_is_not_blamed() -> None:
+    """ArchiveDays is 0."""
+    stage = Rehearsal()
+    stage.stack.archive_days = 0
+    with pytest.raises(Impossible, match="ArchiveDays is 0"):
+        carry_out("archive", stage)
 
 
 def test_a_wait_ends_with_one_more_look() -> None:

@@ -1,0 +1,67 @@
+"""The books of a run: what was accepted, what Treasure Data has, and what the ledger says."""
+
+from collections.abc import Mapping
+from operator import not_
+from typing import Any
+
+from ops import screen, status
+from ops.certify_stage import TABLE, DeployedStage
+from ops.certify_step import StepFinding
+from ops.failure import Failure
+
+
+def books(stage: DeployedStage) -> StepFinding:
+    """Compare all that was accepted with Treasure Data, and with the ledger's own sums."""
+    balance = settled(stage)
+    if wrong := stage.until(lambda: _differing(stage), not_):
+        some = ", ".join(f"{one}: {said}" for one, said in list(wrong.items())[:5])
+        raise Failure(
+            f"Treasure Data does not have what was accepted: {len(wrong)} events differ, such as {some}"
+        )
+    ours = [one for one in balance["tables"] if one["table"].startswith(TABLE)]
+    return StepFinding(
+        f"{stage.accepted.requests} requests, {stage.accepted.rows()} rows expected, and exactly those are in Treasure Data.",
+        {
+            "received": sum(one["received"] for one in ours),
+            "delivered": sum(one["delivered"] for one in ours),
+            "spans": balance["spans"],
+        },
+    )
+
+
+def _differing(stage: DeployedStage) -> dict[str, str]:
+    """Return the events of which Treasure Data does not have as many rows as were accepted."""
+    wrong: dict[str, str] = {}
+    for table, copies in stage.accepted.copies.items():
+        counts = stage.counts(table)
+        wrong |= {one: f"{counts[one]} of {count}" for one, count in copies.items() if counts[one] != count}
+        wrong |= {one: f"{count} unexpected" for one, count in counts.items() if one not in copies}
+    return wrong
+
+
+def settled(stage: DeployedStage) -> dict[str, Any]:
+    """Return the books of the run, with everything settled: a row can be in Treasure Data before the ledger says so.
+
+    Raises:
+        Failure: they do not balance, or something is not settled in time.
+    """
+
+    def is_settled(balance: Mapping[str, Any]) -> bool:
+        in_flight = sum(one["in_flight"] for one in balance["tables"] if one["table"].startswith(TABLE))
+        return balance["adds_up"] and not (
+            balance["unread_records"] + balance["queued_envelopes"] + in_flight
+        )
+
+    balance: dict[str, Any] = stage.until(
+        lambda: stage.operate(status.command, "--since", since(stage))["balance"], is_settled
+    )
+    if not balance["adds_up"]:
+        raise Failure("`sluice status --since` says that the books do not balance")
+    if not is_settled(balance):
+        raise Failure("records wait on the stream or in the queue still, or are being delivered")
+    return balance
+
+
+def since(stage: DeployedStage) -> str:
+    """Return when the run began, for commands."""
+    return screen.utc(int(stage.began) - 1)
