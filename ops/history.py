@@ -124,7 +124,7 @@ class StreamHistory(StreamReader):
         return any(True for _ in self._archived(chain, start, Border(number=start.number)))
 
     def _from_archive_on(self, chain: ChainId, start: Border, end: Border) -> Iterator[Piece]:
-        """Yield what the stream has forgotten, then what it has."""
+        """Yield what the stream has forgotten, then what it has: from the record on that was its first, wherever that is now."""
         while True:
             kept = self.first(chain.shard)
             yield from self._archived(chain, start, end, kept)
@@ -134,9 +134,10 @@ class StreamHistory(StreamReader):
             try:
                 for records in self.read(chain.shard, start, end):
                     yield Piece(records)
-            except ExpiredError:
-                continue  # meanwhile
-            return
+            except ExpiredError:  # meanwhile
+                self._check_first_archived(chain, start)
+            else:
+                return
 
     def _has_any(self, name: str, start: Border, end: Border) -> bool:
         return any(True for _ in self._archive.listed(self._chains[name], start.at, end.at, self._held()))

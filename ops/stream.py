@@ -125,13 +125,15 @@ class StreamReader:
                 inside = [record for record in page.records if not self._is_behind(record, end, began)]
                 yield inside
                 if len(inside) < len(page.records) or page.at_tip:
-                    return
+                    break
         except ShardUnreadableError as error:
             if not is_checked and _is_invalid(error):
                 raise ExpiredError(
                     f"{start.number} is not a sequence number of {shard}, or has expired: give a time with --from"
                 ) from error
             raise
+        if not is_checked:
+            raise ExpiredError(f"the shard {shard} does not show the record {start.number}: it has expired")
 
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """Yield a shard's records from one border to another, piece by piece.

@@ -136,6 +136,21 @@ def test_records_that_expire_while_the_archive_is_read_come_from_there() -> None
     assert [one["SequenceNumber"] for one in made.records()] == numbers
 
 
+def test_a_record_that_expires_while_the_archive_is_read_and_is_not_there_is_a_gap() -> None:
+    """The worker held it. Reading stops, and says where."""
+    made = delivered(40)
+    put(made, "held")
+    made.clock.sleep(DAY - HOUR / 2)  # it is the only one left
+    numbers = [record["SequenceNumber"] for record in made.records()]
+    pieces = history_of(made).pieces(SHARD, EVERYTHING, NOW)
+    first = next(pieces)
+    made.clock.sleep(HOUR)
+
+    assert numbers[0] == first.records[0]["SequenceNumber"]
+    with pytest.raises(Failure, match=f"{numbers[-1]} .* has expired in the archive too"):
+        list(pieces)
+
+
 def test_a_range_that_nobody_keeps_is_refused() -> None:
     """The message says what is kept."""
     made = delivered(2)
