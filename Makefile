@@ -78,8 +78,8 @@ hostile: .venv/installed ## let one sender do its worst beside 49 others, in sim
 ACCOUNTS ?= 100
 SECONDS ?= 60
 .PHONY: simulate
-simulate: .venv/installed ## simulate the worker over many shards: RATE= (several: "100 1000"), SHARDS=, ACCOUNTS=, SECONDS=, BUCKETS=
-	@$(RUN) -m chaos.scale $(foreach rate,$(RATE),--rate $(rate)) $(if $(SHARDS),--shards $(SHARDS)) --accounts $(ACCOUNTS) --seconds $(SECONDS) $(if $(BUCKETS),--buckets $(BUCKETS))
+simulate: .venv/installed ## simulate the worker over many shards: RATE= (several: "100 1000"), SHARDS=, ACCOUNTS=, SECONDS=
+	@$(RUN) -m chaos.scale $(foreach rate,$(RATE),--rate $(rate)) $(if $(SHARDS),--shards $(SHARDS)) --accounts $(ACCOUNTS) --seconds $(SECONDS)
 
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=

@@ -176,7 +176,6 @@ class Functions:
             overflow_notices_url=world.notices_url,
             write_key_secret=WRITE_KEY_SECRET,
             aside_bucket=BUCKET,
-            partition_buckets=4,
         )
         access = Access(INGEST, world.effects)
         secrets, sqs = access.client("secretsmanager", world.secrets), access.client("sqs", world.sqs)

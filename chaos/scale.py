@@ -30,6 +30,7 @@ from chaos.traffic import TABLES
 from chaos.watermark import Observer
 from chaos.world import STREAM, World
 from doubles.redis import MemoryPipeline, MemoryRedis
+from ingest.intake import PARTITION_KEYS
 from local.functions import TEMPLATE, WORKER
 from ops.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
@@ -59,7 +60,6 @@ class Load:
         shards: of the stream.
         accounts: how many; the n-th sends 1/n of what the first does.
         seconds: for how long.
-        buckets: partition keys of an account.
         batch_ids: whether each request carries a batch id, and so a claim.
     """
 
@@ -67,7 +67,6 @@ class Load:
     shards: int
     accounts: int = 100
     seconds: float = 60.0
-    buckets: int = 16
     batch_ids: bool = False
 
 
@@ -346,7 +345,7 @@ class _Sender:
         packed: bytes = msgpack.packb(row | {"td_url": _ROW_FILLING})
         rows = (TableRows(TABLES[number % len(TABLES)], 1, packed),)
         envelope = Envelope(account, "k1", received, request, int(self._load.batch_ids), rows)
-        bucket = crc32(chance.randbytes(8)) % self._load.buckets
+        bucket = crc32(chance.randbytes(8)) % PARTITION_KEYS
         return {"Data": envelope.encode(), "PartitionKey": f"{account}/{bucket}"}
 
 
@@ -429,26 +428,22 @@ def _table(results: list[Result]) -> str:
 @click.option("--shards", type=click.IntRange(1), help="Of the stream; as many as AUTO has by default.")
 @click.option("--accounts", type=click.IntRange(1, 99_999), default=100, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True)
-@click.option(
-    "--buckets", type=click.IntRange(1, 1024), default=default("PartitionBuckets"), show_default=True
-)
 @click.option("--batch-ids", is_flag=True, help="Each request carries a batch id.")
 def main(
     rate: tuple[float, ...],
     shards: int | None,
     accounts: int,
     seconds: float,
-    buckets: int,
     *,
     batch_ids: bool,
 ) -> None:
     """Simulate, print and judge."""
     began = time.perf_counter()
     results = [
-        simulate(Load(each, shards or shards_for(each), accounts, seconds, buckets, batch_ids))
+        simulate(Load(each, shards or shards_for(each), accounts, seconds, batch_ids))
         for each in sorted(rate or (1, 100, 1000, 10_000))
     ]
-    click.echo(f"{accounts:,} accounts, {seconds:g} simulated seconds, {buckets} partition keys each:\n")
+    click.echo(f"{accounts:,} accounts, {seconds:g} simulated seconds:\n")
     click.echo(_table(results))
     last = results[-1]
     click.echo("\nThe busiest of the last:")
@@ -476,8 +471,7 @@ def problems(results: list[Result]) -> list[str]:
             found.append(f"{told}shards share {', '.join(sorted(one.shared_keys))}")
         if (busiest := max(one.records.values(), default=0)) > SHARD_RECORDS:
             found.append(
-                f"{told}a shard gets {busiest:,} records in a second and takes {SHARD_RECORDS:,}: it needs more shards,"
-                " or a greater PartitionBuckets"
+                f"{told}a shard gets {busiest:,} records in a second and takes {SHARD_RECORDS:,}: it needs more shards"
             )
     if any(later.calls_per_row > earlier.calls_per_row for earlier, later in pairwise(results)):
         found.append("calls per row grow with the load")

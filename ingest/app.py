@@ -180,7 +180,6 @@ class Ingest:
             Privacy(settings, keys.hash_key),
             rate=Rate(settings.key_events_per_second, clock),
             redirect_hosts=settings.redirect_hosts,
-            partition_buckets=settings.partition_buckets,
             clock=clock,
             entropy=entropy,
             telemetry=telemetry,

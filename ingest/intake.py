@@ -67,6 +67,10 @@ class EventOutcome:
         return Refused(self.rejected[0].code, self.rejected[0].message) if self.rejected else None
 
 
+PARTITION_KEYS = 8192
+"""Partition keys of an account. They fall on shards at random: with 32 for each of 256 shards, the busiest gets half more than its share."""
+
+
 class Intake:
     """Accepts events.
 
@@ -77,7 +81,6 @@ class Intake:
         privacy: decides what is kept about visitors.
         rate: limits what a key may send.
         redirect_hosts: hosts that a postback may redirect to.
-        partition_buckets: number of partition keys per account.
         clock: timestamps requests.
         entropy: returns n random bytes, for ids.
         telemetry: counts rejected events.
@@ -92,7 +95,6 @@ class Intake:
         *,
         rate: Rate,
         redirect_hosts: Sequence[str],
-        partition_buckets: int,
         clock: Clock,
         entropy: Callable[[int], bytes],
         telemetry: Telemetry,
@@ -103,7 +105,6 @@ class Intake:
         self.privacy = privacy
         self._rate = rate
         self.redirect_hosts = redirect_hosts
-        self._partition_buckets = partition_buckets
         self._clock = clock
         self._entropy = entropy
         self._telemetry = telemetry
@@ -279,7 +280,7 @@ class Intake:
         visitor = event.get("td_client_id") if isinstance(event, dict) else None
         if not isinstance(visitor, str) or not visitor:
             visitor = request.id or request.ip
-        return f"{account}/{crc32(visitor.encode(errors='replace')) % self._partition_buckets}"
+        return f"{account}/{crc32(visitor.encode(errors='replace')) % PARTITION_KEYS}"
 
 
 def _table_of(event: object, batch: Batch) -> str:

@@ -115,12 +115,6 @@ class IngestSettings(_Settings):
         ("*",),
         _list,
     )
-    partition_buckets: int = _setting(
-        "PARTITION_BUCKETS",
-        "Number of partition keys per account; visitors are spread over them",
-        16,
-        _positive,
-    )
     honor_gpc: str = _setting(
         "HONOR_GPC",
         "`on`: remove identifying columns if the browser sends Global Privacy Control (`Sec-GPC: 1`)",

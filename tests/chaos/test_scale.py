@@ -42,18 +42,17 @@ def test_every_shard_has_keys_of_its_own() -> None:
     assert result.services["S3"].share() < 0.25
 
 
-def test_a_lone_account_needs_more_partition_keys_than_shards() -> None:
-    """With one partition key one of eight shards gets everything, which is too much, which the command says."""
+def test_a_lone_account_fills_all_shards() -> None:
+    """Eight of them take what one does not, which the command says of one."""
     lone = replace(LOAD, rate=1500, shards=8, accounts=1, seconds=3)
 
-    narrow, wide = _result(replace(lone, buckets=1)), _result(replace(lone, buckets=1024))
+    wide, narrow = _result(lone), _result(replace(lone, shards=1))
 
-    assert 1 == len(narrow.records)
     assert 8 == len(wide.records)
+    assert [] == scale.problems([wide])
     assert ["at 1,500 requests a second, a shard gets 1,500 records in a second and takes 1,000"] == [
         problem.partition(":")[0] for problem in scale.problems([narrow])
     ]
-    assert [] == scale.problems([wide])
 
 
 def test_the_command_says_what_is_wrong() -> None:

@@ -130,7 +130,7 @@ def test_rejected_events_do_not_fail_the_request() -> None:
 
 def test_retries_spread_over_partition_keys() -> None:
     """Events with a visitor id use the visitor's partition key; others use any."""
-    site = Site(partition_buckets=1000)
+    site = Site()
     for number in range(3):
         for event in (EVENT | {"td_client_id": "c1"}, EVENT):
             request = http_event(
@@ -171,7 +171,6 @@ policies = st.fixed_dictionaries(
         "bots": st.sampled_from(["mark", "keep"]),
         "dropped_columns": st.sampled_from([(), ("td_user_agent", "text")]),
         "hashed_columns": st.sampled_from([(), ("text",)]),
-        "partition_buckets": st.sampled_from([1, 16]),
     },
 )
 odd_events = st.one_of(

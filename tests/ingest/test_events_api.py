@@ -1,15 +1,18 @@
 """The events API: many events per request, each accepted or rejected on its own."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.intake import PARTITION_KEYS
 from shared import rows, write_key
 from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, START, Site, gzipped, http_event
+from worker.shards import hash_key
 
 NOW = int(START)
 EVENT = {"table": "pageviews", "td_title": "Home"}
@@ -290,7 +293,7 @@ def test_the_events_own_columns_come_first() -> None:
 
 def test_one_visitor_stays_in_order() -> None:
     """The partition key belongs to the account and is the same for the same client id."""
-    site = Site(partition_buckets=1000)
+    site = Site()
 
     for event in (EVENT | {"td_client_id": "c1"}, EVENT | {"td_client_id": "c2"}):
         site.post([event])
@@ -305,25 +308,33 @@ def test_one_visitor_stays_in_order() -> None:
 @pytest.mark.parametrize("event", [EVENT, EVENT | {"td_client_id": 7}, EVENT | {"td_client_id": ""}])
 def test_requests_without_a_visitor_spread(event: dict[str, Any]) -> None:
     """A server's events come from one address, and would all be on one shard."""
-    site = Site(partition_buckets=4)
+    site = Site()
     for number in range(40):
         request = http_event("POST", "/v1/events", f"k={KEY}", {}, json.dumps([event]).encode())
         request["requestContext"]["requestId"] = f"request {number}"
         site.send(request)
 
-    assert {f"shop/{bucket}" for bucket in range(4)} == {one["PartitionKey"] for one in site.records()}
+    assert 40 == len({one["PartitionKey"] for one in site.records()})
 
 
-def test_an_account_spreads_over_its_buckets() -> None:
-    """It uses as many partition keys as configured, about equally often."""
-    site = Site(partition_buckets=4)
+@pytest.mark.parametrize(("shards", "most"), [(2, 1.05), (16, 1.2), (256, 1.75)])
+def test_an_account_s_partition_keys_spread_over_all_shards(shards: int, most: float) -> None:
+    """By how much the busiest shard gets more than its share."""
+    counts = Counter(hash_key(f"shop/{key}") * shards >> 128 for key in range(PARTITION_KEYS))
 
-    for visitor in range(200):
+    assert shards == len(counts)
+    assert max(counts.values()) < most * PARTITION_KEYS / shards
+
+
+def test_visitors_have_the_account_s_partition_keys() -> None:
+    """And no others."""
+    site = Site()
+    for visitor in range(20):
         site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
 
-    keys = [record["PartitionKey"] for record in site.records()]
-    assert {f"shop/{bucket}" for bucket in range(4)} == set(keys)
-    assert min(keys.count(key) for key in set(keys)) > 25
+    keys = [record["PartitionKey"].removeprefix("shop/") for record in site.records()]
+    assert 20 == len(set(keys))
+    assert all(0 <= int(key) < PARTITION_KEYS for key in keys)
 
 
 # Everything at once

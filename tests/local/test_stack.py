@@ -66,7 +66,7 @@ def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     """The error names the part and quotes its log; no part is left running."""
-    stack = LocalStack(tmp_path / "stack", parameters={"PartitionBuckets": "many"})
+    stack = LocalStack(tmp_path / "stack", parameters={"KeyEventsPerSecond": "many"})
 
     with pytest.raises(PartError, match=re.compile("ingest exited with status 1 .*'many'", re.DOTALL)):
         stack.start()

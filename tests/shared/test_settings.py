@@ -16,41 +16,41 @@ INGEST = {
 
 def test_defaults() -> None:
     """Optional settings have a default; an empty variable counts as absent."""
-    expected = IngestSettings("events", "https://queue", "keys", "aside", "https://notices", ("*",), 16)
+    expected = IngestSettings("events", "https://queue", "keys", "aside", "https://notices", ("*",))
 
     assert expected == IngestSettings.from_environment(
-        INGEST | {"ALLOWED_ORIGINS": "", "PARTITION_BUCKETS": ""}
+        INGEST | {"ALLOWED_ORIGINS": "", "KEY_EVENTS_PER_SECOND": ""}
     )
 
 
 def test_lists_and_numbers() -> None:
     """Origins are separated by commas, with or without spaces; numbers are parsed."""
     settings = IngestSettings.from_environment(
-        INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example,", "PARTITION_BUCKETS": "4"}
+        INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example,", "KEY_EVENTS_PER_SECOND": "4"}
     )
 
     assert (("https://a.example", "https://b.example"), 4) == (
         settings.allowed_origins,
-        settings.partition_buckets,
+        settings.key_events_per_second,
     )
 
 
 def test_every_fault_is_named() -> None:
     """One message names all variables that are missing or invalid."""
     with pytest.raises(SettingsError) as caught:
-        IngestSettings.from_environment({"STREAM_NAME": "events", "PARTITION_BUCKETS": "many"})
+        IngestSettings.from_environment({"STREAM_NAME": "events", "KEY_EVENTS_PER_SECOND": "many"})
 
     required = ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "OVERFLOW_NOTICES_URL"]
-    assert [*required, "PARTITION_BUCKETS"] == [
+    assert [*required, "KEY_EVENTS_PER_SECOND"] == [
         fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")
     ]
 
 
-@pytest.mark.parametrize("buckets", ["0", "-1"])
-def test_there_is_at_least_one_bucket(buckets: str) -> None:
-    """The number of partition keys must be positive."""
-    with pytest.raises(SettingsError, match="PARTITION_BUCKETS"):
-        IngestSettings.from_environment(INGEST | {"PARTITION_BUCKETS": buckets})
+@pytest.mark.parametrize("rate", ["0", "-1"])
+def test_a_rate_is_at_least_one(rate: str) -> None:
+    """A number of events must be positive."""
+    with pytest.raises(SettingsError, match="KEY_EVENTS_PER_SECOND"):
+        IngestSettings.from_environment(INGEST | {"KEY_EVENTS_PER_SECOND": rate})
 
 
 def test_choices() -> None:

@@ -171,9 +171,7 @@ class Site:
         handler: the Lambda handler.
     """
 
-    def __init__(
-        self, allowed_origins: tuple[str, ...] = ("*",), partition_buckets: int = 16, **settings: Any
-    ) -> None:
+    def __init__(self, allowed_origins: tuple[str, ...] = ("*",), **settings: Any) -> None:
         self.clock = ManualClock(START)
         memory = MemoryKinesis(self.clock.now)
         memory.create_stream(StreamName=STREAM, ShardCount=1)
@@ -200,9 +198,7 @@ class Site:
         )
         self.keyring = Keyring(secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
-            IngestSettings(
-                STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, allowed_origins, partition_buckets, **settings
-            ),
+            IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, allowed_origins, **settings),
             self.keyring,
             self.stream,
             PolicyReader(Authorized("s3", self.s3, role), BUCKET, self.clock, self.telemetry, at_once),
