@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from ops import deployer, preflight
 from ops.cli import main
 from ops.failure import Failure
-from ops.preflight import CheckResult, Deployment, Preflight, World, line, planned
+from ops.preflight import findings, line, planned
+from ops.preflight_survey import CheckResult, Deployment, Survey, World
 from ops.template import sluice_template
 from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
 from tests.support.sam import ROOT
@@ -51,7 +52,7 @@ class Surroundings:
     def findings(self) -> list[CheckResult]:
         """Return what the preflight finds."""
         world = World(self.account.client, lambda _service: self.regions, self.dns.lookup, self.sites.site)
-        return list(Preflight(self.plan, world, self.key, self.database).findings())
+        return list(findings(Survey(self.plan, world, self.key, self.database)))
 
     def faults(self) -> list[tuple[str, str]]:
         """Return what it calls a fault: what, and everything that it says of it."""
@@ -428,7 +429,7 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """One object, and the exit code tells whether there is a fault."""
-    monkeypatch.setattr(preflight, "_RealSite", here.sites.site)
+    monkeypatch.setattr(preflight, "RealSite", here.sites.site)
     monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]

@@ -1,0 +1,133 @@
+"""Looks at the custom domain and at the SDK's: whether certificates can be validated, and names be served."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ops.preflight_survey import CheckResult, Survey, described, fault, ok, unknown, warning
+
+_AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
+
+
+def domain(survey: Survey) -> Iterator[CheckResult]:
+    """Yield whether the certificate of the custom domain can be validated, and the name be served."""
+    domain, zone_id = survey.values["DomainName"], survey.values["HostedZoneId"]
+    if not domain or not zone_id:
+        return
+    route53 = survey.client("route53")
+    zone = described(route53.get_hosted_zone, Id=zone_id)
+    if zone is None:
+        yield fault(
+            "hosted zone", f"There is no hosted zone {zone_id}.", "See `aws route53 list-hosted-zones`."
+        )
+        return
+    name = zone["HostedZone"]["Name"].rstrip(".")
+    if zone["HostedZone"]["Config"]["PrivateZone"]:
+        yield fault("hosted zone", f"{name} is a private zone.", "Set HostedZoneId to the public one.")
+    elif domain != name and not domain.endswith(f".{name}"):
+        yield fault("hosted zone", f"{domain} is not in the zone {name}.", "Set HostedZoneId to its zone.")
+    else:
+        yield _delegation(survey, name, zone["DelegationSet"]["NameServers"])
+    yield from _authorities(survey, domain)
+    if not survey.is_there():
+        yield from _record(survey, route53, zone_id, domain)
+
+
+def _delegation(survey: Survey, name: str, servers: list[str]) -> CheckResult:
+    wanted = {server.rstrip(".").lower() for server in servers}
+    found = survey.world.lookup(name, "NS")
+    if found is None:
+        return unknown("delegation", "DNS does not answer.")
+    if not wanted & {server.rstrip(".").lower() for server in found}:
+        return fault(
+            "delegation",
+            f"{name} is not delegated to this hosted zone: the certificate would never be validated, and the deploy would wait.",
+            f"Set these name servers at {name}'s registrar or parent zone: {', '.join(sorted(wanted))}.",
+        )
+    return ok("delegation", name)
+
+
+def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
+    labels = domain.split(".")
+    for start in range(len(labels) - 1):
+        parent = ".".join(labels[start:])
+        records = [record for record in survey.world.lookup(parent, "CAA") or () if " issue " in record]
+        if records:
+            if not any(authority in record for record in records for authority in _AMAZON):
+                yield fault(
+                    "certificate authority",
+                    f"A CAA record of {parent} lets only others issue certificates.",
+                    f'Add the record `0 issue "amazon.com"` to {parent}.',
+                )
+            return
+
+
+def _record(survey: Survey, route53: Any, zone_id: str, domain: str) -> Iterator[CheckResult]:
+    answer = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=domain, MaxItems="10")
+    taken = [
+        one["Type"]
+        for one in answer["ResourceRecordSets"]
+        if one["Name"].rstrip(".") == domain and one["Type"] in ("A", "AAAA", "CNAME")
+    ]
+    if taken:
+        yield fault(
+            "record",
+            f"{domain} has a record already ({taken[0]}).",
+            "Delete it, or choose another DomainName.",
+        )
+    pages = survey.client("apigatewayv2").get_paginator("get_domain_names").paginate()
+    if any(one["DomainName"] == domain for page in pages for one in page["Items"]):
+        yield fault(
+            "custom domain",
+            f"API Gateway has the custom domain {domain} already.",
+            "Delete it, or choose another DomainName.",
+        )
+
+
+def sdk(survey: Survey) -> Iterator[CheckResult]:
+    """Yield whether the account may have a CloudFront distribution, and its name and certificate be used."""
+    if survey.values["SdkHosting"] != "on":
+        return
+    pages = survey.client("cloudfront", "us-east-1").get_paginator("list_distributions").paginate()
+    distributions = [one for page in pages for one in page["DistributionList"].get("Items", ())]
+    domain, arn = survey.values["SdkDomainName"], survey.values["SdkCertificateArn"]
+    if not distributions:
+        yield warning(
+            "CloudFront",
+            "This account has no distribution. AWS refuses them to accounts that it has not verified.",
+            "If the deploy fails with `Your account must be verified`, see docs/deploying.md#cloudfront-verification.",
+        )
+    elif (
+        domain
+        and not survey.is_there()
+        and any(domain in one.get("Aliases", {}).get("Items", ()) for one in distributions)
+    ):
+        yield fault(
+            "SDK domain", f"Another distribution has the name {domain}.", "Choose another SdkDomainName."
+        )
+    else:
+        yield ok("CloudFront")
+    if domain and arn:
+        yield _certificate(survey, domain, arn)
+
+
+def _certificate(survey: Survey, domain: str, arn: str) -> CheckResult:
+    if arn.split(":")[3] != "us-east-1":
+        return fault(
+            "SDK certificate",
+            f"It is in {arn.split(':')[3]}.",
+            "CloudFront takes only certificates in us-east-1.",
+        )
+    answer = described(survey.client("acm", "us-east-1").describe_certificate, CertificateArn=arn)
+    if answer is None:
+        return fault("SDK certificate", "There is none with this ARN.", "Correct SdkCertificateArn.")
+    found = answer["Certificate"]
+    names = [found["DomainName"], *found.get("SubjectAlternativeNames", ())]
+    if found["Status"] != "ISSUED":
+        return fault("SDK certificate", f"It is {found['Status']}.", "Validate it before you deploy.")
+    if not {domain, f"*.{domain.partition('.')[2]}"} & set(names):
+        return fault(
+            "SDK certificate",
+            f"It is for {', '.join(names)}, not for {domain}.",
+            "Request one for SdkDomainName.",
+        )
+    return ok("SDK certificate")

@@ -1,0 +1,72 @@
+"""Looks at what parameters name in the AWS account: subnets and security groups, the alarms' topic, secrets."""
+
+from collections.abc import Iterator
+
+from botocore.exceptions import ClientError
+
+from ops.preflight_survey import CheckResult, Survey, described, fault, ok
+
+
+def network(survey: Survey) -> Iterator[CheckResult]:
+    """Yield whether subnets and security groups exist, and in one VPC."""
+    if survey.values["Network"] != "existing" or not survey.values["SubnetIds"]:
+        return
+    ec2 = survey.client("ec2")
+    try:
+        subnets = ec2.describe_subnets(SubnetIds=survey.values["SubnetIds"].split(","))["Subnets"]
+        groups = ec2.describe_security_groups(GroupIds=survey.values["SecurityGroupIds"].split(","))[
+            "SecurityGroups"
+        ]
+    except ClientError as error:
+        if "NotFound" not in error.response["Error"]["Code"]:
+            raise
+        yield fault(
+            "network",
+            error.response["Error"]["Message"],
+            f"SubnetIds and SecurityGroupIds have to be in {survey.plan.region}.",
+        )
+        return
+    networks = {one["VpcId"] for one in (*subnets, *groups)}
+    if len(networks) > 1:
+        yield fault(
+            "network",
+            f"SubnetIds and SecurityGroupIds are in several VPCs: {', '.join(sorted(networks))}.",
+            "Choose them from one.",
+        )
+    else:
+        yield ok("network", f"in {networks.pop()}")
+
+
+def topic(survey: Survey) -> Iterator[CheckResult]:
+    """Yield whether the alarms' topic exists, in this region."""
+    arn = survey.values["AlarmTopicArn"]
+    if not arn:
+        return
+    if arn.split(":")[3] != survey.plan.region:
+        yield fault("alarm topic", f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
+    elif described(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:
+        yield fault("alarm topic", f"There is no topic {arn}.", "Correct AlarmTopicArn.")
+    else:
+        yield ok("alarm topic")
+
+
+def secrets(survey: Survey) -> Iterator[CheckResult]:
+    """Yield whether the secrets exist, in this region, and the functions may read them."""
+    for parameter in ("TdApiKeySecretArn", "RedisUrlSecretArn"):
+        arn = survey.values[parameter]
+        if not arn:
+            continue
+        if arn.split(":")[3] != survey.plan.region:
+            yield fault(parameter, f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
+            continue
+        found = described(survey.client("secretsmanager").describe_secret, SecretId=arn)
+        if found is None:
+            yield fault(parameter, f"There is no secret {arn}.", f"Correct {parameter}.")
+        elif found.get("KmsKeyId", "alias/aws/secretsmanager").rpartition("/")[2] != "secretsmanager":
+            yield fault(
+                parameter,
+                f"It is encrypted with {found['KmsKeyId']}, which the functions may not use.",
+                "Encrypt it with the AWS managed key aws/secretsmanager.",
+            )
+        else:
+            yield ok(parameter)
