@@ -22,6 +22,7 @@ class Terms:
         forced: what is sent again; None if the ledger decides.
         from_archive: the chain of the shard, where the records come from the archive: the stream may no longer have them, or the shard.
         is_replay: the records do not come in the stream's order.
+        is_stretch: the records claim to be all that the shard has between the first and the last.
         passed_over: by account and table, rows that a forced replay leaves out.
     """
 
@@ -29,6 +30,7 @@ class Terms:
     forced: ForcedReplay | None = None
     from_archive: ChainId | None = None
     is_replay: bool = False
+    is_stretch: bool = False
     passed_over: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -38,13 +40,10 @@ class Terms:
         Raises:
             InvalidReplayError: it cannot be done.
         """
+        forced = ForcedReplay.from_event(event) if event.get("forced") else None
         chain = _chain_of(event["chain"]) if "chain" in event else None
-        return cls(deadline, ForcedReplay.from_event(event), chain, is_replay="replay" in event)
-
-    @property
-    def is_stretch(self) -> bool:
-        """Whether the records claim to be all that the shard has between the first and the last."""
-        return self.forced is None and self.from_archive is None
+        is_stretch = forced is None and chain is None
+        return cls(deadline, forced, chain, is_replay="replay" in event, is_stretch=is_stretch)
 
 
 @dataclass(slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import batched
 
-from shared.clock import Clock
 from worker.chain import OVERFLOW, ChainId
-from worker.executor import Executors, run_parallel
-from worker.ledger import MOST_CLAIMS, Claim, Ledger
+from worker.execution import Delivery
+from worker.executor import run_parallel
+from worker.ledger import MOST_CLAIMS, Claim
 from worker.record import Number, Record
 from worker.shards import Shards
 from worker.span import Span
@@ -26,15 +26,13 @@ _UNCERTAIN_SECONDS = (
 class Claims:
     """Claims envelopes for records."""
 
-    def __init__(
-        self, ledger: Ledger, shards: Shards, executors: Executors, clock: Clock, retention_seconds: float
-    ) -> None:
-        self._ledger = ledger
+    def __init__(self, delivery: Delivery, shards: Shards) -> None:
+        self._ledger = delivery.ledger
         self._shards = shards
-        self._executors = executors
-        self._clock = clock
-        self._retention_seconds = retention_seconds
-        self.seconds_kept = _REPEATED_SECONDS + round(retention_seconds) + _QUEUED_SECONDS
+        self._executors = delivery.executors
+        self._clock = delivery.clock
+        self._retention_seconds = delivery.rules.retention_seconds
+        self.seconds_kept = _REPEATED_SECONDS + round(self._retention_seconds) + _QUEUED_SECONDS
         """Longer than a copy can still be planned."""
 
     def decide(self, records: Sequence[Record], chain: ChainId) -> tuple[Sequence[Record], frozenset[Number]]:

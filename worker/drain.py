@@ -25,14 +25,12 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, UnavailableError
 from shared.puts import Fate, batches, put
-from shared.telemetry import Telemetry
 from worker.deadline import Deadline
-from worker.guards import NONE, Guard, Without
-from worker.ledger import Ledger
+from worker.execution import Delivery
+from worker.guards import Guard
 from worker.message import Message, read
 from worker.overflow_quarantine import OverflowQuarantine
 from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, Sought
@@ -139,37 +137,33 @@ class Drain:
 
     def __init__(
         self,
+        delivery: Delivery,
         *,
         kinesis: "KinesisClient",
         stream_name: str,
         shards: Shards,
         search: Callable[[Collection[Sought], float], Search],
-        ledger: Ledger,
         sqs: "SQSClient",
         queue_url: str,
         quarantine: OverflowQuarantine,
-        clock: Clock,
         chance: Callable[[], float],
-        retention_seconds: float,
         landing_seconds: float = LATEST_LANDING_SECONDS,
-        telemetry: Telemetry,
-        without: Without = NONE,
     ) -> None:
         self._kinesis = kinesis
         self._stream_name = stream_name
         self._shards = shards
         self._search = search
-        self._ledger = ledger
+        self._ledger = delivery.ledger
         self._sqs = sqs
         self._queue_url = queue_url
         self._quarantine = quarantine
-        self._clock = clock
+        self._clock = delivery.clock
         self._chance = chance
-        self._retention_seconds = retention_seconds
+        self._retention_seconds = delivery.rules.retention_seconds
         self._landing_seconds = landing_seconds
-        self._held_at_most = min(retention_seconds, QUEUE_RETENTION_SECONDS) / 2
-        self._telemetry = telemetry
-        self._without = without
+        self._held_at_most = min(self._retention_seconds, QUEUE_RETENTION_SECONDS) / 2
+        self._telemetry = delivery.telemetry
+        self._without = delivery.rules.without
 
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Carry out one invocation with messages of the queue; return Lambda's partial batch response."""

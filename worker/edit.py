@@ -11,9 +11,8 @@ import msgpack
 from shared import rows
 from shared.errors import EditRefusedError, InvalidObjectError
 from worker.chunk import offsets
-from worker.delivery import Event, Happening, State
+from worker.delivery import Event, State
 from worker.ledger import Place
-from worker.record import milliseconds
 from worker.span import ChunkKey
 
 if TYPE_CHECKING:
@@ -52,8 +51,8 @@ class Edits:
             stored.payload[:begin] + revised(stored.payload[begin:end], payload) + stored.payload[end:]
         )
         store.put(span, edited)
-        happening = Happening(Event.EDITED, milliseconds(self._delivery.clock.now()), digest=edited.digest)
-        won, _ = ledger.update(span.with_entries({key: self._delivery.rules.follow(entry, happening)}))
+        changed = self._delivery.follow(entry, Event.EDITED, digest=edited.digest)
+        won, _ = ledger.update(span.with_entries({key: changed}))
         if not won:
             raise EditRefusedError("it is being sent at this moment: try again")
         self._delivery.telemetry.info("edited", account=key.account, table=key.group.table, rows=entry.rows)

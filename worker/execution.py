@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError
@@ -47,6 +48,10 @@ class Delivery:
     executors: Executors
     clock: Clock
     telemetry: Telemetry
+
+    def follow(self, entry: Entry, event: Event, **more: Any) -> Entry:
+        """Return a chunk's entry after an event now; the same one if nothing follows."""
+        return self.rules.follow(entry, Happening(event, milliseconds(self.clock.now()), **more))
 
     def report_set_aside(self, key: ChunkKey, entry: Entry) -> None:
         """Log that a chunk was set aside."""

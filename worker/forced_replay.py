@@ -37,14 +37,14 @@ class ForcedReplay:
             raise InvalidReplayError(f"{self.table!r} is not a table")
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> Self | None:
-        """Return what an event's `forced` asks for: `tag`, and optionally `account` and `table`; None without it.
+    def from_event(cls, event: Mapping[str, Any]) -> Self:
+        """Return what an event's `forced` asks for: `tag`, and optionally `account` and `table`.
 
         Raises:
             InvalidReplayError: it cannot be done.
         """
-        asked = event.get("forced")
-        return None if asked is None else cls(asked["tag"], asked.get("account"), asked.get("table"))
+        asked = event["forced"]
+        return cls(asked["tag"], asked.get("account"), asked.get("table"))
 
     @classmethod
     def parse(cls, name: str) -> Self:

@@ -9,11 +9,11 @@ from worker.archive import Archive
 from worker.batch import ShardBatch
 from worker.chunk import pending_leaves, planned_chunks
 from worker.contiguity import left_out
-from worker.delivery import Entry, Event, Happening, State
+from worker.delivery import Entry, Event, State
 from worker.execution import Delivery
 from worker.guards import Guard
 from worker.plan import Groups, as_planned, group, owners_of
-from worker.record import Record, milliseconds
+from worker.record import Record
 from worker.shards import Shards
 from worker.span import EXPIRED, ChunkKey, Span
 
@@ -40,6 +40,7 @@ class OpenSpans:
     def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
         self._shards = shards
         self._archive = archive
+        self._delivery = delivery
         self._ledger = delivery.ledger
         self._rules = delivery.rules
         self._clock = delivery.clock
@@ -72,8 +73,7 @@ class OpenSpans:
                 for leaf in pending_leaves(chunk, span)
                 if span.entry(leaf.key).since is None
             }
-            happening = Happening(Event.FENCED, milliseconds(self._clock.now()))
-            fenced = {key: self._rules.follow(span.entry(key), happening) for key in opened}
+            fenced = {key: self._delivery.follow(span.entry(key), Event.FENCED) for key in opened}
             won, standing = self._ledger.fence(span.with_entries(expired | fenced))
             if won:
                 self._report_expired(span, expired)
@@ -155,7 +155,6 @@ class OpenSpans:
         A group that is cut into several chunks, or a chunk of which has been split or settled, can only be cut again from all its
         rows. None can where copies of envelopes do not count: which ones is told by their positions.
         """
-        happening = Happening(Event.VANISHED, milliseconds(self._clock.now()))
         changes: dict[ChunkKey, Entry] = {}
         left = dict(groups)
         for place, planned in span.counts.items():
@@ -182,9 +181,9 @@ class OpenSpans:
             if not present:
                 for key, entry in entries.items():  # their rows are counted once, by `expired`
                     if entry.state is State.PENDING:
-                        changes[key] = self._rules.follow(replace(entry, rows=0), happening)
+                        changes[key] = self._delivery.follow(replace(entry, rows=0), Event.VANISHED)
             if rows := planned - present - ended:
-                changes[expired] = self._rules.follow(Entry(rows=rows), happening)
+                changes[expired] = self._delivery.follow(Entry(rows=rows), Event.VANISHED)
         return changes, left
 
     def _report_expired(self, before: Span, expired: Mapping[ChunkKey, Entry]) -> None:

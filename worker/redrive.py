@@ -19,7 +19,7 @@ from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, sample
 from worker.deadline import Deadline
-from worker.delivery import TOO_LARGE, Action, Entry, Event, Happening, State, Step
+from worker.delivery import TOO_LARGE, Action, Entry, Event, State, Step
 from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
@@ -135,12 +135,11 @@ class Redrive:
 
     def __init__(
         self,
-        *,
         delivery: Delivery,
         accounts: AccountCache,
         uploader: Uploader,
         breakers: Breakers,
-        at_once: int = 16,
+        at_once: int,
     ) -> None:
         self._delivery = delivery
         self._rules = delivery.rules
@@ -308,7 +307,7 @@ class Redrive:
             if event is Event.ACCEPTED:
                 work.apply(key, entry, event)
                 return
-        renewed = entry if event is None else work.follow(entry, event)
+        renewed = entry if event is None else self._delivery.follow(entry, event)
         if event is not None and renewed is entry:
             return  # it is not in Treasure Data, but may still come from the stream
         if event is Event.UNASKED:
@@ -518,7 +517,7 @@ class _SpanWork:
 
     def apply(self, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
         """Note an event that is written without a send."""
-        changed = self.follow(entry, event, reason)
+        changed = self._delivery.follow(entry, event, reason=reason)
         if changed is not entry:
             self.changes[key] = changed
 
@@ -526,15 +525,10 @@ class _SpanWork:
         """Note that a chunk is about to be sent."""
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
-        self.changes[key] = self.follow(entry, Event.FENCED, database=override)
+        self.changes[key] = self._delivery.follow(entry, Event.FENCED, database=override)
         self.sends.append(key)
         if entry.since is None:
             self.opened.append(key)
-
-    def follow(self, entry: Entry, event: Event, reason: str = "", database: str = "") -> Entry:
-        """Return the entry after an event."""
-        now = milliseconds(self._delivery.clock.now())
-        return self._delivery.rules.follow(entry, Happening(event, now, reason, database=database))
 
     def load(self, key: ChunkKey, entry: Entry) -> Chunk | None:
         """Return a chunk's rows; None if its object does not hold them.

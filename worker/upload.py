@@ -24,9 +24,9 @@ from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
-from worker.delivery import Event
+from worker.delivery import Event, Rules
 from worker.executor import Executor, Executors, InlineExecutor
-from worker.guards import NONE, Guard, Without
+from worker.guards import Guard
 from worker.span import TOO_MANY_TABLES
 from worker.tables import Tables
 from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClient
@@ -96,13 +96,11 @@ class Limits:
         threads: sends under way at once.
         per_database: of these, for one database.
         park_after: seconds for which a failing database is tried.
-        held_at_most: seconds for which rows may be held before they are parked whatever the reason.
     """
 
     threads: int
     per_database: int
     park_after: float
-    held_at_most: float
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +138,7 @@ class Uploader:
         chance: Callable[[], float],
         limits: Limits,
         telemetry: Telemetry,
-        without: Without = NONE,
+        rules: Rules,
     ) -> None:
         self.treasure_data = treasure_data
         self.breakers = breakers
@@ -151,7 +149,7 @@ class Uploader:
         self._accounts = accounts
         self._tables = tables
         self._executors = executors
-        self._without = without
+        self.rules = rules
 
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
         """Send the chunks; return what became of each, in order."""
@@ -188,7 +186,7 @@ class Uploader:
     def _send(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
         body = upload.body = upload.body or compress(upload.chunk.payload())
         seconds = min(timeout, deadline.at - self.clock.now())
-        if Guard.CLOCK_BEFORE_SEND in self._without:
+        if Guard.CLOCK_BEFORE_SEND in self.rules.without:
             seconds = timeout
         if seconds < LEAST_SEND_SECONDS:
             return UNSENT
@@ -470,17 +468,13 @@ class _Run:
         if now + rest - since < patience:
             self._rest_until(lane, now + rest)
             if now + rest - upload.failing_since >= patience:
-                self._give_up(lane, upload)
+                lane.waiting.remove(upload)  # it alone keeps failing, while its database takes others
+                self._end(upload, Event.DATABASE_FAILS, lane.reason)
         elif self._is_alone(lane, since):
             self._u.breakers.open(lane.database, reply.reason)
             self._decide(lane, Event.DATABASE_FAILS, reply.reason)
         else:
             self._decide(lane, Event.UNANSWERED, reply.reason)
-
-    def _give_up(self, lane: _Lane, upload: Upload) -> None:
-        """Park one chunk that keeps failing while its database takes others."""
-        lane.waiting.remove(upload)
-        self._end(upload, Event.DATABASE_FAILS, lane.reason)
 
     def _rest(self, lane: _Lane, reply: Reply) -> float:
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(lane.failures - 1, 10))
@@ -516,7 +510,10 @@ class _Run:
 
     def _apply(self, lane: _Lane) -> None:
         """Let the lane's fate be that of what waits in it."""
-        fate, too_old = lane.fate or Event.UNANSWERED, self._u.clock.now() - self._u.limits.held_at_most
+        fate, too_old = (
+            lane.fate or Event.UNANSWERED,
+            self._u.clock.now() - self._u.rules.held_at_most_seconds,
+        )
         while lane.waiting:
             upload = lane.waiting.popleft()
             if fate is Event.UNANSWERED and upload.oldest < too_old:

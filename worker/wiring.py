@@ -141,7 +141,8 @@ class Wiring:
         self.accounts = make(AccountCache)(
             effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
         )
-        self.claims = make(Claims)(self.ledger, self.shards, executors, clock, self.rules.retention_seconds)
+        delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
+        self.claims = make(Claims)(delivery, self.shards)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
@@ -163,12 +164,10 @@ class Wiring:
                 threads=settings.upload_threads,
                 per_database=settings.uploads_per_database,
                 park_after=settings.park_after_seconds,
-                held_at_most=self.rules.held_at_most_seconds,
             ),
             telemetry=telemetry,
-            without=without,
+            rules=self.rules,
         )
-        delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
         self.archive = make(Archive)(bucket)
         self.worker = make(Worker)(
             shards=self.shards,
@@ -183,13 +182,7 @@ class Wiring:
             archive_days=settings.archive_days,
             cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        self.redrive = Redrive(
-            delivery=delivery,
-            accounts=self.accounts,
-            uploader=self.uploader,
-            breakers=self.breakers,
-            at_once=settings.upload_threads,
-        )
+        self.redrive = Redrive(delivery, self.accounts, self.uploader, self.breakers, settings.upload_threads)
         self.watermark_rows = WatermarkRows(
             watermarks=make(Watermarks)(
                 shards=self.shards,
@@ -219,11 +212,11 @@ class Wiring:
         )
         self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
+            delivery,
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
             shards=self.shards,
             search=partial(make(Search), self.shards, clock),
-            ledger=self.ledger,
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,
             quarantine=OverflowQuarantine(
@@ -234,11 +227,7 @@ class Wiring:
                 archive=self.archive,
                 archive_days=settings.archive_days,
             ),
-            clock=clock,
             chance=effects.chance,
-            retention_seconds=self.rules.retention_seconds,
-            telemetry=telemetry,
-            without=without,
         )
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
 

@@ -289,6 +289,4 @@ def test_a_replay_comes_back_from_its_name(asked: dict[str, str]) -> None:
     """A chain says which replay it belongs to."""
     replay = ForcedReplay.from_event({"forced": asked})
 
-    assert replay is not None
     assert replay == ForcedReplay.parse(replay.name)
-    assert ForcedReplay.from_event({}) is None
