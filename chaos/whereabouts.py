@@ -63,7 +63,10 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         is_true &= number in aside or not stages & _ASIDE
         if settled:
             is_true &= not stages & _NOT_YET
-            is_true &= number not in delivered or Stage.DELIVERED in stages
+            is_known = Stage.DELIVERED in stages or (
+                number in aside and not pipeline.schedule.setup.may_query
+            )
+            is_true &= number not in delivered or is_known
             is_true &= number not in aside or bool(stages & _ASIDE)
         if not is_true:
             truth = [
