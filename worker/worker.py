@@ -172,7 +172,7 @@ class Worker:
             if won:
                 self._report_passed_over(batch, planned.passed_over)
                 self._execute(batch, Work(standing, planned.records, planned.groups))
-                if found.chain is batch.chain and batch.terms.forced is None:
+                if found.chain == batch.chain and batch.terms.forced is None:
                     self._ends[batch.shard] = Gap(found.chain, standing.last)
                 return standing.last
 

@@ -167,6 +167,22 @@ def test_ordinary_path_calls(size: int) -> None:
     assert ["create_bucket", *["put_object"] * 3] == made.s3.calls
 
 
+def test_a_pause_in_which_shards_are_listed_again_costs_no_call_to_the_ledger() -> None:
+    """The chain is the same as before, and so is its end."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    for number in range(4):
+        made.put(envelope("shop", {"views": [row(f"e{number}")]}))
+    assert made.deliver(0, 1) is None
+    made.dynamodb.calls.clear()
+    for number in range(1, 4):
+        made.clock.sleep(60)
+        assert made.deliver(number, number + 1) is None
+
+    assert ["put_item", "update_item"] * 3 == made.dynamodb.calls
+
+
 def test_one_round_trip_for_accounts() -> None:
     """All accounts of a batch are asked for at once, and not again while the answers are fresh."""
     made = delivery()
