@@ -40,7 +40,7 @@ class Terms:
         Raises:
             InvalidReplayError: it cannot be done.
         """
-        forced = ForcedReplay.from_event(event) if event.get("forced") else None
+        forced = ForcedReplay.from_event(event) if event.get("forced") is not None else None
         chain = _chain_of(event["chain"]) if "chain" in event else None
         is_stretch = forced is None and chain is None
         return cls(deadline, forced, chain, is_replay="replay" in event, is_stretch=is_stretch)

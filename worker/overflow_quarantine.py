@@ -112,7 +112,7 @@ class OverflowQuarantine:
             cut=_UNCUT,
             counts={group: block[1] for group, block in groups.items()},
             records=0 if record is None else 1,
-            archived=None if record is None else self._archived(record),
+            archived=None if record is None else Archived.of([record], self._archive_days),
             done=True,
         )
         entries = {}
@@ -125,7 +125,3 @@ class OverflowQuarantine:
             self._archive.put(span, [record])
         self._ledger.note_set_aside_by_drainer()
         self._ledger.append(span.with_entries(entries))
-
-    def _archived(self, record: Record) -> Archived | None:
-        at = milliseconds(record.arrived_at)
-        return Archived(at, at, self._archive_days) if self._archive_days else None

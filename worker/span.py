@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from worker.chain import ChainId
 from worker.delivery import FINAL, Entry, State
-from worker.record import NOBODY, Number
+from worker.record import NOBODY, Number, Record, milliseconds
 
 SECONDS_KEPT = 366 * 86_400
 """How long a settled span is remembered: longer than any retention, so a replay always finds it."""
@@ -199,6 +199,12 @@ class Archived(NamedTuple):
     since: int
     until: int
     days: int
+
+    @classmethod
+    def of(cls, records: Iterable[Record], days: int) -> Self | None:
+        """Return how records are to be archived; None if they are not, for 0 days."""
+        arrivals = [record[1] for record in records]
+        return cls(milliseconds(min(arrivals)), milliseconds(max(arrivals)), days) if days else None
 
 
 @lru_cache(maxsize=16)

@@ -197,15 +197,9 @@ class Worker:
             digest=digest_of([record.number for record in planned.records]),
             ignored=planned.ignored,
             in_order=batch.terms.forced is None and not batch.terms.is_replay,
-            archived=self._archived(batch, planned.records),
+            # a forced replay's records are in the archive already
+            archived=Archived.of(planned.records, self._archive_days) if batch.terms.forced is None else None,
         )
-
-    def _archived(self, batch: ShardBatch, records: Sequence[Record]) -> Archived | None:
-        """Return how a new span is to be archived; a forced replay's records are in the archive already."""
-        if not self._archive_days or batch.terms.forced is not None:
-            return None
-        arrivals = [record[1] for record in records]
-        return Archived(milliseconds(min(arrivals)), milliseconds(max(arrivals)), self._archive_days)
 
     def _report_passed_over(self, batch: ShardBatch, passed_over: Mapping[Group, int]) -> None:
         for place, rows in passed_over.items():
