@@ -33,6 +33,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 TYPES: tuple[Type, ...] = get_args(Type)
 PERSONAL: tuple[Personal, ...] = get_args(Personal)
 CODES: tuple[PlanCode, ...] = get_args(PlanCode)
+COLUMN_CODES = frozenset(CODES) - {"unplanned_table"}
+"""Codes of events whose table is in the plan."""
 
 MAX_TABLES = 200
 MAX_VALUES = 200

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import msgpack
 
 from shared.accounts import Account
+from shared.plan import COLUMN_CODES
 from worker.delivery import UNRESOLVED, State
 from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
@@ -38,7 +39,8 @@ def no_excess(_account: str, _tables: Sequence[str], _limit: int) -> Collection[
 
 
 MAX_REJECTED_TABLES = 5
-"""Tables of an account by which a span's rejected events are counted; more are counted without their table."""
+"""Tables of an account by which a span's rejected events are counted; more are counted without their table, unless a tracking plan
+has them: senders cannot choose their names."""
 MAX_KEPT_EVENTS = 200
 MAX_KEPT_BYTES = 256 * 1024
 """A span keeps the originals of this many rejected events of an account and only counts more, so no flood fills the bucket."""
@@ -200,9 +202,10 @@ def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block
     for owner, record in records:
         for _place, code, table, original, message in record.rejected:
             named = tables.setdefault(owner, set())
-            if len(named) < MAX_REJECTED_TABLES:
+            if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
                 named.add(table)
-            place = Group(owner, table if table in named else "", code, is_rejected=True)
+            is_named = code in COLUMN_CODES or table in named
+            place = Group(owner, table if is_named else "", code, is_rejected=True)
             counts[place] += 1
             events, size = room.get(owner, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
             if original and events and len(original) + len(message) <= size:

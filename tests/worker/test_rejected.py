@@ -139,6 +139,17 @@ def test_large_ones_are_kept_as_far_as_there_is_room() -> None:
     assert sum(len(one.payload) for one in kept(made)) <= MAX_KEPT_BYTES + 100
 
 
+def test_tables_of_a_plan_are_all_counted_by_name() -> None:
+    """Senders cannot choose these names, as they can those of tables that no plan has."""
+    drift = [event("wrong_type", f"t_{number:03}") for number in range(30)]
+    strange = [event("unplanned_table", f"u_{number:03}") for number in range(30)]
+    made = delivered(envelope(*drift, *strange))
+
+    numbers = counted(made)
+    assert {1} == {numbers[f"shop/t_{number:03}!wrong_type"] for number in range(30)}
+    assert 30 - MAX_REJECTED_TABLES == numbers["shop/!unplanned_table"]
+
+
 def test_messages_need_room_too() -> None:
     """A flood with long messages is bounded as one with long events."""
     made = delivered(*[envelope(event(original=b"x" * 2000, message="w" * 256))] * 150)
