@@ -1,12 +1,14 @@
 """Promise 6: the balance that operators see adds up, during a run and at its end."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
+from chaos.plans import Copy
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.accounting import Accounting, Balance
 from shared import policy
@@ -109,12 +111,18 @@ class Audit:
         objects = {name for name in self._world.bucket.objects(BUCKET) if name.startswith(PREFIX)}
         return sorted(objects - needed)
 
-    def rejected(self) -> Iterator[int]:
-        """Yield the rejected events of which a copy is kept, each as often as it is there."""
+    def rejected(self) -> Iterator[Copy]:
+        """Yield the copies of rejected events, each as often as it is there."""
         for name in self._world.bucket.objects(BUCKET):
             if name.startswith(REJECTED_PREFIX):
-                for _, original, _ in _unpacked(self.store.read(name).payload):
-                    yield int(json.loads(original)["rejected"])
+                chunk = self.store.read(name)
+                group = chunk.key.group
+                for _, original, message in _unpacked(chunk.payload):
+                    yield Copy(chunk.account, group.table, group.code, json.loads(original), message)
+
+    def rejections(self) -> Counter[tuple[str, str, str]]:
+        """Return the rejected events that the ledger counts, by account, table and code."""
+        return Counter(self.balance().rejected)
 
     def misarchived(self) -> list[str]:
         """Return what is wrong with the archive: settled spans without their records, and objects that were written twice."""

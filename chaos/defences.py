@@ -18,7 +18,11 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
-from shared.errors import BucketUnavailableError, HeldError, UnavailableError
+from ingest.policy import REFUSING_SECONDS, PolicyReader
+from ingest.refusal import RequestCode
+from shared.errors import BucketUnavailableError, HeldError, InvalidPolicyError, UnavailableError
+from shared.policy import EdgePolicy
+from shared.write_key import WriteKey
 from worker.answer import TdAnswer
 from worker.archive import Archive, Archiving
 from worker.breaker import Breakers
@@ -386,6 +390,46 @@ class _PlansAnew(Worker):
 class _Idle(Sweeper):
     def run(self, deadline: Deadline) -> Sweep:  # noqa: ARG002 -- the signature
         return Sweep()
+
+
+# The edge policy
+
+
+class _FailsClosed(PolicyReader):
+    """Refuses everything until it has read a policy."""
+
+    def refusal(self, key: WriteKey) -> RequestCode | None:
+        return "unknown_account" if self._current() is None else super().refusal(key)
+
+
+class _UnderstandsNextVersion(PolicyReader):
+    """Takes a document of a newer version for one that names no account."""
+
+    def _use(self, document: bytes) -> None:
+        try:
+            super()._use(document)
+        except InvalidPolicyError as error:
+            if not str(error).startswith("version"):
+                raise
+            self._policy = EdgePolicy(round(self._clock.now() * 1000), {})
+
+
+class _Forgets(PolicyReader):
+    """Knows nothing once it has read something that it cannot use."""
+
+    def _use(self, document: bytes) -> None:
+        try:
+            super()._use(document)
+        except InvalidPolicyError:
+            self._policy = None
+            raise
+
+
+class _RefusesForEver(PolicyReader):
+    """Refuses by a policy that nobody has confirmed for long."""
+
+    def _is_within(self, since: float, seconds: float) -> bool:
+        return seconds == REFUSING_SECONDS or super()._is_within(since, seconds)
 
 
 # Isolation
@@ -788,6 +832,31 @@ ALL: tuple[Defence, ...] = (
         _replaced(Worker, _PlansAnew),
         (Kind.RECREATE, Kind.REPLAY_ARCHIVE),
         ("duplicated",),
+    ),
+    Defence(
+        "without an edge policy nobody is refused",
+        _replaced(PolicyReader, _FailsClosed),
+        (Kind.S3_POLICY, Kind.COLD),
+        ("misjudged",),
+    ),
+    Defence(
+        "an edge policy of the next version is not believed",
+        _replaced(PolicyReader, _UnderstandsNextVersion),
+        (Kind.S3_POLICY, Kind.COLD),
+        ("misjudged",),
+    ),
+    Defence(
+        "what is known of the edge policy is kept",
+        _replaced(PolicyReader, _Forgets),
+        (Kind.S3_POLICY,),
+        ("misjudged",),
+    ),
+    Defence(
+        "an edge policy that nobody confirms refuses nobody",
+        _replaced(PolicyReader, _RefusesForEver),
+        (Kind.DISABLE, Kind.S3_ERROR),
+        ("misjudged",),
+        seeds=200,
     ),
     Defence(
         "the sweeper removes what could not be deleted",

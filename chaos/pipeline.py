@@ -1,19 +1,22 @@
 """The pipeline in one world: functions, the services that invoke them, clients and operators."""
 
+import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
-from chaos import whereabouts
+from chaos import plans, whereabouts
 from chaos.audit import Audit
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
+from chaos.plans import Copy
 from chaos.platform import Function
 from chaos.schedule import Act, Schedule
-from chaos.traffic import REPEATED, Sent
+from chaos.traffic import REPEATED, TABLES, Sent
 from chaos.trouble import Kind
 from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
@@ -27,7 +30,11 @@ from doubles.event_source import (
     StreamPoller,
 )
 from local.functions import DRAIN, INGEST, REDRIVE
+from ops import repair
+from ops.set_aside import SetAsideChunk
+from shared.plan import CODES
 from worker.chain import ChainId
+from worker.delivery import State
 
 REDRIVE_EVERY = 300.0
 _SWEEP_EVERY = 3700.0  # far more often than in the template, so that sweeps meet trouble
@@ -36,6 +43,28 @@ _STEP = 171.0  # never just when the redrive is invoked
 _AUDITS = 5
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
+
+
+class Answered(NamedTuple):
+    """An answer of the ingest.
+
+    Attributes:
+        at: when, UNIX seconds.
+        since: when the request was made, UNIX seconds.
+        sent: the request.
+        judge: the sandbox that handled it, if that is known.
+        status: the HTTP status.
+        accepted: numbers of the events that it called accepted.
+        rejected: number and code of those that it called rejected.
+    """
+
+    at: float
+    since: float
+    sent: Sent
+    judge: object
+    status: int
+    accepted: tuple[int, ...]
+    rejected: tuple[tuple[int, str], ...]
 
 
 class Pipeline:
@@ -55,6 +84,11 @@ class Pipeline:
         missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
             the first time, before anything was replayed.
         misreported: events that a search meanwhile did not find, or found in a state that was not theirs.
+        taken: events that an answer of the ingest called accepted.
+        answers: what the ingest said, for those who check how it judged.
+        told: by number and code, how many answers reported a rejection.
+        copies: rejected events that were set aside when all had come to rest for the first time.
+        repaired: by number, the table of events that an operator has repaired since.
         resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
         garbage: undecodable records that were put on the stream.
         lost_batches: batches that expired before they were settled, which must never happen.
@@ -66,6 +100,11 @@ class Pipeline:
         self.schedule: Schedule = schedule
         self.accepted: dict[int, float] = {}
         self.sent: dict[int, Sent] = {}
+        self.taken: set[int] = set()
+        self.answers: list[Answered] = []
+        self.told: Counter[tuple[int, str]] = Counter()
+        self.copies: list[Copy] = []
+        self.repaired: dict[int, str] = {}
         self.statuses: list[int] = []
         self.garbage: list[bytes] = []
         self.lost_batches = 0
@@ -95,6 +134,7 @@ class Pipeline:
         self._changed = ChangedMapping(world.simulation, world.trouble, self.worker.invoke)
         self._next_tick = float("inf")
         self.resends_dead_letters = self._chance.random() < 0.5
+        self._repairs = random.Random(f"{schedule.seed}/repairs").random() < 0.7
         self.audit = Audit(world)
         self.observer = Observer(world, self.audit, functions.watermarks)
         self.missing: list[int] = []
@@ -136,8 +176,11 @@ class Pipeline:
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
+        self.copies = list(self.audit.rejected())
         for account in self.world.accounts:
             self.world.remap(account, status="active")
+        if self._repairs:
+            self._repair_rejected()
         for _ in range(2):
             self._redriving = False
             self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
@@ -161,6 +204,51 @@ class Pipeline:
         self.rest(hours=24)
         self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
         self._simulation.run(self._simulation.now + _STEP)
+
+    def _repair_rejected(self) -> None:
+        """Repair each event once that a tracking plan has rejected, as an operator does in an editor."""
+        chunks = [
+            SetAsideChunk(span, key, entry)
+            for span in self.audit.ledger.spans()
+            for key, entry in span.entries.items()
+            if entry.state is State.REJECTED and key.group.code in CODES
+        ]
+        known = {name: account.plan for name, account in self.world.accounts.items()}
+        done: set[int] = set()
+        for batch in repair.batches_of(chunks, self.audit.store, known):
+            lines: list[str] = []
+            mended: dict[int, str] = {}
+            group = batch.chunk.key.group
+            table = group.table if group.table in TABLES else TABLES[0]
+            for place, event in enumerate(batch.events, 1):
+                copy = Copy(group.owner.account, table, group.code, json.loads(event.text), event.message)
+                if copy.number not in self.accepted.keys() | done:
+                    done.add(copy.number)
+                    mended[copy.number] = table
+                    lines.append(f"1.{place} {plans.repaired(copy, table)}")
+            for one in repair.read([batch], "\n".join(lines)):
+                self.redrive.invoke(one.event, partial(self._note_repaired, mended))
+        self._simulation.run(self._simulation.now + _STEP)
+        self.rest(hours=24)
+
+    def _note_repaired(self, mended: dict[int, str], outcome: Outcome) -> None:
+        if isinstance(outcome, Returned) and outcome.value.get("repaired") == len(mended):
+            self.repaired |= mended
+            self._accept(tuple(mended))
+
+    @property
+    def contradicted(self) -> set[int]:
+        """Events of a batch that one answer called accepted and another rejected, since the ingest's policy had changed.
+
+        Of copies of a batch, the first on the stream decides.
+        """
+        rejected = {number for number, code in self.told if code in CODES} - self.repaired.keys()
+        return {number for number in rejected & self.taken if self.sent[number].dialect == "batch"}
+
+    @property
+    def repeated(self) -> set[int]:
+        """Events that were repaired, and accepted when they were sent again and no plan rejected them any more."""
+        return self.repaired.keys() & self.taken
 
     def heal(self) -> None:
         """End all faults."""
@@ -200,7 +288,7 @@ class Pipeline:
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
-        return [number for number in self.accepted if number not in held]
+        return [number for number in self.accepted if number not in held | self.contradicted]
 
     # Clients
 
@@ -233,14 +321,23 @@ class Pipeline:
 
         def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
+            rejected: list[tuple[int, str]] = []
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
-                accepted = sent.accepted(outcome.value, copy)
+                accepted, rejected = sent.accepted(outcome.value, copy), sent.rejected(outcome.value, copy)
+                handled_by = self.world.judges.get(payload["requestContext"].get("requestId", ""))
+                status = outcome.value["statusCode"]
+                self.answers.append(
+                    Answered(self._simulation.now, since, sent, handled_by, status, accepted, tuple(rejected))
+                )
+                self.taken.update(accepted)
+                self.told.update(rejected)
                 self._accept(accepted)
                 self.observer.answered(accepted, since)
             else:
                 self.statuses.append(0)
-            if sent.dialect not in REPEATED or (accepted and not self._trouble.strike(Kind.CLIENT_DEAF)):
+            is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
+            if sent.dialect not in REPEATED or is_heard:
                 return
             self._ask_again(sent, copy)
 
@@ -404,6 +501,7 @@ class Pipeline:
         acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
+            Kind.PLAN: lambda account, mode: self.world.remap(account, plan=plans.plan(mode, TABLES)),
             Kind.DISABLE: lambda account, off: self.world.remap(
                 account, status="disabled" if off else "active"
             ),

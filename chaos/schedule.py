@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.access import ACTIONS
-from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate
+from chaos.plans import STRAYS
+from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
 from chaos.trouble import DATABASE_KINDS, Kind, Window
+from shared.plan import MODES, Mode
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""
@@ -51,6 +53,7 @@ class Setup:
         batch_size: records of one invocation.
         worker_seconds: the worker's timeout.
         index_lag: seconds by which the ledger's index is behind its table.
+        plans: by account, the mode of its tracking plan at the beginning.
     """
 
     shards: int
@@ -66,6 +69,7 @@ class Setup:
     batch_size: int = 100
     worker_seconds: float = 120.0
     index_lag: float = 0.0
+    plans: tuple[tuple[str, Mode], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,12 @@ class Schedule:
     def events(self) -> int:
         """Number of events."""
         return sum(len(sent.events) for sent in self.sent)
+
+    @property
+    def quarantined(self) -> frozenset[str]:
+        """The accounts that have a tracking plan in quarantine at some time."""
+        modes = [*self.setup.plans, *(act.arguments for act in self.acts if act.kind is Kind.PLAN)]
+        return frozenset(account for account, mode in modes if mode == "quarantine")
 
     @property
     def end(self) -> float:
@@ -202,6 +212,7 @@ _ACTS: dict[Kind, int] = {  # and how many at most
     Kind.RESHARD: 4,
     Kind.RECREATE: 2,
     Kind.STANDSTILL: 2,
+    Kind.PLAN: 4,
     Kind.DISABLE: 4,
     Kind.GARBAGE: 10,
     Kind.REWIND: 6,
@@ -252,6 +263,8 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
         (START + 5, START + setup.horizon * 0.9),
         _weights(chosen),
     )
+    planned = dict(setup.plans)
+    sent = [strayed(one, STRAYS) if one.account in planned else one for one in sent]
     anchors = [one.at for one in sent] or [START]
     windows: list[Window] = []
     acts: list[Act] = []
@@ -360,7 +373,16 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
         batch_size=chance.choice((3, 20, 100, 1000)),
         worker_seconds=chance.choice((30.0, 120.0, 120.0, 900.0)),
         index_lag=chance.choice((0.0, 0.0, 2.0, 400.0)),
+        plans=_plans(seed, tuple(mapped), kinds),
     )
+
+
+def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tuple[tuple[str, Mode], ...]:
+    """Return which accounts have a tracking plan: one in every other schedule, by a chance that decides nothing else."""
+    chance = random.Random(f"{seed}/plans")
+    if chance.random() < 0.5 and not {Kind.PLAN, Kind.S3_POLICY} & kinds.keys():
+        return ()
+    return ((chance.choice(accounts), chance.choice(("quarantine", "quarantine", "observe"))),)
 
 
 def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[float]) -> list[Window]:
@@ -413,6 +435,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.RECREATE: lambda: (chance.random() < 0.5,),
         # not so long that records expire: which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
+        Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),

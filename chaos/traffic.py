@@ -3,12 +3,14 @@
 import json
 import random
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
+from chaos import plans
 from shared.accounts import AccountKeys
+from shared.rows import PlanCode
 
 SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
 ACCOUNT_KEYS = AccountKeys("ledger")
@@ -29,6 +31,7 @@ class Sent:
             `pixel`, or `stream`, a record that another producer puts there in JSON form.
         events: number and table of each event.
         weight: bytes of filling in each event.
+        strays: one in so many events strays from its account's tracking plan; 0 where it has none.
     """
 
     at: float
@@ -37,14 +40,45 @@ class Sent:
     dialect: str
     events: tuple[tuple[int, str], ...]
     weight: int = 0
+    strays: int = 0
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the events as a client sends them."""
-        filling = {"filling": "x" * self.weight} if self.weight else {}
-        if self.dialect != "batch" or self.events[0][0] % 2:
-            filling |= {"td_client_id": self.visitor}
-        documents = [{"table": table, "n": number, **filling} for number, table in self.events]
+        documents = [self._document(number, table) for number, table in self.events]
         return [*documents, {"rejected": self.events[0][0]}] if self.has_rejected else documents
+
+    def _document(self, number: int, table: str) -> dict[str, Any]:
+        visitor = {}
+        if self.dialect != "batch" or self.events[0][0] % 2:
+            visitor = {"td_client_id": self.visitor}
+        return {"table": table, "n": number, **self._columns(number), **visitor}
+
+    def _columns(self, number: int) -> dict[str, Any]:
+        filling = {"filling": "x" * self.weight} if self.weight else {}
+        return filling | (plans.columns(number, self.strays) if self.strays else {})
+
+    def table_of(self, number: int) -> str:
+        """Return the table of one of the events."""
+        return next(table for one, table in self.events if one == number)
+
+    def stray(self, number: int) -> PlanCode | None:
+        """Return how the ingest finds one of the events to stray from the plan; None if it does not."""
+        if not self.strays or self.dialect == "stream":
+            return None
+        code = plans.code_of(number, self.strays)
+        return None if code == "unplanned_table" and self.table_of(number) != plans.SURPRISE else code
+
+    def original(self, number: int) -> dict[str, Any]:
+        """Return one of the events as its copy has it if it is rejected."""
+        table = self.table_of(number)
+        if self.dialect == "mobile":
+            return self._named((number, table))
+        if self.dialect == "pixel":
+            return dict(parse_qsl(urlencode(self._parameters(number))))
+        return self._document(number, table)
+
+    def _parameters(self, number: int) -> dict[str, Any]:
+        return {"n": number, "td_client_id": self.visitor, **self._columns(number)}
 
     @property
     def has_rejected(self) -> bool:
@@ -55,7 +89,7 @@ class Sent:
         """Return the event that the HTTP API passes to the ingest for a request, or a copy of it, sent now (UNIX seconds)."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
-            query = urlencode({"k": key, "t": table, "n": number, "td_client_id": self.visitor})
+            query = urlencode({"k": key, "t": table, **self._parameters(number)})
             return _payload("GET", "/pixel.gif", query, {})
         document: dict[str, Any] = {"events": self.documents()}
         path, headers = "/v1/events", {"x-write-key": key}
@@ -85,8 +119,8 @@ class Sent:
 
     def _named(self, event: tuple[int, str]) -> dict[str, Any]:
         number, _ = event
-        filling = {"filling": "x" * self.weight} if self.weight else {}
-        return {"uuid": f"event-{number}", "n": number, "td_client_id": self.visitor, **filling}
+        columns = self._columns(number)
+        return {"uuid": f"event-{number}", "n": number, "td_client_id": self.visitor, **columns}
 
     def record(self) -> bytes:
         """Return the record that another producer puts on the stream."""
@@ -108,6 +142,40 @@ class Sent:
         if len(taken) != document["accepted"]:
             raise AssertionError(f"the answer contradicts itself: {document}")
         return taken
+
+    def rejected(self, answer: Any, copy: int = 0) -> list[tuple[int, str]]:
+        """Return number and code of the events that the response to a copy reports as rejected.
+
+        One that names no table counts under the number of the request's first event.
+        """
+        if not isinstance(answer, dict) or answer.get("statusCode") not in (200, 400):
+            return []
+        if self.dialect == "pixel":
+            code = answer["headers"].get("x-sluice-error")
+            return [(self.events[0][0], code)] if code else []
+        document = json.loads(answer["body"])
+        if self.dialect == "mobile":
+            receipts = zip(self._group(copy), document.get("receipts", ()), strict=False)
+            found = [
+                (number, receipt["error"]["description"].partition(":")[0])
+                for (number, _), receipt in receipts
+                if not receipt["success"]
+            ]
+        else:
+            numbers = [number for number, _ in self.events] + [self.events[0][0]]
+            found = [(numbers[one["index"]], one["code"]) for one in document.get("rejected", ())]
+        return [one for one in found if one[1] != "stream_unavailable"]
+
+
+def strayed(sent: Sent, every: int) -> Sent:
+    """Return a request of an account with a tracking plan: one in so many of its events strays."""
+    events = sent.events
+    if sent.dialect != "mobile":  # whose events have one table
+        events = tuple(
+            (number, plans.SURPRISE if plans.code_of(number, every) == "unplanned_table" else table)
+            for number, table in events
+        )
+    return replace(sent, events=events, strays=every)
 
 
 def generate(

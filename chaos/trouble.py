@@ -119,6 +119,7 @@ class Kind(StrEnum):
     REPLAY = "replay"
     REDRIVE = "redrive by hand"
     REMAP = "remap"
+    PLAN = "tracking plan changed"  # to observe, quarantine or off
     DISABLE = "account disabled"  # for a while; its rows are dead letters
     GARBAGE = "undecodable record"
     LIMITS = "part limits changed"

@@ -7,6 +7,7 @@ from typing import Any
 
 from chaos import whereabouts
 from chaos.pipeline import Pipeline
+from chaos.rejections import Rejections
 from chaos.td_lies import is_bad
 from chaos.trouble import Kind
 from worker.delivery import State
@@ -35,7 +36,7 @@ class Verdict:
         duplicated: events with more than one row.
         misrouted: events in a database that was never their account's.
         both: events that are in Treasure Data and dead letters too, or dead letters twice.
-        misjudged: events set aside for a reason that nothing explains.
+        misjudged: events set aside, rejected or refused for a reason that nothing explains, and strays that were accepted.
         miscounted: where the balance that operators see is not what the stand-in and S3 contain.
         misreported: events that a search does not find, or finds in a state that is not theirs.
         ambiguous: rows that were reported as perhaps duplicated although the key may query.
@@ -113,9 +114,10 @@ def _promises(pipeline: Pipeline) -> Verdict:
     may_duplicate = verdict.unasked > 0
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        if number in pipeline.accepted and not found and reason is None and number not in verdict.lost:
+        is_nowhere = not found and reason is None and number not in pipeline.contradicted
+        if number in pipeline.accepted and is_nowhere and number not in verdict.lost:
             verdict.lost.append(number)
-        if len(found) > 1 and not may_duplicate:
+        if len(found) > 1 + (number in pipeline.repeated) and not may_duplicate:
             verdict.duplicated.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
@@ -128,6 +130,10 @@ def _promises(pipeline: Pipeline) -> Verdict:
         if not _is_explained(number, reason, verdict.strikes):
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
+    rejected = Rejections(pipeline)
+    verdict.misjudged += rejected.misjudged()
+    verdict.miscounted += rejected.miscounted()
+    verdict.lost += rejected.lost()
     verdict.miscounted += pipeline.audit.faults
     verdict.miscounted += pipeline.audit.misarchived()
     if not verdict.stuck and not may_duplicate:
@@ -144,7 +150,7 @@ def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int
     """Return where the balance differs from what is in Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
     for number, sent in pipeline.sent.items():
-        table = next(name for one, name in sent.events if one == number)
+        table = pipeline.repaired.get(number) or sent.table_of(number)
         counts = held.setdefault((sent.account, table), Counter())
         counts["delivered"] += len(places.get(number, ()))
         counts["dead letters"] += number in reasons
@@ -226,10 +232,6 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     ]
     verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
-    kept = Counter(pipeline.audit.rejected())
-    verdict.miscounted += [
-        f"rejected event {one} is kept {times} times" for one, times in kept.items() if times > 1
-    ]
     for function in pipeline.functions:
         # the redrive may raise where it cannot go on: its next run does
         unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()

@@ -54,7 +54,7 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         for row in held.values or ()
     }
     wrong = []
-    for number in pipeline.accepted:
+    for number in pipeline.accepted.keys() - pipeline.contradicted:
         stages = {one.stage for one in found[number]}
         if not stages and progress.hidden:
             continue

@@ -9,12 +9,12 @@ from typing import Any
 
 import requests
 
-from chaos import clients, td_lies
+from chaos import clients, plans, td_lies
 from chaos.access import RESOURCES
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
 from chaos.simulation import Simulation
-from chaos.traffic import ACCOUNT_KEYS, SECRETS
+from chaos.traffic import ACCOUNT_KEYS, SECRETS, TABLES
 from chaos.trouble import Kind, Trouble, Window
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.kinesis import MemoryKinesis
@@ -141,6 +141,8 @@ class World:
 
     Attributes:
         mapped: by account, every database that it was ever mapped to.
+        disabled: when the accounts were published, UNIX seconds, and which of them were disabled then.
+        judges: by request, the sandbox of the ingest that was the last to handle it.
         counts: what all sandboxes counted in metrics.
         cut: rows and bytes by which sandboxes that are built from now on cut chunks.
         on_end: called when the schedule has been judged.
@@ -183,8 +185,14 @@ class World:
             keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
             fault_source=clients.TdTroubles(self.effects),
         )
-        self.accounts = {name: Account(database) for name, database in setup.databases}
+        modes = dict(setup.plans)
+        self.accounts = {
+            name: Account(database, plan=plans.plan(modes[name], TABLES) if name in modes else None)
+            for name, database in setup.databases
+        }
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
+        self.disabled: list[tuple[float, frozenset[str]]] = []
+        self.judges: dict[str, object] = {}
         self.apply_accounts()
 
         self.kinesis = clients.Kinesis(self.stream, self.effects)
@@ -214,6 +222,8 @@ class World:
         """Write the accounts file to Redis, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
+        disabled = [name for name, account in self.accounts.items() if account.status == "disabled"]
+        self.disabled.append((self.simulation.now, frozenset(disabled)))
         entries = {name: account.to_entry() for name, account in self.accounts.items()}
         document = policy.encode(entries, int(self.simulation.now * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
@@ -244,8 +254,6 @@ class World:
             call()
 
     def _set_tables_up(self) -> None:
-        from chaos.traffic import TABLES
-
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)
         if not self.schedule.setup.tables_exist:

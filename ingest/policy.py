@@ -126,7 +126,7 @@ class PolicyReader:
         try:
             condition = {"IfNoneMatch": self._etag} if self._etag else {}
             answer = self._client.get_object(Bucket=self._bucket, Key=policy.KEY, **condition)
-            self._use(EdgePolicy.parse(answer["Body"].read()))
+            self._use(answer["Body"].read())
             self._etag = answer.get("ETag", "")
         except (BotoCoreError, ClientError, InvalidPolicyError) as error:
             code = error_code(error)
@@ -140,7 +140,8 @@ class PolicyReader:
             self._is_reading = False
         self._confirmed_at, self._pause = began, FRESH_SECONDS
 
-    def _use(self, found: EdgePolicy) -> None:
+    def _use(self, document: bytes) -> None:
+        found = EdgePolicy.parse(document)
         if self._policy is not None and found.published_at < self._policy.published_at:
             raise InvalidPolicyError("it is older than the one before")
         self._policy, self._unknown = found, set()

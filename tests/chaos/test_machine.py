@@ -33,7 +33,7 @@ _EVERYWHERE = [
             Kind.RECREATE,
             Kind.STANDSTILL,
         ),
-        *(Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
+        *(Kind.PLAN, Kind.DISABLE, Kind.GARBAGE, Kind.REWIND, Kind.KINESIS_LONG_OUTAGE),
         Kind.KINESIS_UNREADABLE,
         *(Kind.TD_TABLE_MISSING, Kind.UNASKABLE, Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         *DATABASE_KINDS,

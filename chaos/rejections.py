@@ -1,0 +1,126 @@
+"""Just those events are rejected that stray from a plan in quarantine, and these are set aside: complete, once, and counted."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from chaos.pipeline import Pipeline
+from chaos.plans import Copy
+from chaos.traffic import Sent
+from chaos.trouble import Kind
+from ingest.policy import FRESH_SECONDS, REFUSING_SECONDS
+from worker.plan import MAX_KEPT_EVENTS
+
+_NO_TABLE = "missing_table"
+_SERVICES = ("S3_", "KINESIS_", "SQS_")
+_UNRECORDED = {
+    *(kind for kind in Kind if kind.name.startswith(_SERVICES) and kind is not Kind.S3_POLICY),
+    *(Kind.ACCESS_DENIED, Kind.KILL, Kind.TIMEOUT, Kind.OVERRUN, Kind.PAUSE, Kind.STANDSTILL, Kind.RECREATE),
+}
+"""Trouble by which a rejected event may remain unrecorded, which is best effort."""
+_OTHER_POLICY = {Kind.S3_POLICY, Kind.PLAN, Kind.DISABLE, Kind.SKEW}
+"""Trouble by which sandboxes judge by different policies."""
+
+_FORBIDDEN = 403
+_MAY_REFUSE = REFUSING_SECONDS + 3 * FRESH_SECONDS
+"""For so many seconds a sandbox may refuse by a policy that has been replaced, clocks that jump included."""
+
+Place = tuple[str, str, str]
+"""Account, table and code."""
+
+
+class Rejections:
+    """What a pipeline that has finished did with events that were rejected.
+
+    Args:
+        pipeline: the pipeline.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._quarantined = pipeline.schedule.quarantined
+        self._copies = Counter((copy.number, copy.code) for copy in pipeline.copies)
+        strikes = pipeline.world.trouble.strikes.keys()
+        self._is_recorded = not strikes & _UNRECORDED
+        self._is_certain = self._is_recorded and not strikes & _OTHER_POLICY
+
+    def misjudged(self) -> Iterator[int]:
+        """Yield events that were rejected although they fit, or for something else, and strays that were accepted."""
+        told = self._pipeline.told
+        for number, code in told:
+            sent = self._pipeline.sent[number]
+            if code != self._stray(sent, number) and (code != _NO_TABLE or not sent.has_rejected):
+                yield number
+        yield from self._refused()
+        if Kind.PLAN not in self._pipeline.world.trouble.strikes:
+            yield from self._forgotten()
+        for number, sent in self._pipeline.sent.items() if self._is_certain else ():
+            stray = self._stray(sent, number)
+            if stray and (number, stray) not in told and number in self._pipeline.accepted:
+                yield number
+
+    def miscounted(self) -> Iterator[str]:
+        """Yield copies that are not what was sent, or are there twice, and numbers that are not those of the answers."""
+        for copy in self._pipeline.copies:
+            sent = self._pipeline.sent[copy.number]
+            if not self._is_complete(copy, sent):
+                yield f"rejected event {copy.number} is kept as {copy}"
+            times = self._copies[copy.number, copy.code]
+            if times > 1 and sent.dialect != "mobile":
+                yield f"rejected event {copy.number} is kept {times} times"
+        counted, (least, most) = self._pipeline.audit.rejections(), self._told()
+        copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
+        for place in copied | least | counted:
+            if copied[place] > counted[place]:
+                yield f"{place}: {copied[place]} copies of {counted[place]} rejected events"
+            if self._is_certain and not least[place] <= counted[place] <= most[place]:
+                yield f"{place}: {counted[place]} rejected events are counted, and {least[place]} were told"
+
+    def lost(self) -> Iterator[int]:
+        """Yield rejected events of which no copy is kept although nothing was in the way."""
+        pipeline = self._pipeline
+        if self._is_certain and len(pipeline.told) <= MAX_KEPT_EVENTS:
+            yield from (one[0] for one in pipeline.told if one not in self._copies)
+        if self._is_recorded and pipeline.contradicted:
+            kept = {number for number, _ in self._copies}
+            kept |= {int(row["n"]) for taken in pipeline.world.td.imports() for row in taken.rows}
+            yield from pipeline.contradicted - kept
+
+    def _refused(self) -> Iterator[int]:
+        """Yield events that were refused although their account was not disabled, even by what a sandbox may still know."""
+        world = self._pipeline.world
+        for answer in self._pipeline.answers:
+            if answer.status != _FORBIDDEN:
+                continue
+            published = [one for at, one in world.disabled if at <= answer.at]
+            recent = [one for at, one in world.disabled if answer.since - _MAY_REFUSE <= at <= answer.at]
+            may = published if world.trouble.strikes[Kind.S3_POLICY] else recent
+            before = published[: len(published) - len(recent)][-1:]
+            if not any(answer.sent.account in disabled for disabled in (*may, *before)):
+                yield answer.sent.events[0][0]
+
+    def _forgotten(self) -> Iterator[int]:
+        """Yield strays that a sandbox accepted although it had already rejected one of the account: what is known is kept."""
+        knowing = set()
+        for answer in self._pipeline.answers:
+            place = (answer.judge, answer.sent.account)
+            if any(code == answer.sent.stray(number) for number, code in answer.rejected):
+                knowing.add(place)
+            elif place in knowing:
+                yield from (number for number in answer.accepted if answer.sent.stray(number))
+
+    def _stray(self, sent: Sent, number: int) -> str | None:
+        return sent.stray(number) if sent.account in self._quarantined else None
+
+    def _is_complete(self, copy: Copy, sent: Sent) -> bool:
+        original = {"rejected": copy.number} if copy.code == _NO_TABLE else sent.original(copy.number)
+        return bool(copy.event == original and copy.message and copy.account == sent.account)
+
+    def _told(self) -> tuple[Counter[Place], Counter[Place]]:
+        """Return how many rejections there must and may be: a mobile SDK's repetition names no batch, so it may count again."""
+        least, most = Counter[Place](), Counter[Place]()
+        for (number, code), answers in self._pipeline.told.items():
+            sent = self._pipeline.sent[number]
+            place = (sent.account, "" if code == _NO_TABLE else sent.table_of(number), code)
+            least[place] += 1
+            most[place] += answers if sent.dialect == "mobile" else 1
+        return least, most
