@@ -256,6 +256,7 @@ class Pipeline:
         self.observer.heal()
         self.world.apply_accounts()
         self._standstill_until = 0.0
+        self._read_filtered()
         self._simulation.note("everything heals")
         self._tick_at(self._simulation.now)
 
