@@ -75,6 +75,10 @@ ATTACKED ?= 10
 hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=
 	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED)
 
+.PHONY: drift
+drift: .venv/installed ## send events of which one in ten drifts from a tracking plan through the simulated pipeline: EVENTS=
+	@$(RUN) -m chaos.drift --events $(EVENTS)
+
 ACCOUNTS ?= 100
 SECONDS ?= 60
 .PHONY: simulate

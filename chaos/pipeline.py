@@ -31,6 +31,7 @@ from doubles.event_source import (
 )
 from local.functions import DRAIN, INGEST, REDRIVE
 from ops import repair
+from ops.repair import RejectedBatch
 from ops.set_aside import SetAsideChunk
 from shared.plan import CODES
 from worker.chain import ChainId
@@ -40,6 +41,7 @@ REDRIVE_EVERY = 300.0
 _SWEEP_EVERY = 3700.0  # far more often than in the template, so that sweeps meet trouble
 _POLL_EVERY = 900.0  # where nothing has landed; else at once
 _STEP = 171.0  # never just when the redrive is invoked
+_REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
@@ -180,7 +182,7 @@ class Pipeline:
         for account in self.world.accounts:
             self.world.remap(account, status="active")
         if self._repairs:
-            self._repair_rejected()
+            self.repair_rejected()
         for _ in range(2):
             self._redriving = False
             self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
@@ -205,7 +207,7 @@ class Pipeline:
         self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
         self._simulation.run(self._simulation.now + _STEP)
 
-    def _repair_rejected(self) -> None:
+    def repair_rejected(self) -> None:
         """Repair each event once that a tracking plan has rejected, as an operator does in an editor."""
         chunks = [
             SetAsideChunk(span, key, entry)
@@ -215,21 +217,26 @@ class Pipeline:
         ]
         known = {name: account.plan for name, account in self.world.accounts.items()}
         done: set[int] = set()
-        for batch in repair.batches_of(chunks, self.audit.store, known):
-            lines: list[str] = []
-            mended: dict[int, str] = {}
-            group = batch.chunk.key.group
-            table = group.table if group.table in TABLES else TABLES[0]
-            for place, event in enumerate(batch.events, 1):
-                copy = Copy(group.owner.account, table, group.code, json.loads(event.text), event.message)
-                if copy.number not in self.accepted.keys() | done:
-                    done.add(copy.number)
-                    mended[copy.number] = table
-                    lines.append(f"1.{place} {plans.repaired(copy, table)}")
-            for one in repair.read([batch], "\n".join(lines)):
-                self.redrive.invoke(one.event, partial(self._note_repaired, mended))
+        for chunk in chunks:
+            for batch in repair.batches_of([chunk], self.audit.store, known):
+                self._repair(batch, done)
         self._simulation.run(self._simulation.now + _STEP)
         self.rest(hours=24)
+
+    def _repair(self, batch: RejectedBatch, done: set[int]) -> None:
+        lines: list[str] = []
+        mended: dict[int, str] = {}
+        group = batch.chunk.key.group
+        table = group.table if batch.plan and group.table in batch.plan.tables else TABLES[0]
+        for place, event in enumerate(batch.events, 1):
+            copy = Copy(group.owner.account, table, group.code, json.loads(event.text), event.message)
+            if copy.number not in self.accepted and copy.number not in done:
+                done.add(copy.number)
+                mended[copy.number] = table
+                lines.append(f"1.{place} {plans.repaired(copy, table)}")
+        for one in repair.read([batch], "\n".join(lines)):
+            self.redrive.invoke(one.event, partial(self._note_repaired, mended))
+            self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
 
     def _note_repaired(self, mended: dict[int, str], outcome: Outcome) -> None:
         if isinstance(outcome, Returned) and outcome.value.get("repaired") == len(mended):

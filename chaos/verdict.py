@@ -89,13 +89,14 @@ class Verdict:
 
 def judge(pipeline: Pipeline) -> Verdict:
     """Check the promises for a pipeline that has finished, and whether a search finds its events as they are."""
-    verdict = _promises(pipeline)
+    verdict = promises(pipeline)
     if not verdict.violations:
         verdict.misreported += pipeline.misreported + whereabouts.faults(pipeline, settled=True)
     return verdict
 
 
-def _promises(pipeline: Pipeline) -> Verdict:
+def promises(pipeline: Pipeline) -> Verdict:
+    """Check the promises alone."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(

@@ -186,8 +186,10 @@ class World:
             fault_source=clients.TdTroubles(self.effects),
         )
         modes = dict(setup.plans)
+        planned = {table for sent in schedule.sent for _, table in sent.events} | set(TABLES)
+        tables = tuple(sorted(planned - {plans.SURPRISE}))
         self.accounts = {
-            name: Account(database, plan=plans.plan(modes[name], TABLES) if name in modes else None)
+            name: Account(database, plan=plans.plan(modes[name], tables) if name in modes else None)
             for name, database in setup.databases
         }
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
