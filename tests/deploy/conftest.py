@@ -1,6 +1,7 @@
 """Fixtures that these tests share."""
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,15 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert buckets.isdisjoint(
             found["Name"] for found in made.emulator.client("s3").list_buckets()["Buckets"]
         )
+
+
+@pytest.fixture(scope="session")
+def uploaded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stack's template, which names the code that its deploy has uploaded: other deploys zip none again."""
+    folder = tmp_path_factory.mktemp("uploaded")
+    body = stack.emulator.client("cloudformation").get_template(StackName=stack.name)["TemplateBody"]
+    (folder / "template.yaml").write_text(body if isinstance(body, str) else json.dumps(body))
+    return folder
 
 
 @pytest.fixture(scope="session")

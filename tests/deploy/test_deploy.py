@@ -112,7 +112,7 @@ def test_a_managed_redis_needs_no_network_and_no_secret(stack: Stack) -> None:
     assert [] == [name for name in names if "Redis" in name]
 
 
-def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, artifacts: Path) -> None:
+def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, uploaded: Path) -> None:
     """Nothing of `dev` is touched when `stg` is made in another mode, updated by a parameter, and taken down."""
     emulator, function = stack.emulator, stack.emulator.client("lambda")
     zone = emulator.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")[
@@ -131,13 +131,13 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     def parked_max_days(of: Mapping[str, str]) -> int:
         return WorkerSettings.from_environment(variables(of["WorkerFunction"])).parked_max_days
 
-    deploy(emulator, artifacts, "stg", **mode)
+    deploy(emulator, uploaded, "stg", **mode)
     made = outputs(emulator, "sluice-stg")
     assert "https://events.example.com" == made["ApiUrl"]
     assert "SdkBucket" not in made
     assert "mark" == bots()
 
-    deploy(emulator, artifacts, "stg", **mode, ParkedMaxDays="3", Bots="drop")
+    deploy(emulator, uploaded, "stg", **mode, ParkedMaxDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
     assert 3 == parked_max_days(made)
     assert 14 == parked_max_days(stack.outputs)
@@ -149,7 +149,7 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, art
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
 
 
-def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, artifacts: Path, released: Path) -> None:
+def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, uploaded: Path, released: Path) -> None:
     """What was created is deleted, data and all; the preflight says so, and the next deploy, of a release, starts from nothing."""
     emulator, name = stack.emulator, "sluice-prod"
     cloudformation, before = emulator.client("cloudformation"), _data(emulator)
@@ -159,7 +159,7 @@ def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, artifacts: P
         (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
         return str(found["StackStatus"])
 
-    deploy(emulator, artifacts, "prod", code=1, **EXTERNAL, **wrong)
+    deploy(emulator, uploaded, "prod", code=1, **EXTERNAL, **wrong)
     assert "ROLLBACK_COMPLETE" == status()
     assert before == _data(emulator)
     findings = {one["what"]: one for one in stack.preflight("prod")}
@@ -204,9 +204,9 @@ def _remove(emulator: Ministack, made: Mapping[str, str]) -> None:
         emulator.client("secretsmanager").delete_secret(SecretId=made[name])
 
 
-def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Stack, artifacts: Path) -> None:
+def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Stack, uploaded: Path) -> None:
     """The rules of the template stop a deploy and say what is missing."""
-    said = deploy(stack.emulator, artifacts, "stg", code=1, Network="existing")
+    said = deploy(stack.emulator, uploaded, "stg", code=1, Network="existing")
 
     assert "Network existing requires SubnetIds" in said
     listed = stack.emulator.client("cloudformation").list_stacks()["StackSummaries"]
