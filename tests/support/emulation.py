@@ -18,10 +18,12 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import redis
+from click.testing import CliRunner
 
 from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
 from local import valkey
 from local.lambda_runtime import ARCHITECTURE
+from ops.cli import main
 from shared import write_key
 from shared.accounts import Account, AccountKeys
 from tests.support.ministack import Ministack
@@ -164,12 +166,7 @@ class Stack:
 
     def sluice(self, *arguments: str) -> Any:
         """Run the `sluice` command on the stack with --json and return what it prints."""
-        command = [sys.executable, "-m", "ops.cli", *arguments, "--stack", self.name, "--json"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
-        )
-        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
-        return json.loads(done.stdout)
+        return json.loads(self._run(*arguments, "--stack", self.name, "--json"))
 
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
         """Run `sluice certify` on the stack, with its state and reports in a folder; return exit code, output and errors."""
@@ -192,14 +189,23 @@ class Stack:
     def preflight(self, environment: str) -> list[dict[str, str]]:
         """Run `sluice preflight` for a stage, in the external network, and return what it finds."""
         overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
-        command = [sys.executable, "-m", "ops.cli", "preflight", "--json", "--region", "us-east-1"]
-        command += ["--config-env", environment, "--parameter-overrides", overrides]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.emulator.environment, check=False, capture_output=True, text=True
+        where = (
+            "--config-file",
+            str(ROOT / "samconfig.toml"),
+            "--config-env",
+            environment,
+            "--region",
+            "us-east-1",
         )
-        assert done.returncode in (0, 3), f"{done.stdout}{done.stderr}"
-        found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+        printed = self._run("preflight", "--json", *where, "--parameter-overrides", overrides)
+        found: list[dict[str, str]] = json.loads(printed)["findings"]
         return found
+
+    def _run(self, *arguments: str) -> str:
+        """Run a command in this process: the start of another one takes longer than most commands."""
+        done = CliRunner(mix_stderr=False).invoke(main, arguments, env=self.emulator.environment)
+        assert done.exit_code in (0, 3), f"{done.stdout}{done.stderr}"
+        return done.stdout
 
     def aside(self, count: int = 0) -> list[str]:
         """Return the names of what is set aside, once there are `count`, or after a minute."""
