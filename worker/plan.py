@@ -33,11 +33,6 @@ Excess = Callable[[str, Sequence[str], int], Collection[str]]
 """Returns which of an account's tables would be too many, given its limit."""
 
 
-def no_excess(_account: str, _tables: Sequence[str], _limit: int) -> Collection[str]:
-    """Say that none is."""
-    return ()
-
-
 MAX_REJECTED_TABLES = 5
 """Tables of an account by which a span's rejected events are counted; more are counted without their table, unless a tracking plan
 has them: senders cannot choose their names."""
@@ -84,7 +79,7 @@ def plan(
     limit: Number | None = None,
     too_old: float = 0,
     ignored: frozenset[Number] = frozenset(),
-    excess: Excess = no_excess,
+    excess: Excess | None = None,
 ) -> Plan:
     """Plan the longest stretch from the first record on; nothing when the first one must wait.
 
@@ -107,7 +102,7 @@ def plan(
             senders = _senders(stretch)
         destinations, owners = _destinations(senders, answers)
         groups: Groups = group(stretch, owners, ignored)
-        if surplus := _surplus(groups, answers, excess):
+        if excess is not None and (surplus := _surplus(groups, answers, excess)):
             groups = without(groups, surplus)
         counts = count(groups)
         if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:

@@ -32,7 +32,6 @@ from worker.open_spans import OpenSpans, Work
 from worker.plan import (
     Plan,
     accounts_of,
-    no_excess,
     only_delivered,
     plan,
 )
@@ -220,7 +219,7 @@ class Worker:
             records = [record for record in records if record.number <= root.last]
         too_old = self._clock.now() - self._rules.held_at_most_seconds
         answers = self._accounts.resolve(accounts_of(records))
-        excess = self._tables.excess if root is None else no_excess
+        excess = self._tables.excess if root is None else None
         make = partial(plan, answers=answers, cut=self._cut, limit=limit, too_old=too_old, excess=excess)
         planned = make(records, ignored=ignored)
         if not planned.records:
