@@ -187,7 +187,10 @@ class Finder:
             if not isinstance(located, Span):
                 return Whereabouts(sightings, Stage.COPY, owner=claim.owner)
             return replace(self._of_group(first, located), sightings=sightings, owner=claim.owner)
-        owning = self._of_record(replace(first, chain=chain, record=record))
+        block = _block_in(record, first)
+        if block is None:
+            return Whereabouts(sightings, Stage.REJECTED, owner=claim.owner)
+        owning = self._of_record(replace(first, chain=chain, record=record, block=block))
         return replace(owning, sightings=sightings, owner=claim.owner)
 
     def _owning_record(self, chain: ChainId, at: Number) -> Record | None:
@@ -357,6 +360,24 @@ def _key_of(span: Span, records: Sequence[Record], at: Number, block: tuple[int,
                 return _leaf(span, chunk.key, before + row, chunk.count)
             before += one[1]
     return None
+
+
+def _block_in(record: Record, sighting: Sighting) -> tuple[int, int] | None:
+    """Return where another copy of a sighted envelope has the event.
+
+    None: it has the event as a rejected one. Copies may have been judged by different tracking plans.
+    """
+    seen = sighting.seen
+    places = [
+        (index, place)
+        for index, (table, _, rows) in enumerate(record.blocks)
+        if table == seen.table
+        for place, row in enumerate(unpacked(rows))
+        if str(row.get("event_id", "")) == seen.event_id
+    ]
+    if places:
+        return sighting.block if sighting.block in places else places[0]
+    return None if record.rejected else sighting.block
 
 
 def _leaf(span: Span, planned: ChunkKey, row: int, rows: int) -> ChunkKey:

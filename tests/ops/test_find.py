@@ -15,6 +15,7 @@ from doubles.treasure_data import Action, Fault, Kind
 from ops.find import Finder, Stage, Whereabouts
 from ops.find_command import default_since, described, lines_of
 from ops.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
+from ops.tail import Kind as SeenKind
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
@@ -381,6 +382,25 @@ def test_empty_reads_end_no_search() -> None:
     found.delivery.kinesis.client.reads_empty = lambda: next(empty, False)
 
     assert Stage.WAITING is found.one().stage
+
+
+@pytest.mark.parametrize("table", ["views", "orders"])
+def test_the_copy_that_counts_may_have_rejected_the_event(table: str) -> None:
+    """Copies are judged by the plan of their moment: what stands in the event's place there is another event."""
+    found = Found()
+    rejected = RejectedEvent(0, "wrong_type", table, b'{"event_id":"a"}')
+    owner = decode(found.envelope("b", claim=1))
+    found.delivery.put(replace(owner, rejected=(rejected,)).encode())
+    found.delivery.deliver()
+    tables = (
+        {"orders": [row("a")], "views": [row("b")]} if table == "orders" else {"views": [row("a"), row("b")]}
+    )
+    found.delivery.put(envelope("shop", tables, request_id="r", claim=1))
+    found.delivery.deliver(1)
+
+    stages = {one.seen.event_id: one.stage for one in found.all() if one.seen.kind is SeenKind.EVENT}
+
+    assert {"a": Stage.REJECTED, "b": Stage.DELIVERED} == stages
 
 
 def test_a_claim_that_is_waiting_for_another_record_is_a_copy() -> None:
