@@ -3,6 +3,7 @@
 Each sandbox has parts of its own: a clock, chance, memory. A weakness says what fault injection leaves out of them.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -102,6 +103,7 @@ class Functions:
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world
         self._weakness = weakness
+        self._judges = itertools.count()  # sandboxes of the ingest
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
@@ -196,13 +198,8 @@ class Functions:
         ingest = Ingest(
             settings, keyring, stream, policies, clock=clock, entropy=entropy, telemetry=telemetry
         )
-        sandbox = object()
-
-        def handle(event: Any, context: Any) -> dict[str, Any]:
-            world.judges[event["requestContext"].get("requestId", "")] = sandbox
-            return ingest(event, context)
-
-        return handle
+        judge = next(self._judges)
+        return lambda event, context: ingest(event, context) | {"judge": judge}
 
 
 def _at_once(job: Callable[[], None]) -> Callable[[float], None]:

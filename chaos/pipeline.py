@@ -54,7 +54,7 @@ class Answered(NamedTuple):
         at: when, UNIX seconds.
         since: when the request was made, UNIX seconds.
         sent: the request.
-        judge: the sandbox that handled it, if that is known.
+        judge: number of the sandbox that gave it.
         status: the HTTP status.
         accepted: numbers of the events that it called accepted.
         rejected: number and code of those that it called rejected.
@@ -63,7 +63,7 @@ class Answered(NamedTuple):
     at: float
     since: float
     sent: Sent
-    judge: object
+    judge: int
     status: int
     accepted: tuple[int, ...]
     rejected: tuple[tuple[int, str], ...]
@@ -333,10 +333,10 @@ class Pipeline:
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
                 accepted, rejected = sent.accepted(outcome.value, copy), sent.rejected(outcome.value, copy)
-                handled_by = self.world.judges.get(payload["requestContext"].get("requestId", ""))
+                judge = outcome.value["judge"]
                 status = outcome.value["statusCode"]
                 self.answers.append(
-                    Answered(self._simulation.now, since, sent, handled_by, status, accepted, tuple(rejected))
+                    Answered(self._simulation.now, since, sent, judge, status, accepted, tuple(rejected))
                 )
                 self.taken.update(accepted)
                 self.told.update(rejected)

@@ -142,7 +142,6 @@ class World:
     Attributes:
         mapped: by account, every database that it was ever mapped to.
         disabled: when the accounts were published, UNIX seconds, and which of them were disabled then.
-        judges: by request, the sandbox of the ingest that was the last to handle it.
         counts: what all sandboxes counted in metrics.
         cut: rows and bytes by which sandboxes that are built from now on cut chunks.
         on_end: called when the schedule has been judged.
@@ -194,7 +193,6 @@ class World:
         }
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
         self.disabled: list[tuple[float, frozenset[str]]] = []
-        self.judges: dict[str, object] = {}
         self.apply_accounts()
 
         self.kinesis = clients.Kinesis(self.stream, self.effects)
