@@ -29,7 +29,6 @@ from ops.certify_stage import EMULATED, ON_AWS, DeployedStage, account_of, forei
 from ops.certify_step import CertifyStep, Impossible, Untried
 from ops.certify_steps import ASSUMPTIONS, STEPS
 from ops.certify_trouble import repairs_of
-from ops.change_set import ChangeSet
 from ops.failure import INTERRUPTED, UNFINISHED, Failure, explained, is_denied
 from ops.stack import Stack, home, works_on_stack
 from ops.td_query import TreasureDataQueries
@@ -250,8 +249,7 @@ def command(
         else:
             screen.say(f"Restored: {', '.join(left)}." if left else "Nothing is broken.")
         return
-    parameters = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll).parameters()
-    check_stage(stack, parameters, clock, even_prod=even_prod, despite_traffic=despite_traffic)
+    check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
     screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
     file = place.with_suffix(".run.json")
@@ -286,15 +284,13 @@ def _emulator(stack: Stack) -> str:
     return "" if host.endswith(_AWS_HOSTS) else url
 
 
-def check_stage(
-    stack: Stack, parameters: Mapping[str, str], clock: Clock, *, even_prod: bool, despite_traffic: bool
-) -> None:
+def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic: bool) -> None:
     """Refuse a stage that others rely on.
 
     Raises:
         Failure: it is one.
     """
-    if not even_prod and (parameters.get("Stage") == "prod" or _PROD.search(stack.name)):
+    if not even_prod and (stack.parameters.get("Stage") == "prod" or _PROD.search(stack.name)):
         raise Failure(
             f"{stack.name} is called prod, and a certification revokes its API key and cuts Redis off for minutes: use another "
             "stage, or give --even-prod"
@@ -329,8 +325,6 @@ def _stage(
     queries = TreasureDataQueries(
         requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
     )
-    pace = EMULATED if endpoint else ON_AWS
-    change = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll)
     return DeployedStage(
         stack=stack,
         run=run,
@@ -341,8 +335,7 @@ def _stage(
         endpoint=endpoint,
         repairs=repairs,
         clock=clock,
-        pace=pace,
-        parameters=change.parameters(),
+        pace=EMULATED if endpoint else ON_AWS,
     )
 
 

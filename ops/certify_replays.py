@@ -50,11 +50,15 @@ def _check_single(stage: DeployedStage) -> None:
 
 
 class _ArchiveAlone(StreamHistory):
-    """Reads from the archive what the stream has, too."""
+    """Reads from the archive what the stream has, too, and remembers what it has read."""
+
+    read_data = b""
 
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """See StreamHistory."""
-        return self._archived(self.chain(shard), start, end)
+        for piece in self._archived(self.chain(shard), start, end):
+            self.read_data += b"".join(record["Data"] for record in piece.records)
+            yield piece
 
 
 def archived(stage: DeployedStage) -> StepFinding:
@@ -70,16 +74,6 @@ def archived(stage: DeployedStage) -> StepFinding:
         stack.shards(), stack.outputs["StreamName"], stack.archive(), stack.archive_days, clock
     )
     stretch = replay.Stretch(Border(at=stage.began - stage.pace.settle - 1), Border())
-    shards = history.names(stretch.start, stretch.end)
-    data = b"".join(
-        record["Data"]
-        for shard in shards
-        for piece in history.pieces(shard, stretch.start, stretch.end)
-        for record in piece.records
-    )
-    accepted = [one for copies in stage.accepted.copies.values() for one in copies]
-    if lost := [one for one in accepted if one.encode() not in data]:
-        raise Failure(f"the archive does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
     planned = Planned(stack.ledger())
     replaying = replay.Replay(
         history,
@@ -88,7 +82,14 @@ def archived(stage: DeployedStage) -> StepFinding:
         planned=planned,
         chain=history.chain,
     )
-    done = [replaying.shard(shard, stretch, lambda _: None) for shard in shards]
+    shards = history.names(stretch.start, stretch.end)
+    try:
+        done = [replaying.shard(shard, stretch, lambda _: None) for shard in shards]
+    except replay.HoldsError as error:
+        raise Failure(f"the replay from the archive stopped: {error}") from error
+    accepted = [one for copies in stage.accepted.copies.values() for one in copies]
+    if lost := [one for one in accepted if one.encode() not in history.read_data]:
+        raise Failure(f"the archive does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
     found = planned.replayed(sum(one.rows for one in done))
     if found.sent:
         raise Failure(f"a replay from the archive sent {found.sent} rows that were delivered")

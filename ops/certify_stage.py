@@ -115,7 +115,6 @@ class DeployedStage:
         repairs: restores what steps break.
         clock: paces everything.
         pace: how long things take.
-        parameters: of the stack.
     """
 
     def __init__(
@@ -131,7 +130,6 @@ class DeployedStage:
         repairs: Repairs,
         clock: Clock,
         pace: Pace,
-        parameters: Mapping[str, str],
     ) -> None:
         self.stack = stack
         self.run = run.name
@@ -141,7 +139,7 @@ class DeployedStage:
         self.repairs = repairs
         self.clock = clock
         self.pace = pace
-        self.parameters = parameters
+        self.parameters = stack.parameters
         self.accepted = run.accepted
         self.timings = run.timings
         self._queries = queries

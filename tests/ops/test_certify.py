@@ -385,10 +385,10 @@ class Session:
         return self.clients[service]
 
 
-def a_stack(name: str = "sluice-dev", **clients: Answers) -> Stack:
+def a_stack(name: str = "sluice-dev", stage: str = "dev", **clients: Answers) -> Stack:
     """Return a stack whose services answer as they are told."""
     session: Any = Session(**clients)
-    return Stack(name, {"StreamName": "events"}, session)
+    return Stack(name, {"StreamName": "events"}, session, parameters={"Stage": stage})
 
 
 @pytest.mark.parametrize(
@@ -409,13 +409,13 @@ def test_a_secret_that_others_may_use_is_left_alone(breaking: Any, parameter: st
 def test_a_stage_called_prod_is_refused(name: str, stage: str) -> None:
     """By its parameter or by its name, before anything is asked of it."""
     with pytest.raises(Failure, match="--even-prod"):
-        check_stage(a_stack(name), {"Stage": stage}, ManualClock(), even_prod=False, despite_traffic=True)
+        check_stage(a_stack(name, stage), ManualClock(), even_prod=False, despite_traffic=True)
 
 
 def test_other_stages_are_not_refused() -> None:
     """A name may hold the letters."""
-    check_stage(a_stack("products"), {"Stage": "dev"}, ManualClock(), even_prod=False, despite_traffic=True)
-    check_stage(a_stack("prod"), {"Stage": "prod"}, ManualClock(), even_prod=True, despite_traffic=True)
+    check_stage(a_stack("products"), ManualClock(), even_prod=False, despite_traffic=True)
+    check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
 
 
 def test_every_type_of_resource_is_looked_for() -> None:

@@ -246,6 +246,7 @@ class Archived:
     """An archive of one shard, with the records of some events."""
 
     def __init__(self, *event_ids: str) -> None:
+        self.read_data = " ".join(event_ids).encode()
         self._records = [
             {
                 "SequenceNumber": str(10**20 + number),
@@ -286,6 +287,15 @@ def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.Mo
     stage = Rehearsal(status=[balance()])
     stage.send("one")
     with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
+        carry_out("archive", stage)
+
+
+def test_a_worker_that_holds_a_replay_from_the_archive_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again for minutes."""
+    monkeypatch.setattr(certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-archived"))
+    stage = Rehearsal(status=[balance()])
+    stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
+    with pytest.raises(Failure, match="stopped: the worker has held for"):
         carry_out("archive", stage)
 
 
