@@ -196,9 +196,16 @@ class Worker:
             digest=digest_of([record.number for record in planned.records]),
             ignored=planned.ignored,
             in_order=batch.terms.forced is None and not batch.terms.is_replay,
-            # a forced replay's records are in the archive already
-            archived=Archived.of(planned.records, self._archive_days) if batch.terms.forced is None else None,
+            archived=self._archived(batch, planned),
         )
+
+    def _archived(self, batch: ShardBatch, planned: Plan) -> Archived | None:
+        """Return how a new span is to be archived.
+
+        A forced replay's records are in the archive already. Markers and copies of what counts elsewhere need not be.
+        """
+        is_needed = batch.terms.forced is None and planned.counts
+        return Archived.of(planned.records, self._archive_days) if is_needed else None
 
     def _report_passed_over(self, batch: ShardBatch, passed_over: Mapping[Group, int]) -> None:
         for place, rows in passed_over.items():

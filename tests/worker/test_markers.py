@@ -66,6 +66,7 @@ def test_the_worker_plans_a_marker_and_does_nothing_more() -> None:
 
     (span,) = made.spans()
     assert (None, {}, {}, True) == (failed, span.counts, span.entries, span.done)
+    assert [] == made.archived()
 
 
 def test_a_marker_is_read_as_a_record_without_rows() -> None:
