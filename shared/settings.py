@@ -248,7 +248,7 @@ class WorkerSettings(_Settings):
         "send",
         _one_of("send", "keep"),
     )
-    upload_threads: int = _setting("UPLOAD_THREADS", "Maximum concurrent uploads", 16, int)
+    upload_threads: int = _setting("UPLOAD_THREADS", "Maximum concurrent uploads", 32, int)
     uploads_per_database: int = _setting(
         "UPLOADS_PER_DATABASE", "Maximum concurrent uploads to one database", 4, int
     )

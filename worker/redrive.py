@@ -40,6 +40,7 @@ SLOW_SECONDS = 3600.0
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, the next run asks again."""
 
+_AT_ONCE = 16  # chunks whose objects are in memory
 _FAILURES = 3  # in a row, of different chunks, after which a database is left alone
 _ROUNDS = 12  # of one span, as long as its chunks are split or others write it
 _SHUFFLED = 1000  # at a time
@@ -139,7 +140,6 @@ class Redrive:
         accounts: AccountCache,
         uploader: Uploader,
         breakers: Breakers,
-        at_once: int,
     ) -> None:
         self._delivery = delivery
         self._rules = delivery.rules
@@ -150,7 +150,6 @@ class Redrive:
         self._accounts = accounts
         self._uploader = uploader
         self._breakers = breakers
-        self._at_once = at_once
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> RedriveReport:
         """Give every selected chunk its turn, as far as the time allows.
@@ -188,7 +187,7 @@ class Redrive:
         waiting, under_way = [], 0
         with self._delivery.executors() as executor:
             while True:
-                while under_way < self._at_once and not run.deadline.near:
+                while under_way < _AT_ONCE and not run.deadline.near:
                     turn = next(turns, None)
                     if turn is None:
                         break

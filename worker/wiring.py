@@ -182,7 +182,7 @@ class Wiring:
             archive_days=settings.archive_days,
             cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        self.redrive = Redrive(delivery, self.accounts, self.uploader, self.breakers, settings.upload_threads)
+        self.redrive = Redrive(delivery, self.accounts, self.uploader, self.breakers)
         self.watermark_rows = WatermarkRows(
             watermarks=make(Watermarks)(
                 shards=self.shards,
