@@ -262,9 +262,9 @@ class Ledger:
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
             yield from self._places(f"rejected#{day}")
 
-    def latest(self, chain: ChainId) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first."""
-        yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=100))
+    def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
+        """Yield a chain's spans, the latest first; as many are read at once as the caller will need."""
+        yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
 
     def end(self, chain: ChainId) -> Number:
         """Return the last sequence number that a chain has planned; START if it has planned none."""

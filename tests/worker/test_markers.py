@@ -48,6 +48,18 @@ def test_a_shard_that_had_records_lately_gets_none() -> None:
     assert ([1], [2]) == (soon, _numbers(made))
 
 
+def test_one_item_of_the_ledger_tells_that_a_shard_is_busy() -> None:
+    """However many spans it has: the redrive asks every five minutes."""
+    made = Delivery()
+    asked: list[object] = []
+    made.invoke_redrive({})
+    made.deliver()
+    made.dynamodb.before["query"] = lambda request: asked.append(request.get("Limit"))
+    made.invoke_redrive({})
+
+    assert 1 == asked[0]
+
+
 def test_a_replay_does_not_count() -> None:
     """What it brings may expire at any moment."""
     made = Delivery()
