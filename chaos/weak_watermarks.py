@@ -67,6 +67,11 @@ class _AnyAnswer(Watermarks):
         return lane
 
 
+class _EmptyIsEmpty(Watermarks):
+    def _check_empty(self, lane: _Lane, began: float) -> None:
+        pass
+
+
 def _without(name: str, kind: type[Watermarks], *kinds: Kind, seeds: int = 40, events: int = 400) -> Defence:
     weakness = Weakness(replaced=lambda _world: {Watermarks: kind})
     return Defence(name, weakness, kinds, ("overlooked",), seeds=seeds, events=events)
@@ -86,6 +91,11 @@ DEFENCES: tuple[Defence, ...] = (
     _without("open spans are pending", _PlannedIsDone, Kind.TD_OUTAGE, Kind.TD_5XX),
     _without(
         "the chain's end is not what is settled", _FromTheEnd, Kind.TD_OUTAGE, Kind.PASSED_OVER, Kind.REPLAY
+    ),
+    _without(
+        "a watermark believes no shard that shows no record",
+        _EmptyIsEmpty,
+        *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
     ),
     _without(
         "a watermark believes no answer that lacks the record it began at",
