@@ -38,7 +38,8 @@ _REFUSED = "InvalidArgumentException"
 _SERVER_ERROR = 500
 _TRIES = 4  # of a read that fails, but neither by throttling nor for good
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
-_RECORDS = 10_000
+MOST_RECORDS = 10_000
+"""The most records that one read returns."""
 _LATE_SECONDS = 5.0  # by which clocks differ, and records are shown late
 
 
@@ -117,7 +118,7 @@ class Cursor:
         """Go on from another position."""
         self._position, self._iterator = position, None
 
-    def read(self, limit: int = _RECORDS) -> Page | None:
+    def read(self, limit: int = MOST_RECORDS) -> Page | None:
         """Make one read of at most that many records; return None if Kinesis asks for patience: `due` says when to read again.
 
         Raises:
@@ -249,7 +250,7 @@ class Shards:
         return Cursor(self._kinesis, self._stream, shard, position, self._clock)
 
     def pages(
-        self, shard: str, position: Position, until: float = float("inf"), limit: int = _RECORDS
+        self, shard: str, position: Position, until: float = float("inf"), limit: int = MOST_RECORDS
     ) -> Iterator[Page | None]:
         """Yield what a shard holds from a position on, without an end; None once it is `until`, in UNIX seconds.
 
@@ -271,7 +272,7 @@ class Shards:
                     return
 
     def read(
-        self, shard: str, first: Number, last: Number, deadline: Deadline, limit: int = _RECORDS
+        self, shard: str, first: Number, last: Number, deadline: Deadline, limit: int = MOST_RECORDS
     ) -> list[Record]:
         """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now, read `limit` at a time.
 
@@ -279,7 +280,7 @@ class Shards:
             ShardUnreadableError: Kinesis fails, or the time is up.
         """
         found: dict[Number, Record] = {}
-        for page in self.pages(shard, Position(at=first), deadline.at, min(limit, _RECORDS)):
+        for page in self.pages(shard, Position(at=first), deadline.at, min(limit, MOST_RECORDS)):
             if page is None:
                 raise ShardUnreadableError("the time was up before all records were read")
             records = from_stream(page.records, shard)
