@@ -7,14 +7,17 @@ the claim of its request id. The worker decides claims once, before it plans a s
 from collections.abc import Sequence
 from functools import partial
 from itertools import batched
+from typing import TYPE_CHECKING
 
 from worker.chain import OVERFLOW, ChainId
-from worker.execution import Delivery
 from worker.executor import run_parallel
 from worker.ledger import MOST_CLAIMS, Claim
 from worker.record import Number, Record
 from worker.shards import Shards
 from worker.span import Span
+
+if TYPE_CHECKING:  # for the command, which names a claim's owner and needs none of what delivers
+    from worker.execution import Delivery
 
 _REPEATED_SECONDS = 30 * 86_400  # for which a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # for which an envelope may wait in the overflow queue
@@ -26,7 +29,7 @@ _UNCERTAIN_SECONDS = (
 class Claims:
     """Claims envelopes for records."""
 
-    def __init__(self, delivery: Delivery, shards: Shards) -> None:
+    def __init__(self, delivery: "Delivery", shards: Shards) -> None:
         self._ledger = delivery.ledger
         self._shards = shards
         self._executors = delivery.executors

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from doubles.aws_errors import client_error
 from local import record, recording
 from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
 from shared import write_key
@@ -83,9 +84,15 @@ def delivered(name: str) -> Delivery:
     event = load(KINESIS / f"{name}.json")
     delivery.clock.time = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
     delivery.kinesis.list_shards = lambda **_: {"Shards": [_SHARD]}
+    delivery.kinesis.before["get_shard_iterator"] = _refuse
     account_store.apply(delivery.redis, REDIS_KEYS, ACCOUNTS, 0)
     assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
+
+
+def _refuse(_request: Mapping[str, Any]) -> None:
+    """Say what Kinesis says of a record of another stream."""
+    raise client_error("InvalidArgumentException", "GetShardIterator", status=400)
 
 
 def rows(delivery: Delivery) -> Mapping[str, int]:

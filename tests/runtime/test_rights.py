@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -84,6 +85,17 @@ class Recorded:
             answer = json.loads(content)
             answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] = 1_700_000_000
             return json.dumps(answer).encode()
+
+        self._recorder.change = change
+
+    def lose_answer(self, lost: Call, number: int) -> None:
+        """Close the connection instead of answering such a call, the first being number 1; it is carried out all the same."""
+        before, calls = self._recorder.change, count(1)
+
+        def change(call: Call, content: bytes) -> bytes:
+            if call == lost and next(calls) == number:
+                raise ConnectionAbortedError
+            return before(call, content)
 
         self._recorder.change = change
 
@@ -197,7 +209,7 @@ def test_the_redrive_may_do_what_it_does(
 
 
 def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
-    """It looks on the stream, puts what is not there, sets aside what it cannot put or find, and shows the rest again."""
+    """It looks on the stream, puts what is not there, archives and sets aside what it cannot put or find, and shows the rest again."""
     now = int(time.time() * 1000)
     ages_ago = now - 10 * 86_400_000
 
@@ -227,7 +239,11 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
         *(message(5 + index, several, now, refused="true") for index, several in enumerate(refused)),
     ]
     made.age_stream()
+    made.lose_answer(
+        ("s3:PutObject", "AsideBucket/*"), 2
+    )  # so that it looks whether the archive has the span
     drain = made.start(functions.DRAIN)
+    drain.invoke({"Records": records[3:4]})
     answers = [drain.invoke({"Records": one}) for one in (records, records[3:4])]
 
     assert [{"batchItemFailures": [{"itemIdentifier": "2"}]}, {"batchItemFailures": []}] == answers
