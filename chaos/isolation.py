@@ -79,7 +79,7 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     """Run a schedule and measure the delay of the rows in working databases."""
     world = World(schedule)
     pipeline = Pipeline(world, build(world))
-    pipeline.run()
+    pipeline.run(observed=False)
     failing_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
     delays = sorted(
         taken.at - pipeline.accepted[int(row["n"])]

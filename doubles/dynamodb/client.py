@@ -4,6 +4,7 @@ Reads of a table are consistent; an index can lag behind. Pages end after `page_
 DynamoDB's megabyte, so that a caller who forgets to ask for the next page is found out.
 """
 
+import marshal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +52,7 @@ class MemoryDynamoDB:
         with _rejections("GetItem", request, {"Key", "ConsistentRead"}):
             table = self._table(request, "GetItem")
             item = table.items.get(table.place(request["Key"]))
-        return {} if item is None else {"Item": _copy(item)}
+        return {} if item is None else {"Item": _stored_copy(item)}
 
     def batch_get_item(self, **request: Any) -> dict[str, Any]:
         """Return the items of up to 100 keys, and the keys that were not processed."""
@@ -69,7 +70,7 @@ class MemoryDynamoDB:
                 if len(set(places)) < len(places):
                     raise ValueError("Provided list of item keys contains duplicates")
                 found = [table.items.get(place) for place in places[:left]]
-                responses[name] = [_copy(item) for item in found if item is not None]
+                responses[name] = [_stored_copy(item) for item in found if item is not None]
                 if len(places) > left:
                     unprocessed[name] = wanted | {"Keys": wanted["Keys"][left:]}
                 left = max(0, left - len(places))
@@ -177,7 +178,7 @@ class MemoryDynamoDB:
 
     def items(self, table: str) -> Iterator[Item]:
         """Yield a copy of every item of a table; not a call of DynamoDB's."""
-        yield from map(_copy, self._tables[table].items.all())
+        yield from map(_stored_copy, self._tables[table].items.all())
 
     def _page(
         self,
@@ -188,7 +189,7 @@ class MemoryDynamoDB:
     ) -> dict[str, Any]:
         limit = request.get("Limit") or self._page_items
         page = selected[: min(limit, self._page_items)]
-        found = [_copy(item) for item in page if accept(item)]
+        found = [_stored_copy(item) for item in page if accept(item)]
         answer: dict[str, Any] = {"Items": found, "Count": len(found), "ScannedCount": len(page)}
         # DynamoDB names a next page whenever the limit was reached, even if nothing follows
         if page and (len(page) < len(selected) or len(page) == limit):
@@ -214,6 +215,12 @@ def _rejections(operation: str, request: Mapping[str, Any], known: set[str]) -> 
 
 def _statement_error(code: str, message: str) -> dict[str, Any]:
     return {"Error": {"Code": code, "Message": message}}
+
+
+def _stored_copy(item: Item) -> Item:
+    """Return a deep copy of a stored item, which has only Python's own types: several times as fast as `_copy`."""
+    found: Item = marshal.loads(marshal.dumps(item))  # noqa: S302 -- our own bytes
+    return found
 
 
 def _copy(value: Any) -> Any:
@@ -257,7 +264,7 @@ def _check_condition(
     names, values = _placeholders(request, *used, *others)
     if not all(condition.expression(item or _EMPTY, names, values) for condition in used):
         shown = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and item is not None
-        members: dict[str, Any] = {"Item": _copy(item or _EMPTY)} if shown else {}
+        members: dict[str, Any] = {"Item": _stored_copy(item or _EMPTY)} if shown else {}
         message = "The conditional request failed"
         raise client_error("ConditionalCheckFailedException", operation, message, **members)
 
