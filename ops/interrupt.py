@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer, main_thread
@@ -11,7 +12,10 @@ _AGAIN_SECONDS = 0.05
 
 @contextmanager
 def raised_again() -> Iterator[None]:
-    """Interrupt the main thread again, with a real signal that ends its waiting too, where Python has dropped a KeyboardInterrupt."""
+    """Interrupt the main thread again, with a real signal that ends its waiting too, where Python has dropped a KeyboardInterrupt.
+
+    Whatever the interrupted code had at hand is destroyed, and what fails in that is not reported.
+    """
     before = sys.unraisablehook
 
     def hook(dropped: "sys.UnraisableHookArgs") -> None:
@@ -25,5 +29,9 @@ def raised_again() -> Iterator[None]:
     sys.unraisablehook = hook
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        sys.unraisablehook = lambda _: None  # what was interrupted half made may not know how to end
+        traceback.clear_frames(interrupt.__traceback__)
+        raise
     finally:
         sys.unraisablehook = before

@@ -69,8 +69,8 @@ def command(
     as those with an invalid key, belong to no account and are shown where nothing selects by account, table or column.
     """
     wanted = Wanted(account, table, dict(conditions), rejected)
-    began = time.time()
     tail = Tail.of(stack, since=since, wanted=wanted, scrubs=not raw)
+    began = time.time()
     is_plain = as_json or not sys.stdout.isatty()
     out = screen.console()
     counts: Counter[Kind] = Counter()

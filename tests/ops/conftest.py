@@ -19,8 +19,9 @@ def running(home: Path) -> Iterator[Sluice]:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """The stack of all tests."""
+    """The stack of all tests, in which watermarks can be proved."""
     with running(tmp_path_factory.mktemp("sluice")) as sluice:
+        sluice.mark_shards()
         yield sluice
 
 

@@ -49,3 +49,25 @@ def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch)
     Failing()
 
     assert [ValueError, ValueError] == reported
+
+
+def test_what_was_interrupted_half_made_ends_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object whose making was cut short often cannot be destroyed without an error, which tells nobody anything."""
+    reported = []
+    monkeypatch.setattr("sys.unraisablehook", lambda dropped: reported.append(dropped.exc_type))
+
+    class HalfMade:
+        def __init__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __del__(self) -> None:
+            raise AttributeError
+
+    def make() -> None:
+        made = HalfMade()
+        del made
+
+    with pytest.raises(KeyboardInterrupt), raised_again():
+        make()
+
+    assert [] == reported

@@ -30,7 +30,7 @@ def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
     """Events and refused requests; the summary is on standard error."""
     sluice.send("shop", "tailed_in_a_pipe", "a", "b")
     refuse(sluice, "shop.demo.wrong")
-    result = sluice.run("tail --local --since 1min --for 3s")
+    result = sluice.run("tail --local --since 1min --for 6s")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert 0 == result.exit_code
@@ -42,7 +42,7 @@ def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
 def test_only_what_is_selected_is_shown(sluice: Sluice) -> None:
     """By table and by column."""
     sluice.send("shop", "tailed", "c", "d")
-    result = sluice.run("tail --local --since 1min --for 2s --table tailed event_id=d")
+    result = sluice.run("tail --local --since 1min --for 6s --table tailed event_id=d")
 
     assert ["d"] == [json.loads(line)["event_id"] for line in result.stdout.splitlines()]
 
@@ -52,7 +52,7 @@ def test_on_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
     sluice.send("shop", "a_table_with_a_name_that_is_long", *(f"{number:040}" for number in range(3)))
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    running = start(sluice, ["tail", "--since", "1min", "--for", "3s"], terminal, NO_COLOR="1")
+    running = start(sluice, ["tail", "--since", "1min", "--for", "6s"], terminal, NO_COLOR="1")
     os.close(terminal)
     seen = b""
     try:

@@ -116,7 +116,6 @@ def test_rows_that_are_set_aside_end_it_with_3(sluice: Sluice) -> None:
     """They are counted."""
     sluice.produce("nobody_waits", "waited_for", "a")
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
-    sluice.run("redrive --local --account nobody_waits --kind dead")  # puts markers on shards that are idle
     result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
 
     assert 3 == result.exit_code, result.output

@@ -16,9 +16,13 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.stack import LocalStack
 from local.up import DESCRIPTION
 from ops.cli import main
-from shared import policy, write_key
+from shared import envelope, policy, write_key
 from shared.accounts import AccountKeys
+from shared.clock import SystemClock
 from worker.account_store import apply
+from worker.markers import partition_key
+from worker.record import milliseconds
+from worker.shards import Shards
 
 _PATIENCE_SECONDS = 30.0
 
@@ -86,6 +90,17 @@ class Sluice:
             Data=json.dumps({"account": account, "events": events}).encode(),
             PartitionKey=account,
         )
+
+    def mark_shards(self) -> None:
+        """Put a marker on each shard, as the redrive does every five minutes."""
+        made = self.stack.resources
+        kinesis, clock = made.client("kinesis"), SystemClock()
+        for shard in Shards(kinesis, made.stream, clock).all():
+            kinesis.put_record(
+                StreamName=made.stream,
+                Data=envelope.marker(milliseconds(clock.now())).encode(),
+                PartitionKey=partition_key(shard),
+            )
 
     def td(self, path: str, document: Any = None) -> Any:
         """Ask Treasure Data's stand-in, or tell it something."""
