@@ -5,33 +5,53 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Timer, main_thread
+from threading import Timer, current_thread, main_thread
+from types import FrameType
 
-_AGAIN_SECONDS = 0.05
+_DROPPED_SECONDS = 0.05
+_UNHEARD_SECONDS = 3.0
 
 
 @contextmanager
 def raised_again() -> Iterator[None]:
-    """Interrupt the main thread again, with a real signal that ends its waiting too, where Python has dropped a KeyboardInterrupt.
+    """Interrupt the main thread again, with a real signal that ends its waiting too, until a Ctrl-C has ended the block.
 
+    That is at once where Python reports a dropped KeyboardInterrupt, and after three seconds where nobody knows what became of it.
     Whatever the interrupted code had at hand is destroyed, and what fails in that is not reported.
     """
-    before = sys.unraisablehook
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    timers: list[Timer] = []
 
-    def hook(dropped: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            before(dropped)
-            return
-        again = Timer(_AGAIN_SECONDS, signal.pthread_kill, (main_thread().ident, signal.SIGINT))
-        again.daemon = True
-        again.start()
+    def again(seconds: float) -> None:
+        timer = Timer(seconds, signal.pthread_kill, (main_thread().ident, signal.SIGINT))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
 
-    sys.unraisablehook = hook
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        again(_UNHEARD_SECONDS)
+        raise KeyboardInterrupt
+
+    def report(dropped: "sys.UnraisableHookArgs") -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            again(_DROPPED_SECONDS)
+        else:
+            hook(dropped)
+
+    # otherwise the shell, or who calls the command, has decided
+    is_ours = handler is signal.default_int_handler and current_thread() is main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = report
     try:
         yield
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt as interrupted:
         sys.unraisablehook = lambda _: None  # what was interrupted half made may not know how to end
-        traceback.clear_frames(interrupt.__traceback__)
+        traceback.clear_frames(interrupted.__traceback__)
         raise
     finally:
-        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
+        if is_ours:
+            signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = hook

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -33,6 +34,18 @@ def test_an_interrupt_that_is_raised_in_a_destructor_is_raised_again() -> None:
     """Even if the command waits by then."""
     with pytest.raises(KeyboardInterrupt), raised_again():
         _drop_and_wait()
+
+
+def test_an_interrupt_that_nobody_has_heard_is_raised_again() -> None:
+    """Something has caught it, and went on."""
+
+    def ignore_once() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        threading.Event().wait(_PATIENCE_SECONDS)
+
+    with pytest.raises(KeyboardInterrupt), raised_again():
+        ignore_once()
 
 
 def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
