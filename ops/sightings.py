@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from ops.tail import Kind, Seen, rejected, text_of, unpacked
+from ops.tail import Seen, common_of, rejected, text_of, unpacked
 from shared.clock import Clock
 from shared.errors import NoSuchRecordError
 from worker.archive import Archive
 from worker.chain import NO_STREAM, ChainId
-from worker.record import START, Record, decode, from_stream, sequence_number
+from worker.record import START, Record, decode, from_stream
 from worker.shards import Cursor, Position, Shards
 
 if TYPE_CHECKING:
@@ -332,16 +332,7 @@ def _events(
     record: Record, chain: ChainId | None, query: EventQuery
 ) -> Iterator[tuple[tuple[int, int], Seen]]:
     """Yield the events of a record that may be sought, each with its block and its place in that."""
-    common = Seen(
-        kind=Kind.EVENT,
-        at=record.received_at / 1000,
-        arrived_at=record.arrived_at,
-        account=record.account,
-        key_id=record.key_id,
-        request_id=record.request_id,
-        shard="" if chain is None else chain.shard,
-        sequence_number="" if chain is None else sequence_number(record.number),
-    )
+    common = common_of(record, None if chain is None else chain.shard)
     is_sought = not query.ids or query.has_request(record.request_id)
     for index, (table, _, rows) in enumerate(record.blocks):
         if is_sought or query.may_be_in(rows):

@@ -400,18 +400,23 @@ def _step_of(source: Source) -> Callable[[], tuple[Source, Sequence[Seen | Notic
     return lambda: (source, source.step())
 
 
-def events_of(record: Record, shard: str) -> Iterator[Seen]:
-    """Yield the events of a record, and what of it could not become rows."""
-    common = Seen(
+def common_of(record: Record, shard: str | None) -> Seen:
+    """Return what the events of a record have in common; without a shard, it has no place on the stream."""
+    return Seen(
         kind=Kind.EVENT,
         at=record.received_at / 1000,
         arrived_at=record.arrived_at,
         account=record.account,
         key_id=record.key_id,
         request_id=record.request_id,
-        shard=shard,
-        sequence_number=sequence_number(record.number),
+        shard=shard or "",
+        sequence_number="" if shard is None else sequence_number(record.number),
     )
+
+
+def events_of(record: Record, shard: str) -> Iterator[Seen]:
+    """Yield the events of a record, and what of it could not become rows."""
+    common = common_of(record, shard)
     for table, _, rows in record.blocks:
         for row in unpacked(rows):
             values = row if isinstance(row, dict) else {}
