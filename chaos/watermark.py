@@ -1,4 +1,4 @@
-"""Watermarks are taken all the time, and none may ever turn out to have been wrong.
+"""Watermarks are taken again and again, and none may ever turn out to have been wrong.
 
 The observer has a chance and troubles of its own, so that it changes nothing for what it observes.
 """
@@ -29,6 +29,7 @@ TIMEOUT_SECONDS = 120.0
 _TAKE_SECONDS = 60.0
 _HOURS_AFTERWARDS = 6
 _EVERY = (20.0, 60.0, 300.0, 1200.0)
+_SELDOM = 8  # times as long pauses in two of three schedules: half of the computing would else go into watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Observer:
         self._audit = audit
         self._kind = kind
         self._chance = random.Random(seed)
+        self._slowness = self._chance.choice((1, _SELDOM, _SELDOM))
         self._trouble = Trouble(world.simulation, list(world.schedule.windows), seed)
         self._effects = Effects(world.simulation, self._trouble, seed)
         self._function = Function(
@@ -118,7 +120,7 @@ class Observer:
 
     def _look_later(self) -> None:
         pause = self._chance.choice((*_EVERY, self._world.schedule.setup.horizon / 8))
-        self._world.simulation.at(self._world.simulation.now + pause, self._look)
+        self._world.simulation.at(self._world.simulation.now + self._slowness * pause, self._look)
 
     def _build(self, _sandbox: Sandbox) -> Handler:
         world, effects = self._world, self._effects

@@ -37,7 +37,7 @@ class ShardPoller:
         after: the sequence number to go on after; empty for the oldest record.
 
     Attributes:
-        last_settled: the sequence number of the last record that was settled or expired.
+        last_settled: the sequence number up to which all records are settled or expired; `rewind` sets it back.
         retention_seconds: the stream's retention.
         ended: whether the shard is closed and read to its end.
     """
@@ -124,6 +124,7 @@ class ShardPoller:
         if self._invocation is not None:
             raise ValueError("an invocation is under way")
         self._start = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence_number}
+        self.last_settled = str(int(sequence_number) - 1)
         self._iterator = None
         self.ended = False
         self._pending.clear()
