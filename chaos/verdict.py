@@ -112,13 +112,14 @@ def promises(pipeline: Pipeline) -> Verdict:
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     reasons = _aside(pipeline, verdict)
+    contradicted, repeated = pipeline.contradicted, pipeline.repeated  # each goes through all events
     may_duplicate = verdict.unasked > 0
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        is_nowhere = not found and reason is None and number not in pipeline.contradicted
+        is_nowhere = not found and reason is None and number not in contradicted
         if number in pipeline.accepted and is_nowhere and number not in verdict.lost:
             verdict.lost.append(number)
-        if len(found) > 1 + (number in pipeline.repeated) and not may_duplicate:
+        if len(found) > 1 + (number in repeated) and not may_duplicate:
             verdict.duplicated.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)

@@ -5,8 +5,9 @@ DynamoDB's megabyte, so that a caller who forgets to ask for the next page is fo
 """
 
 import marshal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from doubles.aws_errors import check_members, client_error
@@ -178,21 +179,20 @@ class MemoryDynamoDB:
 
     def items(self, table: str) -> Iterator[Item]:
         """Yield a copy of every item of a table; not a call of DynamoDB's."""
-        yield from map(_stored_copy, self._tables[table].items.all())
+        yield from map(_stored_copy, list(self._tables[table].items.all()))  # while the caller changes it
 
     def _page(
         self,
-        selected: list[Item],
+        selected: Iterable[Item],
         accept: Callable[[Item], bool],
         request: Mapping[str, Any],
         key_names: tuple[str, ...],
     ) -> dict[str, Any]:
-        limit = request.get("Limit") or self._page_items
-        page = selected[: min(limit, self._page_items)]
+        limit = min(request.get("Limit") or self._page_items, self._page_items)
+        page = list(islice(selected, limit))
         found = [_stored_copy(item) for item in page if accept(item)]
         answer: dict[str, Any] = {"Items": found, "Count": len(found), "ScannedCount": len(page)}
-        # DynamoDB names a next page whenever the limit was reached, even if nothing follows
-        if page and (len(page) < len(selected) or len(page) == limit):
+        if len(page) == limit:  # as DynamoDB does, even if nothing follows
             answer["LastEvaluatedKey"] = _copy({name: page[-1][name] for name in key_names})
         return answer
 

@@ -1,10 +1,12 @@
 """A table's items and its global secondary indexes."""
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from doubles.dynamodb.expressions import COMPARATORS, Item, Value, compare_key
+from doubles.dynamodb.expressions import Item, Value, compare_key
 
 Place = tuple[Any, tuple[Any, ...]]
 """Where an item is: the value of its partition key, then what sorts it within the partition."""
@@ -42,26 +44,29 @@ class Schema(NamedTuple):
 
 
 class Collection:
-    """Items by partition and sort value: those of a table, or of an index."""
+    """Items in the order of their places: those of a table, or of an index."""
 
     def __init__(self) -> None:
-        self._partitions: defaultdict[Any, dict[tuple[Any, ...], Item]] = defaultdict(dict)
+        self._items: dict[Place, Item] = {}
+        self._places: list[Place] = []  # in order, so that a page costs the same however many items there are
 
     def get(self, place: Place) -> Item | None:
         """Return the item at a place."""
-        return self._partitions.get(place[0], {}).get(place[1])
+        return self._items.get(place)
 
     def put(self, place: Place, item: Item | None) -> None:
         """Store an item at a place, or delete the one that is there."""
         if item is not None:
-            self._partitions[place[0]][place[1]] = item
-        else:
-            self._partitions[place[0]].pop(place[1], None)
+            if place not in self._items:
+                insort(self._places, place)
+            self._items[place] = item
+        elif self._items.pop(place, None) is not None:
+            del self._places[bisect_left(self._places, place)]
 
     def select(
         self, hash_value: Any, sign: str, bound: Any, *, after: tuple[Any, ...] | None, forward: bool
-    ) -> list[Item]:
-        """Return the items of a partition in order.
+    ) -> Iterator[Item]:
+        """Yield the items of a partition in order.
 
         Args:
             hash_value: of the partition.
@@ -70,24 +75,32 @@ class Collection:
             after: the sort value of the last item that the caller has, None at the beginning.
             forward: False for descending order.
         """
-        partition = self._partitions.get(hash_value, {})
-        found = sorted(partition.items(), key=lambda entry: entry[0], reverse=not forward)
-        return [
-            item
-            for sort, item in found
-            if (not sign or COMPARATORS[sign](sort[0], bound))
-            and (after is None or (sort > after if forward else sort < after))
-        ]
+        places = self._places
+        begin = bisect_left(places, hash_value, key=itemgetter(0))
+        end = bisect_right(places, hash_value, lo=begin, key=itemgetter(0))
+        if sign in ("=", ">="):
+            begin = bisect_left(places, bound, begin, end, key=_sort_key)
+        if sign in ("=", "<="):
+            end = bisect_right(places, bound, begin, end, key=_sort_key)
+        if sign == ">":
+            begin = bisect_right(places, bound, begin, end, key=_sort_key)
+        if sign == "<":
+            end = bisect_left(places, bound, begin, end, key=_sort_key)
+        if after is not None and forward:
+            begin = bisect_right(places, (hash_value, after), begin, end)
+        elif after is not None:
+            end = bisect_left(places, (hash_value, after), begin, end)
+        indexes = range(begin, end) if forward else range(end - 1, begin - 1, -1)
+        return (self._items[places[index]] for index in indexes)
 
-    def all(self, after: Place | None = None) -> list[Item]:
-        """Return every item, or those after a place, partition by partition."""
-        start = None if after is None else (str(after[0]), after[1])
-        items = {
-            (str(hash_value), sort): item
-            for hash_value, partition in self._partitions.items()
-            for sort, item in partition.items()
-        }
-        return [items[place] for place in sorted(items) if start is None or place > start]
+    def all(self, after: Place | None = None) -> Iterator[Item]:
+        """Yield every item, or those after a place, partition by partition."""
+        begin = 0 if after is None else bisect_right(self._places, after)
+        return (self._items[self._places[index]] for index in range(begin, len(self._places)))
+
+
+def _sort_key(place: Place) -> Any:
+    return place[1][0]
 
 
 class Index:
@@ -103,7 +116,8 @@ class Index:
         projection = request["Projection"]
         self._projects_all = projection["ProjectionType"] == "ALL"
         self._projected = {*self.schema.names, *table.names, *projection.get("NonKeyAttributes", ())}
-        self._seen: dict[Place, Item] = {}
+        self._shown = Collection()
+        self._shown_at: dict[Place, Place] = {}  # by the table's place, the index's
         self._pending: deque[tuple[float, Place, Item | None]] = deque()
 
     def follow(self, due: float, place: Place, item: Item | None) -> None:
@@ -119,14 +133,13 @@ class Index:
         """Return what the index shows at a time, UNIX seconds."""
         while self._pending and self._pending[0][0] <= now:
             _, place, item = self._pending.popleft()
-            self._seen.pop(place, None)
+            if place in self._shown_at:
+                self._shown.put(self._shown_at.pop(place), None)
             if item is not None and all(name in item for name in self.schema.names):
-                self._seen[place] = item
-        shown = Collection()
-        for place, item in self._seen.items():
-            kept = {name: item[name] for name in item if self._projects_all or name in self._projected}
-            shown.put(self.place(item, place), kept)
-        return shown
+                kept = {name: item[name] for name in item if self._projects_all or name in self._projected}
+                self._shown_at[place] = self.place(item, place)
+                self._shown.put(self._shown_at[place], kept)
+        return self._shown
 
 
 class Table:
