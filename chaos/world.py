@@ -182,7 +182,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
-            fault_source=clients.TdTroubles(self.effects),
+            strike=clients.TdTroubles(self.effects).strike,
         )
         modes = dict(setup.plans)
         planned = {table for sent in schedule.sent for _, table in sent.events} | set(TABLES)

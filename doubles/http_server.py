@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, Self
+from urllib.parse import unquote
 
 _MAX_LINE = 65_536
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """A request as it was sent.
 
@@ -31,6 +33,16 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     source_ip: str = "127.0.0.1"
+
+    @cached_property
+    def segments(self) -> tuple[str, ...]:
+        """The path's segments, each decoded by itself, so that `%2F` stays within its segment."""
+        path = self.target.partition("?")[0].lstrip("/")  # td-client sends two slashes
+        return tuple(map(unquote, path.split("/")))
+
+    def header(self, name: str) -> str:
+        """Return the first header of a name, given in lower case; nothing if there is none."""
+        return next((value for spelt, value in self.headers if spelt.lower() == name), "")
 
 
 @dataclass(frozen=True, slots=True)

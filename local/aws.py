@@ -70,7 +70,7 @@ class Cloud:
             if request.target == "/-/outage":
                 self._broken_until = at + json.loads(request.body)["seconds"]
                 return Reply(200, (), b"")
-            if at < self._broken_until and _target(request).startswith("Kinesis_"):
+            if at < self._broken_until and request.header("x-amz-target").startswith("Kinesis_"):
                 return _refusal(500, "InternalFailure", "an outage was ordered")
             reply = self._carry_out(request, at)
             if _changes(request, reply):
@@ -86,7 +86,7 @@ class Cloud:
         if request.target == "/moto-api/reset":
             self._empty()
         try:
-            service, _, operation = _target(request).partition(".")
+            service, _, operation = request.header("x-amz-target").partition(".")
             if service == "Kinesis_20131202":
                 return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
             if service == "AmazonSQS":
@@ -138,13 +138,9 @@ class Queue:
         return call
 
 
-def _target(request: Request) -> str:
-    return next((value for name, value in request.headers if name.lower() == "x-amz-target"), "")
-
-
 def _changes(request: Request, reply: Reply) -> bool:
     """Tell whether a request may have changed something."""
-    operation = _target(request).rpartition(".")[2]
+    operation = request.header("x-amz-target").rpartition(".")[2]
     if operation == "ReceiveMessage":
         return b'"Messages"' in reply.body
     is_read = request.method in ("GET", "HEAD") or operation.startswith(_READS)

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from threading import Lock
 
-from doubles import http_server
 from doubles.treasure_data import Request, Response, Server, TreasureData
 from local.journal import Journal, RecordedClock
 from local.parent_watch import ParentWatch
@@ -22,8 +21,8 @@ class LastingTreasureData:
         self._td = TreasureData(clock=self._clock)
         self._lock = Lock()
         self._journal = Journal(folder / "treasure-data.journal")
-        for at, kept in self._journal.requests():
-            self._carry_out(Request(kept.method, kept.target, dict(kept.headers), kept.body), at)
+        for at, request in self._journal.requests():
+            self._carry_out(request, at)
 
     def handle(self, request: Request) -> Response:
         """Carry out a request; what changed something is in the journal when this returns."""
@@ -31,10 +30,7 @@ class LastingTreasureData:
             at = self._clock.now()
             response = self._carry_out(request, at)
             if request.method != "GET" and response.status < 400 and response.drop is None:
-                headers = tuple(request.headers.items())
-                self._journal.append(
-                    at, http_server.Request(request.method, request.target, headers, request.body)
-                )
+                self._journal.append(at, request)
         return response
 
     def _carry_out(self, request: Request, at: float) -> Response:

@@ -5,10 +5,11 @@ sockets, `InProcess` under a `requests.Session`. Where TD's behaviour is not doc
 unique_id, `Settings` decides.
 """
 
+from doubles.http_server import Request
 from doubles.treasure_data.core import TreasureData
-from doubles.treasure_data.exchange import Request, Response
 from doubles.treasure_data.fault import Action, Fault, Kind, Target
 from doubles.treasure_data.in_process import InProcess
+from doubles.treasure_data.response import Response
 from doubles.treasure_data.server import Server
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 

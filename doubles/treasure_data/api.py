@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import md5
+from urllib.parse import parse_qs
 
-from doubles.http_server import RejectedError
+from doubles.http_server import RejectedError, Request
 from doubles.treasure_data import queries
-from doubles.treasure_data.exchange import Request, Response, answer, error
 from doubles.treasure_data.fault import Action, Target
-from doubles.treasure_data.import_body import Row, count_checked, inflated, rows
+from doubles.treasure_data.import_body import Row, checked_rows, inflated
 from doubles.treasure_data.import_log import ImportLog
 from doubles.treasure_data.job import Job
+from doubles.treasure_data.response import Response, answer, error
 from doubles.treasure_data.settings import Right, Settings
 
 _HEX = set("0123456789abcdef")
@@ -79,37 +80,21 @@ class Api:
             case "GET", ("v3", "database", "list"):
                 return answer({"databases": [{"name": name} for name in self._log.counts()]})
             case "GET", ("v3", "table", "list", database):
-                return self._list(database, now - settings.query_delay - settings.schema_delay)
+                return self._list(database, settings, now)
             case "GET", ("v3", "table", "show", database, table):
-                return self._show(database, table, now - settings.query_delay - settings.schema_delay)
-            case _, ("v3", "job", *_):
-                return self._route_job(request, settings, now)
+                return self._show(database, table, settings, now)
+            case "POST", ("v3", "job", "issue", "trino", database):
+                return self._issue(request, database, settings, now)
+            case "GET", ("v3", "job", document, job):
+                return self._tell(document, self._job(job), request, now)
             case "GET", ("v3", "system", "server_status"):
                 return answer({"status": "ok"})
-        raise RejectedError(404, f"there is no {request.method} {request.target}")
-
-    def _route_job(self, request: Request, settings: Settings, now: float) -> Response:
-        match request.method, request.segments:
-            case "POST", ("v3", "job", "issue", "trino" | "presto" | "hive" as kind, database):
-                return self._issue(request.form.get("query", ""), kind, database, settings, now)
-            case "GET", ("v3", "job", "list"):
-                jobs = [job.shown(now) for job in reversed(self._jobs.values())]
-                first, last = (int(request.query.get(*one)) for one in (("from", "0"), ("to", "19")))
-                wanted = request.query.get("status")
-                jobs = [job for job in jobs if wanted in (None, job["status"])][first : last + 1]
-                return answer({"count": len(jobs), "from": first, "to": last, "jobs": jobs})
-            case "GET", ("v3", "job", "show", job):
-                return answer(self._job(job).shown(now))
-            case "GET", ("v3", "job", "status", job):
-                return answer(self._job(job).status(now))
-            case "GET", ("v3", "job", "result", job):
-                return self._job(job).result(now, request.query.get("format", ""))
-        raise RejectedError(404, f"there is no {request.method} {request.target}")
+        raise _no_route(request)
 
     def _allow(self, request: Request) -> None:
         """Raise RejectedError unless the request's key may do it: 401 for an unknown key, 403 for too few rights."""
         action = self.target(request.segments).action
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        scheme, _, key = request.header("authorization").partition(" ")
         rights = self._keys.get(key)
         if action not in (Action.STATUS, Action.OTHER) and (scheme != "TD1" or rights is None):
             raise RejectedError(401, "Authentication failed")
@@ -121,12 +106,11 @@ class Api:
         self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
             raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
-        stream = inflated(body, settings.largest_import)
-        row_count = count_checked(stream)
-        if settings.rejects is not None and any(map(settings.rejects, rows(stream))):
+        imported = checked_rows(inflated(body, settings.largest_import))
+        if settings.rejects is not None and any(map(settings.rejects, imported)):
             raise RejectedError(422, "a row is rejected")
         if not self._log.remembers(database, table, unique_id, now - settings.id_memory):
-            self._log.append(database, table, unique_id, body, row_count=row_count, now=now)
+            self._log.append(database, table, unique_id, body, row_count=len(imported), now=now)
         else:
             self.duplicates += 1
             if settings.duplicate_status == 409:
@@ -140,17 +124,18 @@ class Api:
         }
         return replace(answer(document), delay=settings.answer_seconds)
 
-    def _list(self, database: str, moment: float) -> Response:
+    def _list(self, database: str, settings: Settings, now: float) -> Response:
         self._log.check(database)
-        tables = [self._described(database, table, moment) for table in self._log.counts()[database]]
+        tables = [self._described(database, table, settings, now) for table in self._log.counts()[database]]
         return answer({"database": database, "tables": tables})
 
-    def _show(self, database: str, table: str, moment: float) -> Response:
+    def _show(self, database: str, table: str, settings: Settings, now: float) -> Response:
         self._log.check(database, table)
-        return answer({"database": database} | self._described(database, table, moment))
+        return answer({"database": database} | self._described(database, table, settings, now))
 
-    def _described(self, database: str, table: str, moment: float) -> dict[str, object]:
-        columns = queries.columns(self._visible(database, table, moment)).items()
+    def _described(self, database: str, table: str, settings: Settings, now: float) -> dict[str, object]:
+        shown = self._visible(database, table, now - settings.query_delay - settings.schema_delay)
+        columns = queries.columns(shown).items()
         schema = [[name, type_, name] for name, type_ in columns if name != "time"]
         count = self._log.counts()[database][table]
         size = sum(len(one.body) for one in self._log.imports(database, table))
@@ -163,8 +148,9 @@ class Api:
             row for taken in self._log.imports(database, table) if taken.at <= moment for row in taken.rows
         ]
 
-    def _issue(self, query: str, kind: str, database: str, settings: Settings, now: float) -> Response:
+    def _issue(self, request: Request, database: str, settings: Settings, now: float) -> Response:
         self._log.check(database)
+        query = "".join(parse_qs(request.body.decode(errors="replace")).get("query", ()))
         now -= settings.job_age
         seen = now - settings.query_delay
         shown = seen - settings.schema_delay
@@ -178,13 +164,22 @@ class Api:
         found = None
         with suppress(queries.QueryError):
             found = queries.run(query, tables)
-        columns, rows = ((), None) if found is None else found
-        number, finished_at = str(len(self._jobs) + 1), now + settings.job_seconds
-        job = Job(number, database, now, finished_at, rows, columns, kind, query)
+        job = Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, found)
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
+
+    def _tell(self, document: str, job: Job, request: Request, now: float) -> Response:
+        if document == "status":
+            return answer(job.status(now))
+        if document == "result" and request.target.endswith("?format=json"):
+            return job.result(now)
+        raise _no_route(request)
 
     def _job(self, number: str) -> Job:
         if number not in self._jobs:
             raise RejectedError(404, f"Couldn't find Job with id = {number}")
         return self._jobs[number]
+
+
+def _no_route(request: Request) -> RejectedError:
+    return RejectedError(404, f"the double has no {request.method} {request.target}")

@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING
 
-from doubles.treasure_data.exchange import Request, Response, answer, error
+from doubles.http_server import Request
 from doubles.treasure_data.fault import Fault
+from doubles.treasure_data.response import Response, answer, error
 
 if TYPE_CHECKING:
     from doubles.treasure_data.core import TreasureData
@@ -15,8 +16,7 @@ def control(td: "TreasureData", request: Request) -> Response:
 
     - `GET /-/counts`: {database: {table: rows}}
     - `GET /-/event_ids`: {database: {table: [event id]}}
-    - `GET /-/rows?limit=&after=`: {"rows": [{"number", "database", "table", "at", "row"}]}, the latest first, at most
-      `limit` (100), and only those with a number above `after`, so that a page can ask for what is new
+    - `GET /-/rows?limit=`: {"rows": [{"database", "table", "at", "row"}]}, the latest first, at most `limit`
     - `POST`, `DELETE /-/faults`: set a fault, an object; remove all
     - `POST /-/lose` with {"database", "table", "begin", "end"}: {"lost": n}
     """
@@ -27,8 +27,7 @@ def control(td: "TreasureData", request: Request) -> Response:
             case "GET", ("event_ids",):
                 return answer(td.event_ids())
             case "GET", ("rows",):
-                limit, after = (int(request.query.get(*one)) for one in (("limit", "100"), ("after", "0")))
-                return answer({"rows": td.latest(limit=limit, after=after)})
+                return answer({"rows": td.latest(int(request.target.partition("?limit=")[2]))})
             case "POST", ("faults",):
                 td.faults.add(Fault.from_document(json.loads(request.body)))
                 return answer({})

@@ -1,16 +1,17 @@
 """Treasure Data without its sockets: a request goes in as a value, its response comes out as a value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from threading import RLock
 
+from doubles.http_server import Request
 from doubles.treasure_data.api import Api
 from doubles.treasure_data.control import control
-from doubles.treasure_data.exchange import Request, Response
-from doubles.treasure_data.fault import Faults, FaultSource
+from doubles.treasure_data.fault import Fault, Faults, Target
 from doubles.treasure_data.import_body import Row
 from doubles.treasure_data.import_log import Import, ImportLog
+from doubles.treasure_data.response import Response
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 from shared.clock import Clock, SystemClock
 
@@ -22,7 +23,7 @@ class TreasureData:
         clock: tells the time; it is never asked to sleep.
         settings: TD's behaviour where it is not documented.
         keys: the API keys with their rights; None is API_KEY with all of them.
-        fault_source: decides on faults; None is the attribute `faults`.
+        strike: returns the fault that strikes a request at a time, asked once for each; None is `faults.strike`.
 
     Attributes:
         settings: may be replaced at any time.
@@ -35,11 +36,11 @@ class TreasureData:
         clock: Clock | None = None,
         settings: Settings | None = None,
         keys: Mapping[str, frozenset[Right]] | None = None,
-        fault_source: FaultSource | None = None,
+        strike: Callable[[Target, float], Fault | None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.faults = Faults()
-        self._fault_source = fault_source or self.faults
+        self._strike = strike or self.faults.strike
         self._clock = clock or SystemClock()
         self._log = ImportLog()
         self._api = Api(self._log, {API_KEY: frozenset(Right)} if keys is None else keys)
@@ -55,7 +56,7 @@ class TreasureData:
         if request.segments[0] == "-":
             return control(self, request)
         with self._lock:
-            fault = self._fault_source.strike(self._api.target(request.segments), self._clock.now())
+            fault = self._strike(self._api.target(request.segments), self._clock.now())
             now = self._catch_up()
             if fault is None:
                 return self._api.answer(request, self.settings, now)
@@ -86,11 +87,14 @@ class TreasureData:
         """Return a table's rows in the order of their import, with the values that were packed."""
         return [row for one in self.imports(database, table) for row in one.rows]
 
-    def latest(self, *, limit: int, after: int) -> list[dict[str, object]]:
-        """Return the last rows of all, as `ImportLog.latest` does."""
-        with self._lock:
-            self._catch_up()
-            return self._log.latest(limit, after)
+    def latest(self, limit: int) -> list[dict[str, object]]:
+        """Return the last rows of all with their origin, the latest first, as many as `limit` at most."""
+        rows = (
+            {"database": one.database, "table": one.table, "at": one.at, "row": row}
+            for one in reversed(self.imports())
+            for row in reversed(one.rows)
+        )
+        return list(islice(rows, limit))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by database and table."""

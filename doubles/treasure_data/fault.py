@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import md5
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from doubles.treasure_data.exchange import Response, error
+from doubles.treasure_data.response import Response, error
 
 
 class Action(StrEnum):
@@ -150,14 +150,6 @@ class Fault:
         if self.body is not None:
             return Response(self.status, self.body.encode(), headers)
         return error(self.status, "a fault was set", headers=headers)
-
-
-class FaultSource(Protocol):
-    """What decides which fault strikes a request."""
-
-    def strike(self, target: Target, now: float) -> Fault | None:
-        """Return the fault that strikes this request; it is asked once for each."""
-        ...
 
 
 class Faults:

@@ -60,8 +60,8 @@ def rows(stream: bytes) -> list[Row]:
     return found
 
 
-def count_checked(stream: bytes) -> int:
-    """Return how many rows a msgpack stream holds, after checking each of them.
+def checked_rows(stream: bytes) -> list[Row]:
+    """Return the rows of a msgpack stream, after checking each of them.
 
     Raises:
         RejectedError: as `rows` does; or a row lacks an int `time` between 1970 and 9999, or has too many columns (422).
@@ -73,4 +73,4 @@ def count_checked(stream: bytes) -> int:
             raise RejectedError(422, f"row {number} has no int `time` in UNIX seconds between 1970 and 9999")
         if len(row) > MAX_COLUMNS:
             raise RejectedError(422, f"row {number} has more than {MAX_COLUMNS} columns")
-    return len(checked)
+    return checked

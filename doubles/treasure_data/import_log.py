@@ -21,7 +21,6 @@ class Import:
     Attributes:
         unique_id: the id that the client gave it.
         at: when it was accepted, UNIX seconds.
-        first_row: the number of its first row, counted over all tables from 1.
         body: the request's body.
     """
 
@@ -29,7 +28,6 @@ class Import:
     table: str
     unique_id: str
     at: float
-    first_row: int
     body: bytes
 
     @property
@@ -45,7 +43,6 @@ class ImportLog:
         self._counts: dict[str, dict[str, int]] = {}
         self._imports: list[Import] = []
         self._accepted_at: dict[tuple[str, str, str], float] = {}
-        self._next_row = 1
 
     def create(self, database: str, table: str | None = None) -> None:
         """Create a database, or a table in one.
@@ -84,10 +81,9 @@ class ImportLog:
         self, database: str, table: str, unique_id: str, body: bytes, *, row_count: int, now: float
     ) -> None:
         """Accept an import."""
-        self._imports.append(Import(database, table, unique_id, now, self._next_row, body))
+        self._imports.append(Import(database, table, unique_id, now, body))
         self._accepted_at[database, table, unique_id] = now
         self._counts[database][table] += row_count
-        self._next_row += row_count
 
     def remembers(self, database: str, table: str, unique_id: str, since: float) -> bool:
         """Return whether a table has accepted an import under an id after some time."""
@@ -98,22 +94,6 @@ class ImportLog:
         return [
             one for one in self._imports if database in (None, one.database) and table in (None, one.table)
         ]
-
-    def latest(self, limit: int, after: int) -> list[dict[str, object]]:
-        """Return the last rows of all with their origin, the latest first.
-
-        Args:
-            limit: how many at most.
-            after: only rows with a greater number, counted over all tables from 1.
-        """
-        latest: list[dict[str, object]] = []
-        for one in reversed(self._imports):
-            for number, row in reversed(list(enumerate(one.rows, one.first_row))):
-                if number <= after or len(latest) >= limit:
-                    return latest
-                origin = {"number": number, "database": one.database, "table": one.table, "at": one.at}
-                latest.append(origin | {"row": row})
-        return latest
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Forget the rows of a table whose `time` is in [begin, end); return how many."""

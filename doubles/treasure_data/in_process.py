@@ -23,8 +23,9 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout
 
-from doubles.treasure_data.exchange import Request, Response
+from doubles.http_server import Request
 from doubles.treasure_data.fault import Kind
+from doubles.treasure_data.response import Response
 from shared.clock import Clock, SystemClock
 
 
@@ -63,7 +64,7 @@ class _Connections(HTTPConnectionPool):
         self, *, method: str, url: str, body: bytes | str | None, headers: Any, timeout: Timeout, **_: object
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
-        response = self._handle(Request(method, url, headers, sent))
+        response = self._handle(Request(method, url, tuple(headers.items()), sent))
         if response.drop in (Kind.REFUSE, Kind.UNREACHABLE):
             raise MaxRetryError(self, url, self._not_connected(response.drop, timeout.connect_timeout))
         if self._outlasts(response.delay, timeout.read_timeout):

@@ -1,15 +1,11 @@
 """Jobs: queries that were issued, and what became of them."""
 
-import gzip
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgpack
-
 from doubles.http_server import RejectedError
-from doubles.treasure_data.exchange import Response, as_json
 from doubles.treasure_data.queries import Cell
+from doubles.treasure_data.response import Response, as_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +16,6 @@ class Job:
         issued_at: UNIX seconds.
         finished_at: UNIX seconds; the job runs until then.
         rows: what it found, or None if it failed.
-        columns: names of the columns of the rows.
-        type: of the query: `trino`, `presto` or `hive`.
-        query: its text.
     """
 
     id: str
@@ -30,9 +23,6 @@ class Job:
     issued_at: float
     finished_at: float
     rows: list[tuple[Cell, ...]] | None
-    columns: tuple[str, ...] = ()
-    type: str = "trino"
-    query: str = ""
 
     def status(self, now: float) -> dict[str, object]:
         """Return the document of `job/status`: exactly the members of TD's OpenAPI."""
@@ -50,39 +40,15 @@ class Job:
             "result_size": len(self._lines()) if done else None,
         }
 
-    def shown(self, now: float) -> dict[str, object]:
-        """Return the document of `job/show`, and a member of `job/list`'s: what td-client and pytd read of it."""
-        columns = [[name, "varchar"] for name in self.columns]
-        return self.status(now) | {
-            "type": self.type,
-            "query": self.query,
-            "database": self.database,
-            "url": "",
-            "user_name": "local",
-            "priority": 0,
-            "retry_limit": 0,
-            "result": "",
-            "hive_result_schema": json.dumps(columns) if self._state(now) == "success" else None,
-            "debug": {"cmdout": "", "stderr": ""},
-        }
-
-    def result(self, now: float, format_: str) -> Response:
-        """Return the response with the result: a JSON array a line, or MessagePack arrays.
+    def result(self, now: float) -> Response:
+        """Return the response with the result: a JSON array a line.
 
         Raises:
-            RejectedError: there is no result, or not yet (404), or not in that format (400).
+            RejectedError: there is no result, or not yet (404).
         """
         if self._state(now) != "success":
             raise RejectedError(404, f"job {self.id} has no result: it is {self._state(now)}")
-        rows = self.rows or []
-        match format_:
-            case "json":
-                return Response(200, self._lines(), {"Content-Type": "application/json; charset=utf-8"})
-            case "msgpack" | "msgpack.gz":
-                packed = b"".join(msgpack.packb(row) for row in rows)
-                body = gzip.compress(packed, mtime=0) if format_ == "msgpack.gz" else packed
-                return Response(200, body, {"Content-Type": "application/octet-stream"})
-        raise RejectedError(400, f"there is no format {format_}")
+        return Response(200, self._lines(), {"Content-Type": "application/json; charset=utf-8"})
 
     def _state(self, now: float) -> str:
         if now < self.finished_at:

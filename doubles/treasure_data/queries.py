@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from doubles.treasure_data.exchange import as_json
 from doubles.treasure_data.import_body import MAX_COLUMNS, Row
+from doubles.treasure_data.response import as_json
 
 Cell = str | int | float | bytes | None
 
@@ -42,15 +42,8 @@ class Table(NamedTuple):
     columns: Mapping[str, str]
 
 
-class Found(NamedTuple):
-    """What a SELECT finds: the columns' names, and the rows."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-
-
-def run(query: str, tables: Mapping[str, Table]) -> Found:
-    """Return what a SELECT finds.
+def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
+    """Return the rows that a SELECT finds.
 
     Args:
         query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
@@ -71,7 +64,7 @@ def run(query: str, tables: Mapping[str, Table]) -> Found:
             found = sql.execute(query)
             if found.description is None:
                 raise QueryError("the query is empty")
-            return Found(tuple(column[0] for column in found.description), found.fetchall())
+            return found.fetchall()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise QueryError(str(error)) from error
 

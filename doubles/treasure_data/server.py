@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from threading import TIMEOUT_MAX
 
-from doubles import http_server
-from doubles.http_server import HangUp, HttpServer, Reply
-from doubles.treasure_data.exchange import Request, Response
+from doubles.http_server import HangUp, HttpServer, Reply, Request
 from doubles.treasure_data.fault import Kind
+from doubles.treasure_data.response import Response
 
 
 class Server(HttpServer):
@@ -24,8 +23,8 @@ class Server(HttpServer):
         self._handle = handle
         super().__init__(self._respond, port=port)
 
-    def _respond(self, sent: http_server.Request) -> Reply | HangUp:
-        response = self._handle(Request(sent.method, sent.target, dict(sent.headers), sent.body))
+    def _respond(self, request: Request) -> Reply | HangUp:
+        response = self._handle(request)
         if response.delay:
             self.stopping.wait(min(response.delay, TIMEOUT_MAX))
         if response.drop == Kind.CLOSE or self.stopping.is_set():

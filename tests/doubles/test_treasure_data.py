@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from doubles.clock import START, ManualClock
-from doubles.treasure_data import API_KEY, Fault, Kind, Request, Settings, TreasureData
+from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Settings, TreasureData
 from tests.support.treasure_data import call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
@@ -56,7 +56,7 @@ def test_recorded_requests(td: TreasureData, headers: dict[str, str]) -> None:
     """Requests as the official clients send them get 200 and five fields, the checksum over the body as it came."""
     packed = "83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"
     body = gzip.compress(bytes.fromhex(packed), mtime=0)
-    response = td.handle(Request("PUT", IMPORT, headers, body))
+    response = td.handle(Request("PUT", IMPORT, tuple(headers.items()), body))
 
     rows = [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}]
     assert rows == td.rows("shop", "views")
@@ -128,19 +128,34 @@ def test_errors(td: TreasureData, request_line: str, status: int) -> None:
     assert {"shop": {"orders": 0, "views": 0}} == td.counts()
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "TD1 1/00"}, {"Authorization": API_KEY}])
-def test_without_a_known_key(td: TreasureData, header: dict[str, str]) -> None:
-    """Without a known key in TD's scheme, everything but the status is rejected."""
-    lines = (
-        "GET /v3/database/list",
-        "GET /v3/table/show/shop/views",
-        "GET /v3/job/status/1",
-        f"PUT {IMPORT}",
-    )
-    statuses = [td.handle(Request(*line.split(), header)).status for line in lines]
+LINES = (
+    "GET /v3/database/list",
+    "GET /v3/table/show/shop/views",
+    f"PUT {IMPORT}",
+    "POST /v3/table/create/shop/more/log",
+    "POST /v3/job/issue/trino/shop",
+    "GET /v3/system/server_status",
+)
 
-    assert [401] * 4 == statuses
-    assert 200 == td.handle(Request("GET", "/v3/system/server_status", header)).status
+
+@pytest.mark.parametrize(
+    ("key", "statuses"),
+    [
+        ("", [401] * 5 + [200]),
+        ("TD1 1/00", [401] * 5 + [200]),
+        (API_KEY, [401] * 5 + [200]),
+        ("TD1 1/w", [200, 200, 200, 403, 403, 200]),
+        ("TD1 1/c", [200, 200, 403, 200, 403, 200]),
+        ("TD1 1/q", [200, 200, 403, 403, 200, 200]),
+    ],
+)
+def test_a_key_may_do_what_it_has_a_right_to(key: str, statuses: list[int]) -> None:
+    """Without a known key in TD's scheme, everything but the status is rejected."""
+    keys = {f"1/{right.value[0]}": frozenset({right}) for right in Right}
+    td = with_tables(TreasureData(keys=keys), "shop.views")
+    body, header = import_body([ROW]), (("authorization", key),)
+
+    assert statuses == [td.handle(Request(*line.split(), header, body)).status for line in LINES]
 
 
 def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: ManualClock) -> None:
@@ -157,7 +172,7 @@ def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: 
 
 
 def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualClock) -> None:
-    """Counts, event ids, and the latest rows first are shown as JSON, whatever the rows hold and whatever faults are set."""
+    """Counts, event ids and the latest rows are shown as JSON, whatever the rows hold and whatever faults are set."""
     odd = {"bytes": b"\x00\xff", "nan": math.nan, "big": (1 << 64) - 1, "map": {1: None}}
     td.faults.add(Fault(kind=Kind.STATUS, count=1))
     td.create("shop", "views", "items")
@@ -167,11 +182,13 @@ def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualC
     put(td, "shop.orders", [{"time": 1} | odd])
 
     shown = {"time": 1} | odd | {"bytes": "00ff", "nan": None, "map": {"1": None}}
-    latest = {"number": 3, "database": "shop", "table": "orders", "at": START + 5, "row": shown}
+    origins = [{"table": "orders", "at": START + 5}, {"table": "views", "at": START}]
+    latest = [
+        {"database": "shop", "row": row} | one for row, one in zip((shown, OTHER), origins, strict=True)
+    ]
     assert {"shop": {"items": 0, "orders": 1, "views": 2}} == read(td, "/-/counts")
     assert {"shop": {"items": [], "orders": [""], "views": ["it's", "e-2"]}} == read(td, "/-/event_ids")
-    assert [latest] == read(td, "/-/rows?limit=1")["rows"]
-    assert [3, 2] == [row["number"] for row in read(td, "/-/rows?after=1")["rows"]]
+    assert latest == read(td, "/-/rows?limit=2")["rows"]
 
 
 def test_losing_rows(td: TreasureData) -> None:
@@ -193,8 +210,7 @@ def test_losing_rows(td: TreasureData) -> None:
 def issue(td: TreasureData, query: str) -> str:
     """Issue a query as a urlencoded form and return its job's id."""
     form = urlencode({"query": query, "priority": "1"}).encode()
-    kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    job_id: str = json.loads(call(td, "POST", "/v3/job/issue/trino/shop", form, **kind).body)["job_id"]
+    job_id: str = json.loads(call(td, "POST", "/v3/job/issue/trino/shop", form).body)["job_id"]
     return job_id
 
 

@@ -14,14 +14,13 @@ import pytest
 
 from doubles.http_server import Request
 from doubles.treasure_data import API_KEY
-from doubles.treasure_data import Request as TdRequest
 from local import resources
 from local.journal import Journal
 from local.part import Part
 from local.td_server import LastingTreasureData
 
 ROWS = gzip.compress(msgpack.packb({"time": 1, "event_id": "a"}))
-TD = {"authorization": f"TD1 {API_KEY}"}
+TD = (("authorization", f"TD1 {API_KEY}"),)
 
 
 @pytest.fixture
@@ -99,12 +98,12 @@ def test_treasure_data_has_its_rows_and_remembers_ids(tmp_path: Path) -> None:
     """An import that is repeated after a restart is a duplicate still."""
     before = LastingTreasureData(tmp_path)
     for path in ("database/create/shop", "table/create/shop/views/log"):
-        assert 200 == before.handle(TdRequest("POST", f"/v3/{path}", TD)).status
-    upload = TdRequest("PUT", "/v3/table/import_with_id/shop/views/ab/msgpack.gz", TD, ROWS)
+        assert 200 == before.handle(Request("POST", f"/v3/{path}", TD)).status
+    upload = Request("PUT", "/v3/table/import_with_id/shop/views/ab/msgpack.gz", TD, ROWS)
     assert 200 == before.handle(upload).status
-    assert 404 == before.handle(TdRequest("POST", "/v3/nothing", TD)).status
+    assert 404 == before.handle(Request("POST", "/v3/nothing", TD)).status
 
     after = LastingTreasureData(tmp_path)
     assert 200 == after.handle(upload).status
-    counts = json.loads(after.handle(TdRequest("GET", "/-/counts", {})).body)
+    counts = json.loads(after.handle(Request("GET", "/-/counts")).body)
     assert {"shop": {"views": 1}} == counts

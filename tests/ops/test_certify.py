@@ -572,7 +572,7 @@ def test_rows_are_read_back_by_a_query() -> None:
             return TreasureDataQueries(requests.Session(), server.url, key, ManualClock(), "shop")
 
         assert asked(API_KEY).rows("SELECT 1 FROM nowhere") is None
-        core.handle(Request("POST", "/v3/database/create/shop", {"Authorization": f"TD1 {API_KEY}"}, b""))
+        core.handle(Request("POST", "/v3/database/create/shop", (("Authorization", f"TD1 {API_KEY}"),)))
         assert [[2]] == asked(API_KEY).rows("SELECT 1 + 1")
         with pytest.raises(Failure, match="may not query"):
             asked("1/unknown").rows("SELECT 1")

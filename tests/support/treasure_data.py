@@ -19,7 +19,7 @@ def import_body(rows: Iterable[object]) -> bytes:
 
 def call(td: TreasureData, method: str, target: str, body: bytes = b"", **headers: str) -> Response:
     """Send one request with the key that may do everything."""
-    return td.handle(Request(method, target, AUTHORIZED | headers, body))
+    return td.handle(Request(method, target, tuple((AUTHORIZED | headers).items()), body))
 
 
 def with_tables(td: TreasureData, *tables: str) -> TreasureData:
