@@ -12,7 +12,7 @@ from typing import Any
 
 from doubles.aws_errors import check_members, client_error
 from doubles.dynamodb import expressions, partiql
-from doubles.dynamodb.expressions import Item, Names, Parsed, Value, Values, compare_key, resolve
+from doubles.dynamodb.expressions import Item, Parsed, Value, resolve
 from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
 from doubles.dynamodb.table import Schema, Table
 
@@ -137,7 +137,7 @@ class MemoryDynamoDB:
         with _rejections("Query", request, known):
             table = self._table(request, "Query")
             condition = expressions.key_condition(request["KeyConditionExpression"])
-            accept = _filter(request, condition)
+            accept = _predicate(request, "FilterExpression", condition)
             items, schema = table.items, table.schema
             start: Mapping[str, Value] | None = request.get("ExclusiveStartKey")
             after = None if start is None else table.schema.place(start)
@@ -158,7 +158,7 @@ class MemoryDynamoDB:
         """Return one page of all items of a table."""
         with _rejections("Scan", request, _PAGED):
             table = self._table(request, "Scan")
-            accept = _filter(request)
+            accept = _predicate(request, "FilterExpression")
             start = request.get("ExclusiveStartKey")
             after = None if start is None else table.schema.place(start)
             return self._page(table.items.all(after), accept, request, table.schema.names)
@@ -245,36 +245,27 @@ def _checked_copy(item: Item) -> Item:
     return copy
 
 
-def _placeholders(request: Mapping[str, Any], *used: Parsed[Any]) -> tuple[Names, Values]:
-    """Return names and values. Raise unless the expressions use exactly these."""
-    names: Names = request.get("ExpressionAttributeNames", _EMPTY)
-    values: Values = request.get("ExpressionAttributeValues", _EMPTY)
-    wanted = set[str]().union(*(one.placeholders for one in used))
+def _predicate(request: Mapping[str, Any], kind: str, *others: Parsed[Any]) -> Callable[[Item], bool]:
+    """Return the request's condition or filter. Raise unless all its expressions use exactly its placeholders."""
+    text = request.get(kind)
+    used = () if text is None else (expressions.condition(text, kind),)
+    names = request.get("ExpressionAttributeNames", _EMPTY)
+    values = request.get("ExpressionAttributeValues", _EMPTY)
+    wanted = set[str]().union(*(one.placeholders for one in (*used, *others)))
     if difference := (names.keys() | values.keys()) ^ wanted:
         raise ValueError(f"Value provided unused in expressions, or used and not defined: {difference}")
-    return names, values
+    return lambda item: all(condition.expression(item, names, values) for condition in used)
 
 
 def _check_condition(
     item: Item | None, request: Mapping[str, Any], operation: str, *others: Parsed[Any]
 ) -> None:
     """Raise unless the request's condition holds."""
-    text = request.get("ConditionExpression")
-    used = () if text is None else (expressions.condition(text),)
-    names, values = _placeholders(request, *used, *others)
-    if not all(condition.expression(item or _EMPTY, names, values) for condition in used):
+    if not _predicate(request, "ConditionExpression", *others)(item or _EMPTY):
         shown = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and item is not None
         members: dict[str, Any] = {"Item": _stored_copy(item or _EMPTY)} if shown else {}
         message = "The conditional request failed"
         raise client_error("ConditionalCheckFailedException", operation, message, **members)
-
-
-def _filter(request: Mapping[str, Any], *others: Parsed[Any]) -> Callable[[Item], bool]:
-    """Return the request's filter."""
-    text = request.get("FilterExpression")
-    used = () if text is None else (expressions.condition(text, "FilterExpression"),)
-    names, values = _placeholders(request, *used, *others)
-    return lambda item: all(condition.expression(item, names, values) for condition in used)
 
 
 def _selection(
@@ -287,9 +278,9 @@ def _selection(
     if wanted.keys() - set(schema.names) or wanted.get(hash_name, ("",))[0] != "=":
         raise ValueError("Query condition missed key schema element")
     schema.check({name: value for name, (_, value) in wanted.items()})
-    hash_value = compare_key(wanted.pop(hash_name)[1])
+    hash_value = wanted.pop(hash_name)[1]["S"]
     for sign, value in wanted.values():
-        return hash_value, sign, compare_key(value)
+        return hash_value, sign, value["S"]
     return hash_value, "", None
 
 

@@ -16,13 +16,15 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from doubles.dynamodb.reserved_words import RESERVED_WORDS
+from moto.dynamodb.parsing.reserved_keywords import ReservedKeywords
 
 Value = dict[str, Any]
 Item = dict[str, Value]
 Names = Mapping[str, str]
 Values = Mapping[str, Value]
 Condition = Callable[[Item, Names, Values], bool]
+
+_RESERVED_WORDS = frozenset(ReservedKeywords.get_reserved_keywords())
 
 COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -31,6 +33,7 @@ COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_COMPARISON = r"(#?\w+) *(<=|>=|[=<>]) *(:\w+)"
 
 
 class Update(NamedTuple):
@@ -55,19 +58,13 @@ class Parsed[T](NamedTuple):
     placeholders: frozenset[str]
 
 
-def compare_key(value: Value) -> Any:
-    """Return what orders a scalar among values of its type."""
-    ((kind, raw),) = value.items()
-    return Decimal(raw) if kind == "N" else raw
-
-
 def resolve(name: str, names: Names) -> str:
     """Return the attribute that a name or a `#` placeholder of an expression means."""
     return names[name] if name[0] == "#" else name
 
 
 @lru_cache(maxsize=1024)
-def condition(text: str, kind: str = "ConditionExpression") -> Parsed[Condition]:
+def condition(text: str, kind: str) -> Parsed[Condition]:
     """Parse a condition or filter expression."""
     alternatives = [
         [_term(term, text) for term in alternative.split(" AND ")] for alternative in text.split(" OR ")
@@ -82,8 +79,7 @@ def condition(text: str, kind: str = "ConditionExpression") -> Parsed[Condition]
 @lru_cache(maxsize=1024)
 def key_condition(text: str) -> Parsed[list[KeyTerm]]:
     """Parse a key condition."""
-    comparison = r"(#?\w+) *(<=|>=|[=<>]) *(:\w+)"
-    terms = [KeyTerm(*_groups(comparison, term, text)) for term in text.split(" AND ")]
+    terms = [KeyTerm(*_groups(_COMPARISON, term, text)) for term in text.split(" AND ")]
     return _parsed(terms, text, "KeyConditionExpression")
 
 
@@ -114,26 +110,24 @@ def _term(text: str, whole: str) -> Condition:
     if match := re.fullmatch(r" *attribute_(not_)?exists *\( *(#?\w+) *\) *", text):
         wanted, name = not match[1], match[2]
         return lambda item, names, _values: (resolve(name, names) in item) == wanted
-    name, sign, value = _groups(r"(#?\w+) *(<>|<=|>=|[=<>]) *(:\w+)", text, whole)
+    name, sign, value = _groups(_COMPARISON, text, whole)
     return lambda item, names, values: _compare(item.get(resolve(name, names)), sign, values[value])
 
 
 def _compare(left: Value | None, sign: str, right: Value) -> bool:
     """Return whether `left sign right` holds. It never does for values that cannot be ordered."""
     if left is None:
-        return sign == "<>"
+        return False
     ((kind, one),), ((other_kind, other),) = left.items(), right.items()
     if kind == other_kind == "N":
         one, other = Decimal(one), Decimal(other)
-    if sign == "<>":
-        return kind != other_kind or bool(one != other)
     return kind == other_kind and (sign == "=" or kind in ("S", "N", "B")) and COMPARATORS[sign](one, other)
 
 
 def _parsed[T](expression: T, text: str, kind: str) -> Parsed[T]:
     words = re.findall(r"[:#]?\w+", text)
     for word in words:
-        if word.upper() in RESERVED_WORDS and word not in ("SET", "AND", "OR"):
+        if word.upper() in _RESERVED_WORDS and word not in ("SET", "AND", "OR"):
             raise ValueError(
                 f"Invalid {kind}: Attribute name is a reserved keyword; reserved keyword: {word}"
             )

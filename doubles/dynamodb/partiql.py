@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from doubles.dynamodb.expressions import Item, Value
 
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s+\"([^\"]+)\"\s+VALUE\s+\{(.*)\}\s*", re.IGNORECASE | re.DOTALL)
-_MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*(\?|'[^']*'|-?\d+)\s*(?:,|$)")
+_MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*\?\s*(?:,|$)")
 
 
 def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
-    """Return the table and the item of `INSERT INTO "table" VALUE {'name': value, …}`.
+    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`.
 
     Args:
-        statement: a value is `?`, a string in single quotes, or an integer.
-        parameters: wire values for the question marks, in order.
+        statement: all its values are question marks.
+        parameters: wire values for them, in order.
 
     Raises:
         NotImplementedError: it is another statement.
@@ -26,12 +26,7 @@ def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item
     table, members = insert[1], insert[2].strip()
     if _MEMBER.sub("", members):
         raise ValueError("Statement wasn't well formed, can't be processed")
-    pairs = _MEMBER.findall(members)
-    if [value for _, value in pairs].count("?") != len(parameters):
+    names = _MEMBER.findall(members)
+    if len(names) != len(parameters):
         raise ValueError("Number of parameters in request and statement don't match.")
-    given = iter(parameters)
-    return table, {name: next(given) if value == "?" else _literal(value) for name, value in pairs}
-
-
-def _literal(text: str) -> Value:
-    return {"S": text[1:-1]} if text[0] == "'" else {"N": text}
+    return table, dict(zip(names, parameters, strict=True))

@@ -4,9 +4,9 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-from doubles.dynamodb.expressions import Item, Value, compare_key
+from doubles.dynamodb.expressions import Item, Value
 
 Place = tuple[Any, tuple[Any, ...]]
 """Where an item is: the value of its partition key, then what sorts it within the partition."""
@@ -14,20 +14,19 @@ Place = tuple[Any, tuple[Any, ...]]
 _MAX_BYTES = (2048, 1024)  # of a partition key, and of a sort key
 
 
-class Schema(NamedTuple):
-    """The key attributes of a table or an index, and their types: strings unless defined otherwise."""
+class Schema:
+    """The key attributes of a table or an index, all of them strings.
 
-    names: tuple[str, ...]
-    types: Mapping[str, str]
+    Args:
+        keys: a `KeySchema`.
+    """
 
-    @classmethod
-    def of(cls, keys: Iterable[Mapping[str, str]], types: Mapping[str, str]) -> "Schema":
-        """Return the schema of a `KeySchema`."""
-        return cls(tuple(key["AttributeName"] for key in sorted(keys, key=lambda key: key["KeyType"])), types)
+    def __init__(self, keys: Iterable[Mapping[str, str]]) -> None:
+        self.names = tuple(key["AttributeName"] for key in sorted(keys, key=itemgetter("KeyType")))
 
     def place(self, item: Mapping[str, Value]) -> Place:
         """Return where an item that has the key attributes is."""
-        hash_value, *sort = [compare_key(item[name]) for name in self.names]
+        hash_value, *sort = [item[name]["S"] for name in self.names]
         return hash_value, tuple(sort)
 
     def check(self, item: Mapping[str, Value]) -> None:
@@ -37,7 +36,7 @@ class Schema(NamedTuple):
                 continue
             ((kind, raw),) = item[name].items()
             size = len(raw.encode() if isinstance(raw, str) else raw)
-            if kind != self.types.get(name, "S") or not 1 <= size <= most:
+            if kind != "S" or not 1 <= size <= most:
                 raise ValueError(
                     f"One or more parameter values were invalid: key {name}: {kind} of {size} bytes"
                 )
@@ -104,7 +103,7 @@ def _sort_key(place: Place) -> Any:
 
 
 class Index:
-    """A global secondary index: sparse, and as far behind its table as it is told to be.
+    """A global secondary index: sparse, of keys only, and as far behind its table as it is told to be.
 
     Args:
         request: an element of CreateTable's `GlobalSecondaryIndexes`.
@@ -112,10 +111,10 @@ class Index:
     """
 
     def __init__(self, request: Mapping[str, Any], table: Schema) -> None:
-        self.schema = Schema.of(request["KeySchema"], table.types)
-        projection = request["Projection"]
-        self._projects_all = projection["ProjectionType"] == "ALL"
-        self._projected = {*self.schema.names, *table.names, *projection.get("NonKeyAttributes", ())}
+        if request["Projection"] != {"ProjectionType": "KEYS_ONLY"}:
+            raise NotImplementedError("an index of the DynamoDB double projects keys alone")
+        self.schema = Schema(request["KeySchema"])
+        self._projected = {*self.schema.names, *table.names}
         self._shown = Collection()
         self._shown_at: dict[Place, Place] = {}  # by the table's place, the index's
         self._pending: deque[tuple[float, Place, Item | None]] = deque()
@@ -136,8 +135,8 @@ class Index:
             if place in self._shown_at:
                 self._shown.put(self._shown_at.pop(place), None)
             if item is not None and all(name in item for name in self.schema.names):
-                kept = {name: item[name] for name in item if self._projects_all or name in self._projected}
                 self._shown_at[place] = self.place(item, place)
+                kept = {name: item[name] for name in self._projected}
                 self._shown.put(self._shown_at[place], kept)
         return self._shown
 
@@ -151,10 +150,9 @@ class Table:
     """
 
     def __init__(self, request: Mapping[str, Any], now: Callable[[], float]) -> None:
-        types = {
-            one["AttributeName"]: one["AttributeType"] for one in request.get("AttributeDefinitions", ())
-        }
-        self.schema = Schema.of(request["KeySchema"], types)
+        if any(one["AttributeType"] != "S" for one in request["AttributeDefinitions"]):
+            raise NotImplementedError("the keys of the DynamoDB double are strings")
+        self.schema = Schema(request["KeySchema"])
         self.items = Collection()
         indexes = request.get("GlobalSecondaryIndexes", ())
         self.indexes = {index["IndexName"]: Index(index, self.schema) for index in indexes}
