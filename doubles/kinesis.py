@@ -28,6 +28,7 @@ _ITERATOR_SECONDS = 300
 _FIRST_NUMBER = 495_903_382_714_902_566_085_596 * 10**32
 FREE_NUMBER = _FIRST_NUMBER + (1 << 50)
 """The first of many sequence numbers that lie in the range of a first stream's shards, and that no record of it has."""
+_MAX_RECORD = 1024 * 1024  # with its key; the service's default
 _MAX_READ = _MAX_PUT = 10 * 1024 * 1024
 _MAX_PUT_RECORDS = 500
 _MAX_KEY_CHARACTERS = 256
@@ -83,14 +84,11 @@ class MemoryKinesis:
         seed: decides the gaps between sequence numbers; the same seed and puts give the same numbers.
 
     Attributes:
-        max_record_bytes: the largest record with its key; the service's default is 1 MiB, its limit 10 MiB.
         reads_empty: asked at each GetRecords that has records to return; True makes it return none and a
             `MillisBehindLatest` above 0, as Kinesis may.
         arrival_error: asked at each put; returns the seconds by which the record's `ApproximateArrivalTimestamp`
             differs from the time of the put. Kinesis promises neither accuracy nor order.
     """
-
-    max_record_bytes = 1024 * 1024
 
     def __init__(self, now: Callable[[], float], *, seed: int = 0) -> None:
         self.reads_empty: Callable[[], bool] = lambda: False
@@ -319,7 +317,7 @@ class MemoryKinesis:
     def _check_record(self, operation: str, data: bytes, partition_key: str) -> int:
         """Return the size of a record with its key, unless it is too large."""
         size = len(data) + len(partition_key.encode())
-        if size > self.max_record_bytes or not 1 <= len(partition_key) <= _MAX_KEY_CHARACTERS:
+        if size > _MAX_RECORD or not 1 <= len(partition_key) <= _MAX_KEY_CHARACTERS:
             message = f"A record of {size} bytes with a partition key of {len(partition_key)} characters"
             raise client_error("ValidationException", operation, message)
         return size

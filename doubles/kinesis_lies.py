@@ -21,50 +21,38 @@ class Lie(Enum):
     JUMP = "the next iterator leads past records"
 
 
-class LyingReads:
-    """GetRecords of a stream in memory, told how to lie.
+def answer(
+    kinesis: MemoryKinesis, lie: Lie, chance: random.Random, *, ShardIterator: str, Limit: int
+) -> dict[str, Any]:
+    """Return a wrong answer of GetRecords; the true one where nothing on the stream allows this lie."""
+    truth = kinesis.get_records(ShardIterator=ShardIterator, Limit=Limit)
+    records = truth["Records"]
+    match lie:
+        case Lie.EMPTY | Lie.EMPTY_AT_TIP:
+            behind = 0 if lie is Lie.EMPTY_AT_TIP else 5_000
+            return {"Records": [], "MillisBehindLatest": behind, "NextShardIterator": ShardIterator}
+        case Lie.TWICE if records:
+            place = chance.randrange(len(records))
+            return truth | {"Records": [*records[: place + 1], *records[chance.randrange(place + 1) :]]}
+        case Lie.FOREIGN:
+            if strays := _of_another_shard(kinesis, ShardIterator, chance):
+                stray, place = chance.choice(strays), chance.randint(0, len(records))
+                return truth | {"Records": [*records[:place], stray, *records[place:]]}
+        case Lie.JUMP if "NextShardIterator" in truth:
+            following = truth["NextShardIterator"]
+            skipped = kinesis.get_records(ShardIterator=following, Limit=chance.randint(1, 20))
+            return truth | {"NextShardIterator": skipped.get("NextShardIterator", following)}
+    return truth
 
-    Args:
-        kinesis: tells the truth.
-    """
 
-    def __init__(self, kinesis: MemoryKinesis) -> None:
-        self._kinesis = kinesis
-
-    def answer(self, lie: Lie, chance: random.Random, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
-        """Return a wrong answer; the true one where nothing on the stream allows this lie."""
-        truth = self._kinesis.get_records(ShardIterator=ShardIterator, Limit=Limit)
-        records = truth["Records"]
-        match lie:
-            case Lie.EMPTY | Lie.EMPTY_AT_TIP:
-                behind = 0 if lie is Lie.EMPTY_AT_TIP else 5_000
-                return {"Records": [], "MillisBehindLatest": behind, "NextShardIterator": ShardIterator}
-            case Lie.TWICE if records:
-                place = chance.randrange(len(records))
-                copies = [*records[: place + 1], *records[chance.randrange(place + 1) :]]
-                return truth | {"Records": copies}
-            case Lie.FOREIGN:
-                if stray := self._of_another_shard(ShardIterator, chance):
-                    place = chance.randint(0, len(records))
-                    return truth | {"Records": [*records[:place], stray, *records[place:]]}
-            case Lie.JUMP if "NextShardIterator" in truth:
-                return truth | {"NextShardIterator": self._further(truth["NextShardIterator"], chance)}
-        return truth
-
-    def _of_another_shard(self, iterator: str, chance: random.Random) -> dict[str, Any] | None:
-        stream, shard = iterator.split("/")[:2]
-        shards = [one["ShardId"] for one in self._kinesis.list_shards(StreamName=stream)["Shards"]]
-        others = [other for other in shards if other != shard]
-        if not others:
-            return None
-        start = self._kinesis.get_shard_iterator(
-            StreamName=stream, ShardId=chance.choice(others), ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records = self._kinesis.get_records(ShardIterator=start, Limit=50)["Records"]
-        stray: dict[str, Any] | None = chance.choice(records) if records else None
-        return stray
-
-    def _further(self, iterator: str, chance: random.Random) -> str:
-        skipped = self._kinesis.get_records(ShardIterator=iterator, Limit=chance.randint(1, 20))
-        further: str = skipped.get("NextShardIterator", iterator)
-        return further
+def _of_another_shard(kinesis: MemoryKinesis, iterator: str, chance: random.Random) -> Any:
+    """Return records of another shard, if there are any."""
+    stream, shard = iterator.split("/")[:2]
+    shards = [one["ShardId"] for one in kinesis.list_shards(StreamName=stream)["Shards"]]
+    others = [other for other in shards if other != shard]
+    if not others:
+        return []
+    start = kinesis.get_shard_iterator(
+        StreamName=stream, ShardId=chance.choice(others), ShardIteratorType="TRIM_HORIZON"
+    )
+    return kinesis.get_records(ShardIterator=start["ShardIterator"], Limit=50)["Records"]

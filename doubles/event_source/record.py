@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from doubles.event_source.mapping import EventSourceMapping
@@ -66,12 +67,7 @@ class EventForm:
 
 
 def count_that_fits(records: Iterable[Record]) -> int:
-    """Return how many of the first records one event can hold, 0 if not even the first fits."""
-    size = len('{"Records":[]}') - len(",")
-    count = 0
-    for record in records:
-        size += record.size
-        if size > EVENT_BYTES:
-            break
-        count += 1
-    return count
+    """Return how many of the first records one event can hold."""
+    frame = len('{"Records":[]}') - len(",")
+    sizes = accumulate((record.size for record in records), initial=frame)
+    return sum(size <= EVENT_BYTES for size in sizes) - 1

@@ -8,7 +8,6 @@ runs it or not, and tells `complete` how it ended.
 - Results are read as recorded on AWS; see `settled_count`. A batch that failed is sent again as it was, without what
   arrived since.
 - What the retention has removed from the stream expires here too, record by record.
-- A record that is too large for any event is never sent and blocks its shard until it expires.
 """
 
 import logging
@@ -90,9 +89,8 @@ class ShardPoller:
             self._read()
         if not self._pending and now >= self._window_end():
             self._window_start = now
-        count = self._batch_size(now) if now >= self.ready_at else 0
-        if count:
-            records = tuple(self._pending[:count])
+        if now >= self.ready_at:
+            records = tuple(self._pending[: self._batch_size()])
             self._invocation = Invocation(self.shard_id, str(uuid4()), self._form.event(records), records)
         return self._invocation
 
@@ -111,7 +109,8 @@ class ShardPoller:
             self._remove(settled)
             self._forget_failures()
         if settled < len(invocation.records):
-            self._wait(now)
+            self._failures += 1
+            self._not_before = now + self._mapping.backoff(self._failures)
             if self._mapping.borders is None:
                 self._again = len(invocation.records) - settled
 
@@ -168,21 +167,14 @@ class ShardPoller:
         start = -_NEVER if self._window_start is None else self._window_start
         return start + self._mapping.maximum_batching_window_seconds
 
-    def _batch_size(self, now: float) -> int:
-        """Return how many records go out now, 0 if the first one never can."""
+    def _batch_size(self) -> int:
+        """Return how many records go out now."""
         if self._again:
             return self._again
         count = count_that_fits(self._pending[: self._mapping.batch_size])
-        if not count:
-            _log.error("%s: record %s exceeds an event", self.shard_id, self._pending[0].sequence_number)
-            self._wait(now)
-        elif self._mapping.borders is not None:
+        if self._mapping.borders is not None:
             count = max(1, min(count, self._mapping.borders(self._pending[:count])))
         return count
-
-    def _wait(self, now: float) -> None:
-        self._failures += 1
-        self._not_before = now + self._mapping.backoff(self._failures)
 
     def _forget_failures(self) -> None:
         self._failures = 0

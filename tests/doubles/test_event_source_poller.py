@@ -147,14 +147,10 @@ def test_the_event_has_the_recorded_form() -> None:
     assert json.dumps({"Records": [expected]}) == json.dumps(invocation.event)
 
 
-def test_what_cannot_be_sent_expires_with_the_retention() -> None:
-    """A record too large for any event blocks its shard until it expires; a failed batch loses only its front."""
+def test_what_is_not_settled_expires_with_the_retention() -> None:
+    """A failed batch loses its front record by record."""
     bench = Bench()
-    bench.client.max_record_bytes = 10 * 1024 * 1024
-    bench.put("x" * 5_000_000)
     poller = bench.poller()
-    blocked = [data_of(poller.poll(bench.now + seconds)) for seconds in (0, DAY - 1)]
-    bench.now += DAY - 30
     bench.put("a")
     bench.now += 30
     bench.put("b")
@@ -162,8 +158,7 @@ def test_what_cannot_be_sent_expires_with_the_retention() -> None:
     bench.put("c")
     bench.now += DAY - 30
 
-    assert ([[], []], ["b"]) == (blocked, data_of(poller.poll(bench.now)))
-    assert ["x" * 5_000_000, "a"] == bench.expired
+    assert (["b"], ["a"]) == (data_of(poller.poll(bench.now)), bench.expired)
 
 
 def test_an_invocation_that_timed_out_no_longer_counts() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doubles import kinesis_lies
 from doubles.kinesis import MemoryKinesis
-from doubles.kinesis_lies import Lie, LyingReads
+from doubles.kinesis_lies import Lie
 from tests.support import delivery
 from tests.support.overflow import OLD, STREAM, Way, timeout
 
@@ -24,7 +25,6 @@ class Liar:
     def __init__(self, memory: MemoryKinesis, data: st.DataObject) -> None:
         self.is_lying = False
         self._memory = memory
-        self._reads = LyingReads(memory)
         self._draw = data.draw
         self._short: set[str] = set()
 
@@ -46,7 +46,7 @@ class Liar:
             return answer | {"Records": answer["Records"][:1], "MillisBehindLatest": 0}
         if isinstance(lie, Lie):
             chance = random.Random(self._draw(st.integers(0, 99)))
-            return self._reads.answer(lie, chance, ShardIterator=ShardIterator, Limit=Limit)
+            return kinesis_lies.answer(self._memory, lie, chance, ShardIterator=ShardIterator, Limit=Limit)
         return self._memory.get_records(ShardIterator=ShardIterator, Limit=Limit)
 
 
