@@ -26,7 +26,7 @@ Condition = Callable[[Item, Names, Values], bool]
 
 _RESERVED_WORDS = frozenset(ReservedKeywords.get_reserved_keywords())
 
-COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
+_COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "<": operator.lt,
     "<=": operator.le,
@@ -121,7 +121,7 @@ def _compare(left: Value | None, sign: str, right: Value) -> bool:
     ((kind, one),), ((other_kind, other),) = left.items(), right.items()
     if kind == other_kind == "N":
         one, other = Decimal(one), Decimal(other)
-    return kind == other_kind and (sign == "=" or kind in ("S", "N", "B")) and COMPARATORS[sign](one, other)
+    return kind == other_kind and (sign == "=" or kind in ("S", "N", "B")) and _COMPARATORS[sign](one, other)
 
 
 def _parsed[T](expression: T, text: str, kind: str) -> Parsed[T]:
