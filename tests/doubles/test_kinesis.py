@@ -72,16 +72,16 @@ def test_a_shard_keeps_order(kinesis: Any) -> None:
     """Records come back in the order of their puts, whole, with growing numbers and times that have a zone."""
     numbers = put(kinesis, *"abcdefghijkl")
     records = kinesis.get_records(ShardIterator=iterator(kinesis))["Records"]
-    from_tenth = [
+    at, after = (
         read(kinesis, ShardIteratorType=f"{kind}_SEQUENCE_NUMBER", StartingSequenceNumber=numbers[9])
         for kind in ("AT", "AFTER")
-    ]
+    )
 
     assert sorted(numbers, key=int) == [record["SequenceNumber"] for record in records]
     assert list("abcdefghijkl") == [record["Data"].decode() for record in records]
     assert {"a/1"} == {record["PartitionKey"] for record in records}
     assert all(record["ApproximateArrivalTimestamp"].tzinfo for record in records)
-    assert [["j", "k", "l"], ["k", "l"], []] == [*from_tenth, read(kinesis, ShardIteratorType="LATEST")]
+    assert [["j", "k", "l"], ["k", "l"], []] == [at, after, read(kinesis, ShardIteratorType="LATEST")]
 
 
 def test_an_iterator_leads_to_the_next(kinesis: Any) -> None:
@@ -120,13 +120,12 @@ def test_errors_have_the_codes_of_kinesis(kinesis: Any) -> None:
     many = [{"Data": b"", "PartitionKey": "a"}] * 501
     large = [{"Data": bytes(1024 * 1024 + 1), "PartitionKey": "a"}]
     start = {"ShardId": "shardId-000000000009", "ShardIteratorType": "LATEST"}
-    missing = "ResourceNotFoundException"
 
     assert "ResourceInUseException" == code(kinesis.create_stream, StreamName="s", ShardCount=1)
-    assert missing == code(kinesis.put_record, StreamName="absent", Data=b"", PartitionKey="a")
-    assert missing == code(kinesis.get_shard_iterator, StreamName="s", **start)
-    assert "ValidationException" == code(kinesis.put_records, StreamName="s", Records=many)
-    assert "ValidationException" == code(kinesis.put_records, StreamName="s", Records=large)
+    assert "ResourceNotFoundException" == code(kinesis.get_shard_iterator, StreamName="s", **start)
+    assert "ResourceNotFoundException" == code(kinesis.put_record, StreamName="absent", **large[0])
+    for records in (many, large):
+        assert "ValidationException" == code(kinesis.put_records, StreamName="s", Records=records)
 
 
 def test_the_documented_limits(memory: MemoryKinesis) -> None:
@@ -208,11 +207,10 @@ def test_sequence_numbers(memory: MemoryKinesis, number: str | None) -> None:
     other = MemoryKinesis(ManualClock().now)
     other.create_stream(StreamName="s", ShardCount=1)
     issued = put(memory, "a", "b", "c")
-    start = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": number}
+    start = {"StreamName": "s", "ShardId": SHARD, "ShardIteratorType": "AT_SEQUENCE_NUMBER"}
+    start |= {"StartingSequenceNumber": number}
 
-    assert "InvalidArgumentException" == code(
-        memory.get_shard_iterator, StreamName="s", ShardId=SHARD, **start
-    )
+    assert "InvalidArgumentException" == code(memory.get_shard_iterator, **start)
     assert ({56}, issued) == ({len(one) for one in issued}, put(other, "a", "b", "c"))
 
 
@@ -229,13 +227,9 @@ def test_resharding(memory: MemoryKinesis, clock: ManualClock) -> None:
     memory.merge_shards(**merge)
     page = memory.list_shards(StreamName="s", MaxResults=3)
     [child] = memory.list_shards(NextToken=page["NextToken"])["Shards"]
-    codes = [
-        code(memory.split_shard, **split),
-        code(
-            memory.split_shard, **split | {"ShardToSplit": "shardId-000000000003", "NewStartingHashKey": "0"}
-        ),
-        code(memory.merge_shards, **merge),
-    ]
+    outside = {"ShardToSplit": child["ShardId"], "NewStartingHashKey": "0"}
+    codes = [code(memory.split_shard, **split | change) for change in ({}, outside)]
+    codes.append(code(memory.merge_shards, **merge))
     clock.sleep(DAY + 1)
 
     assert ["InvalidArgumentException"] * 3 == codes
