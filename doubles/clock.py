@@ -9,14 +9,7 @@ START = 1_700_000_000.0
 
 
 class ManualClock:
-    """A clock of a single thread that moves when someone sleeps on it, or when its time is set.
-
-    Args:
-        time: UNIX seconds at which it starts.
-
-    Attributes:
-        time: UNIX seconds.
-    """
+    """A clock of a single thread that moves when someone sleeps on it, or when its `time`, UNIX seconds, is set."""
 
     def __init__(self, time: float = START) -> None:
         self.time = time

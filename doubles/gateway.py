@@ -20,13 +20,11 @@ Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any] | None
 
 
 class Gateway(HttpServer):
-    """Serves a handler over HTTP, from its construction until `stop`; a context manager.
+    """Serves a handler, as Lambda calls it, over HTTP.
 
     Args:
-        handler: of a function, as Lambda calls it.
         record: is told of each request before it is handled, by the thread that serves it.
         answered: is told of each response before it is sent, likewise.
-        port: where to listen; 0 is any free port.
     """
 
     def __init__(

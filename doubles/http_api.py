@@ -47,11 +47,6 @@ def new_request_id() -> str:
 def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]:
     """Return the event that a request to the `$default` route becomes.
 
-    Args:
-        request: what was sent.
-        request_id: of the gateway.
-        now: UNIX seconds.
-
     Raises:
         RejectedError: a limit is exceeded (413, 414, 431) or the path cannot be decoded (400).
     """
@@ -99,11 +94,7 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
 
 
 def answer_of(result: Any) -> Reply:
-    """Return the response that a function's result becomes; a malformed result is a 500.
-
-    Args:
-        result: a value of JSON.
-    """
+    """Return the response that a function's result, a value of JSON, becomes; a malformed result is a 500."""
     if not isinstance(result, Mapping) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
         return Reply(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))

@@ -55,12 +55,7 @@ class Reply:
 
 
 class RejectedError(Exception):
-    """A request that gets an error response.
-
-    Attributes:
-        status: of the response, 400 to 499.
-        message: what is wrong, for a person.
-    """
+    """A request that gets an error response, with a status from 400 to 499 and a message for a person."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}")
@@ -140,9 +135,8 @@ class _Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(
-            sys.exception(), OSError | ValueError
-        ):  # a client that disconnected, or sent nonsense
+        # nothing to tell of a client that disconnected, or sent nonsense
+        if not isinstance(sys.exception(), OSError | ValueError):
             super().handle_error(request, client_address)
 
 

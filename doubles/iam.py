@@ -30,11 +30,7 @@ def arn(service: str, resource: str) -> str:
 
 
 class Role:
-    """What a function may do.
-
-    Args:
-        name: of the role, for messages.
-        statements: of its policies, with references resolved.
+    """What a function may do, by the statements of its policies, with references resolved.
 
     Attributes:
         actions: that the statements name.
@@ -49,13 +45,7 @@ class Role:
         self.actions = {action for one in statements for action in _listed(one["Action"])}
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
-        """Tell whether a statement allows an action and none denies it.
-
-        Args:
-            action: such as `s3:PutObject`.
-            resource: its ARN.
-            context: values of condition keys.
-        """
+        """Tell whether a statement allows an action on an ARN and none denies it, given values of condition keys."""
         effects = {one.effect for one in self._statements if one.covers(action, resource, context)}
         return effects == {"Allow"}
 

@@ -12,13 +12,7 @@ _log = logging.getLogger("doubles.invocation_api")
 
 
 class InvocationApi(HttpServer):
-    """Serves `POST /2015-03-31/functions/NAME/invocations` from its construction until `stop`; a context manager.
-
-    Args:
-        name: the function's.
-        invoke: the handler, called with an event.
-        port: where to listen; 0 is any free port.
-    """
+    """Serves `POST /2015-03-31/functions/NAME/invocations` by calling a handler with an event."""
 
     def __init__(self, name: str, invoke: Callable[[dict[str, Any]], Any], *, port: int = 0) -> None:
         self._path = f"/2015-03-31/functions/{name}/invocations"

@@ -7,12 +7,7 @@ from uuid import uuid4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The context of one invocation, with the members that handlers and Powertools read.
-
-    Attributes:
-        deadline: UNIX seconds at which the invocation times out.
-        now: tells UNIX seconds.
-    """
+    """The context of an invocation that times out at `deadline`: the members that handlers and Powertools read."""
 
     function_name: str
     deadline: float

@@ -6,19 +6,11 @@ from typing import Any
 
 _log = logging.getLogger("doubles.queue_source")
 
-_RECEIVED = 10  # SQS returns no more at a time
+_RECEIVED = 10  # SQS returns no more at a time; Lambda collects a larger batch by several receives
 
 
 class QueueSource:
-    """Calls a function with a queue's messages and deletes those that it has settled.
-
-    Args:
-        client: boto3-shaped SQS client.
-        queue_url: the queue.
-        queue_arn: goes into the messages.
-        invoke: the handler, called with an event.
-        batch_size: the most messages of one event. Lambda collects more than ten by several receives.
-    """
+    """Calls a function with a queue's messages, up to `batch_size` in an event, and deletes those that it has settled."""
 
     def __init__(
         self,
@@ -39,9 +31,6 @@ class QueueSource:
 
         Messages that the function reports as failed become visible again after the queue's time-out. So do all of
         them if it raises or reports a message that is not in the batch.
-
-        Raises:
-            ClientError: as SQS raises it.
         """
         messages = self._receive()
         if not messages:

@@ -7,16 +7,7 @@ from urllib.parse import urlsplit
 
 
 class TcpProxy:
-    """Hands bytes on between a port and a server, as a context manager.
-
-    Args:
-        target: the server's URL.
-        host: the address that it takes connections at.
-        port: the port there; 0 for a free one.
-
-    Attributes:
-        url: the proxy's.
-    """
+    """Hands bytes on between a port, at `url`, and a server, as a context manager; port 0 is any free one."""
 
     def __init__(self, target: str, host: str = "127.0.0.1", port: int = 0) -> None:
         address = urlsplit(target)

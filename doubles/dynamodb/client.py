@@ -164,12 +164,7 @@ class MemoryDynamoDB:
             return self._page(table.items.all(after), accept, request, table.schema.names)
 
     def lag_indexes(self, table: str, seconds: float) -> None:
-        """Let the indexes of a table show later writes only after a delay; not a call of DynamoDB's.
-
-        Args:
-            table: its name.
-            seconds: of the delay, infinite for until `settle_indexes`.
-        """
+        """Let indexes show later writes after a delay, which `settle_indexes` ends; not a call of DynamoDB's."""
         self._tables[table].index_delay_seconds = seconds
 
     def settle_indexes(self, table: str) -> None:

@@ -10,11 +10,7 @@ _MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*\?\s*(?:,|$)")
 
 
 def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
-    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`.
-
-    Args:
-        statement: all its values are question marks.
-        parameters: wire values for them, in order.
+    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`, whose values are the parameters.
 
     Raises:
         NotImplementedError: it is another statement.

@@ -15,11 +15,7 @@ _MAX_BYTES = (2048, 1024)  # of a partition key, and of a sort key
 
 
 class Schema:
-    """The key attributes of a table or an index, all of them strings.
-
-    Args:
-        keys: a `KeySchema`.
-    """
+    """The key attributes of a table or an index, all of them strings: a `KeySchema`."""
 
     def __init__(self, keys: Iterable[Mapping[str, str]]) -> None:
         self.names = tuple(key["AttributeName"] for key in sorted(keys, key=itemgetter("KeyType")))
@@ -103,12 +99,7 @@ def _sort_key(place: Place) -> Any:
 
 
 class Index:
-    """A global secondary index: sparse, of keys only, and as far behind its table as it is told to be.
-
-    Args:
-        request: an element of CreateTable's `GlobalSecondaryIndexes`.
-        table: the table's schema.
-    """
+    """A global secondary index: sparse, of keys only, and as far behind its table as it is told to be."""
 
     def __init__(self, request: Mapping[str, Any], table: Schema) -> None:
         if request["Projection"] != {"ProjectionType": "KEYS_ONLY"}:
@@ -142,12 +133,7 @@ class Index:
 
 
 class Table:
-    """A table and its indexes.
-
-    Args:
-        request: of CreateTable.
-        now: tells UNIX seconds.
-    """
+    """A table and its indexes, as CreateTable asks for them."""
 
     def __init__(self, request: Mapping[str, Any], now: Callable[[], float]) -> None:
         if any(one["AttributeType"] != "S" for one in request["AttributeDefinitions"]):
@@ -160,22 +146,14 @@ class Table:
         self._now = now
 
     def place(self, key: Mapping[str, Value]) -> Place:
-        """Return where the item with a key is.
-
-        Raises:
-            ValueError: the key has other attributes than the table's, or values that cannot be keys.
-        """
+        """Return where the item with a key is. Raise ValueError if it cannot be a key of the table."""
         if key.keys() != set(self.schema.names):
             raise ValueError("The provided key element does not match the schema")
         self.schema.check(key)
         return self.schema.place(key)
 
     def place_of(self, item: Item) -> Place:
-        """Return where a whole item belongs.
-
-        Raises:
-            ValueError: it lacks a key attribute, or has a value that cannot be a key of the table or an index.
-        """
+        """Return where a whole item belongs. Raise ValueError if it does not fit the table and its indexes."""
         for schema in (self.schema, *(index.schema for index in self.indexes.values())):
             schema.check(item)
         return self.place({name: item[name] for name in self.schema.names if name in item})

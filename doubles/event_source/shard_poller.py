@@ -75,11 +75,7 @@ class ShardPoller:
         return self._not_before if self._failures or self._full() else self._window_end()
 
     def poll(self, now: float) -> Invocation | None:
-        """Return the next invocation if one is due.
-
-        Args:
-            now: UNIX seconds, never less than before.
-        """
+        """Return the next invocation if one is due at a time, UNIX seconds, which is never less than before."""
         if self._invocation is not None:
             return None
         if self._window_start is None:

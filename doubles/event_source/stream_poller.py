@@ -46,11 +46,7 @@ class StreamPoller:
         return min((poller.ready_at for poller in self.pollers.values()), default=float("inf"))
 
     def poll(self, now: float) -> Invocation | None:
-        """Return the next invocation of any shard that has none under way. The shards take turns.
-
-        Args:
-            now: UNIX seconds, never less than before.
-        """
+        """Return the next invocation of any shard that has none under way. The shards take turns."""
         self._discover(now)
         for shard_id, poller in list(self.pollers.items()):
             invocation = poller.poll(now)
@@ -61,11 +57,7 @@ class StreamPoller:
         return self.poll(now) if self._discover(now) else None
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
-        """Continue after the end of an invocation.
-
-        Raises:
-            ValueError: it is not under way.
-        """
+        """Continue after the end of an invocation, as `ShardPoller.complete` does."""
         self.pollers[invocation.shard_id].complete(invocation, outcome, now)
 
     def _discover(self, now: float) -> bool:

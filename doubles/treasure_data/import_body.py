@@ -18,11 +18,7 @@ LAST_TIME = 253_402_300_799
 
 
 def inflated(body: bytes, most: int) -> bytes:
-    """Return the content of gzip bytes, of one member or several.
-
-    Args:
-        body: the gzip bytes.
-        most: the most bytes that they may hold.
+    """Return the content of gzip bytes, of one member or several, at most so many bytes.
 
     Raises:
         RejectedError: they are not gzip, broken or incomplete (400), or hold more (413).

@@ -16,13 +16,7 @@ _NAME = re.compile(r"[a-z0-9_]{3,128}")
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One accepted import.
-
-    Attributes:
-        unique_id: the id that the client gave it.
-        at: when it was accepted, UNIX seconds.
-        body: the request's body.
-    """
+    """One import with its body, accepted at a time in UNIX seconds."""
 
     database: str
     table: str

@@ -34,10 +34,6 @@ class InProcess(HTTPAdapter):
 
     Only urllib3's connections are replaced, so that errors and responses are those of requests. When a client would
     wait, the clock sleeps for as long. A request without a time-out that would wait for ever is a RuntimeError.
-
-    Args:
-        handle: answers a request.
-        clock: sleeps.
     """
 
     def __init__(self, handle: Callable[[Request], Response], clock: Clock | None = None) -> None:

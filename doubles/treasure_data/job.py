@@ -10,13 +10,7 @@ from doubles.treasure_data.response import Response, as_json
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A query that was issued.
-
-    Attributes:
-        issued_at: UNIX seconds.
-        finished_at: UNIX seconds; the job runs until then.
-        rows: what it found, or None if it failed.
-    """
+    """A query that was issued; it runs until `finished_at`, UNIX seconds, and `rows` is None if it fails."""
 
     id: str
     database: str

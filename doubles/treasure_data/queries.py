@@ -43,11 +43,7 @@ class Table(NamedTuple):
 
 
 def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
-    """Return the rows that a SELECT finds.
-
-    Args:
-        query: its SQL. TD_TIME_RANGE takes UNIX seconds or NULL.
-        tables: by name, what it sees of them.
+    """Return the rows that a SELECT finds in tables; its TD_TIME_RANGE takes UNIX seconds or NULL.
 
     Raises:
         QueryError: it is not a SELECT, or wrong.

@@ -9,14 +9,10 @@ from doubles.treasure_data.response import Response
 
 
 class Server(HttpServer):
-    """A server on the loopback interface that listens from its construction on; a context manager that stops it.
+    """A server whose `handle` is called from many threads.
 
     A listening socket cannot refuse the connection of one request, so that the drops `refuse` and `unreachable` reset
     it. Stop the server for a real refusal.
-
-    Args:
-        handle: answers a request; called from many threads.
-        port: where to listen; 0 is any free port.
     """
 
     def __init__(self, handle: Callable[[Request], Response], *, port: int = 0) -> None:
