@@ -23,6 +23,8 @@ Item = dict[str, Value]
 Names = Mapping[str, str]
 Values = Mapping[str, Value]
 Condition = Callable[[Item, Names, Values], bool]
+KeyTerm = tuple[str, str, str]
+"""One comparison of a key condition: an attribute, the sign, and the placeholder of a value."""
 
 _RESERVED_WORDS = frozenset(ReservedKeywords.get_reserved_keywords())
 
@@ -41,14 +43,6 @@ class Update(NamedTuple):
 
     sets: list[tuple[str, str]]
     removes: list[str]
-
-
-class KeyTerm(NamedTuple):
-    """One comparison of a key condition: an attribute with the value of a placeholder."""
-
-    name: str
-    sign: str
-    value: str
 
 
 class Parsed[T](NamedTuple):
@@ -79,7 +73,7 @@ def condition(text: str, kind: str) -> Parsed[Condition]:
 @lru_cache(maxsize=1024)
 def key_condition(text: str) -> Parsed[list[KeyTerm]]:
     """Parse a key condition."""
-    terms = [KeyTerm(*_groups(_COMPARISON, term, text)) for term in text.split(" AND ")]
+    terms = [_groups(_COMPARISON, term, text) for term in text.split(" AND ")]
     return _parsed(terms, text, "KeyConditionExpression")
 
 

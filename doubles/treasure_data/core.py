@@ -56,22 +56,22 @@ class TreasureData:
         if request.segments[0] == "-":
             return control(self, request)
         with self._lock:
-            fault = self._strike(self._api.target(request.segments), self._clock.now())
-            now = self._catch_up()
+            now = self._clock.now()
+            fault = self._strike(self._api.target(request.segments), now)
+            self._caught_up()
             if fault is None:
                 return self._api.answer(request, self.settings, now)
             if fault.alters:
                 return fault.altered(self._api.answer(request, self.settings, now))
             if fault.lands is not None:
                 heappush(self._late, (now + fault.lands, next(self._serials), request))
-                self._catch_up()
+                self._caught_up()
             return fault.response()
 
     def create(self, database: str, *tables: str) -> None:
         """Create a database and tables, those that do not exist, whatever faults are set."""
         with self._lock:
-            self._catch_up()
-            there = self._log.tables(database)
+            there = self._caught_up().tables(database)
             if there is None:
                 self._log.create(database)
             for table in set(tables) - (there or set()):
@@ -80,8 +80,7 @@ class TreasureData:
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
         """Return the accepted imports in their order: all, or those of one database or table."""
         with self._lock:
-            self._catch_up()
-            return self._log.imports(database, table)
+            return self._caught_up().imports(database, table)
 
     def rows(self, database: str, table: str) -> list[Row]:
         """Return a table's rows in the order of their import, with the values that were packed."""
@@ -99,8 +98,7 @@ class TreasureData:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by database and table."""
         with self._lock:
-            self._catch_up()
-            return self._log.counts()
+            return self._caught_up().counts()
 
     def event_ids(self) -> dict[str, dict[str, list[str]]]:
         """Return the event ids of all rows by database and table, empty for a row without one."""
@@ -122,13 +120,12 @@ class TreasureData:
         Their unique_ids stay remembered.
         """
         with self._lock:
-            self._catch_up()
-            return self._log.lose(database, table, begin, end)
+            return self._caught_up().lose(database, table, begin, end)
 
-    def _catch_up(self) -> float:
-        """Carry out the requests that have landed by now, and return the time."""
+    def _caught_up(self) -> ImportLog:
+        """Carry out the requests that have landed by now, and return what TD has accepted."""
         now = self._clock.now()
         while self._late and self._late[0][0] <= now:
             at, _, request = heappop(self._late)
             self._api.answer(request, self.settings, at)
-        return now
+        return self._log

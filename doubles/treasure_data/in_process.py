@@ -2,7 +2,6 @@
 
 import errno
 import math
-import os
 from collections.abc import Callable
 from http import HTTPStatus
 from http.client import RemoteDisconnected
@@ -66,7 +65,8 @@ class _Connections(HTTPConnectionPool):
         if self._outlasts(response.delay, timeout.read_timeout):
             raise ReadTimeoutError(self, url, f"Read timed out. (read timeout={timeout.read_timeout})")
         if response.drop == Kind.RESET:
-            raise ProtocolError("Connection aborted.", _system_error(errno.ECONNRESET))
+            reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            raise ProtocolError("Connection aborted.", reset)
         if response.drop == Kind.CLOSE:
             closed = RemoteDisconnected("Remote end closed connection without response")
             raise ProtocolError("Connection aborted.", closed)
@@ -82,7 +82,7 @@ class _Connections(HTTPConnectionPool):
     def _not_connected(self, drop: str, patience: object) -> ConnectTimeoutError:
         connection = HTTPConnection(self.host)
         if drop == Kind.REFUSE:
-            refused = _system_error(errno.ECONNREFUSED)
+            refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
             return NewConnectionError(connection, f"Failed to establish a new connection: {refused}")
         self._outlasts(math.inf, patience)
         message = f"Connection to {self.host} timed out. (connect timeout={patience})"
@@ -97,7 +97,3 @@ class _Connections(HTTPConnectionPool):
         if seconds:
             self._clock.sleep(seconds)
         return limit <= delay
-
-
-def _system_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))  # Python returns the number's own subclass

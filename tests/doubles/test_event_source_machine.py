@@ -28,8 +28,7 @@ class EventSourceMachine(RuleBasedStateMachine):
         window=st.sampled_from([0, 5]),
         takes=st.none() | st.lists(st.integers(0, 5), min_size=1, max_size=7),
     )
-    def begin(self, shards: int, batch_size: int, window: int, takes: list[int] | None) -> None:
-        """Create the stream and its poller."""
+    def _begin(self, shards: int, batch_size: int, window: int, takes: list[int] | None) -> None:
         self.bench = Bench(shards=shards)
         self.batch_size = batch_size
         borders = None if takes is None else lambda _: takes.append(takes.pop(0)) or takes[-1]
@@ -40,24 +39,21 @@ class EventSourceMachine(RuleBasedStateMachine):
         self.settled: dict[str, int] = {}
         self.under_way: list[Invocation] = []
 
-    def shards(self) -> dict[str, dict[str, Any]]:
-        """Return the shards by their ids."""
+    def _shards(self) -> dict[str, dict[str, Any]]:
         return {shard["ShardId"]: shard for shard in self.bench.client.list_shards(StreamName="s")["Shards"]}
 
     def opened(self) -> list[tuple[int, int, str]]:
         """Return first and last hash key and id of the open shards, in order."""
         return sorted(
             (*(int(shard["HashKeyRange"][f"{name}HashKey"]) for name in ("Starting", "Ending")), shard_id)
-            for shard_id, shard in self.shards().items()
+            for shard_id, shard in self._shards().items()
             if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
         )
 
-    def is_settled(self, shard_id: str) -> bool:
-        """Return whether everything on a shard was reported as done."""
+    def _is_settled(self, shard_id: str) -> bool:
         return self.settled.get(shard_id, 0) == len(self.numbers.get(shard_id, []))
 
-    def poll(self) -> None:
-        """Take the next invocation and check that it may come now."""
+    def _poll(self) -> None:
         invocation = self.poller.poll(self.bench.now)
         if invocation is None:
             return
@@ -67,12 +63,11 @@ class EventSourceMachine(RuleBasedStateMachine):
         assert 1 <= len(numbers) <= self.batch_size
         assert self.numbers[shard_id][start : start + len(numbers)] == numbers
         assert shard_id not in [other.shard_id for other in self.under_way]
-        shard = self.shards()[shard_id]
-        assert all(self.is_settled(shard[name]) for name in PARENTS if name in shard)
+        shard = self._shards()[shard_id]
+        assert all(self._is_settled(shard[name]) for name in PARENTS if name in shard)
         self.under_way.append(invocation)
 
-    def end(self, ending: set[int] | Outcome) -> None:
-        """End the oldest invocation under way."""
+    def _end(self, ending: set[int] | Outcome) -> None:
         invocation = self.under_way.pop(0)
         numbers = invocation.sequence_numbers
         settled = 0
@@ -84,37 +79,33 @@ class EventSourceMachine(RuleBasedStateMachine):
         self.settled[invocation.shard_id] = self.settled.get(invocation.shard_id, 0) + settled
 
     @rule(keys=st.lists(st.integers(0, 50).map(str), min_size=1, max_size=12))
-    def put(self, keys: list[str]) -> None:
-        """Put records on any shards."""
+    def _put(self, keys: list[str]) -> None:
         for key in keys:
             answer = self.bench.client.put_record(StreamName="s", Data=b"x", PartitionKey=key)
             self.numbers.setdefault(answer["ShardId"], []).append(answer["SequenceNumber"])
 
     @rule(polls=st.integers(1, 3))
-    def take(self, polls: int) -> None:
-        """Have invocations under way side by side."""
+    def _take(self, polls: int) -> None:
         for _ in range(polls):
-            self.poll()
+            self._poll()
 
     @rule(steps=st.lists(st.tuples(SECONDS, ENDINGS), min_size=1, max_size=6))
     def work(self, steps: list[tuple[float, Any]]) -> None:
         """Let time pass, sometimes longer than an iterator lives, and end one invocation after the other."""
         for seconds, ending in steps:
             self.bench.now += seconds
-            self.poll()
+            self._poll()
             if self.under_way:
-                self.end(ending)
+                self._end(ending)
 
     @rule(key=HASHES)
-    def split(self, key: int) -> None:
-        """Split a shard at a hash key."""
-        for first, last, name in self.opened() if len(self.shards()) < 12 else ():
+    def _split(self, key: int) -> None:
+        for first, last, name in self.opened() if len(self._shards()) < 12 else ():
             if first < key <= last:
                 self.bench.client.split_shard(StreamName="s", ShardToSplit=name, NewStartingHashKey=str(key))
 
     @rule(place=st.integers(0, 9))
-    def merge(self, place: int) -> None:
-        """Merge two neighbours."""
+    def _merge(self, place: int) -> None:
         names = [name for *_, name in self.opened()]
         if len(names) > 1:
             one, other = names[place % (len(names) - 1) :][:2]
@@ -123,7 +114,7 @@ class EventSourceMachine(RuleBasedStateMachine):
     @rule(place=st.integers(0, 9))
     def rewind(self, place: int) -> None:
         """Lose the checkpoints of all shards that have no children and nothing under way."""
-        kept = {shard.get(name) for shard in self.shards().values() for name in PARENTS}
+        kept = {shard.get(name) for shard in self._shards().values() for name in PARENTS}
         kept |= {invocation.shard_id for invocation in self.under_way}
         for shard_id, count in self.settled.items():
             if count and shard_id not in kept:
@@ -141,13 +132,13 @@ class EventSourceMachine(RuleBasedStateMachine):
         if not hasattr(self, "poller"):
             return
         for _ in range(1000):
-            self.poll()
+            self._poll()
             while self.under_way:
-                self.end(set())
-            if all(self.is_settled(shard_id) for shard_id in self.numbers):
+                self._end(set())
+            if all(self._is_settled(shard_id) for shard_id in self.numbers):
                 break
             self.bench.now += 60
-        assert [] == [shard_id for shard_id in self.numbers if not self.is_settled(shard_id)]
+        assert [] == [shard_id for shard_id in self.numbers if not self._is_settled(shard_id)]
         assert [] == self.bench.expired
 
 

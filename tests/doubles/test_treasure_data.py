@@ -4,14 +4,17 @@ import gzip
 import hashlib
 import json
 import math
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
 import msgpack
 import pytest
+import tdclient
+from tdclient.errors import AlreadyExistsError, NotFoundError
 
 from doubles.clock import START, ManualClock
-from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Settings, TreasureData
+from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Server, Settings, TreasureData
 from tests.support.treasure_data import call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
@@ -191,6 +194,29 @@ def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualC
     assert latest == read(td, "/-/rows?limit=2")["rows"]
 
 
+def test_td_client(td: TreasureData) -> None:
+    """td-client repeats after a lost response; a repetition adds nothing, and is a 409 by a setting."""
+    body = import_body([ROW])
+    with Server(td.handle) as server, tdclient.Client(apikey=API_KEY, endpoint=server.url) as client:
+        client.create_database("blog")
+        client.create_log_table("blog", "views")
+        td.faults.add(Fault(kind=Kind.CLOSE, lands=0, count=1))
+        client.import_data("blog", "views", "msgpack.gz", body, len(body), unique_id=UNIQUE_ID)
+        td.settings = Settings(duplicate_status=409)
+        with pytest.raises(AlreadyExistsError):
+            client.import_data("blog", "views", "msgpack.gz", body, len(body), unique_id=UNIQUE_ID)
+        file = BytesIO(b'{"time": 1700000000, "n": 18446744073709551616, "a": [1, {"b": null}]}\n')
+        client.import_file("blog", "views", "json", file, unique_id="00")
+        tables, databases = client.tables("blog"), client.databases()
+        with pytest.raises(NotFoundError):
+            client.job_status("77")
+
+    packed = {"time": 1_700_000_000, "n": "18446744073709551616", "a": [1, {"b": None}]}
+    assert ([ROW, packed], 2) == (td.rows("blog", "views"), td.duplicates)
+    assert [("views", 2)] == [(table.name, table.count) for table in tables]
+    assert ["blog", "shop"] == [database.name for database in databases]
+
+
 def test_losing_rows(td: TreasureData) -> None:
     """Rows of a time range can be lost, in code and over HTTP; their ids stay remembered, other rows stay as they are."""
     rows = [{"time": time, "n": (1 << 64) - 1} for time in range(10)]
@@ -217,11 +243,9 @@ def issue(td: TreasureData, query: str) -> str:
 def result(td: TreasureData, job: str) -> list[Any] | int:
     """Return a job's result, or the status of the error."""
     response = call(td, "GET", f"/v3/job/result/{job}?format=json")
-    return (
-        [json.loads(line) for line in response.body.splitlines()]
-        if response.status == 200
-        else response.status
-    )
+    if response.status != 200:
+        return response.status
+    return [json.loads(line) for line in response.body.splitlines()]
 
 
 def found(td: TreasureData, query: str) -> list[Any] | int:
@@ -254,11 +278,8 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
     clock.sleep(599)
     put(td, "shop.views", [OTHER])
     count = "SELECT count(*) FROM views"
-    seen = [
-        found(td, count),
-        read(td, "/v3/table/show/shop/views")["schema"],
-        found(td, "SELECT n FROM views"),
-    ]
+    shown = read(td, "/v3/table/show/shop/views")["schema"]
+    seen = [found(td, count), shown, found(td, "SELECT n FROM views")]
     for seconds in (1, 599):
         clock.sleep(seconds)
         seen.append(found(td, count))
