@@ -24,7 +24,6 @@ class Message:
     sent_at: float
     visible_at: float
     receives: int = 0
-    first_received_at: float = 0.0
 
     def received(self) -> dict[str, Any]:
         """Return the message as ReceiveMessage does."""
@@ -36,7 +35,6 @@ class Message:
             "Attributes": {
                 "SentTimestamp": str(int(self.sent_at * 1000)),
                 "ApproximateReceiveCount": str(self.receives),
-                "ApproximateFirstReceiveTimestamp": str(int(self.first_received_at * 1000)),
             },
         }
         return answer | ({"MessageAttributes": self.attributes} if self.attributes else {})
@@ -102,7 +100,6 @@ class MemorySQS:
         taken = sorted(visible, key=lambda message: message.visible_at)[:most]
         for message in taken:
             message.receives += 1
-            message.first_received_at = message.first_received_at or now
             message.visible_at = now + request.get("VisibilityTimeout", self._visibility)
         return {"Messages": [message.received() for message in taken]} if taken else {}
 

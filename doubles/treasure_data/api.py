@@ -155,8 +155,9 @@ class Api:
         seen = now - settings.query_delay
         shown = seen - settings.schema_delay
         tables = {
-            table: queries.Table(
-                self._visible(database, table, seen), queries.columns(self._visible(database, table, shown))
+            table: (
+                self._visible(database, table, seen),
+                queries.columns(self._visible(database, table, shown)),
             )
             for table in self._log.counts()[database]
             if table in query

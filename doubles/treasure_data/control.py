@@ -36,6 +36,6 @@ def control(td: "TreasureData", request: Request) -> Response:
                 return answer({})
             case "POST", ("lose",):
                 return answer({"lost": td.lose(**json.loads(request.body))})
-    except (TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         return error(400, f"{type(problem).__name__}: {problem}")
     return error(404, f"there is no {request.method} {request.target}")

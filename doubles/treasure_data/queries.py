@@ -8,12 +8,14 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 from doubles.treasure_data.import_body import MAX_COLUMNS, Row
 from doubles.treasure_data.response import as_json
 
 Cell = str | int | float | bytes | None
+Table = tuple[Sequence[Row], Mapping[str, str]]
+"""What a query sees of a table: its rows, and the columns that its schema has by then, with their types."""
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 _TD_TYPES = {bool: "int", int: "long", float: "double"}  # everything else is "string"
@@ -33,13 +35,6 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
             if known is None and (name in found or len(found) < MAX_COLUMNS) and _COLUMN.fullmatch(name):
                 found[name] = value
     return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
-
-
-class Table(NamedTuple):
-    """What a query sees of a table: its rows, and the columns that its schema has by then, with their types."""
-
-    rows: Sequence[Row]
-    columns: Mapping[str, str]
 
 
 def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
@@ -66,13 +61,13 @@ def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
 
 
 def _fill(sql: sqlite3.Connection, name: str, table: Table) -> None:
-    names = list(table.columns)
+    rows, names = table[0], list(table[1])
     quoted = ", ".join(f'"{name}"' for name in names)
     places = ", ".join("?" * len(names))
     sql.execute(f'CREATE TABLE "{name}" ({quoted})')
     sql.executemany(
         f'INSERT INTO "{name}" ({quoted}) VALUES ({places})',  # noqa: S608 -- names hold no quotes
-        ([_cell(row.get(column)) for column in names] for row in table.rows),
+        ([_cell(row.get(column)) for column in names] for row in rows),
     )
 
 

@@ -46,11 +46,7 @@ def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method:
 
     http = event["requestContext"]["http"]
     assert (method, "127.0.0.1", "/a b") == (http["method"], http["sourceIp"], event["rawPath"])
-    assert ("k=%FFx&t=1", '{"a":1}', "7") == (
-        event["rawQueryString"],
-        event["body"],
-        event["headers"]["content-length"],
-    )
+    assert ("k=%FFx&t=1", '{"a":1}') == (event["rawQueryString"], event["body"])
     assert (method, "/a%20b?k=%FFx&t=1", b'{"a":1}', event) == (*seen[0][:2], *seen[0][3:])
     assert ("X-Write-Key", "k") in seen[0][2]
     assert (400, "/%zz", None) == (rejected[0], seen[1][1], seen[1][4])

@@ -43,11 +43,7 @@ def test_settled_messages_are_deleted(result: Any, left: list[str]) -> None:
         "messageId": f"{1:032x}",
         "receiptHandle": f"{1:032x}/1",
         "body": "1",
-        "attributes": {
-            "SentTimestamp": "1764000000000",
-            "ApproximateReceiveCount": "1",
-            "ApproximateFirstReceiveTimestamp": "1764000000000",
-        },
+        "attributes": {"SentTimestamp": "1764000000000", "ApproximateReceiveCount": "1"},
         "messageAttributes": {
             "n": {"stringValue": "1", "stringListValues": [], "binaryListValues": [], "dataType": "String"}
         },
