@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.report import Report
-from doubles.http_server import HttpServer, Reply, Request
+from doubles.http_server import HttpServer, Request, Response
 from sluice_client import Client
 
 EVENTS = 60_000
@@ -115,11 +115,10 @@ def _memory(_: Path) -> Store:
 def _serve(parent: Connection) -> None:
     """Confirm every batch, until the parent says so."""
 
-    def respond(request: Request) -> Reply:
+    def respond(request: Request) -> Response:
         count = gzip.decompress(request.body).count(b'"event_id":')
-        return Reply(
-            200, (("content-type", "application/json"),), b'{"accepted": %d, "rejected": []}' % count
-        )
+        body = b'{"accepted": %d, "rejected": []}' % count
+        return Response(200, body, (("content-type", "application/json"),))
 
     with HttpServer(respond) as server, closing(parent):
         parent.send(server.url)

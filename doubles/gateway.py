@@ -3,10 +3,11 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from doubles.http_api import MAX_PAYLOAD_BYTES, answer_of, event_of, message, new_request_id
-from doubles.http_server import HangUp, HttpServer, RejectedError, Reply, Request
+from doubles.http_server import HttpServer, RejectedError, Request, Response
 from doubles.lambda_context import Context
 from shared.clock import SystemClock
 
@@ -32,7 +33,7 @@ class Gateway(HttpServer):
         handler: Handler,
         *,
         record: Record = lambda *_: None,
-        answered: Callable[[Request, Reply], None] = lambda *_: None,
+        answered: Callable[[Request, Response], None] = lambda *_: None,
         port: int = 0,
     ) -> None:
         self._handler = handler
@@ -41,7 +42,7 @@ class Gateway(HttpServer):
         self._answered = answered
         super().__init__(self._respond, port=port)
 
-    def _respond(self, request: Request) -> Reply | HangUp:
+    def _respond(self, request: Request) -> Response:
         request_id = new_request_id()
         event = None
         try:
@@ -52,9 +53,9 @@ class Gateway(HttpServer):
         if event is not None:
             answer = self._invoke(event)
         self._answered(request, answer)
-        return Reply(answer.status, (*answer.headers, ("Apigw-Requestid", request_id)), answer.body)
+        return replace(answer, headers=(*answer.headers, ("Apigw-Requestid", request_id)))
 
-    def _invoke(self, event: dict[str, Any]) -> Reply:
+    def _invoke(self, event: dict[str, Any]) -> Response:
         deadline = self._clock.now() + _FUNCTION_SECONDS
         context = Context(function_name="IngestFunction", deadline=deadline, now=self._clock.now)
         try:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from doubles.http_server import RejectedError, Reply, Request
+from doubles.http_server import RejectedError, Request, Response
 
 MAX_HEAD_BYTES = 10_240
 """Request line and header values together; AWS does not count the headers' names."""
@@ -33,10 +33,10 @@ _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
-def message(status: int, text: str) -> Reply:
+def message(status: int, text: str) -> Response:
     """Return a response of the gateway itself."""
     body = json.dumps({"message": text}, separators=(",", ":")).encode()
-    return Reply(status, (("Content-Type", "application/json"),), body)
+    return Response(status, body, (("Content-Type", "application/json"),))
 
 
 def new_request_id() -> str:
@@ -93,11 +93,11 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
     return event
 
 
-def answer_of(result: Any) -> Reply:
+def answer_of(result: Any) -> Response:
     """Return the response that a function's result, a value of JSON, becomes; a malformed result is a 500."""
     if not isinstance(result, Mapping) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-        return Reply(200, (("Content-Type", "application/json"),), text.encode("utf-8", "replace"))
+        return Response(200, text.encode("utf-8", "replace"), (("Content-Type", "application/json"),))
     status, headers, cookies = result["statusCode"], result.get("headers") or {}, result.get("cookies") or []
     body = result.get("body") or ""
     texts = [body, *headers.values(), *cookies] if isinstance(headers, Mapping) else [None]
@@ -114,7 +114,7 @@ def answer_of(result: Any) -> Reply:
     kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
     if "content-type" not in map(str.lower, kept):
         kept["Content-Type"] = "text/plain; charset=utf-8"
-    return Reply(status, (*kept.items(), *(("Set-Cookie", cookie) for cookie in cookies)), data)
+    return Response(status, data, (*kept.items(), *(("Set-Cookie", cookie) for cookie in cookies)))
 
 
 def _check_size(request: Request) -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import TIMEOUT_MAX, Event, Thread
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -45,13 +45,30 @@ class Request:
         return next((value for spelt, value in self.headers if spelt.lower() == name), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A response, without the headers that concern the connection."""
+class Drop(StrEnum):
+    """How a connection ends without a response."""
 
-    status: int
-    headers: Sequence[tuple[str, str]]
-    body: bytes
+    CLOSE = "close"
+    RESET = "reset"
+    REFUSE = "refuse"  # which a listening socket cannot do for one request: the server resets instead
+    UNREACHABLE = "unreachable"  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What becomes of a request.
+
+    Attributes:
+        headers: those that do not concern the connection.
+        delay: seconds before the response's first byte, or before the connection ends; may be infinite.
+        drop: how the connection ends instead.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: Sequence[tuple[str, str]] = ()
+    delay: float = 0.0
+    drop: Drop | None = None
 
 
 class RejectedError(Exception):
@@ -63,14 +80,7 @@ class RejectedError(Exception):
         self.message = message
 
 
-class HangUp(StrEnum):
-    """How a connection ends without a response."""
-
-    CLOSE = "close"
-    RESET = "reset"
-
-
-Respond = Callable[[Request], Reply | HangUp]
+Respond = Callable[[Request], Response]
 
 
 class HttpServer:
@@ -86,7 +96,7 @@ class HttpServer:
 
     def __init__(self, respond: Respond, *, port: int = 0) -> None:
         self.stopping = Event()
-        self._listener = _Listener(respond, port)
+        self._listener = _Listener(respond, port, self.stopping)
         self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
         self._thread.start()
 
@@ -121,9 +131,10 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, respond: Respond, port: int) -> None:
+    def __init__(self, respond: Respond, port: int, stopping: Event) -> None:
         super().__init__(("127.0.0.1", port), _Connection)
         self.respond = respond
+        self.stopping = stopping
         self.connections: set[Any] = set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -166,12 +177,14 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers, source_ip = tuple(self.headers.items()), str(self.client_address[0])
-        reply = self.server.respond(Request(self.command, self._target, headers, self._body(), source_ip))
-        if isinstance(reply, Reply):
-            self._send(reply)
+        response = self.server.respond(Request(self.command, self._target, headers, self._body(), source_ip))
+        if response.delay:
+            self.server.stopping.wait(min(response.delay, TIMEOUT_MAX))
+        if response.drop is None and not self.server.stopping.is_set():
+            self._send(response)
             return
         self.close_connection = True
-        if reply is HangUp.RESET:
+        if response.drop not in (None, Drop.CLOSE):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.rfile.close()  # holds the socket open
             self.connection.close()
@@ -197,11 +210,11 @@ class _Connection(BaseHTTPRequestHandler):
             raise ConnectionAbortedError("the client disconnected in the middle of a body")
         return data
 
-    def _send(self, reply: Reply) -> None:
-        has_body = reply.status not in (204, 304)
-        head = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
-        head += [f"{name}: {value}" for name, value in reply.headers]
+    def _send(self, response: Response) -> None:
+        has_body = response.status not in (204, 304)
+        head = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+        head += [f"{name}: {value}" for name, value in response.headers]
         head += [f"Date: {self.date_time_string()}"]
-        head += [f"Content-Length: {len(reply.body)}"] if has_body else []
-        body = reply.body if has_body and self.command != "HEAD" else b""
+        head += [f"Content-Length: {len(response.body)}"] if has_body else []
+        body = response.body if has_body and self.command != "HEAD" else b""
         self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1", "replace") + body)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from doubles.http_server import HttpServer, Reply, Request
+from doubles.http_server import HttpServer, Request, Response
 
 _log = logging.getLogger("doubles.invocation_api")
 
@@ -19,7 +19,7 @@ class InvocationApi(HttpServer):
         self._invoke = invoke
         super().__init__(self._respond, port=port)
 
-    def _respond(self, request: Request) -> Reply:
+    def _respond(self, request: Request) -> Response:
         if (request.method, request.target) != ("POST", self._path):
             text = f"Function not found: {request.target}"
             return _reply(404, {"Message": text}, {"x-amzn-errortype": "ResourceNotFoundException"})
@@ -35,6 +35,6 @@ class InvocationApi(HttpServer):
             return _reply(200, failure, {"x-amz-function-error": "Unhandled"})
 
 
-def _reply(status: int, content: Any, headers: dict[str, str] | None = None) -> Reply:
+def _reply(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:
     fields = {"content-type": "application/json"} | (headers or {})
-    return Reply(status, tuple(fields.items()), json.dumps(content).encode())
+    return Response(status, json.dumps(content).encode(), tuple(fields.items()))

@@ -28,7 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.test import run_wsgi_app
 
 from doubles.dynamodb.partiql import parse_insert
-from doubles.http_server import HttpServer, Reply, Request
+from doubles.http_server import HttpServer, Request, Response
 from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS
 from local.journal import Journal, RecordedClock
@@ -60,7 +60,7 @@ class Cloud:
         for at, request in self._journal.requests():
             self._carry_out(request, at)
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Response:
         """Carry out a request, and return its response when the journal has what it changed.
 
         `POST /-/outage` with {"seconds"} lets the stream refuse every call for so long.
@@ -69,7 +69,7 @@ class Cloud:
             at = self._clock.now()
             if request.target == "/-/outage":
                 self._broken_until = at + json.loads(request.body)["seconds"]
-                return Reply(200, (), b"")
+                return Response()
             if at < self._broken_until and request.header("x-amz-target").startswith("Kinesis_"):
                 return _refusal(500, "InternalFailure", "an outage was ordered")
             reply = self._carry_out(request, at)
@@ -81,7 +81,7 @@ class Cloud:
         self._stream = MemoryKinesis(self._clock.now)
         self._queue = Queue(MemorySQS(self._clock.now), self._endpoint)
 
-    def _carry_out(self, request: Request, at: float) -> Reply:
+    def _carry_out(self, request: Request, at: float) -> Response:
         self._clock.at = at
         if request.target == "/moto-api/reset":
             self._empty()
@@ -95,13 +95,13 @@ class Cloud:
         finally:
             self._clock.at = None
 
-    def _ask_moto(self, request: Request) -> Reply:
+    def _ask_moto(self, request: Request) -> Response:
         pieces, status, headers = run_wsgi_app(self._moto, _environ(request))
         body = b"".join(pieces)
         kept = tuple((name, value) for name, value in headers.items() if name.lower() != "content-length")
         if request.method == "HEAD":  # whose length is that of what a GET would return
             body = bytes(int(headers.get("content-length", 0)))
-        return Reply(int(status.split()[0]), kept, body)
+        return Response(int(status.split()[0]), body, kept)
 
 
 class Queue:
@@ -138,7 +138,7 @@ class Queue:
         return call
 
 
-def _changes(request: Request, reply: Reply) -> bool:
+def _changes(request: Request, reply: Response) -> bool:
     """Tell whether a request may have changed something."""
     operation = request.header("x-amz-target").rpartition(".")[2]
     if operation == "ReceiveMessage":
@@ -147,7 +147,7 @@ def _changes(request: Request, reply: Reply) -> bool:
     return reply.status < 400 and not is_read
 
 
-def _json_reply(client: Any, operation: str, request: Mapping[str, Any]) -> Reply:
+def _json_reply(client: Any, operation: str, request: Mapping[str, Any]) -> Response:
     method = getattr(client, _WORDS.sub("_", operation).lower(), None)
     if method is None:
         return _refusal(400, "UnknownOperationException", f"the double does not know {operation}")
@@ -159,12 +159,12 @@ def _json_reply(client: Any, operation: str, request: Mapping[str, Any]) -> Repl
     except (NotImplementedError, TypeError) as error:
         return _refusal(400, "ValidationException", str(error))
     content = json.dumps(answer, default=_packed, separators=(",", ":")).encode()
-    return Reply(200, (("Content-Type", "application/x-amz-json-1.1"),), content)
+    return Response(200, content, (("Content-Type", "application/x-amz-json-1.1"),))
 
 
-def _refusal(status: int, code: str, message: str) -> Reply:
+def _refusal(status: int, code: str, message: str) -> Response:
     content = json.dumps({"__type": code, "message": message}).encode()
-    return Reply(status, (("Content-Type", "application/x-amz-json-1.1"),), content)
+    return Response(status, content, (("Content-Type", "application/x-amz-json-1.1"),))
 
 
 def _unpacked(request: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from doubles.http_server import Reply, Request
+from doubles.http_server import Request, Response
 from ingest.refusal import ANSWERS
 from shared import names
 
@@ -56,7 +56,7 @@ class Bad:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def bad_of(request: Request, reply: Reply, at: float) -> Iterator[Bad]:
+def bad_of(request: Request, reply: Response, at: float) -> Iterator[Bad]:
     """Yield what a response says was not accepted; nothing for a response that accepted everything."""
     if request.method not in ("GET", "POST"):
         return

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from doubles.event_source import EventSourceMapping, StreamPoller
 from doubles.gateway import Gateway, Record
-from doubles.http_server import Reply, Request
+from doubles.http_server import Request, Response
 from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
@@ -55,7 +55,7 @@ def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namesp
     answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, bads.FILE))
     clock = SystemClock()
 
-    def answered(request: Request, reply: Reply) -> None:
+    def answered(request: Request, reply: Response) -> None:
         os.write(
             answers,
             answer_line(request.method, request.target, reply.status, reply.headers, reply.body),

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from threading import Lock
 
-from doubles.treasure_data import Request, Response, Server, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import Request, Response, TreasureData
 from local.journal import Journal, RecordedClock
 from local.parent_watch import ParentWatch
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     td = LastingTreasureData(options.folder)
-    with Server(td.handle, port=options.port) as server:
+    with HttpServer(td.handle, port=options.port) as server:
         parent.ready(url=server.url, port=server.port)
         parent.wait()
 

@@ -1,16 +1,14 @@
 """A double of Treasure Data: its import, its databases and tables, its queries, and whatever can go wrong with it.
 
-`TreasureData.handle` turns a request into a response, without sockets and without waiting. `Server` puts it behind real
-sockets, `InProcess` under a `requests.Session`. Where TD's behaviour is not documented, such as how long it remembers a
+`TreasureData.handle` turns a request into a response, without sockets and without waiting. `HttpServer` puts it behind
+real sockets, `InProcess` under a `requests.Session`. Where TD's behaviour is not documented, such as how long it remembers a
 unique_id, `Settings` decides.
 """
 
-from doubles.http_server import Request
+from doubles.http_server import Request, Response
 from doubles.treasure_data.core import TreasureData
 from doubles.treasure_data.fault import Action, Fault, Kind, Target
 from doubles.treasure_data.in_process import InProcess
-from doubles.treasure_data.response import Response
-from doubles.treasure_data.server import Server
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 
 __all__ = [
@@ -22,7 +20,6 @@ __all__ = [
     "Request",
     "Response",
     "Right",
-    "Server",
     "Settings",
     "Target",
     "TreasureData",

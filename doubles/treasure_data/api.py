@@ -7,13 +7,13 @@ from dataclasses import replace
 from hashlib import md5
 from urllib.parse import parse_qs
 
-from doubles.http_server import RejectedError, Request
+from doubles.http_server import RejectedError, Request, Response
 from doubles.treasure_data import queries
 from doubles.treasure_data.fault import Action, Target
 from doubles.treasure_data.import_body import Row, checked_rows, inflated
 from doubles.treasure_data.import_log import ImportLog
 from doubles.treasure_data.job import Job
-from doubles.treasure_data.response import Response, answer, error
+from doubles.treasure_data.response import answer, error
 from doubles.treasure_data.settings import Right, Settings
 
 _HEX = set("0123456789abcdef")

@@ -3,9 +3,9 @@
 import json
 from typing import TYPE_CHECKING
 
-from doubles.http_server import Request
+from doubles.http_server import Request, Response
 from doubles.treasure_data.fault import Fault
-from doubles.treasure_data.response import Response, answer, error
+from doubles.treasure_data.response import answer, error
 
 if TYPE_CHECKING:
     from doubles.treasure_data.core import TreasureData

@@ -5,13 +5,12 @@ from heapq import heappop, heappush
 from itertools import count, islice
 from threading import RLock
 
-from doubles.http_server import Request
+from doubles.http_server import Request, Response
 from doubles.treasure_data.api import Api
 from doubles.treasure_data.control import control
 from doubles.treasure_data.fault import Fault, Faults, Target
 from doubles.treasure_data.import_body import Row
 from doubles.treasure_data.import_log import Import, ImportLog
-from doubles.treasure_data.response import Response
 from doubles.treasure_data.settings import API_KEY, Right, Settings
 from shared.clock import Clock, SystemClock
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 from hashlib import md5
 from typing import Any, Self
 
-from doubles.treasure_data.response import Response, error
+from doubles.http_server import Drop, Response
+from doubles.treasure_data.response import error
 
 
 class Action(StrEnum):
@@ -123,7 +124,7 @@ class Fault:
         if self.kind is Kind.SLOW:
             return replace(response, delay=response.delay + (self.seconds or 0.0))
         if self.kind is Kind.NOT_JSON:
-            return replace(response, body=_PAGE, headers={"Content-Type": "text/html"})
+            return replace(response, body=_PAGE, headers=(("Content-Type", "text/html"),))
         if self.kind is Kind.PARTIAL:
             return replace(response, status=206)
         if self.kind is Kind.TRUNCATED:
@@ -136,13 +137,14 @@ class Fault:
     def response(self) -> Response:
         """Return the response to a request that was not carried out."""
         if self.kind is Kind.HANG:
-            return Response(delay=math.inf if self.seconds is None else self.seconds, drop=Kind.CLOSE)
+            return Response(delay=math.inf if self.seconds is None else self.seconds, drop=Drop.CLOSE)
         if self.kind is not Kind.STATUS:
-            return Response(drop=self.kind)
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+            return Response(drop=Drop(self.kind))
+        later = () if self.retry_after is None else (("Retry-After", str(self.retry_after)),)
         if self.body is not None:
-            return Response(self.status, self.body.encode(), headers)
-        return error(self.status, "a fault was set", headers=headers)
+            return Response(self.status, self.body.encode(), later)
+        document = error(self.status, "a fault was set")
+        return replace(document, headers=(*document.headers, *later))
 
 
 class Faults:

@@ -22,9 +22,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout
 
-from doubles.http_server import Request
-from doubles.treasure_data.fault import Kind
-from doubles.treasure_data.response import Response
+from doubles.http_server import Drop, Request, Response
 from shared.clock import Clock, SystemClock
 
 
@@ -60,19 +58,19 @@ class _Connections(HTTPConnectionPool):
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
         response = self._handle(Request(method, url, tuple(headers.items()), sent))
-        if response.drop in (Kind.REFUSE, Kind.UNREACHABLE):
+        if response.drop in (Drop.REFUSE, Drop.UNREACHABLE):
             raise MaxRetryError(self, url, self._not_connected(response.drop, timeout.connect_timeout))
         if self._outlasts(response.delay, timeout.read_timeout):
             raise ReadTimeoutError(self, url, f"Read timed out. (read timeout={timeout.read_timeout})")
-        if response.drop == Kind.RESET:
+        if response.drop == Drop.RESET:
             reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
             raise ProtocolError("Connection aborted.", reset)
-        if response.drop == Kind.CLOSE:
+        if response.drop == Drop.CLOSE:
             closed = RemoteDisconnected("Remote end closed connection without response")
             raise ProtocolError("Connection aborted.", closed)
         return HTTPResponse(
             BytesIO(response.body),
-            {**response.headers, "Content-Length": str(len(response.body))},
+            {**dict(response.headers), "Content-Length": str(len(response.body))},
             response.status,
             reason=HTTPStatus(response.status).phrase,
             preload_content=False,
@@ -81,7 +79,7 @@ class _Connections(HTTPConnectionPool):
 
     def _not_connected(self, drop: str, patience: object) -> ConnectTimeoutError:
         connection = HTTPConnection(self.host)
-        if drop == Kind.REFUSE:
+        if drop == Drop.REFUSE:
             refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
             return NewConnectionError(connection, f"Failed to establish a new connection: {refused}")
         self._outlasts(math.inf, patience)

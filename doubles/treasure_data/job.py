@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from doubles.http_server import RejectedError
+from doubles.http_server import RejectedError, Response
 from doubles.treasure_data.queries import Cell
-from doubles.treasure_data.response import Response, as_json
+from doubles.treasure_data.response import as_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Job:
         """
         if self._state(now) != "success":
             raise RejectedError(404, f"job {self.id} has no result: it is {self._state(now)}")
-        return Response(200, self._lines(), {"Content-Type": "application/json; charset=utf-8"})
+        return Response(200, self._lines(), (("Content-Type", "application/json; charset=utf-8"),))
 
     def _state(self, now: float) -> str:
         if now < self.finished_at:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from doubles.http_server import Reply, Request
+from doubles.http_server import Request, Response
 from tests.support.flaky_ingest import Fault, FlakyIngest
 from tests.support.ingest import KEY
 
@@ -79,7 +79,7 @@ class Collector(FlakyIngest):
         self.marks: Counter[str] = Counter()
         super().__init__(HANG_SECONDS)
 
-    def take(self, request: Request) -> Reply:
+    def take(self, request: Request) -> Response:
         """Answer a request that reaches the collector."""
         if request.target.startswith("/v1/events"):
             return super().take(request)
@@ -87,7 +87,7 @@ class Collector(FlakyIngest):
         if body[:2] == b"\x1f\x8b":
             body = zlib.decompressobj(31).decompress(body)
         self.marks.update(mark.decode() for mark in _MARK.findall(body))
-        return Reply(200, (("content-type", "application/json"),), _TAKEN)
+        return Response(200, _TAKEN, (("content-type", "application/json"),))
 
     def counted(self) -> Counter[str]:
         """Return how many rows each mark has."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from doubles.http_api import MAX_BODY_BYTES, MAX_HEAD_BYTES, answer_of, event_of
-from doubles.http_server import RejectedError, Reply, Request
+from doubles.http_server import RejectedError, Request, Response
 
 NOW = 1_783_711_145.766
 
@@ -185,7 +185,7 @@ def test_the_limits_are_exact() -> None:
 )
 def test_a_result_without_a_status_is_a_body(result: Any, body: bytes) -> None:
     """A result without `statusCode` is a 200 with JSON; a string is sent as it is."""
-    assert Reply(200, (("Content-Type", "application/json"),), body) == answer_of(result)
+    assert Response(200, body, (("Content-Type", "application/json"),)) == answer_of(result)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_result_becomes_a_response(body: dict[str, Any], sent: bytes) -> None:
     kept = (("X-One", "a,b"), ("Content-Type", "text/plain; charset=utf-8"))
     cookies = (("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "b=2"))
 
-    assert Reply(202, kept + cookies, sent) == answer_of(result | body)
+    assert Response(202, sent, kept + cookies) == answer_of(result | body)
 
 
 @pytest.mark.parametrize(
@@ -220,4 +220,4 @@ def test_a_malformed_result_is_an_internal_error(result: Any) -> None:
     """A status that is not a whole number, or anything else that cannot be sent, is the gateway's own 500."""
     said = b'{"message":"Internal Server Error"}'
 
-    assert Reply(500, (("Content-Type", "application/json"),), said) == answer_of(result)
+    assert Response(500, said, (("Content-Type", "application/json"),)) == answer_of(result)

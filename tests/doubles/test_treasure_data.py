@@ -14,7 +14,8 @@ import tdclient
 from tdclient.errors import AlreadyExistsError, NotFoundError
 
 from doubles.clock import START, ManualClock
-from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Server, Settings, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Settings, TreasureData
 from tests.support.treasure_data import call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
@@ -197,7 +198,7 @@ def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualC
 def test_td_client(td: TreasureData) -> None:
     """td-client repeats after a lost response; a repetition adds nothing, and is a 409 by a setting."""
     body = import_body([ROW])
-    with Server(td.handle) as server, tdclient.Client(apikey=API_KEY, endpoint=server.url) as client:
+    with HttpServer(td.handle) as server, tdclient.Client(apikey=API_KEY, endpoint=server.url) as client:
         client.create_database("blog")
         client.create_log_table("blog", "views")
         td.faults.add(Fault(kind=Kind.CLOSE, lands=0, count=1))

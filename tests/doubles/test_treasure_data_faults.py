@@ -13,7 +13,8 @@ import requests
 from urllib3.exceptions import NewConnectionError
 
 from doubles.clock import START, ManualClock
-from doubles.treasure_data import Action, Fault, InProcess, Kind, Response, Server, Settings, TreasureData
+from doubles.http_server import Drop, HttpServer
+from doubles.treasure_data import Action, Fault, InProcess, Kind, Response, Settings, TreasureData
 from shared.clock import SystemClock
 from tests.support.treasure_data import AUTHORIZED, call, import_body, put, with_tables
 
@@ -33,7 +34,7 @@ class Wire:
             TreasureData(clock=self.clock if in_process else SystemClock()),
             *("shop.views", "shop.orders", "blog.views"),
         )
-        self.server = Server(self.td.handle)
+        self.server = HttpServer(self.td.handle)
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers.update(AUTHORIZED)
@@ -247,7 +248,7 @@ def test_faults_strike_in_order(still: Wire) -> None:
 def test_stopping_ends_what_hangs() -> None:
     """A server that stops ends the requests that hang."""
     hung = Event()
-    server = Server(lambda _: hung.set() or Response(delay=math.inf, drop=Kind.CLOSE))
+    server = HttpServer(lambda _: hung.set() or Response(delay=math.inf, drop=Drop.CLOSE))
     with ThreadPoolExecutor(1) as executor:
         hanging = executor.submit(requests.get, server.url + STATUS, timeout=5)
         assert hung.wait(5)
@@ -265,7 +266,7 @@ def test_many_threads_at_once() -> None:
         body = import_body([{"time": 1, "n": number % 40}])
         return requests.put(path, data=body, headers=AUTHORIZED, timeout=60).status_code
 
-    with Server(td.handle) as server, ThreadPoolExecutor(8) as executor:
+    with HttpServer(td.handle) as server, ThreadPoolExecutor(8) as executor:
         assert {200} == set(executor.map(send, range(80)))
     assert list(range(40)) == sorted(row["n"] for row in td.rows("shop", "views"))
     assert 40 == td.duplicates

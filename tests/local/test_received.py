@@ -10,7 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 from werkzeug.test import Client
 
 from doubles.http_api import answer_of, event_of
-from doubles.http_server import Reply, Request
+from doubles.http_server import Request, Response
 from local.bad import FILE, bad_of
 from local.received import MOST_EVENTS, Received
 from ops.console_server import ConsolePage
@@ -27,7 +27,7 @@ class Stack:
         self.received = Received(Shards(self.site.kinesis, STREAM, self.site.clock), folder, self.site.clock)
         self.client = Client(ConsolePage(self.received.data(), self.received.actions()))
 
-    def send(self, method: str, target: str, body: Any = None, **headers: str) -> Reply:
+    def send(self, method: str, target: str, body: Any = None, **headers: str) -> Response:
         """Send a request; a body that is no bytes is sent as JSON."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         named = tuple((name.replace("_", "-"), text) for name, text in headers.items())
@@ -38,7 +38,7 @@ class Stack:
             file.writelines(one.line for one in bad_of(request, reply, START))
         return reply
 
-    def events(self, *events: Any, key: str = KEY) -> Reply:
+    def events(self, *events: Any, key: str = KEY) -> Response:
         """Send events."""
         return self.send("POST", "/v1/events", {"events": list(events)}, x_write_key=key)
 

@@ -15,7 +15,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from doubles.clock import ManualClock
-from doubles.treasure_data import API_KEY, Request, Server, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import API_KEY, Request, TreasureData
 from ops import certify_requests
 from ops.certify import Certification, InterruptibleClock, Progress, check_stage
 from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
@@ -566,7 +567,7 @@ def test_a_change_of_nothing_is_none() -> None:
 def test_rows_are_read_back_by_a_query() -> None:
     """A query of a table that is not there yet finds nothing; a wrong key is named."""
     core = TreasureData()
-    with Server(core.handle) as server:
+    with HttpServer(core.handle) as server:
 
         def asked(key: str) -> TreasureDataQueries:
             return TreasureDataQueries(requests.Session(), server.url, key, ManualClock(), "shop")

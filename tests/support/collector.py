@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from doubles.gateway import Gateway
-from doubles.http_server import HangUp, Reply, Request
+from doubles.http_server import Drop, Request, Response
 from shared import write_key
 from shared.envelope import Envelope
 from tests.support.ingest import SECRETS, Site, rows_of
@@ -210,12 +210,12 @@ class _Front(Gateway):
         self._collector = collector
         super().__init__(collector, record=collector.record)
 
-    def _respond(self, request: Request) -> Reply | HangUp:
+    def _respond(self, request: Request) -> Response:
         reply = super()._respond(request)
         is_control = request.target.startswith("/-/")
-        return (
-            HangUp.CLOSE if not is_control and self._collector.dies(request.method, request.body) else reply
-        )
+        if not is_control and self._collector.dies(request.method, request.body):
+            return Response(drop=Drop.CLOSE)
+        return reply
 
 
 def main() -> None:

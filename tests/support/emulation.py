@@ -20,7 +20,8 @@ from urllib.parse import urlencode, urlsplit
 import redis
 from click.testing import CliRunner
 
-from doubles.treasure_data import API_KEY, Request, Response, Server, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 from local import valkey
 from local.lambda_runtime import ARCHITECTURE
 from ops.cli import main
@@ -80,7 +81,7 @@ class Destination:
 
     def __init__(self) -> None:
         self.core = TreasureData()
-        self.server = Server(self._handle)
+        self.server = HttpServer(self._handle)
         self._changed = threading.Condition()
 
     def rows(self, database: str, table: str) -> list[Any]:

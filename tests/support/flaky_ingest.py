@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from doubles.gateway import Gateway
-from doubles.http_server import HangUp, Reply, Request
+from doubles.http_server import Drop, Request, Response
 from shared.envelope import Envelope
 from tests.support.ingest import Site, rows_of
 
@@ -53,25 +53,27 @@ class FlakyIngest(Gateway):
                 counted.setdefault(item.request_id, item)
         return [row for item in counted.values() for _, row in rows_of(item)]
 
-    def take(self, request: Request) -> Reply:
+    def take(self, request: Request) -> Response:
         """Answer a request that reaches the ingest."""
         return super()._respond(request)
 
-    def _respond(self, request: Request) -> Reply | HangUp:  # type: ignore[override]  # the server takes both
+    def _respond(self, request: Request) -> Response:
         self.requests.append(request)
         self.on_request()
         fault = self.fault
         if fault == "unavailable":
             headers = (("retry-after", self.retry_after), ("x-sluice-error", "stream_unavailable"))
-            return Reply(503, headers, b'{"error": {"code": "stream_unavailable", "message": "a fault"}}')
+            return Response(503, b'{"error": {"code": "stream_unavailable", "message": "a fault"}}', headers)
         if fault == "page":
-            return Reply(200, (("content-type", "text/html"),), b"<html>log in</html>")
+            return Response(200, b"<html>log in</html>", (("content-type", "text/html"),))
         if fault == "hanging":
             self.stopping.wait(self._hang_seconds)
-            return HangUp.CLOSE
+            return Response(drop=Drop.CLOSE)
         with self._taking:
             reply = self.take(request)
         self.on_request()
         if fault == "deaf":
             self.stopping.wait(self._hang_seconds)
-        return reply if fault == "none" else HangUp.RESET if fault == "reset" else HangUp.CLOSE
+        if fault == "none":
+            return reply
+        return Response(drop=Drop.RESET if fault == "reset" else Drop.CLOSE)

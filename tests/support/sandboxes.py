@@ -15,7 +15,8 @@ import pytest
 import redis
 import requests
 
-from doubles.treasure_data import API_KEY, Server, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import API_KEY, TreasureData
 from local import functions, resources, valkey
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.lambda_runtime import LambdaRuntime
@@ -81,7 +82,7 @@ def start(
     """Starts a sandbox of a built function."""
     numbers = count()
     with ExitStack() as stack:
-        server = stack.enter_context(Server(treasure_data.handle))
+        server = stack.enter_context(HttpServer(treasure_data.handle))
 
         def run(
             function: functions.Function, endpoint: str | None = None, timeout: int = 60

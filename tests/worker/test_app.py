@@ -13,8 +13,9 @@ import msgpack
 import pytest
 from moto.server import ThreadedMotoServer
 
+from doubles.http_server import HttpServer
 from doubles.lambda_context import Context
-from doubles.treasure_data import API_KEY, Action, Fault, Kind, Server, TreasureData
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
 from local import valkey
 from local.resources import LEDGER
 from shared.accounts import Account, AccountKeys
@@ -135,7 +136,7 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     redis.hset(keys.sentinel, mapping={"at": "now", "count": "1"})
     redis.hset(keys.of("shop"), mapping=Account("shop_db").to_fields())
     td = TreasureData()
-    with Server(td.handle) as server:
+    with HttpServer(td.handle) as server:
         settings = {
             "STAGE": "test",
             "POWERTOOLS_METRICS_NAMESPACE": "Sluice",

@@ -17,6 +17,7 @@ import requests
 import tdclient.api
 
 from doubles.clock import START, ManualClock
+from doubles.http_server import HttpServer
 from doubles.treasure_data import (
     API_KEY,
     Action,
@@ -26,7 +27,6 @@ from doubles.treasure_data import (
     Request,
     Response,
     Right,
-    Server,
     TreasureData,
 )
 from doubles.treasure_data.settings import Settings
@@ -300,7 +300,7 @@ def test_same_request_for_what_the_official_client_packs() -> None:
 def test_against_the_stand_in_over_sockets() -> None:
     """Imports, creations, probes and queries work over real connections."""
     td = TreasureData()
-    with Server(td.handle) as server, requests.Session() as session:
+    with HttpServer(td.handle) as server, requests.Session() as session:
         clock = ManualClock()
         session.trust_env = False
         key = Secret(StaticSecrets(td=API_KEY), "td", clock)
@@ -680,7 +680,7 @@ def test_redirections_are_not_followed() -> None:
 
     def handle(request: Request) -> Response:
         targets.append(request.target)
-        return Response(307, b"", {"Location": "http://elsewhere/x"})
+        return Response(307, b"", (("Location", "http://elsewhere/x"),))
 
     reply = client_of(handle, ManualClock()).send("shop_db", "views", UNIQUE_ID, compress(b""), 5)
 
