@@ -5,7 +5,7 @@ are constructor arguments. What follows when it is missing is found in schedules
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from shared.errors import BucketUnavailableError, HeldError, InvalidPolicyError,
 from shared.policy import EdgePolicy
 from shared.write_key import WriteKey
 from worker.answer import TdAnswer
-from worker.archive import Archive, Archiving
+from worker.archive import Archive
 from worker.breaker import Breakers
 from worker.bucket import Bucket
 from worker.chain import ChainId
@@ -219,10 +219,10 @@ class _NoColumnsNoRows(TreasureDataClient):
 
 
 class _NotFoundIsGone(TreasureDataClient):
-    def _api(self, method: str, path: str, *args: Any, **options: Any) -> TdAnswer:
-        if "/list" in path:
+    def _api(self, method: str, *path: str, **options: Any) -> TdAnswer:
+        if "list" in path:
             return TdAnswer(200, {}, b'{"databases": [], "tables": []}')
-        return super()._api(method, path, *args, **options)
+        return super()._api(method, *path, **options)
 
 
 class _ChunksStayWhole(Rules):
@@ -367,12 +367,12 @@ class _ArchivesAnyRead(OpenSpans):
         return records
 
 
-class _DoesWithoutArchive(Worker):
+class _DoesWithoutArchive(Archive):
     """Settles a span although its object was not acknowledged."""
 
-    def _may_close(self, archiving: Archiving, records: Any, deadline: Deadline) -> bool:
-        super()._may_close(archiving, records, deadline)
-        return True
+    def put(self, span: Span, records: Sequence[Record]) -> None:
+        with suppress(BucketUnavailableError):
+            super().put(span, records)
 
 
 class _PlansAnew(Worker):
@@ -823,7 +823,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a span is held until the archive has its records",
-        _replaced(Worker, _DoesWithoutArchive),
+        _replaced(Archive, _DoesWithoutArchive),
         (Kind.S3_ERROR, Kind.TD_5XX),
         ("miscounted",),
     ),

@@ -37,8 +37,8 @@ from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared import envelope
 from shared.envelope import Envelope, TableRows
 from worker.markers import partition_key
-from worker.record import milliseconds
 from worker.shards import Shards
+from worker.span import milliseconds
 
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has what came in meanwhile

@@ -20,8 +20,8 @@ from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.ledger import Ledger
-from worker.record import milliseconds
 from worker.shards import Shards
+from worker.span import milliseconds
 from worker.watermark import CLOCK_SECONDS, Completeness, Watermarks
 
 _SEED = 1 << 40

@@ -15,19 +15,25 @@ sequence number, its arrival in UNIX seconds, its partition key, and its bytes.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgpack
 
 from shared.errors import BucketUnavailableError
+from worker.batch import Work
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.chunk import compress
-from worker.executor import Executors
-from worker.record import Number, Record, from_stream, number, sequence_number
+from worker.deadline import Deadline
+from worker.executor import Executor
+from worker.record import DIGITS, Number, Record, from_stream, number
 from worker.span import Span
+
+if TYPE_CHECKING:  # for the command, which reads the archive and needs none of what delivers
+    from worker.execution import Delivery
 
 PREFIX = "archive/"
 CLOCKS_DIFFER_SECONDS = 3600.0
@@ -36,6 +42,7 @@ CLOCKS_DIFFER_SECONDS = 3600.0
 _BEHIND_ALL = "~"
 _LATEST = 1e11  # UNIX seconds that fit a date
 _MOST_REMEMBERED = 100
+_WAIT_SECONDS = 2.0  # for a put, of the time kept back for the end of an invocation
 
 
 class ArchivedSpan(NamedTuple):
@@ -79,17 +86,13 @@ class ArchivedSpan(NamedTuple):
     @property
     def name(self) -> str:
         """The object's name."""
-        borders = (sequence_number(self.first), sequence_number(self.last), self.since, self.until)
-        return f"{_folder(self.chain)}{self.hour}/{'-'.join(map(str, borders))}.gz"
+        borders = f"{self.first[DIGITS]}-{self.last[DIGITS]}-{self.since}-{self.until}"
+        return f"{_folder(self.chain)}{self.hour}/{borders}.gz"
 
-    @property
-    def header(self) -> dict[str, str]:
-        """What an object says of itself."""
-        return {
-            "chain": self.chain.name,
-            "first": sequence_number(self.first),
-            "last": sequence_number(self.last),
-        }
+    def header(self, records: int) -> dict[str, Any]:
+        """Return what an object of so many records says of itself."""
+        first, last = self.first[DIGITS], self.last[DIGITS]
+        return {"chain": self.chain.name, "first": first, "last": last, "records": records}
 
 
 class Archive:
@@ -106,13 +109,13 @@ class Archive:
             BucketUnavailableError: S3 did not acknowledge it, or has something else in its place.
         """
         archived = ArchivedSpan.of(span)
-        if archived is None or archived.name in self._acknowledged:
+        if archived is None or (name := archived.name) in self._acknowledged:
             return
-        if not self._bucket.put(archived.name, compress(_encode(archived, records)), is_new=True):
+        if not self._bucket.put(name, compress(_encode(archived, records)), is_new=True):
             self._check_standing(span)
         if len(self._acknowledged) >= _MOST_REMEMBERED:
             self._acknowledged.clear()
-        self._acknowledged.add(archived.name)
+        self._acknowledged.add(name)
 
     def _check_standing(self, span: Span) -> None:
         """Check that the object that S3 says is there holds the span's records."""
@@ -140,13 +143,14 @@ class Archive:
         Raises:
             BucketUnavailableError: S3 cannot be reached, or returned something else.
         """
-        data = self._bucket.get(archived.name)
+        name = archived.name
+        data = self._bucket.get(name)
         if data is None:
             return None
         try:
             return _decode(archived, data)
         except (zlib.error, msgpack.UnpackException, ValueError, TypeError) as error:
-            raise BucketUnavailableError(f"{archived.name} does not hold the span's records") from error
+            raise BucketUnavailableError(f"{name} does not hold the span's records") from error
 
     def chains(self, stream: str) -> list[ChainId]:
         """Return the chains of a stream's shards that the archive has anything of."""
@@ -187,42 +191,46 @@ class Archive:
         return [folder["Prefix"] for page in pages for folder in page.get("CommonPrefixes", [])]
 
 
+@dataclass(slots=True)
 class Archiving:
-    """Puts a span's object while its chunks are sent; the put has ended when the context exits.
+    """The put of a span's object, which runs beside the sends of its chunks.
 
     Attributes:
-        failure: why it has failed, once that is known.
+        executor: runs the put.
+        work: the span and its records; if some have expired, nothing is put.
+        failure: why the put has failed; empty if it has not, None while nobody knows.
     """
 
-    def __init__(self, executors: Executors, put: Callable[[], None]) -> None:
-        self._context = executors()
-        self._put = put
-        self._is_done = False
-        self.failure = ""
+    archive: Archive
+    delivery: "Delivery"
+    executor: Executor
+    work: Work
+    deadline: Deadline
+    failure: str | None = None
 
-    def __enter__(self) -> Self:
-        self._executor = self._context.__enter__()
-        self._executor.submit(self._attempt)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(*error)  # type: ignore[arg-type]  # what a context is handed
-
-    def is_done(self, seconds: float) -> bool:
-        """Wait for the put to end, at most that long, and tell whether it succeeded."""
-        if not self._is_done and not self.failure:
-            failure = self._executor.wait(seconds)
-            if failure is None:
-                return False
-            self._is_done, self.failure = failure == "", failure
-        return self._is_done
-
-    def _attempt(self) -> str:
+    def put(self) -> str:
+        """Write the object; return why that failed, empty if it did not."""
         try:
-            self._put()
+            if self.work.is_whole:
+                self.archive.put(self.work.span, self.work.records)
         except BucketUnavailableError as error:
             return str(error) or "S3 failed"
         return ""
+
+    def may_close(self) -> bool:
+        """Wait for the put; tell whether the span may be done: the archive has its records, or they cannot wait any longer."""
+        clock = self.delivery.clock
+        if self.failure is None:
+            self.failure = self.executor.wait(max(0.0, self.deadline.at - clock.now()) + _WAIT_SECONDS)
+        if self.failure == "":
+            return True
+        too_old = clock.now() - self.delivery.rules.held_at_most_seconds
+        if min(record.arrived_at for record in self.work.records) >= too_old:
+            return False
+        self.delivery.telemetry.error(
+            "a span is settled without the archive, which does not take its records"
+        )
+        return True
 
 
 def _folder(chain: ChainId) -> str:
@@ -237,11 +245,10 @@ def _hour(moment: float) -> str:
 
 def _encode(archived: ArchivedSpan, records: Sequence[Record]) -> bytes:
     pack = msgpack.Packer().pack
-    header = archived.header | {"records": len(records)}
     return b"".join(
         [
-            pack(header),
-            *[pack((record[0][3:], record[1], record.partition_key, record.data)) for record in records],
+            pack(archived.header(len(records))),
+            *[pack((record[0][DIGITS], record[1], record.partition_key, record.data)) for record in records],
         ]
     )
 
@@ -251,7 +258,7 @@ def _decode(archived: ArchivedSpan, data: bytes) -> list[Mapping[str, Any]]:
     unpacker = msgpack.Unpacker(max_buffer_size=len(content) + 1)
     unpacker.feed(content)
     header, *records = unpacker
-    if header != archived.header | {"records": len(records)}:
+    if header != archived.header(len(records)):
         raise ValueError("the object is of another span")
     return [
         {

@@ -1,16 +1,17 @@
-"""What one invocation of the worker was asked to deliver, and the records of one shard among it."""
+"""What one invocation of the worker was asked to deliver: its terms, the records of one shard, and the work on one span of these."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from shared.errors import InvalidReplayError
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.forced_replay import ForcedReplay
+from worker.plan import Groups
 from worker.record import Record
-from worker.span import Span
+from worker.span import ChunkKey, Span
 
 
 @dataclass(slots=True)
@@ -63,6 +64,22 @@ class ShardBatch:
     def within(self, span: Span) -> list[Record]:
         """Return the records between a span's borders."""
         return [record for record in self.records if span.first <= record.number <= span.last]
+
+
+class Work(NamedTuple):
+    """A span that an invocation has just planned, or fenced, and what there is to send of it.
+
+    Attributes:
+        records: its records, as far as they have not expired.
+        opened: chunks whose doubt this invocation opened; None for all.
+        is_whole: none of its records has expired.
+    """
+
+    span: Span
+    records: Sequence[Record]
+    groups: Groups
+    opened: set[ChunkKey] | None = None
+    is_whole: bool = True
 
 
 def _chain_of(name: str) -> ChainId:

@@ -91,10 +91,10 @@ class ChainId:
         """Whether it is the chain of a forced replay, or of a hole in one."""
         return bool(self.replay)
 
-    @property
+    @cached_property
     def root(self) -> Self:
         """The chain of the shard, without replay and holes."""
-        return replace(self, replay="", holes=())
+        return replace(self, replay="", holes=()) if self.replay or self.holes else self
 
     def hole(self, after: Number) -> Self:
         """Return the chain of the hole in front of the span that follows `after`."""

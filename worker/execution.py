@@ -19,9 +19,8 @@ from worker.delivery import ASIDE, ROW_TOO_LARGE, TOO_LARGE, Entry, Event, Happe
 from worker.executor import Executors, run_parallel
 from worker.guards import Guard
 from worker.ledger import Ledger
-from worker.record import milliseconds
 from worker.set_aside import SetAside, SetAsideStore
-from worker.span import ChunkKey, Database, NotDeliverable, Span
+from worker.span import ChunkKey, Database, NotDeliverable, Span, milliseconds
 from worker.upload import Outcome, Upload
 
 MOST_HALVINGS = 64
@@ -71,6 +70,7 @@ class Execution:
     Args:
         sources: by chunk, the planned chunk that its rows are taken from.
         opened: chunks whose doubt this invocation opened; None for all.
+        oldest: when the oldest of the rows arrived, UNIX seconds; 0 where they are not held for being young.
         whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
         may_close: waits until the span may be done, and tells whether; until then it stays open, with what is delivered noted.
 
@@ -88,6 +88,7 @@ class Execution:
         describe: Describe,
         report: Report,
         opened: set[ChunkKey] | None = None,
+        oldest: float = 0.0,
         whole: bool = True,
         may_close: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -97,6 +98,7 @@ class Execution:
         self._describe = describe
         self._report = report
         self._opened = opened
+        self._oldest = oldest
         self._whole = whole
         self._may_close = may_close
         self._won = True  # nobody else has written the span since this invocation did
@@ -113,17 +115,13 @@ class Execution:
             source = source._replace(path=source.path[:-1])
         return self._sources[source].leaf(key)
 
-    def upload(self, chunk: Chunk, database: str, oldest: float) -> Upload:
+    def upload(self, key: ChunkKey, database: str) -> Upload:
         """Return the upload of a chunk under the id that the ledger gives it."""
-        generation = self.span.entry(chunk.key).generation
-        return Upload(chunk, database, self.span.unique_id(chunk.key, database, generation), oldest)
+        return Upload(self.leaf(key), database, self.span.unique_id(key, database), self._oldest)
 
-    def first_uploads(self, now: float, oldest: float) -> list[Upload]:
-        """Return the uploads of everything that is pending; what cannot be sent is noted instead.
-
-        `oldest` is when the oldest of the rows arrived, UNIX seconds.
-        """
-        uploads, span = [], self.span
+    def _pending_uploads(self) -> list[Upload]:
+        """Return the uploads of everything that is pending; what cannot be sent is noted instead."""
+        uploads, span, now = [], self.span, self._delivery.clock.now()
         for chunk in self._sources.values():
             for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
                 entry, destination = span.entry(leaf.key), span.destination(leaf.key)
@@ -133,16 +131,17 @@ class Execution:
                 if step.event is not None:
                     self._outcomes[leaf.key] = Outcome(step.event, step.reason)
                 elif isinstance(destination, Database):
-                    unique_id = span.unique_id(leaf.key, destination.name, entry.generation)
-                    uploads.append(Upload(leaf, destination.name, unique_id, oldest))
+                    unique_id = span.unique_id(leaf.key, destination.name)
+                    uploads.append(Upload(leaf, destination.name, unique_id, self._oldest))
         return uploads
 
-    def deliver(self, uploads: list[Upload], send: Send, deadline: Deadline) -> None:
-        """Send chunks, and write what became of them, together with what was noted; what is split goes out in halves.
+    def deliver(self, send: Send, deadline: Deadline, uploads: list[Upload] | None = None) -> None:
+        """Send chunks, all that are pending if none are given, and write what became of them; what is split goes out in halves.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached; everything will be done again, to no effect.
         """
+        uploads = self._pending_uploads() if uploads is None else uploads
         while True:
             for upload, outcome in zip(uploads, send(uploads, deadline) if uploads else (), strict=True):
                 self._outcomes[upload.chunk.key] = outcome
@@ -170,7 +169,7 @@ class Execution:
         if self._opened is not None:
             self._opened.update(key.halves)
         return [
-            self.upload(self.leaf(half), upload.database, upload.oldest)
+            self.upload(half, upload.database)
             for half in key.halves
             if self.span.entry(half).state is State.PENDING
         ]

@@ -28,7 +28,7 @@ from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId
-from worker.delivery import ASIDE, Entry, State
+from worker.delivery import ASIDE, FINAL, Entry, State
 from worker.guards import NONE, Guard, Without
 from worker.record import START, Number
 from worker.span import (
@@ -42,6 +42,7 @@ from worker.span import (
     NotDeliverable,
     Owner,
     Span,
+    milliseconds,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ MOST_CLAIMS = 25
 """Statements that DynamoDB takes in one batch."""
 
 _CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # what is written of a span after its plan
+_SETTLED = FINAL | {State.SPLIT, State.REJECTED}
 _BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
 _CLAIM = "put#"
@@ -210,12 +212,12 @@ class Ledger:
             LedgerUnavailableError: the ledger cannot be reached, or the span has gone.
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
-        item = _item(written)
-        if span.is_settled:
-            item["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
-        sets = ", ".join(f"#{name} = :{name}" for name in _CHANGING if name in item)
-        removes = ", ".join(f"#{name}" for name in _CHANGING if name not in item)
-        values = {f":{name}": item[name] for name in _CHANGING if name in item}
+        changed = _progress(written)
+        if _is_settled(written):
+            changed["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
+        sets = ", ".join([f"#{name} = :{name}" for name in changed])
+        removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
+        values = {f":{name}": value for name, value in changed.items()}
         condition = "attribute_exists(sk)"
         if Guard.IF_VERSION not in self._without:
             condition = "#v = :version"
@@ -277,7 +279,7 @@ class Ledger:
         for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
             if moment is not None:
                 condition += f" AND #at {operator} {name}"
-                values[name] = {"N": str(round(moment * 1000))}
+                values[name] = {"N": str(milliseconds(moment))}
         request: dict[str, Any] = {"FilterExpression": condition}
         if values:
             request |= {"ExpressionAttributeNames": {"#at": "at"}, "ExpressionAttributeValues": values}
@@ -290,7 +292,7 @@ class Ledger:
             self._dynamodb.scan,
             FilterExpression="attribute_exists(g) AND st = :open AND #at < :before",
             ExpressionAttributeNames={"#at": "at"},
-            ExpressionAttributeValues={":open": {"S": "open"}, ":before": {"N": str(round(before * 1000))}},
+            ExpressionAttributeValues={":open": {"S": "open"}, ":before": {"N": str(milliseconds(before))}},
         ):
             yield [_span(item) for item in page["Items"]]
 
@@ -423,7 +425,7 @@ class Ledger:
     def _put_breaker(self, database: str, reason: str, *, is_open: bool) -> None:
         item = {
             **_key(_BREAKERS, database),
-            "at": {"N": str(round(self._clock.now() * 1000))},
+            "at": {"N": str(milliseconds(self._clock.now()))},
             "why": {"S": reason},
             "st": {"S": "open" if is_open else "closed"},
         }
@@ -543,7 +545,13 @@ def _worklist_key(span: Span) -> str:
     return f"{kind}#{crc32(f'{span.chain.name}/{span.after}'.encode()) % WORKLIST_KEYS}"
 
 
+def _is_settled(span: Span) -> bool:
+    """Tell whether nothing of a span is pending or set aside; rejected events expire without a write."""
+    return span.done and {entry.state for entry in span.entries.values()} <= _SETTLED
+
+
 def _item(span: Span) -> Item:
+    """Return a span's item: what is planned, which never changes, and what became of it."""
     item: Item = {
         **_key(span.chain.name, span.after),
         "first": {"S": span.first},
@@ -553,9 +561,6 @@ def _item(span: Span) -> Item:
         "cut": {"M": {"rows": {"N": str(span.cut.rows)}, "bytes": {"N": str(span.cut.bytes)}}},
         "g": {"M": {group.name: {"N": str(count)} for group, count in span.counts.items()}},
         "n": {"N": str(span.records)},
-        "v": {"N": str(span.version)},
-        "w": {"S": span.writer},
-        "st": {"S": "done" if span.done else "open"},
     }
     if span.digest:
         item["h"] = {"B": span.digest}
@@ -565,6 +570,16 @@ def _item(span: Span) -> Item:
         item["i"] = {"B": _bitmap(span.ignored)}
     if span.archived:
         item["a"] = {"S": "-".join(map(str, span.archived))}
+    return item | _progress(span)
+
+
+def _progress(span: Span) -> Item:
+    """Return those members of a span's item that are written after its plan."""
+    item: Item = {
+        "v": {"N": str(span.version)},
+        "w": {"S": span.writer},
+        "st": {"S": "done" if span.done else "open"},
+    }
     if span.entries:
         item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
     if work := _worklist_key(span):

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import envelope
-from shared.clock import Clock
 from shared.errors import UnavailableError
-from shared.telemetry import Telemetry
-from worker.ledger import Ledger
-from worker.record import milliseconds
+from worker.execution import Delivery
 from worker.shards import Shard, Shards, hash_key
+from worker.span import milliseconds
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -25,33 +23,17 @@ IDLE_SECONDS = 6 * 3600.0
 
 
 class Markers:
-    """Puts markers.
-
-    Args:
-        shards: the stream.
-        ledger: tells when a shard's last batch was planned.
-        kinesis: a boto3 client.
-        stream_name: the stream.
-        clock: tells the time.
-        telemetry: logs failures.
-    """
+    """Puts markers."""
 
     def __init__(
-        self,
-        *,
-        shards: Shards,
-        ledger: Ledger,
-        kinesis: "KinesisClient",
-        stream_name: str,
-        clock: Clock,
-        telemetry: Telemetry,
+        self, delivery: Delivery, shards: Shards, kinesis: "KinesisClient", stream_name: str
     ) -> None:
+        self._ledger = delivery.ledger
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
         self._shards = shards
-        self._ledger = ledger
         self._kinesis = kinesis
         self._stream_name = stream_name
-        self._clock = clock
-        self._telemetry = telemetry
 
     def put(self) -> None:
         """Put a marker on each shard that needs one; what fails is left to the next run."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from shared.errors import HeldError, ShardUnreadableError
 from worker.archive import Archive
-from worker.batch import ShardBatch
+from worker.batch import ShardBatch, Work
 from worker.chunk import pending_leaves, planned_chunks
 from worker.contiguity import left_out
 from worker.delivery import Entry, Event, State
@@ -18,20 +17,6 @@ from worker.shards import Shards
 from worker.span import EXPIRED, ChunkKey, Span
 
 _MAX_BATCH_BYTES = 6 << 20  # Lambda's limit of an event: a cut by bytes that is no lower cuts no group
-
-
-class Work(NamedTuple):
-    """A span that an invocation has just planned, or fenced, and what there is to send of it.
-
-    Attributes:
-        records: its records, as far as they have not expired.
-        opened: chunks whose doubt this invocation opened; None for all.
-    """
-
-    span: Span
-    records: Sequence[Record]
-    groups: Groups
-    opened: set[ChunkKey] | None = None
 
 
 class OpenSpans:
@@ -77,7 +62,7 @@ class OpenSpans:
             won, standing = self._ledger.fence(span.with_entries(expired | fenced))
             if won:
                 self._report_expired(span, expired)
-                return Work(standing, records, left, opened)
+                return Work(standing, records, left, opened, is_whole)
             span = standing
         return None
 

@@ -11,17 +11,17 @@ completes it, and until then the message stays on the queue.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shared.clock import Clock
 from shared.envelope import Envelope
 from worker.archive import Archive
 from worker.chain import ChainId
 from worker.chunk import Chunk
 from worker.delivery import UNSEARCHED, Entry, State
-from worker.ledger import Claim, Ledger
+from worker.execution import Delivery
+from worker.ledger import Claim
 from worker.message import Message
-from worker.record import NOBODY, START, Block, Record, decode, milliseconds, packed
-from worker.set_aside import SetAside, SetAsideStore
-from worker.span import Archived, ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span
+from worker.record import NOBODY, START, Block, Record, decode, packed
+from worker.set_aside import SetAside
+from worker.span import Archived, ChunkKey, Cut, Destination, Group, NotDeliverable, Owner, Span, milliseconds
 
 REFUSED = "stream_refused"
 
@@ -31,19 +31,10 @@ _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table a
 class OverflowQuarantine:
     """Sets aside what the queue holds."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: SetAsideStore,
-        clock: Clock,
-        *,
-        seconds_kept: int,
-        archive: Archive,
-        archive_days: int,
-    ) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._clock = clock
+    def __init__(self, delivery: Delivery, *, seconds_kept: int, archive: Archive, archive_days: int) -> None:
+        self._ledger = delivery.ledger
+        self._store = delivery.store
+        self._clock = delivery.clock
         self._seconds_kept = seconds_kept
         self._archive = archive
         self._archive_days = archive_days

@@ -8,12 +8,14 @@ import msgpack
 
 from shared.accounts import Account
 from shared.plan import COLUMN_CODES
+from worker.chain import ChainId
 from worker.delivery import UNRESOLVED, State
 from worker.record import NOBODY, Block, Number, Record
 from worker.span import (
     MAX_PLAN_BYTES,
     NO_OWNER,
     TOO_MANY_TABLES,
+    Archived,
     Cut,
     Database,
     Destination,
@@ -21,6 +23,8 @@ from worker.span import (
     NotDeliverable,
     Owner,
     Span,
+    digest_of,
+    milliseconds,
     plan_bytes,
 )
 
@@ -51,6 +55,7 @@ class Plan:
     """A stretch of records and where their rows go.
 
     Attributes:
+        cut: by which the groups are cut into chunks.
         groups: the blocks of those records whose rows count.
         ignored: positions of records whose rows do not count, because another copy's do.
         has_claims: whether which records count is to be asked.
@@ -59,16 +64,33 @@ class Plan:
 
     records: Sequence[Record]
     destinations: Mapping[Owner, Destination]
+    cut: Cut
     groups: Groups
     counts: Mapping[Group, int]
     ignored: frozenset[int] = frozenset()
     has_claims: bool = False
     passed_over: Mapping[Group, int] = field(default_factory=dict)
 
+    def span(self, chain: ChainId, after: Number, now: float, *, archive_days: int, in_order: bool) -> Span:
+        """Return the span that is planned now, UNIX seconds, to be appended to a chain behind `after`.
 
-def accounts_of(records: Iterable[Record]) -> list[str]:
-    """Return the accounts that the records name, each once."""
-    return [account for account in dict.fromkeys([record[2] for record in records]) if account != NOBODY]
+        The archive keeps its records for so many days, but neither markers nor copies of what counts elsewhere.
+        """
+        return Span(
+            chain=chain,
+            after=after,
+            first=self.records[0].number,
+            last=self.records[-1].number,
+            planned_at=milliseconds(now),
+            destinations=self.destinations,
+            cut=self.cut,
+            counts=self.counts,
+            records=len(self.records),
+            digest=digest_of([record.number for record in self.records]),
+            ignored=self.ignored,
+            archived=Archived.of(self.records, archive_days) if self.counts else None,
+            in_order=in_order,
+        )
 
 
 def plan(
@@ -110,7 +132,7 @@ def plan(
                 place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
             )
             has_claims = any(claim for _, _, claim in senders)
-            return Plan(stretch, destinations, groups, counts, places, has_claims)
+            return Plan(stretch, destinations, cut, groups, counts, places, has_claims)
         stretch = stretch[: len(stretch) // 2]
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
-from urllib.parse import quote
 
 from shared.clock import Clock
 from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
 
-DATABASES = "/v3/database/list"
+DATABASES = ("database", "list")
+"""The path of the list of databases."""
 
 _JOB_POLL_SECONDS = 1.0
 _JOB_MEMBERS = {  # what Treasure Data's OpenAPI requires
@@ -97,13 +97,13 @@ class Question:
     def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
         """Return how many there are, what settles the question without a count, or None if the query failed."""
         query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
-        path = f"/v3/job/issue/trino/{quoted(self._database)}"
-        answer = self._api("POST", path, form={"query": query, "priority": "0"})
+        form = {"query": query, "priority": "0"}
+        answer = self._api("POST", "job", "issue", "trino", self._database, form=form)
         if answer.is_refusal and answer.status in (401, 403):
             return Presence.UNASKABLE
         if answer.is_refusal and answer.status == 404:
             # the database has gone, and what was in it
-            return Presence.ABSENT if self._lacks(DATABASES, "databases") else Presence.UNDECIDED
+            return Presence.ABSENT if self._lacks("databases", *DATABASES) else Presence.UNDECIDED
         job = answer.document.get("job_id")
         if not job or not answer.confirms({"database": self._database, "job": job}):
             return Presence.UNDECIDED
@@ -115,7 +115,7 @@ class Question:
             return None
         if status.get("status") != "success" or status["num_records"] != 1:
             return Presence.UNDECIDED
-        count = self._api("GET", f"/v3/job/result/{quoted(job)}?format=json").count
+        count = self._api("GET", "job", "result", job, query="?format=json").count
         if count > 0 or (count == 0 and moment(status["start_at"]) >= self._not_before):
             return count
         return Presence.UNDECIDED
@@ -123,7 +123,7 @@ class Question:
     def _finish(self, job: str) -> dict[str, Any]:
         """Return the status of a job that has ended; empty if it has not, or nobody says so."""
         while not self._deadline.near:
-            answer = self._api("GET", f"/v3/job/status/{quoted(job)}")
+            answer = self._api("GET", "job", "status", job)
             document = answer.document
             is_status = answer.status == 200 and document.keys() >= _JOB_MEMBERS
             if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
@@ -134,15 +134,15 @@ class Question:
     def _is_table_gone(self) -> bool:
         """Tell whether Treasure Data says that there is no such table, and does not list it."""
         shown = self._show()
-        path = f"/v3/table/list/{quoted(self._database)}"
-        return shown.is_refusal and shown.status == 404 and self._lacks(path, "tables")
+        is_absent = shown.is_refusal and shown.status == 404
+        return is_absent and self._lacks("tables", "table", "list", self._database)
 
-    def _lacks(self, path: str, member: str) -> bool:
-        names = self._api("GET", path).names(member)
+    def _lacks(self, member: str, *path: str) -> bool:
+        names = self._api("GET", *path).names(member)
         return names is not None and (self._database if member == "databases" else self._table) not in names
 
     def _show(self) -> TdAnswer:
-        return self._api("GET", f"/v3/table/show/{quoted(self._database)}/{quoted(self._table)}")
+        return self._api("GET", "table", "show", self._database, self._table)
 
 
 def _condition(row: object) -> str | None:
@@ -157,8 +157,3 @@ def _condition(row: object) -> str | None:
 def _times(row: Any) -> str:
     """Return SQL that is true for all rows of the same second."""
     return f"TD_TIME_RANGE(time, {row['time']}, {row['time'] + 1})"
-
-
-def quoted(text: str) -> str:
-    """Return text as part of a path."""
-    return quote(text, safe="")

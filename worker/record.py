@@ -60,6 +60,8 @@ class Record(NamedTuple):
     data: bytes = b""
 
 
+DIGITS = slice(3, None)
+"""What of a Number Kinesis writes."""
 START: Number = "000"
 """Sorts before every sequence number."""
 NOBODY = envelope.NOBODY
@@ -79,7 +81,7 @@ def number(sequence_number: str) -> Number:
 
 def sequence_number(number: Number) -> str:
     """Return the sequence number as Kinesis writes it."""
-    return number[3:]
+    return number[DIGITS]
 
 
 def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
@@ -144,19 +146,11 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_k
             if _is_envelope(content):
                 events = content[-1] and _events(content[-1])
                 return _new(Record, (this, arrived_at, *content[1:-1], (), events, partition_key, data))
-    elif data[:1] == b"{":
-        record = _from_json(data, shard, this, arrived_at)
-        if record is not None:
-            return record._replace(partition_key=partition_key, data=data)
-    original = (UNDECODABLE, 1, packed(data))
-    received_at = milliseconds(arrived_at)
-    members = (this, arrived_at, NOBODY, "", received_at, "", 0)
-    return Record(*members, (), (original,), (), partition_key, data)
-
-
-def milliseconds(seconds: float) -> int:
-    """Return UNIX milliseconds."""
-    return round(seconds * 1000)
+    record = Record(this, arrived_at, NOBODY, "", round(arrived_at * 1000), "", 0, ())
+    found = _from_json(data, shard, record) if data[:1] == b"{" else None
+    if found is None:
+        found = record._replace(refused=((UNDECODABLE, 1, packed(data)),))
+    return found._replace(partition_key=partition_key, data=data)
 
 
 def packed(data: bytes) -> bytes:
@@ -218,8 +212,8 @@ def _learn(account: object, table: object) -> bool:
     return True
 
 
-def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Record | None:
-    """Return the record in JSON form, `{"account", "events": […]}`; None if it is not of that form."""
+def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
+    """Return a record with the rows of its JSON form, `{"account", "events": […]}`; None if it is not of that form."""
     try:
         body = json_codec.parse(data)
     except InvalidJsonError:
@@ -229,12 +223,12 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
         return None
     if not isinstance(events, list) or not events:
         return None
-    arrival = rows.Arrival(milliseconds(arrived_at))
+    arrival = rows.Arrival(empty.received_at)
     blocks: dict[str, list[bytes]] = {}
     refused: dict[str, list[bytes]] = {}
     originals: list[bytes] = []
     for index, event in enumerate(events):
-        place = (shard, sequence_number(this), index)
+        place = (shard, sequence_number(empty.number), index)
         try:
             table = rows.table_of(event, body.get("table"))
             row = rows.encode(event, arrival, partial(event_id.derived_event_id, *place))
@@ -244,8 +238,8 @@ def _from_json(data: bytes, shard: str, this: Number, arrived_at: float) -> Reco
             refused.setdefault(rejected.code, []).append(packed(originals[index]))
     if len(blocks) > MAX_BLOCKS:
         return None
-    return Record(
-        *(this, arrived_at, account, "", milliseconds(arrived_at), "", 0),
+    return empty._replace(
+        account=account,
         blocks=tuple((table, len(parts), b"".join(parts)) for table, parts in blocks.items()),
         refused=tuple((code, len(parts), b"".join(parts)) for code, parts in refused.items()),
     )

@@ -24,10 +24,9 @@ from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
 from worker.question import Presence
-from worker.record import milliseconds
 from worker.selection import SCHEDULED, Selection
 from worker.set_aside import SetAside
-from worker.span import ChunkKey, Database, Span
+from worker.span import ChunkKey, Database, Span, milliseconds
 from worker.treasure_data import READ_SECONDS, Meaning
 from worker.upload import EVENTS, UNSENT, Outcome, Upload, Uploader
 
@@ -377,7 +376,7 @@ class Redrive:
             opened=set(work.opened),
             whole=False,
         )
-        uploads = [execution.upload(execution.leaf(key), work.databases[key], 0.0) for key in work.sends]
+        uploads = [execution.upload(key, work.databases[key]) for key in work.sends]
 
         def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
             return [
@@ -387,7 +386,7 @@ class Redrive:
                 for upload in uploads
             ]
 
-        execution.deliver(uploads, send, run.deadline)
+        execution.deliver(send, run.deadline, uploads)
         for key in work.sends:
             turn.complete &= execution.span.entry(key).state not in SCHEDULED
         return execution.span
@@ -426,7 +425,7 @@ class Redrive:
             table=key.group.table,
             database=database,
             rows=entry.rows,
-            unique_id=span.unique_id(key, database, entry.generation),
+            unique_id=span.unique_id(key, database),
             new_unique_id=span.unique_id(key, database, entry.generation + 1),
         )
 

@@ -19,9 +19,8 @@ from shared.event_id import derived_event_id
 from worker.deadline import Deadline
 from worker.delivery import Event, Happening, State
 from worker.ledger import Place
-from worker.record import milliseconds
 from worker.selection import Selection
-from worker.span import TOO_MANY_TABLES, ChunkKey
+from worker.span import TOO_MANY_TABLES, ChunkKey, milliseconds
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient

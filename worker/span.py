@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from worker.chain import ChainId
 from worker.delivery import FINAL, Entry, State
-from worker.record import NOBODY, Number, Record, milliseconds
+from worker.record import NOBODY, Number, Record
 
 SECONDS_KEPT = 366 * 86_400
 """How long a settled span is remembered: longer than any retention, so a replay always finds it."""
@@ -207,6 +207,11 @@ class Archived(NamedTuple):
         return cls(milliseconds(min(arrivals)), milliseconds(max(arrivals)), days) if days else None
 
 
+def milliseconds(seconds: float) -> int:
+    """Return UNIX milliseconds, the unit of the times in the ledger."""
+    return round(seconds * 1000)
+
+
 @lru_cache(maxsize=16)
 def _pending(since: int) -> Entry:
     return Entry(since=since)
@@ -290,9 +295,10 @@ class Span:
         database = self.entry(key).database
         return Database(database) if database else self.destinations[key.group.owner]
 
-    def unique_id(self, key: ChunkKey, database: str, generation: int) -> str:
-        """Return the id under which a chunk is sent to a database: the same rows always have the same id."""
-        return self._digest(key, database, str(generation))
+    def unique_id(self, key: ChunkKey, database: str, generation: int | None = None) -> str:
+        """Return the id under which a chunk is sent to a database: the same rows always have the same id, until it is renewed."""
+        current = self.entry(key).generation if generation is None else generation
+        return self._digest(key, database, str(current))
 
     def object_id(self, key: ChunkKey) -> str:
         """Return what names the objects of a planned chunk in S3."""
@@ -321,14 +327,6 @@ class Span:
         planned = plan_bytes(self.counts, self.destinations, self.cut)
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
         return planned + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2) <= MAX_ITEM_BYTES
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing of it is pending or set aside; rejected events expire without a write."""
-        return self.done and all(
-            entry.state in FINAL or entry.state in (State.SPLIT, State.REJECTED)
-            for entry in self.entries.values()
-        )
 
 
 def digest_of(numbers: Iterable[Number]) -> bytes:

@@ -12,11 +12,7 @@ from worker.ledger import Ledger
 
 
 class Tables:
-    """What this function instance knows of accounts' tables.
-
-    Args:
-        ledger: where tables that were created are noted.
-    """
+    """What this function instance knows of accounts' tables."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

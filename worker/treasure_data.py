@@ -10,7 +10,7 @@ from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 from hashlib import md5
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
@@ -20,7 +20,7 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.question import DATABASES, Presence, Question, quoted
+from worker.question import DATABASES, Presence, Question
 from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0
@@ -120,7 +120,7 @@ class TreasureDataClient:
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
         """Import rows, gzip of MessagePack maps, under an id that is the same for the same rows; wait that many seconds for an answer."""
-        path = f"/v3/table/import_with_id/{quoted(database)}/{quoted(table)}/{unique_id}/msgpack.gz"
+        path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
             key = self._key.get()
         except SecretUnavailableError:
@@ -143,44 +143,43 @@ class TreasureDataClient:
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
         """Create a table; return the status (409: it exists; 404: no such database), 0 if no answer settles it."""
-        path = f"/v3/table/create/{quoted(database)}/{quoted(table)}/log"
+        path = ("table", "create", database, table, "log")
         return self._create(path, {"database": database, "table": table}, seconds)
 
     def create_database(self, database: str, seconds: float) -> int:
         """Create a database; return the status (409: it exists), 0 if no answer settles it."""
-        return self._create(f"/v3/database/create/{quoted(database)}", {"database": database}, seconds)
+        return self._create(("database", "create", database), {"database": database}, seconds)
 
-    def _create(self, path: str, created: Mapping[str, str], seconds: float) -> int:
-        answer = self._try("POST", path, seconds)
+    def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> int:
+        answer = self._try("POST", *path, seconds=seconds)
         return answer.status if answer.confirms(created) or answer.is_refusal else 0
 
     def answers(self) -> bool:
         """Tell whether Treasure Data responds at all."""
-        answer = self._try("GET", "/v3/system/server_status", PROBE_SECONDS)
+        answer = self._try("GET", "system", "server_status")
         return answer.status == 200 and isinstance(answer.document.get("status"), str)
 
     def knows_key(self) -> bool:
         """Tell whether Treasure Data knows our key, whatever it allows."""
-        answer = self._try("GET", DATABASES, PROBE_SECONDS)
+        answer = self._try("GET", *DATABASES)
         return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
 
     def try_key(self) -> tuple[str, int, str]:
         """Return what our key gets: the API's host, the status it answered, and the type of the error if there was no answer (0)."""
         host = urlsplit(self._api_endpoint).netloc
         try:
-            return host, self._api("GET", DATABASES, seconds=PROBE_SECONDS).status, ""
+            return host, self._api("GET", *DATABASES, seconds=PROBE_SECONDS).status, ""
         except (requests.RequestException, SecretUnavailableError) as error:
             return host, 0, type(error).__name__
 
     def lacks_database(self, database: str) -> bool:
         """Tell whether Treasure Data lists its databases without this one; not so if nothing settles it."""
-        names = self._try("GET", DATABASES, PROBE_SECONDS).names("databases")
+        names = self._try("GET", *DATABASES).names("databases")
         return names is not None and database not in names
 
     def shows_columns(self, database: str, table: str) -> bool | None:
         """Tell whether a table shows the columns that rows are asked for by; None if nothing settles it."""
-        path = f"/v3/table/show/{quoted(database)}/{quoted(table)}"
-        return self._try("GET", path, PROBE_SECONDS).shows_columns(table)
+        return self._try("GET", "table", "show", database, table).shows_columns(table)
 
     def ask(
         self,
@@ -197,19 +196,24 @@ class TreasureDataClient:
         except (requests.RequestException, SecretUnavailableError):
             return Presence.UNDECIDED
 
-    def _try(self, method: str, path: str, seconds: float) -> TdAnswer:
+    def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
         """Return the answer to a request; one that settles nothing if there is none."""
         try:
-            return self._api(method, path, seconds=seconds)
+            return self._api(method, *path, seconds=seconds)
         except (requests.RequestException, SecretUnavailableError):
             return TdAnswer(0, {}, b"")
 
     def _api(
-        self, method: str, path: str, form: Mapping[str, str] | None = None, seconds: float = READ_SECONDS
+        self,
+        method: str,
+        *path: str,
+        query: str = "",
+        form: Mapping[str, str] | None = None,
+        seconds: float = READ_SECONDS,
     ) -> TdAnswer:
         return self._exchange(
             method,
-            self._api_endpoint + path,
+            self._api_endpoint + _path(*path) + query,
             headers=self._headers(self._key.get()),
             body=form,
             seconds=seconds,
@@ -251,6 +255,10 @@ class TreasureDataClient:
                 if size > _MAX_ANSWER_BYTES:
                     break
             return TdAnswer(response.status_code, response.headers, b"".join(pieces))
+
+
+def _path(*parts: str) -> str:
+    return "/v3/" + "/".join([quote(part, safe="") for part in parts])
 
 
 def _lost(error: requests.RequestException) -> Reply:

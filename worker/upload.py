@@ -133,22 +133,22 @@ class Uploader:
         accounts: AccountCache,
         breakers: Breakers,
         tables: Tables,
-        executors: Executors,
-        clock: Clock,
         chance: Callable[[], float],
         limits: Limits,
-        telemetry: Telemetry,
         rules: Rules,
+        executors: Executors,
+        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
         self.treasure_data = treasure_data
         self.breakers = breakers
-        self.clock = clock
         self.chance = chance
         self.limits = limits
-        self.telemetry = telemetry
         self._accounts = accounts
         self._tables = tables
         self._executors = executors
+        self.clock = clock
+        self.telemetry = telemetry
         self.rules = rules
 
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
@@ -190,11 +190,11 @@ class Uploader:
             seconds = timeout
         if seconds < LEAST_SEND_SECONDS:
             return UNSENT
-        table = upload.chunk.key.group.table
-        reply = self.treasure_data.send(upload.database, table, upload.unique_id, body, seconds)
+        group = upload.chunk.key.group
+        reply = self.treasure_data.send(upload.database, group.table, upload.unique_id, body, seconds)
         upload.definitely_not_delivered &= reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED:
-            self._tables.exists(upload.chunk.key.account, table)
+            self._tables.exists(group.owner.account, group.table)
         return reply
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:

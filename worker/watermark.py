@@ -124,13 +124,8 @@ class Watermarks:
     """Takes watermarks; reads, and changes nothing.
 
     Args:
-        shards: the stream.
-        ledger: the ledger.
-        sqs: a boto3 client.
         queue_url: the overflow queue.
         notices_url: the queue of notices that it was used.
-        clock: tells the time and waits.
-        executors: read several shards at once.
     """
 
     def __init__(

@@ -14,14 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import names
 from shared.accounts import Account
-from shared.clock import Clock
 from shared.errors import UnavailableError
-from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.ledger import Ledger
-from worker.record import milliseconds
+from worker.execution import Delivery
+from worker.span import milliseconds
 from worker.treasure_data import READ_SECONDS, Meaning, TreasureDataClient
 from worker.watermark import Completeness, Table, Watermarks
 
@@ -37,33 +35,24 @@ class WatermarkRows:
     """Takes a watermark and writes it.
 
     Args:
-        watermarks: tell up to when rows are complete.
-        ledger: keeps the tables that rows are written of, those too of which nothing was received lately.
-        accounts: tell where rows go.
-        treasure_data: takes them.
-        table: that they go to; empty to write none.
-        clock: tells the time.
-        telemetry: logs what was written.
+        table: that rows go to; empty to write none.
     """
 
     def __init__(
         self,
-        *,
+        delivery: Delivery,
         watermarks: Watermarks,
-        ledger: Ledger,
         accounts: AccountCache,
         treasure_data: TreasureDataClient,
         table: str,
-        clock: Clock,
-        telemetry: Telemetry,
     ) -> None:
+        self._ledger = delivery.ledger
+        self._clock = delivery.clock
+        self._telemetry = delivery.telemetry
         self._watermarks = watermarks
-        self._ledger = ledger
         self._accounts = accounts
         self._treasure_data = treasure_data
         self._table = table
-        self._clock = clock
-        self._telemetry = telemetry
 
     def write(self, deadline: Deadline) -> dict[str, Any]:
         """Write what can be proved now; return how many accounts' databases took their rows, or why nothing is known."""

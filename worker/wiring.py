@@ -141,7 +141,7 @@ class Wiring:
         self.accounts = make(AccountCache)(
             effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
         )
-        delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
+        self.delivery = delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
         self.claims = make(Claims)(delivery, self.shards)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,
@@ -157,16 +157,16 @@ class Wiring:
             accounts=self.accounts,
             breakers=self.breakers,
             tables=self.tables,
-            executors=executors,
-            clock=clock,
             chance=effects.chance,
             limits=Limits(
                 threads=settings.upload_threads,
                 per_database=settings.uploads_per_database,
                 park_after=settings.park_after_seconds,
             ),
-            telemetry=telemetry,
             rules=self.rules,
+            executors=executors,
+            clock=clock,
+            telemetry=telemetry,
         )
         self.archive = make(Archive)(bucket)
         self.worker = make(Worker)(
@@ -184,7 +184,8 @@ class Wiring:
         )
         self.redrive = Redrive(delivery, self.accounts, self.uploader, self.breakers)
         self.watermark_rows = WatermarkRows(
-            watermarks=make(Watermarks)(
+            delivery,
+            make(Watermarks)(
                 shards=self.shards,
                 ledger=self.ledger,
                 sqs=effects.sqs,
@@ -193,23 +194,13 @@ class Wiring:
                 clock=clock,
                 executors=executors,
             ),
-            ledger=self.ledger,
-            accounts=self.accounts,
-            treasure_data=self.treasure_data,
-            table=settings.watermark_table,
-            clock=clock,
-            telemetry=telemetry,
+            self.accounts,
+            self.treasure_data,
+            settings.watermark_table,
         )
         self.edits = Edits(delivery)
         self.returns = Returns(delivery, effects.kinesis, settings.stream_name)
-        self.markers = Markers(
-            shards=self.shards,
-            ledger=self.ledger,
-            kinesis=effects.kinesis,
-            stream_name=settings.stream_name,
-            clock=clock,
-            telemetry=telemetry,
-        )
+        self.markers = Markers(delivery, self.shards, effects.kinesis, settings.stream_name)
         self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
         self.drain = make(Drain)(
             delivery,
@@ -220,9 +211,7 @@ class Wiring:
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,
             quarantine=OverflowQuarantine(
-                self.ledger,
-                self.store,
-                clock,
+                delivery,
                 seconds_kept=self.claims.seconds_kept,
                 archive=self.archive,
                 archive_days=settings.archive_days,

@@ -6,19 +6,15 @@ invocation executes that plan. docs/delivery.md says why each step is needed.
 
 import gc
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from operator import itemgetter
 from typing import Any
 
-from shared.errors import (
-    HeldError,
-    UnavailableError,
-)
+from shared.errors import HeldError, UnavailableError
 from worker.account_cache import AccountCache
 from worker.archive import Archive, Archiving
-from worker.batch import ShardBatch, Terms
+from worker.batch import ShardBatch, Terms, Work
 from worker.chain import ChainId
 from worker.chunk import Chunk, planned_chunks
 from worker.claims import Claims
@@ -28,21 +24,14 @@ from worker.delivery import State
 from worker.execution import Delivery, Execution
 from worker.forced_replay import ForcedReplay
 from worker.ledger import Gap
-from worker.open_spans import OpenSpans, Work
-from worker.plan import (
-    Plan,
-    accounts_of,
-    only_delivered,
-    plan,
-)
-from worker.record import Number, Record, from_event, milliseconds, sequence_number
+from worker.open_spans import OpenSpans
+from worker.plan import Plan, only_delivered, plan
+from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_number
 from worker.set_aside import SetAside
 from worker.shards import Shards
-from worker.span import Archived, Cut, Group, Span, digest_of
+from worker.span import Cut, Group, Span, milliseconds
 from worker.tables import Tables
 from worker.upload import Uploader
-
-_ARCHIVE_SECONDS = 2.0  # of those kept back for the end of an invocation, to wait for the archive
 
 _number = itemgetter(0)
 _METRICS = {
@@ -50,6 +39,22 @@ _METRICS = {
     State.IN_DOUBT: "RowsInDoubt",
     State.DEAD_LETTER: "RowsDeadLettered",
 }
+
+
+def _without_cyclic_gc[**P, R](run: Callable[P, R]) -> Callable[P, R]:
+    """Disable the cyclic GC while a batch is processed: its tuples form no cycles, and scanning them doubles the CPU time."""
+
+    @wraps(run)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return run(*args, **kwargs)
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    return wrapper
 
 
 class Worker:
@@ -91,6 +96,7 @@ class Worker:
         self._telemetry = delivery.telemetry
         self._ends: dict[str, Gap] = {}  # by shard, as this function instance left them
 
+    @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.
 
@@ -108,11 +114,10 @@ class Worker:
         """
         terms = Terms.from_event(event, Deadline.of(self._clock, remaining_ms))
         held = []
-        with _no_cyclic_gc():
-            for shard, records in from_event(event).items():
-                number = self._deliver(terms, shard, records)
-                if number is not None:
-                    held.append(number)
+        for shard, records in from_event(event).items():
+            number = self._deliver(terms, shard, records)
+            if number is not None:
+                held.append(number)
         answer: dict[str, Any] = {
             "batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]
         }
@@ -163,15 +168,21 @@ class Worker:
                 )
             if found.behind_open is not None:
                 self._take_up(batch, found.behind_open)  # its records need not be delivered again
-            if batch.terms.is_stretch:
-                self._contiguity.check_batch(batch)
             planned = self._plan(batch, records, found.limit)
-            won, standing = self._ledger.append(self._draft(batch, found, planned))
+            is_forced = batch.terms.forced is not None
+            span = planned.span(
+                found.chain,
+                found.after,
+                self._clock.now(),
+                archive_days=0 if is_forced else self._archive_days,  # there already
+                in_order=not is_forced and not batch.terms.is_replay,
+            )
+            won, standing = self._ledger.append(span)
             self._ends.pop(batch.shard, None)
             if won:
                 self._report_passed_over(batch, planned.passed_over)
                 self._execute(batch, Work(standing, planned.records, planned.groups))
-                if found.chain == batch.chain and batch.terms.forced is None:
+                if found.chain == batch.chain and not is_forced:
                     self._ends[batch.shard] = Gap(found.chain, standing.last)
                 return standing.last
 
@@ -181,31 +192,6 @@ class Worker:
         if end is not None and end.chain == batch.chain and end.after < first:
             return end
         return self._ledger.locate(batch.chain, first)
-
-    def _draft(self, batch: ShardBatch, gap: Gap, planned: Plan) -> Span:
-        return Span(
-            chain=gap.chain,
-            after=gap.after,
-            first=planned.records[0].number,
-            last=planned.records[-1].number,
-            planned_at=milliseconds(self._clock.now()),
-            destinations=planned.destinations,
-            cut=self._cut,
-            counts=planned.counts,
-            records=len(planned.records),
-            digest=digest_of([record.number for record in planned.records]),
-            ignored=planned.ignored,
-            in_order=batch.terms.forced is None and not batch.terms.is_replay,
-            archived=self._archived(batch, planned),
-        )
-
-    def _archived(self, batch: ShardBatch, planned: Plan) -> Archived | None:
-        """Return how a new span is to be archived.
-
-        A forced replay's records are in the archive already. Markers and copies of what counts elsewhere need not be.
-        """
-        is_needed = batch.terms.forced is None and planned.counts
-        return Archived.of(planned.records, self._archive_days) if is_needed else None
 
     def _report_passed_over(self, batch: ShardBatch, passed_over: Mapping[Group, int]) -> None:
         for place, rows in passed_over.items():
@@ -218,14 +204,21 @@ class Worker:
             )
 
     def _plan(self, batch: ShardBatch, records: Sequence[Record], limit: Number | None) -> Plan:
-        """Plan the next span."""
+        """Plan the next span.
+
+        Raises:
+            HeldError: the batch lacks records of the shard, or the first one must wait.
+        """
+        if batch.terms.is_stretch:
+            self._contiguity.check_batch(batch)
         ignored: frozenset[Number] = frozenset()
         root: Span | None = None
         if batch.terms.forced is not None:
             root, ignored = self._delivered_before(batch, records)
             records = [record for record in records if record.number <= root.last]
         too_old = self._clock.now() - self._rules.held_at_most_seconds
-        answers = self._accounts.resolve(accounts_of(records))
+        accounts = dict.fromkeys([record.account for record in records if record.account != NOBODY])
+        answers = self._accounts.resolve(accounts)
         excess = self._tables.excess if root is None else None
         make = partial(plan, answers=answers, cut=self._cut, limit=limit, too_old=too_old, excess=excess)
         planned = make(records, ignored=ignored)
@@ -280,7 +273,9 @@ class Worker:
         span, records = work.span, work.records
         began = self._clock.now()
         sources = {chunk.key: chunk for chunk in planned_chunks(work.groups, span.cut)}
-        with Archiving(self._delivery.executors, partial(self._put_in_archive, span, records)) as archiving:
+        with self._delivery.executors() as executor:
+            archiving = Archiving(self._archive, self._delivery, executor, work, batch.terms.deadline)
+            executor.submit(archiving.put)
             execution = Execution(
                 self._delivery,
                 span,
@@ -288,21 +283,18 @@ class Worker:
                 describe=partial(_describe, batch.shard, records),
                 report=self._delivery.report_set_aside,
                 opened=work.opened,
-                may_close=partial(self._may_close, archiving, records, batch.terms.deadline),
+                oldest=records[0].arrived_at,
+                may_close=archiving.may_close,
             )
-            execution.deliver(
-                execution.first_uploads(began, records[0].arrived_at),
-                self._uploader.upload,
-                batch.terms.deadline,
-            )
+            execution.deliver(self._uploader.upload, batch.terms.deadline)
         for state, rows in execution.rows.items():
             if state in _METRICS:
                 self._telemetry.count(_METRICS[state], rows)
         self._telemetry.info(
             "span",
             shard=batch.shard,
-            first=span.first[3:],
-            last=span.last[3:],
+            first=span.first[DIGITS],
+            last=span.last[DIGITS],
             records=len(records),
             ignored=len(span.ignored),
             chunks=len(sources),
@@ -313,23 +305,6 @@ class Worker:
             if pending := execution.pending():
                 raise HeldError(f"chunks are pending: {', '.join(pending)}")
             raise HeldError(f"the archive does not take the records: {archiving.failure}")
-
-    def _put_in_archive(self, span: Span, records: Sequence[Record]) -> None:
-        """Write a span's object, unless records of it have expired."""
-        if span.archived is not None and span.is_whole([record.number for record in records]):
-            self._archive.put(span, records)
-
-    def _may_close(self, archiving: Archiving, records: Sequence[Record], deadline: Deadline) -> bool:
-        """Tell whether a span whose chunks are settled may be done: the archive has its records, or they cannot wait any longer."""
-        if archiving.is_done(max(0.0, deadline.left()) + _ARCHIVE_SECONDS):
-            return True
-        if (
-            min(record.arrived_at for record in records)
-            >= self._clock.now() - self._rules.held_at_most_seconds
-        ):
-            return False
-        self._telemetry.error("a span is settled without the archive, which does not take its records")
-        return True
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
@@ -351,15 +326,3 @@ def _about(shard: str, records: Sequence[Record]) -> dict[str, Any]:
         "sequence_number": sequence_number(records[0].number) if records else "",
         "records": len(records),
     }
-
-
-@contextmanager
-def _no_cyclic_gc() -> Iterator[None]:
-    """Disable the cyclic GC while a batch is processed: its tuples form no cycles, and scanning them doubles the CPU time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

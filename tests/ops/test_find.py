@@ -94,9 +94,7 @@ def set_aside(found: Found, data: bytes, days: int) -> None:
     """Set an envelope of the overflow queue aside, and keep it in the archive for so many days."""
     made = found.delivery
     quarantine = OverflowQuarantine(
-        made.ledger,
-        made.store,
-        made.clock,
+        made.wiring.delivery,
         seconds_kept=made.wiring.claims.seconds_kept,
         archive=made.archive,
         archive_days=days,

@@ -91,7 +91,7 @@ def archived(sluice: Sluice) -> Iterator[None]:
     hour = datetime.fromtimestamp(then, UTC).strftime("%Y-%m-%dT%H")
     chain = ChainId(made.stream, "1", "shardId-000000000009")
     span = ArchivedSpan(chain, hour, number("1"), number("1"), moment, moment)
-    body = msgpack.packb(span.header | {"records": 1}) + msgpack.packb(("1", then, "k", b"{}"))
+    body = msgpack.packb(span.header(1)) + msgpack.packb(("1", then, "k", b"{}"))
     s3, place = made.client("s3"), {"Bucket": made.aside_bucket, "Key": span.name}
     s3.put_object(**place, Body=gzip.compress(body))
     try:

@@ -21,8 +21,8 @@ from shared.accounts import AccountKeys
 from shared.clock import SystemClock
 from worker.account_store import apply
 from worker.markers import partition_key
-from worker.record import milliseconds
 from worker.shards import Shards
+from worker.span import milliseconds
 
 _PATIENCE_SECONDS = 30.0
 

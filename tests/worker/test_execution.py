@@ -38,7 +38,7 @@ def test_halves_go_out_at_once_only_where_they_are_pending(state: State, sent: l
         raise NotImplementedError
 
     execution = Execution(
-        wiring.worker._delivery,
+        wiring.delivery,
         planned,
         {KEY: Chunk.of_payload(KEY, 2, payload)},
         describe=describe,
@@ -46,7 +46,7 @@ def test_halves_go_out_at_once_only_where_they_are_pending(state: State, sent: l
         opened={KEY},
         whole=False,
     )
-    upload = execution.upload(execution.leaf(KEY), "shop_db", 0.0)
-    execution.deliver([upload], send, Deadline(made.clock, made.clock.now() + 60))
+    upload = execution.upload(KEY, "shop_db")
+    execution.deliver(send, Deadline(made.clock, made.clock.now() + 60), [upload])
 
     assert sent == calls

@@ -40,9 +40,7 @@ def delivery() -> Delivery:
 def quarantine(made: Delivery) -> OverflowQuarantine:
     """Return the quarantine of a sandbox."""
     return OverflowQuarantine(
-        made.ledger,
-        made.store,
-        made.clock,
+        made.wiring.delivery,
         seconds_kept=made.wiring.claims.seconds_kept,
         archive=made.archive,
         archive_days=30,

@@ -86,7 +86,7 @@ def test_a_record_of_theirs_alone_settles() -> None:
     made = delivered(envelope(event()))
 
     [span] = made.spans()
-    assert (True, True) == (span.done, span.is_settled)
+    assert (True, True) == (span.done, span.settled_at is not None)
     assert [State.REJECTED] == [entry.state for entry in span.entries.values()]
     assert [] == made.td.imports()
     assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}

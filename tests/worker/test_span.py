@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
+from tests.support.delivery import Delivery
 from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, owners, span
 from worker.chain import ChainId
 from worker.delivery import FINAL, Entry, State
@@ -304,7 +305,11 @@ def test_a_span_is_settled_when_nothing_can_follow(
     states: list[tuple[str, State]], done: bool, settled: bool
 ) -> None:
     """Only then may the ledger forget it."""
-    assert settled == tree(*states, done=done).is_settled
+    made = Delivery()
+    _, open_span = made.ledger.append(tree(*states, done=done))
+    made.ledger.update(open_span)
+
+    assert settled == (made.spans()[0].settled_at is not None)
 
 
 # The room that an item leaves
@@ -429,7 +434,6 @@ def test_a_new_span_has_nothing_but_its_plan() -> None:
 
     assert (0, frozenset(), 1, "") == (made.records, made.ignored, made.version, made.writer)
     assert (False, {}) == (made.done, made.entries)
-    assert not made.is_settled
 
 
 def test_what_is_joined_makes_room_again() -> None:

@@ -175,9 +175,7 @@ def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(sta
     """Nothing else leads to its span, so the whole ledger is read."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
     quarantine = OverflowQuarantine(
-        stack.delivery.ledger,
-        stack.delivery.store,
-        stack.clock,
+        stack.delivery.wiring.delivery,
         seconds_kept=3600,
         archive=stack.delivery.archive,
         archive_days=30,

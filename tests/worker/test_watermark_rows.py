@@ -30,7 +30,8 @@ class Stack:
         sqs: Any = MemorySQS(made.clock.now)
         wiring = made.redrive_wiring
         self.rows = WatermarkRows(
-            watermarks=Watermarks(
+            wiring.delivery,
+            Watermarks(
                 shards=made.wiring.shards,
                 ledger=made.ledger,
                 sqs=sqs,
@@ -38,12 +39,9 @@ class Stack:
                 notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
                 clock=made.clock,
             ),
-            ledger=made.ledger,
-            accounts=wiring.accounts,
-            treasure_data=wiring.treasure_data,
-            table=table,
-            clock=made.clock,
-            telemetry=made.telemetry,
+            wiring.accounts,
+            wiring.treasure_data,
+            table,
         )
 
     def put(self, account: str, at: float) -> None:
