@@ -283,7 +283,7 @@ class Worker:
                 describe=partial(_describe, batch.shard, records),
                 report=self._delivery.report_set_aside,
                 opened=work.opened,
-                oldest=records[0].arrived_at,
+                oldest=records[0].arrived_at if records else 0.0,
                 may_close=archiving.may_close,
             )
             execution.deliver(self._uploader.upload, batch.terms.deadline)

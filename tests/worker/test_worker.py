@@ -663,6 +663,17 @@ def test_rows_whose_records_have_expired_are_missing() -> None:
     assert made.spans()[0].done
 
 
+def test_an_open_span_that_has_expired_as_a_whole_keeps_no_batch_behind_it_waiting() -> None:
+    """Nothing of it is left to read or to send."""
+    made = open_span(*ROWS)
+    made.clock.sleep(made.retention + 1)
+    made.put(envelope("shop", {"views": [row("later")]}, request_id="later"))
+    event = expire(made, 3)
+
+    assert held(made, event) is None
+    assert (["later"], 3) == (made.ids("shop_db", "views"), made.telemetry.counts["RowsMissing"])
+
+
 def test_a_group_that_lacks_rows_is_missing_but_for_what_is_settled() -> None:
     """Which of its rows a chunk held can no longer be told: none of them is sent under another one's id."""
     made = delivery(cut=Cut(1, 1 << 20), archive_days=0)
