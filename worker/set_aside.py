@@ -119,15 +119,6 @@ class SetAside:
         return json.dumps(header).encode() + b"\n" + payload
 
 
-def object_name(span: Span, key: ChunkKey, edit: int, digest: str, without: Without = NONE) -> str:
-    """Return the name of the object that holds a chunk, or the planned chunk that it is a half of."""
-    if Guard.DIGEST_IN_NAME in without:
-        digest = ""
-    group = key.group
-    prefix = REJECTED_PREFIX if group.is_rejected else PREFIX
-    return f"{prefix}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
-
-
 def decode(data: bytes) -> SetAside:
     """Return the chunk that `SetAside.encode` made these bytes from.
 
@@ -163,7 +154,11 @@ class SetAsideStore:
 
     def name(self, span: Span, key: ChunkKey, edit: int, digest: str) -> str:
         """Return the name of the object that holds a chunk, or the planned chunk that it is a half of."""
-        return object_name(span, key, edit, digest, self._without)
+        if Guard.DIGEST_IN_NAME in self._without:
+            digest = ""
+        group = key.group
+        prefix = REJECTED_PREFIX if group.is_rejected else PREFIX
+        return f"{prefix}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
 
     def put(self, span: Span, chunk: SetAside) -> None:
         """Write a chunk's object; one of that name that is there already holds the same.

@@ -20,7 +20,7 @@ from shared.errors import NoSuchRecordError, ShardUnreadableError
 from shared.puts import THROTTLED
 from worker.chain import ChainId
 from worker.deadline import Deadline
-from worker.record import START, Number, Record, from_stream, sequence_number
+from worker.record import START, Number, Record, from_stream, number, sequence_number
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -68,9 +68,9 @@ class Position:
             return {"ShardIteratorType": "LATEST"}
         if self.moment is not None:
             return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self.moment}
-        for name, number in (("AFTER_SEQUENCE_NUMBER", self.after), ("AT_SEQUENCE_NUMBER", self.at)):
-            if number != START:
-                return {"ShardIteratorType": name, "StartingSequenceNumber": sequence_number(number)}
+        for name, place in (("AFTER_SEQUENCE_NUMBER", self.after), ("AT_SEQUENCE_NUMBER", self.at)):
+            if place != START:
+                return {"ShardIteratorType": name, "StartingSequenceNumber": sequence_number(place)}
         return {"ShardIteratorType": "TRIM_HORIZON"}
 
 
@@ -138,7 +138,7 @@ class Cursor:
         self.due = self._clock.now() + SECONDS_BETWEEN_READS
         records: list[Mapping[str, Any]] = answer["Records"]
         if records:
-            self._position = Position(after=max(map(_number, records)))
+            self._position = Position(after=max([number(one["SequenceNumber"]) for one in records]))
         elif self._position.is_tip:  # a new iterator must not skip what arrives until it is there
             self._position = Position(moment=self._clock.now() - _LATE_SECONDS)
         self._iterator = answer.get("NextShardIterator")
@@ -287,14 +287,9 @@ class Shards:
             found |= {record.number: record for record in records if first <= record.number <= last}
             if page.at_tip or any(record.number >= last for record in records):
                 break
-        return [found[number] for number in sorted(found)]
+        return [found[place] for place in sorted(found)]
 
 
 def hash_key(partition_key: str) -> int:
     """Return where in 0 … 2^128 - 1 Kinesis places a partition key."""
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
-
-
-def _number(record: Mapping[str, Any]) -> Number:
-    text: str = record["SequenceNumber"]
-    return f"{len(text):03d}{text}"

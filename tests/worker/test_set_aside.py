@@ -20,7 +20,7 @@ from worker.bucket import Bucket as S3Bucket
 from worker.delivery import Entry, State
 from worker.guards import Guard
 from worker.record import START
-from worker.set_aside import SetAside, SetAsideStore, decode, object_name
+from worker.set_aside import SetAside, SetAsideStore, decode
 
 ROWS = msgpack.packb(row("e1")) + msgpack.packb(row("e2"))
 
@@ -113,7 +113,7 @@ def test_a_name_is_account_table_chunk_edit_and_digest(name: str, prefix: str) -
     """One that reads the listing finds an account's table; halves are in their planned chunk's object."""
     planned = key(name).planned
 
-    assert f"{prefix}{span().object_id(planned)}-2-abc.gz" == object_name(span(), key(name), 2, "abc")
+    assert f"{prefix}{span().object_id(planned)}-2-abc.gz" == Bucket().store.name(span(), key(name), 2, "abc")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_all_objects_are_listed() -> None:
     bucket.s3.put_object(Bucket=BUCKET, Key="archive/x", Body=b"")
     listed = list(bucket.store.listed())
 
-    assert [object_name(span(), KEY, edit, chunk(edit=edit).digest) for edit in range(5)] == [
+    assert [bucket.store.name(span(), KEY, edit, chunk(edit=edit).digest) for edit in range(5)] == [
         one.name for one in listed
     ]
     assert {1_700_000_000.0} == {one.written_at for one in listed}
