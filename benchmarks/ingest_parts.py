@@ -16,10 +16,7 @@ from ingest.policy import PolicyReader
 from ingest.request import parse_query
 from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS, Stream
-from shared import policy
 from shared.clock import SystemClock
-from shared.plan import TrackingPlan
-from shared.policy import PolicyEntry
 from shared.settings import IngestSettings
 from shared.telemetry import NAMESPACE, SERVICE, NullTelemetry, PowertoolsTelemetry
 
@@ -43,10 +40,7 @@ class _Immediate:
         self._columns = columns
 
     def get_object(self, **_arguments: Any) -> Mapping[str, Any]:
-        rules = {"columns": {name: {"type": "string", "required": True} for name in self._columns}}
-        tables = dict.fromkeys(("pageviews", *(f"table_{number}" for number in range(29))), rules)
-        plan = TrackingPlan.parse({"mode": "quarantine", "tables": tables})
-        return {"Body": BytesIO(policy.encode({"shop": PolicyEntry(plan=plan)}, 1))}
+        return {"Body": BytesIO(services.edge_policy(self._columns))}
 
     def put_record(self, **_arguments: Any) -> Mapping[str, str]:
         return {"SequenceNumber": "1"}

@@ -28,14 +28,17 @@ class Contender(NamedTuple):
         label: its name in tables and charts.
         module: the module with the function `handler`.
         packages: globs of the packages in its zip; the ingest's zip is built instead.
+        bucket: where it looks for an edge policy.
     """
 
     label: str
     module: str
     packages: tuple[str, ...] = ()
+    bucket: str = "empty"
 
 
 SLUICE = Contender("Sluice", "ingest.app")
+PLANNED = Contender("Sluice with a tracking plan", "ingest.app", bucket=services.PLAN_BUCKET)
 BOTO3_ONLY = Contender("boto3 and a Kinesis client", "boto3_only")
 BARE = Contender("bare handler: boto3 put_record", "bare")
 RESOLVER = Contender(
@@ -84,7 +87,7 @@ class Runtimes:
         folder = self._folder / f"runtime-{self._started}"
         folder.mkdir()
         environment = {
-            **self._environment(),
+            **self._environment(contender),
             "PYTHONPATH": os.pathsep.join([str(code), str(_CONTENDERS), str(self._libraries)]),
             "MEASURED": contender.module,
             "DATA_BYTES": str(data_bytes),
@@ -94,8 +97,8 @@ class Runtimes:
         ) as runtime:
             yield runtime
 
-    def _environment(self) -> Mapping[str, str]:
-        resources = Resources(self._url, f"{self._url}/queue")
+    def _environment(self, contender: Contender) -> Mapping[str, str]:
+        resources = Resources(self._url, f"{self._url}/queue", aside_bucket=contender.bucket)
         variables = functions.variables(functions.INGEST, resources, {"Stage": "benchmark"})
         return {**variables, "AWS_ENDPOINT_URL": self._url, "TD_API_SERVER": self._url}
 

@@ -1,4 +1,4 @@
-"""Kinesis, Secrets Manager and Treasure Data in one process that responds immediately, so that only the caller is measured.
+"""Kinesis, S3, Secrets Manager and Treasure Data in one process that responds immediately, so that only the caller is measured.
 
 `python -m benchmarks.services` prints its port and serves until its standard input is closed.
 """
@@ -8,11 +8,18 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from shared import policy
+from shared.plan import TrackingPlan
+from shared.policy import PolicyEntry
 
 SECRETS = {"k1": "a secret for benchmarks"}
 SECRETS_TEXT = json.dumps(SECRETS)
+PLAN_BUCKET = "planned"
+"""The bucket that has an edge policy; others have none."""
 
 _ANSWERS = {
     "PutRecord": {"ShardId": "shardId-000000000000", "SequenceNumber": "4" * 56},
@@ -23,6 +30,21 @@ _ABSENT = (
     b"HTTP/1.1 404 Not Found\r\ncontent-type: application/xml\r\ncontent-length: 38\r\n\r\n"
     b"<Error><Code>NoSuchKey</Code> </Error>"
 )
+
+
+def edge_policy(required: Iterable[str], optional: Iterable[str] = ()) -> bytes:
+    """Return an edge policy in which the account `shop` has a tracking plan of 30 tables with these columns."""
+    columns: dict[str, Any] = {name: {"type": "string", "required": True} for name in required}
+    columns |= {name: {"type": "string"} for name in optional}
+    tables = {
+        name: {"columns": columns} for name in ("pageviews", *(f"table_{number}" for number in range(29)))
+    }
+    plan = TrackingPlan.parse({"mode": "quarantine", "tables": tables})
+    return policy.encode({"shop": PolicyEntry(plan=plan)}, 1)
+
+
+_POLICY = edge_policy(("page", "position", "campaign"), [f"column_{number}" for number in range(17)])
+_PLANNED = b'HTTP/1.1 200 OK\r\netag: "1"\r\ncontent-length: %d\r\n\r\n%b' % (len(_POLICY), _POLICY)
 
 
 @contextmanager
@@ -53,8 +75,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             if headers.get("expect"):
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await reader.readexactly(int(headers.get("content-length", 0)))
-            if lines[0].startswith("GET "):  # of S3, which has no edge policy
-                writer.write(_ABSENT)
+            if lines[0].startswith("GET "):
+                writer.write(_PLANNED if lines[0].startswith(f"GET /{PLAN_BUCKET}/") else _ABSENT)
                 await writer.drain()
                 continue
             operation = headers.get("x-amz-target", "").rpartition(".")[2]
