@@ -8,8 +8,9 @@ that is in quarantine is set aside complete, repaired and delivered once, and ev
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from resource import RUSAGE_SELF, getrusage
 
 import click
 
@@ -30,6 +31,8 @@ _EVERY = 0.05  # seconds between two requests
 _WINDOW = 5  # seconds, of a batch: few enough events that all rejected ones of a span are kept
 _DIALECTS = ("events", "batch")
 _SHOWN = 5
+_LOOK_EVERY = 20.0  # simulated seconds, to see whether it is time to tell how far the run is
+_TELL_EVERY = 10.0  # real seconds
 
 Violations = Counter[tuple[str, str, str]]
 """How many there are, by account, table and code."""
@@ -96,18 +99,34 @@ def schedule(events: int) -> Schedule:
     return Schedule(1, Setup(2, databases, retention_hours=168, horizon=horizon, plans=_MODES), tuple(sent))
 
 
-def run(events: int) -> Drifted:
-    """Send events, let an operator repair what is in quarantine, and see what became of all."""
+def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifted:
+    """Send events, let an operator repair what is in quarantine, and see what became of all.
+
+    Args:
+        events: how many.
+        tell: is told every few seconds how far the run is.
+    """
     drawn = schedule(events)
     world = World(drawn)
     pipeline = Pipeline(world, Functions(world), batch_window=_WINDOW)
     for one in drawn.sent:
         world.simulation.at(one.at, lambda one=one: pipeline.send(one))  # type: ignore[misc]  # a default binds it
     pipeline.begin()
+    told_at = time.monotonic()
+
+    def tell_now_and_then() -> None:
+        nonlocal told_at
+        world.simulation.at(world.simulation.now + _LOOK_EVERY, tell_now_and_then)
+        if time.monotonic() >= told_at + _TELL_EVERY:
+            told_at = time.monotonic()
+            tell(f"{len(pipeline.sent):,} of {events:,} events sent, {len(pipeline.repaired):,} repaired")
+
+    tell_now_and_then()
     world.simulation.run(drawn.end)
     pipeline.rest(hours=2)
     pipeline.copies = list(pipeline.audit.rejected())
     pipeline.repair_rejected()
+    tell("all is at rest: checking what became of each event")
     strays: Violations = Counter()
     for number, sent in pipeline.sent.items():
         if code := sent.stray(number):
@@ -137,7 +156,11 @@ def run(events: int) -> Drifted:
 def main(events: int) -> None:
     """Run, print and judge."""
     began = time.monotonic()
-    drifted = run(events)
+
+    def tell(line: str) -> None:
+        click.echo(f"{time.monotonic() - began:4.0f} s: {line}", err=True)
+
+    drifted = run(events, tell)
     codes = Counter[str]()
     for (_, _, code), count in drifted.counted.items():
         codes[code] += count
@@ -152,7 +175,11 @@ def main(events: int) -> None:
     faults = list(drifted.faults())
     for fault in faults:
         click.echo(f"✗ {fault}")
-    click.echo(f"{'✗' if faults else '✓'} {time.monotonic() - began:.0f} s")
+    used = getrusage(RUSAGE_SELF)
+    click.echo(
+        f"{'✗' if faults else '✓'} {time.monotonic() - began:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU,"
+        f" {used.ru_maxrss / 2**20:.1f} GiB at most"
+    )
     sys.exit(bool(faults))
 
 

@@ -29,3 +29,15 @@ def test_what_is_not_as_it_has_to_be_is_named(drifted: Drifted) -> None:
     wrong = replace(drifted, counted=drifted.observed, repaired=0, verdict=verdict)
 
     assert 3 == len(list(wrong.faults()))
+
+
+def test_a_run_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells how many events are sent and repaired while it runs, and when it begins to check them."""
+    monkeypatch.setattr(drift, "_TELL_EVERY", 0.0)
+    told: list[str] = []
+
+    repaired = run(200, told.append).repaired
+
+    assert "0 of 200 events sent, 0 repaired" == told[0]
+    assert f"200 of 200 events sent, {repaired} repaired" == told[-2]
+    assert "all is at rest: checking what became of each event" == told[-1]
