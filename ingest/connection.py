@@ -94,8 +94,10 @@ class Connection:
             raise SSLError(endpoint_url=self._url, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        self._socket.settimeout(0)  # a timeout of its own would cost three more system calls an exchange
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._socket, select.POLLIN)
+        self._writable.register(self._socket, select.POLLOUT)
 
     def _resolve(self, address: Address, resolve: Callable[..., Any]) -> list[Any]:
         """Resolve the host in a thread that is left behind if it takes too long."""
@@ -147,7 +149,7 @@ class Connection:
 
     def is_idle(self) -> bool:
         """Tell whether the connection is open and nothing has arrived since the last response."""
-        return self.is_reusable and not self._rest and not self._poll.poll(0)
+        return self.is_reusable and not self._rest and not self._readable.poll(0)
 
     def close(self) -> None:
         """Close the connection."""
@@ -177,9 +179,15 @@ class Connection:
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:  # sendall over TLS would give each piece the whole time
-            self._socket.settimeout(self._remaining())
-            view = view[self._socket.send(view) :]
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(self._writable)
+
+    def _wait(self, poll: select.poll) -> None:
+        if not poll.poll(self._remaining() * 1000):
+            raise TimeoutError
 
     def _answer(self) -> AwsResponse:
         status = 100
@@ -252,5 +260,9 @@ class Connection:
         return piece
 
     def _receive(self) -> bytes:
-        self._socket.settimeout(self._remaining())
-        return self._socket.recv(_PIECE)
+        while True:
+            self._wait(self._readable)
+            try:
+                return self._socket.recv(_PIECE)
+            except (BlockingIOError, ssl.SSLWantReadError):  # not a whole TLS record yet
+                continue

@@ -113,7 +113,7 @@ def test_a_closed_connection_is_noticed() -> None:
     """Before it is reused."""
     with answering(WHOLE["length"], stays=False) as connection:
         connection.exchange(REQUEST)
-        connection._poll.poll(5000)
+        connection._readable.poll(5000)
 
         assert not connection.is_idle()
 
