@@ -81,7 +81,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
             {
                 "rest": lambda: handler(event, None),
                 "planned": lambda: planned(event, None),
-                "sign": lambda: signer.headers("Kinesis_20131202.PutRecord", body, _CREDENTIALS, clock.now()),
+                "sign": lambda: signer.lines("Kinesis_20131202.PutRecord", body, _CREDENTIALS, clock.now()),
                 "put": lambda: client.put_record(StreamName="events", Data=body[:420], PartitionKey="shop/1"),
                 "reporting": report,
             },

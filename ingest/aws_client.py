@@ -109,8 +109,8 @@ class AwsClient:
         return self._call(operation, body)
 
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
-        headers = self._signer.headers(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
-        answer = self._exchange(_head("POST /", headers, f"content-length: {len(body)}\r\n") + body)
+        signed = self._signer.lines(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
+        answer = self._exchange(_head("POST /", f"{signed}content-length:{len(body)}\n") + body)
         if answer.status != 200:
             raise _error_of(answer, operation)
         return self._parse(answer)
@@ -197,10 +197,10 @@ class S3Client(AwsClient):
     def get_object(self, **arguments: Any) -> dict[str, Any]:
         """Read an object: `Bucket`, `Key`, `IfNoneMatch`; both names must consist of characters that URLs need not escape."""
         path = f"/{arguments['Bucket']}/{arguments['Key']}"
-        headers = self._signer.headers_of_get(path, self._credentials(), self._now())
+        lines = self._signer.lines_of_get(path, self._credentials(), self._now())
         if "IfNoneMatch" in arguments:
-            headers["if-none-match"] = arguments["IfNoneMatch"]
-        answer = self._exchange(_head(f"GET {path}", headers))
+            lines += f"if-none-match:{arguments['IfNoneMatch']}\n"
+        answer = self._exchange(_head(f"GET {path}", lines))
         if answer.status == 200:
             return {"Body": BytesIO(answer.body), "ETag": answer.headers.get("etag", "")}
         code = _ERROR_CODE.search(answer.body)
@@ -264,13 +264,11 @@ def _close(idle: list[tuple[Connection, float]]) -> None:
         connection.close()
 
 
-def _head(request: str, headers: dict[str, str], more: str = "") -> bytes:
-    """Return the head of a request."""
-    if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and (trace := os.environ.get("_X_AMZN_TRACE_ID")):
-        # Lambda detects recursive loops with it
-        headers["x-amzn-trace-id"] = quote(trace, safe="-=;:+&[]{}\"',")
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"{request} HTTP/1.1\r\n{lines}user-agent: sluice\r\n{more}\r\n".encode()
+def _head(request: str, lines: str) -> bytes:
+    """Return the head of a request with these header lines."""
+    if trace := os.environ.get("_X_AMZN_TRACE_ID"):  # Lambda detects recursive loops with it
+        lines += f"x-amzn-trace-id:{quote(trace, safe='-=;:+&[]{}"\',')}\n"
+    return f"{request} HTTP/1.1\n{lines}user-agent:sluice\n\n".replace("\n", "\r\n").encode()
 
 
 def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:

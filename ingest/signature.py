@@ -36,12 +36,11 @@ class Signer:
         self._service = service
         self._region = region
         self._first = f"content-type:{content_type}\nhost:{host}\n"
-        self._content_type = content_type
         self._host = host
         self._made: tuple[str, Credentials, Any] | None = None
 
-    def headers(self, target: str, body: bytes, credentials: Credentials, now: float) -> dict[str, str]:
-        """Return a request's headers, including the signature.
+    def lines(self, target: str, body: bytes, credentials: Credentials, now: float) -> str:
+        """Return a request's header lines, each with its line feed, including the signature.
 
         Args:
             target: the operation, such as `Kinesis_20131202.PutRecord`.
@@ -49,30 +48,19 @@ class Signer:
             credentials: the sender's credentials.
             now: UNIX seconds.
         """
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        headers = {"host": self._host, "content-type": self._content_type, "x-amz-date": moment}
-        names, token = "content-type;host;x-amz-date;x-amz-target", ""
-        if credentials.token:
-            headers["x-amz-security-token"] = credentials.token
-            names = "content-type;host;x-amz-date;x-amz-security-token;x-amz-target"
-            token = f"x-amz-security-token:{credentials.token}\n"
-        headers["x-amz-target"] = target
+        moment, token, token_name = _varying(credentials, now)
+        names = f"content-type;host;x-amz-date{token_name};x-amz-target"
         lines = f"{self._first}x-amz-date:{moment}\n{token}x-amz-target:{target}\n"
         request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-        headers["authorization"] = self._authorization(request, names, moment, credentials)
-        return headers
+        return lines + self._authorization(request, names, moment, credentials)
 
-    def headers_of_get(self, path: str, credentials: Credentials, now: float) -> dict[str, str]:
-        """Return the headers of a GET request to S3, including the signature; arguments as for `headers`."""
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        headers = {"host": self._host, "x-amz-content-sha256": _EMPTY, "x-amz-date": moment}
-        if credentials.token:
-            headers["x-amz-security-token"] = credentials.token
-        lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
-        names = ";".join(headers)
+    def lines_of_get(self, path: str, credentials: Credentials, now: float) -> str:
+        """Return the header lines of a GET request to S3, including the signature; arguments as for `lines`."""
+        moment, token, token_name = _varying(credentials, now)
+        names = f"host;x-amz-content-sha256;x-amz-date{token_name}"
+        lines = f"host:{self._host}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{moment}\n{token}"
         request = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
-        headers["authorization"] = self._authorization(request, names, moment, credentials)
-        return headers
+        return lines + self._authorization(request, names, moment, credentials)
 
     def _authorization(self, request: str, names: str, moment: str, credentials: Credentials) -> str:
         day = moment[:8]
@@ -82,8 +70,8 @@ class Signer:
             f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}".encode()
         )
         return (
-            f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
-            f"SignedHeaders={names}, Signature={mac.hexdigest()}"
+            f"authorization:{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
+            f"SignedHeaders={names}, Signature={mac.hexdigest()}\n"
         )
 
     def _mac(self, day: str, credentials: Credentials) -> Any:
@@ -94,3 +82,11 @@ class Signer:
                 key = hmac.digest(key, part.encode(), "sha256")
             self._made = made = (day, credentials, hmac.new(key, digestmod="sha256"))
         return made[2]
+
+
+def _varying(credentials: Credentials, now: float) -> tuple[str, str, str]:
+    """Return the time, the token's header line and its name among those signed; without a token both are empty."""
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    if not credentials.token:
+        return moment, "", ""
+    return moment, f"x-amz-security-token:{credentials.token}\n", ";x-amz-security-token"
