@@ -5,7 +5,6 @@ envelope once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ingest.refusal import Refused
@@ -65,7 +64,7 @@ def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None
         return None
     if size + sum([len(one.message.encode()) + 3 for one in rejected]) > ROOM:
         rejected = [one._replace(message="") for one in rejected]
-    return replace(item, rejected=tuple(rejected))
+    return item._replace(rejected=tuple(rejected))
 
 
 def _sent(request: Request, count: int) -> list[bytes] | None:

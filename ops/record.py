@@ -98,7 +98,7 @@ def scrubbed(data: bytes) -> bytes:
         found = envelope.decode(data)
     except EnvelopeError:
         return b"?" * len(data)
-    tables = tuple(TableRows(one.table, one.count, _scrub_rows(one.rows)) for one in found.tables)
+    tables = tuple(TableRows(one.table, one.row_count, _scrub_rows(one.rows)) for one in found.tables)
     return Envelope(
         found.account, found.key_id, found.received_at, found.request_id, found.claim, tables
     ).encode()

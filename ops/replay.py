@@ -192,7 +192,7 @@ def _rows(data: bytes, forced: ForcedReplay | None) -> int:
         return 0
     if forced.account not in (None, found.account):
         return 0
-    return sum(table.count for table in found.tables if forced.table in (None, table.table))
+    return sum(table.row_count for table in found.tables if forced.table in (None, table.table))
 
 
 def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:

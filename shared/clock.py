@@ -19,10 +19,5 @@ class Clock(Protocol):
 class SystemClock:
     """The system clock."""
 
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        """Block this thread for that many seconds."""
-        time.sleep(seconds)
+    now = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)

@@ -7,7 +7,6 @@ them without decoding any. The last member holds rejected events as they were se
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
@@ -34,12 +33,11 @@ ROOM = MAX_ENVELOPE_BYTES - 512
 """Bytes available for rows and table names; the other members need less than the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableRows:
+class TableRows(NamedTuple):
     """Rows of one table: their MessagePack maps, concatenated."""
 
     table: str
-    count: int
+    row_count: int
     rows: bytes
 
 
@@ -61,9 +59,8 @@ class RejectedEvent(NamedTuple):
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """The rows of one request.
+class Envelope(NamedTuple):
+    """The rows of one request, as they follow the version in the record.
 
     Attributes:
         account: whose rows they are.
@@ -86,13 +83,11 @@ class Envelope:
     @property
     def row_count(self) -> int:
         """Number of rows."""
-        return sum(table.count for table in self.tables)
+        return sum([table.row_count for table in self.tables])
 
     def encode(self) -> bytes:
         """Return the record for the stream."""
-        tables = [(table.table, table.count, table.rows) for table in self.tables]
-        members = (self.account, self.key_id, self.received_at, self.request_id, self.claim, tables)
-        data: bytes = msgpack.packb((VERSION, *members, self.rejected))
+        data: bytes = msgpack.packb((VERSION, *self))
         return data
 
 
@@ -170,7 +165,7 @@ def gather(
 
 
 def _joined(tables: dict[str, list[bytes]]) -> tuple[TableRows, ...]:
-    return tuple(TableRows(table, len(rows), b"".join(rows)) for table, rows in tables.items())
+    return tuple([TableRows(table, len(rows), b"".join(rows)) for table, rows in tables.items()])
 
 
 def _table(item: object) -> TableRows:

@@ -18,7 +18,7 @@ MAX_DEPTH = 254
 """Maximum nesting of one value."""
 
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_MAYBE_BEYOND_64_BITS = (b"0" * 20, b"-" + b"0" * 19)
+_20_DIGITS, _NEGATIVE_19_DIGITS = b"0" * 20, b"-" + b"0" * 19
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_SPACE = re.compile("[^ \t\n\r]")
 _SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
@@ -36,7 +36,7 @@ def parse(text: bytes) -> Any:
         InvalidJsonError: the text is not UTF-8, not JSON, or nested thousands of levels deep.
     """
     zeros = text.translate(_AS_ZEROS)  # finds long numbers in linear time
-    if any(digits in zeros for digits in _MAYBE_BEYOND_64_BITS):
+    if _20_DIGITS in zeros or _NEGATIVE_19_DIGITS in zeros:  # maybe beyond 64 bits
         return _parse_slowly(text)
     try:
         return orjson.loads(text)

@@ -8,10 +8,10 @@ sends, only `Rejected` is raised.
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 
@@ -73,8 +73,7 @@ class Rejected(Exception):  # noqa: N818 -- the result for one event, not a fail
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What the receiver knows about all events of a request.
 
     Attributes:
@@ -87,7 +86,7 @@ class Arrival:
     """
 
     received_at: int
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = MappingProxyType({})
     drift: int = 0
     earliest: int = EARLIEST_TIME
     table_is_column: bool = False
@@ -100,7 +99,7 @@ def table_of(event: object, default: object = None) -> str:
     Raises:
         Rejected: `not_an_object`, `missing_table`, `invalid_table`.
     """
-    if not isinstance(event, Mapping):
+    if not isinstance(event, dict):
         raise Rejected("not_an_object", "an event is a JSON object")
     table = event.get("table")
     if table is None:
@@ -163,8 +162,9 @@ def encode(
     numbers: dict[str, int] = {}
     for name, value in event.items():
         if name not in _NOT_COLUMNS or (arrival.table_is_column and name == "table"):
-            column = column_name(name)
-            row[_unused_name(column, row, numbers) if column in row else column] = _column_value(value)
+            column = _column_name(name[:MAX_COLUMN_NAME])
+            column = _unused_name(column, row, numbers) if column in row else column
+            row[column] = value if isinstance(value, str) else _column_value(value)
     if event_id is None and event.get("event_id") is not None:
         row[_unused_name("event_id", row, numbers)] = _column_value(event["event_id"])
     _check_column_count(len(row) - len(odd_time))

@@ -17,7 +17,7 @@ an operator decides.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -312,7 +312,7 @@ class Drain:
     def _call(self, batch: list[_Waiting]) -> list[Handling]:
         """Make one put, and return what became of each envelope."""
         entries = [
-            {"Data": replace(one.envelope, claim=1).encode(), "PartitionKey": one.partition_key}
+            {"Data": one.envelope._replace(claim=1).encode(), "PartitionKey": one.partition_key}
             for one in batch
         ]
         try:

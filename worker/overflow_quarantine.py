@@ -61,7 +61,7 @@ class OverflowQuarantine:
         if not absent:
             entry = Entry(State.IN_DOUBT, since=milliseconds(sent_at), reason=UNSEARCHED)
         owner = Owner(envelope.account)
-        groups = {Group(owner, one.table): (one.table, one.count, one.rows) for one in envelope.tables}
+        groups = {Group(owner, one.table): one for one in envelope.tables}
         destinations = {owner: NotDeliverable(entry.reason)}
         record = decode(envelope.encode(), chain.shard, START, sent_at)
         self._write(chain, destinations, groups, entry, seen=envelope.received_at, record=record)

@@ -6,7 +6,6 @@ stream, the ledger says so, and the chunk is settled.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -135,7 +134,7 @@ class Returns:
         request_id = hashlib.sha256(name.encode()).hexdigest()[:32]
         now = milliseconds(self._delivery.clock.now())
         for item in envelope.divide(made, key.account, key.group.owner.key_id, now, request_id):
-            data = replace(item, claim=1).encode()
+            data = item._replace(claim=1).encode()
             try:
                 answer = self._kinesis.put_record(
                     StreamName=self._stream_name, Data=data, PartitionKey=f"{key.account}/{item.request_id}"

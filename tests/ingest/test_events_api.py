@@ -81,7 +81,7 @@ def test_one_request_is_one_record() -> None:
 
     [item] = site.envelopes()
     assert ("shop", "k1", NOW * 1000, 0) == (item.account, item.key_id, item.received_at, item.claim)
-    assert [("pageviews", 2), ("clicks", 1)] == [(table.table, table.count) for table in item.tables]
+    assert [("pageviews", 2), ("clicks", 1)] == [(table.table, table.row_count) for table in item.tables]
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +207,7 @@ def test_a_claim_does_not_wait_in_the_queue() -> None:
     site = Site()
     site.kinesis.faults = [TIMEOUT]
 
-    assert [True] == site.stream.put([replace(item, claim=1) for item in envelopes(1)], "shop/3")
+    assert [True] == site.stream.put([item._replace(claim=1) for item in envelopes(1)], "shop/3")
     assert [("r0", False, 0)] == queued(site)
 
 

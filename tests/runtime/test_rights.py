@@ -10,7 +10,6 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -156,7 +155,7 @@ def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure
     worker = made.start(functions.WORKER)  # which does not know that the archive has the span, and looks
     assert {"batchItemFailures": []} == worker.invoke({"Records": event["Records"][:1]})
     assert {"batchItemFailures": []} == worker.invoke(event)
-    twice = replace(envelope.decode(an_envelope("r-3", "/three")), claim=1).encode()
+    twice = envelope.decode(an_envelope("r-3", "/three"))._replace(claim=1).encode()
     for _ in range(2):
         assert {"batchItemFailures": []} == worker.invoke(stream_event(aws, twice))
     assert aside(aws)
@@ -172,7 +171,7 @@ def test_the_redrive_may_do_what_it_does(
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
     (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
     wrong = envelope.RejectedEvent(0, "invalid_table", "", b'{"table": "7"}')
-    start(functions.WORKER).invoke(stream_event(aws, replace(stray, rejected=(wrong,)).encode()))
+    start(functions.WORKER).invoke(stream_event(aws, stray._replace(rejected=(wrong,)).encode()))
     assert 1 == len(aside(aws))
     ledger = Ledger(
         aws.client("dynamodb"),

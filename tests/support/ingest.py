@@ -263,7 +263,7 @@ def rows_of(item: Envelope) -> Iterator[tuple[str, dict[str, Any]]]:
         unpacker = msgpack.Unpacker()
         unpacker.feed(table.rows)
         found = list(unpacker)
-        assert len(found) == table.count
+        assert len(found) == table.row_count
         yield from ((table.table, row) for row in found)
 
 
