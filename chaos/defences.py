@@ -19,9 +19,9 @@ from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
 from ingest.policy import REFUSING_SECONDS, PolicyReader
-from ingest.refusal import RequestCode
+from ingest.refusal import Refused
 from shared.errors import BucketUnavailableError, HeldError, InvalidPolicyError, UnavailableError
-from shared.policy import EdgePolicy
+from shared.policy import EdgePolicy, PolicyEntry
 from shared.write_key import WriteKey
 from worker.answer import TdAnswer
 from worker.archive import Archive
@@ -398,8 +398,11 @@ class _Idle(Sweeper):
 class _FailsClosed(PolicyReader):
     """Refuses everything until it has read a policy."""
 
-    def refusal(self, key: WriteKey) -> RequestCode | None:
-        return "unknown_account" if self._current() is None else super().refusal(key)
+    def entry(self, key: WriteKey) -> PolicyEntry:
+        found = super().entry(key)
+        if self._policy is None:
+            raise Refused("unknown_account")
+        return found
 
 
 class _UnderstandsNextVersion(PolicyReader):

@@ -5,7 +5,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -195,7 +194,7 @@ class Ingest:
         try:
             request = Request.from_event(event, self._clock.now() + ANSWER_SECONDS)
             if self._proxies is not None:
-                request = replace(request, ip=self._proxies.visitor_address(request))
+                request = request._replace(ip=self._proxies.visitor_address(request))
             routes, path_parameters = self._paths.find(request.path)
             route = routes.get(request.method)
             if request.method == "OPTIONS":
@@ -207,7 +206,7 @@ class Ingest:
             else:
                 refuse = route.refuse
                 response = route.answer(
-                    replace(request, path_parameters=path_parameters) if path_parameters else request,
+                    request._replace(path_parameters=path_parameters) if path_parameters else request,
                     self._intake,
                 )
         except Refused as refused:

@@ -14,8 +14,8 @@ an envelope of its own, which is a claim by account, table, uuid and content.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from shared import envelope, rows
 from shared.envelope import Envelope, RejectedEvent
@@ -28,8 +28,7 @@ _ADDED_BYTES = 1536
 """Upper bound for what the ingest adds to an event: its own columns, the visitor's, and a table entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What a dialect reads from a request.
 
     Attributes:
@@ -46,7 +45,7 @@ class Batch:
     events: Sequence[Any]
     table: object = None
     single_table: bool = False
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = MappingProxyType({})
     sent_at: object = None
     earliest: int = rows.EARLIEST_TIME
     id: str = ""

@@ -15,7 +15,8 @@ _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 def read(request: Request, name: str) -> str:
     """Return the id in a cookie, empty if it has none."""
-    value = request.cookies.get(name, "")
+    pairs = (text.partition("=") for text in request.cookies)
+    value = {found.strip(): value for found, _, value in pairs}.get(name, "")
     return value if _ID.fullmatch(value) else ""
 
 

@@ -1,6 +1,6 @@
 """Parsing of request bodies: JSON or form-encoded."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from ingest.refusal import ANSWERS, Refused
@@ -40,10 +40,12 @@ def value_of(body: bytes, content_type: str) -> Any:
         raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
 
 
-def members(parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return parameters as an event's members; a repeated one becomes a list."""
+def members(parameters: Iterable[tuple[str, str]], without: Container[str] = ()) -> dict[str, Any]:
+    """Return parameters as an event's members, without some; a repeated one becomes a list."""
     event: dict[str, Any] = {}
     for name, value in parameters:
+        if name in without:
+            continue
         if name not in event:
             event[name] = value
         elif isinstance(event[name], list):

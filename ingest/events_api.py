@@ -20,11 +20,11 @@ def answer(request: Request, intake: Intake) -> Response:
     A key outside the body is verified before the body is read.
     """
     sent_key = _bearer(request) or request.headers.get("x-write-key") or request.parameter("k")
-    key = intake.verify(sent_key) if sent_key else None
+    sender = intake.verify(sent_key) if sent_key else None
     value = document.read(request)
     events = events_of(value)
     options = value if isinstance(value, dict) and events is value.get("events") else {}
-    key = key or intake.verify(options.get("write_key"))
+    sender = sender or intake.verify(options.get("write_key"))
     table = options.get("table")
     visitor = intake.privacy.visitor(request)
     batch = Batch(
@@ -34,7 +34,7 @@ def answer(request: Request, intake: Intake) -> Response:
         sent_at=options.get("sent_at"),
         id=_batch_id(request, options),
     )
-    outcome = intake.accept(request, key, batch, visitor)
+    outcome = intake.accept(request, sender, batch, visitor)
     return outcome_response(outcome, _ids(outcome, len(events)) if request.parameter("ids") == "1" else {})
 
 

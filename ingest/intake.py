@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 from zlib import crc32
 
 from ingest import rejected as rejected_events
@@ -11,16 +12,17 @@ from ingest.batch import Batch
 from ingest.keyring import Keyring
 from ingest.policy import PolicyReader
 from ingest.privacy import Privacy, Visitor
-from ingest.rate import Rate
+from ingest.rate import Bucket, Rate
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
-from ingest.tracking import Tracking
+from ingest.tracking import Screen, Tracking
 from shared import envelope, names, rows
 from shared.clock import Clock
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
+from shared.plan import TrackingPlan
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
@@ -47,8 +49,21 @@ class Rejection:
     table: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EventOutcome:
+class Sender(NamedTuple):
+    """Whose events a request brings.
+
+    Attributes:
+        key: its write key, verified.
+        plan: the account's tracking plan, None if it has none.
+        bucket: what the key may send.
+    """
+
+    key: WriteKey
+    plan: TrackingPlan | None
+    bucket: Bucket
+
+
+class EventOutcome(NamedTuple):
     """What happened to a request's events.
 
     Attributes:
@@ -109,7 +124,7 @@ class Intake:
         self._entropy = entropy
         self._telemetry = telemetry
 
-    def verify(self, key: object) -> WriteKey:
+    def verify(self, key: object) -> Sender:
         """Verify a write key; None and empty values count as missing.
 
         Raises:
@@ -126,11 +141,8 @@ class Intake:
             raise Refused("invalid_key", str(error)) from None
         except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
-        if code := self._policies.refusal(verified):
-            raise Refused(code)
-        entry = self._policies.entry(verified.account)
-        self._rate.check(verified, entry.limits if entry else None)
-        return verified
+        entry = self._policies.entry(verified)
+        return Sender(verified, entry.plan, self._rate.bucket(verified, entry.limits))
 
     def is_ready(self) -> bool:
         """Tell whether events would become durable."""
@@ -144,22 +156,19 @@ class Intake:
         """Return a new unique id."""
         return new_event_id(int(self._clock.now() * 1000), self._entropy)
 
-    def accept(
-        self, request: Request, key: WriteKey, batch: Batch, visitor: Visitor | None = None
-    ) -> EventOutcome:
+    def accept(self, request: Request, sender: Sender, batch: Batch, visitor: Visitor) -> EventOutcome:
         """Encode the events as rows and store them.
 
         Args:
             request: the request that sent them.
-            key: its write key.
+            sender: whose they are.
             batch: the events.
-            visitor: the sender, if already known.
+            visitor: who caused them.
 
         Raises:
             Refused: `unwanted_bot`, or `stream_unavailable`: no event was stored or, with a batch id, not every valid
                 event; a retry may succeed.
         """
-        visitor = visitor or self.privacy.visitor(request)
         if not self.privacy.accepts(visitor):
             raise Refused("unwanted_bot")
         now = int(self._clock.now() * 1000)
@@ -171,7 +180,8 @@ class Intake:
             table_is_column=batch.single_table,
             is_small=request.is_small,
         )
-        tracking = Tracking(self._policies.plan(key.account), partial(self.privacy.screen, visitor))
+        key = sender.key
+        tracking = Tracking(sender.plan, partial(self.privacy.screen, visitor))
         encoded, rejected = self._encode(key.account, batch, arrival, tracking)
         if tracking.violations:
             self._report_drift(key.account, tracking.violations)
@@ -180,7 +190,7 @@ class Intake:
             which = [(one.index, one.code, one.table, one.message) for one in rejected]
             kept = rejected_events.events_of(request, batch.events, which, tracking.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
-        self._rate.charge(key, len(batch.events), size)
+        sender.bucket.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
         partition_key = self._partition_key(key.account, batch, request)
         not_stored = self._put(envelopes, encoded, partition_key, request.deadline)
@@ -201,17 +211,17 @@ class Intake:
         """Return table and row of each event by index, and which events cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []
-        tables: set[str] = set()
+        screens: dict[str, Screen | None] = {}
         for index, event in enumerate(batch.events):
             table = ""
             try:
                 table = _table_of(event, batch)
-                if len(tables) >= MAX_TABLES and table not in tables:
-                    raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
-                tables.add(table)
-                row = rows.encode(
-                    event, arrival, partial(self._event_id, account, batch, index), tracking.screen(table)
-                )
+                if table not in screens:
+                    if len(screens) >= MAX_TABLES:
+                        raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
+                    screens[table] = tracking.screen(table)
+                new_id = partial(self._event_id, account, batch, index)
+                row = rows.encode(event, arrival, new_id, screens[table])
             except rows.Rejected as reason:
                 rejected.append(Rejection(index, reason.code, reason.message, table))
             else:
@@ -263,6 +273,8 @@ class Intake:
                 self._stream.offer(item, partition_key, deadline)
             return []
         stored = self._stream.put(envelopes, partition_key, deadline)
+        if all(stored):
+            return []
         not_stored: list[int] = []
         indices = iter(encoded)  # each envelope holds consecutive rows
         for item, is_durable in zip(envelopes, stored, strict=True):

@@ -29,14 +29,14 @@ def answer_get(request: Request, intake: Intake) -> Response:
 
 
 def _accept(request: Request, intake: Intake) -> None:
-    key = td_client.verify(request, intake, request.path_parameters["database"])
+    sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     value = _value(request)
     if not isinstance(value, dict):
         raise Refused("not_events")
     event = td_client.fill_placeholders(value, visitor)
     batch = Batch([event], request.path_parameters["table"], single_table=True)
-    if refusal := intake.accept(request, key, batch, visitor).refusal:
+    if refusal := intake.accept(request, sender, batch, visitor).refusal:
         raise refusal
 
 

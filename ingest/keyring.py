@@ -53,7 +53,7 @@ class Keyring:
             InvalidKeyError: it was not signed with a currently valid secret.
             SecretUnavailableError: the signing secrets have never been read.
         """
-        if not self._is_within(self._read_at, FRESH_SECONDS):
+        if not 0 <= self._clock.now() - self._read_at < FRESH_SECONDS:  # clocks can be set back
             self.refresh()
         if not self._secrets:
             raise SecretUnavailableError("the signing secrets have never been read")
@@ -87,9 +87,10 @@ class Keyring:
     def refresh(self) -> bool:
         """Read the secrets unless the last attempt was too recent; return whether they were read."""
         pause = PAUSE_SECONDS if self._secrets else PAUSE_WITHOUT_SECRETS_SECONDS
-        if self._is_within(self._tried_at, pause):
+        now = self._clock.now()
+        if 0 <= now - self._tried_at < pause:
             return False
-        self._tried_at = self._clock.now()
+        self._tried_at = now
         try:
             answer = self._client.get_secret_value(SecretId=self._secret)
             self._secrets = _secrets(answer["SecretString"])
@@ -100,9 +101,6 @@ class Keyring:
             return False
         self._read_at = self._clock.now()
         return True
-
-    def _is_within(self, since: float, seconds: float) -> bool:
-        return 0 <= self._clock.now() - since < seconds  # clocks can be set back
 
 
 def _secrets(text: str) -> Mapping[str, str]:

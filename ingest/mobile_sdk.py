@@ -23,7 +23,7 @@ def answer(request: Request, intake: Intake) -> Response:
         raise Refused("not_events")
     check_count([event for events in value.values() for event in events])
     addresses = {name: name.partition(".") for name in value}
-    keys = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
+    senders = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
     visitor = intake.privacy.visitor(request)
     answers: dict[str, Any] = {}
     later = [name for name in addresses if value[name]][MAX_TABLES:]  # with the SDK's next request
@@ -34,7 +34,7 @@ def answer(request: Request, intake: Intake) -> Response:
         events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
         batch = Batch(events, table, single_table=True, sent=value[name])
         try:
-            outcome = intake.accept(request, keys[database], batch, visitor)
+            outcome = intake.accept(request, senders[database], batch, visitor)
         except Refused:
             if not any(answers.values()):
                 raise

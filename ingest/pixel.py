@@ -50,9 +50,9 @@ def answer_head(_request: Request, _intake: Intake) -> Response:
 
 
 def _accept(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
-    key = intake.verify(request.parameter("k"))
+    sender = intake.verify(request.parameter("k"))
     visitor = intake.privacy.visitor(request)
-    event = document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)
+    event = document.members(request.query, _NOT_MEMBERS)
     batch = Batch([event], request.parameter("t"), columns={**columns, **visitor.columns})
-    outcome = intake.accept(request, key, batch, visitor)
+    outcome = intake.accept(request, sender, batch, visitor)
     return refuse(outcome.refusal) if outcome.refusal else Response(200, HEADERS, GIF)

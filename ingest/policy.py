@@ -11,11 +11,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ingest.refusal import RequestCode
+from ingest.refusal import Refused
 from shared import policy
 from shared.clock import Clock
 from shared.errors import InvalidPolicyError, error_code
-from shared.plan import TrackingPlan
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
@@ -35,6 +34,7 @@ LOOK_AGAIN_SECONDS = 1
 
 _ABSENT = ("NoSuchKey", "AccessDenied")  # who may not list a bucket is not told that an object is absent
 _UNCHANGED = "304"
+_UNNAMED = PolicyEntry()
 
 Start = Callable[[Callable[[], None]], Callable[[float], None]]
 """Starts a job and returns what waits for its end, at most that many seconds."""
@@ -74,26 +74,22 @@ class PolicyReader:
         self._is_reading = False
         self._unknown: set[str] = set()  # accounts that this policy was read again for
 
-    def plan(self, account: str) -> TrackingPlan | None:
-        """Return an account's tracking plan, by the policy that `refusal` was decided by."""
-        found = self._policy.account(account) if self._policy is not None else None
-        return found.plan if found else None
+    def entry(self, key: WriteKey) -> PolicyEntry:
+        """Return what the policy says about the account of a verified key.
 
-    def entry(self, account: str) -> PolicyEntry | None:
-        """Return what the policy says about an account; None if it does not name it, or there is none."""
-        policy = self._current()
-        return policy.account(account) if policy is not None else None
-
-    def refusal(self, key: WriteKey) -> RequestCode | None:
-        """Return why the events of a verified key are refused; None if they are not."""
-        found = self.entry(key.account)
+        Raises:
+            Refused: `unknown_account`, `disabled_account`, `revoked_key`.
+        """
+        if not self._is_within(self._tried_at, self._pause):
+            self.begin()(WAIT_SECONDS)
+        found = self._policy.account(key.account) if self._policy is not None else None
+        if found is not None and found.status == "active" and key.key_id not in found.revoked_key_ids:
+            return found
         if self._policy is None or not self._is_within(self._confirmed_at, REFUSING_SECONDS):
-            return None
+            return found or _UNNAMED
         if found is None:
-            return "unknown_account" if self._is_unknown(key.account) else None
-        if found.status == "disabled":
-            return "disabled_account"
-        return "revoked_key" if key.key_id in found.revoked_key_ids else None
+            return self._looked_for_again(key.account)
+        raise Refused("disabled_account" if found.status == "disabled" else "revoked_key")
 
     def begin(self) -> Callable[[float], None]:
         """Start to read the policy; return what waits for it."""
@@ -103,22 +99,17 @@ class PolicyReader:
         self._tried_at, self._pause = self._clock.now(), PAUSE_SECONDS
         return self._start(self._read)
 
-    def _current(self) -> EdgePolicy | None:
-        if not self._is_within(self._tried_at, self._pause):
-            self.begin()(WAIT_SECONDS)
-        return self._policy
-
-    def _is_unknown(self, account: str) -> bool:
-        """Tell whether an account is in no policy, not even one that is read now: it may have been created since."""
+    def _looked_for_again(self, account: str) -> PolicyEntry:
+        """Refuse an account that is in no policy, not even one that is read now: it may have been created since."""
         if account not in self._unknown:
             asked_at = self._clock.now()
             if not self._is_within(self._tried_at, LOOK_AGAIN_SECONDS):
                 self.begin()(WAIT_SECONDS)
-            policy = self._policy
-            if policy is None or self._confirmed_at < asked_at or policy.account(account) is not None:
-                return False
+            found = self._policy.account(account) if self._policy is not None else None
+            if found is not None or self._confirmed_at < asked_at:
+                return found or _UNNAMED
             self._unknown.add(account)
-        return True
+        raise Refused("unknown_account")
 
     def _read(self) -> None:
         """Read the policy, if it has changed."""

@@ -49,7 +49,7 @@ def _accept(request: Request, intake: Intake) -> Response:
     Raises:
         Refused: no event was accepted. An error for an array of which some events were would make the sender repeat those.
     """
-    key = td_client.verify(request, intake, request.path_parameters["database"])
+    sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     value = _value(request)
     sent = check_count(value) if isinstance(value, list) else [value]
@@ -60,7 +60,7 @@ def _accept(request: Request, intake: Intake) -> Response:
         single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
     )
-    outcome = intake.accept(request, key, batch, visitor)
+    outcome = intake.accept(request, sender, batch, visitor)
     if isinstance(value, list) and outcome.accepted:
         return outcome_response(outcome)
     if outcome.refusal:
@@ -71,7 +71,7 @@ def _accept(request: Request, intake: Intake) -> Response:
 def _value(request: Request) -> Any:
     body = request.body() if request.method == "POST" else b""
     if body.strip() in (b"", document.PING):
-        return document.members(pair for pair in request.query if pair[0] not in _NOT_MEMBERS)
+        return document.members(request.query, _NOT_MEMBERS)
     return document.read(request)
 
 

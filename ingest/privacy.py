@@ -5,9 +5,8 @@ Rows are screened before they are encoded, so removed data never reaches the str
 
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest import cookie
 from ingest.request import Request
@@ -35,8 +34,7 @@ _IPV4_BITS = 24
 _IPV6_BITS = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(NamedTuple):
     """The sender of a request, as far as the stack may know.
 
     Attributes:
@@ -69,8 +67,8 @@ class Privacy:
     """
 
     def __init__(self, settings: IngestSettings, hash_key: Callable[[], bytes | None]) -> None:
-        self._gpc = settings.honor_gpc == "on"
-        self._dnt = settings.honor_dnt == "on"
+        signals = {"sec-gpc": settings.honor_gpc, "dnt": settings.honor_dnt}
+        self._signals = [header for header, setting in signals.items() if setting == "on"]
         self._ip = settings.visitor_ip
         self._bots = settings.bots
         self._cookies = settings.visitor_cookies == "on"
@@ -78,13 +76,12 @@ class Privacy:
         self._dropped |= {"td_ip"} if self._ip == "drop" else set()
         self._hashed = frozenset(settings.hashed_columns)
         self._hash_key = hash_key
+        self._keeps_all = not (self._dropped or self._hashed or self._ip == "truncate")
 
     def visitor(self, request: Request) -> Visitor:
         """Return the sender of a request."""
         headers = request.headers
-        anonymous = (self._gpc and _is_one(headers.get("sec-gpc"))) or (
-            self._dnt and _is_one(headers.get("dnt"))
-        )
+        anonymous = any(map(_is_one, [headers[name] for name in self._signals if name in headers]))
         sent = headers.get("user-agent", "").encode(errors="replace")
         user_agent = sent[:MAX_USER_AGENT_BYTES].decode(errors="ignore")
         return Visitor(
@@ -112,6 +109,8 @@ class Privacy:
             visitor: the rows' sender.
             personal: what else is done with columns, by the account's tracking plan.
         """
+        if self._keeps_all and not visitor.anonymous and not personal:
+            return None
         dropped, hashed = self._dropped, self._hashed
         if personal:
             dropped |= {name for name, handling in personal.items() if handling == "drop"}
@@ -127,15 +126,15 @@ class Privacy:
         if key is not None:
             rules |= dict.fromkeys(hashed, lambda value: _hash(value, key))
         rules |= dict.fromkeys(dropped)
-        return (lambda row: _screen(row, rules)) if rules else None
+        return lambda row: _screen(row, rules)
 
     def _kept_address(self, address: Any) -> Any:
         return _network(address) if self._ip == "truncate" else address
 
 
-def _is_one(header: str | None) -> bool:
+def _is_one(header: str) -> bool:
     """Tell whether a header is 1; the gateway joins a repeated one with commas."""
-    return header is not None and "1" in [value.strip() for value in header.split(",")]
+    return "1" in [value.strip() for value in header.split(",")]
 
 
 def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None]) -> None:

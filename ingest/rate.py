@@ -20,12 +20,17 @@ _MAX_KEYS = 10_000
 
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
     """What a key may send now."""
 
     at: float
     events: float
     bytes: float
+
+    def charge(self, events: int, size: int) -> None:
+        """Count a request that was admitted: its events, and the bytes of its rows."""
+        self.events -= events
+        self.bytes -= size
 
 
 class Rate:
@@ -39,36 +44,26 @@ class Rate:
     def __init__(self, events_per_second: float, clock: Clock) -> None:
         self._rate = events_per_second
         self._clock = clock
-        self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._buckets: dict[WriteKey, Bucket] = {}
 
-    def check(self, key: WriteKey, limits: AccountLimits | None = None) -> None:
-        """Refuse a request of a key that has sent too much.
-
-        Args:
-            key: of the request.
-            limits: of its account, if any are known.
+    def bucket(self, key: WriteKey, limits: AccountLimits) -> Bucket:
+        """Return what a key under its account's limits may send, refilled.
 
         Raises:
-            Refused: `rate_exceeded`.
+            Refused: `rate_exceeded`: it has sent too much.
         """
-        events = (limits and limits.events_per_second) or self._rate
-        size = (limits and limits.bytes_per_second) or events * BYTES_PER_EVENT
-        name, now = (key.account, key.key_id), self._clock.now()
-        bucket = self._buckets.get(name)
+        events = limits.events_per_second or self._rate
+        size = limits.bytes_per_second or events * BYTES_PER_EVENT
+        now = self._clock.now()
+        bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= _MAX_KEYS:
                 self._buckets.clear()
-            bucket = self._buckets[name] = _Bucket(now, BURST_SECONDS * events, BURST_SECONDS * size)
+            bucket = self._buckets[key] = Bucket(now, BURST_SECONDS * events, BURST_SECONDS * size)
         elapsed = max(0.0, now - bucket.at)  # clocks can be set back
         bucket.at = now
         bucket.events = min(BURST_SECONDS * events, bucket.events + elapsed * events)
         bucket.bytes = min(BURST_SECONDS * size, bucket.bytes + elapsed * size)
         if bucket.events <= 0 or bucket.bytes <= 0:
             raise Refused("rate_exceeded")
-
-    def charge(self, key: WriteKey, events: int, size: int) -> None:
-        """Count a request that was admitted: its events, and the bytes of its rows."""
-        bucket = self._buckets.get((key.account, key.key_id))
-        if bucket is not None:
-            bucket.events -= events
-            bucket.bytes -= size
+        return bucket

@@ -28,7 +28,7 @@ _OTHER_ERROR = "InvalidPropertyValueError"
 
 def answer(request: Request, intake: Intake) -> Response:
     """Accept the records and answer with a receipt for each; without receipts a mobile SDK retries forever."""
-    key = td_client.verify(request, intake, request.path_parameters["database"])
+    sender = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
     sent = _records(document.read(request), kind)
@@ -41,7 +41,7 @@ def answer(request: Request, intake: Intake) -> Response:
         columns=columns,
         sent=sent if request.headers.get("user-agent", "").startswith(_NAMES_EVENTS) else (),
     )
-    outcome = intake.accept(request, key, batch, visitor)
+    outcome = intake.accept(request, sender, batch, visitor)
     return json_response(200, {"receipts": receipts(len(events), outcome)})
 
 

@@ -7,10 +7,10 @@ import math
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from ingest.refusal import Refused
@@ -35,8 +35,7 @@ _SLASHES = re.compile("//+")
 _PIECE = 16 * 1024  # bounds what is copied after each gzip member, however many there are
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One HTTP request.
 
     Attributes:
@@ -48,9 +47,10 @@ class Request:
         id: the gateway's request id.
         raw_body: None if there is none.
         is_base64: whether the gateway encoded the body.
-        cookies: by name.
+        cookies: each `name=value`.
         path_parameters: values for the names in braces in the route's path.
         deadline: when the response must be ready, UNIX seconds.
+        raw_query: the query string as sent.
     """
 
     method: str
@@ -61,9 +61,10 @@ class Request:
     id: str
     raw_body: str | None
     is_base64: bool
-    cookies: Mapping[str, str] = field(default_factory=dict)
-    path_parameters: Mapping[str, str] = field(default_factory=dict)
+    cookies: Sequence[str] = ()
+    path_parameters: Mapping[str, str] = MappingProxyType({})
     deadline: float = math.inf
+    raw_query: str = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], deadline: float = math.inf) -> "Request":
@@ -74,31 +75,30 @@ class Request:
         """
         context = event["requestContext"]
         http = context["http"]
-        path = event["rawPath"]
+        path, raw_query = event["rawPath"], event.get("rawQueryString") or ""
         path = _SLASHES.sub("/", path) if "//" in path else path
         if path.startswith(_FIRST_PARTY_PATHS):
             path = path.removeprefix(FIRST_PARTY)
-        cookies = (event.get("cookies") or ())[:_MAX_COOKIES]
         return cls(
             method=http["method"],
             path=path,
-            query=parse_query(event.get("rawQueryString") or ""),
+            query=parse_query(raw_query),
             headers=event.get("headers") or {},
             ip=http.get("sourceIp") or "",
             id=context.get("requestId") or "",
             raw_body=event.get("body"),
             is_base64=bool(event.get("isBase64Encoded")),
-            cookies={name.strip(): value for name, _, value in (text.partition("=") for text in cookies)},
+            cookies=(event.get("cookies") or ())[:_MAX_COOKIES],
             deadline=deadline,
+            raw_query=raw_query,
         )
 
     @property
     def is_small(self) -> bool:
         """Whether its events are certain to take no more than `rows.SMALL_BYTES`, judging by the sizes of query and body."""
         body = self.raw_body or ""
-        size = sum([len(value) for _, value in self.query], len(body))
         is_compressed = "content-encoding" in self.headers or body.startswith(_GZIP_IN_BASE64)
-        return size <= rows.SMALL_BYTES and not is_compressed
+        return len(self.raw_query) + len(body) <= rows.SMALL_BYTES and not is_compressed
 
     def parameter(self, name: str) -> str | None:
         """Return the first non-empty value of a query parameter, else None."""
@@ -163,8 +163,10 @@ def parse_query(text: str) -> tuple[tuple[str, str], ...]:
     for part in text.split("&"):
         if part:
             name, _, value = part.partition("=")
-            if "%" in part:
-                name, value = _unquoted(name), _unquoted(value)
+            if "%" in name:
+                name = _unquoted(name)
+            if "%" in value:
+                value = _unquoted(value)
             parameters.append((name, value))
     return tuple(parameters)
 

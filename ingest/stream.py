@@ -133,11 +133,15 @@ class Stream:
     ) -> list[Fate]:
         """Return each envelope's fate; REFUSED if every attempt was rejected, or there was no time for one."""
         entries = [{"Data": envelope.encode(), "PartitionKey": partition_key} for envelope in envelopes]
+
+        def size(index: int) -> int:
+            return len(entries[index]["Data"]) + MAX_KEY_BYTES
+
         deadline = min(self._clock.now() + PATIENCE_SECONDS, last_put)
         fates = [Fate.REFUSED] * len(entries)
         for attempt in range(_MAX_ATTEMPTS):
             waiting = [index for index, fate in enumerate(fates) if fate is Fate.REFUSED]
-            for batch in batches(waiting, lambda index: len(entries[index]["Data"]) + MAX_KEY_BYTES):
+            for batch in [waiting] if len(waiting) == 1 else batches(waiting, size):
                 if self._clock.now() < deadline:
                     answers = self._call([entries[index] for index in batch])
                     for index, fate in zip(batch, answers, strict=True):

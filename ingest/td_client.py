@@ -6,17 +6,16 @@ These clients send a Sluice write key in place of the API key, and the account i
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ingest.intake import Intake
+from ingest.intake import Intake, Sender
 from ingest.privacy import Visitor
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.user_agent import browser
-from shared.write_key import WriteKey
 
 KEY_PARAMETERS = ("api_key", "td_write_key")
 
 
-def verify(request: Request, intake: Intake, database: str) -> WriteKey:
+def verify(request: Request, intake: Intake, database: str) -> Sender:
     """Verify the request's write key, whose account must be the path's database.
 
     The first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key` counts.
@@ -29,10 +28,10 @@ def verify(request: Request, intake: Intake, database: str) -> WriteKey:
     sent = sent or request.headers.get("x-td-write-key", "")
     for name in KEY_PARAMETERS:
         sent = sent or request.parameter(name) or ""
-    key = intake.verify(sent)
-    if key.account != database:
+    sender = intake.verify(sent)
+    if sender.key.account != database:
         raise Refused("wrong_database")
-    return key
+    return sender
 
 
 def fill_placeholders(event: Any, visitor: Visitor) -> Any:

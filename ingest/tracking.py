@@ -27,27 +27,13 @@ class Tracking:
     ) -> None:
         self._plan = plan
         self._privacy = privacy
-        self._screens: dict[str, Screen | None] = {}
         self.violations: defaultdict[tuple[str, PlanCode], int] = defaultdict(int)
 
     def screen(self, table: str) -> Screen | None:
         """Return what checks and screens a table's rows; it raises `rows.Rejected` in quarantine."""
-        table = table if self._plan is not None else ""
-        if table not in self._screens:
-            self._screens[table] = self._checked(self._plan, table) if self._plan else self._privacy({})
-        return self._screens[table]
-
-    def privacy(self, table: str) -> Screen | None:
-        """Return what only removes personal data from a table's rows."""
-        planned = self._plan.tables.get(table) if self._plan else None
-        return self._privacy(planned.personal if planned else {})
-
-    def _checked(self, plan: TrackingPlan, table: str) -> Screen | None:
-        mode, screen = plan.mode_of(table), self.privacy(table)
-        violations = (
-            self.violations
-        )  # a reference to `self` would be a cycle, and leave work to the garbage collector
-        if mode == "off":
+        plan, screen, violations = self._plan, self.privacy(table), self.violations
+        mode = plan.mode_of(table) if plan is not None else "off"
+        if plan is None or mode == "off":
             return screen
 
         def check(row: dict[str, Any]) -> None:
@@ -60,3 +46,8 @@ class Tracking:
                 screen(row)
 
         return check
+
+    def privacy(self, table: str) -> Screen | None:
+        """Return what only removes personal data from a table's rows."""
+        planned = self._plan.tables.get(table) if self._plan is not None else None
+        return self._privacy(planned.personal if planned is not None else {})

@@ -8,7 +8,7 @@ base64url without padding.
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared import names
 from shared.errors import InvalidKeyError, UnknownSecretError
@@ -22,8 +22,7 @@ _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
 
 
-@dataclass(frozen=True, slots=True)
-class WriteKey:
+class WriteKey(NamedTuple):
     """A verified write key."""
 
     account: str

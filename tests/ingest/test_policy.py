@@ -16,6 +16,7 @@ from ingest.policy import (
     PolicyReader,
     in_background,
 )
+from ingest.refusal import Refused
 from shared import policy, write_key
 from shared.policy import PolicyEntry
 from tests.support.ingest import BUCKET, SECRETS, Site, http_event
@@ -210,12 +211,13 @@ def test_a_request_does_not_wait_for_a_slow_read() -> None:
 
     key = write_key.WriteKey("shop", "k1")
     reader = PolicyReader(site.bucket, BUCKET, site.clock, site.telemetry, start)
-    first = reader.refusal(key)
+    first = reader.entry(key)
     site.clock.time += PAUSE_SECONDS
-    assert (None, None, 1, True) == (first, reader.refusal(key), len(jobs), asked.is_set())
+    assert (PolicyEntry(), PolicyEntry(), 1, True) == (first, reader.entry(key), len(jobs), asked.is_set())
     jobs[0]()
 
-    assert "disabled_account" == reader.refusal(key)
+    with pytest.raises(Refused, match="disabled_account"):
+        reader.entry(key)
 
 
 def test_reading_in_the_background_can_be_waited_for() -> None:

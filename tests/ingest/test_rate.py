@@ -53,10 +53,9 @@ def test_an_account_may_have_limits_of_its_own() -> None:
 
     def admits(events: int, size: int) -> bool:
         try:
-            rate.check(key, limits)
+            rate.bucket(key, limits).charge(events, size)
         except Refused:
             return False
-        rate.charge(key, events, size)
         return True
 
     assert [True, True, False] == [admits(900, 0), admits(100, 0), admits(1, 0)]

@@ -388,7 +388,7 @@ def test_the_copy_that_counts_may_have_rejected_the_event(table: str) -> None:
     found = Found()
     rejected = RejectedEvent(0, "wrong_type", table, b'{"event_id":"a"}')
     owner = decode(found.envelope("b", claim=1))
-    found.delivery.put(replace(owner, rejected=(rejected,)).encode())
+    found.delivery.put(owner._replace(rejected=(rejected,)).encode())
     found.delivery.deliver()
     tables = (
         {"orders": [row("a")], "views": [row("b")]} if table == "orders" else {"views": [row("a"), row("b")]}
@@ -455,7 +455,7 @@ def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
     accepted = decode(found.envelope("a"))
     original = b'{"table": "views!", "event_id": "mine", "page": "home"}'
     rejected = RejectedEvent(1, "invalid_table", "", original)
-    found.delivery.put(replace(accepted, rejected=(rejected,)).encode())
+    found.delivery.put(accepted._replace(rejected=(rejected,)).encode())
     found.delivery.deliver()
     one = found.one("mine")
 
