@@ -29,7 +29,9 @@ TIMEOUT_SECONDS = 120.0
 _TAKE_SECONDS = 60.0
 _HOURS_AFTERWARDS = 6
 _EVERY = (20.0, 60.0, 300.0, 1200.0)
-_SELDOM = 8  # times as long pauses in two of three schedules: half of the computing would else go into watermarks
+_SELDOM = (
+    8  # times as long pauses in two of three schedules: half of the computing would else go into watermarks
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ingest.batch import Batch
 from ingest.keyring import Keyring
 from ingest.policy import PolicyReader
 from ingest.privacy import Privacy, Visitor
-from ingest.rate import Bucket, Rate
+from ingest.rate import Allowance, Rate
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
@@ -49,18 +49,18 @@ class Rejection:
     table: str = ""
 
 
-class Sender(NamedTuple):
-    """Whose events a request brings.
+class Admitted(NamedTuple):
+    """The sender of a request, once its key is verified and may send.
 
     Attributes:
         key: its write key, verified.
         plan: the account's tracking plan, None if it has none.
-        bucket: what the key may send.
+        allowance: what the key may send.
     """
 
     key: WriteKey
     plan: TrackingPlan | None
-    bucket: Bucket
+    allowance: Allowance
 
 
 class EventOutcome(NamedTuple):
@@ -124,7 +124,7 @@ class Intake:
         self._entropy = entropy
         self._telemetry = telemetry
 
-    def verify(self, key: object) -> Sender:
+    def verify(self, key: object) -> Admitted:
         """Verify a write key; None and empty values count as missing.
 
         Raises:
@@ -142,7 +142,7 @@ class Intake:
         except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
         entry = self._policies.entry(verified)
-        return Sender(verified, entry.plan, self._rate.bucket(verified, entry.limits))
+        return Admitted(verified, entry.plan, self._rate.allowance(verified, entry.limits))
 
     def is_ready(self) -> bool:
         """Tell whether events would become durable."""
@@ -156,7 +156,7 @@ class Intake:
         """Return a new unique id."""
         return new_event_id(int(self._clock.now() * 1000), self._entropy)
 
-    def accept(self, request: Request, sender: Sender, batch: Batch, visitor: Visitor) -> EventOutcome:
+    def accept(self, request: Request, sender: Admitted, batch: Batch, visitor: Visitor) -> EventOutcome:
         """Encode the events as rows and store them.
 
         Args:
@@ -190,7 +190,7 @@ class Intake:
             which = [(one.index, one.code, one.table, one.message) for one in rejected]
             kept = rejected_events.events_of(request, batch.events, which, tracking.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
-        sender.bucket.charge(len(batch.events), size)
+        sender.allowance.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
         partition_key = self._partition_key(key.account, batch, request)
         not_stored = self._put(envelopes, encoded, partition_key, request.deadline)

@@ -20,7 +20,7 @@ _MAX_KEYS = 10_000
 
 
 @dataclass(slots=True)
-class Bucket:
+class Allowance:
     """What a key may send now."""
 
     at: float
@@ -44,9 +44,9 @@ class Rate:
     def __init__(self, events_per_second: float, clock: Clock) -> None:
         self._rate = events_per_second
         self._clock = clock
-        self._buckets: dict[WriteKey, Bucket] = {}
+        self._allowances: dict[WriteKey, Allowance] = {}
 
-    def bucket(self, key: WriteKey, limits: AccountLimits) -> Bucket:
+    def allowance(self, key: WriteKey, limits: AccountLimits) -> Allowance:
         """Return what a key under its account's limits may send, refilled.
 
         Raises:
@@ -55,15 +55,15 @@ class Rate:
         events = limits.events_per_second or self._rate
         size = limits.bytes_per_second or events * BYTES_PER_EVENT
         now = self._clock.now()
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= _MAX_KEYS:
-                self._buckets.clear()
-            bucket = self._buckets[key] = Bucket(now, BURST_SECONDS * events, BURST_SECONDS * size)
-        elapsed = max(0.0, now - bucket.at)  # clocks can be set back
-        bucket.at = now
-        bucket.events = min(BURST_SECONDS * events, bucket.events + elapsed * events)
-        bucket.bytes = min(BURST_SECONDS * size, bucket.bytes + elapsed * size)
-        if bucket.events <= 0 or bucket.bytes <= 0:
+        allowance = self._allowances.get(key)
+        if allowance is None:
+            if len(self._allowances) >= _MAX_KEYS:
+                self._allowances.clear()
+            allowance = self._allowances[key] = Allowance(now, BURST_SECONDS * events, BURST_SECONDS * size)
+        elapsed = max(0.0, now - allowance.at)  # clocks can be set back
+        allowance.at = now
+        allowance.events = min(BURST_SECONDS * events, allowance.events + elapsed * events)
+        allowance.bytes = min(BURST_SECONDS * size, allowance.bytes + elapsed * size)
+        if allowance.events <= 0 or allowance.bytes <= 0:
             raise Refused("rate_exceeded")
-        return bucket
+        return allowance

@@ -6,7 +6,7 @@ These clients send a Sluice write key in place of the API key, and the account i
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ingest.intake import Intake, Sender
+from ingest.intake import Admitted, Intake
 from ingest.privacy import Visitor
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -15,7 +15,7 @@ from ingest.user_agent import browser
 KEY_PARAMETERS = ("api_key", "td_write_key")
 
 
-def verify(request: Request, intake: Intake, database: str) -> Sender:
+def verify(request: Request, intake: Intake, database: str) -> Admitted:
     """Verify the request's write key, whose account must be the path's database.
 
     The first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key` counts.

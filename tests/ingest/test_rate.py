@@ -53,7 +53,7 @@ def test_an_account_may_have_limits_of_its_own() -> None:
 
     def admits(events: int, size: int) -> bool:
         try:
-            rate.bucket(key, limits).charge(events, size)
+            rate.allowance(key, limits).charge(events, size)
         except Refused:
             return False
         return True
