@@ -55,7 +55,7 @@ class Admin:
             "memory_minutes": settings.td_memory_minutes,
             "query_delay_minutes": settings.td_query_delay_minutes,
         }
-        self._probe_rows = ProbeRows(treasure_data, clock)
+        self._probe_rows = ProbeRows(treasure_data)
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Answer a request.
@@ -174,8 +174,7 @@ class Admin:
             return answers
         database = databases[0]
         probe = td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
-        patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _PROBE_SECONDS))
-        presence = td.ask(database, PROBE_TABLE, [_NO_ROW], patience)
+        presence = td.ask(database, PROBE_TABLE, [_NO_ROW], deadline.within(_PROBE_SECONDS))
         return answers | {
             "database": database,
             "may_write": None

@@ -25,6 +25,10 @@ class Deadline:
         remaining = remaining_ms / 1000
         return cls(clock, clock.now() + remaining - min(SETTLE_SECONDS, remaining * SETTLE_SHARE))
 
+    def within(self, seconds: float) -> "Deadline":
+        """Return the deadline of what may take that long, and no longer than this one allows."""
+        return Deadline(self.clock, min(self.at, self.clock.now() + seconds))
+
     def left(self) -> float:
         """Return the seconds left, negative when it is past."""
         return self.at - self.clock.now()

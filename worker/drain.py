@@ -29,6 +29,7 @@ from shared.envelope import Envelope
 from shared.errors import LedgerUnavailableError, UnavailableError
 from shared.puts import Fate, batches, put
 from worker.deadline import Deadline
+from worker.delivery import LONGEST_INVOCATION_SECONDS
 from worker.execution import Delivery
 from worker.guards import Guard
 from worker.message import Message, read
@@ -52,7 +53,6 @@ CLOCKS_DIFFER_SECONDS = 15 * 60
 _EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
 _LAST_DAY_SECONDS = 86_400  # of the queue's retention: no message waits for its search any more
 _REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
-_LONGEST_INVOCATION_SECONDS = 15 * 60  # Lambda's limit: never by more
 _RETRY_SECONDS = 120  # after which a message that is left is looked at again
 _SEARCH_SHARE = 0.6  # of the time, the rest is for puts
 _PUT_TRIES = 5
@@ -114,7 +114,7 @@ class _Waiting:
         """When a put can have landed, by the clocks of queue and stream; the ingest's clock does not matter."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
-        return max(began, sent_at - _LONGEST_INVOCATION_SECONDS), self.put_at + LATEST_LANDING_SECONDS
+        return max(began, sent_at - LONGEST_INVOCATION_SECONDS), self.put_at + LATEST_LANDING_SECONDS
 
     @property
     def put_at(self) -> float:

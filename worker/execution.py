@@ -108,32 +108,9 @@ class Execution:
         self.span = span
         self.rows: Counter[State] = Counter()
 
-    def leaf(self, key: ChunkKey) -> Chunk:
-        """Return a chunk's rows."""
-        source = key
-        while source not in self._sources:
-            source = source._replace(path=source.path[:-1])
-        return self._sources[source].leaf(key)
-
     def upload(self, key: ChunkKey, database: str) -> Upload:
         """Return the upload of a chunk under the id that the ledger gives it."""
-        return Upload(self.leaf(key), database, self.span.unique_id(key, database), self._oldest)
-
-    def _pending_uploads(self) -> list[Upload]:
-        """Return the uploads of everything that is pending; what cannot be sent is noted instead."""
-        uploads, span, now = [], self.span, self._delivery.clock.now()
-        for chunk in self._sources.values():
-            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
-                entry, destination = span.entry(leaf.key), span.destination(leaf.key)
-                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
-                is_rejected = leaf.key.group.is_rejected
-                step = self._rules.first_step(entry, obstacle, now, is_rejected=is_rejected)
-                if step.event is not None:
-                    self._outcomes[leaf.key] = Outcome(step.event, step.reason)
-                elif isinstance(destination, Database):
-                    unique_id = span.unique_id(leaf.key, destination.name)
-                    uploads.append(Upload(leaf, destination.name, unique_id, self._oldest))
-        return uploads
+        return Upload(self._leaf(key), database, self.span.unique_id(key, database), self._oldest)
 
     def deliver(self, send: Send, deadline: Deadline, uploads: list[Upload] | None = None) -> None:
         """Send chunks, all that are pending if none are given, and write what became of them; what is split goes out in halves.
@@ -160,6 +137,29 @@ class Execution:
                 if self.span.entry(key).state is State.PENDING
             }
         )
+
+    def _leaf(self, key: ChunkKey) -> Chunk:
+        """Return a chunk's rows."""
+        source = key
+        while source not in self._sources:
+            source = source._replace(path=source.path[:-1])
+        return self._sources[source].leaf(key)
+
+    def _pending_uploads(self) -> list[Upload]:
+        """Return the uploads of everything that is pending; what cannot be sent is noted instead."""
+        uploads, span, now = [], self.span, self._delivery.clock.now()
+        for chunk in self._sources.values():
+            for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
+                entry, destination = span.entry(leaf.key), span.destination(leaf.key)
+                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
+                is_rejected = leaf.key.group.is_rejected
+                step = self._rules.first_step(entry, obstacle, now, is_rejected=is_rejected)
+                if step.event is not None:
+                    self._outcomes[leaf.key] = Outcome(step.event, step.reason)
+                elif isinstance(destination, Database):
+                    unique_id = span.unique_id(leaf.key, destination.name)
+                    uploads.append(Upload(leaf, destination.name, unique_id, self._oldest))
+        return uploads
 
     def _halves(self, upload: Upload) -> list[Upload]:
         """Return the uploads of the halves that now stand for a chunk; none where it was not split by us."""
@@ -232,14 +232,14 @@ class Execution:
                 happening = self._divided(happening, key, self.span.with_entries(changes))
             entry = self._rules.follow(standing, happening)
             if entry is not standing:
-                changes[key] = replace(entry, rows=self.leaf(key).count)
+                changes[key] = replace(entry, rows=self._leaf(key).count)
                 if entry.state is State.SPLIT:
                     changes |= self._split(key, standing)
         return changes
 
     def _divided(self, happening: Happening, key: ChunkKey, span: Span) -> Happening:
         """Return what happened to a chunk that halving may help, with whether it can be halved."""
-        is_row = self.leaf(key).count < 2
+        is_row = self._leaf(key).count < 2
         divisible = not is_row and span.can_split(key)
         if happening.event is Event.TOO_LARGE:
             return replace(happening, reason=ROW_TOO_LARGE if is_row else TOO_LARGE, divisible=divisible)
@@ -255,7 +255,7 @@ class Execution:
         state = State.PENDING if standing.state is State.PENDING else State.PARKED
         since = standing.since if state is State.PENDING else None
         half = replace(standing, state=state, since=since)
-        return {one: replace(half, rows=self.leaf(one).count) for one in key.halves}
+        return {one: replace(half, rows=self._leaf(one).count) for one in key.halves}
 
     def _is_certain(self, key: ChunkKey, outcome: Outcome) -> bool:
         opened = self._opened is None or key in self._opened

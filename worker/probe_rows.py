@@ -9,7 +9,6 @@ from typing import Any
 
 import msgpack
 
-from shared.clock import Clock
 from worker.chunk import compress
 from worker.deadline import Deadline
 from worker.question import Presence
@@ -26,9 +25,8 @@ _ASK_SECONDS = 40.0
 class ProbeRows:
     """Sends probe rows and asks for them."""
 
-    def __init__(self, treasure_data: TreasureDataClient, clock: Clock) -> None:
+    def __init__(self, treasure_data: TreasureDataClient) -> None:
         self._treasure_data = treasure_data
-        self._clock = clock
 
     def send(self, database: str, mark: str, of_id: str, time: int) -> dict[str, Any]:
         """Import the row of a mark, with a time in UNIX seconds, under the id that another mark, or the same, stands for.
@@ -56,8 +54,8 @@ class ProbeRows:
         Raises:
             ValueError: it is not a mark.
         """
-        patience = Deadline(self._clock, min(deadline.at, self._clock.now() + _ASK_SECONDS))
-        presence = self._treasure_data.ask(database, MEASURE_TABLE, [_row(mark, time)], patience)
+        rows = [_row(mark, time)]
+        presence = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
         if presence in (Presence.PRESENT, Presence.ABSENT):
             return {"shown": presence is Presence.PRESENT, "reason": ""}
         return {"shown": None, "reason": "forbidden" if presence is Presence.UNASKABLE else "undecided"}

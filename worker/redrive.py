@@ -346,9 +346,8 @@ class Redrive:
         return {Presence.PRESENT: Event.ACCEPTED, Presence.ABSENT: Event.ABSENT}.get(presence)
 
     def _presence(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Presence:
-        now = self._clock.now()
-        patience = Deadline(self._clock, min(run.deadline.at, now + LONGEST_QUERY_SECONDS))
-        not_before = now if entry.since is None else self._rules.askable_from(entry.since)
+        patience = run.deadline.within(LONGEST_QUERY_SECONDS)
+        not_before = self._clock.now() if entry.since is None else self._rules.askable_from(entry.since)
         rows, table = sample(chunk.payload()), chunk.key.group.table
         return self._uploader.treasure_data.ask(database, table, rows, patience, not_before)
 

@@ -40,15 +40,17 @@ EMPTY_SHARD_SECONDS = 3600
 """How long after a window's end a shard that shows no record at all counts as empty."""
 LOOKS = 2
 """Answers that must agree before the search concludes that nothing more is there."""
+SECOND_LOOK_SECONDS = 1.0
+"""After which another look at a tip is worth something."""
+MOST_DOUBTED = 4
+"""Answers in a row without the anchor, after which reading begins again."""
 
-_SECOND_LOOK_SECONDS = 1.0  # after the first
 _LOOK_BACK_SECONDS = (
     30,
     3600,
     48 * 3600,
 )  # before a window, in search of a record to start from; then to the oldest
 _LONG_AGO = float("-inf")
-_MOST_DOUBTED = 4  # answers without the anchor, after which reading begins again
 
 _SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
 _HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
@@ -297,7 +299,7 @@ class _Leg:
         else:
             is_read_out = self._go_on(page, numbers, at_end=at_end)
         if self._looks and (self._anchor != START or not self._back):
-            self.due = max(self.due, now + _SECOND_LOOK_SECONDS)
+            self.due = max(self.due, now + SECOND_LOOK_SECONDS)
         answer, rest = [], []
         for one in self.sought:
             is_over = now >= one.until + EMPTY_SHARD_SECONDS or page.ended
@@ -366,7 +368,7 @@ class _Leg:
     def _doubt(self) -> None:
         """Read from the anchor once more; begin again where it cannot be found any more."""
         self._doubted += 1
-        if self._doubted < _MOST_DOUBTED:
+        if self._doubted < MOST_DOUBTED:
             self._seek()
         else:
             self._lose()

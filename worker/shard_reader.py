@@ -10,12 +10,8 @@ from collections.abc import Iterator
 from shared.clock import Clock
 from shared.errors import NoSuchRecordError, UnprovenError
 from worker.record import START, Number, Record, from_stream
-from worker.search import LOOKS
+from worker.search import LOOKS, MOST_DOUBTED, SECOND_LOOK_SECONDS
 from worker.shards import Page, Position, Shard, Shards
-
-SECOND_LOOK_SECONDS = 1.0
-"""After which another look at a tip is worth something."""
-_MOST_DOUBTED = 4  # answers in a row that lack the anchor
 
 
 class ShardReader:
@@ -92,7 +88,7 @@ class ShardReader:
             elif records or not met:
                 first = behind[0].number if met and behind else START
                 doubted += 1
-                if doubted >= _MOST_DOUBTED:
+                if doubted >= MOST_DOUBTED:
                     self._lose()
                     return
                 met = met and bool(behind)

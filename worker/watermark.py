@@ -26,7 +26,8 @@ from worker.delivery import ASIDE, State
 from worker.executor import Executors, Threads, run_parallel
 from worker.ledger import Gap, Ledger, Place
 from worker.record import NOBODY, START, Number
-from worker.shard_reader import SECOND_LOOK_SECONDS, ShardReader
+from worker.search import SECOND_LOOK_SECONDS
+from worker.shard_reader import ShardReader
 from worker.shards import HASH_KEYS, Shard, Shards
 from worker.span import Group, Span
 
