@@ -21,7 +21,7 @@ from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import API_KEY, InProcess, Right, TreasureData
+from doubles.treasure_data import API_KEY, Action, InProcess, TreasureData
 from doubles.treasure_data import Settings as TdSettings
 from local.resources import LEDGER, NOTICES
 from shared import policy, write_key
@@ -181,7 +181,7 @@ class World:
                 query_delay=TD_QUERY_DELAY_SECONDS,
                 job_seconds=setup.job_seconds,
             ),
-            keys={API_KEY: frozenset(Right) if setup.may_query else frozenset(Right) - {Right.QUERY}},
+            keys={API_KEY: frozenset(Action) - (set() if setup.may_query else {Action.QUERY})},
             strike=clients.TdTroubles(self.effects).strike,
         )
         modes = dict(setup.plans)

@@ -9,7 +9,7 @@ from doubles.http_server import Request, Response
 from doubles.treasure_data.core import TreasureData
 from doubles.treasure_data.fault import Action, Fault, Kind, Target
 from doubles.treasure_data.in_process import InProcess
-from doubles.treasure_data.settings import API_KEY, Right, Settings
+from doubles.treasure_data.settings import API_KEY, Settings
 
 __all__ = [
     "API_KEY",
@@ -19,7 +19,6 @@ __all__ = [
     "Kind",
     "Request",
     "Response",
-    "Right",
     "Settings",
     "Target",
     "TreasureData",

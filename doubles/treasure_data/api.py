@@ -14,10 +14,10 @@ from doubles.treasure_data.import_body import Row, checked_rows, inflated
 from doubles.treasure_data.import_log import ImportLog
 from doubles.treasure_data.job import Job
 from doubles.treasure_data.response import answer, error
-from doubles.treasure_data.settings import Right, Settings
+from doubles.treasure_data.settings import Settings
 
 _HEX = set("0123456789abcdef")
-_RIGHTS = {Action.IMPORT: Right.WRITE, Action.CREATE: Right.CREATE, Action.QUERY: Right.QUERY}
+_OPEN = (Action.STATUS, Action.OTHER)  # to everyone
 
 
 class Api:
@@ -25,13 +25,13 @@ class Api:
 
     Args:
         log: what TD has accepted.
-        keys: the API keys with their rights.
+        keys: the API keys with what each may do; any of them may list.
 
     Attributes:
         duplicates: imports that were answered without being accepted, because their unique_id was remembered.
     """
 
-    def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Right]]) -> None:
+    def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Action]]) -> None:
         self.duplicates = 0
         self._log = log
         self._keys = keys
@@ -95,10 +95,12 @@ class Api:
         """Raise RejectedError unless the request's key may do it: 401 for an unknown key, 403 for too few rights."""
         action = self.target(request.segments).action
         scheme, _, key = request.header("authorization").partition(" ")
-        rights = self._keys.get(key)
-        if action not in (Action.STATUS, Action.OTHER) and (scheme != "TD1" or rights is None):
+        allowed = self._keys.get(key)
+        if action in _OPEN:
+            return
+        if scheme != "TD1" or allowed is None:
             raise RejectedError(401, "Authentication failed")
-        if action in _RIGHTS and _RIGHTS[action] not in (rights or ()):
+        if action not in allowed | {Action.LIST}:
             raise RejectedError(403, f"this key may not {action}")
 
     def _import(self, request: Request, settings: Settings, now: float) -> Response:

@@ -8,10 +8,10 @@ from threading import RLock
 from doubles.http_server import Request, Response
 from doubles.treasure_data.api import Api
 from doubles.treasure_data.control import control
-from doubles.treasure_data.fault import Fault, Faults, Target
+from doubles.treasure_data.fault import Action, Fault, Faults, Target
 from doubles.treasure_data.import_body import Row
 from doubles.treasure_data.import_log import Import, ImportLog
-from doubles.treasure_data.settings import API_KEY, Right, Settings
+from doubles.treasure_data.settings import API_KEY, Settings
 from shared.clock import Clock, SystemClock
 
 
@@ -21,7 +21,7 @@ class TreasureData:
     Args:
         clock: tells the time; it is never asked to sleep.
         settings: TD's behaviour where it is not documented.
-        keys: the API keys with their rights; None is API_KEY with all of them.
+        keys: the API keys with what each may do; None is API_KEY, which may do everything.
         strike: returns the fault that strikes a request at a time, asked once for each; None is `faults.strike`.
 
     Attributes:
@@ -34,7 +34,7 @@ class TreasureData:
         *,
         clock: Clock | None = None,
         settings: Settings | None = None,
-        keys: Mapping[str, frozenset[Right]] | None = None,
+        keys: Mapping[str, frozenset[Action]] | None = None,
         strike: Callable[[Target, float], Fault | None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
@@ -42,7 +42,7 @@ class TreasureData:
         self._strike = strike or self.faults.strike
         self._clock = clock or SystemClock()
         self._log = ImportLog()
-        self._api = Api(self._log, {API_KEY: frozenset(Right)} if keys is None else keys)
+        self._api = Api(self._log, {API_KEY: frozenset(Action)} if keys is None else keys)
         self._late: list[tuple[float, int, Request]] = []
         self._serials = count()
         self._lock = RLock()

@@ -2,19 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 API_KEY = "1/5f1ce05f1ce05f1ce05f1ce05f1ce05f1ce05f1c"
 """The key that may do everything, unless others are given."""
-
-
-class Right(StrEnum):
-    """What an API key may do."""
-
-    WRITE = "write"
-    CREATE = "create"
-    QUERY = "query"
 
 
 @dataclass(frozen=True, slots=True)

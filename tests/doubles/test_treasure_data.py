@@ -15,7 +15,7 @@ from tdclient.errors import AlreadyExistsError, NotFoundError
 
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
-from doubles.treasure_data import API_KEY, Fault, Kind, Request, Right, Settings, TreasureData
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, Request, Settings, TreasureData
 from tests.support.treasure_data import call, import_body, put, with_tables
 
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
@@ -41,26 +41,16 @@ def read(td: TreasureData, target: str) -> Any:
     return json.loads(call(td, "GET", target).body)
 
 
-TD_CLIENT = {
-    "Accept-Encoding": "identity",
-    "authorization": f"TD1 {API_KEY}",
-    "date": "Wed, 25 Nov 2026 09:06:12 -0000",
-    "user-agent": "TD-Client-Python/1.7.0",
-    "content-type": "application/octet-stream",
-}
-FLUENT_BIT = {
-    "User-Agent": "Fluent-Bit",
-    "AUTHORIZATION": f"TD1 {API_KEY}",
-    "Content-Type": "application/gzip",
-}
-
-
-@pytest.mark.parametrize("headers", [TD_CLIENT, FLUENT_BIT], ids=["td-client", "fluent-bit"])
-def test_recorded_requests(td: TreasureData, headers: dict[str, str]) -> None:
-    """Requests as the official clients send them get 200 and five fields, the checksum over the body as it came."""
+def test_a_recorded_request(td: TreasureData) -> None:
+    """A request as Fluent Bit sends it gets 200 and five fields, the checksum over the body as it came."""
+    headers = (
+        ("User-Agent", "Fluent-Bit"),
+        ("AUTHORIZATION", f"TD1 {API_KEY}"),
+        ("Content-Type", "application/gzip"),
+    )
     packed = "83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"
     body = gzip.compress(bytes.fromhex(packed), mtime=0)
-    response = td.handle(Request("PUT", IMPORT, tuple(headers.items()), body))
+    response = td.handle(Request("PUT", IMPORT, headers, body))
 
     rows = [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}]
     assert rows == td.rows("shop", "views")
@@ -148,14 +138,14 @@ LINES = (
         ("", [401] * 5 + [200]),
         ("TD1 1/00", [401] * 5 + [200]),
         (API_KEY, [401] * 5 + [200]),
-        ("TD1 1/w", [200, 200, 200, 403, 403, 200]),
-        ("TD1 1/c", [200, 200, 403, 200, 403, 200]),
-        ("TD1 1/q", [200, 200, 403, 403, 200, 200]),
+        ("TD1 1/import", [200, 200, 200, 403, 403, 200]),
+        ("TD1 1/create", [200, 200, 403, 200, 403, 200]),
+        ("TD1 1/query", [200, 200, 403, 403, 200, 200]),
     ],
 )
 def test_a_key_may_do_what_it_has_a_right_to(key: str, statuses: list[int]) -> None:
     """Without a known key in TD's scheme, everything but the status is rejected."""
-    keys = {f"1/{right.value[0]}": frozenset({right}) for right in Right}
+    keys = {f"1/{one}": frozenset({one}) for one in (Action.IMPORT, Action.CREATE, Action.QUERY)}
     td = with_tables(TreasureData(keys=keys), "shop.views")
     body, header = import_body([ROW]), (("authorization", key),)
 
@@ -186,9 +176,9 @@ def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualC
     put(td, "shop.orders", [{"time": 1} | odd])
 
     shown = {"time": 1} | odd | {"bytes": "00ff", "nan": None, "map": {"1": None}}
-    origins = [{"table": "orders", "at": START + 5}, {"table": "views", "at": START}]
     latest = [
-        {"database": "shop", "row": row} | one for row, one in zip((shown, OTHER), origins, strict=True)
+        {"database": "shop", "table": "orders", "at": START + 5, "row": shown},
+        {"database": "shop", "table": "views", "at": START, "row": OTHER},
     ]
     assert {"shop": {"items": 0, "orders": 1, "views": 2}} == read(td, "/-/counts")
     assert {"shop": {"items": [], "orders": [""], "views": ["it's", "e-2"]}} == read(td, "/-/event_ids")

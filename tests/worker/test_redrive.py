@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import API_KEY, Action, Fault, Kind, Right, TreasureData
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
 from doubles.treasure_data.settings import Settings
 from shared.accounts import Account
 from shared.errors import LedgerUnavailableError
@@ -82,7 +82,7 @@ def dead(**changes: Any) -> Delivery:
 def unaskable(setting: str) -> Delivery:
     """Return a delivery with a chunk in old doubt, and a key that may not query."""
     made = in_doubt(unaskable_doubt=setting)
-    keys = {API_KEY: frozenset({Right.WRITE, Right.CREATE})}
+    keys = {API_KEY: frozenset({Action.IMPORT, Action.CREATE})}
     made.td = TreasureData(clock=made.clock, keys=keys, settings=Settings())
     made.td.create("shop_db", "views")
     made.clock.sleep(ASKABLE_SECONDS)

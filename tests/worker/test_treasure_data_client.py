@@ -26,7 +26,6 @@ from doubles.treasure_data import (
     Kind,
     Request,
     Response,
-    Right,
     TreasureData,
 )
 from doubles.treasure_data.settings import Settings
@@ -481,7 +480,7 @@ def test_asking_a_full_table() -> None:
 
 def test_asking_without_permission() -> None:
     """A key that may not query gets no answer, now or later."""
-    keys = {"1/w": frozenset({Right.WRITE, Right.CREATE}), API_KEY: frozenset(Right)}
+    keys = {"1/w": frozenset({Action.IMPORT, Action.CREATE}), API_KEY: frozenset(Action)}
     td = with_tables(TreasureData(keys=keys), "shop_db.views")
 
     assert Presence.UNASKABLE is presence(td, row("e1"), key="1/w")
