@@ -73,11 +73,9 @@ class MemorySQS:
         )
         if not body:
             raise client_error("MissingParameter", "SendMessage", "MessageBody is required")
-        if size > MAX_MESSAGE_BYTES:
-            reason = f"Message must be shorter than {MAX_MESSAGE_BYTES} bytes."
+        if size > MAX_MESSAGE_BYTES or not 0 <= delay <= _MAX_DELAY_SECONDS:
+            reason = f"a message of {size} bytes, visible after {delay} seconds"
             raise client_error("InvalidParameterValue", "SendMessage", reason)
-        if not 0 <= delay <= _MAX_DELAY_SECONDS:
-            raise client_error("InvalidParameterValue", "SendMessage", "DelaySeconds must be <= 900")
         self._serial += 1
         now = self._now()
         message_id = f"{self._serial:032x}"
@@ -86,11 +84,9 @@ class MemorySQS:
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
         """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them; never wait for any."""
-        known = (
-            *("MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"),
-            *("AttributeNames", "MessageAttributeNames"),
-        )
-        queue = self._queue("ReceiveMessage", request, *known)
+        shown = "AttributeNames", "MessageAttributeNames"  # it returns all of them
+        limits = "MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"
+        queue = self._queue("ReceiveMessage", request, *shown, *limits)
         most = request.get("MaxNumberOfMessages", 1)
         if not 1 <= most <= _MAX_RECEIVED:
             reason = f"Value {most} for parameter MaxNumberOfMessages is invalid: must be between 1 and 10."

@@ -44,12 +44,10 @@ def _double(**options: Any) -> MemoryDynamoDB:
     return double
 
 
-def _moto() -> Any:
-    client = boto3.client(
-        "dynamodb", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
-    )
-    client.create_table(**TABLE)
-    return client
+def _both() -> tuple[Any, MemoryDynamoDB]:
+    real = boto3.client("dynamodb", "us-east-1")
+    real.create_table(**TABLE)
+    return real, _double()
 
 
 def _outcome(client: Any, call: Call) -> tuple[str, Any]:
@@ -146,7 +144,7 @@ SCRIPTS: dict[str, list[Call]] = {
 def test_answers_as_moto_does(script: str) -> None:
     """Every response and error code of the script is moto's."""
     with mock_aws():
-        real, double = _moto(), _double()
+        real, double = _both()
         for call in SCRIPTS[script]:
             assert _outcome(real, call) == _outcome(double, call), call
 
@@ -192,7 +190,7 @@ _CALLS = st.one_of(
 def test_any_sequence_leaves_the_same(calls: list[Call]) -> None:
     """Whatever the calls and their order, the responses, the index and the final state are moto's."""
     with mock_aws():
-        real, double = _moto(), _double()
+        real, double = _both()
         last = _query("kind = :k", OPEN, IndexName="by_kind"), _get(*(_item("a", sk) for sk in SORT_KEYS))
         for call in [*calls, *last]:
             expected, actual = _outcome(real, call), _outcome(double, call)

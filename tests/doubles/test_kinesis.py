@@ -21,7 +21,7 @@ def kinesis(request: pytest.FixtureRequest) -> Iterator[Any]:
     with mock_aws():
         made: Any = MemoryKinesis(ManualClock().now)
         if request.param == "moto":
-            made = boto3.client("kinesis", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+            made = boto3.client("kinesis", "us-east-1")
         made.create_stream(StreamName="s", ShardCount=3)
         yield made
 

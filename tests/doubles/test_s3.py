@@ -51,7 +51,7 @@ _LISTS = _call(
 def test_any_sequence_answers_the_same(calls: list[Call]) -> None:
     """Whatever the calls and their order, the responses and error codes are moto's."""
     with mock_aws():
-        real: Any = boto3.client("s3", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        real: Any = boto3.client("s3", "us-east-1")
         double = MemoryS3()
         for client in (real, double):
             client.create_bucket(Bucket="aside")

@@ -36,24 +36,23 @@ def _behaviour(client: Any) -> list[Any]:
 def test_messages_behave_as_in_moto() -> None:
     """Every call behaves like moto's, and so does a receive of more than ten messages."""
     with mock_aws():
-        real = boto3.client("sqs", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+        real = boto3.client("sqs", "us-east-1")
 
         assert _behaviour(real) == _behaviour(MemorySQS())
 
 
-@pytest.mark.parametrize("excess", [0, 1])
-def test_a_message_has_at_most_1_mib(excess: int) -> None:
-    """Body and attributes together have 1 MiB at most, and a body has at least one byte."""
+def test_the_documented_limits() -> None:
+    """Body and attributes together have 1 MiB at most, a body has at least one byte, and a delay 15 minutes at most."""
     client = MemorySQS()
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
     attributes = {"n": {"DataType": "String", "StringValue": "v"}}
-    body = "x" * (MAX_MESSAGE_BYTES - len("nStringv") + excess)
-    if not excess:
-        client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
-        body = ""
+    body = "x" * (MAX_MESSAGE_BYTES - len("nStringv"))
+    client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes, DelaySeconds=900)
 
-    with pytest.raises(ClientError):
-        client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
+    for wrong, delay in ((body + "x", 0), ("", 0), ("x", 901)):
+        request = {"QueueUrl": url, "MessageBody": wrong, "DelaySeconds": delay}
+        with pytest.raises(ClientError):
+            client.send_message(**request, MessageAttributes=attributes)
 
 
 def test_delay_and_visibility_depend_on_the_clock() -> None:
