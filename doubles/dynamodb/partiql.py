@@ -23,6 +23,4 @@ def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item
     if _MEMBER.sub("", members):
         raise ValueError("Statement wasn't well formed, can't be processed")
     names = _MEMBER.findall(members)
-    if len(names) != len(parameters):
-        raise ValueError("Number of parameters in request and statement don't match.")
     return table, dict(zip(names, parameters, strict=True))
