@@ -7,14 +7,18 @@ from urllib.parse import urlsplit
 
 
 class TcpProxy:
-    """Hands bytes on between a port, at `url`, and a server, as a context manager; port 0 is any free one."""
+    """Hands bytes on between a port, at `url`, and a server, as a context manager; port 0 is any free one.
+
+    Attributes:
+        hanging: whether it takes new connections and never answers them.
+    """
 
     def __init__(self, target: str, host: str = "127.0.0.1", port: int = 0) -> None:
         address = urlsplit(target)
         self._target = (address.hostname or "", address.port or 0)
         self._listener = socket.create_server((host, port))
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
-        self._hanging = threading.Event()
+        self.hanging = False
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
@@ -26,14 +30,6 @@ class TcpProxy:
         for each in [self._listener, *self._sockets]:
             each.close()
 
-    def hang(self) -> None:
-        """Take connections from now on, and never answer them."""
-        self._hanging.set()
-
-    def forward(self) -> None:
-        """Serve connections from now on."""
-        self._hanging.clear()
-
     def _accept(self) -> None:
         while True:
             try:
@@ -41,7 +37,7 @@ class TcpProxy:
             except OSError:  # closed
                 return
             self._sockets.append(client)
-            if not self._hanging.is_set():
+            if not self.hanging:
                 server = socket.create_connection(self._target)
                 self._sockets.append(server)
                 for source, sink in ((client, server), (server, client)):

@@ -88,9 +88,9 @@ def test_after_a_time_out_the_next_invocation_delivers(
     event = stream_event(aws, an_envelope("r-3", "/three"))
     with TcpProxy(aws.endpoint) as proxy:
         worker = start(functions.WORKER, endpoint=proxy.url, timeout=5)
-        proxy.hang()
+        proxy.hanging = True
         assert "Task timed out after 5.00 seconds" == worker.invoke(event)
-        proxy.forward()
+        proxy.hanging = False
         assert {"batchItemFailures": []} == worker.invoke(event)
 
     assert ["/three"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
