@@ -23,7 +23,7 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 
 from doubles.http_server import Drop, Request, Response
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 
 
 class InProcess(HTTPAdapter):
@@ -33,10 +33,10 @@ class InProcess(HTTPAdapter):
     wait, the clock sleeps for as long. A request without a time-out that would wait for ever is a RuntimeError.
     """
 
-    def __init__(self, handle: Callable[[Request], Response], clock: Clock | None = None) -> None:
+    def __init__(self, handle: Callable[[Request], Response], clock: Clock) -> None:
         super().__init__()
         self._handle = handle
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._hosts: dict[str, _Connections] = {}
 
     def get_connection_with_tls_context(
@@ -44,7 +44,9 @@ class InProcess(HTTPAdapter):
     ) -> HTTPConnectionPool:
         """Return urllib3's pool of connections to the request's host."""
         host = urlsplit(request.url or "").hostname or ""
-        return self._hosts.setdefault(host, _Connections(host, self._handle, self._clock))
+        if host not in self._hosts:
+            self._hosts[host] = _Connections(host, self._handle, self._clock)
+        return self._hosts[host]
 
 
 class _Connections(HTTPConnectionPool):
