@@ -172,6 +172,7 @@ def main(minutes: float, attacked: float) -> None:
     usual, suffered = attack(schedule, 0), attack(schedule, attacked * 60)
     hour = 60 / attacked
     extra = {name: (cost - usual.dollars[name]) * hour for name, cost in suffered.dollars.items()}
+    stored, objects = (suffered.stored - usual.stored) * hour, (suffered.objects - usual.objects) * hour
     ratio = suffered.p99 / usual.p99
     checks = {
         f"others' 99th percentile: {usual.p99:.1f} s undisturbed, {suffered.p99:.1f} s beside it,"
@@ -180,8 +181,9 @@ def main(minutes: float, attacked: float) -> None:
         f"tables created: {suffered.tables:,} of at most {TABLES_LIMIT}": suffered.tables <= TABLES_LIMIT,
         f"columns of a table: {suffered.columns:,} of at most {COLUMNS_LIMIT}": suffered.columns
         <= COLUMNS_LIMIT,
-        f"the bucket grows by {suffered.stored * hour / 2**20:,.0f} MB and {suffered.objects * hour:,.0f} objects"
-        " in an hour": suffered.stored * hour < 2**30 and suffered.objects * hour < 20_000,
+        f"the bucket grows by {stored / 2**20:,.0f} MB and {objects:,.0f} objects more in an hour": stored
+        < 2**30
+        and objects < 20_000,
     }
     answers = ", ".join(f"{number:,} times {status}" for status, number in sorted(suffered.statuses.items()))
     click.echo(
