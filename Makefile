@@ -75,6 +75,10 @@ ATTACKED ?= 10
 hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=
 	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED)
 
+.PHONY: isolation
+isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
+	@$(RUN) -m chaos.isolation
+
 .PHONY: drift
 drift: .venv/installed ## send events of which one in ten drifts from a tracking plan through the simulated pipeline: EVENTS=
 	@$(RUN) -m chaos.drift --events $(EVENTS)

@@ -480,18 +480,10 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "IF v",
         _guard(Guard.IF_VERSION),
-        (
-            Kind.TD_LOST_ANSWER,
-            Kind.TD_REFUSED,
-            Kind.REPLAY,
-            Kind.REDRIVE,
-            Kind.REMAP,
-            Kind.PAUSE,
-            Kind.ABANDON,
-            Kind.TD_REJECTS_TABLE,
-        ),
+        (Kind.ABANDON, Kind.TD_REJECTS_TABLE, Kind.TD_SLOW, Kind.TD_HANG, Kind.REPLAY, Kind.BORDERS),
         ("duplicated", "both", "lost"),
         seeds=200,
+        events=150,
     ),
     Defence(
         "databases in the plan",

@@ -1,11 +1,21 @@
-"""Promise 4, measured: fifty accounts, one failing database for an hour, and the delay of the other accounts' rows."""
+"""Promise 4, measured: many accounts, some of whose databases fail, and the delay of the others' rows.
 
+`python -m chaos.isolation` prints it for ever more failing databases of 500. Exits with status 1 where the others wait too long.
+"""
+
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import batched
+
+import click
+from rich.console import Console
+from rich.table import Table
 
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.run import Build
+from chaos.run import Build, pool_of
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent
 from chaos.trouble import Kind, Window
@@ -15,6 +25,11 @@ from chaos.world import World
 BOUND = 1.5
 """By how much the others' 99th percentile may grow."""
 _FLOOD_EVERY = 300.0  # seconds
+_ACCOUNTS, _EVERY, _MINUTES = 500, 30.0, 12.0
+_FAILING_MINUTES = 6.0
+_COUNTS = (1, 16, 64, 200)
+_KINDS = (Kind.TD_HANGING_DATABASE, Kind.TD_BROKEN_DATABASE, Kind.TD_SLOW_DATABASE)
+_PARKING_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +110,41 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def _one(job: tuple[Kind | None, int, float]) -> Measured:
+    kind, count, minutes = job
+    schedule = steady(accounts=_ACCOUNTS, every=_EVERY, minutes=minutes)
+    return measure(schedule if kind is None else failing(schedule, kind, _FAILING_MINUTES, count))
+
+
+@click.command(help=__doc__)
+@click.option("--minutes", default=_MINUTES, show_default=True, help="Simulated minutes of each run.")
+@click.option("--processes", default=0, help="Runs at once; 0 for as many as there are cores.")
+def main(minutes: float, processes: int) -> None:
+    """Measure the delays and print them."""
+    jobs = [(None, 0, minutes), *((kind, count, minutes) for count in _COUNTS for kind in _KINDS)]
+    progress, found = Console(stderr=True), []
+    with pool_of(processes or len(os.sched_getaffinity(0))) as pool:
+        for (kind, count, _), measured in zip(jobs, pool.map(_one, jobs), strict=True):
+            found.append(measured)
+            progress.print(f"{count} of {_ACCOUNTS}: {kind or 'undisturbed'}, p99 {measured.p99:.1f} s")
+    usual, *others = found
+    bound = 2 * usual.p99 + _PARKING_SECONDS
+    table = Table(title=f"p50 / p99 of the other databases' rows, of {_ACCOUNTS}: at most {bound:.1f} s")
+    for name in ("failing", *_KINDS, "not delivered or twice"):
+        table.add_column(name)
+    table.add_row("none", *[f"{usual.p50:.1f} / {usual.p99:.1f} s"] * len(_KINDS), str(_broken(usual)))
+    for count, row in zip(_COUNTS, batched(others, len(_KINDS), strict=True), strict=True):
+        cells = [f"{one.p50:.1f} / {one.p99:.1f} s" for one in row]
+        table.add_row(str(count), *cells, str(sum(map(_broken, row))))
+    Console().print(table)
+    sys.exit(any(one.p99 > bound or _broken(one) for one in found))
+
+
+def _broken(measured: Measured) -> int:
+    return sum(measured.verdict.violations.values())
+
+
+if __name__ == "__main__":
+    main()
