@@ -1,6 +1,5 @@
 """The rights of each function, as template.yaml gives them, and how single ones are taken away for a while."""
 
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from botocore.exceptions import ClientError
@@ -45,18 +44,24 @@ class Access:
     """
 
     def __init__(self, function: Function, effects: Effects) -> None:
-        self._name = function.name
-        self._role = role_of(function, RESOURCES)
+        self._function = function
         self._effects = effects
 
     def client(self, service: str, client: Any) -> Any:
         """Return a client that is refused what the role does not allow, and what has been taken away now."""
-        return Authorized(service, client, self._role, allows=self._allows, refuse=self._refuse)
+        return _Client(service, client, self._function, self._effects)
 
-    def _allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
+
+class _Client(Authorized):
+    def __init__(self, service: str, client: Any, function: Function, effects: Effects) -> None:
+        super().__init__(service, client, role_of(function, RESOURCES))
+        self._name = function.name
+        self._effects = effects
+
+    def _allows(self, action: str, resource: str) -> bool:
         if self._effects.trouble.strike(Kind.ACCESS_DENIED, f"{self._name} {action}"):
             return False
-        return self._role.allows(action, resource, context)
+        return super()._allows(action, resource)
 
     def _refuse(self, what: str, error: ClientError) -> NoReturn:
         self._effects.fail(what, error, 0.02)

@@ -5,8 +5,8 @@ refuses with the service's own error, so a function meets a missing permission i
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -96,27 +96,15 @@ class Authorized:
         service: such as `s3`.
         client: makes the calls.
         role: of the function that calls.
-        allows: asked as the role is; the role itself unless fault injection asks more.
-        refuse: raises the error of a call that is refused.
 
     Raises:
         NotImplementedError: at a call of a service, or an operation, that is not known here.
     """
 
-    def __init__(
-        self,
-        service: str,
-        client: Any,
-        role: Role,
-        *,
-        allows: Callable[[str, str, Mapping[str, str]], bool] | None = None,
-        refuse: Callable[[str, ClientError], NoReturn] | None = None,
-    ) -> None:
+    def __init__(self, service: str, client: Any, role: Role) -> None:
         self._service = service
         self._client = client
         self._role = role
-        self._allows = allows or role.allows
-        self._refuse = refuse or _raise
         self._stream = ""
 
     def __getattr__(self, operation: str) -> Any:
@@ -138,11 +126,17 @@ class Authorized:
         return call
 
     def _check(self, operation: str, action: str, resource: str) -> None:
-        if not self._allows(action, resource, {"s3:ResourceAccount": ACCOUNT_ID}):
+        if not self._allows(action, resource):
             code, status = _REFUSALS.get(self._service, ("AccessDeniedException", 400))
             message = f"{self._role.name} is not authorized to perform: {action} on resource: {resource}"
             name = operation.title().replace("_", "")
             self._refuse(f"{self._service} {operation}", client_error(code, name, message, status))
+
+    def _allows(self, action: str, resource: str) -> bool:
+        return self._role.allows(action, resource, {"s3:ResourceAccount": ACCOUNT_ID})
+
+    def _refuse(self, _what: str, error: ClientError) -> None:
+        raise error
 
     def _needed(self, operation: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield the actions that a call needs, each with its resource."""
@@ -177,7 +171,3 @@ def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[st
         index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
         for table in request.get("RequestItems") or [request["TableName"]]:
             yield action, arn("dynamodb", f"table/{table}{index}")
-
-
-def _raise(_what: str, error: ClientError) -> NoReturn:
-    raise error
