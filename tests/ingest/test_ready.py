@@ -1,9 +1,10 @@
 """`GET /health/ready` tells uptime checks whether events would become durable."""
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.stream import LOOK_SECONDS, READY_SECONDS
+from ingest.stream import LOOK_SECONDS, OFFER_PAUSE_SECONDS, READY_SECONDS
 from tests.support.ingest import Answer, Site
 
 DOWN = client_error("InternalFailure", "PutRecord", status=500)
@@ -14,15 +15,20 @@ def ready(site: Site) -> Answer:
     return site.get("/health/ready")
 
 
+def test_what_is_known_of_the_stream_is_used_for_a_time() -> None:
+    """Minutes after a put, a minute after a failed offer, and seconds after a look."""
+    assert (300, 60, 5) == (READY_SECONDS, OFFER_PAUSE_SECONDS, LOOK_SECONDS)
+
+
 def test_a_new_instance_looks_at_the_stream() -> None:
     """Once, and again only when the look is no longer fresh."""
     site = Site()
 
-    answers = [ready(site), ready(site)]
+    answers = [ready(site), ready(site), ready(site)]
     site.clock.sleep(LOOK_SECONDS)
     answers.append(ready(site))
 
-    assert [(200, {"status": "ready"}, "no-store")] * 3 == [
+    assert [(200, {"status": "ready"}, "no-store")] * 4 == [
         (one.status, one.json, one.headers["cache-control"]) for one in answers
     ]
     assert ["describe_stream_summary"] * 2 == [operation for operation, _ in site.kinesis.calls]
@@ -30,20 +36,19 @@ def test_a_new_instance_looks_at_the_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "codes"),
     [
-        client_error("ResourceNotFoundException", "DescribeStreamSummary"),
-        client_error("AccessDeniedException", "DescribeStreamSummary"),
-        client_error("LimitExceededException", "DescribeStreamSummary"),
-        {},
-        {"StreamDescriptionSummary": None},
-        {"StreamDescriptionSummary": {"StreamStatus": "DELETING"}},
-        {"StreamDescriptionSummary": {"StreamStatus": "CREATING"}},
+        (client_error("AccessDeniedException", "DescribeStreamSummary"), ["AccessDeniedException"]),
+        (ReadTimeoutError(endpoint_url="https://kinesis"), ["ReadTimeoutError"]),
+        ({}, ["unreadable"]),
+        ({"StreamDescriptionSummary": None}, ["unreadable"]),
+        ({"StreamDescriptionSummary": {"StreamStatus": "DELETING"}}, []),
+        ({"StreamDescriptionSummary": {"StreamStatus": "CREATING"}}, []),
     ],
     ids=repr,
 )
-def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object) -> None:
-    """Only the documented response proves that it is; the refusal is no error of the ingest."""
+def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object, codes: list[str]) -> None:
+    """Only the documented response proves that it is; another is logged, and the refusal is no error of the ingest."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -51,6 +56,16 @@ def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object) -> N
 
     assert (503, {"status": "unavailable"}, None) == (answer.status, answer.json, answer.code)
     assert {} == site.telemetry.counts
+    lines = [line for line in site.telemetry.lines if line.message == "the stream cannot be described"]
+    assert codes == [line.fields["code"] for line in lines]
+
+
+def test_a_stream_that_is_resized_is_ready() -> None:
+    """It accepts envelopes meanwhile."""
+    site = Site()
+    site.kinesis.faults = [{"StreamDescriptionSummary": {"StreamStatus": "UPDATING"}}]
+
+    assert 200 == ready(site).status
 
 
 def test_an_acknowledged_put_is_enough() -> None:

@@ -313,6 +313,14 @@ def test_a_call_stays_below_the_limits() -> None:
     assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
 
 
+def test_partition_keys_count_towards_the_limits() -> None:
+    """A hundred envelopes that fit into 5 MiB, but not with their keys, take two calls."""
+    site = Site()
+
+    assert [True] * 100 == site.stream.put(envelopes(100, 52_300), "shop/3")
+    assert [99, 1] == put_sizes(site)
+
+
 @pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
 def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
     """Once the time limit has passed, the remaining envelopes go straight to the queue."""
@@ -358,6 +366,28 @@ def test_a_request_has_time_for_each_wait() -> None:
 
     assert (put, 2 * send) == (LONGEST_PUT_SECONDS, overflow.LONGEST_SECONDS)  # a notice, and the envelope
     assert read + PATIENCE_SECONDS + put + 2 * send <= app.ANSWER_SECONDS < int(timeout)
+
+
+@pytest.mark.parametrize("seconds", [0, LONGEST_PUT_SECONDS])
+def test_nothing_starts_that_may_end_too_late(seconds: float) -> None:
+    """With less time than a put and a message may take, the envelope goes to the queue, with its key."""
+    site = Site()
+    deadline = site.clock.now() + seconds + overflow.LONGEST_SECONDS
+
+    assert [True] == site.stream.put(envelopes(1), "shop/3", deadline)
+    assert ([], [("r0", True, 0)]) == (site.kinesis.calls, queued(site))
+    assert "shop/3" == site.queue.messages[0]["MessageAttributes"]["partition_key"]["StringValue"]
+    assert [False] == site.stream.put(envelopes(1), "shop/3", deadline - seconds - 0.5)
+
+
+def test_an_offer_is_made_only_if_it_ends_in_time() -> None:
+    """It leaves the stream the time that a put may take."""
+    site = Site()
+    [item], latest = envelopes(1), site.clock.now() + LONGEST_PUT_SECONDS
+    site.stream.offer(item, "shop/3", latest - 0.5)
+    site.stream.offer(item, "shop/4", latest)
+
+    assert ["shop/4"] == [arguments["PartitionKey"] for _, arguments in site.kinesis.calls]
 
 
 def slow(site: Site) -> float:
