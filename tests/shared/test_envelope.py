@@ -223,3 +223,31 @@ def test_no_rows_no_envelope() -> None:
 def test_the_largest_envelope_fits_the_queue() -> None:
     """In base64 with its attributes it stays below the 1 MiB of an SQS message."""
     assert (envelope.MAX_ENVELOPE_BYTES + 2) // 3 * 4 + 1024 < 1024 * 1024
+
+
+def test_a_marker_is_an_envelope_without_account_and_rows() -> None:
+    """With rows or rejected events, no account is illegal."""
+    made = envelope.marker(1_764_000_000_000)
+
+    assert Envelope("-", "", 1_764_000_000_000, "", 0, ()) == made == envelope.decode(made.encode())
+    for wrong in (
+        made._replace(tables=ENVELOPE.tables),
+        made._replace(rejected=(RejectedEvent(0, "c", "", b""),)),
+    ):
+        with pytest.raises(EnvelopeError):
+            envelope.decode(wrong.encode())
+
+
+def test_a_claim_has_the_rows_by_table() -> None:
+    """In their order, in one envelope."""
+    rows = [("views", b"\x80"), ("clicks", b"\x81"), ("views", b"\x82")]
+
+    tables = (TableRows("views", 2, b"\x80\x82"), TableRows("clicks", 1, b"\x81"))
+    assert Envelope("shop", "k1", 1, "r1", 1, tables) == envelope.gather(rows, "shop", "k1", 1, "r1")
+
+
+def test_messages_are_cut_and_may_be_missing() -> None:
+    """To 256 characters; an earlier version of the envelope has none."""
+    event = RejectedEvent(0, "c", "", b"")
+
+    assert ("", "x" * 256) == (event.message, envelope.rejected_event((0, "c", "", b"", "x" * 257)).message)
