@@ -480,7 +480,7 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "IF v",
         _guard(Guard.IF_VERSION),
-        (Kind.ABANDON, Kind.TD_REJECTS_TABLE, Kind.TD_SLOW, Kind.TD_HANG, Kind.REPLAY, Kind.BORDERS),
+        (Kind.TD_REJECTS_TABLE, Kind.ABANDON, Kind.TD_SLOW, Kind.TD_HANG, Kind.REPLAY, Kind.BORDERS),
         ("duplicated", "both", "lost"),
         seeds=200,
         events=150,
