@@ -149,9 +149,9 @@ def test_the_advice_is_one_that_the_template_takes() -> None:
     assert f"set TdMemoryMinutes to {least}, its least" in measured(Measured(gone={60}), ASSUMED)[1].said
 
 
-def measured_rows(sluice: Sluice) -> list[int]:
-    """Return the numbers of the rows that were written to measure with."""
-    return [one["number"] for one in sluice.td("rows?limit=1000")["rows"] if one["table"] == MEASURE_TABLE]
+def measured_rows(sluice: Sluice) -> list[dict[str, Any]]:
+    """Return the rows that were written to measure with."""
+    return [one["row"] for one in sluice.td("rows?limit=1000")["rows"] if one["table"] == MEASURE_TABLE]
 
 
 @pytest.mark.xdist_group("ops")
