@@ -24,7 +24,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-_PIECE = 64 * 1024
+_PIECE = 64 * 1024  # more than a TLS record: nothing decrypted stays where a poll does not see it
 _MAX_HEAD = 64 * 1024
 
 
