@@ -1,6 +1,6 @@
 """The events of one request, and how a batch id makes it safe for the sender to retry them.
 
-Every envelope of a request with a batch id is a claim: of all its copies on the stream, the worker counts the rows of
+Every envelope of a request with a batch id has a claim: of all its copies on the stream, the worker counts the rows of
 only one. Copies share a request id, which is a hash of the account, the batch id, the events that the envelope covers, and
 all events of the request as they were sent, including rejected ones. A retry therefore has the same id even if it comes from
 another address or after the rules have changed, and other events under the same batch id have a different one.
@@ -9,7 +9,7 @@ For the same reason, envelope boundaries depend only on the events as sent, not 
 events it rejects.
 
 Mobile SDKs give no batch id. They name each event with `uuid` and may repeat it in another group, so each of their events has
-an envelope of its own, which is a claim by account, table, uuid and content.
+an envelope of its own, with a claim by account, table, uuid and content.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ class Batch(NamedTuple):
     ) -> Iterator[Envelope]:
         """Yield an envelope for each row of a sender that names its events, in order; arguments as for `claims`.
 
-        An event without a usable name is not a claim; `new_id` returns its envelope's id.
+        An event without a usable name has no claim; `new_id` returns its envelope's id.
         """
         for index, (table, row) in encoded.items():
             rows_of_table = (envelope.TableRows(table, 1, row),)

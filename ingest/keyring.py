@@ -27,7 +27,7 @@ _MAX_VERIFIED = 1000  # cached until the secrets are read again
 class Keyring:
     """Verifies write keys.
 
-    If the secrets cannot be refreshed, the old ones stay in use: revocation and rotation are delayed, events are not lost.
+    If the secrets cannot be refreshed, the old ones stay in use: rotation is delayed, and no event is lost.
 
     Args:
         client: a boto3-like Secrets Manager client.

@@ -1,8 +1,8 @@
 """The overflow queue holds envelopes that the stream rejected or may have stored.
 
 A message's body is the envelope in base64. Its attribute `partition_key` is the key to put it with; it has the attribute
-`refused` if the stream definitely rejected every put. Rejected envelopes and claims can be put again without searching the
-stream first, so the queue delivers them at once. Others wait for the queue's delay, in case a late put still arrives. The
+`refused` if the stream definitely rejected every put. Rejected envelopes and those with a claim can be put again without searching
+the stream first, so the queue delivers them at once. Others wait for the queue's delay, in case a late put still arrives. The
 drainer tolerates duplicate messages.
 
 The queue's counts of messages lag, so a count of zero does not prove that it is empty. Before a function instance sends an

@@ -47,7 +47,7 @@ def _accept(request: Request, intake: Intake) -> Response:
     """Return the response to a sender that asked for neither image nor redirect.
 
     Raises:
-        Refused: no event was accepted. An error for an array of which some events were would make the sender repeat those.
+        Refused: no event was accepted. If some events of an array were, an error would make the sender repeat those.
     """
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)

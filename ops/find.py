@@ -1,8 +1,8 @@
 """Where events are and what became of them, from everything that holds them or knows of them.
 
-Envelopes are sighted on the stream, in the archive and in the overflow queue (`ops.sightings`); the set-aside store holds rows of its own. What
-became of an event, its whereabouts, is told by the ledger: the span that holds its record, and
-the chunk of the span that holds its row. Nothing is consumed, and nothing is changed.
+`ops.sightings` looks for envelopes on the stream, in the archive and in the overflow queue; the set-aside store holds rows. The
+ledger says what became of an event: the span that holds its record, and the chunk of the span that holds its row. Nothing is consumed
+or changed.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,9 +1,9 @@
 """How accounts are stored in Redis.
 
 Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status`, `revoked_key_ids`
-(comma-separated), `limits` and `plan` (JSON, empty if there is none). The ledger's name keeps stacks apart that share one Redis. A sentinel, `.applied` in place of an account, which
-is not a legal account name, shows that accounts have been applied. Without it, a missing account does not mean that the
-account is unknown.
+(comma-separated), `limits` and `plan` (JSON, empty if there is none). The prefix keeps stacks that share one Redis apart. A
+sentinel, `.applied` in place of an account (not a legal account name), shows that accounts have been applied. Without it, a missing
+account does not mean that the account is unknown.
 """
 
 from collections.abc import Mapping

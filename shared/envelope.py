@@ -157,7 +157,7 @@ def divide(
 def gather(
     rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
 ) -> Envelope:
-    """Return one claim with the rows, given as `(table, row)`, of a request with a batch id; they must fit into ROOM."""
+    """Return an envelope with a claim and rows, given as `(table, row)`, of a request with a batch id; they must fit into ROOM."""
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         tables.setdefault(table, []).append(row)

@@ -53,7 +53,7 @@ class Fate(Enum):
 
 
 def put(client: Any, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
-    """Put entries, each `Data` and `PartitionKey`, in one call; return the fate of each, and an error's code if any was not acknowledged.
+    """Put entries, each `Data` and `PartitionKey`, in one call; return each one's fate, and an error code unless all were acknowledged.
 
     The client must not retry.
     """

@@ -1,4 +1,7 @@
-"""Writes accounts to Redis: the mapping that is applied becomes all that Redis has. Every function raises redis.RedisError if Redis does not answer."""
+"""Writes accounts to Redis: applying a mapping replaces all that a stack has there.
+
+Every function raises redis.RedisError if Redis does not answer.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

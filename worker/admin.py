@@ -62,9 +62,10 @@ class Admin:
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`), `publish` (the edge policy, of the accounts as they are), `check` (return how Redis and Treasure Data look), `columns` (whether the `table` of an `account` shows the
-                columns that rows in doubt are asked for by, null where nobody says), `send_marked` (`database`, `mark`, `id`, `time`)
-                and `ask_marked` (`database`, `mark`, `time`).
+                `fields`), `publish` (the edge policy, of the accounts as they are), `check` (return how Redis and Treasure
+                Data look), `columns` (whether the `table` of an `account` shows the columns by which rows in doubt are queried,
+                null if that is unknown), `send_marked` (`database`, `mark`, `id`, `time`) and `ask_marked` (`database`, `mark`,
+                `time`).
             deadline: for questions to Treasure Data.
         """
         try:

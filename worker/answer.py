@@ -14,7 +14,7 @@ from typing import Any
 # What Treasure Data's OpenAPI requires; `details` is known from its Ruby client.
 _ERROR_MEMBERS = {"error", "message", "text", "severity", "status_code"}
 _COLUMNS = {"event_id": "string", "received_at": "long"}
-"""The columns that rows are asked for by, beside `time`, with the types by which they can be told apart."""
+"""The columns by which rows are queried, beside `time`, with the types that this needs."""
 
 
 @dataclass(frozen=True)

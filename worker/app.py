@@ -39,11 +39,15 @@ def drain(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
 
-    With `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) a dead letter's rows are replaced
-    first, and it alone is sent; an answer with `error`, one word, and `message` says why it cannot be edited. With `repair` (the same
-    place, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) repaired events are put on the stream in place of rejected
-    ones. With `sweep` the bucket is swept instead, with `watermark` watermarks are
-    written.
+    Other members of the event ask for something else:
+
+    - `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) replaces a dead letter's rows and
+      sends it alone.
+    - `repair` (the same place, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) puts repaired events on
+      the stream in place of rejected ones.
+    - `sweep` sweeps the bucket, `watermark` writes watermarks.
+
+    If an edit or a repair is not possible, the answer has `error`, one word, and `message`.
     """
     wiring = _wiring()
     deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())

@@ -3,11 +3,11 @@
     archive/<stream>/<start>/<shard>/<hour>/<first>-<last>-<since>-<until>.gz
 
 An object holds one span and never changes. Its name follows from the span's item in the ledger: the shard's chain (`start` is
-the shard's first possible sequence number, by which a stream that was created again differs), the UTC hour in which the span was planned,
-the sequence numbers of its first and last record, and the UNIX milliseconds at which its first and last record arrived. So a listing
-finds the spans of a range of time, or of sequence numbers, and the ledger names the object of each span.
+the shard's first possible sequence number, which tells a recreated stream from the old one), the UTC hour in which the span was
+planned, the sequence numbers of its first and last record, and the UNIX milliseconds at which these arrived. So a listing finds
+the spans of a range of time or of sequence numbers, and the ledger names the object of each span.
 
-An envelope of the overflow queue that may never come over the stream is a span of its own, whose chain has neither stream nor start, and whose
+An envelope that bypasses the stream, from the overflow queue, is a span of its own. Its chain has neither stream nor start, and its
 record has no sequence number.
 
 An object is gzip of MessagePack values back to back: a map that repeats the span's chain and borders, then for each record its
@@ -90,7 +90,7 @@ class ArchivedSpan(NamedTuple):
         return f"{_folder(self.chain)}{self.hour}/{borders}.gz"
 
     def header(self, records: int) -> dict[str, Any]:
-        """Return what an object of so many records says of itself."""
+        """Return the header of an object with this many records."""
         first, last = self.first[DIGITS], self.last[DIGITS]
         return {"chain": self.chain.name, "first": first, "last": last, "records": records}
 
@@ -198,7 +198,7 @@ class Archiving:
     Attributes:
         executor: runs the put.
         work: the span and its records; if some have expired, nothing is put.
-        failure: why the put has failed; empty if it has not, None while nobody knows.
+        failure: why the put failed; empty if it succeeded, None until its result is known.
     """
 
     archive: Archive

@@ -1,4 +1,4 @@
-"""What one invocation of the worker was asked to deliver: its terms, the records of one shard, and the work on one span of these."""
+"""What an invocation of the worker has to deliver: its terms, the records of one shard, and the work on one of their spans."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,10 @@ class Terms:
     Attributes:
         deadline: when it must have settled.
         forced: what is sent again; None if the ledger decides.
-        from_archive: the chain of the shard, where the records come from the archive: the stream may no longer have them, or the shard.
-        is_replay: the records do not come in the stream's order.
-        is_stretch: the records claim to be all that the shard has between the first and the last.
+        from_archive: the shard's chain if the records come from the archive, because the stream may no longer have them or the
+            shard; else None.
+        is_replay: the records come from a replay, so those before them need not be settled.
+        is_stretch: the batch should hold every record that the shard has between its first and last.
         passed_over: by account and table, rows that a forced replay leaves out.
     """
 
@@ -67,7 +68,7 @@ class ShardBatch:
 
 
 class Work(NamedTuple):
-    """A span that an invocation has just planned, or fenced, and what there is to send of it.
+    """A span that an invocation has just planned or fenced, and its rows that are left to send.
 
     Attributes:
         records: its records, as far as they have not expired.

@@ -1,6 +1,7 @@
 """Tracks which databases are failing, in this function instance and, through the ledger, in all others.
 
-The ordinary path reads nothing. Once a database has failed here, it is looked up in the ledger before each try, until it works again.
+As long as no database fails here, nothing is read from the ledger. When one fails, the ledger says whether others have found it
+failing; an open breaker is looked up again after BELIEVED_SECONDS.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Chunks: rows of one account's table within a span that are sent to Treasure Data in one import request.
 
-Rows are not decoded on the way: the blocks of envelopes are joined and compressed. Only to halve a chunk, or to ask
-Treasure Data for its rows, is it looked into.
+Rows are not decoded: the blocks of envelopes are joined and compressed. They are decoded only to halve a chunk, or to query
+Treasure Data for its rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Chunk:
 
     @classmethod
     def of_payload(cls, key: ChunkKey, count: int, payload: bytes) -> "Chunk":
-        """Return a chunk whose rows are at hand in one piece."""
+        """Return a chunk made from its rows in one piece."""
         return cls(key, [(key.group.table, count, payload)], count)
 
     def payload(self) -> bytes:

@@ -1,7 +1,7 @@
 """Claims: of all copies of an envelope on the stream, only one counts.
 
 An envelope that its sender may repeat, or that the drainer has put, has `claim` set. Its rows count only for the record that owns
-the claim of its request id. The worker decides claims once, before it plans a span, and the plan stores the decision.
+the claim of its request id. The worker decides claims once, before it plans a span; the plan stores which records do not count.
 """
 
 from collections.abc import Sequence

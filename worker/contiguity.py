@@ -40,9 +40,9 @@ class Contiguity:
     def check_batch(self, batch: ShardBatch) -> None:
         """Check that the shard has no other records among the first of a batch; now and then, among all of them.
 
-        A lane takes or leaves records by their partition keys, so it leaves out some of the first. Reading all records of every
-        batch again would take half of what a shard lets all readers read. Recorded events are not compared: Kinesis says that they
-        are of another stream. Nor are records that may expire before they are read.
+        With a ParallelizationFactor, Lambda distributes records over invocations by partition key, so each lacks some of the
+        first records. Reading all records of every batch again would take half of the shard's read budget. Recorded events are
+        not compared: Kinesis says that the shard never had them. Nor are records that may expire before they are read.
 
         Raises:
             HeldError: it has others, or does not show all of the batch's own.

@@ -3,9 +3,9 @@
 All changes of a chunk's state are in one table, TRANSITIONS, from which docs/delivery.md is generated. The other modules report events
 and do what `Rules` returns. Nothing here has an effect.
 
-A chunk is *in doubt* from the start of an attempt that Treasure Data may accept without our hearing of it. `since` is the start of the
-first such attempt. While Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id. After
-that, Treasure Data must be queried.
+Treasure Data may accept an attempt without Sluice learning of it, so a chunk is *in doubt* from the start of its first attempt,
+`since`, until an answer settles it. While Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id.
+After that, Treasure Data must be queried.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 
 ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
-"""The chunk's rows are in S3. Of rejected events, which nobody was promised, only some are."""
+"""States of chunks whose rows are all in S3. REJECTED is not one: no sender was promised these events, and only some are kept."""
 FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING, State.RETURNED))
 """Final states. Returned rows are on the stream again and count in the span that they are then planned in."""
 
@@ -44,7 +44,7 @@ class Entry:
     """What the ledger says of a chunk.
 
     Attributes:
-        state: what became of it; of a split chunk its halves tell.
+        state: what became of it; for a split chunk, see its halves.
         rows: how many it holds.
         since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None if there is none.
         reason: why it is set aside, in one word.
@@ -100,8 +100,8 @@ class Happening:
         event: what happens.
         now: UNIX milliseconds.
         reason: in one word.
-        certain: no attempt can have been accepted: every one of this invocation was definitely refused, this invocation
-            opened the doubt, and nobody else has written the span since.
+        certain: no attempt can have been accepted: this invocation opened the doubt, each of its attempts was definitely
+            rejected, and nobody else has written the span since.
         divisible: it has two rows or more, and its planned chunk may be halved further.
         database: where it is about to go.
         digest: of the object that holds its edited rows.
@@ -173,7 +173,7 @@ def _nothing(entry: Entry, _happening: Happening) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the state machine: where an event leads from some states, if a condition holds, and what else changes in the entry."""
+    """One line of the state machine: if the condition holds, the event leads from any of the states to `to`; `change` updates the entry."""
 
     states: tuple[State, ...]
     event: Event
@@ -270,8 +270,8 @@ class Rules:
     Attributes:
         memory_seconds: how long Treasure Data remembers a unique_id.
         query_delay_seconds: how long after an import a query is sure to find its rows.
-        held_at_most_seconds: how long rows may be held before they are set aside whatever the reason.
-        parked_max_seconds: after which parked rows become dead letters.
+        held_at_most_seconds: how long rows may be held before they are set aside, whatever the reason.
+        parked_max_seconds: how long rows may be parked before they become dead letters.
         retention_seconds: how long the stream keeps a record.
         sends_unasked: whether rows in doubt are sent where the API key may not query, or kept for a person.
         without: guards to leave out.
@@ -310,7 +310,7 @@ class Rules:
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
 
     def askable_from(self, since: int) -> float:
-        """Return from when on a query finds what an attempt that began at `since` has brought to Treasure Data, UNIX seconds."""
+        """Return the UNIX seconds from which a query is sure to find the rows of an attempt that began at `since`, if it was accepted."""
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:

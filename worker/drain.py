@@ -1,14 +1,14 @@
 """The drainer: moves envelopes from the overflow queue to the stream, so that each counts once.
 
-Whatever it puts is a claim: of all records with the envelope, the worker counts one. So an envelope that is a claim already, or
-whose puts were all definitely refused, is put at once, and as often as it takes.
+It sets `claim` on whatever it puts: of all records with the envelope, the worker counts one. So an envelope that had a claim from the
+start, or whose puts were all definitely rejected, is put at once, and as often as it takes.
 
-A put of any other envelope may have landed without a claim, or may still land. The drainer leaves such a message until no put can
+Any other envelope may be on the stream without a claim, or may still land there. The drainer leaves its message until no earlier put can
 land any more. Then it searches the shards that the partition key can have gone to, and puts the envelope only if it is not there.
 
 An envelope that cannot be put stays on the queue, and is parked after half the time for which it is safe there. Setting aside begins
 with a claim, after which no record on the stream counts. So an envelope that is old enough to be set aside is never put again, not
-even by a run whose clock is behind.
+even by a run whose clock is slow.
 
 An envelope whose first put may have landed without a claim stays on the queue until its search has ended, because the worker may
 still deliver that record. Only if the search can never end is it set aside in doubt. Then Treasure Data shows that it has the rows, or
@@ -106,7 +106,7 @@ class _Waiting:
 
     @property
     def is_certain(self) -> bool:
-        """Whether no record without a claim carries it: it is a claim itself, or no put of it was ever accepted."""
+        """Whether no record carries it without a claim: it has one itself, or every put of it was definitely rejected."""
         return bool(self.envelope.claim) or all(message.refused for message in self.messages)
 
     @property

@@ -78,10 +78,10 @@ def decoded(payload: bytes) -> list[dict[str, Any]]:
 
 
 def revised(old: bytes, new: bytes) -> bytes:
-    """Return new rows in place of old ones, brought to the rules of rows.
+    """Return new rows in place of old ones, encoded by the rules of rows.
 
     Raises:
-        EditRefusedError: they are not as many, or one breaks the rules.
+        EditRefusedError: their number differs, or one breaks the rules.
     """
     before, after = decoded(old), decoded(new)
     if len(before) != len(after):

@@ -70,13 +70,14 @@ class Execution:
     Args:
         sources: by chunk, the planned chunk that its rows are taken from.
         opened: chunks whose doubt this invocation opened; None for all.
-        oldest: when the oldest of the rows arrived, UNIX seconds; 0 where they are not held for being young.
-        whole: the sources are all planned chunks that have pending rows: the span is done when none of them has.
-        may_close: waits until the span may be done, and tells whether; until then it stays open, with what is delivered noted.
+        oldest: UNIX seconds at which the oldest of the span's records arrived; 0 if its rows must not be held any longer.
+        whole: the sources are all planned chunks that have pending rows, so the span is done once none is pending.
+        may_close: called before the span is marked as done, and may wait; if it returns False, the span stays open, and what is
+            delivered is noted.
 
     Attributes:
         span: as it is in the ledger now.
-        rows: how many this execution has brought into each state.
+        rows: by state, how many rows this execution has changed to it.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class Execution:
         return span.with_entries({}, done=True)
 
     def _all_accepted(self, span: Span) -> bool:
-        """Tell whether Treasure Data accepted all of a span of which nothing else has ever happened."""
+        """Tell whether Treasure Data accepted all chunks of a span, and nothing else has ever happened to them."""
         if not self._whole or span.entries or span.done or len(self._outcomes) != len(self._sources):
             return False
         return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}

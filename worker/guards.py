@@ -1,7 +1,7 @@
-"""Guards: the single steps of the delivery protocol, which fault injection switches off one by one.
+"""Guards: steps of the delivery protocol that fault injection switches off one by one.
 
-Each part with a guard takes the set of guards to leave out as a constructor argument; in production it is empty.
-Each value says what the guard ensures. `make chaos-selfcheck` shows what breaks without it.
+Parts with a guard take the set of guards to leave out as a constructor argument; in production it is empty. Each value
+says what the guard ensures. `make chaos-selfcheck` shows what breaks without it.
 """
 
 from collections.abc import Set as AbstractSet

@@ -1,4 +1,4 @@
-"""The ledger: what is planned, by whom, and what came of it, in one DynamoDB table (`pk`, `sk`, `ttl`).
+"""The ledger: what is planned, and what became of it, in one DynamoDB table (`pk`, `sk`, `ttl`).
 
     pk = chain, sk = after    a span, appended to its chain by one conditional put
     pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
@@ -6,11 +6,12 @@
     pk = breakers, sk = name  a database found to be failing
     pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = set_aside#overflow   when the drainer last set something aside
-    pk = watermarks, sk = account  its tables
+    pk = watermarks, sk = account  its tables whose watermarks are written
 
-Nothing else knows how its items look. The index `worklist` holds the spans of which something is set aside, under a few
-keys so that an outage that parks everything heats no partition: `aside#<n>`, or `dead#<n>` where nothing but dead letters is. Spans of
-which there is nothing but rejected events are under their day, `rejected#<days since 1970>`: they are not looked for once these expire.
+Only this module knows how the items look. The index `worklist` holds the spans with set-aside chunks: under `dead#<n>` if all of
+these are dead letters, else under `aside#<n>`. There are a few keys of each kind, so that an outage that parks everything does not
+overload a partition. Spans with rejected events and nothing else set aside are under their day, `rejected#<days since 1970>`: nobody
+looks for them once the events have expired.
 
 Every write names its writer. If an answer is lost, DynamoDB's client may repeat the write, which then fails because of the
 first one. The writer's name on the item shows that it is our own.
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 WORKLIST = "worklist"
-"""The index of spans of which something is set aside."""
+"""The index of spans with set-aside chunks or rejected events."""
 WORKLIST_KEYS = 8
 MOST_CLAIMS = 25
 """Statements that DynamoDB takes in one batch."""
@@ -100,7 +101,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who owns an envelope: its rows count for that record, or overflow chain, alone.
+    """Who owns an envelope: its rows count only for that record, or overflow chain.
 
     Attributes:
         arrived_at: UNIX seconds at which the owner's record arrived.
@@ -112,13 +113,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Where a span goes that holds a record which no span holds yet.
+    """Where to append a span for a record that no span holds yet: at the end of a chain, or in a hole.
 
     Attributes:
-        chain: the chain.
+        chain: the chain to append to; a hole's own if it is in a hole.
         after: the last sequence number of the span that it follows; START for the first one.
         limit: the sequence number before which it must end; None if nothing comes behind it.
-        behind_open: the span that it follows, where that is open.
+        behind_open: the span that it follows, if that is open.
     """
 
     chain: ChainId
@@ -166,9 +167,9 @@ class Ledger:
         return _span(answer["Items"][0]) if answer["Items"] else None
 
     def locate(self, root: ChainId, number: Number) -> Span | Gap:
-        """Return the span that holds a record, or where one that holds it goes.
+        """Return the span that holds a record, or where to append one.
 
-        In front of a span's first record is a hole, which is a chain of its own.
+        Records between two spans, which a replay has passed, are a hole: their spans form a chain of their own.
         """
         chain, limit = root, None
         while True:
@@ -187,7 +188,7 @@ class Ledger:
         return _span(item) if item else None
 
     def append(self, span: Span) -> tuple[bool, Span]:
-        """Append a span to its chain unless another follows there already; everything rests on this condition.
+        """Append a span to its chain, unless another span is in its place already; everything rests on this condition.
 
         Returns:
             Whether this call appended it, and the span that is there now.
@@ -238,14 +239,14 @@ class Ledger:
         return found.writer == written.writer, found
 
     def fence(self, span: Span) -> tuple[bool, Span]:
-        """Write the span before anything of it is sent, so that others who work on it too cannot write it unnoticed.
+        """Write the span before anything of it is sent, so that the next write of any other invocation that works on it fails.
 
         Returns and raises: as `update`.
         """
         return (True, span) if Guard.FENCE in self._without else self.update(span)
 
     def worklist(self, *, dead: bool) -> Iterator[Place]:
-        """Yield the spans of which nothing but dead letters is set aside, or the others, as far as the index shows them already."""
+        """Yield the spans whose set-aside chunks are all dead letters, or the others, as far as the index shows them already."""
         for number in range(WORKLIST_KEYS):
             yield from self._places(f"{'dead' if dead else 'aside'}#{number}")
 
@@ -260,12 +261,12 @@ class Ledger:
                 yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def rejected(self, since: float, until: float) -> Iterator[Place]:
-        """Yield the spans planned in a range of days, UNIX seconds, of which there is nothing but rejected events."""
+        """Yield the spans planned in a range of days (UNIX seconds) that have rejected events and nothing set aside."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
             yield from self._places(f"rejected#{day}")
 
     def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first; as many are read at once as the caller will need."""
+        """Yield a chain's spans, the latest first, read `at_once` at a time."""
         yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
 
     def end(self, chain: ChainId) -> Number:
@@ -274,7 +275,7 @@ class Ledger:
         return START if span is None else span.last
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
-        """Yield all spans, or those planned from `since` on and before `until`, UNIX seconds; the whole table is read, at one read unit per 4 KB."""
+        """Yield all spans, or those planned from `since` on and before `until` (UNIX seconds). Reads the whole table: a read unit per 4 KB."""
         condition, values = "attribute_exists(g)", {}
         for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
             if moment is not None:
@@ -299,7 +300,7 @@ class Ledger:
     # Claims
 
     def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
-        """Claim envelopes by request id, up to MOST_CLAIMS; return who owns each, those without an answer left out."""
+        """Claim up to MOST_CLAIMS envelopes by request id; return the owner of each for which there is an answer."""
         ttl = {"N": str(self._expiry(seconds_kept))}
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
         answer = self._call_bare(
@@ -375,7 +376,7 @@ class Ledger:
         }
         self._put(item)
 
-    # What the drainer sets aside: its spans are found by the index alone, which lags
+    # What the drainer sets aside: only the index leads to its spans, and that lags
 
     def note_set_aside_by_drainer(self) -> None:
         """Note that the drainer is about to set something aside."""
@@ -386,10 +387,10 @@ class Ledger:
         item = self._get(_SET_ASIDE_BY_DRAINER)
         return float(item["at"]["N"]) if item else 0.0
 
-    # Tables whose watermarks are written, those too of which nothing was received lately
+    # Tables whose watermarks are written, including those that received nothing lately
 
     def watched(self) -> frozenset[tuple[str, str]]:
-        """Return accounts and tables of which rows were received in the last weeks."""
+        """Return the accounts and tables that received rows in the last weeks."""
         return frozenset(
             (item["sk"]["S"], table["S"]) for item in self._query(_WATCHED) for table in item["tables"]["L"]
         )
@@ -440,7 +441,7 @@ class Ledger:
         return {item["name"]["S"] for item in self._query(f"{_TABLES}{account}")}
 
     def note_table(self, account: str, table: str, limit: int) -> bool:
-        """Note that a table is about to be created, unless so many were already; return whether it is noted."""
+        """Note that a table is about to be created, unless `limit` tables already were; return whether it is noted."""
         while True:
             noted = self.tables(account)
             if table in noted:
@@ -464,7 +465,7 @@ class Ledger:
         return int(self._clock.now()) + seconds
 
     def _write(self, call: Callable[..., Any], **request: Any) -> Item | None:
-        """Return None when it was written, else the item that is there; empty when there is none."""
+        """Write; return None if that succeeded, else the item that is there, empty if there is none."""
         try:
             call(TableName=self._table, ReturnValuesOnConditionCheckFailure="ALL_OLD", **request)
         except ClientError as error:

@@ -1,7 +1,7 @@
 """Puts a marker on each shard that has had no record lately, so that every shard has a record at which reading can begin.
 
-An answer proves what a shard does not hold only if it holds a record that is known to be there (`worker.search`). A shard without any,
-because it is idle or has just come of a split, would prove nothing. A marker is an envelope without rows: the worker plans it like any other.
+A read proves what a shard does not hold only if it shows a record that is known to be there (`worker.search`). A shard without records,
+because it is idle or new, would prove nothing. A marker is an envelope without rows: the worker plans it like any other.
 """
 
 from itertools import count

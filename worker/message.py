@@ -22,7 +22,7 @@ class Message:
         receipt: SQS's name for this delivery.
         sent_at: UNIX seconds, by SQS's clock.
         refused: the stream has definitely refused every put.
-        envelope: what the body holds; None if it holds none, or cannot be put for want of a partition key.
+        envelope: what the body holds; None if it holds none, or has no partition key to be put with.
         fault: why there is no envelope, one word.
     """
 

@@ -116,7 +116,7 @@ class OpenSpans:
         return [merged[number] for number in numbers]
 
     def _records_of(self, batch: ShardBatch, span: Span) -> list[Record]:
-        """Return a span's records: those at hand, and those before and behind the batch from the shard."""
+        """Return a span's records: those in the batch, and those before and behind it from the shard."""
         within = batch.within(span)
         if span.is_whole([record.number for record in within]):
             return within
@@ -137,8 +137,8 @@ class OpenSpans:
     def _without_expired(self, span: Span, groups: Groups) -> tuple[dict[ChunkKey, Entry], Groups]:
         """Return the entries for rows whose records have expired, and the groups that can be cut as planned.
 
-        A group that is cut into several chunks, or a chunk of which has been split or settled, can only be cut again from all its
-        rows. None can where copies of envelopes do not count: which ones is told by their positions.
+        If a group has several chunks, or one that was split or settled, its chunks can only be cut again from all its rows. If some
+        records do not count, no group can be cut: the plan names these records by their positions among all.
         """
         changes: dict[ChunkKey, Entry] = {}
         left = dict(groups)

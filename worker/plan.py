@@ -31,7 +31,7 @@ from worker.span import (
 DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
-"""Why rows are not sent if their owner is not in the span's plan: the code that reads records has changed since."""
+"""Why rows are not sent whose owner is not in the span's plan: newer code reads the records differently."""
 
 Excess = Callable[[str, Sequence[str], int], Collection[str]]
 """Returns which of an account's tables would be too many, given its limit."""
@@ -55,10 +55,10 @@ class Plan:
     """A stretch of records and where their rows go.
 
     Attributes:
-        cut: by which the groups are cut into chunks.
+        cut: limits by which the groups are cut into chunks.
         groups: the blocks of those records whose rows count.
         ignored: positions of records whose rows do not count, because another copy's do.
-        has_claims: whether which records count is to be asked.
+        has_claims: whether some records have a claim, so that the ledger must say which of them count.
         passed_over: rows by group that a forced replay leaves out.
     """
 
@@ -72,9 +72,9 @@ class Plan:
     passed_over: Mapping[Group, int] = field(default_factory=dict)
 
     def span(self, chain: ChainId, after: Number, now: float, *, archive_days: int, in_order: bool) -> Span:
-        """Return the span that is planned now, UNIX seconds, to be appended to a chain behind `after`.
+        """Return the span to append to a chain behind `after`, planned at `now` (UNIX seconds).
 
-        The archive keeps its records for so many days, but neither markers nor copies of what counts elsewhere.
+        The archive keeps its records for `archive_days`, unless none of their rows count (markers, copies).
         """
         return Span(
             chain=chain,
@@ -103,12 +103,12 @@ def plan(
     ignored: frozenset[Number] = frozenset(),
     excess: Excess | None = None,
 ) -> Plan:
-    """Plan the longest stretch from the first record on; nothing when the first one must wait.
+    """Plan the longest possible stretch from the first record on; none if that record must wait.
 
     Args:
         records: in the stream's order.
-        answers: where accounts' rows go, or why nowhere; an account without an answer ends the stretch.
-        cut: by which the groups will be cut into chunks.
+        answers: by account, where its rows go, or why nowhere; a record of an account without an answer ends the stretch.
+        cut: limits by which the groups will be cut into chunks.
         limit: sequence number before which the stretch must end.
         too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
         ignored: records whose rows do not count, because another copy's do.
@@ -137,9 +137,9 @@ def plan(
 
 
 def only_delivered(planned: Plan, root: Span) -> Plan:
-    """Return the plan of a forced replay with only those groups all rows of which `root`, of the shard's own chain, has as delivered.
+    """Return the plan of a forced replay, reduced to the groups that `root`, a span of the shard's own chain, has fully delivered.
 
-    What is parked there, in doubt or a dead letter goes out by itself, and would be duplicated.
+    Whatever is set aside there may still be sent by the redrive, and would be duplicated.
     """
     undelivered = {
         (key.group.owner, key.group.table)
@@ -246,7 +246,7 @@ def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Exces
 
 
 def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[Block]]:
-    """Return the groups with one, for each owner, in place of those whose tables are too many.
+    """Return the groups, with one group for each owner in place of those whose tables are too many.
 
     Its originals are `[table, rows, MessagePack maps]`.
     """

@@ -1,8 +1,8 @@
 """The redrive: sends what is set aside to Treasure Data once that is possible.
 
 On schedule it sends what is parked or in doubt; an operator can also have it send dead letters. Only the redrive closes breakers. The
-ledger's worklist says where to look, and the spans themselves what to do, several in parallel. A database that fails is skipped for
-the rest of the run; one with an open breaker comes after all others.
+ledger's worklist says where to look, and the spans themselves what to do; several are handled in parallel. A database that keeps failing
+is skipped for the rest of the run; one with an open breaker comes after all others.
 """
 
 from collections import defaultdict
@@ -31,9 +31,9 @@ from worker.treasure_data import READ_SECONDS, Meaning
 from worker.upload import EVENTS, UNSENT, Outcome, Upload, Uploader
 
 BREAKER_LEFT_SECONDS = 300.0
-"""A database whose breaker is open for so long, and that nothing is set aside for, is probed."""
+"""A database whose breaker has been open for this long is probed if nothing is set aside for it."""
 QUICK_SECONDS = 2.0
-"""A database that was slow works again when it answers within this time."""
+"""A database that was slow works again if it answers within this time."""
 SLOW_SECONDS = 3600.0
 """After this time the worker tries a slow database again, however slow it is."""
 LONGEST_QUERY_SECONDS = 90.0
@@ -182,7 +182,7 @@ class Redrive:
         return report
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
-        """Give spans their turns; return those with chunks whose database another span is trying, or that wait for the last pass."""
+        """Give spans their turns; return the turns that wait: another span is trying their database, or it is tried in the last pass."""
         waiting, under_way = [], 0
         with self._delivery.executors() as executor:
             while True:
@@ -429,7 +429,7 @@ class Redrive:
         )
 
     def _delete_final(self, span: Span, selected: Mapping[ChunkKey, Entry]) -> None:
-        """Delete the objects of which nothing can be needed again; the sweeper removes what stays."""
+        """Delete the objects whose rows are all in a final state; the sweeper removes what stays."""
         names = {
             self._store.name(span, key, entry.edit, entry.digest)
             for key, entry in selected.items()

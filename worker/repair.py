@@ -1,7 +1,7 @@
-"""Puts repaired events, and rows whose tables were too many, on the stream: from there they go the way of all rows.
+"""Puts repaired events, and rows whose tables were too many, on the stream, where they are delivered like all others.
 
-Each envelope is a claim with a name that follows from the chunk, so it counts once, however often it is put. Only when all are on the
-stream, the ledger says so, and the chunk is settled.
+Each envelope has a claim under a request id that follows from the chunk, so it counts once, however often it is put. The chunk is
+settled only once all envelopes are on the stream.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class Returns:
         raise EditRefusedError("others are writing the same span: try again")
 
     def _put_all(self, place: Place, key: ChunkKey, made: Rows) -> None:
-        """Put the rows as claims.
+        """Put the rows on the stream, in envelopes with a claim.
 
         Raises:
             EditRefusedError: the stream did not acknowledge one.

@@ -8,7 +8,7 @@ envelope is decided as soon as its own window is read in all its shards, whateve
 That an envelope is there is proved by the record. That it is not there is never concluded from an empty answer:
 
 - Each read begins at a record that was read before, and counts only if its answer holds that record, its *anchor*. So an answer
-  that is empty, or that starts further on, is told from a shard on which nothing follows.
+  that is empty, or that starts further on, does not look like a shard on which nothing follows.
 - A shard is read to its tip only when two such answers, some time apart, show nothing behind the anchor.
 - Arrival times are neither accurate nor in order. A window is read from a record that was stamped well before its begin, and is
   behind the reader only when two answers in a row hold nothing but records stamped well after its end.
@@ -91,7 +91,7 @@ class Finding(NamedTuple):
 
 
 class Search:
-    """A search for envelopes until a time in UNIX seconds. Iterating over it reads the stream and yields each finding as soon as it is certain.
+    """A search for envelopes until a time in UNIX seconds. Iterating reads the stream, and yields each finding once it is certain.
 
     Errors of Kinesis are not raised: they leave envelopes undecided.
 
@@ -263,7 +263,7 @@ class _Leg:
             self._cursor.seek(Position())
 
     def read(self) -> Page | None:
-        """Make one read; return None if that brought nothing.
+        """Make one read; return None if there is no answer.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails again and again.

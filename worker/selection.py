@@ -1,4 +1,4 @@
-"""What a redrive takes up: chunks that are set aside, by state, account, table, reason, time or place."""
+"""What a run of the redrive handles: set-aside chunks, selected by state, account, table, reason, time or place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from worker.ledger import Ledger, Place
 from worker.span import ChunkKey
 
 SCHEDULED = (State.PARKED, State.IN_DOUBT)
-"""What the schedule takes up."""
+"""What the scheduled runs handle."""
 REJECTED_SECONDS = 90 * 86_400.0
 """How far back rejected events are looked for: most copies have expired long before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which chunks are selected: those of which all that is given is true.
+    """Which chunks are selected: those that match every attribute that is given.
 
     Attributes:
         since: only what was set aside then or later, in UNIX seconds.

@@ -5,10 +5,10 @@
 
 An object holds one planned chunk and never changes; the digest of its content is part of its name. Why the chunk is set aside,
 and what became of it since, is in the ledger alone. An object is gzip of one line of JSON that describes the chunk, then its
-rows as MessagePack maps back to back. What could not become rows (`payload` is `original`) is kept as MessagePack byte strings,
-one per record or event. Rejected events (`payload` is `rejected`) are `[received_at, original, message]`, those of an earlier version
-without a message; a lifecycle rule of the bucket deletes them after RejectedDays. Where a person has edited the rows, the line ends
-with the original ones, in Base64.
+rows as MessagePack maps back to back. What could not become rows (`payload_form` is `original`) is kept as MessagePack byte strings,
+one per record or event. Rejected events (`rejected`) are `[received_at, original, message]`, those of an earlier version without a
+message; a lifecycle rule of the bucket deletes them after RejectedDays. If a person has edited the rows, the line also holds the
+original ones, in Base64.
 """
 
 import json
@@ -39,8 +39,8 @@ class SetAside:
     Attributes:
         account: whose rows they are; `-` where no account could be read.
         table: their table; `-` and a code for what could not become rows.
-        payload_form: `rows`; `original` for what could not become rows; `rejected` for those that were kept of `rows` events; or
-            `tables` for rows of several tables, as `[table, number, rows]`.
+        payload_form: `rows`; `original` for what could not become rows; `rejected` for rejected events, of which fewer than
+            `rows` may have been kept; or `tables` for rows of several tables, as `[table, number, rows]`.
         first_seen: UNIX milliseconds at which the first of these records arrived.
         last_seen: UNIX milliseconds at which the last one arrived.
         object_id: follows from chain, after and chunk.
@@ -192,7 +192,7 @@ class SetAsideStore:
         return decode(data)
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
-        """Tell whether a chunk belongs into the object of that name."""
+        """Tell whether a chunk belongs in the object of that name."""
         return name == self.name(span, chunk.key, chunk.edit, chunk.digest)
 
     def may_delete(self, span: Span, key: ChunkKey) -> bool:

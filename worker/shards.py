@@ -30,8 +30,7 @@ HASH_KEYS = 1 << 128
 SECONDS_BETWEEN_READS = 0.25
 
 BELIEVED_SECONDS = 5.0
-"""The stream counts as the same for this long after its last use: AWS needs longer to delete one and create another, which also ends
-every other flow of batches."""
+"""For this long after its last use, the stream is taken to be the same one: AWS needs longer to delete a stream and create another."""
 
 _EXPIRED = "ExpiredIteratorException"
 _REFUSED = "InvalidArgumentException"
@@ -40,7 +39,7 @@ _TRIES = 4  # of a read that fails, but neither by throttling nor for good
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 MOST_RECORDS = 10_000
 """The most records that one read returns."""
-_LATE_SECONDS = 5.0  # by which clocks differ, and records are shown late
+_LATE_SECONDS = 5.0  # how far clocks differ, and how late records are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one read brought.
+    """The answer to one read.
 
     Attributes:
         at_tip: nothing came behind them when the read was answered.

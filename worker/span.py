@@ -1,7 +1,7 @@
 """Spans: the records of one shard that the worker plans as one unit.
 
-What was planned (borders, destinations, cut) never changes. What became of the chunks is told by the entries, the
-exceptions from the plan: while the span is open, a chunk without an entry is pending; once it is done, delivered.
+The plan (borders, destinations, cut) never changes. The entries say what became of the chunks, as exceptions from the plan: while
+the span is open, a chunk without an entry is pending; once it is done, delivered.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ class ChunkKey(NamedTuple):
     """Names a chunk within its span.
 
     Attributes:
-        group: whose rows, and of which table.
+        group: whose rows they are, and of which table.
         part: its number among the parts that the group is cut into.
         path: for a half `0` or `1`, for half of a half two digits, and so on; empty for a planned chunk.
     """
@@ -194,7 +194,7 @@ class Cut:
 
 
 class Archived(NamedTuple):
-    """How the archive keeps a span's records: since when and until when they arrived, UNIX milliseconds, and for how many days."""
+    """How the archive keeps a span's records: when the first and the last arrived (UNIX milliseconds), and for how many days."""
 
     since: int
     until: int
@@ -233,8 +233,8 @@ class Span:
         archived: how the archive keeps its records; None if it does not.
         version: grows by one with every write.
         writer: names the last write.
-        done: no chunk is pending.
-        settled_at: UNIX seconds at which all its chunks were final, where the ledger says so.
+        done: no chunk is pending: all are delivered or set aside.
+        settled_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
         entries: exceptions from the plan.
         in_order: the event source delivered it, not a replay: all records before its batch were settled by then.
     """
@@ -309,9 +309,9 @@ class Span:
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
     def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these entries; of a done span only those of chunks that are not delivered are kept.
+        """Return the span with these entries; a done span keeps only those of chunks that are not delivered.
 
-        An overflow chunk's tells whether it was sent, or came by the stream after all.
+        A span of an overflow chain keeps all: they tell whether a chunk was sent, or came by the stream after all.
         """
         entries = {**self.entries, **changes}
         done = done or self.done

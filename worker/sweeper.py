@@ -1,8 +1,7 @@
 """The sweeper: deletes objects of set-aside chunks that are no longer needed.
 
 Normally the invocation that settles a chunk deletes its object. The sweeper lists the bucket to find objects that were left behind, and
-asks the ledger whether each may be deleted. It also ends open spans whose records have expired: if the event source has passed
-them, no batch meets them again.
+asks the ledger whether each may be deleted. It also settles open spans whose records have expired: no batch will contain these again.
 """
 
 from collections.abc import Callable

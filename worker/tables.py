@@ -1,8 +1,8 @@
 """How many tables an account may have, so that no sender fills a database with them.
 
-Tables that Sluice creates are noted in the ledger, per account, before they are created. A span with more new tables than an account
-may have is checked against that before it is planned, and so is every span of an account that has no room left: rows of tables
-that would be too many become one chunk, whatever their number.
+Tables that Sluice creates are noted in the ledger, per account, before they are created. If a span has more new tables than an account
+may have, or the account has no room left, the notes are read before it is planned: rows of tables that would be too many become one
+chunk, whatever their number.
 """
 
 from collections import defaultdict

@@ -119,7 +119,7 @@ class TreasureDataClient:
         self._clock = clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
-        """Import rows, gzip of MessagePack maps, under an id that is the same for the same rows; wait that many seconds for an answer."""
+        """Import rows (gzip of MessagePack maps) under an id that is the same for the same rows; wait `seconds` for an answer."""
         path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
             key = self._key.get()
@@ -189,7 +189,7 @@ class TreasureDataClient:
         deadline: Deadline,
         not_before: float = 0.0,
     ) -> Presence:
-        """Ask by a query that began at `not_before` or later whether rows of one import are there, each by its event_id, received_at and time."""
+        """Query, not before `not_before` (UNIX seconds), whether rows of one import are there, each by its event_id, received_at and time."""
         question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
         try:
             return question.ask(rows)

@@ -53,7 +53,7 @@ class Upload:
     """A chunk on its way.
 
     Attributes:
-        oldest: UNIX seconds at which the oldest of them arrived.
+        oldest: UNIX seconds at which the oldest of its span's records arrived.
         began: UNIX seconds of the last attempt.
         definitely_not_delivered: no attempt can have been accepted.
         failing_since: UNIX seconds of the first attempt that failed.
@@ -336,9 +336,9 @@ class _Run:
                 self._queue(lane)
 
     def _send_idle(self) -> bool:
-        """Let a database that works have what no other one uses; tell whether there was one.
+        """Let a database that works use threads that no other one needs; tell whether there was one.
 
-        So an account with very many tables, which are as many chunks, does not keep its shard for longer than it must.
+        So an account with very many tables, and as many chunks, does not hold up its shard for longer than it must.
         """
         for lane in self._lanes.values():
             works = not lane.failing and 1 < lane.limit <= lane.under_way
@@ -348,7 +348,7 @@ class _Run:
         return False
 
     def _wake(self) -> None:
-        """Let lanes go on that have rested, and sends give up their place that take longer than usual."""
+        """Let lanes that have rested go on, and sends that take longer than usual give up their place."""
         now = self._u.clock.now()
         while self._resting and self._resting[0][0] <= now:
             moment, _, lane = heapq.heappop(self._resting)

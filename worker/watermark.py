@@ -5,10 +5,10 @@ docs/completeness.md says why each step is needed. What is not proved leaves the
 1. The overflow queue is empty. What left it before is on the stream, or set aside.
 2. Every shard is read, from what is known to be settled to its tip. Records that no settled span holds are pending.
 3. Once more, to the tip: a copy of an envelope that landed meanwhile may be the one whose rows count.
-4. What is set aside is counted, so that it can be said apart.
+4. What is set aside is counted separately.
 
-Whoever looks at the queue at `began` sees the message of every request that was answered before, or its record. Requests that
-are answered later were received INGEST_SECONDS before at the earliest, by clocks that may be wrong by CLOCK_SECONDS each.
+For every request that was answered before `began`, when the queue is looked at, there is a message or a record. Requests that are
+answered later were received INGEST_SECONDS earlier at most, by clocks that may each be wrong by CLOCK_SECONDS.
 """
 
 from bisect import bisect_right
@@ -66,7 +66,7 @@ class Completeness:
         horizon: UNIX milliseconds; all that was received before is known. None where that cannot be proved.
         pending: by account and table, the earliest `received_at` of rows that are not settled.
         aside: by account and table, rows that are set aside, by state.
-        tables: accounts and tables of which rows were seen.
+        tables: accounts and tables whose rows were seen.
         obstacle: why the horizon cannot be proved.
     """
 
@@ -96,7 +96,7 @@ class _Lane:
         reader: reads it.
         chain: its chain.
         after: the last record that is known to be settled; START where none is.
-        settled: the spans up to there of which the index may not show yet what is set aside.
+        settled: spans up to there whose set-aside chunks the index may not show yet.
         records: that were read last, by sequence number: when rows of each table were received, in UNIX milliseconds.
     """
 
@@ -149,7 +149,7 @@ class Watermarks:
         self._executors = executors
 
     def take(self, seconds: float = 60.0) -> Completeness:
-        """Return up to when rows are complete, as far as that can be proved within so many seconds.
+        """Return up to when rows are complete, as far as that can be proved in this time.
 
         Raises:
             UnavailableError: stream or ledger do not answer.
@@ -320,7 +320,7 @@ class Watermarks:
 
     @staticmethod
     def _pending_of(span: Span) -> frozenset[Table]:
-        """Return the accounts and tables of which an open span has rows that are not settled."""
+        """Return the accounts and tables whose rows in an open span are not all settled."""
         rest: dict[Group, int] = dict(span.counts)
         for key, entry in span.entries.items():
             if entry.state not in (State.SPLIT, State.PENDING) and key.group in rest:
@@ -370,9 +370,9 @@ class Watermarks:
         return aside
 
     def _index_may_lag(self, began: float) -> bool:
-        """Tell whether something was set aside a short time ago of which no span has been read.
+        """Tell whether something may have been set aside a short time ago in a span that has not been read.
 
-        That is what the drainer sets aside, and what there was of a stream that has been created again.
+        That is what the drainer sets aside, and what was set aside of a stream that has been recreated.
         """
         latest = max(self._ledger.set_aside_by_drainer_at(), self._shards.created_at())
         return began - latest < INDEX_SECONDS + 2 * CLOCK_SECONDS

@@ -1,7 +1,7 @@
-"""The life of a batch: decode the records, read the plan from the ledger, plan one span, execute it, and so on.
+"""The life of a batch: decode the records, find the span that holds the first one or plan it, execute it, and so on to the last.
 
-The conditional put that appends a span to its shard's chain fixes borders, destinations and accounts. From then on every
-invocation executes that plan. docs/delivery.md says why each step is needed.
+The conditional put that appends a span to its shard's chain fixes its borders, each account's database, and the cut into chunks.
+From then on every invocation executes that plan. docs/delivery.md says why each step is needed.
 """
 
 import gc
@@ -61,7 +61,7 @@ class Worker:
     """Delivers batches.
 
     Args:
-        archive_days: for how many days; 0 for not at all.
+        archive_days: for how many days the archive keeps records; 0 turns it off.
     """
 
     def __init__(
@@ -104,9 +104,8 @@ class Worker:
         rows that were planned with them have been delivered.
 
         Args:
-            event: Lambda's, with records of the stream; with `replay` where they do not come in the stream's order, with
-                `forced` where they are to be sent again whatever the ledger says, and with `chain`, a shard's, where they
-                come from the archive.
+            event: Lambda's, with records of the stream. A replay adds `replay`; `forced` if they are to be sent again whatever
+                the ledger says; and `chain`, the shard's, if they come from the archive.
             remaining_ms: until the invocation times out.
 
         Raises:
