@@ -42,6 +42,7 @@ class Rejections:
         strikes = pipeline.world.trouble.strikes.keys()
         self._is_recorded = not strikes & _UNRECORDED
         self._is_certain = self._is_recorded and not strikes & _OTHER_POLICY
+        self._is_judged_anew = bool(strikes & _OTHER_POLICY)  # a copy that has rows now is another request
 
     def misjudged(self) -> Iterator[int]:
         """Yield events that were rejected although they fit, or for something else, and strays that were accepted."""
@@ -65,7 +66,7 @@ class Rejections:
             if not self._is_complete(copy, sent):
                 yield f"rejected event {copy.number} is kept as {copy}"
             times = self._copies[copy.number, copy.code]
-            if times > 1 and sent.dialect != "mobile":
+            if times > 1 and sent.dialect != "mobile" and not self._is_judged_anew:
                 yield f"rejected event {copy.number} is kept {times} times"
         counted, (least, most) = self._pipeline.audit.rejections(), self._told()
         copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
