@@ -297,8 +297,12 @@ class Pipeline:
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
 
     def _missing(self) -> list[int]:
-        """Return the accepted events that are neither in Treasure Data nor set aside."""
+        """Return the accepted events that are neither in Treasure Data nor set aside.
+
+        Of copies of a batch, the first on the stream may be one that rejected an event, although nobody heard so.
+        """
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
+        held |= {one.number for one in self.audit.rejected() if self.sent[one.number].dialect == "batch"}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
         return [number for number in self.accepted if number not in held | self.contradicted]
