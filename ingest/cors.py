@@ -13,8 +13,8 @@ MAX_AGE_SECONDS = 86_400
 """How long a browser may cache a preflight response; browsers have lower caps (Chromium: two hours)."""
 ALLOWED_METHODS = "GET, HEAD, POST"
 ALLOWED_HEADERS = (
-    "accept, authorization, content-encoding, content-type, idempotency-key, user-agent, x-sluice-repeat,"
-    " x-td-fetch-api, x-td-write-key, x-write-key"
+    "accept, authorization, content-encoding, content-type, idempotency-key, user-agent, x-td-fetch-api,"
+    " x-td-write-key, x-write-key"
 )
 _EXPOSED_HEADERS = "retry-after, x-sluice-error"
 

@@ -114,7 +114,7 @@ class Inputs:
         if random.random() < 0.2:
             headers |= {"content-encoding": random.choice(("gzip", "deflate", "br", "")), "sec-gpc": "1"}
         if random.random() < 0.1:
-            headers |= {"x-sluice-repeat": "true", "host": self._text()}
+            headers["host"] = self._text()
         return headers
 
     def _body(self) -> bytes:

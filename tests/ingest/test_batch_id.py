@@ -73,24 +73,6 @@ def test_without_a_batch_id_an_envelope_is_not_a_claim() -> None:
     assert {0} == {item.claim for item in site.envelopes()}
 
 
-@pytest.mark.parametrize(
-    ("headers", "said"),
-    [
-        ({"x-sluice-repeat": "true"}, {}),
-        ({}, {"repeat": True, "made_at": 1_000_000, "sent_at": 1_000_060}),
-        ({}, {"repeat": "yes", "made_at": {}}),
-    ],
-)
-def test_obsolete_retry_markers_are_ignored(headers: dict[str, str], said: dict[str, Any]) -> None:
-    """Clients may still send them."""
-    site = Site()
-    send(site, [EVENT])
-
-    assert 200 == send(site, [EVENT], headers=headers, **said).status
-    first, second = named(site)
-    assert first == second
-
-
 def test_the_batch_id_may_be_a_header() -> None:
     """Header and body give the same request ids; the header takes precedence."""
     site = Site()

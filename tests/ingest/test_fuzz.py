@@ -75,7 +75,6 @@ headers = st.fixed_dictionaries(
         "x-write-key": KEYS | TEXTS,
         "x-td-write-key": mostly(st.just(KEY), TEXTS),
         "idempotency-key": TEXTS,
-        "x-sluice-repeat": st.sampled_from(["true", "false"]),
         "sec-gpc": st.sampled_from(["0", "1"]),
         "host": st.just("collect.example") | TEXTS,
         "content-encoding": mostly(

@@ -124,7 +124,7 @@ def test_every_path_answers_a_preflight(path: str, allowed: str) -> None:
         "access-control-allow-methods": "GET, HEAD, POST",
         "access-control-allow-headers": (
             "accept, authorization, content-encoding, content-type, idempotency-key, user-agent,"
-            " x-sluice-repeat, x-td-fetch-api, x-td-write-key, x-write-key"
+            " x-td-fetch-api, x-td-write-key, x-write-key"
         ),
         "access-control-max-age": "86400",
         "access-control-expose-headers": "retry-after, x-sluice-error",
