@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chaos import schedule as schedules
@@ -15,6 +17,7 @@ from chaos.verdict import Verdict, judge
 from chaos.world import World
 
 Build = Callable[[World], Functions]
+_MOST_BYTES = 6 << 30  # of a process; a schedule of a thousand events takes 0.2 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,11 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
 def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
     """Draw a seed's schedule and run it."""
     began = time.process_time()
-    verdict = run_schedule(schedules.draw(seed, events), build)
+    try:
+        verdict = run_schedule(schedules.draw(seed, events), build)
+    except Exception as error:
+        error.add_note(f"seed {seed}, {events} events")
+        raise
     return Ran(seed, events, verdict, time.process_time() - began)
 
 
@@ -81,5 +88,14 @@ def run_seeds(jobs: list[tuple[int, int]], processes: int | None = None) -> Iter
 
 
 def pool_of(processes: int) -> ProcessPoolExecutor:
-    """Return processes that share no state with this one, so that a schedule runs the same in all of them."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    """Return processes that share no state with this one, so that a schedule runs the same in all of them.
+
+    One that grows without end gets a `MemoryError`, before the system kills a process of its choice.
+    """
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_limit_memory)
+
+
+def _limit_memory() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(ValueError):  # not every system limits it
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, most))
