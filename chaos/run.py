@@ -1,5 +1,6 @@
 """Runs one schedule, or many in parallel."""
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -52,6 +53,7 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
         return judge(pipeline)
     finally:
         world.close()
+        gc.enable()  # an invocation of the worker that stays frozen for ever leaves it off
         if trace is not None:
             trace += world.simulation.trace or []
 

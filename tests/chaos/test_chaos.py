@@ -1,5 +1,7 @@
 """A slice of the schedules that `make chaos` runs by the thousand."""
 
+import gc
+
 import pytest
 
 from chaos import schedule as schedules
@@ -29,6 +31,13 @@ def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
     """With many kinds of trouble at once the promises hold as well."""
     ran = run_seed(seed, EVENTS)
     assert not ran.verdict.violations, ran.verdict
+
+
+def test_a_schedule_leaves_the_garbage_collector_on() -> None:
+    """The worker's invocations turn it off: with one that stays frozen, a process of many schedules grew without end."""
+    gc.disable()
+    run_schedule(schedules.draw(3, 10, ()))
+    assert gc.isenabled()
 
 
 def test_a_seed_decides_everything() -> None:
