@@ -40,7 +40,7 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
         _write_trace(jobs[0], trace)
     report = Report()
     began = time.monotonic()
-    for ran in _shown(run_seeds(jobs, processes or None), len(jobs), report, console):
+    for ran in _shown(run_seeds(jobs, processes), len(jobs), report, console):
         report.add(ran)
     report.print(Console() if sys.stdout.isatty() else Console(width=_WIDTH))
     for ran in report.failures[:_MOST_SHOWN]:

@@ -8,7 +8,6 @@ chunk that the ledger calls set aside must have its object.
 """
 
 import itertools
-import os
 import sys
 import time
 from collections import Counter
@@ -559,7 +558,7 @@ def main(preemptions: int | None, seconds: float, only: str) -> None:
         table.add_column(name, justify="left" if name == "scenario" else "right")
     left_out = Table("guard left out", "noticed in", title="Guards")
     total, failed, progress = 0, False, Console(stderr=True)
-    with pool_of(len(os.sched_getaffinity(0))) as pool:
+    with pool_of() as pool:
         jobs = [pool.submit(_explore, one.name, preemptions, seconds) for one in scenarios]
         checks = [] if only else [(guard, pool.submit(noticing, guard)) for guard in GUARDS]
         for scenario, job in zip(scenarios, jobs, strict=True):

@@ -3,7 +3,6 @@
 `python -m chaos.isolation` prints it for ever more failing databases of 500. Exits with status 1 where the others wait too long.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +124,7 @@ def main(minutes: float, processes: int) -> None:
     """Measure the delays and print them."""
     jobs = [(None, 0, minutes), *((kind, count, minutes) for count in _COUNTS for kind in _KINDS)]
     progress, found = Console(stderr=True), []
-    with pool_of(processes or len(os.sched_getaffinity(0))) as pool:
+    with pool_of(processes) as pool:
         for (kind, count, _), measured in zip(jobs, pool.map(_one, jobs), strict=True):
             found.append(measured)
             progress.print(f"{count} of {_ACCOUNTS}: {kind or 'undisturbed'}, p99 {measured.p99:.1f} s")

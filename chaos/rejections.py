@@ -41,8 +41,8 @@ class Rejections:
         self._copies = Counter((copy.number, copy.code) for copy in pipeline.copies)
         strikes = pipeline.world.trouble.strikes.keys()
         self._is_recorded = not strikes & _UNRECORDED
-        self._is_certain = self._is_recorded and not strikes & _OTHER_POLICY
         self._is_judged_anew = bool(strikes & _OTHER_POLICY)  # a copy that has rows now is another request
+        self._is_certain = self._is_recorded and not self._is_judged_anew
 
     def misjudged(self) -> Iterator[int]:
         """Yield events that were rejected although they fit, or for something else, and strays that were accepted."""

@@ -2,7 +2,6 @@
 
 import gc
 import multiprocessing
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -69,32 +68,33 @@ def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
     return Ran(seed, events, verdict, time.process_time() - began)
 
 
-def run_seeds(jobs: list[tuple[int, int]], processes: int | None = None) -> Iterator[Ran]:
+def run_seeds(jobs: list[tuple[int, int]], processes: int = 0) -> Iterator[Ran]:
     """Run schedules on all cores; yield each as it ends.
 
     Args:
         jobs: seed and number of events of each.
-        processes: how many at once; None for as many as there are cores.
+        processes: how many at once; 0 for as many as there are cores.
 
     Raises:
         concurrent.futures.process.BrokenProcessPool: a process was killed, by a lack of memory for example.
     """
-    count = processes or len(os.sched_getaffinity(0))
-    if count == 1:
+    if processes == 1:
         for seed, events in jobs:
             yield run_seed(seed, events)
         return
-    with pool_of(count) as pool:
+    with pool_of(processes) as pool:
         for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):
             yield future.result()
 
 
-def pool_of(processes: int) -> ProcessPoolExecutor:
-    """Return processes that share no state with this one, so that a schedule runs the same in all of them.
+def pool_of(processes: int = 0) -> ProcessPoolExecutor:
+    """Return processes, one per core for 0, that share no state with this one, so that a schedule runs the same in all of them.
 
     One that grows without end gets a `MemoryError`, before the system kills a process of its choice.
     """
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_limit_memory)
+    return ProcessPoolExecutor(
+        processes or None, multiprocessing.get_context("spawn"), initializer=_limit_memory
+    )
 
 
 def _limit_memory() -> None:

@@ -3,7 +3,6 @@
 Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
 """
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ def main(only: str, processes: int) -> None:
     for name in ("left out", "schedules", "seed", "noticed", "seconds"):
         table.add_column(name)
     progress, failed = Console(stderr=True), False
-    with pool_of(processes or len(os.sched_getaffinity(0))) as pool:
+    with pool_of(processes) as pool:
         for noticed in pool.map(_run, jobs):
             bad = noticed.seed is None or not noticed.sound
             failed |= bad
