@@ -113,7 +113,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
     made = traffic.event(per_batch, ACCOUNTS, per_envelope)
     with services.running() as url:
         work = delivery(ACCOUNTS, url)
-        work.worker.run(traffic.event(100, ACCOUNTS), 120_000)
+        work.run(traffic.event(100, ACCOUNTS), 120_000)
         before = work.telemetry.total("span", "delivered")
         gc.collect()
         idle = memory.resident_kb()
@@ -123,7 +123,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
             gc.collect()
             memory.forget_peak()
             began, wall = time.process_time(), time.perf_counter()
-            held = work.worker.run(json.loads(text), 120_000)["batchItemFailures"]
+            held = work.run(json.loads(text), 120_000)["batchItemFailures"]
             drained.seconds.append(time.process_time() - began)
             drained.wall += time.perf_counter() - wall
             peak = max(peak, memory.peak_kb())

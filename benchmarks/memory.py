@@ -44,12 +44,12 @@ def resident_kb() -> int:
 
 def _main(path: str) -> None:
     work = delivery()
-    work.worker.run(traffic.event(10), 120_000)
+    work.run(traffic.event(10), 120_000)
     gc.collect()
     forget_peak()
     idle = resident_kb()
     event = traffic.later(json.loads(Path(path).read_bytes()), 1)
-    answer = work.worker.run(event, 120_000)
+    answer = work.run(event, 120_000)
     if answer["batchItemFailures"]:
         raise RuntimeError(answer)
     print(peak_kb() - idle)

@@ -145,7 +145,7 @@ def main() -> None:
 
     def invoke(event: dict[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
-        answer = made.worker.run(json.loads(json.dumps(event)), 300_000)
+        answer = made.run(json.loads(json.dumps(event)), 300_000)
         busy.append(time.monotonic() - began)
         return answer
 

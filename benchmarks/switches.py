@@ -24,7 +24,7 @@ def main() -> None:
         delivery.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=f"r{number}"))
         if number < 2:  # the first two make the worker warm
             delivery.deliver(number, number + 1)
-    event = delivery.event(2, 3)
+    event, deadline = delivery.event(2, 3), delivery.deadline()
     calls: list[tuple[str, str]] = []
 
     def note(frame: FrameType, what: str, _argument: Any) -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             calls.append((path.relative_to(_ROOT).as_posix(), frame.f_code.co_qualname))
 
     sys.setprofile(note)
-    delivery.worker.run(event, 120_000)
+    delivery.worker.run(event, deadline)
     sys.setprofile(None)
     modules = [module for module, _ in calls]
     for module, function in calls:

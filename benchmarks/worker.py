@@ -286,7 +286,7 @@ def _one_batch(size: int, groups: int) -> float:
 
 
 def _carry_out(work: Delivery, event: dict[str, Any]) -> None:
-    held = work.worker.run(event, 120_000)["batchItemFailures"]
+    held = work.run(event, 120_000)["batchItemFailures"]
     if held:
         raise RuntimeError(held)
 

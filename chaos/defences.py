@@ -378,8 +378,8 @@ class _DoesWithoutArchive(Archive):
 class _PlansAnew(Worker):
     """Takes records of the archive for the stream's, of whatever stream has their shard now."""
 
-    def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
-        return super().run({name: event[name] for name in event if name != "chain"}, remaining_ms)
+    def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        return super().run({name: event[name] for name in event if name != "chain"}, deadline)
 
     def _chain(self, shard: str, first: Record) -> ChainId:
         with suppress(HeldError):

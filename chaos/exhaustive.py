@@ -351,7 +351,9 @@ class _World:
             }
             for one in self.kinesis.get_records(ShardIterator=iterator)["Records"]
         ]
-        return not wiring.worker.run({"Records": members}, 100_000)["batchItemFailures"]
+        return not wiring.worker.run({"Records": members}, Deadline.of(self.clock, 100_000))[
+            "batchItemFailures"
+        ]
 
     def check(self) -> None:
         """Note chunks that are set aside without their object, where anything has changed since the last look."""

@@ -32,7 +32,6 @@ from ingest.stream import Stream
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
 from worker.app import redrive_with
-from worker.deadline import Deadline
 from worker.guards import NONE, Without
 from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
@@ -150,23 +149,18 @@ class Functions:
 
     def worker(self, _sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""
-        worker, answer = self.wiring(WORKER).worker, self._weakness.answer
-        return lambda event, context: answer(worker.run(event, context.get_remaining_time_in_millis()))
+        wiring, answer = self.wiring(WORKER), self._weakness.answer
+        return lambda event, context: answer(wiring.worker.run(event, wiring.deadline(context)))
 
     def drain(self, _sandbox: Sandbox) -> Handler:
         """Return the drainer of a new sandbox."""
-        drain = self.wiring(DRAIN).drain
-        return lambda event, context: drain.run(event, context.get_remaining_time_in_millis())
+        wiring = self.wiring(DRAIN)
+        return lambda event, context: wiring.drain.run(event, wiring.deadline(context))
 
     def redrive(self, _sandbox: Sandbox) -> Handler:
         """Return the redrive of a new sandbox."""
         wiring = self.wiring(REDRIVE)
-
-        def handle(event: Any, context: Any) -> dict[str, Any]:
-            deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
-            return redrive_with(wiring, event, deadline)
-
-        return handle
+        return lambda event, context: redrive_with(wiring, event, wiring.deadline(context))
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
         """Return the ingest of a new sandbox."""

@@ -1,6 +1,8 @@
 """Lambda's entry points of the delivery functions."""
 
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from gzip import BadGzipFile, decompress
@@ -22,18 +24,23 @@ def _wiring() -> Wiring:
     return Wiring.from_environment()
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Deliver a batch of the stream's records; Lambda delivers again from the sequence number that is returned."""
+@contextmanager
+def _invocation(context: Any) -> Iterator[tuple[Wiring, Deadline]]:
     wiring = _wiring()
     with wiring.effects.telemetry.invocation(context):
-        return wiring.worker.run(event, context.get_remaining_time_in_millis())
+        yield wiring, wiring.deadline(context)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Deliver a batch of the stream's records; Lambda delivers again from the sequence number that is returned."""
+    with _invocation(context) as (wiring, deadline):
+        return wiring.worker.run(event, deadline)
 
 
 def drain(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle a batch of the overflow queue's messages; Lambda deletes those that are not returned."""
-    wiring = _wiring()
-    with wiring.effects.telemetry.invocation(context):
-        return wiring.drain.run(event, context.get_remaining_time_in_millis())
+    with _invocation(context) as (wiring, deadline):
+        return wiring.drain.run(event, deadline)
 
 
 def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -49,9 +56,7 @@ def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     If an edit or a repair is not possible, the answer has `error`, one word, and `message`.
     """
-    wiring = _wiring()
-    deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
-    with wiring.effects.telemetry.invocation(context):
+    with _invocation(context) as (wiring, deadline):
         return redrive_with(wiring, event, deadline)
 
 
@@ -83,7 +88,5 @@ def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> d
 
 def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer a request of the `sluice` command."""
-    wiring = _wiring()
-    deadline = Deadline.of(wiring.effects.clock, context.get_remaining_time_in_millis())
-    with wiring.effects.telemetry.invocation(context):
+    with _invocation(context) as (wiring, deadline):
         return wiring.admin.run(event, deadline)

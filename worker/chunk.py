@@ -4,8 +4,9 @@ Rows are not decoded: the blocks of envelopes are joined and compressed. They ar
 Treasure Data for its rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -16,9 +17,10 @@ from worker.plan import Groups
 from worker.record import Block
 from worker.span import ChunkKey, Cut, Span
 
-GZIP_LEVEL = 1
 _MOST_HOURS = 24
-_GZIP_FORMAT = 31  # zlib's way of asking for a gzip header, which then holds neither a time nor a name
+
+compress: Callable[[bytes], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
+"""Returns the gzip of bytes: always the same for the same ones, because this header (`wbits`) holds neither a time nor a name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,12 +48,6 @@ class Chunk:
         payload = self.payload()
         rows = payload[slice(*offsets(payload, positions))]
         return Chunk(key, [(key.group.table, len(positions), rows)], len(positions))
-
-
-def compress(payload: bytes) -> bytes:
-    """Return the gzip of the rows: the same bytes for the same rows."""
-    data: bytes = isal_zlib.compress(payload, GZIP_LEVEL, _GZIP_FORMAT)
-    return data
 
 
 def planned_chunks(groups: Groups, cut: Cut) -> Iterator[Chunk]:

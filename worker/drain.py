@@ -165,9 +165,8 @@ class Drain:
         self._telemetry = delivery.telemetry
         self._without = delivery.rules.without
 
-    def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
+    def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Carry out one invocation with messages of the queue; return Lambda's partial batch response."""
-        deadline = Deadline.of(self._clock, remaining_ms)
         messages = [read(record) for record in event["Records"]]
         handled: dict[str, Handling] = {}
         waiting: dict[Identity, _Waiting] = {}

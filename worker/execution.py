@@ -20,7 +20,7 @@ from worker.executor import Executors, run_parallel
 from worker.guards import Guard
 from worker.ledger import Ledger
 from worker.set_aside import SetAside, SetAsideStore
-from worker.span import ChunkKey, Database, NotDeliverable, Span, milliseconds
+from worker.span import ChunkKey, Database, Span, milliseconds
 from worker.upload import Outcome, Upload
 
 MOST_HALVINGS = 64
@@ -152,14 +152,18 @@ class Execution:
         for chunk in self._sources.values():
             for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
                 entry, destination = span.entry(leaf.key), span.destination(leaf.key)
-                obstacle = destination.reason if isinstance(destination, NotDeliverable) else ""
+                upload, obstacle = None, ""
+                if isinstance(destination, Database):
+                    unique_id = span.unique_id(leaf.key, destination.name)
+                    upload = Upload(leaf, destination.name, unique_id, self._oldest)
+                else:
+                    obstacle = destination.reason
                 is_rejected = leaf.key.group.is_rejected
                 step = self._rules.first_step(entry, obstacle, now, is_rejected=is_rejected)
                 if step.event is not None:
                     self._outcomes[leaf.key] = Outcome(step.event, step.reason)
-                elif isinstance(destination, Database):
-                    unique_id = span.unique_id(leaf.key, destination.name)
-                    uploads.append(Upload(leaf, destination.name, unique_id, self._oldest))
+                elif upload is not None:
+                    uploads.append(upload)
         return uploads
 
     def _halves(self, upload: Upload) -> list[Upload]:

@@ -30,6 +30,7 @@ from worker.breaker import Breakers
 from worker.bucket import Bucket
 from worker.claims import Claims
 from worker.contiguity import Contiguity
+from worker.deadline import Deadline
 from worker.delivery import Rules
 from worker.drain import Drain
 from worker.edit import Edits
@@ -219,6 +220,10 @@ class Wiring:
             chance=effects.chance,
         )
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
+
+    def deadline(self, context: Any) -> Deadline:
+        """Return the deadline of an invocation, given Lambda's context of it."""
+        return Deadline.of(self.effects.clock, context.get_remaining_time_in_millis())
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Wiring":

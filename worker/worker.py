@@ -97,7 +97,7 @@ class Worker:
         self._ends: dict[str, Gap] = {}  # by shard, as this function instance left them
 
     @_without_cyclic_gc
-    def run(self, event: Mapping[str, Any], remaining_ms: float) -> dict[str, Any]:
+    def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.
 
         The answer to a forced replay also has `passed_over`: by account and table the rows that it will not send, because not all
@@ -106,12 +106,12 @@ class Worker:
         Args:
             event: Lambda's, with records of the stream. A replay adds `replay`; `forced` if they are to be sent again whatever
                 the ledger says; and `chain`, the shard's, if they come from the archive.
-            remaining_ms: until the invocation times out.
+            deadline: when the invocation must have settled.
 
         Raises:
             InvalidReplayError: what is `forced` is not possible.
         """
-        terms = Terms.from_event(event, Deadline.of(self._clock, remaining_ms))
+        terms = Terms.from_event(event, deadline)
         held = []
         for shard, records in from_event(event).items():
             number = self._deliver(terms, shard, records)

@@ -26,7 +26,7 @@ def test_later_events_have_higher_sequence_numbers() -> None:
     made = traffic.event(20)
     work = delivery()
     for number in range(3):
-        assert {"batchItemFailures": []} == work.worker.run(traffic.later(made, number), 120_000)
+        assert {"batchItemFailures": []} == work.run(traffic.later(made, number), 120_000)
 
     assert 60 == work.telemetry.total("span", "delivered")
 

@@ -86,7 +86,7 @@ def delivered(name: str) -> Delivery:
     delivery.kinesis.list_shards = lambda **_: {"Shards": [_SHARD]}
     delivery.kinesis.before["get_shard_iterator"] = _refuse
     account_store.apply(delivery.redis, REDIS_KEYS, ACCOUNTS, 0)
-    assert delivery.worker.run(event, 120_000) == {"batchItemFailures": []}
+    assert delivery.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
 
 

@@ -21,7 +21,6 @@ from ops.failure import Failure, explained
 from shared.errors import BucketUnavailableError
 from tests.support.delivery import Delivery
 from worker.admin import Admin
-from worker.deadline import Deadline
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
@@ -161,7 +160,7 @@ def with_redis(folder: Path, client: Any) -> Iterator[None]:
     delivery = Delivery()
     wiring = delivery.wiring
     admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock, wiring.effects.s3)
-    deadline = Deadline.of(delivery.clock, 60_000)
+    deadline = delivery.deadline(60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
         names = ("stream", "queue_url", "ledger_table", "aside_bucket", "write_key_secret")
         made = dict.fromkeys((*names, "td_api_key_secret", "redis_url_secret"), "x")

@@ -21,7 +21,7 @@ def forced(made: Delivery) -> None:
     """Replay everything by force."""
     stream = StreamReader(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
     made.clock.sleep(1)
-    Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
+    Replay(stream, lambda event: made.run(event, 120_000), made.clock).shard(
         SHARD, Stretch(Border(), Border(), ForcedReplay("lost")), lambda _: None
     )
 
@@ -86,7 +86,7 @@ def test_a_forced_replay_that_was_held_sends_no_more_than_it_planned() -> None:
     made.td.faults.clear()
     made.td.faults.add(Fault(kind=Kind.STATUS, status=503))
     event = made.event() | {"forced": {"tag": "lost"}}
-    assert made.worker.run(event, 120_000)["batchItemFailures"]
+    assert made.run(event, 120_000)["batchItemFailures"]
     made.td.faults.clear()
     made.redrive(State.DEAD_LETTER)
 

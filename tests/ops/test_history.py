@@ -57,7 +57,7 @@ def replay(made: Delivery, start: Border, end: Border = NOW, tag: str = "") -> i
     """Replay a range as the command does; return how many records were read."""
     history = history_of(made)
     forced = ForcedReplay(tag) if tag else None
-    done = Replay(history, lambda event: made.worker.run(event, 120_000), made.clock)
+    done = Replay(history, lambda event: made.run(event, 120_000), made.clock)
     return sum(
         done.shard(name, Stretch(start, end, forced), ignore).records for name in history.names(start, end)
     )

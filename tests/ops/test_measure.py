@@ -15,7 +15,6 @@ from tests.support.delivery import Delivery
 from tests.support.sam import template
 from tests.support.sluice import Sluice
 from worker.admin import Admin
-from worker.deadline import Deadline
 from worker.probe_rows import MEASURE_TABLE
 
 ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
@@ -35,7 +34,7 @@ def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
 
     def administer(**event: Any) -> dict[str, Any]:
-        return admin.run(event, Deadline.of(made.clock, 60_000))
+        return admin.run(event, made.deadline(60_000))
 
     return Measurement(administer, made.clock, "shop", "m", (said if said is not None else []).append)
 

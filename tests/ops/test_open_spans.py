@@ -33,9 +33,7 @@ def found(made: Delivery, **options: Any) -> Found:
 def replay(made: Delivery, stretch: Stretch) -> None:
     """Replay a stretch of the delivery's shard."""
     stream = StreamReader(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
-    Replay(stream, lambda event: made.worker.run(event, 120_000), made.clock).shard(
-        SHARD, stretch, lambda _: None
-    )
+    Replay(stream, lambda event: made.run(event, 120_000), made.clock).shard(SHARD, stretch, lambda _: None)
 
 
 def delivered() -> Delivery:
@@ -57,7 +55,7 @@ def broken_off(made: Delivery, forced: ForcedReplay | None, begin: int) -> None:
         event["forced"] = {"tag": forced.tag, "account": forced.account, "table": forced.table}
     made.dynamodb.after["put_item"] = lambda _: kill()
     with pytest.raises(KilledError):
-        made.worker.run(event, 120_000)
+        made.run(event, 120_000)
     made.dynamodb.after.clear()
     made.start()
 

@@ -32,7 +32,7 @@ def stream_of(delivery: Delivery) -> StreamReader:
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
     """Return a replay over a delivery's stream and worker."""
     stream = stream_of(delivery)
-    return Replay(stream, invoke or (lambda event: delivery.worker.run(event, 120_000)), delivery.clock)
+    return Replay(stream, invoke or (lambda event: delivery.run(event, 120_000)), delivery.clock)
 
 
 def delivered(*event_ids: str) -> Delivery:

@@ -289,19 +289,25 @@ class Delivery:
         self, begin: int = 0, end: int | None = None, remaining_ms: float = INVOCATION_MS
     ) -> str | None:
         """Invoke the worker with records by their position; return the sequence number that it reports."""
-        answer = self.worker.run(self.event(begin, end), remaining_ms)
-        failures = answer["batchItemFailures"]
+        failures = self.run(self.event(begin, end), remaining_ms)["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
+
+    def run(self, event: dict[str, Any], remaining_ms: float = INVOCATION_MS) -> dict[str, Any]:
+        """Invoke the worker with an event; return its answer."""
+        return self.worker.run(event, self.deadline(remaining_ms))
+
+    def deadline(self, remaining_ms: float = INVOCATION_MS) -> Deadline:
+        """Return the deadline of an invocation that begins now."""
+        return Deadline.of(self.clock, remaining_ms)
 
     def redrive(self, *states: State, **selected: Any) -> RedriveReport:
         """Run the redrive, of chunks in these states or as by schedule."""
-        deadline = Deadline.of(self.clock, INVOCATION_MS)
         selection = Selection(states or Selection().states, **selected)
-        return self.redrive_wiring.redrive.run(deadline, selection)
+        return self.redrive_wiring.redrive.run(self.deadline(), selection)
 
     def invoke_redrive(self, event: dict[str, Any]) -> dict[str, Any]:
         """Invoke the redrive function."""
-        return redrive_with(self.redrive_wiring, event, Deadline.of(self.clock, INVOCATION_MS))
+        return redrive_with(self.redrive_wiring, event, self.deadline())
 
     def spans(self) -> list[Span]:
         """Return all spans of the ledger, by chain and place."""

@@ -179,13 +179,15 @@ class Way:
 
     def drain(self, remaining_ms: float = 60_000) -> int:
         """Hand the drainer what the queue shows; return how many messages were deleted."""
-        return self._source(lambda event: self.drainer().run(event, remaining_ms)).poll()
+        return self._source(
+            lambda event: self.drainer().run(event, self.delivery.deadline(remaining_ms))
+        ).poll()
 
     def crash_draining(self) -> None:
         """Let the drainer do its work, and be killed before it can say so."""
 
         def invoke(event: dict[str, Any]) -> None:
-            self.drainer().run(event, 60_000)
+            self.drainer().run(event, self.delivery.deadline(60_000))
             raise InterruptedError
 
         self._source(invoke).poll()
@@ -197,7 +199,7 @@ class Way:
         def invoke(event: dict[str, Any]) -> None:
             nonlocal killed
             try:
-                self.drainer().run(event, 60_000)
+                self.drainer().run(event, self.delivery.deadline(60_000))
             except delivery.KilledError:
                 killed = True
             raise InterruptedError
@@ -231,7 +233,7 @@ class Way:
 
     def _is_held(self, shard: str, records: list[dict[str, Any]]) -> bool:
         event = {"Records": [delivery.member(record, shard) for record in records]}
-        return bool(self.delivery.worker.run(event, 60_000)["batchItemFailures"])
+        return bool(self.delivery.run(event, 60_000)["batchItemFailures"])
 
     def split(self, shard: str = delivery.SHARD) -> None:
         """Split a shard in the middle of all hash keys."""

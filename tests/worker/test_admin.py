@@ -15,7 +15,6 @@ from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
 from tests.support.delivery import BUCKET, KEYS, Delivery, row
 from tests.support.treasure_data import put
 from worker.admin import Admin
-from worker.deadline import Deadline
 from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
@@ -35,7 +34,7 @@ def ask(made: Delivery, **event: Any) -> dict[str, Any]:
     """Have the administration answer a request."""
     wiring = made.wiring
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
-    return admin.run(event, Deadline.of(made.clock, 60_000))
+    return admin.run(event, made.deadline(60_000))
 
 
 def published(made: Delivery) -> EdgePolicy:

@@ -192,7 +192,7 @@ def test_an_incomplete_read_is_never_archived() -> None:
     event = {"Records": [member(one) for one in made.records()[1:]]}
     made.clock.sleep(DAY + 1)
 
-    assert {"batchItemFailures": []} == made.worker.run(event, 120_000)
+    assert {"batchItemFailures": []} == made.run(event, 120_000)
     assert ([], 1) == (made.archived(), made.telemetry.counts["RowsMissing"])
 
 
@@ -232,7 +232,7 @@ def test_what_expired_of_an_open_span_comes_from_the_archive() -> None:
     made.clock.sleep(DAY + 1)
     made.td.settings = made.td.settings.__class__(id_memory=2 * DAY)
 
-    assert {"batchItemFailures": []} == made.worker.run(event, 120_000)
+    assert {"batchItemFailures": []} == made.run(event, 120_000)
     assert {"shop/views/0": ("in_doubt", "too_old_to_repeat", 4)} == made.aside()
     assert 0 == made.telemetry.counts["RowsMissing"]
 
@@ -244,7 +244,7 @@ def replay(made: Delivery, **event: Any) -> list[str]:
         records = made.archive.read(found)
         assert records is not None
         event |= {"Records": [member(one) for one in records], "chain": found.chain.name}
-        failures += made.worker.run(event, 120_000)["batchItemFailures"]
+        failures += made.run(event, 120_000)["batchItemFailures"]
     return [one["itemIdentifier"] for one in failures]
 
 
@@ -264,7 +264,7 @@ def test_a_replay_from_the_archive_sends_nothing_twice() -> None:
         records = made.archive.read(found)
         assert records is not None
         event = {"Records": [member(one) for one in records], "chain": chain.name}
-        assert {"batchItemFailures": []} == made.worker.run(event, 120_000)
+        assert {"batchItemFailures": []} == made.run(event, 120_000)
 
     assert (2, ["e0", "e1", "e2", "e3"]) == (len(made.td.imports()), made.ids("shop_db", "views"))
     assert 2 == len(made.spans())
@@ -285,7 +285,7 @@ def test_a_forced_replay_from_the_archive_restores_rows_once() -> None:
         "forced": {"tag": "lost"},
     }
     for _ in range(2):
-        assert [] == made.worker.run(event, 120_000)["batchItemFailures"]
+        assert [] == made.run(event, 120_000)["batchItemFailures"]
 
     assert ["e1", "e2"] == made.ids("shop_db", "views")
     assert 1 == len(made.archived())
@@ -309,7 +309,7 @@ def test_a_forced_replay_that_broke_off_goes_on_from_the_archive() -> None:
         "forced": {"tag": "lost"},
     }
 
-    assert [] == made.worker.run(event, 120_000)["batchItemFailures"]
+    assert [] == made.run(event, 120_000)["batchItemFailures"]
     assert ["e0", "e1", "e2", "e3"] == made.ids("shop_db", "views")
 
 
@@ -331,7 +331,7 @@ def test_a_replay_names_the_chain_of_a_shard(chain: str) -> None:
     made = delivery()
 
     with pytest.raises(InvalidReplayError):
-        made.worker.run(made.event() | {"chain": chain}, 120_000)
+        made.run(made.event() | {"chain": chain}, 120_000)
 
 
 @pytest.mark.parametrize("lie", ["another", "half", "page"])

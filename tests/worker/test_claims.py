@@ -427,7 +427,7 @@ def test_copies_on_two_shards_are_delivered_once(
         made.start()
         read_from(made, shards)
         try:
-            made.worker.run(event, 120_000)
+            made.run(event, 120_000)
         except KilledError:
             continue
 

@@ -27,7 +27,7 @@ def lane(made: Delivery, number: int) -> dict[str, Any]:
 
 def run(made: Delivery, event: dict[str, Any]) -> bool:
     """Hand the worker an event; tell whether all of it was settled."""
-    return made.worker.run(event, 60_000) == {"batchItemFailures": []}
+    return made.run(event, 60_000) == {"batchItemFailures": []}
 
 
 def reason(made: Delivery) -> str:

@@ -95,7 +95,7 @@ def test_what_the_ingest_calls_refused_and_what_it_doubts_are_two_things(way: Wa
     event["Records"].append(again)
     way.wait(130)
 
-    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert {"batchItemFailures": []} == way.drainer().run(event, way.delivery.deadline(60_000))
     assert (1, {"found": 2}) == (way.records(), way.handled())
 
 
@@ -194,7 +194,7 @@ def test_two_drainers_at_once_make_one_row(way: Way) -> None:
     second = way.drainer()
 
     def both(**record: Any) -> Any:
-        assert {"batchItemFailures": []} == second.run(_event(message), 60_000)
+        assert {"batchItemFailures": []} == second.run(_event(message), way.delivery.deadline(60_000))
         return way.delivery.kinesis.put_record(**record)
 
     way.kinesis.faults["put_record"] = [both]
@@ -213,7 +213,7 @@ def test_puts_keep_the_order_in_which_messages_came(way: Way) -> None:
     for message in reversed(way.sqs.messages(way.queue_url)):
         event["Records"] += _event(message)["Records"]
 
-    way.drainer().run(event, 60_000)
+    way.drainer().run(event, way.delivery.deadline(60_000))
     way.deliver()
 
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
@@ -300,7 +300,7 @@ def test_a_message_delivered_twice_at_once_is_put_once(way: Way) -> None:
     event = _event(message)
     event["Records"] += _event(message)["Records"]
 
-    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert {"batchItemFailures": []} == way.drainer().run(event, way.delivery.deadline(60_000))
     assert 1 == way.records()
 
 
@@ -319,7 +319,7 @@ def test_an_envelope_is_as_old_as_the_earliest_of_its_messages(ages: tuple[int, 
             | {"messageId": f"m-{age}", "attributes": record["attributes"] | {"SentTimestamp": sent_at}}
         )
 
-    assert {"batchItemFailures": []} == way.drainer().run(event, 60_000)
+    assert {"batchItemFailures": []} == way.drainer().run(event, way.delivery.deadline(60_000))
     assert 1 == way.records()
 
 
@@ -414,7 +414,7 @@ def test_a_queue_that_does_not_answer_changes_nothing(way: Way) -> None:
     [message] = way.sqs.messages(way.queue_url)
 
     assert {"batchItemFailures": [{"itemIdentifier": message.message_id}]} == drainer.run(
-        _event(message), 60_000
+        _event(message), way.delivery.deadline(60_000)
     )
 
 
@@ -439,7 +439,7 @@ def test_a_message_that_is_stamped_too_early_is_not_searched_for_too_early(way: 
     sent = int(event["Records"][0]["attributes"]["SentTimestamp"])
     event["Records"][0]["attributes"]["SentTimestamp"] = str(sent - 200_000)
     way.wait(10)
-    way.drainer().run(event, 60_000)
+    way.drainer().run(event, way.delivery.deadline(60_000))
 
     assert {"young": 1} == way.handled()
 
@@ -672,7 +672,7 @@ def test_copies_of_different_requests_are_set_aside_once(way: Way) -> None:
     way.wait(OLD)
 
     for message in (first, second):
-        assert {"batchItemFailures": []} == way.drainer().run(_event(message), 60_000)
+        assert {"batchItemFailures": []} == way.drainer().run(_event(message), way.delivery.deadline(60_000))
     way.delivery.redrive()
 
     assert (ONE, 1) == (Counter(way.ids()), len(way.delivery.spans()))

@@ -14,7 +14,7 @@ from worker.forced_replay import ForcedReplay
 def forced(delivery: Delivery, begin: int = 0, end: int | None = None, **asked: str) -> list[Any]:
     """Invoke the worker with a forced replay of records by their position; return what it holds."""
     event = delivery.event(begin, end) | {"forced": {"tag": "lost"} | asked}
-    return list(delivery.worker.run(event, 120_000)["batchItemFailures"])
+    return list(delivery.run(event, 120_000)["batchItemFailures"])
 
 
 def lose(delivery: Delivery) -> None:
@@ -175,7 +175,7 @@ def test_what_is_left_out_is_told() -> None:
     made = partly_aside({"status": 422, "table": "views"})
     event = {**made.event(0, 3), "forced": {"tag": "lost"}}
 
-    answer = made.worker.run(event, 60_000)
+    answer = made.run(event, 60_000)
 
     assert {"batchItemFailures": [], "passed_over": {"shop/views": 2}} == answer
     assert [("shop", "views", 2)] == [
@@ -184,7 +184,7 @@ def test_what_is_left_out_is_told() -> None:
             "a forced replay passes over rows that were planned with others that are not delivered"
         )
     ]
-    assert {"batchItemFailures": [], "passed_over": {}} == made.worker.run(event, 60_000)
+    assert {"batchItemFailures": [], "passed_over": {}} == made.run(event, 60_000)
 
 
 def test_each_span_says_for_itself_what_it_has_delivered() -> None:

@@ -200,7 +200,7 @@ def test_silence_for_half_the_retention_sets_aside() -> None:
     made.clock.sleep(24 * 3600 + 60)
     made.start()
 
-    assert {"batchItemFailures": []} == made.worker.run(event, 120_000)
+    assert {"batchItemFailures": []} == made.run(event, 120_000)
     assert {"in_doubt"} == set(kinds(made))
 
 
@@ -215,7 +215,7 @@ def test_refusal_for_half_the_retention_parks() -> None:
     made.clock.sleep(24 * 3600 + 60)
     made.start()
 
-    assert {"batchItemFailures": []} == made.worker.run(event, 120_000)
+    assert {"batchItemFailures": []} == made.run(event, 120_000)
     assert {("parked", "held_too_long", 1)} == set(made.aside().values())
     assert [] == list(made.ledger.breakers())
 

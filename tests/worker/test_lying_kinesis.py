@@ -93,7 +93,7 @@ def test_every_envelope_becomes_one_row_whatever_reads_say(data: st.DataObject) 
     for name in [shard["ShardId"] for shard in memory.list_shards(StreamName=STREAM)["Shards"]]:
         if found := records(memory, name):
             event = {"Records": [delivery.member(record, name) for record in found]}
-            assert way.delivery.worker.run(event, 60_000) == {"batchItemFailures": []}
+            assert way.delivery.run(event, 60_000) == {"batchItemFailures": []}
     way.delivery.redrive()
 
     assert (expected, 0) == (way.ids(), way.waiting())
@@ -113,7 +113,7 @@ def deliver(way: Way, memory: MemoryKinesis, liar: Liar, data: st.DataObject, *,
             made.dynamodb.before["update_item"] = lambda _: delivery.kill()
         liar.is_lying = True
         try:
-            made.worker.run(event, 10_000)
+            made.run(event, 10_000)
         except delivery.KilledError:
             pass
         finally:

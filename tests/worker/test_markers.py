@@ -64,7 +64,7 @@ def test_a_replay_does_not_count() -> None:
     """What it brings may expire at any moment."""
     made = Delivery()
     made.invoke_redrive({})
-    made.worker.run(made.event() | {"replay": True}, support.INVOCATION_MS)
+    made.run(made.event() | {"replay": True}, support.INVOCATION_MS)
     made.invoke_redrive({})
 
     assert [2] == _numbers(made)

@@ -213,7 +213,7 @@ def test_a_forced_replay_leaves_them_out() -> None:
     made = delivered(envelope(event(), rows=1))
     forced = made.event() | {"forced": {"tag": "again"}}
 
-    answer = made.worker.run(forced, 120_000)
+    answer = made.run(forced, 120_000)
 
     assert {"batchItemFailures": [], "passed_over": {}} == answer
     assert 2 == len(made.td.imports())

@@ -18,7 +18,6 @@ from tests.support.delivery import (
     once,
     row,
 )
-from worker.deadline import Deadline
 from worker.delivery import ASIDE, Decision, State
 from worker.ledger import Place
 from worker.span import ChunkKey
@@ -257,7 +256,7 @@ def test_a_sweep_ends_with_its_time() -> None:
     made = delivered()
     made.clock.sleep(YOUNGEST_SECONDS)
     made.s3.after["list_objects_v2"] = once(lambda: made.clock.sleep(60))
-    swept = made.redrive_wiring.sweeper.run(Deadline.of(made.clock, 60_000))
+    swept = made.redrive_wiring.sweeper.run(made.deadline(60_000))
 
     assert (False, 0) == (swept.complete, swept.deleted)
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)

@@ -201,7 +201,7 @@ def test_a_forced_replay_leaves_out_what_was_over() -> None:
     made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
     before = len(made.td.imports())
 
-    made.worker.run(made.event() | {"forced": {"tag": "again"}}, 120_000)
+    made.run(made.event() | {"forced": {"tag": "again"}}, 120_000)
 
     assert (40, 80) == (before, len(made.td.imports()))
     assert 40 == created(made)

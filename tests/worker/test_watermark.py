@@ -126,7 +126,7 @@ def test_records_before_the_last_span_may_be_pending(stack: Stack) -> None:
     received_at = stack.put(at=stack.clock.now() - 3000)
     stack.put()
     event = stack.delivery.event(2) | {"replay": True}
-    stack.delivery.worker.run(event, support.INVOCATION_MS)
+    stack.delivery.run(event, support.INVOCATION_MS)
 
     assert received_at == stack.before()
 
@@ -207,7 +207,7 @@ def test_what_was_set_aside_of_a_settled_hole_is_counted_before_the_index_shows_
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
     stack.put("nobody")
     stack.put()
-    stack.delivery.worker.run(stack.delivery.event(2) | {"replay": True}, support.INVOCATION_MS)
+    stack.delivery.run(stack.delivery.event(2) | {"replay": True}, support.INVOCATION_MS)
     stack.delivery.deliver(1, 2)
     stack.deliver_many(11)
 
@@ -219,7 +219,7 @@ def test_replays_do_not_tell_the_stream_s_order() -> None:
     stack = Stack()
     stack.put()
     stack.put()
-    stack.delivery.worker.run(stack.delivery.event(1, 2) | {"replay": True}, support.INVOCATION_MS)
+    stack.delivery.run(stack.delivery.event(1, 2) | {"replay": True}, support.INVOCATION_MS)
     stack.delivery.deliver(0, 1)
 
     assert {False: 1, True: 1} == Counter(span.in_order for span in stack.delivery.spans())

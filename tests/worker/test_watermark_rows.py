@@ -8,7 +8,6 @@ from local.resources import NOTICES
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
-from worker.deadline import Deadline
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 from worker.watermark_rows import WatermarkRows
 
@@ -52,7 +51,7 @@ class Stack:
     def write(self, pause: float = 3600) -> Any:
         """Write watermarks after a while."""
         self.delivery.clock.time += pause
-        return self.rows.write(Deadline.of(self.delivery.clock, support.INVOCATION_MS))
+        return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
     def told(self, database: str) -> list[tuple[str, int, int]]:
         """Return what rows say: table, complete before and rows set aside."""

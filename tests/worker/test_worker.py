@@ -421,7 +421,7 @@ def test_records_of_a_stream_that_was_deleted_are_held() -> None:
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
 
-    failures = made.worker.run(event, 60_000)["batchItemFailures"]
+    failures = made.run(event, 60_000)["batchItemFailures"]
 
     assert [{"itemIdentifier": numbers[0]}] == failures
     assert ([], []) == (made.spans(), made.td.imports())
@@ -572,9 +572,7 @@ def test_many_shards_in_one_event() -> None:
     one, two = made.records()
     event = {"Records": [member(one), member(two, "shardId-000000000001")]}
 
-    assert {"batchItemFailures": [{"itemIdentifier": two["SequenceNumber"]}]} == made.worker.run(
-        event, 60_000
-    )
+    assert {"batchItemFailures": [{"itemIdentifier": two["SequenceNumber"]}]} == made.run(event, 60_000)
     assert ["e1"] == made.ids("shop_db", "views")
 
 
@@ -622,7 +620,7 @@ def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> 
 
 def held(made: Delivery, event: dict[str, Any]) -> str | None:
     """Invoke the worker; return the sequence number that it reports."""
-    failures = made.worker.run(event, 120_000)["batchItemFailures"]
+    failures = made.run(event, 120_000)["batchItemFailures"]
     return failures[0]["itemIdentifier"] if failures else None
 
 
