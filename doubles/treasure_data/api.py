@@ -10,9 +10,7 @@ from urllib.parse import parse_qs
 from doubles.http_server import RejectedError, Request, Response
 from doubles.treasure_data import queries
 from doubles.treasure_data.fault import Action, Target
-from doubles.treasure_data.import_body import Row, checked_rows, inflated
-from doubles.treasure_data.import_log import ImportLog
-from doubles.treasure_data.job import Job
+from doubles.treasure_data.imports import ImportLog, Row, checked_rows, inflated
 from doubles.treasure_data.response import answer, error
 from doubles.treasure_data.settings import Settings
 
@@ -35,7 +33,7 @@ class Api:
         self.duplicates = 0
         self._log = log
         self._keys = keys
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, queries.Job] = {}
 
     def target(self, segments: Sequence[str]) -> Target:
         """Return what a request to a path does."""
@@ -167,18 +165,18 @@ class Api:
         found = None
         with suppress(queries.QueryError):
             found = queries.run(query, tables)
-        job = Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, found)
+        job = queries.Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, found)
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 
-    def _tell(self, document: str, job: Job, request: Request, now: float) -> Response:
+    def _tell(self, document: str, job: queries.Job, request: Request, now: float) -> Response:
         if document == "status":
             return answer(job.status(now))
         if document == "result" and request.target.endswith("?format=json"):
             return job.result(now)
         raise _no_route(request)
 
-    def _job(self, number: str) -> Job:
+    def _job(self, number: str) -> queries.Job:
         if number not in self._jobs:
             raise RejectedError(404, f"Couldn't find Job with id = {number}")
         return self._jobs[number]

@@ -1,5 +1,6 @@
 """Treasure Data without its sockets: a request goes in as a value, its response comes out as a value."""
 
+import json
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -7,10 +8,9 @@ from threading import RLock
 
 from doubles.http_server import Request, Response
 from doubles.treasure_data.api import Api
-from doubles.treasure_data.control import control
 from doubles.treasure_data.fault import Action, Fault, Faults, Target
-from doubles.treasure_data.import_body import Row
-from doubles.treasure_data.import_log import Import, ImportLog
+from doubles.treasure_data.imports import Import, ImportLog, Row
+from doubles.treasure_data.response import answer, error
 from doubles.treasure_data.settings import API_KEY, Settings
 from shared.clock import Clock, SystemClock
 
@@ -53,7 +53,7 @@ class TreasureData:
         Requests to `/v3/` are TD's. Requests to `/-/` look at the double or set its faults, and no fault strikes them.
         """
         if request.segments[0] == "-":
-            return control(self, request)
+            return self._control(request)
         with self._lock:
             now = self._clock.now()
             fault = self._strike(self._api.target(request.segments), now)
@@ -70,10 +70,10 @@ class TreasureData:
     def create(self, database: str, *tables: str) -> None:
         """Create a database and tables, those that do not exist, whatever faults are set."""
         with self._lock:
-            there = self._caught_up().tables(database)
+            there = self._caught_up().counts().get(database)
             if there is None:
                 self._log.create(database)
-            for table in set(tables) - (there or set()):
+            for table in set(tables) - (there or {}).keys():
                 self._log.create(database, table)
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
@@ -84,15 +84,6 @@ class TreasureData:
     def rows(self, database: str, table: str) -> list[Row]:
         """Return a table's rows in the order of their import, with the values that were packed."""
         return [row for one in self.imports(database, table) for row in one.rows]
-
-    def latest(self, limit: int) -> list[dict[str, object]]:
-        """Return the last rows of all with their origin, the latest first, as many as `limit` at most."""
-        rows = (
-            {"database": one.database, "table": one.table, "at": one.at, "row": row}
-            for one in reversed(self.imports())
-            for row in reversed(one.rows)
-        )
-        return list(islice(rows, limit))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows by database and table."""
@@ -120,6 +111,41 @@ class TreasureData:
         """
         with self._lock:
             return self._caught_up().lose(database, table, begin, end)
+
+    def _control(self, request: Request) -> Response:
+        """Carry out a request of the local stack or its tests, to a route that TD does not have.
+
+        - `GET /-/counts`: {database: {table: rows}}
+        - `GET /-/event_ids`: {database: {table: [event id]}}
+        - `GET /-/rows?limit=`: {"rows": [{"database", "table", "at", "row"}]}, the latest first, at most `limit`
+        - `POST`, `DELETE /-/faults`: set a fault, an object; remove all
+        - `POST /-/lose` with {"database", "table", "begin", "end"}: {"lost": n}
+        """
+        try:
+            match request.method, request.segments[1:]:
+                case "GET", ("counts",):
+                    return answer(self.counts())
+                case "GET", ("event_ids",):
+                    return answer(self.event_ids())
+                case "GET", ("rows",):
+                    latest = (
+                        {"database": one.database, "table": one.table, "at": one.at, "row": row}
+                        for one in reversed(self.imports())
+                        for row in reversed(one.rows)
+                    )
+                    limit = int(request.target.partition("?limit=")[2])
+                    return answer({"rows": list(islice(latest, limit))})
+                case "POST", ("faults",):
+                    self.faults.add(Fault.from_document(json.loads(request.body)))
+                    return answer({})
+                case "DELETE", ("faults",):
+                    self.faults.clear()
+                    return answer({})
+                case "POST", ("lose",):
+                    return answer({"lost": self.lose(**json.loads(request.body))})
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            return error(400, f"{type(problem).__name__}: {problem}")
+        return error(404, f"there is no {request.method} {request.target}")
 
     def _caught_up(self) -> ImportLog:
         """Carry out the requests that have landed by now, and return what TD has accepted."""

@@ -3,6 +3,7 @@
 import errno
 import math
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from http.client import RemoteDisconnected
 from io import BytesIO
@@ -35,18 +36,13 @@ class InProcess(HTTPAdapter):
 
     def __init__(self, handle: Callable[[Request], Response], clock: Clock) -> None:
         super().__init__()
-        self._handle = handle
-        self._clock = clock
-        self._hosts: dict[str, _Connections] = {}
+        self._connections = cache(lambda host: _Connections(host, handle, clock))
 
     def get_connection_with_tls_context(
         self, request: PreparedRequest, *_arguments: Any, **_options: Any
     ) -> HTTPConnectionPool:
         """Return urllib3's pool of connections to the request's host."""
-        host = urlsplit(request.url or "").hostname or ""
-        if host not in self._hosts:
-            self._hosts[host] = _Connections(host, self._handle, self._clock)
-        return self._hosts[host]
+        return self._connections(urlsplit(request.url or "").hostname or "")
 
 
 class _Connections(HTTPConnectionPool):

@@ -1,4 +1,4 @@
-"""Queries over rows, in SQLite: each one has tables of its own, filled with the rows that it may see.
+"""Queries over rows, in SQLite, and the jobs that run them: each has tables of its own, filled with the rows it may see.
 
 A table has a column for each of the first 512 names in its rows, like TD's schema on read; values that SQLite cannot
 hold are text: integers beyond 64 bits as digits, nested values as JSON. True and false are 1 and 0, NaN is NULL.
@@ -8,9 +8,12 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from doubles.treasure_data.import_body import MAX_COLUMNS, Row
+from doubles.http_server import RejectedError, Response
+from doubles.treasure_data.imports import MAX_COLUMNS, Row
 from doubles.treasure_data.response import as_json
 
 Cell = str | int | float | bytes | None
@@ -83,3 +86,53 @@ def _time_range(time: int | None, begin: float | None, end: float | None) -> boo
     if time is None:
         return None
     return (begin is None or begin <= time) and (end is None or time < end)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A query that was issued; it runs until `finished_at`, UNIX seconds, and `rows` is None if it fails."""
+
+    id: str
+    database: str
+    issued_at: float
+    finished_at: float
+    rows: list[tuple[Cell, ...]] | None
+
+    def status(self, now: float) -> dict[str, object]:
+        """Return the document of `job/status`: exactly the members of TD's OpenAPI."""
+        done = now >= self.finished_at
+        return {
+            "job_id": self.id,
+            "status": self._state(now),
+            "created_at": _timestamp(self.issued_at),
+            "updated_at": _timestamp(self.finished_at if done else self.issued_at),
+            "start_at": _timestamp(self.issued_at),
+            "end_at": _timestamp(self.finished_at) if done else None,
+            "duration": int(min(now, self.finished_at) - self.issued_at),
+            "cpu_time": 0 if done else None,
+            "num_records": len(self.rows or ()) if done else None,
+            "result_size": len(self._lines()) if done else None,
+        }
+
+    def result(self, now: float) -> Response:
+        """Return the response with the result: a JSON array a line.
+
+        Raises:
+            RejectedError: there is no result, or not yet (404).
+        """
+        if self._state(now) != "success":
+            raise RejectedError(404, f"job {self.id} has no result: it is {self._state(now)}")
+        return Response(200, self._lines(), (("Content-Type", "application/json; charset=utf-8"),))
+
+    def _state(self, now: float) -> str:
+        if now < self.finished_at:
+            return "running"
+        return "error" if self.rows is None else "success"
+
+    def _lines(self) -> bytes:
+        return b"".join(as_json(row) + b"\n" for row in self.rows or ())
+
+
+def _timestamp(seconds: float) -> str:
+    """Return UNIX seconds as TD writes them."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
