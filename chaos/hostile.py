@@ -21,7 +21,7 @@ from chaos.run import Build
 from chaos.schedule import START, Schedule
 from chaos.traffic import TABLES
 from chaos.world import BUCKET, TABLE, World
-from doubles.dynamodb.item_size import item_size
+from doubles.dynamodb.table import item_size
 from doubles.event_source import Outcome, Returned
 from ops.prices import US_EAST_1
 

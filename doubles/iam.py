@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from doubles.aws_errors import client_error
-from doubles.dynamodb import partiql
+from doubles.dynamodb.expressions import parse_insert
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
@@ -165,7 +165,7 @@ class Authorized:
 def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a call of DynamoDB needs: a batch of statements what each of them does, a query of an index the index."""
     for statement in request.get("Statements", ()):
-        table, _ = partiql.parse_insert(statement["Statement"], statement["Parameters"])
+        table, _ = parse_insert(statement["Statement"], statement["Parameters"])
         yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")
     if "Statements" not in request:
         index = f"/index/{request['IndexName']}" if "IndexName" in request else ""

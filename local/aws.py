@@ -27,7 +27,7 @@ from moto.dynamodb.models import DynamoDBBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
-from doubles.dynamodb.partiql import parse_insert
+from doubles.dynamodb.expressions import parse_insert
 from doubles.http_server import HttpServer, Request, Response
 from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS

@@ -4,6 +4,7 @@
   `AND` and `OR`
 - key conditions: comparisons of key attributes, joined by `AND`
 - updates: `SET` attributes to values, and `REMOVE`
+- one PartiQL statement: `INSERT` of a whole item
 
 Expressions are parsed once per text. Items are in wire form, `{"name": {"S": "text"}}`. Raises ValueError, with
 DynamoDB's message, for a reserved word, and NotImplementedError for everything that is not in this list.
@@ -11,7 +12,7 @@ DynamoDB's message, for a reserved word, and NotImplementedError for everything 
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ _COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_INSERT = re.compile(r"\s*INSERT\s+INTO\s+\"([^\"]+)\"\s+VALUE\s+\{(.*)\}\s*", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(r"\s*'([^']+)'\s*:\s*\?\s*(?:,|$)")
 _COMPARISON = r"(#?\w+) *(<=|>=|[=<>]) *(:\w+)"
 
 
@@ -90,6 +93,23 @@ def update(text: str) -> Parsed[Update]:
     sets = [_groups(r"(#?\w+) *= *(:\w+)", part, text) for part in assigned]
     removes = [_groups(r"(#?\w+)", part, text)[0] for part in removed]
     return _parsed(Update(sets, removes), text, "UpdateExpression")
+
+
+def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
+    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`, whose values are the parameters.
+
+    Raises:
+        NotImplementedError: it is another statement.
+        ValueError: the statement is malformed, or has more or fewer question marks than parameters.
+    """
+    insert = _INSERT.fullmatch(statement)
+    if insert is None:
+        raise _unknown(statement)
+    table, members = insert[1], insert[2].strip()
+    if _MEMBER.sub("", members):
+        raise ValueError("Statement wasn't well formed, can't be processed")
+    names = _MEMBER.findall(members)
+    return table, dict(zip(names, parameters, strict=True))
 
 
 def _groups(pattern: str, text: str, whole: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A table's items and its global secondary indexes."""
+"""A table's items and its global secondary indexes, and how large an item may be."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
@@ -11,6 +11,7 @@ from doubles.dynamodb.expressions import Item, Value
 Place = tuple[Any, tuple[Any, ...]]
 """Where an item is: the value of its partition key, then what sorts it within the partition."""
 
+MAX_ITEM_BYTES = 400 * 1024
 _MAX_BYTES = (2048, 1024)  # of a partition key, and of a sort key
 
 
@@ -163,3 +164,27 @@ class Table:
         self.items.put(place, item)
         for index in self.indexes.values():
             index.follow(self._now() + self.index_delay_seconds, place, item)
+
+
+def item_size(item: Item) -> int:
+    """Return the bytes that an item counts for by DynamoDB's documented rule: attribute names and values."""
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+
+
+def _value_size(value: Value) -> int:
+    ((kind, raw),) = value.items()
+    match kind:
+        case "S":
+            return len(raw.encode())
+        case "N":  # one byte for two significant digits, and one more
+            digits = raw.lower().partition("e")[0].lstrip("-+").replace(".", "").strip("0")
+            return (len(digits) + 1) // 2 + 1
+        case "B":
+            return len(raw)
+        case "M":  # three bytes, and one for each member
+            return 3 + item_size(raw) + len(raw)
+        case "L":
+            return 3 + sum(_value_size(element) + 1 for element in raw)
+        case "BOOL" | "NULL":
+            return 1
+    raise NotImplementedError(f"the DynamoDB double does not know the type {kind}")

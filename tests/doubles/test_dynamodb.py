@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from doubles.dynamodb import MemoryDynamoDB
-from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
+from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 
 Call = tuple[str, dict[str, Any]]
 Value = dict[str, Any]

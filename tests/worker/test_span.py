@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doubles.dynamodb.item_size import MAX_ITEM_BYTES, item_size
+from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
 from tests.support.delivery import Delivery
 from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, owners, span
