@@ -20,7 +20,7 @@ from benchmarks.runtimes import (
     runtimes,
     spent,
 )
-from doubles.http_api import event_of
+from doubles.gateway import event_of
 from doubles.http_server import Request
 
 CONTENDERS = (SLUICE, BARE, RESOLVER, DIRECT, DIRECT_BY_HAND)

@@ -1,19 +1,43 @@
-"""API Gateway's HTTP API on one machine: a server that calls a handler with events of payload format 2.0."""
+"""API Gateway's HTTP API on one machine: it turns a request into an event, and a function's result into a response.
+
+Payload format 2.0. Where AWS's documentation is silent, this follows what was captured from live APIs: paths are
+decoded twice and cut at a question mark that the first decoding reveals; repeated headers are joined by a comma alone;
+only `text/*` and JSON, XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not.
+Not captured, and so a guess: that a request line beyond the limit is 414 while headers are 431, and that text which is
+not UTF-8, and anything with a content encoding, travels in base64.
+"""
 
 import json
 import logging
-from collections.abc import Callable
+import re
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
 
-from doubles.http_api import MAX_PAYLOAD_BYTES, answer_of, event_of, message, new_request_id
 from doubles.http_server import HttpServer, RejectedError, Request, Response
 from doubles.lambda_context import Context
 from shared.clock import SystemClock
 
 _log = logging.getLogger("doubles.gateway")
 
+MAX_HEAD_BYTES = 10_240
+"""Request line and header values together; AWS does not count the headers' names."""
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+"""A request's body, as sent."""
+
+_MAX_PAYLOAD_BYTES = 6 * 1024 * 1024  # Lambda's limit of an event, and of a result, as JSON text
 _FUNCTION_SECONDS = 60
+_TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
+_HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
+_NOT_PASSED_ON = _HOP_BY_HOP | {"cookie"}  # of a request; cookies have a member of their own
+_BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 Handler = Callable[[dict[str, Any], Any], Any]
 Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any] | None], None]
@@ -43,12 +67,12 @@ class Gateway(HttpServer):
         super().__init__(self._respond, port=port)
 
     def _respond(self, request: Request) -> Response:
-        request_id = new_request_id()
+        request_id = _new_request_id()
         event = None
         try:
             event = event_of(request, request_id=request_id, now=self._clock.now())
         except RejectedError as rejected:
-            answer = message(rejected.status, rejected.message)
+            answer = _message(rejected.status, rejected.message)
         self._record(request.method, request.target, list(request.headers), request.body, event)
         if event is not None:
             answer = self._invoke(event)
@@ -63,7 +87,143 @@ class Gateway(HttpServer):
             result = json.dumps(self._handler(json.loads(json.dumps(event)), context), ensure_ascii=False)
         except BaseException:  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("the function failed")
-            return message(500, "Internal Server Error")
-        if len(result.encode("utf-8", "surrogatepass")) > MAX_PAYLOAD_BYTES:
-            return message(500, "Internal Server Error")
+            return _message(500, "Internal Server Error")
+        if len(result.encode("utf-8", "surrogatepass")) > _MAX_PAYLOAD_BYTES:
+            return _message(500, "Internal Server Error")
         return answer_of(json.loads(result))
+
+
+def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]:
+    """Return the event that a request to the `$default` route becomes.
+
+    Raises:
+        RejectedError: a limit is exceeded (413, 414, 431) or the path cannot be decoded (400).
+    """
+    _check_size(request)
+    path, _, query = quote(request.target.encode("latin-1"), safe=_PRINTABLE).partition("?")
+    raw_path = _decoded(_decoded(path).partition("?")[0])
+    sent = sorted(((name.lower(), value) for name, value in request.headers), key=itemgetter(0))
+    headers = _joined(pair for pair in sent if pair[0] not in _NOT_PASSED_ON)
+    cookies = [
+        part.strip() for name, value in sent if name == "cookie" for part in value.split(";") if part.strip()
+    ]
+    host = headers.get("host", "localhost").partition(":")[0]
+    parameters = _joined(parse_qsl(query, keep_blank_values=True, errors="replace"))
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": raw_path,
+        "rawQueryString": query,
+        **({"cookies": cookies} if cookies else {}),
+        "headers": headers | _added_headers(request, headers, now),
+        **({"queryStringParameters": parameters} if parameters else {}),
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "local",
+            "domainName": host,
+            "domainPrefix": host.partition(".")[0],
+            "http": {
+                "method": request.method,
+                "path": raw_path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": request.source_ip,
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": request_id,
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "timeEpoch": int(now * 1000),
+        },
+        "isBase64Encoded": False,
+    }
+    if request.body:
+        event["body"], event["isBase64Encoded"] = _body(request.body, headers)
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode("utf-8", "surrogatepass")) > _MAX_PAYLOAD_BYTES:
+        raise RejectedError(413, "Request Entity Too Large")
+    return event
+
+
+def answer_of(result: Any) -> Response:
+    """Return the response that a function's result, a value of JSON, becomes; a malformed result is a 500."""
+    if not isinstance(result, Mapping) or "statusCode" not in result:
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        return Response(200, text.encode("utf-8", "replace"), (("Content-Type", "application/json"),))
+    status, headers, cookies = result["statusCode"], result.get("headers") or {}, result.get("cookies") or []
+    body = result.get("body") or ""
+    texts = [body, *headers.values(), *cookies] if isinstance(headers, Mapping) else [None]
+    if type(status) is not int or not 200 <= status <= 599 or not all(isinstance(one, str) for one in texts):
+        return _message(500, "Internal Server Error")
+    try:
+        data = (
+            b64decode(body, validate=True)
+            if result.get("isBase64Encoded")
+            else body.encode("utf-8", "replace")
+        )
+    except ValueError:
+        return _message(500, "Internal Server Error")
+    kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+    if "content-type" not in map(str.lower, kept):
+        kept["Content-Type"] = "text/plain; charset=utf-8"
+    return Response(status, data, (*kept.items(), *(("Set-Cookie", cookie) for cookie in cookies)))
+
+
+def _check_size(request: Request) -> None:
+    line = len(f"{request.method} {request.target} HTTP/1.1")
+    if line > MAX_HEAD_BYTES:
+        raise RejectedError(414, "URI Too Long")
+    if line + sum(len(value) for _, value in request.headers) > MAX_HEAD_BYTES:
+        raise RejectedError(431, "Request Header Fields Too Large")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise RejectedError(413, "Request Entity Too Large")
+
+
+def _decoded(path: str) -> str:
+    if not path.startswith("/") or _BROKEN_ESCAPE.search(path):
+        raise RejectedError(400, "Bad Request")
+    return unquote(path, errors="replace")
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, list[str]] = {}
+    for name, value in pairs:
+        joined.setdefault(name, []).append(value)
+    return {name: ",".join(values) for name, values in joined.items()}
+
+
+def _added_headers(request: Request, headers: Mapping[str, str], now: float) -> dict[str, str]:
+    forwarded = headers.get("x-forwarded-for")
+    added = {
+        "content-length": str(len(request.body)),
+        "x-amzn-trace-id": headers.get("x-amzn-trace-id") or f"Root=1-{int(now):08x}-{secrets.token_hex(12)}",
+        "x-forwarded-for": f"{forwarded}, {request.source_ip}" if forwarded else request.source_ip,
+        "x-forwarded-port": "443",
+        "x-forwarded-proto": "https",
+    }
+    says_empty = not request.body and any(name.lower() == "content-length" for name, _ in request.headers)
+    if says_empty and "content-type" not in headers:
+        added["content-type"] = "text/plain; charset=utf-8"
+    return added
+
+
+def _body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_text = media_type.startswith("text/") or media_type in _TEXT_TYPES
+    if is_text and "content-encoding" not in headers:
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            pass
+    return b64encode(body).decode(), True
+
+
+def _message(status: int, text: str) -> Response:
+    """Return a response of the gateway itself."""
+    body = json.dumps({"message": text}, separators=(",", ":")).encode()
+    return Response(status, body, (("Content-Type", "application/json"),))
+
+
+def _new_request_id() -> str:
+    """Return an id like the gateway's: 16 characters, the last one `=`."""
+    return b64encode(secrets.token_bytes(11), altchars=b"-_").decode()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from doubles.http_api import MAX_BODY_BYTES, MAX_HEAD_BYTES, answer_of, event_of
+from doubles.gateway import MAX_BODY_BYTES, MAX_HEAD_BYTES, answer_of, event_of
 from doubles.http_server import RejectedError, Request, Response
 
 NOW = 1_783_711_145.766

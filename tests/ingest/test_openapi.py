@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from schemathesis import checks
 
-from doubles.http_api import RejectedError
+from doubles.http_server import RejectedError
 from ingest import app, intake, request
 from ingest.refusal import ANSWERS, EVENT_CODES
 from shared import json_codec, rows

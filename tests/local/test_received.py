@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from werkzeug.test import Client
 
-from doubles.http_api import answer_of, event_of
+from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request, Response
 from local.bad import FILE, bad_of
 from local.received import MOST_EVENTS, Received

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from doubles.http_api import answer_of, event_of
+from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request
 from tests.support.ingest import START
 
