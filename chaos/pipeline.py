@@ -21,13 +21,13 @@ from chaos.trouble import Kind
 from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import (
-    EventForm,
     EventSourceMapping,
     Invocation,
     Outcome,
     Record,
     Returned,
     StreamPoller,
+    event_of,
 )
 from local.functions import DRAIN, INGEST, REDRIVE
 from ops import repair
@@ -607,14 +607,14 @@ class Pipeline:
         self._tick_at(self._simulation.now)
 
     def _records(self, shard: str) -> list[Record]:
-        stream, form = self.world.stream, EventForm(self._mapping, shard)
+        stream = self.world.stream
         iterator = stream.get_shard_iterator(
             StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
         found: list[Record] = []
         while iterator:
             answer = stream.get_records(ShardIterator=iterator)
-            found += [form.record(record) for record in answer["Records"]]
+            found += [self._mapping.record(shard, record) for record in answer["Records"]]
             iterator = answer.get("NextShardIterator") if answer["Records"] else None
         return found
 
@@ -627,7 +627,7 @@ class Pipeline:
         records = self._records(shard)
         first = int(start * len(records))
         if records:
-            self._replay_batch(shard, records[first : first + count])
+            self._replay_batch(records[first : first + count])
 
     def _replay_archived(self, where: float, start: float, count: int) -> None:
         """Replay some records of the archive, within a span or across spans."""
@@ -637,16 +637,19 @@ class Pipeline:
         chain = chains[int(where * len(chains))]
         records = self._archived(chain)
         first = int(start * len(records))
-        self._replay_batch(chain.shard, records[first : first + count], chain)
+        self._replay_batch(records[first : first + count], chain)
 
     def _archived(self, chain: ChainId) -> list[Record]:
         """Return what the archive has of a shard, in the shard's order."""
-        form = EventForm(self._mapping, chain.shard)
         objects = sorted(self.audit.archive.listed(chain), key=attrgetter("first"))
-        return [form.record(dict(record)) for one in objects for record in self.audit.archive.read(one) or ()]
+        return [
+            self._mapping.record(chain.shard, dict(record))
+            for one in objects
+            for record in self.audit.archive.read(one) or ()
+        ]
 
-    def _replay_batch(self, shard: str, records: list[Record], chain: ChainId | None = None) -> None:
-        event = EventForm(self._mapping, shard).event(records) | {"replay": True}
+    def _replay_batch(self, records: list[Record], chain: ChainId | None = None) -> None:
+        event = event_of(records) | {"replay": True}
         if chain is not None:
             event |= {"chain": chain.name}
         self.worker.invoke(event, lambda _outcome: None)
@@ -654,14 +657,14 @@ class Pipeline:
     def _replay_everything(self) -> None:
         """Replay what the stream still has, and all that the archive has."""
         for shard in self._shards():
-            self._replay_in_pieces(shard, self._records(shard))
+            self._replay_in_pieces(self._records(shard))
         for chain in self.audit.archive.chains(STREAM):
-            self._replay_in_pieces(chain.shard, self._archived(chain), chain)
+            self._replay_in_pieces(self._archived(chain), chain)
 
-    def _replay_in_pieces(self, shard: str, records: list[Record], chain: ChainId | None = None) -> None:
+    def _replay_in_pieces(self, records: list[Record], chain: ChainId | None = None) -> None:
         while records:
             count = self._chance.choice((1, 5, 40, 300))
-            self._replay_batch(shard, records[:count], chain)
+            self._replay_batch(records[:count], chain)
             records = records[count:]
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
-from doubles.event_source import EventForm, EventSourceMapping
+from doubles.event_source import EventSourceMapping, event_of
 from doubles.iam import REGION
 from doubles.kinesis import FREE_NUMBER
 from local import recording
@@ -313,13 +313,12 @@ def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any
     Their own sequence numbers would be taken for those of other records by every other stack; what they get instead is free in all.
     """
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
-    form = EventForm(mapping, _SHARD)
     numbered = [
-        form.record(item | {"SequenceNumber": str(FREE_NUMBER + place)})
+        mapping.record(_SHARD, item | {"SequenceNumber": str(FREE_NUMBER + place)})
         for place, item in enumerate(_read(stack, ""), start=1)
         if not after or int(item["SequenceNumber"]) > int(after)
     ]
-    return form.event(numbered[:most])
+    return event_of(numbered[:most])
 
 
 def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:

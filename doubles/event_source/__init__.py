@@ -4,13 +4,19 @@ It has the settings that template.yaml uses: from TRIM_HORIZON on, one batch per
 ReportBatchItemFailures, and without a limit on retries or age, so that only the retention ends a batch.
 """
 
-from doubles.event_source.invocation import Invocation, Outcome, Raised, Returned, TimedOut
-from doubles.event_source.mapping import EventSourceMapping
-from doubles.event_source.record import EventForm, Record
-from doubles.event_source.stream_poller import StreamPoller
+from doubles.event_source.invocation import (
+    EventSourceMapping,
+    Invocation,
+    Outcome,
+    Raised,
+    Record,
+    Returned,
+    TimedOut,
+    event_of,
+)
+from doubles.event_source.pollers import StreamPoller
 
 __all__ = [
-    "EventForm",
     "EventSourceMapping",
     "Invocation",
     "Outcome",
@@ -19,4 +25,5 @@ __all__ = [
     "Returned",
     "StreamPoller",
     "TimedOut",
+    "event_of",
 ]

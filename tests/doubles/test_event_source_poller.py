@@ -11,9 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from doubles.event_source import Invocation, Outcome, Raised, Returned, TimedOut
-from doubles.event_source.invocation import settled_count
-from doubles.event_source.mapping import exponential_backoff
-from doubles.event_source.record import EVENT_BYTES
+from doubles.event_source.invocation import EVENT_BYTES, exponential_backoff, settled_count
 from doubles.kinesis import HASH_KEYS
 from tests.support.delivery import Meddled
 from tests.support.event_source import SHARD, STREAM_ARN, Bench, data_of
@@ -112,7 +110,7 @@ def test_the_event_has_the_recorded_form() -> None:
     """An event is what Lambda sends, field by field and in its order."""
     bench = Bench()
     [number] = bench.put("hello", key="test_0")
-    invocation = bench.invoke(bench.poller(role_arn="arn:aws:iam::123456789012:role/r"))
+    invocation = bench.invoke(bench.poller())
     expected = {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",
@@ -125,7 +123,7 @@ def test_the_event_has_the_recorded_form() -> None:
         "eventVersion": "1.0",
         "eventID": f"{SHARD}:{number}",
         "eventName": "aws:kinesis:record",
-        "invokeIdentityArn": "arn:aws:iam::123456789012:role/r",
+        "invokeIdentityArn": "arn:aws:iam::123456789012:role/WorkerFunctionRole",
         "awsRegion": "us-east-1",
         "eventSourceARN": STREAM_ARN,
     }
