@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from shared import policy
-from shared.plan import TrackingPlan
 from shared.policy import PolicyEntry
+from shared.tracking_plan import TrackingPlan
 
 SECRETS = {"k1": "a secret for benchmarks"}
 SECRETS_TEXT = json.dumps(SECRETS)

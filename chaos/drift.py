@@ -21,7 +21,7 @@ from chaos.traffic import TABLES, Sent, strayed
 from chaos.verdict import Verdict, promises
 from chaos.world import World
 from ops.plan_profile import Drifts
-from shared.plan import CODES, Mode
+from shared.tracking_plan import CODES, Mode
 
 STRAYS = 10
 PLANNED = (*TABLES, *(f"table_{number:02}" for number in range(30 - len(TABLES))))

@@ -33,7 +33,7 @@ from local.functions import DRAIN, INGEST, REDRIVE
 from ops import repair
 from ops.repair import RejectedBatch
 from ops.set_aside import SetAsideChunk
-from shared.plan import CODES
+from shared.tracking_plan import CODES
 from worker.chain import ChainId
 from worker.delivery import State
 

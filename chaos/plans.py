@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shared.plan import Mode, TrackingPlan
 from shared.rows import PlanCode
+from shared.tracking_plan import Mode, TrackingPlan
 
 SURPRISE = "surprise"
 """A table that no plan has."""

@@ -12,7 +12,7 @@ from chaos.access import ACTIONS
 from chaos.plans import STRAYS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
 from chaos.trouble import DATABASE_KINDS, Kind, Window
-from shared.plan import MODES, Mode
+from shared.tracking_plan import MODES, Mode
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""

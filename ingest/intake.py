@@ -22,8 +22,8 @@ from shared.clock import Clock
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import InvalidKeyError, SecretUnavailableError
 from shared.event_id import new_event_id
-from shared.plan import TrackingPlan
 from shared.telemetry import Telemetry
+from shared.tracking_plan import TrackingPlan
 from shared.write_key import WriteKey
 
 MAX_EVENTS = 500

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ingest import cookie
 from ingest.request import Request
 from ingest.user_agent import bot_name
-from shared.plan import Personal
 from shared.settings import IngestSettings
+from shared.tracking_plan import Personal
 
 IDENTIFYING = (
     "td_ip",

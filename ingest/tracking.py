@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from shared import rows
-from shared.plan import Personal, TrackingPlan
 from shared.rows import PlanCode
+from shared.tracking_plan import Personal, TrackingPlan
 
 Screen = Callable[[dict[str, Any]], None]
 

@@ -5,7 +5,7 @@ None of this is confidential. It is fixed so that recorded requests stay valid.
 
 from shared import write_key
 from shared.accounts import Account
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 
 SIGNING_SECRETS = {
     "demo": "not a secret: it signs the keys of recorded requests",

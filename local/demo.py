@@ -23,7 +23,7 @@ from ops import screen
 from ops.plan import stream_events
 from ops.plan_profile import Drifts
 from shared.clock import SystemClock
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 from worker.shards import Shards
 
 _CONNECTIONS = 6

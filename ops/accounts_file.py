@@ -19,8 +19,8 @@ import yaml
 from ops.failure import Failure
 from shared import names
 from shared.accounts import Account
-from shared.plan import TrackingPlan
 from shared.policy import AccountLimits
+from shared.tracking_plan import TrackingPlan
 
 _FIELDS = {"database", "status", "revoked_key_ids", "limits", "plan"}
 

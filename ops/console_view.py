@@ -17,7 +17,7 @@ from ops.table_history import RECENT_SECONDS, History
 from ops.verdict import verdicts
 from shared.accounts import Account
 from shared.clock import Clock, SystemClock
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 
 _FIRST_COUNT_SECONDS = 10.0
 

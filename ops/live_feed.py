@@ -15,8 +15,8 @@ from ops.tail import Kind, Notice, Seen, Tail, Trouble
 from ops.tail_command import sentence
 from shared.clock import Clock
 from shared.errors import UnavailableError
-from shared.plan import CODES, TrackingPlan, Violation
 from shared.rows import column_name
+from shared.tracking_plan import CODES, TrackingPlan, Violation
 
 _KEPT = 2000
 _MOST = 500

@@ -7,8 +7,16 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ops import personal_data, screen
-from shared.plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type, Violation, type_of
 from shared.rows import PlanCode
+from shared.tracking_plan import (
+    STANDARD_COLUMNS,
+    PlannedColumn,
+    PlannedTable,
+    TrackingPlan,
+    Type,
+    Violation,
+    type_of,
+)
 
 MAX_DISTINCT = 50
 """Values that are remembered of a column; with more than that they are no list."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from ops.plan_profile import Profile, TableProfile, is_personal
-from shared.plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type
+from shared.tracking_plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type
 
 _TS_TYPES: Mapping[Type | None, str] = {
     "string": "string",

@@ -13,7 +13,7 @@ from ops.edit import MOST_TEXT, MistakeError
 from ops.failure import Failure
 from ops.set_aside import SetAsideChunk
 from shared.errors import EditRefusedError, InvalidObjectError
-from shared.plan import STANDARD_COLUMNS, TrackingPlan
+from shared.tracking_plan import STANDARD_COLUMNS, TrackingPlan
 from worker.chunk import compress
 from worker.repair import row_of
 from worker.set_aside import SetAsideStore

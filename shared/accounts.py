@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from shared import json_codec, names
 from shared.errors import InvalidAccountError, InvalidJsonError
-from shared.plan import TrackingPlan
 from shared.policy import AccountLimits, PolicyEntry, Status
+from shared.tracking_plan import TrackingPlan
 
 FIELDS = ("database", "status", "revoked_key_ids", "limits")
 """What the worker reads."""

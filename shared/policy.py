@@ -15,7 +15,7 @@ import msgpack
 
 from shared import names
 from shared.errors import InvalidPolicyError
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 
 VERSION = 1
 KEY = "edge/policy"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import msgpack
 
 from shared.accounts import Account
-from shared.plan import COLUMN_CODES
+from shared.tracking_plan import COLUMN_CODES
 from worker.chain import ChainId
 from worker.delivery import UNRESOLVED, State
 from worker.record import NOBODY, Block, Number, Record

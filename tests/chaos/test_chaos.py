@@ -12,7 +12,7 @@ from chaos.schedule import DRAWN, Schedule
 from chaos.trouble import Kind
 from chaos.verdict import Verdict, judge
 from chaos.world import World
-from shared.plan import CODES
+from shared.tracking_plan import CODES
 
 EVENTS = 150
 

@@ -6,7 +6,7 @@ import pytest
 
 from chaos import drift
 from chaos.drift import Drifted, run
-from shared.plan import CODES
+from shared.tracking_plan import CODES
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared.plan import STANDARD_COLUMNS, Mode, TrackingPlan
 from shared.policy import PolicyEntry
+from shared.tracking_plan import STANDARD_COLUMNS, Mode, TrackingPlan
 from tests.support.ingest import KEY, Site, http_event
 
 TABLES = {

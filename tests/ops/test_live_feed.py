@@ -10,7 +10,7 @@ from doubles.clock import START, ManualClock
 from ops.live_feed import LiveFeed
 from ops.tail import Kind, Notice, Seen, Trouble
 from shared.errors import ShardUnreadableError
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 
 
 class FakeTail:

@@ -15,7 +15,7 @@ from ops.cli import main
 from ops.failure import Failure
 from ops.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, is_personal
 from ops.plan_text import declarations, inferred
-from shared.plan import PlannedColumn, TrackingPlan
+from shared.tracking_plan import PlannedColumn, TrackingPlan
 from tests.support.sluice import Sluice
 
 NOW = 1_764_000_000.0

@@ -6,7 +6,7 @@ import pytest
 from ops.edit import MistakeError
 from ops.repair import Original, RejectedBatch, lines, originals, read, text_of
 from ops.set_aside import SetAsideChunk
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 from tests.support.spans import span
 from worker.delivery import Entry, State
 from worker.span import ChunkKey, Group, Owner

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.plan_text import declarations
-from shared.plan import TrackingPlan
+from shared.tracking_plan import TrackingPlan
 from tests.support.node import SDK, in_turn, needed, run
 
 pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from shared import names
 from shared.accounts import ALL_FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
-from shared.plan import PlannedColumn, PlannedTable, TrackingPlan
 from shared.policy import AccountLimits, PolicyEntry
+from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
 made = st.builds(
     Account,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from shared import policy
 from shared.errors import InvalidPolicyError
-from shared.plan import PlannedColumn, PlannedTable, TrackingPlan
 from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
+from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
 positive = st.integers(1, 2**40)
 entries = st.builds(

@@ -21,9 +21,9 @@ import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.certify_report import PROMISES
 from ops.certify_steps import ASSUMPTIONS, STEPS
-from shared.plan import STANDARD_COLUMNS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
+from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named

@@ -9,27 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import plan
-from shared.plan import MAX_MATCHED, PlannedColumn, PlannedTable, TrackingPlan, Violation, type_of
+from shared import tracking_plan
+from shared.tracking_plan import MAX_MATCHED, PlannedColumn, PlannedTable, TrackingPlan, Violation, type_of
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{2,20}", fullmatch=True).filter(lambda name: name != "event_id")
 scalars = st.text(max_size=8) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
 columns = st.builds(
     PlannedColumn,
-    type=st.none() | st.sampled_from(plan.TYPES),
+    type=st.none() | st.sampled_from(tracking_plan.TYPES),
     required=st.booleans(),
     pattern=st.sampled_from(["", "[a-z]+", "A-[0-9]{2}"]),
     values=st.lists(scalars, max_size=3).map(tuple),
-    personal=st.none() | st.sampled_from(plan.PERSONAL),
+    personal=st.none() | st.sampled_from(tracking_plan.PERSONAL),
     description=st.text(max_size=10),
 )
 tables = st.builds(
     PlannedTable,
     st.dictionaries(names.filter(lambda name: name != "received_at"), columns, max_size=4),
-    st.none() | st.sampled_from(plan.MODES),
+    st.none() | st.sampled_from(tracking_plan.MODES),
     st.text(max_size=10),
 )
-plans = st.builds(TrackingPlan, st.dictionaries(names, tables, max_size=3), st.sampled_from(plan.MODES))
+plans = st.builds(
+    TrackingPlan, st.dictionaries(names, tables, max_size=3), st.sampled_from(tracking_plan.MODES)
+)
 rows_ = st.dictionaries(names, st.none() | scalars, max_size=6)
 
 PURCHASES = TrackingPlan.parse(
