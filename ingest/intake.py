@@ -10,13 +10,13 @@ from zlib import crc32
 from ingest import rejected as rejected_events
 from ingest.batch import Batch
 from ingest.keyring import Keyring
+from ingest.plan_check import PlanCheck, Screen
 from ingest.policy import PolicyReader
 from ingest.privacy import Privacy, Visitor
 from ingest.rate import Allowance, Rate
 from ingest.refusal import ANSWERS, EventCode, Refused
 from ingest.request import Request
 from ingest.stream import Stream
-from ingest.tracking import Screen, Tracking
 from shared import envelope, names, rows
 from shared.clock import Clock
 from shared.envelope import Envelope, RejectedEvent
@@ -181,14 +181,14 @@ class Intake:
             is_small=request.is_small,
         )
         key = sender.key
-        tracking = Tracking(sender.plan, partial(self.privacy.screen, visitor))
-        encoded, rejected = self._encode(key.account, batch, arrival, tracking)
-        if tracking.violations:
-            self._report_drift(key.account, tracking.violations)
+        check = PlanCheck(sender.plan, partial(self.privacy.screen, visitor))
+        encoded, rejected = self._encode(key.account, batch, arrival, check)
+        if check.violations:
+            self._report_drift(key.account, check.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
             which = [(one.index, one.code, one.table, one.message) for one in rejected]
-            kept = rejected_events.events_of(request, batch.events, which, tracking.privacy)
+            kept = rejected_events.events_of(request, batch.events, which, check.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
         sender.allowance.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
@@ -206,7 +206,7 @@ class Intake:
         return EventOutcome(accepted, rejected, encoded)
 
     def _encode(
-        self, account: str, batch: Batch, arrival: rows.Arrival, tracking: Tracking
+        self, account: str, batch: Batch, arrival: rows.Arrival, check: PlanCheck
     ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
         """Return table and row of each event by index, and which events cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
@@ -219,7 +219,7 @@ class Intake:
                 if table not in screens:
                     if len(screens) >= MAX_TABLES:
                         raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
-                    screens[table] = tracking.screen(table)
+                    screens[table] = check.screen(table)
                 new_id = partial(self._event_id, account, batch, index)
                 row = rows.encode(event, arrival, new_id, screens[table])
             except rows.Rejected as reason:

@@ -11,8 +11,8 @@ from shared.tracking_plan import Personal, TrackingPlan
 Screen = Callable[[dict[str, Any]], None]
 
 
-class Tracking:
-    """One request under a plan.
+class PlanCheck:
+    """The check of one request.
 
     Args:
         plan: the account's; None lets everything pass.
