@@ -13,7 +13,7 @@ from ops.failure import Failure
 from ops.personal_data import scrub
 from ops.replay import PLACE
 from ops.stack import Stack, works_on_stack
-from ops.stream import EVENT_BYTES, Border, Read, member, size
+from ops.stream import Border, Piece, Read, batches_of, member
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
@@ -78,12 +78,8 @@ def command(
 
 def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
     """Return Lambda's event with as many of the records as fit one."""
-    members: list[dict[str, Any]] = []
-    total = 0
-    for record in records:
-        total += size(record)
-        if members and total > EVENT_BYTES:
-            break
+    members = []
+    for record in next(batches_of([Piece(records)])).records:
         kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
         members.append(member(kept, shard, _SOURCE, "us-east-1"))
     return {"Records": members}

@@ -1,7 +1,7 @@
 """Ranges of the stream: read shard by shard, and turned into events as Lambda passes them to the worker."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -13,13 +13,14 @@ from ops import screen
 from ops.failure import Failure
 from shared.clock import Clock
 from shared.errors import ShardUnreadableError
+from shared.puts import batches
 from worker.chain import ChainId
 from worker.record import Number, number
 from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
 """An event's size: below the 6 MB that Lambda takes."""
-EVENT_RECORDS = 10_000
+_EVENT_RECORDS = 10_000
 _MEMBER_BYTES = 700  # what a record's member takes beside its data
 _TRIMMED_MARGIN_SECONDS = 60.0
 
@@ -195,26 +196,11 @@ def size(record: Read) -> int:
     return _MEMBER_BYTES + len(record["PartitionKey"]) + (len(record["Data"]) + 2) // 3 * 4
 
 
-def batches(pages: Iterable[Sequence[Read]]) -> Iterator[list[Read]]:
-    """Yield records in batches that fit an event, none larger than needed for the bound on memory."""
-    batch: list[Read] = []
-    total = 0
-    for page in pages:
-        for record in page:
-            of_record = size(record)
-            if batch and (total + of_record > EVENT_BYTES or len(batch) >= EVENT_RECORDS):
-                yield batch
-                batch, total = [], 0
-            batch.append(record)
-            total += of_record
-    if batch:
-        yield batch
-
-
 def batches_of(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Yield the records of pieces in batches that fit an event; none has records of both stream and archive."""
     for chain, same in groupby(pieces, key=attrgetter("chain")):
-        for batch in batches(piece.records for piece in same):
+        records = (record for piece in same for record in piece.records)
+        for batch in batches(records, size, EVENT_BYTES, _EVENT_RECORDS):
             yield Piece(batch, chain)
 
 

@@ -73,13 +73,18 @@ def put(client: Any, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple
     return fates, next(codes, "InvalidResponse")
 
 
-def batches[Item](items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Divide what is to be put among calls, by its bytes; what is too large goes by itself."""
+def batches[Item](
+    items: Iterable[Item],
+    size: Callable[[Item], int],
+    max_bytes: int = MAX_PUT_BYTES,
+    max_items: int = MAX_PER_PUT,
+) -> Iterator[list[Item]]:
+    """Divide items among calls, by default to PutRecords; an item that is too large goes by itself."""
     batch: list[Item] = []
     total = 0
     for item in items:
         cost = size(item)
-        if batch and (len(batch) == MAX_PER_PUT or total + cost > MAX_PUT_BYTES):
+        if batch and (len(batch) == max_items or total + cost > max_bytes):
             yield batch
             batch, total = [], 0
         batch.append(item)

@@ -12,7 +12,7 @@ from doubles.kinesis import MemoryKinesis
 from ops.failure import INTERRUPTED, Failure
 from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack
-from ops.stream import EVENT_BYTES, Border, StreamReader, batches, size
+from ops.stream import EVENT_BYTES, Border, StreamReader, batches_of, size
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
@@ -159,10 +159,11 @@ def test_batches_fit_an_event() -> None:
     for index in range(40):
         kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
     clock = ManualClock()
-    made = list(batches(StreamReader(Shards(kinesis, STREAM, clock), clock).read(SHARD, Border(), Border())))
+    pieces = StreamReader(Shards(kinesis, STREAM, clock), clock).pieces(SHARD, Border(), Border())
+    made = list(batches_of(pieces))
 
-    assert 40 == sum(map(len, made))
-    assert all(0 < sum(map(size, batch)) <= EVENT_BYTES for batch in made)
+    assert 40 == sum(len(piece.records) for piece in made)
+    assert all(0 < sum(map(size, piece.records)) <= EVENT_BYTES for piece in made)
     assert len(made) < 8
 
 
