@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ from ops.certify_step import CertifyStep, Impossible, Untried
 from ops.certify_steps import ASSUMPTIONS, STEPS
 from ops.certify_trouble import repairs_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure, explained, is_denied
+from ops.interrupt import raised_again
 from ops.stack import Stack, home, works_on_stack
 from ops.td_query import TreasureDataQueries
 from ops.teardown import Teardown
@@ -40,44 +40,6 @@ from shared.errors import UnavailableError
 _PROD = re.compile(r"(^|[^a-z])prod(uction)?($|[^a-z])")
 _NAMES = [one.name for one in STEPS]
 _AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-
-
-class InterruptibleClock:
-    """A clock that raises KeyboardInterrupt if Ctrl-C was pressed and lost: what is raised in a callback of native code goes nowhere.
-
-    Args:
-        clock: tells the time and waits.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._is_pending = False
-
-    def listen(self) -> None:
-        """Let Ctrl-C, SIGTERM and SIGHUP interrupt, also in a command that a shell has started in the background."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.interrupt)
-
-    def interrupt(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Interrupt now or, if that is lost, at the next look at the clock."""
-        self._is_pending = True
-        raise KeyboardInterrupt
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        self._check()
-        return self._clock.now()
-
-    def sleep(self, seconds: float) -> None:
-        """Block for that many seconds."""
-        self._check()
-        self._clock.sleep(seconds)
-        self._check()
-
-    def _check(self) -> None:
-        if self._is_pending:
-            self._is_pending = False
-            raise KeyboardInterrupt
 
 
 class Certification:
@@ -126,7 +88,8 @@ class Certification:
         began = self._clock.now()
         evidence: Mapping[str, Any] = {}
         try:
-            found = step.run(self._stage)
+            with raised_again(signal.SIGTERM, signal.SIGHUP):
+                found = step.run(self._stage)
         except Untried as reason:
             verdict, said = StepVerdict.NOT_TRIED, str(reason)
         except Impossible as reason:
@@ -254,11 +217,9 @@ def command(
     screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
-    interruptible = InterruptibleClock(clock)
-    stage = _stage(stack, account, run, repairs, interruptible)
+    stage = _stage(stack, account, run, repairs, clock)
     progress = Progress(len(wanted), hidden=as_json)
     certification = Certification(stage, run, STEPS, progress, clock)
-    interruptible.listen()
     certification.carry_out(wanted)
     if removes and not certification.is_interrupted:
         run.keep(Teardown(stack, clock, pace.deploy_poll, say).report())

@@ -13,13 +13,16 @@ _UNHEARD_SECONDS = 3.0
 
 
 @contextmanager
-def raised_again() -> Iterator[None]:
+def raised_again(*also: signal.Signals) -> Iterator[None]:
     """Interrupt the main thread again, with a real signal that ends its waiting too, until a Ctrl-C has ended the block.
 
     That is at once where Python reports a dropped KeyboardInterrupt, and after three seconds where nobody knows what became of it.
     Whatever the interrupted code had at hand is destroyed, and what fails in that is not reported.
+
+    Args:
+        also: what else interrupts as Ctrl-C does. If anything does, then Ctrl-C does too where the shell has it ignored.
     """
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    hook = sys.unraisablehook
     timers: list[Timer] = []
 
     def again(seconds: float) -> None:
@@ -38,10 +41,11 @@ def raised_again() -> Iterator[None]:
         else:
             hook(dropped)
 
+    handlers = {}
     # otherwise the shell, or who calls the command, has decided
-    is_ours = handler is signal.default_int_handler and current_thread() is main_thread()
-    if is_ours:
-        signal.signal(signal.SIGINT, interrupt)
+    is_ours = also or signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours and current_thread() is main_thread():
+        handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *also)}
     sys.unraisablehook = report
     try:
         yield
@@ -52,6 +56,6 @@ def raised_again() -> Iterator[None]:
     finally:
         for timer in timers:
             timer.cancel()
-        if is_ours:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         sys.unraisablehook = hook

@@ -18,7 +18,7 @@ from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, Request, TreasureData
 from ops import certify_requests
-from ops.certify import Certification, InterruptibleClock, Progress, check_stage
+from ops.certify import Certification, Progress, check_stage
 from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
 from ops.certify_restore import Repairs
 from ops.certify_run import CertifyRun
@@ -240,17 +240,6 @@ def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 
-def test_a_lost_ctrl_c_is_not_lost() -> None:
-    """Native code drops what its callbacks raise; the next look at the clock raises it again, once."""
-    clock = InterruptibleClock(ManualClock())
-    with pytest.raises(KeyboardInterrupt):
-        clock.interrupt()
-    with pytest.raises(KeyboardInterrupt):
-        clock.sleep(1)
-
-    assert clock.now()
-
-
 class Untouched:
     """A stage that steps of these tests do not look at."""
 
@@ -313,6 +302,17 @@ def test_after_ctrl_c_nothing_else_is_tried(tmp_path: Path) -> None:
 
     assert certification.is_interrupted
     assert [PASSED, NOT_TRIED, NOT_TRIED] == [one.verdict for one in run.reports.values()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_a_step(tmp_path: Path, number: signal.Signals) -> None:
+    """As Ctrl-C does, so that what the step broke is restored."""
+
+    def run(_stage: DeployedStage) -> StepFinding:
+        signal.raise_signal(number)
+        return StepFinding("not heard")
+
+    assert carried_out(tmp_path / "run.json", CertifyStep("only", "proves something", run)).is_interrupted
 
 
 def test_a_resumed_run_repeats_only_what_did_not_pass(tmp_path: Path) -> None:

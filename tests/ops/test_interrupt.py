@@ -48,6 +48,26 @@ def test_an_interrupt_that_nobody_has_heard_is_raised_again() -> None:
         ignore_once()
 
 
+def test_another_signal_interrupts_a_block_within_a_block_and_then_nothing_else() -> None:
+    """The block within has heard it, so the outer one goes on, and has its own handlers back."""
+    with raised_again():
+        outer = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), raised_again(signal.SIGTERM):
+            signal.raise_signal(signal.SIGTERM)
+
+        assert outer == signal.getsignal(signal.SIGINT)
+    assert signal.SIG_DFL == signal.getsignal(signal.SIGTERM)
+
+
+def test_with_another_signal_ctrl_c_interrupts_a_command_in_the_background_too() -> None:
+    """A shell lets it be ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(KeyboardInterrupt), raised_again(signal.SIGTERM):
+        signal.raise_signal(signal.SIGINT)
+
+    assert signal.SIG_IGN == signal.getsignal(signal.SIGINT)
+
+
 def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the hook that stood there before, which stands there again afterwards."""
     reported = []
