@@ -18,7 +18,8 @@ from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, Request, TreasureData
 from ops import certify_requests
-from ops.certify import Certification, Progress, check_stage
+from ops.certification import Certification, Progress
+from ops.certify import check_stage
 from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
 from ops.certify_restore import Repairs
 from ops.certify_run import CertifyRun
