@@ -216,13 +216,14 @@ clean: ## remove environments, caches and builds
 
 # The environments.
 
+# Another build may be running the old one: the new one takes its place in one step.
 .cache/uv/bin/uv: requirements/uv.txt
 	@test -n "$(PYTHON)" || { $(no_python); }
-	@echo 'setting up: uv' && rm -rf .cache/uv
-	@$(PYTHON) -m venv .cache/uv 2>/dev/null || { \
+	@echo 'setting up: uv' && mkdir -p $(@D) && new=$$(mktemp -d .cache/uv/XXXXXX) && trap 'rm -rf "$$new"' EXIT; \
+	$(PYTHON) -m venv "$$new" 2>/dev/null || { \
 	  echo 'Neither uv nor a complete Python 3.13 was found: `python3.13 -m venv` fails.'; \
-	  echo 'Install uv (https://docs.astral.sh/uv/), or the venv module (Debian, Ubuntu: apt install python3.13-venv).'; exit 1; }
-	@.cache/uv/bin/python -m pip install -q --require-hashes -r requirements/uv.txt
+	  echo 'Install uv (https://docs.astral.sh/uv/), or the venv module (Debian, Ubuntu: apt install python3.13-venv).'; exit 1; }; \
+	"$$new/bin/python" -m pip install -q --require-hashes -r requirements/uv.txt && mv "$$new/bin/uv" $@
 
 define no_python
 echo 'Python 3.13 was not found. Install it (Debian, Ubuntu: apt install python3.13 python3.13-venv;'; \
