@@ -227,7 +227,7 @@ class _NotFoundIsGone(TreasureDataClient):
 
 class _ChunksStayWhole(Rules):
     def follow(self, entry: Any, happening: Any) -> Any:
-        if happening.event is Event.ROWS_REJECTED:
+        if happening.event is Event.ROWS_REFUSED:
             happening = replace(happening, divisible=False)
         return super().follow(entry, happening)
 

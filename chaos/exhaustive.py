@@ -114,7 +114,7 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
 
             def act() -> Reply:
                 if answer == "reject" or (answer == "changes" and unique_id in warehouse.ids):
-                    return Reply(Meaning.REJECTED, "http_415")
+                    return Reply(Meaning.REFUSED, "http_415")
                 if answer == "large" and len(names) > 1:
                     return Reply(Meaning.TOO_LARGE, "http_413")
                 if answer == "fail":

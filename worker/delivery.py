@@ -71,8 +71,8 @@ class Event(Enum):
 
     FENCED = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
-    REJECTED = "Treasure Data rejects it permanently"
-    ROWS_REJECTED = "Treasure Data rejects rows of it permanently"
+    REFUSED = "Treasure Data refuses it permanently"
+    ROWS_REFUSED = "Treasure Data refuses rows of it permanently"
     TOO_LARGE = "it is too large"
     MISMATCHED = "Treasure Data has other bytes under its id"
     UNANSWERED = "it was not sent, or no answer settles it"
@@ -101,7 +101,7 @@ class Happening:
         now: UNIX milliseconds.
         reason: in one word.
         certain: no attempt can have been accepted: this invocation opened the doubt, each of its attempts was definitely
-            rejected, and nobody else has written the span since.
+            refused, and nobody else has written the span since.
         divisible: it has two rows or more, and its planned chunk may be halved further.
         database: where it is about to go.
         digest: of the object that holds its edited rows.
@@ -191,13 +191,13 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((State.PARKED, State.IN_DOUBT), Event.FENCED, State.IN_DOUBT, change=_open_doubt),
     Transition((State.DEAD_LETTER,), Event.FENCED, State.IN_DOUBT, change=_open_doubt_again),
     Transition(_UNSETTLED, Event.ACCEPTED, State.DELIVERED, change=_settle),
-    Transition(_SENT, Event.REJECTED, State.DEAD_LETTER, Condition.ABSENT, _set_aside),
-    Transition(_P, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
-    Transition(_D, Event.REJECTED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
-    Transition(_SENT, Event.ROWS_REJECTED, State.SPLIT, Condition.DIVISIBLE),
-    Transition(_SENT, Event.ROWS_REJECTED, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
-    Transition(_P, Event.ROWS_REJECTED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
-    Transition(_D, Event.ROWS_REJECTED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
+    Transition(_SENT, Event.REFUSED, State.DEAD_LETTER, Condition.ABSENT, _set_aside),
+    Transition(_P, Event.REFUSED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_D, Event.REFUSED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
+    Transition(_SENT, Event.ROWS_REFUSED, State.SPLIT, Condition.DIVISIBLE),
+    Transition(_SENT, Event.ROWS_REFUSED, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
+    Transition(_P, Event.ROWS_REFUSED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
+    Transition(_D, Event.ROWS_REFUSED, State.IN_DOUBT, Condition.DOUBTED, _say_why),
     Transition(_SENT, Event.TOO_LARGE, State.SPLIT, Condition.DIVISIBLE),
     Transition(_SENT, Event.TOO_LARGE, State.DEAD_LETTER, Condition.INDIVISIBLE, _set_aside),
     Transition(_P, Event.TOO_LARGE, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
@@ -288,8 +288,8 @@ class Rules:
     def follow(self, entry: Entry, happening: Happening) -> Entry:
         """Return the entry after something happened; the same one where nothing follows."""
         absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
-        is_rejected = happening.event in (Event.REJECTED, Event.ROWS_REJECTED)
-        if is_rejected and Guard.DOUBTED_REFUSAL in self.without:
+        is_refused = happening.event in (Event.REFUSED, Event.ROWS_REFUSED)
+        if is_refused and Guard.DOUBTED_REFUSAL in self.without:
             absent = True
         searched = entry.reason != UNSEARCHED or entry.generation > 0 or Guard.SEARCHED in self.without
         holding = {Condition.ALWAYS, Condition.ABSENT if absent else Condition.DOUBTED}

@@ -24,11 +24,11 @@ from worker.span import ChunkKey, Database, Span, milliseconds
 from worker.upload import Outcome, Upload
 
 MOST_HALVINGS = 64
-"""How often an invocation halves one planned chunk to find the rows that Treasure Data rejects."""
+"""How often an invocation halves one planned chunk to find the rows that Treasure Data refuses."""
 MOST_VAIN_HALVINGS = 15
 """The same while Treasure Data accepts none of it: then no single row is to blame."""
 
-_DIVISIBLE = (Event.TOO_LARGE, Event.ROWS_REJECTED)
+_DIVISIBLE = (Event.TOO_LARGE, Event.ROWS_REFUSED)
 
 Describe = Callable[[Span, Chunk], SetAside]
 """Returns the object of a planned chunk."""
@@ -105,7 +105,7 @@ class Execution:
         self._won = True  # nobody else has written the span since this invocation did
         self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None if S3 did not take it
         self._outcomes: dict[ChunkKey, Outcome] = {}
-        self._halved: set[ChunkKey] = set()  # because rows were rejected
+        self._halved: set[ChunkKey] = set()  # because rows were refused
         self.span = span
         self.rows: Counter[State] = Counter()
 

@@ -37,8 +37,8 @@ class Meaning(Enum):
     MISMATCH = "Treasure Data has other bytes than we sent"
     NO_TABLE = "no such database or table"
     TOO_LARGE = "too large"
-    REJECTED = "rejected permanently"
-    ROWS_REJECTED = "rows of it are rejected permanently"
+    REFUSED = "refused permanently"
+    ROWS_REFUSED = "rows of it are refused permanently"
     KEY_REFUSED = "our key is refused"
     PASSING = "may pass"
 
@@ -64,13 +64,13 @@ class Reply:
 
 ACCEPTED = Reply(Meaning.ACCEPTED)
 _MEANINGS = {
-    400: Meaning.ROWS_REJECTED,
+    400: Meaning.ROWS_REFUSED,
     401: Meaning.KEY_REFUSED,
     403: Meaning.KEY_REFUSED,
     404: Meaning.NO_TABLE,
     408: Meaning.PASSING,
     413: Meaning.TOO_LARGE,
-    422: Meaning.ROWS_REJECTED,
+    422: Meaning.ROWS_REFUSED,
     425: Meaning.PASSING,
     429: Meaning.PASSING,
 }
@@ -95,8 +95,8 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
     if status == 409 and is_refusal:  # this unique_id was there already
         return ACCEPTED
     is_refusal &= 400 <= status < 500
-    meaning = _MEANINGS.get(status, Meaning.REJECTED) if 400 <= status < 500 else Meaning.PASSING
-    if not is_refusal and meaning in (Meaning.REJECTED, Meaning.ROWS_REJECTED):
+    meaning = _MEANINGS.get(status, Meaning.REFUSED) if 400 <= status < 500 else Meaning.PASSING
+    if not is_refusal and meaning in (Meaning.REFUSED, Meaning.ROWS_REFUSED):
         meaning = Meaning.PASSING
     return Reply(
         meaning,

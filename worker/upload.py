@@ -5,7 +5,7 @@ rests between its attempts, and comes after the others. A send that takes longer
 sends nothing more until the answer comes, so databases that hang delay nobody. All decisions are made here, in the
 invocation's own thread; the other threads only send.
 
-A lane ends in one of three ways. Its chunks are accepted or rejected. Or it keeps failing although another database
+A lane ends in one of three ways. Its chunks are accepted or refused. Or it keeps failing although another database
 succeeds or Treasure Data answers: then its database is said to fail, and the breaker opens. Or Treasure Data is silent
 altogether, or the time is up: then what is left stays unanswered.
 """
@@ -206,7 +206,7 @@ class Uploader:
         limits = account.limits if isinstance(account, Account) else AccountLimits()
         try:
             if not self._tables.may_create(key.account, key.group.table, limits.tables):
-                return Reply(Meaning.REJECTED, TOO_MANY_TABLES)
+                return Reply(Meaning.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
             return Reply(Meaning.PASSING, "ledger_unavailable")
         status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
@@ -218,7 +218,7 @@ class Uploader:
                 if status in (200, 409):
                     status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
             elif self.treasure_data.lacks_database(database):
-                return Reply(Meaning.REJECTED, "no_such_database")
+                return Reply(Meaning.REFUSED, "no_such_database")
         return _obstacle(status)
 
 
@@ -229,9 +229,9 @@ def _obstacle(status: int) -> Reply | None:
     if status == 401:
         return Reply(Meaning.KEY_REFUSED, "http_401")
     if status == 403:
-        return Reply(Meaning.REJECTED, "may_not_create")
+        return Reply(Meaning.REFUSED, "may_not_create")
     if 400 <= status < 500 and status not in (404, 408, 429):
-        return Reply(Meaning.REJECTED, f"create_http_{status}")
+        return Reply(Meaning.REFUSED, f"create_http_{status}")
     return Reply(Meaning.PASSING, f"create_http_{status}" if status else "create_unanswered")
 
 
@@ -239,8 +239,8 @@ EVENTS = {
     Meaning.ACCEPTED: Event.ACCEPTED,
     Meaning.MISMATCH: Event.MISMATCHED,
     Meaning.TOO_LARGE: Event.TOO_LARGE,
-    Meaning.REJECTED: Event.REJECTED,
-    Meaning.ROWS_REJECTED: Event.ROWS_REJECTED,
+    Meaning.REFUSED: Event.REFUSED,
+    Meaning.ROWS_REFUSED: Event.ROWS_REFUSED,
 }
 """What a reply means for the chunk; any other leaves it unanswered."""
 

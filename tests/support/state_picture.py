@@ -24,8 +24,8 @@ _WIDTH, _HEIGHT = 150, 44
 _WORDS = {
     Event.FENCED: "sent again",
     Event.ACCEPTED: "accepted",
-    Event.REJECTED: "rejected",
-    Event.ROWS_REJECTED: "rows rejected",
+    Event.REFUSED: "refused",
+    Event.ROWS_REFUSED: "rows refused",
     Event.TOO_LARGE: "too large",
     Event.MISMATCHED: "wrong MD5",
     Event.UNANSWERED: "no answer",

@@ -133,8 +133,8 @@ MACHINE = {
     P: {
         Event.FENCED: (P, P),
         Event.ACCEPTED: (OK, OK),
-        Event.REJECTED: (D, U),
-        Event.ROWS_REJECTED: ((D, S), U),
+        Event.REFUSED: (D, U),
+        Event.ROWS_REFUSED: ((D, S), U),
         Event.TOO_LARGE: ((D, S), U),
         Event.MISMATCHED: (U, U),
         Event.UNANSWERED: (P, P),
@@ -155,8 +155,8 @@ MACHINE = {
     U: {
         Event.FENCED: (U, U),
         Event.ACCEPTED: (OK, OK),
-        Event.REJECTED: (D, U),
-        Event.ROWS_REJECTED: ((D, S), U),
+        Event.REFUSED: (D, U),
+        Event.ROWS_REFUSED: ((D, S), U),
         Event.TOO_LARGE: ((D, S), U),
         Event.MISMATCHED: (U, U),
         Event.UNANSWERED: (K, U),
@@ -230,23 +230,23 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
         # What is set aside says why and since when; what changes only its reason keeps its age.
         (
             entry(P),
-            Happening(Event.REJECTED, NOW, "http_422"),
+            Happening(Event.REFUSED, NOW, "http_422"),
             {"state": D, "reason": "http_422", "aside_at": NOW},
         ),
         (
             entry(P, since=SINCE),
-            Happening(Event.REJECTED, NOW, "http_422", certain=True),
+            Happening(Event.REFUSED, NOW, "http_422", certain=True),
             {"state": D, "since": None, "reason": "http_422", "aside_at": NOW},
         ),
         (
             entry(P, since=SINCE),
-            Happening(Event.REJECTED, NOW, "http_422"),
+            Happening(Event.REFUSED, NOW, "http_422"),
             {"state": U, "reason": "http_422", "aside_at": NOW},
         ),
-        (entry(U, since=SINCE), Happening(Event.REJECTED, NOW, "http_422"), {"reason": "http_422"}),
+        (entry(U, since=SINCE), Happening(Event.REFUSED, NOW, "http_422"), {"reason": "http_422"}),
         (
             entry(U),
-            Happening(Event.REJECTED, NOW, "http_422"),
+            Happening(Event.REFUSED, NOW, "http_422"),
             {"state": D, "reason": "http_422", "aside_at": NOW},
         ),
         (
@@ -542,7 +542,7 @@ def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decis
     ("guard", "before", "happening", "state"),
     [
         (Guard.OWN_DOUBT, entry(P, since=SINCE), Happening(Event.DATABASE_FAILS, NOW), K),
-        (Guard.DOUBTED_REFUSAL, entry(P, since=SINCE), Happening(Event.REJECTED, NOW), D),
+        (Guard.DOUBTED_REFUSAL, entry(P, since=SINCE), Happening(Event.REFUSED, NOW), D),
         (Guard.FENCED_IN_DOUBT, entry(D), Happening(Event.FENCED, NOW), D),
     ],
 )
