@@ -33,7 +33,7 @@ from worker.delivery import LONGEST_INVOCATION_SECONDS
 from worker.execution import Delivery
 from worker.guards import Guard
 from worker.message import Message, read
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.search import INACCURACY_SECONDS, Finding, Identity, Search, Sought
 from worker.shards import Shards
 
@@ -145,7 +145,7 @@ class Drain:
         search: Callable[[Collection[Sought], float], Search],
         sqs: "SQSClient",
         queue_url: str,
-        quarantine: OverflowQuarantine,
+        aside: OverflowSetAside,
         chance: Callable[[], float],
         landing_seconds: float = LATEST_LANDING_SECONDS,
     ) -> None:
@@ -156,7 +156,7 @@ class Drain:
         self._ledger = delivery.ledger
         self._sqs = sqs
         self._queue_url = queue_url
-        self._quarantine = quarantine
+        self._aside = aside
         self._clock = delivery.clock
         self._chance = chance
         self._retention_seconds = delivery.rules.retention_seconds
@@ -172,7 +172,7 @@ class Drain:
         waiting: dict[Identity, _Waiting] = {}
         for message in sorted(messages, key=lambda message: message.sent_at):
             if message.envelope is None:
-                handled[message.message_id] = self._set_aside(partial(self._quarantine.bury, message))
+                handled[message.message_id] = self._set_aside(partial(self._aside.bury, message))
             else:
                 identity = Identity(message.envelope.account, message.envelope.request_id)
                 envelope = waiting.setdefault(identity, _Waiting(message.envelope, message.partition_key))
@@ -322,7 +322,7 @@ class Drain:
 
     def _give_up(self, envelope: _Waiting, *, absent: bool) -> Handling:
         return self._set_aside(
-            lambda: self._quarantine.set_aside(envelope.envelope, envelope.sent_at, absent=absent)
+            lambda: self._aside.set_aside(envelope.envelope, envelope.sent_at, absent=absent)
         )
 
     def _set_aside(self, job: Callable[[], bool]) -> Handling:

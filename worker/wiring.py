@@ -40,7 +40,7 @@ from worker.guards import NONE, Without
 from worker.ledger import Ledger
 from worker.markers import Markers
 from worker.open_spans import OpenSpans
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.redis_client import connect, iam_user
 from worker.redrive import Redrive
 from worker.repair import Returns
@@ -211,7 +211,7 @@ class Wiring:
             search=partial(make(Search), self.shards, clock),
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,
-            quarantine=OverflowQuarantine(
+            aside=OverflowSetAside(
                 delivery,
                 seconds_kept=self.claims.seconds_kept,
                 archive=self.archive,

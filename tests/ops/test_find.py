@@ -20,7 +20,7 @@ from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.ledger import Claim
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.shards import Shards
 from worker.span import Cut
 
@@ -93,13 +93,13 @@ class Found:
 def set_aside(found: Found, data: bytes, days: int) -> None:
     """Set an envelope of the overflow queue aside, and keep it in the archive for so many days."""
     made = found.delivery
-    quarantine = OverflowQuarantine(
+    aside = OverflowSetAside(
         made.wiring.delivery,
         seconds_kept=made.wiring.claims.seconds_kept,
         archive=made.archive,
         archive_days=days,
     )
-    quarantine.set_aside(decode(data), START, absent=True)
+    aside.set_aside(decode(data), START, absent=True)
 
 
 def test_what_is_not_planned_waits() -> None:

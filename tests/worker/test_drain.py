@@ -20,7 +20,7 @@ from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throt
 from worker import set_aside
 from worker.delivery import Decision, State
 from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.search import INACCURACY_SECONDS
 
 DAY = 86_400.0
@@ -719,7 +719,7 @@ def test_what_cannot_be_set_aside_stays_on_the_queue(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(OverflowQuarantine, "bury", fail)
+    monkeypatch.setattr(OverflowSetAside, "bury", fail)
 
     assert (0, 1, {"failed": 1}) == (way.drain(), way.waiting(), way.handled())
 

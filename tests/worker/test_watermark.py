@@ -18,7 +18,7 @@ from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
 from worker.delivery import State
 from worker.executor import InlineExecutor
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.shards import Shards
 from worker.watermark import (
     CLOCK_SECONDS,
@@ -174,13 +174,13 @@ def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
 def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(stack: Stack) -> None:
     """Nothing else leads to its span, so the whole ledger is read."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
-    quarantine = OverflowQuarantine(
+    aside = OverflowSetAside(
         stack.delivery.wiring.delivery,
         seconds_kept=3600,
         archive=stack.delivery.archive,
         archive_days=30,
     )
-    quarantine.set_aside(an_envelope("q1"), stack.clock.now() - 86_400, absent=True)
+    aside.set_aside(an_envelope("q1"), stack.clock.now() - 86_400, absent=True)
 
     assert Counter({State.PARKED: 1}) == stack.take().set_aside(*SHOP)
 

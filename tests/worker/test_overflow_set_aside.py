@@ -14,7 +14,7 @@ from worker.chain import ChainId
 from worker.delivery import ASIDE, Decision, State
 from worker.ledger import Claim
 from worker.message import Message
-from worker.overflow_quarantine import OverflowQuarantine
+from worker.overflow_set_aside import OverflowSetAside
 from worker.record import START as FIRST
 from worker.span import ChunkKey
 
@@ -37,9 +37,9 @@ def delivery() -> Delivery:
     return made
 
 
-def quarantine(made: Delivery) -> OverflowQuarantine:
-    """Return the quarantine of a sandbox."""
-    return OverflowQuarantine(
+def overflow(made: Delivery) -> OverflowSetAside:
+    """Return what sets aside in a sandbox."""
+    return OverflowSetAside(
         made.wiring.delivery,
         seconds_kept=made.wiring.claims.seconds_kept,
         archive=made.archive,
@@ -49,7 +49,7 @@ def quarantine(made: Delivery) -> OverflowQuarantine:
 
 def set_aside(made: Delivery, *, absent: bool = True, request_id: str = "r") -> bool:
     """Set an envelope aside."""
-    return quarantine(made).set_aside(waiting(request_id), SENT_AT, absent=absent)
+    return overflow(made).set_aside(waiting(request_id), SENT_AT, absent=absent)
 
 
 def ids(made: Delivery) -> list[str]:
@@ -255,7 +255,7 @@ def message(body: str = "text", message_id: str = "m-1", fault: str = "undecodab
 def test_a_message_without_an_envelope_is_a_dead_letter(fault: str) -> None:
     """With its body as it came, until a person drops it."""
     made = delivery()
-    quarantine(made).bury(message(fault=fault))
+    overflow(made).bury(message(fault=fault))
 
     assert {f"-/-{fault}/0": ("dead_letter", fault, 1)} == made.aside()
     (name,) = made.objects()
@@ -271,7 +271,7 @@ def test_messages_are_told_apart_by_the_queue_s_names() -> None:
     """Two of the same body are two; one that is delivered twice is one."""
     made = delivery()
     for message_id in ("m-1", "m-2", "m-1"):
-        quarantine(made).bury(message(message_id=message_id))
+        overflow(made).bury(message(message_id=message_id))
 
     assert 2 == len(made.spans()) == len(made.objects())
 
@@ -281,9 +281,9 @@ def test_a_message_s_object_is_there_before_the_ledger_says_so() -> None:
     made = delivery()
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(KilledError):
-        quarantine(made).bury(message())
+        overflow(made).bury(message())
     assert (0, 1) == spans_and_objects(made)
-    quarantine(made).bury(message())
+    overflow(made).bury(message())
 
     assert (1, 1) == spans_and_objects(made)
     items: list[Any] = list(made.dynamodb.client.items(TABLE))

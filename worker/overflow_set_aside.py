@@ -28,7 +28,7 @@ REFUSED = "stream_refused"
 _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table are one chunk
 
 
-class OverflowQuarantine:
+class OverflowSetAside:
     """Sets aside what the queue holds."""
 
     def __init__(self, delivery: Delivery, *, seconds_kept: int, archive: Archive, archive_days: int) -> None:
