@@ -57,26 +57,17 @@ class _Statement:
         self.effect = statement["Effect"]
         self._action = _pattern(statement["Action"], re.IGNORECASE)
         self._resource = _pattern(statement["Resource"])
-        self._conditions = [
-            (key, _condition(operator, wanted))
-            for operator, keys in statement.get("Condition", {}).items()
-            for key, wanted in keys.items()
-        ]
+        conditions = statement.get("Condition", {})
+        if unknown := conditions.keys() - {"StringEquals"}:
+            raise NotImplementedError(f"IAM in memory does not evaluate {', '.join(unknown)}")
+        self._wanted = conditions.get("StringEquals", {})
 
     def covers(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
         return bool(
             self._action.fullmatch(action)
             and self._resource.fullmatch(resource)
-            and all(key in context and wanted.fullmatch(context[key]) for key, wanted in self._conditions)
+            and all(context.get(key) in _listed(wanted) for key, wanted in self._wanted.items())
         )
-
-
-def _condition(operator: str, wanted: Any) -> re.Pattern[str]:
-    if operator == "StringEquals":
-        return re.compile("|".join(map(re.escape, _listed(wanted))))
-    if operator in ("StringLike", "ArnLike"):
-        return _pattern(wanted)
-    raise NotImplementedError(f"IAM in memory does not evaluate {operator}")
 
 
 def _pattern(texts: Any, flags: int = 0) -> re.Pattern[str]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import md5
 from urllib.parse import parse_qs
@@ -162,10 +161,8 @@ class Api:
             for table in self._log.counts()[database]
             if table in query
         }
-        found = None
-        with suppress(queries.QueryError):
-            found = queries.run(query, tables)
-        job = queries.Job(str(len(self._jobs) + 1), database, now, now + settings.job_seconds, found)
+        found, end = queries.run(query, tables), now + settings.job_seconds
+        job = queries.Job(str(len(self._jobs) + 1), database, now, end, found)
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 

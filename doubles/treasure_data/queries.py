@@ -25,10 +25,6 @@ _TD_TYPES = {bool: "int", int: "long", float: "double"}  # everything else is "s
 _COLUMN = re.compile("[a-z_][a-z0-9_]*")
 
 
-class QueryError(Exception):
-    """A query is wrong or forbidden."""
-
-
 def columns(rows: Sequence[Row]) -> dict[str, str]:
     """Return the columns of a table with these rows and TD's types for them, from the first value seen."""
     found: dict[str, Any] = {"time": 0}
@@ -40,11 +36,10 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _TD_TYPES.get(type(value), "string") for name, value in found.items()}
 
 
-def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
-    """Return the rows that a SELECT finds in tables; its TD_TIME_RANGE takes UNIX seconds or NULL.
+def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]] | None:
+    """Return the rows that a SELECT finds in tables, None if it is not a SELECT, or wrong.
 
-    Raises:
-        QueryError: it is not a SELECT, or wrong.
+    Its TD_TIME_RANGE takes UNIX seconds or NULL.
     """
     with closing(sqlite3.connect(":memory:")) as sql:
         sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
@@ -56,11 +51,9 @@ def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
             )
             found = sql.execute(query)
-            if found.description is None:
-                raise QueryError("the query is empty")
-            return found.fetchall()
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            raise QueryError(str(error)) from error
+            return found.fetchall() if found.description else None  # which an empty query has not
+        except (sqlite3.Error, sqlite3.Warning, ValueError):
+            return None
 
 
 def _fill(sql: sqlite3.Connection, name: str, table: Table) -> None:

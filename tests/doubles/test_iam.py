@@ -48,8 +48,6 @@ def refusal(client: Authorized, operation: str, **request: Any) -> tuple[str, in
         ({"Condition": {"StringEquals": {ACCOUNT: "12345678901*"}}}, "aside/a", False),
         ({"Condition": {"StringEquals": {ACCOUNT: "1"}}}, "aside/a", False),
         ({"Condition": {"StringEquals": {ACCOUNT: ACCOUNT_ID, "s3:prefix": "a"}}}, "aside/a", False),
-        ({"Condition": {"StringLike": {ACCOUNT: "1234567890??"}}}, "aside/a", True),
-        ({"Condition": {"ArnLike": {"aws:SourceArn": "arn:aws:lambda:*"}}}, "aside/a", False),
     ],
 )
 def test_what_a_role_allows(changes: dict[str, Any], resource: str, allowed: bool) -> None:
@@ -136,7 +134,7 @@ def test_what_is_not_known_is_not_let_through() -> None:
     """A statement that says more than is understood, a service or an operation is neither allowed nor refused."""
     everything = {"Action": "*", "Resource": "*"}
     for unknown in (
-        lambda: role(everything | {"Condition": {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}}),
+        lambda: role(everything | {"Condition": {"StringLike": {ACCOUNT: "1*"}}}),
         lambda: role({"NotAction": "s3:*", "Resource": "*"}),
         lambda: Authorized("sns", None, role(everything)).publish(Message="m"),
         lambda: Authorized("s3", None, role(everything)).copy_object(Bucket="b", Key="k"),
