@@ -11,7 +11,7 @@ from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import TIMEOUT_MAX, Event, Thread
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote
 
 _MAX_LINE = 65_536
@@ -80,10 +80,7 @@ class RejectedError(Exception):
         self.message = message
 
 
-Respond = Callable[[Request], Response]
-
-
-class HttpServer:
+class HttpServer(ThreadingHTTPServer):
     """A server that listens from its construction on, and answers each connection in a thread; a context manager.
 
     Args:
@@ -92,61 +89,48 @@ class HttpServer:
 
     Attributes:
         stopping: set when the server is to stop, for `respond` to wait on.
+        port: the port that it listens at.
+        url: the address without a slash at its end.
     """
 
-    def __init__(self, respond: Respond, *, port: int = 0) -> None:
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, respond: Callable[[Request], Response], *, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
+        self.respond = respond
         self.stopping = Event()
-        self._listener = _Listener(respond, port, self.stopping)
-        self._thread = Thread(target=self._listener.serve_forever, args=(0.05,), name="http", daemon=True)
+        self.port = int(self.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._connections: set[Any] = set()
+        self._thread = Thread(target=self.serve_forever, args=(0.05,), name="http", daemon=True)
         self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """The port that it listens at."""
-        return int(self._listener.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """The address without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         """Stop listening and end all connections. A response that is being made is not waited for."""
         self.stopping.set()
-        self._listener.shutdown()
-        self._listener.server_close()
+        self.shutdown()
+        self.server_close()
         self._thread.join()
-        for connection in tuple(self._listener.connections):
+        for connection in tuple(self._connections):
             with suppress(OSError):  # it has just ended
                 connection.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-
-class _Listener(ThreadingHTTPServer):
-    block_on_close = False
-    request_queue_size = 128
-
-    def __init__(self, respond: Respond, port: int, stopping: Event) -> None:
-        super().__init__(("127.0.0.1", port), _Connection)
-        self.respond = respond
-        self.stopping = stopping
-        self.connections: set[Any] = set()
-
     def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections.add(request)
+        """Serve a connection, and keep it for `stop`."""
+        self._connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        self.connections.discard(request)
+        """End a connection."""
+        self._connections.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # nothing to tell of a client that disconnected, or sent nonsense
+        """Say nothing of a client that disconnected, or sent nonsense."""
         if not isinstance(sys.exception(), OSError | ValueError):
             super().handle_error(request, client_address)
 
@@ -154,7 +138,7 @@ class _Listener(ThreadingHTTPServer):
 class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Listener
+    server: HttpServer
     raw_requestline: bytes
     _target = "/"
 

@@ -36,14 +36,13 @@ _MAX_KEY_CHARACTERS = 256
 
 class _Record(NamedTuple):
     number: int
-    partition_key: str
-    data: bytes
     put_at: float
-    arrival: float
+    size: int
+    read: dict[str, Any]  # as GetRecords returns it
 
 
 _number = itemgetter(0)
-_put_at = itemgetter(3)
+_put_at = itemgetter(1)
 
 
 @dataclass(slots=True)
@@ -120,7 +119,7 @@ class MemoryKinesis:
         """Yield the data of every record that is kept; not a call of Kinesis's."""
         for stream in self._streams.values():
             for shard in stream.shards.values():
-                yield from (record.data for record in shard.records)
+                yield from (record.read["Data"] for record in shard.records)
 
     def restart_numbers(self) -> None:
         """Let the next stream's numbers begin where the first one's did: Kinesis does not promise that they grow."""
@@ -251,15 +250,7 @@ class MemoryKinesis:
         start = bisect_right(records, int(after), key=_number)
         end = self._read_end(records, start, Limit)
         answer: dict[str, Any] = {
-            "Records": [
-                {
-                    "SequenceNumber": str(record.number),
-                    "ApproximateArrivalTimestamp": datetime.fromtimestamp(record.arrival, UTC),
-                    "Data": record.data,
-                    "PartitionKey": record.partition_key,
-                }
-                for record in records[start:end]
-            ],
+            "Records": [record.read.copy() for record in records[start:end]],
             "MillisBehindLatest": 0,
         }
         if end < len(records):
@@ -276,7 +267,7 @@ class MemoryKinesis:
             return start
         size = 0
         for index in range(start, stop):
-            size += len(records[index].data) + len(records[index].partition_key)
+            size += records[index].size
             if size > _MAX_READ and index > start:
                 return index
         return stop
@@ -331,10 +322,17 @@ class MemoryKinesis:
         put_at = round(self._now(), 3)
         if shard.records:
             put_at = max(put_at, shard.records[-1].put_at)
-        arrival = round(put_at + self.arrival_error(), 3)
         number = self._next_number()
-        shard.records.append(_Record(number, partition_key, data, put_at, arrival))
-        return {"ShardId": shard.shard_id, "SequenceNumber": str(number)}
+        read = {
+            "SequenceNumber": str(number),
+            "ApproximateArrivalTimestamp": datetime.fromtimestamp(
+                round(put_at + self.arrival_error(), 3), UTC
+            ),
+            "Data": data,
+            "PartitionKey": partition_key,
+        }
+        shard.records.append(_Record(number, put_at, len(data) + len(partition_key), read))
+        return {"ShardId": shard.shard_id, "SequenceNumber": read["SequenceNumber"]}
 
     def _iterator(self, name: str, shard_id: str, after: int) -> str:
         return f"{name}/{shard_id}/{after}/{self._now()!r}"

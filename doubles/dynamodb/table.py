@@ -74,14 +74,12 @@ class Collection:
         places = self._places
         begin = bisect_left(places, hash_value, key=itemgetter(0))
         end = bisect_right(places, hash_value, lo=begin, key=itemgetter(0))
-        if sign in ("=", ">="):
-            begin = bisect_left(places, bound, begin, end, key=_sort_key)
-        if sign in ("=", "<="):
-            end = bisect_right(places, bound, begin, end, key=_sort_key)
-        if sign == ">":
-            begin = bisect_right(places, bound, begin, end, key=_sort_key)
-        if sign == "<":
-            end = bisect_left(places, bound, begin, end, key=_sort_key)
+        if sign in ("=", ">=", ">"):
+            bisect = bisect_right if sign == ">" else bisect_left
+            begin = bisect(places, bound, begin, end, key=_sort_key)
+        if sign in ("=", "<=", "<"):
+            bisect = bisect_left if sign == "<" else bisect_right
+            end = bisect(places, bound, begin, end, key=_sort_key)
         if after is not None and forward:
             begin = bisect_right(places, (hash_value, after), begin, end)
         elif after is not None:

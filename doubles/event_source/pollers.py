@@ -45,14 +45,12 @@ class ShardPoller:
 
     Attributes:
         last_settled: the sequence number up to which all records are settled or expired; `rewind` sets it back.
-        retention_seconds: the stream's retention.
         ended: whether the shard is closed and read to its end.
     """
 
     def __init__(self, client: Any, mapping: EventSourceMapping, shard_id: str, after: str = "") -> None:
         self.shard_id = shard_id
         self.last_settled: str | None = None
-        self.retention_seconds = _NEVER
         self.ended = False
         self._client = client
         self._mapping = mapping
@@ -81,14 +79,14 @@ class ShardPoller:
             return _NEVER
         return self._not_before if self._failures or self._full() else self._window_end()
 
-    def poll(self, now: float) -> Invocation | None:
+    def poll(self, now: float, retention_seconds: float) -> Invocation | None:
         """Return the next invocation if one is due at a time, UNIX seconds, which is never less than before."""
         if self._invocation is not None:
             return None
         if self._window_start is None:
             self._window_start = now
         self._read()
-        while self._expire(now):
+        while self._expire(now - retention_seconds):
             self._read()
         if not self._pending and now >= self._window_end():
             self._window_start = now
@@ -183,11 +181,9 @@ class ShardPoller:
         self._failures = 0
         self._not_before = -_NEVER
 
-    def _expire(self, now: float) -> bool:
+    def _expire(self, horizon: float) -> bool:
         """Drop the records in front that the retention has removed; return whether there were any."""
-        expired = list(
-            takewhile(lambda record: now - record.arrival >= self.retention_seconds, self._pending)
-        )
+        expired = list(takewhile(lambda record: record.arrival <= horizon, self._pending))
         if expired:
             if len(expired) >= self._again:
                 self._forget_failures()
@@ -237,7 +233,7 @@ class StreamPoller:
         """Return the next invocation of any shard that has none under way. The shards take turns."""
         self._discover(now)
         for shard_id, poller in list(self.pollers.items()):
-            invocation = poller.poll(now)
+            invocation = poller.poll(now, self._retention_seconds)
             if invocation is not None:
                 self.pollers[shard_id] = self.pollers.pop(shard_id)  # to the end
                 return invocation
@@ -261,10 +257,8 @@ class StreamPoller:
         startable = [shard_id for shard_id in self._waiting if self._may_start(shard_id)]
         for shard_id in startable:
             del self._waiting[shard_id]
-            poller = self.pollers[shard_id] = ShardPoller(
-                self._client, self._mapping, shard_id, self._checkpoints.get(shard_id, "")
-            )
-            poller.retention_seconds = self._retention_seconds
+            checkpoint = self._checkpoints.get(shard_id, "")
+            self.pollers[shard_id] = ShardPoller(self._client, self._mapping, shard_id, checkpoint)
         return bool(startable)
 
     def _list(self, now: float) -> None:
@@ -276,8 +270,6 @@ class StreamPoller:
             page = {"NextToken": answer["NextToken"]} if answer.get("NextToken") else {}
         summary = self._client.describe_stream_summary(StreamName=self._mapping.stream_name)
         self._retention_seconds = summary["StreamDescriptionSummary"]["RetentionPeriodHours"] * 3600
-        for poller in self.pollers.values():
-            poller.retention_seconds = self._retention_seconds
         for shard in shards:
             if shard["ShardId"] not in self.pollers:
                 parents = [
