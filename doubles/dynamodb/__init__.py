@@ -164,12 +164,9 @@ class MemoryDynamoDB:
             return self._page(table.items.all(after), accept, request, table.schema.names)
 
     def lag_indexes(self, table: str, seconds: float) -> None:
-        """Let indexes show later writes after a delay, which `settle_indexes` ends; not a call of DynamoDB's."""
+        """Let indexes show later writes after a delay; without one they catch up at once. Not a call of DynamoDB's."""
         self._tables[table].index_delay_seconds = seconds
-
-    def settle_indexes(self, table: str) -> None:
-        """Let the indexes of a table catch up at once; not a call of DynamoDB's."""
-        for index in self._tables[table].indexes.values():
+        for index in self._tables[table].indexes.values() if not seconds else ():
             index.items(float("inf"))
 
     def items(self, table: str) -> Iterator[Item]:

@@ -6,10 +6,10 @@ unique_id, `Settings` decides.
 """
 
 from doubles.http_server import Request, Response
+from doubles.treasure_data.api import API_KEY, Settings
 from doubles.treasure_data.core import TreasureData
 from doubles.treasure_data.fault import Action, Fault, Kind, Target
 from doubles.treasure_data.in_process import InProcess
-from doubles.treasure_data.settings import API_KEY, Settings
 
 __all__ = [
     "API_KEY",

@@ -7,11 +7,10 @@ from itertools import count, islice
 from threading import RLock
 
 from doubles.http_server import Request, Response
-from doubles.treasure_data.api import Api
+from doubles.treasure_data.api import API_KEY, Api, Settings
 from doubles.treasure_data.fault import Action, Fault, Faults, Target
 from doubles.treasure_data.imports import Import, ImportLog, Row
 from doubles.treasure_data.response import answer, error
-from doubles.treasure_data.settings import API_KEY, Settings
 from shared.clock import Clock, SystemClock
 
 

@@ -234,7 +234,7 @@ def test_pages_add_up_to_the_whole(index: str | None, *, forward: bool) -> None:
 
 
 def test_an_index_lags_behind_its_table() -> None:
-    """A lagging index shows writes, and removals, when their delay has passed or when it is settled."""
+    """A lagging index shows writes, and removals, when their delay has passed or is lifted."""
     now = [100.0]
     double = _double(now=lambda: now[0])
     query = _query("kind = :k", OPEN, IndexName="by_kind")
@@ -247,7 +247,7 @@ def test_an_index_lags_behind_its_table() -> None:
     _outcome(double, _update("REMOVE kind"))
     now[0] = 1e9
     seen.append(_pages(double, query))
-    double.settle_indexes("ledger")
+    double.lag_indexes("ledger", 0)
 
     assert [[], ["1"], ["1"], []] == [*seen, _pages(double, query)]
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import Action, Fault, Kind
-from doubles.treasure_data.settings import Settings
+from doubles.treasure_data import Action, Fault, Kind, Settings
 from ops.doctor import measured
 from ops.failure import Failure
 from ops.measure import AGES, MOST_DELAY, Measured, Measurement

@@ -17,7 +17,7 @@ from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
-from doubles.treasure_data.settings import Settings as TreasureDataSettings
+from doubles.treasure_data import Settings as TreasureDataSettings
 from local.functions import REDRIVE, WORKER, Function
 from local.resources import LEDGER, Resources
 from local.roles import role_of

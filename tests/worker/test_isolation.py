@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import Action, Fault, Kind
-from doubles.treasure_data.settings import Settings
+from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline

@@ -356,7 +356,7 @@ def test_the_worklist_lags_behind() -> None:
 
     assert [] == places(one, dead=False)
     assert one.get(Place(CHAIN, START)) is not None
-    double.settle_indexes("ledger")
+    double.lag_indexes("ledger", 0)
     assert [Place(CHAIN, START)] == places(one, dead=False)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
-from doubles.treasure_data.settings import Settings
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, Settings, TreasureData
 from shared.accounts import Account
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import (

@@ -26,9 +26,9 @@ from doubles.treasure_data import (
     Kind,
     Request,
     Response,
+    Settings,
     TreasureData,
 )
-from doubles.treasure_data.settings import Settings
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
 from worker.answer import TdAnswer

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.treasure_data import Action, Fault, Kind
-from doubles.treasure_data.settings import Settings
+from doubles.treasure_data import Action, Fault, Kind, Settings
 from shared.accounts import Account
 from tests.support.delivery import (
     KEYS,
