@@ -5,17 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
 from ops.certify_report import StepReport, StepVerdict
 from ops.certify_run import CertifyRun
 from ops.certify_stage import DeployedStage
 from ops.certify_step import CertifyStep, Impossible, Untried
-from ops.failure import Failure, explained, is_denied
+from ops.failure import FORESEEN, Failure, explained, is_denied
 from ops.interrupt import raised_again
 from shared.clock import Clock
-from shared.errors import UnavailableError
 
 
 class Certification:
@@ -70,9 +68,7 @@ class Certification:
             verdict, said = StepVerdict.NOT_TRIED, str(reason)
         except Impossible as reason:
             verdict, said = StepVerdict.NOT_POSSIBLE, str(reason)
-        except Failure as failure:
-            verdict, said = StepVerdict.FAILED, failure.message
-        except (ClientError, BotoCoreError, UnavailableError) as error:
+        except (Failure, *FORESEEN) as error:
             said = explained(error).message
             verdict = StepVerdict.NOT_POSSIBLE if is_denied(error) else StepVerdict.FAILED
         except (KeyboardInterrupt, click.Abort):

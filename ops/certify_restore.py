@@ -12,11 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from ops.failure import Failure, explained
+from ops.failure import FORESEEN, Failure, explained
 from shared.clock import Clock
-from shared.errors import UnavailableError
 
 _PAUSES = (1.0, 5.0, 15.0, 30.0, 0.0)
 
@@ -109,11 +106,8 @@ class Repairs:
         for pause in _PAUSES:
             try:
                 repair.restore(thing.how)
-            except (ClientError, BotoCoreError, UnavailableError) as error:
+            except (Failure, *FORESEEN) as error:
                 cause = explained(error).message
-                self._clock.sleep(pause)
-            except Failure as failure:
-                cause = failure.message
                 self._clock.sleep(pause)
             else:
                 self._broken.remove(thing)

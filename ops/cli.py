@@ -3,7 +3,6 @@
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import (
     accounts,
@@ -27,11 +26,8 @@ from ops import (
     watermark,
 )
 from ops.command_group import CommandGroup
-from ops.failure import INTERRUPTED, explained
+from ops.failure import FORESEEN, INTERRUPTED, explained
 from ops.version import sluice_version
-from shared.errors import UnavailableError
-
-_FORESEEN = (BotoCoreError, ClientError, UnavailableError)
 
 
 class _Sluice(CommandGroup):
@@ -39,7 +35,7 @@ class _Sluice(CommandGroup):
         try:
             with interrupt.raised_again():
                 return super().invoke(ctx)
-        except _FORESEEN as error:
+        except FORESEEN as error:
             raise explained(error) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None

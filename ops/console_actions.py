@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import redrive
 from ops.console_server import Doing, RefusedError
-from ops.failure import explained
+from ops.failure import FORESEEN, explained
 from ops.set_aside import KINDS, chunks
 from ops.stack import Stack
 from shared.clock import Clock
@@ -135,9 +134,7 @@ class Actions:
         try:
             action.result = redrive.send(self._stack, event, lambda _: None)
             action.state = "done"
-        except click.ClickException as error:
-            action.error, action.state = error.message, "failed"
-        except (ClientError, BotoCoreError, UnavailableError) as error:
+        except (click.ClickException, *FORESEEN) as error:
             action.error, action.state = explained(error).message, "failed"
         except Exception as error:
             action.error, action.state = f"{type(error).__name__}: {error}", "failed"

@@ -15,6 +15,8 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
+from shared.errors import UnavailableError
+
 FAILED = 1
 """Exit code: it was not done; standard error has one line that says what to do."""
 UNFINISHED = 3
@@ -32,6 +34,9 @@ EXIT_CODES = {
     TIMED_OUT: "`wait`: it is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
+
+FORESEEN = (BotoCoreError, ClientError, UnavailableError)
+"""Errors that may come of every call: `explained` says what they mean."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {
@@ -76,6 +81,8 @@ def is_denied(error: Exception) -> bool:
 
 def explained(error: Exception) -> Failure:
     """Return what an error of AWS's clients, or of what stands on them, means to a person."""
+    if isinstance(error, click.ClickException):
+        return Failure(error.message)
     cause = _cause(error)
     if isinstance(cause, ClientError):
         return Failure(_refused(cause))

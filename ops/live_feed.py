@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import personal_data, screen
-from ops.failure import explained
+from ops.failure import FORESEEN, explained
 from ops.stack import Stack
 from ops.tail import Kind, Notice, Seen, Tail, Trouble
 from ops.tail_command import sentence
 from shared.clock import Clock
-from shared.errors import UnavailableError
 from shared.rows import column_name
 from shared.tracking_plan import CODES, TrackingPlan, Violation
 
@@ -123,10 +121,9 @@ class LiveFeed:
                 self._since = self._clock.now()
                 if self._since - self._asked_at > _UNWATCHED_SECONDS:
                     tail.stop()
-        except (UnavailableError, BotoCoreError, ClientError, click.ClickException) as error:
-            failure = error if isinstance(error, click.ClickException) else explained(error)
+        except (click.ClickException, *FORESEEN) as error:
             with self._lock:
-                self._notes["stream"] = f"The stream cannot be read: {failure.message}."
+                self._notes["stream"] = f"The stream cannot be read: {explained(error).message}."
         finally:
             with self._lock:
                 self._runs = False

@@ -15,6 +15,7 @@ from ops.notes import UPLOAD_FAILED, Note, troubles
 from ops.open_spans import Found
 from ops.stack import Stack
 from shared.clock import SystemClock
+from shared.errors import error_code
 from worker.chain import ChainId
 from worker.delivery import ASIDE, State
 from worker.ledger import OpenBreaker, Place
@@ -209,8 +210,7 @@ class Look:
             cloudwatch, stream = self._stack.client("cloudwatch"), self._stack.outputs["StreamName"]
             return balance, count.result(cloudwatch, stream, balance)
         except (ClientError, BotoCoreError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            unreadable.append(f"the stream's own count: {code}")
+            unreadable.append(f"the stream's own count: {error_code(error)}")
             return balance, None
 
     def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:

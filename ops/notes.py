@@ -9,6 +9,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
+from shared.errors import error_code
 from worker.record import Number, number
 
 SERVICES = {
@@ -120,10 +121,8 @@ def _deployed(stack: Stack, since: float) -> _Lines:
             if "nextToken" not in answer:
                 break
             request["nextToken"] = answer["nextToken"]
-    except ClientError as error:
-        return lines, [f"the functions: {error.response['Error']['Code']}"]
-    except BotoCoreError as error:
-        return lines, [f"the functions: {type(error).__name__}"]
+    except (ClientError, BotoCoreError) as error:
+        return lines, [f"the functions: {error_code(error)}"]
     return lines, []
 
 

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.failure import explained
+from ops.failure import FORESEEN, explained
 from shared.clock import Clock
-from shared.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,9 @@ class Refreshed[T]:
         try:
             self._put(Reading(self._get(), began), began)
         except Exception as error:  # noqa: BLE001 -- the next one may succeed; this one is shown
-            self._put(Reading(self._reading.value, self._reading.at, _text(error)), began)
+            is_foreseen = isinstance(error, (click.ClickException, *FORESEEN))
+            said = explained(error).message if is_foreseen else f"{type(error).__name__}: {error}"
+            self._put(Reading(self._reading.value, self._reading.at, said), began)
 
     def _put(self, reading: Reading[T], began: float) -> None:
         now = self._clock.now()
@@ -101,14 +101,6 @@ class Refreshed[T]:
             self._reading, self._runs = reading, False
             self._was_got.set()
             self._due = now + max(self._seconds, (now - began) * (1 / self._share - 1))
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, click.ClickException):
-        return error.message
-    if isinstance(error, UnavailableError | BotoCoreError | ClientError):
-        return explained(error).message
-    return f"{type(error).__name__}: {error}"
 
 
 def _in_background(job: Callable[[], None]) -> None:

@@ -8,21 +8,19 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.text import Text
 
 from ops import screen, watermark
 from ops.accounting import Balance, Rows
 from ops.arrivals import Arrivals
-from ops.failure import UNFINISHED, explained
+from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.look import Look, StackState
 from ops.moment import MOMENT
 from ops.notes import Note
 from ops.set_aside import KINDS
 from ops.stack import Stack, works_on_stack
 from ops.verdict import STYLES, Health, Verdict, verdicts
-from shared.errors import UnavailableError
 from worker.delivery import State
 
 _WATCH_SECONDS = 5.0
@@ -99,7 +97,7 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
             shown: dict[str, Any]
             try:
                 state = look()
-            except (UnavailableError, BotoCoreError, ClientError) as error:
+            except FORESEEN as error:
                 message = explained(error).message
                 shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
             else:

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops import personal_data
 from ops.stack import Stack
 from shared.clock import Clock, SystemClock
-from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError, error_code
 from shared.rows import Code, PlanCode
 from worker.executor import Executor, Executors, Threads
 from worker.record import START, Number, Record, from_stream, sequence_number
@@ -538,7 +538,7 @@ class CloudWatchLog:
         try:
             return self._read(now)
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
+            code = error_code(error)
             throttled = "Throttling" in code or code == "LimitExceededException"
             self.due = now + _PATIENCE_SECONDS if throttled else float("inf")
             return [] if throttled else [Notice(Trouble.UNREADABLE, "log", cause=code)]

@@ -5,16 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
-from ops.failure import TIMED_OUT, UNFINISHED, explained, is_lasting
+from ops.failure import FORESEEN, TIMED_OUT, UNFINISHED, explained, is_lasting
 from ops.moment import LENGTH, MOMENT
 from ops.set_aside import KINDS
 from ops.stack import Stack, works_on_stack
 from shared import names
 from shared.clock import Clock, SystemClock
-from shared.errors import UnavailableError
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
@@ -142,7 +140,7 @@ class Wait:
         """Take a watermark; what passes by itself is waited for."""
         try:
             return self._watermarks.take()
-        except (UnavailableError, BotoCoreError, ClientError) as error:
+        except FORESEEN as error:
             if is_lasting(error):
                 raise
             return Completeness(self._clock.now(), None, obstacle=explained(error).message)
