@@ -2,25 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
 
 import click
 import requests
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import accounts, screen
+from ops.check_result import CheckResult, fault, ok, unknown
 from ops.event_source import mapping_faults, unknown_shards
-from ops.failure import UNFINISHED, Failure, explained
+from ops.failure import FORESEEN, UNFINISHED, Failure, explained
 from ops.keys import signing_secrets
 from ops.measure import AGES, Measured, Measurement
 from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
 from shared import write_key
 from shared.clock import SystemClock
-from shared.errors import UnavailableError
 from worker.chain import ChainId
 from worker.delivery import ASIDE
 from worker.probe_rows import MEASURE_TABLE
@@ -37,33 +36,10 @@ _FOUND_SECONDS = 60.0
 _LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One thing that was looked at.
-
-    Attributes:
-        what: it is.
-        state: `ok`, `fault`, or `unknown` where the person has no right to look, or it does not apply.
-        said: what there is to say.
-    """
-
-    what: str
-    state: str
-    said: str
-
-
 def _got(answer: requests.Response) -> str:
     """Return an answer's status, and the ingest's code if it gave one."""
     code = answer.headers.get("x-sluice-error")
     return f"{answer.status_code} {answer.reason}{f' ({code})' if code else ''}"
-
-
-def _ok(what: str, said: str = "") -> Diagnosis:
-    return Diagnosis(what, "ok", said)
-
-
-def _fault(what: str, said: str) -> Diagnosis:
-    return Diagnosis(what, "fault", said)
 
 
 class Doctor:
@@ -85,9 +61,9 @@ class Doctor:
         self.assumed: dict[str, int] = {}
         self._key = ""
 
-    def findings(self) -> Iterator[Diagnosis]:
+    def findings(self) -> Iterator[CheckResult]:
         """Yield what was looked at, from the outside in."""
-        looks: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
+        looks: tuple[Callable[[], Iterator[CheckResult]], ...] = (
             self._api,
             self._stream,
             self._mapping,
@@ -100,66 +76,60 @@ class Doctor:
             self._alarms,
         )
         for look in looks:
+            what = look.__name__.lstrip("_").replace("_", " ")
             try:
                 yield from look()
-            except (ClientError, BotoCoreError) as error:
-                yield Diagnosis(
-                    look.__name__.lstrip("_").replace("_", " "), "unknown", explained(error).message
-                )
-            except UnavailableError as error:
-                yield Diagnosis(look.__name__.lstrip("_").replace("_", " "), "unknown", str(error))
+            except FORESEEN as error:
+                yield unknown(what, explained(error).message)
             except requests.RequestException as error:
-                yield _fault(
-                    look.__name__.lstrip("_").replace("_", " "),
-                    f"{self._url} gave no answer ({type(error).__name__})",
-                )
+                yield fault(what, f"{self._url} gave no answer ({type(error).__name__})")
             except Failure as failure:
-                yield _fault(look.__name__.lstrip("_").replace("_", " "), failure.message)
+                yield fault(what, failure.message)
 
-    def _api(self) -> Iterator[Diagnosis]:
+    def _api(self) -> Iterator[CheckResult]:
         started = time.time()
         try:
             answer = requests.get(f"{self._url}/health", timeout=_HTTP_SECONDS)
         except requests.RequestException as error:
-            yield _fault(
+            yield fault(
                 "API",
                 f"{self._url}/health gave no answer ({type(error).__name__}): is it the right region, and the network up?",
             )
             return
         seconds = time.time() - started
         if answer.status_code != 200:
-            yield _fault("API", f"{self._url}/health answered {_got(answer)}: the ingest's log says why")
+            yield fault("API", f"{self._url}/health answered {_got(answer)}: the ingest's log says why")
         else:
-            yield _ok("API", f"{self._url} answers in {seconds * 1000:.0f} ms")
+            yield ok("API", f"{self._url} answers in {seconds * 1000:.0f} ms")
         if "Date" in answer.headers:
             skew = abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time())
             if skew > _CLOCK_SECONDS:
-                yield _fault(
+                yield fault(
                     "clock",
                     f"this machine's clock is {screen.lasting(skew)} off: set it, or AWS refuses its requests",
                 )
             else:
-                yield _ok("clock")
+                yield ok("clock")
 
-    def _stream(self) -> Iterator[Diagnosis]:
+    def _stream(self) -> Iterator[CheckResult]:
         kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
         summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
         if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
-            yield _fault("stream", f"{name} is {summary['StreamStatus']}")
+            yield fault("stream", f"{name} is {summary['StreamStatus']}")
         else:
             shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
-            yield _ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
-        unknown = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
-        if unknown:
-            yield _fault(
+            yield ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
+        strange = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
+        if strange:
+            yield fault(
                 "stream",
-                f"the ledger knows nothing of {', '.join(unknown)}, though there are records older than an hour: the worker"
+                f"the ledger knows nothing of {', '.join(strange)}, though there are records older than an hour: the worker"
                 " is not running, or this is not the stream that the ledger knew (was it deleted and created again?)",
             )
 
-    def _mapping(self) -> Iterator[Diagnosis]:
+    def _mapping(self) -> Iterator[CheckResult]:
         if self._stack.is_local:
-            yield Diagnosis("mapping", "unknown", "the local stack has an event source of its own")
+            yield unknown("mapping", "the local stack has an event source of its own")
             return
         client, function = self._stack.client("lambda"), self._stack.outputs["WorkerFunction"]
         found = client.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
@@ -167,53 +137,50 @@ class Doctor:
             found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
         wrong = list(mapping_faults(found, function))
         if wrong:
-            yield _fault("mapping", f"{'; '.join(wrong)}. `sam deploy` puts back what was changed by hand")
+            yield fault("mapping", f"{'; '.join(wrong)}. `sam deploy` puts back what was changed by hand")
         else:
             last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
-            yield _ok("mapping", f"enabled; last: {last}")
+            yield ok("mapping", f"enabled; last: {last}")
 
-    def _inside(self) -> Iterator[Diagnosis]:
+    def _inside(self) -> Iterator[CheckResult]:
         """Yield how Redis and Treasure Data look from the functions' network."""
         answer = self._stack.administer(do="check")
         redis = answer["redis"]
         if "error" in redis:
-            yield _fault("Redis", redis["message"])
+            yield fault("Redis", redis["message"])
         elif redis["applied_at"] is None:
-            yield _fault(
+            yield fault(
                 "Redis",
                 "it is empty: `sluice accounts apply accounts.yaml` fills it; until then the worker holds",
             )
         else:
             accounts = redis["accounts"]
-            yield _ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
+            yield ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
             active = sorted(name for name, fields in accounts.items() if fields["status"] == "active")
             self.account = self.account or (active[0] if active else None)
         yield from _treasure_data(answer["treasure_data"])
         self.assumed = answer.get("assumed", {})
 
-    def _columns(self) -> Iterator[Diagnosis]:
+    def _columns(self) -> Iterator[CheckResult]:
         """Yield whether the table of earlier marked events shows the columns that rows in doubt are asked for by."""
         if self.account is None:
             return
         shown = self._stack.administer(do="columns", account=self.account, table=MARKED_TABLE)["shown"]
         if shown:
-            yield _ok("columns", f"{MARKED_TABLE} shows event_id")
+            yield ok("columns", f"{MARKED_TABLE} shows event_id")
         elif shown is None:
-            yield Diagnosis(
-                "columns", "unknown", f"there is no table {MARKED_TABLE} yet, or no answer about it"
-            )
+            yield unknown("columns", f"there is no table {MARKED_TABLE} yet, or no answer about it")
         else:
-            yield Diagnosis(
+            yield unknown(
                 "columns",
-                "unknown",
                 f"{MARKED_TABLE} does not show event_id: look again ten minutes after the first marked event. If it stays so, turn "
                 "schema detection on, or rows in doubt wait for a person",
             )
 
-    def _write_key(self) -> Iterator[Diagnosis]:
+    def _write_key(self) -> Iterator[CheckResult]:
         signing = signing_secrets(self._stack)
         if self.account is None:
-            yield Diagnosis("write key", "unknown", "there is no active account whose key could be tried")
+            yield unknown("write key", "there is no active account whose key could be tried")
             return
         secret_id = next(reversed(signing))
         self._key = write_key.sign(self.account, secret_id, signing[secret_id])
@@ -224,45 +191,45 @@ class Doctor:
             timeout=_HTTP_SECONDS,
         )
         if answer.status_code in (401, 403):
-            yield _fault(
+            yield fault(
                 "write key",
                 f"{self._url} answered {_got(answer)} to a key of {self.account} under {secret_id}: a new secret needs five minutes",
             )
         elif answer.status_code not in (200, 400):  # 400: the key is accepted, the body has no event
-            yield _fault("write key", f"{self._url} answered {_got(answer)}: the ingest's log says why")
+            yield fault("write key", f"{self._url} answered {_got(answer)}: the ingest's log says why")
         else:
-            yield _ok("write key", f"a key of {self.account} under {secret_id} is accepted")
+            yield ok("write key", f"a key of {self.account} under {secret_id} is accepted")
 
-    def _ledger(self) -> Iterator[Diagnosis]:
+    def _ledger(self) -> Iterator[CheckResult]:
         name = self._stack.outputs["LedgerTable"]
         table = self._stack.client("dynamodb").describe_table(TableName=name)["Table"]
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
-            yield _fault("ledger", f"{name} is {table['TableStatus']}")
+            yield fault("ledger", f"{name} is {table['TableStatus']}")
         else:
-            yield _ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
+            yield ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
 
-    def _bucket(self) -> Iterator[Diagnosis]:
+    def _bucket(self) -> Iterator[CheckResult]:
         self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["AsideBucket"])
-        yield _ok("bucket")
+        yield ok("bucket")
 
-    def _queue(self) -> Iterator[Diagnosis]:
+    def _queue(self) -> Iterator[CheckResult]:
         attributes = self._stack.client("sqs").get_queue_attributes(
             QueueUrl=self._stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
-        yield _ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
+        yield ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
 
-    def _alarms(self) -> Iterator[Diagnosis]:
+    def _alarms(self) -> Iterator[CheckResult]:
         if self._stack.is_local:
             return
         pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
         names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
         ours = [name for name in names if name.startswith(f"{self._stack.name}-")]
         if ours:
-            yield _fault("alarms", f"{', '.join(ours)}: docs/operations.md says what each means")
+            yield fault("alarms", f"{', '.join(ours)}: docs/operations.md says what each means")
         else:
-            yield _ok("alarms", "none")
+            yield ok("alarms", "none")
 
-    def send_marked(self) -> Diagnosis:
+    def send_marked(self) -> CheckResult:
         """Send one event through, and look for it in the ledger."""
         mark = f"sluice-doctor-{uuid4()}"
         event = {"table": MARKED_TABLE, "event_id": mark}
@@ -274,9 +241,9 @@ class Doctor:
                 timeout=_HTTP_SECONDS,
             )
         except requests.RequestException as error:
-            return _fault("marked event", f"it could not be sent: {type(error).__name__}")
+            return fault("marked event", f"it could not be sent: {type(error).__name__}")
         if answer.status_code != 200:
-            return _fault("marked event", f"{self._url} answered {_got(answer)}: {answer.text[:200]}")
+            return fault("marked event", f"{self._url} answered {_got(answer)}: {answer.text[:200]}")
         started = time.time()
         place = None
         while time.time() - started < _FOUND_SECONDS:
@@ -285,7 +252,7 @@ class Doctor:
             if span is not None:
                 return _canary(span, time.time() - started, self._stack.option)
             time.sleep(1)
-        return _fault(
+        return fault(
             "marked event",
             f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` says why",
         )
@@ -308,7 +275,7 @@ class Doctor:
         return span if isinstance(span, Span) and span.done else None
 
 
-def _canary(span: Span, seconds: float, option: str) -> Diagnosis:
+def _canary(span: Span, seconds: float, option: str) -> CheckResult:
     """Return what became of the marked event: unless it is delivered, something is wrong."""
     aside = [
         entry
@@ -316,47 +283,46 @@ def _canary(span: Span, seconds: float, option: str) -> Diagnosis:
         if key.group.table == MARKED_TABLE and entry.state in ASIDE
     ]
     if not aside:
-        return _ok("marked event", f"delivered (according to the ledger) after {seconds:.1f} s")
+        return ok("marked event", f"delivered (according to the ledger) after {seconds:.1f} s")
     state, reason = aside[0].state.value.replace("_", " "), aside[0].reason
-    return _fault(
+    return fault(
         "marked event",
         f"accepted, but set aside after {seconds:.1f} s ({state}: {reason}): `sluice status {option}` says what to do",
     )
 
 
-def _treasure_data(said: dict[str, Any]) -> Iterator[Diagnosis]:
+def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
     host, status, error = said.get("host", "Treasure Data"), said.get("status", 0), said.get("error", "")
     got = (
         f"{host} answered {status} to our key" if status else f"{host} gave no answer ({error or 'unknown'})"
     )
     if error == "SecretUnavailableError":
         advice = "there is no API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
-        yield _fault("Treasure Data", advice)
+        yield fault("Treasure Data", advice)
     elif said["knows_key"]:
-        yield _ok("Treasure Data", got)
+        yield ok("Treasure Data", got)
     elif status == 401:
         advice = "put a valid key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
-        yield _fault("Treasure Data", f"{got}: it rejects the API key; {advice}")
+        yield fault("Treasure Data", f"{got}: it rejects the API key; {advice}")
     elif status:
-        yield _fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is not its API")
+        yield fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is not its API")
     else:
         advice = "is TdSite (or TdApiEndpoint) right and, with Network=existing, do the subnets reach the internet?"
-        yield _fault("Treasure Data", f"{got}: {advice}")
+        yield fault("Treasure Data", f"{got}: {advice}")
     if said.get("may_write") is False:
-        yield _fault(
+        yield fault(
             "import permission",
             f"the API key may not write to {said['database']}: give its user permission to import",
         )
     elif said.get("may_write"):
-        yield _ok("import permission", f"to {said['database']}")
+        yield ok("import permission", f"to {said['database']}")
     if said.get("may_query") is False:
-        yield Diagnosis(
+        yield unknown(
             "query permission",
-            "unknown",
             "the API key may not query: rows in doubt are decided by UnaskableDoubt",
         )
     elif said.get("may_query"):
-        yield _ok("query permission", "Treasure Data can be queried for rows in doubt")
+        yield ok("query permission", "Treasure Data can be queried for rows in doubt")
 
 
 account_option = click.option(
@@ -400,17 +366,20 @@ def command(
     Treasure Data, after asking for confirmation.
     """
     doctor = Doctor(stack, account)
-    found = []
-    for finding in doctor.findings():
+    found: list[CheckResult] = []
+
+    def take(finding: CheckResult) -> None:
         found.append(finding)
-        _show(finding, as_json=as_json)
+        if not as_json:
+            finding.show()
+
+    for finding in doctor.findings():
+        take(finding)
     if not no_event and all(finding.state != "fault" for finding in found):
-        found.append(doctor.send_marked())
-        _show(found[-1], as_json=as_json)
+        take(doctor.send_marked())
     if measure:
         for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
-            found.append(finding)
-            _show(finding, as_json=as_json)
+            take(finding)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         screen.show_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
@@ -422,7 +391,7 @@ def command(
     ctx.exit(UNFINISHED if faults else 0)
 
 
-def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[Diagnosis]:
+def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[CheckResult]:
     """Measure, and return what was found; of a measurement that is broken off, what is known."""
     if doctor.account is None:
         raise Failure(
@@ -449,7 +418,7 @@ def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[D
     return measured(measurement.found, doctor.assumed)
 
 
-def measured(found: Measured, assumed: Mapping[str, int]) -> list[Diagnosis]:
+def measured(found: Measured, assumed: Mapping[str, int]) -> list[CheckResult]:
     """Return what a measurement means for what the worker takes for true of Treasure Data."""
     delay, memory = assumed["query_delay_minutes"] * 60, assumed["memory_minutes"] * 60
     hidden, remembered = screen.lasting(found.hidden), screen.lasting(found.remembered)
@@ -460,24 +429,14 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[Diagnosis]:
     else:
         said, late = f"after {hidden} a row was not shown, and {waits}", found.hidden > delay
     state = "fault" if late else "unknown" if found.shown is None else "ok"
-    findings = [Diagnosis("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
+    findings = [CheckResult("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
     if found.forgotten is not None and found.forgotten <= memory:
         minutes = int(found.remembered // 60)
         advice = f"set TdMemoryMinutes to {minutes} and `sam deploy`, or rows may be doubled"
         if minutes < _LEAST_MEMORY_MINUTES:
             advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its least; a send that is repeated late may double rows"
         said = f"an id of {screen.lasting(found.forgotten)} is forgotten, and the worker relies on {screen.lasting(memory)}: {advice}"
-        return [*findings, _fault("id memory", said)]
+        return [*findings, fault("id memory", said)]
     until = "" if found.forgotten is None else f", and forgotten at {screen.lasting(found.forgotten)}"
     said = f"an id of {remembered} is remembered{until}; the worker relies on {screen.lasting(memory)}"
-    return [*findings, Diagnosis("id memory", "ok" if found.remembered >= memory else "unknown", said)]
-
-
-_MARKS = {"ok": "ok     ", "fault": "FAULT  ", "unknown": "?      "}
-_STYLES = {"ok": "", "fault": "bold red", "unknown": "yellow"}
-
-
-def _show(finding: Diagnosis, *, as_json: bool) -> None:
-    if not as_json:
-        line = f"{_MARKS[finding.state]}{finding.what}{f': {finding.said}' if finding.said else ''}"
-        screen.say(line, _STYLES[finding.state])
+    return [*findings, CheckResult("id memory", "ok" if found.remembered >= memory else "unknown", said)]

@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
+from ops.check_result import CheckResult, fault, unknown
 from ops.failure import UNFINISHED, Failure, explained
 from ops.preflight_domain import domain, sdk
 from ops.preflight_quotas import concurrency, quotas, stream
@@ -25,7 +26,7 @@ from ops.preflight_references import network, secrets, topic
 from ops.preflight_rights import rights
 from ops.preflight_settings import build, parameters, region
 from ops.preflight_stack import credentials, names, stack
-from ops.preflight_survey import CheckResult, Deployment, Survey, World, fault, unknown
+from ops.preflight_survey import Deployment, Survey, World
 from ops.preflight_td import RealSite, treasure_data
 
 _LOOKS = (stack, rights, names, concurrency, stream, quotas, network, domain, sdk, topic, secrets)
@@ -147,19 +148,10 @@ def command(
     for finding in findings(Survey(plan, world, os.environ.get("TD_API_KEY", ""), database)):
         found.append(finding)
         if not as_json:
-            screen.say(line(finding))
+            finding.show()
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         screen.show_json({"ready": not faults, "findings": [asdict(finding) for finding in found]})
     else:
         screen.say(f"\n{screen.plural(faults, 'fault')}." if faults else f"\n{plan.stack} can be deployed.")
     ctx.exit(UNFINISHED if faults else 0)
-
-
-_MARKS = {"ok": "ok     ", "fault": "FAULT  ", "warning": "note   ", "unknown": "?      "}
-
-
-def line(finding: CheckResult) -> str:
-    """Return a finding as one line."""
-    said = " ".join(filter(None, (finding.said, finding.advice)))
-    return f"{_MARKS[finding.state]}{finding.what}{f': {said}' if said else ''}"

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ops.preflight_survey import CheckResult, Survey, described, fault, ok, unknown, warning
+from ops.check_result import CheckResult, fault, ok, unknown, warning
+from ops.preflight_survey import Survey, described
 
 _AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ops.preflight_survey import CheckResult, Survey, fault, ok, unknown, warning
+from ops.check_result import CheckResult, fault, ok, unknown, warning
+from ops.preflight_survey import Survey
 
 _RESERVABLE = 100
 """Concurrency that Lambda never lets functions reserve."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
-from ops.preflight_survey import CheckResult, Survey, described, fault, ok
+from ops.check_result import CheckResult, fault, ok
+from ops.preflight_survey import Survey, described
 
 
 def network(survey: Survey) -> Iterator[CheckResult]:

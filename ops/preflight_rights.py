@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ops import deployer
-from ops.preflight_survey import CheckResult, Survey, fault, ok, warning
+from ops.check_result import CheckResult, fault, ok, warning
+from ops.preflight_survey import Survey
 
 
 def rights(survey: Survey) -> Iterator[CheckResult]:

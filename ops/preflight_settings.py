@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ops.preflight_survey import CheckResult, Survey, fault, ok, warning
+from ops.check_result import CheckResult, fault, ok, warning
+from ops.preflight_survey import Survey
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _NO_SNAPSTART = ("ap-east-2", "ap-southeast-6")

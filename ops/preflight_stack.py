@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.preflight_survey import CheckResult, Survey, fault, ok
+from ops.check_result import CheckResult, fault, ok
+from ops.preflight_survey import Survey
 
 
 def credentials(survey: Survey) -> Iterator[CheckResult]:

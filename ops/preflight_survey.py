@@ -1,8 +1,7 @@
-"""What the looks of a preflight share: what is to be deployed, whom they ask, and how they say what they found."""
+"""What the looks of a preflight share: what is to be deployed, and whom they ask."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,30 +13,6 @@ _ABSENT = {
     *("NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
     "ValidationError",  # CloudFormation's
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """One thing that was looked at.
-
-    Attributes:
-        what: it is.
-        said: what was found.
-        advice: what to do about it.
-        state: `ok`; `fault`, if the deploy would fail or nothing would be delivered; `warning`; `unknown`, if it could not be
-            looked at.
-    """
-
-    what: str
-    said: str = ""
-    advice: str = ""
-    state: str = "ok"
-
-
-ok = CheckResult
-fault = partial(CheckResult, state="fault")
-warning = partial(CheckResult, state="warning")
-unknown = partial(CheckResult, state="unknown")
 
 
 @dataclass(frozen=True, slots=True)

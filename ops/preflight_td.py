@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import requests
 from botocore.exceptions import ClientError
 
-from ops.preflight_survey import CheckResult, Site, Survey, fault, ok, unknown
+from ops.check_result import CheckResult, fault, ok, unknown
+from ops.preflight_survey import Site, Survey
 from shared.clock import SystemClock
 from worker.chunk import compress
 from worker.treasure_data import Meaning, TreasureDataClient

@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from ops import deployer, preflight
+from ops.check_result import CheckResult
 from ops.cli import main
 from ops.failure import Failure
-from ops.preflight import findings, line, planned
-from ops.preflight_survey import CheckResult, Deployment, Survey, World
+from ops.preflight import findings, planned
+from ops.preflight_survey import Deployment, Survey, World
 from ops.template import sluice_template
 from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
 from tests.support.sam import ROOT
@@ -380,7 +381,7 @@ def test_a_finding_is_one_line(here: Surroundings) -> None:
     for name in SEEDED:
         SEEDED[name][0](here)
 
-    assert [] == [text for text in map(line, here.findings()) if "\n" in text or len(text) > 700]
+    assert [] == [one.line for one in here.findings() if "\n" in one.line or len(one.line) > 700]
 
 
 def test_it_asks_for_nothing_that_the_policy_does_not_allow(here: Surroundings) -> None:
