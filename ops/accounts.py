@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -21,10 +20,7 @@ def group() -> None:
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
     """Return the accounts that a stack's Redis holds, and when they were applied; None for an emptied Redis."""
-    return _read(stack.administer(do="accounts"))
-
-
-def _read(answer: Mapping[str, Any]) -> tuple[dict[str, Account], str | None]:
+    answer = stack.administer(do="accounts")
     accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
     return accounts, answer["applied_at"]
 
@@ -133,24 +129,15 @@ def list_(stack: Stack, *, as_json: bool) -> None:
 
 
 @group.command()
-@click.option(
-    "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
-)
+@screen.output_option
 @works_on_stack
 def export(stack: Stack, *, file: Path | None) -> None:
     """Print the accounts in Redis in the form of accounts.yaml, for `accounts apply`."""
     accounts, applied_at = known(stack)
     if applied_at is None:
         raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
-    text = accounts_file.text_of(accounts)
-    if file is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}") from error
-    screen.say(f"{screen.plural(len(accounts), 'account')} in {file}.")
+    said = f"{screen.plural(len(accounts), 'account')} in {file}."
+    screen.put(accounts_file.text_of(accounts), file, said)
 
 
 @group.command()

@@ -7,10 +7,8 @@ events that its responses call accepted.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops import answers
 from ops.accounting import Balance
 from shared.clock import Clock
 from worker.chain import ChainId
@@ -54,13 +52,8 @@ class Arrivals:
         return lost if lost > self.unsure else 0
 
 
-def at_gateway(folder: Path) -> int:
-    """Return how many events the local stack's gateway has called accepted. Read it before the ledger is read."""
-    return answers.read(folder).accepted
-
-
 def of_gateway(counted: int, balance: Balance) -> Arrivals:
-    """Return the events that the local gateway has accepted, beside the rows of a balance of everything.
+    """Return the events that the local gateway had accepted before a balance of everything, beside the balance's rows.
 
     Copies of an envelope that do not count were accepted all the same, and messages in the queue hold unknown numbers of rows, so
     with either the counts may differ.

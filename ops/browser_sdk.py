@@ -19,11 +19,10 @@ _HTTP_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One built script: its name, the path that it is hosted under, and its Subresource Integrity."""
+    """One built script: its name, and the path that it is hosted under."""
 
     name: str
     path: str
-    integrity: str
 
 
 class Build:
@@ -45,9 +44,7 @@ class Build:
                 "the browser SDK is not built: `make sdk` in a clone, and install the command again"
             ) from None
         self.version: str = manifest["version"]
-        self.scripts = [
-            Script(name, file["path"], file["integrity"]) for name, file in manifest["files"].items()
-        ]
+        self.scripts = [Script(name, file["path"]) for name, file in manifest["files"].items()]
 
     def read(self, name: str) -> bytes:
         """Return one of its files."""

@@ -113,7 +113,7 @@ def command(
     screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
-    stage = _stage(stack, account, run, repairs, clock)
+    stage = _stage(stack, account, run, repairs, clock, endpoint=endpoint)
     progress = Progress(len(wanted), hidden=as_json)
     certification = Certification(stage, run, STEPS, progress, clock)
     certification.carry_out(wanted)
@@ -168,10 +168,9 @@ def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
 
 
 def _stage(
-    stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock
+    stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock, *, endpoint: str
 ) -> DeployedStage:
     name, database = account_of(stack, account)
-    endpoint = _emulator(stack)
     settings = stack.client("lambda").get_function_configuration(
         FunctionName=stack.outputs["WorkerFunction"]
     )["Environment"]["Variables"]

@@ -75,13 +75,7 @@ def archived(stage: DeployedStage) -> StepFinding:
     )
     stretch = replay.Stretch(Border(at=stage.began - stage.pace.settle - 1), Border())
     planned = Planned(stack.ledger())
-    replaying = replay.Replay(
-        history,
-        lambda event: stack.invoke("WorkerFunction", event),
-        clock,
-        planned=planned,
-        chain=history.chain,
-    )
+    replaying = replay.Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
     shards = history.names(stretch.start, stretch.end)
     try:
         done = [replaying.shard(shard, stretch, lambda _: None) for shard in shards]

@@ -13,6 +13,7 @@ import click
 from ops import redrive
 from ops.console_server import Doing, RefusedError
 from ops.failure import FORESEEN, explained
+from ops.refreshed import in_background
 from ops.set_aside import KINDS, chunks
 from ops.stack import Stack
 from shared.clock import Clock
@@ -73,7 +74,7 @@ class Actions:
         self._stack = stack
         self._clock = clock
         self._changed = changed
-        self._start = start or _in_background
+        self._start = start or in_background
         self._lock = threading.Lock()
         self._actions: list[ConsoleAction] = []
 
@@ -141,7 +142,3 @@ class Actions:
             raise
         finally:
             self._changed()
-
-
-def _in_background(job: Callable[[], None]) -> None:
-    threading.Thread(target=job, name="action", daemon=True).start()

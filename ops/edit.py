@@ -4,7 +4,6 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ops import screen
@@ -146,13 +145,6 @@ def _row(number: int, old: str, new: str) -> bytes:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a value")
-
-
-def edit(
-    letters: Sequence[Letter], editor: Callable[[str], str | None], again: Callable[[str], bool]
-) -> list[Edited]:
-    """Let a person edit dead letters; return those that were changed. Arguments and errors are those of `ask`."""
-    return ask(text_of(letters), partial(read, letters), editor, again)
 
 
 def ask[T](

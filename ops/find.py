@@ -8,7 +8,7 @@ or changed.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ops import set_aside
 from ops.accounting import by_group
@@ -27,9 +27,6 @@ from worker.record import START, Number, Record
 from worker.selection import Selection
 from worker.set_aside import SetAsideStore
 from worker.span import ChunkKey, Database, Group, NotDeliverable, Owner, Span
-
-if TYPE_CHECKING:
-    pass
 
 _SPAN_SECONDS = 60.0
 _SPANS_KEPT = 8
@@ -52,16 +49,8 @@ class Stage(StrEnum):
     UNKNOWN = "unknown"
 
 
-_STAGES = {
-    State.PENDING: Stage.IN_FLIGHT,
-    State.DELIVERED: Stage.DELIVERED,
-    State.PARKED: Stage.PARKED,
-    State.IN_DOUBT: Stage.IN_DOUBT,
-    State.DEAD_LETTER: Stage.DEAD_LETTER,
-    State.DROPPED: Stage.DROPPED,
-    State.MISSING: Stage.MISSING,
-    State.REJECTED: Stage.REJECTED,
-}
+def _stage(state: State) -> Stage:
+    return Stage.IN_FLIGHT if state is State.PENDING else Stage(state.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +241,7 @@ class Finder:
                 states = [state for state, rows in by_group(span)[of_table].items() if rows]
                 if len(states) != 1:
                     return Whereabouts((sighting,), Stage.UNKNOWN, "records_expired", span)
-                return Whereabouts((sighting,), _STAGES[states[0]], span=span, at=float(span.settled_at or 0))
+                return Whereabouts((sighting,), _stage(states[0]), span=span, at=float(span.settled_at or 0))
         return Whereabouts((sighting,), Stage.UNKNOWN, "not_in_plan", span)
 
     def _of_chunk(self, span: Span, key: ChunkKey) -> Whereabouts:
@@ -267,7 +256,7 @@ class Finder:
         is_aside = entry.state in ASIDE
         return Whereabouts(
             sightings=(),
-            stage=_STAGES[entry.state],
+            stage=_stage(entry.state),
             reason=reason,
             span=span,
             key=key,

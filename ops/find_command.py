@@ -2,13 +2,11 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ops import personal_data, screen
 from ops.failure import UNFINISHED, Failure
@@ -113,8 +111,10 @@ def command(
         store=stack.set_aside_store(),
         clock=SystemClock(),
     )
-    with _progress(hidden=as_json) as show:
-        found, searched = finder.find(query, since, seconds, show)
+    with screen.progress("searching", hidden=as_json) as show:
+        found, searched = finder.find(
+            query, since, seconds, lambda searched: show(description=_reach(searched))
+        )
     if as_json:
         screen.show_json(
             {
@@ -250,12 +250,3 @@ def _not_found(since: float, searched: Searched) -> str:
         f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Give an earlier --since; what stream and "
         "archive have forgotten is in Treasure Data, where a query for its event_id finds it"
     )
-
-
-@contextmanager
-def _progress(*, hidden: bool) -> Iterator[Callable[[Searched], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), TimeElapsedColumn())
-    out = screen.console(stderr=True)
-    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as progress:
-        task = progress.add_task("searching", total=None)
-        yield lambda searched: progress.update(task, description=_reach(searched))

@@ -80,9 +80,9 @@ class StreamHistory(StreamReader):
         known = ", ".join([*self._chains, *current])
         raise Failure(f"there is no shard {only}: stream and archive have {known}")
 
-    def chain(self, name: str) -> ChainId:
+    def chain(self, shard: str) -> ChainId:
         """Return the chain of a shard that `names` returned."""
-        return self._chains.get(name) or self._shards.chain(name)
+        return self._chains.get(shard) or super().chain(shard)
 
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """Yield a shard's records from one border to another, each piece from the stream or from the archive.

@@ -2,13 +2,14 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
 from ops import personal_data, screen
 from ops.failure import FORESEEN, explained
+from ops.refreshed import in_background
 from ops.stack import Stack
 from ops.tail import Kind, Notice, Seen, Tail, Trouble
 from ops.tail_command import sentence
@@ -22,18 +23,6 @@ _MOST_DRIFT = 20
 _MOST_COUNTED = 1000
 _UNWATCHED_SECONDS = 300.0
 _PATIENCE_SECONDS = 10.0
-
-
-class Tailing(Protocol):
-    """What yields events until it is stopped."""
-
-    def events(self) -> Iterator[Seen | Notice]:
-        """Yield events and notices as they come."""
-        ...
-
-    def stop(self) -> None:
-        """Let `events` end soon."""
-        ...
 
 
 class LiveFeed:
@@ -50,7 +39,7 @@ class LiveFeed:
 
     def __init__(
         self,
-        tail: Callable[[float], Tailing],
+        tail: Callable[[float], Tail],
         clock: Clock,
         *,
         history_seconds: float,
@@ -62,7 +51,7 @@ class LiveFeed:
         self._clock = clock
         self._scrubs = scrubs
         self._plan = plan
-        self._start = start or _in_background
+        self._start = start or in_background
         self._since = clock.now() - history_seconds
         self._lock = threading.Lock()
         self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)
@@ -72,7 +61,7 @@ class LiveFeed:
         self._asked_at = 0.0
         self._due = float("-inf")
         self._runs = False
-        self._tailing: Tailing | None = None
+        self._tailing: Tail | None = None
 
     def stop(self) -> None:
         """Read nothing any more."""
@@ -170,7 +159,7 @@ def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
     return [one for one in found if one.column not in personal]
 
 
-def stack_tail(stack: Stack) -> Callable[[float], Tailing]:
+def stack_tail(stack: Stack) -> Callable[[float], Tail]:
     """Return what makes tails of a stack."""
     return lambda since: Tail.of(stack, since=since, scrubs=False)
 
@@ -189,7 +178,3 @@ def _event(seen: Seen) -> dict[str, Any]:
         "code": seen.code,
         "path": seen.path,
     }
-
-
-def _in_background(job: Callable[[], None]) -> None:
-    threading.Thread(target=job, name="live events", daemon=True).start()

@@ -8,9 +8,9 @@ from itertools import islice
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import open_spans, set_aside
+from ops import answers, open_spans, set_aside
 from ops.accounting import Accounting, Balance, Unread, UnreadShard, by_group
-from ops.arrivals import Arrivals, StreamCount, at_gateway, of_gateway
+from ops.arrivals import Arrivals, StreamCount, of_gateway
 from ops.notes import UPLOAD_FAILED, Note, troubles
 from ops.open_spans import Found
 from ops.stack import Stack
@@ -198,7 +198,7 @@ class Look:
         if until is not None:
             return self._accounting.take(since, until, seconds=_COUNT_SECONDS), None
         if self._stack.folder is not None:
-            counted = at_gateway(self._stack.folder)
+            counted = answers.read(self._stack.folder).accepted
             balance = self._accounting.take(since, seconds=_COUNT_SECONDS)
             return balance, None if since is not None else of_gateway(counted, balance)
         shards = self._stack.shards()

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,35 +43,31 @@ def is_relative(text: str) -> bool:
     return text == "now" or _AGO.fullmatch(text) is not None
 
 
-class Moment(click.ParamType):
-    """A time, as UNIX seconds."""
+class TimeOption(click.ParamType):
+    """A time, or a length of time.
 
-    name = "time"
+    Args:
+        name: of such values, for the help.
+        parse: returns the seconds that a text means, or raises ValueError.
+        hint: says, of a text that means none, what it is not, with examples.
+    """
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the option's text."""
-        if isinstance(value, float):
-            return value
-        try:
-            return moment(value, time.time())
-        except ValueError:
-            self.fail(f"{value!r} is no time: 2026-11-24T03:00, 90min (ago), 2h, 3d", param, ctx)
-
-
-class Length(click.ParamType):
-    """A length of time, in seconds."""
-
-    name = "length"
+    def __init__(self, name: str, parse: Callable[[str], float], hint: str) -> None:
+        self.name = name
+        self._parse = parse
+        self._hint = hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the option's text."""
         if isinstance(value, float):
             return value
         try:
-            return length(value)
+            return self._parse(value)
         except ValueError:
-            self.fail(f"{value!r} is no length of time: 90min, 2h, 3d", param, ctx)
+            self.fail(f"{value!r} is no {self._hint}, 2h, 3d", param, ctx)
 
 
-MOMENT = Moment()
-LENGTH = Length()
+MOMENT = TimeOption("time", lambda text: moment(text, time.time()), "time: 2026-11-24T03:00, 90min (ago)")
+"""A time, as UNIX seconds."""
+LENGTH = TimeOption("length", length, "length of time: 90min")
+"""A length of time, in seconds."""

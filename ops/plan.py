@@ -63,9 +63,7 @@ def group() -> None:
 @click.argument("account")
 @works_on_stack
 @since_option
-@click.option(
-    "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
-)
+@screen.output_option
 def infer(stack: Stack, account: str, *, since: float | None, archive: bool, file: Path | None) -> None:
     """Write a plan that fits what arrived for ACCOUNT, with frequencies and examples as comments.
 
@@ -77,12 +75,8 @@ def infer(stack: Stack, account: str, *, since: float | None, archive: bool, fil
             profile.add(event.table, event.row)
     if not profile.tables:
         raise Failure(f"no event of {account} has arrived since then: give an earlier --since, or --archive")
-    text = inferred(profile)
-    if file is None:
-        click.echo(text, nl=False)
-        return
-    _write(file, text)
-    screen.say(f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}.")
+    said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
+    screen.put(inferred(profile), file, said)
 
 
 @group.command()
@@ -153,18 +147,11 @@ def diff(stack: Stack, account: str, *, since: float | None, archive: bool, as_j
 
 
 @group.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File to write. Default: standard output."
-)
-def types(file: Path, *, output: Path | None) -> None:
+@click.argument("plan", metavar="FILE", type=click.Path(path_type=Path))
+@screen.output_option
+def types(plan: Path, *, file: Path | None) -> None:
     """Write TypeScript declarations of the plan in FILE: the compiler then checks what pages give to `track`."""
-    text = declarations(accounts_file.read_plan(file))
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    _write(output, text)
-    screen.say(f"Written: {output}.")
+    screen.put(declarations(accounts_file.read_plan(plan)), file, f"Written: {file}.")
 
 
 @group.command("list")
@@ -306,10 +293,3 @@ def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:
 def _exit(drifts: Drifts) -> None:
     if drifts.fitting < drifts.events:
         raise click.exceptions.Exit(DRIFTS)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text)
-    except OSError as error:
-        raise Failure(f"{file} cannot be written: {error.strerror}") from error

@@ -201,37 +201,24 @@ REGIONS: Mapping[str, Mapping[str, float]] = {
 """The regions of Treasure Data's sites, and more. What differs was seen nowhere but in us-east-1 and Tokyo: it is not confirmed."""
 
 _SEEN = {
-    "api_requests": "AWS's whitepaper on private APIs, read 2026-11-25",
-    "api_more": "AWS's whitepaper on private APIs, read 2026-11-26",
-    "lambda_requests": "the page's own examples, as quoted 2026-09-20",
-    "lambda_arm": "AWS's price list, as quoted 2026-09-11",
-    "lambda_x86": "third-party quotes of the page, 2024 to 2026",
-    "writes": "the page, as quoted 2026-10-04",
-    "reads": "the page, as quoted 2026-10-04",
-    "table_storage": "the page, as quoted 2026-10-04",
-    "valkey_storage": "the page, as quoted 2026-07-29",
-    "valkey_units": "the page, as quoted 2026-07-29",
-    "s3_puts": "AWS's price list, as quoted 2026-09-28",
-    "s3_gets": "third-party quotes of the page, 2024 to 2026",
-    "secrets": "third-party quotes of the page, 2024 to 2026",
-    "secret_calls": "third-party quotes of the page, 2024 to 2026",
-    "logs_in": "third-party quotes of the page, 2024 to 2026",
-    "logs_stored": "third-party quotes of the page, 2024 to 2026",
-    "metrics": "third-party quotes of the page, 2024 to 2026",
-    "alarms": "third-party quotes of the page, 2024 to 2026",
-    "dashboards": "third-party quotes of the page, 2024 to 2026",
-    "sqs_requests": "third-party quotes of the page, 2024 to 2026",
-    "s3_storage": "third-party quotes of the page, 2024 to 2026",
-    "cloudfront_requests": "third-party quotes of the page, 2024 to 2026",
-    "cloudfront_data": "third-party quotes of the page, 2024 to 2026",
-    "data_out": "third-party quotes of the page, 2024 to 2026",
-    "shard_hours": "the page, as quoted 2026-05-05",
-    "put_units": "the page, as quoted 2026-05-05",
-    "shard_retention": "the page, as quoted 2026-05-05",
-    "stream_hours": "the page, as quoted 2026-05-05",
-    "stream_in": "the page, as quoted 2026-05-05",
-    "stream_out": "the page, as quoted 2026-05-05",
-    "stream_long": "the page, as quoted 2026-05-05",
+    name: where
+    for where, names in {
+        "AWS's whitepaper on private APIs, read 2026-11-25": "api_requests",
+        "AWS's whitepaper on private APIs, read 2026-11-26": "api_more",
+        "the page's own examples, as quoted 2026-09-20": "lambda_requests",
+        "AWS's price list, as quoted 2026-09-11": "lambda_arm",
+        "third-party quotes of the page, 2024 to 2026": (
+            "lambda_x86 s3_gets secrets secret_calls logs_in logs_stored metrics "
+            "alarms dashboards sqs_requests s3_storage cloudfront_requests cloudfront_data data_out"
+        ),
+        "the page, as quoted 2026-10-04": "writes reads table_storage",
+        "the page, as quoted 2026-07-29": "valkey_storage valkey_units",
+        "AWS's price list, as quoted 2026-09-28": "s3_puts",
+        "the page, as quoted 2026-05-05": (
+            "shard_hours put_units shard_retention stream_hours stream_in stream_out stream_long"
+        ),
+    }.items()
+    for name in names.split()
 }
 _SEEN_IN_TOKYO = {
     "lambda_requests": _SEEN["lambda_requests"],

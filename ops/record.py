@@ -19,8 +19,6 @@ from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from shared.errors import EnvelopeError
 
-_SOURCE = "arn:aws:kinesis:us-east-1:123456789012:stream/sluice"
-
 
 @click.command("record")
 @works_on_stack
@@ -62,11 +60,7 @@ def command(
     if not found:
         raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)
-    try:
-        file.write_text(json.dumps(event, indent=2) + "\n")
-    except OSError as error:
-        hint = "" if file.parent.is_dir() else f": create the folder first, `mkdir -p {file.parent}`"
-        raise Failure(f"{file} cannot be written: {error.strerror}{hint}") from error
+    screen.write(file, json.dumps(event, indent=2) + "\n")
     written = len(event["Records"])
     if as_json:
         screen.show_json({"file": str(file), "records": written, "shard": shard})
@@ -81,7 +75,7 @@ def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]
     members = []
     for record in next(batches_of([Piece(records)])).records:
         kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
-        members.append(member(kept, shard, _SOURCE, "us-east-1"))
+        members.append(member(kept, shard))
     return {"Records": members}
 
 

@@ -178,7 +178,7 @@ def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
     letters = edit.letters_of(opened, stack.set_aside_store())
     if not letters:
         raise Failure("none of these dead letters has rows to edit: they never became rows")
-    edited = edit.edit(letters, _editor, _again)
+    edited = edit.ask(edit.text_of(letters), lambda text: edit.read(letters, text), _editor, _again)
     if not edited:
         screen.say("Nothing was changed, and nothing is sent.")
         return 0

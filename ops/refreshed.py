@@ -49,7 +49,7 @@ class Refreshed[T]:
         self._seconds = seconds
         self._clock = clock
         self._share = share
-        self._start = start or _in_background
+        self._start = start or in_background
         self._lock = threading.Lock()
         self._reading: Reading[T] = Reading()
         self._due = float("-inf")
@@ -103,5 +103,6 @@ class Refreshed[T]:
             self._due = now + max(self._seconds, (now - began) * (1 / self._share - 1))
 
 
-def _in_background(job: Callable[[], None]) -> None:
-    threading.Thread(target=job, name="refresh", daemon=True).start()
+def in_background(job: Callable[[], None]) -> None:
+    """Run a job in a thread, which ends with the process."""
+    threading.Thread(target=job, daemon=True).start()

@@ -9,12 +9,11 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.accounting import row_count
@@ -28,7 +27,6 @@ from ops.stream import Border, Piece, Read, StreamReader, arrival, batches_of, m
 from shared import envelope
 from shared.clock import Clock, SystemClock
 from shared.errors import EnvelopeError, InvalidReplayError, SluiceError
-from worker.chain import ChainId
 from worker.forced_replay import ForcedReplay
 from worker.record import number
 from worker.selection import Selection
@@ -87,10 +85,7 @@ class Replay:
         stream: where the records are.
         invoke: hands an event to the worker and returns its answer.
         clock: paces what is tried again.
-        source: the stream's ARN, for the events.
-        region: the stream's, likewise.
         planned: is told of the records before and after they are replayed; None if nobody asks.
-        chain: returns a shard's chain; needed with `planned`.
     """
 
     def __init__(
@@ -98,19 +93,12 @@ class Replay:
         stream: StreamReader,
         invoke: Invoke,
         clock: Clock,
-        *,
-        source: str = "",
-        region: str = "",
         planned: Planned | None = None,
-        chain: Callable[[str], ChainId] | None = None,
     ) -> None:
         self._stream = stream
         self._invoke = invoke
         self._clock = clock
-        self._source = source
-        self._region = region
         self._planned = planned
-        self._chain = chain
 
     def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
         """Replay a stretch of one shard; while the worker is at one batch, the next is read.
@@ -132,15 +120,15 @@ class Replay:
             settled(progress)
             progress.rows += sum(_rows(record["Data"], stretch.forced) for record in batch)
             numbers = [number(record["SequenceNumber"]) for record in batch]
-            chain = None if self._chain is None else self._chain(shard)
-            if chain is not None and stretch.forced is not None:
+            chain = self._stream.chain(shard)
+            if stretch.forced is not None:
                 chain = chain.forced(stretch.forced.name)
-            if self._planned is not None and chain is not None:
+            if self._planned is not None:
                 self._planned.note_before(chain, numbers)
             try:
                 self._settle(Piece(batch, archived), shard, stretch.forced, progress, settled)
             finally:
-                if self._planned is not None and chain is not None:
+                if self._planned is not None:
                     self._planned.note_after(chain, numbers)
         return progress
 
@@ -157,7 +145,7 @@ class Replay:
         shard = shard if archived is None else archived.shard
         while batch:
             event: dict[str, Any] = {
-                "Records": [member(record, shard, self._source, self._region) for record in batch],
+                "Records": [member(record, shard) for record in batch],
                 "replay": True,
             }
             if archived is not None:
@@ -294,13 +282,7 @@ def command(
         _count(history, shards, stretch, as_json=as_json)
         return
     planned = Planned(stack.ledger())
-    replay = Replay(
-        history,
-        lambda event: stack.invoke("WorkerFunction", event),
-        clock,
-        planned=planned,
-        chain=history.chain,
-    )
+    replay = Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
     if forced is not None:
         screen.confirm(
             "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
@@ -408,12 +390,12 @@ def run(
     """
     done: dict[str, Progressing] = {}
     code, why = 0, ""
-    with _progress(hidden=as_json) as show:
+    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json) as show:
         for shard in shards:
 
             def settled(progress: Progressing, shard: str = shard) -> None:
                 done[shard] = progress
-                show(shard, done)
+                show(**_reach(shard, done))
 
             try:
                 done[shard] = replay.shard(shard, stretch, settled)
@@ -501,22 +483,8 @@ def _option(name: str, border: Border) -> list[str]:
     return [name, _text(border, "")]
 
 
-@contextmanager
-def _progress(*, hidden: bool) -> Iterator[Callable[[str, dict[str, Progressing]], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(pulse_style="cyan"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    out = screen.console(stderr=True)
-    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-
-        def show(shard: str, done: dict[str, Progressing]) -> None:
-            arrived = done[shard].arrived
-            at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
-            records = sum(one.records for one in done.values())
-            progress.update(task, description=f"{shard}{at}", completed=records)
-
-        yield show
+def _reach(shard: str, done: dict[str, Progressing]) -> dict[str, Any]:
+    """Return how far a replay is, at a shard."""
+    arrived = done[shard].arrived
+    at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
+    return {"description": f"{shard}{at}", "completed": sum(one.records for one in done.values())}

@@ -2,12 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +20,9 @@ from ops.failure import INTERRUPTED, Failure
 _WIDEST = 500  # in a pipe a table is never cut
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+output_option = click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
 
 
@@ -35,6 +42,37 @@ def say(text: str, style: str = "") -> None:
 def show_json(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        Failure: that is not possible.
+    """
+    try:
+        file.write_text(text)
+    except OSError as error:
+        hint = "" if file.parent.is_dir() else f": create the folder first, `mkdir -p {file.parent}`"
+        raise Failure(f"{file} cannot be written: {error.strerror}{hint}") from error
+
+
+def put(text: str, file: Path | None, said: str) -> None:
+    """Print a text or, if a file is given, write it there and say so."""
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        write(file, text)
+        say(said)
+
+
+@contextmanager
+def progress(doing: str, *more: ProgressColumn, hidden: bool) -> Iterator[Callable[..., None]]:
+    """Show on a terminal how far something is; yields what takes a `description`, and how much is `completed`."""
+    columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
+    out = console(stderr=True)
+    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as shown:
+        yield partial(shown.update, shown.add_task(doing, total=None))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:

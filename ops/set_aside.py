@@ -1,11 +1,11 @@
 """What is set aside, as the ledger has it: its worklist says where to look, the spans say what is there."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import batched
 
-from shared.clock import Clock, SystemClock
 from worker.delivery import Entry, State
 from worker.ledger import Ledger
 from worker.selection import Selection
@@ -20,7 +20,6 @@ KINDS = {
 """States by their names on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 
-_CLOCK = SystemClock()
 _AT_ONCE = 10  # as many as a client has connections
 _BATCH = 100
 
@@ -34,7 +33,7 @@ class SetAsideChunk:
     entry: Entry
 
 
-def chunks(ledger: Ledger, selection: Selection, clock: Clock = _CLOCK) -> Iterator[SetAsideChunk]:
+def chunks(ledger: Ledger, selection: Selection) -> Iterator[SetAsideChunk]:
     """Yield the chunks that are set aside and selected, each as the ledger has it when it is read.
 
     What was set aside within the last moments may not be on the worklist yet.
@@ -42,7 +41,7 @@ def chunks(ledger: Ledger, selection: Selection, clock: Clock = _CLOCK) -> Itera
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.
     """
-    places = dict.fromkeys(selection.places(ledger, clock.now()))
+    places = dict.fromkeys(selection.places(ledger, time.time()))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for batch in batched(places, _BATCH, strict=False):
             for span in filter(None, threads.map(ledger.get, batch)):

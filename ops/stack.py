@@ -28,11 +28,6 @@ _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any of the functions may run
 _OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "AsideBucket", "WorkerFunction", "AdminFunction")
-_LOCAL_CREDENTIALS = {
-    "aws_access_key_id": "local",
-    "aws_secret_access_key": "local",
-    "region_name": "us-east-1",
-}
 
 
 @dataclass(frozen=True, slots=True)

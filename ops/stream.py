@@ -74,19 +74,17 @@ class StreamReader:
         self._shards = shards
         self._clock = clock
 
-    def shards(self, only: str | None = None) -> list[str]:
-        """Return the shards' ids, parents before their children; only one if one is named.
+    def shards(self) -> list[str]:
+        """Return the shards' ids, parents before their children.
 
         Raises:
-            Failure: there is no shard of that name.
             ShardUnreadableError: Kinesis does not answer.
         """
-        found = [shard.shard_id for shard in self._shards.all()]
-        if only is None:
-            return found
-        if only not in found:
-            raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
-        return [only]
+        return [shard.shard_id for shard in self._shards.all()]
+
+    def chain(self, shard: str) -> ChainId:
+        """Return a shard's chain."""
+        return self._shards.chain(shard)
 
     def check(self, start: Border) -> None:
         """Refuse a range whose beginning has expired. If it begins at a sequence number, `read` does so.
@@ -171,8 +169,8 @@ class StreamReader:
             )
 
 
-def member(record: Read, shard: str, source: str, region: str) -> dict[str, Any]:
-    """Return a record as it stands in Lambda's event."""
+def member(record: Read, shard: str) -> dict[str, Any]:
+    """Return a record as it stands in Lambda's event, but for the stream's own name, which nobody looks at."""
     return {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",
@@ -186,8 +184,8 @@ def member(record: Read, shard: str, source: str, region: str) -> dict[str, Any]
         "eventID": f"{shard}:{record['SequenceNumber']}",
         "eventName": "aws:kinesis:record",
         "invokeIdentityArn": "arn:aws:iam::123456789012:role/sluice",
-        "awsRegion": region,
-        "eventSourceARN": source,
+        "awsRegion": "us-east-1",
+        "eventSourceARN": "arn:aws:kinesis:us-east-1:123456789012:stream/sluice",
     }
 
 

@@ -27,7 +27,7 @@ from shared.errors import NoSuchRecordError, ShardUnreadableError, error_code
 from shared.rows import Code, PlanCode
 from worker.executor import Executor, Executors, Threads
 from worker.record import START, Number, Record, from_stream, sequence_number
-from worker.shards import HASH_KEYS, Cursor, Position, Shard, Shards
+from worker.shards import HASH_KEYS, Position, Shard, Shards
 
 SECONDS_PER_READ = 1.0
 """Kinesis answers five reads a second and shard."""
@@ -255,12 +255,9 @@ class LiveShard:
             status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         if status < 500:
             raise error
-        self._cursor = self._restarted(self._cursor)
+        self._cursor = self._shards.cursor(self.shard.shard_id, self._cursor.position)
         self.due = self._clock.now() + _PATIENCE_SECONDS
         return Notice(Trouble.UNREADABLE, self.shard.shard_id, cause=type(cause or error).__name__)
-
-    def _restarted(self, cursor: Cursor) -> Cursor:
-        return self._shards.cursor(self.shard.shard_id, cursor.position)
 
 
 class Tail:

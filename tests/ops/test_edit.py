@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from base64 import b64decode
+from collections.abc import Callable
 from contextlib import suppress
 from gzip import decompress
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.edit import MOST_TEXT, Edited, Letter, MistakeError, edit, letters_of, read, text_of
+from ops.edit import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
 from ops.failure import Failure
 from ops.set_aside import SetAsideChunk, chunks
 from tests.support.delivery import Delivery, envelope, row
@@ -113,12 +114,15 @@ def test_a_mistake_can_be_mended() -> None:
         opened.append(text)
         return texts.pop(0)
 
-    assert [letters[0].title] == [one.title for one in edit(letters, editor, lambda _: True)]
+    def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Edited]:
+        return ask(text_of(letters), lambda text: read(letters, text), editor, again)
+
+    assert [letters[0].title] == [one.title for one in edit(editor, lambda _: True)]
     assert [text_of(letters), "nonsense"] == opened
     with pytest.raises(Failure, match=r"there were 4 rows and are 1: .*; nothing was changed"):
-        edit(letters, lambda _: "nonsense", lambda _: False)
+        edit(lambda _: "nonsense", lambda _: False)
     nothing: list[Edited] = []
-    assert nothing == edit(letters, lambda _: None, lambda _: True)
+    assert nothing == edit(lambda _: None, lambda _: True)
 
 
 def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
