@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import samcli
+
+from local.part import listens
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 """This machine's processor, as Lambda names it."""
@@ -120,19 +121,6 @@ class LambdaRuntime:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
-
-
-def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bool:
-    """Wait until a process listens on a port of this machine; return False where it exits first, or the time is over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return True
-    return False
 
 
 def link_runtime(folder: Path) -> Path:

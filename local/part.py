@@ -4,6 +4,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -197,3 +198,16 @@ class Part:
         return (
             "; its log ends:\n" + "\n".join(f"  {line}" for line in lines) if lines else "; its log is empty"
         )
+
+
+def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bool:
+    """Wait until a process listens on a port of this machine; return False where it exits first, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return process.poll() is None  # or another process listens there
+    return False

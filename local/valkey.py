@@ -10,13 +10,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from local.parent_watch import ParentWatch
+from local.part import listens
 from shared.errors import SluiceError
 
 _ATTEMPTS = 5
@@ -71,8 +71,10 @@ def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subpr
         log = subprocess.DEVNULL if is_quiet else None
         server = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL, stdout=log)  # noqa: S603 -- found above
         (folder / _PORT).write_text(str(chosen))
-        if _accepts(server, chosen):
+        if listens(server, chosen, _START_SECONDS):
             return server, chosen
+        server.kill()
+        server.wait()
     raise OSError(f"{binary} did not start")
 
 
@@ -92,20 +94,6 @@ def _end_predecessor(folder: Path) -> None:
                 left.shutdown(nosave=True)
     except (OSError, ValueError, RedisError):
         return  # there is none
-
-
-def _accepts(server: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + _START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return server.poll() is None
-    server.kill()
-    server.wait()
-    return False
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import boto3
 
-from local.lambda_runtime import listens
+from local.part import listens
 from tests.support import certificate
 from tests.support.sam import ROOT
 
