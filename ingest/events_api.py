@@ -19,7 +19,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
     A key outside the body is verified before the body is read.
     """
-    sent_key = _bearer(request) or request.headers.get("x-write-key") or request.parameter("k")
+    sent_key = request.credentials("bearer") or request.headers.get("x-write-key") or request.parameter("k")
     sender = intake.verify(sent_key) if sent_key else None
     value = document.read(request)
     events = events_of(value)
@@ -94,8 +94,3 @@ def _batch_id(request: Request, options: dict[str, Any]) -> str:
     if not isinstance(batch_id, str) or not 1 <= len(batch_id) <= MAX_ID_CHARACTERS:
         raise Refused("invalid_batch_id")
     return batch_id
-
-
-def _bearer(request: Request) -> str:
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else ""

@@ -1,7 +1,6 @@
 """What all dialects share: verify the key, encode events as rows, and store the rows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -10,11 +9,12 @@ from zlib import crc32
 from ingest import rejected as rejected_events
 from ingest.batch import Batch
 from ingest.keyring import Keyring
-from ingest.plan_check import PlanCheck, Screen
+from ingest.plan_check import PlanCheck
 from ingest.policy import PolicyReader
-from ingest.privacy import Privacy, Visitor
+from ingest.privacy import Privacy, Screen, Visitor
 from ingest.rate import Allowance, Rate
-from ingest.refusal import ANSWERS, EventCode, Refused
+from ingest.refusal import ANSWERS, Refused
+from ingest.rejected import Rejection
 from ingest.request import Request
 from ingest.stream import Stream
 from shared import envelope, names, rows
@@ -30,23 +30,6 @@ MAX_EVENTS = 500
 """Events per request."""
 MAX_TABLES = 20
 """Tables per request: each becomes an import of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one event of a request was not accepted.
-
-    Attributes:
-        index: the event's position in its request, from 0.
-        code: one of ANSWERS.
-        message: for a person.
-        table: the event's table; empty if it named none that is legal.
-    """
-
-    index: int
-    code: EventCode
-    message: str
-    table: str = ""
 
 
 class Admitted(NamedTuple):
@@ -187,8 +170,7 @@ class Intake:
             self._report_drift(key.account, check.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
-            which = [(one.index, one.code, one.table, one.message) for one in rejected]
-            kept = rejected_events.events_of(request, batch.events, which, check.privacy)
+            kept = rejected_events.events_of(request, batch.events, rejected, check.privacy)
         size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
         sender.allowance.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)

@@ -4,11 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ingest.privacy import Screen
 from shared import rows
 from shared.rows import PlanCode
 from shared.tracking_plan import Personal, TrackingPlan
-
-Screen = Callable[[dict[str, Any]], None]
 
 
 class PlanCheck:

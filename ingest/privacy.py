@@ -29,6 +29,9 @@ IDENTIFYING = (
 MAX_USER_AGENT_BYTES = 512
 """Maximum length of a stored User-Agent."""
 
+Screen = Callable[[dict[str, Any]], None]
+"""Removes or changes columns of a row, in place."""
+
 _HASH_BYTES = 16
 _IPV4_BITS = 24
 _IPV6_BITS = 48
@@ -100,9 +103,7 @@ class Privacy:
         """Tell whether responses to the visitor may set a cookie."""
         return self._cookies and not visitor.anonymous
 
-    def screen(
-        self, visitor: Visitor, personal: Mapping[str, Personal] | None = None
-    ) -> Callable[[dict[str, Any]], None] | None:
+    def screen(self, visitor: Visitor, personal: Mapping[str, Personal] | None = None) -> Screen | None:
         """Return a function that screens the visitor's rows in place, None if there is nothing to do.
 
         Args:

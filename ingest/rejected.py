@@ -5,9 +5,11 @@ envelope once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ingest.refusal import Refused
+from ingest.privacy import Screen
+from ingest.refusal import EventCode, Refused
 from ingest.request import Request
 from shared import json_codec, rows
 from shared.envelope import MAX_MESSAGE, ROOM, Envelope, RejectedEvent
@@ -17,13 +19,28 @@ MAX_BYTES = 128 * 1024
 
 _MAX_SCREENED = 2 * rows.MAX_COLUMNS  # members of an event whose personal data is removed
 
-Screen = Callable[[dict[str, Any]], None]
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one event of a request was not accepted.
+
+    Attributes:
+        index: the event's position in its request, from 0.
+        code: one of ANSWERS.
+        message: for a person.
+        table: the event's table; empty if it named none that is legal.
+    """
+
+    index: int
+    code: EventCode
+    message: str
+    table: str = ""
 
 
 def events_of(
     request: Request,
     events: Sequence[Any],
-    rejections: Iterable[tuple[int, str, str, str]],
+    rejections: Iterable[Rejection],
     screen_of: Callable[[str], Screen | None],
 ) -> tuple[RejectedEvent, ...]:
     """Return rejected events for an envelope.
@@ -31,17 +48,17 @@ def events_of(
     Args:
         request: the request that sent them.
         events: all its events, parsed.
-        rejections: index, code, table and message of those that were rejected; the table is empty if it is not a legal one.
+        rejections: of those that were rejected.
         screen_of: returns what removes personal data from a table's rows; then an original is what is left of the event, as JSON.
     """
     sent = _sent(request, len(events))
     room = MAX_BYTES
     found = []
-    for index, code, table, message in rejections:
-        event = events[index]
-        screen = screen_of(table)
+    for one in rejections:
+        event = events[one.index]
+        screen = screen_of(one.table)
         if sent is not None and screen is None:
-            original = sent[index]
+            original = sent[one.index]
         elif screen is None or isinstance(event, dict):
             original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")
         else:
@@ -49,7 +66,8 @@ def events_of(
         if len(original) > room:
             original = b""
         room -= len(original)
-        found.append(RejectedEvent(index, code, table, original, message[:MAX_MESSAGE] if original else ""))
+        message = one.message[:MAX_MESSAGE] if original else ""
+        found.append(RejectedEvent(one.index, one.code, one.table, original, message))
     return tuple(found)
 
 

@@ -107,6 +107,11 @@ class Request(NamedTuple):
                 return value
         return None
 
+    def credentials(self, scheme: str) -> str:
+        """Return what the `authorization` header has of a scheme, in lower case; empty if it is of another."""
+        found, _, credentials = self.headers.get("authorization", "").partition(" ")
+        return credentials.strip() if found.lower() == scheme else ""
+
     def body(self) -> bytes:
         """Return the decompressed body.
 

@@ -23,9 +23,7 @@ def verify(request: Request, intake: Intake, database: str) -> Admitted:
     Raises:
         Refused: `wrong_database`, or as `Intake.verify`.
     """
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    sent = credentials.strip() if scheme.lower() == "td1" else ""
-    sent = sent or request.headers.get("x-td-write-key", "")
+    sent = request.credentials("td1") or request.headers.get("x-td-write-key", "")
     for name in KEY_PARAMETERS:
         sent = sent or request.parameter(name) or ""
     sender = intake.verify(sent)

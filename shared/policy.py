@@ -120,10 +120,6 @@ class EdgePolicy:
         self._entries = entries
         self._decoded: dict[str, PolicyEntry] = {}
 
-    def __len__(self) -> int:
-        """Return how many accounts it names."""
-        return len(self._entries)
-
     @classmethod
     def parse(cls, data: bytes) -> "EdgePolicy":
         """Read a document.

@@ -23,6 +23,10 @@ def _setting(name: str, doc: str, default: Any = MISSING, parse: Callable[[str],
     return field(default=default, metadata={"name": name, "doc": doc, "parse": parse})
 
 
+def _switch(name: str, doc: str, default: str) -> Any:
+    return _setting(name, doc, default, _one_of("on", "off"))
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
@@ -115,29 +119,20 @@ class IngestSettings(_Settings):
         ("*",),
         _list,
     )
-    honor_gpc: str = _setting(
+    honor_gpc: str = _switch(
         "HONOR_GPC",
         "`on`: remove identifying columns if the browser sends Global Privacy Control (`Sec-GPC: 1`)",
         "on",
-        _one_of("on", "off"),
     )
-    honor_dnt: str = _setting(
-        "HONOR_DNT",
-        "`on`: do the same if the browser sends `DNT: 1`",
-        "off",
-        _one_of("on", "off"),
-    )
+    honor_dnt: str = _switch("HONOR_DNT", "`on`: do the same if the browser sends `DNT: 1`", "off")
     visitor_ip: str = _setting(
         "VISITOR_IP",
         "What to do with `td_ip`: `keep` it, `truncate` it to an IPv4 /24 or IPv6 /48 network, or `drop` it",
         "keep",
         _one_of("keep", "truncate", "drop"),
     )
-    visitor_cookies: str = _setting(
-        "VISITOR_COOKIES",
-        "`on`: the id endpoints for Treasure Data's SDKs set cookies",
-        "off",
-        _one_of("on", "off"),
+    visitor_cookies: str = _switch(
+        "VISITOR_COOKIES", "`on`: the id endpoints for Treasure Data's SDKs set cookies", "off"
     )
     dropped_columns: tuple[str, ...] = _setting(
         "DROPPED_COLUMNS", "Columns to remove from every row, separated by commas", (), _columns

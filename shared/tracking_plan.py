@@ -18,6 +18,7 @@ the plan.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -148,38 +149,27 @@ class PlannedColumn(NamedTuple):
         return f"is none of the {len(self.values)}" if self.values else "does not match the pattern"
 
 
+@dataclass
 class PlannedTable:
     """What a plan says about a table.
 
-    Args:
-        mode: None if it is the plan's.
-
     Attributes:
+        columns: by name.
+        mode: None if it is the plan's.
+        description: for people.
         personal: what is done with the values of columns with personal data.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # its columns are a mapping
+    columns: Mapping[str, PlannedColumn]
+    mode: Mode | None = None
+    description: str = ""
 
-    def __init__(
-        self, columns: Mapping[str, PlannedColumn], mode: Mode | None = None, description: str = ""
-    ) -> None:
-        self.columns = columns
-        self.mode = mode
-        self.description = description
-        self.personal = {name: column.personal for name, column in columns.items() if column.personal}
-        self._required = frozenset(name for name, column in columns.items() if column.required)
-        certain = {name: column.certain_types for name, column in columns.items()}
+    def __post_init__(self) -> None:
+        """Derive what checks are quick by."""
+        self.personal = {name: column.personal for name, column in self.columns.items() if column.personal}
+        self._required = frozenset(name for name, column in self.columns.items() if column.required)
+        certain = {name: column.certain_types for name, column in self.columns.items()}
         self._types = dict.fromkeys(STANDARD_COLUMNS, _ANY) | certain
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PlannedTable) and self._stated == other._stated
-
-    def __repr__(self) -> str:
-        return f"PlannedTable{self._stated}"
-
-    @property
-    def _stated(self) -> tuple[Any, ...]:
-        return dict(self.columns), self.mode, self.description
 
     def violations(self, row: Mapping[str, Any]) -> Sequence[Violation]:
         """Return how a row differs: columns in the row's order, then those that it lacks."""
@@ -276,15 +266,11 @@ class TrackingPlan(NamedTuple):
 
 
 def _shown(column: PlannedColumn, *, describes: bool) -> Any:
-    members: dict[str, Any] = {
-        "type": column.type,
-        "required": column.required,
-        "pattern": column.pattern,
-        "values": list(column.values),
-        "personal": column.personal,
-        "description": column.description if describes else "",
-    }
-    members = {name: value for name, value in members.items() if value}
+    members = {name: value for name, value in column._asdict().items() if value}
+    if not describes:
+        members.pop("description", None)
+    if "values" in members:
+        members["values"] = list(column.values)
     return column.type if members.keys() == {"type"} else members
 
 
@@ -348,8 +334,7 @@ def _column(place: str, name: object, value: object) -> PlannedColumn:
         raise ValueError(f"{place} is not the name of a column in Treasure Data{hint}")
     if isinstance(value, str):
         value = {"type": value}
-    allowed = ("type", "required", "pattern", "values", "personal", "description")
-    members = _members(place, value if value is not None else {}, allowed)
+    members = _members(place, value if value is not None else {}, PlannedColumn._fields)
     column_type = members.get("type")
     values = members.get("values", [])
     required = members.get("required", False)
@@ -378,9 +363,9 @@ def _column(place: str, name: object, value: object) -> PlannedColumn:
 
 def _known_column(name: object, value: object) -> PlannedColumn:
     members = value if isinstance(value, Mapping) else {"type": value}
-    allowed = ("type", "required", "pattern", "values", "personal", "description")
+    known = {key: member for key, member in members.items() if key in PlannedColumn._fields}
     try:
-        return _column("", name, {key: member for key, member in members.items() if key in allowed})
+        return _column("", name, known)
     except ValueError:
         return PlannedColumn(personal=_known(members.get("personal"), PERSONAL))
 
