@@ -12,13 +12,7 @@ import requests
 
 from ops import doctor, screen
 from ops.certification import Certification, Progress
-from ops.certify_report import (
-    PROMISES,
-    CertificationReport,
-    Conclusion,
-    StepVerdict,
-    conclude,
-)
+from ops.certify_report import PROMISES, CertificationReport, Conclusion, StepVerdict, conclude
 from ops.certify_restore import Repairs
 from ops.certify_run import CertifyRun
 from ops.certify_stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic

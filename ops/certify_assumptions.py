@@ -13,6 +13,7 @@ from ops.certify_stage import TABLE, DeployedStage
 from ops.certify_step import StepFinding, Untried
 from ops.certify_trouble import deployed_with
 from ops.failure import Failure
+from ops.teardown import resources_of
 
 _PERIOD = 60
 _HARD_PATH = '/{}-"quoted"-\\back\\-\n-日本語-%'
@@ -42,13 +43,7 @@ def _only_aws(lacks: str) -> Callable[[_Run], _Run]:
 
 def resources(stage: DeployedStage, kind: str) -> dict[str, str]:
     """Return the physical ids of the stack's resources of a type, by logical id."""
-    pages = stage.client("cloudformation").get_paginator("list_stack_resources")
-    return {
-        one["LogicalResourceId"]: one["PhysicalResourceId"]
-        for page in pages.paginate(StackName=stage.stack.name)
-        for one in page["StackResourceSummaries"]
-        if one["ResourceType"] == kind
-    }
+    return {one.logical_id: one.physical_id for one in resources_of(stage.stack) if one.kind == kind}
 
 
 def _lines(stage: DeployedStage, group: str, pattern: str) -> Iterator[str]:

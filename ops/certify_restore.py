@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from ops.failure import FORESEEN, Failure, explained
 from shared.clock import Clock
@@ -31,16 +31,16 @@ class Broken:
     how: Mapping[str, str]
 
 
-class Repair(Protocol):
-    """Makes things of one kind whole again."""
+class Repair(NamedTuple):
+    """Makes things of one kind whole again.
 
-    def restore(self, how: Mapping[str, str]) -> None:
-        """Make it whole. It may be whole already, or in part."""
-        ...
+    Attributes:
+        restore: makes one whole, which may be whole already, or in part.
+        by_hand: returns the command that does the same.
+    """
 
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """Return the command that does the same."""
-        ...
+    restore: Callable[[Mapping[str, str]], None]
+    by_hand: Callable[[Mapping[str, str]], str]
 
 
 class Repairs:

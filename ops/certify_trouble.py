@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -89,117 +90,82 @@ def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> No
         raise Failure(f"ElastiCache does not finish changing the user group {group}")
 
 
-class SecretRepair:
-    """Makes an earlier version of a secret the current one."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-
-    def restore(self, how: Mapping[str, str]) -> None:
-        """See Repair."""
-        client, secret = self._stack.client("secretsmanager"), self._stack.outputs[how["output"]]
-        current = client.get_secret_value(SecretId=secret)["VersionId"]
-        if current != how["version"]:
-            client.update_secret_version_stage(
-                SecretId=secret,
-                VersionStage="AWSCURRENT",
-                MoveToVersionId=how["version"],
-                RemoveFromVersionId=current,
-            )
-
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """See Repair."""
-        return (
-            f"aws secretsmanager update-secret-version-stage --secret-id {self._stack.outputs[how['output']]} "
-            f"--version-stage AWSCURRENT --move-to-version-id {how['version']} --remove-from-version-id <the current one>"
+def _restore_secret(stack: Stack, how: Mapping[str, str]) -> None:
+    """Make an earlier version of a secret the current one."""
+    client, secret = stack.client("secretsmanager"), stack.outputs[how["output"]]
+    current = client.get_secret_value(SecretId=secret)["VersionId"]
+    if current != how["version"]:
+        client.update_secret_version_stage(
+            SecretId=secret,
+            VersionStage="AWSCURRENT",
+            MoveToVersionId=how["version"],
+            RemoveFromVersionId=current,
         )
 
 
-class SandboxRepair:
-    """Removes the variable that restarted a function, which restarts it once more, with everything restored."""
-
-    def __init__(self, stack: Stack, pace: Pace) -> None:
-        self._stack = stack
-        self._pace = pace
-
-    def restore(self, how: Mapping[str, str]) -> None:
-        """See Repair."""
-        client, name = self._stack.client("lambda"), self._stack.outputs[how["output"]]
-        variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        if variables.pop(RESTARTED, None) is not None:
-            wait_until_updated(client, name, self._pace)
-            client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
-            wait_until_updated(client, name, self._pace)
-
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """See Repair."""
-        name = self._stack.outputs[how["output"]]
-        return f"remove the variable {RESTARTED} from the function {name}; it does no harm there"
+def _restore_sandboxes(stack: Stack, pace: Pace, how: Mapping[str, str]) -> None:
+    """Remove the variable that restarted a function, which restarts it once more, with everything restored."""
+    client, name = stack.client("lambda"), stack.outputs[how["output"]]
+    variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    if variables.pop(RESTARTED, None) is not None:
+        wait_until_updated(client, name, pace)
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+        wait_until_updated(client, name, pace)
 
 
-class RedisUserRepair:
-    """Puts the reader back into the cache's user group."""
-
-    def __init__(self, stack: Stack, clock: Clock, pace: Pace) -> None:
-        self._stack = stack
-        self._clock = clock
-        self._pace = pace
-
-    def restore(self, how: Mapping[str, str]) -> None:
-        """See Repair."""
-        elasticache, group = self._stack.client("elasticache"), how["group"]
-        wait_for_group(elasticache, group, self._clock, self._pace)
-        users = elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["UserIds"]
-        if how["user"] not in users:
-            elasticache.modify_user_group(UserGroupId=group, UserIdsToAdd=[how["user"]])
-            wait_for_group(elasticache, group, self._clock, self._pace)
-
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """See Repair."""
-        return f"aws elasticache modify-user-group --user-group-id {how['group']} --user-ids-to-add {how['user']}"
+def _restore_redis_user(stack: Stack, clock: Clock, pace: Pace, how: Mapping[str, str]) -> None:
+    """Put the reader back into the cache's user group."""
+    elasticache, group = stack.client("elasticache"), how["group"]
+    wait_for_group(elasticache, group, clock, pace)
+    users = elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["UserIds"]
+    if how["user"] not in users:
+        elasticache.modify_user_group(UserGroupId=group, UserIdsToAdd=[how["user"]])
+        wait_for_group(elasticache, group, clock, pace)
 
 
-class ParameterRepair:
-    """Deploys a parameter's old value."""
-
-    def __init__(self, stack: Stack, clock: Clock, pace: Pace) -> None:
-        self._stack = stack
-        self._change = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll)
-
-    def restore(self, how: Mapping[str, str]) -> None:
-        """See Repair."""
-        if self._change.parameters()[how["name"]] != how["value"]:
-            self._change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {how["name"]: how["value"]})
-
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """See Repair."""
-        return f"sam deploy (with {how['name']}={how['value']})"
+def _restore_parameter(change: ChangeSet, how: Mapping[str, str]) -> None:
+    """Deploy a parameter's old value."""
+    if change.parameters()[how["name"]] != how["value"]:
+        change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {how["name"]: how["value"]})
 
 
-class AccountRepair:
-    """Removes an account that a step has made."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-
-    def restore(self, how: Mapping[str, str]) -> None:
-        """See Repair."""
-        known, _ = accounts.known(self._stack)
-        if how["name"] in known:
-            rest = {name: one.to_fields() for name, one in known.items() if name != how["name"]}
-            self._stack.administer(do="apply", accounts=rest)
-
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """See Repair."""
-        return f"sluice accounts apply accounts.yaml {self._stack.option} (it removes {how['name']})"
+def _restore_account(stack: Stack, how: Mapping[str, str]) -> None:
+    """Remove an account that a step has made."""
+    known, _ = accounts.known(stack)
+    if how["name"] in known:
+        rest = {name: one.to_fields() for name, one in known.items() if name != how["name"]}
+        stack.administer(do="apply", accounts=rest)
 
 
 def repairs_of(stack: Stack, clock: Clock, pace: Pace) -> dict[str, Repair]:
     """Return the repair of each kind of thing that a step breaks."""
+    change = ChangeSet(stack.client("cloudformation"), stack.name, clock, pace.deploy_poll)
     return {
-        "secret": SecretRepair(stack),
-        "sandboxes": SandboxRepair(stack, pace),
-        "redis user": RedisUserRepair(stack, clock, pace),
-        "parameter": ParameterRepair(stack, clock, pace),
-        "account": AccountRepair(stack),
+        "secret": Repair(
+            partial(_restore_secret, stack),
+            lambda how: (
+                f"aws secretsmanager update-secret-version-stage --secret-id {stack.outputs[how['output']]} --version-stage AWSCURRENT "
+                f"--move-to-version-id {how['version']} --remove-from-version-id <the current one>"
+            ),
+        ),
+        "sandboxes": Repair(
+            partial(_restore_sandboxes, stack, pace),
+            lambda how: (
+                f"remove the variable {RESTARTED} from the function {stack.outputs[how['output']]}; it does no harm there"
+            ),
+        ),
+        "redis user": Repair(
+            partial(_restore_redis_user, stack, clock, pace),
+            lambda how: (
+                f"aws elasticache modify-user-group --user-group-id {how['group']} --user-ids-to-add {how['user']}"
+            ),
+        ),
+        "parameter": Repair(
+            partial(_restore_parameter, change),
+            lambda how: f"sam deploy (with {how['name']}={how['value']})",
+        ),
+        "account": Repair(
+            partial(_restore_account, stack),
+            lambda how: f"sluice accounts apply accounts.yaml {stack.option} (it removes {how['name']})",
+        ),
     }

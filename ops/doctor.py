@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
@@ -382,7 +381,8 @@ def command(
             take(finding)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
-        screen.show_json({"healthy": not faults, "findings": [asdict(finding) for finding in found]})
+        findings = [{"what": one.what, "state": one.state, "said": one.said} for one in found]
+        screen.show_json({"healthy": not faults, "findings": findings})
     else:
         screen.say(
             f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.",
@@ -429,7 +429,8 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[CheckResult]:
     else:
         said, late = f"after {hidden} a row was not shown, and {waits}", found.hidden > delay
     state = "fault" if late else "unknown" if found.shown is None else "ok"
-    findings = [CheckResult("query delay", state, f"{said}: raise TdQueryDelayMinutes" if late else said)]
+    said = f"{said}: raise TdQueryDelayMinutes" if late else said
+    findings = [CheckResult("query delay", said, state=state)]
     if found.forgotten is not None and found.forgotten <= memory:
         minutes = int(found.remembered // 60)
         advice = f"set TdMemoryMinutes to {minutes} and `sam deploy`, or rows may be doubled"
@@ -439,4 +440,7 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[CheckResult]:
         return [*findings, fault("id memory", said)]
     until = "" if found.forgotten is None else f", and forgotten at {screen.lasting(found.forgotten)}"
     said = f"an id of {remembered} is remembered{until}; the worker relies on {screen.lasting(memory)}"
-    return [*findings, CheckResult("id memory", "ok" if found.remembered >= memory else "unknown", said)]
+    return [
+        *findings,
+        CheckResult("id memory", said, state="ok" if found.remembered >= memory else "unknown"),
+    ]

@@ -46,16 +46,7 @@ class Edited:
     event: dict[str, Any]
 
 
-def letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
-    """Return a dead letter as it is shown.
-
-    Args:
-        chunk: the dead letter.
-        payload: its rows.
-
-    Raises:
-        Failure: JSON cannot hold its rows.
-    """
+def _letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
     entry = chunk.entry
     title = f"{chunk.key.account}/{chunk.key.group.table}, {entry.reason}, set aside {screen.utc(entry.aside_at // 1000)}"
     try:
@@ -81,7 +72,7 @@ def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Le
         except InvalidObjectError:
             continue  # it has just been delivered, or the balance shows it as lacking its object
         begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
-        letters.append(letter(chunk, stored.payload[begin:end]))
+        letters.append(_letter(chunk, stored.payload[begin:end]))
         total += sum(map(len, letters[-1].lines))
         if total > MOST_TEXT:
             raise Failure(

@@ -1,7 +1,6 @@
 """Checks that the stream still feeds the worker as the template says: its event source mapping, and what it is."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from worker.ledger import Ledger
@@ -12,24 +11,16 @@ _KNOWN_AFTER_SECONDS = 3600.0
 """A record this old must be in the ledger, unless nothing has been delivered for as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """A setting of the mapping, and what follows where it is another."""
-
-    name: str
-    value: Any
-    otherwise: str
-
-
-_SETTINGS = (
-    _Setting("MaximumRetryAttempts", -1, "batches that must wait are given up"),
-    _Setting("MaximumRecordAgeInSeconds", -1, "records that must wait are given up"),
-    _Setting("FunctionResponseTypes", ["ReportBatchItemFailures"], "records that must wait are given up"),
-    _Setting("ParallelizationFactor", 1, "the worker holds: records do not come in the shard's order"),
-    _Setting("FilterCriteria", None, "the worker holds, or records never reach it"),
-    _Setting("TumblingWindowInSeconds", None, "Lambda expects a state that the worker does not return"),
-    _Setting("BisectBatchOnFunctionError", value=False, otherwise="harmless, but not what the template says"),
+_SETTINGS: tuple[tuple[str, Any, str], ...] = (
+    ("MaximumRetryAttempts", -1, "batches that must wait are given up"),
+    ("MaximumRecordAgeInSeconds", -1, "records that must wait are given up"),
+    ("FunctionResponseTypes", ["ReportBatchItemFailures"], "records that must wait are given up"),
+    ("ParallelizationFactor", 1, "the worker holds: records do not come in the shard's order"),
+    ("FilterCriteria", None, "the worker holds, or records never reach it"),
+    ("TumblingWindowInSeconds", None, "Lambda expects a state that the worker does not return"),
+    ("BisectBatchOnFunctionError", False, "harmless, but not what the template says"),
 )
+"""Settings of the mapping with their values, and what follows where one has another."""
 
 
 def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterator[str]:
@@ -48,10 +39,10 @@ def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterato
                 f"it is {mapping['State']}: nothing is delivered until "
                 f"`aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled`"
             )
-        for setting in _SETTINGS:
-            is_value = mapping.get(setting.name) or None  # not set, or set to nothing
-            if is_value != (setting.value or None):
-                yield f"{setting.name} is {is_value}, not {setting.value}: {setting.otherwise}"
+        for name, value, otherwise in _SETTINGS:
+            is_value = mapping.get(name) or None  # not set, or set to nothing
+            if is_value != (value or None):
+                yield f"{name} is {is_value}, not {value}: {otherwise}"
 
 
 def unknown_shards(shards: Shards, ledger: Ledger, now: float) -> Iterator[str]:

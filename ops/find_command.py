@@ -1,9 +1,7 @@
 """`sluice find`: tells where an event is, and what became of it."""
 
-import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -15,11 +13,10 @@ from ops.moment import LENGTH, MOMENT
 from ops.sightings import INACCURACY_SECONDS, EventQuery, Places, Searched, Sighting
 from ops.stack import Stack, works_on_stack
 from ops.tail import text_of
-from ops.tail_command import ALIASES, printable
+from ops.tail_command import Condition, printable
 from shared.clock import SystemClock
 from worker.record import sequence_number
 
-_COLUMN = re.compile(r"([a-z_][a-z0-9_]*)=([^=].*)")
 _DAY, _HOUR = 86_400.0, 3600.0
 _MOST_IN_FULL = 5
 
@@ -43,30 +40,11 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Term:
-    """One argument: an id, or a column with its value."""
-
-    column: str
-    value: str
-
-
-class Term(click.ParamType):
-    """An event id, a request id, or `COLUMN=VALUE`."""
-
-    name = "term"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Term:  # noqa: ARG002 -- click's signature
-        """Read the argument's text."""
-        if isinstance(value, _Term):
-            return value
-        pair = _COLUMN.fullmatch(value)
-        return _Term("", value) if pair is None else _Term(ALIASES.get(pair[1], pair[1]), pair[2])
-
-
 @click.command("find")
 @works_on_stack
-@click.argument("terms", metavar="EVENT_ID|REQUEST_ID|COLUMN=VALUE...", type=Term(), nargs=-1, required=True)
+@click.argument(
+    "terms", metavar="EVENT_ID|REQUEST_ID|COLUMN=VALUE...", type=Condition(ids=True), nargs=-1, required=True
+)
 @click.option("--account", default="", help="Only events of this account.")
 @click.option("--table", default="", help="Only events of this table.")
 @click.option(
@@ -87,7 +65,7 @@ class Term(click.ParamType):
 def command(
     stack: Stack,
     *,
-    terms: tuple[_Term, ...],
+    terms: tuple[tuple[str, str], ...],
     account: str,
     table: str,
     since: float | None,
@@ -100,8 +78,9 @@ def command(
     Several ids find any of these events; visitor=ID is short for td_client_id=ID. Nothing is consumed or changed. The stream is read at
     half of its capacity, so that the worker goes on.
     """
-    ids = frozenset(term.value for term in terms if not term.column)
-    query = EventQuery(ids, {term.column: term.value for term in terms if term.column}, account, table)
+    ids = frozenset(value for column, value in terms if not column)
+    columns = {column: value for column, value in terms if column}
+    query = EventQuery(account, table, columns, ids=ids)
     since = default_since(query, time.time()) if since is None else since
     finder = Finder(
         places=Places(

@@ -17,6 +17,7 @@ from shared.clock import Clock
 from shared.rows import column_name
 from shared.tracking_plan import CODES, TrackingPlan, Violation
 
+_SHOWN = (*("kind", "at", "account", "table", "key_id", "event_id", "request_id", "shard", "code", "path"),)
 _KEPT = 2000
 _MOST = 500
 _MOST_DRIFT = 20
@@ -128,7 +129,10 @@ class LiveFeed:
     def _add(self, seen: Seen) -> None:
         violations = violations_of(seen, self._plan(seen.account))
         row = personal_data.scrub(seen.row) if self._scrubs else dict(seen.row)
-        shown = _event(seen) | {"row": row, "differs": [one.message for one in violations]}
+        shown = {name: getattr(seen, name) for name in _SHOWN} | {
+            "row": row,
+            "differs": [one.message for one in violations],
+        }
         with self._lock:
             self._notes.pop("stream", None)
             self._count += 1
@@ -162,19 +166,3 @@ def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
 def stack_tail(stack: Stack) -> Callable[[float], Tail]:
     """Return what makes tails of a stack."""
     return lambda since: Tail.of(stack, since=since, scrubs=False)
-
-
-def _event(seen: Seen) -> dict[str, Any]:
-    """Return what was seen as JSON values."""
-    return {
-        "kind": seen.kind.value,
-        "at": seen.at,
-        "account": seen.account,
-        "table": seen.table,
-        "key_id": seen.key_id,
-        "event_id": seen.event_id,
-        "request_id": seen.request_id,
-        "shard": seen.shard,
-        "code": seen.code,
-        "path": seen.path,
-    }

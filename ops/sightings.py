@@ -4,12 +4,12 @@ An envelope is *sighted* in any number of these places. Nothing is consumed, and
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from ops.tail import Seen, common_of, rejected, text_of, unpacked
+from ops.tail import Seen, Wanted, common_of, rejected, unpacked
 from shared.clock import Clock
 from shared.errors import NoSuchRecordError
 from worker.archive import Archive
@@ -43,29 +43,19 @@ _QUEUE_COUNTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events to find: those with one of these ids, or those with all of these columns; without either all.
+class EventQuery(Wanted):
+    """Which events to find: those that are wanted and have one of these ids; without ids all that are wanted.
 
     Attributes:
         ids: event ids, or request ids, with or without `#` and the number of an envelope.
-        columns: values as text, by column.
-        account: only this account's.
-        table: only this table's.
     """
 
     ids: frozenset[str] = frozenset()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    account: str = ""
-    table: str = ""
 
     def is_about(self, seen: Seen) -> bool:
         """Tell whether an event is sought."""
-        return (
-            self.account in ("", seen.account)
-            and self.table in ("", seen.table)
-            and (not self.ids or seen.event_id in self.ids or self.has_request(seen.request_id))
-            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
-        )
+        is_known = not self.ids or seen.event_id in self.ids or self.has_request(seen.request_id)
+        return is_known and self.has(seen)
 
     def has_request(self, request_id: str) -> bool:
         """Tell whether a request is sought."""

@@ -1,7 +1,6 @@
 """When tables had rows: first, last, and how many lately, from the spans of the ledger."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from worker.span import Span
@@ -44,6 +43,7 @@ class History:
         since: UNIX seconds.
 
     Attributes:
+        tables: by account and table.
         rows: planned since then.
         records: planned since then.
     """
@@ -51,14 +51,9 @@ class History:
     def __init__(self, now: float, since: float) -> None:
         self._now = now
         self._since = since
-        self._tables: dict[tuple[str, str], TableHistory] = {}
+        self.tables: dict[tuple[str, str], TableHistory] = {}
         self.rows = 0
         self.records = 0
-
-    @property
-    def tables(self) -> Mapping[tuple[str, str], TableHistory]:
-        """By account and table."""
-        return self._tables
 
     def add(self, span: Span) -> None:
         """Count a span, unless it only sends again what was received before."""
@@ -73,7 +68,4 @@ class History:
             self.rows += counts.total()
             self.records += span.records
         for place, rows in counts.items():
-            self._table(place, at).add(at, rows, self._now)
-
-    def _table(self, place: tuple[str, str], at: float) -> TableHistory:
-        return self._tables.setdefault(place, TableHistory(at, at))
+            self.tables.setdefault(place, TableHistory(at, at)).add(at, rows, self._now)

@@ -1,6 +1,7 @@
 """`sluice tail`: shows events as they arrive."""
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -21,13 +22,21 @@ ALIASES = {"visitor": "td_client_id"}
 """Columns that have a second name on the command line."""
 
 _STYLES = {Kind.EVENT: "", Kind.REJECTED: "red", Kind.REFUSED: "red"}
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
 _IN_FRONT = ("time", "event_id", "received_at")  # shown otherwise, or said by the time of arrival
 
 
-class ColumnCondition(click.ParamType):
-    """`COLUMN=VALUE`."""
+class Condition(click.ParamType):
+    """`COLUMN=VALUE`, as a pair.
+
+    Args:
+        ids: whether any other text is an id, which becomes a pair with an empty column.
+    """
 
     name = "condition"
+
+    def __init__(self, *, ids: bool = False) -> None:
+        self._ids = ids
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -36,6 +45,8 @@ class ColumnCondition(click.ParamType):
         if isinstance(value, tuple):
             return value
         name, equals, wanted = value.partition("=")
+        if self._ids and not _COLUMN.fullmatch(value):
+            return "", value
         if not equals or not name:
             self.fail(f"{value!r} is not a condition: write COLUMN=VALUE, such as page=home", param, ctx)
         return ALIASES.get(name, name), wanted
@@ -43,7 +54,7 @@ class ColumnCondition(click.ParamType):
 
 @click.command("tail")
 @works_on_stack
-@click.argument("conditions", metavar="[COLUMN=VALUE]...", type=ColumnCondition(), nargs=-1)
+@click.argument("conditions", metavar="[COLUMN=VALUE]...", type=Condition(), nargs=-1)
 @click.option("--account", default="", help="Only events of this account.")
 @click.option("--table", default="", help="Only events of this table.")
 @click.option("--rejected", is_flag=True, help="Only rejected events and refused requests.")

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from ops.certify_report import StepReport, StepVerdict
-from ops.failure import Failure, explained
+from ops.failure import FORESEEN, Failure, explained
 from ops.stack import Stack
 from shared.clock import Clock
 
@@ -28,6 +28,17 @@ class StackResource:
     logical_id: str
     physical_id: str
     kind: str
+
+
+def resources_of(stack: Stack) -> Iterator[StackResource]:
+    """Yield the resources that a stack has."""
+    pages = stack.client("cloudformation").get_paginator("list_stack_resources")
+    for page in pages.paginate(StackName=stack.name):
+        for one in page["StackResourceSummaries"]:
+            if one["ResourceStatus"] != "DELETE_COMPLETE":
+                yield StackResource(
+                    one["LogicalResourceId"], one.get("PhysicalResourceId", ""), one["ResourceType"]
+                )
 
 
 type _Look = Callable[[Stack, str], bool]
@@ -137,12 +148,10 @@ class Teardown:
             return StepReport("teardown", verdict, said, evidence, round(self._clock.now() - began, 1))
 
         try:
-            resources = list(self._resources())
+            resources = list(resources_of(self._stack))
             self._remove(resources)
             left, unseen = self._left(resources)
-        except Failure as failure:
-            return report(StepVerdict.FAILED, failure.message)
-        except (ClientError, BotoCoreError) as error:
+        except (Failure, *FORESEEN) as error:
             return report(StepVerdict.FAILED, explained(error).message)
         if left:
             return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
@@ -154,15 +163,6 @@ class Teardown:
             f"{len(resources)} resources removed; each of the {len(looked)} that stand alone was looked for and is gone.",
             removed=sorted({one.kind for one in looked}),
         )
-
-    def _resources(self) -> Iterator[StackResource]:
-        pages = self._stack.client("cloudformation").get_paginator("list_stack_resources")
-        for page in pages.paginate(StackName=self._stack.name):
-            for one in page["StackResourceSummaries"]:
-                if one["ResourceStatus"] != "DELETE_COMPLETE":
-                    yield StackResource(
-                        one["LogicalResourceId"], one.get("PhysicalResourceId", ""), one["ResourceType"]
-                    )
 
     def _remove(self, resources: list[StackResource]) -> None:
         for one in resources:

@@ -113,7 +113,8 @@ LOGGED = {"GetFunctionConfiguration": {"LoggingConfig": {"LogGroup": "sluice-dev
 
 def resource(logical_id: str, kind: str) -> dict[str, Any]:
     """Return a stack's resource as CloudFormation lists it."""
-    return {"LogicalResourceId": logical_id, "PhysicalResourceId": f"its-{logical_id}", "ResourceType": kind}
+    ids = {"LogicalResourceId": logical_id, "PhysicalResourceId": f"its-{logical_id}"}
+    return ids | {"ResourceType": kind, "ResourceStatus": "CREATE_COMPLETE"}
 
 
 def test_nothing_of_this_is_tried_in_an_emulator() -> None:

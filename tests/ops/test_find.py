@@ -80,7 +80,7 @@ class Found:
         self, *ids: str, since: float = 0.0, seconds: float = 600.0, columns: Mapping[str, str] | None = None
     ) -> list[Whereabouts]:
         """Return where the events are that have these ids and columns."""
-        query = EventQuery(frozenset(ids), columns or {})
+        query = EventQuery(columns=columns or {}, ids=frozenset(ids))
         found, self.searched = self.finder().find(query, since, seconds)
         return found
 
@@ -417,10 +417,10 @@ def test_a_search_begins_at_the_time_in_the_id() -> None:
     early = new_event_id(int((START - 3 * 86_400) * 1000), bytes)
     ahead = new_event_id(int((START + 86_400) * 1000), bytes)
     queries = (
-        EventQuery(frozenset({early})),
-        EventQuery(frozenset({f"{early}#2"})),
-        EventQuery(frozenset({ahead})),
-        EventQuery(frozenset({"order-17"})),
+        EventQuery(ids=frozenset({early})),
+        EventQuery(ids=frozenset({f"{early}#2"})),
+        EventQuery(ids=frozenset({ahead})),
+        EventQuery(ids=frozenset({"order-17"})),
         EventQuery(columns={"page": "home"}),
     )
 
