@@ -13,7 +13,7 @@ from ops.moment import LENGTH, MOMENT
 from ops.sightings import INACCURACY_SECONDS, EventQuery, Places, Searched, Sighting
 from ops.stack import Stack, works_on_stack
 from ops.tail import text_of
-from ops.tail_command import Condition, printable
+from ops.tail_command import ColumnCondition, printable
 from shared.clock import SystemClock
 from worker.record import sequence_number
 
@@ -43,7 +43,11 @@ _WORDS = {
 @click.command("find")
 @works_on_stack
 @click.argument(
-    "terms", metavar="EVENT_ID|REQUEST_ID|COLUMN=VALUE...", type=Condition(ids=True), nargs=-1, required=True
+    "terms",
+    metavar="EVENT_ID|REQUEST_ID|COLUMN=VALUE...",
+    type=ColumnCondition(ids=True),
+    nargs=-1,
+    required=True,
 )
 @click.option("--account", default="", help="Only events of this account.")
 @click.option("--table", default="", help="Only events of this table.")

@@ -26,7 +26,7 @@ _COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
 _IN_FRONT = ("time", "event_id", "received_at")  # shown otherwise, or said by the time of arrival
 
 
-class Condition(click.ParamType):
+class ColumnCondition(click.ParamType):
     """`COLUMN=VALUE`, as a pair.
 
     Args:
@@ -54,7 +54,7 @@ class Condition(click.ParamType):
 
 @click.command("tail")
 @works_on_stack
-@click.argument("conditions", metavar="[COLUMN=VALUE]...", type=Condition(), nargs=-1)
+@click.argument("conditions", metavar="[COLUMN=VALUE]...", type=ColumnCondition(), nargs=-1)
 @click.option("--account", default="", help="Only events of this account.")
 @click.option("--table", default="", help="Only events of this table.")
 @click.option("--rejected", is_flag=True, help="Only rejected events and refused requests.")

@@ -48,7 +48,7 @@ MODULES = {
     for package in PRODUCT
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-NAMED_TUPLE = {"_replace", "_asdict", "_make"}
+NAMED_TUPLE = {"_replace", "_asdict", "_make", "_fields"}
 AWS = {"dynamodb", "kinesis", "s3", "sqs", "secrets"}
 
 
