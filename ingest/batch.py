@@ -40,6 +40,7 @@ class Batch(NamedTuple):
         earliest: UNIX seconds; an earlier event time is out of range.
         id: the batch id; empty if the sender gives none.
         sent: the events as they were sent, if the sender names each with `uuid` and repeats it in any group; else empty.
+        rewrite: what the dialect changes in each event, once their number is checked; None if nothing.
     """
 
     events: Sequence[Any]
@@ -50,6 +51,7 @@ class Batch(NamedTuple):
     earliest: int = rows.EARLIEST_TIME
     id: str = ""
     sent: Sequence[Any] = ()
+    rewrite: Callable[[Any], Any] | None = None
 
     def claims(
         self, encoded: Mapping[int, tuple[str, bytes]], key: WriteKey, received_at: int

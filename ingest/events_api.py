@@ -8,7 +8,7 @@ import msgpack
 
 from ingest import document
 from ingest.batch import MAX_ID_CHARACTERS, Batch
-from ingest.intake import MAX_EVENTS, EventOutcome, Intake
+from ingest.intake import EventOutcome, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
@@ -62,27 +62,14 @@ def events_of(value: Any) -> list[Any]:
     """Return the events of a body: an object with an `events` array, an array, or a single event.
 
     Raises:
-        Refused: `not_events`, `no_events`, `too_many_events`.
+        Refused: `not_events`.
     """
     match value:
         case {"events": list(events)} | list(events):
-            return check_count(events)
+            return events
         case dict():
             return [value]
     raise Refused("not_events")
-
-
-def check_count(events: list[Any]) -> list[Any]:
-    """Return the events if there is at least one and at most MAX_EVENTS.
-
-    Raises:
-        Refused: `no_events`, `too_many_events`.
-    """
-    if not events:
-        raise Refused("no_events")
-    if len(events) > MAX_EVENTS:
-        raise Refused("too_many_events")
-    return events
 
 
 def _batch_id(request: Request, options: dict[str, Any]) -> str:

@@ -32,6 +32,18 @@ MAX_TABLES = 20
 """Tables per request: each becomes an import of its own."""
 
 
+def check_count(count: int) -> None:
+    """Check how many events a request has. `Intake.accept` checks its batch: only a request of several batches needs more.
+
+    Raises:
+        Refused: `no_events`, `too_many_events`.
+    """
+    if not count:
+        raise Refused("no_events")
+    if count > MAX_EVENTS:
+        raise Refused("too_many_events")
+
+
 class Admitted(NamedTuple):
     """The sender of a request, once its key is verified and may send.
 
@@ -149,11 +161,14 @@ class Intake:
             visitor: who caused them.
 
         Raises:
-            Refused: `unwanted_bot`, or `stream_unavailable`: no event was stored or, with a batch id, not every valid
-                event; a retry may succeed.
+            Refused: `no_events`, `too_many_events`, `unwanted_bot`, or `stream_unavailable`: no event was stored or, with a
+                batch id, not every valid event; a retry may succeed.
         """
+        check_count(len(batch.events))
         if not self.privacy.accepts(visitor):
             raise Refused("unwanted_bot")
+        if batch.rewrite:
+            batch = batch._replace(events=[batch.rewrite(event) for event in batch.events])
         now = int(self._clock.now() * 1000)
         arrival = rows.Arrival(
             now,

@@ -4,8 +4,7 @@ from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
-from ingest.events_api import check_count
-from ingest.intake import MAX_TABLES, Intake
+from ingest.intake import MAX_TABLES, Intake, check_count
 from ingest.records_api import receipts
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -21,18 +20,23 @@ def answer(request: Request, intake: Intake) -> Response:
     value = document.read(request)
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
         raise Refused("not_events")
-    check_count([event for events in value.values() for event in events])
+    check_count(sum(map(len, value.values())))
     addresses = {name: name.partition(".") for name in value}
-    senders = {database: td_client.verify(request, intake, database) for database, _, _ in addresses.values()}
+    databases = {database for database, _, _ in addresses.values()}
+    senders = {database: td_client.verify(request, intake, database) for database in databases}
     visitor = intake.privacy.visitor(request)
+
+    def rewrite(event: Any) -> Any:
+        return td_client.fill_placeholders(_normalize(event), visitor)
+
     answers: dict[str, Any] = {}
     later = [name for name in addresses if value[name]][MAX_TABLES:]  # with the SDK's next request
     for name, (database, _, table) in addresses.items():
         if not value[name] or name in later:
             answers[name] = []
             continue
-        events = [td_client.fill_placeholders(_normalize(event), visitor) for event in value[name]]
-        batch = Batch(events, table, single_table=True, sent=value[name])
+        events = value[name]
+        batch = Batch(events, table, single_table=True, sent=events, rewrite=rewrite)
         try:
             outcome = intake.accept(request, senders[database], batch, visitor)
         except Refused:

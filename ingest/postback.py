@@ -5,8 +5,8 @@ from urllib.parse import quote, urlsplit
 
 from ingest import document, pixel, td_client
 from ingest.batch import Batch
-from ingest.events_api import check_count, outcome_response
-from ingest.intake import Intake
+from ingest.events_api import outcome_response
+from ingest.intake import MAX_EVENTS, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_headers, refusal_response
@@ -52,13 +52,14 @@ def _accept(request: Request, intake: Intake) -> Response:
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
     value = _value(request)
-    sent = check_count(value) if isinstance(value, list) else [value]
-    is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent)
+    sent = value if isinstance(value, list) else [value]
+    is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent[:MAX_EVENTS])
     batch = Batch(
-        [td_client.fill_placeholders(_with_time(event), visitor) for event in sent],
+        sent,
         request.path_parameters["table"],
         single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
+        rewrite=lambda event: td_client.fill_placeholders(_with_time(event), visitor),
     )
     outcome = intake.accept(request, sender, batch, visitor)
     if isinstance(value, list) and outcome.accepted:

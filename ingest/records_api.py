@@ -1,11 +1,11 @@
 """The records API: Treasure Data's browser SDK 4, its mobile SDKs 1 and other clients of its records endpoint."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
-from ingest.events_api import check_count
 from ingest.intake import EventOutcome, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -32,17 +32,17 @@ def answer(request: Request, intake: Intake) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
     sent = _records(document.read(request), kind)
-    events = [td_client.fill_placeholders(event, visitor) for event in sent]
     columns = {"td_ip": visitor.ip} if kind in _SERVER_ADDRESS and visitor.ip else {}
     batch = Batch(
-        events,
+        sent,
         request.path_parameters["table"],
         single_table=True,
         columns=columns,
+        rewrite=partial(td_client.fill_placeholders, visitor=visitor),
         sent=sent if request.headers.get("user-agent", "").startswith(_NAMES_EVENTS) else (),
     )
     outcome = intake.accept(request, sender, batch, visitor)
-    return json_response(200, {"receipts": receipts(len(events), outcome)})
+    return json_response(200, {"receipts": receipts(len(sent), outcome)})
 
 
 def receipts(count: int, outcome: EventOutcome) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def _records(value: Any, kind: str) -> list[Any]:
     if kind != SINGLE:
         match value:
             case {"events": list(events)} | {"records": list(events)} | list(events):
-                return check_count(events)
+                return events
     if isinstance(value, dict):
         return [value]
     raise Refused("not_events")

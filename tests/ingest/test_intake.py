@@ -1,0 +1,59 @@
+"""What the intake checks for every dialect, so that none can forget it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ingest.batch import Batch
+from ingest.intake import MAX_EVENTS, EventOutcome, Intake
+from ingest.privacy import Privacy
+from ingest.rate import Rate
+from ingest.refusal import Refused
+from ingest.request import Request
+from shared.settings import IngestSettings
+from tests.support.ingest import BUCKET, KEY, NOTICES_URL, QUEUE_URL, STREAM, Site, http_event, no_policy
+
+
+def accept(site: Site, events: Sequence[Any], rewritten: list[Any]) -> EventOutcome:
+    """Hand events to an intake as a dialect does that checks nothing; `rewritten` gets those that it rewrites."""
+    intake = Intake(
+        site.keyring,
+        no_policy(site.clock),
+        site.stream,
+        Privacy(IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, ("*",)), lambda: None),
+        rate=Rate(1000, site.clock),
+        redirect_hosts=(),
+        clock=site.clock,
+        entropy=lambda size: b"\0" * size,
+        telemetry=site.telemetry,
+    )
+    request = Request.from_event(http_event("POST", "/new/dialect"))
+
+    def rewrite(event: Any) -> Any:
+        rewritten.append(event)
+        return {"sent": event}
+
+    batch = Batch(events, "pageviews", rewrite=rewrite)
+    return intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
+
+
+@pytest.mark.parametrize(("count", "code"), [(0, "no_events"), (MAX_EVENTS + 1, "too_many_events")])
+def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, code: str) -> None:
+    """The request is refused whatever its dialect checks, at no cost for each event."""
+    site, rewritten = Site(), list[Any]()
+
+    with pytest.raises(Refused) as refused:
+        accept(site, [{}] * count, rewritten)
+
+    assert (code, [], []) == (refused.value.code, rewritten, site.kinesis.calls)
+
+
+def test_rows_are_those_of_rewritten_events() -> None:
+    """As many as a request may have."""
+    site = Site()
+
+    outcome = accept(site, range(MAX_EVENTS), [])
+
+    assert MAX_EVENTS == outcome.accepted
+    assert [*range(MAX_EVENTS)] == [row["sent"] for _, row in site.rows()]
