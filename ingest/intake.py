@@ -17,7 +17,7 @@ from ingest.refusal import ANSWERS, Refused
 from ingest.rejected import Rejection
 from ingest.request import Request
 from ingest.stream import Stream
-from shared import envelope, names, rows
+from shared import envelope, rows
 from shared.clock import Clock
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import InvalidKeyError, SecretUnavailableError
@@ -212,7 +212,7 @@ class Intake:
         for index, event in enumerate(batch.events):
             table = ""
             try:
-                table = _table_of(event, batch)
+                table = rows.table_of({} if batch.single_table else event, batch.table)
                 if table not in screens:
                     if len(screens) >= MAX_TABLES:
                         raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
@@ -290,12 +290,3 @@ class Intake:
         if not isinstance(visitor, str) or not visitor:
             visitor = request.id or request.ip
         return f"{account}/{crc32(visitor.encode(errors='replace')) % PARTITION_KEYS}"
-
-
-def _table_of(event: object, batch: Batch) -> str:
-    """Return an event's table."""
-    if not batch.single_table:
-        return rows.table_of(event, batch.table)
-    if not isinstance(batch.table, str) or not names.is_table(batch.table):
-        raise rows.Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
-    return batch.table
