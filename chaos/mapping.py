@@ -7,7 +7,7 @@ from zlib import crc32
 
 from chaos.simulation import Simulation
 from chaos.trouble import Kind, Trouble
-from doubles.event_source.invocation import Outcome, Raised, Returned, settled_count
+from doubles.event_source import Outcome, Raised, Returned, settled_count
 
 _LANES = 3
 

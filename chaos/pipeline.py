@@ -26,9 +26,9 @@ from doubles.event_source import (
     Outcome,
     Record,
     Returned,
-    StreamPoller,
     event_of,
 )
+from doubles.event_source.pollers import StreamPoller
 from local.functions import DRAIN, INGEST, REDRIVE
 from ops import repair
 from ops.repair import RejectedBatch

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 _log = logging.getLogger("doubles.queue_source")
@@ -9,22 +10,15 @@ _log = logging.getLogger("doubles.queue_source")
 _RECEIVED = 10  # SQS returns no more at a time; Lambda collects a larger batch by several receives
 
 
+@dataclass(frozen=True, slots=True)
 class QueueSource:
     """Calls a function with a queue's messages, up to `batch_size` in an event, and deletes those that it has settled."""
 
-    def __init__(
-        self,
-        client: Any,
-        queue_url: str,
-        queue_arn: str,
-        invoke: Callable[[dict[str, Any]], Any],
-        batch_size: int = 10,
-    ) -> None:
-        self._client = client
-        self._queue_url = queue_url
-        self._queue_arn = queue_arn
-        self._invoke = invoke
-        self._batch_size = batch_size
+    client: Any
+    queue_url: str
+    queue_arn: str
+    invoke: Callable[[dict[str, Any]], Any]
+    batch_size: int = 10
 
     def poll(self) -> int:
         """Pass on what is visible, and return how many messages were deleted.
@@ -37,7 +31,7 @@ class QueueSource:
             return 0
         receipts = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
         try:
-            result = self._invoke({"Records": [self._record(message) for message in messages]}) or {}
+            result = self.invoke({"Records": [self._record(message) for message in messages]}) or {}
             failed = {failure["itemIdentifier"] for failure in result.get("batchItemFailures") or []}
         except Exception:  # noqa: BLE001 -- whatever a function raises, its messages come back
             _log.exception("%d messages will be sent again", len(messages))
@@ -45,14 +39,14 @@ class QueueSource:
         if failed - receipts.keys():
             return 0
         for message_id in receipts.keys() - failed:
-            self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipts[message_id])
+            self.client.delete_message(QueueUrl=self.queue_url, ReceiptHandle=receipts[message_id])
         return len(receipts) - len(failed)
 
     def _receive(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
-        while wanted := min(self._batch_size - len(messages), _RECEIVED):
-            answer = self._client.receive_message(
-                QueueUrl=self._queue_url,
+        while wanted := min(self.batch_size - len(messages), _RECEIVED):
+            answer = self.client.receive_message(
+                QueueUrl=self.queue_url,
                 MaxNumberOfMessages=wanted,
                 AttributeNames=["All"],
                 MessageAttributeNames=["All"],
@@ -79,6 +73,6 @@ class QueueSource:
             },
             "md5OfBody": message["MD5OfBody"],
             "eventSource": "aws:sqs",
-            "eventSourceARN": self._queue_arn,
-            "awsRegion": self._queue_arn.split(":")[3],
+            "eventSourceARN": self.queue_arn,
+            "awsRegion": self.queue_arn.split(":")[3],
         }

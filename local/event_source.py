@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import Any
 
-from doubles.event_source import Invocation, Outcome, Raised, Returned, StreamPoller, TimedOut
-from doubles.event_source.invocation import settled_count
+from doubles.event_source import Invocation, Outcome, Raised, Returned, TimedOut, settled_count
+from doubles.event_source.pollers import StreamPoller
 from doubles.lambda_context import Context
 from shared.clock import Clock
 

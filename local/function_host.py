@@ -19,7 +19,8 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source import EventSourceMapping, StreamPoller
+from doubles.event_source import EventSourceMapping
+from doubles.event_source.pollers import StreamPoller
 from doubles.gateway import Gateway, Record
 from doubles.http_server import Request, Response
 from doubles.iam import ACCOUNT_ID, REGION

@@ -1,29 +1,181 @@
 """The double of Lambda's Kinesis event source mapping, for the local stack, the tests and fault injection.
 
 It has the settings that template.yaml uses: from TRIM_HORIZON on, one batch per shard at a time, with
-ReportBatchItemFailures, and without a limit on retries or age, so that only the retention ends a batch.
+ReportBatchItemFailures, and without a limit on retries or age, so that only the retention ends a batch. Events have
+the form recorded from Lambda.
 """
 
-from doubles.event_source.invocation import (
-    EventSourceMapping,
-    Invocation,
-    Outcome,
-    Raised,
-    Record,
-    Returned,
-    TimedOut,
-    event_of,
-)
-from doubles.event_source.pollers import StreamPoller
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
 
-__all__ = [
-    "EventSourceMapping",
-    "Invocation",
-    "Outcome",
-    "Raised",
-    "Record",
-    "Returned",
-    "StreamPoller",
-    "TimedOut",
-    "event_of",
-]
+EVENT_BYTES = 6 * 1024 * 1024
+"""The largest event that is sent: Lambda's limit of a synchronous invocation, counted over the JSON text."""
+
+
+class Record(NamedTuple):
+    """A record as it was read from a shard.
+
+    Attributes:
+        number: the sequence number as an int, which alone compares correctly.
+        arrival: UNIX seconds.
+        text: the record in the event's JSON.
+        size: its share of the event's bytes, with its comma.
+    """
+
+    number: int
+    sequence_number: str
+    data: bytes
+    arrival: float
+    text: str
+    size: int
+
+
+def exponential_backoff(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row: 0.3, 0.6, 1.2 … 60.
+
+    AWS does not document its own; these give the eight calls that were recorded within 60 s.
+    """
+    return min(60.0, 0.3 * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSourceMapping:
+    """The settings that template.yaml chooses, and what fault injection changes; all else is as in the template.
+
+    Attributes:
+        event_source_arn: the stream's ARN.
+        batch_size: the most records per invocation, 1 … 10,000.
+        maximum_batching_window_seconds: how long to wait for a full batch, 0 … 300 s.
+        children_wait: start a child only when its parents are drained. Lambda is known to do so, but AWS does not
+            promise it.
+        discovery_seconds: how often to look for new shards, besides whenever a shard ends.
+        backoff: seconds to wait after that many failures in a row.
+        borders: given the records that the next batch can take at most, returns how many it takes; None is all of
+            them, and then a batch that failed is sent again as it was.
+        on_expired: gets the records that expired before they were settled.
+    """
+
+    event_source_arn: str
+    batch_size: int = 100
+    maximum_batching_window_seconds: float = 0
+    children_wait: bool = True
+    discovery_seconds: float = 10
+    backoff: Callable[[int], float] = exponential_backoff
+    borders: Callable[[Sequence[Record]], int] | None = None
+    on_expired: Callable[[Sequence[Record]], None] = lambda _: None
+
+    @property
+    def stream_name(self) -> str:
+        """The stream's name, the last part of its ARN."""
+        return self.event_source_arn.rpartition("/")[2]
+
+    def record(self, shard_id: str, read: dict[str, Any]) -> Record:
+        """Return a record of a `get_records` response for a shard."""
+        sequence_number: str = read["SequenceNumber"]
+        arrival = read["ApproximateArrivalTimestamp"].timestamp()
+        member = {
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0",
+                "partitionKey": read["PartitionKey"],
+                "sequenceNumber": sequence_number,
+                "data": b64encode(read["Data"]).decode(),
+                "approximateArrivalTimestamp": arrival,
+            },
+            "eventSource": "aws:kinesis",
+            "eventVersion": "1.0",
+            "eventID": f"{shard_id}:{sequence_number}",
+            "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:aws:iam::123456789012:role/WorkerFunctionRole",
+            "awsRegion": self.event_source_arn.split(":")[3],
+            "eventSourceARN": self.event_source_arn,
+        }
+        text = json.dumps(member, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode()) + len(",")
+        return Record(int(sequence_number), sequence_number, read["Data"], arrival, text, size)
+
+
+def event_of(records: Iterable[Record]) -> dict[str, Any]:
+    """Return a new event with these records."""
+    return {"Records": [json.loads(record.text) for record in records]}
+
+
+def count_that_fits(records: Iterable[Record]) -> int:
+    """Return how many of the first records one event can hold."""
+    frame = len('{"Records":[]}') - len(",")
+    sizes = accumulate((record.size for record in records), initial=frame)
+    return sum(size <= EVENT_BYTES for size in sizes) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Invocation:
+    """A batch on its way to the function. Two invocations are equal only if they are the same object.
+
+    Attributes:
+        shard_id: the shard of all its records.
+        request_id: the invocation's own id, Lambda's `aws_request_id`.
+        event: what the handler gets, and may change.
+        records: the batch in order.
+    """
+
+    shard_id: str
+    request_id: str
+    event: dict[str, Any]
+    records: tuple[Record, ...]
+
+    @property
+    def sequence_numbers(self) -> tuple[str, ...]:
+        """The records' sequence numbers in order."""
+        return tuple(record.sequence_number for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The function returned a value, which travels as JSON."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised, ran out of memory or ended its process; or Lambda was throttled and never ran it."""
+
+    error_type: str = "Exception"
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The function was still running at its time-out. Nothing that it does later counts."""
+
+
+Outcome = Returned | Raised | TimedOut
+
+
+def settled_count(outcome: Outcome, sequence_numbers: Sequence[str]) -> int:
+    """Return how many records of a batch, counted from the first, an outcome settles.
+
+    The lowest number reported is the checkpoint: everything from it on failed. Recorded on AWS: an empty result of any
+    kind is success, and an item that names no record of the batch fails the whole batch. Not recorded, and therefore
+    the cautious guess: a malformed list, or one good item beside a bad one, fails the whole batch. A result without
+    the key `batchItemFailures` is reported to be success.
+    """
+    if not isinstance(outcome, Returned):
+        return 0
+    failures = outcome.value.get("batchItemFailures") if isinstance(outcome.value, dict) else None
+    if failures is None:
+        return len(sequence_numbers)
+    if not isinstance(failures, list):
+        return 0
+    places = {number: place for place, number in enumerate(sequence_numbers)}
+    checkpoint = len(sequence_numbers)
+    for item in failures:
+        identifier = item.get("itemIdentifier") if isinstance(item, dict) else None
+        place = places.get(identifier) if isinstance(identifier, str) else None
+        if place is None:
+            return 0
+        checkpoint = min(checkpoint, place)
+    return checkpoint

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from doubles.event_source.invocation import (
+from doubles.event_source import (
     EVENT_BYTES,
     EventSourceMapping,
     Invocation,

@@ -11,7 +11,8 @@ import pytest
 from moto import mock_aws
 
 from doubles.clock import ManualClock
-from doubles.event_source import EventSourceMapping, StreamPoller
+from doubles.event_source import EventSourceMapping
+from doubles.event_source.pollers import StreamPoller
 from doubles.kinesis import MemoryKinesis
 from local.event_source import EventSource
 from shared.clock import SystemClock

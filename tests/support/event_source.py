@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record, StreamPoller
+from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record
+from doubles.event_source.pollers import StreamPoller
 from doubles.kinesis import MemoryKinesis
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/s"
