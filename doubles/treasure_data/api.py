@@ -1,15 +1,16 @@
 """Treasure Data's HTTP interface: each route, who may use it and its response, and settings for what is not documented."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import md5
 from urllib.parse import parse_qs
 
 from doubles.http_server import RejectedError, Request, Response
 from doubles.treasure_data import queries
 from doubles.treasure_data.fault import Action, Target
-from doubles.treasure_data.imports import ImportLog, Row, checked_rows, inflated
+from doubles.treasure_data.imports import Import, ImportLog, Row, checked_rows, inflated
 from doubles.treasure_data.response import answer, error
 
 _HEX = set("0123456789abcdef")
@@ -64,64 +65,46 @@ class Api:
         self._keys = keys
         self._jobs: dict[str, queries.Job] = {}
 
-    def target(self, segments: Sequence[str]) -> Target:
-        """Return what a request to a path does."""
-        match segments:
-            case ("v3", "table", "import_with_id", database, table, *_):
-                return Target(Action.IMPORT, database, table)
-            case ("v3", "table", "create", database, table, *_):
-                return Target(Action.CREATE, database, table)
-            case ("v3", "database", "create", database):
-                return Target(Action.CREATE, database)
-            case ("v3", "table", "show" | "list", database, *table):
-                return Target(Action.LIST, database, *table[:1])
-            case ("v3", "database", "list"):
-                return Target(Action.LIST)
-            case ("v3", "job", "issue", _, database):
-                return Target(Action.QUERY, database)
-            case ("v3", "job", _, *job):
-                found = self._jobs.get(job[0]) if job else None
-                return Target(Action.QUERY, None if found is None else found.database)
-            case ("v3", "system", *_):
-                return Target(Action.STATUS)
-        return Target(Action.OTHER)
+    def route(self, request: Request) -> tuple[Target, Callable[[Settings, float], Response]]:
+        """Return what a request does, and what carries it out at a time, UNIX seconds."""
+        match request.method, request.segments:
+            case "PUT", ("v3", "table", "import_with_id", database, table, _, "msgpack.gz"):
+                return Target(Action.IMPORT, database, table), partial(self._import, request)
+            case "POST", ("v3", "database", "create", database):
+                return Target(Action.CREATE, database), partial(self._create_database, database)
+            case "POST", ("v3", "table", "create", database, table, "log"):
+                return Target(Action.CREATE, database, table), partial(self._create_table, database, table)
+            case "GET", ("v3", "database", "list"):
+                names = [{"name": name} for name in self._log.counts()]
+                return Target(Action.LIST), lambda *_: answer({"databases": names})
+            case "GET", ("v3", "table", "list", database):
+                return Target(Action.LIST, database), partial(self._list, database)
+            case "GET", ("v3", "table", "show", database, table):
+                return Target(Action.LIST, database, table), partial(self._show, database, table)
+            case "POST", ("v3", "job", "issue", "trino", database):
+                return Target(Action.QUERY, database), partial(self._issue, database, request.body)
+            case "GET", ("v3", "job", "status" | "result" as document, number) if (
+                document == "status" or request.target.endswith("?format=json")
+            ):
+                asked = self._jobs[number].database if number in self._jobs else None
+                return Target(Action.QUERY, asked), partial(self._tell, document, number)
+            case "GET", ("v3", "system", "server_status"):
+                return Target(Action.STATUS), lambda *_: answer({"status": "ok"})
+        missing = error(404, f"the double has no {request.method} {request.target}")
+        return Target(Action.OTHER), lambda *_: missing
 
     def answer(self, request: Request, settings: Settings, now: float) -> Response:
         """Carry out a request at a time, UNIX seconds."""
+        target, carry_out = self.route(request)
         try:
-            return self._route(request, settings, now)
+            self._allow(target.action, request.header("authorization"))
+            return carry_out(settings, now)
         except RejectedError as rejected:
             return error(rejected.status, rejected.message)
 
-    def _route(self, request: Request, settings: Settings, now: float) -> Response:
-        self._allow(request)
-        match request.method, request.segments:
-            case "PUT", ("v3", "table", "import_with_id", _, _, _, "msgpack.gz"):
-                return self._import(request, settings, now)
-            case "POST", ("v3", "database", "create", database):
-                self._log.create(database)
-                return answer({"database": database})
-            case "POST", ("v3", "table", "create", database, table, "log"):
-                self._log.create(database, table)
-                return answer({"database": database, "table": table, "type": "log"})
-            case "GET", ("v3", "database", "list"):
-                return answer({"databases": [{"name": name} for name in self._log.counts()]})
-            case "GET", ("v3", "table", "list", database):
-                return self._list(database, settings, now)
-            case "GET", ("v3", "table", "show", database, table):
-                return self._show(database, table, settings, now)
-            case "POST", ("v3", "job", "issue", "trino", database):
-                return self._issue(request, database, settings, now)
-            case "GET", ("v3", "job", document, job):
-                return self._tell(document, self._job(job), request, now)
-            case "GET", ("v3", "system", "server_status"):
-                return answer({"status": "ok"})
-        raise _no_route(request)
-
-    def _allow(self, request: Request) -> None:
-        """Raise RejectedError unless the request's key may do it: 401 for an unknown key, 403 for too few rights."""
-        action = self.target(request.segments).action
-        scheme, _, key = request.header("authorization").partition(" ")
+    def _allow(self, action: Action, authorization: str) -> None:
+        """Raise RejectedError unless a key may do it: 401 for an unknown key, 403 for too few rights."""
+        scheme, _, key = authorization.partition(" ")
         allowed = self._keys.get(key)
         if action in _OPEN:
             return
@@ -129,6 +112,14 @@ class Api:
             raise RejectedError(401, "Authentication failed")
         if action not in allowed | {Action.LIST}:
             raise RejectedError(403, f"this key may not {action}")
+
+    def _create_database(self, database: str, *_: object) -> Response:
+        self._log.create(database)
+        return answer({"database": database})
+
+    def _create_table(self, database: str, table: str, *_: object) -> Response:
+        self._log.create(database, table)
+        return answer({"database": database, "table": table, "type": "log"})
 
     def _import(self, request: Request, settings: Settings, now: float) -> Response:
         (database, table, unique_id), body = request.segments[3:-1], request.body
@@ -139,7 +130,7 @@ class Api:
         if settings.rejects is not None and any(map(settings.rejects, imported)):
             raise RejectedError(422, "a row is rejected")
         if not self._log.remembers(database, table, unique_id, now - settings.id_memory):
-            self._log.append(database, table, unique_id, body, row_count=len(imported), now=now)
+            self._log.append(Import(database, table, unique_id, now, body), len(imported))
         else:
             self.duplicates += 1
             if settings.duplicate_status == 409:
@@ -177,9 +168,9 @@ class Api:
             row for taken in self._log.imports(database, table) if taken.at <= moment for row in taken.rows
         ]
 
-    def _issue(self, request: Request, database: str, settings: Settings, now: float) -> Response:
+    def _issue(self, database: str, form: bytes, settings: Settings, now: float) -> Response:
         self._log.check(database)
-        query = "".join(parse_qs(request.body.decode(errors="replace")).get("query", ()))
+        query = "".join(parse_qs(form.decode(errors="replace")).get("query", ()))
         now -= settings.job_age
         seen = now - settings.query_delay
         shown = seen - settings.schema_delay
@@ -196,18 +187,8 @@ class Api:
         self._jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 
-    def _tell(self, document: str, job: queries.Job, request: Request, now: float) -> Response:
-        if document == "status":
-            return answer(job.status(now))
-        if document == "result" and request.target.endswith("?format=json"):
-            return job.result(now)
-        raise _no_route(request)
-
-    def _job(self, number: str) -> queries.Job:
+    def _tell(self, document: str, number: str, _settings: Settings, now: float) -> Response:
         if number not in self._jobs:
             raise RejectedError(404, f"Couldn't find Job with id = {number}")
-        return self._jobs[number]
-
-
-def _no_route(request: Request) -> RejectedError:
-    return RejectedError(404, f"the double has no {request.method} {request.target}")
+        job = self._jobs[number]
+        return answer(job.status(now)) if document == "status" else job.result(now)

@@ -55,7 +55,8 @@ class TreasureData:
             return self._control(request)
         with self._lock:
             now = self._clock.now()
-            fault = self._strike(self._api.target(request.segments), now)
+            target, _ = self._api.route(request)
+            fault = self._strike(target, now)
             self._caught_up()
             if fault is None:
                 return self._api.answer(request, self.settings, now)

@@ -147,28 +147,19 @@ class Fault:
         return replace(document, headers=(*document.headers, *later))
 
 
-class Faults:
+class Faults(list[Fault]):
     """The faults that are set. Of those that match a request, the first one set strikes. TreasureData locks it.
 
     So "503 twice, then a reset" is two faults with a count, one after the other.
     """
 
-    def __init__(self) -> None:
-        self._faults: list[Fault] = []
-
-    def add(self, fault: Fault) -> None:
-        """Set a fault, behind those that are set."""
-        self._faults.append(fault)
-
-    def clear(self) -> None:
-        """Remove all faults."""
-        self._faults.clear()
+    add = list.append
 
     def strike(self, target: Target, now: float) -> Fault | None:
         """Return the first fault that strikes this request, and count it."""
-        for position, fault in enumerate(self._faults):
+        for position, fault in enumerate(self):
             if fault.strikes(target, now):
                 left = None if fault.count is None else fault.count - 1
-                self._faults[position : position + 1] = [] if left == 0 else [replace(fault, count=left)]
+                self[position : position + 1] = [] if left == 0 else [replace(fault, count=left)]
                 return fault
         return None

@@ -129,13 +129,11 @@ class ImportLog:
         """Return the number of rows by database and table."""
         return {database: dict(sorted(tables.items())) for database, tables in sorted(self._counts.items())}
 
-    def append(
-        self, database: str, table: str, unique_id: str, body: bytes, *, row_count: int, now: float
-    ) -> None:
+    def append(self, one: Import, row_count: int) -> None:
         """Accept an import."""
-        self._imports.append(Import(database, table, unique_id, now, body))
-        self._accepted_at[database, table, unique_id] = now
-        self._counts[database][table] += row_count
+        self._imports.append(one)
+        self._accepted_at[one.database, one.table, one.unique_id] = one.at
+        self._counts[one.database][one.table] += row_count
 
     def remembers(self, database: str, table: str, unique_id: str, since: float) -> bool:
         """Return whether a table has accepted an import under an id after some time."""

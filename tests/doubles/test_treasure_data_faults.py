@@ -217,7 +217,7 @@ STRUCK: list[tuple[dict[str, Any], str, bool]] = [
     ({"action": Action.IMPORT}, f"GET {STATUS}", False),
     ({"action": Action.CREATE}, "POST /v3/database/create/new", True),
     ({"action": Action.LIST}, "GET /v3/table/show/shop/views", True),
-    ({"action": Action.QUERY}, "GET /v3/job/result/1", True),
+    ({"action": Action.QUERY}, "GET /v3/job/result/1?format=json", True),
     ({"action": Action.STATUS}, f"GET {STATUS}", True),
     ({"begin": START, "end": START + 1}, "GET /v3/database/list", True),
     ({"end": START}, "GET /v3/database/list", False),
