@@ -39,7 +39,6 @@ _NOT_PASSED_ON = _HOP_BY_HOP | {"cookie"}  # of a request; cookies have a member
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
-Handler = Callable[[dict[str, Any], Any], Any]
 Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any] | None], None]
 """Gets each request: method, target, headers as sent, body, and its event, None if the gateway rejected it."""
 
@@ -54,7 +53,7 @@ class Gateway(HttpServer):
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Callable[[dict[str, Any], Any], Any],
         *,
         record: Record = lambda *_: None,
         answered: Callable[[Request, Response], None] = lambda *_: None,

@@ -64,8 +64,8 @@ class ShardPoller:
         # how many of the pending records are the rest of a batch that failed
         self._again = 0
         self._failures = 0
-        self._not_before = -_NEVER
-        self._window_start: float | None = None
+        self._not_before = _NEVER  # of a batch that failed
+        self._window_start = _NEVER
 
     @property
     def drained(self) -> bool:
@@ -77,14 +77,15 @@ class ShardPoller:
         """When what has been read can be sent, in UNIX seconds; inf if waiting alone changes nothing."""
         if self._invocation is not None or not self._pending:
             return _NEVER
-        return self._not_before if self._failures or self._full() else self._window_end()
+        if self._failures:
+            return self._not_before
+        return -_NEVER if self._full() else self._window_end()
 
     def poll(self, now: float, retention_seconds: float) -> Invocation | None:
         """Return the next invocation if one is due at a time, UNIX seconds, which is never less than before."""
         if self._invocation is not None:
             return None
-        if self._window_start is None:
-            self._window_start = now
+        self._window_start = min(self._window_start, now)  # the first time
         self._read()
         while self._expire(now - retention_seconds):
             self._read()
@@ -108,7 +109,7 @@ class ShardPoller:
         settled = settled_count(outcome, invocation.sequence_numbers)
         if settled:
             self._remove(settled)
-            self._forget_failures()
+            self._failures = 0
         if settled < len(invocation.records):
             self._failures += 1
             self._not_before = now + self._mapping.backoff(self._failures)
@@ -128,8 +129,7 @@ class ShardPoller:
         self._iterator = None
         self.ended = False
         self._pending.clear()
-        self._again = 0
-        self._forget_failures()
+        self._again = self._failures = 0
 
     def _read(self) -> None:
         # Kinesis may return nothing although there is more: ask again, but not for ever.
@@ -165,8 +165,7 @@ class ShardPoller:
         return len(batch) == self._mapping.batch_size or sum(record.size for record in batch) >= EVENT_BYTES
 
     def _window_end(self) -> float:
-        start = -_NEVER if self._window_start is None else self._window_start
-        return start + self._mapping.maximum_batching_window_seconds
+        return self._window_start + self._mapping.maximum_batching_window_seconds
 
     def _batch_size(self) -> int:
         """Return how many records go out now."""
@@ -177,16 +176,12 @@ class ShardPoller:
             count = max(1, min(count, self._mapping.borders(self._pending[:count])))
         return count
 
-    def _forget_failures(self) -> None:
-        self._failures = 0
-        self._not_before = -_NEVER
-
     def _expire(self, horizon: float) -> bool:
         """Drop the records in front that the retention has removed; return whether there were any."""
         expired = list(takewhile(lambda record: record.arrival <= horizon, self._pending))
         if expired:
             if len(expired) >= self._again:
-                self._forget_failures()
+                self._failures = 0
             self._remove(len(expired))
             self._mapping.on_expired(expired)
         return bool(expired)

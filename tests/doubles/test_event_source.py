@@ -354,8 +354,7 @@ class EventSourceMachine(RuleBasedStateMachine):
     @invariant()
     def ready_when_it_says(self) -> None:
         """The next batch is never further away than the longest wait."""
-        if hasattr(self, "poller"):
-            assert self.poller.ready_at == float("inf") or self.poller.ready_at <= self.bench.now + 60
+        assert self.poller.ready_at == float("inf") or self.poller.ready_at <= self.bench.now + 60
 
     def teardown(self) -> None:
         """Let the function succeed from now on; everything that was put is settled in the end."""
