@@ -71,13 +71,12 @@ class Response:
     drop: Drop | None = None
 
 
+@dataclass(eq=False)
 class RejectedError(Exception):
     """A request that gets an error response, with a status from 400 to 499 and a message for a person."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status} {message}")
-        self.status = status
-        self.message = message
+    status: int
+    message: str
 
 
 class HttpServer(ThreadingHTTPServer):

@@ -69,6 +69,7 @@ class _Shard:
 class _Stream:
     arn: str
     created: float
+    serials: Iterator[int] = field(default_factory=itertools.count)
     shards: dict[str, _Shard] = field(default_factory=dict)
     retention_hours: int = 24
     routes: list[_Shard] = field(default_factory=list)  # the open shards in order of their hash keys
@@ -295,8 +296,7 @@ class MemoryKinesis:
             parent.ending, parent.closed_at = self._next_number(), self._now()
         names = tuple(parent.shard_id for parent in parents)
         for first, last in hashes:
-            following = max((int(shard_id[8:]) for shard_id in stream.shards), default=-1) + 1
-            shard_id = f"shardId-{following:012}"
+            shard_id = f"shardId-{next(stream.serials):012}"
             stream.shards[shard_id] = _Shard(shard_id, first, last, self._next_number(), names)
         opened = [shard for shard in stream.shards.values() if shard.ending is None]
         stream.routes = sorted(opened, key=attrgetter("first_hash"))

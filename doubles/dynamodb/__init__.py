@@ -14,7 +14,7 @@ import msgpack
 from doubles.aws_errors import check_members, client_error
 from doubles.dynamodb import expressions
 from doubles.dynamodb.expressions import Item, Parsed, Value, resolve
-from doubles.dynamodb.table import MAX_ITEM_BYTES, Schema, Table, item_size
+from doubles.dynamodb.table import Schema, Table
 
 _MAX_BATCH_GET_KEYS = 100
 _MAX_BATCH_STATEMENTS = 25
@@ -81,7 +81,7 @@ class MemoryDynamoDB:
         """Put a whole item, if the condition holds."""
         with _rejections("PutItem", request, {"Item", *_CONDITIONAL}):
             table = self._table(request, "PutItem")
-            item = _checked_copy(request["Item"])
+            item = _copy(request["Item"])
             place = table.place_of(item)
             _check_condition(table.items.get(place), request, "PutItem")
             table.put(place, item)
@@ -104,7 +104,7 @@ class MemoryDynamoDB:
             old = table.items.get(place)
             update = expressions.update(request["UpdateExpression"])
             _check_condition(old, request, "UpdateItem", update)
-            new = _checked_copy(_updated(old or request["Key"], table.schema, update.expression, request))
+            new = _copy(_updated(old or request["Key"], table.schema, update.expression, request))
             table.place_of(new)
             table.put(place, new)
         return {}
@@ -122,7 +122,7 @@ class MemoryDynamoDB:
             table = self._tables.get(name)
             if table is None:
                 return _statement_error("ResourceNotFound", "Requested resource not found")
-            item = _checked_copy(item)
+            item = _copy(item)
             place = table.place_of(item)
         except ValueError as error:
             return _statement_error("ValidationError", str(error))
@@ -213,13 +213,6 @@ def _copy(item: Item) -> Item:
     """Return a deep copy of an item in which a text of a subclass of str is a str."""
     copy: Item = msgpack.unpackb(msgpack.packb(item))
     return copy
-
-
-def _checked_copy(item: Item) -> Item:
-    """Return a copy of an item that is not larger than DynamoDB allows."""
-    if item_size(item) > MAX_ITEM_BYTES:
-        raise ValueError("Item size has exceeded the maximum allowed size")
-    return _copy(item)
 
 
 def _predicate(request: Mapping[str, Any], kind: str, *others: Parsed[Any]) -> Callable[[Item], bool]:

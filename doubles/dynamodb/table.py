@@ -152,7 +152,9 @@ class Table:
         return self.schema.place(key)
 
     def place_of(self, item: Item) -> Place:
-        """Return where a whole item belongs. Raise ValueError if it does not fit the table and its indexes."""
+        """Return where a whole item belongs. Raise ValueError if it is too large, or does not fit the table and its indexes."""
+        if item_size(item) > MAX_ITEM_BYTES:
+            raise ValueError("Item size has exceeded the maximum allowed size")
         for schema in (self.schema, *(index.schema for index in self.indexes.values())):
             schema.check(item)
         return self.place({name: item[name] for name in self.schema.names if name in item})

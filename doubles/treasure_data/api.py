@@ -71,9 +71,9 @@ class Api:
             case "PUT", ("v3", "table", "import_with_id", database, table, _, "msgpack.gz"):
                 return Target(Action.IMPORT, database, table), partial(self._import, request)
             case "POST", ("v3", "database", "create", database):
-                return Target(Action.CREATE, database), partial(self._create_database, database)
+                return Target(Action.CREATE, database), partial(self._create, database, None)
             case "POST", ("v3", "table", "create", database, table, "log"):
-                return Target(Action.CREATE, database, table), partial(self._create_table, database, table)
+                return Target(Action.CREATE, database, table), partial(self._create, database, table)
             case "GET", ("v3", "database", "list"):
                 names = [{"name": name} for name in self._log.counts()]
                 return Target(Action.LIST), lambda *_: answer({"databases": names})
@@ -113,13 +113,9 @@ class Api:
         if action not in allowed | {Action.LIST}:
             raise RejectedError(403, f"this key may not {action}")
 
-    def _create_database(self, database: str, *_: object) -> Response:
-        self._log.create(database)
-        return answer({"database": database})
-
-    def _create_table(self, database: str, table: str, *_: object) -> Response:
+    def _create(self, database: str, table: str | None, *_: object) -> Response:
         self._log.create(database, table)
-        return answer({"database": database, "table": table, "type": "log"})
+        return answer({"database": database} | ({"table": table, "type": "log"} if table else {}))
 
     def _import(self, request: Request, settings: Settings, now: float) -> Response:
         (database, table, unique_id), body = request.segments[3:-1], request.body

@@ -56,8 +56,14 @@ class _Connections(HTTPConnectionPool):
     ) -> HTTPResponse:
         sent = body.encode() if isinstance(body, str) else body or b""
         response = self._handle(Request(method, url, tuple(headers.items()), sent))
-        if response.drop in (Drop.REFUSE, Drop.UNREACHABLE):
-            raise MaxRetryError(self, url, self._not_connected(response.drop, timeout.connect_timeout))
+        if response.drop == Drop.REFUSE:
+            refused = "Failed to establish a new connection: [Errno 111] Connection refused"
+            raise MaxRetryError(self, url, NewConnectionError(HTTPConnection(self.host), refused))
+        if response.drop == Drop.UNREACHABLE:
+            patience = timeout.connect_timeout
+            self._outlasts(math.inf, patience)
+            message = f"Connection to {self.host} timed out. (connect timeout={patience})"
+            raise MaxRetryError(self, url, ConnectTimeoutError(HTTPConnection(self.host), message))
         if self._outlasts(response.delay, timeout.read_timeout):
             raise ReadTimeoutError(self, url, f"Read timed out. (read timeout={timeout.read_timeout})")
         if response.drop == Drop.RESET:
@@ -74,15 +80,6 @@ class _Connections(HTTPConnectionPool):
             preload_content=False,
             decode_content=False,
         )
-
-    def _not_connected(self, drop: str, patience: object) -> ConnectTimeoutError:
-        connection = HTTPConnection(self.host)
-        if drop == Drop.REFUSE:
-            refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-            return NewConnectionError(connection, f"Failed to establish a new connection: {refused}")
-        self._outlasts(math.inf, patience)
-        message = f"Connection to {self.host} timed out. (connect timeout={patience})"
-        return ConnectTimeoutError(connection, message)
 
     def _outlasts(self, delay: float, patience: object) -> bool:
         """Sleep for a delay, or for the client's patience if that ends first; return whether it did."""
