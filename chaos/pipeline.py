@@ -553,7 +553,9 @@ class Pipeline:
         if poller is None or poller.last_settled is None:
             return
         settled = int(poller.last_settled)
-        records = [record for record in self._records(poller.shard_id) if record.number <= settled]
+        records = [
+            record for record in self._records(poller.shard_id) if int(record.sequence_number) <= settled
+        ]
         if records:
             with suppress(ValueError):  # an invocation is under way
                 poller.rewind(records[int(start * len(records))].sequence_number)

@@ -26,7 +26,7 @@ from doubles.http_server import Request, Response
 from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
-from doubles.queue_source import QueueSource
+from doubles.sqs import QueueSource
 from local import bad as bads
 from local import functions
 from local.event_source import EventSource

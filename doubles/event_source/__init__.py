@@ -20,13 +20,11 @@ class Record(NamedTuple):
     """A record as it was read from a shard.
 
     Attributes:
-        number: the sequence number as an int, which alone compares correctly.
         arrival: UNIX seconds.
         text: the record in the event's JSON.
         size: its share of the event's bytes, with its comma.
     """
 
-    number: int
     sequence_number: str
     data: bytes
     arrival: float
@@ -95,7 +93,7 @@ class EventSourceMapping:
         }
         text = json.dumps(member, ensure_ascii=False, separators=(",", ":"))
         size = len(text.encode()) + len(",")
-        return Record(int(sequence_number), sequence_number, read["Data"], arrival, text, size)
+        return Record(sequence_number, read["Data"], arrival, text, size)
 
 
 def event_of(records: Iterable[Record]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The in-memory Redis answers as a real Valkey does."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +27,7 @@ _CALLS = st.one_of(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a Valkey of this module's own."""
-    folder: Path = tmp_path_factory.mktemp("valkey")
-    process, port = valkey.start(folder)
+    process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
     yield port
     process.terminate()
     process.wait()

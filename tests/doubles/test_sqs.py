@@ -7,8 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from doubles.queue_source import QueueSource
-from doubles.sqs import MAX_MESSAGE_BYTES, MemorySQS
+from doubles.sqs import MAX_MESSAGE_BYTES, MemorySQS, QueueSource
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:overflow"
 SECOND = {"itemIdentifier": f"{2:032x}"}

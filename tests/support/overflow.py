@@ -11,8 +11,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
-from doubles.queue_source import QueueSource
-from doubles.sqs import MemorySQS
+from doubles.sqs import MemorySQS, QueueSource
 from ingest.overflow import Overflow
 from ingest.stream import Stream
 from local.functions import DRAIN, INGEST
