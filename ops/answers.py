@@ -46,7 +46,7 @@ def read(folder: Path) -> Answers:
     return answers
 
 
-_NO_EVENTS = frozenset(
+NO_EVENTS = frozenset(
     {
         "/",
         "/get_cookie_id",
@@ -57,6 +57,8 @@ _NO_EVENTS = frozenset(
         "/js/v3/enable_global_id",
     }
 )
+"""Paths that no event can be sent to."""
+_ONE_EVENT: Sequence[Any] = ({}, {"created": True})
 
 
 def answer_line(
@@ -65,13 +67,13 @@ def answer_line(
     """Return what a response says of the events of its request, as a line; empty if it says nothing.
 
     The dialects answer differently: with a count, with a receipt for each event, or with the status alone, which counts as
-    one event.
+    one event. A form that is none of these counts as none.
     """
     names = {name.lower(): value for name, value in headers}
     code = names.get("x-sluice-error", f"http_{status}" if status >= 400 else "")
     if code:
         return f"refused {code}\n".encode()
-    if method not in ("GET", "POST") or target.partition("?")[0] in _NO_EVENTS or status not in (200, 302):
+    if method not in ("GET", "POST") or target.partition("?")[0] in NO_EVENTS or status not in (200, 302):
         return b""
     is_json = names.get("content-type", "").startswith("application/json")
     count = _count(body) if is_json else 1
@@ -87,4 +89,4 @@ def _count(body: bytes) -> int:
             return sum(one["success"] is True for one in receipts)
         case dict() if value and all(isinstance(one, list) for one in value.values()):
             return sum(one["success"] is True for receipts in value.values() for one in receipts)
-    return 1
+    return 1 if value in _ONE_EVENT else 0

@@ -8,18 +8,12 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
+from tests.support.dialects import EVENT_ROUTES
 from tests.support.ingest import KEY, gzipped, http_event
 
 ROUTES = (
-    ("GET", "/pixel.gif"),
+    *EVENT_ROUTES,
     ("POST", "/v1/events"),
-    ("POST", "/v1/events"),
-    ("POST", "/shop/pageviews"),
-    ("POST", "/js/v3/event/shop/pageviews"),
-    ("GET", "/js/v3/event/shop/pageviews"),
-    ("POST", "/postback/v3/event/shop/pageviews"),
-    ("GET", "/postback/v3/event/shop/pageviews"),
-    ("POST", "/ios/v3/event"),
     ("GET", "/"),
     ("GET", "/get_cookie_id"),
     ("GET", "/js/v3/global_id"),

@@ -3,7 +3,6 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from ingest.keyring import Keyring
 from ingest.overflow import Overflow
 from ingest.refusal import ANSWERS
 from ingest.stream import Stream
-from ops.answers import Answers, answer_line
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
-from tests.support.ingest import START, Secrets, no_policy
+from tests.support.dialects import accepted
+from tests.support.ingest import START, Answer, Secrets, no_policy
 from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
@@ -79,15 +78,6 @@ class Report:
     faults: list[str] = field(default_factory=list)
 
 
-def _accepted(event: Mapping[str, Any], answer: Mapping[str, Any]) -> int:
-    """Return how many events an answer calls accepted."""
-    found = Answers()
-    method, body = event["requestContext"]["http"]["method"], answer["body"].encode()
-    line = answer_line(method, event["rawPath"], answer["statusCode"], list(answer["headers"].items()), body)
-    found.add([line.decode()])
-    return found.accepted
-
-
 def run(count: int, seed: int, texts: list[str]) -> Report:
     """Send `count` requests to an ingest."""
     inputs, report, telemetry, clock, sink = (
@@ -129,7 +119,7 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         report.longest = max(report.longest, took)
         report.statuses[answer["statusCode"]] += 1
         code = answer["headers"].get("x-sluice-error")
-        report.accepted += _accepted(event, answer)
+        report.accepted += accepted(event, Answer(answer))
         if answer["statusCode"] >= 500 or (code is not None and code not in ANSWERS):
             report.faults.append(f"input {number}: {answer['statusCode']} {code}")
         clock.time += 0.001

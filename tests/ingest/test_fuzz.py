@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.refusal import ANSWERS
-from ops.answers import Answers, answer_line
 from tests.support import json_values
+from tests.support.dialects import EVENT_ROUTES, accepted
 from tests.support.ingest import KEY, Answer, Site, gzipped, http_event
 
 
@@ -34,21 +34,7 @@ SPECIAL = [
 ]
 
 routes = mostly(
-    st.sampled_from(
-        [
-            ("GET", "/pixel.gif"),
-            ("POST", "/v1/events"),
-            ("POST", "/v1/events"),
-            ("POST", "/shop/pageviews"),
-            ("POST", "/js/v3/event/shop/pageviews"),
-            ("GET", "/js/v3/event/shop/pageviews"),
-            ("POST", "/postback/v3/event/shop/pageviews"),
-            ("GET", "/postback/v3/event/shop/pageviews"),
-            ("POST", "/ios/v3/event"),
-            ("GET", "/get_cookie_id"),
-            ("GET", "/"),
-        ]
-    ),
+    st.sampled_from([*EVENT_ROUTES, ("POST", "/v1/events"), ("GET", "/get_cookie_id"), ("GET", "/")]),
     st.tuples(
         st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "", "é"]),
         st.sampled_from(["/pixel.gif", "/v1/events", "/health", "/robots.txt", "/"]) | TEXTS,
@@ -159,14 +145,6 @@ def documented(answer: Answer, method: str, path: str) -> None:
     for text in answer.headers.values():
         assert text.isascii()
         assert text.isprintable()
-
-
-def accepted(event: dict[str, Any], answer: Answer) -> int:
-    """Return how many events an answer calls accepted."""
-    found = Answers()
-    method, headers = event["requestContext"]["http"]["method"], list(answer.headers.items())
-    found.add([answer_line(method, event["rawPath"], answer.status, headers, answer.body).decode()])
-    return found.accepted
 
 
 @settings(max_examples=400, deadline=None)

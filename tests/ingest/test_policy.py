@@ -17,9 +17,11 @@ from ingest.policy import (
     in_background,
 )
 from ingest.refusal import Refused
+from ops.certify_requests import Dialect
 from shared import policy, write_key
 from shared.policy import PolicyEntry
-from tests.support.ingest import BUCKET, SECRETS, Site, http_event
+from tests.support.dialects import DIALECTS, event_of
+from tests.support.ingest import BUCKET, SECRETS, Site
 
 DISABLED = PolicyEntry("disabled")
 FAULTS: dict[str, Exception] = {
@@ -50,27 +52,15 @@ def put(site: Site, body: bytes) -> None:
         ({"other": PolicyEntry()}, "unknown_account"),
     ],
 )
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/pixel.gif"),
-        ("POST", "/v1/events"),
-        ("POST", "/shop/pageviews"),
-        ("POST", "/js/v3/event/shop/pageviews"),
-        ("GET", "/js/v3/event/shop/pageviews"),
-        ("GET", "/postback/v3/event/shop/pageviews"),
-    ],
-)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_what_the_policy_refuses_gets_403(
-    entries: dict[str, PolicyEntry], code: str, method: str, path: str
+    entries: dict[str, PolicyEntry], code: str, dialect: Dialect
 ) -> None:
     """In every dialect, and nothing goes on the stream."""
     site = Site()
     site.publish(**entries)
-    key = write_key.sign("shop", "k1", SECRETS["k1"])
-    query = f"k={key}&t=pageviews&api_key={key}&data=eyJhIjoxfQ=="
-    headers = {"x-write-key": key, "authorization": f"TD1 {key}", "content-type": "application/json"}
-    answer = site.send(http_event(method, path, query, headers, b'{"events":[{}]}'))
+
+    answer = site.send(event_of(dialect))
 
     assert (403, code, []) == (answer.status, answer.code, site.envelopes())
 

@@ -1,0 +1,49 @@
+"""What every dialect does. A new one is covered by its route in `ROUTES` and its request in `certify_requests.dialects`."""
+
+import pytest
+
+from ingest.app import ROUTES, Paths
+from ops import answers
+from ops.certify_requests import Dialect
+from tests.support.dialects import DIALECTS, EVENT_ROUTES, accepted, event_of
+from tests.support.ingest import Site, http_event
+
+
+def test_each_route_is_certified() -> None:
+    """A certification sends an event to each route that records events."""
+    paths = Paths(ROUTES)
+
+    def routes(pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+        return {(method, paths.find(path)[0][method].path) for method, path in pairs}
+
+    certified = [(one.method, one.target.partition("?")[0]) for one in DIALECTS]
+
+    assert routes(list(EVENT_ROUTES)) == routes(certified)
+
+
+@pytest.mark.parametrize("path", sorted(answers.NO_EVENTS))
+def test_paths_that_record_no_events_need_no_key(path: str) -> None:
+    """So a path that needs one has to answer for its events."""
+    site = Site()
+
+    assert (None, []) == (site.get(path).code, site.rows())
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_an_event_becomes_a_row(dialect: Dialect) -> None:
+    """The local stack counts it as accepted, by the response alone."""
+    site, event = Site(), event_of(dialect)
+
+    answer = site.send(event)
+
+    assert (200, 1, dialect.name) == (answer.status, accepted(event, answer), site.row()["dialect"])
+
+
+@pytest.mark.parametrize(("method", "path"), EVENT_ROUTES)
+def test_nothing_is_recorded_without_a_key(method: str, path: str) -> None:
+    """Whatever else the request has."""
+    site = Site()
+
+    answer = site.send(http_event(method, path, "t=pageviews", {}, b'{"shop.pageviews": [{}]}'))
+
+    assert (401, "missing_key", []) == (answer.status, answer.code, site.kinesis.calls)

@@ -1,0 +1,33 @@
+"""Every dialect: the routes that record events, and one event as clients of each send it."""
+
+from typing import Any
+
+from ingest.app import ROUTES
+from ops import answers, certify_requests
+from ops.certify_requests import Dialect
+from tests.support.ingest import KEY, Answer, http_event
+
+EVENT_ROUTES = tuple(
+    (route.method, route.path.replace("{database}", "shop").replace("{table}", "pageviews"))
+    for route in ROUTES
+    if route.method != "HEAD" and route.path not in answers.NO_EVENTS
+)
+"""Method and path of each route that records events."""
+
+DIALECTS = tuple(certify_requests.dialects("shop", KEY, str))
+"""One event in each dialect, with a valid key."""
+
+
+def event_of(dialect: Dialect) -> dict[str, Any]:
+    """Return the payload 2.0 event of a dialect's request."""
+    path, _, query = dialect.target.partition("?")
+    body = dialect.body.encode() if isinstance(dialect.body, str) else dialect.body
+    return http_event(dialect.method, path, query, dialect.headers, body)
+
+
+def accepted(event: dict[str, Any], answer: Answer) -> int:
+    """Return how many events an answer calls accepted."""
+    found = answers.Answers()
+    method, headers = event["requestContext"]["http"]["method"], list(answer.headers.items())
+    found.add([answers.answer_line(method, event["rawPath"], answer.status, headers, answer.body).decode()])
+    return found.accepted
