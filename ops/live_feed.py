@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.rows import column_name
 from shared.tracking_plan import CODES, TrackingPlan, Violation
 
-_SHOWN = (*("kind", "at", "account", "table", "key_id", "event_id", "request_id", "shard", "code", "path"),)
+_SHOWN = ("kind", "at", "account", "table", "key_id", "event_id", "request_id", "shard", "code", "path")
 _KEPT = 2000
 _MOST = 500
 _MOST_DRIFT = 20
