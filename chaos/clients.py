@@ -18,9 +18,8 @@ from chaos import td_lies
 from chaos.effects import Effects
 from chaos.s3_lies import S3Lies
 from chaos.trouble import Kind
-from doubles import kinesis_lies
 from doubles.aws_errors import client_error
-from doubles.kinesis_lies import Lie
+from doubles.kinesis import Lie
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
@@ -271,7 +270,7 @@ class Kinesis(_Client):
         if operation == "get_records":
             for kind, lie in _LIES.items():
                 if chances := trouble.strike(kind):
-                    action = partial(kinesis_lies.answer, self.client, lie, chances, **request)
+                    action = partial(self.client.lie, lie, chances, **request)
                     what = f"{what}: {kind}"
                     break
         return self.effects.perform(what, action, self._time())

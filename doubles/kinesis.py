@@ -3,7 +3,8 @@
 It keeps what Kinesis promises: order within a shard, growing sequence numbers, routing by the MD5 of the partition key,
 closed shards with parents and children, expiry after the retention. Limits and error codes are those of the service's
 API model. It does not throttle and never fails by itself: faults are put around it. Two things that Kinesis does and
-callers forget can be switched on, empty reads and inaccurate arrival times. Not safe for threads.
+callers forget can be switched on, empty reads and inaccurate arrival times, and a read can be answered wrongly. Not
+safe for threads.
 """
 
 # ruff: noqa: N803  # the parameters have the names of boto3's
@@ -13,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from hashlib import md5
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -32,6 +34,16 @@ _MAX_RECORD = 1024 * 1024  # with its key; the service's default
 _MAX_READ = _MAX_PUT = 10 * 1024 * 1024
 _MAX_PUT_RECORDS = 500
 _MAX_KEY_CHARACTERS = 256
+
+
+class Lie(Enum):
+    """What is wrong with an answer of GetRecords. None of them makes up a record."""
+
+    EMPTY = "no records, and more are said to follow"
+    EMPTY_AT_TIP = "no records, and none are said to follow"
+    TWICE = "a record is there twice"
+    FOREIGN = "a record of another shard is there"
+    JUMP = "the next iterator leads past records"
 
 
 class _Record(NamedTuple):
@@ -260,6 +272,29 @@ class MemoryKinesis:
             last = records[end - 1].number if end > start else int(after)
             answer["NextShardIterator"] = self._iterator(name, shard_id, last)
         return answer
+
+    def lie(self, lie: Lie, chance: random.Random, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
+        """Return an answer of GetRecords that is well formed and wrong; the true one where nothing allows this lie."""
+        truth = self.get_records(ShardIterator=ShardIterator, Limit=Limit)
+        records, following = truth["Records"], truth.get("NextShardIterator")
+        match lie:
+            case Lie.EMPTY | Lie.EMPTY_AT_TIP:
+                behind = 0 if lie is Lie.EMPTY_AT_TIP else 5_000
+                return {"Records": [], "MillisBehindLatest": behind, "NextShardIterator": ShardIterator}
+            case Lie.TWICE if records:
+                place = chance.randrange(len(records))
+                return truth | {"Records": [*records[: place + 1], *records[chance.randrange(place + 1) :]]}
+            case Lie.FOREIGN:
+                name, shard_id, *_ = ShardIterator.split("/")
+                shards = self._streams[name].shards.values()
+                others = [shard.records[:50] for shard in shards if shard.shard_id != shard_id]
+                if others and (strays := chance.choice(others)):
+                    stray, place = chance.choice(strays).read.copy(), chance.randint(0, len(records))
+                    return truth | {"Records": [*records[:place], stray, *records[place:]]}
+            case Lie.JUMP if following is not None:
+                skipped = self.get_records(ShardIterator=following, Limit=chance.randint(1, 20))
+                return truth | {"NextShardIterator": skipped.get("NextShardIterator", following)}
+        return truth
 
     def _read_end(self, records: list[_Record], start: int, limit: int) -> int:
         """Return the index behind the last record that a read returns."""

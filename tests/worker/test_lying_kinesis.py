@@ -6,9 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles import kinesis_lies
-from doubles.kinesis import MemoryKinesis
-from doubles.kinesis_lies import Lie
+from doubles.kinesis import Lie, MemoryKinesis
 from tests.support import delivery
 from tests.support.overflow import OLD, STREAM, Way, timeout
 
@@ -46,7 +44,7 @@ class Liar:
             return answer | {"Records": answer["Records"][:1], "MillisBehindLatest": 0}
         if isinstance(lie, Lie):
             chance = random.Random(self._draw(st.integers(0, 99)))
-            return kinesis_lies.answer(self._memory, lie, chance, ShardIterator=ShardIterator, Limit=Limit)
+            return self._memory.lie(lie, chance, ShardIterator=ShardIterator, Limit=Limit)
         return self._memory.get_records(ShardIterator=ShardIterator, Limit=Limit)
 
 
