@@ -13,6 +13,7 @@ import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -103,9 +104,8 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
     raw_path = _decoded(_decoded(path).partition("?")[0])
     sent = sorted(((name.lower(), value) for name, value in request.headers), key=itemgetter(0))
     headers = _joined(pair for pair in sent if pair[0] not in _NOT_PASSED_ON)
-    cookies = [
-        part.strip() for name, value in sent if name == "cookie" for part in value.split(";") if part.strip()
-    ]
+    parts = ";".join(value for name, value in sent if name == "cookie").split(";")
+    cookies = [part.strip() for part in parts if part.strip()]
     host = headers.get("host", "localhost").partition(":")[0]
     parameters = _joined(parse_qsl(query, keep_blank_values=True, errors="replace"))
     event: dict[str, Any] = {
@@ -154,12 +154,9 @@ def answer_of(result: Any) -> Response:
     texts = [body, *headers.values(), *cookies] if isinstance(headers, Mapping) else [None]
     if type(status) is not int or not 200 <= status <= 599 or not all(isinstance(one, str) for one in texts):
         return _message(500, "Internal Server Error")
+    data = body.encode("utf-8", "replace")
     try:
-        data = (
-            b64decode(body, validate=True)
-            if result.get("isBase64Encoded")
-            else body.encode("utf-8", "replace")
-        )
+        data = b64decode(data, validate=True) if result.get("isBase64Encoded") else data
     except ValueError:
         return _message(500, "Internal Server Error")
     kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -210,10 +207,8 @@ def _body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     is_text = media_type.startswith("text/") or media_type in _TEXT_TYPES
     if is_text and "content-encoding" not in headers:
-        try:
+        with suppress(UnicodeDecodeError):
             return body.decode(), False
-        except UnicodeDecodeError:
-            pass
     return b64encode(body).decode(), True
 
 

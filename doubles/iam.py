@@ -52,14 +52,14 @@ class Role:
 
 class _Statement:
     def __init__(self, statement: Mapping[str, Any]) -> None:
-        if unknown := statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}:
+        conditions = statement.get("Condition", {})
+        unknown = statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}
+        unknown |= conditions.keys() - {"StringEquals"}
+        if unknown:
             raise NotImplementedError(f"IAM in memory does not evaluate {', '.join(unknown)}")
         self.effect = statement["Effect"]
         self._action = _pattern(statement["Action"], re.IGNORECASE)
         self._resource = _pattern(statement["Resource"])
-        conditions = statement.get("Condition", {})
-        if unknown := conditions.keys() - {"StringEquals"}:
-            raise NotImplementedError(f"IAM in memory does not evaluate {', '.join(unknown)}")
         self._wanted = conditions.get("StringEquals", {})
 
     def covers(self, action: str, resource: str, context: Mapping[str, str]) -> bool:

@@ -267,10 +267,8 @@ class StreamPoller:
         self._retention_seconds = summary["StreamDescriptionSummary"]["RetentionPeriodHours"] * 3600
         for shard in shards:
             if shard["ShardId"] not in self.pollers:
-                parents = [
-                    shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if name in shard
-                ]
-                self._waiting[shard["ShardId"]] = parents
+                names = ("ParentShardId", "AdjacentParentShardId")
+                self._waiting[shard["ShardId"]] = [shard[name] for name in names if name in shard]
         self._listed = {shard["ShardId"] for shard in shards}
         self._listed_at = now
 

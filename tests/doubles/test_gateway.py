@@ -342,10 +342,8 @@ def send_raw(head: bytes, body: bytes = b"") -> tuple[bytes, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("target", "query"),
     [
-        (
-            b"/p?a=\xc3\xa0\xe2\x80\xa6",
-            "a=%C3%A0%E2%80%A6",
-        ),  # whose last bytes are spaces to Python's str.split
+        # whose last bytes are spaces to Python's str.split
+        (b"/p?a=\xc3\xa0\xe2\x80\xa6", "a=%C3%A0%E2%80%A6"),
         (b"/p?a=\xc3\x85&b", "a=%C3%85&b"),
         (b"/p?a=\xff\x1d", "a=%FF%1D"),
     ],

@@ -30,10 +30,8 @@ class Wire:
 
     def __init__(self, *, in_process: bool) -> None:
         self.clock = ManualClock()
-        self.td = with_tables(
-            TreasureData(clock=self.clock if in_process else SystemClock()),
-            *("shop.views", "shop.orders", "blog.views"),
-        )
+        td = TreasureData(clock=self.clock if in_process else SystemClock())
+        self.td = with_tables(td, "shop.views", "shop.orders", "blog.views")
         self.server = HttpServer(self.td.handle)
         self.session = requests.Session()
         self.session.trust_env = False
