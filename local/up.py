@@ -120,7 +120,13 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
     with exclusive(home):
         port = base_port(home, options.port)
         parameters = {"LogLevel": options.log_level} if options.log_level else {}
-        with LocalStack(home / "stack", keep=options.keep, base_port=port, parameters=parameters) as stack:
+        with LocalStack(
+            home / "stack",
+            keep=options.keep,
+            base_port=port,
+            parameters=parameters,
+            record=options.record and options.record.absolute(),
+        ) as stack:
             gateway = stack.addresses.gateway
             site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
             page_port = port + PORTS.index("page")
@@ -236,6 +242,12 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="go on with the data of the last run")
     parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
     parser.add_argument("--log-level", choices=("INFO", "WARN"), help="of the functions (default: INFO)")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="append each request, and the event that the gateway makes of it, as a line of JSON",
+    )
     options = parser.parse_args()
     exit_on_signals()
     console = Console(highlight=False, soft_wrap=True)

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -185,6 +186,28 @@ def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None
     assert ended == 0
     assert up.running() == []
     assert not (tmp_path / DESCRIPTION).exists()
+
+
+def test_up_records_clients_that_it_does_not_know_yet(tmp_path: Path) -> None:
+    """With --record, each request is in the file as it was sent and as the function gets it, even if no route takes it."""
+    recorded = tmp_path / "requests.jsonl"
+    up = Up(tmp_path, "--record", str(recorded))
+    try:
+        up.wait_for("Ready after")
+        gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(Request(f"{gateway}/new/a/b?c=d", b"{}", {"X-Key": "e"}), timeout=10)
+    finally:
+        up.end(signal.SIGINT)
+
+    (line,) = map(json.loads, recorded.read_text().splitlines())
+    assert ["POST", "/new/a/b?c=d", "e30="] == [line["method"], line["target"], line["body"]]
+    assert ["X-Key", "e"] in line["headers"]
+    assert ("/new/a/b", "c=d", "e") == (
+        line["event"]["rawPath"],
+        line["event"]["rawQueryString"],
+        line["event"]["headers"]["x-key"],
+    )
 
 
 def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
