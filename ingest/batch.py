@@ -40,7 +40,8 @@ class Batch(NamedTuple):
         earliest: UNIX seconds; an earlier event time is out of range.
         id: the batch id; empty if the sender gives none.
         sent: the events as they were sent, if the sender names each with `uuid` and repeats it in any group; else empty.
-        rewrite: what the dialect changes in each event, once their number is checked; None if nothing.
+        rewrite: what the dialect changes in each event, once their number is checked; None if nothing. If the batch has an id, the
+            same for each retry.
     """
 
     events: Sequence[Any]

@@ -197,6 +197,13 @@ def test_any_request_is_answered_as_described(case: schemathesis.Case) -> None:
 PAGE = (PATH.parent / "http.md").read_text()
 
 
+def test_the_page_names_every_path() -> None:
+    """In its first table."""
+    overview = PAGE.partition("| route | use |")[2].partition("\n\n")[0]
+
+    assert {route.path for route in app.ROUTES} == set(re.findall(r"[ `](/[^ `]*)`", overview))
+
+
 def test_the_pages_answers_are_as_described() -> None:
     """Every JSON response in docs/http.md matches the document."""
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
