@@ -419,15 +419,18 @@ class Pipeline:
 
     def _read_filtered(self) -> None:
         """Read again what a filter has left out, as an operator does who has removed the filter."""
+        is_busy = False
         for shard, first in list(self._changed.filtered.items()):
             poller = self._poller.pollers.get(shard)
             try:
                 if poller and poller.last_settled and first <= int(poller.last_settled):
                     poller.rewind(str(first))
             except ValueError:  # an invocation is under way
-                self._simulation.at(self._simulation.now + 5, self._read_filtered)
+                is_busy = True
             else:
                 del self._changed.filtered[shard]
+        if is_busy:  # once for all shards: once for each would double what is due every five seconds
+            self._simulation.at(self._simulation.now + 5, self._read_filtered)
         self._tick_at(self._simulation.now)
 
     def _border(self, records: Sequence[Record]) -> int:
