@@ -62,8 +62,8 @@ chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=,
 	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
 
 .PHONY: chaos-selfcheck
-chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice
-	@$(RUN) -m chaos.selfcheck
+chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice: ONLY=
+	@$(RUN) -m chaos.selfcheck $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: chaos-exhaustive
 chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=

@@ -5,6 +5,7 @@ Ends with status 1 where the absence of a defence goes unnoticed, or where somet
 
 import sys
 import time
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 
 import click
@@ -38,6 +39,12 @@ class Noticed:
     broken: str
     sound: bool
     seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """What was broken, in words."""
+        told = self.broken or "NOTHING"
+        return told if self.sound else f"{told}; BUT WITH IT TOO"
 
 
 def check(defence: Defence) -> Noticed:
@@ -87,15 +94,16 @@ def main(only: str, processes: int) -> None:
         table.add_column(name)
     progress, failed = Console(stderr=True), False
     with pool_of(processes) as pool:
-        for noticed in pool.map(_run, jobs):
-            bad = noticed.seed is None or not noticed.sound
-            failed |= bad
-            verdict = noticed.broken or "NOTHING"
-            if not noticed.sound:
-                verdict += "; BUT WITH IT TOO"
-            progress.print(f"{noticed.name}: {verdict} ({noticed.seconds:.0f} s)")
-            seed = "" if noticed.seed is None else str(noticed.seed)
-            table.add_row(noticed.name, str(noticed.schedules), seed, verdict, f"{noticed.seconds:.0f}")
+        runs = [pool.submit(_run, job) for job in jobs]
+        for number, run in enumerate(as_completed(runs), 1):
+            noticed = run.result()
+            progress.print(
+                f"{number} of {len(runs)}: {noticed.name}: {noticed.verdict} ({noticed.seconds:.0f} s)"
+            )
+    for noticed in [run.result() for run in runs]:
+        failed |= noticed.seed is None or not noticed.sound
+        seed = "" if noticed.seed is None else str(noticed.seed)
+        table.add_row(noticed.name, str(noticed.schedules), seed, noticed.verdict, f"{noticed.seconds:.0f}")
     Console().print(table)
     sys.exit(failed)
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from chaos.exhaustive import SCENARIOS, Scenario, explore, run, steps_of
+from chaos.exhaustive import GUARDS, SCENARIOS, Scenario, explore, run, steps_of
 from chaos.interleavings import Choice, FaultKind
+from chaos.selfcheck import ALL
 from worker.guards import Guard
 
 _RUNS = 10
@@ -68,3 +69,8 @@ def test_a_guard_that_is_left_out_is_noticed(guard: Guard, scenario: Scenario, c
     """The same interleaving breaks nothing with it."""
     assert [] == run(scenario, choice)
     assert run(scenario, choice, frozenset({guard}))
+
+
+def test_every_guard_is_left_out_by_a_run() -> None:
+    """By `make chaos-selfcheck` or `make chaos-exhaustive`, so that no guard goes unproved."""
+    assert set(Guard) == {*GUARDS, *(guard for one in ALL for guard in one.weakness.without)}
