@@ -305,6 +305,21 @@ class Rules:
                 return replace(transition.change(entry, happening), state=to)
         return entry
 
+    @staticmethod
+    def half(entry: Entry) -> Entry:
+        """Return what the ledger says of each half of a chunk that is split now: all that is known of it, but for the number of rows.
+
+        A chunk is split only if Treasure Data cannot have it, so halves of what was in doubt are parked.
+        """
+        if entry.state is State.PENDING:
+            return entry
+        return replace(entry, state=State.PARKED, since=None)
+
+    @staticmethod
+    def is_halved_first(entry: Entry, renewed: Entry) -> bool:
+        """Tell whether a chunk that goes out under a new id is halved before it is sent: it was called too large under the old one."""
+        return renewed.generation > entry.generation and entry.reason == TOO_LARGE
+
     def may_repeat(self, since: int, now: float) -> bool:
         """Tell whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id now (UNIX seconds)."""
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS

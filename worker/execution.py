@@ -256,10 +256,8 @@ class Execution:
         return happening
 
     def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:
-        """Return the entries of a chunk's halves: they take over all that is known of it."""
-        state = State.PENDING if standing.state is State.PENDING else State.PARKED
-        since = standing.since if state is State.PENDING else None
-        half = replace(standing, state=state, since=since)
+        """Return the entries of a chunk's halves."""
+        half = self._rules.half(standing)
         return {one: replace(half, rows=self._leaf(one).count) for one in key.halves}
 
     def _is_certain(self, key: ChunkKey, outcome: Outcome) -> bool:

@@ -310,12 +310,7 @@ class Redrive:
             return  # it is not in Treasure Data, but may still come from the stream
         if event is Event.UNASKED:
             self._report_ambiguous(work.span, key, entry, database)
-        if (
-            event is not None
-            and renewed.since is None
-            and entry.reason == TOO_LARGE
-            and work.span.can_split(key)
-        ):
+        if self._rules.is_halved_first(entry, renewed) and work.span.can_split(key):
             work.too_large.add(key)
         work.fence(key, renewed, database)
 

@@ -116,9 +116,10 @@ class Returns:
             if not attempt:
                 self._put_all(place, key, made)
             happening = Happening(event, milliseconds(delivery.clock.now()), event.name.lower())
-            won, _ = delivery.ledger.update(span.with_entries({key: delivery.rules.follow(entry, happening)}))
+            changed = delivery.rules.follow(entry, happening)
+            won, span = delivery.ledger.update(span.with_entries({key: changed}))
             if won:
-                if entry.digest:
+                if entry.digest and delivery.store.may_delete(span, key):
                     delivery.store.delete(delivery.store.name(span, key, entry.edit, entry.digest))
                 delivery.telemetry.info(event.name.lower(), account=key.account, rows=len(made))
                 return

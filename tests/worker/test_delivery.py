@@ -15,6 +15,7 @@ from worker.delivery import (
     FINAL,
     LONGEST_INVOCATION_SECONDS,
     SEND,
+    TOO_LARGE,
     TRANSITIONS,
     UNRESOLVED,
     UNSEARCHED,
@@ -417,6 +418,31 @@ def test_what_may_still_come_from_the_stream_gets_no_other_id() -> None:
 
     assert unsearched
     assert [] == [life for life in unsearched if life[1].event is Event.ABSENT and life[2] is not life[0]]
+
+
+@pytest.mark.parametrize(
+    ("whole", "changes"),
+    [
+        (entry(P, since=SINCE), {}),
+        (entry(P), {}),
+        (entry(U, since=SINCE), {"state": K, "since": None}),
+    ],
+)
+def test_a_half_takes_over_what_is_known_of_the_whole(whole: Entry, changes: dict[str, Any]) -> None:
+    """Halves of what is pending are pending; of what was in doubt, parked, because Treasure Data cannot have it."""
+    assert replace(whole, **changes) == Rules.half(whole)
+
+
+@pytest.mark.parametrize(
+    ("reason", "ids", "is_halved"), [(TOO_LARGE, 1, True), (TOO_LARGE, 0, False), ("http_500", 1, False)]
+)
+def test_what_was_called_too_large_is_halved_before_it_goes_out_under_another_id(
+    reason: str, ids: int, is_halved: bool
+) -> None:
+    """Under the same id it goes out whole: Treasure Data may have it."""
+    before = entry(U, reason=reason)
+
+    assert is_halved == Rules.is_halved_first(before, replace(before, generation=before.generation + ids))
 
 
 def test_the_machine_has_no_line_without_effect() -> None:
