@@ -279,20 +279,20 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
 
 
 def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
-    """A job runs as long as the setting says, has no result before, and then what it saw when it was issued."""
+    """A job runs as long as the setting says, has no result before, and then, as JSON alone, what it saw when it was issued."""
     td.settings = Settings(job_seconds=30)
     job = issue(td, "SELECT count(*) FROM views")
     put(td, "shop.views", [ROW])
     running, early = read(td, f"/v3/job/status/{job}"), result(td, job)
     clock.sleep(30)
-    done = read(td, f"/v3/job/status/{job}")
+    done, plain = read(td, f"/v3/job/status/{job}"), call(td, "GET", f"/v3/job/result/{job}").status
 
     documented = (
         "job_id cpu_time created_at duration end_at num_records result_size start_at status updated_at"
     )
     assert ("running", None, 404) == (running["status"], running["end_at"], early)
     assert ("success", 1, "2023-11-14T22:13:50Z") == (done["status"], done["num_records"], done["end_at"])
-    assert (set(documented.split()), [[0]]) == (set(done), result(td, job))
+    assert (set(documented.split()), [[0]], 404) == (set(done), result(td, job), plain)
 
 
 @pytest.mark.parametrize(
