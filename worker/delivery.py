@@ -3,9 +3,9 @@
 All changes of a chunk's state are in one table, TRANSITIONS, from which docs/delivery.md is generated. The other modules report events
 and do what `Rules` returns. Nothing here has an effect.
 
-Treasure Data may accept an attempt without Sluice learning of it, so a chunk is *in doubt* from the start of its first attempt,
-`since`, until an answer settles it. While Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id.
-After that, Treasure Data must be queried.
+Treasure Data may accept an attempt without Sluice learning of it, so a chunk has a *doubt*, open from the start of its first attempt,
+`since`, until an answer settles it. A pending chunk can have one; one that is set aside with a doubt is in the state *in doubt*. While
+Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id. After that, Treasure Data must be queried.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,8 @@ class Entry:
     Attributes:
         state: what became of it; for a split chunk, see its halves.
         rows: how many it holds.
-        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None if there is none.
+        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None while no doubt is open. Then the chunk
+            may go to another database, be edited or be split.
         reason: why it is set aside, in one word.
         aside_at: UNIX milliseconds at which it was set aside in this state.
         database: where it goes, where that is not the plan's.
@@ -286,7 +287,7 @@ class Rules:
     without: Without = NONE
 
     def follow(self, entry: Entry, happening: Happening) -> Entry:
-        """Return the entry after something happened; the same one where nothing follows."""
+        """Return the entry after something happened; where nothing follows the same object, so that nothing is written."""
         absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
         is_refused = happening.event in (Event.REFUSED, Event.ROWS_REFUSED)
         if is_refused and Guard.DOUBTED_REFUSAL in self.without:
