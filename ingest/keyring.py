@@ -1,7 +1,7 @@
 """Verifies write keys with signing secrets from Secrets Manager, stored as JSON: `{"<secret id>": "<secret>"}`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -10,6 +10,9 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError, UnknownSecretError, error_code
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
+
+if TYPE_CHECKING:
+    from ingest.aws_client import SecretsManagerClient
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1}
 """Client options. A later request retries a failed read."""
@@ -30,13 +33,15 @@ class Keyring:
     If the secrets cannot be refreshed, the old ones stay in use: rotation is delayed, and no event is lost.
 
     Args:
-        client: a boto3-like Secrets Manager client.
+        client: reads the secrets.
         secret: the secret's name or ARN.
         clock: measures the secrets' age.
         telemetry: counts failures.
     """
 
-    def __init__(self, client: Any, secret: str, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, client: "SecretsManagerClient", secret: str, clock: Clock, telemetry: Telemetry
+    ) -> None:
         self._client = client
         self._secret = secret
         self._clock = clock

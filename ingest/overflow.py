@@ -11,7 +11,7 @@ envelope, it sends a notice to a queue of its own, where notices stay for minute
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,6 +19,9 @@ from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.errors import error_code
 from shared.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from ingest.aws_client import SqsClient
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2}
 """Client options: two attempts, because the queue is the last resort."""
@@ -41,14 +44,14 @@ class Overflow:
 
     def __init__(
         self,
-        make_client: Callable[[], Any],
+        make_client: Callable[[], "SqsClient"],
         queue_url: str,
         notices_url: str,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self._make_client = make_client
-        self._client: Any = None
+        self._client: SqsClient | None = None
         self._queue_url = queue_url
         self._notices_url = notices_url
         self._clock = clock

@@ -7,7 +7,7 @@ more: a policy that S3 has confirmed within five minutes. Without one, every val
 
 from collections.abc import Callable, Mapping
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,6 +18,9 @@ from shared.errors import InvalidPolicyError, error_code
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
+
+if TYPE_CHECKING:
+    from ingest.aws_client import S3Client
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 5}
 """Client options. Nobody waits for the client; these bound how long a thread lasts."""
@@ -59,7 +62,12 @@ class PolicyReader:
     """
 
     def __init__(
-        self, client: Any, bucket: str, clock: Clock, telemetry: Telemetry, start: Start = in_background
+        self,
+        client: "S3Client",
+        bucket: str,
+        clock: Clock,
+        telemetry: Telemetry,
+        start: Start = in_background,
     ) -> None:
         self._client = client
         self._bucket = bucket

@@ -12,7 +12,7 @@ unknown outcome are never retried here. Both then go to the overflow queue, with
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,6 +23,9 @@ from shared.envelope import Envelope
 from shared.errors import error_code
 from shared.puts import MAX_KEY_BYTES, Fate, batches, put
 from shared.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from ingest.aws_client import KinesisClient
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
 """Client options: no retries, and waits too short for visitors to notice."""
@@ -56,7 +59,7 @@ class Stream:
 
     def __init__(
         self,
-        client: Any,
+        client: "KinesisClient",
         name: str,
         overflow: Overflow,
         *,

@@ -1,11 +1,19 @@
 """Changes a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
 
 from collections.abc import Callable, Mapping
-from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.failure import Failure
 from shared.clock import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import (
+        CreateChangeSetInputTypeDef,
+        DescribeChangeSetOutputTypeDef,
+        ParameterTypeDef,
+        StackTypeDef,
+    )
 
 _PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their time
 
@@ -20,7 +28,9 @@ class ChangeSet:
         poll_seconds: between looks.
     """
 
-    def __init__(self, cloudformation: Any, stack: str, clock: Clock, poll_seconds: float) -> None:
+    def __init__(
+        self, cloudformation: "CloudFormationClient", stack: str, clock: Clock, poll_seconds: float
+    ) -> None:
         self._cloudformation = cloudformation
         self._stack = stack
         self._clock = clock
@@ -51,32 +61,36 @@ class ChangeSet:
         """
         before = self._standing()
         kept = before.keys() - parameters.keys() if before is not None else ()
-        given = chain(
-            ({"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()),
-            ({"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)),
-        )
-        source = {"TemplateURL": template_url} if template_url else {"UsePreviousTemplate": True}
-        names = {"StackName": self._stack, "ChangeSetName": name}
-        self._cloudformation.create_change_set(
-            **names,
-            **source,
-            ChangeSetType="CREATE" if before is None else "UPDATE",
-            Parameters=list(given),
-            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        )
-        while (made := self._cloudformation.describe_change_set(**names))["Status"].endswith(
-            ("PENDING", "IN_PROGRESS")
-        ):
+        given: list[ParameterTypeDef] = [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ]
+        given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
+        request: CreateChangeSetInputTypeDef = {
+            "StackName": self._stack,
+            "ChangeSetName": name,
+            "ChangeSetType": "CREATE" if before is None else "UPDATE",
+            "Parameters": given,
+            "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        }
+        if template_url:
+            request["TemplateURL"] = template_url
+        else:
+            request["UsePreviousTemplate"] = True
+        self._cloudformation.create_change_set(**request)
+        while (made := self._described(name))["Status"].endswith(("PENDING", "IN_PROGRESS")):
             self._clock.sleep(self._poll_seconds)
         if made["Status"] == "FAILED":
-            self._cloudformation.delete_change_set(**names)
+            self._cloudformation.delete_change_set(StackName=self._stack, ChangeSetName=name)
             reason = made.get("StatusReason", "")
             if "didn't contain changes" in reason or "No updates are to be performed" in reason:
                 return False
             raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}")
-        self._cloudformation.execute_change_set(**names)
+        self._cloudformation.execute_change_set(StackName=self._stack, ChangeSetName=name)
         self._wait(waiting)
         return True
+
+    def _described(self, name: str) -> "DescribeChangeSetOutputTypeDef":
+        return self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
 
     def _wait(self, waiting: Callable[[], None]) -> None:
         until = self._clock.now() + _PATIENCE_SECONDS
@@ -103,9 +117,8 @@ class ChangeSet:
             return None
         return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
 
-    def _look(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
-        return found
+    def _look(self) -> "StackTypeDef":
+        return self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
 
     def _reason(self) -> str:
         events = self._cloudformation.describe_stack_events(StackName=self._stack)["StackEvents"]

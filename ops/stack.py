@@ -128,11 +128,11 @@ class Stack:
             connect_timeout=5, read_timeout=_INVOCATION_SECONDS, retries={"total_max_attempts": 1}
         )
         endpoint = self.endpoint if self.functions is None else self.functions[output]
-        client: Any = self.session.client("lambda", endpoint_url=endpoint, config=config)
+        client = self.session.client("lambda", endpoint_url=endpoint, config=config)
         name = self.outputs[output]
         answer = client.invoke(FunctionName=name, Payload=json.dumps(event).encode())
         content: dict[str, Any] = json.loads(answer["Payload"].read())
-        if "FunctionError" in answer:
+        if answer.get("FunctionError"):
             raise Failure(
                 f"{output} failed: {content.get('errorType')}: {content.get('errorMessage')}; its log says more"
             )

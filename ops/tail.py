@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import msgpack
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,6 +28,10 @@ from shared.rows import Code, PlanCode
 from worker.executor import Executor, Executors, Threads
 from worker.record import START, Number, Record, from_stream, sequence_number
 from worker.shards import HASH_KEYS, Position, Shard, Shards
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
 
 SECONDS_PER_READ = 1.0
 """Kinesis answers five reads a second and shard."""
@@ -516,7 +520,14 @@ class CloudWatchLog:
         since: UNIX seconds of the first line to show; None begins with what is written now.
     """
 
-    def __init__(self, logs: Any, functions: Any, function: str, clock: Clock, since: float | None) -> None:
+    def __init__(
+        self,
+        logs: "CloudWatchLogsClient",
+        functions: "LambdaClient",
+        function: str,
+        clock: Clock,
+        since: float | None,
+    ) -> None:
         self.due = 0.0
         self.ended = False
         self._logs = logs

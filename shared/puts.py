@@ -9,7 +9,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -52,7 +52,21 @@ class Fate(Enum):
     DOUBTFUL = auto()
 
 
-def put(client: Any, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
+class StreamClient(Protocol):
+    """boto3's Kinesis client, or one that puts as it does."""
+
+    @property
+    def put_record(self) -> Callable[..., Mapping[str, Any]]:
+        """Kinesis' PutRecord."""
+        ...
+
+    @property
+    def put_records(self) -> Callable[..., Mapping[str, Any]]:
+        """Kinesis' PutRecords."""
+        ...
+
+
+def put(client: StreamClient, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
     """Put entries, each `Data` and `PartitionKey`, in one call; return each one's fate, and an error code unless all were acknowledged.
 
     The client must not retry.

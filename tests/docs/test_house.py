@@ -49,7 +49,18 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 NAMED_TUPLE = {"_replace", "_asdict", "_make", "_fields"}
-AWS = {"dynamodb", "kinesis", "s3", "sqs", "secrets"}
+AWS = {
+    "client",
+    "cloudformation",
+    "cloudwatch",
+    "dynamodb",
+    "functions",
+    "kinesis",
+    "logs",
+    "s3",
+    "secrets",
+    "sqs",
+}
 
 
 def imported_modules(tree: ast.Module) -> set[str]:
