@@ -190,7 +190,7 @@ class Finder:
                     return record
         try:
             deadline = Deadline(self._clock, self._clock.now() + _SPAN_SECONDS)
-            found = self._shards.read(chain.shard, at, at, deadline)
+            found = self._shards.read(chain.shard, at, at, 1, deadline)
         except (ShardUnreadableError, NoSuchRecordError):
             return None
         return found[0] if found else None
@@ -287,7 +287,7 @@ class Finder:
     def _from_stream(self, span: Span) -> list[Record] | None:
         deadline = Deadline(self._clock, self._clock.now() + _SPAN_SECONDS)
         try:
-            return self._shards.read(span.chain.shard, span.first, span.last, deadline)
+            return self._shards.read(span.chain.shard, span.first, span.last, span.records, deadline)
         except (ShardUnreadableError, NoSuchRecordError):
             return None
 

@@ -9,7 +9,7 @@ from worker.batch import ShardBatch
 from worker.execution import Delivery
 from worker.guards import Guard
 from worker.record import Number, sequence_number
-from worker.shards import MOST_RECORDS, Shards
+from worker.shards import Shards
 from worker.span import Span
 
 _ALL_EVERY_SECONDS = 60.0
@@ -55,9 +55,7 @@ class Contiguity:
         given = [record.number for record in batch.records[: None if is_due else _COMPARED_RECORDS]]
         may_be_gone = batch.records[0].arrived_at < now - self._rules.retention_seconds + _EXPIRING_SECONDS
         if len(given) > 1 and not may_be_gone:
-            shown = self._compare(
-                batch, given[0], given[-1], len(given), lambda read: read == given, limit=len(given) + 1
-            )
+            shown = self._compare(batch, given[0], given[-1], len(given), lambda read: read == given)
             if shown is _Shown.FEWER:
                 raise HeldError("the shard does not show all records of the batch")
             if shown is _Shown.ALL and is_due:
@@ -95,8 +93,6 @@ class Contiguity:
         last: Number,
         count: int,
         is_all: Callable[[list[Number]], bool],
-        *,
-        limit: int = MOST_RECORDS,
     ) -> _Shown:
         """Return what the shard shows between two records; one wrong answer alone decides nothing.
 
@@ -106,7 +102,7 @@ class Contiguity:
         """
         for _ in range(2):
             try:
-                read = self._shards.read(batch.shard, first, last, batch.terms.deadline, limit)
+                read = self._shards.read(batch.shard, first, last, count, batch.terms.deadline)
             except NoSuchRecordError:
                 return _Shown.FOREIGN
             if is_all([record.number for record in read]):

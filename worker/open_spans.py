@@ -101,7 +101,9 @@ class OpenSpans:
         unreadable: ShardUnreadableError | None = None
         if not batch.terms.from_archive:
             try:
-                read = self._shards.read(batch.shard, span.first, span.last, batch.terms.deadline)
+                read = self._shards.read(
+                    batch.shard, span.first, span.last, span.records, batch.terms.deadline
+                )
             except ShardUnreadableError as error:
                 unreadable = error
             else:

@@ -271,15 +271,17 @@ class Shards:
                     return
 
     def read(
-        self, shard: str, first: Number, last: Number, deadline: Deadline, limit: int = MOST_RECORDS
+        self, shard: str, first: Number, last: Number, expected: int, deadline: Deadline
     ) -> list[Record]:
-        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now, read `limit` at a time.
+        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now.
+
+        It reads one more than `expected` at a time: what lies behind `last` would cost the shard's other readers their share.
 
         Raises:
             ShardUnreadableError: Kinesis fails, or the time is up.
         """
         found: dict[Number, Record] = {}
-        for page in self.pages(shard, Position(at=first), deadline.at, min(limit, MOST_RECORDS)):
+        for page in self.pages(shard, Position(at=first), deadline.at, min(expected + 1, MOST_RECORDS)):
             if page is None:
                 raise ShardUnreadableError("the time was up before all records were read")
             records = from_stream(page.records, shard)

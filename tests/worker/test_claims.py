@@ -440,8 +440,8 @@ def read_from(made: Delivery, shards: list[list[dict[str, Any]]]) -> None:
     found = {names[n]: {one["kinesis"]["sequenceNumber"] for one in part} for n, part in enumerate(shards)}
     original = made.wiring.shards.read
 
-    def read(shard: str, first: str, last: str, deadline: Any, limit: int = 10_000) -> list[Record]:
-        read = original(SHARD, first, last, deadline, limit)
+    def read(shard: str, first: str, last: str, expected: int, deadline: Any) -> list[Record]:
+        read = original(SHARD, first, last, expected, deadline)
         return [one for one in read if one.number[3:] in found[shard]]
 
     made.wiring.shards.read = read  # type: ignore[method-assign]  # the stream has one shard

@@ -72,6 +72,7 @@ class Kinesis:
     Attributes:
         calls: what was asked for: the arguments of each GetShardIterator, and the iterator of each GetRecords.
         times: when each read was made.
+        limits: how many records each read asked for at most.
     """
 
     def __init__(self, clock: ManualClock, *script: dict[str, Any] | Exception) -> None:
@@ -79,6 +80,7 @@ class Kinesis:
         self._script = list(script)
         self.calls: list[Any] = []
         self.times: list[float] = []
+        self.limits: list[int] = []
 
     def get_shard_iterator(self, *, StreamName: str, ShardId: str, **position: Any) -> dict[str, str]:  # noqa: N803 -- boto3's names
         """Return an iterator that names the position."""
@@ -88,7 +90,7 @@ class Kinesis:
 
     def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 -- boto3's names
         """Return the next answer of the script."""
-        assert 10_000 == Limit
+        self.limits.append(Limit)
         self.calls.append(ShardIterator)
         self.times.append(self._clock.now())
         answer = self._script.pop(0)
@@ -268,6 +270,7 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
     pages = list(shards.pages(SHARD, Position(), until=BEGAN + 0.5))
 
     assert [["1"], ["2"], None] == [each and numbers_of(each.records) for each in pages]
+    assert [10_000, 10_000] == kinesis.limits
     assert BEGAN + 0.25 == clock.now()
     assert 2 == len(kinesis.times)
 
@@ -277,7 +280,7 @@ def read(
 ) -> list[Number]:
     """Return the numbers of a stretch's records."""
     return [
-        record.number for record in shards.read(SHARD, first, last, Deadline(clock, clock.now() + seconds))
+        record.number for record in shards.read(SHARD, first, last, 3, Deadline(clock, clock.now() + seconds))
     ]
 
 
@@ -300,6 +303,15 @@ def test_a_stretch_is_read_to_its_end(script: Any) -> None:
 
     assert [SEVEN, number("8"), NINE] == read(shards, clock, SEVEN, NINE)
     assert {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "7"} == kinesis.calls[0]
+
+
+@pytest.mark.parametrize(("expected", "limit"), [(3, 4), (9_999, 10_000), (20_000, 10_000)])
+def test_a_stretch_leaves_what_is_behind_it_to_the_shards_other_readers(expected: int, limit: int) -> None:
+    """A read costs what it returns, and one record more tells whether there are others between the expected ones."""
+    shards, kinesis, clock = reader(page(7, 8, 9, 10, behind=9))
+    shards.read(SHARD, SEVEN, NINE, expected, Deadline(clock, clock.now() + 10.0))
+
+    assert [limit] == kinesis.limits
 
 
 @pytest.mark.parametrize(

@@ -583,9 +583,9 @@ def expire(made: Delivery, records: int) -> dict[str, Any]:
     event = made.event(records)
     read = made.wiring.shards.read
 
-    def left(shard: str, first: str, last: str, deadline: Any) -> list[Record]:
+    def left(shard: str, first: str, last: str, expected: int, deadline: Any) -> list[Record]:
         numbers = {one["kinesis"]["sequenceNumber"] for one in event["Records"]}
-        return [one for one in read(shard, first, last, deadline) if one.number[3:] in numbers]
+        return [one for one in read(shard, first, last, expected, deadline) if one.number[3:] in numbers]
 
     made.wiring.shards.read = left  # type: ignore[method-assign]  # the stream in memory forgets by time alone
     return event
