@@ -5,7 +5,7 @@ from dataclasses import replace
 from benchmarks import traffic
 from tests.support.delivery import Delivery
 from worker import bounded_http
-from worker.executor import Threads
+from worker.executor import InlineExecutor, Threads
 from worker.treasure_data import ACCEPTED, Reply, TreasureDataClient
 from worker.wiring import Wiring
 
@@ -18,9 +18,9 @@ class AcceptsAtOnce(TreasureDataClient):
         return ACCEPTED
 
 
-def delivery(groups: int = 1, url: str | None = None) -> Delivery:
+def delivery(groups: int = 1, url: str | None = None, archive_days: int = 30) -> Delivery:
     """Return a worker with accounts. Chunks are accepted immediately, or sent to a URL."""
-    made = Delivery(executors=Threads) if url else Delivery()
+    made = Delivery(executors=Threads if url else InlineExecutor, archive_days=archive_days)
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()
     wiring = made.wiring

@@ -5,7 +5,8 @@ are in each envelope. It decodes base64 as Python does; `fast floor` uses the wo
 faster. `decode` is a worker that unpacks every row and packs it again. `td-client` is the official client: the records
 hold JSON lines, which its `import_file` converts into an upload file; the upload itself is left out.
 
-The worker is complete: ledger, plan, chunks, lanes, settling. DynamoDB and Redis are in memory. Chunks are compressed and
+The worker is complete: ledger, plan, chunks, lanes, archive, settling; `without archive` leaves out that one. AWS and Redis are in
+memory. Chunks are compressed and
 reported as delivered; `with upload` sends them over HTTP to another process, whose CPU time does not count.
 """
 
@@ -70,9 +71,18 @@ def _compare(report: Report) -> None:
                 f"{per_envelope} per envelope",
                 *(
                     f"{rates[name]:,.0f}"
-                    for name in ("worker", "floor", "fast floor", "decode", "td-client", "with upload")
+                    for name in (
+                        "worker",
+                        "without archive",
+                        "floor",
+                        "fast floor",
+                        "decode",
+                        "td-client",
+                        "with upload",
+                    )
                 ),
                 times(rates["worker"] / rates["floor"]),
+                times(rates["without archive"] / rates["floor"]),
                 times(rates["worker"] / rates["fast floor"]),
                 times(rates["worker"] / rates["td-client"]),
             ]
@@ -84,17 +94,20 @@ def _compare(report: Report) -> None:
         groups.append(Group(f"rows per CPU second, {per_envelope} per envelope", shown))
         suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
         report.ratio(f"worker_vs_floor{suffix}", rates["worker"] / rates["floor"])
+        report.ratio(f"worker_without_archive_vs_floor{suffix}", rates["without archive"] / rates["floor"])
         report.ratio(f"worker_vs_fast_floor{suffix}", rates["worker"] / rates["fast floor"])
         report.ratio(f"worker_vs_td_client{suffix}", rates["worker"] / rates["td-client"])
     head = (
         "rows per CPU second",
         "worker",
+        "without archive",
         "floor",
         "fast floor",
         "decode",
         "td-client",
         "with upload",
         "worker / floor",
+        "without archive / floor",
         "worker / fast floor",
         "worker / td-client",
     )
@@ -113,6 +126,7 @@ def _profile(report: Report) -> None:
         blocks = _blocks(event)
         joined = b"".join(blocks)
         works = [delivery() for _ in range(ROUNDS + 1)]
+        bare = [delivery(archive_days=0) for _ in range(ROUNDS + 1)]
         steps: dict[str, Callable[[], object]] = {
             "base64": lambda texts=texts: deque(
                 (pybase64.b64decode(text, validate=True) for text in texts), 0
@@ -122,11 +136,13 @@ def _profile(report: Report) -> None:
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
             "gzip": lambda joined=joined: isal_zlib.compress(joined, 1, 31),
+            "without archive": lambda works=bare, event=event: _carry_out(works.pop(), event),
             "all": lambda works=works, event=event: _carry_out(works.pop(), event),
         }
         seconds = cpu_seconds(steps, ROUNDS, 1)
-        whole = seconds.pop("all")
-        seconds["rest"] = whole - sum(seconds.values())
+        whole, without = seconds.pop("all"), seconds.pop("without archive")
+        rest = without - sum(seconds.values())
+        seconds |= {"archive": whole - without, "rest": rest}
         table.append(
             [
                 f"{per_envelope} per envelope",
@@ -136,7 +152,7 @@ def _profile(report: Report) -> None:
     report.say(
         "Where the time of one row goes. The rest is records, planning, ledger, scheduling and settling:"
     )
-    report.table(("per row", "base64", "envelope fields", "join", "gzip", "rest", "total"), table)
+    report.table(("per row", "base64", "envelope fields", "join", "gzip", "archive", "rest", "total"), table)
 
 
 def _contenders(count: int, per_envelope: int) -> dict[str, float]:
@@ -150,6 +166,9 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
 
     def worker() -> None:
         _carry_out(delivery(), event)
+
+    def without_archive() -> None:
+        _carry_out(delivery(archive_days=0), event)
 
     def setup() -> None:
         delivery()
@@ -184,6 +203,7 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
         seconds = cpu_seconds(
             {
                 "worker": worker,
+                "without archive": without_archive,
                 "setup": setup,
                 "floor": floor,
                 "fast floor": fast_floor,
@@ -196,6 +216,7 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
             1,
         )
     assert b"".join(blocks) == b"".join([b64decode(data)[begin:end] for data, begin, end in places])
+    seconds["without archive"] -= seconds["setup"]
     seconds["worker"] -= seconds.pop("setup")
     seconds["with upload"] -= seconds.pop("upload setup")
     return seconds
