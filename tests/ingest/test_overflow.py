@@ -138,14 +138,19 @@ def test_the_client_gives_up_soon_and_tries_twice() -> None:
 
 
 def test_a_notice_precedes_what_is_sent() -> None:
-    """One a minute is enough; where the clock is set back, there is another."""
+    """One a minute is enough; where the clock is set back, there is another. SQS takes no message without a body."""
     made, order = Made(), list[str]()
-    for pause in (0, 59, 1, -10):
+    for pause in (0, 0, 59, 1, -10):
         made.clock.time += pause
         made.send()
     order = [arguments["QueueUrl"] for _, arguments in made.sqs.calls]
 
-    assert [NOTICES_URL, QUEUE_URL, QUEUE_URL, NOTICES_URL, QUEUE_URL, NOTICES_URL, QUEUE_URL] == order
+    assert [
+        *(NOTICES_URL, QUEUE_URL, QUEUE_URL, QUEUE_URL),
+        *(NOTICES_URL, QUEUE_URL),
+        *(NOTICES_URL, QUEUE_URL),
+    ] == order
+    assert all(notice["MessageBody"] for notice in made.queue.notices)
 
 
 def test_without_a_notice_nothing_is_sent() -> None:

@@ -21,7 +21,7 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 _CALL = m.SimpleStatementLine(body=[m.Expr(value=m.Call())])
 _RAISE = m.SimpleStatementLine(body=[m.Raise()])
 _PROSE = m.SimpleString(value=m.MatchIfTrue(lambda text: " " in text))
-_TYPE = m.Subscript(value=m.Name("Literal"))
+_TYPE = m.Subscript(value=m.Name("Literal")) | m.If(test=m.Name("TYPE_CHECKING"))
 _MEMBER = m.Attribute(
     value=m.Name(value=m.MatchRegex("[A-Z][A-Za-z]*")), attr=m.Name(value=m.MatchRegex("[A-Z][A-Z_0-9]*"))
 )
