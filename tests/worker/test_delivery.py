@@ -14,6 +14,7 @@ from worker.delivery import (
     ASK,
     FINAL,
     LONGEST_INVOCATION_SECONDS,
+    ROW_TOO_LARGE,
     SEND,
     TOO_LARGE,
     TRANSITIONS,
@@ -320,6 +321,26 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
         (entry(U, since=SINCE), Happening(Event.UNASKED, NOW), {"since": None, "generation": 3}),
         # So do edited rows.
         (entry(D), Happening(Event.EDITED, NOW, digest="d2"), {"generation": 3, "edit": 2, "digest": "d2"}),
+        # Rows of it are refused after a doubt.
+        (entry(U, since=SINCE), Happening(Event.ROWS_REFUSED, NOW, "http_422"), {"reason": "http_422"}),
+        # What needs no delivery any more.
+        (
+            entry(P, since=SINCE),
+            Happening(Event.INVALID, NOW, "too_deep"),
+            {"state": R, "since": None, "reason": "too_deep", "aside_at": NOW},
+        ),
+        (
+            entry(R),
+            Happening(Event.REPAIRED, NOW, "repaired"),
+            {"state": DROPPED, "reason": "repaired"},
+        ),
+        (entry(D), Happening(Event.RETURNED, NOW), {"state": State.RETURNED, "reason": ""}),
+        # What was searched for, or sent under another id since, can get another id.
+        (
+            entry(U, since=SINCE, reason=UNSEARCHED, generation=1),
+            Happening(Event.ABSENT, NOW),
+            {"since": None, "generation": 2},
+        ),
         # Of a split chunk the halves tell.
         (entry(P), Happening(Event.TOO_LARGE, NOW, "http_413", divisible=True), {"state": S}),
     ],
@@ -418,6 +439,28 @@ def test_what_may_still_come_from_the_stream_gets_no_other_id() -> None:
 
     assert unsearched
     assert [] == [life for life in unsearched if life[1].event is Event.ABSENT and life[2] is not life[0]]
+
+
+def test_reasons_that_rules_read_stay_what_the_ledger_has() -> None:
+    """Entries of weeks ago hold them."""
+    assert ("too_large", "row_too_large", "stream_unsearched") == (TOO_LARGE, ROW_TOO_LARGE, UNSEARCHED)
+
+
+@pytest.mark.parametrize("event", [Event.REFUSED, Event.ROWS_REFUSED])
+def test_without_the_guard_of_doubted_refusals_they_are_dead_letters(event: Event) -> None:
+    """So that fault injection can show what it is for."""
+    unguarded = rules(without=frozenset({Guard.DOUBTED_REFUSAL}))
+
+    assert (U, D) == tuple(
+        one.follow(entry(U, since=SINCE), Happening(event, NOW)).state for one in (rules(), unguarded)
+    )
+
+
+def test_rejected_events_are_set_aside_whatever_their_account() -> None:
+    """Their senders know that they were rejected."""
+    step = Step(Action.APPLY, Event.INVALID, "too_deep")
+
+    assert step == rules().first_step(Entry(since=SINCE), "too_deep", LATER + 1, is_rejected=True)
 
 
 @pytest.mark.parametrize(
