@@ -456,6 +456,17 @@ def test_without_the_guard_of_doubted_refusals_they_are_dead_letters(event: Even
     )
 
 
+def test_without_the_guard_of_searches_an_absent_chunk_gets_another_id() -> None:
+    """So that fault injection can show what it is for; the other guards have no part in it."""
+    before = entry(U, since=SINCE, reason=UNSEARCHED, generation=0)
+    ids = [
+        rules(without=frozenset(Guard) - kept).follow(before, Happening(Event.ABSENT, NOW)).generation
+        for kept in ({Guard.SEARCHED}, set[Guard]())
+    ]
+
+    assert [0, 1] == ids
+
+
 def test_rejected_events_are_set_aside_whatever_their_account() -> None:
     """Their senders know that they were rejected."""
     step = Step(Action.APPLY, Event.INVALID, "too_deep")
