@@ -12,7 +12,7 @@ from ops.certify_run import CertifyRun
 from ops.certify_stage import DeployedStage
 from ops.certify_step import CertifyStep, Impossible, Untried
 from ops.failure import FORESEEN, Failure, explained, is_denied
-from ops.interrupt import raised_again
+from ops.interrupt import interruptible
 from shared.clock import Clock
 
 
@@ -62,7 +62,7 @@ class Certification:
         began = self._clock.now()
         evidence: Mapping[str, Any] = {}
         try:
-            with raised_again(signal.SIGTERM, signal.SIGHUP):
+            with interruptible(signal.SIGTERM, signal.SIGHUP):
                 found = step.run(self._stage)
         except Untried as reason:
             verdict, said = StepVerdict.NOT_TRIED, str(reason)

@@ -33,7 +33,7 @@ from ops.version import sluice_version
 class _Sluice(CommandGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with interrupt.raised_again():
+            with interrupt.interruptible():
                 return super().invoke(ctx)
         except FORESEEN as error:
             raise explained(error) from error
