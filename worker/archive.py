@@ -243,14 +243,12 @@ def _hour(moment: float) -> str:
     return datetime.fromtimestamp(max(0.0, moment), UTC).strftime("%Y-%m-%dT%H")
 
 
-def _encode(archived: ArchivedSpan, records: Sequence[Record]) -> bytes:
-    pack = msgpack.Packer().pack
-    return b"".join(
-        [
-            pack(archived.header(len(records))),
-            *[pack((record[0][DIGITS], record[1], record.partition_key, record.data)) for record in records],
-        ]
-    )
+def _encode(archived: ArchivedSpan, records: Sequence[Record]) -> memoryview:
+    packer = msgpack.Packer(autoreset=False)  # one buffer for all: joining pieces takes several times as long
+    packer.pack(archived.header(len(records)))
+    for record in records:
+        packer.pack((record[0][DIGITS], record[1], record.partition_key, record.data))
+    return memoryview(packer.getbuffer())
 
 
 def _decode(archived: ArchivedSpan, data: bytes) -> list[Mapping[str, Any]]:

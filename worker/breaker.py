@@ -32,31 +32,35 @@ class _Health:
 
 
 class Breakers:
-    """What is known of databases."""
+    """What is known of databases.
+
+    Attributes:
+        found_open: the databases that failed when this function instance last looked.
+    """
 
     def __init__(self, ledger: Ledger, clock: Clock, telemetry: Telemetry) -> None:
         self._ledger = ledger
         self._clock = clock
         self._telemetry = telemetry
         self._health: dict[str, _Health] = {}
-        self._open: set[str] = set()
+        self.found_open: set[str] = set()
         self._read_at = float("-inf")
 
     def is_open(self, database: str) -> bool:
         """Tell whether the database is known to fail; reads nothing about one that works."""
-        if database not in self._open:
+        if database not in self.found_open:
             return False
         self._read(BELIEVED_SECONDS)
-        return database in self._open
+        return database in self.found_open
 
     def consult(self, database: str) -> bool:
         """Tell whether any function instance has found that the database fails."""
         self._read(CONSULTED_SECONDS)
-        return database in self._open
+        return database in self.found_open
 
     def open(self, database: str, reason: str) -> None:
         """Tell all function instances that the database fails; those that cannot be told now find out themselves."""
-        self._open.add(database)
+        self.found_open.add(database)
         self._telemetry.warning("breaker opened", database=database, reason=reason)
         try:
             self._ledger.open_breaker(database, reason)
@@ -70,7 +74,7 @@ class Breakers:
             LedgerUnavailableError: they cannot be told.
         """
         self._ledger.close_breaker(database)
-        self._open.discard(database)
+        self.found_open.discard(database)
         self._telemetry.info("breaker closed", database=database)
 
     def _read(self, age: float) -> None:
@@ -81,10 +85,10 @@ class Breakers:
             is_open = {breaker.database for breaker in self._ledger.breakers()}
         except LedgerUnavailableError:
             return  # what is known counts: parking is safe
-        for database in self._open - is_open:
+        for database in self.found_open - is_open:
             health = self._of(database)
             health.failing_since, health.delay = None, 0.0
-        self._open = is_open
+        self.found_open = is_open
         self._read_at = self._clock.now()
 
     def succeeded(self, database: str) -> None:

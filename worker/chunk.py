@@ -4,7 +4,7 @@ Rows are not decoded: the blocks of envelopes are joined and compressed. They ar
 Treasure Data for its rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Buffer, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from worker.span import ChunkKey, Cut, Span
 
 _MOST_HOURS = 24
 
-compress: Callable[[bytes], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
+compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
 """Returns the gzip of bytes: always the same for the same ones, because this header (`wbits`) holds neither a time nor a name."""
 
 

@@ -38,7 +38,7 @@ class Contiguity:
         self._whole: set[tuple[str, Number]] = set()  # spans that hold all records between their borders
 
     def check_batch(self, batch: ShardBatch) -> None:
-        """Check that the shard has no other records among the first of a batch; now and then, among all of them.
+        """Check that the shard has no other records among the first of a batch of several; now and then, among all of them.
 
         With a ParallelizationFactor, Lambda distributes records over invocations by partition key, so each lacks some of the
         first records. Reading all records of every batch again would take half of the shard's read budget. Recorded events are
@@ -54,7 +54,7 @@ class Contiguity:
         is_due = now >= self._all_due.get(batch.shard, 0.0)
         given = [record.number for record in batch.records[: None if is_due else _COMPARED_RECORDS]]
         may_be_gone = batch.records[0].arrived_at < now - self._rules.retention_seconds + _EXPIRING_SECONDS
-        if len(given) > 1 and not may_be_gone:
+        if not may_be_gone:
             shown = self._compare(batch, given[0], given[-1], len(given), lambda read: read == given)
             if shown is _Shown.FEWER:
                 raise HeldError("the shard does not show all records of the batch")

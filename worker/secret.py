@@ -15,13 +15,17 @@ _SECONDS_BETWEEN_READS = 30.0
 
 
 class Secret:
-    """One secret's text."""
+    """One secret.
+
+    Attributes:
+        text: as it was last read; empty before.
+    """
 
     def __init__(self, secrets: "SecretsManagerClient", secret_id: str, clock: Clock) -> None:
         self._secrets = secrets
         self._id = secret_id
         self._clock = clock
-        self._text = ""
+        self.text = ""
         self._read_at = float("-inf")
 
     def get(self, max_age: float = float("inf")) -> str:
@@ -30,21 +34,21 @@ class Secret:
         Raises:
             SecretUnavailableError: it has no value yet, or was never read and cannot be.
         """
-        if not self._text:
+        if not self.text:
             self._read()
         elif self._clock.now() - self._read_at > max_age:
             with suppress(SecretUnavailableError):
                 self._read()
-        return self._text
+        return self.text
 
     def changed(self, used: str) -> bool:
         """Tell whether the text differs from the one that was used; it is read again, but not twice within 30 s."""
-        if self._text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
+        if self.text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
             try:
                 self._read()
             except SecretUnavailableError:
                 return False
-        return self._text != used
+        return self.text != used
 
     def _read(self) -> None:
         self._read_at = self._clock.now()
@@ -61,4 +65,4 @@ class Secret:
             raise SecretUnavailableError(
                 f"the secret {self._id} holds no usable text: put the right value there"
             )
-        self._text = text
+        self.text = text

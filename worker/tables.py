@@ -12,16 +12,16 @@ from worker.ledger import Ledger
 
 
 class Tables:
-    """What this function instance knows of accounts' tables."""
+    """What this function instance knows of accounts' tables.
+
+    Attributes:
+        known: by account, tables that are there.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._known: defaultdict[str, set[str]] = defaultdict(set)
+        self.known: defaultdict[str, set[str]] = defaultdict(set)
         self._full: set[str] = set()
-
-    def exists(self, account: str, table: str) -> None:
-        """Note that a table is there."""
-        self._known[account].add(table)
 
     def may_create(self, account: str, table: str, limit: int) -> bool:
         """Note that a table is about to be created; return whether it may be.
@@ -29,8 +29,8 @@ class Tables:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        if table in self._known[account] or self._ledger.note_table(account, table, limit):
-            self._known[account].add(table)
+        if table in self.known[account] or self._ledger.note_table(account, table, limit):
+            self.known[account].add(table)
             return True
         self._full.add(account)
         return False
@@ -41,7 +41,7 @@ class Tables:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        known = self._known[account]
+        known = self.known[account]
         new = [table for table in tables if table not in known]
         if not new or (len(new) <= limit and account not in self._full):
             return frozenset()

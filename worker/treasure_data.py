@@ -122,7 +122,7 @@ class TreasureDataClient:
         """Import rows (gzip of MessagePack maps) under an id that is the same for the same rows; wait `seconds` for an answer."""
         path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
-            key = self._key.get()
+            key = self._key.text or self._key.get()
         except SecretUnavailableError:
             return Reply(Meaning.KEY_REFUSED, "no_key")
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}

@@ -154,7 +154,7 @@ class Uploader:
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
         """Send the chunks; return what became of each, in order."""
         only, reply = uploads[0], None
-        if len(uploads) == 1 and not self.breakers.is_open(only.database):
+        if len(uploads) == 1 and only.database not in self.breakers.found_open:
             only.attempts, only.began = 1, self.clock.now()
             reply = self.attempt(only, READ_SECONDS, deadline)
             if reply.meaning is Meaning.ACCEPTED:
@@ -194,7 +194,7 @@ class Uploader:
         reply = self.treasure_data.send(upload.database, group.table, upload.unique_id, body, seconds)
         upload.definitely_not_delivered &= reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED:
-            self._tables.exists(group.owner.account, group.table)
+            self._tables.known[group.owner.account].add(group.table)
         return reply
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:

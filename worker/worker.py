@@ -208,7 +208,7 @@ class Worker:
         Raises:
             HeldError: the batch lacks records of the shard, or the first one must wait.
         """
-        if batch.terms.is_stretch:
+        if batch.terms.is_stretch and len(batch.records) > 1:  # one alone has nothing between its ends
             self._contiguity.check_batch(batch)
         ignored: frozenset[Number] = frozenset()
         root: Span | None = None
