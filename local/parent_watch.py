@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 
 
 class ParentWatch:
@@ -27,7 +26,10 @@ class ParentWatch:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it stops the parts
-        signal.signal(signal.SIGTERM, self._on_signal)
+        # Python writes to the pipe as soon as the signal comes; a handler may have to wait until the main thread runs again
+        os.set_blocking(self._signalled, False)
+        signal.set_wakeup_fd(self._signalled)
+        signal.signal(signal.SIGTERM, lambda *_: None)
         threading.Thread(target=self._watch, daemon=True, name="parent watch").start()
 
     def ready(self, **facts: object) -> None:
@@ -43,7 +45,3 @@ class ParentWatch:
     def _watch(self) -> None:
         select.select([0, self._signals], [], [])  # nobody writes to 0, so readable means closed
         self._ended.set()
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        # do not set the event here: this thread may hold its lock
-        os.write(self._signalled, b"!")
