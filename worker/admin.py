@@ -165,7 +165,7 @@ class Admin:
         return answer
 
     def _check_td(self, deadline: Deadline) -> dict[str, Any]:
-        """Tell whether Treasure Data is there, and what our key may do; nothing is written."""
+        """Return whether Treasure Data is there, and what our key may do; nothing is written."""
         td = self._treasure_data
         host, status, error = td.try_key()
         answers: dict[str, Any] = {"answers": status > 0 or td.answers(), "knows_key": status in (200, 403)}

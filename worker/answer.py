@@ -41,7 +41,7 @@ class TdAnswer:
         return document.keys() - {"details"} == _ERROR_MEMBERS and document["status_code"] == self.status
 
     def confirms(self, members: Mapping[str, str]) -> bool:
-        """Tell whether it is a 200 whose document has these members."""
+        """Return whether it is a 200 whose document has these members."""
         return self.status == 200 and members.items() <= self.document.items()
 
     def names(self, member: str) -> set[str] | None:
@@ -53,7 +53,7 @@ class TdAnswer:
         return set(names) if len(names) == len(found) else None
 
     def shows_columns(self, table: str) -> bool | None:
-        """Tell whether a table shows the columns that rows are asked for by; None if it does not show the table."""
+        """Return whether a table shows the columns that rows are asked for by; None if it does not show the table."""
         if not self.confirms({"name": table}):
             return None
         try:

@@ -218,7 +218,7 @@ class Archiving:
         return ""
 
     def may_close(self) -> bool:
-        """Wait for the put; tell whether the span may be done: the archive has its records, or they cannot wait any longer."""
+        """Wait for the put; return whether the span may be done: the archive has its records, or they cannot wait any longer."""
         clock = self.delivery.clock
         if self.failure is None:
             self.failure = self.executor.wait(max(0.0, self.deadline.at - clock.now()) + _WAIT_SECONDS)

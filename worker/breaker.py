@@ -47,14 +47,14 @@ class Breakers:
         self._read_at = float("-inf")
 
     def is_open(self, database: str) -> bool:
-        """Tell whether the database is known to fail; reads nothing about one that works."""
+        """Return whether the database is known to fail; reads nothing about one that works."""
         if database not in self.found_open:
             return False
         self._read(BELIEVED_SECONDS)
         return database in self.found_open
 
     def consult(self, database: str) -> bool:
-        """Tell whether any function instance has found that the database fails."""
+        """Return whether any function instance has found that the database fails."""
         self._read(CONSULTED_SECONDS)
         return database in self.found_open
 
@@ -114,12 +114,12 @@ class Breakers:
         return health.delay
 
     def is_healthy(self, database: str) -> bool:
-        """Tell whether the last import that was answered was accepted."""
+        """Return whether the last import that was answered was accepted."""
         health = self._health.get(database)
         return health is not None and health.failing_since is None and health.last_success > float("-inf")
 
     def others_succeeded(self, database: str, since: float) -> bool:
-        """Tell whether an import to another database was accepted since then, UNIX seconds."""
+        """Return whether an import to another database was accepted since then, UNIX seconds."""
         return any(health.last_success > since for name, health in self._health.items() if name != database)
 
     def _of(self, database: str) -> _Health:

@@ -42,7 +42,7 @@ class Bucket:
         return True
 
     def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
-        """Tell whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
+        """Return whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
         return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
 
     def get(self, name: str) -> bytes | None:
@@ -55,7 +55,7 @@ class Bucket:
             raise BucketUnavailableError(str(error)) from error
 
     def delete(self, name: str) -> bool:
-        """Remove an object; tell whether S3 did."""
+        """Remove an object; return whether S3 did."""
         try:
             self._s3.delete_object(Bucket=self._name, Key=name)
         except (ClientError, BotoCoreError):

@@ -1,11 +1,11 @@
-"""The rules of delivery: what to do with a chunk, given its entry in the ledger, what happened and the time.
+"""The rules of delivery: what to do with a chunk, given its entry in the ledger, what happened, and the time.
 
-All changes of a chunk's state are in one table, TRANSITIONS, from which docs/delivery.md is generated. The other modules report events
-and do what `Rules` returns. Nothing here has an effect.
+One table, TRANSITIONS, lists every change of a chunk's state; the table in docs/delivery.md is generated from it. The other modules
+report events and do what `Rules` returns. This module has no side effects.
 
-Treasure Data may accept an attempt without Sluice learning of it, so a chunk has a *doubt*, open from the start of its first attempt,
-`since`, until an answer settles it. A pending chunk can have one; one that is set aside with a doubt is in the state *in doubt*. While
-Treasure Data remembers the attempt's unique_id, the chunk may be sent again under that id. After that, Treasure Data must be queried.
+Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from the start of its first attempt
+(`since`) until an answer settles it. A pending chunk can have a doubt; a chunk that is set aside with a doubt is *in doubt*. While
+Treasure Data remembers the attempt's unique_id, Sluice may send the chunk again under that id. After that, it must query Treasure Data.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ LONGEST_INVOCATION_SECONDS = 15 * 60
 
 
 class State(StrEnum):
-    """What became of a chunk."""
+    """The state of a chunk."""
 
     PENDING = "pending"
     PARKED = "parked"
@@ -34,25 +34,25 @@ class State(StrEnum):
 
 
 ASIDE = frozenset((State.PARKED, State.IN_DOUBT, State.DEAD_LETTER))
-"""States of chunks whose rows are all in S3. REJECTED is not one: no sender was promised these events, and only some are kept."""
+"""States of chunks that have all their rows in S3. REJECTED is not one: no sender was promised these events, and only some are kept."""
 FINAL = frozenset((State.DELIVERED, State.DROPPED, State.MISSING, State.RETURNED))
-"""Final states. Returned rows are on the stream again and count in the span that they are then planned in."""
+"""Final states. Returned rows are on the stream again, and count in the next span that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the ledger says of a chunk.
+    """The ledger's entry for a chunk.
 
     Attributes:
-        state: what became of it; for a split chunk, see its halves.
-        rows: how many it holds.
-        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None while no doubt is open. Then the chunk
-            may go to another database, be edited or be split.
+        state: its state; a split chunk's halves have entries of their own.
+        rows: how many rows it holds.
+        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None while no doubt is open. Only without a
+            doubt may the chunk go to another database, be edited or be split.
         reason: why it is set aside, in one word.
         aside_at: UNIX milliseconds at which it was set aside in this state.
-        database: where it goes, where that is not the plan's.
+        database: the database it goes to, if that differs from the plan's; else empty.
         generation: how often it was given a new unique_id.
-        edit: how often a person has edited its planned chunk's rows.
+        edit: how often an operator has edited its planned chunk's rows.
         digest: of the object in S3 that holds its planned chunk; empty while there is none.
     """
 
@@ -79,32 +79,31 @@ class Event(Enum):
     UNANSWERED = "it was not sent, or no answer settles it"
     DATABASE_FAILS = "its database fails while Treasure Data works"
     HELD_TOO_LONG = "it cannot be held any longer"
-    NOT_DELIVERABLE = "its rows go nowhere"
+    NOT_DELIVERABLE = "its rows cannot go to any database"
     INVALID = "it holds rejected events"
-    UNRESOLVED = "nobody can say where its rows go, for too long"
-    FORGOTTEN = "it is pending for longer than Treasure Data remembers ids"
-    ABSENT = "Treasure Data was asked and does not have it"
-    UNASKED = "Treasure Data cannot be asked, and rules or a person have it sent"
+    UNRESOLVED = "its account could not be looked up for too long"
+    FORGOTTEN = "it has been pending for longer than Treasure Data remembers ids"
+    ABSENT = "a query shows that Treasure Data does not have it"
+    UNASKED = "Treasure Data cannot be queried, and a setting or an operator has it sent"
     EXPIRED = "it was parked for too long"
-    DROPPED = "a person drops it"
-    EDITED = "a person edits its rows"
-    REPAIRED = "its events, repaired by a person, are on the stream"
+    DROPPED = "an operator drops it"
+    EDITED = "an operator edits its rows"
+    REPAIRED = "its events, repaired by an operator, are on the stream"
     RETURNED = "its rows are on the stream again"
     VANISHED = "its records have expired"
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event and what comes with it.
+    """An event and its details.
 
     Attributes:
-        event: what happens.
         now: UNIX milliseconds.
         reason: in one word.
         certain: no attempt can have been accepted: this invocation opened the doubt, each of its attempts was definitely
-            refused, and nobody else has written the span since.
-        divisible: it has two rows or more, and its planned chunk may be halved further.
-        database: where it is about to go.
+            refused, and no other invocation has written the span since.
+        divisible: the chunk has two rows or more, and its planned chunk may be halved further.
+        database: the database it is about to be sent to.
         digest: of the object that holds its edited rows.
     """
 
@@ -118,7 +117,7 @@ class Happening:
 
 
 class Condition(Enum):
-    """What else must hold for a transition."""
+    """A condition that must also hold for a transition."""
 
     ALWAYS = ""
     ABSENT = "Treasure Data cannot have it"
@@ -174,7 +173,7 @@ def _nothing(entry: Entry, _happening: Happening) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One line of the state machine: if the condition holds, the event leads from any of the states to `to`; `change` updates the entry."""
+    """One row of the state machine: if `when` holds, `event` leads from any of `states` to `to`, and `change` updates the entry."""
 
     states: tuple[State, ...]
     event: Event
@@ -226,7 +225,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
     Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
 )
-"""The state machine. Anything that is not in it leaves the entry unchanged."""
+"""The state machine. An event without a matching row leaves the entry unchanged."""
 
 
 _BY_PLACE: dict[tuple[State, Event], list[Transition]] = {}
@@ -239,14 +238,19 @@ class Action(Enum):
     """What to do with a chunk next."""
 
     SEND = "send it"
-    ASK = "ask Treasure Data whether it has the rows"
-    APPLY = "write what happened"
+    ASK = "query Treasure Data for the rows"
+    APPLY = "write the event to the ledger"
     WAIT = "leave it"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next step for a chunk: an action, and the event that is written (APPLY), or the reason to leave it (WAIT)."""
+    """The next step for a chunk.
+
+    Attributes:
+        event: what to write, for APPLY, or before a SEND.
+        reason: for APPLY, the event's; for WAIT, why the chunk is left.
+    """
 
     action: Action
     event: Event | None = None
@@ -258,15 +262,15 @@ ASK = Step(Action.ASK)
 
 
 class Decision(Enum):
-    """What a person decides about rows."""
+    """What an operator decides about rows."""
 
-    SEND = "send"  # in doubt: under a new id, where the old one may be forgotten
-    DROP = "drop"  # in doubt, dead letters or rejected: they are given up
+    SEND = "send"  # rows in doubt: send them, under a new id if Treasure Data may have forgotten the old one
+    DROP = "drop"  # rows in doubt, dead letters or rejected events: give them up
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What bounds decisions.
+    """Decides, within these limits, what each event means for a chunk and what to do next.
 
     Attributes:
         memory_seconds: how long Treasure Data remembers a unique_id.
@@ -274,7 +278,7 @@ class Rules:
         held_at_most_seconds: how long rows may be held before they are set aside, whatever the reason.
         parked_max_seconds: how long rows may be parked before they become dead letters.
         retention_seconds: how long the stream keeps a record.
-        sends_unasked: whether rows in doubt are sent where the API key may not query, or kept for a person.
+        sends_unasked: if the API key may not query, whether to send rows in doubt (True) or keep them for an operator.
         without: guards to leave out.
     """
 
@@ -287,7 +291,7 @@ class Rules:
     without: Without = NONE
 
     def follow(self, entry: Entry, happening: Happening) -> Entry:
-        """Return the entry after something happened; where nothing follows the same object, so that nothing is written."""
+        """Return the entry after an event. If no transition applies, that is `entry` itself, and nothing need be written."""
         absent = entry.since is None or happening.certain or Guard.OWN_DOUBT in self.without
         is_refused = happening.event in (Event.REFUSED, Event.ROWS_REFUSED)
         if is_refused and Guard.DOUBTED_REFUSAL in self.without:
@@ -308,9 +312,9 @@ class Rules:
 
     @staticmethod
     def half(entry: Entry) -> Entry:
-        """Return what the ledger says of each half of a chunk that is split now: all that is known of it, but for the number of rows.
+        """Return the entry for each half of a chunk that is being split; the caller sets `rows`.
 
-        A chunk is split only if Treasure Data cannot have it, so halves of what was in doubt are parked.
+        A chunk is split only if Treasure Data cannot have it, so the halves of a chunk in doubt are parked.
         """
         if entry.state is State.PENDING:
             return entry
@@ -318,19 +322,22 @@ class Rules:
 
     @staticmethod
     def is_halved_first(entry: Entry, renewed: Entry) -> bool:
-        """Tell whether a chunk that goes out under a new id is halved before it is sent: it was called too large under the old one."""
+        """Return whether to halve a chunk before it is sent under its new id: under the old one it was called too large."""
         return renewed.generation > entry.generation and entry.reason == TOO_LARGE
 
     def may_repeat(self, since: int, now: float) -> bool:
-        """Tell whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id now (UNIX seconds)."""
+        """Return whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id now (UNIX seconds)."""
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
 
     def askable_from(self, since: int) -> float:
-        """Return the UNIX seconds from which a query is sure to find the rows of an attempt that began at `since`, if it was accepted."""
+        """Return the UNIX seconds from which a query is sure to find the rows of an accepted attempt that began at `since` (UNIX milliseconds)."""
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:
-        """Return the worker's next step for a pending chunk; `obstacle` says why its rows go nowhere, empty if they go to a database."""
+        """Return the worker's next step for a pending chunk; `now` is UNIX seconds.
+
+        `obstacle` says why its rows cannot be delivered. It is empty if they go to a database.
+        """
         if is_rejected:
             return Step(Action.APPLY, Event.INVALID, obstacle)
         if obstacle:
@@ -341,9 +348,9 @@ class Rules:
         return SEND
 
     def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
-        """Return the redrive's next step for a chunk that is set aside.
+        """Return the redrive's next step for a chunk that is set aside; `now` is UNIX seconds.
 
-        `obstacle` says why the account's rows go nowhere today: empty if they go to a database, None if that is unknown.
+        `obstacle` says why the account's rows cannot be delivered today. It is empty if they go to a database, None if that is unknown.
         """
         match entry.state:
             case State.PARKED if now * 1000 - entry.aside_at > self.parked_max_seconds * 1000:
@@ -369,13 +376,13 @@ class Rules:
 
 
 TOO_LARGE = "too_large"
-"""Why a chunk is in doubt if a proxy called it too large: once Treasure Data does not have it, it is halved before it is sent."""
+"""The reason of a chunk in doubt that a proxy called too large. If Treasure Data proves not to have it, it is halved before it is sent."""
 ROW_TOO_LARGE = "row_too_large"
-"""Why a single row that is too large is a dead letter."""
+"""The reason of a dead letter that is a single row, too large to import."""
 UNRESOLVED = "unresolved"
-"""Why rows are parked if their account could not be looked up for too long."""
+"""The reason of parked rows whose account could not be looked up for too long."""
 UNSEARCHED = "stream_unsearched"
-"""Why an envelope of the overflow queue is in doubt if the stream may have it too and could not be searched."""
+"""The reason of an overflow envelope in doubt: the stream may have it too, and could not be searched."""
 
 
 def _wait(reason: str | None) -> Step:

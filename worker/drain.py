@@ -238,14 +238,14 @@ class Drain:
         return self._search(sought, until)
 
     def _is_kept(self, envelope: _Waiting, created_at: float | None) -> bool:
-        """Tell whether the stream still keeps the window of an envelope; one created later never had it."""
+        """Return whether the stream still keeps the window of an envelope; one created later never had it."""
         if created_at is None or envelope.sent_at < created_at:
             return False
         oldest = self._clock.now() - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
         return envelope.window[0] >= oldest
 
     def _waits_for_search(self, envelope: _Waiting, created_at: float | None) -> bool:
-        """Tell whether a search can still show whether an envelope is on the stream."""
+        """Return whether a search can still show whether an envelope is on the stream."""
         if Guard.SEARCHED in self._without:
             return False
         age = self._clock.now() - envelope.sent_at
@@ -289,7 +289,7 @@ class Drain:
                 _enter(handled, envelope, fate)
 
     def _is_old(self, envelope: _Waiting) -> bool:
-        """Tell whether an envelope is so old that no run puts it any more."""
+        """Return whether an envelope is so old that no run puts it any more."""
         return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
 
     def _put(self, batch: list[_Waiting], deadline: Deadline) -> dict[Identity, Handling]:

@@ -217,7 +217,7 @@ class Execution:
         return span.with_entries({}, done=True)
 
     def _all_accepted(self, span: Span) -> bool:
-        """Tell whether Treasure Data accepted all chunks of a span, and nothing else has ever happened to them."""
+        """Return whether Treasure Data accepted all chunks of a span, and nothing else has ever happened to them."""
         if not self._whole or span.entries or span.done or len(self._outcomes) != len(self._sources):
             return False
         return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}

@@ -128,7 +128,7 @@ class Gap:
     behind_open: Span | None = None
 
     def has(self, number: Number) -> bool:
-        """Tell whether a record lies within the gap."""
+        """Return whether a record lies within the gap."""
         return self.after < number and (self.limit is None or number < self.limit)
 
 
@@ -323,7 +323,7 @@ class Ledger:
         return claims | (self._claimed(refused) if refused else {})
 
     def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
-        """Claim an envelope; tell whether this owner has it.
+        """Claim an envelope; return whether this owner has it.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or does not say.
@@ -343,7 +343,7 @@ class Ledger:
         return {item["pk"]["S"].removeprefix(_CLAIM): _claim(item) for item in items}
 
     def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
-        """Make another one the owner of an envelope that `old` owns; tell whether it is."""
+        """Make another one the owner of an envelope that `old` owns; return whether it is."""
         standing = self._write(
             self._dynamodb.update_item,
             Key=_key(f"{_CLAIM}{request_id}"),
@@ -547,7 +547,7 @@ def _worklist_key(span: Span) -> str:
 
 
 def _is_settled(span: Span) -> bool:
-    """Tell whether nothing of a span is pending or set aside; rejected events expire without a write."""
+    """Return whether nothing of a span is pending or set aside; rejected events expire without a write."""
     return span.done and {entry.state for entry in span.entries.values()} <= _SETTLED
 
 

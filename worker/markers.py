@@ -49,7 +49,7 @@ class Markers:
             self._telemetry.warning("a marker was not put", error=type(error).__name__)
 
     def _is_idle(self, shard: Shard) -> bool:
-        """Tell whether the event source has delivered nothing of a shard lately; replays bring records that expire soon."""
+        """Return whether the event source has delivered nothing of a shard lately; replays bring records that expire soon."""
         spans = self._ledger.latest(self._shards.chain(shard.shard_id), at_once=1)
         latest = next((span.planned_at / 1000 for span in spans if span.in_order), 0.0)
         return self._clock.now() - latest >= IDLE_SECONDS

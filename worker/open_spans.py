@@ -80,7 +80,7 @@ class OpenSpans:
             span = standing
 
     def is_over(self, span: Span) -> bool:
-        """Tell whether a span is older than the stream's retention, by the setting."""
+        """Return whether a span is older than the stream's retention, by the setting."""
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
     def origin(self, span: Span) -> Span:
@@ -128,7 +128,7 @@ class OpenSpans:
         return batch.terms.forced.narrow(one for one in read if span.first <= one.number <= span.last)
 
     def _has_expired(self, span: Span) -> bool:
-        """Tell whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself."""
+        """Return whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself."""
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         if not self.is_over(span):

@@ -45,7 +45,7 @@ class ProbeRows:
         return {"taken": answer.meaning is Meaning.ACCEPTED, "reason": answer.reason}
 
     def ask(self, database: str, mark: str, time: int, deadline: Deadline) -> dict[str, Any]:
-        """Tell whether a query finds the row of a mark.
+        """Return whether a query finds the row of a mark.
 
         Returns:
             `shown`, null where it cannot be told, and then the `reason`: `forbidden` where the API key may not query, else

@@ -132,7 +132,7 @@ class Question:
         return {}
 
     def _is_table_gone(self) -> bool:
-        """Tell whether Treasure Data says that there is no such table, and does not list it."""
+        """Return whether Treasure Data says that there is no such table, and does not list it."""
         shown = self._show()
         is_absent = shown.is_refusal and shown.status == 404
         return is_absent and self._lacks("tables", "table", "list", self._database)

@@ -170,7 +170,7 @@ _KNOWN_NAMES = 10_000
 
 
 def _is_envelope(content: Any) -> bool:
-    """Tell whether these are an envelope's members; the same check as `envelope.decode`, which is too slow here."""
+    """Return whether these are an envelope's members; the same check as `envelope.decode`, which is too slow here."""
     try:
         version, account, key_id, received_at, request_id, claim, blocks, rejected = content
         if version != envelope.VERSION or blocks.__class__ is not tuple or len(blocks) > MAX_BLOCKS:

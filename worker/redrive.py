@@ -122,7 +122,7 @@ class _Turn:
     complete: bool = True
 
     def was_dead(self, key: ChunkKey) -> bool:
-        """Tell whether a chunk, or the chunk that it is a half of, was a dead letter when the turn began."""
+        """Return whether a chunk, or the chunk that it is a half of, was a dead letter when the turn began."""
         return any(
             entry.state is State.DEAD_LETTER and key == one._replace(path=key.path)
             for one, entry in self.selected.items()
@@ -270,7 +270,7 @@ class Redrive:
         self._prepare(run, work, key, step, turn)
 
     def _may_try(self, run: _Run, work: "_SpanWork", database: str, turn: _Turn) -> bool:
-        """Tell whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
+        """Return whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
         with run.lock:
             run.aimed.add(database)
             known = run.databases[database]
@@ -347,7 +347,7 @@ class Redrive:
         return self._uploader.treasure_data.ask(database, table, rows, patience, not_before)
 
     def _accepts_imports(self, database: str, table: str, deadline: Deadline) -> bool:
-        """Tell whether a database accepts imports, by an import of nothing."""
+        """Return whether a database accepts imports, by an import of nothing."""
         if deadline.near:
             return False
         unique_id = f"{milliseconds(self._clock.now()):032x}"

@@ -282,7 +282,7 @@ class _Leg:
         self._begin()
 
     def is_misplaced(self, page: Page) -> bool:
-        """Tell whether the page has a record of a partition key that is not this shard's."""
+        """Return whether the page has a record of a partition key that is not this shard's."""
         return any(
             hash_key(record["PartitionKey"]) not in self._shard.keys
             for record in page.records
@@ -340,7 +340,7 @@ class _Leg:
         self._seek()
 
     def _go_on(self, page: Page, numbers: list[Number], *, at_end: bool) -> bool:
-        """Go past an answer to a read that began at the anchor; tell whether nothing more is behind it."""
+        """Go past an answer to a read that began at the anchor; return whether nothing more is behind it."""
         behind = [one for one in numbers if one > self._anchor]
         if self._anchor in numbers:
             self._is_met, self._doubted = True, 0

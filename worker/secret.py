@@ -42,7 +42,7 @@ class Secret:
         return self.text
 
     def changed(self, used: str) -> bool:
-        """Tell whether the text differs from the one that was used; it is read again, but not twice within 30 s."""
+        """Return whether the text differs from the one that was used; it is read again, but not twice within 30 s."""
         if self.text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
             try:
                 self._read()

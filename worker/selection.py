@@ -62,7 +62,7 @@ class Selection:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
     def has(self, key: ChunkKey, entry: Entry) -> bool:
-        """Tell whether a chunk is selected."""
+        """Return whether a chunk is selected."""
         return (
             entry.state in self.states
             and self.account in (None, key.account)

@@ -192,15 +192,15 @@ class SetAsideStore:
         return decode(data)
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
-        """Tell whether a chunk belongs in the object of that name."""
+        """Return whether a chunk belongs in the object of that name."""
         return name == self.name(span, chunk.key, chunk.edit, chunk.digest)
 
     def may_delete(self, span: Span, key: ChunkKey) -> bool:
-        """Tell whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
+        """Return whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
         return span.is_final(key) or Guard.FINAL_DELETE in self._without
 
     def delete(self, name: str) -> bool:
-        """Remove an object, on the word of `may_delete` alone; tell whether S3 did."""
+        """Remove an object, on the word of `may_delete` alone; return whether S3 did."""
         return self._bucket.delete(name)  # else the sweeper tries again
 
     def listed(self) -> Iterator[Listed]:

@@ -186,7 +186,7 @@ class Shards:
         return self._chains[shard]
 
     def has(self, chain: ChainId) -> bool:
-        """Tell whether the stream, as it is now, has the shard of a chain.
+        """Return whether the stream, as it is now, has the shard of a chain.
 
         Raises:
             ShardUnreadableError: Kinesis does not answer.

@@ -1,7 +1,7 @@
 """Spans: the records of one shard that the worker plans as one unit.
 
-The plan (borders, destinations, cut) never changes. The entries say what became of the chunks, as exceptions from the plan: while
-the span is open, a chunk without an entry is pending; once it is done, delivered.
+The plan (borders, destinations, cut) never changes. The entries record the states of chunks that differ from the default: while the
+span is open, a chunk without an entry is pending; once the span is done, it is delivered.
 """
 
 import hashlib
@@ -15,30 +15,28 @@ from worker.delivery import FINAL, Entry, State
 from worker.record import NOBODY, Number, Record
 
 SECONDS_KEPT = 366 * 86_400
-"""How long a settled span is remembered: longer than any retention, so a replay always finds it."""
+"""How long the ledger keeps a settled span: longer than any retention, so a replay always finds it."""
 
 MAX_PLAN_BYTES = 280_000
 MAX_ITEM_BYTES = 370_000
-"""A span's item stays below DynamoDB's 400 KB, whatever becomes of its chunks; splits may use what the plan leaves."""
+"""A span's item stays below DynamoDB's 400 KB in whatever states its chunks end; splits may use the room that the plan leaves."""
 
 TOO_MANY_TABLES = "too_many_tables"
-"""Why rows are dead letters if their account has too many tables."""
+"""The reason of dead letters whose account has too many tables."""
 
 EXPIRED = -1
-"""The part of a group that stands for rows whose records have expired."""
+"""The part number that represents the rows of a group whose records have expired."""
 
-_ENTRY_BYTES = (
-    330  # the most that an entry takes beside its key: names and digests of a chunk that was edited
-)
+_ENTRY_BYTES = 330  # the largest entry without its key: that of an edited chunk, with names and digests
 _HALVES = {"0": 0, "1": 1}
 
 
 class Owner(NamedTuple):
-    """Whose rows a group holds.
+    """The owner of a group's rows.
 
     Attributes:
         account: the account; NOBODY for records that name none.
-        key_id: of a revoked write key, whose rows are kept apart from the account's others; else empty.
+        key_id: the id of a revoked write key; its rows are kept apart from the account's others. Else empty.
     """
 
     account: str
@@ -51,7 +49,7 @@ class Owner(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the owner of that name."""
+        """Return the owner with this name."""
         account, _, key_id = name.partition(":")
         return cls(account, key_id)
 
@@ -60,13 +58,13 @@ NO_OWNER = Owner(NOBODY)
 
 
 class Group(NamedTuple):
-    """Rows of one owner's table within a span, or what could not become rows.
+    """Rows of one owner's table within a span, or originals that could not become rows.
 
     Attributes:
-        owner: whose they are.
-        table: their table; empty for what could not become rows, unless it was rejected and named a table.
-        code: why it could not; empty for rows.
-        is_rejected: they are events whose senders were told so: they are not received, but counted and, in part, kept.
+        table: their table; empty for originals, except rejected events that name a table.
+        code: why they could not become rows; empty for rows.
+        is_rejected: they are events that the ingest rejected, and told their senders so. They do not count as received; they are
+            counted separately and, in part, kept.
     """
 
     owner: Owner
@@ -76,24 +74,24 @@ class Group(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The text for the ledger: `owner/table`, `owner/-code` or `owner/table!code`; no table has such a name."""
+        """The text for the ledger: `owner/table`, `owner/-code` or `owner/table!code`; a table's name has neither `-` nor `!`."""
         return f"{self.owner.name}/{self.label}"
 
     @property
     def label(self) -> str:
-        """The table, or `-` and the code, or, for rejected events, their table, `!` and the code."""
+        """The table, or `-` and the code; for rejected events, the table, `!` and the code."""
         if self.is_rejected:
             return f"{self.table}!{self.code}"
         return f"-{self.code}" if self.code else self.table
 
     @property
     def is_gathered(self) -> bool:
-        """Whether its blocks are made from those of many records and tables."""
+        """Whether its blocks are built from the blocks of several records and tables."""
         return self.is_rejected or self.code == TOO_MANY_TABLES
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the group of that name."""
+        """Return the group with this name."""
         owner, _, table = name.partition("/")
         if table.startswith("-"):
             return cls(Owner.parse(owner), "", table[1:])
@@ -104,12 +102,11 @@ class Group(NamedTuple):
 
 
 class ChunkKey(NamedTuple):
-    """Names a chunk within its span.
+    """Identifies a chunk within its span.
 
     Attributes:
-        group: whose rows they are, and of which table.
         part: its number among the parts that the group is cut into.
-        path: for a half `0` or `1`, for half of a half two digits, and so on; empty for a planned chunk.
+        path: `0` or `1` for a half, two digits for half of a half, and so on; empty for a planned chunk.
     """
 
     group: Group
@@ -123,25 +120,25 @@ class ChunkKey(NamedTuple):
 
     @property
     def account(self) -> str:
-        """Whose rows they are."""
+        """The account that owns its rows."""
         return self.group.owner.account
 
     @property
     def planned(self) -> "ChunkKey":
-        """The planned chunk that it is, or is a half of."""
+        """The planned chunk that this chunk is, or is a part of."""
         return self._replace(path="")
 
     @property
     def halves(self) -> "tuple[ChunkKey, ChunkKey]":
-        """The two chunks that stand for it once it is split."""
+        """The two chunks that replace it when it is split."""
         return self._replace(path=f"{self.path}0"), self._replace(path=f"{self.path}1")
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the key of that name.
+        """Return the key with this name.
 
         Raises:
-            ValueError: it is not a chunk's name.
+            ValueError: it does not name a chunk.
         """
         group, _, part = name.rpartition("/")
         number, *path = part.split(".")
@@ -150,7 +147,7 @@ class ChunkKey(NamedTuple):
         return cls(Group.parse(group), int(number), "".join(path))
 
     def within(self, rows: int) -> range:
-        """Return the positions of its rows among those of its planned chunk, which has that many."""
+        """Return the positions of its rows within its planned chunk, which has `rows` rows."""
         positions = range(rows)
         for step in self.path:
             half = len(positions) // 2
@@ -160,7 +157,7 @@ class ChunkKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Rows go to this Treasure Data database."""
+    """A Treasure Data database that rows go to."""
 
     name: str
 
@@ -172,13 +169,13 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class NotDeliverable:
-    """Rows go nowhere; the reason says why, in one word."""
+    """Rows cannot be delivered; `reason` says why, in one word."""
 
     reason: str
 
     @property
     def text(self) -> str:
-        """The text for the ledger: `!` and the reason, which no database can be called."""
+        """The text for the ledger: `!` and the reason, which cannot be a database's name."""
         return f"!{self.reason}"
 
 
@@ -187,14 +184,20 @@ Destination = Database | NotDeliverable
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The limits by which groups are cut into chunks."""
+    """The limits of a chunk: groups are cut into chunks of at most this many rows and bytes."""
 
     rows: int
     bytes: int
 
 
 class Archived(NamedTuple):
-    """How the archive keeps a span's records: when the first and the last arrived (UNIX milliseconds), and for how many days."""
+    """How the archive keeps a span's records.
+
+    Attributes:
+        since: UNIX milliseconds at which the earliest record arrived.
+        until: UNIX milliseconds at which the latest one arrived.
+        days: for how many days.
+    """
 
     since: int
     until: int
@@ -202,7 +205,7 @@ class Archived(NamedTuple):
 
     @classmethod
     def of(cls, records: Iterable[Record], days: int) -> Self | None:
-        """Return how records are to be archived; None if they are not, for 0 days."""
+        """Return how the archive keeps records; None for 0 days."""
         arrivals = [record[1] for record in records]
         return cls(milliseconds(min(arrivals)), milliseconds(max(arrivals)), days) if days else None
 
@@ -227,16 +230,17 @@ class Span:
     Attributes:
         after: last sequence number of the preceding span.
         planned_at: UNIX milliseconds.
+        counts: the number of rows by group.
         records: how many records it holds.
         digest: of their sequence numbers; empty if the span was planned without it.
-        ignored: positions among them of those whose rows do not count, because another copy of their envelope does.
+        ignored: positions of the records that do not count, because another copy of their envelope does.
         archived: how the archive keeps its records; None if it does not.
         version: grows by one with every write.
-        writer: names the last write.
+        writer: a random name of the last write.
         done: no chunk is pending: all are delivered or set aside.
         settled_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
-        entries: exceptions from the plan.
-        in_order: the event source delivered it, not a replay: all records before its batch were settled by then.
+        entries: the states of chunks that differ from the default.
+        in_order: the event source delivered its records, not a replay: every record before its batch was settled by then.
     """
 
     chain: ChainId
@@ -259,24 +263,24 @@ class Span:
     in_order: bool = False
 
     def has(self, number: Number) -> bool:
-        """Tell whether a record lies within the span."""
+        """Return whether a record lies within the span."""
         return self.first <= number <= self.last
 
     def is_whole(self, numbers: Sequence[Number]) -> bool:
-        """Tell whether these are the sequence numbers of its records: all of them, and no others."""
+        """Return whether these are the sequence numbers of exactly its records, in order."""
         if len(numbers) != self.records:
             return False
         return not self.digest or self.digest == digest_of(numbers)
 
     def entry(self, key: ChunkKey) -> Entry:
-        """Return what the ledger says of a chunk."""
+        """Return a chunk's entry, the default one if the ledger has none."""
         entry = self.entries.get(key)
         if entry is not None:
             return entry
         return _DELIVERED if self.done else _pending(self.planned_at)
 
     def leaves(self, key: ChunkKey) -> Iterator[ChunkKey]:
-        """Yield the chunks that stand for a chunk: itself, or the halves that it was split into."""
+        """Yield the chunks that a chunk consists of now: itself, or the halves that it was split into."""
         entry = self.entries.get(key)
         if entry is None or entry.state is not State.SPLIT:
             yield key
@@ -285,7 +289,7 @@ class Span:
                 yield from self.leaves(half)
 
     def is_final(self, key: ChunkKey) -> bool:
-        """Tell whether every row of a chunk's planned chunk is in a final state."""
+        """Return whether every row of a chunk's planned chunk has reached a final state."""
         return all(self.entry(leaf).state in FINAL for leaf in self.leaves(key.planned))
 
     def destination(self, key: ChunkKey) -> Destination:
@@ -296,12 +300,12 @@ class Span:
         return Database(database) if database else self.destinations[key.group.owner]
 
     def unique_id(self, key: ChunkKey, database: str, generation: int | None = None) -> str:
-        """Return the id under which a chunk is sent to a database: the same rows always have the same id, until it is renewed."""
+        """Return the id under which a chunk is sent to a database: the same for the same rows, until `generation` grows."""
         current = self.entry(key).generation if generation is None else generation
         return self._digest(key, database, str(current))
 
     def object_id(self, key: ChunkKey) -> str:
-        """Return what names the objects of a planned chunk in S3."""
+        """Return the id in the names of a planned chunk's objects in S3."""
         return self._digest(key.planned, "aside", "")
 
     def _digest(self, key: ChunkKey, *rest: str) -> str:
@@ -309,9 +313,9 @@ class Span:
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
     def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these entries; a done span keeps only those of chunks that are not delivered.
+        """Return the span with these entries; a done span drops the entries of delivered chunks.
 
-        A span of an overflow chain keeps all: they tell whether a chunk was sent, or came by the stream after all.
+        A span of an overflow chain keeps them all: they show whether a chunk was sent from here, or came by the stream after all.
         """
         entries = {**self.entries, **changes}
         done = done or self.done
@@ -323,19 +327,19 @@ class Span:
         return replace(self, entries=entries, done=done)
 
     def can_split(self, key: ChunkKey) -> bool:
-        """Tell whether the item has room for a chunk's halves, whatever becomes of all that it holds."""
+        """Return whether the item has room for a chunk's halves, in whatever states its chunks end."""
         planned = plan_bytes(self.counts, self.destinations, self.cut)
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
         return planned + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2) <= MAX_ITEM_BYTES
 
 
 def digest_of(numbers: Iterable[Number]) -> bytes:
-    """Return a digest of records, by their sequence numbers in order."""
+    """Return the digest of sequence numbers, given in order."""
     return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 
 
 def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destination], cut: Cut) -> int:
-    """Return the most bytes that a span's item takes before anything is split: an entry for each chunk."""
+    """Return the largest size in bytes of a span's item before a split: the plan, and an entry for each chunk."""
     size = 0
     for group, rows in counts.items():
         parts = 1 + 2 * rows // cut.rows
@@ -350,7 +354,7 @@ def _depth(key: ChunkKey) -> int:
 
 
 def _join(entries: dict[ChunkKey, Entry], key: ChunkKey, *, done: bool) -> None:
-    """Let one entry stand for two halves that have ended alike; in a done span, none for halves that are delivered."""
+    """Replace the entries of two halves in the same final state by one; in a done span, delete it if both are delivered."""
     first, second = (entries.get(half) for half in key.halves)
     if first is None and second is None and done:
         del entries[key]

@@ -138,7 +138,7 @@ class TreasureDataClient:
         return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
 
     def key_changed(self, refused: str) -> bool:
-        """Tell whether the key has changed since it was refused."""
+        """Return whether the key has changed since it was refused."""
         return self._key.changed(refused)
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
@@ -155,12 +155,12 @@ class TreasureDataClient:
         return answer.status if answer.confirms(created) or answer.is_refusal else 0
 
     def answers(self) -> bool:
-        """Tell whether Treasure Data responds at all."""
+        """Return whether Treasure Data responds at all."""
         answer = self._try("GET", "system", "server_status")
         return answer.status == 200 and isinstance(answer.document.get("status"), str)
 
     def knows_key(self) -> bool:
-        """Tell whether Treasure Data knows our key, whatever it allows."""
+        """Return whether Treasure Data knows our key, whatever it allows."""
         answer = self._try("GET", *DATABASES)
         return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
 
@@ -173,12 +173,12 @@ class TreasureDataClient:
             return host, 0, type(error).__name__
 
     def lacks_database(self, database: str) -> bool:
-        """Tell whether Treasure Data lists its databases without this one; not so if nothing settles it."""
+        """Return whether Treasure Data lists its databases without this one; not so if nothing settles it."""
         names = self._try("GET", *DATABASES).names("databases")
         return names is not None and database not in names
 
     def shows_columns(self, database: str, table: str) -> bool | None:
-        """Tell whether a table shows the columns that rows are asked for by; None if nothing settles it."""
+        """Return whether a table shows the columns that rows are asked for by; None if nothing settles it."""
         return self._try("GET", "table", "show", database, table).shows_columns(table)
 
     def ask(

@@ -336,7 +336,7 @@ class _Run:
                 self._queue(lane)
 
     def _send_idle(self) -> bool:
-        """Let a database that works use threads that no other one needs; tell whether there was one.
+        """Let a database that works use threads that no other one needs; return whether there was one.
 
         So an account with very many tables, and as many chunks, does not hold up its shard for longer than it must.
         """
@@ -407,7 +407,7 @@ class _Run:
             lane.ended_at = self._u.clock.now()
 
     def _keeps_others_waiting(self, lane: _Lane) -> bool:
-        """Tell whether a lane with slow answers has had the time of a failing one, and another lane has ended."""
+        """Return whether a lane with slow answers has had the time of a failing one, and another lane has ended."""
         if lane.slowest <= USUAL_SECONDS or self._u.clock.now() - self._began < self._u.limits.park_after:
             return False
         return any(one.ended_at is not None for one in self._lanes.values())
@@ -488,7 +488,7 @@ class _Run:
             heapq.heappush(self._resting, (moment, self._rests, lane))
 
     def _is_alone(self, lane: _Lane, since: float) -> bool:
-        """Tell whether the fault is this database's: another one succeeds, or Treasure Data is there."""
+        """Return whether the fault is this database's: another one succeeds, or Treasure Data is there."""
         if not lane.key_refused:
             if self._u.breakers.others_succeeded(lane.database, since):
                 return True

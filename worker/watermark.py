@@ -370,7 +370,7 @@ class Watermarks:
         return aside
 
     def _index_may_lag(self, began: float) -> bool:
-        """Tell whether something may have been set aside a short time ago in a span that has not been read.
+        """Return whether something may have been set aside a short time ago in a span that has not been read.
 
         That is what the drainer sets aside, and what was set aside of a stream that has been recreated.
         """

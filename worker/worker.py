@@ -1,7 +1,7 @@
-"""The life of a batch: decode the records, find the span that holds the first one or plan it, execute it, and so on to the last.
+"""Delivers batches of stream records: decode them, find or plan the span that holds the first one, execute it, repeat to the end.
 
-The conditional put that appends a span to its shard's chain fixes its borders, each account's database, and the cut into chunks.
-From then on every invocation executes that plan. docs/delivery.md says why each step is needed.
+The conditional put that appends a span to its shard's chain fixes the span's borders, each account's database, and the cut into
+chunks. From then on every invocation executes that plan. docs/delivery.md explains why each step is needed.
 """
 
 import gc
@@ -61,7 +61,7 @@ class Worker:
     """Delivers batches.
 
     Args:
-        archive_days: for how many days the archive keeps records; 0 turns it off.
+        archive_days: how many days the archive keeps records; 0 turns it off.
     """
 
     def __init__(
@@ -94,22 +94,24 @@ class Worker:
         self._rules = delivery.rules
         self._clock = delivery.clock
         self._telemetry = delivery.telemetry
-        self._ends: dict[str, Gap] = {}  # by shard, as this function instance left them
+        self._ends: dict[
+            str, Gap
+        ] = {}  # by shard, the end of its chain as this function instance last left it
 
     @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Deliver the records of one invocation; return Lambda's partial batch response.
 
-        The answer to a forced replay also has `passed_over`: by account and table the rows that it will not send, because not all
-        rows that were planned with them have been delivered.
+        For a forced replay the response also has `passed_over`: by account and table, how many rows the replay skips because other
+        rows that were planned with them have not been delivered.
 
         Args:
-            event: Lambda's, with records of the stream. A replay adds `replay`; `forced` if they are to be sent again whatever
-                the ledger says; and `chain`, the shard's, if they come from the archive.
+            event: Lambda's event, with records of the stream. A replay adds `replay`. A forced replay, which resends rows whatever
+                the ledger says, adds `forced`. A replay from the archive adds `chain`, the shard's chain.
             deadline: when the invocation must have settled.
 
         Raises:
-            InvalidReplayError: what is `forced` is not possible.
+            InvalidReplayError: `forced` or `chain` is invalid.
         """
         terms = Terms.from_event(event, deadline)
         held = []
@@ -138,7 +140,7 @@ class Worker:
             self._telemetry.warning(
                 "held", **_about(shard, records[done:]), reason=str(reason), error=type(reason).__name__
             )
-        except Exception as error:  # noqa: BLE001 -- whatever it is, what is not settled is delivered again
+        except Exception as error:  # noqa: BLE001 -- whatever went wrong, Lambda redelivers the records that are not settled
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.count("Holds")
             self._telemetry.error("held by an unforeseen error", error, **_about(shard, records[done:]))
@@ -148,11 +150,11 @@ class Worker:
         """Return the chain of a shard whose records have just been received."""
         chain = self._shards.chain(shard)
         if first.number < chain.lowest:
-            raise HeldError("the records are of a stream that was deleted")
+            raise HeldError("the records come from a stream that was deleted")
         return chain
 
     def _advance(self, batch: ShardBatch, records: Sequence[Record]) -> Number:
-        """Settle the span that holds the first record, appending it if there is none; return where it ends."""
+        """Settle the span that holds the first record, and append it if there is none; return the span's last sequence number."""
         while True:
             found = self._locate(batch, records[0].number)
             if isinstance(found, Span):
@@ -163,17 +165,19 @@ class Worker:
                 return found.last
             if batch.terms.from_archive and batch.terms.forced is None:
                 raise HeldError(
-                    "the ledger does not know the span that the archive has: nothing tells what was delivered"
+                    "the ledger has no span for these archived records, so it does not show whether they were delivered"
                 )
             if found.behind_open is not None:
-                self._take_up(batch, found.behind_open)  # its records need not be delivered again
+                self._take_up(batch, found.behind_open)  # the event source may not deliver its records again
             planned = self._plan(batch, records, found.limit)
             is_forced = batch.terms.forced is not None
             span = planned.span(
                 found.chain,
                 found.after,
                 self._clock.now(),
-                archive_days=0 if is_forced else self._archive_days,  # there already
+                archive_days=0
+                if is_forced
+                else self._archive_days,  # the first delivery archived these records
                 in_order=not is_forced and not batch.terms.is_replay,
             )
             won, standing = self._ledger.append(span)
@@ -186,7 +190,7 @@ class Worker:
                 return standing.last
 
     def _locate(self, batch: ShardBatch, first: Number) -> Gap | Span:
-        """Return the span that holds a record, or where one is to be appended."""
+        """Return the span that holds a record, or where to append one."""
         end = self._ends.get(batch.shard)
         if end is not None and end.chain == batch.chain and end.after < first:
             return end
@@ -196,7 +200,7 @@ class Worker:
         for place, rows in passed_over.items():
             batch.terms.passed_over[f"{place.owner.account}/{place.label}"] += rows
             self._telemetry.warning(
-                "a forced replay passes over rows that were planned with others that are not delivered",
+                "a forced replay skips rows: others that were planned with them have not been delivered",
                 account=place.owner.account,
                 table=place.label,
                 rows=rows,
@@ -208,7 +212,7 @@ class Worker:
         Raises:
             HeldError: the batch lacks records of the shard, or the first one must wait.
         """
-        if batch.terms.is_stretch and len(batch.records) > 1:  # one alone has nothing between its ends
+        if batch.terms.is_stretch and len(batch.records) > 1:  # a single record has no gaps to check
             self._contiguity.check_batch(batch)
         ignored: frozenset[Number] = frozenset()
         root: Span | None = None
@@ -226,17 +230,21 @@ class Worker:
         if batch.terms.forced is None and planned.has_claims:
             decided, ignored = self._claims.decide(planned.records, batch.chain)
             if not decided:
-                raise HeldError("it cannot be told which copy of an envelope counts")
+                raise HeldError("the ledger does not say which copy of an envelope counts")
             planned = make(decided, ignored=ignored)
         return planned if root is None else only_delivered(planned, root)
 
     def _delivered_before(
         self, batch: ShardBatch, records: Sequence[Record]
     ) -> tuple[Span, frozenset[Number]]:
-        """Return the span of the shard's own chain that holds the first record, and which records do not count."""
+        """Return the span of the shard's own chain that holds the first record, and the records of it that do not count.
+
+        Raises:
+            HeldError: the span is not settled, or its records cannot be read now.
+        """
         span = self._ledger.locate(batch.chain.root, records[0].number)
         if not isinstance(span, Span) or not span.done:
-            raise HeldError("rows are being delivered for the first time: force them later")
+            raise HeldError("rows are still being delivered for the first time: force the replay later")
         if not span.ignored:
             return span, frozenset()
         whole = self._open_spans.read(batch, span)
@@ -250,7 +258,7 @@ class Worker:
             self._execute(batch, work)
 
     def end_expired(self, span: Span, deadline: Deadline) -> None:
-        """Settle an open span that the stream no longer has: from the archive, or else its rows are missing.
+        """Settle an open span whose records have expired: deliver them from the archive, or record their rows as missing.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -268,7 +276,11 @@ class Worker:
         )
 
     def _execute(self, batch: ShardBatch, work: Work) -> None:
-        """Send what is pending of a span."""
+        """Send the pending chunks of a span.
+
+        Raises:
+            HeldError: chunks are still pending, or the archive does not have the records.
+        """
         span, records = work.span, work.records
         began = self._clock.now()
         sources = {chunk.key: chunk for chunk in planned_chunks(work.groups, span.cut)}
@@ -307,7 +319,7 @@ class Worker:
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:
-    """Return the object of a planned chunk."""
+    """Return the set-aside object of a planned chunk."""
     group, blocks = chunk.key.group, {id(block) for block in chunk.blocks}
     sources = [
         record

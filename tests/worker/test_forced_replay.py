@@ -181,7 +181,7 @@ def test_what_is_left_out_is_told() -> None:
     assert [("shop", "views", 2)] == [
         tuple(fields.values())
         for fields in made.telemetry.said(
-            "a forced replay passes over rows that were planned with others that are not delivered"
+            "a forced replay skips rows: others that were planned with them have not been delivered"
         )
     ]
     assert {"batchItemFailures": [], "passed_over": {}} == made.run(event, 60_000)

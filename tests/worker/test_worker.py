@@ -424,7 +424,7 @@ def test_records_of_a_stream_that_was_deleted_are_held() -> None:
 
     assert [{"itemIdentifier": numbers[0]}] == failures
     assert ([], []) == (made.spans(), made.td.imports())
-    assert ["the records are of a stream that was deleted"] == [
+    assert ["the records come from a stream that was deleted"] == [
         fields["reason"] for fields in made.telemetry.said("held")
     ]
 
