@@ -1,20 +1,20 @@
-"""The ledger: what is planned, and what became of it, in one DynamoDB table (`pk`, `sk`, `ttl`).
+"""The ledger: spans, their plans and the states of their chunks, in one DynamoDB table (`pk`, `sk`, `ttl`).
 
     pk = chain, sk = after    a span, appended to its chain by one conditional put
-    pk = put#<request id>     the one record on the stream whose rows count, of an envelope that may be there twice
+    pk = put#<request id>     a claim: the one owner whose copy of an envelope counts
     pk = search#<request id>  how far shards have been read in search of an envelope
-    pk = breakers, sk = name  a database found to be failing
+    pk = breakers, sk = name  a breaker: the database is failing, or was
     pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = set_aside#overflow   when the drainer last set something aside
-    pk = watermarks, sk = account  its tables whose watermarks are written
+    pk = watermarks, sk = account  the account's tables that get watermarks
 
-Only this module knows how the items look. The index `worklist` holds the spans with set-aside chunks: under `dead#<n>` if all of
-these are dead letters, else under `aside#<n>`. There are a few keys of each kind, so that an outage that parks everything does not
-overload a partition. Spans with rejected events and nothing else set aside are under their day, `rejected#<days since 1970>`: nobody
-looks for them once the events have expired.
+Only this module knows the format of the items. The index `worklist` holds the spans with set-aside chunks: under `dead#<n>` if all of
+these are dead letters, else under `aside#<n>`. Each kind has a few keys, so that an outage that parks everything does not overload one
+partition. Spans that have rejected events and nothing set aside are under their day, `rejected#<days since 1970>`: nobody looks for
+them once the events have expired.
 
-Every write names its writer. If an answer is lost, DynamoDB's client may repeat the write, which then fails because of the
-first one. The writer's name on the item shows that it is our own.
+Every write carries a random writer name. If a response is lost, the DynamoDB client may repeat a write that has succeeded, and the
+repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -53,9 +53,9 @@ WORKLIST = "worklist"
 """The index of spans with set-aside chunks or rejected events."""
 WORKLIST_KEYS = 8
 MOST_CLAIMS = 25
-"""Statements that DynamoDB takes in one batch."""
+"""DynamoDB accepts at most this many statements in one batch."""
 
-_CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # what is written of a span after its plan
+_CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # attributes of a span that change after it is planned
 _SETTLED = FINAL | {State.SPLIT, State.REJECTED}
 _BEHIND_ALL: Number = "999"
 _BREAKERS = "breakers"
@@ -75,7 +75,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class OpenBreaker:
-    """A database found to be failing: its name, since when (UNIX milliseconds) and why."""
+    """A failing database: its name, since when it has been failing (UNIX milliseconds) and why."""
 
     database: str
     since: int
@@ -91,20 +91,20 @@ class Place:
 
     @classmethod
     def parse(cls, chain: str, after: Number) -> "Place":
-        """Return the place that a chain's name and a number describe.
+        """Return the place given by the name of a chain and a sequence number.
 
         Raises:
-            ValueError: it is not a chain's name.
+            ValueError: `chain` does not name a chain.
         """
         return cls(ChainId.parse(chain), after)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who owns an envelope: its rows count only for that record, or overflow chain.
+    """The claim on an envelope: its rows count only for the owner, which is a record or an overflow chain.
 
     Attributes:
-        arrived_at: UNIX seconds at which the owner's record arrived.
+        arrived_at: UNIX seconds at which the owner's record, or overflow message, arrived.
     """
 
     owner: str
@@ -116,10 +116,10 @@ class Gap:
     """Where to append a span for a record that no span holds yet: at the end of a chain, or in a hole.
 
     Attributes:
-        chain: the chain to append to; a hole's own if it is in a hole.
-        after: the last sequence number of the span that it follows; START for the first one.
-        limit: the sequence number before which it must end; None if nothing comes behind it.
-        behind_open: the span that it follows, if that is open.
+        chain: the chain to append to; in a hole, the hole's own.
+        after: the last sequence number of the span to follow; START for the first span.
+        limit: the sequence number before which the new span must end; None if no span comes later.
+        behind_open: the span to follow, if that is open.
     """
 
     chain: ChainId
@@ -133,7 +133,7 @@ class Gap:
 
 
 class Ledger:
-    """Reads and writes the ledger. Every method raises LedgerUnavailableError if that cannot be reached."""
+    """Reads and writes the ledger. Every method raises LedgerUnavailableError if the ledger cannot be reached."""
 
     def __init__(
         self,
@@ -167,9 +167,9 @@ class Ledger:
         return _span(answer["Items"][0]) if answer["Items"] else None
 
     def locate(self, root: ChainId, number: Number) -> Span | Gap:
-        """Return the span that holds a record, or where to append one.
+        """Return the span that holds a record, or the gap to append one in.
 
-        Records between two spans, which a replay has passed, are a hole: their spans form a chain of their own.
+        Records between two spans are a hole: a replay planned the later span first. The spans of a hole form a chain of their own.
         """
         chain, limit = root, None
         while True:
@@ -183,12 +183,12 @@ class Ledger:
             chain, limit = chain.hole(span.after), span.first
 
     def get(self, place: Place) -> Span | None:
-        """Return a span; None when there is none."""
+        """Return the span at a place; None if there is none."""
         item = self._get(_key(place.chain.name, place.after))
         return _span(item) if item else None
 
     def append(self, span: Span) -> tuple[bool, Span]:
-        """Append a span to its chain, unless another span is in its place already; everything rests on this condition.
+        """Append a span to its chain, unless another span is in its place. Exactly-once delivery rests on this condition.
 
         Returns:
             Whether this call appended it, and the span that is there now.
@@ -197,20 +197,20 @@ class Ledger:
         condition = {"ConditionExpression": "attribute_not_exists(sk)"}
         if Guard.CONDITIONAL_PLAN in self._without:
             condition = {}
-        standing = self._write(self._dynamodb.put_item, Item=_item(span), **condition)
-        if standing is None:
+        existing = self._write(self._dynamodb.put_item, Item=_item(span), **condition)
+        if existing is None:
             return True, span
-        found = _span(standing)
+        found = _span(existing)
         return found.writer == span.writer, found
 
     def update(self, span: Span) -> tuple[bool, Span]:
-        """Write what became of the span's chunks, unless someone has written since `span` was read.
+        """Write the entries of a span, unless another invocation has written it since `span` was read.
 
         Returns:
-            Whether it was written, and what is there now.
+            Whether this call wrote it, and the span that is there now.
 
         Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or the span has gone.
+            LedgerUnavailableError: the ledger cannot be reached, or no longer has the span.
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
         changed = _progress(written)
@@ -223,7 +223,7 @@ class Ledger:
         if Guard.IF_VERSION not in self._without:
             condition = "#v = :version"
             values[":version"] = {"N": str(span.version)}
-        standing = self._write(
+        existing = self._write(
             self._dynamodb.update_item,
             Key=_key(span.chain.name, span.after),
             UpdateExpression=f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
@@ -231,11 +231,11 @@ class Ledger:
             ExpressionAttributeNames={f"#{name}": name for name in _CHANGING},
             ExpressionAttributeValues=values,
         )
-        if standing is None:
+        if existing is None:
             return True, written
-        if not standing:
-            raise LedgerUnavailableError("the span has gone from the ledger")
-        found = _span(standing)
+        if not existing:
+            raise LedgerUnavailableError("the ledger no longer has the span")
+        found = _span(existing)
         return found.writer == written.writer, found
 
     def fence(self, span: Span) -> tuple[bool, Span]:
@@ -246,7 +246,7 @@ class Ledger:
         return (True, span) if Guard.FENCE in self._without else self.update(span)
 
     def worklist(self, *, dead: bool) -> Iterator[Place]:
-        """Yield the spans whose set-aside chunks are all dead letters, or the others, as far as the index shows them already."""
+        """Yield the spans whose set-aside chunks are all dead letters, or the other spans with set-aside chunks. The index may lag."""
         for number in range(WORKLIST_KEYS):
             yield from self._places(f"{'dead' if dead else 'aside'}#{number}")
 
@@ -261,21 +261,21 @@ class Ledger:
                 yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def rejected(self, since: float, until: float) -> Iterator[Place]:
-        """Yield the spans planned in a range of days (UNIX seconds) that have rejected events and nothing set aside."""
+        """Yield the spans with rejected events and nothing set aside that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
             yield from self._places(f"rejected#{day}")
 
     def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first, read `at_once` at a time."""
+        """Yield a chain's spans, the latest first, reading `at_once` at a time."""
         yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
 
     def end(self, chain: ChainId) -> Number:
-        """Return the last sequence number that a chain has planned; START if it has planned none."""
+        """Return the last sequence number of a chain's last span; START if it has no span."""
         span = self.preceding(chain, _BEHIND_ALL)
         return START if span is None else span.last
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
-        """Yield all spans, or those planned from `since` on and before `until` (UNIX seconds). Reads the whole table: a read unit per 4 KB."""
+        """Yield all spans, or those planned from `since` on and before `until` (UNIX seconds). Scans the table: one read unit per 4 KB."""
         condition, values = "attribute_exists(g)", {}
         for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
             if moment is not None:
@@ -288,7 +288,7 @@ class Ledger:
             yield from map(_span, page["Items"])
 
     def open_spans(self, before: float) -> Iterator[list[Span]]:
-        """Yield, page by page, the spans that were planned before then, UNIX seconds, and are open; one read unit per 8 KB."""
+        """Yield, page by page, the open spans planned before a time (UNIX seconds). Scans the table: one read unit per 8 KB."""
         for page in self._pages(
             self._dynamodb.scan,
             FilterExpression="attribute_exists(g) AND st = :open AND #at < :before",
@@ -300,7 +300,7 @@ class Ledger:
     # Claims
 
     def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
-        """Claim up to MOST_CLAIMS envelopes by request id; return the owner of each for which there is an answer."""
+        """Claim up to MOST_CLAIMS envelopes, by request id; return the claim that holds for each, as far as DynamoDB answers."""
         ttl = {"N": str(self._expiry(seconds_kept))}
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
         answer = self._call_bare(
@@ -323,10 +323,10 @@ class Ledger:
         return claims | (self._claimed(refused) if refused else {})
 
     def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
-        """Claim an envelope; return whether this owner has it.
+        """Claim an envelope; return whether the claim of `wanted.owner` holds.
 
         Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or does not say.
+            LedgerUnavailableError: the ledger cannot be reached, or does not say who owns the envelope.
         """
         claim = self.claim({request_id: wanted}, seconds_kept).get(request_id)
         if claim is None:
@@ -334,7 +334,7 @@ class Ledger:
         return claim.owner == wanted.owner
 
     def owner(self, request_id: str) -> Claim | None:
-        """Return who owns an envelope; None if nobody has claimed it."""
+        """Return the claim on an envelope; None if there is none."""
         item = self._get(_key(f"{_CLAIM}{request_id}"))
         return _claim(item) if item else None
 
@@ -343,8 +343,8 @@ class Ledger:
         return {item["pk"]["S"].removeprefix(_CLAIM): _claim(item) for item in items}
 
     def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
-        """Make another one the owner of an envelope that `old` owns; return whether it is."""
-        standing = self._write(
+        """Transfer an envelope from the owner `old` to `wanted.owner`; return whether `wanted.owner` has it now."""
+        existing = self._write(
             self._dynamodb.update_item,
             Key=_key(f"{_CLAIM}{request_id}"),
             UpdateExpression="SET #owner = :owner, #at = :at",
@@ -352,12 +352,12 @@ class Ledger:
             ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
             ExpressionAttributeValues={":old": {"S": old}, **_claim_values(wanted)},
         )
-        return standing is None
+        return existing is None
 
     # Searches
 
     def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
-        """Return how far the shards have been read in search of envelopes, by request id; missing if not noted."""
+        """Return how far the shards have been read in search of envelopes, by request id; envelopes without a note are left out."""
         keys = [_key(f"{_SEARCH}{one}") for one in ids]
         return {
             item["pk"]["S"].removeprefix(_SEARCH): {
@@ -376,27 +376,27 @@ class Ledger:
         }
         self._put(item)
 
-    # What the drainer sets aside: only the index leads to its spans, and that lags
+    # When the drainer set something aside: only the index leads to its spans, and the index lags
 
     def note_set_aside_by_drainer(self) -> None:
         """Note that the drainer is about to set something aside."""
         self._put({**_SET_ASIDE_BY_DRAINER, "at": {"N": str(self._clock.now())}})
 
     def set_aside_by_drainer_at(self) -> float:
-        """Return when the drainer last noted that it sets something aside, UNIX seconds; 0 for never."""
+        """Return when the drainer last noted that it sets something aside (UNIX seconds); 0 for never."""
         item = self._get(_SET_ASIDE_BY_DRAINER)
         return float(item["at"]["N"]) if item else 0.0
 
-    # Tables whose watermarks are written, including those that received nothing lately
+    # Tables that get watermarks, including those that have received nothing lately
 
     def watched(self) -> frozenset[tuple[str, str]]:
-        """Return the accounts and tables that received rows in the last weeks."""
+        """Return the accounts and tables that have received rows in the last 30 days."""
         return frozenset(
             (item["sk"]["S"], table["S"]) for item in self._query(_WATCHED) for table in item["tables"]["L"]
         )
 
     def watch(self, tables: Iterable[tuple[str, str]]) -> None:
-        """Remember accounts and tables for some weeks; an account that is not among them stays as it is."""
+        """Remember accounts and tables for 30 days. Accounts without a table here keep what is remembered of them."""
         known = self.watched()
         for account in sorted({account for account, _ in tables}):
             named = {table for one, table in (*tables, *known) if one == account}
@@ -449,11 +449,11 @@ class Ledger:
             if len(noted) >= limit:
                 return False
             item = {**_key(f"{_TABLES}{account}", f"{len(noted):05}"), "name": {"S": table}}
-            # two that note tables at once want the same number
-            standing = self._write(
+            # two invocations that note tables at the same time want the same number
+            existing = self._write(
                 self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
             )
-            if standing is None or standing.get("name") == item["name"]:
+            if existing is None or existing.get("name") == item["name"]:
                 return True
 
     # DynamoDB
@@ -465,14 +465,14 @@ class Ledger:
         return int(self._clock.now()) + seconds
 
     def _write(self, call: Callable[..., Any], **request: Any) -> Item | None:
-        """Write; return None if that succeeded, else the item that is there, empty if there is none."""
+        """Make a conditional write; return None if it succeeded, else the existing item, empty if there is none."""
         try:
             call(TableName=self._table, ReturnValuesOnConditionCheckFailure="ALL_OLD", **request)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 self._fail(error)
-            standing: Item = error.response.get("Item", {})  # type: ignore[assignment]  # botocore's type lacks it
-            return standing
+            existing: Item = error.response.get("Item", {})  # type: ignore[assignment]  # botocore's type lacks it
+            return existing
         except BotoCoreError as error:
             self._fail(error)
         return None
@@ -506,7 +506,7 @@ class Ledger:
             yield from page["Items"]
 
     def _items(self, keys: list[Item]) -> list[Item]:
-        """Return the items of at most _MOST_KEYS keys, read consistently, as far as DynamoDB answers at once."""
+        """Return the items of at most _MOST_KEYS keys, read consistently, except those that DynamoDB leaves unprocessed."""
         request = {self._table: {"Keys": keys, "ConsistentRead": True}}
         answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
         found: list[Item] = answer["Responses"].get(self._table, [])
@@ -538,7 +538,7 @@ def _claim_values(claim: Claim) -> Item:
 
 
 def _worklist_key(span: Span) -> str:
-    """Return under which key the index holds a span; empty if nothing of it is set aside."""
+    """Return the key under which the index holds a span; empty if it has neither set-aside chunks nor rejected events."""
     states = {entry.state for entry in span.entries.values()}
     if not states & ASIDE:
         return f"rejected#{span.planned_at // 1000 // _DAY}" if State.REJECTED in states else ""
@@ -547,12 +547,12 @@ def _worklist_key(span: Span) -> str:
 
 
 def _is_settled(span: Span) -> bool:
-    """Return whether nothing of a span is pending or set aside; rejected events expire without a write."""
+    """Return whether a span has nothing pending and nothing set aside. Rejected events do not count: they expire without a write."""
     return span.done and {entry.state for entry in span.entries.values()} <= _SETTLED
 
 
 def _item(span: Span) -> Item:
-    """Return a span's item: what is planned, which never changes, and what became of it."""
+    """Return a span's item: its plan, which never changes, and its progress."""
     item: Item = {
         **_key(span.chain.name, span.after),
         "first": {"S": span.first},
@@ -575,7 +575,7 @@ def _item(span: Span) -> Item:
 
 
 def _progress(span: Span) -> Item:
-    """Return those members of a span's item that are written after its plan."""
+    """Return the attributes of a span's item that change after it is planned."""
     item: Item = {
         "v": {"N": str(span.version)},
         "w": {"S": span.writer},
@@ -614,7 +614,7 @@ def _span(item: Mapping[str, Any]) -> Span:
 
 
 def _bitmap(places: frozenset[int]) -> bytes:
-    """Return a bit for each position, the lowest bit of the first byte for the first."""
+    """Return the positions as a bitmap; position 0 is the lowest bit of the first byte."""
     return sum(1 << place for place in places).to_bytes(max(places) // 8 + 1, "little")
 
 

@@ -271,7 +271,7 @@ def test_own_writes_are_recognised(client: Any, call: str) -> None:
 def test_a_span_that_has_gone_cannot_be_written() -> None:
     """An update creates nothing."""
     double = memory()
-    with pytest.raises(LedgerUnavailableError, match="gone"):
+    with pytest.raises(LedgerUnavailableError, match="no longer has the span"):
         ledger(double).update(span())
 
     assert [] == list(double.items("ledger"))
