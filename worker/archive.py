@@ -2,15 +2,15 @@
 
     archive/<stream>/<start>/<shard>/<hour>/<first>-<last>-<since>-<until>.gz
 
-An object holds one span and never changes. Its name follows from the span's item in the ledger: the shard's chain (`start` is
-the shard's first possible sequence number, which tells a recreated stream from the old one), the UTC hour in which the span was
-planned, the sequence numbers of its first and last record, and the UNIX milliseconds at which these arrived. So a listing finds
-the spans of a range of time or of sequence numbers, and the ledger names the object of each span.
+An object holds one span and never changes. Its name follows from the span's item in the ledger: the shard's chain (`start` is the
+shard's first possible sequence number, which distinguishes a recreated stream from the old one), the UTC hour in which the span was
+planned, the sequence numbers of its first and last record, and the UNIX milliseconds at which the earliest and the latest record
+arrived. A listing therefore finds the spans of a range of time or of sequence numbers, and the ledger names each span's object.
 
-An envelope that bypasses the stream, from the overflow queue, is a span of its own. Its chain has neither stream nor start, and its
-record has no sequence number.
+An overflow envelope that bypasses the stream is a span of its own. Its chain has neither stream nor start, and its record has no
+sequence number.
 
-An object is gzip of MessagePack values back to back: a map that repeats the span's chain and borders, then for each record its
+An object is the gzip of MessagePack values back to back: a map that repeats the span's chain and borders, then for each record its
 sequence number, its arrival in UNIX seconds, its partition key, and its bytes.
 """
 
@@ -32,29 +32,29 @@ from worker.executor import Executor
 from worker.record import DIGITS, Number, Record, from_stream, number
 from worker.span import Span
 
-if TYPE_CHECKING:  # for the command, which reads the archive and needs none of what delivers
+if TYPE_CHECKING:  # the `sluice` command reads the archive, and loads none of the modules that deliver
     from worker.execution import Delivery
 
 PREFIX = "archive/"
 CLOCKS_DIFFER_SECONDS = 3600.0
-"""Clocks may differ so much that a span seems to be planned this long before its records arrived."""
+"""Because clocks differ, a span may seem to have been planned up to this long before its records arrived."""
 
 _BEHIND_ALL = "~"
 _LATEST = 1e11  # UNIX seconds that fit a date
 _MOST_REMEMBERED = 100
-_WAIT_SECONDS = 2.0  # for a put, of the time kept back for the end of an invocation
+_WAIT_SECONDS = 2.0  # how long a put may take past the deadline, out of the time reserved for settling
 
 
 class ArchivedSpan(NamedTuple):
-    """A span in the archive, as its object's name tells it.
+    """A span in the archive, as its object's name describes it.
 
     Attributes:
         chain: of its shard.
         hour: in which it was planned, `2026-11-24T03`.
         first: sequence number of its first record.
         last: sequence number of its last record.
-        since: UNIX milliseconds at which the first of its records arrived.
-        until: UNIX milliseconds at which the last of them arrived.
+        since: UNIX milliseconds at which its earliest record arrived.
+        until: UNIX milliseconds at which its latest record arrived.
     """
 
     chain: ChainId
@@ -66,7 +66,7 @@ class ArchivedSpan(NamedTuple):
 
     @classmethod
     def of(cls, span: Span) -> Self | None:
-        """Return a span as the archive keeps it; None if its plan says that it does not."""
+        """Return the description of a span; None if its plan does not have it archived."""
         if span.archived is None:
             return None
         hour = _hour(span.planned_at / 1000)
@@ -74,7 +74,7 @@ class ArchivedSpan(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """Return the span whose object has this name; None if it names none."""
+        """Return the span that an object's name describes; None if it is not such a name."""
         try:
             stream, start, shard, hour, borders = name.removeprefix(PREFIX).split("/")
             first, last, since, until = borders.removesuffix(".gz").split("-")
@@ -96,14 +96,14 @@ class ArchivedSpan(NamedTuple):
 
 
 class Archive:
-    """The archive's objects. Every method raises BucketUnavailableError if S3 cannot be reached."""
+    """Reads and writes the archive's objects. Every method raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._acknowledged: set[str] = set()
 
     def put(self, span: Span, records: Sequence[Record]) -> None:
-        """Write a span's object, with all of its records, unless it is there; of a span that is not to be archived, nothing.
+        """Write a span's object, with all its records, unless S3 has it; do nothing if the span's plan does not have it archived.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it, or has something else in its place.
@@ -112,13 +112,13 @@ class Archive:
         if archived is None or (name := archived.name) in self._acknowledged:
             return
         if not self._bucket.put(name, compress(_encode(archived, records)), is_new=True):
-            self._check_standing(span)
+            self._check_existing(span)
         if len(self._acknowledged) >= _MOST_REMEMBERED:
             self._acknowledged.clear()
         self._acknowledged.add(name)
 
-    def _check_standing(self, span: Span) -> None:
-        """Check that the object that S3 says is there holds the span's records."""
+    def _check_existing(self, span: Span) -> None:
+        """Check that the existing object holds the span's records: that S3 says there is one proves nothing."""
         if self.get(span) is None:
             raise BucketUnavailableError("S3 says that the span's object exists, but does not return it")
 
@@ -126,7 +126,7 @@ class Archive:
         """Return a span's records; None if the archive does not have them.
 
         Raises:
-            BucketUnavailableError: S3 cannot be reached, or returned something else.
+            BucketUnavailableError: S3 cannot be reached, or the object holds something else.
         """
         archived = ArchivedSpan.of(span)
         found = None if archived is None else self.read(archived)
@@ -138,10 +138,10 @@ class Archive:
         return records
 
     def read(self, archived: ArchivedSpan) -> list[Mapping[str, Any]] | None:
-        """Return the records of an object, as GetRecords does; None if it has gone.
+        """Return the records of an object, in the form of GetRecords; None if there is no such object.
 
         Raises:
-            BucketUnavailableError: S3 cannot be reached, or returned something else.
+            BucketUnavailableError: S3 cannot be reached, or the object holds something else.
         """
         name = archived.name
         data = self._bucket.get(name)
@@ -153,7 +153,7 @@ class Archive:
             raise BucketUnavailableError(f"{name} does not hold the span's records") from error
 
     def chains(self, stream: str) -> list[ChainId]:
-        """Return the chains of a stream's shards that the archive has anything of."""
+        """Return the chains of a stream's shards that have objects in the archive."""
         return [
             ChainId(stream, start, shard)
             for folder in self._folders(f"{PREFIX}{stream}/")
@@ -161,7 +161,7 @@ class Archive:
         ]
 
     def planned_since(self, chain: ChainId, hour: str) -> Iterator[ArchivedSpan]:
-        """Yield the spans of a shard in the archive that were planned in an hour or later, in the order of the hours."""
+        """Yield the archived spans of a shard that were planned in `hour` or later, hour by hour."""
         folder = _folder(chain)
         for page in self._bucket.pages(folder, StartAfter=f"{folder}{hour}"):
             yield from filter(None, (ArchivedSpan.parse(item["Key"]) for item in page.get("Contents", [])))
@@ -173,9 +173,9 @@ class Archive:
         until: float | None = None,
         held_at_most: float = float("inf"),
     ) -> Iterator[ArchivedSpan]:
-        """Yield the spans of a shard in the archive that hold records which arrived from `since` on and before `until`, UNIX seconds.
+        """Yield the archived spans of a shard whose records arrived between `since` and `until` (UNIX seconds), at least in part.
 
-        They come in the order of the hours of their plans; a record is planned at most `held_at_most` seconds after its arrival.
+        They come hour by hour, by the time of their plan. A record is planned at most `held_at_most` seconds after it arrives.
         """
         begin = "" if since is None else _hour(since - CLOCKS_DIFFER_SECONDS)
         latest = _BEHIND_ALL if until is None else _hour(until + held_at_most)
@@ -193,7 +193,7 @@ class Archive:
 
 @dataclass(slots=True)
 class Archiving:
-    """The put of a span's object, which runs beside the sends of its chunks.
+    """Writes a span's object to the archive while the span's chunks are sent.
 
     Attributes:
         executor: runs the put.
@@ -209,7 +209,7 @@ class Archiving:
     failure: str | None = None
 
     def put(self) -> str:
-        """Write the object; return why that failed, empty if it did not."""
+        """Write the object; return why that failed, or an empty string."""
         try:
             if self.work.is_whole:
                 self.archive.put(self.work.span, self.work.records)
@@ -218,7 +218,10 @@ class Archiving:
         return ""
 
     def may_close(self) -> bool:
-        """Wait for the put; return whether the span may be done: the archive has its records, or they cannot wait any longer."""
+        """Wait for the put; return whether the span may be marked done.
+
+        It may if the archive has its records, or if they have been held for as long as they may be.
+        """
         clock = self.delivery.clock
         if self.failure is None:
             self.failure = self.executor.wait(max(0.0, self.deadline.at - clock.now()) + _WAIT_SECONDS)
@@ -228,7 +231,7 @@ class Archiving:
         if min(record.arrived_at for record in self.work.records) >= too_old:
             return False
         self.delivery.telemetry.error(
-            "a span is settled without the archive, which does not take its records"
+            "a span is settled without being archived, because S3 does not accept its records"
         )
         return True
 
@@ -244,7 +247,7 @@ def _hour(moment: float) -> str:
 
 
 def _encode(archived: ArchivedSpan, records: Sequence[Record]) -> memoryview:
-    packer = msgpack.Packer(autoreset=False)  # one buffer for all: joining pieces takes several times as long
+    packer = msgpack.Packer(autoreset=False)  # one buffer: joining pieces takes several times as long
     packer.pack(archived.header(len(records)))
     for record in records:
         packer.pack((record[0][DIGITS], record[1], record.partition_key, record.data))
@@ -257,7 +260,7 @@ def _decode(archived: ArchivedSpan, data: bytes) -> list[Mapping[str, Any]]:
     unpacker.feed(content)
     header, *records = unpacker
     if header != archived.header(len(records)):
-        raise ValueError("the object is of another span")
+        raise ValueError("the object belongs to another span")
     return [
         {
             "SequenceNumber": digits,

@@ -1,4 +1,4 @@
-"""Compares batches with their shard: an event source that is filtered, or runs in parallel, leaves records out."""
+"""Compares batches with their shard, because an event source that filters or parallelizes leaves records out."""
 
 from collections.abc import Callable
 from enum import Enum, auto
@@ -19,11 +19,11 @@ _MOST_WHOLE = 1000
 
 
 class _Shown(Enum):
-    """What the shard shows of the records that are expected between two others."""
+    """How the records that the shard shows compare with the expected ones."""
 
     ALL = auto()
     FEWER = auto()
-    FOREIGN = auto()
+    FOREIGN = auto()  # the shard never had the first of them
 
 
 class Contiguity:
@@ -34,18 +34,18 @@ class Contiguity:
         self._archive = archive
         self._rules = delivery.rules
         self._clock = delivery.clock
-        self._all_due: dict[str, float] = {}  # by shard, when all records of a batch are compared again
-        self._whole: set[tuple[str, Number]] = set()  # spans that hold all records between their borders
+        self._all_due: dict[str, float] = {}  # by shard, when to compare all records of a batch again
+        self._whole: set[tuple[str, Number]] = set()  # spans known to hold all records between their borders
 
     def check_batch(self, batch: ShardBatch) -> None:
-        """Check that the shard has no other records among the first of a batch of several; now and then, among all of them.
+        """Check that the shard has no other records between the first ones of a batch; once a minute, between all of them.
 
-        With a ParallelizationFactor, Lambda distributes records over invocations by partition key, so each lacks some of the
-        first records. Reading all records of every batch again would take half of the shard's read budget. Recorded events are
-        not compared: Kinesis says that the shard never had them. Nor are records that may expire before they are read.
+        With a ParallelizationFactor, Lambda distributes records over invocations by partition key, so each batch lacks some of the
+        shard's first records. Rereading every batch in full would take half of the shard's read budget. Recorded events are
+        not compared, because Kinesis says that the shard never had them. Nor are records that may expire before they are read.
 
         Raises:
-            HeldError: it has others, or does not show all of the batch's own.
+            HeldError: the shard has others, or does not show all of the batch's own.
             ShardUnreadableError: the shard cannot be read.
         """
         if batch.is_checked or Guard.CONTIGUOUS in self._rules.without:
@@ -63,10 +63,10 @@ class Contiguity:
         batch.is_checked = True
 
     def check_span(self, batch: ShardBatch, span: Span) -> None:
-        """Check that the batch's records in a settled span are among those that were planned.
+        """Check that the batch's records within a settled span are among those that were planned.
 
         Raises:
-            HeldError: there are others, or it cannot be told.
+            HeldError: some are not, or neither the shard nor the archive shows that they are.
             ShardUnreadableError: the shard cannot be read.
         """
         place = span.chain.name, span.after
@@ -94,10 +94,10 @@ class Contiguity:
         count: int,
         is_all: Callable[[list[Number]], bool],
     ) -> _Shown:
-        """Return what the shard shows between two records; one wrong answer alone decides nothing.
+        """Compare what the shard shows between two records with the expected ones; believe a difference only if a second read shows it too.
 
         Raises:
-            HeldError: it shows more than the expected count.
+            HeldError: the shard shows more records than `count`.
             ShardUnreadableError: the shard cannot be read.
         """
         for _ in range(2):
@@ -113,8 +113,8 @@ class Contiguity:
 
 
 def left_out(count: int, first: Number, last: Number) -> HeldError:
-    """Return the error that says how many records the event source has left out, and between which."""
+    """Return the error that says how many records the event source skipped, and between which."""
     return HeldError(
-        f"the event source passed over {count} records between {sequence_number(first)} and {sequence_number(last)}:"
-        " its mapping was changed, `sluice doctor` says how"
+        f"the event source skipped {count} records between {sequence_number(first)} and {sequence_number(last)},"
+        " because its mapping was changed: `sluice doctor` shows which setting to restore"
     )

@@ -178,7 +178,9 @@ def test_records_that_cannot_wait_any_longer_do_without_the_archive() -> None:
     made.clock.sleep(DAY / 2 + 10)
 
     assert made.deliver() is None
-    assert made.telemetry.said("a span is settled without the archive, which does not take its records")
+    assert made.telemetry.said(
+        "a span is settled without being archived, because S3 does not accept its records"
+    )
     assert (["e0", "e1", "e2", "e3"], True) == (made.ids("shop_db", "views"), made.spans()[0].done)
 
 
