@@ -1,4 +1,4 @@
-"""Executes the plan of one span: sends its chunks, sets aside what must be, and writes what became of them.
+"""Executes the plan of one span: sends its chunks, sets aside those that cannot be delivered, and writes the results to the ledger.
 
 Redeliveries, replays and the redrive execute spans the same way. They differ in where the rows come from and which chunks
 they send. `worker.delivery` alone decides what each event means for a chunk.
@@ -26,20 +26,20 @@ from worker.upload import Outcome, Upload
 MOST_HALVINGS = 64
 """How often an invocation halves one planned chunk to find the rows that Treasure Data refuses."""
 MOST_VAIN_HALVINGS = 15
-"""The same while Treasure Data accepts none of it: then no single row is to blame."""
+"""The limit while Treasure Data accepts no part of the chunk: then a few bad rows are not the cause."""
 
 _DIVISIBLE = (Event.TOO_LARGE, Event.ROWS_REFUSED)
 
 Describe = Callable[[Span, Chunk], SetAside]
-"""Returns the object of a planned chunk."""
+"""Returns the set-aside object of a planned chunk."""
 Send = Callable[[list[Upload], Deadline], list[Outcome]]
 Report = Callable[[ChunkKey, Entry], None]
-"""Told of each chunk that was set aside, once that is written."""
+"""Called for each chunk that was set aside, after the ledger says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What spans are executed with."""
+    """The dependencies that every execution of a span needs."""
 
     ledger: Ledger
     store: SetAsideStore
@@ -49,7 +49,7 @@ class Delivery:
     telemetry: Telemetry
 
     def follow(self, entry: Entry, event: Event, **more: Any) -> Entry:
-        """Return a chunk's entry after an event now; the same one if nothing follows."""
+        """Return a chunk's entry after an event that happens now; the same object if no transition applies."""
         return self.rules.follow(entry, Happening(event, milliseconds(self.clock.now()), **more))
 
     def report_set_aside(self, key: ChunkKey, entry: Entry) -> None:
@@ -65,19 +65,19 @@ class Delivery:
 
 
 class Execution:
-    """One invocation's work on one span that it has just planned, or fenced.
+    """One invocation's execution of a span that it has just appended or fenced.
 
     Args:
-        sources: by chunk, the planned chunk that its rows are taken from.
+        sources: the planned chunks that rows are taken from, each under its own key or the key of a part of it.
         opened: chunks whose doubt this invocation opened; None for all.
         oldest: UNIX seconds at which the oldest of the span's records arrived; 0 if its rows must not be held any longer.
-        whole: the sources are all planned chunks that have pending rows, so the span is done once none is pending.
-        may_close: called before the span is marked as done, and may wait; if it returns False, the span stays open, and what is
-            delivered is noted.
+        whole: the sources include every planned chunk with pending rows, so the span is done once none of them is pending.
+        may_close: called before the span is marked done, and may wait. If it returns False, the span stays open, and the ledger
+            records which chunks are delivered.
 
     Attributes:
         span: as it is in the ledger now.
-        rows: by state, how many rows this execution has changed to it.
+        rows: by state, how many rows this execution has moved to it.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class Execution:
         self._oldest = oldest
         self._whole = whole
         self._may_close = may_close
-        self._won = True  # nobody else has written the span since this invocation did
-        self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None if S3 did not take it
+        self._won = True  # no other invocation has written the span since this one did
+        self._objects: dict[ChunkKey, SetAside | None] = {}  # by planned chunk; None if S3 did not accept it
         self._outcomes: dict[ChunkKey, Outcome] = {}
         self._halved: set[ChunkKey] = set()  # because rows were refused
         self.span = span
@@ -114,10 +114,10 @@ class Execution:
         return Upload(self._leaf(key), database, self.span.unique_id(key, database), self._oldest)
 
     def deliver(self, send: Send, deadline: Deadline, uploads: list[Upload] | None = None) -> None:
-        """Send chunks, all that are pending if none are given, and write what became of them; what is split goes out in halves.
+        """Send chunks (by default all that are pending) and write the results; after a split, send the halves.
 
         Raises:
-            LedgerUnavailableError: the ledger cannot be reached; everything will be done again, to no effect.
+            LedgerUnavailableError: the ledger cannot be reached. A later invocation repeats the work, which duplicates nothing.
         """
         uploads = self._pending_uploads() if uploads is None else uploads
         while True:
@@ -130,7 +130,7 @@ class Execution:
                 return
 
     def pending(self) -> list[str]:
-        """Return why chunks are still pending, each reason once, sorted."""
+        """Return the reasons why chunks are still pending, sorted, without duplicates."""
         return sorted(
             {
                 outcome.reason
@@ -147,7 +147,7 @@ class Execution:
         return self._sources[source].leaf(key)
 
     def _pending_uploads(self) -> list[Upload]:
-        """Return the uploads of everything that is pending; what cannot be sent is noted instead."""
+        """Return uploads for the pending chunks; for those that must not be sent, note the outcome instead."""
         uploads, span, now = [], self.span, self._delivery.clock.now()
         for chunk in self._sources.values():
             for leaf in pending_leaves(chunk, span) if span.entries else (chunk,):
@@ -167,7 +167,7 @@ class Execution:
         return uploads
 
     def _halves(self, upload: Upload) -> list[Upload]:
-        """Return the uploads of the halves that now stand for a chunk; none where it was not split by us."""
+        """Return uploads for the pending halves of a chunk; none unless this invocation has just split it."""
         key = upload.chunk.key
         if not self._won or self.span.entry(key).state is not State.SPLIT:
             return []
@@ -180,16 +180,16 @@ class Execution:
         ]
 
     def _settle(self) -> None:
-        """Write what became of the chunks, merged with what others wrote meanwhile."""
+        """Write the outcomes; if another invocation has written meanwhile, apply them to what it wrote, and try again."""
         while True:
             before = self.span
             if self._all_accepted(before) and self._may_close():
-                # what TRANSITIONS and a done span come to where everything went well: no entries
+                # shortcut for the usual case: TRANSITIONS would lead to the same span, done and without entries
                 changes: dict[ChunkKey, Entry] = {}
                 rows = Counter({State.DELIVERED: sum([chunk.count for chunk in self._sources.values()])})
                 settled = replace(before, done=True)
             else:
-                changes = self._backed(self._changes())
+                changes = self._with_objects(self._changes())
                 rows = Counter()
                 for key, entry in changes.items():
                     rows[entry.state] += entry.rows * (entry.state is not before.entry(key).state)
@@ -208,7 +208,7 @@ class Execution:
             self._won = False
 
     def _closed(self, span: Span) -> Span:
-        """Return the span, done if nothing of it is pending any more."""
+        """Return the span, marked done if no chunk of it is pending and it may be closed."""
         if span.done or not self._whole:
             return span
         leaves = (leaf for planned in self._sources for leaf in span.leaves(planned))
@@ -217,33 +217,33 @@ class Execution:
         return span.with_entries({}, done=True)
 
     def _all_accepted(self, span: Span) -> bool:
-        """Return whether Treasure Data accepted all chunks of a span, and nothing else has ever happened to them."""
+        """Return whether Treasure Data accepted every chunk of a span, and no chunk has an entry."""
         if not self._whole or span.entries or span.done or len(self._outcomes) != len(self._sources):
             return False
         return {outcome.event for outcome in self._outcomes.values()} == {Event.ACCEPTED}
 
     def _changes(self) -> dict[ChunkKey, Entry]:
-        """Return the entries that change by what happened."""
+        """Return the entries that the outcomes change."""
         now = milliseconds(self._delivery.clock.now())
         changes: dict[ChunkKey, Entry] = {}
         outcomes = self._outcomes.items()
-        # those to divide last: whether that is in vain depends on what else was accepted
+        # chunks to halve come last: whether halving is in vain depends on what else was accepted
         for key, outcome in sorted(outcomes, key=lambda one: one[1].event in _DIVISIBLE):
             if key.path and key not in self.span.entries:
-                continue  # joined with its other half since
-            standing = self.span.entry(key)
+                continue  # since joined with its other half
+            current = self.span.entry(key)
             happening = Happening(outcome.event, now, outcome.reason, self._is_certain(key, outcome))
             if outcome.event in _DIVISIBLE:
                 happening = self._divided(happening, key, self.span.with_entries(changes))
-            entry = self._rules.follow(standing, happening)
-            if entry is not standing:
+            entry = self._rules.follow(current, happening)
+            if entry is not current:
                 changes[key] = replace(entry, rows=self._leaf(key).count)
                 if entry.state is State.SPLIT:
-                    changes |= self._split(key, standing)
+                    changes |= self._split(key, current)
         return changes
 
     def _divided(self, happening: Happening, key: ChunkKey, span: Span) -> Happening:
-        """Return what happened to a chunk that halving may help, with whether it can be halved."""
+        """Return an event that halving may resolve, with the answer to whether the chunk can be halved."""
         is_row = self._leaf(key).count < 2
         divisible = not is_row and span.can_split(key)
         if happening.event is Event.TOO_LARGE:
@@ -255,26 +255,26 @@ class Execution:
             return replace(happening, divisible=True)
         return happening
 
-    def _split(self, key: ChunkKey, standing: Entry) -> dict[ChunkKey, Entry]:
+    def _split(self, key: ChunkKey, current: Entry) -> dict[ChunkKey, Entry]:
         """Return the entries of a chunk's halves."""
-        half = self._rules.half(standing)
+        half = self._rules.half(current)
         return {one: replace(half, rows=self._leaf(one).count) for one in key.halves}
 
     def _is_certain(self, key: ChunkKey, outcome: Outcome) -> bool:
         opened = self._opened is None or key in self._opened
         return outcome.definitely_not_delivered and opened and self._won
 
-    def _backed(self, changes: dict[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
-        """Write the objects of chunks that are to be set aside; leave those pending that S3 does not take.
+    def _with_objects(self, changes: dict[ChunkKey, Entry]) -> dict[ChunkKey, Entry]:
+        """Write the objects of chunks that are about to be set aside; return the changes, in which chunks without an object stay pending.
 
-        Rejected events are only counted where S3 does not take them, or none was kept.
+        Rejected events are counted even without an object: S3 may not accept it, or none of the events was kept.
         """
         aside = [key for key, entry in changes.items() if entry.state in ASIDE and not entry.digest]
         rejected = [key for key, entry in changes.items() if entry.state is State.REJECTED]
-        backed = aside + [key for key in rejected if self._sources[key].payload()]
-        if not backed:
+        stored = aside + [key for key in rejected if self._sources[key].payload()]
+        if not stored:
             return changes
-        missing = [key for key in dict.fromkeys(one.planned for one in backed) if key not in self._objects]
+        missing = [key for key in dict.fromkeys(one.planned for one in stored) if key not in self._objects]
         self._objects |= {key: self._describe(self.span, self._sources[key]) for key in missing}
         if Guard.OBJECT_FIRST not in self._rules.without:
             self._put_all(missing)

@@ -59,11 +59,11 @@ class OpenSpans:
                 if span.entry(leaf.key).since is None
             }
             fenced = {key: self._delivery.follow(span.entry(key), Event.FENCED) for key in opened}
-            won, standing = self._ledger.fence(span.with_entries(expired | fenced))
+            won, current = self._ledger.fence(span.with_entries(expired | fenced))
             if won:
                 self._report_expired(span, expired)
-                return Work(standing, records, left, opened, is_whole)
-            span = standing
+                return Work(current, records, left, opened, is_whole)
+            span = current
         return None
 
     def settle_missing(self, span: Span) -> None:
@@ -74,10 +74,10 @@ class OpenSpans:
         """
         while not span.done:
             expired, _ = self._without_expired(span, {})
-            won, standing = self._ledger.update(span.with_entries(expired, done=True))
+            won, current = self._ledger.update(span.with_entries(expired, done=True))
             if won:
                 self._report_expired(span, expired)
-            span = standing
+            span = current
 
     def is_over(self, span: Span) -> bool:
         """Return whether a span is older than the stream's retention, by the setting."""

@@ -1,8 +1,8 @@
-"""The redrive: sends what is set aside to Treasure Data once that is possible.
+"""The redrive: sends set-aside chunks to Treasure Data once they can be delivered.
 
-On schedule it sends what is parked or in doubt; an operator can also have it send dead letters. Only the redrive closes breakers. The
-ledger's worklist says where to look, and the spans themselves what to do; several are handled in parallel. A database that keeps failing
-is skipped for the rest of the run; one with an open breaker comes after all others.
+On schedule it handles parked chunks and chunks in doubt; an operator can also have it send dead letters. Only the redrive closes
+breakers. It finds spans through the ledger's worklist, decides from each span's entries what to do, and handles several spans in
+parallel. It skips a database that keeps failing for the rest of the run, and tries databases with an open breaker after all others.
 """
 
 from collections import defaultdict
@@ -33,15 +33,15 @@ from worker.upload import EVENTS, UNSENT, Outcome, Upload, Uploader
 BREAKER_LEFT_SECONDS = 300.0
 """A database whose breaker has been open for this long is probed if nothing is set aside for it."""
 QUICK_SECONDS = 2.0
-"""A database that was slow works again if it answers within this time."""
+"""A database that was slow counts as working again if it answers within this time."""
 SLOW_SECONDS = 3600.0
-"""After this time the worker tries a slow database again, however slow it is."""
+"""After this time the breaker of a slow database is closed if it accepts rows, however slow it is."""
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, the next run asks again."""
 
-_AT_ONCE = 16  # chunks whose objects are in memory
-_FAILURES = 3  # in a row, of different chunks, after which a database is left alone
-_ROUNDS = 12  # of one span, as long as its chunks are split or others write it
+_AT_ONCE = 16  # spans handled in parallel, with their objects in memory
+_FAILURES = 3  # consecutive failed sends after which a database is skipped
+_ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # at a time
 _PROBE_TABLE = "sluice_probe"
 _TOO_LARGE = Outcome(Event.TOO_LARGE, TOO_LARGE)
@@ -49,13 +49,13 @@ _TOO_LARGE = Outcome(Event.TOO_LARGE, TOO_LARGE)
 
 @dataclass(slots=True)
 class RedriveReport:
-    """What a run did with the rows that were selected; each is counted once.
+    """The numbers of selected rows by what a run did with them; each row is counted once.
 
     Attributes:
         delivered: sent, or found in Treasure Data.
-        kept: still set aside, dead letters among them that were dead letters before.
+        kept: still set aside, including dead letters that were dead letters before.
         dead: have become dead letters.
-        dropped: given up, as a person decided.
+        dropped: given up, as an operator decided.
         complete: everything selected had its turn.
     """
 
@@ -71,10 +71,10 @@ class _Database:
     """What one run knows of a database.
 
     Attributes:
-        breaker: that was open when the run began, as long as it is.
-        failures: in a row.
+        breaker: its breaker, if it was open when the run began and still is.
+        failures: consecutive failed sends.
         is_reserved: a span is trying it.
-        quickest: seconds that its fastest answer took; None while it has accepted nothing.
+        quickest: seconds that its fastest successful import took; None while it has accepted nothing.
     """
 
     breaker: OpenBreaker | None = None
@@ -84,7 +84,7 @@ class _Database:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it is left alone for the rest of the run."""
+        """Whether to skip it for the rest of the run."""
         return self.failures >= (1 if self.is_unproven else _FAILURES)
 
     @property
@@ -95,13 +95,13 @@ class _Database:
 
 @dataclass(slots=True)
 class _Run:
-    """One run of the redrive; its jobs share it."""
+    """The state of one run of the redrive, shared by its jobs."""
 
     deadline: Deadline
     selection: Selection
     databases: defaultdict[str, _Database] = field(default_factory=lambda: defaultdict(_Database))
-    aimed: set[str] = field(default_factory=set)
-    probes: bool = False  # databases with an open breaker take their turn now
+    aimed: set[str] = field(default_factory=set)  # databases that something set aside goes to
+    probes: bool = False  # databases with an open breaker may be tried now
     lock: Lock = field(default_factory=Lock)
 
 
@@ -110,8 +110,8 @@ class _Turn:
     """One span's turn.
 
     Attributes:
-        selected: what was selected of it when its turn began.
-        waits: chunks wait for another turn in this run.
+        selected: the entries that were selected when its turn began.
+        waits: some chunks need another turn in this run.
         complete: everything selected was tried.
     """
 
@@ -122,7 +122,7 @@ class _Turn:
     complete: bool = True
 
     def was_dead(self, key: ChunkKey) -> bool:
-        """Return whether a chunk, or the chunk that it is a half of, was a dead letter when the turn began."""
+        """Return whether a chunk, or the chunk that it is a part of, was a dead letter when the turn began."""
         return any(
             entry.state is State.DEAD_LETTER and key == one._replace(path=key.path)
             for one, entry in self.selected.items()
@@ -131,7 +131,7 @@ class _Turn:
 
 
 class Redrive:
-    """Sends what is set aside."""
+    """Sends set-aside chunks."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Redrive:
         self._breakers = breakers
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> RedriveReport:
-        """Give every selected chunk its turn, as far as the time allows.
+        """Handle every selected chunk, as far as the time allows; by default those that are parked or in doubt.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -182,7 +182,7 @@ class Redrive:
         return report
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: RedriveReport) -> list[_Turn]:
-        """Give spans their turns; return the turns that wait: another span is trying their database, or it is tried in the last pass."""
+        """Run turns in parallel; return those that must wait, because their database has an open breaker or another span is trying it."""
         waiting, under_way = [], 0
         with self._delivery.executors() as executor:
             while True:
@@ -214,7 +214,9 @@ class Redrive:
         try:
             self._redrive(run, turn)
         except UnavailableError as error:
-            self._telemetry.warning("redrive could not go on", error=type(error).__name__, reason=str(error))
+            self._telemetry.warning(
+                "the redrive could not finish a span", error=type(error).__name__, reason=str(error)
+            )
             turn.complete = False
         except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
             self._telemetry.count("UnforeseenErrors")
@@ -243,7 +245,7 @@ class Redrive:
                 won, span = write(span.with_entries(work.changes))
                 turn.span = span
                 if not won:
-                    continue  # somebody else has written: decide again
+                    continue  # another invocation has written the span: decide again
                 for key, entry in work.changes.items():
                     self._report(turn, key, entry)
                 span = turn.span = self._send(run, work, span, turn)
@@ -260,7 +262,7 @@ class Redrive:
                 run.databases[database].is_reserved = False
 
     def _decide(self, run: _Run, work: "_SpanWork", key: ChunkKey, entry: Entry, turn: _Turn) -> None:
-        """Decide what to do with a chunk, and note what is to be written before it is done."""
+        """Decide what to do with a chunk, and note in `work` the entry to write first."""
         now = self._clock.now()
         database, obstacle = self._destination(work.span, key, entry)
         work.databases[key] = database
@@ -270,7 +272,7 @@ class Redrive:
         self._prepare(run, work, key, step, turn)
 
     def _may_try(self, run: _Run, work: "_SpanWork", database: str, turn: _Turn) -> bool:
-        """Return whether a database takes its turn now; while it is unproven, one span at a time tries it, after all others."""
+        """Return whether a database may be tried now. An unproven one is tried after all others, by one span at a time."""
         with run.lock:
             run.aimed.add(database)
             known = run.databases[database]
@@ -315,7 +317,7 @@ class Redrive:
         work.fence(key, renewed, database)
 
     def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
-        """Return the database that a chunk goes to, and why it goes to none; None if that is unknown."""
+        """Return the database that a chunk goes to, and what prevents its delivery: empty for nothing, None if that is unknown."""
         if key.group.code:
             return "", key.group.code
         planned = span.destination(key)
@@ -327,14 +329,16 @@ class Redrive:
         return "", account
 
     def _ask(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Event | None:
-        """Ask Treasure Data whether it has a chunk; return what follows, None if nothing does yet."""
+        """Query Treasure Data for a chunk; return the event to apply, None if the answer settles nothing."""
         presence = self._presence(run, chunk, database, entry)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
                 with run.lock:
-                    run.databases[database].failures = _FAILURES  # it is closed to us: that may pass
+                    run.databases[
+                        database
+                    ].failures = _FAILURES  # our key has no access, perhaps for a while only
                 return None
-            # it may have been closed when we asked, and open when we looked
+            # ask again: access may have been missing at the query, and restored before the import
             presence = self._presence(run, chunk, database, entry)
             if presence is Presence.UNASKABLE:
                 return Event.UNASKED
@@ -347,7 +351,7 @@ class Redrive:
         return self._uploader.treasure_data.ask(database, table, rows, patience, not_before)
 
     def _accepts_imports(self, database: str, table: str, deadline: Deadline) -> bool:
-        """Return whether a database accepts imports, by an import of nothing."""
+        """Return whether a database accepts imports, as an import without rows shows."""
         if deadline.near:
             return False
         unique_id = f"{milliseconds(self._clock.now()):032x}"
@@ -357,7 +361,7 @@ class Redrive:
         return reply.meaning is Meaning.ACCEPTED or is_missing
 
     def _send(self, run: _Run, work: "_SpanWork", span: Span, turn: _Turn) -> Span:
-        """Send what was fenced; return the span as it is then."""
+        """Send the fenced chunks; return the span as it is afterwards."""
         if not work.sends:
             return span
 
@@ -389,7 +393,7 @@ class Redrive:
         with run.lock:
             known = run.databases[upload.database]
             if known.is_failing:
-                return Outcome(Event.UNANSWERED)  # it stays set aside for the reason it has
+                return Outcome(Event.UNANSWERED)  # the chunk stays set aside, with its reason
         since = span.entry(upload.chunk.key).since
         began = self._clock.now()
         reply = UNSENT
@@ -424,7 +428,7 @@ class Redrive:
         )
 
     def _delete_final(self, span: Span, selected: Mapping[ChunkKey, Entry]) -> None:
-        """Delete the objects whose rows are all in a final state; the sweeper removes what stays."""
+        """Delete the objects whose rows are all in a final state; the sweeper deletes those that this misses."""
         names = {
             self._store.name(span, key, entry.edit, entry.digest)
             for key, entry in selected.items()
@@ -434,7 +438,7 @@ class Redrive:
             self._store.delete(name)
 
     def _probe_idle(self, run: _Run) -> None:
-        """Probe databases whose breaker is open and that nothing is set aside for; only their answer closes it."""
+        """Probe databases that have an open breaker but nothing set aside: nothing else would close the breaker."""
         before = self._clock.now() - BREAKER_LEFT_SECONDS
         for name, known in run.databases.items():
             breaker = known.breaker
@@ -457,7 +461,7 @@ class Redrive:
 
 
 def _count(turn: _Turn, report: RedriveReport) -> None:
-    """Count what became of the rows that were selected, each once."""
+    """Add the rows that a turn selected to the report, each once."""
     if turn.span is None:
         return
     for key, before in turn.selected.items():
@@ -477,15 +481,15 @@ def _outcomes(span: Span, key: ChunkKey, before: Entry) -> Iterator[tuple[State,
     """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
     for leaf in span.leaves(key):
         within = leaf._replace(path=leaf.path.removeprefix(key.path)).within(before.rows)
-        standing = leaf
-        while standing.path and standing not in span.entries:
-            standing = standing._replace(path=standing.path[:-1])
-        entry = span.entry(standing)  # of the chunk that it was joined to, unless that is split
+        joined = leaf
+        while joined.path and joined not in span.entries:
+            joined = joined._replace(path=joined.path[:-1])
+        entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split
         yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, len(within)
 
 
 def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
-    """Yield things in another order each time: a chunk that always fails must not be the first each time."""
+    """Yield things in a different order in each run, so that a chunk that always fails is not always the first."""
     for part in batched(things, _SHUFFLED, strict=False):
         found = list(part)
         Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
@@ -493,7 +497,7 @@ def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
 
 
 class _SpanWork:
-    """What a turn is about to do with one span: the entries to be written first, and what is sent then."""
+    """What a turn is about to do with one span: the entries to write first, then the chunks to send."""
 
     def __init__(self, delivery: Delivery, span: Span) -> None:
         self._delivery = delivery
@@ -503,12 +507,12 @@ class _SpanWork:
         self.databases: dict[ChunkKey, str] = {}
         self.sends: list[ChunkKey] = []
         self.opened: list[ChunkKey] = []
-        self.too_large: set[ChunkKey] = set()  # halved without another send
+        self.too_large: set[ChunkKey] = set()  # to be halved without another send
         self.reserved: set[str] = set()
         self.chunks: dict[ChunkKey, Chunk] = {}
 
     def apply(self, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
-        """Note an event that is written without a send."""
+        """Note an event that needs no send."""
         changed = self._delivery.follow(entry, event, reason=reason)
         if changed is not entry:
             self.changes[key] = changed
@@ -542,5 +546,5 @@ class _SpanWork:
         return leaf
 
     def describe(self, _span: Span, chunk: Chunk) -> SetAside:
-        """Return the object of a chunk: it is in S3 already."""
+        """Return the object of a chunk, which is in S3 already."""
         return next(one for one in self._objects.values() if one.key == chunk.key)

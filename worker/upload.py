@@ -1,13 +1,15 @@
-"""Uploads chunks to Treasure Data in parallel, so that no database waits for another.
+"""Uploads chunks to Treasure Data in parallel, so that one database never delays the others.
 
-Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A lane that fails
-rests between its attempts, and comes after the others. A send that takes longer than usual gives up its place, and its lane
-sends nothing more until the answer comes, so databases that hang delay nobody. All decisions are made here, in the
-invocation's own thread; the other threads only send.
+Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several. A failing lane
+rests between its attempts, and comes after the others. A send that takes longer than usual no longer counts against the number
+of threads, and its lane sends nothing more until the answer comes, so databases that hang delay nobody. This module decides
+everything in the invocation's own thread; the other threads only send.
 
-A lane ends in one of three ways. Its chunks are accepted or refused. Or it keeps failing although another database
-succeeds or Treasure Data answers: then its database is said to fail, and the breaker opens. Or Treasure Data is silent
-altogether, or the time is up: then what is left stays unanswered.
+A lane ends in one of three ways:
+
+- Treasure Data accepts or refuses all its chunks.
+- It keeps failing although another database succeeds or Treasure Data itself responds. Then its breaker opens.
+- Treasure Data does not respond at all, or the time is up. Then its remaining chunks stay unanswered.
 """
 
 import heapq
@@ -34,14 +36,14 @@ from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClien
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 KEY_PATIENCE_SECONDS = 3.0
-"""How long a refused key is tried, until other databases show whether it works."""
+"""How long a refused key is tried again, while other databases show whether it works."""
 USUAL_SECONDS = 1.0
 """A database that answers within this time delays nobody."""
 OTHERS_SECONDS = 600.0
 """Databases that accepted rows within this time count as waiting for a slow one."""
 MOST_SENDS = 256
-"""Sends at once, those that take longer than usual included."""
-_LEAST_TIMEOUT_SECONDS = 2.0  # of a send towards the end of a lane's patience
+"""The most sends under way at once, including those that take longer than usual."""
+_LEAST_TIMEOUT_SECONDS = 2.0  # of a send when the time to try a failing database is nearly up
 
 
 UNSENT = Reply(Meaning.PASSING, "deadline")
@@ -50,7 +52,7 @@ UNSENT = Reply(Meaning.PASSING, "deadline")
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """A chunk on its way.
+    """A chunk that is being uploaded.
 
     Attributes:
         oldest: UNIX seconds at which the oldest of its span's records arrived.
@@ -74,10 +76,10 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an upload.
+    """The result of an upload.
 
     Attributes:
-        definitely_not_delivered: no attempt can have been accepted (of no meaning for ACCEPTED).
+        definitely_not_delivered: no attempt can have been accepted (meaningless for ACCEPTED).
     """
 
     event: Event
@@ -90,12 +92,12 @@ _ACCEPTED = Outcome(Event.ACCEPTED)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the uploads of one invocation.
+    """The limits of one invocation's uploads.
 
     Attributes:
-        threads: sends under way at once.
-        per_database: of these, for one database.
-        park_after: seconds for which a failing database is tried.
+        threads: the most sends under way at once.
+        per_database: the most sends under way at once to one database.
+        park_after: how many seconds to keep trying a failing database.
     """
 
     threads: int
@@ -112,19 +114,19 @@ class _Lane:
     failures: int = 0
     failing: bool = False
     failing_since: float = 0.0
-    queued: bool = False  # it stands in one of the queues
+    queued: bool = False  # it is in one of the two queues
     rests_until: float | None = None
-    consulted: bool = False
+    consulted: bool = False  # the ledger was asked whether other function instances find the database failing
     key_refused: bool = False
-    fate: Event | None = None  # what becomes of all that waits in it
+    fate: Event | None = None  # the outcome of every upload that waits in it
     reason: str = ""
     ended_at: float | None = None
-    slowest: float = 0.0  # seconds that an answer has taken
-    rested: float = 0.0  # seconds between attempts
+    slowest: float = 0.0  # seconds that its slowest answer took
+    rested: float = 0.0  # seconds of rest between attempts
 
 
 class Uploader:
-    """Sends chunks."""
+    """Uploads chunks."""
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class Uploader:
         self.rules = rules
 
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
-        """Send the chunks; return what became of each, in order."""
+        """Send the chunks; return their outcomes in the same order."""
         only, reply = uploads[0], None
         if len(uploads) == 1 and only.database not in self.breakers.found_open:
             only.attempts, only.began = 1, self.clock.now()
@@ -166,7 +168,7 @@ class Uploader:
         return [outcomes[upload] for upload in uploads]
 
     def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
-        """Send a chunk; again at once where another key, or a table created for it, may help.
+        """Send a chunk. Send it again at once if the API key has changed, or after creating a missing table.
 
         Safe to call from several threads, each with its own upload.
         """
@@ -198,7 +200,7 @@ class Uploader:
         return reply
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
-        """Create the table, and the database if it is the account's; return what is in the way."""
+        """Create the table, and the database if it is the account's; return None if the table exists now, else the reply that says why not."""
         database, key = upload.database, upload.chunk.key
         if deadline.near:
             return UNSENT
@@ -223,7 +225,7 @@ class Uploader:
 
 
 def _obstacle(status: int) -> Reply | None:
-    """Return what the response to a creation leaves in the way; None if the table is there."""
+    """Return the reply that a failed creation amounts to; None if the table exists now."""
     if status in (200, 409):
         return None
     if status == 401:
@@ -242,11 +244,11 @@ EVENTS = {
     Meaning.REFUSED: Event.REFUSED,
     Meaning.ROWS_REFUSED: Event.ROWS_REFUSED,
 }
-"""What a reply means for the chunk; any other leaves it unanswered."""
+"""What each meaning of a reply is for the chunk; any other meaning leaves it unanswered."""
 
 
 class _Run:
-    """One call's uploads."""
+    """The uploads of one call of `Uploader.upload`."""
 
     def __init__(self, uploader: Uploader, deadline: Deadline, executor: Executor) -> None:
         self._u = uploader
@@ -258,14 +260,16 @@ class _Run:
         self._resting: list[tuple[float, int, _Lane]] = []
         self._rests = 0
         self._under_way = 0
-        self._prompt: dict[Upload, _Lane] = {}  # sends that take no longer than usual yet, the oldest first
+        self._prompt: dict[
+            Upload, _Lane
+        ] = {}  # sends that have not yet taken longer than usual, oldest first
         self._outcomes: dict[Upload, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None
         self._began = uploader.clock.now()
 
     def run(self, uploads: Iterable[Upload], reply: Reply | None) -> dict[Upload, Outcome]:
-        """Send the chunks; where there is only one, it was sent already, and this was the reply."""
+        """Send the chunks; `reply` is the reply to the first attempt if a single chunk has been sent already."""
         self._begin(uploads, reply)
         while True:
             self._dispatch()
@@ -273,11 +277,11 @@ class _Run:
             if self._under_way:
                 finished = self._executor.wait(pause)
                 if finished is not None:
-                    self._take(*finished)
+                    self._finish(*finished)
             elif self._resting or self._ready or self._ready_failing:
                 self._u.clock.sleep(pause)
             else:
-                self._charge()
+                self._note_delays()
                 return self._outcomes
 
     def _begin(self, uploads: Iterable[Upload], reply: Reply | None) -> None:
@@ -292,7 +296,7 @@ class _Run:
             if reply is not None:
                 upload = lane.waiting.popleft()
                 lane.under_way = self._under_way = 1
-                self._take(lane, upload, reply)
+                self._finish(lane, upload, reply)
             elif self._u.breakers.is_open(lane.database):
                 self._decide(lane, Event.DATABASE_FAILS, "breaker")
             else:
@@ -336,9 +340,9 @@ class _Run:
                 self._queue(lane)
 
     def _send_idle(self) -> bool:
-        """Let a database that works use threads that no other one needs; return whether there was one.
+        """Send a chunk of a working database beyond its limit, when no other database needs the thread; return whether there was one.
 
-        So an account with very many tables, and as many chunks, does not hold up its shard for longer than it must.
+        This shortens how long an account with very many tables, and so very many chunks, holds up its shard.
         """
         for lane in self._lanes.values():
             works = not lane.failing and 1 < lane.limit <= lane.under_way
@@ -348,7 +352,7 @@ class _Run:
         return False
 
     def _wake(self) -> None:
-        """Let lanes that have rested go on, and sends that take longer than usual give up their place."""
+        """Queue lanes that have rested, and stop counting sends that take longer than usual against the threads."""
         now = self._u.clock.now()
         while self._resting and self._resting[0][0] <= now:
             moment, _, lane = heapq.heappop(self._resting)
@@ -359,9 +363,9 @@ class _Run:
             self._prompt.pop(next(iter(self._prompt))).limit = 1
 
     def _pause(self) -> float:
-        """Return the seconds after which a lane has rested or the time is up."""
+        """Return how many seconds to wait: until a lane has rested, a send takes longer than usual, or the time is up."""
         if self._deadline.near:
-            return 1.0  # what is under way ends by its own time-out
+            return 1.0  # sends that are under way end by their own timeouts
         until = self._deadline.at - LEAST_SEND_SECONDS
         if self._resting:
             until = min(until, self._resting[0][0])
@@ -381,7 +385,7 @@ class _Run:
         self._prompt[upload] = lane
         self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, timeout, self._deadline)))
 
-    def _take(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
+    def _finish(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
         lane.under_way -= 1
         self._under_way -= 1
         self._prompt.pop(upload, None)
@@ -407,17 +411,17 @@ class _Run:
             lane.ended_at = self._u.clock.now()
 
     def _keeps_others_waiting(self, lane: _Lane) -> bool:
-        """Return whether a lane with slow answers has had the time of a failing one, and another lane has ended."""
+        """Return whether a lane with slow answers has used up the time that a failing one gets, while another lane has ended."""
         if lane.slowest <= USUAL_SECONDS or self._u.clock.now() - self._began < self._u.limits.park_after:
             return False
         return any(one.ended_at is not None for one in self._lanes.values())
 
-    def _charge(self) -> None:
-        """Note which databases others had to wait for: one that does so again and again is failing, though it answers."""
+    def _note_delays(self) -> None:
+        """Note which databases the others had to wait for. One that delays them again and again counts as failing, although it answers."""
         first = min(lane.ended_at or self._began for lane in self._lanes.values())
         usual = max(self._began + USUAL_SECONDS, first)
         resting = sum(lane.rested > 0 for lane in self._lanes.values())
-        is_common = 2 * resting > len(self._lanes)  # it is Treasure Data that has most of them rest
+        is_common = 2 * resting > len(self._lanes)  # most lanes rested, so the cause is Treasure Data itself
         for lane in self._lanes.values():
             own = max(0.0, lane.slowest - USUAL_SECONDS) + (0.0 if is_common else lane.rested)
             late = min((lane.ended_at or 0.0) - usual, own)
@@ -443,12 +447,12 @@ class _Run:
     def _failed(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
         if reply is UNSENT:
             lane.waiting.append(upload)
-            return  # the next dispatch ends all
+            return  # the next dispatch ends every lane
         now = self._u.clock.now()
         since = lane.failing_since = self._u.breakers.failed(lane.database, upload.began)
         if upload.failing_since is None:
             upload.failing_since = upload.began
-        # The same chunk once more, so that the others stay free of doubt; then another one: the fault may be the chunk's.
+        # Retry the same chunk once, so that the others stay free of doubt; then another, in case the fault is in the chunk.
         (lane.waiting.appendleft if upload.attempts % 2 else lane.waiting.append)(upload)
         if not lane.failing:
             self._u.telemetry.warning("an upload failed", database=lane.database, reason=reply.reason)
@@ -468,7 +472,7 @@ class _Run:
         if now + rest - since < patience:
             self._rest_until(lane, now + rest)
             if now + rest - upload.failing_since >= patience:
-                lane.waiting.remove(upload)  # it alone keeps failing, while its database takes others
+                lane.waiting.remove(upload)  # only this chunk keeps failing: its database accepts others
                 self._end(upload, Event.DATABASE_FAILS, lane.reason)
         elif self._is_alone(lane, since):
             self._u.breakers.open(lane.database, reply.reason)
@@ -488,7 +492,7 @@ class _Run:
             heapq.heappush(self._resting, (moment, self._rests, lane))
 
     def _is_alone(self, lane: _Lane, since: float) -> bool:
-        """Return whether the fault is this database's: another one succeeds, or Treasure Data is there."""
+        """Return whether only this database is at fault: another one succeeds, or Treasure Data itself responds (and knows a refused key)."""
         if not lane.key_refused:
             if self._u.breakers.others_succeeded(lane.database, since):
                 return True
@@ -509,7 +513,7 @@ class _Run:
         self._apply(lane)
 
     def _apply(self, lane: _Lane) -> None:
-        """Let the lane's fate be that of what waits in it."""
+        """End every upload that waits in the lane with the lane's fate."""
         fate, too_old = (
             lane.fate or Event.UNANSWERED,
             self._u.clock.now() - self._u.rules.held_at_most_seconds,

@@ -180,14 +180,14 @@ class Worker:
                 else self._archive_days,  # the first delivery archived these records
                 in_order=not is_forced and not batch.terms.is_replay,
             )
-            won, standing = self._ledger.append(span)
+            won, current = self._ledger.append(span)
             self._ends.pop(batch.shard, None)
             if won:
                 self._report_passed_over(batch, planned.passed_over)
-                self._execute(batch, Work(standing, planned.records, planned.groups))
+                self._execute(batch, Work(current, planned.records, planned.groups))
                 if found.chain == batch.chain and not is_forced:
-                    self._ends[batch.shard] = Gap(found.chain, standing.last)
-                return standing.last
+                    self._ends[batch.shard] = Gap(found.chain, current.last)
+                return current.last
 
     def _locate(self, batch: ShardBatch, first: Number) -> Gap | Span:
         """Return the span that holds a record, or where to append one."""

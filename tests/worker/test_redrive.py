@@ -968,7 +968,7 @@ def test_a_lost_answer_of_the_ledger_is_seen_through(make: Callable[[], Delivery
 
     assert RedriveReport(kept=2, complete=False) == made.redrive(*ASIDE)
     assert number == len(made.td.imports())
-    assert 1 == len(made.telemetry.said("redrive could not go on"))
+    assert 1 == len(made.telemetry.said("the redrive could not finish a span"))
     settle(made)
 
 
