@@ -1,6 +1,6 @@
 """The ingest's entry point: finds the route, lets its dialect answer, and adds the headers that every response has.
 
-`handler` is built on first access to the module's attribute, which Lambda's runtime does during INIT.
+`handler` is built when the attribute is first read, which Lambda's runtime does during INIT.
 """
 
 import os
@@ -64,7 +64,7 @@ def _health(_request: Request, _intake: Intake) -> Response:
 
 
 def _ready(_request: Request, intake: Intake) -> Response:
-    """Tell uptime checks whether events would become durable; not an error of ours, so it is not counted as one."""
+    """Answer an uptime check: 200 if events would become durable, else 503, which does not count as a failed request."""
     ready = intake.is_ready()
     status = {"status": "ready" if ready else "unavailable"}
     return json_response(200 if ready else 503, status, {"cache-control": "no-store"})
@@ -109,7 +109,7 @@ ROUTES = (
 
 
 class Paths:
-    """Finds the routes of a path; literal paths come first."""
+    """Finds the routes of a path; literal paths take precedence over patterns."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
@@ -150,7 +150,7 @@ class Ingest:
         settings: this stack's settings.
         keys: verifies write keys.
         puts: stores envelopes.
-        policies: knows the edge policy.
+        policies: reads the edge policy.
         clock: timestamps requests.
         entropy: returns n random bytes, for ids.
         telemetry: counts and logs.

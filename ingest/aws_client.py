@@ -27,8 +27,8 @@ from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswer
 from ingest.signature import Credentials, Signer
 
 MAX_IDLE_SECONDS = 15
-"""How long an unused connection is kept. After that its end may have gone unnoticed: Lambda purges idle connections, and a frozen
-function instance misses what arrives. A reset on first use would send the envelope through the overflow queue as doubtful, while opening
+"""How long an unused connection is kept. An older one may be dead without our noticing: Lambda purges idle connections, and a frozen
+function instance misses what arrives. If it is reset on use, the put is doubtful and goes through the overflow queue, whereas opening
 another connection takes milliseconds. Users report that S3 closes idle connections after 20 s and DynamoDB after 60 s, which is
 also how long AWS's SDK for Java keeps them."""
 
@@ -132,7 +132,7 @@ class AwsClient:
         while self._idle:
             try:
                 connection, used = self._idle.pop()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread took the last one
                 break
             if 0 <= self._now() - used < MAX_IDLE_SECONDS and connection.is_idle():
                 return connection
@@ -265,7 +265,7 @@ def _close(idle: list[tuple[Connection, float]]) -> None:
 
 
 def _head(request: str, lines: str) -> bytes:
-    """Return the head of a request with these header lines."""
+    """Return the head of a request, given its header lines."""
     if trace := os.environ.get("_X_AMZN_TRACE_ID"):  # Lambda detects recursive loops with it
         lines += f"x-amzn-trace-id:{quote(trace, safe='-=;:+&[]{}"\',')}\n"
     return f"{request} HTTP/1.1\n{lines}user-agent:sluice\n\n".replace("\n", "\r\n").encode()
@@ -276,7 +276,7 @@ def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _error_of(answer: AwsResponse, operation: str) -> ClientError:
-    """Return the same error as botocore."""
+    """Return the error that botocore would raise."""
     try:
         value = orjson.loads(answer.body)
     except ValueError:

@@ -39,9 +39,9 @@ class Batch(NamedTuple):
         sent_at: when the request was sent, by the sender's clock; None if unknown.
         earliest: UNIX seconds; an earlier event time is out of range.
         id: the batch id; empty if the sender gives none.
-        sent: the events as they were sent, if the sender names each with `uuid` and repeats it in any group; else empty.
-        rewrite: what the dialect changes in each event, once their number is checked; None if nothing. If the batch has an id, the
-            same for each retry.
+        sent: the events as they were sent, if the sender names each with `uuid` and may resend it in another group; else empty.
+        rewrite: the dialect's change to each event, made after their number is checked; None for no change. In a batch with an id
+            it must be the same for every retry.
     """
 
     events: Sequence[Any]
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
         Args:
             encoded: table and row of each event that was not rejected, by index.
-            key: whose rows they are.
+            key: the sender's write key.
             received_at: UNIX milliseconds.
         """
         texts = self._texts()
@@ -82,7 +82,7 @@ class Batch(NamedTuple):
         return [rows.text_of(event).encode(errors="replace") for event in self.events]
 
     def _namer(self, key: WriteKey, texts: list[bytes]) -> Callable[[str], str]:
-        """Return what names the parts of a request with a batch id."""
+        """Return a function that derives a request id for each part of a request with a batch id."""
         sent = hashlib.sha256()
         for text in (rows.text_of(self.table).encode(errors="replace"), *texts):
             sent.update(b"%d:%b" % (len(text), text))
@@ -100,9 +100,9 @@ class Batch(NamedTuple):
         received_at: int,
         new_id: Callable[[], str],
     ) -> Iterator[Envelope]:
-        """Yield an envelope for each row of a sender that names its events, in order; arguments as for `claims`.
+        """Yield one envelope per row, in order, for a sender that names its events; arguments as for `claims`.
 
-        An event without a usable name has no claim; `new_id` returns its envelope's id.
+        An event without a usable name gets no claim, and its envelope gets the request id that `new_id` returns.
         """
         for index, (table, row) in encoded.items():
             rows_of_table = (envelope.TableRows(table, 1, row),)
@@ -115,13 +115,13 @@ class Batch(NamedTuple):
             yield Envelope(key.account, key.key_id, received_at, request_id, claim, rows_of_table)
 
     def uuid(self, index: int) -> str:
-        """Return the name that the sender gave an event; empty if there is none, or another sender's `uuid` is a column."""
+        """Return the `uuid` that names an event; empty if it has no usable one, or if its sender does not name events."""
         event = self.events[index]
         uuid = event.get("uuid") if self.sent and isinstance(event, dict) else None
         return uuid if isinstance(uuid, str) and len(uuid) <= rows.MAX_EVENT_ID else ""
 
     def event_id(self, account: str, index: int) -> str:
-        """Return the id for an event that has none: the same each time it is sent under this batch id."""
+        """Return the id for an event that has none. It is the same each time the event is sent under this batch id."""
         digest = hashlib.sha256(rows.text_of(self.events[index]).encode(errors="replace")).hexdigest()
         return derived_event_id(account, f"{self.id}/{digest}", index)
 
@@ -138,7 +138,7 @@ class Batch(NamedTuple):
 
 
 def _sorted(value: Any) -> Any:
-    """Return a value with all members in the order of their names: an SDK may serialize a repetition in another order."""
+    """Return a value with the members of its objects sorted by name: an SDK may serialize a retry in another order."""
     if isinstance(value, dict):
         return {name: _sorted(value[name]) for name in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value

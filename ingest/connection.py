@@ -1,7 +1,7 @@
 """A persistent HTTP/1.1 connection for small requests and responses.
 
-It sends head and body in one write and does the minimum of parsing. This is most of what a put costs, and several times
-cheaper than a general-purpose client.
+It sends head and body in one write and parses only what is needed. An exchange is most of a put's cost, and this one is several
+times cheaper than a general-purpose client's.
 
 Errors are botocore's, because callers must know whether a request may have been sent: after ConnectTimeoutError or
 EndpointConnectionError, nothing was.
@@ -24,7 +24,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-_PIECE = 64 * 1024  # more than a TLS record: nothing decrypted stays where a poll does not see it
+_PIECE = 64 * 1024  # larger than a TLS record, so no decrypted bytes stay where poll cannot see them
 _MAX_HEAD = 64 * 1024
 
 
@@ -94,13 +94,13 @@ class Connection:
             raise SSLError(endpoint_url=self._url, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
-        self._socket.settimeout(0)  # a timeout of its own would cost three more system calls an exchange
+        self._socket.settimeout(0)  # a socket timeout would cost three more system calls per exchange
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self._socket, select.POLLIN)
         self._writable.register(self._socket, select.POLLOUT)
 
     def _resolve(self, address: Address, resolve: Callable[..., Any]) -> list[Any]:
-        """Resolve the host in a thread that is left behind if it takes too long."""
+        """Resolve the host in a thread, which is abandoned if it takes too long."""
         found: list[Any] = []
 
         def look_up() -> None:
@@ -120,7 +120,7 @@ class Connection:
         return places
 
     def _open(self, address: Address, places: list[Any]) -> socket.socket:
-        """Connect to the first of the addresses that does not refuse."""
+        """Connect to the first of the addresses that accepts."""
         refusal = OSError("the name has no address")
         for family, kind, protocol, _, place in places:
             plain = socket.socket(family, kind, protocol)
@@ -148,7 +148,7 @@ class Connection:
         return remaining
 
     def is_idle(self) -> bool:
-        """Tell whether the connection is open and nothing has arrived since the last response."""
+        """Return whether the connection is open and nothing has arrived since the last response."""
         return self.is_reusable and not self._rest and not self._readable.poll(0)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Connection:
             self._rest = data
         headers = {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in lines]}
         self.is_reusable = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-        if status in (204, 304):  # a 304 may give the length of what it does not send
+        if status in (204, 304):  # a 304 may give the length of the body that it omits
             body = b""
         elif "transfer-encoding" in headers:
             body = self._chunks()

@@ -14,14 +14,14 @@ _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
 def read(request: Request, name: str) -> str:
-    """Return the id in a cookie, empty if it has none."""
+    """Return the id in a cookie, empty if there is none."""
     pairs = (text.partition("=") for text in request.cookies)
     value = {found.strip(): value for found, _, value in pairs}.get(name, "")
     return value if _ID.fullmatch(value) else ""
 
 
 def for_all_sites(visitor_id: str) -> str:
-    """Return a `Set-Cookie` header that every page's requests to this collector send back."""
+    """Return a `Set-Cookie` header for the global id, which pages of every site send back to this collector."""
     return f"{GLOBAL}={visitor_id}; Max-Age={MAX_AGE_SECONDS}; Path=/; Secure; HttpOnly; SameSite=None"
 
 

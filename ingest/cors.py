@@ -44,7 +44,7 @@ class Cors:
         }
 
     def preflight(self, request: Request, allow: str) -> Response:
-        """Answer OPTIONS on a path whose methods are `allow`; foreign origins get no permission."""
+        """Answer OPTIONS on a path that supports the methods `allow`. Foreign origins get no permission."""
         headers = {"allow": allow}
         origin = request.headers.get("origin")
         if self._any or origin in self._allowed:

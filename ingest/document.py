@@ -41,7 +41,7 @@ def value_of(body: bytes, content_type: str) -> Any:
 
 
 def members(parameters: Iterable[tuple[str, str]], without: Container[str] = ()) -> dict[str, Any]:
-    """Return parameters as an event's members, without some; a repeated one becomes a list."""
+    """Return parameters as an event, leaving out the names in `without`; a repeated parameter becomes a list."""
     event: dict[str, Any] = {}
     for name, value in parameters:
         if name in without:

@@ -39,7 +39,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
 
 def outcome_response(outcome: EventOutcome, more: Mapping[str, Any] = MappingProxyType({})) -> Response:
-    """Return how many events were accepted and which were rejected, and more members; 200 if any was accepted."""
+    """Return the response with the accepted and rejected events and `more` members: 200 if any was accepted, else 400."""
     rejected = [
         {"index": item.index, "code": item.code, "message": item.message} for item in outcome.rejected
     ]
@@ -49,7 +49,7 @@ def outcome_response(outcome: EventOutcome, more: Mapping[str, Any] = MappingPro
 
 
 def _ids(outcome: EventOutcome, count: int) -> dict[str, Any]:
-    """Return the ids of a request's events, by their index; None for those that were rejected."""
+    """Return the response's member with the id of each event by its index; None for a rejected event."""
     ids: list[str | None] = [None] * count
     for index, (_, row) in outcome.encoded.items():
         ids[index] = msgpack.unpackb(row).get("event_id")

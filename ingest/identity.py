@@ -20,9 +20,9 @@ def answer_global_id(request: Request, intake: Intake) -> Response:
 
 
 def answer_site_id(request: Request, intake: Intake) -> Response:
-    """Answer with the visitor's id on one site, whose domain includes this collector's host.
+    """Answer with the visitor's id on one site, or with a new id if this collector's host is not in the site's domain.
 
-    The cookie is set every time: browsers expire cookies set by scripts sooner than cookies set by servers.
+    The cookie is set again each time: browsers expire cookies set by scripts sooner than cookies set by servers.
     """
     domain = cookie.domain_of(request)
     if not domain or not intake.privacy.may_set_cookies(intake.privacy.visitor(request)):

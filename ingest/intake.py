@@ -33,7 +33,7 @@ MAX_TABLES = 20
 
 
 def check_count(count: int) -> None:
-    """Check how many events a request has. `Intake.accept` checks its batch: only a request of several batches needs more.
+    """Check the number of events in a request. `Intake.accept` does this for a batch; a request of several needs its own check.
 
     Raises:
         Refused: `no_events`, `too_many_events`.
@@ -45,10 +45,10 @@ def check_count(count: int) -> None:
 
 
 class Admitted(NamedTuple):
-    """The sender of a request, once its key is verified and may send.
+    """A sender whose write key is valid and within its rate.
 
     Attributes:
-        key: its write key, verified.
+        key: the verified write key.
         plan: the account's tracking plan, None if it has none.
         allowance: what the key may send.
     """
@@ -73,12 +73,12 @@ class EventOutcome(NamedTuple):
 
     @property
     def refusal(self) -> Refused | None:
-        """The first rejection, as the answer to the whole request."""
+        """The first rejection as the answer to the whole request; None if there is none."""
         return Refused(self.rejected[0].code, self.rejected[0].message) if self.rejected else None
 
 
 PARTITION_KEYS = 8192
-"""Partition keys of an account. They fall on shards at random: with 32 for each of 256 shards, the busiest gets half more than its share."""
+"""Partition keys per account. They hash to shards at random: with 32 for each of 256 shards, the busiest shard gets 1.5 times its share."""
 
 
 class Intake:
@@ -86,7 +86,7 @@ class Intake:
 
     Args:
         keyring: verifies write keys.
-        policies: knows the edge policy.
+        policies: reads the edge policy.
         stream: stores envelopes.
         privacy: decides what is kept about visitors.
         rate: limits what a key may send.
@@ -140,7 +140,7 @@ class Intake:
         return Admitted(verified, entry.plan, self._rate.allowance(verified, entry.limits))
 
     def is_ready(self) -> bool:
-        """Tell whether events would become durable."""
+        """Return whether events would become durable."""
         return self._stream.is_ready()
 
     def now(self) -> float:
@@ -156,13 +156,13 @@ class Intake:
 
         Args:
             request: the request that sent them.
-            sender: whose they are.
+            sender: the verified sender.
             batch: the events.
             visitor: who caused them.
 
         Raises:
-            Refused: `no_events`, `too_many_events`, `unwanted_bot`, or `stream_unavailable`: no event was stored or, with a
-                batch id, not every valid event; a retry may succeed.
+            Refused: `no_events`, `too_many_events`, `unwanted_bot`; or `stream_unavailable`: no event was stored or, in a batch
+                with an id, at least one valid event was not. A retry may succeed.
         """
         check_count(len(batch.events))
         if not self.privacy.accepts(visitor):
@@ -205,7 +205,7 @@ class Intake:
     def _encode(
         self, account: str, batch: Batch, arrival: rows.Arrival, check: PlanCheck
     ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
-        """Return table and row of each event by index, and which events cannot become rows."""
+        """Return the table and row of each event by its index, and the rejections of events that cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
         rejected: list[Rejection] = []
         screens: dict[str, Screen | None] = {}
@@ -215,7 +215,7 @@ class Intake:
                 table = rows.table_of({} if batch.single_table else event, batch.table)
                 if table not in screens:
                     if len(screens) >= MAX_TABLES:
-                        raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- as the row rules
+                        raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- like the row rules
                     screens[table] = check.screen(table)
                 new_id = partial(self._event_id, account, batch, index)
                 row = rows.encode(event, arrival, new_id, screens[table])
@@ -245,7 +245,7 @@ class Intake:
         now: int,
         batch: Batch,
     ) -> list[Envelope]:
-        """Return the rows of a request in envelopes, and its rejected events in the last one or one of their own."""
+        """Return a request's rows in envelopes. Its rejected events go into the last one or, if that is full, into another."""
         if batch.id:
             envelopes = list(batch.claims(encoded, key, now))
         elif batch.sent:

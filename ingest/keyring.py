@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1}
 """Client options. A later request retries a failed read."""
 FRESH_SECONDS = 300
-"""How long secrets are used before they are read again, so how soon a removed secret stops working."""
+"""How long secrets are used before they are read again. A removed secret stops working within this time."""
 PAUSE_SECONDS = 10
-"""Minimum time between attempts to read the secrets, so that a failing Secrets Manager, or keys with made-up secret ids, slow
-down few requests."""
+"""Minimum time between attempts to read the secrets. It limits how many requests a failing Secrets Manager, or keys with made-up
+secret ids, can slow down."""
 PAUSE_WITHOUT_SECRETS_SECONDS = 1
 """The same while there are no secrets at all and every request is rejected."""
 
@@ -84,7 +84,7 @@ class Keyring:
         return secret.encode() if secret else None
 
     def proxy_secret(self) -> str | None:
-        """Return what trusted distributions send (the member write_key.PROXY_SECRET), None if there is none."""
+        """Return the secret that trusted distributions send (the member write_key.PROXY_SECRET), None if there is none."""
         if not self._secrets:
             self.refresh()
         return self._secrets.get(write_key.PROXY_SECRET)

@@ -30,7 +30,7 @@ def answer(request: Request, intake: Intake) -> Response:
         return td_client.fill_placeholders(_normalize(event), visitor)
 
     answers: dict[str, Any] = {}
-    later = [name for name in addresses if value[name]][MAX_TABLES:]  # with the SDK's next request
+    later = [name for name in addresses if value[name]][MAX_TABLES:]  # the SDK sends these again
     for name, (database, _, table) in addresses.items():
         if not value[name] or name in later:
             answers[name] = []
@@ -50,7 +50,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
 
 def _later(code: str, count: int) -> list[dict[str, Any]]:
-    """Return the receipts of events that the SDK is to send again."""
+    """Return receipts that make the SDK send the events again."""
     error = {"name": "ServiceUnavailableError", "description": code}
     return [{"success": False, "error": error}] * count
 

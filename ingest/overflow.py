@@ -5,8 +5,8 @@ A message's body is the envelope in base64. Its attribute `partition_key` is the
 the stream first, so the queue delivers them at once. Others wait for the queue's delay, in case a late put still arrives. The
 drainer tolerates duplicate messages.
 
-The queue's counts of messages lag, so a count of zero does not prove that it is empty. Before a function instance sends an
-envelope, it sends a notice to a queue of its own, where notices stay for minutes: while there is none, nothing was sent lately.
+The queue's counts of messages lag, so a count of zero does not prove that it is empty. Therefore a function instance sends a notice
+to a second queue before it sends an envelope. Notices stay there for minutes: if there is none, no envelope was sent recently.
 """
 
 from base64 import b64encode
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2}
 """Client options: two attempts, because the queue is the last resort."""
 LONGEST_SECONDS = 4.0
-"""The longest time that `send` takes with them, with a notice."""
+"""The longest time that `send` takes with these options, including a notice."""
 NOTICE_EVERY_SECONDS = 60.0
-"""How old a notice may be that covers an envelope."""
+"""Maximum age of a notice when an envelope is sent under it."""
 
 
 class Overflow:
@@ -38,7 +38,7 @@ class Overflow:
         make_client: returns a boto3-like SQS client; called for the first envelope, because most function instances never need one.
         queue_url: the queue.
         notices_url: the queue of notices.
-        clock: tells how old the last notice is.
+        clock: measures the last notice's age.
         telemetry: logs failures.
     """
 
@@ -77,7 +77,7 @@ class Overflow:
         )
 
     def _give_notice(self) -> bool:
-        """Return whether there is a notice that covers an envelope sent now."""
+        """Send a notice unless the last one is recent; return whether an envelope may be sent."""
         now = self._clock.now()
         if not 0 <= now - self._noticed_at < NOTICE_EVERY_SECONDS:
             if not self._send(QueueUrl=self._notices_url, MessageBody="the overflow queue is used"):

@@ -39,7 +39,7 @@ def answer_ping(request: Request, intake: Intake) -> Response:
 
 
 def refuse(refused: Refused) -> Response:
-    """Answer with the image anyway, so that pages never show a broken one."""
+    """Answer with the image all the same, so that pages never show a broken one."""
     status = ANSWERS[refused.code].status
     return Response(status, {**refusal_headers(refused.code), **HEADERS}, GIF, refused.code)
 

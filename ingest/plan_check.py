@@ -1,4 +1,4 @@
-"""Checks the events of one request against their account's tracking plan, while they become rows."""
+"""Checks the events of one request against their account's tracking plan as they become rows."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ class PlanCheck:
     """The check of one request.
 
     Args:
-        plan: the account's; None lets everything pass.
-        privacy: returns what removes personal data from rows, given what a plan says of columns.
+        plan: the account's plan; None lets everything pass.
+        privacy: returns the screen that removes personal data from rows, given the plan's rules for columns.
 
     Attributes:
-        violations: how many there were, by table and code.
+        violations: the number of violations by table and code.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class PlanCheck:
         self.violations: defaultdict[tuple[str, PlanCode], int] = defaultdict(int)
 
     def screen(self, table: str) -> Screen | None:
-        """Return what checks and screens a table's rows; it raises `rows.Rejected` in quarantine."""
+        """Return a function that checks and screens a table's rows. In quarantine it raises `rows.Rejected`."""
         plan, screen, violations = self._plan, self.privacy(table), self.violations
         mode = plan.mode_of(table) if plan is not None else "off"
         if plan is None or mode == "off":
@@ -47,6 +47,6 @@ class PlanCheck:
         return check
 
     def privacy(self, table: str) -> Screen | None:
-        """Return what only removes personal data from a table's rows."""
+        """Return the screen that removes personal data from a table's rows, without a check."""
         planned = self._plan.tables.get(table) if self._plan is not None else None
         return self._privacy(planned.personal if planned is not None else {})

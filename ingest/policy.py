@@ -1,8 +1,9 @@
 """Reads the edge policy from S3 and refuses what it says to refuse.
 
-The policy is read when a function instance starts and again when it is older than a minute, in the background: a request waits for at
-most a tenth of a second, and no failure reaches it. What was read once is used until something newer is read. Refusals need
-more: a policy that S3 has confirmed within five minutes. Without one, every valid key is served, and the worker decides.
+A thread reads the policy when a function instance starts, and again when it is more than a minute old. A request waits for it at most
+a tenth of a second, and a failed read does not affect the request. Plans and limits stay in use until a newer policy is read. Only a
+policy that S3 has confirmed within the last five minutes refuses anything: without one, every valid key is accepted, and the worker
+decides.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ingest.aws_client import S3Client
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 5}
-"""Client options. Nobody waits for the client; these bound how long a thread lasts."""
+"""Client options. No request waits for the client; these bound how long a thread runs."""
 WAIT_SECONDS = 0.1
 """How long a request waits for the policy."""
 FRESH_SECONDS = 60
@@ -31,16 +32,16 @@ FRESH_SECONDS = 60
 PAUSE_SECONDS = 10
 """The same after a failure."""
 REFUSING_SECONDS = 300
-"""How long ago S3 may have confirmed a policy that refuses anything."""
+"""How long after S3 has confirmed a policy it may refuse anything."""
 LOOK_AGAIN_SECONDS = 1
-"""Minimum time between reads for the sake of accounts that the policy does not name."""
+"""Minimum time between extra reads for accounts that the policy does not name."""
 
-_ABSENT = ("NoSuchKey", "AccessDenied")  # who may not list a bucket is not told that an object is absent
+_ABSENT = ("NoSuchKey", "AccessDenied")  # callers that may not list a bucket get the second
 _UNCHANGED = "304"
 _UNNAMED = PolicyEntry()
 
 Start = Callable[[Callable[[], None]], Callable[[float], None]]
-"""Starts a job and returns what waits for its end, at most that many seconds."""
+"""Starts a job and returns a function that waits for it, at most for the seconds that it is called with."""
 
 
 def in_background(job: Callable[[], None]) -> Callable[[float], None]:
@@ -51,7 +52,7 @@ def in_background(job: Callable[[], None]) -> Callable[[float], None]:
 
 
 class PolicyReader:
-    """Knows the edge policy.
+    """Reads the edge policy and applies it.
 
     Args:
         client: a boto3-like S3 client.
@@ -80,7 +81,7 @@ class PolicyReader:
         self._tried_at = float("-inf")
         self._pause: float = PAUSE_SECONDS
         self._is_reading = False
-        self._unknown: set[str] = set()  # accounts that this policy was read again for
+        self._unknown: set[str] = set()  # accounts that an extra read of this policy did not find either
 
     def entry(self, key: WriteKey) -> PolicyEntry:
         """Return what the policy says about the account of a verified key.
@@ -96,19 +97,19 @@ class PolicyReader:
         if self._policy is None or not self._is_within(self._confirmed_at, REFUSING_SECONDS):
             return found or _UNNAMED
         if found is None:
-            return self._looked_for_again(key.account)
+            return self._look_again(key.account)
         raise Refused("disabled_account" if found.status == "disabled" else "revoked_key")
 
     def begin(self) -> Callable[[float], None]:
-        """Start to read the policy; return what waits for it."""
+        """Start to read the policy; return a function that waits for the read."""
         if self._is_reading:
             return lambda _seconds: None
         self._is_reading = True
         self._tried_at, self._pause = self._clock.now(), PAUSE_SECONDS
         return self._start(self._read)
 
-    def _looked_for_again(self, account: str) -> PolicyEntry:
-        """Refuse an account that is in no policy, not even one that is read now: it may have been created since."""
+    def _look_again(self, account: str) -> PolicyEntry:
+        """Read the policy again for an account that it does not name, which may be new; refuse it if it is still missing."""
         if account not in self._unknown:
             asked_at = self._clock.now()
             if not self._is_within(self._tried_at, LOOK_AGAIN_SECONDS):
@@ -120,7 +121,7 @@ class PolicyReader:
         raise Refused("unknown_account")
 
     def _read(self) -> None:
-        """Read the policy, if it has changed."""
+        """Read the policy if it has changed."""
         began = self._clock.now()
         try:
             condition = {"IfNoneMatch": self._etag} if self._etag else {}
@@ -142,7 +143,7 @@ class PolicyReader:
     def _use(self, document: bytes) -> None:
         found = EdgePolicy.parse(document)
         if self._policy is not None and found.published_at < self._policy.published_at:
-            raise InvalidPolicyError("it is older than the one before")
+            raise InvalidPolicyError("it is older than the one in use")
         self._policy, self._unknown = found, set()
 
     def _is_within(self, since: float, seconds: float) -> bool:

@@ -23,7 +23,7 @@ _MAX_URL = 4096
 def answer(request: Request, intake: Intake) -> Response:
     """Accept the event; answer with `{}`, an image or a redirect, or to an array of events as the events API does.
 
-    A redirect to an allowed page happens even if the event is rejected.
+    The visitor is redirected even if the event is rejected.
 
     Raises:
         Refused: `invalid_redirect`.
@@ -47,7 +47,7 @@ def _accept(request: Request, intake: Intake) -> Response:
     """Return the response to a sender that asked for neither image nor redirect.
 
     Raises:
-        Refused: no event was accepted. If some events of an array were, an error would make the sender repeat those.
+        Refused: no event was accepted. If some events of an array were, an error would make the sender send them again.
     """
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)

@@ -96,11 +96,11 @@ class Privacy:
         )
 
     def accepts(self, visitor: Visitor) -> bool:
-        """Tell whether this stack accepts the visitor's events."""
+        """Return whether this stack accepts the visitor's events."""
         return not (visitor.bot and self._bots == "drop")
 
     def may_set_cookies(self, visitor: Visitor) -> bool:
-        """Tell whether responses to the visitor may set a cookie."""
+        """Return whether responses to the visitor may set a cookie."""
         return self._cookies and not visitor.anonymous
 
     def screen(self, visitor: Visitor, personal: Mapping[str, Personal] | None = None) -> Screen | None:
@@ -108,7 +108,7 @@ class Privacy:
 
         Args:
             visitor: the rows' sender.
-            personal: what else is done with columns, by the account's tracking plan.
+            personal: the rules of the account's tracking plan for further columns, by name.
         """
         if self._keeps_all and not visitor.anonymous and not personal:
             return None
@@ -134,7 +134,7 @@ class Privacy:
 
 
 def _is_one(header: str) -> bool:
-    """Tell whether a header is 1; the gateway joins a repeated one with commas."""
+    """Return whether a header's value is `1`; the gateway joins the values of a repeated header with commas."""
     return "1" in [value.strip() for value in header.split(",")]
 
 

@@ -1,9 +1,9 @@
 """Finds the visitor's address behind proxies that the stack trusts.
 
-Everyone can send an `x-forwarded-for` header. Each proxy appends the address that it was reached from, so the list is read from its
-end, and only as far as the proxies in it are trusted: what stands before them is whatever the sender wrote.
+Anyone can send an `x-forwarded-for` header. Each proxy appends the address of its own caller, so the list is read from the end, up to
+the first address that is not a trusted proxy: the sender may have made up everything before it.
 
-CloudFront has too many addresses to list. A distribution proves that it is trusted with a header that it adds to each request.
+CloudFront has too many addresses to list. Instead, a trusted distribution adds a header with a secret to each request.
 """
 
 import hmac
@@ -33,7 +33,7 @@ class Proxies:
         self._secret = secret
 
     def visitor_address(self, request: Request) -> str:
-        """Return the address of the first sender that is not a trusted proxy, as far as the header can be read."""
+        """Return the nearest address that is not a trusted proxy, or the last one before an entry that is not an address."""
         address = request.ip
         hops = [hop.strip() for hop in request.headers.get("x-forwarded-for", "").split(",")]
         hops.pop()  # the gateway's own entry, `request.ip`

@@ -1,7 +1,7 @@
 """What one write key may send to one function instance: a token bucket for events and one for bytes.
 
-A request is admitted while both buckets hold something, and pays afterwards, when its rows are known. So any request that the
-other limits allow is admitted, however small the rate, and a sender above the rate waits for as long as it has overdrawn.
+A request is admitted if neither bucket is empty, and is charged afterwards, when its rows are known. A bucket can go below zero, so
+even a request larger than the rate is admitted, but its sender must then wait until the bucket has refilled.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from shared.write_key import WriteKey
 BURST_SECONDS = 10.0
 """A key that was idle may send this many seconds' worth at once."""
 BYTES_PER_EVENT = 1024
-"""The rate in bytes, for each event of the rate."""
+"""The byte rate is this many times the event rate."""
 
 _MAX_KEYS = 10_000
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What a key may send now."""
+    """What a key may send; `at` is when it was last refilled (UNIX seconds)."""
 
     at: float
     events: float
@@ -47,10 +47,10 @@ class Rate:
         self._allowances: dict[WriteKey, Allowance] = {}
 
     def allowance(self, key: WriteKey, limits: AccountLimits) -> Allowance:
-        """Return what a key under its account's limits may send, refilled.
+        """Refill and return the allowance of a key whose account has these limits.
 
         Raises:
-            Refused: `rate_exceeded`: it has sent too much.
+            Refused: `rate_exceeded`.
         """
         events = limits.events_per_second or self._rate
         size = limits.bytes_per_second or events * BYTES_PER_EVENT

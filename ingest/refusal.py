@@ -1,4 +1,4 @@
-"""Every code that the ingest rejects a request or an event with, and the HTTP response for each."""
+"""Every code with which the ingest rejects a request or an event, and the HTTP response for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

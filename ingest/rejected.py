@@ -1,7 +1,7 @@
-"""Rejected events travel to the worker beside the rows of their request, so that operators can see and repair them.
+"""Rejected events travel to the worker with the rows of their request, so that operators can see and repair them.
 
-No response promises anything about them. They are part of the request's last envelope; a request without rows offers the stream an
-envelope once.
+No response promises that they are kept. They go into the request's last envelope or, if it has no room, into one more. If the
+request has no rows, their envelope is put on the stream once, without retries.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from shared.envelope import MAX_MESSAGE, ROOM, Envelope, RejectedEvent
 MAX_BYTES = 128 * 1024
 """Bytes of originals that one request may add to the stream; events beyond that are only counted."""
 
-_MAX_SCREENED = 2 * rows.MAX_COLUMNS  # members of an event whose personal data is removed
+_MAX_SCREENED = 2 * rows.MAX_COLUMNS  # of an event with more members, nothing is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ def events_of(
         request: the request that sent them.
         events: all its events, parsed.
         rejections: of those that were rejected.
-        screen_of: returns what removes personal data from a table's rows; then an original is what is left of the event, as JSON.
+        screen_of: returns the screen that removes personal data from a table's rows. If there is one, an original is the screened
+            event as JSON.
     """
     sent = _sent(request, len(events))
     room = MAX_BYTES
@@ -74,7 +75,7 @@ def events_of(
 def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None:
     """Return an envelope of rows with rejected events; None if it has no room for them.
 
-    Messages are left out where only they have no room: they never decide which envelope holds what.
+    If only the messages do not fit, they are left out: they never decide which envelope holds what.
     """
     size = sum([len(table.rows) + len(table.table) + 16 for table in item.tables])
     size += sum([len(one.original) + len(one.code) + len(one.table) + 16 for one in rejected])
@@ -86,7 +87,7 @@ def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None
 
 
 def _sent(request: Request, count: int) -> list[bytes] | None:
-    """Return a JSON body's events as they were sent; None if the body is not a list of that many, or one event."""
+    """Return the events byte for byte as a JSON body has them; None if the body does not have exactly `count`."""
     try:
         text = request.body().strip()
         found = json_codec.items(text, "events") if text[:1] in (b"{", b"[") else []

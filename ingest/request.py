@@ -22,7 +22,7 @@ MAX_RAW_BYTES = 1024 * 1024
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
 """Maximum size of a decompressed body."""
 FIRST_PARTY = "/c"
-"""Every path also works behind this prefix, which a site's own CDN can send here. No database has a name of one letter."""
+"""Every path also works with this prefix, so that a site's own CDN can route it here. No database name is this short."""
 
 _FIRST_PARTY_PATHS = f"{FIRST_PARTY}/"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -32,7 +32,7 @@ _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
 _MAX_COOKIES = 50
 _SLASHES = re.compile("//+")
-_PIECE = 16 * 1024  # bounds what is copied after each gzip member, however many there are
+_PIECE = 16 * 1024  # bounds what is copied at the end of each gzip member, however many there are
 
 
 class Request(NamedTuple):
@@ -95,7 +95,7 @@ class Request(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether its events are certain to take no more than `rows.SMALL_BYTES`, judging by the sizes of query and body."""
+        """Whether the query and the uncompressed body take at most `rows.SMALL_BYTES`, so that no event can be too large."""
         body = self.raw_body or ""
         is_compressed = "content-encoding" in self.headers or body.startswith(_GZIP_IN_BASE64)
         return len(self.raw_query) + len(body) <= rows.SMALL_BYTES and not is_compressed
@@ -108,7 +108,7 @@ class Request(NamedTuple):
         return None
 
     def credentials(self, scheme: str) -> str:
-        """Return what the `authorization` header has of a scheme, in lower case; empty if it is of another."""
+        """Return the credentials in the `authorization` header; empty if its scheme is not `scheme` (in lower case)."""
         found, _, credentials = self.headers.get("authorization", "").partition(" ")
         return credentials.strip() if found.lower() == scheme else ""
 
@@ -143,7 +143,7 @@ class Request(NamedTuple):
 
 
 def _plain_bytes(text: str) -> bytes:
-    """Return a body that was not announced as base64; if it is base64 of JSON or of gzip all the same, decode it."""
+    """Return the bytes of a body that the gateway did not encode; decode it if the sender did: JSON or gzip as base64."""
     if text.startswith(_JSON_OR_GZIP_IN_BASE64):
         with suppress(ValueError):
             data = b64decode("".join(text.split()), validate=True)
@@ -156,7 +156,7 @@ def _plain_bytes(text: str) -> bytes:
 
 
 def _is_zlib(data: bytes) -> bool:
-    """Tell whether the data has the header of a zlib stream (RFC 1950, 2.2), which no JSON document starts with."""
+    """Return whether the data starts with the header of a zlib stream (RFC 1950, 2.2). No JSON document does."""
     return len(data) > 1 and data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0
 
 
@@ -177,7 +177,7 @@ def parse_query(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _unquoted(text: str) -> str:
-    """Return what urllib's unquote returns, without its search for what is not ASCII, which takes most of its time."""
+    """Return the same as urllib's `unquote`, but for ASCII text skip its search for other characters, which is slow."""
     return unquote_to_bytes(text).decode(errors="replace") if text.isascii() else unquote(text)
 
 

@@ -50,7 +50,7 @@ class Response(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _base64(body: bytes) -> str:
-    """Return bytes in base64; the only ones are the pixel's."""
+    """Encode bytes as base64. The cache is small because the only bytes are the pixel's image."""
     return b64encode(body).decode()
 
 
@@ -63,10 +63,10 @@ def json_response(
 
 
 def callback_of(request: Request) -> str:
-    """Return the page's function to call (JSONP), empty if the page asks for JSON.
+    """Return the name of the page's callback function (JSONP), empty if the page asks for JSON.
 
     Raises:
-        Refused: `invalid_callback`: it is not a function name, so it could be a script.
+        Refused: `invalid_callback`: it is not a function name, so it could inject a script.
     """
     callback = request.parameter("callback") or ""
     if callback and not _CALLBACK.fullmatch(callback):
@@ -98,7 +98,7 @@ def refusal_response(refused: Refused) -> Response:
 
 
 def refusal_headers(code: AnyCode, allow: str = "") -> dict[str, str]:
-    """Return the headers that go with a code, whatever the body is."""
+    """Return the headers for a code, which do not depend on the body."""
     answer = ANSWERS[code]
     headers = {"x-sluice-error": code, "cache-control": "no-store"}
     if answer.status == 401:

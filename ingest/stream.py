@@ -5,7 +5,7 @@ unknown outcome are never retried here. Both then go to the overflow queue, with
 
 | fate (`shared/puts.py`) | next |
 |---|---|
-| ACKNOWLEDGED | |
+| ACKNOWLEDGED | nothing |
 | REFUSED | retry, then the queue |
 | DOUBTFUL | the queue |
 """
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from ingest.aws_client import KinesisClient
 
 CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 1, "read_timeout": 1.5}
-"""Client options: no retries, and waits too short for visitors to notice."""
+"""Client options: no retries, and timeouts too short for visitors to notice."""
 PATIENCE_SECONDS = 1.0
-"""How long a definitely rejected put is retried, before a last attempt of LONGEST_PUT_SECONDS."""
+"""How long a definitely rejected put is retried. The last attempt may then take LONGEST_PUT_SECONDS."""
 LONGEST_PUT_SECONDS = 2.5
 """The longest time that one attempt takes with CLIENT_OPTIONS."""
 READY_SECONDS = 300.0
-"""A put this long ago still shows whether the stream, or the queue, accepts envelopes."""
+"""How long the last put counts as evidence whether the stream, or the queue, accepts envelopes."""
 LOOK_SECONDS = 5.0
-"""How long the stream's own description is used."""
+"""How long the stream's status is cached."""
 OFFER_PAUSE_SECONDS = 60.0
-"""After an offer failed, none is made for this time."""
+"""How long no offer is made after one has failed."""
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.4
@@ -78,7 +78,7 @@ class Stream:
         self._no_offer_before = 0.0
 
     def is_ready(self) -> bool:
-        """Tell whether envelopes would become durable: by the last put, or, if that is long ago, by the stream's description."""
+        """Return whether envelopes would become durable, judging by the last put or, if that is long ago, by the stream's status."""
         now = self._clock.now()
         if self._last_put is not None and 0 <= now - self._last_put[0] < READY_SECONDS:
             return self._last_put[1]
@@ -97,7 +97,7 @@ class Stream:
         return False
 
     def offer(self, envelope: Envelope, partition_key: str, deadline: float = math.inf) -> None:
-        """Put an envelope that no response has promised, once: it is dropped if the stream does not take it."""
+        """Put an envelope that no response promises to keep, once: it is dropped if the stream does not acknowledge it."""
         now = self._clock.now()
         if self._no_offer_before <= now <= deadline - LONGEST_PUT_SECONDS:
             entry = {"Data": envelope.encode(), "PartitionKey": partition_key}
@@ -109,8 +109,9 @@ class Stream:
     ) -> list[bool]:
         """Store the envelopes by `deadline` (UNIX seconds); return for each whether it is on the stream or in the queue.
 
-        Nothing starts that may end later; the stream leaves the queue enough time for one envelope. Once the queue fails, it
-        is not tried for the rest: each attempt may take seconds. Envelopes without rows never go to the queue.
+        No call starts that may end after the deadline, and puts on the stream leave enough time to send one envelope to the queue.
+        Once the queue has failed, the remaining envelopes do not try it, because each attempt may take seconds. Envelopes without
+        rows never go to the queue.
         """
         last_send = deadline - LONGEST_SEND_SECONDS
         fates = self._put_on_stream(envelopes, partition_key, last_send - LONGEST_PUT_SECONDS)

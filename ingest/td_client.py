@@ -16,9 +16,9 @@ KEY_PARAMETERS = ("api_key", "td_write_key")
 
 
 def verify(request: Request, intake: Intake, database: str) -> Admitted:
-    """Verify the request's write key, whose account must be the path's database.
+    """Verify the request's write key and that its account is the path's database.
 
-    The first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key` counts.
+    The key is the first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key`.
 
     Raises:
         Refused: `wrong_database`, or as `Intake.verify`.
