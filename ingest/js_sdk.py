@@ -10,7 +10,7 @@ from typing import Any
 from ingest import document, td_client
 from ingest.batch import Batch
 from ingest.intake import Intake
-from ingest.refusal import ANSWERS, Refused
+from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, callback_of, json_response, jsonp_response
 
@@ -48,5 +48,5 @@ def _value(request: Request) -> Any:
         text = (request.parameter("data") or "").replace(" ", "+").replace("-", "+").replace("_", "/")
         data = b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
-        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: data is not base64") from None
+        raise Refused("invalid_json", "the query parameter `data` is not base64") from None
     return document.value_of(data, "")

@@ -58,13 +58,13 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "no_events": Answer(400, "the body contains no event"),
     "unreadable_body": Answer(400, "the body is truncated or corrupt gzip, zlib or base64"),
     "unsupported_encoding": Answer(400, "content-encoding must be gzip, deflate or absent"),
-    "invalid_batch_id": Answer(400, "a batch id is a string of 1 to 64 characters"),
+    "invalid_batch_id": Answer(400, "the batch id is not a string of 1 to 64 characters"),
     "invalid_callback": Answer(400, "the callback is not a valid function name"),
     "invalid_redirect": Answer(400, "the redirect does not point to a host that this stack allows"),
     "missing_key": Answer(401, "the request has no write key"),
     "invalid_key": Answer(401, "the write key is not signed with a currently valid secret"),
     "wrong_database": Answer(403, "the database in the path is not the write key's account"),
-    "unknown_account": Answer(403, "this stack has no such account, or has it no longer"),
+    "unknown_account": Answer(403, "the write key's account does not exist in this stack"),
     "disabled_account": Answer(403, "the account is disabled"),
     "revoked_key": Answer(403, "the write key has been revoked"),
     "unwanted_bot": Answer(403, "this stack does not accept events from known bots"),
@@ -77,22 +77,26 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "rate_exceeded": Answer(
         429, "the write key sends more events or bytes than this stack accepts from one key", 1
     ),
-    "internal_error": Answer(500, "an internal error; this should never happen", 5),
-    "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment", 5),
-    "stream_unavailable": Answer(503, "neither the stream nor the overflow queue accepted the events", 5),
+    "internal_error": Answer(500, "an internal error; retry the request later", 5),
+    "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment; retry later", 5),
+    "stream_unavailable": Answer(
+        503, "neither the stream nor the overflow queue acknowledged the events; retry later", 5
+    ),
     # for an event
     "not_an_object": Answer(400, "the event is not a JSON object"),
     "missing_table": Answer(400, "neither the event nor the request names a table"),
     "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
-    "too_many_tables": Answer(400, "the request names more than 20 tables; this event's is one too many"),
+    "too_many_tables": Answer(400, "the request names more than 20 tables; send this event in another"),
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
-    "event_too_large": Answer(413, "the event takes more than 256 KiB as JSON"),
-    "unplanned_table": Answer(400, "the account's tracking plan does not have the table"),
-    "unplanned_column": Answer(400, "the account's tracking plan does not have a column for this table"),
+    "event_too_large": Answer(413, "the event is larger than 256 KiB as JSON"),
+    "unplanned_table": Answer(400, "the event's table is not in the account's tracking plan"),
+    "unplanned_column": Answer(400, "the event has a column that the account's tracking plan does not have"),
     "missing_column": Answer(400, "the event lacks a column that the account's tracking plan requires"),
-    "wrong_type": Answer(400, "a column's value does not have the type in the account's tracking plan"),
-    "wrong_value": Answer(400, "the account's tracking plan does not allow a column's value"),
+    "wrong_type": Answer(
+        400, "a column's value does not have the type that the account's tracking plan requires"
+    ),
+    "wrong_value": Answer(400, "a column has a value that the account's tracking plan does not allow"),
 }
 """Codes are stable: clients may depend on them. `stream_unavailable` applies to requests and to events."""
 

@@ -100,14 +100,16 @@ def table_of(event: object, default: object = None) -> str:
         Rejected: `not_an_object`, `missing_table`, `invalid_table`.
     """
     if not isinstance(event, dict):
-        raise Rejected("not_an_object", "an event is a JSON object")
+        raise Rejected("not_an_object", "the event is not a JSON object")
     table = event.get("table")
     if table is None:
         table = default
     if table is None:
-        raise Rejected("missing_table", "set the table in the event's `table` field")
+        raise Rejected("missing_table", "the event names no table; set its field `table`")
     if not isinstance(table, str) or not names.is_table(table):
-        raise Rejected("invalid_table", "a table name is 3 to 128 characters of a-z, 0-9 and _")
+        raise Rejected(
+            "invalid_table", "this is not a legal table name: use 3 to 128 characters of a-z, 0-9 and _"
+        )
     return table
 
 
@@ -151,7 +153,7 @@ def encode(
         Rejected: `not_an_object`, `too_many_columns`, `too_deep`, `event_too_large`.
     """
     if not isinstance(event, dict):
-        raise Rejected("not_an_object", "an event is a JSON object")
+        raise Rejected("not_an_object", "the event is not a JSON object")
     _check_column_count(len(event) - len(_NOT_COLUMNS))  # fail fast for events with 100,000 members
     time, odd_time = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
@@ -323,7 +325,7 @@ def _check_column_count(columns: int) -> None:
     if columns > MAX_COLUMNS:
         raise Rejected(
             "too_many_columns",
-            f"a row has at most {MAX_COLUMNS} columns, including time, event_id and received_at",
+            f"the row would have more than {MAX_COLUMNS} columns, including time, event_id and received_at",
         )
 
 

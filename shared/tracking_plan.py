@@ -98,7 +98,7 @@ _MESSAGES: Mapping[PlanCode, str] = {
     "unplanned_table": "the tracking plan has no such table",
     "unplanned_column": "the tracking plan has no column {column} for this table",
     "missing_column": "the tracking plan requires a value for column {column}",
-    "wrong_type": "column {column} has the type {detail} in the tracking plan",
+    "wrong_type": "column {column} has the type {detail}",
     "wrong_value": "the value of column {column} {detail} in the tracking plan",
 }
 
@@ -145,8 +145,8 @@ class PlannedColumn(NamedTuple):
     def detail(self, code: PlanCode, value: Any) -> str:
         """Return what is expected of a value that differs. Senders read it, so it shows neither values nor the pattern."""
         if code == "wrong_type":
-            return f"{type_of(value)}, but {self.type}"
-        return f"is none of the {len(self.values)}" if self.values else "does not match the pattern"
+            return f"{type_of(value)}, but the tracking plan requires {self.type}"
+        return f"is not one of the {len(self.values)}" if self.values else "does not match the pattern"
 
 
 @dataclass

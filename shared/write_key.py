@@ -59,7 +59,7 @@ def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
     account, key_id, mac = [*key.split("."), "", "", ""][:3] if len(key) <= _MAX_LENGTH else ("", "", "")
     secret = secrets.get(secret_id(key_id))
     if key.count(".") != 2 or not names.is_account(account) or not names.is_key_id(key_id):
-        raise InvalidKeyError("this is not a write key: <account>.<key id>.<mac>")
+        raise InvalidKeyError("this is not a write key: use <account>.<key id>.<mac>")
     if secret is None:
         raise UnknownSecretError("the secret that signed this write key is no longer valid, or never was")
     if not hmac.compare_digest(_mac(account, key_id, secret).encode(), mac.encode(errors="replace")):

@@ -137,7 +137,7 @@ class Client:
     ) -> None:
         account = _KEY.fullmatch(key)
         if not account:
-            raise ValueError("this is not a write key: <account>.<key id>.<mac>")
+            raise ValueError("this is not a write key: use <account>.<key id>.<mac>")
         if not (1 <= batch_events <= MAX_BATCH_EVENTS and 1 <= batch_bytes <= MAX_BATCH_BYTES):
             raise ValueError(
                 f"a batch has 1 to {MAX_BATCH_EVENTS} events and at most {MAX_BATCH_BYTES} bytes"

@@ -138,7 +138,7 @@ def test_events_in_quarantine_travel_with_their_code_and_without_personal_data()
         (
             "wrong_type",
             "purchases",
-            "column amount has the type string, but number in the tracking plan",
+            "column amount has the type string, but the tracking plan requires number",
         ),
     ] == [(one.code, one.table, one.message) for one in item.rejected]
     assert b'{"table":"pageviews", "titel":  1}' == item.rejected[0].original

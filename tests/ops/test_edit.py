@@ -219,10 +219,10 @@ def test_a_rejected_event_is_repaired_by_the_plan(
     done = lone.run(line, answer="y\n")
     lone.settled()
 
-    assert "# set the table in the event's `table` field" == shown.stdout.splitlines()[0]
+    assert "# the event names no table; set its field `table`" == shown.stdout.splitlines()[0]
     assert (1, True) == (
         wrong.exit_code,
-        "column amount has the type string, but number in the tracking plan" in wrong.stderr,
+        "column amount has the type string, but the tracking plan requires number" in wrong.stderr,
     )
     assert (0, True) == (done.exit_code, "1 event put on the stream" in done.stdout)
     assert ["r"] == lone.rows("shop", "orders")
