@@ -1,7 +1,7 @@
 """Looks up in Redis which database an account's rows go to.
 
-Answers are kept in memory: fresh for a minute, and stale for as long as Redis fails. An account that Redis does not
-have is unknown only if the sentinel is there; without it Redis has lost its data, and its answer says nothing.
+Answers are kept in memory: they are fresh for a minute, and used stale while Redis fails. An account that Redis does not have
+is unknown only if the sentinel key exists. Without the sentinel, Redis has lost its data, and its answer proves nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ INVALID = "invalid_account"
 
 
 class AccountCache:
-    """Tells where accounts' rows go."""
+    """Looks up accounts, and remembers them."""
 
     def __init__(
         self, connect: Callable[[], Any], keys: AccountKeys, clock: Clock, telemetry: Telemetry
@@ -34,9 +34,9 @@ class AccountCache:
         self._known: dict[str, tuple[Account, float]] = {}
 
     def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
-        """Return for each account where it goes, or why nowhere: `unknown_account`, `invalid_account`.
+        """Return each account, or why it has none: `unknown_account` or `invalid_account`.
 
-        One round trip for all that memory does not answer. Accounts that cannot be asked for now are left out.
+        This takes at most one round trip. Accounts that Redis gives no answer for now are left out.
         """
         now = self._clock.now()
         answers: dict[str, Account | str] = {}
@@ -96,7 +96,7 @@ class AccountCache:
 
 
 def _read(reply: Any) -> Account | str | None:
-    """Return what Redis's reply to HMGET says; None when it says nothing about the account."""
+    """Return the account in Redis's reply to HMGET, or the reason that there is none; None if the reply proves nothing."""
     if isinstance(reply, redis.ResponseError):
         return INVALID if str(reply).startswith("WRONGTYPE") else None
     if isinstance(reply, Exception):

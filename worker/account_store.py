@@ -1,4 +1,4 @@
-"""Writes accounts to Redis: applying a mapping replaces all that a stack has there.
+"""Reads and writes a stack's accounts in Redis.
 
 Every function raises redis.RedisError if Redis does not answer.
 """
@@ -12,14 +12,14 @@ from shared.accounts import ALL_FIELDS, Account, AccountKeys
 
 
 def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: float) -> None:
-    """Make Redis hold exactly these accounts of a stack, by name; those of other stacks stay as they are.
+    """Replace the stack's accounts in Redis by these, by name; other stacks' accounts stay as they are.
 
-    Each command concerns one key, so that it works on a cluster. The sentinel is written last: an emptied Redis,
-    which is not judged by, counts as filled only when all is there.
+    Each command concerns one key, so it works on a cluster. The sentinel is written last, so that a Redis that has lost its data
+    counts as complete only when every account is there.
 
     Raises:
-        ValueError: a name is no account's.
-        redis.RedisError: Redis did not take it all; apply it again.
+        ValueError: a name cannot be an account.
+        redis.RedisError: Redis did not accept every account. Apply them again.
     """
     check(accounts)
     for name, account in accounts.items():
@@ -32,10 +32,10 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
 
 
 def check(accounts: Iterable[str]) -> None:
-    """Check that these can be account names.
+    """Check that these are valid account names.
 
     Raises:
-        ValueError: one cannot.
+        ValueError: one is not.
     """
     for name in accounts:
         if not names.is_account(name):
@@ -43,13 +43,13 @@ def check(accounts: Iterable[str]) -> None:
 
 
 def change(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], name: str) -> None:
-    """Write one account, which may be new, given all accounts of the stack as they will be."""
+    """Write the account `name`, which may be new. `accounts` holds all accounts of the stack, including the changed one."""
     redis.hset(keys.of(name), mapping=accounts[name].to_fields())
     redis.hset(keys.sentinel, mapping={"count": len(accounts)})
 
 
 def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
-    """Return the accounts that Redis holds, by name in order.
+    """Return the accounts that Redis holds, sorted by name.
 
     Raises:
         shared.accounts.InvalidAccountError: one of them is invalid.
@@ -62,13 +62,13 @@ def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
 
 
 def applied_at(redis: Any, keys: AccountKeys) -> str | None:
-    """Return when accounts were applied last, as ISO 8601; None if Redis has lost its data."""
+    """Return when accounts were last applied, as ISO 8601; None if Redis has lost its data."""
     at: str | None = redis.hget(keys.sentinel, "at")
     return at
 
 
 def count(redis: Any, keys: AccountKeys) -> int | None:
-    """Return how many accounts were applied last; None if Redis has lost its data."""
+    """Return how many accounts there were after the last change; None if Redis has lost its data."""
     text: str | None = redis.hget(keys.sentinel, "count")
     return int(text) if text and text.isdecimal() else None
 

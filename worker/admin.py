@@ -1,7 +1,7 @@
-"""The administration's entry point: runs what the `sluice` command cannot do from an operator's machine.
+"""Does what the `sluice` command cannot do from an operator's machine.
 
-Redis may be in a private network, and so is this function. It reads and writes accounts, and checks Redis and Treasure Data
-from there. An answer with `error`, one word, and `message` says what is wrong and what to do.
+Redis may be in a private network; the admin function is in the same one. It reads and writes accounts, and checks Redis and Treasure
+Data from there. If a request fails, the response has `error`, one word, and `message`, which says what is wrong and what to do.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PROBE_TABLE = "sluice_probe"
-"""A table that need not exist: what Treasure Data says of an import into it tells what the key may do."""
+"""A table that need not exist: the response to an import into it shows what the API key may do."""
 
 _PROBE_SECONDS = 10.0
 _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
@@ -35,7 +35,7 @@ _UNKNOWN = {"error": "unknown_request", "message": "This stack is older than the
 
 
 class Admin:
-    """Answers requests."""
+    """Answers the requests of the `sluice` command."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class Admin:
 
         Args:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`), `publish` (the edge policy, of the accounts as they are), `check` (return how Redis and Treasure
-                Data look), `columns` (whether the `table` of an `account` shows the columns by which rows in doubt are queried,
+                `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure
+                Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are queried;
                 null if that is unknown), `send_marked` (`database`, `mark`, `id`, `time`) and `ask_marked` (`database`, `mark`,
                 `time`).
-            deadline: for questions to Treasure Data.
+            deadline: for queries to Treasure Data.
         """
         try:
             match event:
@@ -115,19 +115,20 @@ class Admin:
         return self._accounts()
 
     def _complete(self) -> dict[str, Account]:
-        """Return all accounts; the edge would refuse one that is missing in its policy."""
+        """Return all accounts: the ingest would refuse one that is missing from the edge policy.
+
+        Raises:
+            UnavailableError: Redis does not have them all.
+        """
         client = self._connect()
         found = account_store.applied(client, self._keys)
         count = account_store.count(client, self._keys)
         if count is None or len(found) < count:
-            raise UnavailableError("Redis has lost accounts: run `sluice accounts apply accounts.yaml`")
+            raise UnavailableError("Redis has lost accounts. Run `sluice accounts apply accounts.yaml`.")
         return found
 
     def _publish(self, accounts: Mapping[str, Account]) -> None:
-        """Publish the edge policy.
-
-        Before Redis is changed, so that the edge never refuses an account that Redis knows.
-        """
+        """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has."""
         entries = {name: account.to_entry() for name, account in accounts.items()}
         data = policy.encode(entries, int(self._clock.now() * 1000))
         self._s3.put_object(Bucket=self._bucket, Key=policy.KEY, Body=data)
@@ -139,7 +140,10 @@ class Admin:
                 return {"shown": database and self._treasure_data.shows_columns(database, table)}
             case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
                 if database not in self._active_databases():
-                    return {"error": "unknown_database", "message": f"no account's rows go to {database}"}
+                    return {
+                        "error": "unknown_database",
+                        "message": f"no active account has the database {database}",
+                    }
                 return self._probe_rows.send(database, mark, of_id, time)
             case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
                 return self._probe_rows.ask(database, mark, time, deadline)
@@ -165,7 +169,7 @@ class Admin:
         return answer
 
     def _check_td(self, deadline: Deadline) -> dict[str, Any]:
-        """Return whether Treasure Data is there, and what our key may do; nothing is written."""
+        """Return whether Treasure Data responds, and what our key may do there. This writes no rows."""
         td = self._treasure_data
         host, status, error = td.try_key()
         answers: dict[str, Any] = {"answers": status > 0 or td.answers(), "knows_key": status in (200, 403)}

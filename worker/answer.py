@@ -1,6 +1,6 @@
-"""Responses from Treasure Data's address, which a proxy, a cache or a wrong host may have sent instead.
+"""Parses responses from Treasure Data's address, which a proxy, a cache or a wrong host may have sent instead.
 
-A response settles something only if it is exactly what Treasure Data documents. docs/delivery.md says for each call which
+A response settles something only if it is exactly what Treasure Data documents. docs/delivery.md lists for each call which
 responses are believed.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 # What Treasure Data's OpenAPI requires; `details` is known from its Ruby client.
 _ERROR_MEMBERS = {"error", "message", "text", "severity", "status_code"}
 _COLUMNS = {"event_id": "string", "received_at": "long"}
-"""The columns by which rows are queried, beside `time`, with the types that this needs."""
+"""The columns, beside `time`, by which rows are queried, and the types that the query needs."""
 
 
 @dataclass(frozen=True)
 class TdAnswer:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class TdAnswer:
         return document.keys() - {"details"} == _ERROR_MEMBERS and document["status_code"] == self.status
 
     def confirms(self, members: Mapping[str, str]) -> bool:
-        """Return whether it is a 200 whose document has these members."""
+        """Return whether it is a 200, and its document has these members."""
         return self.status == 200 and members.items() <= self.document.items()
 
     def names(self, member: str) -> set[str] | None:
@@ -53,7 +53,7 @@ class TdAnswer:
         return set(names) if len(names) == len(found) else None
 
     def shows_columns(self, table: str) -> bool | None:
-        """Return whether a table shows the columns that rows are asked for by; None if it does not show the table."""
+        """Return whether the table has the columns by which rows are queried; None if the response does not show the table."""
         if not self.confirms({"name": table}):
             return None
         try:
@@ -64,7 +64,7 @@ class TdAnswer:
 
     @property
     def count(self) -> int:
-        """The count that it holds as a job's result: one line, one array, one integer; -1 where it is anything else."""
+        """The count in a job's result, which is one line with an array of one integer; -1 if it is anything else."""
         try:
             value = json.loads(self.body) if self.status == 200 else None
         except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ class TdAnswer:
 
 
 def moment(text: object) -> float:
-    """Return the UNIX seconds of a time as Treasure Data writes it; minus infinity if it is none."""
+    """Parse a time in Treasure Data's format into UNIX seconds; return minus infinity if it is not a time."""
     try:
         date = datetime.fromisoformat(str(text).replace(" UTC", "+00:00"))
     except ValueError:

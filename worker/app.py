@@ -1,4 +1,4 @@
-"""Lambda's entry points of the delivery functions."""
+"""The Lambda entry points of the delivery functions."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -32,36 +32,36 @@ def _invocation(context: Any) -> Iterator[tuple[Wiring, Deadline]]:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Deliver a batch of the stream's records; Lambda delivers again from the sequence number that is returned."""
+    """Deliver a batch of the stream's records; Lambda redelivers from the sequence number that this returns."""
     with _invocation(context) as (wiring, deadline):
         return wiring.worker.run(event, deadline)
 
 
 def drain(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Handle a batch of the overflow queue's messages; Lambda deletes those that are not returned."""
+    """Handle a batch of the overflow queue's messages; Lambda deletes those that this does not return."""
     with _invocation(context) as (wiring, deadline):
         return wiring.drain.run(event, deadline)
 
 
 def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Send what is set aside: by schedule what is parked or in doubt, else what the event selects.
+    """Send set-aside chunks: those that the event selects, or, on schedule, those that are parked or in doubt.
 
     Other members of the event ask for something else:
 
     - `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) replaces a dead letter's rows and
-      sends it alone.
-    - `repair` (the same place, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) puts repaired events on
-      the stream in place of rejected ones.
+      sends only this chunk.
+    - `repair` (also `chain`, `after` and `chunk`, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) puts
+      repaired events on the stream in place of rejected ones.
     - `sweep` sweeps the bucket, `watermark` writes watermarks.
 
-    If an edit or a repair is not possible, the answer has `error`, one word, and `message`.
+    If an edit or a repair is refused, the response has `error`, one word, and `message`.
     """
     with _invocation(context) as (wiring, deadline):
         return redrive_with(wiring, event, deadline)
 
 
 def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    """Carry out what an event asks of the redrive."""
+    """Do what an event asks of the redrive."""
     if event.get("sweep"):
         sweep = wiring.sweeper.run(deadline)
         return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}

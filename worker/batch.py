@@ -1,4 +1,4 @@
-"""What an invocation of the worker has to deliver: its terms, the records of one shard, and the work on one of their spans."""
+"""The input of the worker's modules: an invocation's terms, a batch of one shard's records, and the work on one span."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ class Terms:
 
     Attributes:
         deadline: when it must have settled.
-        forced: what is sent again; None if the ledger decides.
-        from_archive: the shard's chain if the records come from the archive, because the stream may no longer have them or the
-            shard; else None.
-        is_replay: the records come from a replay, so those before them need not be settled.
+        forced: the rows to send again whatever the ledger says; None if the ledger decides.
+        from_archive: the shard's chain if the records come from the archive; else None. The stream may no longer have the records,
+            or the shard.
+        is_replay: the records come from a replay, so earlier records may not be settled.
         is_stretch: the batch should hold every record that the shard has between its first and last.
-        passed_over: by account and table, rows that a forced replay leaves out.
+        passed_over: by account and table, the number of rows that a forced replay skips.
     """
 
     deadline: Deadline
@@ -37,10 +37,10 @@ class Terms:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], deadline: Deadline) -> Self:
-        """Return what an event asks for.
+        """Return the terms that an event sets.
 
         Raises:
-            InvalidReplayError: it cannot be done.
+            InvalidReplayError: `forced` or `chain` is invalid.
         """
         forced = ForcedReplay.from_event(event) if event.get("forced") is not None else None
         chain = _chain_of(event["chain"]) if "chain" in event else None
@@ -50,7 +50,7 @@ class Terms:
 
 @dataclass(slots=True)
 class ShardBatch:
-    """Records of one shard, as they were delivered.
+    """Records of one shard, as Lambda or a replay delivered them.
 
     Attributes:
         is_checked: they have been compared with the shard.
@@ -68,12 +68,12 @@ class ShardBatch:
 
 
 class Work(NamedTuple):
-    """A span that an invocation has just planned or fenced, and its rows that are left to send.
+    """A span that an invocation has just appended or fenced, and the rows that it still has to send.
 
     Attributes:
-        records: its records, as far as they have not expired.
+        records: the span's records, without those that have expired.
         opened: chunks whose doubt this invocation opened; None for all.
-        is_whole: none of its records has expired.
+        is_whole: none of the span's records has expired.
     """
 
     span: Span

@@ -1,7 +1,7 @@
-"""HTTP connections whose time-out bounds the whole response.
+"""HTTP connections with a timeout that bounds the whole response.
 
-A socket's time-out restarts with each byte, so a server that sends a byte a second can hold its client forever. Here the
-time-out bounds head and body together. RES_OPTIONS in template.yaml bounds name resolution.
+A socket's timeout restarts with each byte, so a server that sends one byte a second can hold its client forever. Here the
+timeout covers head and body together. RES_OPTIONS in template.yaml bounds name resolution.
 """
 
 import io
@@ -17,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 
 class _BoundedReader(io.RawIOBase):
-    """Reads a socket until a moment, by the monotonic clock."""
+    """Reads a socket, for at most this many seconds in total."""
 
     def __init__(self, sock: socket, seconds: float) -> None:
         self._sock = sock
@@ -25,11 +25,11 @@ class _BoundedReader(io.RawIOBase):
         self._until = time.monotonic() + seconds
 
     def readable(self) -> bool:
-        """Return whether it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what is there, or what comes within the time.
+        """Read the bytes that are there, or wait for some.
 
         Raises:
             TimeoutError: the time is up.
@@ -41,13 +41,13 @@ class _BoundedReader(io.RawIOBase):
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the reader's end of the socket."""
         self._raw.close()
         super().close()
 
 
 class BoundedResponse(HTTPResponse):
-    """A response that ends within its socket's time-out."""
+    """A response that must end within its socket's timeout."""
 
     def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -80,9 +80,9 @@ class _BoundedAdapter(HTTPAdapter):
 
 
 def session(connections: int) -> requests.Session:
-    """Return a session that repeats nothing, asks nobody for proxies and keeps that many connections to a host open."""
+    """Return a session that never retries, uses no proxy and keeps this many connections per host open."""
     made = requests.Session()
-    made.trust_env = False  # neither proxies nor netrc are looked for at every request
+    made.trust_env = False  # saves a look for proxies and netrc at every request
     adapter = _BoundedAdapter(pool_maxsize=connections, max_retries=0)
     made.mount("https://", adapter)
     made.mount("http://", adapter)

@@ -1,7 +1,7 @@
 """Tracks which databases are failing, in this function instance and, through the ledger, in all others.
 
-As long as no database fails here, nothing is read from the ledger. When one fails, the ledger says whether others have found it
-failing; an open breaker is looked up again after BELIEVED_SECONDS.
+As long as no database fails here, this reads nothing from the ledger. When one fails, the ledger says whether other instances have
+found it failing. An open breaker is looked up again after BELIEVED_SECONDS.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from shared.telemetry import Telemetry
 from worker.ledger import Ledger
 
 BELIEVED_SECONDS = 30.0
-"""For how long an open breaker is not looked up again."""
+"""How long an open breaker is believed before it is looked up again."""
 CONSULTED_SECONDS = 5.0
 """Databases that fail within this time of each other are looked up together, once."""
 REMEMBERED_SECONDS = 300.0
 """A failure longer ago than this is unrelated to the next one."""
 FORGIVEN_SHARE = 0.01
-"""A database may delay others for this share of the time before it counts as slow."""
+"""The share of the time for which a database may delay others without counting as slow."""
 SLOW = "slow"
 
 
@@ -27,15 +27,15 @@ class _Health:
     last_success: float = float("-inf")
     failing_since: float | None = None
     last_failure: float = float("-inf")
-    delay: float = 0.0  # seconds for which others have waited for it, less what was forgiven since
+    delay: float = 0.0  # seconds that others have waited for it, less what was forgiven since
     delayed_at: float = 0.0
 
 
 class Breakers:
-    """What is known of databases.
+    """The health of databases, as far as this function instance knows it.
 
     Attributes:
-        found_open: the databases that failed when this function instance last looked.
+        found_open: the databases with an open breaker, by this function instance's last look at the ledger and what it found itself.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, telemetry: Telemetry) -> None:
@@ -47,19 +47,19 @@ class Breakers:
         self._read_at = float("-inf")
 
     def is_open(self, database: str) -> bool:
-        """Return whether the database is known to fail; reads nothing about one that works."""
+        """Return whether the database's breaker is open. This reads nothing unless it was open at the last look."""
         if database not in self.found_open:
             return False
         self._read(BELIEVED_SECONDS)
         return database in self.found_open
 
     def consult(self, database: str) -> bool:
-        """Return whether any function instance has found that the database fails."""
+        """Ask the ledger whether any function instance has opened the database's breaker."""
         self._read(CONSULTED_SECONDS)
         return database in self.found_open
 
     def open(self, database: str, reason: str) -> None:
-        """Tell all function instances that the database fails; those that cannot be told now find out themselves."""
+        """Tell all function instances that the database fails. If the ledger cannot be written, they find out themselves."""
         self.found_open.add(database)
         self._telemetry.warning("breaker opened", database=database, reason=reason)
         try:
@@ -71,7 +71,7 @@ class Breakers:
         """Tell all function instances that the database works again.
 
         Raises:
-            LedgerUnavailableError: they cannot be told.
+            LedgerUnavailableError: the ledger cannot be written.
         """
         self._ledger.close_breaker(database)
         self.found_open.discard(database)
@@ -84,7 +84,7 @@ class Breakers:
         try:
             is_open = {breaker.database for breaker in self._ledger.breakers()}
         except LedgerUnavailableError:
-            return  # what is known counts: parking is safe
+            return  # what is known still counts: parking is safe
         for database in self.found_open - is_open:
             health = self._of(database)
             health.failing_since, health.delay = None, 0.0
@@ -98,7 +98,7 @@ class Breakers:
         health.failing_since = None
 
     def failed(self, database: str, began: float) -> float:
-        """Note that an import, which began at `began`, failed; return since when all have failed here (UNIX seconds)."""
+        """Note that an import that began at `began` failed; return since when every import has failed here (UNIX seconds)."""
         health, now = self._of(database), self._clock.now()
         if health.failing_since is None or now - health.last_failure > REMEMBERED_SECONDS:
             health.failing_since = began
@@ -106,7 +106,7 @@ class Breakers:
         return health.failing_since
 
     def delayed(self, database: str, seconds: float) -> float:
-        """Note that others had to wait for it; return for how long in all, less one second in a hundred since."""
+        """Note that others waited for the database; return their total wait in seconds, less FORGIVEN_SHARE of the time since."""
         health, now = self._of(database), self._clock.now()
         forgiven = (now - health.delayed_at) * FORGIVEN_SHARE
         health.delay = max(0.0, health.delay - forgiven) + seconds
@@ -114,12 +114,12 @@ class Breakers:
         return health.delay
 
     def is_healthy(self, database: str) -> bool:
-        """Return whether the last import that was answered was accepted."""
+        """Return whether the database has accepted an import here, and none has failed since."""
         health = self._health.get(database)
         return health is not None and health.failing_since is None and health.last_success > float("-inf")
 
     def others_succeeded(self, database: str, since: float) -> bool:
-        """Return whether an import to another database was accepted since then, UNIX seconds."""
+        """Return whether another database has accepted an import since a time (UNIX seconds)."""
         return any(health.last_success > since for name, health in self._health.items() if name != database)
 
     def _of(self, database: str) -> _Health:

@@ -1,4 +1,4 @@
-"""The bucket of set-aside chunks and of the archive: objects that are written once, and never change."""
+"""The S3 bucket of set-aside chunks and the archive. Objects are written once and never change."""
 
 from collections.abc import Iterator, Mapping
 from hashlib import md5
@@ -16,14 +16,14 @@ _EXISTS = "PreconditionFailed"
 
 
 class Bucket:
-    """Objects by name. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
+    """Reads and writes objects. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, s3: "S3Client", name: str) -> None:
         self._s3 = s3
         self._name = name
 
     def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:
-        """Write an object; return False if it is to be new, and S3 says that there is one of that name.
+        """Write an object. With `is_new`, return False if S3 says that an object of this name exists.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it.
@@ -38,15 +38,15 @@ class Bucket:
                 return False
             raise BucketUnavailableError(str(error)) from error
         if not self._is_acknowledged(answer, body):
-            raise BucketUnavailableError(f"S3 did not say that it has {name}")
+            raise BucketUnavailableError(f"S3 did not acknowledge {name}")
         return True
 
     def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
-        """Return whether S3 has these bytes: with SSE-S3, the ETag of an object that was put in one piece is their MD5."""
+        """Return whether the answer proves that S3 has these bytes. With SSE-S3, the ETag of an object put in one piece is their MD5."""
         return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None if it has gone."""
+        """Return an object's bytes; None if there is no such object."""
         try:
             return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
         except (ClientError, BotoCoreError) as error:
@@ -55,7 +55,7 @@ class Bucket:
             raise BucketUnavailableError(str(error)) from error
 
     def delete(self, name: str) -> bool:
-        """Remove an object; return whether S3 did."""
+        """Delete an object; return whether S3 did."""
         try:
             self._s3.delete_object(Bucket=self._name, Key=name)
         except (ClientError, BotoCoreError):

@@ -2,13 +2,13 @@
 
 A chain's name is the partition key of its spans in the ledger, and part of the id of every chunk:
 
-    <stream>@<start>#<shard>                                        the chain of a shard
-    <stream>@<start>#<shard>#force#<tag>/<account>/<table>          of a forced replay, beside it; * for any
-    <any of these>#<after>                                          of a hole in front of the span that follows `after`
+    <stream>@<start>#<shard>                                        of a shard
+    <stream>@<start>#<shard>#force#<tag>/<account>/<table>          of a forced replay, beside the shard's; * stands for any
+    <any of these>#<after>                                          of a hole before the span that follows `after`
     overflow#<id>                                                   of an envelope that could not be put on the stream
 
-`start` is the shard's first possible sequence number. A stream that is deleted and created again has shards of the same names;
-this number tells them apart.
+`start` is the shard's first possible sequence number. A recreated stream has shards with the same names as the old one;
+this number distinguishes them.
 """
 
 import re
@@ -22,7 +22,7 @@ _FORCE = "#force#"
 NO_STREAM = ""
 """The stream of overflow chains."""
 OVERFLOW = "overflow"
-"""How the names of overflow chains begin; `#` and an id follow."""
+"""The start of an overflow chain's name; `#` and an id follow."""
 
 _OVERFLOW = f"{OVERFLOW}#"
 _NAME = re.compile(
@@ -32,14 +32,14 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class ChainId:
-    """Names a chain.
+    """Identifies a chain.
 
     Attributes:
-        stream: the stream; empty for an overflow message.
-        start: the shard's first possible sequence number: a stream created again under its name has other chains.
-        shard: the shard's id; for an overflow message what names it.
+        stream: the stream; empty for an overflow chain.
+        start: the shard's first possible sequence number; a recreated stream has other ones.
+        shard: the shard's id; for an overflow chain, the id of the envelope or message.
         replay: the forced replay, `tag/account/table`; empty without one.
-        holes: for a hole the `after` of the span behind it, and so on for a hole in a hole.
+        holes: for a hole, the `after` of the span that it precedes; for a hole in a hole, one more, and so on.
     """
 
     stream: str
@@ -50,15 +50,15 @@ class ChainId:
 
     @classmethod
     def overflow(cls, name: str) -> Self:
-        """Return the chain of an envelope, or message, that could not be put on the stream."""
+        """Return the chain of an envelope, or of a message without one, that could not be put on the stream."""
         return cls(NO_STREAM, "", name)
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the chain of that name.
+        """Return the chain with this name.
 
         Raises:
-            ValueError: it is not a chain's name.
+            ValueError: it does not name a chain.
         """
         if name.startswith(_OVERFLOW):
             return cls.overflow(name.removeprefix(_OVERFLOW))
@@ -83,7 +83,7 @@ class ChainId:
 
     @property
     def is_overflow(self) -> bool:
-        """Whether it is the chain of an overflow message."""
+        """Whether it is an overflow chain."""
         return not self.stream
 
     @property
@@ -93,11 +93,11 @@ class ChainId:
 
     @cached_property
     def root(self) -> Self:
-        """The chain of the shard, without replay and holes."""
+        """The shard's own chain, without replay and holes."""
         return replace(self, replay="", holes=()) if self.replay or self.holes else self
 
     def hole(self, after: Number) -> Self:
-        """Return the chain of the hole in front of the span that follows `after`."""
+        """Return the chain of the hole before the span that follows `after`."""
         return replace(self, holes=(*self.holes, after))
 
     def forced(self, replay: str) -> Self:

@@ -1,7 +1,7 @@
-"""Chunks: rows of one account's table within a span that are sent to Treasure Data in one import request.
+"""Chunks: rows of one account's table within a span, sent to Treasure Data in one import request.
 
-Rows are not decoded: the blocks of envelopes are joined and compressed. They are decoded only to halve a chunk, or to query
-Treasure Data for its rows.
+A chunk joins and compresses blocks of envelopes without decoding their rows. Rows are decoded only to halve a chunk, or to query
+Treasure Data for them.
 """
 
 from collections.abc import Buffer, Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ from worker.span import ChunkKey, Cut, Span
 _MOST_HOURS = 24
 
 compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
-"""Returns the gzip of bytes: always the same for the same ones, because this header (`wbits`) holds neither a time nor a name."""
+"""Returns the gzip of bytes, reproducibly: the header that `wbits` selects holds neither a time nor a name."""
 
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Rows of one group, or what could not become rows."""
+    """Rows of one group, or originals that could not become rows."""
 
     key: ChunkKey
     blocks: Sequence[Block]
@@ -33,7 +33,7 @@ class Chunk:
 
     @classmethod
     def of_payload(cls, key: ChunkKey, count: int, payload: bytes) -> "Chunk":
-        """Return a chunk made from its rows in one piece."""
+        """Return a chunk made from all its rows in one block."""
         return cls(key, [(key.group.table, count, payload)], count)
 
     def payload(self) -> bytes:
@@ -41,7 +41,11 @@ class Chunk:
         return b"".join([block[2] for block in self.blocks])
 
     def leaf(self, key: ChunkKey) -> "Chunk":
-        """Return the part of a planned chunk that `key` names: itself, or a half, or half of a half."""
+        """Return the part of this chunk that `key` names: itself, a half, or half of a half.
+
+        Raises:
+            ValueError: the payload holds fewer rows than it should.
+        """
         if key == self.key:
             return self
         positions = key.within(self.count)
@@ -51,21 +55,21 @@ class Chunk:
 
 
 def planned_chunks(groups: Groups, cut: Cut) -> Iterator[Chunk]:
-    """Yield the groups' chunks, as they are planned."""
+    """Yield the chunks that the groups are cut into; the same groups and cut always give the same chunks."""
     for group, blocks in groups.items():
         for part, (piece, count) in enumerate(_cut(blocks, cut)):
             yield Chunk(ChunkKey(group, part), piece, count)
 
 
 def pending_leaves(chunk: Chunk, span: Span) -> Iterator[Chunk]:
-    """Yield what of a planned chunk is pending: itself, or halves."""
+    """Yield the pending parts of a planned chunk: itself, or halves of it."""
     for key in span.leaves(chunk.key):
         if span.entry(key).state is State.PENDING:
             yield chunk.leaf(key)
 
 
 def _cut(blocks: Sequence[Block], cut: Cut) -> Iterator[tuple[Sequence[Block], int]]:
-    """Yield the blocks in parts that keep to the limits, as far as whole blocks can, each with its number of rows."""
+    """Yield the blocks in parts within the limits, each with its number of rows. Blocks are never cut, so a large one exceeds the limits."""
     total = sum([block[1] for block in blocks])
     if total <= cut.rows and sum([len(block[2]) for block in blocks]) <= cut.bytes:
         yield blocks, total
@@ -85,7 +89,7 @@ def _cut(blocks: Sequence[Block], cut: Cut) -> Iterator[tuple[Sequence[Block], i
 def sample(payload: bytes) -> list[Any]:
     """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour.
 
-    Treasure Data stores each hour apart. Of rows that lie in very many hours, the first hours are shown.
+    Treasure Data stores each hour separately. If the rows span very many hours, the sample covers only the first of these.
     """
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
@@ -104,10 +108,10 @@ def sample(payload: bytes) -> list[Any]:
 
 
 def offsets(payload: bytes, positions: range) -> tuple[int, int]:
-    """Return where the rows at these positions begin and end, in bytes.
+    """Return the byte offsets at which the rows at these positions begin and end.
 
     Raises:
-        ValueError: the bytes hold fewer rows.
+        ValueError: the payload holds fewer rows.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)

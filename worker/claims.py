@@ -1,4 +1,4 @@
-"""Claims: of all copies of an envelope on the stream, only one counts.
+"""Claims ensure that only one of all copies of an envelope on the stream counts.
 
 An envelope that its sender may repeat, or that the drainer has put, has `claim` set. Its rows count only for the record that owns
 the claim of its request id. The worker decides claims once, before it plans a span; the plan stores which records do not count.
@@ -16,14 +16,13 @@ from worker.record import Number, Record
 from worker.shards import Shards
 from worker.span import Span
 
-if TYPE_CHECKING:  # for the command, which names a claim's owner and needs none of what delivers
+if TYPE_CHECKING:  # the `sluice` command uses owner_name, and loads none of the modules that deliver
     from worker.execution import Delivery
 
-_REPEATED_SECONDS = 30 * 86_400  # for which a sender may repeat a request
-_QUEUED_SECONDS = 14 * 86_400  # for which an envelope may wait in the overflow queue
-_UNCERTAIN_SECONDS = (
-    20 * 60
-)  # arrival times may be wrong by minutes, and an invocation may have a record at hand for 15 more
+_REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
+_QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
+# Arrival times may be wrong by minutes, and an invocation may hold a record for 15 minutes more.
+_UNCERTAIN_SECONDS = 20 * 60
 
 
 class Claims:
@@ -36,17 +35,17 @@ class Claims:
         self._clock = delivery.clock
         self._retention_seconds = delivery.rules.retention_seconds
         self.seconds_kept = _REPEATED_SECONDS + round(self._retention_seconds) + _QUEUED_SECONDS
-        """Longer than a copy can still be planned."""
+        """How long a claim is kept: longer than a copy of its envelope can still be planned."""
 
     def decide(self, records: Sequence[Record], chain: ChainId) -> tuple[Sequence[Record], frozenset[Number]]:
-        """Decide which records, without gaps and in the shard's order, count.
+        """Decide which records count. They must be in the shard's order, without gaps.
 
         Returns:
-            The records up to the first that cannot be decided now, and the numbers of those that do not count.
+            The records before the first that cannot be decided now, and the sequence numbers of those that do not count.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
-            ShardUnreadableError: nobody can tell whether a claim's owner may still come.
+            ShardUnreadableError: Kinesis does not say whether the shard of a claim's owner still exists.
         """
         first: dict[str, Record] = {}
         for record in records:
@@ -76,10 +75,10 @@ class Claims:
         return claims
 
     def _takes_over(self, request_id: str, me: Claim, claim: Claim) -> bool | None:
-        """Take over a claim if its owner was never planned and never will be: its shard is gone, or it has expired.
+        """Take over a claim if its owner was never planned and never will be, because it has expired or its shard is gone.
 
         Returns:
-            Whether it was taken over; None while the owner may have expired or not, by clocks that differ.
+            Whether it was taken over; None while the owner may or may not have expired, because clocks differ.
         """
         if claim.owner.startswith(f"{OVERFLOW}#"):
             return False
@@ -99,5 +98,5 @@ def _claim_of(record: Record, chain: ChainId) -> Claim:
 
 
 def owner_name(chain: ChainId, number: Number) -> str:
-    """Return what names a record as the owner of a claim."""
+    """Return the name of a record as the owner of a claim."""
     return f"{chain.root.name}#{number}"

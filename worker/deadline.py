@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from shared.clock import Clock
 
 SETTLE_SECONDS = 10.0
-"""Kept back for what follows the last send: objects in S3 and the ledger."""
+"""The time reserved for the writes to S3 and the ledger that follow the last send."""
 SETTLE_SHARE = 0.25
-"""Of a short invocation, the share kept back instead."""
+"""The share of a short invocation that is reserved instead."""
 LEAST_SEND_SECONDS = 0.2
 """With less time left than this, nothing is sent."""
 
@@ -21,16 +21,16 @@ class Deadline:
 
     @classmethod
     def of(cls, clock: Clock, remaining_ms: float) -> "Deadline":
-        """Return the deadline of an invocation that times out after that many milliseconds."""
+        """Return the deadline of an invocation that times out in `remaining_ms` milliseconds."""
         remaining = remaining_ms / 1000
         return cls(clock, clock.now() + remaining - min(SETTLE_SECONDS, remaining * SETTLE_SHARE))
 
     def within(self, seconds: float) -> "Deadline":
-        """Return the deadline of what may take that long, and no longer than this one allows."""
+        """Return a deadline that is this many seconds from now, or this one if that is earlier."""
         return Deadline(self.clock, min(self.at, self.clock.now() + seconds))
 
     def left(self) -> float:
-        """Return the seconds left, negative when it is past."""
+        """Return the seconds left; negative after the deadline."""
         return self.at - self.clock.now()
 
     @property

@@ -140,7 +140,7 @@ def test_a_put_counts_only_with_the_etag_of_its_bytes(answer: dict[str, Any]) ->
     """Status 200 of a proxy, or for other bytes, does not say that S3 has them."""
     bucket = Bucket()
     bucket.s3.client.put_object = lambda **_: answer
-    with pytest.raises(BucketUnavailableError, match="did not say that it has aside/"):
+    with pytest.raises(BucketUnavailableError, match="did not acknowledge aside/"):
         bucket.store.put(span(), chunk())
 
 
