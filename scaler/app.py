@@ -1,4 +1,4 @@
-"""Lambda's entry point of the scaler."""
+"""The scaler's entry point."""
 
 import os
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def _parts() -> tuple[Scaler, SystemClock, Telemetry]:
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> dict[str, int | None]:
-    """Give the stream the shards that it needs: on a schedule, and when an alarm says that it throttles puts."""
+    """Resize the stream if needed. Runs on a schedule, and when an alarm says that the stream throttles puts."""
     scaler, clock, telemetry = _parts()
     with telemetry.invocation(context):
         until = clock.now() + context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS

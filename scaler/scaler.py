@@ -1,4 +1,4 @@
-"""Carries out the rule: reads the stream's metrics, and changes its number of shards step by step."""
+"""Carries out the rule: reads the stream's metrics and changes its number of shards step by step."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Scaler:
         stream_name: the stream, in provisioned mode.
         most: maximum number of shards.
         clock: tells the time and waits.
-        telemetry: logs each change, and counts runs that may not grow the stream.
+        telemetry: logs each change, and counts runs that find MaxShards too few.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Scaler:
         self._telemetry = telemetry
 
     def run(self, until: float) -> int | None:
-        """Change the stream until it has as many shards as it should, and return how many it has.
+        """Change the stream until it has as many shards as it should.
 
-        A change takes Kinesis half a minute or more, and it doubles or halves the stream at most. The next run continues, because the
-        rule gives the same target.
+        A change takes Kinesis half a minute or more, and can at most double or halve the stream. If time runs out, the next run
+        continues, because the rule gives it the same target.
 
         Args:
-            until: UNIX seconds after which nothing more is begun.
+            until: UNIX seconds after which no further change starts.
 
         Returns:
-            None if Kinesis or CloudWatch failed: nothing is known, so nothing was changed.
+            The number of shards; None while a change is under way, or if Kinesis or CloudWatch failed.
         """
         try:
             shards = self._shards()
@@ -101,7 +101,7 @@ class Scaler:
         return changed
 
     def _day(self) -> dict[datetime, Minute] | None:
-        """Return the minutes of the last 24 hours by their begin; None if CloudWatch has not said everything."""
+        """Return the minutes of the last 24 hours by their start; None if CloudWatch's response is incomplete."""
         now = self._clock.now()
         response = self._cloudwatch.get_metric_data(
             MetricDataQueries=[self._query(name, metric) for name, metric in _METRICS.items()],
@@ -115,7 +115,7 @@ class Scaler:
             if result["StatusCode"] == "Complete"
         }
         if "NextToken" in response or found.keys() != _METRICS.keys():
-            self._telemetry.warning("the stream's metrics are incomplete: its size stays")
+            self._telemetry.warning("the stream's metrics are incomplete, so its size is not changed")
             return None
         minutes: dict[datetime, dict[str, float]] = defaultdict(dict)
         for name, values in found.items():

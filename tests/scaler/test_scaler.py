@@ -123,7 +123,7 @@ def test_metrics_that_are_not_complete_change_nothing(answer: dict[str, Any]) ->
         stubber.add_response("get_metric_data", answer)
 
         assert 8 == made.run()
-    assert ["the stream's metrics are incomplete: its size stays"] == [
+    assert ["the stream's metrics are incomplete, so its size is not changed"] == [
         line.message for line in made.telemetry.lines
     ]
 
