@@ -1,9 +1,9 @@
 """How accounts are stored in Redis.
 
 Each account is a hash, `<ledger table>:account:<account>`, with the fields `database`, `status`, `revoked_key_ids`
-(comma-separated), `limits` and `plan` (JSON, empty if there is none). The prefix keeps stacks that share one Redis apart. A
-sentinel, `.applied` in place of an account (not a legal account name), shows that accounts have been applied. Without it, a missing
-account does not mean that the account is unknown.
+(comma-separated), `limits` and `plan` (JSON, empty if there is none). The prefix separates stacks that share a Redis. A sentinel
+with `.applied` (not a legal account name) in place of the account shows that accounts have been applied. Without it, a missing
+hash does not mean that the account is unknown.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ class Account:
         database: the Treasure Data database.
         status: rows of a disabled account are set aside.
         revoked_key_ids: rows sent with one of these keys are set aside.
-        limits: what it may use.
-        plan: its tracking plan; None if it has none, or if it was not read.
+        limits: what the account may use.
+        plan: its tracking plan; None if it has none, or if the plan was not read.
     """
 
     database: str
@@ -88,7 +88,7 @@ def _json(text: str | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """The keys of one stack's accounts; its ledger's name tells it from others that share the Redis."""
+    """Redis keys of the accounts of one stack, which is identified by the name of its ledger table."""
 
     stack: str
 
@@ -98,5 +98,5 @@ class AccountKeys:
 
     @property
     def sentinel(self) -> str:
-        """The key that is there once accounts have been applied."""
+        """The key that exists once accounts have been applied."""
         return self.of(".applied")

@@ -2,7 +2,7 @@
 
 MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …],
 [[index, code, table, original, message], …]]`. `rows` is the rows' MessagePack maps, concatenated: the worker joins and compresses
-them without decoding any. The last member holds rejected events as they were sent; those of an earlier version lack the message.
+them without decoding any. The last member holds rejected events as they were sent. Earlier releases wrote them without a message.
 """
 
 import re
@@ -21,13 +21,13 @@ FIRST_BYTE = 0x98
 """A MessagePack array of eight elements; distinguishes an envelope from a JSON record, which starts with `{`."""
 
 MAX_MESSAGE = 256
-"""Characters of a rejected event's message."""
+"""Maximum characters of a rejected event's message."""
 
 NOBODY = "-"
-"""Stands for the account of what names none."""
+"""Stands for the account of records that name none."""
 
 CODE = re.compile("[a-z0-9_]{1,64}")
-"""What a rejected event's code looks like."""
+"""Matches the code of a rejected event."""
 
 ROOM = MAX_ENVELOPE_BYTES - 512
 """Bytes available for rows and table names; the other members need less than the rest."""
@@ -42,14 +42,14 @@ class TableRows(NamedTuple):
 
 
 class RejectedEvent(NamedTuple):
-    """An event that its sender was told is rejected.
+    """A rejected event. Its sender has been told.
 
     Attributes:
         place: its position in the request, from 0.
-        code: why.
+        code: why it was rejected.
         table: its table; empty if it named none that is legal.
         original: the event as it was sent; empty if it is only counted.
-        message: what its sender was told: which column, and what was expected; empty if it is only counted, or there was no room.
+        message: the message that its sender got; empty if the event is only counted, or there was no room.
     """
 
     place: int
@@ -68,8 +68,8 @@ class Envelope(NamedTuple):
         received_at: UNIX milliseconds.
         request_id: unique id of this envelope; copies of a claim share it.
         claim: 1 if the rows count only for the record that owns the claim of `request_id`.
-        tables: the rows by table; empty if `rejected` is not, and in markers.
-        rejected: events of the same request that became no rows.
+        tables: the rows by table; empty if all events were rejected, and in markers.
+        rejected: events of the same request that did not become rows.
     """
 
     account: str
@@ -124,7 +124,7 @@ def decode(data: bytes) -> Envelope:
 
 
 def marker(at: int) -> Envelope:
-    """Return an envelope without rows: it shows that the shard that holds it can be read.
+    """Return an envelope without rows. It gives a shard a record at which reading can begin.
 
     Args:
         at: UNIX milliseconds.
@@ -157,7 +157,7 @@ def divide(
 def gather(
     rows: Iterable[tuple[str, bytes]], account: str, key_id: str, received_at: int, request_id: str
 ) -> Envelope:
-    """Return an envelope with a claim and rows, given as `(table, row)`, of a request with a batch id; they must fit into ROOM."""
+    """Return one envelope with a claim for rows of a request with a batch id, given as `(table, row)`, that fit into ROOM."""
     tables: dict[str, list[bytes]] = {}
     for table, row in rows:
         tables.setdefault(table, []).append(row)
@@ -176,10 +176,10 @@ def _table(item: object) -> TableRows:
 
 
 def rejected_event(item: object) -> RejectedEvent:
-    """Return a decoded item of an envelope's last member.
+    """Parse an item of an envelope's last member.
 
     Raises:
-        EnvelopeError: it is not one.
+        EnvelopeError: it is not a rejected event.
     """
     match item:
         case (int(place), str(code), str(table), bytes(original), *rest) if (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def error_code(error: Exception) -> str:
-    """Return the code of an error of AWS: the service's, else the exception's type."""
+    """Return the error code of an AWS service's response, or the exception's type if there was no response."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
         return str(response.get("Error", {}).get("Code", "Unknown"))
@@ -38,7 +38,7 @@ class ShardUnreadableError(UnavailableError):
 
 
 class NoSuchRecordError(ShardUnreadableError):
-    """The shard never had the record at which reading was to begin, or so Kinesis says."""
+    """Kinesis says that the shard never had the record from which reading should start."""
 
 
 class SecretUnavailableError(UnavailableError):
@@ -46,7 +46,7 @@ class SecretUnavailableError(UnavailableError):
 
 
 class UnprovenError(UnavailableError):
-    """Nobody can tell now up to when rows are complete; the message says why."""
+    """It cannot be proven now up to when rows are complete; the message says why."""
 
 
 class HeldError(SluiceError):
@@ -94,7 +94,7 @@ class TooDeepError(InvalidError):
 
 
 class InvalidReplayError(InvalidError):
-    """An event asks for an impossible replay."""
+    """The event asks for a replay that is impossible."""
 
 
 class InvalidObjectError(InvalidError):

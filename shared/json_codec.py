@@ -61,7 +61,7 @@ def items(text: bytes, name: str) -> list[bytes]:
 
     Args:
         text: an object or an array that `parse` accepts.
-        name: of the object's member that is the array; of a repeated one the last.
+        name: the object's member that is the array; if it is repeated, the last one counts.
     """
     source = text.decode("latin-1")  # a character for each byte
     found: list[bytes] = []
@@ -89,7 +89,7 @@ def _items(source: str, begin: int) -> Iterator[bytes]:
 
 
 def _next(source: str, place: int) -> int:
-    """Return where the next character is that is no white space."""
+    """Return the position of the next character that is not white space."""
     found = _NOT_SPACE.search(source, place)
     return found.start() if found else len(source)
 

@@ -11,20 +11,20 @@ _TD_NAME = re.compile(r"[a-z0-9_]{3,128}")
 
 
 def is_account(name: str) -> bool:
-    """Tell whether `name` is a legal account name."""
+    """Return whether `name` is a legal account name."""
     return _ACCOUNT.fullmatch(name) is not None
 
 
 def is_key_id(name: str) -> bool:
-    """Tell whether `name` is a legal key id: a secret's id, optionally followed by `-` and a serial number."""
+    """Return whether `name` is a legal key id: a secret's id, optionally followed by `-` and a serial number."""
     return _KEY_ID.fullmatch(name) is not None
 
 
 def is_database(name: str) -> bool:
-    """Tell whether `name` is a legal database name in Treasure Data."""
+    """Return whether `name` is a legal database name in Treasure Data."""
     return _TD_NAME.fullmatch(name) is not None
 
 
 def is_table(name: str) -> bool:
-    """Tell whether `name` is a legal table name in Treasure Data."""
+    """Return whether `name` is a legal table name in Treasure Data."""
     return _TD_NAME.fullmatch(name) is not None

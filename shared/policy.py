@@ -1,9 +1,9 @@
 """The edge policy: what the ingest knows about accounts, one document in S3.
 
-MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}]`. An entry is
-again MessagePack, so that a reader only builds an index and decodes an account's entry when its first event arrives. An ordinary
-account's entry is empty. Whatever a reader does not know in a body or an entry, it ignores; what an old reader would misunderstand
-gets a new version.
+MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}]`. Each entry is
+MessagePack too, so a reader only builds an index and decodes an account's entry when its first event arrives. An ordinary account's
+entry is empty. Readers ignore members of a body or an entry that they do not know. A change that old readers would misunderstand
+needs a new version.
 """
 
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ Status = Literal["active", "disabled"]
 
 
 class AccountLimits(NamedTuple):
-    """What one account may use; None leaves it to the stack's default.
+    """What one account may use; None means the stack's default.
 
     Attributes:
-        tables: how many tables Sluice creates for it.
+        tables: maximum number of tables that Sluice creates for it.
         events_per_second: per write key and function instance.
         bytes_per_second: per write key and function instance.
     """
@@ -41,14 +41,14 @@ class AccountLimits(NamedTuple):
 
     @classmethod
     def parse(cls, value: object) -> "AccountLimits":
-        """Read limits from a mapping by name.
+        """Parse limits, given as a mapping by name.
 
         Raises:
-            ValueError: there is another name, or a limit is not a positive integer.
+            ValueError: a name is unknown, or a limit is not a positive integer.
         """
         known = cls._fields
         if not isinstance(value, Mapping):
-            raise ValueError(f"limits are {', '.join(known)}, each with a number")  # noqa: TRY004 -- a value
+            raise ValueError(f"limits must be a mapping with {', '.join(known)}")  # noqa: TRY004 -- a value
         for name, limit in value.items():
             if name not in known:
                 raise ValueError(f"{name!r} is not a limit: use {', '.join(known)}")
@@ -58,7 +58,7 @@ class AccountLimits(NamedTuple):
 
     @classmethod
     def of_known(cls, value: object) -> "AccountLimits":
-        """Read what is legal of a value and ignore the rest: a newer publisher may know more limits."""
+        """Parse the legal limits in a value and ignore the rest: a newer publisher may know more limits."""
         legal: dict[str, int] = {}
         for name, limit in value.items() if isinstance(value, Mapping) else ():
             with suppress(ValueError):
@@ -81,7 +81,7 @@ class PolicyEntry(NamedTuple):
     Attributes:
         status: events of a disabled account are refused.
         revoked_key_ids: events sent with one of these keys are refused.
-        limits: what it may use.
+        limits: what the account may use.
         plan: its tracking plan; None if it has none.
     """
 
@@ -122,7 +122,7 @@ class EdgePolicy:
 
     @classmethod
     def parse(cls, data: bytes) -> "EdgePolicy":
-        """Read a document.
+        """Parse a document.
 
         Raises:
             InvalidPolicyError: it is truncated, changed, of a newer version, or not a policy.
@@ -132,16 +132,16 @@ class EdgePolicy:
                 raise InvalidPolicyError(f"version {version}; this reader knows {VERSION}")
             case [1, bytes(digest), bytes(body), *_]:
                 if sha256(body).digest() != digest:
-                    raise InvalidPolicyError("the content has changed")
+                    raise InvalidPolicyError("the content does not match its digest")
                 match _unpacked(body):
                     case [int(published_at), dict(entries), *_]:
                         return cls(published_at, entries)
         raise InvalidPolicyError("not an edge policy")
 
     def account(self, name: str) -> PolicyEntry | None:
-        """Return what is said about an account; None if the document does not name it.
+        """Return an account's entry; None if the document does not name the account.
 
-        What is not legal in an entry counts as not there, so that a wrong document refuses nobody.
+        Illegal parts of an entry are ignored, so that a wrong document refuses nobody.
         """
         entry = self._decoded.get(name)
         if entry is None and name in self._entries:
@@ -159,7 +159,7 @@ def encode(entries: Mapping[str, PolicyEntry], published_at: int) -> bytes:
     data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
     if len(data) > MAX_BYTES:
         raise InvalidPolicyError(
-            f"the edge policy would be {len(data):,} bytes, and at most {MAX_BYTES:,} are allowed: shorten tracking plans"
+            f"the edge policy would be {len(data):,} bytes; at most {MAX_BYTES:,} are allowed. Shorten tracking plans."
         )
     return data
 

@@ -1,4 +1,4 @@
-"""Puts on the Kinesis stream: one call, and what its answer proves.
+"""Puts on the Kinesis stream: one call, and what its response proves.
 
 | response | fate |
 |---|---|
@@ -53,7 +53,7 @@ class Fate(Enum):
 
 
 class StreamClient(Protocol):
-    """boto3's Kinesis client, or one that puts as it does."""
+    """boto3's Kinesis client, or one with the same put methods."""
 
     @property
     def put_record(self) -> Callable[..., Mapping[str, Any]]:
@@ -67,9 +67,10 @@ class StreamClient(Protocol):
 
 
 def put(client: StreamClient, stream: str, entries: Sequence[Mapping[str, Any]]) -> tuple[list[Fate], str]:
-    """Put entries, each `Data` and `PartitionKey`, in one call; return each one's fate, and an error code unless all were acknowledged.
+    """Put entries, each with `Data` and `PartitionKey`, in one call. The client must not retry.
 
-    The client must not retry.
+    Returns:
+        Each entry's fate, and an error code; it is empty if all were acknowledged.
     """
     try:
         if len(entries) == 1:
@@ -93,7 +94,7 @@ def batches[Item](
     max_bytes: int = MAX_PUT_BYTES,
     max_items: int = MAX_PER_PUT,
 ) -> Iterator[list[Item]]:
-    """Divide items among calls, by default to PutRecords; an item that is too large goes by itself."""
+    """Divide items among calls, by default to PutRecords; an item that is too large gets a call of its own."""
     batch: list[Item] = []
     total = 0
     for item in items:

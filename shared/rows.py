@@ -116,7 +116,7 @@ def table_of(event: object, default: object = None) -> str:
 def text_of(event: object) -> str:
     """Return an event as compact JSON; the same event always gives the same text.
 
-    An event with values nested to the limit is itself one level too deep. Its members are then written line by line.
+    If a value is nested to the limit, the event around it is one level too deep. Its members are then written line by line.
     """
     try:
         return json_codec.dump(event)
@@ -140,8 +140,8 @@ def encode(
 ) -> bytes:
     """Encode an event as a row: one MessagePack map.
 
-    Rejection depends only on the event, never on what the receiver adds: a retry from another address or under other
-    settings gets the same result.
+    Except for `screen`, rejection depends only on the event, never on what the receiver adds: a retry from another address or
+    under other settings gets the same result.
 
     Args:
         event: parsed JSON, as the client sent it.

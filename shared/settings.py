@@ -12,7 +12,7 @@ from typing import Any, Self
 from shared.errors import SettingsError
 
 MOST_ARCHIVE_DAYS = 300
-"""The archive forgets a span before the ledger does (366 days), so no replay can find a span that the ledger no longer knows."""
+"""The archive must forget a span before the ledger does (366 days): no replay may find a span that the ledger no longer has."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _KEPT_COLUMNS = ("time", "event_id", "received_at")
@@ -35,7 +35,7 @@ def _columns(text: str) -> tuple[str, ...]:
     names = _list(text)
     for name in names:
         if name in _KEPT_COLUMNS or not _COLUMN.fullmatch(name):
-            raise ValueError(f"{name!r} is not a column that can be removed")
+            raise ValueError(f"{name!r} is not a column that can be dropped or hashed")
     return names
 
 
@@ -111,7 +111,7 @@ class IngestSettings(_Settings):
     )
     aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
     overflow_notices_url: str = _setting(
-        "OVERFLOW_NOTICES_URL", "SQS queue whose messages say that the overflow queue was used minutes ago"
+        "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
@@ -157,7 +157,7 @@ class IngestSettings(_Settings):
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network | str, ...] = _setting(
         "TRUSTED_PROXIES",
-        "Proxies whose `x-forwarded-for` is believed, separated by commas: addresses, networks, or `cloudfront` for distributions"
+        "Proxies whose `x-forwarded-for` is trusted, separated by commas: addresses, networks, or `cloudfront` for distributions"
         " that send the field `.proxy` of the secret with the signing secrets as `x-sluice-proxy`",
         (),
         _proxies,
@@ -168,7 +168,7 @@ class IngestSettings(_Settings):
         (),
         _hosts,
     )
-    stage: str = _setting("STAGE", "Stage, which lines of the logs and metrics name", "dev")
+    stage: str = _setting("STAGE", "Name of the stage, in log lines and metrics", "dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class WorkerSettings(_Settings):
         "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )
     overflow_notices_url: str = _setting(
-        "OVERFLOW_NOTICES_URL", "SQS queue whose messages say that the overflow queue was used minutes ago"
+        "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
     aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket for set-aside chunks")

@@ -1,9 +1,8 @@
 """Metrics and JSON log lines for operators.
 
-Both go to standard output. What succeeds writes nothing: AWS counts requests, records and invocations itself. What does not is
-counted by COUNTERS, each of which adds to one of METRICS, and those have alarms. Log lines never contain a key, an address, a
-query, a header, a body or a row. Exceptions are logged by type and stack, never by message, because a message may quote client
-input.
+Both go to standard output. Success writes nothing, because AWS itself counts requests, records and invocations. Failures add to
+COUNTERS; each counter adds to one of METRICS, and the metrics have alarms. Log lines never contain a key, an address, a query, a
+header, a body or a row. Exceptions are logged by type and stack, never by message, because a message may quote client input.
 
 Warnings, errors and metrics are always written; the log level affects only info lines. `sluice status` shows them.
 """
@@ -28,7 +27,7 @@ SERVICE = "POWERTOOLS_SERVICE_NAME"
 NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
 LEVEL = "POWERTOOLS_LOG_LEVEL"
 VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
-"""Variables that say how a function reports."""
+"""Environment variables that configure a function's telemetry."""
 
 ATTENTION, DEPENDENCY, FAILED, REJECTED = (
     "NeedsAttention",
@@ -38,16 +37,16 @@ ATTENTION, DEPENDENCY, FAILED, REJECTED = (
 )
 
 METRICS: Mapping[str, str] = {
-    ATTENTION: "what a person has to look at; raises the alarm `attention`",
+    ATTENTION: "problems that a person must look at; raise the alarm `attention`",
     DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
-    REJECTED: "events rejected with a code; many for the requests there are raise the alarm `rejected`",
+    REJECTED: "events rejected with a code; a high rate per request raises the alarm `rejected`",
 }
-"""Every metric that is paid for, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
+"""Every metric that CloudWatch bills, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 
 
 class Counter(NamedTuple):
-    """What a function counts, and to which one of METRICS it adds."""
+    """A counter: the one of METRICS that it adds to, and what it counts."""
 
     metric: str
     meaning: str
@@ -84,7 +83,7 @@ DELIVERY_COUNTERS: Mapping[str, Counter] = {
         ATTENTION, "planned rows that were no longer on the stream when they were due to be sent"
     ),
     "OverflowSetAside": Counter(ATTENTION, "messages of the overflow queue that were set aside"),
-    "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards too few"),
+    "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards shards too few"),
     "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
 }
 """Counters of the worker, the redrive, the drainer and the scaler."""
@@ -156,7 +155,7 @@ class PowertoolsTelemetry(Telemetry):
 
     Args:
         logger: Powertools' Logger; its own level must include INFO.
-        about: what lines with metrics say of the function: its `service`, `stage` and `version`.
+        about: members of every line with metrics: the function's `service`, `stage` and `version`.
     """
 
     def __init__(
@@ -189,8 +188,8 @@ class PowertoolsTelemetry(Telemetry):
         """Return the telemetry of a function.
 
         Args:
-            environment: has the variables STAGE, SERVICE, NAMESPACE, LEVEL and VERSION. Powertools does not get to see the level,
-                because it gives Lambda's own precedence.
+            environment: has the variables STAGE, SERVICE, NAMESPACE, LEVEL and VERSION. The level is kept from Powertools, which
+                would let Lambda's own level override it.
             clock: times the rate limit.
             output: receives all lines; None is standard output.
         """
@@ -219,7 +218,7 @@ class PowertoolsTelemetry(Telemetry):
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to lines, and flush the counters at its end.
 
-        Lines from threads that the invocation starts have it as well. If several invocations run concurrently, each in its own
+        Lines from threads that the invocation starts have the id too. If several invocations run concurrently, each in its own
         thread, only lines from those threads have the right id.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self)
@@ -253,7 +252,7 @@ class PowertoolsTelemetry(Telemetry):
     def flush(self) -> None:
         """Write what was counted since the last flush, or nothing if nothing was.
 
-        A line has the metrics of one set of dimensions, and all counters as further members.
+        There is one line for each set of dimensions. Every line also has all counters as members.
         """
         if not self._counts:
             return
@@ -306,7 +305,7 @@ class PowertoolsTelemetry(Telemetry):
 
 
 class _Invocation:
-    """The context manager of PowertoolsTelemetry.invocation; a generator-based one takes twice as long."""
+    """The context manager of PowertoolsTelemetry.invocation; one made from a generator takes twice as long."""
 
     __slots__ = ("_request_id", "_telemetry", "_token")
 

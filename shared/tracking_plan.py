@@ -12,8 +12,8 @@ A plan is a mapping, written by people in YAML and published in the edge policy:
           currency: {values: [JPY, USD]}
           email: {type: string, personal: hash}
 
-A plan is checked against a row, so a column's name and value are as they will be in Treasure Data. STANDARD_COLUMNS need not be in
-the plan.
+Rows are checked, not events: a column's name and value are as they will be in Treasure Data. STANDARD_COLUMNS need not be in the
+plan.
 """
 
 import re
@@ -41,7 +41,7 @@ MAX_TABLES = 200
 MAX_VALUES = 200
 MAX_PATTERN = 200
 MAX_MATCHED = 256
-"""Longest value, in characters, that a pattern is tried on. A longer one does not match."""
+"""Longest value, in characters, that a pattern is tried on. A longer value never matches."""
 
 STANDARD_COLUMNS = frozenset(
     {
@@ -56,7 +56,7 @@ STANDARD_COLUMNS = frozenset(
         *("td_android_event", "td_ios_event", "td_unity_event"),
     }
 )
-"""Columns that Sluice, its SDKs and Treasure Data's add. A list, since with any `td_…` a sender could add columns without end."""
+"""Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` were allowed, a sender could add columns without end."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
@@ -79,9 +79,9 @@ class Violation(NamedTuple):
     """One way in which a row differs from its plan.
 
     Attributes:
-        code: how.
-        column: which; empty for a table.
-        detail: what is there and what is expected, for a message; never a value.
+        code: the kind of difference.
+        column: the column's name; empty for a table.
+        detail: what was found and what was expected, for the message; never a value.
     """
 
     code: PlanCode
@@ -109,9 +109,9 @@ class PlannedColumn(NamedTuple):
     Attributes:
         type: of its values; None allows any.
         required: whether every row needs a value that is not null.
-        pattern: a regular expression that the whole of a text matches; empty allows any.
-        values: the allowed ones; empty allows any.
-        personal: what is done with the value before the row is stored; None keeps it.
+        pattern: a regular expression that must match the whole value; empty allows any.
+        values: the allowed values; empty allows any.
+        personal: what happens to the value before the row is stored; None keeps it.
         description: for people.
     """
 
@@ -124,7 +124,7 @@ class PlannedColumn(NamedTuple):
 
     @property
     def certain_types(self) -> frozenset[Any]:
-        """The Python types of values that fit whatever they are, and texts that fit."""
+        """Python types whose values always fit, and texts that fit."""
         if self.pattern:
             return frozenset()
         if self.values:
@@ -133,7 +133,7 @@ class PlannedColumn(NamedTuple):
         return types - {type(None)} if self.required else types
 
     def fault(self, value: Any) -> PlanCode | None:
-        """Return how a value that is not null differs."""
+        """Return how a value that is not null differs; None if it fits."""
         if self.type is not None and not _has_type(value, self.type):
             return "wrong_type"
         if self.values and not any(type(value) is type(one) and value == one for one in self.values):
@@ -143,7 +143,7 @@ class PlannedColumn(NamedTuple):
         return None
 
     def detail(self, code: PlanCode, value: Any) -> str:
-        """Return what is expected of a value that differs. Senders read it, so it shows neither values nor the pattern."""
+        """Return a violation's detail. Senders read it, so it shows neither values nor the pattern."""
         if code == "wrong_type":
             return f"{type_of(value)}, but the tracking plan requires {self.type}"
         return f"is not one of the {len(self.values)}" if self.values else "does not match the pattern"
@@ -155,9 +155,9 @@ class PlannedTable:
 
     Attributes:
         columns: by name.
-        mode: None if it is the plan's.
+        mode: None for the plan's mode.
         description: for people.
-        personal: what is done with the values of columns with personal data.
+        personal: what happens to the values of columns with personal data.
     """
 
     columns: Mapping[str, PlannedColumn]
@@ -165,16 +165,16 @@ class PlannedTable:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Derive what checks are quick by."""
+        """Precompute what makes `violations` fast."""
         self.personal = {name: column.personal for name, column in self.columns.items() if column.personal}
         self._required = frozenset(name for name, column in self.columns.items() if column.required)
         certain = {name: column.certain_types for name, column in self.columns.items()}
         self._types = dict.fromkeys(STANDARD_COLUMNS, _ANY) | certain
 
     def violations(self, row: Mapping[str, Any]) -> Sequence[Violation]:
-        """Return how a row differs: columns in the row's order, then those that it lacks."""
+        """Return how a row differs: its own columns in order, then the columns that it lacks."""
         types = self._types
-        for name, value in row.items():  # tells that most rows fit, in a fraction of the time
+        for name, value in row.items():  # the fast path: most rows fit
             known = types.get(name)
             if known is None or (type(value) not in known and value not in known):
                 return list(self._differences(row))
@@ -198,14 +198,14 @@ class TrackingPlan(NamedTuple):
 
     Attributes:
         tables: by name.
-        mode: of tables that have none of their own, and of those that are not in the plan.
+        mode: for tables that have no mode of their own, and for those that are not in the plan.
     """
 
     tables: Mapping[str, PlannedTable] = MappingProxyType({})
     mode: Mode = "observe"
 
     def mode_of(self, table: str) -> Mode:
-        """Return what happens to events of a table that differ."""
+        """Return a table's mode."""
         found = self.tables.get(table)
         return found.mode or self.mode if found else self.mode
 
@@ -216,15 +216,15 @@ class TrackingPlan(NamedTuple):
 
     @classmethod
     def parse(cls, value: object) -> "TrackingPlan":
-        """Read a plan.
+        """Parse a plan.
 
         Raises:
-            ValueError: it is not one; the message says where, and what to write.
+            ValueError: it is not a plan; the message says where, and what to write.
         """
         members = _members("a plan", value, ("mode", "tables"))
         tables = members.get("tables", {})
         if not isinstance(tables, Mapping):
-            raise ValueError("`tables` is a mapping: `tables: {purchases: {columns: {…}}}`")  # noqa: TRY004 -- a value
+            raise ValueError("`tables` must be a mapping: `tables: {purchases: {columns: {…}}}`")  # noqa: TRY004 -- a value
         if len(tables) > MAX_TABLES:
             raise ValueError(f"a plan has at most {MAX_TABLES} tables, not {len(tables)}")
         return cls(
@@ -234,9 +234,9 @@ class TrackingPlan(NamedTuple):
 
     @classmethod
     def of_known(cls, value: object) -> "TrackingPlan | None":
-        """Read what is legal of a published plan, since a newer publisher may know more; None if nothing is.
+        """Parse the legal parts of a published plan, as a newer publisher may know more; None if it is not a plan at all.
 
-        A column with a rule that is not legal is allowed to hold anything, and its personal data is handled all the same.
+        A column with an illegal rule may hold anything, but its personal data is still dropped or hashed.
         """
         if not isinstance(value, Mapping) or not isinstance(tables := value.get("tables"), Mapping):
             return None
@@ -252,10 +252,10 @@ class TrackingPlan(NamedTuple):
         return cls(found, _known(value.get("mode"), MODES) or "observe")
 
     def to_value(self, *, describes: bool = True) -> dict[str, Any]:
-        """Return the mapping that `parse` reads, without what is the default.
+        """Return the mapping that `parse` reads, without members that have their default value.
 
         Args:
-            describes: keep the descriptions.
+            describes: whether to include the descriptions.
         """
         tables: dict[str, Any] = {}
         for name, table in self.tables.items():
@@ -318,7 +318,7 @@ def _table(name: object, value: object) -> PlannedTable:
     members = _members(f"table {name}", value, ("columns", "mode", "description"))
     columns = members.get("columns", {})
     if not isinstance(columns, Mapping):
-        raise ValueError(f"table {name}: `columns` is a mapping: `columns: {{amount: number}}`")  # noqa: TRY004 -- a value
+        raise ValueError(f"table {name}: `columns` must be a mapping: `columns: {{amount: number}}`")  # noqa: TRY004 -- a value
     if len(columns) > rows.MAX_COLUMNS:
         raise ValueError(f"table {name}: a row has at most {rows.MAX_COLUMNS} columns, not {len(columns)}")
     return PlannedTable(
@@ -341,13 +341,15 @@ def _column(place: str, name: object, value: object) -> PlannedColumn:
     if not isinstance(values, list | tuple) or not all(
         type(one) in (str, int, float, bool) for one in values
     ):
-        raise ValueError(f"{place}: values is a list of texts, numbers or booleans, such as [JPY, USD]")
+        raise ValueError(
+            f"{place}: values must be a list of strings, numbers or booleans, such as [JPY, USD]"
+        )
     if len(values) > MAX_VALUES:
         raise ValueError(
             f"{place}: a column has at most {MAX_VALUES} values, not {len(values)}: use a pattern"
         )
     if not isinstance(required, bool):
-        raise ValueError(f"{place}: required is true or false, not {required!r}")  # noqa: TRY004 -- a value
+        raise ValueError(f"{place}: required must be true or false, not {required!r}")  # noqa: TRY004 -- a value
     personal = members.get("personal")
     if personal and name in ("time", "event_id", "received_at"):
         raise ValueError(f"{place}: every row needs this column, so it cannot be dropped or hashed")
@@ -375,7 +377,7 @@ def _known[Word: str](value: object, allowed: tuple[Word, ...]) -> Word | None:
 
 
 def _pattern(place: str, value: object) -> str:
-    """Check that a pattern is fast on every text: senders choose what it is tried on."""
+    """Check that a pattern is fast on every text, because senders choose the texts."""
     text = _text(f"{place}: pattern", value)
     if len(text) > MAX_PATTERN:
         raise ValueError(f"{place}: a pattern has at most {MAX_PATTERN} characters, not {len(text)}")
@@ -385,15 +387,15 @@ def _pattern(place: str, value: object) -> str:
         raise ValueError(f"{place}: {text!r} is not a regular expression: {error}") from None
     if _UNSAFE_PATTERN.search(text) or len(_UNBOUNDED.findall(text)) > _MAX_UNBOUNDED:
         raise ValueError(
-            f"{place}: {text!r} could take too long on some texts: repeat no group, refer to none, and use at most "
-            f"{_MAX_UNBOUNDED} of *, + and {{n,}}"
+            f"{place}: {text!r} could take too long on some values: do not repeat groups, use no backreferences and no (?…) "
+            f"except (?:…), and use at most {_MAX_UNBOUNDED} of *, + and {{n,}}"
         )
     return text
 
 
 def _members(place: str, value: object, allowed: tuple[str, ...]) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{place} is a mapping with {', '.join(allowed)}, not {value!r}")  # noqa: TRY004 -- a value
+        raise ValueError(f"{place} must be a mapping with {', '.join(allowed)}, not {value!r}")  # noqa: TRY004 -- a value
     for name in value:
         if name not in allowed:
             raise ValueError(f"{place} has no member {name!r}: use {', '.join(allowed)}")
@@ -404,10 +406,10 @@ def _one_of[Word: str](place: str, value: object, allowed: tuple[Word, ...]) -> 
     for one in allowed:
         if value == one or (value is False and one == "off"):  # YAML reads `off` as false
             return one
-    raise ValueError(f"{place} is one of {', '.join(allowed)}, not {value!r}")
+    raise ValueError(f"{place} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def _text(place: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{place} is a text, not {value!r}")  # noqa: TRY004 -- a value
+        raise ValueError(f"{place} must be a string, not {value!r}")  # noqa: TRY004 -- a value
     return value

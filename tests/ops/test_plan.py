@@ -228,7 +228,7 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
 
     assert TrackingPlan.parse({"tables": {"orders": {"columns": {"amount": "number"}}}}) == read["shop"].plan
     assert TrackingPlan(mode="off") == read["news"].plan
-    assert "plans/shop.yaml: orders.amount: type is one of string, integer" in str(raised.value)
+    assert "plans/shop.yaml: orders.amount: type must be one of string, integer" in str(raised.value)
 
 
 def test_types_are_written_without_a_stack(tmp_path: Path) -> None:
