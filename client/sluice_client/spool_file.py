@@ -1,10 +1,10 @@
 """One process's events on disk, in the batches in which they are sent.
 
-What `append` has returned from survives the end of the process at any moment, and an orderly end of the machine. After a
-power failure, what was written since the last `sync` may be missing.
+Once `append` has returned, the event survives the end of the process at any moment, and an orderly shutdown of the machine.
+A power failure may lose events that were appended since the last `sync`.
 
-A batch is a range of consecutive events with an id. It is fixed, on disk, before it is sent for the first time, so every
-repetition has the same id and the same events, whichever process sends it.
+A batch is a range of consecutive events with an id. It is fixed on disk before it is first sent, so every retry has the
+same id and the same events, whichever process sends it.
 """
 
 import os
@@ -52,11 +52,11 @@ class Batch:
     """A fixed range of events.
 
     Attributes:
-        id: never used for other events.
+        id: unique; never used for other events.
         first: sequence number of its first event.
         last: sequence number of its last event. Numbers in between may be unused.
-        events: how many they are.
-        bytes: of their JSON texts.
+        events: number of its events.
+        bytes: size of their JSON texts, separators included.
     """
 
     id: str
@@ -70,18 +70,18 @@ class SpoolFile:
     """The events of one process; safe for threads.
 
     Args:
-        path: of the database, which is created if it does not exist.
-        limits: for its batches and its size.
-        on_close: called with whether the files were deleted, after the file is closed for good.
+        path: the SQLite database, which is created if it does not exist.
+        limits: limits of its batches and its size.
+        on_close: called after the file is closed for good, and deleted if it is empty.
 
     Attributes:
-        path: of the database.
+        path: the SQLite database.
         last: sequence number of the newest event.
         pending_events: number of events that have been neither accepted nor rejected.
-        pending_bytes: of their JSON texts.
+        pending_bytes: size of their JSON texts, separators included.
 
     Raises:
-        SpoolError: it cannot be opened.
+        SpoolError: the database cannot be opened.
     """
 
     def __init__(self, path: Path, limits: Limits, on_close: Callable[[], None] = lambda: None) -> None:
@@ -114,8 +114,8 @@ class SpoolFile:
         """Store an event; return how many events are now in no batch.
 
         Raises:
-            SpoolFullError: there is no room. It was not stored.
-            SpoolError: the file cannot be written. It was not stored.
+            SpoolFullError: there is no room. The event was not stored.
+            SpoolError: the file cannot be written. The event was not stored.
         """
         size = len(body) + 1
         with self._writing("write to") as writer:
@@ -140,7 +140,7 @@ class SpoolFile:
             return self._open_events
 
     def seal(self) -> None:
-        """Fix the batch of the events that are in none.
+        """Fix a batch of the events that are in no batch yet.
 
         Raises:
             SpoolError: the file cannot be written.
@@ -207,7 +207,7 @@ class SpoolFile:
                 )
 
     def has_before(self, sequence: int) -> bool:
-        """Tell whether an event up to this sequence number has not been settled.
+        """Return whether any event up to this sequence number has not been settled.
 
         Raises:
             SpoolError: the file cannot be read.
@@ -221,21 +221,18 @@ class SpoolFile:
             )
 
     def sync(self) -> None:
-        """Write what was appended through to the disk, so that a power failure does not lose it.
-
-        Appending does not wait for it.
-        """
+        """Flush appended events to the disk, so that a power failure does not lose them. Appending does not wait for it."""
         with self._background:
             if self._closed:
                 return
-            with suppress(OSError):  # the log does not exist while no connection is open
+            with suppress(OSError):  # the log exists only while a connection is open
                 log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
                 try:
                     os.fsync(log)
                 finally:
                     os.close(log)
             if self._writes >= _CHECKPOINT_WRITES:
-                with suppress(SpoolError):  # the disk is full: the next one may succeed
+                with suppress(SpoolError):  # the disk is full; the next checkpoint may succeed
                     self._checkpoint()
 
     def close(self) -> None:
@@ -251,13 +248,13 @@ class SpoolFile:
             self._on_close()
 
     def before_fork(self) -> None:
-        """Close the connections: SQLite's must not be carried into a child. They are opened again when needed."""
+        """Close the connections, because SQLite's must not be carried into a child. They are reopened when needed."""
         self._background.acquire()
         self._lock.acquire()
         self._disconnect()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the locks that `before_fork` has taken."""
         self._lock.release()
         self._background.release()
 
@@ -278,9 +275,9 @@ class SpoolFile:
             self.pending_bytes = sealed_bytes + self._open_bytes
 
     def _seal(self, writer: sqlite3.Connection) -> None:
-        """Fix a batch of all events that are in none.
+        """Fix a batch of all events that are in no batch yet.
 
-        A signal handler may append in the middle of it. Its event is in the next batch, which another append fixes.
+        A signal handler may append meanwhile. Its event goes into the next batch.
         """
         if self._sealing:
             return
@@ -336,7 +333,7 @@ class SpoolFile:
                 "page_size = 1024",  # each event writes at least a page to the log
                 "journal_mode = WAL",
                 "synchronous = NORMAL",
-                "wal_autocheckpoint = 0",  # not in the caller's time
+                "wal_autocheckpoint = 0",  # a checkpoint would delay the caller of `append`
             ):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
         except BaseException:
