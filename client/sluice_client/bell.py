@@ -1,13 +1,13 @@
-"""Wakes a thread that waits for a limited time."""
+"""Wakes a thread that waits with a timeout."""
 
 import os
 import select
 
 
 class Bell:
-    """Rings for one thread, from any.
+    """Wakes one thread; any thread may ring it.
 
-    The time that it waits does not depend on the system's clock. That of Python's own locks does before Python 3.11.
+    The timeout does not depend on the system's clock. Before Python 3.11, the timeouts of Python's own locks do.
     """
 
     def __init__(self) -> None:
@@ -18,14 +18,14 @@ class Bell:
         self._poll.register(self._out, select.POLLIN)
 
     def ring(self) -> None:
-        """Wake the thread, or spare it its next wait."""
+        """Wake the thread. If it is not waiting, its next wait ends at once."""
         try:
             os.write(self._in, b"!")
         except OSError:  # it has been rung thousands of times, or is closed
             return
 
     def wait(self, seconds: float) -> None:
-        """Wait until it rings, at most so long."""
+        """Wait for a ring, at most this long."""
         if self._poll.poll(max(0.0, seconds) * 1000):
             os.read(self._out, 65536)
 

@@ -1,4 +1,4 @@
-"""The client: stores events on disk, and has them sent."""
+"""The client: stores events on disk, and starts the threads that send them."""
 
 import atexit
 import os
@@ -23,12 +23,12 @@ from sluice_client.spool_directory import SpoolDirectory
 from sluice_client.spool_file import Limits, SpoolFile
 
 _SYNC_SECONDS = 0.5
-"""How much a power failure may lose."""
+"""How long an event waits to be flushed to the disk. A power failure before that loses it."""
 _EXIT_SECONDS = 5.0
 _KEY = re.compile(r"([a-z0-9_]{3,64})\.[a-z0-9-]+\.[A-Za-z0-9_-]+")
 
 _clients: set["Client"] = set()
-"""Those that are not closed."""
+"""Clients that are not closed."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Statistics:
 
     Attributes:
         tracked: events that `track` has stored.
-        accepted: events that Sluice has confirmed, those of earlier processes included.
+        accepted: events that Sluice has confirmed, including those of earlier processes.
         rejected: events that Sluice has rejected.
-        pending: events in this process's spool that have been neither accepted nor rejected.
-        pending_bytes: of their JSON texts.
+        pending: events in this process's spool file that have been neither accepted nor rejected.
+        pending_bytes: size of their JSON texts.
         requests: attempts to send a batch.
-        failures: attempts after which nothing was certain.
+        failures: attempts with an unknown outcome.
         last_error: code of the last attempt's error, empty if it succeeded.
     """
 
@@ -57,7 +57,7 @@ class Statistics:
 
 
 class _Running:
-    """What a client has once it is used: its file and the threads that work on it. A child process has none of it."""
+    """The spool file and the threads of a client, from its first use on. A forked child starts without them."""
 
     def __init__(self, file: SpoolFile, sender: Sender) -> None:
         self.file = file
@@ -79,7 +79,7 @@ class _Running:
             self.sender.ring()
 
     def stop(self, seconds: float) -> None:
-        """Stop the threads, and wait at most so long for the current attempt."""
+        """Stop the threads; wait at most this long for the current attempt."""
         self._stopping = True
         self._written.set()
         self.sender.stop()
@@ -96,27 +96,28 @@ class _Running:
 class Client:
     """Delivers events to Sluice, each exactly once.
 
-    `track` stores an event on disk; a thread sends what is stored, in batches, until Sluice has confirmed it. Safe for
-    threads, and for processes that fork: each process has a spool file of its own, and what a process leaves behind is
-    sent by another one, or by the next. Use it as a context manager, or let it live as long as the process.
+    `track` stores an event on disk. A thread sends the stored events in batches and retries until Sluice has confirmed
+    them. A client is safe for threads and for processes that fork: each process has its own spool file, and another
+    process, or the next one, sends what a process leaves behind. Use it as a context manager, or keep it as long as the
+    process runs.
 
     Args:
-        endpoint: URL of Sluice, the stack output `ApiUrl`.
+        endpoint: Sluice's URL, the stack output `ApiUrl`.
         key: the write key.
         spool: directory for events that are not delivered yet, on a local disk. Processes that run as the same user
             should share it. Default: the environment variable SLUICE_SPOOL, else `sluice` in XDG_STATE_HOME or
             `~/.local/state`.
-        spool_bytes: how much one process may store: bytes of events as JSON.
-        batch_events: events in a request, at most 500.
-        batch_bytes: bytes of their JSON texts, at most 900 KiB.
+        spool_bytes: how many bytes of events, as JSON, one process may store.
+        batch_events: maximum events in a request, up to 500.
+        batch_bytes: maximum bytes of their JSON texts, up to 900 KiB.
         batch_seconds: how long an event waits for others.
         timeout: seconds to wait for the endpoint in each attempt.
         retry_seconds: wait after the first failure, and the longest wait.
-        on_rejected: is called with each event that Sluice rejects, by the sender's thread. Rejections are logged too.
+        on_rejected: called with each event that Sluice rejects, in the sender's thread. Rejections are also logged.
         now: returns UNIX seconds.
 
     Raises:
-        ValueError: `endpoint` is not a URL, `key` not a write key, or a limit is out of range.
+        ValueError: `endpoint` is not a URL, `key` is not a write key, or a limit is out of range.
         SpoolError: the spool's directory cannot be created or written.
     """
 
@@ -142,7 +143,7 @@ class Client:
             raise ValueError(
                 f"a batch has 1 to {MAX_BATCH_EVENTS} events and at most {MAX_BATCH_BYTES} bytes"
             )
-        # What was tracked for one endpoint and account is never sent to another.
+        # Events tracked for one endpoint and account are never sent to another.
         place = sha256(endpoint.rstrip("/").encode()).hexdigest()[:8]
         self._directory = SpoolDirectory(
             _spool(spool) / f"{account[1]}-{place}", Limits(batch_events, batch_bytes, spool_bytes)
@@ -163,21 +164,21 @@ class Client:
         _clients.add(self)
 
     def track(self, table: str, columns: Mapping[str, Any] | None = None, /, **more: Any) -> str:
-        """Store an event, and return its `event_id`.
+        """Store an event and return its `event_id`.
 
-        From then on the event survives the end of the process, and Sluice gets it, though possibly after the next
-        start. The call takes as long as a small write to a file.
+        Once it is stored, the event survives the end of the process. Sluice gets it eventually, possibly only after the
+        program has started again. The call takes as long as a small write to a file.
 
         Args:
-            table: where its row will be.
-            columns: the row's columns: values of JSON, dates, times, decimals and UUIDs.
+            table: the table for the event's row.
+            columns: the row's columns: JSON values, dates, times, decimals and UUIDs.
             more: further columns.
 
         Raises:
             InvalidEventError: Sluice would reject the event. It was not stored.
-            SpoolFullError: too much is undelivered. It was not stored.
-            SpoolError: the disk cannot be written. It was not stored.
-            ClosedError: the client is closed. It was not stored.
+            SpoolFullError: the spool is full. The event was not stored.
+            SpoolError: the disk cannot be written. The event was not stored.
+            ClosedError: the client is closed. The event was not stored.
         """
         event_id, body = event.encode(table, {**(columns or {}), **more}, int(self._now()))
         (self._running or self._start()).append(body)
@@ -187,10 +188,10 @@ class Client:
         """Send what this process has stored, and wait until Sluice has accepted or rejected all of it.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: maximum seconds to wait.
 
         Returns:
-            True if so; False if events are left. They stay in the spool, and are sent later.
+            True if no event is left; False if some are. They stay in the spool and are sent later.
 
         Raises:
             SpoolError: the disk cannot be read or written.
@@ -199,7 +200,7 @@ class Client:
         return running is None or self._flush(running, timeout)
 
     def resume(self) -> None:
-        """Send what earlier processes have left, without waiting for the first event.
+        """Send what earlier processes have left behind, without waiting for the first event.
 
         Raises:
             SpoolError: the disk cannot be read or written.
@@ -209,10 +210,10 @@ class Client:
             self._start()
 
     def close(self, timeout: float = _EXIT_SECONDS) -> bool:
-        """Flush, then stop. The client cannot be used afterwards. At the end of the process this happens by itself.
+        """Flush, then stop. The client cannot be used afterwards. It closes itself at the end of the process.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: maximum seconds to wait.
 
         Returns:
             True if everything was accepted or rejected; False if events are left for the next process.
@@ -309,7 +310,7 @@ class Client:
 
 
 _inherited: list[_Running] = []
-"""Never closed or deleted: it is the parent's."""
+"""In a forked child, what belongs to its parent. It must never be closed or deleted."""
 _forking: list[Client] = []
 
 
@@ -319,7 +320,7 @@ def _spool(path: str | os.PathLike[str] | None) -> Path:
         return Path(chosen).absolute()
     try:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # the user has no home directory
         state = "/var/tmp"  # noqa: S108 -- the directory in it is readable only by this user
     return Path(state) / "sluice"
 

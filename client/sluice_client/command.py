@@ -19,25 +19,25 @@ _EPILOG = """
 exit codes:
   0   Sluice has accepted every event
   1   an event was lost: invalid, rejected, or not stored; the messages say which, and all others were sent or kept
-  2   wrong options
+  2   invalid options
   75  no event was lost, but some are not accepted yet; they are in the spool, and the next run sends them.
       Do not send them again.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send standard input, one JSON object a line; return the exit code."""
+    """Send events from standard input, one JSON object per line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="sluice-send",
-        description="Send events to Sluice: one JSON object a line from standard input.",
+        description="Send events to Sluice from standard input, one JSON object per line.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--endpoint", default=os.environ.get("SLUICE_ENDPOINT"), help="URL of Sluice; or SLUICE_ENDPOINT"
+        "--endpoint", default=os.environ.get("SLUICE_ENDPOINT"), help="Sluice's URL; or SLUICE_ENDPOINT"
     )
     parser.add_argument("--key", default=os.environ.get("SLUICE_KEY"), help="the write key; or SLUICE_KEY")
-    parser.add_argument("--table", help="for events without a member `table`")
+    parser.add_argument("--table", help="table of events that have no member `table`")
     parser.add_argument("--spool", help="directory for undelivered events; or SLUICE_SPOOL")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for Sluice (30)")
     parser.add_argument("--version", action="version", version=VERSION)

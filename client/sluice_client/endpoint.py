@@ -1,4 +1,4 @@
-"""Sends batches to Sluice's events API, and says what its answers mean."""
+"""Sends batches to Sluice's events API and decides what its responses mean."""
 
 import json
 import zlib
@@ -14,7 +14,7 @@ from sluice_client.version import VERSION
 MAX_BATCH_EVENTS = 500
 """Sluice's limit for a request."""
 MAX_BATCH_BYTES = 900 * 1024
-"""Sluice takes 1 MiB as sent. Compression is not counted on."""
+"""Sluice accepts 1 MiB as sent. This limit does not rely on compression."""
 
 _MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -26,7 +26,7 @@ class Refused:
     """An event of a batch that Sluice will never accept.
 
     Attributes:
-        index: its place in the batch, from 0.
+        index: its position in the batch, from 0.
         code: Sluice's error code.
         message: for a person.
     """
@@ -38,7 +38,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Settled:
-    """Every event of the batch is durable, or among the refused ones."""
+    """Every event of the batch is either durable or in `refused`."""
 
     refused: Sequence[Refused]
 
@@ -53,13 +53,13 @@ class Unacceptable:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Nothing is known about the batch: it has to be sent again.
+    """The outcome is unknown: the batch must be sent again.
 
     Attributes:
         reason: Sluice's error code, `http_STATUS`, or the name of a network error.
         message: for a person.
-        after: seconds to wait at least.
-        needs_operator: a retry will fail too, until somebody changes the key or the endpoint.
+        after: minimum seconds to wait.
+        needs_operator: retries will fail until somebody changes the key or the endpoint.
     """
 
     reason: str
@@ -75,19 +75,19 @@ class Endpoint:
     """Sluice's events API; for one thread.
 
     Args:
-        url: of Sluice, with or without a path: `https://collect.example.com`.
+        url: Sluice's URL, with or without a path: `https://collect.example.com`.
         key: the write key.
-        timeout: seconds to wait for the connection, and for each part of an answer.
+        timeout: seconds to wait for the connection, and for each part of a response.
         now: returns UNIX seconds.
 
     Raises:
-        ValueError: the URL is not one of http or https.
+        ValueError: the URL's scheme is not http or https, or it has no host.
     """
 
     def __init__(self, url: str, key: str, timeout: float, now: Callable[[], float]) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a URL: https://collect.example.com is")
+            raise ValueError(f"{url!r} is not a URL: use one such as https://collect.example.com")
         self._is_tls = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/v1/events"
@@ -102,7 +102,7 @@ class Endpoint:
         }
 
     def send(self, batch_id: str, events: Sequence[bytes]) -> Answer:
-        """Send a batch once. If a kept connection turns out to be dead, the batch is sent a second time on a new one."""
+        """Send a batch. If a kept connection fails, send it once more on a new connection."""
         head = f'{{"batch_id":"{batch_id}","sent_at":{int(self._now())},"events":['
         body = _gzip(b"".join((head.encode(), b",".join(events), b"]}")))
         is_new = self._connection is None
@@ -144,15 +144,15 @@ class Endpoint:
 
 
 def meaning(status: int, headers: Mapping[str, str], body: bytes, events: int, now: float) -> Answer:
-    """Return what an answer to a batch means.
+    """Return what a response to a batch means.
 
-    Only what is certain to come from Sluice settles anything: a count that covers all events, or an error code in the
-    header `x-sluice-error`. A proxy's page, whatever its status, does not.
+    Only a response that is certain to come from Sluice settles anything: it has a count that covers all events, or an
+    error code in the header `x-sluice-error`. A proxy's page does not, whatever its status.
 
     Args:
-        status: HTTP's.
+        status: the HTTP status.
         headers: by name in lower case.
-        body: of the answer.
+        body: the response's body.
         events: number of events in the batch.
         now: UNIX seconds.
     """
@@ -168,7 +168,7 @@ def meaning(status: int, headers: Mapping[str, str], body: bytes, events: int, n
 
 
 def _refused(body: bytes, events: int) -> list[Refused] | None:
-    """Return the rejected events that an answer lists, None if it does not account for all events."""
+    """Return the rejected events that a response lists, None if it does not account for all events."""
     answer = _parse(body)
     if not isinstance(answer, dict):
         return None
@@ -198,7 +198,7 @@ def _parse(body: bytes) -> object:
 
 
 def _retry_after(text: str, now: float) -> float:
-    """Return the seconds that a `Retry-After` asks for, given as a number or a date; 0 if it is neither."""
+    """Return the seconds that a `Retry-After` header asks for, as a number or a date; 0 if it is neither."""
     try:
         seconds = float(text) if text.strip().isdecimal() else parsedate_to_datetime(text).timestamp() - now
     except (TypeError, ValueError, OverflowError):

@@ -14,7 +14,7 @@ class SpoolError(SluiceError):
 
 
 class SpoolFullError(SpoolError):
-    """The event was not stored: the spool holds as many undelivered bytes as it may."""
+    """The event was not stored: the spool has no room for it."""
 
 
 class ClosedError(SluiceError):

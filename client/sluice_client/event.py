@@ -24,8 +24,8 @@ def encode(table: str, columns: Mapping[str, Any], now: int) -> tuple[str, bytes
 
     Args:
         table: the event's table.
-        columns: values of JSON, and dates, times, decimals and UUIDs, which become text. NaN and infinity become null.
-            `time` and `event_id` are set unless they are given.
+        columns: JSON values, and dates, times, decimals and UUIDs, which become text. NaN and infinity become null.
+            `time` and `event_id` are added unless they are given.
         now: UNIX seconds.
 
     Raises:
@@ -39,7 +39,7 @@ def encode(table: str, columns: Mapping[str, Any], now: int) -> tuple[str, bytes
         event_id = event["event_id"] = os.urandom(16).hex()
     try:
         text = _dump(event)
-    except ValueError:  # NaN, infinity, or a circle
+    except ValueError:  # NaN, infinity, or a circular reference
         text = _dump_finite(event)
     except (TypeError, RecursionError) as error:
         raise InvalidEventError(f"the event cannot be written as JSON: {error}") from error
@@ -55,10 +55,10 @@ def _text_of(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is not a value of JSON")
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
-# Escaped to ASCII: lone surrogates, which UTF-8 cannot encode, become legal, and characters are bytes.
+# Escaped to ASCII: lone surrogates, which UTF-8 cannot encode, become legal, and every character is one byte.
 _dump = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_text_of).encode
 
 
@@ -75,7 +75,7 @@ def _finite(value: Any, depth: int) -> Any:
     if not isinstance(value, dict | list | tuple):
         return value
     if not depth:
-        raise ValueError("a value is nested too deep, or contains itself")
+        raise ValueError("a value is nested too deeply, or contains itself")
     if isinstance(value, dict):
         return {
             (None if isinstance(name, float) and not math.isfinite(name) else name): _finite(item, depth - 1)

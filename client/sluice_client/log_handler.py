@@ -10,9 +10,9 @@ class SluiceHandler(logging.Handler):
     """A handler for the standard library's logging that stores each record as an event.
 
     Args:
-        client: stores them.
-        table: where their rows will be.
-        level: records below it are ignored.
+        client: stores the events.
+        table: the table for their rows.
+        level: records below this level are ignored.
     """
 
     def __init__(self, client: Client, table: str = "logs", level: int | str = logging.NOTSET) -> None:
@@ -21,7 +21,7 @@ class SluiceHandler(logging.Handler):
         self._table = table
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Store a record. The client's own are ignored: sending them could cause more of them."""
+        """Store a record. The client's own records are ignored, because sending them could cause more of them."""
         if record.name.partition(".")[0] == "sluice_client":
             return
         try:

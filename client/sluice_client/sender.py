@@ -1,4 +1,4 @@
-"""Sends what is in the spool until all of it is accepted or rejected."""
+"""Sends the events in the spool until all are accepted or rejected."""
 
 import json
 import logging
@@ -25,8 +25,8 @@ class Rejection:
     """An event that Sluice rejected. It will not become a row and is not sent again.
 
     Attributes:
-        event: as it was sent.
-        code: Sluice's error code, which never changes its meaning.
+        event: the event as it was sent.
+        code: Sluice's error code. The meaning of a code never changes.
         message: for a person.
     """
 
@@ -37,11 +37,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Retries:
-    """How long to wait between attempts: twice as long after each, with jitter.
+    """How long to wait between attempts. The wait doubles with each failure and has jitter.
 
     Attributes:
-        first_seconds: after the first failure.
-        longest_seconds: unless the answer's `Retry-After` asks for more.
+        first_seconds: the wait after the first failure.
+        longest_seconds: the longest wait, unless the response's `Retry-After` asks for more.
         jitter: returns a number from 0 to 1.
     """
 
@@ -58,8 +58,8 @@ class Counts:
         accepted: events that Sluice has confirmed.
         rejected: events that Sluice has rejected.
         requests: attempts to send a batch.
-        failures: attempts after which nothing was certain.
-        last_error: of the last attempt, empty if it succeeded.
+        failures: attempts with an unknown outcome.
+        last_error: code of the last attempt's error, empty if it succeeded.
     """
 
     accepted: int = 0
@@ -74,14 +74,14 @@ class Sender:
     """Sends batches one after another, in one thread.
 
     Attributes:
-        endpoint: where to.
+        endpoint: receives the batches.
         own: this process's spool file.
         directory: where other processes may have left theirs.
         batch_seconds: how long an event waits for others.
         retries: how long to wait after failures.
-        on_rejected: is told of each rejected event, by the sender's thread; again if the process ends at that moment.
-        clock: returns seconds, and is never set.
-        counts: what it has done.
+        on_rejected: called with each rejected event in the sender's thread; called again if the process ends at that moment.
+        clock: returns monotonic seconds.
+        counts: what the sender has done.
         settled: notified when a batch is settled, and when the sender stops.
     """
 
@@ -104,7 +104,7 @@ class Sender:
     _stopping: bool = False
 
     def ring(self) -> None:
-        """Say that there may be something to do."""
+        """Wake the sender, because there may be something to do."""
         self._bell.ring()
 
     def stop(self) -> None:
@@ -132,7 +132,7 @@ class Sender:
             self._notify()
 
     def step(self) -> float:
-        """Do one thing; return the seconds until there is something else to do.
+        """Do the next thing; return the seconds until there is something else to do.
 
         Raises:
             SpoolError: a spool file cannot be read or written.
@@ -161,7 +161,7 @@ class Sender:
         return min(self._adopt_at if self._seal_at is None else self._seal_at, self._adopt_at) - now
 
     def _send(self, file: SpoolFile, batch: Batch) -> float:
-        if batch != self._answered:  # else only deleting it is left to do
+        if batch != self._answered:  # otherwise it only has to be deleted
             events = file.events(batch)
             answer = self.endpoint.send(batch.id, events)
             self.counts = replace(self.counts, requests=self.counts.requests + 1)
@@ -169,9 +169,9 @@ class Sender:
                 case Unknown():
                     return self._fail(answer)
                 case Unacceptable(code, message) if batch.events > 1:
-                    # The content alone decides, so no earlier attempt was accepted either.
+                    # Only the content decides this, so no earlier attempt was accepted either.
                     _log.warning(
-                        "a batch of %d events was rejected and is divided: %s: %s",
+                        "a batch of %d events was rejected and is split in two: %s: %s",
                         batch.events,
                         code,
                         message,
@@ -212,7 +212,7 @@ class Sender:
         )
 
     def _fail(self, answer: Unknown) -> float:
-        """Return the seconds until the next attempt."""
+        """Log and count a failed attempt; return the seconds until the next one."""
         level = logging.ERROR if answer.needs_operator else logging.WARNING
         if answer.reason == self.counts.last_error:
             level = logging.DEBUG
@@ -221,7 +221,7 @@ class Sender:
         wait = max(longest * (0.5 + retries.jitter() / 2), answer.after)
         _log.log(
             level,
-            "events are kept and sent again, in %.0f s at first: %s: %s",
+            "events were not delivered; they are kept, and the next attempt is in %.0f s: %s: %s",
             wait,
             answer.reason,
             answer.message,

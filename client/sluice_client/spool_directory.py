@@ -1,7 +1,7 @@
-"""The spool files of all processes that send to one endpoint, and who owns which.
+"""The spool files of all processes that send to one endpoint, and which process owns which.
 
-A process owns a file while it holds the lock of the file beside it. The system releases the lock when the process ends,
-however it ends. What a process has left behind is taken over by the next one that starts, or by one that is running.
+A process owns a spool file while it holds the lock on the lock file beside it. The system releases the lock when the
+process ends, however it ends. The next process that starts, or one that is running, takes over what it has left behind.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ class SpoolDirectory:
     """A directory of spool files.
 
     Args:
-        path: is created, readable only by this user.
-        limits: for each file.
+        path: created if it does not exist, readable only by this user.
+        limits: limits of each file.
 
     Raises:
-        SpoolError: it cannot be created or written.
+        SpoolError: the directory cannot be created or written.
     """
 
     def __init__(self, path: Path, limits: Limits) -> None:
@@ -37,15 +37,17 @@ class SpoolDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise SpoolError(f"cannot create the spool {path}: {error}; pass `spool`, a directory") from error
+            raise SpoolError(
+                f"cannot create the spool {path}: {error}; pass another directory as `spool`"
+            ) from error
         if not os.access(path, os.W_OK | os.X_OK):
-            raise SpoolError(f"cannot write to the spool {path}; pass `spool`, a directory")
+            raise SpoolError(f"cannot write to the spool {path}; pass another directory as `spool`")
 
     def own(self) -> SpoolFile:
-        """Return a file for this process: one that nobody owns, with what it holds, or a new one.
+        """Return a spool file for this process: one that no process owns, with the events in it, or a new one.
 
         Raises:
-            SpoolError: it cannot be created.
+            SpoolError: the file cannot be created.
         """
         for file in self.orphans():
             return file
@@ -59,7 +61,7 @@ class SpoolDirectory:
                 return self._open(path, lock)
 
     def orphans(self) -> Iterator[SpoolFile]:
-        """Take over the files that nobody owns, one at a time."""
+        """Take over the files that no process owns, one at a time, and yield each."""
         for path in sorted(self.path.glob("*.lock")):
             lock = None
             with suppress(OSError):  # its owner has just deleted it
@@ -73,7 +75,7 @@ class SpoolDirectory:
                     self._put_away(path, error)
 
     def abandon(self) -> None:
-        """Let go of all files, in a child: they are the parent's."""
+        """Release all files in a forked child: they belong to its parent."""
         for lock in self._locks:
             os.close(lock)  # the parent still holds it
         self._locks.clear()
@@ -106,10 +108,10 @@ class SpoolDirectory:
 
 
 def _lock(path: Path, flags: int = 0) -> int | None:
-    """Return the locked file, None if another process holds the lock or has deleted the file.
+    """Lock a file and return its descriptor, None if another process holds the lock or has deleted the file.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:

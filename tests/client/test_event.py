@@ -52,10 +52,10 @@ CIRCLE.append(CIRCLE)
         ("Orders", 1, "table name"),
         ("", 1, "table name"),
         (None, 1, "table name"),
-        ("orders", object(), "object is not a value of JSON"),
+        ("orders", object(), "object is not a JSON type"),
         ("orders", CIRCLE, "contains itself"),
         ("orders", "x" * 262_144, "at most 262144"),
-        ("orders", [float("nan"), object()], "object is not a value of JSON"),
+        ("orders", [float("nan"), object()], "object is not a JSON type"),
     ],
 )
 def test_what_can_never_be_accepted_is_refused_at_once(table: Any, value: Any, message: str) -> None:

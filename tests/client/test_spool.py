@@ -168,7 +168,7 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     """The error says which directory, and how to choose another."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(SpoolError, match="pass `spool`"):
+    with pytest.raises(SpoolError, match="pass another directory as `spool`"):
         SpoolDirectory(tmp_path / "file" / "spool", LIMITS)
 
 
