@@ -9,8 +9,8 @@ import { minify } from 'terser';
 const here = new URL('.', import.meta.url).pathname;
 const { version } = JSON.parse(readFileSync(`${here}package.json`, 'utf8'));
 
-/* `limit` is in bytes after gzip -9; only pages of developers load the debug script, and none loads the module directly. The
-   debug script comes first, because the others hold its hash. */
+/* `limit` is in bytes after gzip -9. The debug script has none because only developers load it, and the module has none because
+   no page loads it directly. The debug script comes first, because the others contain its hash. */
 const SCRIPTS = [
   { file: 'sluice.debug.js', entry: 'sluice.debug.js', format: 'iife' },
   { file: 'sluice.js', entry: 'script.js', format: 'iife', full: true, limit: 4000 },
@@ -29,7 +29,7 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
     format,
     target: 'es2018',
     external: ['./sluice.debug.js'],
-    supported: { 'dynamic-import': true }, // only of modules, in debug mode
+    supported: { 'dynamic-import': true }, // used only by the module, in debug mode
     define: {
       VERSION: JSON.stringify(`sluice ${version}`),
       FULL: String(full),
@@ -42,7 +42,7 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
   const content = Buffer.from(`${code}\n`);
   writeFileSync(`${here}dist/${file}`, content);
   const gzip = gzipSync(content, { level: 9 }).length;
-  const hash = full == undefined ? 'sha256' : 'sha384'; // of the debug script, the short one: the others hold it
+  const hash = full == undefined ? 'sha256' : 'sha384'; // the others contain the debug script's, so it is the short one
   const integrity = `${hash}-${createHash(hash).update(content).digest('base64')}`;
   files[file] = { path: `${version}/${file}`, bytes: content.length, gzip, integrity };
   const allowed = limit === undefined ? '' : `, ${limit} allowed`;
@@ -53,7 +53,7 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
 copyFileSync(`${here}src/sluice.d.ts`, `${here}dist/sluice.d.ts`);
 copyFileSync(`${here}../LICENSE`, `${here}dist/LICENSE`);
 
-/* The snippet for pages; whoever hosts the SDK fills in the script's URL and the write key. */
+/* The snippet for pages. Who hosts the SDK fills in the endpoint, the script's URL and the write key. */
 const { path, integrity } = files['sluice.js'];
 const snippet = readFileSync(`${here}src/snippet.html`, 'utf8');
 writeFileSync(

@@ -1,5 +1,5 @@
-// Builds and packs the SDK twice, and checks the package as its users get it: that both archives are equal byte for byte, what
-// publint says of it, and that TypeScript finds its types however modules are resolved.
+// Builds and packs the SDK twice and checks the package that its users get: both archives must be identical, publint must find no
+// problem, and TypeScript must find the types with every kind of module resolution.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ const sdk = import.meta.dirname;
 const target = resolve(sdk, "../build/sdk");
 const scratch = mkdtempSync(join(tmpdir(), "sluice-sdk-"));
 
-/** Run a program in a folder and return what it prints. */
+/** Run a program in a folder and return its output. */
 const run = (folder, program, ...args) => execFileSync(program, args, { cwd: folder, encoding: "utf8" });
 
 /** Build and pack into a folder; return the archive's path. */
@@ -37,7 +37,7 @@ try {
 
   const { messages, pkg } = await publint({ strict: true, pack: { tarball: new Uint8Array(readFileSync(archive)).buffer } });
   for (const message of messages) console.error(`${message.type}: ${formatMessage(message, pkg)}`);
-  if (messages.length) throw new Error("publint objects to the package");
+  if (messages.length) throw new Error("publint found problems in the package");
 
   writeFileSync(join(scratch, "package.json"), JSON.stringify({ name: "user", private: true, type: "module" }));
   run(scratch, "npm", "install", "--silent", "--offline", "--no-audit", "--no-fund", archive);
@@ -45,7 +45,7 @@ try {
   writeFileSync(join(scratch, "use.ts"), used.join("\n"));
   for (const resolution of ["bundler", "node16", "nodenext"]) compile(resolution);
   for (const name of ["README.md", "LICENSE", "dist/sluice.d.ts"]) readFileSync(join(scratch, "node_modules/@sluice/browser", name));
-  console.log(`${archive}: built twice alike, publint and TypeScript (bundler, node16, nodenext) object to nothing`);
+  console.log(`${archive}: two builds are identical; publint and TypeScript (bundler, node16, nodenext) found no problems`);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

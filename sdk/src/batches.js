@@ -3,46 +3,46 @@ import { keyOf } from './settings.js';
 import { keys, read, remove, write } from './storage.js';
 import { uuid } from './uuid.js';
 
-/** How many events a batch holds. */
+/** Maximum events in a batch. */
 const MAX_EVENTS = 10;
-/** How many characters: at three bytes each they stay below the 64 KiB that a browser sends for a page that is left. */
+/** Maximum characters in a batch: at three bytes each, it fits the 64 KiB that a browser sends for a page that is left. */
 export const MAX_CHARACTERS = 20000;
-/** How large an event may be: Sluice takes less. */
+/** Maximum characters in an event: Sluice rejects anything larger. */
 const MAX_EVENT_CHARACTERS = 262144;
-/** How many characters of all batches are kept; the oldest go first. */
+/** Maximum characters in all stored batches; the oldest are dropped first. */
 const MAX_KEPT = 500000;
-/** How long a batch takes events. */
+/** How long a batch accepts events. */
 export const GATHER_MS = 1000;
-/** How long a batch is a sender's own. */
+/** How long only one page may send a batch. */
 export const LEASE_MS = 15000;
 
 /**
- * The texts of this page's batches that it has not sent: while they are its own, no script of the page can clear them.
+ * This page's unsent batches. While only this page may send them they are also here, so no script can clear them.
  *
  * @type {Record<string, string>}
  */
 const fresh = {};
 
-/** The key of the batch that takes events, these as JSON, joined by commas, and how many they are. */
+/** The open batch, which accepts events: its key, its events as JSON joined by commas, and their number. */
 let open = '';
 let events = '';
 let count = 0;
-/** How many events were given up and not yet told of. */
+/** Number of dropped events that no event has reported yet, in `sluice_dropped`. */
 let dropped = 0;
 
 /**
- * Returns the name under which the server knows a batch; it starts with when it was made.
+ * Returns the batch id that is sent to the server; it starts with the time when the batch was made.
  *
  * @param {string} key
  */
 export const batchId = (key) => key.slice(keyOf('b.').length);
 
-/** Returns how many ms ago a batch was made, by a clock that may have been set back. @param {string} key */
+/** Returns a batch's age in ms; never negative, even if the clock was set back. @param {string} key */
 const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
 
 /**
- * Tells whether nobody can have sent a batch that this page has made. What was once any page's stays so, wherever the
- * clock jumps.
+ * Returns whether only this page may send a batch: it made the batch and has not sent it, and the lease has not ended. Once
+ * any page may send it, that stays so, however the clock jumps.
  *
  * @param {string} key
  */
@@ -52,8 +52,8 @@ export const isOwn = (key) => {
 };
 
 /**
- * Returns from when any page may send a batch (UNIX ms), when it was first sent without a failure to be heard of
- * (UNIX ms, else 0), and its events as JSON, joined by commas; these are empty where there is no batch.
+ * Returns when any page may send a batch (UNIX ms), when it was first sent if its outcome is unknown (UNIX ms, else 0), and
+ * its events as JSON, joined by commas. If there is no such batch, the events are empty.
  *
  * @param {string} key
  * @returns {[due: number, sent: number, events: string]}
@@ -67,25 +67,25 @@ export const load = (key) => {
  * Stores a batch.
  *
  * @param {string} key
- * @param {number} wait ms.
- * @param {number} sent
- * @param {string} text
- * @param {boolean} own Whether this page has not sent it, as is so of the open one; otherwise it is then any page's.
+ * @param {number} wait ms until any page may send it.
+ * @param {number} sent When it was first sent, as in `load`.
+ * @param {string} text Its events.
+ * @param {boolean} own Whether only this page may send it until then, because it has not sent it. So is the open batch.
  */
 export const store = (key, wait, sent, text, own = key == open) => {
   const batch = [Date.now() + wait, sent, text].join('\n');
   delete fresh[key];
   if (own) fresh[key] = batch;
-  write(key, batch, own); // of the open one, the events have changed
+  write(key, batch, own); // if it cannot be stored, an older text of an own batch lacks events
 };
 
-/** Returns the keys of all pages' batches but the open one, the oldest first. */
+/** Returns the keys of all pages' batches except the open one, oldest first. */
 export const closed = () =>
   [...new Set([...Object.keys(fresh).filter(isOwn), ...keys()])]
     .filter((key) => key != open && key.startsWith(keyOf('b.')))
     .sort();
 
-/** Lets the open batch take no more events. */
+/** Closes the open batch: it accepts no more events. */
 export const close = () => {
   open = '';
 };
@@ -93,7 +93,7 @@ export const close = () => {
 /** @typedef {Record<string, unknown>} Columns */
 
 /**
- * Counts events that are given up, and those of which they would have told.
+ * Counts dropped events, and the dropped events that they would have reported.
  *
  * @param {Columns[]} given
  */
@@ -107,7 +107,7 @@ export const settle = (key) => {
   remove(key);
 };
 
-/** Makes room: the oldest batches go. */
+/** Drops the oldest batches if more than MAX_KEPT characters are stored. */
 const trim = () => {
   let kept = 0;
   for (const key of closed().reverse()) {
@@ -121,7 +121,7 @@ const trim = () => {
 };
 
 /**
- * Puts an event into the open batch, or into a new one where it does not fit.
+ * Puts an event into the open batch, or into a new one if it does not fit.
  *
  * @param {Columns} event
  * @returns {boolean} Whether the batch is full.

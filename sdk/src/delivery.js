@@ -19,7 +19,7 @@ import { isVolatile, read, remove, write } from './storage.js';
 import { tell } from './tell.js';
 
 const HOUR_MS = 3600000;
-/** How long the server recognises a batch: 30 days, and requests take their time. */
+/** How long the server is certain to recognise a batch: its 30 days, less one for slow requests. */
 const MEMORY_MS = 2505600000;
 /** How long a request may take. */
 const PATIENCE_MS = 10000;
@@ -33,7 +33,7 @@ let gathering;
 let retrying;
 
 /**
- * Returns how many ms lie ahead. An hour and more means that the clock was set back.
+ * Returns the ms until a time, 0 if it has passed. An hour or more means that the clock was set back, and counts as 0.
  *
  * @param {number} time UNIX ms.
  */
@@ -55,17 +55,17 @@ const body = (key, events) =>
   `{"batch_id":"${batchId(key)}","sent_at":${Date.now()},"write_key":"${settings.key}","events":[${events}]}`;
 
 /**
- * Sends one batch. Two pages may send the same one: the server counts it once.
+ * Sends one batch. If two pages send the same one, the server counts it once.
  *
  * @param {string} key
  * @returns {Promise<boolean>} Whether the next one may be sent.
  */
 const send = async (key) => {
   let [, sent, events] = load(key);
-  if (!events) remove(key); // nothing of ours
-  if (!events || (!isOwn(key) && lease(key))) return false; // the lock may have come late
+  if (!events) remove(key); // not a batch
+  if (!events || (!isOwn(key) && lease(key))) return false; // another page sent it before this one got the lock
   let wait = 0;
-  // What a page had sent when it was left, and the server would not recognise any more, counts as delivered.
+  // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
   let done = sent && Date.now() - sent > MEMORY_MS;
   if (!done) {
     const text = body(key, events);
@@ -82,7 +82,7 @@ const send = async (key) => {
       const { ok, status } = answer;
       wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
       const { error, rejected = [] } = await answer.json();
-      // Unreadable, unwanted or too large now is so for ever; other refusals are an operator's fault and will be mended.
+      // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
       done = ok || status == 400 || status == 403 || status == 413;
       const all = JSON.parse(`[${events}]`);
       tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
@@ -98,7 +98,7 @@ const send = async (key) => {
   }
   wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
   if (load(key)[2]) {
-    // It was not erased meanwhile.
+    // It was not deleted meanwhile.
     write(keyOf('pause'), Date.now() + wait);
     store(key, wait, sent, events);
   }
@@ -106,7 +106,7 @@ const send = async (key) => {
 };
 
 /**
- * Sends a batch that any page may send; one page at a time, where the browser can tell.
+ * Sends a batch that any page may send. If the browser has locks, only one page sends it at a time.
  *
  * @param {string} key
  * @returns {Promise<boolean>}
@@ -119,7 +119,7 @@ const sendAlone = async (key) => {
   }
 };
 
-/** Sends what may be sent now, one batch after another. */
+/** Sends the batches that may be sent now, one after another. */
 export const pump = async () => {
   if (underway) return;
   try {
@@ -136,7 +136,7 @@ export const pump = async () => {
   underway = '';
 };
 
-/** Sends what was gathered. */
+/** Closes the open batch and sends it. */
 export const flush = guard(() => {
   clearTimeout(gathering);
   gathering = 0;
@@ -154,7 +154,7 @@ export const enqueue = (event) => {
   else gathering = gathering || setTimeout(flush, GATHER_MS);
 };
 
-/** Hands the browser what only this page has, as the page may be gone in a moment. */
+/** Hands the browser the batches that only this page has, because the page may be gone in a moment. */
 export const leave = () => {
   close();
   for (const key of closed()) {
@@ -162,7 +162,7 @@ export const leave = () => {
     const own = isOwn(key);
     if (isGranted() && key != underway && (own || isVolatile(key))) {
       const text = body(key, events);
-      // First, because a browser may end the script of a page that is left at any step, and still call it again.
+      // Before the beacon, because a browser may stop the script of a page that is left at any step, and later run it again.
       store(key, LEASE_MS, sent || Date.now(), events);
       if (!guard(() => navigator.sendBeacon(url(), text))()) store(key, LEASE_MS, sent, events, own);
     }

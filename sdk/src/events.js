@@ -83,7 +83,7 @@ const record = (table, columns) => {
 export const page = (columns) => record(settings.pageTable || 'pageviews', columns);
 
 /**
- * Records an event in the event table, or, if none is set, in a table named like the event.
+ * Records an event in the event table or, if none is set, in a table named after the event.
  *
  * @param {string} name
  * @param {Columns} [columns]

@@ -8,12 +8,12 @@ export const decide = (granted) => {
   decision = granted;
 };
 
-/** Tells whether the browser sends a privacy signal that the page does not ignore. */
+/** Returns whether the browser sends a privacy signal that the page does not ignore. */
 const isRefused = () =>
   (settings.gpc !== false && navigator.globalPrivacyControl) || (settings.dnt && navigator.doNotTrack == '1');
 
 /**
- * Tells whether events may be stored and sent; undefined while unknown.
+ * Returns whether events may be stored and sent; undefined while unknown.
  *
  * @returns {boolean | undefined}
  */

@@ -14,7 +14,7 @@ type Given<Wanted> = Record<never, never> extends Wanted ? [columns?: Wanted] : 
 export type Automatic = 'page' | 'links' | 'clicks' | 'forms' | 'leave' | 'errors';
 
 export interface Options {
-  /** URL of Sluice, such as `https://collect.example.com`, without a trailing slash. */
+  /** Sluice's URL, such as `https://collect.example.com`, without a trailing slash. */
   endpoint: string;
   /** The write key, which is public. */
   key: string;
@@ -36,7 +36,7 @@ export interface Options {
   gpc?: boolean;
   /** `true` does the same for Do Not Track. Default: it is ignored. */
   dnt?: boolean;
-  /** `true` prints to the console what happens to each event, and why anything is refused. Default: off. */
+  /** `true` prints to the console what happens to each event, and why any is rejected. Default: off. */
   debug?: boolean;
 }
 

@@ -1,9 +1,9 @@
-/* Prints what the SDK tells in debug mode. A script of its own, so that visitors do not load its texts. */
+/* Prints the SDK's messages in debug mode. A separate script, so that visitors do not load its texts. */
 
 const KINDS = ['page', 'links', 'clicks', 'forms', 'leave', 'errors'];
 
 /**
- * What each option may be.
+ * Checks the value of each option.
  *
  * @type {Record<string, (value: any) => unknown>}
  */
@@ -29,7 +29,7 @@ const COMMANDS = ['init', 'page', 'track', 'set', 'identify', 'consent', 'reset'
  * @type {Record<string, string>}
  */
 const ADVICE = {
-  invalid_key: 'Issue one with "sluice keys issue", or check that it belongs to this endpoint.',
+  invalid_key: 'Issue a key with "sluice keys issue", or check that it belongs to this endpoint.',
   wrong_database: 'The key belongs to another account.',
   unwanted_bot: 'This stack does not accept bots, and this browser says that it is one.',
   invalid_table: 'The table is the name passed to "track", or the option pageTable or eventTable.',
@@ -65,7 +65,7 @@ const PRINT = {
   },
   no_answer(error) {
     console.warn(
-      'sluice: no_answer: the endpoint is unreachable, or this page may not read its answers (parameter AllowedOrigins). The events are kept and sent again.',
+      'sluice: no_answer: the endpoint is unreachable, or this page may not read its responses (parameter AllowedOrigins). The events are kept and sent again.',
       error,
     );
   },

@@ -1,7 +1,7 @@
 import { guard } from './safe.js';
 
 /**
- * Texts that the browser cannot store; they last as long as the page.
+ * Texts that the browser could not store; they last as long as the page.
  *
  * @type {Record<string, string>}
  */
@@ -31,7 +31,7 @@ export const write = (key, text, only) => {
 };
 
 /**
- * Tells whether a text exists only in this page's memory.
+ * Returns whether a text exists only in this page's memory.
  *
  * @param {string} key
  */

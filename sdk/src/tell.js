@@ -3,7 +3,7 @@ import { settings } from './settings.js';
 import { read } from './storage.js';
 
 /**
- * What is told in debug mode. The debug script takes it over: it prints what is in it and whatever is pushed later.
+ * The messages of debug mode. The debug script takes this over: it prints the messages in it, and those pushed later.
  *
  * @type {unknown[][] | undefined}
  */
@@ -11,13 +11,13 @@ let log;
 /** @type {unknown} */
 let warned;
 
-/** How the build loads the debug script. */
+/** Loads the debug script; the module and the script set how. */
 export const debug = { load: () => {} };
 
 /**
- * Tells a developer what happens, if the page is being debugged. Otherwise only the first mistake is shown.
+ * Tells a developer what happens if the page is being debugged. Otherwise only the first mistake is shown.
  *
- * @param {unknown} isMistake Whether events are lost unless somebody corrects the page or the server.
+ * @param {unknown} isMistake Whether events are lost unless somebody fixes the page or the server.
  * @param {...unknown} what A code, then details.
  */
 export const tell = guard((/** @type {unknown} */ isMistake, /** @type {unknown[]} */ ...what) => {

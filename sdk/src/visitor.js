@@ -6,14 +6,14 @@ import { uuid } from './uuid.js';
 const TWO_YEARS_S = 63072000;
 
 /**
- * The id in the cookie that this page has set, and whether the browser keeps it.
+ * The id in the cookie that this page has set, and whether the browser has kept the cookie.
  *
  * @type {string | undefined}
  */
 let own;
 let isKept = false;
 /**
- * The user, until it may be stored.
+ * The user's name, until it may be stored.
  *
  * @type {string | undefined}
  */

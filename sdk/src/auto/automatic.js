@@ -6,10 +6,10 @@ import { leaving } from './leaving.js';
 import { links } from './links.js';
 import { views } from './views.js';
 
-/** What comes by itself, by the name under which the option `auto` asks for it. */
+/** Starts each kind of automatic event, by its name in the option `auto`. */
 const KINDS = { leave: leaving, page: views, links, clicks, forms, errors };
 
-/** Starts what the option asks for. */
+/** Starts the kinds that the option asks for. */
 export const automatic = () => {
   for (const [name, start] of Object.entries(KINDS)) {
     if (

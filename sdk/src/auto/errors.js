@@ -1,7 +1,7 @@
 import { notice } from '../events.js';
 import { on } from '../safe.js';
 
-/** How many errors of a page are recorded. */
+/** How many more errors of this page are recorded. */
 let left = 10;
 
 /**
@@ -13,7 +13,7 @@ const report = (error, source, line) => {
   if (left-- > 0) notice('error', { message: String(error).slice(0, 500), source, line });
 };
 
-/** Records what the page's scripts fail with. */
+/** Records errors that the page's scripts do not catch. */
 export const errors = () => {
   on(
     window,

@@ -2,7 +2,7 @@ import { pageColumns } from '../columns.js';
 import { notice } from '../events.js';
 import { guard, on } from '../safe.js';
 
-/** Says that a script shows another page now. */
+/** Ends the view of a page when a script shows another one. */
 export let moved = () => {};
 
 /** Records, whenever the page goes out of view, for how long it was in view and how far down it was seen. */
@@ -41,5 +41,5 @@ export const leaving = () => {
   on(document, 'visibilitychange', () => (document.visibilityState == 'visible' ? begin() : report()));
   on(window, 'pagehide', report);
   on(window, 'scroll', look);
-  setTimeout(begin); // it asks for the layout
+  setTimeout(begin); // later, because it forces a layout
 };

@@ -16,7 +16,7 @@ const look = ({ target }) => {
   }
 };
 
-/** Records clicks on links that lead to files or elsewhere. */
+/** Records clicks on links to files and to other sites. */
 export const links = () => {
   on(window, 'click', look);
   on(window, 'auxclick', look);
