@@ -87,7 +87,7 @@ def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
     [
         ('{"time"', '{"time', "line 6 is not JSON"),
         ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not a value"),
-        ('{"time": 1700000000', '{"time": "x"', "line 6: time is UNIX seconds, a whole number"),
+        ('{"time": 1700000000', '{"time": "x"', "line 6: time must be UNIX seconds, a whole number"),
         ('{"time"', '[1]\n{"time"', "there were 4 rows and are 5"),
         (
             '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}',

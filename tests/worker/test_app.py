@@ -248,7 +248,7 @@ def test_an_edit_is_made_and_sent(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"chunk": "shop/clicks/0"}, "it is not a dead letter of rows, or not any more"),
+        ({"chunk": "shop/clicks/0"}, "this is not a dead letter of rows, or is one no longer"),
         ({"chunk": "views"}, "'views' does not name a chunk"),
         ({"chain": "stream"}, "'stream' does not name a chain"),
         ({"rows": b64encode(b"junk").decode()}, "Not a gzipped file (b'ju')"),

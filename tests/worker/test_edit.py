@@ -201,9 +201,9 @@ def test_an_edit_of_a_half_keeps_to_the_half() -> None:
     """Rows of the other half cannot be passed in."""
     made = rejected(halved=True)
 
-    with pytest.raises(EditRefusedError, match="there were 1 rows and are 2"):
+    with pytest.raises(EditRefusedError, match="the number of rows is 2, not 1"):
         edit(made, EDITED, FIRST)
-    with pytest.raises(EditRefusedError, match="event_id tells one event from another and stays 'e2'"):
+    with pytest.raises(EditRefusedError, match="event_id identifies the event and must stay 'e2'"):
         edit(made, packed(row("e1", page="/c")), SECOND)
 
 
@@ -250,7 +250,7 @@ def test_only_dead_letters_are_edited(state: State) -> None:
     change_entry(made, state=state, since=1 if state is State.IN_DOUBT else None)
     before = span(made)
 
-    with pytest.raises(EditRefusedError, match="it is not a dead letter of rows, or not any more"):
+    with pytest.raises(EditRefusedError, match="this is not a dead letter of rows, or is one no longer"):
         edit(made)
     assert before == span(made)
 
@@ -265,7 +265,7 @@ def test_a_send_that_begins_meanwhile_makes_the_edit_refuse() -> None:
 
     made.dynamodb.before["update_item"] = send_meanwhile
 
-    with pytest.raises(EditRefusedError, match="being sent at this moment"):
+    with pytest.raises(EditRefusedError, match="being sent right now"):
         edit(made)
     assert ["/a", "/b"] == pages(made)
     assert {} == span(made).entries
@@ -290,7 +290,7 @@ def test_what_is_delivered_or_was_never_there_is_not_edited() -> None:
     made = rejected()
     found = span(made)
     made.redrive(State.DEAD_LETTER)
-    refusal = "it is not a dead letter of rows, or not any more"
+    refusal = "this is not a dead letter of rows, or is one no longer"
 
     with pytest.raises(EditRefusedError, match=refusal):
         edit(made)
@@ -307,7 +307,7 @@ def test_what_could_not_become_rows_is_not_edited() -> None:
     made.deliver()
     (name,) = made.aside()
 
-    with pytest.raises(EditRefusedError, match="it is not a dead letter of rows"):
+    with pytest.raises(EditRefusedError, match="this is not a dead letter of rows"):
         edit(made, EDITED, ChunkKey.parse(name))
 
 
@@ -317,7 +317,7 @@ def test_rows_that_cannot_be_read_are_not_edited() -> None:
     (name,) = made.objects()
     made.s3.delete_object(Bucket=BUCKET, Key=name)
 
-    with pytest.raises(EditRefusedError, match="its rows cannot be read"):
+    with pytest.raises(EditRefusedError, match="the set-aside object with its rows cannot be read"):
         edit(made)
     assert [] == made.objects()
 
@@ -333,11 +333,11 @@ def test_an_edit_is_logged_without_its_rows() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ([row("e1")], "there were 2 rows and are 1"),
-        ([row("e2"), row("e1")], "event_id tells one event from another and stays 'e1'"),
-        ([row("e1") | {"received_at": 1}, row("e2")], "received_at tells one event from another"),
-        ([row("e1") | {"time": "2026-11-24"}, row("e2")], "time is UNIX seconds, a whole number"),
-        ([row("e1") | {"time": 1}, row("e2")], "time is UNIX seconds between the year 2000"),
+        ([row("e1")], "the number of rows is 1, not 2"),
+        ([row("e2"), row("e1")], "event_id identifies the event and must stay 'e1'"),
+        ([row("e1") | {"received_at": 1}, row("e2")], "received_at identifies the event"),
+        ([row("e1") | {"time": "2026-11-24"}, row("e2")], "time must be UNIX seconds, a whole number"),
+        ([row("e1") | {"time": 1}, row("e2")], "time must be UNIX seconds between the year 2000"),
         ([row("e1", **{f"c{n}": 1 for n in range(600)}), row("e2")], "more than 512 columns"),
         ([row("e1", text="x" * 300_000), row("e2")], "300045 bytes"),
     ],
