@@ -142,7 +142,7 @@ class Admin:
                 if database not in self._active_databases():
                     return {
                         "error": "unknown_database",
-                        "message": f"no active account has the database {database}",
+                        "message": f"No active account has the database {database}.",
                     }
                 return self._probe_rows.send(database, mark, of_id, time)
             case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:

@@ -1,18 +1,19 @@
 """The drainer: moves envelopes from the overflow queue to the stream, so that each counts once.
 
-It sets `claim` on whatever it puts: of all records with the envelope, the worker counts one. So an envelope that had a claim from the
-start, or whose puts were all definitely rejected, is put at once, and as often as it takes.
+It sets `claim` on every envelope that it puts, so the worker counts only one of the records that carry the envelope. An envelope that
+had a claim from the start, or that the stream definitely rejected every time, is therefore put at once, as often as it takes.
 
-Any other envelope may be on the stream without a claim, or may still land there. The drainer leaves its message until no earlier put can
-land any more. Then it searches the shards that the partition key can have gone to, and puts the envelope only if it is not there.
+Any other envelope may be on the stream without a claim, or may still land there. The drainer leaves its message on the queue until no
+earlier put can land any more. Then it searches the shards that the partition key may have led to, and puts the envelope only if it is
+not there.
 
-An envelope that cannot be put stays on the queue, and is parked after half the time for which it is safe there. Setting aside begins
-with a claim, after which no record on the stream counts. So an envelope that is old enough to be set aside is never put again, not
-even by a run whose clock is slow.
+An envelope that cannot be put stays on the queue, and is parked after half the time for which it is safe there. Setting it aside
+begins with a claim, after which no record on the stream counts. An envelope that is old enough to be set aside is therefore never put
+again, not even by a run with a slow clock.
 
-An envelope whose first put may have landed without a claim stays on the queue until its search has ended, because the worker may
-still deliver that record. Only if the search can never end is it set aside in doubt. Then Treasure Data shows that it has the rows, or
-an operator decides.
+If an earlier put may have landed without a claim, the worker may still deliver that record. The envelope then stays on the queue until
+its search has ended. Only if the search can never end does the drainer set it aside in doubt. Either Treasure Data then proves to have
+the rows, or an operator decides.
 """
 
 from collections import Counter
@@ -50,17 +51,17 @@ QUEUE_RETENTION_SECONDS = 14 * 86_400
 CLOCKS_DIFFER_SECONDS = 15 * 60
 """The clocks of two runs differ by less than this."""
 
-_EXPIRY_MARGIN_SECONDS = 15  # before the stream forgets what must be read
-_LAST_DAY_SECONDS = 86_400  # of the queue's retention: no message waits for its search any more
-_REQUEST_SECONDS = 30  # API Gateway's limit: as a rule a put precedes its message by less
-_RETRY_SECONDS = 120  # after which a message that is left is looked at again
-_SEARCH_SHARE = 0.6  # of the time, the rest is for puts
+_EXPIRY_MARGIN_SECONDS = 15  # a search must begin this long before the records that it reads expire
+_LAST_DAY_SECONDS = 86_400  # the last part of the queue's retention, in which no message waits for a search
+_REQUEST_SECONDS = 30  # API Gateway's limit: a put usually precedes its message by less
+_RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
+_SEARCH_SHARE = 0.6  # of an invocation's time; the rest is for puts
 _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
 
 
 class Handling(Enum):
-    """What became of a message in one invocation."""
+    """How one invocation handled a message."""
 
     FOUND = "found"
     PUT = "put"
@@ -73,7 +74,7 @@ class Handling(Enum):
 
     @property
     def is_done(self) -> bool:
-        """Whether the queue may forget the message."""
+        """Whether the message may be deleted from the queue."""
         return self in (Handling.FOUND, Handling.PUT, Handling.SET_ASIDE)
 
 
@@ -86,7 +87,7 @@ _HANDLINGS = {
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An envelope and the messages that carry it: the queue may hold and deliver one more than once."""
+    """An envelope and the messages that carry it. The queue may hold or deliver an envelope more than once."""
 
     envelope: Envelope
     partition_key: str
@@ -101,38 +102,38 @@ class _Waiting:
         return min(message.sent_at for message in self.messages)
 
     def size(self) -> int:
-        """Return its bytes in the queue: in Base64, so more than it puts on the stream."""
+        """Return its size in the queue, in bytes. In Base64, that is more than on the stream."""
         return len(self.messages[0].body)
 
     @property
     def is_certain(self) -> bool:
-        """Whether no record carries it without a claim: it has one itself, or every put of it was definitely rejected."""
+        """Whether no record carries it without a claim: it has a claim itself, or every put of it was definitely rejected."""
         return bool(self.envelope.claim) or all(message.refused for message in self.messages)
 
     @property
     def window(self) -> tuple[float, float]:
-        """When a put can have landed, by the clocks of queue and stream; the ingest's clock does not matter."""
+        """The UNIX seconds between which a put can have landed, by the clocks of queue and stream; the ingest's clock may be wrong."""
         sent_at = self.sent_at
         began = min(self.envelope.received_at / 1000, sent_at - _REQUEST_SECONDS)
         return max(began, sent_at - LONGEST_INVOCATION_SECONDS), self.put_at + LATEST_LANDING_SECONDS
 
     @property
     def put_at(self) -> float:
-        """The latest that its put can have been made."""
+        """The latest time of its put, in UNIX seconds."""
         return _put_at(self.envelope, self.sent_at)
 
 
 def _put_at(envelope: Envelope, sent_at: float) -> float:
-    """Return the latest time of a message's put: the queue's time stamp may be minutes early, the ingest's clock wrong."""
+    """Return the latest time of a message's put, although the queue's timestamp may be minutes early and the ingest's clock wrong."""
     return max(sent_at, min(envelope.received_at / 1000, sent_at + INACCURACY_SECONDS))
 
 
 class Drain:
-    """Carries out invocations.
+    """Drains the overflow queue.
 
     Args:
-        kinesis: a boto3-shaped client that repeats nothing by itself.
-        landing_seconds: after which a put has landed, or never will.
+        kinesis: a boto3-shaped client that must not retry.
+        landing_seconds: how long after it was made a put can still land.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class Drain:
         self._without = delivery.rules.without
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Carry out one invocation with messages of the queue; return Lambda's partial batch response."""
+        """Handle the messages of one invocation; return Lambda's partial batch response."""
         messages = [read(record) for record in event["Records"]]
         handled: dict[str, Handling] = {}
         waiting: dict[Identity, _Waiting] = {}
@@ -181,13 +182,13 @@ class Drain:
         left = [message for message in messages if not handled[message.message_id].is_done]
         for message in left:
             self._show_again(message, handled[message.message_id], deadline)
-        self._tell(messages, handled, counts)
+        self._log(messages, handled, counts)
         return {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in left]}
 
     def _handle(
         self, waiting: list[_Waiting], handled: dict[str, Handling], deadline: Deadline
     ) -> dict[str, int]:
-        """Enter what becomes of each envelope; return what the search cost."""
+        """Handle each envelope and enter the result in `handled`; return the search's counts for the log."""
         certain, absent, doubtful = [], [], {}
         for envelope in waiting:
             if envelope.is_certain:
@@ -224,12 +225,12 @@ class Drain:
     def _begin_search(
         self, doubtful: Iterable[_Waiting], created_at: float | None, deadline: Deadline
     ) -> Search:
-        """Return the search for envelopes whose windows the stream still keeps."""
+        """Return a search for those envelopes that the stream would still have."""
         windows = {one: one.window for one in doubtful if self._is_kept(one, created_at)}
         try:
             read = self._ledger.searches(one.identity.request_id for one in windows)
         except LedgerUnavailableError:
-            read = {}  # the search begins again
+            read = {}  # the search begins from the start
         sought = [
             Sought(one.identity, one.partition_key, *window, read.get(one.identity.request_id, {}))
             for one, window in windows.items()
@@ -238,14 +239,14 @@ class Drain:
         return self._search(sought, until)
 
     def _is_kept(self, envelope: _Waiting, created_at: float | None) -> bool:
-        """Return whether the stream still keeps the window of an envelope; one created later never had it."""
+        """Return whether the stream still has all records of an envelope's window; a stream created after the window never had them."""
         if created_at is None or envelope.sent_at < created_at:
             return False
         oldest = self._clock.now() - self._retention_seconds + INACCURACY_SECONDS + _EXPIRY_MARGIN_SECONDS
         return envelope.window[0] >= oldest
 
     def _waits_for_search(self, envelope: _Waiting, created_at: float | None) -> bool:
-        """Return whether a search can still show whether an envelope is on the stream."""
+        """Return whether to wait for a search: it can still find out whether the envelope is on the stream."""
         if Guard.SEARCHED in self._without:
             return False
         age = self._clock.now() - envelope.sent_at
@@ -253,24 +254,24 @@ class Drain:
         return is_possible and age < QUEUE_RETENTION_SECONDS - _LAST_DAY_SECONDS
 
     def _findings(self, run: Search) -> Iterator[Finding]:
-        """Yield the findings of a search; whatever ends it, the rest stays undecided."""
+        """Yield the findings of a search. If it fails, the other envelopes stay undecided."""
         try:
             yield from run
-        except Exception as error:  # noqa: BLE001 -- nothing is decided by it, and nothing lost
+        except Exception as error:  # noqa: BLE001 -- the envelopes stay on the queue, and nothing is lost
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("the stream cannot be searched", error)
 
     def _note(self, run: Search, deadline: Deadline) -> None:
-        """Note how far a search has come, so that the next one continues there."""
+        """Note how far a search has read, so that the next one continues there."""
         try:
             for identity, read in run.undecided.items():
                 if read and not deadline.near:
                     self._ledger.note_search(identity.request_id, read, QUEUE_RETENTION_SECONDS)
         except LedgerUnavailableError:
-            return  # the next search begins again
+            return  # the next search begins from the start
 
     def _place(self, envelopes: list[_Waiting], handled: dict[str, Handling], deadline: Deadline) -> None:
-        """Put envelopes that are not on the stream without a claim; set aside those that are too old."""
+        """Put envelopes that no record carries without a claim; set aside those that are too old."""
         ready: list[_Waiting] = []
         for envelope in envelopes:
             if self._is_old(envelope):
@@ -289,11 +290,11 @@ class Drain:
                 _enter(handled, envelope, fate)
 
     def _is_old(self, envelope: _Waiting) -> bool:
-        """Return whether an envelope is so old that no run puts it any more."""
+        """Return whether an envelope is so old that no run will put it again, whatever that run's clock says."""
         return self._clock.now() - envelope.sent_at >= self._held_at_most + CLOCKS_DIFFER_SECONDS
 
     def _put(self, batch: list[_Waiting], deadline: Deadline) -> dict[Identity, Handling]:
-        """Put a batch, and retry what is refused; return what became of all that was not refused to the end."""
+        """Put a batch, and retry refused envelopes; return the results, without those that were refused each time."""
         fates: dict[Identity, Handling] = {}
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_PUT_TRIES):
@@ -309,7 +310,7 @@ class Drain:
         return fates
 
     def _call(self, batch: list[_Waiting]) -> list[Handling]:
-        """Make one put, and return what became of each envelope."""
+        """Make one put request; return its result for each envelope."""
         entries = [
             {"Data": one.envelope._replace(claim=1).encode(), "PartitionKey": one.partition_key}
             for one in batch
@@ -336,7 +337,7 @@ class Drain:
         return Handling.FAILED
 
     def _show_again(self, message: Message, handling: Handling, deadline: Deadline) -> None:
-        """Make a message visible again as soon as another look may help."""
+        """Have the queue deliver a message again as soon as it can be handled further."""
         if deadline.near:
             return
         seconds = _RETRY_SECONDS
@@ -348,9 +349,9 @@ class Drain:
                 QueueUrl=self._queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
         except (ClientError, BotoCoreError):
-            return  # the queue's own time-out then decides
+            return  # the queue's visibility timeout applies instead
 
-    def _tell(
+    def _log(
         self, messages: list[Message], handled: Mapping[str, Handling], search: Mapping[str, int]
     ) -> None:
         counts = Counter(handling.value for handling in handled.values())

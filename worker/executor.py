@@ -1,6 +1,6 @@
-"""Runs jobs in parallel: the effect, its threads, and a function over it.
+"""Runs jobs in parallel.
 
-Only the caller decides, in its own thread. Jobs have effects and return results, so nothing else needs a lock.
+All decisions stay in the caller's thread. Jobs only have effects and return results, so nothing else needs a lock.
 """
 
 import queue
@@ -12,23 +12,23 @@ from typing import Any, Protocol, Self
 
 
 class Executor(Protocol):
-    """What runs jobs side by side."""
+    """Runs jobs in parallel."""
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job; it returns something other than None."""
+        """Start the job, which must not return None."""
         ...
 
     def wait(self, seconds: float) -> Any | None:
-        """Return what the next finished job returned, or None after that many seconds; raise what it raised."""
+        """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""
         ...
 
 
 Executors = Callable[[], AbstractContextManager[Executor]]
-"""Makes an executor whose jobs have all ended when its context is left."""
+"""Creates an executor; leaving its context waits until all its jobs have ended."""
 
 
 class InlineExecutor:
-    """Runs each job in the caller's thread, when its result is waited for."""
+    """Runs each job in the caller's thread, when the caller waits for its result."""
 
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], Any]] = deque()
@@ -41,16 +41,16 @@ class InlineExecutor:
             self._jobs.popleft()()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Put the job at the end of the line."""
+        """Append the job to the queue."""
         self._jobs.append(job)
 
     def wait(self, seconds: float) -> Any | None:  # noqa: ARG002 -- the executor's signature
-        """Run the job at the head of the line and return what it returns."""
+        """Run the first job of the queue and return its result; return None if there is none."""
         return self._jobs.popleft()() if self._jobs else None
 
 
 class Threads:
-    """Threads that live as long as the context: none outlives an invocation."""
+    """Runs jobs in threads that end with the context, so none outlives an invocation."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
@@ -68,7 +68,7 @@ class Threads:
             thread.join()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job, in a new thread if all are busy."""
+        """Start the job, in a new thread if all others are busy."""
         self._unfinished += 1
         if self._unfinished > len(self._threads):
             thread = threading.Thread(target=self._work, name="sluice", daemon=True)
@@ -77,7 +77,7 @@ class Threads:
         self._jobs.put(job)
 
     def wait(self, seconds: float) -> Any | None:
-        """Return what the next finished job returned, or None after that many seconds."""
+        """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""
         try:
             result, error = self._results.get(timeout=max(0.0, seconds))
         except queue.Empty:
@@ -91,15 +91,15 @@ class Threads:
         while (job := self._jobs.get()) is not None:
             try:
                 self._results.put((job(), None))
-            except Exception as error:  # noqa: BLE001 -- handed to whoever waits
+            except Exception as error:  # noqa: BLE001 -- raised again by `wait`
                 self._results.put((None, error))
 
 
 def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
-    """Run all jobs, at most `at_once` in parallel, and return their results in order; one alone runs right here.
+    """Run all jobs, at most `at_once` in parallel, and return their results in order; a single job runs in the caller's thread.
 
     Raises:
-        Exception: the first that a job raised, after all that were started have ended.
+        Exception: the first that a job raised, after all jobs that were started have ended.
     """
     waiting = list(enumerate(jobs))
     if len(waiting) <= 1:

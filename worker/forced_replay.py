@@ -1,7 +1,7 @@
 """A forced replay: sends rows again that Treasure Data has lost, although the ledger says that they were delivered.
 
 It has a chain of its own beside each shard's, named by a tag. The rows of one tag are sent once, however often the replay is run,
-interrupted or resumed. The chain's name says which rows it concerns, because a span's rows never change.
+interrupted or resumed. The chain's name also holds the account and the table, because the rows of a span must never change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ _NO_MARKS = str.maketrans("", "", "-_.:")
 
 @dataclass(frozen=True, slots=True)
 class ForcedReplay:
-    """What is sent again, for all accounts and tables or for one; the tag names the replay."""
+    """The rows to send again: of one account and table, or of all (None). The tag names the replay."""
 
     tag: str
     account: str | None = None
     table: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot stand in a chain's name."""
+        """Refuse members that cannot be part of a chain's name."""
         plain = (
             self.tag.isascii() and self.tag.translate(_NO_MARKS).isalnum() and self.tag == self.tag.lower()
         )
@@ -38,29 +38,29 @@ class ForcedReplay:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self:
-        """Return what an event's `forced` asks for: `tag`, and optionally `account` and `table`.
+        """Return the replay in an event's `forced`: `tag`, and optionally `account` and `table`.
 
         Raises:
-            InvalidReplayError: it cannot be done.
+            InvalidReplayError: a member is invalid.
         """
         asked = event["forced"]
         return cls(asked["tag"], asked.get("account"), asked.get("table"))
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the replay of that name."""
+        """Return the replay with this name."""
         tag, account, table = name.split("/")
         return cls(tag, None if account == "*" else account, None if table == "*" else table)
 
     @property
     def name(self) -> str:
-        """What names its chains."""
+        """The part of its chains' names that identifies it."""
         return f"{self.tag}/{self.account or '*'}/{self.table or '*'}"
 
     def narrow(self, records: Iterable[Record]) -> list[Record]:
-        """Return the records with only the rows that it concerns; a record without any names no account.
+        """Return the records with only the rows that this replay sends; a record without such rows belongs to no account.
 
-        What could not become rows was never delivered, and is left out.
+        Originals that could not become rows were never delivered, and are left out.
         """
         return [
             self._with(

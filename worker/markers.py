@@ -1,7 +1,7 @@
-"""Puts a marker on each shard that has had no record lately, so that every shard has a record at which reading can begin.
+"""Puts a marker on each shard that has received nothing lately, so that every shard has a record at which reading can begin.
 
-A read proves what a shard does not hold only if it shows a record that is known to be there (`worker.search`). A shard without records,
-because it is idle or new, would prove nothing. A marker is an envelope without rows: the worker plans it like any other.
+A read proves that a record is missing only if it shows another one that is known to be there (`worker.search`). A shard without any,
+because it is idle or new, would prove nothing. A marker is an envelope without rows, and the worker plans it like any other.
 """
 
 from itertools import count
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
 IDLE_SECONDS = 6 * 3600.0
-"""How long ago a shard's last batch may have been planned; its records stay for half of the retention at least, 12 hours or more."""
+"""A shard counts as idle this long after its last batch was planned. That batch's records outlast this: the stream keeps them for at least
+half of its retention, 12 hours or more, after they are planned."""
 
 
 class Markers:
-    """Puts markers."""
+    """Puts markers on idle shards."""
 
     def __init__(
         self, delivery: Delivery, shards: Shards, kinesis: "KinesisClient", stream_name: str
@@ -36,7 +37,7 @@ class Markers:
         self._stream_name = stream_name
 
     def put(self) -> None:
-        """Put a marker on each shard that needs one; what fails is left to the next run."""
+        """Put a marker on each idle shard. If Kinesis or the ledger fails, the next run puts the remaining ones."""
         try:
             for shard in self._shards.all():
                 if shard.is_open and self._is_idle(shard):
@@ -49,12 +50,12 @@ class Markers:
             self._telemetry.warning("a marker was not put", error=type(error).__name__)
 
     def _is_idle(self, shard: Shard) -> bool:
-        """Return whether the event source has delivered nothing of a shard lately; replays bring records that expire soon."""
+        """Return whether the event source has delivered nothing of a shard lately. Replays do not count: their records expire soon."""
         spans = self._ledger.latest(self._shards.chain(shard.shard_id), at_once=1)
         latest = next((span.planned_at / 1000 for span in spans if span.in_order), 0.0)
         return self._clock.now() - latest >= IDLE_SECONDS
 
 
 def partition_key(shard: Shard) -> str:
-    """Return a partition key that leads to a shard."""
+    """Return a partition key that Kinesis maps to this shard."""
     return next(key for number in count() if hash_key(key := f"{envelope.NOBODY}/{number}") in shard.keys)

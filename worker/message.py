@@ -1,4 +1,4 @@
-"""A message of the overflow queue, as Lambda passes it on: an envelope that the stream refused, or may have stored."""
+"""Parses messages of the overflow queue. Each holds an envelope that the stream refused, or may have stored."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class Message:
         receipt: SQS's name for this delivery.
         sent_at: UNIX seconds, by SQS's clock.
         refused: the stream has definitely refused every put.
-        envelope: what the body holds; None if it holds none, or has no partition key to be put with.
-        fault: why there is no envelope, one word.
+        envelope: the envelope in the body; None if there is none, or the message has no valid partition key to put it with.
+        fault: why there is no envelope, in one word.
     """
 
     message_id: str
@@ -37,7 +37,7 @@ class Message:
 
 
 def read(record: Mapping[str, Any]) -> Message:
-    """Return the message of a record of Lambda's event, whatever its body holds."""
+    """Return the message in a record of Lambda's event, whatever its body holds."""
     attributes = record.get("messageAttributes", {})
     partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
     content = _decode(record["body"])

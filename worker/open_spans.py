@@ -1,4 +1,4 @@
-"""Takes up spans that an earlier invocation planned and did not settle."""
+"""Takes up open spans: those that an earlier invocation planned and did not settle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +16,13 @@ from worker.record import Record
 from worker.shards import Shards
 from worker.span import EXPIRED, ChunkKey, Span
 
-_MAX_BATCH_BYTES = 6 << 20  # Lambda's limit of an event: a cut by bytes that is no lower cuts no group
+_MAX_BATCH_BYTES = (
+    6 << 20
+)  # the largest event of Lambda: with a cut of at least this many bytes, only the rows cut a group
 
 
 class OpenSpans:
-    """The open spans that the worker meets."""
+    """Prepares open spans for execution."""
 
     def __init__(self, shards: Shards, archive: Archive, delivery: Delivery) -> None:
         self._shards = shards
@@ -32,11 +34,11 @@ class OpenSpans:
         self._telemetry = delivery.telemetry
 
     def take_up(self, batch: ShardBatch, span: Span) -> Work | None:
-        """Fence a span, so that no other invocation can settle it unnoticed; return None if it has been settled meanwhile.
+        """Fence a span, so that no other invocation can settle it unnoticed; return None if one has settled it meanwhile.
 
         Raises:
-            HeldError: its records cannot be read now, or there are others between them.
-            UnavailableError: the ledger, the shard or the archive is away.
+            HeldError: its records cannot be read now, or the shard has others between them.
+            UnavailableError: the ledger, the shard or the archive cannot be reached.
         """
         if batch.terms.deadline.near:
             raise HeldError("the time is up")
@@ -67,7 +69,7 @@ class OpenSpans:
         return None
 
     def settle_missing(self, span: Span) -> None:
-        """Settle a span whose records are lost: its rows are missing.
+        """Settle a span whose records have all expired: its undelivered rows become missing.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -80,18 +82,18 @@ class OpenSpans:
             span = current
 
     def is_over(self, span: Span) -> bool:
-        """Return whether a span is older than the stream's retention, by the setting."""
+        """Return whether a span was planned longer ago than the stream's retention, according to the setting."""
         return self._clock.now() - span.planned_at / 1000 > self._rules.retention_seconds
 
     def origin(self, span: Span) -> Span:
-        """Return the span of the shard's own chain whose records a span holds."""
+        """Return the span of the shard's own chain that holds a span's records: itself, unless it is of a forced replay."""
         if not span.chain.is_forced:
             return span
         origin = self._ledger.locate(span.chain.root, span.first)
         return origin if isinstance(origin, Span) else span
 
     def read(self, batch: ShardBatch, span: Span, at_hand: Sequence[Record] = ()) -> list[Record]:
-        """Return the records of a span of a shard's own chain, from the stream or the archive, as far as these have them now.
+        """Return the records of a span of a shard's own chain, as far as `at_hand`, the stream or the archive has them now.
 
         Raises:
             ShardUnreadableError: the stream cannot be read, and the archive does not have them.
@@ -118,7 +120,7 @@ class OpenSpans:
         return [merged[number] for number in numbers]
 
     def _records_of(self, batch: ShardBatch, span: Span) -> list[Record]:
-        """Return a span's records: those in the batch, and those before and behind it from the shard."""
+        """Return a span's records: from the batch and, if it does not hold them all, from the shard or the archive."""
         within = batch.within(span)
         if span.is_whole([record.number for record in within]):
             return within
@@ -128,7 +130,7 @@ class OpenSpans:
         return batch.terms.forced.narrow(one for one in read if span.first <= one.number <= span.last)
 
     def _has_expired(self, span: Span) -> bool:
-        """Return whether the stream no longer keeps a span's records, by the setting and by what the stream says of itself."""
+        """Return whether the stream no longer keeps a span's records, according to both the setting and the stream itself."""
         if Guard.WHOLE_SPAN in self._rules.without:
             return True
         if not self.is_over(span):
@@ -137,10 +139,10 @@ class OpenSpans:
         return self._clock.now() - span.planned_at / 1000 > retention
 
     def _without_expired(self, span: Span, groups: Groups) -> tuple[dict[ChunkKey, Entry], Groups]:
-        """Return the entries for rows whose records have expired, and the groups that can be cut as planned.
+        """Return the entries for rows whose records have expired, and the groups that can still be cut as planned.
 
-        If a group has several chunks, or one that was split or settled, its chunks can only be cut again from all its rows. If some
-        records do not count, no group can be cut: the plan names these records by their positions among all.
+        A group with several chunks, or with one that was split or settled, can be cut again only from all its rows. If some of the
+        span's records do not count, no group can be cut, because the plan names these by their positions among all records.
         """
         changes: dict[ChunkKey, Entry] = {}
         left = dict(groups)

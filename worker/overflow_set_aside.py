@@ -1,11 +1,11 @@
-"""Sets aside what cannot be moved from the overflow queue to the stream.
+"""Sets aside messages that cannot be moved from the overflow queue to the stream.
 
-Each envelope gets a span of its own, so the ledger accounts for it and the redrive handles it like everything else. Parked rows
-bypass the stream. Rows in doubt are settled once Treasure Data shows that it has them. If it does not, that proves nothing while they
-may still come from the stream, so they wait for an operator.
+Each envelope gets a span of its own, so the ledger accounts for it and the redrive handles it like any other. Parked rows
+bypass the stream. Rows in doubt are settled once Treasure Data shows that it has them. That it does not have them proves nothing
+while they may still come from the stream, so they then wait for an operator.
 
-The envelope is claimed, then its objects are written, then the span. Each step can be repeated: if a run stops anywhere, the next one
-completes it, and until then the message stays on the queue.
+First the envelope is claimed, then its objects are written, then its span. Each step can be repeated. If a run stops anywhere, the
+message stays on the queue, and the next run completes the work.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _UNCUT = Cut(rows=1_000_000, bytes=1 << 30)  # an envelope's rows of one table a
 
 
 class OverflowSetAside:
-    """Sets aside what the queue holds."""
+    """Sets aside overflow messages."""
 
     def __init__(self, delivery: Delivery, *, seconds_kept: int, archive: Archive, archive_days: int) -> None:
         self._ledger = delivery.ledger
@@ -40,20 +40,20 @@ class OverflowSetAside:
         self._archive_days = archive_days
 
     def set_aside(self, envelope: Envelope, sent_at: float, *, absent: bool) -> bool:
-        """Set aside an envelope; return False, and do nothing, where a record on the stream counts in its place.
+        """Set aside an envelope; return False, and do nothing, if a record on the stream counts in its place.
 
         Args:
             envelope: to set aside.
             sent_at: UNIX seconds at which it came to the queue.
-            absent: no record on the stream carries it without a claim, so its claim decides on all of them: it is parked.
-                Otherwise nobody can tell, and Treasure Data may have its rows: it is in doubt.
+            absent: True if no record on the stream carries it without a claim. Its claim then rules out all copies, and it is
+                parked. If False, Treasure Data may have its rows, and it is in doubt.
 
         Raises:
             BucketUnavailableError: S3 cannot be reached.
-            LedgerUnavailableError: the ledger cannot be reached, or cannot say who owns the envelope.
+            LedgerUnavailableError: the ledger cannot be reached, or does not say who owns the envelope.
         """
         chain = ChainId.overflow(envelope.request_id)
-        # Puts of the drainer may have landed, or land later: the worker then finds their envelope claimed.
+        # Puts of the drainer may have landed, or may land later. The worker then finds that their envelope is claimed.
         claim = Claim(chain.name, int(sent_at))
         if not self._ledger.claim_one(envelope.request_id, claim, self._seconds_kept):
             return False
@@ -91,7 +91,7 @@ class OverflowSetAside:
         seen: int,
         record: Record | None = None,
     ) -> None:
-        """Write the objects, then the span that says that they are there."""
+        """Write the objects, then the span that refers to them."""
         now = milliseconds(self._clock.now())
         span = Span(
             chain=chain,

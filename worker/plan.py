@@ -31,23 +31,23 @@ from worker.span import (
 DISABLED = "disabled_account"
 REVOKED = "revoked_key"
 UNPLANNED = "unplanned"
-"""Why rows are not sent whose owner is not in the span's plan: newer code reads the records differently."""
+"""The reason of rows that are not sent because their owner is not in the span's plan: newer code reads the records differently."""
 
 Excess = Callable[[str, Sequence[str], int], Collection[str]]
-"""Returns which of an account's tables would be too many, given its limit."""
+"""Returns which tables exceed an account's limit, given the account, the tables of its rows, and the limit."""
 
 
 MAX_REJECTED_TABLES = 5
-"""Tables of an account by which a span's rejected events are counted; more are counted without their table, unless a tracking plan
-has them: senders cannot choose their names."""
+"""A span counts an account's rejected events by table for this many tables, and the rest without their table. Tables of a tracking plan
+do not count towards this limit, because senders cannot choose their names."""
 MAX_KEPT_EVENTS = 200
 MAX_KEPT_BYTES = 256 * 1024
-"""A span keeps the originals of this many rejected events of an account and only counts more, so no flood fills the bucket."""
+"""A span keeps the originals of an account's rejected events up to these limits and only counts the rest, so no flood fills the bucket."""
 
 Groups = Mapping[Group, Sequence[Block]]
 """The blocks of a span by group, in the stream's order."""
 Owners = Mapping[tuple[str, str], Owner]
-"""By account and key id, who owns the rows."""
+"""The owners of rows, by account and key id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class Plan:
     """A stretch of records and where their rows go.
 
     Attributes:
-        cut: limits by which the groups are cut into chunks.
-        groups: the blocks of those records whose rows count.
-        ignored: positions of records whose rows do not count, because another copy's do.
-        has_claims: whether some records have a claim, so that the ledger must say which of them count.
-        passed_over: rows by group that a forced replay leaves out.
+        groups: the blocks of the records that count.
+        counts: the number of rows by group.
+        ignored: positions of the records that do not count, because another copy does.
+        has_claims: some records have a claim, so the ledger must say which of them count.
+        passed_over: the number of rows by group that a forced replay skips.
     """
 
     records: Sequence[Record]
@@ -74,7 +74,7 @@ class Plan:
     def span(self, chain: ChainId, after: Number, now: float, *, archive_days: int, in_order: bool) -> Span:
         """Return the span to append to a chain behind `after`, planned at `now` (UNIX seconds).
 
-        The archive keeps its records for `archive_days`, unless none of their rows count (markers, copies).
+        The archive keeps its records for `archive_days`, unless it has no rows that count (markers, copies).
         """
         return Span(
             chain=chain,
@@ -103,16 +103,16 @@ def plan(
     ignored: frozenset[Number] = frozenset(),
     excess: Excess | None = None,
 ) -> Plan:
-    """Plan the longest possible stretch from the first record on; none if that record must wait.
+    """Plan the longest possible stretch from the first record on; it is empty if that record must wait.
 
     Args:
         records: in the stream's order.
-        answers: by account, where its rows go, or why nowhere; a record of an account without an answer ends the stretch.
-        cut: limits by which the groups will be cut into chunks.
+        answers: each account, or why it has none. A record of an account without an answer ends the stretch.
+        cut: the limits of chunks.
         limit: sequence number before which the stretch must end.
-        too_old: UNIX seconds; records that arrived earlier wait for no account any longer.
-        ignored: records whose rows do not count, because another copy's do.
-        excess: tells which tables are too many.
+        too_old: UNIX seconds; records that arrived earlier no longer wait for their account.
+        ignored: records that do not count, because another copy does.
+        excess: returns the tables that are too many; None for no limit.
     """
     senders = _senders(records)
     waits = {account for account, _, _ in senders} - answers.keys() - {NOBODY}
@@ -139,7 +139,7 @@ def plan(
 def only_delivered(planned: Plan, root: Span) -> Plan:
     """Return the plan of a forced replay, reduced to the groups that `root`, a span of the shard's own chain, has fully delivered.
 
-    Whatever is set aside there may still be sent by the redrive, and would be duplicated.
+    The redrive may still send rows that are set aside there, so the replay would duplicate them.
     """
     undelivered = {
         (key.group.owner, key.group.table)
@@ -167,7 +167,7 @@ def only_delivered(planned: Plan, root: Span) -> Plan:
 
 
 def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destination]) -> Owners:
-    """Return who owns the records' rows in a plan that was made before."""
+    """Return the owners of the records' rows in an existing plan, given its destinations."""
     owners = {}
     for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
         for owner in (Owner(account, key_id), Owner(account)):
@@ -180,7 +180,7 @@ def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destinatio
 def group(
     records: Iterable[Record], owners: Owners, ignored: frozenset[Number] = frozenset()
 ) -> dict[Group, list[Block]]:
-    """Return the records' blocks by group; rows of owners that are not in the plan under the code UNPLANNED."""
+    """Return the records' blocks by group. Rows of senders without an owner get the code UNPLANNED."""
     blocks_by_place: dict[tuple[Owner | None, str, str], list[Block]] = {}
     rejected = []
     for record in records:
@@ -208,9 +208,9 @@ def group(
 
 
 def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block]]:
-    """Return a block for each table and code of rejected events: their number, and what is kept of them.
+    """Return a block for each table and code of rejected events: their number, and the events that are kept.
 
-    What is kept is `[received_at, original, message]` as MessagePack, back to back.
+    A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
     """
     counts: Counter[Group] = Counter()
     kept: dict[Group, list[bytes]] = {}
@@ -232,7 +232,7 @@ def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block
 
 
 def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Excess) -> set[Group]:
-    """Return the groups of accounts' rows whose tables would be too many."""
+    """Return the groups with tables that exceed their account's limit."""
     tables: dict[Owner, list[str]] = {}
     for place in groups:
         if not place.code:
@@ -246,9 +246,9 @@ def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Exces
 
 
 def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[Block]]:
-    """Return the groups, with one group for each owner in place of those whose tables are too many.
+    """Return the groups, with one group for each owner in place of its surplus ones.
 
-    Its originals are `[table, rows, MessagePack maps]`.
+    Its originals are `[table, number of rows, MessagePack maps]`.
     """
     kept: dict[Group, Sequence[Block]] = {}
     gathered: dict[Group, list[Block]] = {}
@@ -262,14 +262,14 @@ def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[
 
 
 def as_planned(groups: Groups, counts: Mapping[Group, int]) -> Groups:
-    """Return the groups of a span that was planned before, with the tables left out that were too many then."""
+    """Return the groups of an existing plan, in which the same tables are too many as when it was made."""
     if not any(place.code == TOO_MANY_TABLES and not place.is_rejected for place in counts):
         return groups
     return without(groups, {place for place in groups if not place.code and place not in counts})
 
 
 def count(groups: Groups) -> dict[Group, int]:
-    """Return the rows by group."""
+    """Return the number of rows by group."""
     return {group: sum([block[1] for block in blocks]) for group, blocks in groups.items()}
 
 
@@ -277,7 +277,7 @@ Senders = Iterable[tuple[str, str, int]]
 
 
 def _senders(records: Iterable[Record]) -> Senders:
-    """Return account, key id and claim of the records, each combination once."""
+    """Return the account, key id and claim of each record, without duplicates."""
     return dict.fromkeys([(record[2], record[3], record[6]) for record in records])
 
 
@@ -315,7 +315,7 @@ def _destination(answer: Account | str | None, key_id: str) -> Destination:
 
 
 def obstacle_of(account: Account, key_id: str) -> str:
-    """Return why rows of an account that came by a key go nowhere; empty if they go to its database."""
+    """Return why rows that came by a key cannot be delivered; empty if they go to the account's database."""
     if account.status == "disabled":
         return DISABLED
     return REVOKED if key_id and key_id in account.revoked_key_ids else ""

@@ -1,6 +1,6 @@
-"""Probe rows: they measure how long Treasure Data remembers an id, and how soon it shows rows.
+"""Probe rows, which measure how long Treasure Data remembers an id, and how soon a query finds rows.
 
-They go to a table of their own and say what they are; nothing else can be written this way.
+They go to a table of their own and are recognizable by their event_id. Nothing else can be written this way.
 """
 
 import re
@@ -15,7 +15,7 @@ from worker.question import Presence
 from worker.treasure_data import Meaning, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"
-"""Where they go."""
+"""The table of probe rows."""
 
 _MARK = re.compile(r"[a-z0-9-]{1,64}")
 _SECONDS = 15.0
@@ -23,16 +23,19 @@ _ASK_SECONDS = 40.0
 
 
 class ProbeRows:
-    """Sends probe rows and asks for them."""
+    """Sends probe rows and queries them."""
 
     def __init__(self, treasure_data: TreasureDataClient) -> None:
         self._treasure_data = treasure_data
 
     def send(self, database: str, mark: str, of_id: str, time: int) -> dict[str, Any]:
-        """Import the row of a mark, with a time in UNIX seconds, under the id that another mark, or the same, stands for.
+        """Import the row of `mark`, with a time in UNIX seconds, under the unique_id of the mark `of_id`, which may be the same.
+
+        Returns:
+            `taken`, whether Treasure Data accepted it, and the `reason` if it did not.
 
         Raises:
-            ValueError: it is not a mark.
+            ValueError: a mark is invalid.
         """
         unique_id = sha256(f"sluice measures by {_checked(of_id)}".encode()).hexdigest()[:32]
         body = compress(msgpack.packb(_row(mark, time)))
@@ -48,11 +51,11 @@ class ProbeRows:
         """Return whether a query finds the row of a mark.
 
         Returns:
-            `shown`, null where it cannot be told, and then the `reason`: `forbidden` where the API key may not query, else
+            `shown`, which is null if no answer settles it. Then `reason` is `forbidden` if the API key may not query, else
             `undecided`.
 
         Raises:
-            ValueError: it is not a mark.
+            ValueError: the mark is invalid.
         """
         rows = [_row(mark, time)]
         presence = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
@@ -70,5 +73,5 @@ def _row(mark: str, time: int) -> dict[str, Any]:
 
 def _checked(mark: str) -> str:
     if not _MARK.fullmatch(mark):
-        raise ValueError(f"{mark!r} cannot be a mark")
+        raise ValueError(f"{mark!r} is not a mark: use 1 to 64 of a-z, 0-9 and -")
     return mark
