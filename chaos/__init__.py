@@ -1,1 +1,1 @@
-"""The whole pipeline under faults: real handlers over in-memory doubles, in simulated time, from a seed."""
+"""Fault injection: runs the real handlers against in-memory services in simulated time, reproducibly from a seed."""

@@ -1,7 +1,7 @@
-"""`python -m chaos`: seeded schedules of trouble over the whole pipeline.
+"""`python -m chaos`: run the whole pipeline through seeded schedules of faults.
 
-EVENTS in all are spread over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …; with SEEDS=1 the schedule's trace
-can be written to a file. Exits with status 1 if a promise was broken, after printing how to reproduce it.
+Spreads EVENTS over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …. With SEEDS=1 it can write the schedule's
+trace to a file. If a schedule breaks a promise, it prints how to reproduce it and exits with status 1.
 """
 
 import sys
@@ -20,19 +20,21 @@ from chaos.schedule import START, Schedule
 from chaos.shrink import shrink
 
 _MOST_SHOWN = 3
-_WIDTH = 132  # of the table where it goes to no terminal
+_WIDTH = 132  # of the table when standard output is not a terminal
 
 
 @click.command(help=__doc__)
-@click.option("--events", default=100_000, show_default=True, help="Events in all.")
-@click.option("--seeds", default=100, show_default=True, help="Schedules.")
+@click.option("--events", default=100_000, show_default=True, help="Events in total.")
+@click.option("--seeds", default=100, show_default=True, help="Number of schedules.")
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
 @click.option(
-    "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace of a single seed here."
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the first schedule's trace to this file.",
 )
-@click.option("--processes", default=0, help="Schedules at once; 0 for as many as there are cores.")
+@click.option("--processes", default=0, help="Schedules to run in parallel; 0 for one per core.")
 def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int) -> None:
-    """Run the schedules."""
+    """Run the schedules and print the results."""
     console = Console(stderr=True)
     share, more = divmod(events, seeds)
     jobs = [(seed + index, share + (index < more)) for index in range(seeds)]
@@ -50,14 +52,14 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
             f"… and the seeds {', '.join(str(ran.seed) for ran in report.failures[_MOST_SHOWN:40])}"
         )
     if missing := report.missing():
-        console.print(f"did not occur: {', '.join(missing)}")
+        console.print(f"kinds of trouble that never occurred: {', '.join(missing)}")
     console.print(f"{time.monotonic() - began:.0f} s")
     click.echo(report.json())
     sys.exit(bool(report.failures))
 
 
 def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
-    """Yield the runs and show how far they are: a bar on a terminal, else a line for every tenth and every failure."""
+    """Yield the runs and show progress: a bar on a terminal, else a line for every tenth of the runs and every failure."""
     columns = (
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
@@ -87,7 +89,7 @@ def _show(ran: Ran, console: Console) -> None:
     """Print which promises a failed schedule broke, how to reproduce it, and the smallest schedule that breaks them."""
     verdict = ran.verdict
     console.print(
-        f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; again: "
+        f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; reproduce with: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
     for name in (
@@ -107,15 +109,17 @@ def _show(ran: Ran, console: Console) -> None:
     def fails(schedule: Schedule) -> bool:
         try:
             return bool(broken & set(run_schedule(schedule).violations))
-        except Exception:  # noqa: BLE001 -- a schedule that breaks otherwise is no smaller form of this one
+        except Exception:  # noqa: BLE001 -- a schedule that fails differently is not a smaller form of this one
             return False
 
     small = shrink(schedules.draw(ran.seed, ran.events), fails)
-    console.print(f"  smallest found: {small.events} events in {len(small.sent)} requests, and")
+    console.print(
+        f"  smallest failing schedule found: {small.events} events in {len(small.sent)} requests, and"
+    )
     for window in small.windows:
         console.print(
             f"    {window.kind} {window.target} from {window.begin - START:.0f} s to {window.end - START:.0f} s,"
-            f" at {window.chance:.0%} of the chances"
+            f" with a chance of {window.chance:.0%}"
         )
     for act in small.acts:
         console.print(f"    {act.kind} {act.arguments} at {act.at - START:.0f} s")

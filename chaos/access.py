@@ -1,4 +1,4 @@
-"""The rights of each function, as template.yaml gives them, and how single ones are taken away for a while."""
+"""Limits each function to the permissions that template.yaml grants, and revokes single ones for a while."""
 
 from typing import Any, NoReturn
 
@@ -21,7 +21,7 @@ RESOURCES = Resources(
     td_api_key_secret="td-api-key",
 )
 
-# What Lambda itself does with a role, before it invokes a function.
+# Actions that Lambda itself performs under a function's role.
 _BY_LAMBDA = {
     *("kinesis:DescribeStream", "logs:CreateLogStream", "logs:PutLogEvents"),
     *("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),
@@ -32,15 +32,15 @@ ACTIONS: tuple[str, ...] = tuple(
     for function in (INGEST, WORKER, REDRIVE, DRAIN)
     for action in sorted(role_of(function, RESOURCES).actions - _BY_LAMBDA)
 )
-"""What can be taken away: a function and an action."""
+"""The permissions that can be revoked: each a function's name and an action."""
 
 
 class Access:
-    """Makes clients with the rights of one function.
+    """Makes clients with the permissions of one function.
 
     Args:
-        function: whose role.
-        effects: of the world; a refused call takes time, too.
+        function: the function whose role applies.
+        effects: makes denied calls take time, too.
     """
 
     def __init__(self, function: Function, effects: Effects) -> None:
@@ -48,7 +48,7 @@ class Access:
         self._effects = effects
 
     def client(self, service: str, client: Any) -> Any:
-        """Return a client that is refused what the role does not allow, and what has been taken away now."""
+        """Wrap a client so that it denies whatever the role does not allow or a fault currently revokes."""
         return _Client(service, client, self._function, self._effects)
 
 

@@ -1,4 +1,4 @@
-"""Promise 6: the balance that operators see adds up, during a run and at its end."""
+"""Checks promise 6: the balance that operators see adds up, during a run and at its end."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ from worker.span import ChunkKey, Span
 
 
 class Impatient:
-    """A clock at which no time passes: the balance is one moment's."""
+    """A clock that does not advance, so that a balance describes a single moment."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -34,12 +34,12 @@ class Impatient:
         return self._world.simulation.now
 
     def sleep(self, seconds: float) -> None:
-        """Let no time pass."""
+        """Return at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A set-aside chunk: its span, key and entry, and the rows in its object, None if the object is missing."""
+    """A set-aside chunk: its span, key and entry, and the rows in its object; None if the object is missing."""
 
     span: Span
     key: ChunkKey
@@ -53,13 +53,10 @@ class Held:
 
 
 class Audit:
-    """Checks a world's accounts directly, without its faults.
-
-    Args:
-        world: the services.
+    """Checks a world's books against its services directly, bypassing the injected faults.
 
     Attributes:
-        faults: what was wrong.
+        faults: the discrepancies found so far.
     """
 
     def __init__(self, world: World) -> None:
@@ -99,7 +96,7 @@ class Audit:
         return [f"{span.chain.name} {span.after}" for span in self.ledger.spans() if not span.done]
 
     def is_idle(self) -> bool:
-        """Tell whether no rows are parked or in doubt."""
+        """Return whether no rows are parked or in doubt."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
         return not any(mark is not None and mark["S"].startswith("aside") for mark in marks)
 
@@ -112,7 +109,7 @@ class Audit:
         return sorted(objects - needed)
 
     def rejected(self) -> Iterator[Copy]:
-        """Yield the copies of rejected events, each as often as it is there."""
+        """Yield every stored copy of a rejected event, duplicates included."""
         for name in self._world.bucket.objects(BUCKET):
             if name.startswith(REJECTED_PREFIX):
                 chunk = self.store.read(name)
@@ -121,11 +118,11 @@ class Audit:
                     yield Copy(chunk.account, group.table, group.code, json.loads(original), message)
 
     def rejections(self) -> Counter[tuple[str, str, str]]:
-        """Return the rejected events that the ledger counts, by account, table and code."""
+        """Return how many rejected events the ledger counts, by account, table and code."""
         return Counter(self.balance().rejected)
 
     def misarchived(self) -> list[str]:
-        """Return what is wrong with the archive: settled spans without their records, and objects that were written twice."""
+        """Return the archive's faults: settled spans without their records, and objects that were written twice."""
         faults = [
             f"{name} was written again" for name in self._world.bucket.overwritten if name != policy.KEY
         ]
@@ -142,7 +139,7 @@ class Audit:
         return faults
 
     def balance(self) -> Balance:
-        """Return the balance of this moment, as operators see it."""
+        """Return the balance that operators would see now."""
         world, clock = self._world, Impatient(self._world)
         return Accounting(
             ledger=self.ledger,
@@ -155,7 +152,7 @@ class Audit:
         ).take()
 
     def look(self) -> None:
-        """Record what does not add up now: balances, and set-aside chunks without an object."""
+        """Record current faults: balances that do not add up, archive faults and set-aside chunks without an object."""
         self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
         self.faults += self.misarchived()
         self.faults += [

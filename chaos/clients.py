@@ -1,4 +1,4 @@
-"""Clients of the in-memory services: each call is an effect, and may fail."""
+"""Clients of the in-memory services. Each call is an effect and may fail."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -31,14 +31,14 @@ _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
 _S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
 _SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER, Kind.SQS_COUNTS})
 _COUNTS_LAG = 180.0
-"""Seconds by which the queue's counts of messages are old at most."""
+"""The maximum age of the queue's message counts, in seconds."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
 _LATEST_LANDING = 95.0
-"""Seconds after which no put lands any more. The drainer waits two minutes, by a clock that may be wrong by twenty seconds."""
+"""A late put lands within so many seconds. The drainer waits two minutes, by a clock that may be wrong by twenty seconds."""
 
 _LATEST_CLAIM = 6 * 3600.0
-"""The same for claims."""
+"""The same limit for envelopes with a claim."""
 
 _LIES = {
     Kind.KINESIS_EMPTY: Lie.EMPTY,
@@ -63,7 +63,7 @@ class _Client:
         self.effects = effects
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
-        """Return a call of the service as an effect."""
+        """Return an operation whose calls are effects."""
         if operation.startswith("_"):
             raise AttributeError(operation)
         method = getattr(self.client, operation)
@@ -81,24 +81,24 @@ class _Client:
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         raise NotImplementedError
 
-    def _named(self, what: str, request: dict[str, Any]) -> str:  # noqa: ARG002 -- for those who tell more
+    def _named(self, what: str, request: dict[str, Any]) -> str:  # noqa: ARG002 -- subclasses add details from it
         return what
 
     def _time(self) -> float:
         return self.seconds * (0.5 + self.effects.chance.random())
 
     def _lost(self, what: str, action: Call, error: Exception, seconds: float) -> Any:
-        """Perform the call, and raise an error as if its response was lost."""
+        """Perform the call, then raise an error as if the response was lost."""
 
         def act() -> Any:
-            with suppress(ClientError):  # it was refused, and that too is not heard of
+            with suppress(ClientError):  # the caller does not learn of a rejection either
                 action()
             raise error
 
         return self.effects.perform(f"{what}: answer lost", act, seconds)
 
     def _late(self, what: str, action: Call, after: float, patience: float) -> Any:
-        """Time out, and perform the call later, whatever happens to the caller."""
+        """Time out now, and perform the call later, whatever happens to the caller."""
         simulation = self.effects.simulation
 
         def land() -> None:
@@ -146,7 +146,7 @@ class DynamoDB(_Client):
         if write and (chances := trouble.strike(Kind.DYNAMODB_LATE)):
             return self._late(what, action, chances.uniform(0, 20), 2.0)
         if write and trouble.strike(Kind.DYNAMODB_REPEAT):
-            # the client sends it again by itself, and that answer is the one that is heard
+            # botocore retries the write, and the caller sees only the second response
             self.effects.perform(f"{what}: first", lambda: _swallowed(action), self._time())
         if operation in ("batch_execute_statement", "batch_get_item") and (
             chances := trouble.strike(Kind.DYNAMODB_PARTIAL)
@@ -158,7 +158,7 @@ class DynamoDB(_Client):
         return self.effects.perform(what, action, seconds)
 
     def _in_part(self, operation: str, request: dict[str, Any], chances: random.Random) -> Any:
-        """Carry out a part of a batch; the rest is throttled, or was carried out and is not heard of."""
+        """Execute part of a batch; the rest is throttled, or executed but reported as failed."""
         if operation == "batch_get_item":
             [(table, wanted)] = request["RequestItems"].items()
             keys = wanted["Keys"]
@@ -338,14 +338,14 @@ class Kinesis(_Client):
 
 
 def _latest_landing(request: dict[str, Any]) -> float:
-    """Return the seconds after which no record of a put lands any more; nobody waits for a claim."""
+    """Return the seconds within which a late put lands. Claims may land much later, because nobody waits for them."""
     records = request.get("Records", [request])
     are_claims = all(envelope.decode(record["Data"]).claim for record in records)
     return _LATEST_CLAIM if are_claims else _LATEST_LANDING
 
 
 class Redis:
-    """Redis with faults, in the form of redis-py."""
+    """Redis with faults, shaped like a redis-py client."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         self._server = server
@@ -359,7 +359,7 @@ class Redis:
         return _Pipeline(self._view, self._effect)
 
     def __getattr__(self, command: str) -> Callable[..., Any]:
-        """Return a command as an effect."""
+        """Return a command whose calls are effects."""
         if command.startswith("_"):
             raise AttributeError(command)
         call = getattr(self._view, command)
@@ -384,7 +384,7 @@ class Redis:
 
 
 class Reachable(MemoryRedis):
-    """The keys of a server that are currently reachable."""
+    """A view of a server in which some keys cannot be reached."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ class _Pipeline(MemoryPipeline):
 
 
 class TdTroubles:
-    """Decides which fault the stand-in shows, once per request."""
+    """Chooses the fault that the Treasure Data double shows, once per request."""
 
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
@@ -485,12 +485,12 @@ class TdTroubles:
 
 
 class TreasureDataTransport:
-    """Passes requests to the stand-in, each as an effect.
+    """Passes each request to the Treasure Data double as an effect.
 
     Args:
-        handle: the stand-in.
-        effects: latency, kills.
-        seconds: how long an answer takes, about.
+        handle: handles a request.
+        effects: adds latency and kills.
+        seconds: the average time to a response.
     """
 
     def __init__(
@@ -522,7 +522,7 @@ def _swallowed(action: Call) -> None:
 
 
 def _brief(request: dict[str, Any]) -> str:
-    """Return how a trace shows a call to the ledger."""
+    """Summarise a ledger call for the trace."""
     key = request.get("Key") or request.get("Item") or {}
     parts = [str(key[name]["S"]) for name in ("pk", "sk") if name in key]
     values = request.get("ExpressionAttributeValues") or {}
@@ -531,7 +531,7 @@ def _brief(request: dict[str, Any]) -> str:
 
 
 def pages(call: Callable[..., dict[str, Any]], **request: Any) -> Iterator[dict[str, Any]]:
-    """Yield the pages of a listing of the stream's shards."""
+    """Yield the pages of a paginated listing."""
     while True:
         answer = call(**request)
         yield answer

@@ -1,7 +1,7 @@
-"""Each defence of the pipeline, and what the functions are built with to leave it out.
+"""Lists the pipeline's defences, and how to build the functions without each of them.
 
-A defence is left out by a guard's name, a setting, a part that is replaced or a client that behaves otherwise: all of them
-are constructor arguments. What follows when it is missing is found in schedules that have the trouble against which it stands.
+Constructor arguments leave a defence out: a guard's name, a setting, a replaced part or a client that behaves differently.
+Schedules with the trouble that a defence protects against then show what breaks without it.
 """
 
 import itertools
@@ -51,14 +51,14 @@ class Defence:
     """One defence.
 
     Attributes:
-        name: what it is.
-        weakness: leaves it out.
-        kinds: the trouble that shows its absence.
+        name: a description.
+        weakness: leaves the defence out.
+        kinds: the trouble that reveals its absence.
         breaks: what its absence breaks: names of violations, or `waiting`.
-        seeds: how many schedules may be needed.
-        events: of each schedule.
-        accounts: of the steady traffic by which waiting is measured.
-        every: seconds between two requests of one of these.
+        seeds: the maximum number of schedules to try.
+        events: events in each schedule.
+        accounts: accounts in the steady traffic that `waiting` is measured with.
+        every: seconds between two requests of one of these accounts.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Defence:
 
 
 def without(weakness: Weakness) -> Callable[[World], Functions]:
-    """Return a builder of functions without a defence."""
+    """Return a builder of functions that lack a defence."""
     return lambda world: Functions(world, weakness)
 
 
@@ -88,7 +88,7 @@ def _replaced(kind: type, other: Any) -> Weakness:
 
 
 class _LatePlans(Ledger):
-    """Writes a plan only after its results."""
+    """Writes a plan only when its first results are written."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -106,7 +106,7 @@ class _LatePlans(Ledger):
 
 
 def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
-    """Make the worker read spans from the ledger differently from how they were planned."""
+    """Make the worker change the spans that it reads from the ledger."""
 
     def replaced(world: World) -> Mapping[Any, Any]:
         class OtherLedger(Ledger):
@@ -183,7 +183,7 @@ class _BlindToMd5(TreasureDataClient):
 
 
 def _accepting(*reasons: str) -> Weakness:
-    """Take answers for acceptance that do not prove it, by the reasons that they leave."""
+    """Treat responses with these reasons as acceptance, although they do not prove it."""
 
     class Credulous(TreasureDataClient):
         def send(self, *args: Any) -> Any:
@@ -241,7 +241,7 @@ class _AlwaysAbsent(Search):
 
 
 class _Credulous(Search):
-    """Reads the shard of each envelope's key, once, and takes an answer that shows nothing at its word."""
+    """Reads the shard of each envelope's key once, and takes an empty response to mean absent."""
 
     def __iter__(self) -> Iterator[Finding]:
         for one in self._sought:
@@ -265,7 +265,7 @@ class _Credulous(Search):
 
 
 class _HopefulLedger(Ledger):
-    """Takes a claim that was not answered for its own."""
+    """Assumes that it owns a claim whose statement was not answered."""
 
     def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
         return {**wanted, **super().claim(wanted, seconds_kept)}
@@ -304,18 +304,18 @@ class _Sentinel(clients.Reachable):
         return "always"
 
 
-# What S3 answers
+# S3's responses
 
 
 class _AnyAnswer(Bucket):
-    """Believes every answer to a put."""
+    """Believes every response to a put."""
 
     def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
         return True
 
 
 def _ignoring(code: str) -> type[SetAsideStore]:
-    """Return a store that goes on when a put is refused with this code."""
+    """Return a store that continues when S3 rejects a put with this code."""
 
     class Ignoring(SetAsideStore):
         def put(self, span: Span, chunk: SetAside) -> None:
@@ -329,21 +329,21 @@ def _ignoring(code: str) -> type[SetAsideStore]:
 
 
 class _AnyBytes(SetAsideStore):
-    """Takes what S3 returns for what was written."""
+    """Assumes that S3 returns the bytes that were written."""
 
     def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
         return self.read(self.name(span, key, edit, digest))
 
 
 class _AnyName(SetAsideStore):
-    """Takes what an object holds for what belongs there."""
+    """Assumes that an object holds what its name says."""
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:  # noqa: ARG002 -- the signature
         return True
 
 
 class _WritesAgain(Bucket):
-    """Writes an object whether it is there or not."""
+    """Overwrites objects that already exist."""
 
     def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:  # noqa: ARG002 -- the signature
         return super().put(name, body)
@@ -357,7 +357,7 @@ class _TrustsConflicts(Archive):
 
 
 class _ArchivesAnyRead(OpenSpans):
-    """Archives what it could read of an open span."""
+    """Archives an open span's records even if it could read only some of them."""
 
     def _records_of(self, batch: Any, span: Span) -> list[Record]:
         records = super()._records_of(batch, span)
@@ -368,15 +368,15 @@ class _ArchivesAnyRead(OpenSpans):
 
 
 class _DoesWithoutArchive(Archive):
-    """Settles a span although its object was not acknowledged."""
+    """Settles a span even if S3 did not acknowledge its archive object."""
 
     def put(self, span: Span, records: Sequence[Record]) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, records)
 
 
-class _PlansAnew(Worker):
-    """Takes records of the archive for the stream's, of whatever stream has their shard now."""
+class _IgnoresArchivedChain(Worker):
+    """Treats archived records as records of the current stream's shard."""
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         return super().run({name: event[name] for name in event if name != "chain"}, deadline)
@@ -396,7 +396,7 @@ class _Idle(Sweeper):
 
 
 class _FailsClosed(PolicyReader):
-    """Refuses everything until it has read a policy."""
+    """Rejects everything until it has read a policy."""
 
     def entry(self, key: WriteKey) -> PolicyEntry:
         found = super().entry(key)
@@ -406,7 +406,7 @@ class _FailsClosed(PolicyReader):
 
 
 class _UnderstandsNextVersion(PolicyReader):
-    """Takes a document of a newer version for one that names no account."""
+    """Reads a document of a newer version as one that names no account."""
 
     def _use(self, document: bytes) -> None:
         try:
@@ -418,7 +418,7 @@ class _UnderstandsNextVersion(PolicyReader):
 
 
 class _Forgets(PolicyReader):
-    """Knows nothing once it has read something that it cannot use."""
+    """Drops its policy when it reads a document that it cannot use."""
 
     def _use(self, document: bytes) -> None:
         try:
@@ -429,7 +429,7 @@ class _Forgets(PolicyReader):
 
 
 class _RefusesForEver(PolicyReader):
-    """Refuses by a policy that nobody has confirmed for long."""
+    """Keeps rejecting by a policy that has not been confirmed for long."""
 
     def _is_within(self, since: float, seconds: float) -> bool:
         return seconds == REFUSING_SECONDS or super()._is_within(since, seconds)
@@ -459,19 +459,19 @@ class _Silent(TreasureDataClient):
 
 ALL: tuple[Defence, ...] = (
     Defence(
-        "condition of the plan's put",
+        "the plan's put is conditional",
         _guard(Guard.CONDITIONAL_PLAN),
         (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
         ("duplicated", "lost", "stuck"),
     ),
     Defence(
-        "plan before the upload",
+        "the plan is written before the upload",
         _replaced(Ledger, _LatePlans),
         (Kind.KILL, Kind.ABANDON, Kind.REPLAY, Kind.BORDERS, Kind.TD_5XX),
         ("duplicated", "lost"),
     ),
     Defence(
-        "fence of an open span",
+        "an open span is fenced",
         _guard(Guard.FENCE),
         (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.PAUSE, Kind.KILL),
         ("duplicated", "both", "lost"),
@@ -486,13 +486,13 @@ ALL: tuple[Defence, ...] = (
         events=150,
     ),
     Defence(
-        "databases in the plan",
+        "the plan fixes the databases",
         _read_otherwise(_todays_databases),
         (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.REPLAY),
         ("duplicated", "misrouted"),
     ),
     Defence(
-        "limits in the plan",
+        "the plan fixes the chunk limits",
         _read_otherwise(lambda world, span: replace(span, cut=Cut(*world.cut))),
         (Kind.LIMITS, Kind.TD_LOST_ANSWER, Kind.KILL),
         ("duplicated", "lost"),
@@ -504,19 +504,19 @@ ALL: tuple[Defence, ...] = (
         ("lost",),
     ),
     Defence(
-        "records before and behind the batch are read, or the span is held",
+        "records before and after the batch are read, or the span is held",
         replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
         (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
         ("lost", "duplicated"),
     ),
     Defence(
-        "a warm sandbox notices that the stream was created again",
+        "a warm sandbox notices that the stream was recreated",
         _replaced(Shards, _Unchanging),
         (Kind.RECREATE,),
         ("lost", "duplicated", "stuck"),
     ),
     Defence(
-        "a stream created again has chains of its own",
+        "a recreated stream has its own chains",
         _replaced(Shards, _ByName),
         (Kind.RECREATE,),
         ("lost", "duplicated", "stuck"),
@@ -535,45 +535,45 @@ ALL: tuple[Defence, ...] = (
         seeds=200,
     ),
     Defence(
-        "an object is deleted only when all of it is settled",
+        "an object is deleted only when all its rows are settled",
         _guard(Guard.FINAL_DELETE),
         (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.REDRIVE),
         ("lost", "miscounted", "stuck"),
         seeds=200,
     ),
     Defence(
-        "one claim for an envelope that may be there twice",
+        "an envelope that may be on the stream twice has one claim",
         _replaced(Claims, _NoClaims),
         (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
         ("duplicated",),
     ),
     Defence(
-        "search before a message is put",
+        "a message is searched for before it is put",
         _replaced(Search, _AlwaysAbsent),
         (Kind.KINESIS_LOST_ANSWER,),
         ("duplicated",),
     ),
     Defence(
-        "what may come from the stream is not sent before it has been searched for",
+        "rows that may be on the stream are not sent before a search",
         _guard(Guard.SEARCHED),
         (Kind.KINESIS_UNREADABLE, Kind.KINESIS_LOST_ANSWER),
         ("duplicated",),
         events=100,
     ),
     Defence(
-        "an empty answer proves nothing",
+        "an empty response proves nothing",
         _replaced(Search, _Credulous),
         (Kind.KINESIS_EMPTY_AT_TIP, Kind.KINESIS_LOST_ANSWER),
         ("duplicated",),
     ),
     Defence(
-        "an empty answer with a lag proves nothing either",
+        "an empty response with a lag proves nothing either",
         _replaced(Search, _Credulous),
         (Kind.KINESIS_EMPTY, Kind.KINESIS_LOST_ANSWER),
         ("duplicated",),
     ),
     Defence(
-        "all shards are searched where Kinesis chooses them",
+        "all shards are searched if Kinesis chooses them",
         _replaced(Search, _Credulous),
         (Kind.KINESIS_AUTO, Kind.KINESIS_LOST_ANSWER),
         ("duplicated",),
@@ -591,144 +591,144 @@ ALL: tuple[Defence, ...] = (
         ("lost", "stuck"),
     ),
     Defence(
-        "a statement that was not answered claims nothing",
+        "an unanswered statement claims nothing",
         _replaced(Ledger, _HopefulLedger),
         (Kind.DYNAMODB_PARTIAL, Kind.CLIENT_DEAF, Kind.KINESIS_LOST_ANSWER, Kind.SQS_TWICE),
         ("duplicated", "lost"),
     ),
     Defence(
-        "holes, where the event source passes over records",
+        "holes, if the event source passes over records",
         _read_otherwise(lambda _world, span: replace(span, first=START)),
         (Kind.PASSED_OVER, Kind.TD_5XX),
         ("lost",),
     ),
     Defence(
-        "a message is as old as the ingest's clock says, too",
+        "a message's age is also judged by the ingest's clock",
         _replaced(Drain, partial(Drain, landing_seconds=-170.0)),
         (Kind.SQS_STAMPS, Kind.KINESIS_LATE),
         ("duplicated",),
     ),
     Defence(
-        "two minutes before a message is searched for",
+        "a message is searched for only after two minutes",
         _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
         (Kind.KINESIS_LATE,),
         ("duplicated",),
     ),
     Defence(
-        "a doubtful put goes to the queue",
+        "a put in doubt goes to the queue",
         Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)),
         (Kind.KINESIS_TIMEOUT,),
         ("lost",),
     ),
     Defence(
-        "botocore repeats no put",
+        "botocore does not retry puts",
         Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)),
         (Kind.KINESIS_LOST_ANSWER,),
         ("duplicated",),
     ),
     Defence(
-        "clock of the doubt",
+        "a send is repeated only while Treasure Data remembers its id",
         _replaced(Rules, _EndlessMemory),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
         ("duplicated",),
     ),
     Defence(
-        "asking Treasure Data",
+        "Treasure Data is queried about doubts",
         _replaced(TreasureDataClient, _NeverThere),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "patience before asking",
+        "queries wait until rows can be seen",
         Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.REDRIVE, Kind.TD_LATE),
         ("duplicated",),
         seeds=200,
     ),
     Defence(
-        "a doubt is cleared only by whoever opened it",
+        "only the invocation that opened a doubt clears it",
         _guard(Guard.OWN_DOUBT),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
         ("duplicated",),
     ),
     Defence(
-        "asking about what is refused after a doubt",
+        "Treasure Data is queried about rejections after a doubt",
         _guard(Guard.DOUBTED_REFUSAL),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
         ("both",),
     ),
     Defence(
-        "deadline before each send",
+        "the deadline is checked before each send",
         _guard(Guard.CLOCK_BEFORE_SEND),
         (Kind.OVERRUN, Kind.PAUSE, Kind.TD_LOST_ANSWER, Kind.TD_SLOW),
         ("duplicated",),
         seeds=200,
     ),
     Defence(
-        "the same id at every attempt",
+        "every attempt uses the same unique_id",
         _replaced(TreasureDataClient, _NewIds),
         (Kind.TD_LOST_ANSWER,),
         ("duplicated",),
     ),
     Defence(
-        "md5 of what was accepted",
+        "the MD5 of accepted bytes is checked",
         _replaced(TreasureDataClient, _BlindToMd5),
         (Kind.TD_WRONG_MD5,),
         ("lost",),
     ),
     Defence(
-        "a page with status 200 is no acceptance",
+        "a page with status 200 is not acceptance",
         _accepting("undocumented_answer"),
         (Kind.TD_FOREIGN_PAGE,),
         ("lost",),
     ),
     Defence(
-        "empty JSON with status 200 is no acceptance",
+        "empty JSON with status 200 is not acceptance",
         _accepting("undocumented_answer"),
         (Kind.TD_EMPTY_JSON,),
         ("lost",),
     ),
-    Defence("a 206 is no acceptance", _accepting("http_206"), (Kind.TD_PARTIAL,), ("lost",)),
-    Defence("a redirect is no acceptance", _accepting("http_3"), (Kind.TD_REDIRECT,), ("lost",)),
-    Defence("a wrong host's 409 is no acceptance", _accepting("http_409"), (Kind.TD_WRONG_HOST,), ("lost",)),
+    Defence("a 206 is not acceptance", _accepting("http_206"), (Kind.TD_PARTIAL,), ("lost",)),
+    Defence("a redirect is not acceptance", _accepting("http_3"), (Kind.TD_REDIRECT,), ("lost",)),
+    Defence("a wrong host's 409 is not acceptance", _accepting("http_409"), (Kind.TD_WRONG_HOST,), ("lost",)),
     Defence(
-        "only Treasure Data's own error document is a refusal",
+        "only Treasure Data's own error document is a rejection",
         _replaced(TreasureDataClient, _TrustsRefusals),
         (Kind.TD_FOREIGN_REFUSAL,),
         ("duplicated",),
     ),
     Defence(
-        "what a cut answer leaves undecided is not absent",
+        "a truncated response does not prove absence",
         _replaced(TreasureDataClient, _UndecidedIsAbsent),
         (Kind.TD_TRUNCATED, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "what a page leaves undecided is not absent",
+        "a page does not prove absence",
         _replaced(TreasureDataClient, _UndecidedIsAbsent),
         (Kind.TD_FOREIGN_PAGE, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "a query that ran too early shows no absence",
+        "a query that ran too early does not prove absence",
         _replaced(TreasureDataClient, _AnyTime),
         (Kind.TD_STALE_JOB, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "columns that a schema does not show yet are not missing rows",
+        "a schema that does not show columns yet does not prove absence",
         _replaced(TreasureDataClient, _NoColumnsNoRows),
         (Kind.TD_SCHEMA_LAGS, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "columns that a schema never shows are not missing rows",
+        "a schema that never shows columns does not prove absence",
         _replaced(TreasureDataClient, _NoColumnsNoRows),
         (Kind.TD_NO_SCHEMA, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
     ),
     Defence(
-        "what is not found is gone only if a listing lacks it",
+        "a 404 means gone only if a listing confirms it",
         _replaced(TreasureDataClient, _NotFoundIsGone),
         (Kind.TD_WRONG_HOST, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
         ("duplicated",),
@@ -741,20 +741,20 @@ ALL: tuple[Defence, ...] = (
         ("misjudged",),
     ),
     Defence(
-        "set aside at half of the retention",
+        "held rows are set aside at half of the retention",
         _replaced(Rules, _held_for_ever),
         (Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
         ("lost",),
         events=100,
     ),
     Defence(
-        "sentinel of the accounts",
+        "without the sentinel no account is treated as unknown",
         Weakness(redis=lambda world: _SentinelEverywhere(world.redis_server, world.effects)),
         (Kind.REDIS_EMPTY,),
         ("misjudged",),
     ),
     Defence(
-        "batches are held from the first record that is not settled",
+        "a batch is held from its first unsettled record",
         Weakness(answer=lambda _answer: {"batchItemFailures": []}),
         (Kind.REDIS_DOWN, Kind.DYNAMODB_ERROR),
         ("lost", "stuck"),
@@ -766,39 +766,39 @@ ALL: tuple[Defence, ...] = (
         ("lost", "miscounted", "stuck"),
     ),
     Defence(
-        "an object that is said to exist is not believed",
+        "a 412 does not prove that an object exists",
         _replaced(SetAsideStore, _ignoring("PreconditionFailed")),
         (Kind.S3_FALSE_CONFLICT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
     ),
     Defence(
-        "what may not be set aside is held",
+        "rows that cannot be set aside are held",
         _replaced(SetAsideStore, _ignoring("AccessDenied")),
         (Kind.ACCESS_DENIED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
         seeds=200,
     ),
     Defence(
-        "the digest of what S3 returns",
+        "the digest of S3's bytes is checked",
         _replaced(SetAsideStore, _AnyBytes),
         (Kind.S3_OTHER_OBJECT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "duplicated", "stuck"),
     ),
     Defence(
-        "the sweeper compares an object's name with what it holds",
+        "the sweeper compares an object's name with its content",
         _replaced(SetAsideStore, _AnyName),
         (Kind.S3_OTHER_OBJECT, Kind.S3_DELETE_REFUSED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
         seeds=200,
     ),
     Defence(
-        "an object of the archive is written only if it is not there",
+        "an archive object is never overwritten",
         _replaced(Bucket, _WritesAgain),
         (Kind.TD_5XX, Kind.KILL, Kind.REPLAY, Kind.ABANDON),
         ("miscounted",),
     ),
     Defence(
-        "the archive's object is read where S3 says that it exists",
+        "an archive object that S3 says exists is read",
         _replaced(Archive, _TrustsConflicts),
         (Kind.S3_FALSE_CONFLICT, Kind.TD_5XX),
         ("miscounted",),
@@ -823,13 +823,13 @@ ALL: tuple[Defence, ...] = (
         ("miscounted",),
     ),
     Defence(
-        "a replay from the archive keeps to the chain of its object",
-        _replaced(Worker, _PlansAnew),
+        "a replay from the archive uses its object's chain",
+        _replaced(Worker, _IgnoresArchivedChain),
         (Kind.RECREATE, Kind.REPLAY_ARCHIVE),
         ("duplicated",),
     ),
     Defence(
-        "without an edge policy nobody is refused",
+        "without an edge policy nobody is rejected",
         _replaced(PolicyReader, _FailsClosed),
         (Kind.S3_POLICY, Kind.COLD),
         ("misjudged",),
@@ -841,13 +841,13 @@ ALL: tuple[Defence, ...] = (
         ("misjudged",),
     ),
     Defence(
-        "what is known of the edge policy is kept",
+        "the last good edge policy is kept",
         _replaced(PolicyReader, _Forgets),
         (Kind.S3_POLICY,),
         ("misjudged",),
     ),
     Defence(
-        "an edge policy that nobody confirms refuses nobody",
+        "an unconfirmed edge policy rejects nobody",
         _replaced(PolicyReader, _RefusesForEver),
         (Kind.DISABLE, Kind.S3_ERROR),
         ("misjudged",),
@@ -864,13 +864,13 @@ ALL: tuple[Defence, ...] = (
 
 WAITING: tuple[Defence, ...] = (
     Defence(
-        "a breaker parks what follows untried",
+        "an open breaker parks rows without trying them",
         _replaced(Breakers, _ClosedBreakers),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
         ("waiting",),
     ),
     Defence(
-        "a failing database is tried for a bounded time",
+        "a failing database is retried for a bounded time",
         Weakness(settings={"park_after_seconds": 1e9}),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
         ("waiting",),
@@ -882,7 +882,7 @@ WAITING: tuple[Defence, ...] = (
         ("waiting",),
     ),
     Defence(
-        "a lane for each database",
+        "each database has its own lane",
         Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}),
         (Kind.TD_HANGING_DATABASE,),
         ("waiting",),

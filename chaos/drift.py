@@ -1,8 +1,8 @@
-"""`make drift`: events that drift from a plan of thirty tables, through the whole pipeline in simulated time.
+"""`make drift`: run events that drift from a tracking plan of thirty tables through the whole pipeline in simulated time.
 
-One event in ten has a column too many or too few, a wrong type, a wrong value, or a table that the plan does not have. One account has
-the plan in quarantine, another observes. Ends with status 1 unless each violation is counted under its account, table and code, each
-that is in quarantine is set aside complete, repaired and delivered once, and every other event is delivered once.
+One event in ten has an extra or missing column, a wrong type, a wrong value, or a table that the plan does not have. One account's
+plan is in `quarantine` mode, another's in `observe`. Exits with status 1 unless every violation is counted under its account, table
+and code, every quarantined event is set aside complete, repaired and delivered once, and every other event is delivered once.
 """
 
 import sys
@@ -26,16 +26,16 @@ from shared.tracking_plan import CODES, Mode
 STRAYS = 10
 PLANNED = (*TABLES, *(f"table_{number:02}" for number in range(30 - len(TABLES))))
 _MODES: tuple[tuple[str, Mode], ...] = (("strict", "quarantine"), ("watched", "observe"))
-_EVENTS = 19  # of a request
+_EVENTS = 19  # events in a request
 _EVERY = 0.05  # seconds between two requests
-_WINDOW = 5  # seconds, of a batch: few enough events that all rejected ones of a span are kept
+_WINDOW = 5  # seconds; a batch has few enough events that all rejected events of a span are kept
 _DIALECTS = ("events", "batch")
 _SHOWN = 5
-_LOOK_EVERY = 20.0  # simulated seconds, to see whether it is time to tell how far the run is
-_TELL_EVERY = 10.0  # real seconds
+_LOOK_EVERY = 20.0  # simulated seconds between checks whether progress is due
+_TELL_EVERY = 10.0  # real seconds between progress messages
 
 Violations = Counter[tuple[str, str, str]]
-"""How many there are, by account, table and code."""
+"""Numbers of violations by account, table and code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Drifted:
     """The result of a run.
 
     Attributes:
-        sent: events that were sent, by account.
-        strays: those of them that stray.
-        counted: those of the ledger.
-        observed: those that a comparison of the rows in Treasure Data with the plan finds.
+        sent: events sent, by account.
+        strays: sent events that stray from the plan.
+        counted: violations that the ledger counts.
+        observed: violations found by comparing the rows in Treasure Data with the plan.
         set_aside: copies of rejected events.
-        repaired: events that an operator has repaired.
-        verdict: what became of all events.
+        repaired: events that an operator repaired.
+        verdict: what happened to all events.
     """
 
     sent: Counter[str]
@@ -61,15 +61,15 @@ class Drifted:
     verdict: Verdict
 
     def faults(self) -> Iterator[str]:
-        """Yield what is not as it has to be."""
+        """Yield a message for each difference from what must hold."""
         strict, watched = (
             Counter({place: count for place, count in self.strays.items() if place[0] == account})
             for account in ("strict", "watched")
         )
         if strict != self.counted:
-            yield f"counted are {_first(self.counted - strict)} too many and {_first(strict - self.counted)} too few"
+            yield f"the ledger counts {_first(self.counted - strict)} too many and {_first(strict - self.counted)} too few"
         if watched != self.observed:
-            yield f"observed are {_first(self.observed - watched)} too many and {_first(watched - self.observed)} too few"
+            yield f"the rows show {_first(self.observed - watched)} too many and {_first(watched - self.observed)} too few"
         if not strict.total() == self.set_aside == self.repaired:
             yield f"{strict.total():,} strays in quarantine, {self.set_aside:,} set aside, {self.repaired:,} repaired"
         if self.sent.total() != self.verdict.delivered:
@@ -83,7 +83,7 @@ def _first(violations: Violations) -> str:
 
 
 def schedule(events: int) -> Schedule:
-    """Return so many events of two accounts with a plan."""
+    """Return a schedule with so many events from two accounts that have a plan."""
     sent = []
     for index, first in enumerate(range(0, events, _EVENTS)):
         account, _ = _MODES[index % len(_MODES)]
@@ -100,11 +100,11 @@ def schedule(events: int) -> Schedule:
 
 
 def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifted:
-    """Send events, let an operator repair what is in quarantine, and see what became of all.
+    """Send events, let an operator repair what was quarantined, and check what happened to every event.
 
     Args:
-        events: how many.
-        tell: is told every few seconds how far the run is.
+        events: how many to send.
+        tell: called with a progress message every few seconds.
     """
     drawn = schedule(events)
     world = World(drawn)
@@ -126,7 +126,7 @@ def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifte
     pipeline.rest(hours=2)
     pipeline.copies = list(pipeline.audit.rejected())
     pipeline.repair_rejected()
-    tell("all is at rest: checking what became of each event")
+    tell("everything has settled: checking every event")
     strays: Violations = Counter()
     for number, sent in pipeline.sent.items():
         if code := sent.stray(number):
@@ -152,9 +152,9 @@ def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifte
 
 
 @click.command(help=__doc__)
-@click.option("--events", default=100_000, show_default=True, help="Events in all.")
+@click.option("--events", default=100_000, show_default=True, help="Events in total.")
 def main(events: int) -> None:
-    """Run, print and judge."""
+    """Run, print the results and exit."""
     began = time.monotonic()
 
     def tell(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The single point that every effect passes through: kills, pauses and latency."""
+"""The single point that every effect passes through. It adds latency, kills and pauses."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class Effects:
     Args:
         simulation: time and processes.
         trouble: decides what goes wrong.
-        seed: of latencies.
+        seed: determines latencies.
     """
 
     def __init__(self, simulation: Simulation, trouble: Trouble, seed: int) -> None:
@@ -26,7 +26,7 @@ class Effects:
         """Return the running process.
 
         Raises:
-            Killed: it is dead.
+            Killed: the process is dead.
         """
         task = self.simulation.current
         if task is None:
@@ -36,7 +36,7 @@ class Effects:
         return task.process
 
     def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:
-        """Perform an effect that takes time; other processes may run before it happens and before it returns."""
+        """Perform an effect that takes so many seconds. Other processes may run before it happens and before it returns."""
         process = self.begin(what)
         lead = self.chance.random() * seconds
         self.simulation.delay(lead)
@@ -77,11 +77,7 @@ class Effects:
 
 
 class SandboxClock:
-    """A sandbox's clock, which is slightly wrong; time may pass whenever it is read.
-
-    Args:
-        effects: whose time it tells.
-    """
+    """A sandbox's clock. It may be slightly wrong, and time may pass whenever it is read."""
 
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
@@ -91,8 +87,9 @@ class SandboxClock:
         """Return UNIX seconds by the sandbox's clock."""
         process, simulation = self._effects.process(), self._effects.simulation
         task = simulation.current
-        # Who runs on past his time-out may sleep for hours before he looks at the clock. Having looked, he goes on at
-        # once: against a sleep between the look and the send nothing helps but that Lambda ends the sandbox in time.
+        # An invocation that runs on past its time-out may sleep for hours before it reads the clock. After reading it,
+        # it continues at once: only Lambda, by ending the sandbox in time, protects against a sleep between the read
+        # and the send.
         if process.overruns and task is not None and task.looked_at != simulation.now:
             if chances := self._effects.trouble.strike(Kind.PAUSE):
                 simulation.delay(chances.choice((3.0, 60.0, 600.0, 4000.0, 20000.0)))

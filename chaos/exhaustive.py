@@ -1,10 +1,10 @@
-"""`python -m chaos.exhaustive`: every interleaving of two invocations of a small scenario, with at most one fault.
+"""`python -m chaos.exhaustive`: try every interleaving of two invocations of small scenarios, with at most one fault.
 
-The delivery functions are the real ones over in-memory services; Treasure Data is a few lines here. Each call of DynamoDB, S3 or
-Treasure Data is a step. Before a step the other invocation may go on instead, the invocation may be killed, the call may fail,
-take effect without an answer, or find that an hour has passed. After that everything heals, redrives and redeliveries run to
-the end, and every row must be in Treasure Data exactly once, or be a dead letter with its object. At every step, every
-chunk that the ledger calls set aside must have its object.
+The real delivery functions run against in-memory services and a minimal Treasure Data. Each call to DynamoDB, S3 or
+Treasure Data is a step. Before a step, the other invocation may run instead, the invocation may be killed, or an hour may pass;
+the call itself may fail, or take effect without a response. Afterwards all faults end and redrives and redeliveries run until
+everything settles. Then every row must be in Treasure Data exactly once. After every step, every chunk that the ledger calls set
+aside must have its object.
 """
 
 import itertools
@@ -58,11 +58,11 @@ _RESOURCES = Resources(
 _SESSION = requests.Session()
 _UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
 _GUARD_SECONDS = 15.0
-_REJECTS = 4  # rows of a table that Treasure Data rejects until everything heals
+_REJECTS = 4  # rows for the table `views`, which Treasure Data may reject until everything heals
 
 
 class _Stepped:
-    """A client whose calls are steps; the queries of an index that is kept under several keys are one."""
+    """A client whose calls are steps. The queries of an index that is split over several keys count as one step."""
 
     def __init__(self, client: Any, hub: Scheduler) -> None:
         self._client = client
@@ -84,12 +84,14 @@ class _Stepped:
 
 @dataclass
 class _Warehouse:
-    """Treasure Data: what it has, and how it answers.
+    """Treasure Data: its rows, and how it responds.
 
     Attributes:
-        rows: how often each event is there.
-        answers: by table, what imports meet until everything heals: `ok`, `reject`, `large` (more than one row), `fail` or
-            `unheard` (accepted, without an answer) or `changes` (the first is accepted without an answer, the others are rejected).
+        rows: how often each event is stored.
+        ids: when each unique_id was last imported, UNIX seconds.
+        answers: by table, how imports are answered until everything heals: `ok`, `reject`, `large` (rejected if more than one
+            row), `fail`, `unheard` (accepted without a response) or `changes` (the first is accepted without a response, a
+            repetition is rejected).
     """
 
     clock: Clock
@@ -161,11 +163,11 @@ class Scenario:
     """A situation, and the two invocations that meet in it.
 
     Attributes:
-        name: what it is.
-        actors: names of the invocations: `worker`, `schedule`, `hand`, `edit`, `sweep`.
-        before: invocations that have run before, undisturbed, with `answers_before`.
-        answers_before: by table, how Treasure Data answered them.
-        answers: by table, how it answers now.
+        name: a description.
+        actors: the invocations: `worker`, `schedule`, `hand`, `edit` or `sweep`.
+        before: invocations that ran earlier, one after the other, with `answers_before`.
+        answers_before: by table, how Treasure Data answered the earlier invocations.
+        answers: by table, how Treasure Data answers now.
     """
 
     name: str
@@ -259,7 +261,10 @@ class _World:
         self._put()
 
     def wiring(self, function: Function | None = None) -> Wiring:
-        """Return the parts of a fresh sandbox of a function, whose calls are steps; without one, of someone who may do everything."""
+        """Return the parts of a new sandbox.
+
+        Its calls are steps, limited to the function's role. Without a function its calls are not steps and have every permission.
+        """
         sandbox, serial = next(self._sandboxes), itertools.count(1)
         settings = WorkerSettings(
             stream_name=_STREAM,
@@ -304,7 +309,7 @@ class _World:
         self.kinesis.put_record(StreamName=_STREAM, Data=data, PartitionKey="k")
 
     def actor(self, name: str) -> Callable[[], Any]:
-        """Return an invocation."""
+        """Return an invocation by its name."""
         wiring = self.wiring(WORKER if name == "worker" else REDRIVE)
         deadline = Deadline(self.clock, self.clock.now() + 100_000)
         events: dict[str, dict[str, Any]] = {
@@ -356,7 +361,7 @@ class _World:
         ]
 
     def check(self) -> None:
-        """Note chunks that are set aside without their object, where anything has changed since the last look."""
+        """Record set-aside chunks without their object, if anything has changed since the last check."""
         versions = {(item["pk"]["S"], item["sk"]["S"]): item.get("v") for item in self.dynamodb.items(_TABLE)}
         seen = versions, self.s3.objects(_BUCKET)
         if seen == self._seen:
@@ -376,14 +381,14 @@ class _World:
                         self.faults.append(f"{key.name} has an object of {chunk.rows} rows")
 
     def digest(self) -> bytes:
-        """Return a digest of the time and of what every service has."""
+        """Return a digest of the time and the state of every service."""
         items = sorted((item["pk"]["S"], item["sk"]["S"], repr(item)) for item in self.dynamodb.items(_TABLE))
         objects = sorted((name, one.modified, one.body) for name, one in self.s3.objects(_BUCKET).items())
         td = sorted(self.td.rows.items()), sorted(self.td.ids.items())
         return blake2b(repr((self.clock.time, items, objects, td)).encode(), digest_size=16).digest()
 
     def play(self) -> bool:
-        """Run the scenario up to the end of its invocations; return whether it was cut."""
+        """Run the scenario until its invocations end. Return whether the run was cut."""
         scenario = self.scenario
         self.hub.free = True
         self.td.answers = scenario.answers_before
@@ -393,19 +398,19 @@ class _World:
             else:
                 self.actor(name)()
         self.td.answers = scenario.answers
-        self.clock.time += 4000  # what is in the bucket is no longer young
+        self.clock.time += 4000  # the sweeper leaves younger objects alone
         self.hub.free = False
         self.hub.run([self.actor(name) for name in scenario.actors])
         self.hub.free = True
         return self.hub.is_cut
 
     def heal(self) -> list[str]:
-        """Let everything heal and come to rest; return what is wrong."""
+        """End all faults, let everything settle, and return what is wrong."""
         self._heal()
         return self._wrong()
 
     def _killed_worker(self) -> None:
-        """Let a worker be killed after it has written an object, before it says so in the ledger."""
+        """Run a worker that is killed after it has written an object and before it writes the ledger."""
         self.hub.free = False
         decisions, self.hub.decisions = self.hub.decisions, Choice(fault_at=(4, FaultKind.KILLED_BEFORE))
         self.hub.run([self.actor("worker")])
@@ -434,7 +439,7 @@ class _World:
         wrong = []
         expected = [*(f"views-{n}" for n in range(_REJECTS)), "clicks-0"]
         wrong += [
-            f"{name} is there {self.td.rows[name]} times" for name in expected if self.td.rows[name] != 1
+            f"{name} is stored {self.td.rows[name]} times" for name in expected if self.td.rows[name] != 1
         ]
         for span in self._inspector.ledger.spans():
             wrong += [
@@ -447,7 +452,7 @@ class _World:
 
 
 def _quietly(job: Callable[[], Any]) -> None:
-    """Do a job; what it raises is what an invocation may raise, or an edit that is refused."""
+    """Run a job, ignoring errors: an invocation may raise them, and an edit may be rejected."""
     from shared.errors import SluiceError
 
     try:
@@ -457,14 +462,14 @@ def _quietly(job: Callable[[], Any]) -> None:
 
 
 def steps_of(scenario: Scenario) -> int:
-    """Return how many steps a scenario takes undisturbed."""
+    """Return the number of steps of a scenario without preemptions and faults."""
     world = _World(scenario, Choice(), NONE)
     world.play()
     return world.hub.steps
 
 
 def run(scenario: Scenario, choice: Choice, without: Without = NONE) -> list[str]:
-    """Run one interleaving; return what is wrong."""
+    """Run one interleaving and return what is wrong."""
     world = _World(scenario, choice, without)
     world.play()
     return world.faults + world.heal()
@@ -472,13 +477,13 @@ def run(scenario: Scenario, choice: Choice, without: Without = NONE) -> list[str
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What became of a scenario's interleavings.
+    """The result of exploring a scenario.
 
     Attributes:
-        interleavings: how many are known.
-        runs: how many were run; the others lead to a state that one of these had led to.
-        complete: whether these are all.
-        wrong: what is wrong in which.
+        interleavings: how many are covered.
+        runs: how many were run; the others lead to a state that an earlier run had reached.
+        complete: whether all interleavings are covered.
+        wrong: by interleaving, what is wrong.
     """
 
     interleavings: int
@@ -496,7 +501,7 @@ def explore(
     without: Without = NONE,
     most_wrong: int = 5,
 ) -> Explored:
-    """Go through the interleavings of a scenario until all are known, some are wrong, or the time is over."""
+    """Go through a scenario's interleavings until all are covered, `most_wrong` are wrong, or `seconds` have passed."""
     exploration, until = Exploration(preemptions, faults), time.monotonic() + seconds
     verdicts: dict[bytes, list[str]] = {}
     wrong: dict[Choice, list[str]] = {}
@@ -517,7 +522,7 @@ def explore(
 
 
 def _explore(name: str, preemptions: int | None, seconds: float) -> Explored:
-    """Explore a scenario by its name, in a process of its own."""
+    """Explore the scenario with this name, in a worker process."""
     return explore(next(one for one in SCENARIOS if one.name == name), preemptions, seconds=seconds)
 
 
@@ -532,11 +537,11 @@ GUARDS = (
     Guard.DIGEST_IN_NAME,
     Guard.FINAL_DELETE,
 )
-"""The guards that two invocations and one fault need."""
+"""The guards that two invocations and one fault show to be needed."""
 
 
 def noticing(guard: Guard) -> tuple[str, Choice] | None:
-    """Return a scenario and an interleaving that break something if a guard is left out; None if none was found."""
+    """Return a scenario and an interleaving that break something without a guard; None if there is none."""
     for preemptions, faults in ((None, 0), (1, 1), (2, 1)):
         for scenario in SCENARIOS:
             done = explore(
@@ -548,9 +553,11 @@ def noticing(guard: Guard) -> tuple[str, Choice] | None:
 
 
 @click.command(help=__doc__)
-@click.option("--preemptions", type=int, help="At most so many in one run.  [default: any number]")
-@click.option("--seconds", default=600.0, show_default=True, help="For each scenario.")
-@click.option("--only", default="", help="Only scenarios whose name contains this; no guards are left out.")
+@click.option("--preemptions", type=int, help="Maximum in one run.  [default: no limit]")
+@click.option("--seconds", default=600.0, show_default=True, help="Time limit for each scenario.")
+@click.option(
+    "--only", default="", help="Explore only scenarios whose name contains this, and leave out no guards."
+)
 def main(preemptions: int | None, seconds: float, only: str) -> None:
     """Explore all scenarios, then leave out each guard."""
     scenarios = [scenario for scenario in SCENARIOS if only in scenario.name]

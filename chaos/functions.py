@@ -1,6 +1,6 @@
-"""The product's handlers, built by its own composition roots with one world's clients.
+"""Builds the product's handlers with its own composition roots, over one world's clients.
 
-Each sandbox has parts of its own: a clock, chance, memory. A weakness says what fault injection leaves out of them.
+Each sandbox has its own clock, random source and memory. A weakness says which defences the handlers lack.
 """
 
 import itertools
@@ -42,12 +42,12 @@ class Weakness:
     """Which defences the functions lack.
 
     Attributes:
-        without: guards.
-        settings: that are changed.
-        replaced: by class, what is built in its place.
-        kinesis: makes the Kinesis client, of the ingest too.
+        without: guards to leave out.
+        settings: settings to change.
+        replaced: by class, what to build in its place.
+        kinesis: makes the Kinesis client, the ingest's too.
         redis: makes the Redis client.
-        answer: changes what the worker answers.
+        answer: changes the worker's response.
     """
 
     without: Without = NONE
@@ -62,7 +62,7 @@ SOUND = Weakness()
 
 
 class _Telemetry:
-    """Sums up metrics, and writes log lines to the trace."""
+    """Adds up metrics, and writes log lines to the trace."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -93,22 +93,22 @@ class Functions:
 
     Args:
         world: the services.
-        weakness: what is left out.
+        weakness: the defences to leave out.
 
     Attributes:
-        watermarks: what takes watermarks.
+        watermarks: the class that takes watermarks.
     """
 
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world
         self._weakness = weakness
-        self._judges = itertools.count()  # sandboxes of the ingest
+        self._judges = itertools.count()  # numbers the ingest's sandboxes
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
 
     def wiring(self, function: Function) -> Wiring:
-        """Return the parts of a new sandbox of a delivery function, with the rights that the template gives it."""
+        """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
         world, weakness, access = self.world, self._weakness, Access(function, self.world.effects)
         entropy = world.entropy()
         rows, size = world.cut
@@ -197,6 +197,6 @@ class Functions:
 
 
 def _at_once(job: Callable[[], None]) -> Callable[[float], None]:
-    """Run a job that Lambda would run in the background: a sandbox is one process of the simulation."""
+    """Run a background job immediately: in the simulation, a sandbox is a single process."""
     job()
     return lambda _seconds: None

@@ -1,7 +1,7 @@
-"""`make hostile`: one sender with a write key does its worst beside 49 ordinary accounts, in simulated time.
+"""`make hostile`: let one sender with a write key do its worst beside 49 ordinary accounts, in simulated time.
 
-Fifty requests a second, each with 500 events for 500 new tables and with columns that are new time and again, whatever it is answered.
-Measured is how long the others' rows take, what was created in Treasure Data, what the bucket grew by, and what an hour of it costs.
+It sends fifty requests a second, each with 500 events for 500 tables, most of them new, and with ever new columns, whatever the
+responses are. Measures how long the others' rows take, what Treasure Data and the bucket then hold, and what an hour of it costs.
 """
 
 import sys
@@ -28,14 +28,14 @@ from ops.prices import US_EAST_1
 REQUESTS_PER_SECOND = 50
 TABLES_PER_REQUEST = 500
 COLUMNS = 5000
-"""New columns that the hostile sender names, over and over."""
+"""The number of different columns that the hostile sender names."""
 TABLES_LIMIT = 200
 """The default number of tables of an account."""
 COLUMNS_LIMIT = 512
-"""Of one event; every event of the hostile sender is for another table."""
+"""The maximum number of columns of one event."""
 
 _BEGINS = 60.0  # seconds after the start
-_INGEST_SECONDS = 0.02  # an invocation's time, and of a request that is refused for its rate a tenth
+_INGEST_SECONDS = 0.02  # an invocation's duration; a request over the rate limit takes a tenth of it
 _INGEST_GB, _WORKER_GB, _WORKER_SECONDS = 0.5, 0.5, 5.0
 
 
@@ -44,15 +44,15 @@ class Suffered:
     """The result of one run.
 
     Attributes:
-        p99: seconds from acceptance to Treasure Data that 99 of 100 rows of the others take at most.
-        wrong: rows of the others that are not in Treasure Data exactly once.
-        statuses: how the hostile sender was answered.
-        accepted: its events that were accepted.
-        tables: of its account in Treasure Data.
-        columns: the most that one of them has.
+        p99: the 99th percentile of the seconds from acceptance to Treasure Data, over the other accounts' rows.
+        wrong: the other accounts' rows that are not in Treasure Data exactly once.
+        statuses: the statuses of the responses to the hostile sender.
+        accepted: the hostile sender's accepted events.
+        tables: new tables of its account in Treasure Data.
+        columns: the number of columns of its widest table.
         stored: bytes in the bucket.
-        objects: in the bucket.
-        dollars: what its requests cost, by service.
+        objects: objects in the bucket.
+        dollars: the cost of the run, by service.
     """
 
     p99: float
@@ -67,7 +67,7 @@ class Suffered:
 
 
 class _Sender:
-    """The hostile sender: it builds each request when it is due."""
+    """The hostile sender. It builds each request when it is due."""
 
     def __init__(self, pipeline: Pipeline, account: str, seconds: float) -> None:
         self._pipeline = pipeline
@@ -106,7 +106,7 @@ class _Sender:
 
 
 def attack(schedule: Schedule, seconds: float, build: Build = Functions) -> Suffered:
-    """Run a schedule of ordinary traffic, beside a hostile sender for so many seconds."""
+    """Run a schedule of ordinary traffic beside a hostile sender that sends for so many seconds."""
     world = World(schedule)
     pipeline = Pipeline(world, build(world))
     account, database = schedule.setup.databases[0]
@@ -143,7 +143,7 @@ def attack(schedule: Schedule, seconds: float, build: Build = Functions) -> Suff
 
 
 def _dollars(world: World, pipeline: Pipeline, statuses: Counter[int]) -> dict[str, float]:
-    """Return what a run costs beside its hours, in us-east-1: a ledger item is written twice, an object once."""
+    """Return what a run costs in us-east-1 beside hourly prices, assuming two writes per ledger item and one per object."""
     price = US_EAST_1
     requests = pipeline.ingest.invocations
     busy = (requests - statuses[429] * 0.9) * _INGEST_SECONDS * _INGEST_GB
@@ -167,7 +167,7 @@ def _dollars(world: World, pipeline: Pipeline, statuses: Counter[int]) -> dict[s
 @click.option("--minutes", default=20.0, help="Simulated minutes of ordinary traffic.")
 @click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic within them.")
 def main(minutes: float, attacked: float) -> None:
-    """Measure, print and judge."""
+    """Measure, print the results and exit."""
     schedule = isolation.steady(minutes=minutes, every=10)
     usual, suffered = attack(schedule, 0), attack(schedule, attacked * 60)
     hour = 60 / attacked
@@ -175,19 +175,18 @@ def main(minutes: float, attacked: float) -> None:
     stored, objects = (suffered.stored - usual.stored) * hour, (suffered.objects - usual.objects) * hour
     ratio = suffered.p99 / usual.p99
     checks = {
-        f"others' 99th percentile: {usual.p99:.1f} s undisturbed, {suffered.p99:.1f} s beside it,"
+        f"others' 99th percentile: {usual.p99:.1f} s without it, {suffered.p99:.1f} s with it,"
         f" {ratio:.2f} times": ratio <= isolation.BOUND,
         f"others' rows not delivered exactly once: {suffered.wrong}": not suffered.wrong,
         f"tables created: {suffered.tables:,} of at most {TABLES_LIMIT}": suffered.tables <= TABLES_LIMIT,
         f"columns of a table: {suffered.columns:,} of at most {COLUMNS_LIMIT}": suffered.columns
         <= COLUMNS_LIMIT,
-        f"the bucket grows by {stored / 2**20:,.0f} MB and {objects:,.0f} objects more in an hour": stored
-        < 2**30
+        f"bucket growth in an hour: {stored / 2**20:,.0f} MB and {objects:,.0f} objects": stored < 2**30
         and objects < 20_000,
     }
     answers = ", ".join(f"{number:,} times {status}" for status, number in sorted(suffered.statuses.items()))
     click.echo(
-        f"The hostile sender was answered {answers}; {suffered.accepted:,} of its events were accepted."
+        f"Responses to the hostile sender: {answers}; {suffered.accepted:,} of its events were accepted."
     )
     for told, holds in checks.items():
         click.echo(f"{'✓' if holds else '✗'} {told}")

@@ -1,8 +1,8 @@
-"""All ways in which the steps of a few invocations can interleave, up to some preemptions and one fault.
+"""Explores how the steps of a few invocations can interleave, with limited preemptions and faults.
 
-A step is a call of a service. The invocations are greenlets: before a step, another one may go on instead (a preemption), and
-the step itself may meet a fault. `Exploration` goes through all decisions depth first. Two ways that lead to the same state
-have the same continuations, so the second stops there and counts those of the first.
+A step is a call of a service. The invocations are greenlets. Before a step, another invocation may run instead (a preemption), and
+a fault may strike the step itself. `Exploration` goes through all decisions depth first. If two runs reach the same state, their
+continuations are the same, so the second run stops there and counts the first run's continuations.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ _FAULTS_OF_SENDS = tuple(kind for kind in FaultKind if kind not in _PASSING_TIME
 
 
 class Cut(BaseException):
-    """The run ends here: what follows is known."""
+    """The run ends here, because its continuation is known."""
 
 
 class _Killed(BaseException):
@@ -41,30 +41,30 @@ class _Killed(BaseException):
 
 
 class Decisions(Protocol):
-    """Says what happens before each step."""
+    """Decides what happens before and at each step."""
 
     def preempts(self, step: int, state: Callable[[], bytes]) -> bool:
-        """Return whether another invocation goes on instead.
+        """Return whether another invocation runs instead.
 
         Args:
-            step: its number in the run.
-            state: returns a digest of all that what follows depends on.
+            step: the step's number in the run.
+            state: returns a digest of everything that determines the continuation.
 
         Raises:
-            Cut: what follows is known.
+            Cut: the continuation is known.
         """
 
     def fault(self, step: int, kinds: Sequence[FaultKind], state: Callable[[], bytes]) -> FaultKind | None:
-        """Return the fault that the step meets, one of the kinds, if any.
+        """Return the fault that strikes the step, one of `kinds`, if any.
 
         Raises:
-            Cut: what follows is known.
+            Cut: the continuation is known.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One interleaving: the steps before which the other invocation goes on, and at most one fault."""
+    """One interleaving: the steps before which another invocation runs, and at most one fault."""
 
     preemptions: tuple[int, ...] = ()
     fault_at: tuple[int, FaultKind] | None = None
@@ -100,15 +100,15 @@ class Scheduler:
     """Runs invocations step by step.
 
     Args:
-        decisions: what happens before each step.
-        clock: of the run.
+        decisions: decides what happens before and at each step.
+        clock: the run's clock.
         world: returns a digest of all services.
         check: called after each step.
 
     Attributes:
-        steps: taken so far.
-        free: calls are not steps now: no preemptions and no faults.
-        is_cut: the run was cut.
+        steps: the number of steps taken so far.
+        free: while True, calls are not steps: no preemptions and no faults.
+        is_cut: whether the run was cut.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Scheduler:
         return run
 
     def note(self, seen: object) -> None:
-        """Note what the running invocation learns, on which what it does next may depend."""
+        """Add to the running invocation's history something that it learned and may act on."""
         me = getcurrent()
         if me in self._histories:
             self._histories[me] = _digest(self._histories[me], repr(seen).encode())
@@ -159,7 +159,7 @@ class Scheduler:
             self.note(self._clock.time)
 
     def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
-        """Take one step; no time passes in a send, which follows a look at the clock immediately.
+        """Take one step. No time passes before a send, because the invocation has just checked the clock.
 
         Raises:
             Exception: what the action raises, or `error`.
@@ -181,7 +181,7 @@ class Scheduler:
             self.note(kind)
             raise error.with_traceback(None)
         if kind in _PASSING_TIME:
-            # whoever was about to send has been ended by Lambda meanwhile
+            # Lambda has meanwhile ended the invocations that were about to send
             self._suspended = [one for one in self._suspended if one not in self._sending]
             self._clock.time += _PASSING_TIME[kind]
         try:
@@ -212,7 +212,7 @@ class Scheduler:
         self._note_time()
 
     def _state(self, point: bytes, *, is_send: bool) -> bytes:
-        """Return a digest of the services, of what each invocation has learned, and of who goes on when."""
+        """Return a digest of the services, each invocation's history, and the order in which the invocations will run."""
         queue = b"".join(self._histories[one] + bytes([one in self._sending]) for one in self._suspended)
         return _digest(point, bytes([is_send]), self._world(), self._histories[getcurrent()], queue)
 
@@ -223,7 +223,7 @@ def _digest(*parts: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Node:
-    """A point of decision on the present path."""
+    """A decision on the current path."""
 
     key: bytes
     options: int
@@ -233,15 +233,15 @@ class _Node:
 
 @dataclass
 class Exploration:
-    """Goes through all decisions, depth first; it is the `Decisions` of one run after the other.
+    """Goes through all decisions depth first, as the `Decisions` of one run after another.
 
     Args:
-        preemptions: the most in one run; None for any number.
-        faults: the most in one run.
+        preemptions: the maximum in one run; None for no limit.
+        faults: the maximum in one run, 0 or 1.
 
     Attributes:
-        interleavings: how many are known so far.
-        runs: how many runs it took.
+        interleavings: their total number, once all are covered.
+        runs: the number of runs so far.
     """
 
     preemptions: int | None
@@ -262,7 +262,7 @@ class Exploration:
         self._preempted, self._fault = [], None
 
     def end(self) -> bool:
-        """End the run; return whether there is another one."""
+        """End the run. Return whether any runs are left."""
         found = self._below
         while self._path:
             node = self._path[-1]
@@ -278,12 +278,12 @@ class Exploration:
 
     @property
     def counted(self) -> int:
-        """How many interleavings are known, at any moment between two runs."""
+        """The number of interleavings covered so far, between two runs."""
         return self.interleavings or sum(node.interleavings for node in self._path)
 
     @property
     def choice(self) -> Choice:
-        """What was decided in the present run, to run it again."""
+        """The decisions of the current run, which reproduce it."""
         return Choice(tuple(self._preempted), self._fault)
 
     def preempts(self, step: int, state: Callable[[], bytes]) -> bool:

@@ -1,6 +1,7 @@
-"""Promise 4, measured: many accounts, some of whose databases fail, and the delay of the others' rows.
+"""Measures promise 4: how much failing databases delay the rows of other accounts.
 
-`python -m chaos.isolation` prints it for ever more failing databases of 500. Exits with status 1 where the others wait too long.
+`python -m chaos.isolation` measures it for growing numbers of failing databases out of 500, and exits with status 1 if the
+others' rows wait too long.
 """
 
 import sys
@@ -22,7 +23,7 @@ from chaos.verdict import Verdict, judge
 from chaos.world import World
 
 BOUND = 1.5
-"""By how much the others' 99th percentile may grow."""
+"""The factor by which the others' 99th percentile may grow."""
 _FLOOD_EVERY = 300.0  # seconds
 _ACCOUNTS, _EVERY, _MINUTES = 500, 30.0, 12.0
 _FAILING_MINUTES = 6.0
@@ -36,10 +37,10 @@ class Measured:
     """The result of one run.
 
     Attributes:
-        p50: seconds from acceptance to Treasure Data that half of the other accounts' rows take at most.
-        p99: the same of 99 of 100.
-        longest: the same of all.
-        verdict: what became of all rows.
+        p50: the median of the seconds from acceptance to Treasure Data, over the rows in working databases.
+        p99: their 99th percentile.
+        longest: their maximum.
+        verdict: what happened to all rows.
     """
 
     p50: float
@@ -52,10 +53,10 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
     """Return a schedule without faults in which each account sends requests at a constant rate.
 
     Args:
-        accounts: how many, each with a database of its own.
-        minutes: for how long.
+        accounts: how many accounts, each with its own database.
+        minutes: the duration of the traffic.
         every: seconds between two requests of an account.
-        floods: the first account sends hundreds of requests at once now and then, so that whole batches are its own.
+        floods: whether the first account now and then sends hundreds of requests at once, so that it fills whole batches.
     """
     names = [f"acct_{index:03}" for index in range(accounts)]
     between_floods = round(_FLOOD_EVERY / every)
@@ -82,7 +83,7 @@ def steady(accounts: int = 50, minutes: float = 90, every: float = 20, *, floods
 
 
 def failing(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1) -> Schedule:
-    """Return the schedule with the first accounts' databases failing from the fifth minute on."""
+    """Return the schedule with the databases of the first `count` accounts failing from the fifth minute on."""
     begin = START + 300
     names = [database for _, database in schedule.setup.databases[:count]]
     windows = tuple(Window(kind, begin, begin + minutes * 60, 1.0, name) for name in names)
@@ -119,7 +120,7 @@ def _one(job: tuple[Kind | None, int, float]) -> Measured:
 
 @click.command(help=__doc__)
 @click.option("--minutes", default=_MINUTES, show_default=True, help="Simulated minutes of each run.")
-@click.option("--processes", default=0, help="Runs at once; 0 for as many as there are cores.")
+@click.option("--processes", default=0, help="Runs in parallel; 0 for one per core.")
 def main(minutes: float, processes: int) -> None:
     """Measure the delays and print them."""
     jobs = [(None, 0, minutes), *((kind, count, minutes) for count in _COUNTS for kind in _KINDS)]
@@ -127,11 +128,11 @@ def main(minutes: float, processes: int) -> None:
     with pool_of(processes) as pool:
         for (kind, count, _), measured in zip(jobs, pool.map(_one, jobs), strict=True):
             found.append(measured)
-            progress.print(f"{count} of {_ACCOUNTS}: {kind or 'undisturbed'}, p99 {measured.p99:.1f} s")
+            progress.print(f"{count} of {_ACCOUNTS}: {kind or 'no failure'}, p99 {measured.p99:.1f} s")
     usual, *others = found
     bound = 2 * usual.p99 + _PARKING_SECONDS
-    table = Table(title=f"p50 / p99 of the other databases' rows, of {_ACCOUNTS}: at most {bound:.1f} s")
-    for name in ("failing", *_KINDS, "not delivered or twice"):
+    table = Table(title=f"p50 / p99 of the rows in working databases, of {_ACCOUNTS}; limit {bound:.1f} s")
+    for name in ("failing", *_KINDS, "broken promises"):
         table.add_column(name)
     table.add_row("none", *[f"{usual.p50:.1f} / {usual.p99:.1f} s"] * len(_KINDS), str(_broken(usual)))
     for count, row in zip(_COUNTS, batched(others, len(_KINDS), strict=True), strict=True):

@@ -1,4 +1,4 @@
-"""An event source mapping that somebody has changed by hand: which records of a batch the worker gets, and when."""
+"""An event source mapping that somebody changed by hand: it decides which records of a batch the worker gets, and when."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -16,15 +16,15 @@ Done = Callable[[Outcome], None]
 
 
 class ChangedMapping:
-    """Hands batches to the worker as the mapping is at that moment.
+    """Hands batches to the worker according to the mapping's current configuration.
 
     Args:
-        simulation: time.
+        simulation: provides the time.
         trouble: decides when the mapping is changed.
         invoke: invokes the worker with an event.
 
     Attributes:
-        filtered: by shard, the first sequence number that was filtered out and is not yet read again.
+        filtered: by shard, the first sequence number that was filtered out and has not been read again.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class ChangedMapping:
         self._invoke = invoke
 
     def deliver(self, event: Event, done: Done) -> None:
-        """Invoke the worker with a batch, or with parts of it; say how it ended as one outcome."""
+        """Invoke the worker with a batch, or with parts of it, and report a single outcome."""
         records = event["Records"]
         if len(records) > 1 and (chances := self._trouble.strike(Kind.PASSED_OVER)):
-            # what comes later is delivered first; all of it comes again
+            # later records are delivered first; then the whole batch is sent again
             self._invoke(
                 {"Records": records[chances.randrange(1, len(records)) :]}, lambda _outcome: done(Raised())
             )
@@ -47,7 +47,7 @@ class ChangedMapping:
         lanes: dict[int, list[Any]] = defaultdict(list)
         for record in records:
             lanes[_lane_of(record)].append(record)
-        # a batch that is held while its shard shows nothing outlasts the filter, which is then not read again
+        # a batch held because its shard reads as empty would outlast the filter, and its records would not be read again
         is_shown = not any(
             self._trouble.active(kind) for kind in (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP)
         )
@@ -63,7 +63,7 @@ class ChangedMapping:
             self._invoke(event, done)
 
     def _deliver_all(self, lanes: list[list[Any]], done: Done) -> None:
-        """Invoke the worker once for each lane, at the same time."""
+        """Invoke the worker for each lane concurrently."""
         ended: list[Outcome] = []
 
         def one_ended(outcome: Outcome, lane: list[Any]) -> None:
@@ -80,7 +80,7 @@ def _lane_of(record: Mapping[str, Any]) -> int:
 
 
 def _whole(outcome: Outcome, records: list[Any]) -> Outcome:
-    """Return success where all of these records are settled, otherwise failure of all."""
+    """Return success if all of these records are settled, else failure of the whole batch."""
     numbers = [record["kinesis"]["sequenceNumber"] for record in records]
     if settled_count(outcome, numbers) == len(numbers):
         return Returned({"batchItemFailures": []})

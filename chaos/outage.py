@@ -1,6 +1,6 @@
-"""`make demo-outage`: Treasure Data was down last night, and later it lost an hour of rows.
+"""`make demo-outage`: Treasure Data is down for three hours, and later loses an hour of rows.
 
-Three hours of outage in simulated time. What flows, waits, drains and is replayed is counted to the row.
+Runs in simulated time and counts, to the row, what is accepted, held, drained and replayed.
 """
 
 import random
@@ -40,7 +40,7 @@ Place = tuple[str, str]
 
 
 class _Operator:
-    """The clock of an operator: while they wait, the pipeline goes on."""
+    """An operator's clock: the pipeline runs while the operator waits."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._simulation = pipeline.world.simulation
@@ -60,9 +60,9 @@ class Story:
 
     Attributes:
         pipeline: ingest, stream, worker, redrive and Treasure Data.
-        clock: the operator's.
+        clock: the operator's clock.
         accounting: takes balances.
-        accepted: numbers of accepted events by database and table.
+        accepted: the numbers of accepted events, by database and table.
     """
 
     pipeline: Pipeline
@@ -95,12 +95,12 @@ class Story:
         self.pipeline.send(Sent(self.clock.now(), account, visitor, "events", tuple(events)))
 
     def found(self) -> dict[Place, Counter[int]]:
-        """Return how often each event is in Treasure Data, by database and table."""
+        """Count how often each event is in Treasure Data, by database and table."""
         td = self.pipeline.world.td
         return {place: Counter(int(row["n"]) for row in td.rows(*place)) for place in self.accepted}
 
     def lose(self, begin: float, end: float) -> dict[Place, set[int]]:
-        """Delete rows in a range of time from Treasure Data, and return their events."""
+        """Delete the rows of a time range from Treasure Data, and return their events."""
         before = self.found()
         for place in self.accepted:
             self.pipeline.world.td.lose(*place, int(begin), int(end))
@@ -108,7 +108,7 @@ class Story:
         return {place: set(before[place] - after[place]) for place in self.accepted}
 
     def replay(self, begin: float | None = None, end: float | None = None, tag: str | None = None) -> int:
-        """Replay a range, as `sluice replay` does, and return how many records were settled."""
+        """Replay a time range as `sluice replay` does, and return how many records were settled."""
         shards = Shards(self.pipeline.world.stream, STREAM, self.clock)  # type: ignore[arg-type]  # a double
         history = StreamHistory(shards, STREAM, self.pipeline.audit.archive, 30, self.clock)
         replay = Replay(history, self._invoke, self.clock)
@@ -126,7 +126,7 @@ class Story:
 
 
 def story() -> Story:
-    """Return the initial state."""
+    """Return the story at its start."""
     setup = Setup(
         shards=2, databases=tuple(ACCOUNTS.items()), retention_hours=24, horizon=0.0, batch_size=5000
     )
@@ -168,27 +168,27 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     told.pipeline.world.open(Window(Kind.TD_OUTAGE, down, up))
     told.open_gates(until=start + 5 * _HOUR)
 
-    say(f"{screen.utc(start)}  Events flow.")
+    say(f"{screen.utc(start)}  Events are arriving.")
     simulation.run(down)
     say(
-        f"{screen.utc(clock.now())}  Treasure Data goes down. {total(told.accepted):,} rows accepted, {total(told.found()):,} there."
+        f"{screen.utc(clock.now())}  Treasure Data goes down. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered."
     )
     simulation.run(up)
     balance = told.accounting.take()
     behind = screen.lasting(balance.unread.behind_seconds)
     say(
-        f"{screen.utc(clock.now())}  It is back. {total(told.accepted):,} rows accepted, {total(told.found()):,} there, "
+        f"{screen.utc(clock.now())}  It is back. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered, "
         f"{balance.total.aside.total():,} set aside; the stream is behind by {behind}."
     )
     while told.accounting.unread().behind_seconds > _BEHIND_SECONDS:
         simulation.run(clock.now() + _LOOK_SECONDS)
-    say(f"{screen.utc(clock.now())}  The backlog has drained by itself.")
+    say(f"{screen.utc(clock.now())}  The backlog has drained on its own.")
     while told.accounting.take().total.aside.total():
         simulation.run(clock.now() + _LOOK_SECONDS)
-    say(f"{screen.utc(clock.now())}  What was set aside has been delivered.")
+    say(f"{screen.utc(clock.now())}  All set-aside rows have been delivered.")
     simulation.run(start + 7 * _HOUR)
     balance = told.accounting.take()
-    check(f"{total(told.accepted):,} rows accepted, each of them there once", right=complete())
+    check(f"{total(told.accepted):,} rows accepted, each delivered once", right=complete())
     check(
         f"reconciled: {balance.total.received:,} received, {balance.total.delivered:,} delivered",
         right=balance.adds_up and balance.total.delivered == total(told.accepted),
@@ -211,7 +211,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         check(
             "nothing changes"
             if again
-            else f"exactly the {total(lost):,} lost rows are back: {total(told.found()):,} in all",
+            else f"exactly the {total(lost):,} lost rows are restored: {total(told.found()):,} in total",
             right=complete(),
         )
     told.replay()
@@ -228,7 +228,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
 
 
 def main() -> None:
-    """Play the story; the exit status says whether every count was right."""
+    """Play the story, and exit with status 1 if any count was wrong."""
     console = Console(highlight=False, soft_wrap=True)
     is_right = tell(story(), lambda line: console.print(line, markup=False))
     sys.exit(0 if is_right else 1)

@@ -1,4 +1,4 @@
-"""The pipeline in one world: functions, the services that invoke them, clients and operators."""
+"""Runs the pipeline in one world: functions, the services that invoke them, clients and operators."""
 
 import json
 import random
@@ -38,9 +38,9 @@ from worker.chain import ChainId
 from worker.delivery import State
 
 REDRIVE_EVERY = 300.0
-_SWEEP_EVERY = 3700.0  # far more often than in the template, so that sweeps meet trouble
-_POLL_EVERY = 900.0  # where nothing has landed; else at once
-_STEP = 171.0  # never just when the redrive is invoked
+_SWEEP_EVERY = 3700.0  # far more often than in the template, so that faults strike sweeps
+_POLL_EVERY = 900.0  # when no record arrives; otherwise at once
+_STEP = 171.0  # so that steps do not coincide with the redrive's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -48,16 +48,16 @@ _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 
 
 class Answered(NamedTuple):
-    """An answer of the ingest.
+    """A response of the ingest.
 
     Attributes:
-        at: when, UNIX seconds.
+        at: when it was given, UNIX seconds.
         since: when the request was made, UNIX seconds.
         sent: the request.
-        judge: number of the sandbox that gave it.
+        judge: the number of the sandbox that gave it.
         status: the HTTP status.
-        accepted: numbers of the events that it called accepted.
-        rejected: number and code of those that it called rejected.
+        accepted: the numbers of the events that it called accepted.
+        rejected: number and code of each event that it called rejected.
     """
 
     at: float
@@ -75,23 +75,23 @@ class Pipeline:
     Args:
         world: the services.
         functions: builds the handlers.
-        batch_window: seconds that the event source waits for a batch to fill; None draws that.
+        batch_window: seconds that the event source waits for a batch to fill; None draws them from the seed.
 
     Attributes:
-        accepted: by event, when the answer that calls it accepted was given, UNIX seconds.
+        accepted: by event, when a response or a repair first accepted it, UNIX seconds.
         sent: by event, its request.
-        statuses: how requests were answered; 0 for those that were not.
-        audit: takes balances meanwhile.
-        observer: takes watermarks meanwhile.
-        missing: events that were accepted and were neither in Treasure Data nor set aside when all had come to rest for
-            the first time, before anything was replayed.
-        misreported: events that a search meanwhile did not find, or found in a state that was not theirs.
-        taken: events that an answer of the ingest called accepted.
-        answers: what the ingest said, for those who check how it judged.
-        told: by number and code, how many answers reported a rejection.
-        copies: rejected events that were set aside when all had come to rest for the first time.
-        repaired: by number, the table of events that an operator has repaired since.
-        resends_dead_letters: in the end an operator sends again what was refused, and nothing is refused any more.
+        statuses: the statuses of the responses; 0 for a request without a response.
+        audit: takes balances during the run.
+        observer: takes watermarks during the run.
+        missing: accepted events that were neither in Treasure Data nor set aside when everything had settled for the first
+            time, before anything was replayed.
+        misreported: events that a search during the run did not find, or found in a wrong state.
+        taken: events that a response of the ingest called accepted.
+        answers: the ingest's responses, for checks of how it judged.
+        told: by number and code, how many responses reported a rejection.
+        copies: rejected events that were set aside when everything had settled for the first time.
+        repaired: by number, the table of each event that an operator repaired afterwards.
+        resends_dead_letters: whether an operator finally redrives all dead letters, when nothing is rejected any more.
         garbage: undecodable records that were put on the stream.
         lost_batches: batches that expired before they were settled, which must never happen.
     """
@@ -147,10 +147,10 @@ class Pipeline:
     # Running
 
     def run(self, *, observed: bool = True) -> None:
-        """Run the whole schedule until everything has recovered and settled, and again days later.
+        """Run the whole schedule until everything has recovered and settled, replays and late copies included.
 
         Args:
-            observed: take watermarks meanwhile, each of which reads the latest records of all shards.
+            observed: take watermarks during the run. Each reads the latest records of all shards.
         """
         for sent in self.schedule.sent:
             self._simulation.at(sent.at, partial(self.send, sent))
@@ -179,7 +179,7 @@ class Pipeline:
                 self._simulation.at(window.end, self._read_filtered)
 
     def finish(self) -> None:
-        """End all faults, let everything settle, replay everything twice, days later, then send copies once more."""
+        """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
@@ -203,7 +203,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def _redrive_dead_letters(self) -> None:
-        """Send rejected rows again, as an operator does after fixing the cause."""
+        """Redrive dead letters, as an operator does after fixing the cause."""
         for _ in range(3):
             self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
             self._simulation.run(self._simulation.now + _STEP)
@@ -213,7 +213,7 @@ class Pipeline:
         self._simulation.run(self._simulation.now + _STEP)
 
     def repair_rejected(self) -> None:
-        """Repair each event once that a tracking plan has rejected, as an operator does in an editor."""
+        """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
         chunks = [
             SetAsideChunk(span, key, entry)
             for span in self.audit.ledger.spans()
@@ -230,36 +230,36 @@ class Pipeline:
 
     def _repair(self, batch: RejectedBatch, done: set[int]) -> None:
         lines: list[str] = []
-        mended: dict[int, str] = {}
+        tables: dict[int, str] = {}
         group = batch.chunk.key.group
         table = group.table if batch.plan and group.table in batch.plan.tables else TABLES[0]
         for place, event in enumerate(batch.events, 1):
             copy = Copy(group.owner.account, table, group.code, json.loads(event.text), event.message)
             if copy.number not in self.accepted and copy.number not in done:
                 done.add(copy.number)
-                mended[copy.number] = table
+                tables[copy.number] = table
                 lines.append(f"1.{place} {plans.repaired(copy, table)}")
         for one in repair.read([batch], "\n".join(lines)):
-            self.redrive.invoke(one.event, partial(self._note_repaired, mended))
+            self.redrive.invoke(one.event, partial(self._note_repaired, tables))
             self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
 
-    def _note_repaired(self, mended: dict[int, str], outcome: Outcome) -> None:
-        if isinstance(outcome, Returned) and outcome.value.get("repaired") == len(mended):
-            self.repaired |= mended
-            self._accept(tuple(mended))
+    def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
+        if isinstance(outcome, Returned) and outcome.value.get("repaired") == len(tables):
+            self.repaired |= tables
+            self._accept(tuple(tables))
 
     @property
     def contradicted(self) -> set[int]:
-        """Events of a batch that one answer called accepted and another rejected, since the ingest's policy had changed.
+        """Events of a batch that one response accepted and another rejected, because the edge policy had changed.
 
-        Of copies of a batch, the first on the stream decides.
+        The first copy of the batch on the stream decides.
         """
         rejected = {number for number, code in self.told if code in CODES} - self.repaired.keys()
         return {number for number in rejected & self.taken if self.sent[number].dialect == "batch"}
 
     @property
     def repeated(self) -> set[int]:
-        """Events that were repaired, and accepted when they were sent again and no plan rejected them any more."""
+        """Events that were repaired, and also accepted when a copy arrived after the plan no longer rejected them."""
         return self.repaired.keys() & self.taken
 
     def heal(self) -> None:
@@ -273,7 +273,7 @@ class Pipeline:
         self._tick_at(self._simulation.now)
 
     def rest(self, hours: float) -> bool:
-        """Run until nothing is left to do; return whether that took at most this many hours."""
+        """Run until nothing is left to do, for at most so many hours. Return whether everything settled."""
         until = self._simulation.now + hours * 3600
         while not self.at_rest:
             if self._simulation.now >= until:
@@ -299,7 +299,7 @@ class Pipeline:
     def _missing(self) -> list[int]:
         """Return the accepted events that are neither in Treasure Data nor set aside.
 
-        Of copies of a batch, the first on the stream may be one that rejected an event, although nobody heard so.
+        The first copy of a batch on the stream may have rejected an event even if its response was lost.
         """
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
         held |= {one.number for one in self.audit.rejected() if self.sent[one.number].dialect == "batch"}
@@ -327,8 +327,8 @@ class Pipeline:
     def _ask(self, sent: Sent, copy: int = 0) -> None:
         """Send a request, or a copy of it, to the ingest.
 
-        Clients that name their requests or events retry until a response arrives. Some send again without need: at once, within
-        milliseconds, as Chromium resends a request byte for byte when its connection was closed, or much later.
+        Clients that give their requests or events an id retry until a response arrives. Some also repeat a request needlessly: at
+        once, within milliseconds (Chromium resends a request byte for byte when its connection is closed), or much later.
         """
         now = self._simulation.now
         payload = sent.payload(self.world.key(sent.account), now, copy)
@@ -372,7 +372,7 @@ class Pipeline:
             self._simulation.at(again, partial(self._ask, sent, copy + 1))
 
     def _send_last_copies(self) -> None:
-        """Send everything that has an id once more, weeks later, while all of the archive is replayed."""
+        """Send each request with an id again, weeks later, while the whole archive is replayed."""
         batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
         self._redriving = False
         self._simulation.run(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
@@ -418,7 +418,7 @@ class Pipeline:
         self._changed.deliver(invocation.event, done)
 
     def _read_filtered(self) -> None:
-        """Read again what a filter has left out, as an operator does who has removed the filter."""
+        """Read again the records that a filter left out, as an operator does after removing the filter."""
         is_busy = False
         for shard, first in list(self._changed.filtered.items()):
             poller = self._poller.pollers.get(shard)
@@ -429,7 +429,7 @@ class Pipeline:
                 is_busy = True
             else:
                 del self._changed.filtered[shard]
-        if is_busy:  # once for all shards: once for each would double what is due every five seconds
+        if is_busy:  # retry once for all shards: a retry per shard would multiply every five seconds
             self._simulation.at(self._simulation.now + 5, self._read_filtered)
         self._tick_at(self._simulation.now)
 
@@ -477,7 +477,7 @@ class Pipeline:
         self.drain.invoke(event, partial(self._drained, messages))
 
     def _stamped(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a message as SQS passes it on, with what it says of the message's age perhaps wrong."""
+        """Return a message as SQS delivers it, if a fault strikes with a wrong age."""
         if chances := self._trouble.strike(Kind.SQS_STAMPS):
             sent = int(record["attributes"]["SentTimestamp"]) - chances.randint(0, 290_000)
             record["attributes"] |= {"SentTimestamp": str(sent), "ApproximateReceiveCount": "99"}
@@ -494,7 +494,7 @@ class Pipeline:
         for message in messages:
             if message["MessageId"] not in failed:
                 queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        # what failed shows again after its visibility time-out, or when the drainer says
+        # a failed message becomes visible after the time-out, or when the drainer decides
         for seconds in (1, 125, VISIBILITY_SECONDS + 1):
             self._simulation.at(self._simulation.now + seconds, self._drain)
 
@@ -516,7 +516,7 @@ class Pipeline:
 
     def act(self, act: Act) -> None:
         """Make an operator act now."""
-        if act.kind is not Kind.RECREATE:  # which waits for its time
+        if act.kind is not Kind.RECREATE:  # counts itself when it happens
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.REDRIVE: self._redrive_by_hand,
@@ -550,7 +550,7 @@ class Pipeline:
             function.deploy()
 
     def _rewind(self, where: float, start: float) -> None:
-        """Make the event source read a shard again from a settled record."""
+        """Make the event source read a shard again, starting at a settled record."""
         shards = self._shards()
         poller = self._poller.pollers.get(shards[int(where * len(shards))])
         if poller is None or poller.last_settled is None:
@@ -596,7 +596,7 @@ class Pipeline:
         self._tick_at(self._simulation.now + 10)
 
     def _create_again(self, restart: bool) -> None:
-        """Delete the stream as soon as it is drained, and create it again, perhaps with the old sequence numbers."""
+        """Delete the stream once it is drained, and recreate it, perhaps with the old sequence numbers."""
         world, stream = self.world, self.world.stream
         busy = any(function.running for function in self.functions) or world.queue.messages(world.queue_url)
         if busy or self.backlog() or any(self.audit.open_spans()):
@@ -645,7 +645,7 @@ class Pipeline:
         self._replay_batch(records[first : first + count], chain)
 
     def _archived(self, chain: ChainId) -> list[Record]:
-        """Return what the archive has of a shard, in the shard's order."""
+        """Return a shard's archived records in the shard's order."""
         objects = sorted(self.audit.archive.listed(chain), key=attrgetter("first"))
         return [
             self._mapping.record(chain.shard, dict(record))
@@ -660,7 +660,7 @@ class Pipeline:
         self.worker.invoke(event, lambda _outcome: None)
 
     def _replay_everything(self) -> None:
-        """Replay what the stream still has, and all that the archive has."""
+        """Replay everything that the stream still has, and the whole archive."""
         for shard in self._shards():
             self._replay_in_pieces(self._records(shard))
         for chain in self.audit.archive.chains(STREAM):
@@ -674,7 +674,7 @@ class Pipeline:
 
 
 def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as the queue's event source mapping passes it on."""
+    """Return a message as the queue's event source mapping delivers it."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

@@ -1,4 +1,4 @@
-"""Accounts under a tracking plan: what their clients send, what of it strays from the plan, and how an operator repairs that."""
+"""Accounts with a tracking plan: which of their events stray from it, and how an operator repairs these."""
 
 import json
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from shared.rows import PlanCode
 from shared.tracking_plan import Mode, TrackingPlan
 
 SURPRISE = "surprise"
-"""A table that no plan has."""
+"""A table that is in no plan."""
 STRAYS = 4
-"""One event in so many strays."""
+"""One event in this many strays."""
 _COLUMNS: Mapping[str, Any] = {
     "n": {"required": True},
     "page": {"type": "string", "required": True},
@@ -22,14 +22,14 @@ _FITTING: Mapping[str, Any] = {"page": "home", "currency": "JPY", "items": [1]}
 
 
 class Copy(NamedTuple):
-    """A copy of a rejected event that is set aside.
+    """The set-aside copy of a rejected event.
 
     Attributes:
-        account: whose it is.
-        table: its table; empty if it named none.
+        account: the event's account.
+        table: the event's table; empty if it named none.
         code: why it was rejected.
-        event: as its sender wrote it.
-        message: what its sender was told.
+        event: the event as its sender wrote it.
+        message: the explanation in the response to its sender.
     """
 
     account: str
@@ -40,17 +40,17 @@ class Copy(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The event's number, or that of the first in the request of one that names no table."""
+        """The event's number. An event without a table has the number of its request's first event."""
         return int(self.event.get("n", self.event.get("rejected", -1)))
 
 
 def plan(mode: Mode, tables: tuple[str, ...]) -> TrackingPlan:
-    """Return the plan."""
+    """Return a plan for these tables."""
     return TrackingPlan.parse({"mode": mode, "tables": {table: {"columns": _COLUMNS} for table in tables}})
 
 
 def columns(number: int, every: int) -> dict[str, Any]:
-    """Return what an event has beside its number: what fits, or what strays."""
+    """Return an event's columns beside its number. One event in `every` strays."""
     match code_of(number, every):
         case "unplanned_column":
             return {**_FITTING, "coupon": "spring"}
@@ -73,6 +73,6 @@ def code_of(number: int, every: int) -> PlanCode | None:
 
 
 def repaired(copy: Copy, table: str) -> str:
-    """Return an event as an operator mends it, for a table."""
+    """Return an event as an operator repairs it, as JSON for a table."""
     event = {name: value for name, value in copy.event.items() if name not in ("coupon", "table")}
     return json.dumps({**event, **_FITTING, "table": table})

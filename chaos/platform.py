@@ -1,4 +1,4 @@
-"""Lambda: functions, sandboxes, timeouts, and invocations that outlive their caller."""
+"""Simulates Lambda: functions, sandboxes, time-outs, and invocations that outlive their caller."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from doubles.event_source import Outcome, Raised, Returned, TimedOut
 from doubles.lambda_context import Context
 
 LONGEST_OVERRUN = 8 * 3600.0
-"""Seconds after which even an invocation that runs on past its time-out is ended."""
+"""Seconds after which even an invocation that runs on past its time-out is killed."""
 
 Handler = Callable[[Any, Any], Any]
 Done = Callable[[Outcome], None]
@@ -22,8 +22,8 @@ class Sandbox:
     """One execution environment, with the state that its handler keeps between invocations.
 
     Attributes:
-        handler: the function.
-        leftover: an invocation that returned while greenlets of it were still at work; they are frozen.
+        handler: the function's handler.
+        leftover: an invocation that returned while some of its greenlets were still running; they are frozen.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Function:
     """A Lambda function.
 
     Args:
-        effects: time, processes, trouble.
-        name: one letter, names its invocations.
+        effects: provides time, processes and trouble.
+        name: one letter that prefixes its invocations' names.
         build: makes the handler of a new sandbox.
         timeout: seconds.
-        seed: decides which sandbox serves.
-        overruns: whether an invocation may run on past its time-out, as those must survive that look at their deadline.
+        seed: decides which sandbox serves an invocation.
+        overruns: whether invocations may run on past their time-out, which functions that check their deadline must survive.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Function:
         _Invocation(self, self._effects, process, self._sandbox(), done).begin(event)
 
     def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """End an invocation; unless its sandbox died, it is frozen until the next one."""
+        """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
         self.running.discard(process)
         if not alive or self._simulation.now - process.born >= self.timeout:
             return
@@ -105,7 +105,7 @@ class Function:
 
 
 class _Invocation:
-    """One invocation, until its caller knows the result and its process has ended."""
+    """One invocation, until its caller has the result and its process has ended."""
 
     def __init__(
         self, function: Function, effects: Effects, process: Process, sandbox: Sandbox, done: Done

@@ -1,4 +1,4 @@
-"""Just those events are rejected that stray from a plan in quarantine, and these are set aside: complete, once, and counted."""
+"""Checks that exactly the events that stray from a quarantining plan are rejected, set aside complete and once, and counted."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,24 +16,20 @@ _UNRECORDED = {
     *(kind for kind in Kind if kind.name.startswith(_SERVICES) and kind is not Kind.S3_POLICY),
     *(Kind.ACCESS_DENIED, Kind.KILL, Kind.TIMEOUT, Kind.OVERRUN, Kind.PAUSE, Kind.STANDSTILL, Kind.RECREATE),
 }
-"""Trouble by which a rejected event may remain unrecorded, which is best effort."""
+"""Trouble that may leave a rejected event unrecorded. Recording them is best effort."""
 _OTHER_POLICY = {Kind.S3_POLICY, Kind.PLAN, Kind.DISABLE, Kind.SKEW}
-"""Trouble by which sandboxes judge by different policies."""
+"""Trouble that may make sandboxes judge by different policies."""
 
 _FORBIDDEN = 403
 _MAY_REFUSE = REFUSING_SECONDS + 3 * FRESH_SECONDS
-"""For so many seconds a sandbox may refuse by a policy that has been replaced, clocks that jump included."""
+"""Seconds for which a sandbox may reject by a policy that has been replaced, allowing for clocks that jump."""
 
 Place = tuple[str, str, str]
 """Account, table and code."""
 
 
 class Rejections:
-    """What a pipeline that has finished did with events that were rejected.
-
-    Args:
-        pipeline: the pipeline.
-    """
+    """Checks what a finished pipeline did with rejected events."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -41,11 +37,11 @@ class Rejections:
         self._copies = Counter((copy.number, copy.code) for copy in pipeline.copies)
         strikes = pipeline.world.trouble.strikes.keys()
         self._is_recorded = not strikes & _UNRECORDED
-        self._is_judged_anew = bool(strikes & _OTHER_POLICY)  # a copy that has rows now is another request
-        self._is_certain = self._is_recorded and not self._is_judged_anew
+        self._is_judged_again = bool(strikes & _OTHER_POLICY)  # a copy that now has rows is another request
+        self._is_certain = self._is_recorded and not self._is_judged_again
 
     def misjudged(self) -> Iterator[int]:
-        """Yield events that were rejected although they fit, or for something else, and strays that were accepted."""
+        """Yield events that fit but were rejected, strays rejected for another reason, and strays that were accepted."""
         told = self._pipeline.told
         for number, code in told:
             sent = self._pipeline.sent[number]
@@ -60,13 +56,13 @@ class Rejections:
                 yield number
 
     def miscounted(self) -> Iterator[str]:
-        """Yield copies that are not what was sent, or are there twice, and numbers that are not those of the answers."""
+        """Yield copies that differ from what was sent or exist twice, and counts that contradict the responses."""
         for copy in self._pipeline.copies:
             sent = self._pipeline.sent[copy.number]
             if not self._is_complete(copy, sent):
                 yield f"rejected event {copy.number} is kept as {copy}"
             times = self._copies[copy.number, copy.code]
-            if times > 1 and sent.dialect != "mobile" and not self._is_judged_anew:
+            if times > 1 and sent.dialect != "mobile" and not self._is_judged_again:
                 yield f"rejected event {copy.number} is kept {times} times"
         counted, (least, most) = self._pipeline.audit.rejections(), self._told()
         copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
@@ -74,10 +70,10 @@ class Rejections:
             if copied[place] > counted[place]:
                 yield f"{place}: {copied[place]} copies of {counted[place]} rejected events"
             if self._is_certain and not least[place] <= counted[place] <= most[place]:
-                yield f"{place}: {counted[place]} rejected events are counted, and {least[place]} were told"
+                yield f"{place}: {counted[place]} rejected events are counted, and responses report {least[place]}"
 
     def lost(self) -> Iterator[int]:
-        """Yield rejected events of which no copy is kept although nothing was in the way."""
+        """Yield rejected events without a copy, although nothing prevented keeping one."""
         pipeline = self._pipeline
         if self._is_certain and len(pipeline.told) <= MAX_KEPT_EVENTS:
             yield from (one[0] for one in pipeline.told if one not in self._copies)
@@ -87,7 +83,7 @@ class Rejections:
             yield from pipeline.contradicted - kept
 
     def _refused(self) -> Iterator[int]:
-        """Yield events that were refused although their account was not disabled, even by what a sandbox may still know."""
+        """Yield events that were answered 403 although no policy that a sandbox may still use disables their account."""
         world = self._pipeline.world
         for answer in self._pipeline.answers:
             if answer.status != _FORBIDDEN:
@@ -100,7 +96,7 @@ class Rejections:
                 yield answer.sent.events[0][0]
 
     def _forgotten(self) -> Iterator[int]:
-        """Yield strays that a sandbox accepted although it had already rejected one of the account: what is known is kept."""
+        """Yield strays that a sandbox accepted after it had rejected one of the account: a sandbox keeps the plans it knows."""
         knowing = set()
         for answer in self._pipeline.answers:
             place = (answer.judge, answer.sent.account)
@@ -117,7 +113,7 @@ class Rejections:
         return bool(copy.event == original and copy.message and copy.account == sent.account)
 
     def _told(self) -> tuple[Counter[Place], Counter[Place]]:
-        """Return how many rejections there must and may be: a mobile SDK's repetition names no batch, so it may count again."""
+        """Return the minimum and maximum numbers of rejections. A mobile SDK's retry has no batch id, so it may count again."""
         least, most = Counter[Place](), Counter[Place]()
         for (number, code), answers in self._pipeline.told.items():
             sent = self._pipeline.sent[number]

@@ -1,4 +1,4 @@
-"""The results of many schedules, as a table by kind of trouble and as one line of JSON."""
+"""Reports the results of many schedules, as a table by kind of trouble and as one line of JSON."""
 
 import json
 from collections import Counter
@@ -41,7 +41,7 @@ class Report:
     _lines: dict[str, _Line] = field(default_factory=dict)
 
     def add(self, ran: Ran) -> None:
-        """Add a schedule, under each kind of trouble that actually occurred."""
+        """Add a schedule's result to each kind of trouble that occurred in it."""
         verdict = ran.verdict
         self.schedules += 1
         self.seconds += ran.seconds
@@ -82,10 +82,10 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Print the table."""
-        table = Table(title="What went wrong, and what became of the events of the schedules in which it did")
+        table = Table(title="Results by kind of trouble, over the schedules in which it occurred")
         for name, side in (
             ("trouble", "left"),
-            ("struck", "right"),
+            ("occurred", "right"),
             ("schedules", "right"),
             ("events", "right"),
             ("lost", "right"),

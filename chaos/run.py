@@ -17,7 +17,7 @@ from chaos.verdict import Verdict, judge
 from chaos.world import World
 
 Build = Callable[[World], Functions]
-_MOST_BYTES = 6 << 30  # of a process; a schedule of a thousand events takes 0.2 GB
+_MOST_BYTES = 6 << 30  # for one process; a schedule of a thousand events takes 0.2 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Ran:
     """The result of one schedule.
 
     Attributes:
-        seed: of the schedule.
-        events: how many it was told to send.
-        verdict: what became of them.
-        seconds: of processor time.
+        seed: the schedule's seed.
+        events: the number of events requested.
+        verdict: what happened to them.
+        seconds: CPU time.
     """
 
     seed: int
@@ -42,8 +42,8 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
 
     Args:
         schedule: what happens.
-        build: makes the functions' builder.
-        trace: gets the lines of the trace.
+        build: makes the builder of the handlers.
+        trace: a list to which the trace's lines are added.
     """
     world = World(schedule, traced=trace is not None)
     pipeline = Pipeline(world, build(world))
@@ -52,7 +52,7 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
         return judge(pipeline)
     finally:
         world.close()
-        gc.enable()  # an invocation of the worker that stays frozen for ever leaves it off
+        gc.enable()  # a worker invocation that stays frozen leaves it off
         if trace is not None:
             trace += world.simulation.trace or []
 
@@ -69,14 +69,14 @@ def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
 
 
 def run_seeds(jobs: list[tuple[int, int]], processes: int = 0) -> Iterator[Ran]:
-    """Run schedules on all cores; yield each as it ends.
+    """Run schedules in parallel and yield each result as it ends.
 
     Args:
         jobs: seed and number of events of each.
-        processes: how many at once; 0 for as many as there are cores.
+        processes: how many at once; 0 for one per core.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: a process was killed, by a lack of memory for example.
+        concurrent.futures.process.BrokenProcessPool: a process was killed, for example for lack of memory.
     """
     if processes == 1:
         for seed, events in jobs:
@@ -88,9 +88,9 @@ def run_seeds(jobs: list[tuple[int, int]], processes: int = 0) -> Iterator[Ran]:
 
 
 def pool_of(processes: int = 0) -> ProcessPoolExecutor:
-    """Return processes, one per core for 0, that share no state with this one, so that a schedule runs the same in all of them.
+    """Return a pool of processes, 0 for one per core. They share no state with this one, so a schedule runs the same in each.
 
-    One that grows without end gets a `MemoryError`, before the system kills a process of its choice.
+    A process that keeps growing gets a `MemoryError`, before the system kills a process of its choice.
     """
     return ProcessPoolExecutor(
         processes or None, multiprocessing.get_context("spawn"), initializer=_limit_memory

@@ -1,4 +1,4 @@
-"""Answers of S3 that are well-formed and wrong: each in place of the answer to one call."""
+"""Responses of S3 that are well-formed and wrong. Each replaces the response to one call."""
 
 import io
 import random
@@ -21,10 +21,10 @@ Call = Callable[[], Any]
 
 
 class S3Lies:
-    """Tells lies while the trouble lasts.
+    """Replaces S3's responses while trouble lasts.
 
     Args:
-        s3: answers truthfully.
+        s3: gives the true responses.
         trouble: decides when to lie.
     """
 
@@ -35,7 +35,7 @@ class S3Lies:
         self._policies: list[bytes] = []  # as they were read
 
     def about(self, operation: str, request: dict[str, Any], truth: Call) -> Call:
-        """Return what answers a call: the truth, or a lie."""
+        """Return a function that answers a call: `truth`, or a lie."""
         if operation == "delete_object":
             self._deleted.append(request["Key"])
         if operation != "list_objects_v2" and self._trouble.strike(Kind.S3_FOREIGN_PAGE):
@@ -73,7 +73,11 @@ class S3Lies:
         return None
 
     def _wrong_policy(self, chances: random.Random, document: bytes) -> dict[str, Any]:
-        """Return another document in place of the edge policy, or none."""
+        """Return a wrong document in place of the edge policy.
+
+        Raises:
+            ClientError: the lie is that there is no edge policy.
+        """
         others = [
             document[: chances.randrange(len(document))],
             msgpack.packb([policy.VERSION + 1, {"anything": "new"}]),

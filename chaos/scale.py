@@ -1,8 +1,8 @@
-"""`make simulate`: the real worker over many shards in simulated time, at one or several rates of requests.
+"""`make simulate`: run the real worker over many shards in simulated time, at one or several request rates.
 
-Envelopes as the ingest puts them go onto the stream; Lambda's event source, the ledger, the archive, Redis and Treasure Data answer with
-the latencies of the fault-injection tests. Counted is each call, by service and by key: what it costs in calls to deliver a row, how long
-that takes, and which key of each service is the busiest.
+Puts envelopes on the stream as the ingest does. Lambda's event source, the ledger, the archive, Redis and Treasure Data respond with
+the latencies of the fault-injection tests. Counts every call by service and key, to show how many calls and how much time delivering
+a row takes, and which key of each service is the busiest.
 """
 
 import math
@@ -41,10 +41,10 @@ from worker.shards import Shards
 from worker.span import milliseconds
 
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
-_PUTS_APART = 0.5  # seconds between two puts of the simulation; each has what came in meanwhile
-_LOOKS = 4  # watermarks that are taken, after each quarter of the time
-_FLAT = 1.05  # times as many calls for a row are as many: batches are full
-_MOST_PUT = 500  # records of a PutRecords
+_PUTS_APART = 0.5  # seconds between two puts of the simulation; each has the requests since the last one
+_LOOKS = 4  # watermarks taken, one after each quarter of the time
+_FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
+_MOST_PUT = 500  # records in one PutRecords call
 
 
 def default(parameter: str) -> int:
@@ -54,13 +54,13 @@ def default(parameter: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What comes in.
+    """The load to simulate.
 
     Attributes:
-        rate: requests a second, each with one event.
-        shards: of the stream.
-        accounts: how many; the n-th sends 1/n of what the first does.
-        seconds: for how long.
+        rate: requests per second, each with one event.
+        shards: the stream's shards.
+        accounts: the number of accounts; the n-th sends 1/n as much as the first.
+        seconds: the duration.
         batch_ids: whether each request carries a batch id, and so a claim.
     """
 
@@ -73,23 +73,23 @@ class Load:
 
 @dataclass(slots=True)
 class Seen:
-    """What one service was asked.
+    """The calls to one service.
 
     Attributes:
-        calls: by operation.
-        keys: how often each key was asked for, by the second.
+        calls: calls by operation.
+        keys: accesses by key and second.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
     keys: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def hottest(self) -> tuple[str, int]:
-        """Return the key that had the most in one second, and how much."""
+        """Return the key with the most accesses in one second, and their number."""
         (key, _), count = max(self.keys.items(), key=lambda one: one[1], default=(("–", 0), 0))
         return key, count
 
     def share(self) -> float:
-        """Return the share of all that the busiest key had in the whole time."""
+        """Return the busiest key's share of all accesses."""
         by_key: Counter[str] = Counter()
         for (key, _), count in self.keys.items():
             by_key[key] += count
@@ -98,21 +98,21 @@ class Seen:
 
 @dataclass(slots=True)
 class Result:
-    """What a simulation came to.
+    """The results of a simulation.
 
     Attributes:
-        load: what came in.
-        rows: that are in Treasure Data, each counted once.
-        wrong: accepted rows that are not there exactly once.
-        services: what each was asked, by name.
-        imports: of Treasure Data.
-        batches: of the worker, by shard.
-        records: by shard, in its busiest second.
-        concurrency: invocations of the worker at the same time, at most.
-        p50: seconds from the request to Treasure Data that half of the rows take at most.
-        p99: the same of 99 of 100.
-        backlog: shards that had records left two minutes after the last request.
-        lag: seconds by which the watermark of a table was behind, at most.
+        load: the simulated load.
+        rows: distinct rows in Treasure Data.
+        wrong: accepted rows that are not in Treasure Data exactly once.
+        services: the calls to each service, by its name.
+        imports: imports that Treasure Data received.
+        batches: the worker's batches, by shard.
+        records: by shard, the records in its busiest second.
+        concurrency: the maximum number of concurrent worker invocations.
+        p50: the median of the seconds from the request to Treasure Data.
+        p99: their 99th percentile.
+        backlog: shards with records left two minutes after the last request.
+        lag: the most seconds by which a table's watermark was behind.
     """
 
     load: Load
@@ -129,23 +129,23 @@ class Result:
     lag: float = 0.0
 
     def per_row(self, service: str) -> float:
-        """Return how many calls of a service a row takes."""
+        """Return the number of calls of a service per row."""
         return self.services[service].calls.total() / max(1, self.rows)
 
     @property
     def shared_keys(self) -> set[str]:
-        """The keys of the ledger and prefixes of the bucket that were asked for and belong to no single shard or request."""
+        """The ledger keys and bucket prefixes in use that belong to no single shard or request."""
         asked = {key for service in ("DynamoDB", "S3") for key, _ in self.services[service].keys}
         return {key for key in asked if "shardId-" not in key and not key.startswith("put#")}
 
     @property
     def calls_per_row(self) -> float:
-        """How many calls of all services a row takes after it was put on the stream."""
+        """The number of calls of all services per row, after it was put on the stream."""
         return sum(map(self.per_row, list(self.services)))
 
 
 class _Counted:
-    """A client whose calls are counted."""
+    """A client that counts its calls."""
 
     def __init__(self, client: Any, count: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._client = client
@@ -163,7 +163,7 @@ class _Counted:
 
 
 class _CountedRedis(MemoryRedis):
-    """Redis that counts each command by its key, and each round trip."""
+    """A Redis that counts each command by its key, and each round trip."""
 
     def __init__(self, server: MemoryRedis, world: World, count: Callable[[str], None]) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class _RoundTrip(MemoryPipeline):
 
 
 class _Timed(Functions):
-    """Functions whose worker takes the CPU time that was measured, and is counted by shard."""
+    """Functions whose worker takes the measured CPU time and counts its batches by shard."""
 
     def __init__(self, world: World, weakness: Weakness, result: Result) -> None:
         super().__init__(world, weakness)
@@ -223,7 +223,7 @@ class _Timed(Functions):
 
 
 def simulate(load: Load) -> Result:
-    """Run one load, and two minutes more."""
+    """Simulate a load, and two more minutes."""
     names = [f"acct_{index:05}" for index in range(load.accounts)]
     setup = Setup(
         shards=load.shards,
@@ -251,7 +251,7 @@ def simulate(load: Load) -> Result:
 
 
 def _lag(observer: Observer) -> float:
-    """Return by how much the watermarks of tables were behind, at most; infinity where one could not be proved."""
+    """Return the most seconds by which a table's watermark was behind; infinity if one could not be proved."""
     if observer.unproved:
         return math.inf
     return max(
@@ -262,7 +262,7 @@ def _lag(observer: Observer) -> float:
 
 
 def _instrumented(world: World, result: Result) -> Functions:
-    """Return the functions, with clients that count."""
+    """Return the functions with clients that count their calls."""
     simulation = world.simulation
 
     def counter(service: str, key: Callable[[str, Mapping[str, Any]], list[str]]) -> Callable[..., None]:
@@ -295,7 +295,7 @@ def _instrumented(world: World, result: Result) -> Functions:
 
 
 def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
-    """Return the partition keys of the ledger that a call is about."""
+    """Return the ledger's partition keys that a call accesses."""
     if operation == "batch_execute_statement":
         return [str(statement["Parameters"][0]["S"]) for statement in request["Statements"]]
     if operation == "batch_get_item":
@@ -314,7 +314,7 @@ class _Sender:
     """Puts envelopes on the stream as the ingest does.
 
     Attributes:
-        sent: how many.
+        sent: the number of envelopes put so far.
     """
 
     def __init__(self, load: Load, names: list[str], world: World, result: Result) -> None:
@@ -351,7 +351,7 @@ class _Sender:
 
 
 def _measure(world: World, sent: int, result: Result) -> None:
-    """Count what is in Treasure Data."""
+    """Count the rows in Treasure Data and their delays, and the records by shard."""
     times: Counter[int] = Counter()
     delays = []
     imported = result.services["Treasure Data"]
@@ -372,7 +372,7 @@ def _measure(world: World, sent: int, result: Result) -> None:
 
 
 def shards_for(rate: float) -> int:
-    """Return the shards to which an AUTO stream grows, doubling, for a rate of requests."""
+    """Return the number of shards to which an AUTO stream grows, by doubling, at a request rate."""
     return 1 << math.ceil(math.log2(max(1.0, rate / SHARD_RECORDS / GROW_ABOVE)))
 
 
@@ -386,7 +386,7 @@ _BUSIEST = {
 
 
 def _table(results: list[Result]) -> str:
-    """Return what the simulations came to, one a column."""
+    """Return the results as a table with one column per simulation."""
     lines: list[tuple[str, list[str]]] = [
         ("requests a second", [f"{one.load.rate:,g}" for one in results]),
         ("shards", [f"{one.load.shards}" for one in results]),
@@ -425,8 +425,8 @@ def _table(results: list[Result]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--rate", type=float, multiple=True, help="Requests a second; several compare them.")
-@click.option("--shards", type=click.IntRange(1), help="Of the stream; as many as AUTO has by default.")
+@click.option("--rate", type=float, multiple=True, help="Requests per second; repeat it to compare rates.")
+@click.option("--shards", type=click.IntRange(1), help="The stream's shards.  [default: as many as AUTO has]")
 @click.option("--accounts", type=click.IntRange(1, 99_999), default=100, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True)
 @click.option("--batch-ids", is_flag=True, help="Each request carries a batch id.")
@@ -438,7 +438,7 @@ def main(
     *,
     batch_ids: bool,
 ) -> None:
-    """Simulate, print and judge."""
+    """Simulate, print the results and exit."""
     began = time.perf_counter()
     results = [
         simulate(Load(each, shards or shards_for(each), accounts, seconds, batch_ids))
@@ -447,7 +447,7 @@ def main(
     click.echo(f"{accounts:,} accounts, {seconds:g} simulated seconds:\n")
     click.echo(_table(results))
     last = results[-1]
-    click.echo("\nThe busiest of the last:")
+    click.echo("\nThe busiest keys at the highest rate:")
     for service, name in _BUSIEST.items():
         key, count = last.services[service].hottest()
         click.echo(f"  {name}: {key}, {count} in a second")
@@ -458,7 +458,7 @@ def main(
 
 
 def problems(results: list[Result]) -> list[str]:
-    """Return what a simulation should not show."""
+    """Return the problems that simulations show."""
     found = []
     for one in results:
         told = f"at {one.load.rate:,g} requests a second, "
@@ -472,7 +472,7 @@ def problems(results: list[Result]) -> list[str]:
             found.append(f"{told}shards share {', '.join(sorted(one.shared_keys))}")
         if (busiest := max(one.records.values(), default=0)) > SHARD_RECORDS:
             found.append(
-                f"{told}a shard gets {busiest:,} records in a second and takes {SHARD_RECORDS:,}: it needs more shards"
+                f"{told}a shard gets {busiest:,} records in a second and takes {SHARD_RECORDS:,}: add shards"
             )
     if any(later.calls_per_row > _FLAT * earlier.calls_per_row for earlier, later in pairwise(results)):
         found.append("calls per row grow with the load")

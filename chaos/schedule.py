@@ -1,6 +1,6 @@
-"""A schedule: all requests, operator actions and faults, drawn from a seed before anything runs.
+"""Draws schedules: all requests, operator actions and faults of a run, decided by a seed before anything runs.
 
-As plain data it can be printed, and cut down when it fails.
+A schedule is plain data, so it can be printed, and shrunk when it fails.
 """
 
 import random
@@ -26,8 +26,8 @@ class Act:
 
     Attributes:
         at: UNIX seconds.
-        kind: what.
-        arguments: how.
+        kind: the action.
+        arguments: its arguments, for `Pipeline.act`.
     """
 
     at: float
@@ -40,20 +40,20 @@ class Setup:
     """What is constant for a whole schedule.
 
     Attributes:
-        shards: at the beginning.
-        databases: by account, at the beginning.
-        retention_hours: of the stream.
+        shards: the number of shards at the start.
+        databases: each account with its database at the start.
+        retention_hours: the stream's retention.
         horizon: seconds until everything recovers.
-        duplicate_status: how Treasure Data answers a repeated unique_id.
-        job_seconds: how long its queries take.
-        tables_exist: whether databases and tables are there from the start.
+        duplicate_status: the status with which Treasure Data answers a repeated unique_id.
+        job_seconds: the duration of Treasure Data's queries.
+        tables_exist: whether databases and tables exist from the start.
         may_query: whether the API key may query.
-        chunk_max_rows: how chunks are cut at first.
+        chunk_max_rows: the maximum number of rows in a chunk at the start.
         children_wait: whether the event source drains a shard before its children.
-        batch_size: records of one invocation.
-        worker_seconds: the worker's timeout.
-        index_lag: seconds by which the ledger's index is behind its table.
-        plans: by account, the mode of its tracking plan at the beginning.
+        batch_size: the maximum number of records in one invocation.
+        worker_seconds: the worker's time-out.
+        index_lag: seconds by which the ledger's index lags behind its table.
+        plans: accounts with a tracking plan, each with its mode at the start.
     """
 
     shards: int
@@ -77,11 +77,11 @@ class Schedule:
     """A whole schedule.
 
     Attributes:
-        seed: where it was drawn from; decides chances and latencies while it runs.
-        setup: what stays the same.
+        seed: the seed that it was drawn from; it also determines chances and latencies during the run.
+        setup: what is constant.
         sent: the requests.
         windows: when trouble may strike.
-        acts: what operators do.
+        acts: the operators' actions.
     """
 
     seed: int
@@ -97,7 +97,7 @@ class Schedule:
 
     @property
     def quarantined(self) -> frozenset[str]:
-        """The accounts that have a tracking plan in quarantine at some time."""
+        """The accounts whose tracking plan is in quarantine mode at some time."""
         modes = [*self.setup.plans, *(act.arguments for act in self.acts if act.kind is Kind.PLAN)]
         return frozenset(account for account, mode in modes if mode == "quarantine")
 
@@ -107,7 +107,8 @@ class Schedule:
         return START + self.setup.horizon
 
 
-# How many windows of a kind a schedule has where it has any, how long they are (seconds), and the chance of a strike.
+# For a schedule with this kind of trouble: the maximum number of windows, their range of lengths (seconds), and the
+# possible chances of a strike.
 _BRIEF = (5.0, 120.0)
 _LONG = (60.0, 1800.0)
 _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
@@ -204,7 +205,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.FILTERED: (2, _LONG, (1.0,)),
 }
 
-_ACTS: dict[Kind, int] = {  # and how many at most
+_ACTS: dict[Kind, int] = {  # with their maximum number in a schedule
     Kind.REPLAY: 12,
     Kind.REDRIVE: 8,
     Kind.REMAP: 6,
@@ -221,18 +222,17 @@ _ACTS: dict[Kind, int] = {  # and how many at most
 _SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
 
 DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
-"""The kinds that a schedule can be told to have; a time-out is what others bring about."""
-
+"""The kinds that can be drawn. A time-out cannot: other trouble causes it."""
 
 COSTLY = {
     *(Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
     *(Kind.KINESIS_LONG_OUTAGE, Kind.KINESIS_UNREADABLE),
 }
-"""Schedules with these take many seconds of computing: mixtures seldom have them."""
+"""Schedules with these take many seconds of CPU time, so mixtures rarely contain them."""
 
 
 def with_companions(kind: Kind) -> tuple[Kind, ...]:
-    """Return a kind with those that it needs to show an effect."""
+    """Return a kind with the other kinds that it needs to show an effect."""
     return kind, *_COMPANIONS.get(kind, ())
 
 
@@ -240,13 +240,13 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     """Return the schedule of a seed.
 
     Args:
-        seed: anything.
-        events: how many are sent.
-        kinds: what goes wrong; None draws that too: one kind alone, a few, or very many.
+        seed: any number.
+        events: the number of events to send.
+        kinds: what goes wrong; None draws that too: one kind with its companions, or a mixture of up to thirty.
     """
     chance = random.Random(f"{seed}/schedule")
     if kinds is None:
-        # each kind has its turn alone, seed by seed; every other schedule is a mixture
+        # even seeds take the kinds in turn, one at a time; odd seeds draw a mixture
         focus = DRAWN[seed // 2 % len(DRAWN)]
         count = chance.choice((2, 4, 8, 16, 30))
         mixture = [
@@ -278,7 +278,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))
 
 
-# What a kind needs beside it to show anything.
+# The other kinds that a kind needs to show an effect.
 _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.TD_JOB_FAILS: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER, Kind.KILL),
     Kind.TD_FOREIGN_PAGE: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
@@ -343,7 +343,7 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
 
 
 def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
-    """Return the sizes of events: partial failures need several envelopes, size limits need large events."""
+    """Return the sizes of events in bytes. Partial failures need several envelopes; size limits need large events."""
     if Kind.KINESIS_PARTIAL in kinds and Kind.TD_LONG_OUTAGE not in kinds:
         return 0, 200, 40_000
     return (0, 0, 200) if Kind.TD_TOO_LARGE in kinds else (0,)
@@ -378,7 +378,7 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
 
 
 def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tuple[tuple[str, Mode], ...]:
-    """Return which accounts have a tracking plan: one in every other schedule, by a chance that decides nothing else."""
+    """Return the accounts with a tracking plan: one in every other schedule, from a random source of its own."""
     chance = random.Random(f"{seed}/plans")
     if chance.random() < 0.5 and not {Kind.PLAN, Kind.S3_POLICY} & kinds.keys():
         return ()
@@ -392,7 +392,7 @@ def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[floa
         length = shortest * (longest / shortest) ** chance.random()
         if kind in COSTLY:
             length = chance.choice((shortest, longest))
-        # trouble without traffic shows nothing: it begins about when something is sent
+        # trouble without traffic shows nothing, so it begins about when something is sent
         anchor = min(anchors) if kind in COSTLY else chance.choice(anchors)
         begin = max(START, anchor - min(HOUR, length * chance.random() * 0.5))
         strength = chance.choice(chances)
@@ -433,7 +433,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
         Kind.RECREATE: lambda: (chance.random() < 0.5,),
-        # not so long that records expire: which nothing could prevent
+        # short enough that no records expire, which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),

@@ -1,6 +1,6 @@
-"""`python -m chaos.selfcheck`: removes one defence after another, and shows that the tests notice.
+"""`python -m chaos.selfcheck`: switch off each defence in turn, and check that the fault-injection tests notice.
 
-Ends with status 1 where the absence of a defence goes unnoticed, or where something is noticed although none is absent.
+Exits with status 1 if the absence of a defence goes unnoticed, or if a schedule fails although no defence is absent.
 """
 
 import sys
@@ -25,12 +25,12 @@ class Noticed:
     """The result of running schedules without a defence.
 
     Attributes:
-        name: of the defence.
-        schedules: how many were run.
-        seed: the first that broke a promise; None where none did.
+        name: the defence's name.
+        schedules: the number of schedules run.
+        seed: the first seed that broke a promise; None if none did.
         broken: what it broke.
-        sound: with the defence, the same schedule breaks nothing.
-        seconds: that it took.
+        sound: whether the same schedule breaks nothing with the defence.
+        seconds: the duration of the check.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Noticed:
     def verdict(self) -> str:
         """What was broken, in words."""
         told = self.broken or "NOTHING"
-        return told if self.sound else f"{told}; BUT WITH IT TOO"
+        return told if self.sound else f"{told}; BUT ALSO WITH THE DEFENCE"
 
 
 def check(defence: Defence) -> Noticed:
@@ -72,7 +72,7 @@ def check_waiting(defence: Defence) -> Noticed:
         kept = isolation.measure(schedule).p99 / usual
         noticed |= ratio > isolation.BOUND
         sound &= kept <= isolation.BOUND
-        told.append(f"{kind}: waiting {ratio:.1f}-fold, else {kept:.2f}-fold")
+        told.append(f"{kind}: waiting {ratio:.1f}-fold, with the defence {kept:.2f}-fold")
     seed = 0 if noticed else None
     return Noticed(defence.name, len(defence.kinds), seed, "; ".join(told), sound, time.monotonic() - began)
 
@@ -83,13 +83,13 @@ def _run(job: tuple[str, int]) -> Noticed:
 
 
 @click.command(help=__doc__)
-@click.option("--only", default="", help="Only defences whose name holds this.")
-@click.option("--processes", default=0, help="Defences at once; 0 for as many as there are cores.")
+@click.option("--only", default="", help="Check only defences whose name contains this.")
+@click.option("--processes", default=0, help="Defences to check in parallel; 0 for one per core.")
 def main(only: str, processes: int) -> None:
-    """Check the defences."""
+    """Check the defences and print the results."""
     jobs = [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
     jobs += [("all", index) for index, one in enumerate(ALL) if only in one.name]
-    table = Table(title="What the harness notices when a defence is left out")
+    table = Table(title="What the tests notice when a defence is left out")
     for name in ("left out", "schedules", "seed", "noticed", "seconds"):
         table.add_column(name)
     progress, failed = Console(stderr=True), False

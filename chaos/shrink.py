@@ -1,4 +1,4 @@
-"""Shrinks a failing schedule: fewer kinds of trouble, actions and requests, as long as it still fails."""
+"""Shrinks a failing schedule by removing windows of trouble, actions and requests as long as it still fails."""
 
 import time
 from collections.abc import Callable
@@ -14,10 +14,10 @@ def shrink(schedule: Schedule, fails: Fails, *, attempts: int = 150, seconds: fl
     """Return a smaller schedule that still fails.
 
     Args:
-        schedule: one that fails.
-        fails: runs a schedule and tells.
-        attempts: how many may be tried.
-        seconds: for how long.
+        schedule: a schedule that fails.
+        fails: runs a schedule and returns whether it fails.
+        attempts: the maximum number of schedules to run.
+        seconds: the time after which no further schedule is run.
     """
     tries = _Tries(fails, attempts, time.monotonic() + seconds)
     before = None
@@ -46,7 +46,7 @@ class _Tries:
 
 
 def _fewer(schedule: Schedule, part: str, tries: _Tries) -> Schedule:
-    """Remove ever smaller pieces of one part."""
+    """Remove pieces of one part, from all of it down to single items."""
     items: tuple[Any, ...] = getattr(schedule, part)
     size = len(items)
     while size and items:

@@ -1,7 +1,7 @@
-"""Simulated time, and processes whose every effect is a point where others may run, time may pass, or they may die.
+"""Simulates time and processes. At each effect of a process, others may run, time may pass, or the process may die.
 
 A process is one invocation of a function: a main greenlet and those that its executor started. Only one greenlet runs
-at a time, and it gives way only in `delay` and while it waits for a future, so a run depends on nothing but its seed.
+at a time, and it yields only in `delay` and `wait`, so a run depends on nothing but its seed.
 """
 
 import zlib
@@ -16,7 +16,7 @@ _FOREVER = float("inf")
 
 
 class Killed(BaseException):
-    """The process is dead: any effect it attempts raises this, even in `finally` blocks."""
+    """The process is dead. Every effect that it attempts raises this, even in `finally` blocks."""
 
 
 class Task:
@@ -29,17 +29,17 @@ class Task:
         self.greenlet: greenlet | None = None
         self.ended = False
         self.looked_at = float("-inf")  # when it last looked at its clock
-        self.waits = 0  # counts its waits, so that a wake-up meant for an earlier one is told apart
+        self.waits = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
 
 
 class Process:
     """One invocation.
 
     Attributes:
-        name: names it in the trace.
-        dead: it performs no effect any more.
-        frozen: its sandbox is not running; its greenlets go on when it thaws.
-        overruns: not ended at its timeout.
+        name: its name in the trace.
+        dead: it performs no more effects.
+        frozen: its sandbox is not running; its greenlets continue when it thaws.
+        overruns: it is not killed at its time-out.
         born: when it began, simulated UNIX seconds.
     """
 
@@ -60,11 +60,11 @@ class Process:
 
 
 class Simulation:
-    """The clock, what is due, and what runs.
+    """A clock and a scheduler.
 
     Args:
-        start: simulated UNIX seconds at the beginning.
-        traced: keep every line of the trace; without it only a checksum of it.
+        start: simulated UNIX seconds at the start.
+        traced: keep every line of the trace, not just its checksum.
     """
 
     def __init__(self, start: float, *, traced: bool = False) -> None:
@@ -88,13 +88,13 @@ class Simulation:
             self.trace.append(line)
 
     def at(self, when: float, call: Callable[[], None]) -> None:
-        """Call something at a time, outside of all processes."""
+        """Schedule a call outside all processes at a time, UNIX seconds."""
         self._push(max(when, self.now), call, 0)
 
     def spawn(
         self, process: Process, call: Callable[[], Any], ended: Callable[[Any, BaseException | None], None]
     ) -> Task:
-        """Start a greenlet of a process; `ended` is called with what it returned or raised, including Killed."""
+        """Start a greenlet of a process. `ended` is called with what it returned or raised, including Killed."""
         task = Task(process)
 
         def run() -> None:
@@ -129,7 +129,7 @@ class Simulation:
         self._give_way(task, when)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Let others run until the running greenlet is woken or the time is over.
+        """Let others run until the running greenlet is woken or the time-out has passed.
 
         Raises:
             Killed: its process is dead.
@@ -159,7 +159,7 @@ class Simulation:
         self._push(self.now, task, task.waits)
 
     def kill(self, process: Process) -> None:
-        """End a process: none of its greenlets performs another effect."""
+        """Kill a process: none of its greenlets performs another effect."""
         if process.dead:
             return
         process.dead = True
@@ -200,7 +200,7 @@ class Simulation:
     def _reap(self, process: Process) -> None:
         for task in list(process.tasks):
             self.current = task
-            # A greenlet that has not begun ends without running, so it is let run: it meets Killed at once.
+            # Resume even a greenlet that has not begun, so that it ends with Killed and reports its end.
             if task.greenlet is not None:
                 task.greenlet.switch()
             self.current = None
@@ -212,11 +212,7 @@ class Simulation:
 
 
 class Greenlets:
-    """A process's threads as greenlets, in the form of the worker's executor; none outlives the context.
-
-    Args:
-        simulation: runs them.
-    """
+    """A process's threads as greenlets, with the interface of the worker's executor. None outlives the context."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation

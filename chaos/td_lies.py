@@ -1,4 +1,4 @@
-"""Answers at Treasure Data's address that are not Treasure Data's, or not the answer to the request."""
+"""Responses at Treasure Data's address that Treasure Data did not send, or that do not belong to the request."""
 
 import json
 import random
@@ -16,7 +16,7 @@ SETTINGS: dict[Kind, dict[str, Any]] = {
     Kind.TD_NO_SCHEMA: {"schema_delay": float("inf")},
     Kind.TD_BAD_ROWS: {"rejects": lambda row: is_bad(int(row["n"]))},
 }
-"""What Treasure Data does otherwise while a window of such a kind is open."""
+"""The settings of Treasure Data that change while a window of such a kind is open."""
 
 _PAGE = "<html><body><h1>Welcome</h1>Please sign in.</body></html>"
 _EMPTY = ("", "{}", "[]", "null", '{"error": null}')
@@ -27,7 +27,7 @@ _ERROR = {"error": "Resource not found", "message": "Resource not found", "text"
 
 
 def is_bad(number: int) -> bool:
-    """Tell whether Treasure Data rejects an event under TD_BAD_ROWS, by its number."""
+    """Return whether Treasure Data rejects the event with this number under TD_BAD_ROWS."""
     return number % 23 == 5
 
 
@@ -64,7 +64,7 @@ _ANSWERED: dict[Kind, Callable[[random.Random], tuple[int, str]]] = {
 
 
 def _of_wrong_host(chances: random.Random, target: Target) -> Fault:
-    """Return the answer of a host that has nothing of ours, in Treasure Data's own words or in others."""
+    """Return the response of a host without our databases, with Treasure Data's error document or another body."""
     if chances.random() < 0.5:
         status = 401 if target.action is Action.LIST and target.database is None else 404
         return Fault(kind=FaultKind.STATUS, status=status, body=json.dumps(_ERROR | {"status_code": status}))
@@ -72,7 +72,7 @@ def _of_wrong_host(chances: random.Random, target: Target) -> Fault:
 
 
 def altered(settings: Settings, kind: Kind, *, begins: bool) -> Settings:
-    """Return Treasure Data's settings when a window of such a kind begins or ends."""
+    """Return the settings with those of a kind of trouble changed when its window begins, or restored when it ends."""
     usual = Settings()
     return replace(
         settings,

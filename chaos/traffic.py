@@ -1,4 +1,4 @@
-"""Client requests with numbered events, so that each event can be found anywhere."""
+"""Client requests with numbered events, so that each event can be tracked everywhere."""
 
 import json
 import random
@@ -16,7 +16,7 @@ SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the sc
 ACCOUNT_KEYS = AccountKeys("ledger")
 TABLES = ("pageviews", "clicks", "orders")
 REPEATED = ("batch", "mobile")
-"""Dialects whose clients send again what they have named, for weeks."""
+"""Dialects whose clients give requests or events an id and may send copies for weeks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class Sent:
     """One request.
 
     Attributes:
-        at: when, UNIX seconds.
-        account: whose key it bears.
-        visitor: decides the partition key, unless it is a batch of a server, which names none.
-        dialect: `events`, `batch` (the same under an id: copies arrive for weeks), `mobile` (copies too, in other groups),
-            `pixel`, or `stream`, a record that another producer puts there in JSON form.
+        at: when it is sent, UNIX seconds.
+        account: the account of its write key.
+        visitor: determines the partition key, except for a server's batch, which names no visitor.
+        dialect: `events`, `batch` (events with a batch id, whose copies arrive for weeks), `mobile` (copies likewise, but
+            grouped differently), `pixel`, or `stream` (a JSON record that another producer puts on the stream).
         events: number and table of each event.
         weight: bytes of filling in each event.
-        strays: one in so many events strays from its account's tracking plan; 0 where it has none.
+        strays: one in this many events strays from the account's tracking plan; 0 without a plan.
     """
 
     at: float
@@ -62,14 +62,14 @@ class Sent:
         return next(table for one, table in self.events if one == number)
 
     def stray(self, number: int) -> PlanCode | None:
-        """Return how the ingest finds one of the events to stray from the plan; None if it does not."""
+        """Return the code with which the ingest finds that an event strays from the plan; None if it fits."""
         if not self.strays or self.dialect == "stream":
             return None
         code = plans.code_of(number, self.strays)
         return None if code == "unplanned_table" and self.table_of(number) != plans.SURPRISE else code
 
     def original(self, number: int) -> dict[str, Any]:
-        """Return one of the events as its copy has it if it is rejected."""
+        """Return an event as its set-aside copy holds it if it is rejected."""
         table = self.table_of(number)
         if self.dialect == "mobile":
             return self._named((number, table))
@@ -82,11 +82,11 @@ class Sent:
 
     @property
     def has_rejected(self) -> bool:
-        """Whether one more event of the request is rejected, because it names no table."""
+        """Whether the request has one more event, which is rejected because it names no table."""
         return self.dialect in ("events", "batch") and self.events[0][0] % 5 == 0
 
     def payload(self, key: str, now: float, copy: int = 0) -> dict[str, Any]:
-        """Return the event that the HTTP API passes to the ingest for a request, or a copy of it, sent now (UNIX seconds)."""
+        """Return the event that the HTTP API passes to the ingest for the request, or a copy of it, sent now (UNIX seconds)."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = urlencode({"k": key, "t": table, **self._parameters(number)})
@@ -112,7 +112,7 @@ class Sent:
         return payload | {"body": b64encode(body).decode(), "isBase64Encoded": True}
 
     def _group(self, copy: int) -> tuple[tuple[int, str], ...]:
-        """Return the events of a copy of a mobile SDK's request: all at first, later some of them in another order."""
+        """Return the events of a copy of a mobile SDK's request: all at first, then fewer of them in another order."""
         start = copy % len(self.events)
         turned = self.events[start:] + self.events[:start]
         return turned[: max(1, len(turned) - copy)]
@@ -140,13 +140,13 @@ class Sent:
         rejected = {rejection["index"] for rejection in document["rejected"]}
         taken = tuple(number for index, number in enumerate(numbers) if index not in rejected)
         if len(taken) != document["accepted"]:
-            raise AssertionError(f"the answer contradicts itself: {document}")
+            raise AssertionError(f"the response contradicts itself: {document}")
         return taken
 
     def rejected(self, answer: Any, copy: int = 0) -> list[tuple[int, str]]:
-        """Return number and code of the events that the response to a copy reports as rejected.
+        """Return number and code of each event that the response to a copy reports as rejected.
 
-        One that names no table counts under the number of the request's first event.
+        An event that names no table has the number of the request's first event.
         """
         if not isinstance(answer, dict) or answer.get("statusCode") not in (200, 400):
             return []
@@ -168,9 +168,9 @@ class Sent:
 
 
 def strayed(sent: Sent, every: int) -> Sent:
-    """Return a request of an account with a tracking plan: one in so many of its events strays."""
+    """Return the request with one in `every` of its events straying from the account's tracking plan."""
     events = sent.events
-    if sent.dialect != "mobile":  # whose events have one table
+    if sent.dialect != "mobile":  # whose events all have one table
         events = tuple(
             (number, plans.SURPRISE if plans.code_of(number, every) == "unplanned_table" else table)
             for number, table in events
@@ -185,14 +185,14 @@ def generate(
     times: tuple[float, float],
     weights: tuple[int, ...],
 ) -> list[Sent]:
-    """Return requests, in bursts and single, ordered by time.
+    """Return requests, single and in bursts, ordered by time.
 
     Args:
-        chance: decides.
-        events: how many in all.
-        accounts: whose.
-        times: the first and the last second.
-        weights: bytes of filling of large requests, one of these.
+        chance: the random source.
+        events: the total number of events.
+        accounts: the accounts' names.
+        times: the first and the last moment, UNIX seconds.
+        weights: the possible bytes of filling in the events of large requests.
     """
     begin, end = times
     sent: list[Sent] = []

@@ -1,4 +1,4 @@
-"""What happened to every event: checks the promises against Treasure Data and S3."""
+"""Determines what happened to every event, and checks the promises against Treasure Data and S3."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from chaos.td_lies import is_bad
 from chaos.trouble import Kind
 from worker.delivery import State
 
-# Reasons for which rows may be dead letters in the end, and the trouble without which they may not.
+# Reasons for which rows may end as dead letters, each with the trouble that may cause it.
 _CAUSES: dict[str, tuple[Kind, ...]] = {
     "http_422": (Kind.TD_REJECTS_TABLE, Kind.TD_BAD_ROWS),
     "row_too_large": (Kind.TD_TOO_LARGE,),
@@ -28,24 +28,26 @@ class Verdict:
     """The result of a schedule.
 
     Attributes:
-        events: how many were sent.
-        accepted: how many were called accepted.
+        events: the number of events sent.
+        accepted: the number of events accepted.
         delivered: rows in Treasure Data.
-        aside: how many rows are dead letters.
-        lost: accepted events that were nowhere, even if a replay found them again.
+        aside: rows that are dead letters.
+        lost: accepted events that were nowhere at some time, even if a replay restored them.
         duplicated: events with more than one row.
         misrouted: events in a database that was never their account's.
-        both: events that are in Treasure Data and dead letters too, or dead letters twice.
-        misjudged: events set aside, rejected or refused for a reason that nothing explains, and strays that were accepted.
-        miscounted: where the balance that operators see is not what the stand-in and S3 contain.
-        misreported: events that a search does not find, or finds in a state that is not theirs.
-        ambiguous: rows that were reported as perhaps duplicated although the key may query.
-        unasked: rows that were reported as perhaps duplicated because the key may not.
-        overlooked: events that came to Treasure Data after a watermark had said that all received by then were there.
+        both: events that are both in Treasure Data and dead letters, or dead letters twice.
+        misjudged: events set aside or rejected for a reason that nothing explains, and strays that were accepted.
+        miscounted: where the balance that operators see differs from Treasure Data and S3.
+        misreported: events that a search does not find, or finds in a wrong state.
+        ambiguous: rows reported as possibly duplicated although the API key may query.
+        unasked: rows reported as possibly duplicated because the API key may not query.
+        overlooked: events that reached Treasure Data after a watermark had said that nothing received by then was missing.
         stuck: what has not settled.
-        watermarks: how many were given.
-        largest_delay: seconds from acceptance to Treasure Data.
-        strikes: trouble that really occurred, by kind.
+        watermarks: the number of watermarks given.
+        largest_delay: the longest time from acceptance to Treasure Data, in seconds.
+        strikes: how often each kind of trouble occurred.
+        checksum: the trace's checksum.
+        steps: the number of simulated steps.
     """
 
     events: int = 0
@@ -71,7 +73,7 @@ class Verdict:
 
     @property
     def violations(self) -> Counter[str]:
-        """How often each promise was broken."""
+        """How often each promise was broken; only broken ones are included."""
         broken = {
             "lost": len(self.lost),
             "duplicated": len(self.duplicated),
@@ -88,7 +90,7 @@ class Verdict:
 
 
 def judge(pipeline: Pipeline) -> Verdict:
-    """Check the promises for a pipeline that has finished, and whether a search finds its events as they are."""
+    """Check the promises for a finished pipeline, and whether a search finds its events in their true states."""
     verdict = promises(pipeline)
     if not verdict.violations:
         verdict.misreported += pipeline.misreported + whereabouts.faults(pipeline, settled=True)
@@ -96,7 +98,7 @@ def judge(pipeline: Pipeline) -> Verdict:
 
 
 def promises(pipeline: Pipeline) -> Verdict:
-    """Check the promises alone."""
+    """Check the promises for a finished pipeline, without searching for its events."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(
@@ -128,7 +130,7 @@ def promises(pipeline: Pipeline) -> Verdict:
         if found and not may_duplicate:
             verdict.both.append(number)
         if pipeline.resends_dead_letters:
-            verdict.stuck.append(f"event {number} is a dead letter still: {reason}")
+            verdict.stuck.append(f"event {number} is still a dead letter: {reason}")
         if not _is_explained(number, reason, verdict.strikes):
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
@@ -149,13 +151,11 @@ def _is_explained(number: int, reason: str, strikes: Counter[Kind]) -> bool:
 
 
 def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str]) -> list[str]:
-    """Return where the balance differs from what is in Treasure Data and S3, by account and table."""
+    """Return where the balance differs from Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
     for number, sent in pipeline.sent.items():
         found, table = len(places.get(number, ())), sent.table_of(number)
-        if (
-            found and number in pipeline.repaired
-        ):  # a copy that was accepted later is in the table that it was sent for
+        if found and number in pipeline.repaired:  # a copy accepted later is in its original table
             held.setdefault((sent.account, pipeline.repaired[number]), Counter())["delivered"] += 1
             found -= 1
         counts = held.setdefault((sent.account, table), Counter())
@@ -173,7 +173,7 @@ def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int
 
 
 def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
-    """Return the databases that contain each event, once per row."""
+    """Return the databases that contain each event, once per row, and record delays and overlooked rows."""
     places: dict[int, list[str]] = {}
     for taken in pipeline.world.td.imports():
         for row in taken.rows:
@@ -189,9 +189,9 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
 
 
 def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: float) -> bool:
-    """Tell whether a watermark had overlooked a row.
+    """Return whether a watermark had overlooked a row.
 
-    Of another producer's record Kinesis' own time is the row's: the watermark is as true as that.
+    The rows of another producer's record have Kinesis's arrival time, so watermarks are only as accurate as that.
     """
     number = int(row["n"])
     sent = pipeline.sent[number]
@@ -201,7 +201,7 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
 
 
 def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
-    """Return for each event why it is a dead letter, or an empty string if it is set aside otherwise and so is not settled."""
+    """Return each set-aside event's reason if it is a dead letter, and an empty string if it is parked or in doubt."""
     reasons: dict[int, str] = {}
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():
@@ -221,7 +221,9 @@ def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
-        verdict.stuck.append(f"of undecodable records {dict(garbage)} are set aside")
+        verdict.stuck.append(
+            f"the set-aside undecodable records differ from those that were put: {dict(garbage)}"
+        )
     return reasons
 
 
@@ -240,7 +242,7 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
-        # the redrive may raise where it cannot go on: its next run does
+        # the redrive may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
     if pipeline.lost_batches:

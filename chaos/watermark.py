@@ -1,6 +1,6 @@
-"""Watermarks are taken again and again, and none may ever turn out to have been wrong.
+"""Takes watermarks throughout a schedule. None may ever turn out to have been wrong.
 
-The observer has a chance and troubles of its own, so that it changes nothing for what it observes.
+The observer has its own random source and its own trouble, so that it does not change what it observes.
 """
 
 import random
@@ -30,7 +30,7 @@ _TAKE_SECONDS = 60.0
 _HOURS_AFTERWARDS = 6
 _EVERY = (20.0, 60.0, 300.0, 1200.0)
 _SELDOM = (
-    8  # times as long pauses in two of three schedules: half of the computing would else go into watermarks
+    8  # factor for the pauses in two of three schedules; else watermarks would take half of the CPU time
 )
 
 
@@ -39,9 +39,9 @@ class Given:
     """A watermark that was given.
 
     Attributes:
-        at: when, UNIX seconds.
-        completeness: what was said.
-        held: events that were set aside then.
+        at: when it was given, UNIX seconds.
+        completeness: what it says.
+        held: the events that were set aside at the time.
     """
 
     at: float
@@ -49,7 +49,7 @@ class Given:
     held: frozenset[int]
 
     def denies(self, account: str, table: str, received_at: int) -> bool:
-        """Tell whether it says that nothing of a table is still to come that was received then."""
+        """Return whether it says that no row of a table received at `received_at` (UNIX milliseconds) is still to come."""
         before = self.completeness.before(account, table)
         return before is not None and received_at < before
 
@@ -59,12 +59,12 @@ class Observer:
 
     Args:
         world: the services.
-        audit: tells what is set aside.
-        kind: what takes them.
+        audit: finds what is set aside.
+        kind: the class that takes them.
 
     Attributes:
-        given: what was given, in order.
-        unproved: how often nothing could be proved.
+        given: the watermarks given, in order.
+        unproved: how often no watermark could be proved.
     """
 
     def __init__(self, world: World, audit: Audit, kind: type[Watermarks] = Watermarks) -> None:
@@ -92,7 +92,7 @@ class Observer:
         self._trouble.heal()
 
     def answered(self, numbers: tuple[int, ...], since: float) -> None:
-        """Note events that were called accepted now, in an answer to a request made at `since` (UNIX seconds)."""
+        """Record events that a response accepts now, to a request made at `since` (UNIX seconds)."""
         for number in numbers:
             self._answers[number].append((since, self._world.simulation.now))
 
@@ -101,7 +101,7 @@ class Observer:
         self._function.invoke({}, lambda _outcome: None)
 
     def overlooked(self, number: int, account: str, table: str, received_at: int, arrived_at: float) -> bool:
-        """Tell whether a row came to Treasure Data although a watermark had said that it is there, or set aside."""
+        """Return whether a row reached Treasure Data after a watermark had counted it as delivered or set aside."""
         slack = milliseconds(CLOCK_SECONDS)
         if not any(
             milliseconds(since) - slack <= received_at <= milliseconds(until) + slack

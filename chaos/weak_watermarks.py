@@ -1,4 +1,4 @@
-"""Watermarks without one of their rules, so that fault injection can show what each is for."""
+"""Watermarks that lack one of their rules, so that fault injection can show why each is needed."""
 
 from collections.abc import Iterator
 
@@ -82,23 +82,23 @@ DEFENCES: tuple[Defence, ...] = (
         "a watermark waits for the overflow queue", _NoQueue, Kind.KINESIS_THROTTLE, Kind.KINESIS_TIMEOUT
     ),
     _without(
-        "after a notice the queue's counts are believed late",
+        "after a notice the queue's counts are not believed at once",
         _CountsAlone,
         *(Kind.SQS_COUNTS, Kind.KINESIS_THROTTLE, Kind.KINESIS_TIMEOUT, Kind.STANDSTILL),
     ),
-    _without("a margin for clocks and for requests under way", _NoMargin, Kind.SKEW),
-    _without("records that no span holds are pending", _LedgerAlone, Kind.STANDSTILL, Kind.REDIS_DOWN),
+    _without("a watermark leaves a margin for clocks and requests under way", _NoMargin, Kind.SKEW),
+    _without("records without a span are pending", _LedgerAlone, Kind.STANDSTILL, Kind.REDIS_DOWN),
     _without("open spans are pending", _PlannedIsDone, Kind.TD_OUTAGE, Kind.TD_5XX),
     _without(
-        "the chain's end is not what is settled", _FromTheEnd, Kind.TD_OUTAGE, Kind.PASSED_OVER, Kind.REPLAY
+        "the chain's end does not mean settled", _FromTheEnd, Kind.TD_OUTAGE, Kind.PASSED_OVER, Kind.REPLAY
     ),
     _without(
-        "a watermark believes no shard that shows no record",
+        "a watermark does not believe that a shard is empty",
         _EmptyIsEmpty,
         *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
     ),
     _without(
-        "a watermark believes no answer that lacks the record it began at",
+        "a watermark does not believe a read without the record that it starts at",
         _AnyAnswer,
         *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
     ),

@@ -1,4 +1,4 @@
-"""Whether `sluice find` tells the truth: every accepted event is found, in the state that Treasure Data and S3 show."""
+"""Checks `sluice find`: it must find every accepted event, in the state that Treasure Data and S3 show."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ _NOT_YET = frozenset((Stage.QUEUED, Stage.WAITING, Stage.IN_FLIGHT))
 
 
 def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
-    """Return what a search for all events says that is not so.
+    """Search for all events, and return where the result is wrong.
 
     Args:
-        pipeline: as it is at this moment.
-        settled: nothing is under way any more.
+        pipeline: the pipeline in its current state.
+        settled: whether everything has settled.
     """
     world, clock = pipeline.world, Impatient(pipeline.world)
     finder = Finder(

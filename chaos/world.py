@@ -1,4 +1,4 @@
-"""The services of one schedule, and the state around them that only the tests know."""
+"""The services of one schedule, and the state about them that only the tests know."""
 
 import random
 from bisect import bisect_right
@@ -33,7 +33,7 @@ STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
 BUCKET = RESOURCES.aside_bucket
 VISIBILITY_SECONDS = 1800.0
-"""The template's: for so long a message that a drainer took is hidden from others."""
+"""The template's visibility time-out: for so long a received message is hidden from other drainers."""
 TD_MEMORY_SECONDS = 3600.0
 TD_QUERY_DELAY_SECONDS = 600.0
 TD_KEY_SECRET = RESOURCES.td_api_key_secret
@@ -94,7 +94,7 @@ class _SQS(MemorySQS):
 
 
 class _S3(MemoryS3):
-    """S3 that remembers which of the archive's objects were written again."""
+    """S3 that remembers which archive objects were overwritten."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now)
@@ -110,7 +110,7 @@ class _S3(MemoryS3):
 
 
 class _TrueClock:
-    """The exact time; sleeping lets the running process wait."""
+    """A clock without errors. Sleeping delays the running process."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -133,17 +133,17 @@ class _Secrets:
 
 
 class World:
-    """Services, their faulty clients, and the accounts file.
+    """The services, their faulty clients, and the accounts file.
 
     Args:
-        schedule: what is to happen.
+        schedule: the schedule to run.
         traced: keep the whole trace.
 
     Attributes:
         mapped: by account, every database that it was ever mapped to.
-        disabled: when the accounts were published, UNIX seconds, and which of them were disabled then.
-        counts: what all sandboxes counted in metrics.
-        cut: rows and bytes by which sandboxes that are built from now on cut chunks.
+        disabled: for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it.
+        counts: metrics, summed over all sandboxes.
+        cut: the chunk limits, rows and bytes, of sandboxes built from now on.
         on_end: called when the schedule has been judged.
     """
 
@@ -210,7 +210,7 @@ class World:
             self._set_up(window)
 
     def create_stream(self) -> None:
-        """Create the stream, empty."""
+        """Create an empty stream."""
         setup = self.schedule.setup
         self.stream.last.clear()
         self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
@@ -219,7 +219,7 @@ class World:
         )
 
     def apply_accounts(self) -> None:
-        """Write the accounts file to Redis, as an operator does."""
+        """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
         disabled = [name for name, account in self.accounts.items() if account.status == "disabled"]
@@ -230,7 +230,7 @@ class World:
         account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
 
     def remap(self, name: str, **changes: Any) -> None:
-        """Change an account in the file, and apply it."""
+        """Change an account in the file and apply the file, unless Redis is being kept empty."""
         self.accounts[name] = replace(self.accounts[name], **changes)
         if not self.trouble.active(Kind.REDIS_EMPTY):
             self.apply_accounts()
@@ -263,7 +263,7 @@ class World:
             self.td.create(database, *TABLES)
 
     def open(self, window: Window) -> None:
-        """Open a window of trouble, and apply its changes while it lasts."""
+        """Open a window of trouble, and schedule the changes that it makes to the services."""
         self.trouble.add(window)
         self._set_up(window)
 

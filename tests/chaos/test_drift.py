@@ -40,4 +40,4 @@ def test_a_run_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert "0 of 200 events sent, 0 repaired" == told[0]
     assert f"200 of 200 events sent, {repaired} repaired" == told[-2]
-    assert "all is at rest: checking what became of each event" == told[-1]
+    assert "everything has settled: checking every event" == told[-1]
