@@ -1,1 +1,1 @@
-"""What imitates AWS and Treasure Data, for the local stack, fault injection, tests and benchmarks."""
+"""Doubles of AWS and Treasure Data, for the local stack, fault injection, tests and benchmarks."""

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 def client_error(
     code: str, operation: str, message: str = "", status: int = 400, **members: Any
 ) -> ClientError:
-    """Return the error that a call of `operation` raises; its response has `members` beside `Error`."""
+    """Return the error that a call of `operation` raises, with `members` beside `Error` in its response."""
     response = {
         "Error": {"Code": code, "Message": message or code},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
@@ -19,6 +19,6 @@ def client_error(
 
 
 def check_members(operation: str, request: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise NotImplementedError for a member of a request that a double would ignore."""
+    """Raise NotImplementedError if a request has members that the double would ignore."""
     if unknown := request.keys() - set(known):
-        raise NotImplementedError(f"the double does not know {', '.join(unknown)} of {operation}")
+        raise NotImplementedError(f"the double does not support {', '.join(unknown)} of {operation}")

@@ -1,15 +1,15 @@
-"""Time that passes only when somebody waits, so that hours take moments."""
+"""A clock that advances only when somebody sleeps, so that hours pass in an instant."""
 
 import heapq
 from collections.abc import Callable
 from itertools import count
 
 START = 1_700_000_000.0
-"""When a clock starts unless told otherwise, UNIX seconds."""
+"""The default start of a clock, UNIX seconds."""
 
 
 class ManualClock:
-    """A clock of a single thread that moves when someone sleeps on it, or when its `time`, UNIX seconds, is set."""
+    """A single-threaded clock. It advances when someone sleeps on it or sets its `time` (UNIX seconds)."""
 
     def __init__(self, time: float = START) -> None:
         self.time = time
@@ -21,7 +21,7 @@ class ManualClock:
         return self.time
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass; whatever is due meanwhile happens at its moment."""
+        """Let time pass, and run each call that falls due at its time."""
         end = self.time + max(0.0, seconds)
         while self._due and self._due[0][0] <= end:
             moment, _, happen = heapq.heappop(self._due)
@@ -30,5 +30,5 @@ class ManualClock:
         self.time = max(self.time, end)
 
     def at(self, moment: float, happen: Callable[[], None]) -> None:
-        """Let something happen at a time, UNIX seconds; it must not sleep itself."""
+        """Schedule a call at a time, UNIX seconds. The call must not sleep."""
         heapq.heappush(self._due, (moment, next(self._order), happen))

@@ -1,10 +1,10 @@
-"""API Gateway's HTTP API on one machine: it turns a request into an event, and a function's result into a response.
+"""A local double of API Gateway's HTTP API: it turns a request into an event, and a function's result into a response.
 
-Payload format 2.0. Where AWS's documentation is silent, this follows what was captured from live APIs: paths are
+It uses payload format 2.0. Where AWS's documentation is silent, it follows what was captured from live APIs: paths are
 decoded twice and cut at a question mark that the first decoding reveals; repeated headers are joined by a comma alone;
-only `text/*` and JSON, XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not.
-Not captured, and so a guess: that a request line beyond the limit is 414 while headers are 431, and that text which is
-not UTF-8, and anything with a content encoding, travels in base64.
+only `text/*`, JSON, XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not.
+Two behaviours were not captured and are guesses: a request line over the limit is a 414 but headers over it are a 431; text
+that is not UTF-8, and anything with a content encoding, travels in base64.
 """
 
 import json
@@ -27,29 +27,29 @@ from shared.clock import SystemClock
 _log = logging.getLogger("doubles.gateway")
 
 MAX_HEAD_BYTES = 10_240
-"""Request line and header values together; AWS does not count the headers' names."""
+"""The limit for the request line and the header values together. AWS does not count the headers' names."""
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-"""A request's body, as sent."""
+"""The limit for a request's body, as sent."""
 
-_MAX_PAYLOAD_BYTES = 6 * 1024 * 1024  # Lambda's limit of an event, and of a result, as JSON text
+_MAX_PAYLOAD_BYTES = 6 * 1024 * 1024  # Lambda's limit for an event and for a result, as JSON text
 _FUNCTION_SECONDS = 60
 _TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
 _HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
-_NOT_PASSED_ON = _HOP_BY_HOP | {"cookie"}  # of a request; cookies have a member of their own
+_NOT_PASSED_ON = _HOP_BY_HOP | {"cookie"}  # request headers; cookies have their own member
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 Record = Callable[[str, str, list[tuple[str, str]], bytes, dict[str, Any] | None], None]
-"""Gets each request: method, target, headers as sent, body, and its event, None if the gateway rejected it."""
+"""Called with each request: method, target, headers as sent, body, and the event; None if the gateway rejected the request."""
 
 
 class Gateway(HttpServer):
-    """Serves a handler, as Lambda calls it, over HTTP.
+    """Serves a Lambda handler over HTTP.
 
     Args:
-        record: is told of each request before it is handled, by the thread that serves it.
-        answered: is told of each response before it is sent, likewise.
+        record: called with each request before it is handled, in the thread that serves it.
+        answered: called with each request and its response before it is sent, in the same thread.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Gateway(HttpServer):
         deadline = self._clock.now() + _FUNCTION_SECONDS
         context = Context(function_name="IngestFunction", deadline=deadline, now=self._clock.now)
         try:
-            # both ways through JSON, as in Lambda
+            # event and result pass through JSON, as in Lambda
             result = json.dumps(self._handler(json.loads(json.dumps(event)), context), ensure_ascii=False)
         except BaseException:  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("the function failed")
@@ -94,7 +94,7 @@ class Gateway(HttpServer):
 
 
 def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]:
-    """Return the event that a request to the `$default` route becomes.
+    """Return the event for a request to the `$default` route.
 
     Raises:
         RejectedError: a limit is exceeded (413, 414, 431) or the path cannot be decoded (400).
@@ -145,7 +145,7 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
 
 
 def answer_of(result: Any) -> Response:
-    """Return the response that a function's result, a value of JSON, becomes; a malformed result is a 500."""
+    """Return the response for a function's result, a JSON value. A malformed result gives a 500."""
     if not isinstance(result, Mapping) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
         return Response(200, text.encode("utf-8", "replace"), (("Content-Type", "application/json"),))

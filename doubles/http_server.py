@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server on the loopback interface, for the doubles that are reached over sockets."""
+"""An HTTP/1.1 server on the loopback interface, for doubles that are reached over sockets."""
 
 import socket
 import struct
@@ -23,9 +23,9 @@ class Request:
     """A request as it was sent.
 
     Attributes:
-        target: the request line's second word; bytes beyond ASCII are characters of Latin-1.
-        headers: in their order and spelling, repeated ones too.
-        body: without a transfer coding, with its content coding.
+        target: the request line's second word, decoded as Latin-1.
+        headers: in their order and spelling, including repeated ones.
+        body: without its transfer coding, with its content coding.
     """
 
     method: str
@@ -36,12 +36,12 @@ class Request:
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
-        """The path's segments, each decoded by itself, so that `%2F` stays within its segment."""
+        """The path's segments, each decoded separately, so that `%2F` stays within its segment."""
         path = self.target.partition("?")[0].lstrip("/")  # td-client sends two slashes
         return tuple(map(unquote, path.split("/")))
 
     def header(self, name: str) -> str:
-        """Return the first header of a name, given in lower case; nothing if there is none."""
+        """Return the first header with a name, given in lower case; an empty string if there is none."""
         return next((value for spelt, value in self.headers if spelt.lower() == name), "")
 
 
@@ -50,18 +50,18 @@ class Drop(StrEnum):
 
     CLOSE = "close"
     RESET = "reset"
-    REFUSE = "refuse"  # which a listening socket cannot do for one request: the server resets instead
-    UNREACHABLE = "unreachable"  # likewise
+    REFUSE = "refuse"  # a listening socket cannot do this for one request, so the server resets instead
+    UNREACHABLE = "unreachable"  # the server resets instead, too
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What becomes of a request.
+    """The response to a request, or how its connection ends without one.
 
     Attributes:
-        headers: those that do not concern the connection.
+        headers: headers other than those of the connection.
         delay: seconds before the response's first byte, or before the connection ends; may be infinite.
-        drop: how the connection ends instead.
+        drop: how the connection ends instead of a response.
     """
 
     status: int = 200
@@ -73,23 +73,23 @@ class Response:
 
 @dataclass(eq=False)
 class RejectedError(Exception):
-    """A request that gets an error response, with a status from 400 to 499 and a message for a person."""
+    """A request is answered with an error, with a status from 400 to 499 and a message for a person."""
 
     status: int
     message: str
 
 
 class HttpServer(ThreadingHTTPServer):
-    """A server that listens from its construction on, and answers each connection in a thread; a context manager.
+    """A server that listens as soon as it is constructed and serves each connection in a thread. It is a context manager.
 
     Args:
-        respond: answers a request, from many threads.
-        port: where to listen; 0 is any free port.
+        respond: answers a request; called from many threads.
+        port: the port to listen on; 0 for any free port.
 
     Attributes:
-        stopping: set when the server is to stop, for `respond` to wait on.
-        port: the port that it listens at.
-        url: the address without a slash at its end.
+        stopping: set when the server is stopping, so that `respond` can wait on it.
+        port: the port that it listens on.
+        url: its address, without a trailing slash.
     """
 
     block_on_close = False
@@ -106,7 +106,7 @@ class HttpServer(ThreadingHTTPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening and end all connections. A response that is being made is not waited for."""
+        """Stop listening and end all connections, without waiting for responses in progress."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
@@ -119,7 +119,7 @@ class HttpServer(ThreadingHTTPServer):
         self.stop()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, and keep it for `stop`."""
+        """Serve a connection, and remember it for `stop`."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
@@ -129,7 +129,7 @@ class HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that disconnected, or sent nonsense."""
+        """Ignore clients that disconnect or send nonsense."""
         if not isinstance(sys.exception(), OSError | ValueError):
             super().handle_error(request, client_address)
 
@@ -151,7 +151,7 @@ class _Connection(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def parse_request(self) -> bool:
-        """Parse a request with any bytes in its target: the base class cuts lines wherever Unicode has a space."""
+        """Parse a request with any bytes in its target: the base class splits the line at every Unicode space."""
         words = self.raw_requestline.split(b" ")
         if len(words) == 3:
             self._target = words[1].decode("latin-1")
@@ -176,7 +176,7 @@ class _Connection(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(self._chunks())
         if "Transfer-Encoding" in self.headers:
-            raise ValueError("the server reads no transfer coding but chunked")
+            raise ValueError("the server supports only the transfer coding chunked")
         return self._read(int(self.headers.get("Content-Length", "0")))
 
     def _chunks(self) -> Iterator[bytes]:

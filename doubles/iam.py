@@ -1,7 +1,7 @@
-"""AWS IAM in memory: what a role allows, and clients that refuse everything else.
+"""AWS IAM in memory: roles, and clients that deny every call that a role does not allow.
 
-A client states which action on which resource each of its calls needs, as AWS's service authorization reference lists them. It
-refuses with the service's own error, so a function meets a missing permission in the tests as it would in AWS.
+A client derives the actions and resources that each call needs, as AWS's service authorization reference lists them. It
+denies calls with the service's own error, so a missing permission fails in the tests as it would in AWS.
 """
 
 import re
@@ -30,13 +30,13 @@ def arn(service: str, resource: str) -> str:
 
 
 class Role:
-    """What a function may do, by the statements of its policies, with references resolved.
+    """What a function may do, given the statements of its policies with references resolved.
 
     Attributes:
-        actions: that the statements name.
+        actions: the actions that the statements name.
 
     Raises:
-        NotImplementedError: a statement has members or conditions that are not evaluated here.
+        NotImplementedError: a statement has members or conditions that this module does not evaluate.
     """
 
     def __init__(self, name: str, statements: Sequence[Mapping[str, Any]]) -> None:
@@ -45,7 +45,7 @@ class Role:
         self.actions = {action for one in statements for action in _listed(one["Action"])}
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
-        """Tell whether a statement allows an action on an ARN and none denies it, given values of condition keys."""
+        """Return whether a statement allows an action on an ARN and none denies it, given values of condition keys."""
         effects = {one.effect for one in self._statements if one.covers(action, resource, context)}
         return effects == {"Allow"}
 
@@ -71,7 +71,7 @@ class _Statement:
 
 
 def _pattern(texts: Any, flags: int = 0) -> re.Pattern[str]:
-    """Return what matches one of several texts with the wildcards `*` and `?`."""
+    """Return a pattern that matches any of several texts with the wildcards `*` and `?`."""
     escaped = (re.escape(text).replace(r"\*", ".*").replace(r"\?", ".") for text in _listed(texts))
     return re.compile("|".join(f"(?:{one})" for one in escaped), flags | re.DOTALL)
 
@@ -84,12 +84,12 @@ class Authorized:
     """A boto3-shaped client that makes only the calls that a role allows.
 
     Args:
-        service: such as `s3`.
+        service: its boto3 name, for example `s3`.
         client: makes the calls.
-        role: of the function that calls.
+        role: the calling function's role.
 
     Raises:
-        NotImplementedError: at a call of a service, or an operation, that is not known here.
+        NotImplementedError: on a call of a service or operation that this module does not know.
     """
 
     def __init__(self, service: str, client: Any, role: Role) -> None:
@@ -99,7 +99,7 @@ class Authorized:
         self._stream = ""
 
     def __getattr__(self, operation: str) -> Any:
-        """Return a call that may be refused."""
+        """Return an operation that may be denied."""
         if operation.startswith("_"):
             raise AttributeError(operation)
 
@@ -109,7 +109,7 @@ class Authorized:
             try:
                 return getattr(self._client, operation)(**request)
             except ClientError as error:
-                # whoever may not list a bucket is not told that an object is absent
+                # S3 tells only callers who may list the bucket that an object is absent
                 if self._service == "s3" and error.response["Error"]["Code"] == "NoSuchKey":
                     self._check(operation, "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}")
                 raise
@@ -134,7 +134,7 @@ class Authorized:
         action = f"{self._service}:{operation.title().replace('_', '')}"
         match self._service:
             case "kinesis":
-                # an iterator or a token is of the stream that was named before
+                # an iterator or a token belongs to the stream that was named before
                 self._stream = request.get("StreamName", self._stream)
                 yield action, arn("kinesis", f"stream/{self._stream}")
             case "sqs":
@@ -142,7 +142,7 @@ class Authorized:
             case "secretsmanager":
                 yield action, request["SecretId"]
             case "cloudwatch":
-                yield action, "*"  # which supports no resources for what is called
+                yield action, "*"  # the actions in use support no resources
             case "s3" if operation == "list_objects_v2":
                 yield "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}"
             case "s3" if operation in _OBJECT_ACTIONS:
@@ -154,7 +154,7 @@ class Authorized:
 
 
 def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a call of DynamoDB needs: a batch of statements what each of them does, a query of an index the index."""
+    """Yield the actions that a DynamoDB call needs: one for each statement of a batch, and on the index for its queries."""
     for statement in request.get("Statements", ()):
         table, _ = parse_insert(statement["Statement"], statement["Parameters"])
         yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")

@@ -1,4 +1,4 @@
-"""Lambda's Invoke API in front of one function, so that AWS's own clients can invoke it on this machine."""
+"""Lambda's Invoke API in front of one function, so that AWS's own clients can invoke it locally."""
 
 import json
 import logging

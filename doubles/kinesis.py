@@ -1,13 +1,13 @@
 """Kinesis in memory, in the shape of boto3's client.
 
-It keeps what Kinesis promises: order within a shard, growing sequence numbers, routing by the MD5 of the partition key,
+It keeps Kinesis's promises: order within a shard, growing sequence numbers, routing by the MD5 of the partition key,
 closed shards with parents and children, expiry after the retention. Limits and error codes are those of the service's
-API model. It does not throttle and never fails by itself: faults are put around it. Two things that Kinesis does and
-callers forget can be switched on, empty reads and inaccurate arrival times, and a read can be answered wrongly. Not
-safe for threads.
+API model. It does not throttle and never fails on its own: wrap it to inject faults. Two behaviours of Kinesis that callers
+tend to forget can be switched on, empty reads and inaccurate arrival times, and a read can be answered wrongly. Not
+thread-safe.
 """
 
-# ruff: noqa: N803  # the parameters have the names of boto3's
+# ruff: noqa: N803  # the parameters have boto3's names
 import itertools
 import random
 from bisect import bisect_left, bisect_right
@@ -29,15 +29,15 @@ HASH_KEYS = 1 << 128
 _ITERATOR_SECONDS = 300
 _FIRST_NUMBER = 495_903_382_714_902_566_085_596 * 10**32
 FREE_NUMBER = _FIRST_NUMBER + (1 << 50)
-"""The first of many sequence numbers that lie in the range of a first stream's shards, and that no record of it has."""
-_MAX_RECORD = 1024 * 1024  # with its key; the service's default
+"""The first of many sequence numbers within the range of the first stream's shards that none of its records has."""
+_MAX_RECORD = 1024 * 1024  # including its key; the service's default
 _MAX_READ = _MAX_PUT = 10 * 1024 * 1024
 _MAX_PUT_RECORDS = 500
 _MAX_KEY_CHARACTERS = 256
 
 
 class Lie(Enum):
-    """What is wrong with an answer of GetRecords. None of them makes up a record."""
+    """A way in which a GetRecords response is wrong. None of them invents a record."""
 
     EMPTY = "no records, and more are said to follow"
     EMPTY_AT_TIP = "no records, and none are said to follow"
@@ -92,13 +92,13 @@ class MemoryKinesis:
     """A client and the service behind it.
 
     Args:
-        now: tells UNIX seconds; arrival times, expiry and the life of iterators depend on it.
-        seed: decides the gaps between sequence numbers; the same seed and puts give the same numbers.
+        now: returns UNIX seconds; arrival times, expiry and the lifetime of iterators depend on it.
+        seed: determines the gaps between sequence numbers; the same seed and puts give the same numbers.
 
     Attributes:
-        reads_empty: asked at each GetRecords that has records to return; True makes it return none and a
+        reads_empty: called on each GetRecords that has records to return; True makes it return none and a
             `MillisBehindLatest` above 0, as Kinesis may.
-        arrival_error: asked at each put; returns the seconds by which the record's `ApproximateArrivalTimestamp`
+        arrival_error: called on each put; returns the seconds by which the record's `ApproximateArrivalTimestamp`
             differs from the time of the put. Kinesis promises neither accuracy nor order.
     """
 
@@ -106,12 +106,12 @@ class MemoryKinesis:
         self.reads_empty: Callable[[], bool] = lambda: False
         self.arrival_error: Callable[[], float] = lambda: 0.0
         self._now = now
-        self._random = random.Random(seed)  # noqa: S311 -- gaps between sequence numbers are no secret
+        self._random = random.Random(seed)  # noqa: S311 -- gaps between sequence numbers are not secret
         self._streams: dict[str, _Stream] = {}
         self._issued = _FIRST_NUMBER
 
     def create_stream(self, *, StreamName: str, ShardCount: int = 1) -> dict[str, Any]:
-        """Create a stream that is ACTIVE at once."""
+        """Create a stream that is ACTIVE immediately."""
         if StreamName in self._streams:
             message = f"Stream {StreamName} already exists."
             raise client_error("ResourceInUseException", "CreateStream", message)
@@ -123,19 +123,19 @@ class MemoryKinesis:
         return {}
 
     def delete_stream(self, *, StreamName: str) -> dict[str, Any]:
-        """Delete a stream with all that it holds; the name is free at once."""
+        """Delete a stream and its records. Its name is free immediately."""
         self._stream("DeleteStream", StreamName)
         del self._streams[StreamName]
         return {}
 
     def data(self) -> Iterator[bytes]:
-        """Yield the data of every record that is kept; not a call of Kinesis's."""
+        """Yield the data of every retained record. Not a Kinesis operation."""
         for stream in self._streams.values():
             for shard in stream.shards.values():
                 yield from (record.read["Data"] for record in shard.records)
 
     def restart_numbers(self) -> None:
-        """Let the next stream's numbers begin where the first one's did: Kinesis does not promise that they grow."""
+        """Restart sequence numbers with the next stream: Kinesis does not promise that they grow across streams."""
         self._issued = _FIRST_NUMBER
 
     def describe_stream_summary(self, *, StreamName: str) -> dict[str, Any]:
@@ -153,13 +153,13 @@ class MemoryKinesis:
         return {"StreamDescriptionSummary": summary}
 
     def distribute(self, *, StreamName: str, strategy: str = "AUTO") -> None:
-        """Set the record distribution strategy: with AUTO the stream chooses the shards of records itself."""
+        """Set the record distribution strategy. With AUTO the stream itself chooses each record's shard."""
         self._stream("UpdateStreamRecordDistributionStrategy", StreamName).strategy = strategy
 
     def increase_stream_retention_period(
         self, *, StreamName: str, RetentionPeriodHours: int
     ) -> dict[str, Any]:
-        """Keep records longer, 24 … 8760 hours; what has expired is not restored."""
+        """Keep records longer, 24 … 8760 hours. Expired records are not restored."""
         stream = self._stream("IncreaseStreamRetentionPeriod", StreamName)
         self._expire(stream)
         stream.retention_hours = RetentionPeriodHours
@@ -168,7 +168,7 @@ class MemoryKinesis:
     def list_shards(
         self, *, StreamName: str | None = None, NextToken: str | None = None, MaxResults: int = 1000
     ) -> dict[str, Any]:
-        """Return all shards in pages of `MaxResults`, closed ones too until their last record has expired."""
+        """Return all shards in pages of `MaxResults`, including closed ones until their last record has expired."""
         name, _, start = (NextToken or f"{StreamName}:0").rpartition(":")
         stream = self._stream("ListShards", name)
         self._expire(stream)
@@ -208,7 +208,7 @@ class MemoryKinesis:
         return self._append(stream, Data, PartitionKey)
 
     def put_records(self, *, StreamName: str, Records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Append up to 500 records of 10 MiB with their keys: all of them, or none if it raises."""
+        """Append up to 500 records of at most 10 MiB with their keys: all of them, or none if it raises."""
         stream = self._stream("PutRecords", StreamName)
         if not 1 <= len(Records) <= _MAX_PUT_RECORDS:
             message = f"Member must have length between 1 and {_MAX_PUT_RECORDS}"
@@ -274,7 +274,7 @@ class MemoryKinesis:
         return answer
 
     def lie(self, lie: Lie, chance: random.Random, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
-        """Return an answer of GetRecords that is well formed and wrong; the true one where nothing allows this lie."""
+        """Return a GetRecords response that is well formed but wrong, or the true one if this lie is not possible."""
         truth = self.get_records(ShardIterator=ShardIterator, Limit=Limit)
         records, following = truth["Records"], truth.get("NextShardIterator")
         match lie:
@@ -353,7 +353,7 @@ class MemoryKinesis:
         shard = stream.routes[bisect_right(stream.routes, hash_key, key=attrgetter("first_hash")) - 1]
         if stream.strategy == "AUTO":
             shard = self._random.choice(stream.routes)
-        # Arrival times have milliseconds. The clock may be set back, the order of puts may not.
+        # Arrival times have milliseconds. The clock may jump backwards, but the order of puts must not.
         put_at = round(self._now(), 3)
         if shard.records:
             put_at = max(put_at, shard.records[-1].put_at)

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The context of an invocation that times out at `deadline`: the members that handlers and Powertools read."""
+    """The context of an invocation that times out at `deadline`, with the members that handlers and Powertools read."""
 
     function_name: str
     deadline: float

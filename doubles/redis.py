@@ -1,4 +1,4 @@
-"""Redis in memory: the commands on hashes that the product sends, as a redis-py client with `decode_responses=True`."""
+"""Redis in memory: the hash commands that the product sends, as a redis-py client with `decode_responses=True`."""
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ class MemoryRedis:
         return self._hash(name).get(key)
 
     def hmget(self, name: str, keys: Iterable[str]) -> list[str | None]:
-        """Return fields in the order of `keys`, None for each that is missing."""
+        """Return fields in the order of `keys`, with None for each that is missing."""
         found = self._hash(name)
         return [found.get(key) for key in keys]
 
@@ -54,20 +54,20 @@ class MemoryRedis:
 
 
 class MemoryPipeline:
-    """Commands that are queued and answered together."""
+    """Commands that are queued and executed together."""
 
     def __init__(self, redis: MemoryRedis) -> None:
         self._redis = redis
         self._commands: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattr__(self, command: str) -> Callable[..., None]:
-        """Return what queues a command."""
+        """Return a function that queues a command."""
         if command.startswith("_"):
             raise AttributeError(command)
         return lambda *arguments: self._commands.append((command, arguments))
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- as redis-py has it
-        """Return each command's response; errors that the server answers with are among them unless they are to be raised."""
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- redis-py's signature
+        """Return each command's response. Raise the first error response, or return errors among the responses."""
         commands, self._commands = self._commands, []
         responses: list[Any] = []
         for command, arguments in commands:

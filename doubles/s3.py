@@ -1,4 +1,4 @@
-"""S3 in memory: the calls of a boto3 client that the product makes, without network, faults or delay."""
+"""S3 in memory: the boto3 calls that the product makes, without network, faults or delay."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ class StoredObject:
     modified: float
 
     def described(self) -> dict[str, Any]:
-        """Return what every response tells of it; S3's ETag of an object put in one piece is the quoted MD5."""
+        """Return its description in every response. S3's ETag of an object put in one piece is the quoted MD5."""
         digest = hashlib.md5(self.body, usedforsecurity=False).hexdigest()
         return {"ETag": f'"{digest}"', "LastModified": datetime.fromtimestamp(self.modified, UTC)}
 
@@ -33,8 +33,8 @@ class MemoryS3:
     """A boto3-shaped S3 client and its buckets.
 
     Args:
-        now: tells UNIX seconds, for `LastModified`.
-        page_keys: the most keys that one listing returns.
+        now: returns UNIX seconds, for `LastModified`.
+        page_keys: the maximum number of keys in one listing response.
     """
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, page_keys: int = 100) -> None:
@@ -52,7 +52,7 @@ class MemoryS3:
         bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
         key = request["Key"]
         if request.get("IfNoneMatch", "*") != "*":
-            raise NotImplementedError("the S3 double knows If-None-Match: * alone, as S3 does")
+            raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
         if "IfNoneMatch" in request and key in bucket:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
@@ -63,7 +63,7 @@ class MemoryS3:
         return {"ETag": bucket[key].described()["ETag"]}
 
     def get_object(self, **request: Any) -> dict[str, Any]:
-        """Return an object, its bytes as a stream in `Body`; with `IfNoneMatch`, only if its ETag is another."""
+        """Return an object, its bytes as a stream in `Body`; with `IfNoneMatch`, only if its ETag differs."""
         stored = self._bucket("GetObject", request, "IfNoneMatch").get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
@@ -86,7 +86,7 @@ class MemoryS3:
         token = request.get("ContinuationToken")
         after = request.get("StartAfter", "") if token is None else _key_of(token)
         most = min(request.get("MaxKeys", _MAX_KEYS), _MAX_KEYS, self._page_keys)
-        # what is listed, a key or a folder, and the last key that it stands for
+        # each listed key or folder, with the last key that it stands for
         listed: dict[str, str] = {}
         for key in sorted(bucket):
             if key.startswith(prefix) and key > after:
@@ -101,12 +101,12 @@ class MemoryS3:
         answer: dict[str, Any] = {"KeyCount": len(page), "IsTruncated": len(page) < len(listed)}
         answer |= {"Contents": contents} if contents else {}
         answer |= {"CommonPrefixes": folders} if folders else {}
-        if answer["IsTruncated"]:  # the token must not be taken for a key
+        if answer["IsTruncated"]:  # encode the token, so that callers cannot use it as a key
             answer["NextContinuationToken"] = base64.b64encode(list(page.values())[-1].encode()).decode()
         return answer
 
     def objects(self, bucket: str) -> dict[str, StoredObject]:
-        """Return every object of a bucket by key; not a call of S3's."""
+        """Return every object of a bucket by key. Not an S3 operation."""
         return dict(self._buckets[bucket])
 
     def _bucket(self, operation: str, request: dict[str, Any], *known: str) -> dict[str, StoredObject]:
@@ -118,7 +118,7 @@ class MemoryS3:
 
 
 def _folder(key: str, prefix: str, delimiter: str) -> str:
-    """Return the folder that a listing shows instead of a key, nothing if it shows the key."""
+    """Return the folder that a listing shows instead of a key, or an empty string if it shows the key."""
     head, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
     return prefix + head + found if found else ""
 

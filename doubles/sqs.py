@@ -1,4 +1,4 @@
-"""SQS in memory: a standard queue with delay, visibility and receive counts; and Lambda's event source mapping of a queue."""
+"""SQS in memory: a standard queue with delays, visibility and receive counts, and Lambda's event source mapping for it."""
 
 import hashlib
 import logging
@@ -11,9 +11,9 @@ from doubles.aws_errors import check_members, client_error
 _log = logging.getLogger("doubles.sqs")
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""Of a message's body and attributes together."""
+"""The limit for a message's body and attributes together."""
 
-_MAX_RECEIVED = 10  # at a time; Lambda collects a larger batch by several receives
+_MAX_RECEIVED = 10  # messages per call; Lambda collects a larger batch with several calls
 _MAX_DELAY_SECONDS = 900
 
 
@@ -47,8 +47,8 @@ class MemorySQS:
     """A boto3-shaped SQS client and its queues.
 
     Args:
-        now: tells UNIX seconds.
-        visibility_seconds: how long a received message stays hidden unless the call says otherwise.
+        now: returns UNIX seconds.
+        visibility_seconds: how long a received message stays hidden by default.
     """
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, visibility_seconds: float = 30) -> None:
@@ -59,7 +59,7 @@ class MemorySQS:
         self._serial = 0
 
     def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
-        """Create a queue; of its attributes only `MessageRetentionPeriod` matters."""
+        """Create a queue. Only the attribute `MessageRetentionPeriod` has an effect."""
         url = f"https://sqs.invalid/000000000000/{QueueName}"
         self._retention[url] = float((Attributes or {}).get("MessageRetentionPeriod", 14 * 86_400))
         self._queues.setdefault(url, {})
@@ -86,8 +86,8 @@ class MemorySQS:
         return {"MessageId": message_id, "MD5OfMessageBody": _md5(body)}
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them; never wait for any."""
-        shown = "AttributeNames", "MessageAttributeNames"  # it returns all of them
+        """Return up to `MaxNumberOfMessages` visible messages, ten at most, and hide them, without waiting for any."""
+        shown = "AttributeNames", "MessageAttributeNames"  # ignored: it returns all attributes
         limits = "MaxNumberOfMessages", "VisibilityTimeout", "WaitTimeSeconds"
         queue = self._queue("ReceiveMessage", request, *shown, *limits)
         most = request.get("MaxNumberOfMessages", 1)
@@ -103,13 +103,13 @@ class MemorySQS:
         return {"Messages": [message.received() for message in taken]} if taken else {}
 
     def delete_message(self, **request: Any) -> dict[str, Any]:
-        """Delete the message of a receipt; an old receipt also deletes it, as in a standard queue."""
+        """Delete a message by its receipt handle. An old handle also works, as in a standard queue."""
         queue = self._queue("DeleteMessage", request, "ReceiptHandle")
         queue.pop(request["ReceiptHandle"].partition("/")[0], None)
         return {}
 
     def change_message_visibility(self, **request: Any) -> dict[str, Any]:
-        """Hide a message for so many seconds from now, or show it at once."""
+        """Hide a message for `VisibilityTimeout` seconds from now; 0 shows it at once."""
         operation = "ChangeMessageVisibility"
         queue = self._queue(operation, request, "ReceiptHandle", "VisibilityTimeout")
         message = queue.get(request["ReceiptHandle"].partition("/")[0])
@@ -128,7 +128,7 @@ class MemorySQS:
         return {"Attributes": {f"ApproximateNumberOfMessages{name}": str(n) for name, n in counts.items()}}
 
     def messages(self, queue_url: str) -> list[Message]:
-        """Return every message of a queue; not a call of SQS's."""
+        """Return every message of a queue. Not an SQS operation."""
         return list(self._queues[queue_url].values())
 
     def _queue(self, operation: str, request: dict[str, Any], *known: str) -> dict[str, Message]:
@@ -144,7 +144,7 @@ class MemorySQS:
 
 @dataclass(frozen=True, slots=True)
 class QueueSource:
-    """Calls a function with a queue's messages, up to `batch_size` in an event, and deletes those that it has settled."""
+    """Calls a function with a queue's messages, up to `batch_size` in an event, and deletes those that it settles."""
 
     client: Any
     queue_url: str
@@ -153,10 +153,10 @@ class QueueSource:
     batch_size: int = 10
 
     def poll(self) -> int:
-        """Pass on what is visible, and return how many messages were deleted.
+        """Invoke the function with visible messages, and return how many were deleted.
 
-        Messages that the function reports as failed become visible again after the queue's time-out. So do all of
-        them if it raises or reports a message that is not in the batch.
+        Messages that the function reports as failed become visible again after the queue's time-out. If it raises, or
+        reports a message that is not in the batch, all of them do.
         """
         messages = self._receive()
         if not messages:
@@ -165,7 +165,7 @@ class QueueSource:
         try:
             result = self.invoke({"Records": [self._record(message) for message in messages]}) or {}
             failed = {failure["itemIdentifier"] for failure in result.get("batchItemFailures") or []}
-        except Exception:  # noqa: BLE001 -- whatever a function raises, its messages come back
+        except Exception:  # noqa: BLE001 -- whatever a function raises, its messages are delivered again
             _log.exception("%d messages will be sent again", len(messages))
             return 0
         if failed - receipts.keys():

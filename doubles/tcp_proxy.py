@@ -1,4 +1,4 @@
-"""A connection that can be made to hang, or comes by another address."""
+"""A TCP proxy that can hang, or make a server reachable at another address."""
 
 import socket
 import threading
@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 
 class TcpProxy:
-    """Hands bytes on between a port, at `url`, and a server, as a context manager; port 0 is any free one.
+    """A context manager that forwards bytes between a port, at `url`, and a server. Port 0 is any free port.
 
     Attributes:
-        hanging: whether it takes new connections and never answers them.
+        hanging: whether it accepts new connections and never answers them.
     """
 
     def __init__(self, target: str, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -1,7 +1,7 @@
-"""DynamoDB in memory: the calls of a boto3 client that a ledger makes, without network, faults or delay.
+"""DynamoDB in memory: the boto3 calls that a ledger makes, without network, faults or delay.
 
 Reads of a table are consistent; an index can lag behind. Pages end after `page_items` items, far earlier than
-DynamoDB's megabyte, so that a caller who forgets to ask for the next page is found out.
+DynamoDB's megabyte, to expose callers that forget to ask for the next page.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,11 +28,11 @@ class MemoryDynamoDB:
     """A boto3-shaped DynamoDB client and its tables.
 
     Args:
-        now: tells UNIX seconds, for indexes that lag.
-        page_items: the most items that one response of a query or scan covers.
+        now: returns UNIX seconds, for indexes that lag.
+        page_items: the maximum number of items that one response to a query or scan covers.
 
     Attributes:
-        batch_get_keys: the most keys that one BatchGetItem answers; it returns the others as unprocessed.
+        batch_get_keys: the maximum number of keys that one BatchGetItem processes; it returns the others as unprocessed.
     """
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, page_items: int = 500) -> None:
@@ -164,14 +164,16 @@ class MemoryDynamoDB:
             return self._page(table.items.all(after), accept, request, table.schema.names)
 
     def lag_indexes(self, table: str, seconds: float) -> None:
-        """Let indexes show later writes after a delay; without one they catch up at once. Not a call of DynamoDB's."""
+        """Let indexes show later writes after a delay; with 0 they catch up at once. Not a DynamoDB operation."""
         self._tables[table].index_delay_seconds = seconds
         for index in self._tables[table].indexes.values() if not seconds else ():
             index.items(float("inf"))
 
     def items(self, table: str) -> Iterator[Item]:
-        """Yield a copy of every item of a table; not a call of DynamoDB's."""
-        yield from map(_copy, list(self._tables[table].items.all()))  # while the caller changes it
+        """Yield a copy of every item of a table. Not a DynamoDB operation."""
+        yield from map(
+            _copy, list(self._tables[table].items.all())
+        )  # the caller may change the table meanwhile
 
     def _page(
         self,
@@ -197,7 +199,7 @@ class MemoryDynamoDB:
 
 @contextmanager
 def _rejections(operation: str, request: Mapping[str, Any], known: set[str]) -> Iterator[None]:
-    """Raise a ValidationException for a ValueError, and NotImplementedError for an unknown member of a request."""
+    """Turn a ValueError into a ValidationException. Raise NotImplementedError for an unknown member of the request."""
     check_members(operation, request, known | {"TableName"})
     try:
         yield
@@ -210,13 +212,17 @@ def _statement_error(code: str, message: str) -> dict[str, Any]:
 
 
 def _copy(item: Item) -> Item:
-    """Return a deep copy of an item in which a text of a subclass of str is a str."""
+    """Return a deep copy of an item in which instances of str's subclasses are plain strings."""
     copy: Item = msgpack.unpackb(msgpack.packb(item))
     return copy
 
 
 def _predicate(request: Mapping[str, Any], kind: str, *others: Parsed[Any]) -> Callable[[Item], bool]:
-    """Return the request's condition or filter. Raise unless all its expressions use exactly its placeholders."""
+    """Return the request's condition or filter as a predicate.
+
+    Raises:
+        ValueError: the request's expressions do not use exactly its placeholders.
+    """
     text = request.get(kind)
     used = () if text is None else (expressions.condition(text, kind),)
     names = request.get("ExpressionAttributeNames", _EMPTY)
@@ -230,7 +236,7 @@ def _predicate(request: Mapping[str, Any], kind: str, *others: Parsed[Any]) -> C
 def _check_condition(
     item: Item | None, request: Mapping[str, Any], operation: str, *others: Parsed[Any]
 ) -> None:
-    """Raise unless the request's condition holds."""
+    """Raise ConditionalCheckFailedException unless the request's condition holds."""
     if not _predicate(request, "ConditionExpression", *others)(item or _EMPTY):
         shown = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and item is not None
         members: dict[str, Any] = {"Item": _copy(item or _EMPTY)} if shown else {}

@@ -1,4 +1,4 @@
-"""The part of DynamoDB's expression language that the ledger uses, on whole attributes.
+"""The part of DynamoDB's expression language that the ledger uses, for top-level attributes.
 
 - conditions and filters: an attribute compared with a value, `attribute_exists` and `attribute_not_exists`, joined by
   `AND` and `OR`
@@ -6,8 +6,8 @@
 - updates: `SET` attributes to values, and `REMOVE`
 - one PartiQL statement: `INSERT` of a whole item
 
-Expressions are parsed once per text. Items are in wire form, `{"name": {"S": "text"}}`. Raises ValueError, with
-DynamoDB's message, for a reserved word, and NotImplementedError for everything that is not in this list.
+Parsed expressions are cached by their text. Items are in wire form, `{"name": {"S": "text"}}`. The functions raise ValueError,
+with DynamoDB's message, for a reserved word, and NotImplementedError for everything that is not in this list.
 """
 
 import operator
@@ -25,7 +25,7 @@ Names = Mapping[str, str]
 Values = Mapping[str, Value]
 Condition = Callable[[Item, Names, Values], bool]
 KeyTerm = tuple[str, str, str]
-"""One comparison of a key condition: an attribute, the sign, and the placeholder of a value."""
+"""One comparison of a key condition: an attribute, the comparator, and the placeholder of a value."""
 
 _RESERVED_WORDS = frozenset(ReservedKeywords.get_reserved_keywords())
 
@@ -42,7 +42,7 @@ _COMPARISON = r"(#?\w+) *(<=|>=|[=<>]) *(:\w+)"
 
 
 class Update(NamedTuple):
-    """An update: attribute and value of each assignment, and what it removes, as the text names them."""
+    """An update: attribute and value of each assignment, and the attributes to remove, as named in the text."""
 
     sets: list[tuple[str, str]]
     removes: list[str]
@@ -56,7 +56,7 @@ class Parsed[T](NamedTuple):
 
 
 def resolve(name: str, names: Names) -> str:
-    """Return the attribute that a name or a `#` placeholder of an expression means."""
+    """Return the attribute that a name or a `#` placeholder in an expression refers to."""
     return names[name] if name[0] == "#" else name
 
 
@@ -96,10 +96,10 @@ def update(text: str) -> Parsed[Update]:
 
 
 def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
-    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`, whose values are the parameters.
+    """Return the table and the item of `INSERT INTO "table" VALUE {'name': ?, …}`, taking values from the parameters.
 
     Raises:
-        NotImplementedError: it is another statement.
+        NotImplementedError: the statement is not an INSERT.
         ValueError: the statement is malformed, or has more or fewer question marks than parameters.
     """
     insert = _INSERT.fullmatch(statement)
@@ -113,7 +113,7 @@ def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item
 
 
 def _groups(pattern: str, text: str, whole: str) -> tuple[Any, ...]:
-    """Return what the groups of a pattern match in a part of an expression."""
+    """Match a part of an expression against a pattern, and return its groups."""
     match = re.fullmatch(pattern, text.strip())
     if match is None:
         raise _unknown(whole)
@@ -129,7 +129,7 @@ def _term(text: str, whole: str) -> Condition:
 
 
 def _compare(left: Value | None, sign: str, right: Value) -> bool:
-    """Return whether `left sign right` holds. It never does for values that cannot be ordered."""
+    """Return whether `left sign right` holds. It never does for values that cannot be compared."""
     if left is None:
         return False
     ((kind, one),), ((other_kind, other),) = left.items(), right.items()
@@ -149,4 +149,4 @@ def _parsed[T](expression: T, text: str, kind: str) -> Parsed[T]:
 
 
 def _unknown(text: str) -> NotImplementedError:
-    return NotImplementedError(f"the DynamoDB double does not know the expression {text!r}")
+    return NotImplementedError(f"the DynamoDB double does not support the expression {text!r}")

@@ -1,4 +1,4 @@
-"""A table's items and its global secondary indexes, and how large an item may be."""
+"""A table's items, its global secondary indexes, and the size of items."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
@@ -9,25 +9,25 @@ from typing import Any
 from doubles.dynamodb.expressions import Item, Value
 
 Place = tuple[Any, tuple[Any, ...]]
-"""Where an item is: the value of its partition key, then what sorts it within the partition."""
+"""Where an item is: the value of its partition key, then the values that order it within the partition."""
 
 MAX_ITEM_BYTES = 400 * 1024
-_MAX_BYTES = (2048, 1024)  # of a partition key, and of a sort key
+_MAX_BYTES = (2048, 1024)  # for a partition key and a sort key
 
 
 class Schema:
-    """The key attributes of a table or an index, all of them strings: a `KeySchema`."""
+    """The `KeySchema` of a table or an index: its key attributes, all of them strings."""
 
     def __init__(self, keys: Iterable[Mapping[str, str]]) -> None:
         self.names = tuple(key["AttributeName"] for key in sorted(keys, key=itemgetter("KeyType")))
 
     def place(self, item: Mapping[str, Value]) -> Place:
-        """Return where an item that has the key attributes is."""
+        """Return the place of an item that has the key attributes."""
         hash_value, *sort = [item[name]["S"] for name in self.names]
         return hash_value, tuple(sort)
 
     def check(self, item: Mapping[str, Value]) -> None:
-        """Raise ValueError for a key attribute of the wrong type or size, among those that the item has."""
+        """Raise ValueError if a key attribute that the item has is of the wrong type or size."""
         for name, most in zip(self.names, _MAX_BYTES, strict=False):
             if name not in item:
                 continue
@@ -40,7 +40,7 @@ class Schema:
 
 
 class Collection:
-    """Items in the order of their places: those of a table, or of an index."""
+    """The items of a table or an index, ordered by place."""
 
     def __init__(self) -> None:
         self._items: dict[Place, Item] = {}
@@ -51,7 +51,7 @@ class Collection:
         return self._items.get(place)
 
     def put(self, place: Place, item: Item | None) -> None:
-        """Store an item at a place, or delete the one that is there."""
+        """Store an item at a place, or delete the item there if `item` is None."""
         if item is not None:
             if place not in self._items:
                 insort(self._places, place)
@@ -65,10 +65,10 @@ class Collection:
         """Yield the items of a partition in order.
 
         Args:
-            hash_value: of the partition.
-            sign: compares the sort key with `bound`; empty for all items.
+            hash_value: the partition key's value.
+            sign: the comparator between the sort key and `bound`; empty for all items.
             bound: a value of the sort key.
-            after: the sort value of the last item that the caller has, None at the beginning.
+            after: the sort values of the last item that the caller has; None to start from the first.
             forward: False for descending order.
         """
         places = self._places
@@ -98,11 +98,11 @@ def _sort_key(place: Place) -> Any:
 
 
 class Index:
-    """A global secondary index: sparse, of keys only, and as far behind its table as it is told to be."""
+    """A global secondary index: sparse, keys only, and with a configurable lag behind its table."""
 
     def __init__(self, request: Mapping[str, Any], table: Schema) -> None:
         if request["Projection"] != {"ProjectionType": "KEYS_ONLY"}:
-            raise NotImplementedError("an index of the DynamoDB double projects keys alone")
+            raise NotImplementedError("an index of the DynamoDB double projects only keys")
         self.schema = Schema(request["KeySchema"])
         self._projected = {*self.schema.names, *table.names}
         self._shown = Collection()
@@ -110,11 +110,11 @@ class Index:
         self._pending: deque[tuple[float, Place, Item | None]] = deque()
 
     def follow(self, due: float, place: Place, item: Item | None) -> None:
-        """Show from a time on, UNIX seconds, what the table has at a place."""
+        """Show a change of the table at a place from a time on, UNIX seconds. An item of None is a deletion."""
         self._pending.append((due, place, item))
 
     def place(self, key: Mapping[str, Value], table_place: Place) -> Place:
-        """Return where the index holds an item. The table's key separates items with equal index keys."""
+        """Return an item's place in the index. The table's key distinguishes items with equal index keys."""
         hash_value, sort = self.schema.place(key)
         return hash_value, (*sort, table_place)
 
@@ -132,11 +132,11 @@ class Index:
 
 
 class Table:
-    """A table and its indexes, as CreateTable asks for them."""
+    """A table and its indexes, as specified by a CreateTable request."""
 
     def __init__(self, request: Mapping[str, Any], now: Callable[[], float]) -> None:
         if any(one["AttributeType"] != "S" for one in request["AttributeDefinitions"]):
-            raise NotImplementedError("the keys of the DynamoDB double are strings")
+            raise NotImplementedError("the DynamoDB double supports only keys that are strings")
         self.schema = Schema(request["KeySchema"])
         self.items = Collection()
         indexes = request.get("GlobalSecondaryIndexes", ())
@@ -145,14 +145,14 @@ class Table:
         self._now = now
 
     def place(self, key: Mapping[str, Value]) -> Place:
-        """Return where the item with a key is. Raise ValueError if it cannot be a key of the table."""
+        """Return the place of the item with a key. Raise ValueError if it cannot be a key of the table."""
         if key.keys() != set(self.schema.names):
             raise ValueError("The provided key element does not match the schema")
         self.schema.check(key)
         return self.schema.place(key)
 
     def place_of(self, item: Item) -> Place:
-        """Return where a whole item belongs. Raise ValueError if it is too large, or does not fit the table and its indexes."""
+        """Return a whole item's place. Raise ValueError if it is too large, or does not fit the table and its indexes."""
         if item_size(item) > MAX_ITEM_BYTES:
             raise ValueError("Item size has exceeded the maximum allowed size")
         for schema in (self.schema, *(index.schema for index in self.indexes.values())):
@@ -160,14 +160,14 @@ class Table:
         return self.place({name: item[name] for name in self.schema.names if name in item})
 
     def put(self, place: Place, item: Item | None) -> None:
-        """Store an item, or delete the one that is there. The indexes follow."""
+        """Store an item, or delete the item at its place if it is None. The indexes follow."""
         self.items.put(place, item)
         for index in self.indexes.values():
             index.follow(self._now() + self.index_delay_seconds, place, item)
 
 
 def item_size(item: Item) -> int:
-    """Return the bytes that an item counts for by DynamoDB's documented rule: attribute names and values."""
+    """Return an item's size in bytes by DynamoDB's documented rule: attribute names and values."""
     return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
 
 
@@ -176,15 +176,15 @@ def _value_size(value: Value) -> int:
     match kind:
         case "S":
             return len(raw.encode())
-        case "N":  # one byte for two significant digits, and one more
+        case "N":  # one byte for every two significant digits, plus one
             digits = raw.lower().partition("e")[0].lstrip("-+").replace(".", "").strip("0")
             return (len(digits) + 1) // 2 + 1
         case "B":
             return len(raw)
-        case "M":  # three bytes, and one for each member
+        case "M":  # three bytes, plus one for each member
             return 3 + item_size(raw) + len(raw)
         case "L":
             return 3 + sum(_value_size(element) + 1 for element in raw)
         case "BOOL" | "NULL":
             return 1
-    raise NotImplementedError(f"the DynamoDB double does not know the type {kind}")
+    raise NotImplementedError(f"the DynamoDB double does not support the type {kind}")

@@ -1,7 +1,7 @@
-"""The double of Lambda's Kinesis event source mapping, for the local stack, the tests and fault injection.
+"""A double of Lambda's Kinesis event source mapping, for the local stack, the tests and fault injection.
 
-It has the settings that template.yaml uses: from TRIM_HORIZON on, one batch per shard at a time, with
-ReportBatchItemFailures, and without a limit on retries or age, so that only the retention ends a batch. Events have
+It uses template.yaml's settings: it starts at TRIM_HORIZON, has one batch per shard in progress, uses
+ReportBatchItemFailures, and does not limit retries or age, so a batch is retried until the retention ends. Events have
 the form recorded from Lambda.
 """
 
@@ -13,16 +13,16 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 EVENT_BYTES = 6 * 1024 * 1024
-"""The largest event that is sent: Lambda's limit of a synchronous invocation, counted over the JSON text."""
+"""The maximum size of an event, Lambda's limit for a synchronous invocation, measured on the JSON text."""
 
 
 class Record(NamedTuple):
-    """A record as it was read from a shard.
+    """A record read from a shard.
 
     Attributes:
         arrival: UNIX seconds.
-        text: the record in the event's JSON.
-        size: its share of the event's bytes, with its comma.
+        text: the record as JSON in the event.
+        size: its bytes in the event, including a comma.
     """
 
     sequence_number: str
@@ -33,28 +33,28 @@ class Record(NamedTuple):
 
 
 def exponential_backoff(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row: 0.3, 0.6, 1.2 … 60.
+    """Return the seconds to wait after this many failures in a row: 0.3, 0.6, 1.2 … 60.
 
-    AWS does not document its own; these give the eight calls that were recorded within 60 s.
+    AWS does not document its backoff; these values give the eight calls that were recorded within 60 s.
     """
     return min(60.0, 0.3 * 2.0 ** min(failures - 1, 16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSourceMapping:
-    """The settings that template.yaml chooses, and what fault injection changes; all else is as in the template.
+    """The settings that template.yaml or fault injection chooses.
 
     Attributes:
         event_source_arn: the stream's ARN.
-        batch_size: the most records per invocation, 1 … 10,000.
+        batch_size: the maximum number of records per invocation, 1 … 10,000.
         maximum_batching_window_seconds: how long to wait for a full batch, 0 … 300 s.
         children_wait: start a child only when its parents are drained. Lambda is known to do so, but AWS does not
             promise it.
-        discovery_seconds: how often to look for new shards, besides whenever a shard ends.
-        backoff: seconds to wait after that many failures in a row.
-        borders: given the records that the next batch can take at most, returns how many it takes; None is all of
-            them, and then a batch that failed is sent again as it was.
-        on_expired: gets the records that expired before they were settled.
+        discovery_seconds: how often to look for new shards, in addition to whenever a shard ends.
+        backoff: returns the seconds to wait after a number of failures in a row.
+        borders: given the records that the next batch can have at most, returns how many it has. With None it has all
+            of them, and a failed batch is sent again unchanged.
+        on_expired: called with the records that expired before they were settled.
     """
 
     event_source_arn: str
@@ -72,7 +72,7 @@ class EventSourceMapping:
         return self.event_source_arn.rpartition("/")[2]
 
     def record(self, shard_id: str, read: dict[str, Any]) -> Record:
-        """Return a record of a `get_records` response for a shard."""
+        """Convert a record of a shard's `get_records` response."""
         sequence_number: str = read["SequenceNumber"]
         arrival = read["ApproximateArrivalTimestamp"].timestamp()
         member = {
@@ -110,12 +110,12 @@ def count_that_fits(records: Iterable[Record]) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Invocation:
-    """A batch on its way to the function. Two invocations are equal only if they are the same object.
+    """A batch that is being delivered. Two invocations are equal only if they are the same object.
 
     Attributes:
         shard_id: the shard of all its records.
-        request_id: the invocation's own id, Lambda's `aws_request_id`.
-        event: what the handler gets, and may change.
+        request_id: the invocation's id, Lambda's `aws_request_id`.
+        event: the event that the handler gets and may change.
         records: the batch in order.
     """
 
@@ -139,7 +139,7 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The function raised, ran out of memory or ended its process; or Lambda was throttled and never ran it."""
+    """The function raised an exception, ran out of memory or ended its process, or Lambda throttled the invocation."""
 
     error_type: str = "Exception"
     message: str = ""
@@ -147,19 +147,19 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The function was still running at its time-out. Nothing that it does later counts."""
+    """The function was still running at its time-out. Nothing that it returns later counts."""
 
 
 Outcome = Returned | Raised | TimedOut
 
 
 def settled_count(outcome: Outcome, sequence_numbers: Sequence[str]) -> int:
-    """Return how many records of a batch, counted from the first, an outcome settles.
+    """Return how many records at the start of a batch an outcome settles.
 
-    The lowest number reported is the checkpoint: everything from it on failed. Recorded on AWS: an empty result of any
-    kind is success, and an item that names no record of the batch fails the whole batch. Not recorded, and therefore
-    the cautious guess: a malformed list, or one good item beside a bad one, fails the whole batch. A result without
-    the key `batchItemFailures` is reported to be success.
+    The lowest reported sequence number is the checkpoint: everything from it on failed. Recorded on AWS: an empty result of
+    any kind is success, and an item that names no record of the batch fails the whole batch. Not recorded, and therefore a
+    cautious guess: a malformed list, or one good item beside a bad one, fails the whole batch. Others report that a result
+    without the key `batchItemFailures` is success.
     """
     if not isinstance(outcome, Returned):
         return 0

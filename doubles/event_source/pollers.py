@@ -1,13 +1,13 @@
-"""Lambda's pollers, as state machines: one for each shard, as the shards of the stream come and go.
+"""Lambda's pollers as state machines, one for each shard while it exists.
 
-A poller has no threads, never waits, and knows only the time that it is told. A caller asks `poll` for the next invocation,
-runs it or not, and tells `complete` how it ended.
+A poller has no threads, never waits, and knows only the time that it is passed. The caller asks `poll` for the next
+invocation, runs it, and reports its outcome to `complete`.
 
 - A batch is sent when it is full, when it fills an event, or when the window has passed. The next window begins when
-  an invocation ends (AWS's documentation). One batch is under way at a time.
-- Results are read as recorded on AWS; see `settled_count`. A batch that failed is sent again as it was, without what
-  arrived since.
-- What the retention has removed from the stream expires here too, record by record.
+  an invocation ends (AWS's documentation). One batch is in progress at a time.
+- Results are interpreted as recorded on AWS; see `settled_count`. A failed batch is sent again unchanged, without
+  records that have arrived since.
+- Records that the retention removes from the stream expire here too, one by one.
 """
 
 import logging
@@ -41,7 +41,7 @@ class ShardPoller:
         client: boto3-shaped Kinesis client (`get_shard_iterator`, `get_records`).
         mapping: the settings.
         shard_id: the shard.
-        after: the sequence number to go on after; empty for the oldest record.
+        after: the sequence number to start after; empty to start at the oldest record.
 
     Attributes:
         last_settled: the sequence number up to which all records are settled or expired; `rewind` sets it back.
@@ -58,13 +58,13 @@ class ShardPoller:
         if after:
             self._start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
         self._iterator: str | None = None
-        # what has been read and is neither settled nor expired
+        # records that were read and are neither settled nor expired
         self._pending: list[Record] = []
         self._invocation: Invocation | None = None
-        # how many of the pending records are the rest of a batch that failed
+        # how many of the pending records are what remains of a failed batch
         self._again = 0
         self._failures = 0
-        self._not_before = _NEVER  # of a batch that failed
+        self._not_before = _NEVER  # when a failed batch may be sent again
         self._window_start = _NEVER
 
     @property
@@ -74,7 +74,7 @@ class ShardPoller:
 
     @property
     def ready_at(self) -> float:
-        """When what has been read can be sent, in UNIX seconds; inf if waiting alone changes nothing."""
+        """When pending records can be sent, in UNIX seconds; infinity if waiting alone does not help."""
         if self._invocation is not None or not self._pending:
             return _NEVER
         if self._failures:
@@ -82,7 +82,7 @@ class ShardPoller:
         return -_NEVER if self._full() else self._window_end()
 
     def poll(self, now: float, retention_seconds: float) -> Invocation | None:
-        """Return the next invocation if one is due at a time, UNIX seconds, which is never less than before."""
+        """Return the next invocation if one is due now (UNIX seconds). The time must not go backwards."""
         if self._invocation is not None:
             return None
         self._window_start = min(self._window_start, now)  # the first time
@@ -97,13 +97,13 @@ class ShardPoller:
         return self._invocation
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
-        """Continue after the end of an invocation.
+        """Process an invocation's outcome.
 
         Raises:
-            ValueError: it is not the invocation under way.
+            ValueError: the invocation is not the one in progress.
         """
         if invocation is not self._invocation:
-            raise ValueError(f"invocation {invocation.request_id} is not under way")
+            raise ValueError(f"invocation {invocation.request_id} is not in progress")
         self._invocation = None
         self._window_start = now
         settled = settled_count(outcome, invocation.sequence_numbers)
@@ -117,13 +117,13 @@ class ShardPoller:
                 self._again = len(invocation.records) - settled
 
     def rewind(self, sequence_number: str) -> None:
-        """Read again from a record on, settled or not, as a poller that has lost its checkpoint does.
+        """Read again from a record on, settled or not, as a poller does that has lost its checkpoint.
 
         Raises:
-            ValueError: an invocation is under way.
+            ValueError: an invocation is in progress.
         """
         if self._invocation is not None:
-            raise ValueError("an invocation is under way")
+            raise ValueError("an invocation is in progress")
         self._start = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence_number}
         self.last_settled = str(int(sequence_number) - 1)
         self._iterator = None
@@ -132,7 +132,7 @@ class ShardPoller:
         self._again = self._failures = 0
 
     def _read(self) -> None:
-        # Kinesis may return nothing although there is more: ask again, but not for ever.
+        # Kinesis may return nothing although there is more: ask again, but not forever.
         for _ in range(100):
             if self.ended or self._full():
                 return
@@ -147,7 +147,7 @@ class ShardPoller:
                 code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
                 if code == "ExpiredIteratorException":
                     continue
-                # A shard that has disappeared with its last record has nothing more to give.
+                # A shard that has disappeared with its last record has no more records.
                 self.ended = code == "ResourceNotFoundException"
                 _log.warning("%s could not be read: %s", self.shard_id, error)
                 return
@@ -168,7 +168,7 @@ class ShardPoller:
         return self._window_start + self._mapping.maximum_batching_window_seconds
 
     def _batch_size(self) -> int:
-        """Return how many records go out now."""
+        """Return how many records to send now."""
         if self._again:
             return self._again
         count = count_that_fits(self._pending[: self._mapping.batch_size])
@@ -177,7 +177,7 @@ class ShardPoller:
         return count
 
     def _expire(self, horizon: float) -> bool:
-        """Drop the records in front that the retention has removed; return whether there were any."""
+        """Drop the first records if the retention has removed them. Return whether there were any."""
         expired = list(takewhile(lambda record: record.arrival <= horizon, self._pending))
         if expired:
             if len(expired) >= self._again:
@@ -199,10 +199,10 @@ class StreamPoller:
         client: boto3-shaped Kinesis client (`list_shards`, `describe_stream_summary`, `get_shard_iterator`,
             `get_records`).
         mapping: the settings.
-        checkpoints: by shard id, the sequence number to go on after.
+        checkpoints: by shard id, the sequence number to start after.
 
     Attributes:
-        pollers: the pollers that were started, by shard id; those that are served next come first.
+        pollers: the pollers that were started, by shard id, in the order in which they are served next.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class StreamPoller:
         self._client = client
         self._mapping = mapping
         self._checkpoints = dict(checkpoints or {})
-        # the parents of the shards that were listed and not started
+        # the parents of the shards that were listed but not started
         self._waiting: dict[str, list[str]] = {}
         self._listed: set[str] = set()
         self._listed_at = -_NEVER
@@ -221,26 +221,26 @@ class StreamPoller:
 
     @property
     def ready_at(self) -> float:
-        """When what has been read can be sent, in UNIX seconds; inf if waiting alone changes nothing."""
+        """When pending records can be sent, in UNIX seconds; infinity if waiting alone does not help."""
         return min((poller.ready_at for poller in self.pollers.values()), default=_NEVER)
 
     def poll(self, now: float) -> Invocation | None:
-        """Return the next invocation of any shard that has none under way. The shards take turns."""
+        """Return the next invocation of any shard that has none in progress. The shards take turns."""
         self._discover(now)
         for shard_id, poller in list(self.pollers.items()):
             invocation = poller.poll(now, self._retention_seconds)
             if invocation is not None:
                 self.pollers[shard_id] = self.pollers.pop(shard_id)  # to the end
                 return invocation
-        # A shard may have ended just now, so that its children can start.
+        # A shard may just have ended, so that its children can start.
         return self.poll(now) if self._discover(now) else None
 
     def complete(self, invocation: Invocation, outcome: Outcome, now: float) -> None:
-        """Continue after the end of an invocation, as `ShardPoller.complete` does."""
+        """Process an invocation's outcome, as `ShardPoller.complete` does."""
         self.pollers[invocation.shard_id].complete(invocation, outcome, now)
 
     def _discover(self, now: float) -> bool:
-        """Look for shards if it is time to, and return whether any poller was started."""
+        """Look for new shards if it is time to. Return whether any poller was started."""
         ended = {shard_id for shard_id, poller in self.pollers.items() if poller.ended}
         if now >= self._listed_at + self._mapping.discovery_seconds or ended != self._ended:
             try:

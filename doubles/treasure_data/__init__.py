@@ -1,8 +1,8 @@
-"""A double of Treasure Data: its import, its databases and tables, its queries, and whatever can go wrong with it.
+"""A double of Treasure Data: imports, databases and tables, queries, and faults in all of them.
 
-`TreasureData.handle` turns a request into a response, without sockets and without waiting. `HttpServer` puts it behind
-real sockets, `InProcess` under a `requests.Session`. Where TD's behaviour is not documented, such as how long it remembers a
-unique_id, `Settings` decides.
+`TreasureData.handle` turns a request into a response, without sockets and without waiting. Serve it over sockets with
+`HttpServer`, or mount it in a `requests.Session` with `InProcess`. `Settings` decides behaviour that TD does not document, such
+as how long it remembers a unique_id.
 """
 
 import json
@@ -34,13 +34,13 @@ __all__ = [
 
 
 class TreasureData:
-    """The double. Its methods may be called from many threads.
+    """The double. Its methods are thread-safe.
 
     Args:
-        clock: tells the time; it is never asked to sleep.
-        settings: TD's behaviour where it is not documented.
-        keys: the API keys with what each may do; None is API_KEY, which may do everything.
-        strike: returns the fault that strikes a request at a time, asked once for each; None is `faults.strike`.
+        clock: provides the time; the double never sleeps on it.
+        settings: TD's undocumented behaviour.
+        keys: the API keys and what each may do; by default only API_KEY, which may do everything.
+        strike: returns the fault that strikes a request at a time, called once per request; by default `faults.strike`.
 
     Attributes:
         settings: may be replaced at any time.
@@ -66,9 +66,9 @@ class TreasureData:
         self._lock = RLock()
 
     def handle(self, request: Request) -> Response:
-        """Carry out a request, or let a fault strike it.
+        """Execute a request, or let a fault strike it.
 
-        Requests to `/v3/` are TD's. Requests to `/-/` look at the double or set its faults, and no fault strikes them.
+        Requests to `/v3/` are TD's. Requests to `/-/` inspect the double or set its faults; no fault strikes them.
         """
         if request.segments[0] == "-":
             return self._control(request)
@@ -87,7 +87,7 @@ class TreasureData:
             return fault.response()
 
     def create(self, database: str, *tables: str) -> None:
-        """Create a database and tables, those that do not exist, whatever faults are set."""
+        """Create a database and tables unless they exist, whatever faults are set."""
         with self._lock:
             there = self._caught_up().counts().get(database)
             if there is None:
@@ -96,12 +96,12 @@ class TreasureData:
                 self._log.create(database, table)
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
-        """Return the accepted imports in their order: all, or those of one database or table."""
+        """Return the accepted imports in order: all, or those of one database or table."""
         with self._lock:
             return self._caught_up().imports(database, table)
 
     def rows(self, database: str, table: str) -> list[Row]:
-        """Return a table's rows in the order of their import, with the values that were packed."""
+        """Return a table's rows in the order of their imports, with the values as they were packed."""
         return [row for one in self.imports(database, table) for row in one.rows]
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -110,7 +110,7 @@ class TreasureData:
             return self._caught_up().counts()
 
     def event_ids(self) -> dict[str, dict[str, list[str]]]:
-        """Return the event ids of all rows by database and table, empty for a row without one."""
+        """Return the event ids of all rows by database and table, an empty string for a row without one."""
         return {
             database: {
                 table: [row.get("event_id", "") for row in self.rows(database, table)] for table in tables
@@ -120,24 +120,24 @@ class TreasureData:
 
     @property
     def duplicates(self) -> int:
-        """How many imports were answered without being accepted, because their unique_id was remembered."""
+        """The number of imports that were answered but not stored, because their unique_id was remembered."""
         return self._api.duplicates
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
-        """Lose accepted rows whose `time` is in [begin, end), as in an accident at TD; return how many.
+        """Delete the rows whose `time` is in [begin, end), as in an accident at TD, and return how many.
 
-        Their unique_ids stay remembered.
+        TD still remembers their unique_ids.
         """
         with self._lock:
             return self._caught_up().lose(database, table, begin, end)
 
     def _control(self, request: Request) -> Response:
-        """Carry out a request of the local stack or its tests, to a route that TD does not have.
+        """Execute a request of the local stack or its tests to a route that TD does not have.
 
         - `GET /-/counts`: {database: {table: rows}}
         - `GET /-/event_ids`: {database: {table: [event id]}}
         - `GET /-/rows?limit=`: {"rows": [{"database", "table", "at", "row"}]}, the latest first, at most `limit`
-        - `POST`, `DELETE /-/faults`: set a fault, an object; remove all
+        - `POST /-/faults` with a fault as an object: set it; `DELETE /-/faults`: remove all faults
         - `POST /-/lose` with {"database", "table", "begin", "end"}: {"lost": n}
         """
         try:
@@ -167,7 +167,7 @@ class TreasureData:
         return error(404, f"there is no {request.method} {request.target}")
 
     def _caught_up(self) -> ImportLog:
-        """Carry out the requests that have landed by now, and return what TD has accepted."""
+        """Execute the delayed requests that are due, and return the log of imports."""
         now = self._clock.now()
         while self._late and self._late[0][0] <= now:
             at, _, request = heappop(self._late)

@@ -1,4 +1,4 @@
-"""Treasure Data's HTTP interface: each route, who may use it and its response, and settings for what is not documented."""
+"""Treasure Data's HTTP interface: its routes, permissions and responses, and settings for undocumented behaviour."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,27 +14,27 @@ from doubles.treasure_data.imports import Import, ImportLog, Row, checked_rows, 
 from doubles.treasure_data.response import answer, error
 
 _HEX = set("0123456789abcdef")
-_OPEN = (Action.STATUS, Action.OTHER)  # to everyone
+_OPEN = (Action.STATUS, Action.OTHER)  # allowed without a key
 
 API_KEY = "1/5f1ce05f1ce05f1ce05f1ce05f1ce05f1ce05f1c"
-"""The key that may do everything, unless others are given."""
+"""The default API key. It may do everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the double behaves where TD's behaviour is not documented.
+    """How the double behaves where TD does not document its behaviour.
 
     Attributes:
-        id_memory: seconds for which a table remembers a unique_id, from the first import that was accepted under it.
+        id_memory: seconds for which a table remembers a unique_id, from the first import accepted under it.
         duplicate_status: the status of the response to a repeated unique_id: 200 or 409.
         query_delay: seconds from an import until queries see its rows.
-        job_seconds: seconds that a job takes; it sees what could be queried when it was issued.
-        answer_seconds: seconds that the response to an import takes.
-        largest_import: bytes of an import before gzip; more is a 413. fluent-plugin-td's limit.
-        schema_delay: seconds from when queries see a row until its table shows the row's columns; infinite where schema
+        job_seconds: seconds that a job takes; it sees the rows that could be queried when it was issued.
+        answer_seconds: seconds until the response to an import.
+        largest_import: the maximum bytes of an import before gzip, fluent-plugin-td's limit; more is a 413.
+        schema_delay: seconds from when queries see a row until its table shows the row's columns; infinite if schema
             detection is off.
-        job_age: seconds for which a query that is issued has run already: a cache answers with an old one.
-        rejects: tells of a row whether an import that holds it is a 422.
+        job_age: seconds by which a new query's result is outdated, as if a cache answered with an old job.
+        rejects: returns whether an import with this row is a 422.
     """
 
     id_memory: float = 3600.0
@@ -49,14 +49,14 @@ class Settings:
 
 
 class Api:
-    """The routes under `/v3/`. Not for two threads at once.
+    """The routes under `/v3/`. Not thread-safe.
 
     Args:
-        log: what TD has accepted.
-        keys: the API keys with what each may do; any of them may list.
+        log: the accepted imports.
+        keys: the API keys and what each may do; every key may list.
 
     Attributes:
-        duplicates: imports that were answered without being accepted, because their unique_id was remembered.
+        duplicates: the number of imports that were answered but not stored, because their unique_id was remembered.
     """
 
     def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Action]]) -> None:
@@ -66,7 +66,7 @@ class Api:
         self._jobs: dict[str, queries.Job] = {}
 
     def route(self, request: Request) -> tuple[Target, Callable[[Settings, float], Response]]:
-        """Return what a request does, and what carries it out at a time, UNIX seconds."""
+        """Return what a request does, and a function that executes it with the settings at a time, UNIX seconds."""
         match request.method, request.segments:
             case "PUT", ("v3", "table", "import_with_id", database, table, _, "msgpack.gz"):
                 return Target(Action.IMPORT, database, table), partial(self._import, request)
@@ -94,7 +94,7 @@ class Api:
         return Target(Action.OTHER), lambda *_: missing
 
     def answer(self, request: Request, settings: Settings, now: float) -> Response:
-        """Carry out a request at a time, UNIX seconds."""
+        """Execute a request at a time, UNIX seconds."""
         target, carry_out = self.route(request)
         try:
             self._allow(target.action, request.header("authorization"))
@@ -103,7 +103,7 @@ class Api:
             return error(rejected.status, rejected.message)
 
     def _allow(self, action: Action, authorization: str) -> None:
-        """Raise RejectedError unless a key may do it: 401 for an unknown key, 403 for too few rights."""
+        """Raise RejectedError unless the key may do it: 401 for an unknown key, 403 for a missing permission."""
         scheme, _, key = authorization.partition(" ")
         allowed = self._keys.get(key)
         if action in _OPEN:
@@ -121,7 +121,7 @@ class Api:
         (database, table, unique_id), body = request.segments[3:-1], request.body
         self._log.check(database, table)
         if not unique_id or set(unique_id) - _HEX:
-            raise RejectedError(422, "a unique_id is hexadecimal digits in lower case")
+            raise RejectedError(422, "a unique_id must be lower-case hexadecimal digits")
         imported = checked_rows(inflated(body, settings.largest_import))
         if settings.rejects is not None and any(map(settings.rejects, imported)):
             raise RejectedError(422, "a row is rejected")

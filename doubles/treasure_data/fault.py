@@ -1,4 +1,4 @@
-"""What can go wrong with Treasure Data, as values that are set beforehand."""
+"""Faults of Treasure Data, as values that are set in advance."""
 
 import json
 import math
@@ -34,21 +34,21 @@ class Target:
 class Kind(StrEnum):
     """A kind of fault.
 
-    Under the last five the request is carried out and its response altered. Under the others nothing is carried out,
-    unless `lands` says so.
+    With the last five, the request is executed and its response altered. With the others it is not executed, unless
+    `lands` says so.
     """
 
-    STATUS = "status"  # answered with `status`
-    HANG = "hang"  # silence for `seconds`, or for ever; then the connection is closed
+    STATUS = "status"  # a response with `status`
+    HANG = "hang"  # no response for `seconds`, or forever; then the connection is closed
     CLOSE = "close"  # the connection is closed without a response
-    RESET = "reset"  # the connection is reset, and TD has not seen the request
+    RESET = "reset"  # the connection is reset before TD sees the request
     REFUSE = "refuse"  # the connection is refused
-    UNREACHABLE = "unreachable"  # the connection cannot be made, until the client gives up
-    SLOW = "slow"  # carried out at once, answered after `seconds`
+    UNREACHABLE = "unreachable"  # the client gives up connecting
+    SLOW = "slow"  # executed at once, answered after `seconds`
     NOT_JSON = "not_json"  # the response's body is not JSON
-    WRONG_MD5 = "wrong_md5"  # the response has another checksum
-    PARTIAL = "partial"  # the response has the status 206
-    TRUNCATED = "truncated"  # half of the response's body, well-formed as HTTP
+    WRONG_MD5 = "wrong_md5"  # the response has a wrong checksum
+    PARTIAL = "partial"  # the response has status 206
+    TRUNCATED = "truncated"  # half of the response's body, in well-formed HTTP
 
 
 _ALTERING = {Kind.SLOW, Kind.NOT_JSON, Kind.WRONG_MD5, Kind.PARTIAL, Kind.TRUNCATED}
@@ -58,24 +58,24 @@ _PAGE = b"<html><body><h1>A proxy's page</h1></body></html>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault.
 
-    It strikes requests that name its database and table and do its action; None is any. A fault without all three
-    strikes all of TD, the status endpoint included.
+    It strikes requests that match its database, table and action; None matches any. A fault with none of the three
+    strikes all of TD, including the status endpoint.
 
     Attributes:
-        count: how many requests it strikes, None for all.
+        count: the number of requests to strike; None for all.
         begin: when it begins, UNIX seconds.
-        end: when it is over, UNIX seconds.
+        end: when it ends, UNIX seconds.
         status: the status of a `status` fault, 200 to 599.
-        retry_after: its Retry-After in seconds.
-        body: its body, text that need not be JSON; None is TD's error document.
-        seconds: how long a `slow` or `hang` fault takes; None is for ever.
-        lands: seconds after which TD carries the request out although it was answered with the fault: 0 is a lost
-            response, more is a request that arrives after its client gave up. None is never.
+        retry_after: its Retry-After header in seconds.
+        body: its body, any text; None for TD's error document.
+        seconds: the duration of a `slow` or `hang` fault; None is forever.
+        lands: seconds after which TD executes the request although it was answered with the fault. 0 is a lost
+            response; more is a request that arrives after its client has given up. None is never.
 
     Raises:
-        ValueError: the parts do not fit each other.
+        ValueError: the attributes contradict each other.
     """
 
     kind: Kind
@@ -93,15 +93,15 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.lands is not None and self.kind in _ALTERING | _NEVER_ARRIVES:
-            raise ValueError(f"a request under the fault {self.kind} cannot land")
+            raise ValueError(f"a request struck by {self.kind} cannot land")
         if self.kind is Kind.SLOW and self.seconds is None:
-            raise ValueError("a slow fault needs its seconds")
+            raise ValueError("a slow fault needs seconds")
         if not 200 <= self.status <= 599:
-            raise ValueError("a fault's status is 200 to 599")
+            raise ValueError("a fault's status must be 200 to 599")
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
-        """Read a fault from JSON: an object with the attributes' names, as the constructor takes them."""
+        """Create a fault from a JSON object with the constructor's arguments."""
         action = None if document.get("action") is None else Action(document["action"])
         return cls(**document | {"kind": Kind(document["kind"]), "action": action})
 
@@ -116,11 +116,11 @@ class Fault:
 
     @property
     def alters(self) -> bool:
-        """Whether the request is carried out and only its response altered."""
+        """Whether the request is executed and only its response altered."""
         return self.kind in _ALTERING
 
     def altered(self, response: Response) -> Response:
-        """Return the response to a request that was carried out under an altering fault."""
+        """Alter the response to a request that was executed."""
         if self.kind is Kind.SLOW:
             return replace(response, delay=response.delay + (self.seconds or 0.0))
         if self.kind is Kind.NOT_JSON:
@@ -135,7 +135,7 @@ class Fault:
         return replace(response, body=json.dumps(document).encode())
 
     def response(self) -> Response:
-        """Return the response to a request that was not carried out."""
+        """Return the response to a request that was not executed."""
         if self.kind is Kind.HANG:
             return Response(delay=math.inf if self.seconds is None else self.seconds, drop=Drop.CLOSE)
         if self.kind is not Kind.STATUS:
@@ -148,9 +148,9 @@ class Fault:
 
 
 class Faults(list[Fault]):
-    """The faults that are set. Of those that match a request, the first one set strikes. TreasureData locks it.
+    """The faults that are set. The first one that matches a request strikes. Not thread-safe: TreasureData locks it.
 
-    So "503 twice, then a reset" is two faults with a count, one after the other.
+    "503 twice, then a reset" is two faults with counts, one after the other.
     """
 
     add = list.append

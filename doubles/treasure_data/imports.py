@@ -1,4 +1,4 @@
-"""Imports: what the body of one holds, and what Treasure Data has accepted."""
+"""Parses the bodies of imports, and stores the imports that Treasure Data has accepted."""
 
 import gzip
 import math
@@ -13,20 +13,20 @@ from doubles.http_server import RejectedError
 
 Row = dict[str, Any]
 
-# TD's own rule for databases and tables, written again so that the product's is checked against it.
+# TD's own rule for database and table names, repeated here so that the product's rule is checked against it.
 _NAME = re.compile(r"[a-z0-9_]{3,128}")
 
 MAX_COLUMNS = 512
-"""Columns of a row, fluent-plugin-td's limit, and of a table that is streamed to, TD's own."""
+"""The maximum number of columns: of a row (fluent-plugin-td's limit) and of a table with streaming imports (TD's limit)."""
 
-_LAST_TIME = 253_402_300_799  # the end of the year 9999: a time in milliseconds is later
+_LAST_TIME = 253_402_300_799  # the end of the year 9999; a time in milliseconds would be later
 
 
 def inflated(body: bytes, most: int) -> bytes:
-    """Return the content of gzip bytes, of one member or several, at most so many bytes.
+    """Decompress gzip bytes of one or several members into at most `most` bytes.
 
     Raises:
-        RejectedError: they are not gzip, broken or incomplete (400), or hold more (413).
+        RejectedError: they are not gzip, corrupt or truncated (400), or contain more (413).
     """
     try:
         stream = gzip.decompress(body) if body else b""
@@ -35,7 +35,7 @@ def inflated(body: bytes, most: int) -> bytes:
     if not body:
         raise RejectedError(400, "the body is empty")
     if len(stream) > most:
-        raise RejectedError(413, f"an import holds {most} bytes at most, before gzip")
+        raise RejectedError(413, f"an import may have at most {most} bytes before gzip")
     return stream
 
 
@@ -43,7 +43,7 @@ def rows(stream: bytes) -> list[Row]:
     """Return the rows of a msgpack stream.
 
     Raises:
-        RejectedError: it is not msgpack, or holds something else than maps with text as keys (400).
+        RejectedError: it is not msgpack, or contains anything but maps with string keys (400).
     """
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=max(len(stream), 1))
     unpacker.feed(stream)
@@ -57,7 +57,7 @@ def rows(stream: bytes) -> list[Row]:
     if end != len(stream):
         raise RejectedError(400, "the body is not msgpack: it ends too early")
     if not all(type(row) is dict and set(map(type, row)) <= {str} for row in found):
-        raise RejectedError(400, "each row is a msgpack map with text as keys")
+        raise RejectedError(400, "each row must be a msgpack map with string keys")
     return found
 
 
@@ -65,7 +65,7 @@ def checked_rows(stream: bytes) -> list[Row]:
     """Return the rows of a msgpack stream, after checking each of them.
 
     Raises:
-        RejectedError: as `rows` does; or a row lacks an int `time` between 1970 and 9999, or has too many columns (422).
+        RejectedError: as in `rows`; or a row lacks an int `time` between 1970 and 9999, or has too many columns (422).
     """
     checked = rows(stream)
     for number, row in enumerate(checked):
@@ -79,7 +79,7 @@ def checked_rows(stream: bytes) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import with its body, accepted at a time in UNIX seconds."""
+    """One import with its body, accepted at `at`, UNIX seconds."""
 
     database: str
     table: str
@@ -89,12 +89,12 @@ class Import:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows."""
+        """The rows, unpacked."""
         return rows(inflated(self.body, 1 << 40))
 
 
 class ImportLog:
-    """The databases and tables that exist, and what was imported into them. Not for two threads at once."""
+    """The existing databases and tables, and the imports into them. Not thread-safe."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
@@ -105,7 +105,8 @@ class ImportLog:
         """Create a database, or a table in one.
 
         Raises:
-            RejectedError: there is no such database (404), it exists already (409), or its name is illegal (422).
+            RejectedError: the table's database does not exist (404), the database or table already exists (409), or a name is
+                invalid (422).
         """
         if table is not None:
             self.check(database)
@@ -118,7 +119,7 @@ class ImportLog:
             self._counts[database][table] = 0
 
     def check(self, database: str, table: str | None = None) -> None:
-        """Raise RejectedError if a database, or a table in it, does not exist (404), or its name is illegal (422)."""
+        """Raise RejectedError if a database, or a table in it, does not exist (404), or its name is invalid (422)."""
         names = [database] if table is None else [database, table]
         for name in names:
             _check_name(name)
@@ -136,17 +137,17 @@ class ImportLog:
         self._counts[one.database][one.table] += row_count
 
     def remembers(self, database: str, table: str, unique_id: str, since: float) -> bool:
-        """Return whether a table has accepted an import under an id after some time."""
+        """Return whether a table has accepted an import with an id after a time, UNIX seconds."""
         return self._accepted_at.get((database, table, unique_id), -math.inf) > since
 
     def imports(self, database: str | None = None, table: str | None = None) -> list[Import]:
-        """Return the imports in their order: all, or those of one database or table."""
+        """Return the imports in order: all, or those of one database or table."""
         return [
             one for one in self._imports if database in (None, one.database) and table in (None, one.table)
         ]
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
-        """Forget the rows of a table whose `time` is in [begin, end); return how many."""
+        """Delete the rows of a table whose `time` is in [begin, end), and return how many."""
         lost = 0
         for place, one in enumerate(self._imports):
             if (one.database, one.table) == (database, table):
@@ -160,4 +161,4 @@ class ImportLog:
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise RejectedError(422, f"a name is 3 to 128 of a-z, 0-9 and _: {name!r}")
+        raise RejectedError(422, f"a name must have 3 to 128 characters of a-z, 0-9 and _: {name!r}")

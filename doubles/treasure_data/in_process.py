@@ -1,4 +1,4 @@
-"""The double under the real requests library, without sockets, for clocks other than the machine's."""
+"""Connects the double to the real requests library without sockets, for use with a simulated clock."""
 
 import errno
 import math
@@ -28,10 +28,10 @@ from shared.clock import Clock
 
 
 class InProcess(HTTPAdapter):
-    """A transport of requests: `session.mount("http://", InProcess(td.handle, clock))`, and `https://` likewise.
+    """A transport adapter for requests: `session.mount("http://", InProcess(td.handle, clock))`, likewise `https://`.
 
-    Only urllib3's connections are replaced, so that errors and responses are those of requests. When a client would
-    wait, the clock sleeps for as long. A request without a time-out that would wait for ever is a RuntimeError.
+    It replaces only urllib3's connections, so errors and responses are those of requests. Where a client would wait, the
+    clock sleeps as long. A request without a time-out that would wait forever raises RuntimeError.
     """
 
     def __init__(self, handle: Callable[[Request], Response], clock: Clock) -> None:
@@ -41,7 +41,7 @@ class InProcess(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: PreparedRequest, *_arguments: Any, **_options: Any
     ) -> HTTPConnectionPool:
-        """Return urllib3's pool of connections to the request's host."""
+        """Return the pool of connections to the request's host."""
         return self._connections(urlsplit(request.url or "").hostname or "")
 
 
@@ -82,11 +82,11 @@ class _Connections(HTTPConnectionPool):
         )
 
     def _outlasts(self, delay: float, patience: object) -> bool:
-        """Sleep for a delay, or for the client's patience if that ends first; return whether it did."""
+        """Sleep for the delay or the client's time-out, whichever ends first. Return whether the time-out did."""
         limit = patience if isinstance(patience, int | float) else math.inf
         seconds = min(delay, limit)
         if seconds == math.inf:
-            raise RuntimeError("a request without a time-out waits for ever")
+            raise RuntimeError("a request without a time-out waits forever")
         if seconds:
             self._clock.sleep(seconds)
         return limit <= delay

@@ -1,7 +1,7 @@
-"""Queries over rows, in SQLite, and the jobs that run them: each has tables of its own, filled with the rows it may see.
+"""Runs queries over rows in SQLite, as jobs. Each query has its own tables, filled with the rows that it may see.
 
-A table has a column for each of the first 512 names in its rows, like TD's schema on read; values that SQLite cannot
-hold are text: integers beyond 64 bits as digits, nested values as JSON. True and false are 1 and 0, NaN is NULL.
+A table has a column for each of the first 512 names in its rows, like TD's schema on read. Values that SQLite cannot
+store become text: integers beyond 64 bits as digits, nested values as JSON. True and false are 1 and 0, NaN is NULL.
 """
 
 import re
@@ -18,7 +18,7 @@ from doubles.treasure_data.response import as_json
 
 Cell = str | int | float | bytes | None
 Table = tuple[Sequence[Row], Mapping[str, str]]
-"""What a query sees of a table: its rows, and the columns that its schema has by then, with their types."""
+"""A table as a query sees it: its rows, and the columns in its schema with their types."""
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 _TD_TYPES = {bool: "int", int: "long", float: "double"}  # everything else is "string"
@@ -26,7 +26,7 @@ _COLUMN = re.compile("[a-z_][a-z0-9_]*")
 
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the columns of a table with these rows and TD's types for them, from the first value seen."""
+    """Return the columns of a table with these rows, each with TD's type for its first value."""
     found: dict[str, Any] = {"time": 0}
     for row in rows:
         for name, value in row.items():
@@ -37,12 +37,12 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]] | None:
-    """Return the rows that a SELECT finds in tables, None if it is not a SELECT, or wrong.
+    """Return the rows that a SELECT finds in tables; None if it is not a SELECT or invalid.
 
-    Its TD_TIME_RANGE takes UNIX seconds or NULL.
+    TD_TIME_RANGE takes UNIX seconds or NULL.
     """
     with closing(sqlite3.connect(":memory:")) as sql:
-        sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a text
+        sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a string
         sql.create_function("TD_TIME_RANGE", 3, _time_range, deterministic=True)
         try:
             for name, table in tables.items():
@@ -51,7 +51,7 @@ def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]] | Non
                 lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
             )
             found = sql.execute(query)
-            return found.fetchall() if found.description else None  # which an empty query has not
+            return found.fetchall() if found.description else None  # an empty query has no description
         except (sqlite3.Error, sqlite3.Warning, ValueError):
             return None
 
@@ -83,7 +83,7 @@ def _time_range(time: int | None, begin: float | None, end: float | None) -> boo
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A query that was issued; it runs until `finished_at`, UNIX seconds, and `rows` is None if it fails."""
+    """An issued query. It runs until `finished_at`, UNIX seconds; `rows` is None if it fails."""
 
     id: str
     database: str
@@ -92,7 +92,7 @@ class Job:
     rows: list[tuple[Cell, ...]] | None
 
     def status(self, now: float) -> dict[str, object]:
-        """Return the document of `job/status`: exactly the members of TD's OpenAPI."""
+        """Return the document of `job/status`, with exactly the members in TD's OpenAPI document."""
         done = now >= self.finished_at
         return {
             "job_id": self.id,
@@ -108,10 +108,10 @@ class Job:
         }
 
     def result(self, now: float) -> Response:
-        """Return the response with the result: a JSON array a line.
+        """Return the response with the result: one JSON array per line.
 
         Raises:
-            RejectedError: there is no result, or not yet (404).
+            RejectedError: the job has failed or is still running (404).
         """
         if self._state(now) != "success":
             raise RejectedError(404, f"job {self.id} has no result: it is {self._state(now)}")
@@ -127,5 +127,5 @@ class Job:
 
 
 def _timestamp(seconds: float) -> str:
-    """Return UNIX seconds as TD writes them."""
+    """Format UNIX seconds as TD does."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""Treasure Data's documents as responses."""
+"""Builds responses with Treasure Data's documents."""
 
 from http import HTTPStatus
 
@@ -8,7 +8,7 @@ from doubles.http_server import Response
 
 
 def as_json(value: object) -> bytes:
-    """Return values of rows or cells as JSON: bytes as hexadecimal digits, NaN as null."""
+    """Encode rows or cells as JSON: bytes as hexadecimal digits, NaN as null."""
     return orjson.dumps(value, default=bytes.hex, option=orjson.OPT_NON_STR_KEYS)
 
 
@@ -18,6 +18,6 @@ def answer(document: object, *, status: int = 200) -> Response:
 
 
 def error(status: int, message: str) -> Response:
-    """Return TD's error document: exactly these five members."""
+    """Return a response with TD's error document, which has exactly these five members."""
     shown = {"error": HTTPStatus(status).phrase, "message": message, "text": message, "severity": "error"}
     return answer(shown | {"status_code": status}, status=status)

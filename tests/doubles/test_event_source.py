@@ -167,7 +167,7 @@ def test_an_invocation_that_timed_out_no_longer_counts() -> None:
     [number] = bench.put("a")
     poller = bench.poller()
     old = bench.invoke(poller)
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(ValueError, match="in progress"):
         poller.pollers[SHARD].rewind(number)
     poller.complete(old, TimedOut(), bench.now)
     bench.now += 1
